@@ -1,0 +1,38 @@
+"""The errors that a user can meet, each with the exit code of the command that it ends.
+
+A message names the place (file, line, sample, variant or trait), the value, and what to do about it.
+"""
+
+
+class Kron2SumError(Exception):
+    """An error with a message for the user; the command ends with ``exit_code`` and no traceback."""
+
+    exit_code = 1
+
+
+class InputError(Kron2SumError):
+    """A file cannot be read, or what it says cannot be used."""
+
+
+class OutputError(Kron2SumError):
+    """An output cannot be written."""
+
+
+class NumericalError(Kron2SumError):
+    """The numbers do not allow the computation: collinear, constant, too few."""
+
+
+class UsageError(Kron2SumError):
+    """Options that contradict each other or name something that is not there."""
+
+    exit_code = 2
+
+
+class ConvergenceError(Kron2SumError):
+    """The null model did not reach a certified optimum; ``result`` is the best point found."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, result: object = None) -> None:
+        super().__init__(message)
+        self.result = result
