@@ -3,6 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -27,7 +32,103 @@ class Samples:
         iid = self.iids[index]
         return iid if self.fids is None else f"{self.fids[index]} {iid}"
 
-    def take(self, indices: Sequence[int]) -> "Samples":
+    def take(self, indices: Sequence[int] | NDArray[np.intp]) -> "Samples":
         """The samples at these positions, in this order."""
         fids = None if self.fids is None else tuple(self.fids[i] for i in indices)
         return Samples(fids, tuple(self.iids[i] for i in indices), self.source)
+
+
+def refuse_duplicates(samples: Samples, lines: Sequence[int] | None = None) -> None:
+    """Check that every sample of a file is there once.
+
+    Parameters
+    ----------
+    samples : the samples of one file
+    lines : the line of each, for the message; without it the message counts samples from 1
+
+    Raises
+    ------
+    InputError : a sample is there twice; both places are named
+    """
+    keys = _keys(samples, with_fids=True)
+    if len(set(keys)) == len(keys):
+        return
+    place = "sample" if lines is None else "line"
+    numbers = range(1, len(samples) + 1) if lines is None else lines
+    first: dict[tuple[str, ...], int] = {}
+    for index, key in enumerate(keys):
+        if key in first:
+            raise InputError(
+                f"{samples.source}, {place} {numbers[index]}: sample '{samples.label(index)}' was already "
+                f"in {place} {numbers[first[key]]}; remove one of the two"
+            )
+        first[key] = index
+
+
+def match(reference: Samples, other: Samples) -> NDArray[np.intp]:
+    """Find the samples of one file in another.
+
+    Samples match on (FID, IID) where both files have FIDs, else on IID alone. What matches must be
+    unique in both files; IDs that the other file lacks may be repeated.
+
+    Parameters
+    ----------
+    reference, other : samples of two files, n of them in ``reference``
+
+    Returns
+    -------
+    (n,) the position in ``other`` of every sample of ``reference``, -1 where it is not there
+
+    Raises
+    ------
+    InputError : an ID that both files have is ambiguous in one of them
+    """
+    with_fids = reference.fids is not None and other.fids is not None
+    reference_keys = _keys(reference, with_fids)
+    other_keys = _keys(other, with_fids)
+    positions = {key: index for index, key in enumerate(other_keys)}
+    matched = [positions.get(key, -1) for key in reference_keys]
+    if len(positions) < len(other_keys):
+        _refuse_ambiguous(other, other_keys, set(reference_keys), reference.source)
+    if len(set(reference_keys)) < len(reference_keys):
+        _refuse_ambiguous(reference, reference_keys, set(other_keys), other.source)
+    return np.array(matched, dtype=np.intp)
+
+
+def count_absent(samples: Samples, other: Samples) -> int:
+    """How many samples of one file have an ID that the other file lacks (by the rule of `match`)."""
+    with_fids = samples.fids is not None and other.fids is not None
+    there = set(_keys(other, with_fids))
+    return sum(key not in there for key in _keys(samples, with_fids))
+
+
+def _keys(samples: Samples, with_fids: bool) -> list[tuple[str, ...]]:
+    if with_fids and samples.fids is not None:
+        return list(zip(samples.fids, samples.iids, strict=True))
+    return [(iid,) for iid in samples.iids]
+
+
+def _refuse_ambiguous(
+    samples: Samples, keys: Sequence[tuple[str, ...]], concerned: set[tuple[str, ...]], partner: str
+) -> None:
+    """Raise if one of the concerned keys occurs twice among ``samples``."""
+    seen: dict[tuple[str, ...], int] = {}
+    for index, key in enumerate(keys):
+        if key not in concerned:
+            continue
+        if key in seen:
+            labels = f"'{samples.label(seen[key])}' and '{samples.label(index)}'"
+            raise InputError(_ambiguity(samples, key, labels, partner))
+        seen[key] = index
+
+
+def _ambiguity(samples: Samples, key: tuple[str, ...], labels: str, partner: str) -> str:
+    if len(key) == 2 or samples.fids is None:
+        return (
+            f"{samples.source}: sample '{' '.join(key)}', which is also in {partner}, is there more than "
+            "once; keep one of them"
+        )
+    return (
+        f"{samples.source}: samples {labels} have the same IID, but {partner} has no FID to tell them "
+        "apart; add FIDs there, or make the IIDs unique"
+    )

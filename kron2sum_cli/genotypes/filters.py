@@ -1,0 +1,213 @@
+"""Which variants are tested: by name and place, then by what their genotypes are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import UsageError
+from kron2sum_cli.genotypes.chromosomes import (
+    Region,
+    normalise_chromosome,
+    parse_chromosomes,
+    parse_region,
+)
+from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
+from kron2sum_cli.genotypes.hwe import hwe_exact
+from kron2sum_cli.genotypes.source import Variants
+
+__all__ = [
+    "GenotypeCounts",
+    "Region",
+    "VariantFilters",
+    "genotype_counts",
+    "names_not_found",
+    "parse_chromosomes",
+    "parse_region",
+    "passes",
+    "select_by_name",
+]
+
+_UPPER_BOUNDS = {"maf": 0.5, "mac": np.inf, "max_missing": 1.0, "hwe": 1.0}
+_LISTED_CHROMOSOMES = 40
+
+
+@dataclass(frozen=True)
+class VariantFilters:
+    """Conditions on a variant; None or nothing means that there is no such condition.
+
+    Attributes
+    ----------
+    extract, exclude : names to keep, names to leave out
+    chromosomes : as `parse_chromosomes` returns them
+    regions : a variant has to lie in one of them
+    maf, mac : smallest frequency and count of the rarer allele
+    max_missing : largest share of missing genotypes
+    hwe : smallest p value of the exact test of Hardy-Weinberg equilibrium
+
+    Raises
+    ------
+    UsageError : a bound is outside its range; all that are wrong are named
+    """
+
+    extract: frozenset[str] | None = None
+    exclude: frozenset[str] | None = None
+    chromosomes: tuple[tuple[str, ...], ...] = ()
+    regions: tuple[Region, ...] = ()
+    maf: float | None = None
+    mac: float | None = None
+    max_missing: float | None = None
+    hwe: float | None = None
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"--{name.replace('_', '-')} {value:g} is not between 0 and {highest:g}"
+            for name, highest in _UPPER_BOUNDS.items()
+            if (value := getattr(self, name)) is not None and not 0 <= value <= highest
+        ]
+        if wrong:
+            raise UsageError("; ".join(wrong))
+
+    @property
+    def need_hard_calls(self) -> bool:
+        """Whether `genotype_counts` has to count hard calls for these filters."""
+        return self.hwe is not None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no condition at all."""
+        return all(getattr(self, field.name) == field.default for field in fields(self))
+
+
+def select_by_name(variants: Variants, filters: VariantFilters) -> tuple[NDArray[np.intp], Mapping[str, int]]:
+    """Choose variants by chromosome, region and name.
+
+    Chromosome codes are compared as `normalise_chromosome` spells them.
+
+    Parameters
+    ----------
+    variants : M variants of a file
+    filters : those on genotypes are not looked at
+
+    Returns
+    -------
+    The positions of the variants to keep, increasing, and the number of variants left out by option
+    (``--chr``, ``--region``, ``--extract``, ``--exclude``; those given only). A variant counts at the first
+    option that leaves it out.
+
+    Raises
+    ------
+    UsageError : the file has no variant on a chromosome of ``--chr`` or ``--region`` (of a range: on none of
+        its chromosomes)
+    """
+    table = variants.table
+    kept = np.ones(len(variants), dtype=np.bool_)
+    counts: dict[str, int] = {}
+    if filters.chromosomes or filters.regions:
+        codes, code_of_variant = _chromosome_codes(table["CHR"])
+        _refuse_unknown_chromosomes(filters, codes, variants.source)
+    if filters.chromosomes:
+        wanted = {code for item in filters.chromosomes for code in item}
+        on_wanted = np.array([code in wanted for code in codes], dtype=np.bool_)
+        _narrow(kept, on_wanted[code_of_variant], "--chr", counts)
+    if filters.regions:
+        inside = _in_regions(
+            filters.regions, codes, code_of_variant, np.asarray(table["POS"], dtype=np.int64)
+        )
+        _narrow(kept, inside, "--region", counts)
+    if filters.extract is not None:
+        _narrow(kept, _named(table["SNPID"], filters.extract), "--extract", counts)
+    if filters.exclude is not None:
+        _narrow(kept, ~_named(table["SNPID"], filters.exclude), "--exclude", counts)
+    return np.flatnonzero(kept), counts
+
+
+def names_not_found(names: frozenset[str], variants: Variants) -> int:
+    """How many of these names no variant of the file has."""
+    column = variants.table["SNPID"]
+    return len(names) - int(pc.count_distinct(column.filter(pa.array(_named(column, names)))).as_py())
+
+
+def passes(counts: GenotypeCounts, filters: VariantFilters) -> tuple[NDArray[np.bool_], Mapping[str, int]]:
+    """Choose variants by their genotypes in the analysed samples.
+
+    Parameters
+    ----------
+    counts : of m variants, with hard calls where ``filters.need_hard_calls``
+    filters : those on names and places are not looked at
+
+    Returns
+    -------
+    (m,) bool, and the number of variants left out by option (``--max-missing``, ``--maf``, ``--mac``,
+    ``--hwe``; those given only). A variant counts at the first option that leaves it out. One without any
+    genotype has frequency and count 0 here.
+    """
+    kept = np.ones(len(counts.n_called), dtype=np.bool_)
+    dropped: dict[str, int] = {}
+    if filters.max_missing is not None:
+        _narrow(kept, counts.missing <= filters.max_missing, "--max-missing", dropped)
+    if filters.maf is not None:
+        _narrow(kept, np.nan_to_num(counts.maf) >= filters.maf, "--maf", dropped)
+    if filters.mac is not None:
+        _narrow(kept, counts.mac >= filters.mac, "--mac", dropped)
+    if filters.hwe is not None:
+        _narrow(kept, _in_equilibrium(counts, kept, filters.hwe), "--hwe", dropped)
+    return kept, dropped
+
+
+def _narrow(
+    kept: NDArray[np.bool_], condition: NDArray[np.bool_], option: str, counts: dict[str, int]
+) -> None:
+    """Leave out of ``kept`` what does not meet the condition, and count it."""
+    before = int(np.count_nonzero(kept))
+    kept &= condition
+    counts[option] = before - int(np.count_nonzero(kept))
+
+
+def _in_equilibrium(
+    counts: GenotypeCounts, candidates: NDArray[np.bool_], smallest_p: float
+) -> NDArray[np.bool_]:
+    calls = counts.hard_calls
+    if calls is None:
+        raise ValueError("counts without hard calls cannot be tested for Hardy-Weinberg equilibrium")
+    p = np.ones(len(candidates))
+    p[candidates] = hwe_exact(calls.one_ea[candidates], calls.two_ea[candidates], calls.no_ea[candidates])
+    return p >= smallest_p
+
+
+def _chromosome_codes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.intp]]:
+    """The normalised codes of a file, in order of appearance, and for each variant which one it has."""
+    encoded = column.dictionary_encode().unify_dictionaries()
+    spelled = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
+    codes = list(dict.fromkeys(normalise_chromosome(code) for code in spelled))
+    canonical = np.array([codes.index(normalise_chromosome(code)) for code in spelled], dtype=np.intp)
+    indices = [chunk.indices.to_numpy() for chunk in encoded.chunks]
+    return codes, canonical[np.concatenate(indices)] if indices else np.zeros(0, dtype=np.intp)
+
+
+def _refuse_unknown_chromosomes(filters: VariantFilters, codes: list[str], source: str) -> None:
+    listed = ", ".join(codes[:_LISTED_CHROMOSOMES]) + (", ..." if len(codes) > _LISTED_CHROMOSOMES else "")
+    for item in filters.chromosomes:
+        if not set(item) & set(codes):
+            name = item[0] if len(item) == 1 else f"{item[0]} to {item[-1]}"
+            raise UsageError(f"--chr {name}: {source} has no such chromosome; it has {listed}")
+    for region in filters.regions:
+        if region.chromosome not in codes:
+            raise UsageError(f"--region {region}: {source} has no such chromosome; it has {listed}")
+
+
+def _in_regions(
+    regions: tuple[Region, ...], codes: list[str], code_of_variant: NDArray[np.intp], pos: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    inside = np.zeros(len(pos), dtype=np.bool_)
+    for region in regions:
+        on_chromosome = code_of_variant == codes.index(region.chromosome)
+        inside |= on_chromosome & (pos >= region.first) & (pos <= region.last)
+    return inside
+
+
+def _named(column: pa.ChunkedArray, names: frozenset[str]) -> NDArray[np.bool_]:
+    return np.asarray(pc.is_in(column, value_set=pa.array(list(names), type=pa.string())), dtype=np.bool_)

@@ -1,0 +1,254 @@
+"""The genetic relationship of samples from their genotypes, GCTA's and GEMMA's way."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
+from kron2sum_cli.genotypes.filters import VariantFilters, select_by_name
+from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
+from kron2sum_cli.genotypes.square import add_outer_product, mirror_lower
+
+Scale = Literal["standardized", "centered"]
+Progress = Callable[[int, int], None]
+"""Called with the number of variants done and their total."""
+
+DEFAULT_MIN_MAF = 0.01
+DEFAULT_MAX_MISSING = 0.05
+DEFAULT_BLOCK_MIB = 64
+
+MOST_VARIANTS_IN_BLOCK = 1024
+"""Longer sums in single precision would lose digits."""
+
+
+@dataclass(frozen=True)
+class GrmVariants:
+    """Variants that the relationship is made of, with what turns a dosage g into ``(g - mean) * weight``.
+
+    Attributes
+    ----------
+    positions : (r,) in the file, increasing
+    means : (r,) mean dosages, over all samples of the file
+    weights : (r,) 1 / sqrt(2 f (1 - f)) with f = mean / 2, or 1 where genotypes are centred only
+    """
+
+    positions: NDArray[np.intp]
+    means: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    def take(self, which: NDArray[np.intp] | NDArray[np.bool_] | slice) -> "GrmVariants":
+        """Some of them."""
+        return GrmVariants(self.positions[which], self.means[which], self.weights[which])
+
+
+@dataclass(frozen=True)
+class GrmSums:
+    """What one pass over the genotypes gives, before the division by the number r of variants.
+
+    Attributes
+    ----------
+    variants : the r variants kept
+    G : (n, r) float64 where r < n, else None
+    K : (n, n) float64 = GGᵀ where r >= n, else None
+    counts : variants read, left out with the reason, used
+    """
+
+    variants: GrmVariants
+    G: NDArray[np.float64] | None
+    K: NDArray[np.float64] | None
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Kept variants of one stretch of the file, their dosages (n, b), and how many were left out."""
+
+    variants: GrmVariants
+    dosages: NDArray[np.float32]
+    left_out: Mapping[str, int]
+
+
+def relationship_from_genotypes(
+    source: GenotypeSource,
+    rows: NDArray[np.intp],
+    scale: Scale = "standardized",
+    min_maf: float = DEFAULT_MIN_MAF,
+    max_missing: float = DEFAULT_MAX_MISSING,
+    extract: frozenset[str] | None = None,
+    block_mib: float = DEFAULT_BLOCK_MIB,
+    progress: Progress | None = None,
+) -> Relationship:
+    """The relationship matrix GGᵀ of some samples of a genotype file.
+
+    ``G_ij = (g_ij - 2 f_j) / sqrt(2 f_j (1 - f_j)) / sqrt(r)``, without the first root where ``scale`` is
+    ``centered``. The frequencies f, the centring and the filters use all samples of the file, as plink2,
+    GCTA and GEMMA do; a missing genotype is put to the mean, that is to 0 in G. r is the number of variants
+    kept: those in ``extract``, with at most ``max_missing`` missing, more than one allele, and a frequency
+    of the rarer one of at least ``min_maf``. No chromosome is treated apart.
+
+    Parameters
+    ----------
+    source : the genotypes
+    rows : (n,) positions of the analysed samples in the file
+    scale : whether genotypes are divided by their standard deviation
+    min_maf, max_missing, extract : which variants are used
+    block_mib : size of a block of genotypes in memory, in MiB
+    progress : called now and then
+
+    Returns
+    -------
+    G (n, r) where r < n, else K (n, n): sums in double precision of products in single precision. Beside K,
+    at most half its size and two blocks are in memory.
+
+    Raises
+    ------
+    InputError : no variant is left
+
+    References
+    ----------
+    Yang et al. (2011), Am J Hum Genet 88:76, equation 3 (without its correction of the diagonal)
+    """
+    sums = sum_genotypes(source, rows, scale, min_maf, max_missing, extract, block_mib, progress)
+    return relationship_of(source, rows, sums)
+
+
+def relationship_of(source: GenotypeSource, rows: NDArray[np.intp], sums: GrmSums) -> Relationship:
+    """Divide by the number of variants, in the arrays of ``sums`` themselves."""
+    r = len(sums.variants.positions)
+    if sums.G is not None:
+        np.divide(sums.G, np.sqrt(r), out=sums.G)
+    if sums.K is not None:
+        np.divide(sums.K, r, out=sums.K)
+    return Relationship(source.samples.take(rows), sums.G, sums.K, sums.counts, tuple(source.files))
+
+
+def sum_genotypes(
+    source: GenotypeSource,
+    rows: NDArray[np.intp],
+    scale: Scale,
+    min_maf: float,
+    max_missing: float,
+    extract: frozenset[str] | None,
+    block_mib: float,
+    progress: Progress | None,
+) -> GrmSums:
+    """One pass over the genotypes; the parameters are those of `relationship_from_genotypes`."""
+    candidates, _ = select_by_name(source.variants, VariantFilters(extract=extract))
+    counts = {"variants read": len(source.variants)}
+    if extract is not None:
+        counts["left out: not in the list"] = len(source.variants) - len(candidates)
+    variants: list[GrmVariants] = []
+    stash: list[_Block] = []
+    n_kept, K = 0, None
+    for block in _blocks(source, rows, candidates, scale, (min_maf, max_missing), block_mib, progress):
+        variants.append(block.variants)
+        n_kept += len(block.variants.positions)
+        for reason, number in block.left_out.items():
+            counts[reason] = counts.get(reason, 0) + number
+        stash.append(block)
+        if n_kept >= len(rows):
+            K = np.zeros((len(rows), len(rows))) if K is None else K
+            while stash:
+                add_standardized(K, stash.pop(0))
+    counts["variants used"] = n_kept
+    if not n_kept:
+        raise InputError(f"{source.path}: no variant is left for the relationship matrix ({_listed(counts)})")
+    if K is not None:
+        mirror_lower(K)
+    G = _join(stash, len(rows), n_kept) if K is None else None
+    return GrmSums(_concatenate(variants), G, K, counts)
+
+
+def add_variants(
+    K: NDArray[np.float64],
+    source: GenotypeSource,
+    rows: NDArray[np.intp],
+    variants: GrmVariants,
+    block_mib: float,
+) -> None:
+    """Add the product GGᵀ of known variants to the lower triangle of K, in blocks."""
+    size = block_size(len(rows), block_mib)
+    for start in range(0, len(variants.positions), size):
+        part = variants.take(slice(start, start + size))
+        add_standardized(K, _Block(part, source.read(part.positions, rows), {}))
+
+
+def block_size(n_samples: int, block_mib: float) -> int:
+    """How many variants of so many samples are read at once."""
+    return int(np.clip(block_mib * 2**20 / (4 * n_samples), 1, MOST_VARIANTS_IN_BLOCK))
+
+
+def add_standardized(K: NDArray[np.float64], block: _Block) -> None:
+    """Add the product of a block, whose dosages it overwrites, to the lower triangle of K."""
+    x = block.dosages
+    x -= block.variants.means.astype(np.float32)
+    x *= block.variants.weights.astype(np.float32)
+    np.copyto(x, 0, where=np.isnan(x))
+    add_outer_product(K, x)
+
+
+def _blocks(
+    source: GenotypeSource,
+    rows: NDArray[np.intp],
+    candidates: NDArray[np.intp],
+    scale: Scale,
+    limits: tuple[float, float],
+    block_mib: float,
+    progress: Progress | None,
+) -> Iterator[_Block]:
+    """The kept variants among the candidates, with the dosages of the analysed samples."""
+    everybody = np.arange(len(source.samples))
+    size = block_size(len(everybody), block_mib)
+    for start in range(0, len(candidates), size):
+        positions = candidates[start : start + size]
+        dosages = source.read(positions, everybody)
+        counts = genotype_counts(dosages)
+        kept, left_out = _choose(counts, *limits)
+        by_variant = dosages.T if kept.all() else dosages.T[kept]
+        if not np.array_equal(rows, everybody):
+            by_variant = by_variant.take(rows, axis=1)
+        f = counts.eaf[kept]
+        weights = 1 / np.sqrt(2 * f * (1 - f)) if scale == "standardized" else np.ones(len(f))
+        yield _Block(GrmVariants(positions[kept], 2 * f, weights), by_variant.T, left_out)
+        if progress is not None:
+            progress(start + len(positions), len(candidates))
+
+
+def _choose(
+    counts: GenotypeCounts, min_maf: float, max_missing: float
+) -> tuple[NDArray[np.bool_], Mapping[str, int]]:
+    complete = counts.missing <= max_missing
+    variable = complete & (counts.mac > 0)
+    common = variable & (np.nan_to_num(counts.maf) >= min_maf)
+    n_left = [len(complete), *(int(np.count_nonzero(kept)) for kept in (complete, variable, common))]
+    reasons = ("left out: missing", "left out: one allele", "left out: rare")
+    return common, dict(zip(reasons, (-np.diff(n_left)).tolist(), strict=True))
+
+
+def _join(stash: list[_Block], n: int, r: int) -> NDArray[np.float64]:
+    """G before the division by sqrt(r), in double precision, from blocks that are given up one by one."""
+    G = np.empty((n, r), order="F")
+    start = 0
+    while stash:
+        block = stash.pop(0)
+        stop = start + len(block.variants.positions)
+        G[:, start:stop] = (block.dosages - block.variants.means) * block.variants.weights
+        start = stop
+    np.copyto(G, 0, where=np.isnan(G))
+    return G
+
+
+def _concatenate(parts: list[GrmVariants]) -> GrmVariants:
+    return GrmVariants(
+        np.concatenate([part.positions for part in parts]),
+        np.concatenate([part.means for part in parts]),
+        np.concatenate([part.weights for part in parts]),
+    )
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {number}" for reason, number in counts.items())

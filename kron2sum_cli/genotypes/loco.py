@@ -1,0 +1,124 @@
+"""Relationship matrices that leave one chromosome out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.genotypes.chromosomes import normalise_chromosome
+from kron2sum_cli.genotypes.grm import (
+    DEFAULT_BLOCK_MIB,
+    DEFAULT_MAX_MISSING,
+    DEFAULT_MIN_MAF,
+    GrmSums,
+    Progress,
+    Scale,
+    add_variants,
+    relationship_of,
+    sum_genotypes,
+)
+from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
+from kron2sum_cli.genotypes.square import mirror_lower
+
+
+@dataclass(frozen=True)
+class ChromosomeRelationship:
+    """The relationship matrix without the variants of one chromosome.
+
+    Attributes
+    ----------
+    chromosome : the code as `normalise_chromosome` spells it; None for that of all variants
+    n_left_out : how many variants of the whole matrix lie on it
+    relationship : over the analysed samples
+    """
+
+    chromosome: str | None
+    n_left_out: int
+    relationship: Relationship
+
+
+def relationships_by_chromosome(
+    source: GenotypeSource,
+    rows: NDArray[np.intp],
+    scale: Scale = "standardized",
+    min_maf: float = DEFAULT_MIN_MAF,
+    max_missing: float = DEFAULT_MAX_MISSING,
+    extract: frozenset[str] | None = None,
+    block_mib: float = DEFAULT_BLOCK_MIB,
+    progress: Progress | None = None,
+) -> Iterator[ChromosomeRelationship]:
+    """The matrix of all variants, then for every chromosome the one without it, each when asked for.
+
+    With K the sum over all r variants and K_c that over the m of chromosome c, before any division:
+    ``(K - K_c) / (r - m)``. The genotypes are read once where r < n, else twice. The iterator holds K and
+    makes the next matrix beside it: a caller that drops one before it asks for the next (and may overwrite
+    it) never has more than two in memory.
+
+    Parameters
+    ----------
+    source, rows, scale, min_maf, max_missing, extract, block_mib, progress : as for
+        `relationship_from_genotypes`; ``progress`` is about the first pass
+
+    Yields
+    ------
+    First that of all variants (``chromosome`` None), then one a chromosome, in the order of the file.
+    All are G where r < n, all are K otherwise.
+
+    Raises
+    ------
+    InputError : no variant is left, or all lie on one chromosome
+    """
+    sums = sum_genotypes(source, rows, scale, min_maf, max_missing, extract, block_mib, progress)
+    chromosome_of_variant = _chromosomes(source, sums)
+    codes = list(dict.fromkeys(chromosome_of_variant.tolist()))
+    if len(codes) == 1:
+        raise InputError(
+            f"{source.path}: all {len(chromosome_of_variant)} variants of the relationship matrix lie on "
+            f"chromosome {codes[0]}, so none would be left without it; leave one chromosome out only of more"
+        )
+    whole = replace(sums, G=_copy(sums.G), K=_copy(sums.K))
+    yield ChromosomeRelationship(None, 0, relationship_of(source, rows, whole))
+    del whole
+    for code in codes:
+        left_out = chromosome_of_variant == code
+        rest = _without(source, rows, sums, left_out, block_mib)
+        yield ChromosomeRelationship(
+            code, int(np.count_nonzero(left_out)), relationship_of(source, rows, rest)
+        )
+        del rest
+
+
+def _without(
+    source: GenotypeSource,
+    rows: NDArray[np.intp],
+    sums: GrmSums,
+    left_out: NDArray[np.bool_],
+    block_mib: float,
+) -> GrmSums:
+    """The sums over the variants that are not left out."""
+    variants = sums.variants.take(~left_out)
+    counts = dict(sums.counts) | {
+        "left out: on the chromosome": int(np.count_nonzero(left_out)),
+        "variants used": len(variants.positions),
+    }
+    G = None if sums.G is None else sums.G[:, ~left_out]
+    K = None
+    if sums.K is not None:
+        K = np.zeros_like(sums.K)
+        add_variants(K, source, rows, sums.variants.take(left_out), block_mib)
+        mirror_lower(K)
+        np.subtract(sums.K, K, out=K)
+    return GrmSums(variants, G, K, counts)
+
+
+def _chromosomes(source: GenotypeSource, sums: GrmSums) -> NDArray[np.str_]:
+    """The code of every variant that is used."""
+    column = source.variants.table["CHR"].take(sums.variants.positions)
+    spelled, index = np.unique(np.asarray(column.to_pylist()), return_inverse=True)
+    return np.array([normalise_chromosome(str(code)) for code in spelled])[index]
+
+
+def _copy(array: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    return None if array is None else array.copy()

@@ -1,0 +1,135 @@
+"""The data of one likelihood: traits in the coordinates of a spectrum."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from kron2sum_cli.model.spectrum import Array, Spectrum
+
+
+@dataclass(frozen=True)
+class CoupledDesign:
+    """Fixed effects ``(A ⊗ X) vec(B)`` with a trait design A that couples the trait axes.
+
+    Attributes
+    ----------
+    A : (p, a) full column rank
+    X : (m, c) covariates in the rotated rows
+    logdet_MtM : ``log|(A ⊗ X)ᵀ(A ⊗ X)|``, a constant of REML
+    """
+
+    A: Array
+    X: Array
+    logdet_MtM: float
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """Traits rotated to rows that are independent: row i has covariance ``s_i C0 + C1``.
+
+    Attributes
+    ----------
+    Z : (m, p) rotated traits, m = k + e: the k columns of V and e ≤ p that hold what Y has outside them
+    s : (m,) eigenvalues, 0 for the e appended rows
+    nsilent : number of further rows with eigenvalue 0 in which every trait is 0
+    V : (n, m) the rotation, ``Z = VᵀY``
+    Yx : (c, p) ``QxᵀY``, the part of Y in the span of the projected covariates
+    Kxx, Kxm : (c, c) and (c, m) GGᵀ of the projected covariates, and between them and the rows
+    Rx : (c, c) ``X = Qx Rx``
+    design : fixed effects that are not projected out, or None
+    """
+
+    Z: Array
+    s: Array
+    nsilent: int
+    V: Array
+    Yx: Array
+    Kxx: Array
+    Kxm: Array
+    Rx: Array
+    design: CoupledDesign | None
+
+    @property
+    def nrows(self) -> int:
+        """Number of contrasts, n - c, silent ones included."""
+        return self.Z.shape[0] + self.nsilent
+
+    @property
+    def nsamples(self) -> int:
+        """Number of samples, n."""
+        return self.V.shape[0]
+
+    @property
+    def ntraits(self) -> int:
+        """Number of traits, p."""
+        return self.Z.shape[1]
+
+    @property
+    def ncovariates(self) -> int:
+        """Number of projected covariates, c."""
+        return self.Yx.shape[0]
+
+    @property
+    def mean_eigenvalue(self) -> float:
+        """Mean of the eigenvalues over all contrasts."""
+        return float(self.s.sum()) / self.nrows
+
+
+def rotate_traits(spectrum: Spectrum, Y: Array) -> Contrasts:
+    """Rotate traits Y (n, p) whose covariates are all projected out (A of rank p)."""
+    V, s, Kxm = _append_outside(spectrum, Y)
+    return Contrasts(
+        Z=V.T @ Y,
+        s=s,
+        nsilent=spectrum.nsamples - spectrum.ncovariates - V.shape[1],
+        V=V,
+        Yx=spectrum.Qx.T @ Y,
+        Kxx=spectrum.Kxx,
+        Kxm=Kxm,
+        Rx=spectrum.Rx,
+        design=None,
+    )
+
+
+def rotate_coupled(spectrum: Spectrum, Y: Array, A: Array, X: Array) -> Contrasts:
+    """Rotate traits Y (n, p) and covariates X (n, c) for a trait design A (p, a) of rank a < p.
+
+    The spectrum must be one without projected covariates.
+    """
+    V, s, Kxm = _append_outside(spectrum, np.hstack([Y, X]))
+    logdet = X.shape[1] * _logdet_gram(A) + A.shape[1] * _logdet_gram(X)
+    return Contrasts(
+        Z=V.T @ Y,
+        s=s,
+        nsilent=spectrum.nsamples - V.shape[1],
+        V=V,
+        Yx=np.empty((0, Y.shape[1])),
+        Kxx=spectrum.Kxx,
+        Kxm=Kxm,
+        Rx=spectrum.Rx,
+        design=CoupledDesign(A, V.T @ X, logdet),
+    )
+
+
+def _append_outside(spectrum: Spectrum, M: Array) -> tuple[Array, Array, Array]:
+    """V with an orthonormal basis of what M (n, q) has outside V and X; s and Kxm with zeros for it."""
+    V, s, Kxv = spectrum.V, spectrum.s, spectrum.Kxv
+    room = spectrum.nsamples - spectrum.ncovariates - V.shape[1]
+    if room == 0 or M.shape[1] == 0:
+        return V, s, Kxv
+    outside = M / np.linalg.norm(M, axis=0)
+    for _ in range(2):  # twice is enough: Kahan and Parlett
+        outside = outside - spectrum.Qx @ (spectrum.Qx.T @ outside) - V @ (V.T @ outside)
+    E, R, _ = linalg.qr(outside, mode="economic", pivoting=True)
+    extra = min(int(np.count_nonzero(np.abs(np.diag(R)) > 1e-9)), room)
+    return (
+        np.hstack([V, E[:, :extra]]),
+        np.concatenate([s, np.zeros(extra)]),
+        np.hstack([Kxv, np.zeros((Kxv.shape[0], extra))]),
+    )
+
+
+def _logdet_gram(M: Array) -> float:
+    R = linalg.qr(M, mode="r")[0] if M.shape[1] else np.empty((0, 0))
+    return float(2 * np.sum(np.log(np.abs(np.diag(R)))))

@@ -1,0 +1,231 @@
+"""The log-likelihood, its score and its curvature at one point, in the trait axes of that point.
+
+In the axes ``C0`` and ``C1`` are ``diag(c0²)`` and ``diag(c1²)``, every entry of ``Z Tᵀ`` is independent with
+variance ``s_i c0_j² + c1_j²``, and symmetric perturbations E0, E1 (p, p) of the two diagonals are the directions.
+Scores are the symmetric matrices S0, S1 with ``dl = <S0, E0> + <S1, E1>``. In the coordinates of the traits the
+score of C0 is ``Tᵀ S0 T``.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.contrasts import Contrasts
+from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.trait_axes import TraitAxes
+
+LOG2PI = float(np.log(2 * np.pi))
+
+
+@dataclass(frozen=True)
+class MeanBlock:
+    """What the projected covariates add on every axis j, given the contrasts.
+
+    ``S_j = c0_j² Kxx + c1_j² I - c0_j⁴ Kxm W_j Kmx`` is the covariance of the fixed effects ``Qxᵀ X B`` of axis j.
+
+    Attributes
+    ----------
+    S : (p, c, c)
+    dS0, dS1 : (p, c, c) derivatives of S with respect to c0_j² and c1_j²
+    """
+
+    S: Array
+    dS0: Array
+    dS1: Array
+
+    @property
+    def logdet(self) -> float:
+        """``Σ_j log|S_j|``."""
+        return float(np.sum(np.linalg.slogdet(self.S)[1])) if self.S.size else 0.0
+
+    def traces(self) -> tuple[Array, Array]:
+        """``tr(S_j⁻¹ dS_j)`` for both derivatives, each (p,)."""
+        inverse = np.linalg.inv(self.S)
+        return np.einsum("jab,jba->j", inverse, self.dS0), np.einsum("jab,jba->j", inverse, self.dS1)
+
+
+@dataclass(frozen=True)
+class Coupled:
+    """Generalised least squares of the coupled fixed effects at one point.
+
+    Attributes
+    ----------
+    TA : (p, a) the trait design in the axes
+    chol : (ac, ac) lower Cholesky factor of ``H = Σ_j t_j t_jᵀ ⊗ XᵀW_jX``
+    beta : (c, a) estimates of B
+    """
+
+    TA: Array
+    chol: Array
+    beta: Array
+
+
+@dataclass(frozen=True)
+class Point:
+    """The likelihood at one (C0, C1).
+
+    Attributes
+    ----------
+    data : what it is the likelihood of
+    reml : restricted or not
+    axes : the trait axes of (C0, C1)
+    lml : with all constants, the log density of vec(Y) (of its error contrasts under REML)
+    W : (m, p) inverse variances
+    alpha : (m, p) ``W`` times the residuals: K⁻¹r in rotated rows and axes
+    score0, score1 : (p, p) symmetric
+    coupled : estimates of coupled fixed effects, or None
+    """
+
+    data: Contrasts
+    reml: bool
+    axes: TraitAxes
+    lml: float
+    W: Array
+    alpha: Array
+    score0: Array
+    score1: Array
+    coupled: Coupled | None
+
+    @property
+    def silent_weight(self) -> Array:
+        """(p,) inverse variances of the rows of eigenvalue 0 outside V; 0 where there are none."""
+        if self.data.nsilent == 0:
+            return np.zeros(self.axes.c1.size)
+        return np.asarray(1 / self.axes.c1**2)
+
+    def grams(self) -> tuple[Array, Array, Array]:
+        """``Σ_i s_i^k w_ij w_il`` for k = 0, 1, 2, each (p, p): twice the expected information of a pair of axes."""
+        W, s = self.W, self.data.s
+        sW = s[:, None] * W
+        silent = self.silent_weight
+        return (
+            W.T @ W + self.data.nsilent * np.multiply.outer(silent, silent),
+            W.T @ sW,
+            sW.T @ sW,
+        )
+
+    def curvature(self, grams: tuple[Array, Array, Array], E0: Array, E1: Array) -> tuple[Array, Array]:
+        """Change of (score0, score1) for a small step (E0, E1).
+
+        Exact for REML with projected covariates. The few terms of order c/n that the log determinant of the fixed
+        effects adds otherwise are left out: they change the speed of a Newton step, not where it ends.
+        """
+        Q0, Q1, Q2 = grams
+        a, s = self.alpha, self.data.s[:, None]
+        sa = s * a
+        change = _apply_P(self, sa @ E0 + a @ E1)
+        d0, d1 = change.T @ sa, change.T @ a
+        return (
+            -0.5 * (d0 + d0.T) + 0.5 * (Q2 * E0 + Q1 * E1),
+            -0.5 * (d1 + d1.T) + 0.5 * (Q1 * E0 + Q0 * E1),
+        )
+
+
+def evaluate(data: Contrasts, axes: TraitAxes, reml: bool) -> Point:
+    """The likelihood at one point; O(mp² + mpc²).
+
+    ML: ``2 lml = -np log 2π - log|K| - rᵀK⁻¹r``. REML (LaMotte 2007):
+    ``2 lml = -(np - ca) log 2π + log|MᵀM| - log|K| - log|MᵀK⁻¹M| - rᵀK⁻¹r``.
+
+    Raises
+    ------
+    NumericalError
+        Where a variance is 0: C1 is singular and GGᵀ has a null direction.
+    """
+    variances = axes.variances(data.s)
+    smallest = variances.min(initial=np.inf)
+    if smallest <= 0 or (data.nsilent and axes.c1.min() <= 0):
+        raise NumericalError("the likelihood is not defined: C1 is singular where GGᵀ is singular, too")
+    W = 1 / variances
+    Z = data.Z @ axes.T.T
+    coupled = _least_squares(data, axes, W, Z) if data.design is not None else None
+    alpha = W * (Z if coupled is None else Z - data.design.X @ coupled.beta @ coupled.TA.T)  # type: ignore[union-attr]
+    logdet = float(np.log(variances).sum()) - 2 * data.nrows * axes.logdet_T
+    if data.nsilent:
+        logdet += 2 * data.nsilent * float(np.log(axes.c1).sum())
+    ndof = data.nrows * data.ntraits
+    trace0, trace1 = data.s @ W, W.sum(axis=0)
+    if data.nsilent:
+        trace1 = trace1 + data.nsilent / axes.c1**2
+    score0 = alpha.T @ (data.s[:, None] * alpha) - np.diag(trace0)
+    score1 = alpha.T @ alpha - np.diag(trace1)
+    if not reml and data.ncovariates:
+        block = mean_block(data, axes, W)
+        logdet += block.logdet - 2 * data.ncovariates * axes.logdet_T
+        ndof += data.ncovariates * data.ntraits
+        extra0, extra1 = block.traces()
+        score0, score1 = score0 - np.diag(extra0), score1 - np.diag(extra1)
+    if reml and coupled is not None:
+        extra = _restriction(data, coupled, W)
+        logdet += 2 * float(np.log(np.diag(coupled.chol)).sum()) - data.design.logdet_MtM  # type: ignore[union-attr]
+        ndof -= coupled.beta.size
+        score0, score1 = score0 + extra[0], score1 + extra[1]
+    quadratic = float(np.sum(alpha * Z))
+    lml = -0.5 * (ndof * LOG2PI + logdet + quadratic)
+    return Point(data, reml, axes, lml, W, alpha, 0.5 * score0, 0.5 * score1, coupled)
+
+
+def mean_block(data: Contrasts, axes: TraitAxes, W: Array) -> MeanBlock:
+    """The conditional covariance of the projected fixed effects on every axis, and its derivatives."""
+    a, b = axes.c0[:, None, None] ** 2, axes.c1[:, None, None] ** 2
+    c, Kxx, Kxm = data.ncovariates, data.Kxx, data.Kxm
+    pairs = (Kxm[:, None, :] * Kxm[None, :, :]).reshape(c * c, W.shape[0])
+    KWK = (pairs @ W).T.reshape(W.shape[1], c, c)
+    KWWK = (pairs @ W**2).T.reshape(W.shape[1], c, c)
+    KsWWK = (pairs @ (data.s[:, None] * W**2)).T.reshape(W.shape[1], c, c)
+    eye = np.eye(c)
+    return MeanBlock(
+        S=a * Kxx + b * eye - a**2 * KWK,
+        dS0=Kxx - 2 * a * KWK + a**2 * KsWWK,
+        dS1=eye + a**2 * KWWK,
+    )
+
+
+def _least_squares(data: Contrasts, axes: TraitAxes, W: Array, Z: Array) -> Coupled:
+    design = data.design
+    assert design is not None
+    TA, X = axes.T @ design.A, design.X
+    a, c = TA.shape[1], X.shape[1]
+    XWX = np.einsum("ia,ij,ib->jab", X, W, X, optimize=True)
+    H = np.einsum("jk,jl,jab->kalb", TA, TA, XWX, optimize=True).reshape(a * c, a * c)
+    if a * c == 0:
+        return Coupled(TA, np.empty((0, 0)), np.empty((c, a)))
+    try:
+        chol = np.linalg.cholesky(H)
+    except np.linalg.LinAlgError:
+        raise NumericalError(
+            "the fixed effects are collinear: A or X does not have full column rank"
+        ) from None
+    rhs = (TA.T @ (X.T @ (W * Z)).T).reshape(-1)
+    beta = linalg.cho_solve((chol, True), rhs).reshape(a, c).T
+    return Coupled(TA, chol, beta)
+
+
+def _restriction(data: Contrasts, coupled: Coupled, W: Array) -> tuple[Array, Array]:
+    """``tr(H⁻¹ MᵀK⁻¹ ∂K K⁻¹M)`` as matrices over pairs of axes, for C0 and C1."""
+    design = data.design
+    assert design is not None
+    a, c = coupled.TA.shape[1], design.X.shape[1]
+    p = coupled.TA.shape[0]
+    if a * c == 0:
+        return np.zeros((p, p)), np.zeros((p, p))
+    half = linalg.solve_triangular(coupled.chol, np.eye(a * c), lower=True).reshape(a * c, a, c)
+    F = np.einsum("qkb,jk,ib->jiq", half, coupled.TA, design.X, optimize=True) * W.T[:, :, None]
+    flat = F.reshape(p, -1)
+    scaled = (F * data.s[None, :, None]).reshape(p, -1)
+    return scaled @ flat.T, flat @ flat.T
+
+
+def _apply_P(point: Point, B: Array) -> Array:
+    """``P B`` for B (m, p) in rotated rows and axes: W∘B less what the coupled fixed effects explain."""
+    WB = point.W * B
+    if point.coupled is None or point.coupled.beta.size == 0:
+        return np.asarray(WB)
+    design, coupled = point.data.design, point.coupled
+    assert design is not None
+    c, a = coupled.beta.shape
+    rhs = (coupled.TA.T @ (design.X.T @ WB).T).reshape(-1)
+    effects = linalg.cho_solve((coupled.chol, True), rhs).reshape(a, c).T
+    return np.asarray(WB - point.W * (design.X @ effects @ coupled.TA.T))

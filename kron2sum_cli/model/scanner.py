@@ -1,0 +1,172 @@
+"""Tests of variants with C0 and C1 fixed at the null model."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.generalised_least_squares import LeastSquares, Metric, least_squares
+from kron2sum_cli.model.likelihood import LOG2PI, Point
+from kron2sum_cli.model.spectrum import Array
+
+
+@dataclass(frozen=True)
+class FastScanner:
+    """Maximum likelihood of added fixed effects and of a common scale s, at fixed K.
+
+    ``log p(Y) = log N(vec(Y) | (A ⊗ X) vec(B) + (A1 ⊗ X1) vec(B1), s K)``, so that
+    ``lml = -(np/2)(log 2πs + 1) - log|K|/2`` with ``s = rᵀK⁻¹r / (np)``. Made by `Kron2Sum.get_fast_scanner`.
+
+    Attributes
+    ----------
+    metric : the metric of K⁻¹
+    A : (p, a), X : (n, c), the design of the null model
+    logdet_K : ``log|K|``
+    """
+
+    metric: Metric
+    A: Array
+    X: Array
+    logdet_K: float
+
+    @property
+    def _size(self) -> int:
+        return self.metric.point.data.nsamples * self.metric.point.data.ntraits
+
+    def _null(self) -> LeastSquares:
+        return least_squares(self.metric, [(self.A, self.X)])
+
+    def _lml(self, scale: float) -> float:
+        return -0.5 * (self._size * (LOG2PI + np.log(scale) + 1) + self.logdet_K)
+
+    def null_lml(self) -> float:
+        """Log-likelihood without added effects, at its own scale."""
+        return self._lml(self.null_scale)
+
+    @property
+    def null_scale(self) -> float:
+        """``s = rᵀK⁻¹r / (np)`` without added effects."""
+        return self._null().quadratic / self._size
+
+    @property
+    def null_beta(self) -> Array:
+        """vec(B) without added effects, (ca,)."""
+        return self._null().beta
+
+    @property
+    def null_beta_covariance(self) -> Array:
+        """``s (MᵀK⁻¹M)⁻¹``, (ca, ca)."""
+        null = self._null()
+        return np.asarray(null.quadratic / self._size * null.covariance)
+
+    @property
+    def null_beta_se(self) -> Array:
+        """Square roots of the diagonal of ``null_beta_covariance``."""
+        return np.asarray(np.sqrt(np.diag(self.null_beta_covariance)))
+
+    def scan(self, A1: ArrayLike, X1: ArrayLike) -> dict[str, float | int | Array]:
+        """Fit ``(A1 ⊗ X1) vec(B1)`` beside the null model's fixed effects.
+
+        Parameters
+        ----------
+        A1 : (p, e) trait design, e ≥ 0
+        X1 : (n, m) a variant or a set of variants
+
+        Returns
+        -------
+        dict with ``lml``, ``effsizes0`` and ``effsizes0_se`` (c, a), ``effsizes1`` and ``effsizes1_se`` (m, e),
+        ``scale``, and ``rank``, the number of columns of ``A1 ⊗ X1`` that are linearly independent of each other and
+        of ``A ⊗ X``. Effects of the other columns are NaN, as in R's ``lm``.
+
+        Raises
+        ------
+        ValueError
+            Where shapes do not fit or a value is not finite.
+        """
+        a1, x1 = np.asarray(A1, float), np.asarray(X1, float)
+        p, n = self.metric.point.data.ntraits, self.metric.point.data.nsamples
+        if a1.ndim != 2 or a1.shape[0] != p:
+            raise ValueError(f"A1 must have one row a trait, ({p}, e); its shape is {a1.shape}")
+        if x1.ndim != 2 or x1.shape[0] != n:
+            raise ValueError(f"X1 must have one row a sample, ({n}, m); its shape is {x1.shape}")
+        for name, M in (("A1", a1), ("X1", x1)):
+            if not np.all(np.isfinite(M)):
+                raise ValueError(f"{name} has values that are not finite")
+        fitted = least_squares(self.metric, [(self.A, self.X), (a1, x1)], aliased=True)
+        scale = fitted.quadratic / self._size
+        if scale <= 0:
+            raise NumericalError("the effects explain the traits completely: there is nothing left to test them with")
+        null, added = fitted.effects(0, scale), fitted.effects(1, scale)
+        return {
+            "lml": self._lml(scale),
+            "effsizes0": null.B,
+            "effsizes0_se": null.se,
+            "effsizes1": added.B,
+            "effsizes1_se": added.se,
+            "scale": scale,
+            "rank": fitted.rank - self.A.shape[1] * self.X.shape[1],
+        }
+
+
+@dataclass(frozen=True)
+class BlockStatistics:
+    """Score and information of every variant of a block along the trait axes.
+
+    Attributes
+    ----------
+    u : (b, p) ``gᵀ P_j y_j``
+    v : (b, p) ``gᵀ P_j g``, the information; the effect on axis j is u/v with variance 1/v
+    """
+
+    u: Array
+    v: Array
+
+
+@dataclass(frozen=True)
+class BlockScanner:
+    """``u`` and ``v`` of blocks of variants for A = I (or any invertible A): three thin products a block.
+
+    Attributes
+    ----------
+    Vt : (m, n) the rotation, in the precision of the scan
+    alpha : (m, p) ``K⁻¹r`` of the null model
+    W : (m, p) inverse variances
+    silent_weight : (p,) inverse variances outside V and X; None where there is nothing outside
+    Qx : (n, c) basis of X, needed for what is outside
+    """
+
+    Vt: NDArray[np.floating]
+    alpha: NDArray[np.floating]
+    W: NDArray[np.floating]
+    silent_weight: Array | None
+    Qx: NDArray[np.floating]
+
+    def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
+        """Statistics of a block of variants G (n, b), without missing values, in the precision of the rotation.
+
+        Where X has an intercept, centre G first: that changes nothing but rounding.
+        """
+        rotated = self.Vt @ G
+        u = (rotated.T @ self.alpha).astype(np.float64)
+        np.multiply(rotated, rotated, out=rotated)
+        v = (rotated.T @ self.W).astype(np.float64)
+        if self.silent_weight is not None:
+            inside = rotated.sum(axis=0, dtype=np.float64)
+            projected = self.Qx.T @ G
+            total = np.einsum("ib,ib->b", G, G, dtype=np.float64)
+            outside = total - inside - np.einsum("cb,cb->b", projected, projected, dtype=np.float64)
+            v += np.multiply.outer(np.maximum(outside, 0.0), self.silent_weight)
+        return BlockStatistics(u, v)
+
+
+def block_scanner(point: Point, Qx: Array, dtype: type[np.floating] = np.float32) -> BlockScanner:
+    """The scanner of blocks at a null model, in single or double precision."""
+    data = point.data
+    return BlockScanner(
+        Vt=np.ascontiguousarray(data.V.T, dtype=dtype),
+        alpha=point.alpha.astype(dtype),
+        W=point.W.astype(dtype),
+        silent_weight=point.silent_weight if data.nsilent else None,
+        Qx=Qx.astype(dtype),
+    )

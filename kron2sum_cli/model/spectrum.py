@@ -1,0 +1,196 @@
+"""From covariates and a relationship matrix to the coordinates in which samples are independent.
+
+Let ``Q = [Qx, Q⊥]`` be an orthonormal basis of sample space whose first c columns span X. The contrasts
+``Q⊥ᵀy`` do not depend on the fixed effects, and ``Q⊥ᵀ GGᵀ Q⊥ = E diag(s) Eᵀ`` makes them independent:
+``V = Q⊥E`` is the one rotation that the fit and the scan need. REML is the likelihood of ``VᵀY``; what ML and the
+fixed effects need besides is small: ``Qxᵀ GGᵀ Qx`` (c × c) and ``Qxᵀ GGᵀ V`` (c × k).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+from scipy.linalg import lapack
+
+from kron2sum_cli.errors import NumericalError
+
+Array = NDArray[np.float64]
+
+NEGATIVE_EIGENVALUE = 1e-4
+"""A relationship matrix whose smallest eigenvalue is below minus this share of its largest is refused."""
+
+THIN_BELOW = 0.9
+"""Null directions of GGᵀ are dropped from V where its rank is below this share of the contrasts."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """GGᵀ seen from the contrasts of X.
+
+    Attributes
+    ----------
+    V : (n, k) orthonormal, orthogonal to X, with ``VᵀGGᵀV = diag(s)``
+    s : (k,) eigenvalues, decreasing, not negative; contrasts outside V have eigenvalue 0
+    Qx : (n, c) orthonormal basis of X
+    Rx : (c, c) upper triangular, ``X = Qx Rx``
+    Kxx : (c, c) ``QxᵀGGᵀQx``
+    Kxv : (c, k) ``QxᵀGGᵀV``
+    mean_diagonal : mean diagonal of GGᵀ centred over the samples, the factor of C0 in a heritability
+    smallest_eigenvalue : of GGᵀ on the contrasts, before small ones were set to 0
+    """
+
+    V: Array
+    s: Array
+    Qx: Array
+    Rx: Array
+    Kxx: Array
+    Kxv: Array
+    mean_diagonal: float
+    smallest_eigenvalue: float
+
+    @property
+    def nsamples(self) -> int:
+        """Number of samples, n."""
+        return self.V.shape[0]
+
+    @property
+    def ncovariates(self) -> int:
+        """Number of projected covariates, c."""
+        return self.Qx.shape[1]
+
+
+@dataclass(frozen=True)
+class Reflectors:
+    """The orthonormal basis Q = [Qx, Q⊥] of an (n, c) matrix, as Householder reflections."""
+
+    qr: Array
+    tau: Array
+    R: Array
+
+    def to_basis(self, M: Array) -> Array:
+        """``QᵀM`` for an (n, m) matrix in Fortran order, which is overwritten."""
+        return self._apply(M, "T")
+
+    def from_basis(self, M: Array) -> Array:
+        """``QM`` for an (n, m) matrix in Fortran order, which is overwritten."""
+        return self._apply(M, "N")
+
+    def _apply(self, M: Array, trans: str) -> Array:
+        if self.tau.size == 0 or M.shape[1] == 0:
+            return M
+        work = max(1, 64 * M.shape[1])
+        product, _, info = lapack.dormqr("L", trans, self.qr, self.tau, M, work, overwrite_c=1)
+        if info != 0:
+            raise NumericalError(f"LAPACK dormqr failed with code {info}")
+        return np.asarray(product)
+
+
+def reflectors(X: Array) -> Reflectors:
+    """Householder basis of X (n, c), c < n, full column rank.
+
+    Raises
+    ------
+    NumericalError
+        Where a column of X lies in the span of the columns before it, naming its number.
+    """
+    n, c = X.shape
+    if c >= n:
+        raise NumericalError(f"{c} covariates need more than {n} samples: give fewer covariates")
+    if c == 0:
+        return Reflectors(np.empty((n, 0), order="F"), np.empty(0), np.empty((0, 0)))
+    (qr, tau), R = linalg.qr(X, mode="raw")
+    R = R[:c]
+    norms = np.linalg.norm(X, axis=0)
+    dependent = np.flatnonzero(np.abs(np.diag(R)) <= 1e-9 * norms)
+    if dependent.size:
+        raise NumericalError(
+            f"covariate column {int(dependent[0]) + 1} of X is zero or lies in the span of the columns before it:"
+            " leave it out"
+        )
+    return Reflectors(np.asfortranarray(qr), tau, R)
+
+
+def spectrum_of_features(G: Array, X: Array, overwrite: bool = False) -> Spectrum:
+    """Spectrum of GGᵀ from G (n, r); in O(nr²) where r < n. ``overwrite`` lets G be destroyed."""
+    n, r = G.shape
+    if r >= n:
+        return spectrum_of_relationship(G @ G.T, X, overwrite=True)
+    basis = reflectors(X)
+    c = X.shape[1]
+    mean_diagonal = float(np.sum((G - G.mean(axis=0)) ** 2) / n) if not overwrite else _centred_square(G)
+    Gq = basis.to_basis(np.array(G, order="F", copy=not overwrite or not G.flags.f_contiguous))
+    Gx = Gq[:c].copy()
+    E, sigma, Ft = linalg.svd(Gq[c:], full_matrices=False, overwrite_a=True, check_finite=False)
+    del Gq
+    keep = sigma > sigma[0] * max(n, r) * np.finfo(float).eps if sigma.size else np.zeros(0, bool)
+    E, sigma, Ft = E[:, keep], sigma[keep], Ft[keep]
+    GxF = Gx @ Ft.T
+    return Spectrum(
+        V=_lift(basis, E, c),
+        s=sigma**2,
+        Qx=_lift_covariates(basis, n, c),
+        Rx=basis.R,
+        Kxx=Gx @ Gx.T,
+        Kxv=GxF * sigma,
+        mean_diagonal=mean_diagonal,
+        smallest_eigenvalue=float(sigma[-1] ** 2) if sigma.size == n - c else 0.0,
+    )
+
+
+def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False) -> Spectrum:
+    """Spectrum of ``GGᵀ = K`` (n, n), symmetric; O(n³). ``overwrite`` lets K be destroyed.
+
+    Raises
+    ------
+    NumericalError
+        Where K has an eigenvalue below ``-NEGATIVE_EIGENVALUE`` times its largest.
+    """
+    n, c = X.shape
+    basis = reflectors(X)
+    mean_diagonal = float((np.trace(K) - K.sum() / n) / n)
+    K = K.T if K.flags.c_contiguous else K
+    Kq = basis.to_basis(np.array(K, order="F", copy=not overwrite or not K.flags.f_contiguous))
+    Kq = basis.to_basis(np.asfortranarray(Kq.T)) if c else Kq
+    Kxx, Kx_rest = Kq[:c, :c].copy(), Kq[:c, c:].copy()
+    contrasts = np.asfortranarray(Kq[c:, c:])
+    del K, Kq
+    s, E = linalg.eigh(contrasts, driver="evd", overwrite_a=True, check_finite=False)
+    del contrasts
+    smallest, largest = float(s[0]), float(s[-1])
+    if smallest < -NEGATIVE_EIGENVALUE * largest or largest <= 0:
+        raise NumericalError(
+            f"the relationship matrix is not positive semi-definite: its eigenvalues (given the covariates) go from"
+            f" {smallest:.3g} to {largest:.3g}; make it from genotypes with mean imputation, or check its file"
+        )
+    s = np.where(s > n * np.finfo(float).eps * largest, s, 0.0)[::-1]
+    E = E[:, ::-1]
+    rank = int(np.count_nonzero(s))
+    if rank <= THIN_BELOW * (n - c):
+        s, E = s[:rank], E[:, :rank]
+    return Spectrum(
+        V=_lift(basis, E, c),
+        s=s.copy(),
+        Qx=_lift_covariates(basis, n, c),
+        Rx=basis.R,
+        Kxx=Kxx,
+        Kxv=Kx_rest @ E,
+        mean_diagonal=mean_diagonal,
+        smallest_eigenvalue=smallest,
+    )
+
+
+def _centred_square(G: Array) -> float:
+    """Mean diagonal of the centred GGᵀ, a column at a time where memory is short."""
+    return float(sum(np.sum((g - g.mean()) ** 2) for g in G.T) / G.shape[0])
+
+
+def _lift(basis: Reflectors, E: Array, c: int) -> Array:
+    """``Q⊥E``: contrasts (n-c, k) back to samples (n, k)."""
+    padded = np.zeros((E.shape[0] + c, E.shape[1]), order="F")
+    padded[c:] = E
+    return basis.from_basis(padded)
+
+
+def _lift_covariates(basis: Reflectors, n: int, c: int) -> Array:
+    return basis.from_basis(np.eye(n, c, order="F"))

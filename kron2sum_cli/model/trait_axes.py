@@ -1,0 +1,118 @@
+"""Trait axes: the linear combinations of traits that C0 and C1 both leave uncorrelated."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.spectrum import Array
+
+
+@dataclass(frozen=True)
+class TraitAxes:
+    """A simultaneous diagonaliser: ``T C0 Tᵀ = diag(c0²)``, ``T C1 Tᵀ = diag(c1²)``, ``τ c0² + c1² = 1``.
+
+    τ is the mean eigenvalue of GGᵀ, so that τ c0² is the share of variance of an axis that is genetic.
+    Square roots are kept because a share near 0 or 1 is exact in them, not in its complement.
+
+    Attributes
+    ----------
+    T : (p, p) rows are axes
+    Tinv : (p, p) its inverse
+    c0, c1 : (p,) not negative, c0 decreasing
+    """
+
+    T: Array
+    Tinv: Array
+    c0: Array
+    c1: Array
+
+    @property
+    def C0(self) -> Array:
+        """C0 (p, p)."""
+        L = self.Tinv * self.c0
+        return np.asarray(L @ L.T)
+
+    @property
+    def C1(self) -> Array:
+        """C1 (p, p)."""
+        L = self.Tinv * self.c1
+        return np.asarray(L @ L.T)
+
+    @property
+    def logdet_T(self) -> float:
+        """``log|det T|``."""
+        return float(np.linalg.slogdet(self.T)[1])
+
+    def truncated(self, rank: int) -> "TraitAxes":
+        """The axes with the genetic variance of all but the first ``rank`` given to C1."""
+        kept = np.arange(self.c0.size) < rank
+        return TraitAxes(self.T, self.Tinv, np.where(kept, self.c0, 0.0), np.where(kept, self.c1, 1.0))
+
+    def variances(self, s: Array) -> Array:
+        """Variance of every (row, axis) entry, ``s_i c0_j² + c1_j²``: (m, p)."""
+        return np.asarray(np.multiply.outer(s, self.c0**2) + self.c1**2)
+
+
+def axes_of_factors(L0: Array, L1: Array, tau: float) -> TraitAxes:
+    """Axes of ``C0 = L0L0ᵀ`` and ``C1 = L1L1ᵀ`` by the cosine-sine decomposition of the stacked factors.
+
+    With ``[√τ L0, L1]ᵀ = [Q0; Q1] R`` and ``Q1 = P diag(c1) Wᵀ``: ``T = (R⁻¹W)ᵀ``. Small cosines and sines keep their
+    relative accuracy, which those of C0 and C1 themselves would not.
+
+    Parameters
+    ----------
+    L0 : (p, r), any r
+    L1 : (p, q), any q
+    tau : mean eigenvalue of GGᵀ, positive
+
+    Raises
+    ------
+    NumericalError
+        Where τ C0 + C1 is singular.
+    """
+    p = L0.shape[0]
+    root = np.sqrt(tau)
+    size = np.sqrt(np.sum((root * L0) ** 2, axis=1) + np.sum(L1**2, axis=1))
+    if not np.all(np.isfinite(size)) or np.any(size == 0):
+        raise NumericalError("the covariance of the traits is zero or not finite")
+    stacked = np.vstack([root * L0.T, L1.T]) / size
+    Q, R = linalg.qr(stacked, mode="economic", check_finite=False)
+    if np.min(np.abs(np.diag(R))) < 1e-13:
+        raise NumericalError(
+            "the covariance of the traits is singular: some traits are linear combinations of others"
+        )
+    Q0, Q1 = Q[: L0.shape[1]], Q[L0.shape[1] :]
+    _, c1, Wt = linalg.svd(Q1, full_matrices=True, check_finite=False)
+    c1 = np.concatenate([c1, np.zeros(p - c1.size)])[::-1]
+    W = Wt[::-1].T
+    c0 = np.linalg.norm(Q0 @ W, axis=0)
+    norm = np.hypot(c0, c1)
+    T = linalg.solve_triangular(R, W, check_finite=False).T / size
+    Tinv = size[:, None] * (R.T @ W)
+    return TraitAxes(T, Tinv, c0 / norm / root, np.minimum(c1 / norm, 1.0))
+
+
+def axes_of_covariances(C0: Array, C1: Array, tau: float) -> TraitAxes:
+    """Axes of two symmetric positive semi-definite matrices (p, p)."""
+    return axes_of_factors(factor(C0), factor(C1), tau)
+
+
+def factor(C: Array) -> Array:
+    """L (p, p) with ``C = LLᵀ``, for C symmetric positive semi-definite (p, p), scaled to its diagonal.
+
+    Raises
+    ------
+    NumericalError
+        Where C is not symmetric or has an eigenvalue below -1e-8 of its scale.
+    """
+    if not np.allclose(C, C.T, rtol=1e-8, atol=1e-8 * np.max(np.abs(C), initial=0)):
+        raise NumericalError("a trait covariance matrix must be symmetric")
+    size = np.sqrt(np.where(np.diag(C) > 0, np.diag(C), 1.0))
+    values, vectors = linalg.eigh(C / np.multiply.outer(size, size), check_finite=False)
+    if values[0] < -1e-8:
+        raise NumericalError(
+            f"a trait covariance matrix must be positive semi-definite; its smallest scaled eigenvalue is {values[0]:.3g}"
+        )
+    return np.asarray(size[:, None] * (vectors * np.sqrt(np.maximum(values, 0.0))))

@@ -1,0 +1,75 @@
+"""What the machine grants to this process: processors to use, memory used so far."""
+
+import math
+import os
+import resource
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+_MIB = 1024 * 1024
+
+
+def available_threads(
+    environ: Mapping[str, str] = os.environ,
+    cgroup_root: Path = Path("/sys/fs/cgroup"),
+    membership: Path = Path("/proc/self/cgroup"),
+) -> int:
+    """Threads that the process may run at once.
+
+    The least of the processors in its affinity mask, the CPU quota of its control groups (version 1
+    or 2, theirs and all groups above) and ``OMP_NUM_THREADS``; at least 1.
+    """
+    limits = [_affinity()]
+    limits += [max(1, math.ceil(quota)) for quota in _cgroup_quotas(cgroup_root, membership)]
+    omp = environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if omp.isdigit() and int(omp) > 0:
+        limits.append(int(omp))
+    return min(limits)
+
+
+def _affinity() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cgroup_quotas(root: Path, membership: Path) -> Iterable[float]:
+    """CPU quotas in processors, of every control group that this process is under."""
+    for line in _text(membership).splitlines():
+        number, controllers, group = (line.split(":", 2) + ["", ""])[:3]
+        if number == "0" and not controllers:
+            for folder in _upwards(root, group):
+                quota, _, period = _text(folder / "cpu.max").strip().partition(" ")
+                yield from _ratio(quota, period)
+        elif "cpu" in controllers.split(","):
+            for mount in {controllers, "cpu"}:
+                for folder in _upwards(root / mount, group):
+                    yield from _ratio(
+                        _text(folder / "cpu.cfs_quota_us").strip(), _text(folder / "cpu.cfs_period_us").strip()
+                    )
+
+
+def _upwards(root: Path, group: str) -> Iterable[Path]:
+    """The folder of a control group and those above it, up to the root (a container sees only that)."""
+    folder = root / group.lstrip("/")
+    yield folder
+    yield from (parent for parent in folder.parents if parent.is_relative_to(root))
+
+
+def _ratio(quota: str, period: str) -> Iterable[float]:
+    if quota.isdigit() and period.isdigit() and int(period) > 0:
+        yield int(quota) / int(period)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def peak_memory_mib() -> float:
+    """The largest resident memory of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / _MIB if sys.platform == "darwin" else peak / 1024

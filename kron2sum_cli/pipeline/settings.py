@@ -1,0 +1,348 @@
+"""What a command was asked to do: one frozen record a command, with its defaults and rules in one place.
+
+The rules are checked when a record is made, before any file is opened, and every broken rule is
+reported at once. This module imports neither numpy nor pyarrow: the command line reads its defaults.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+from kron2sum_cli.errors import UsageError
+
+STDIO = "-"
+"""The file name that stands for standard input or output."""
+
+DEFAULT_NULL = "null.npz"
+DEFAULT_SCAN = "scan.parquet"
+DEFAULT_SEED = 0
+DEFAULT_TRANSFORM = "none"
+DEFAULT_GRM_SCALE = "standardized"
+DEFAULT_GRM_MAF = 0.01
+DEFAULT_GRM_GENO = 0.05
+DEFAULT_METHOD = "reml"
+DEFAULT_MISSING = "drop"
+DEFAULT_TESTS = ("any",)
+DEFAULT_REFIT = 1e-4
+DEFAULT_PRECISION = "single"
+DEFAULT_STAT = "lr"
+DEFAULT_SCAN_FORMAT = "parquet"
+DEFAULT_EXPORT_FORMAT = "tsv"
+
+TRANSFORMS = ("none", "standardize", "rank-normal")
+GRM_SCALES = ("standardized", "centered")
+MISSING_CHOICES = ("drop",)
+PROFILES = ("h2",)
+PRECISIONS = ("single", "double")
+STATISTICS = ("lr", "f")
+SCAN_FORMATS = ("parquet", "tsv")
+EXPORT_FORMATS = ("tsv", "csv", "parquet", "json")
+
+_NAMED_TESTS = ("any", "common", "specific")
+_REGION = re.compile(r"(?P<chr>.+):(?P<first>\d+)-(?P<last>\d+)")
+_SUFFIXES = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".parquet": "parquet", ".json": "json"}
+
+
+def format_of(out: str, formats: Iterable[str], default: str) -> str:
+    """The format that the suffix of an output names, where it is one of `formats`; else the default."""
+    suffix = "." + out.rpartition(".")[2].lower()
+    named = _SUFFIXES.get(suffix)
+    return named if named is not None and named in formats else default
+
+
+def _raise_all(problems: Iterable[str]) -> None:
+    found = list(problems)
+    if found:
+        raise UsageError("\n".join(found))
+
+
+def _outside(option: str, value: float, low: float, high: float) -> list[str]:
+    return [] if low <= value <= high else [f"{option} {value:g}: must lie between {low:g} and {high:g}"]
+
+
+def _repeated(option: str, names: Iterable[str]) -> list[str]:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    return [f"{option}: {', '.join(twice)} named more than once"] if twice else []
+
+
+def _not_one_of(option: str, value: str, choices: tuple[str, ...]) -> list[str]:
+    return [] if value in choices else [f"{option} {value}: must be one of {', '.join(choices)}"]
+
+
+def _stdin_twice(paths: Iterable[str]) -> list[str]:
+    times = sum(path == STDIO for path in paths)
+    return ["only one input can come from standard input (-)"] if times > 1 else []
+
+
+@dataclass(frozen=True)
+class CommonSettings:
+    """What every command takes.
+
+    Attributes
+    ----------
+    threads : threads that may run at once
+    memory_mib : upper bound on the working set in MiB; None for no bound
+    seed : seed of every random number
+    log : the log file; None for no log
+    quiet, verbose : less or more on standard error
+    """
+
+    threads: int = 1
+    memory_mib: int | None = None
+    seed: int = DEFAULT_SEED
+    log: str | None = None
+    quiet: bool = False
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        _raise_all(self._problems())
+
+    def _problems(self) -> Iterable[str]:
+        if self.threads < 1:
+            yield f"--threads {self.threads}: must be 1 or more"
+        if self.memory_mib is not None and self.memory_mib < 1:
+            yield f"--memory {self.memory_mib}: must be 1 MiB or more"
+        if self.seed < 0:
+            yield f"--seed {self.seed}: must be 0 or more"
+        if self.log == STDIO:
+            yield "--log -: standard output holds results only; name a file (or /dev/stderr)"
+        if self.quiet and self.verbose:
+            yield "--quiet and --verbose exclude each other"
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What `kron2sum fit` was asked to do.
+
+    Attributes
+    ----------
+    pheno, pheno_names : the phenotype file and the traits taken from it (none: all)
+    covar, covar_names, cat_covar_names : the covariate file, its columns (none: all), the categorical ones
+    missing_codes : further words for a missing value
+    intercept : whether X has a column of ones
+    keep, remove : files of samples to keep, to leave out
+    transform : of each trait, one of `TRANSFORMS`
+    grm, grm_id : the relationship matrix, and its sample list where the format has none
+    grm_scale, grm_maf, grm_geno, grm_extract : how a GRM is made of genotypes
+    method : "reml" or "ml"
+    rank : the rank of C0; None for full, "auto" to choose it
+    trait_design : file of the p x a matrix A; None for the identity
+    loco : one null model for each chromosome of the GRM
+    missing : what becomes of a sample with a trait missing, one of `MISSING_CHOICES`
+    drop_redundant : leave out covariates inside the span of others
+    allow_unconverged : write a null model that did not converge
+    profile : "h2" for profile-likelihood intervals
+    out : the null model's file
+    """
+
+    pheno: str
+    grm: str
+    pheno_names: tuple[str, ...] = ()
+    covar: str | None = None
+    covar_names: tuple[str, ...] = ()
+    cat_covar_names: tuple[str, ...] = ()
+    missing_codes: tuple[str, ...] = ()
+    intercept: bool = True
+    keep: str | None = None
+    remove: str | None = None
+    transform: str = DEFAULT_TRANSFORM
+    grm_id: str | None = None
+    grm_scale: str = DEFAULT_GRM_SCALE
+    grm_maf: float = DEFAULT_GRM_MAF
+    grm_geno: float = DEFAULT_GRM_GENO
+    grm_extract: str | None = None
+    method: Literal["reml", "ml"] = DEFAULT_METHOD
+    rank: int | Literal["auto"] | None = None
+    trait_design: str | None = None
+    loco: bool = False
+    missing: str = DEFAULT_MISSING
+    drop_redundant: bool = False
+    allow_unconverged: bool = False
+    profile: str | None = None
+    out: str = DEFAULT_NULL
+    common: CommonSettings = field(default_factory=CommonSettings)
+
+    def __post_init__(self) -> None:
+        _raise_all([*_empty_texts(self), *self._problems()])
+
+    @property
+    def input_paths(self) -> tuple[str, ...]:
+        """Every file named as an input."""
+        named = (self.pheno, self.grm, self.covar, self.keep, self.remove, self.grm_id, self.grm_extract)
+        return tuple(path for path in (*named, self.trait_design) if path is not None)
+
+    def _problems(self) -> Iterable[str]:
+        yield from _stdin_twice(self.input_paths)
+        yield from _repeated("--pheno-name", self.pheno_names)
+        yield from _repeated("--covar-name", self.covar_names)
+        yield from _repeated("--cat-covar", self.cat_covar_names)
+        if self.covar is None:
+            yield from (f"{option} needs --covar" for option in self._options_of_covariates())
+        if isinstance(self.rank, int) and self.rank < 1:
+            yield f"--rank {self.rank}: must be 1 or more, or auto"
+        yield from _not_one_of("--transform", self.transform, TRANSFORMS)
+        yield from _not_one_of("--grm-scale", self.grm_scale, GRM_SCALES)
+        yield from _not_one_of("--missing", self.missing, MISSING_CHOICES)
+        if self.profile is not None:
+            yield from _not_one_of("--profile", self.profile, PROFILES)
+        yield from _outside("--grm-maf", self.grm_maf, 0, 0.5)
+        yield from _outside("--grm-geno", self.grm_geno, 0, 1)
+
+    def _options_of_covariates(self) -> Iterable[str]:
+        if self.covar_names:
+            yield "--covar-name"
+        if self.cat_covar_names:
+            yield "--cat-covar"
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """What `kron2sum scan` was asked to do.
+
+    Attributes
+    ----------
+    null : the null model's file
+    geno : the genotypes; None for those that the GRM was made from
+    extract, exclude : files of variants to keep, to leave out
+    chromosomes : chromosomes to scan (none: all)
+    regions : parts of chromosomes to scan, as "chr:from-to" (none: all)
+    maf, mac, max_missing, hwe : filters on the analysed samples; None for no filter
+    tests : "any", "common", "specific", "trait:NAME", "only:NAME" or "NAME=FILE"
+    refit : variants with P below it are fitted again; 0 for never, 1 for all
+    shard : (i, n) for the i-th of n parts, counted from 1
+    precision : "single" or "double"
+    stat : "lr" for the likelihood ratio, "f" for the F test
+    to : format of the result table, one of `SCAN_FORMATS`
+    out : the result table
+    """
+
+    null: str = DEFAULT_NULL
+    geno: str | None = None
+    extract: str | None = None
+    exclude: str | None = None
+    chromosomes: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    maf: float | None = None
+    mac: float | None = None
+    max_missing: float | None = None
+    hwe: float | None = None
+    tests: tuple[str, ...] = DEFAULT_TESTS
+    refit: float = DEFAULT_REFIT
+    shard: tuple[int, int] | None = None
+    precision: str = DEFAULT_PRECISION
+    stat: str = DEFAULT_STAT
+    to: str = DEFAULT_SCAN_FORMAT
+    out: str = DEFAULT_SCAN
+    common: CommonSettings = field(default_factory=CommonSettings)
+
+    def __post_init__(self) -> None:
+        _raise_all([*_empty_texts(self), *self._problems()])
+
+    @property
+    def input_paths(self) -> tuple[str, ...]:
+        """Every file named as an input."""
+        contrasts = tuple(test.partition("=")[2] for test in self.tests if "=" in test)
+        named = (self.null, self.geno, self.extract, self.exclude, *contrasts)
+        return tuple(path for path in named if path is not None)
+
+    def _problems(self) -> Iterable[str]:
+        yield from _stdin_twice(self.input_paths)
+        yield from self._filter_problems()
+        yield from (problem for test in self.tests for problem in _test_problems(test))
+        yield from _repeated("--test", (test.partition("=")[0] for test in self.tests))
+        yield from _outside("--refit", self.refit, 0, 1)
+        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
+            part, parts = self.shard
+            yield f"--shard {part}/{parts}: the part must lie between 1 and the number of parts"
+        yield from _not_one_of("--precision", self.precision, PRECISIONS)
+        yield from _not_one_of("--stat", self.stat, STATISTICS)
+        yield from _not_one_of("--to", self.to, SCAN_FORMATS)
+
+    def _filter_problems(self) -> Iterable[str]:
+        yield from (problem for region in self.regions for problem in _region_problems(region))
+        bounds = (("--maf", self.maf, 0.5), ("--max-missing", self.max_missing, 1), ("--hwe", self.hwe, 1))
+        for option, value, high in bounds:
+            if value is not None:
+                yield from _outside(option, value, 0, high)
+        if self.mac is not None and not self.mac >= 0:
+            yield f"--mac {self.mac:g}: must be 0 or more"
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What `kron2sum export` was asked to do.
+
+    Attributes
+    ----------
+    inputs : result tables of scans, or one null model
+    to : the output's format, one of `EXPORT_FORMATS`
+    top : the number of variants with the smallest P to keep; None for all
+    p_below : keep variants with P below it; None for all
+    sort : "position", "p", a column, or "-COLUMN" for the largest first; None for the file's order
+    columns : names or patterns of the columns to keep (none: all)
+    traits : keep these traits' columns and leave out those of the others (none: all)
+    allow_gaps : merge tables although variants between them are missing
+    out : the output
+    """
+
+    inputs: tuple[str, ...] = (DEFAULT_SCAN,)
+    to: str = DEFAULT_EXPORT_FORMAT
+    top: int | None = None
+    p_below: float | None = None
+    sort: str | None = None
+    columns: tuple[str, ...] = ()
+    traits: tuple[str, ...] = ()
+    allow_gaps: bool = False
+    out: str = STDIO
+    common: CommonSettings = field(default_factory=CommonSettings)
+
+    def __post_init__(self) -> None:
+        _raise_all([*_empty_texts(self), *self._problems()])
+
+    @property
+    def input_paths(self) -> tuple[str, ...]:
+        """Every file named as an input."""
+        return self.inputs
+
+    def _problems(self) -> Iterable[str]:
+        if not self.inputs:
+            yield "no file to export"
+        yield from _stdin_twice(self.inputs)
+        yield from _repeated("input files", (path for path in self.inputs if path != STDIO))
+        yield from _not_one_of("--to", self.to, EXPORT_FORMATS)
+        if self.top is not None and self.top < 1:
+            yield f"--top {self.top}: must be 1 or more"
+        if self.p_below is not None and not self.p_below > 0:
+            yield f"--p-below {self.p_below:g}: must be above 0"
+
+
+def _empty_texts(settings: FitSettings | ScanSettings | ExportSettings) -> Iterable[str]:
+    """Options given as an empty text, such as an unset shell variable leaves behind."""
+    for record in fields(settings):
+        if getattr(settings, record.name) == "":
+            yield f"--{record.name.replace('_', '-')}: a value is needed"
+
+
+def _region_problems(region: str) -> Iterable[str]:
+    match = _REGION.fullmatch(region)
+    if match is None:
+        yield f"--region {region}: must be chr:from-to, such as 2:1000000-2500000"
+    elif int(match["first"]) > int(match["last"]):
+        yield f"--region {region}: from lies after to"
+
+
+def _test_problems(test: str) -> Iterable[str]:
+    name, equals, path = test.partition("=")
+    kind, colon, trait = test.partition(":")
+    if equals:
+        if not name or not path:
+            yield f"--test {test}: must be NAME=FILE"
+        elif name in _NAMED_TESTS:
+            yield f"--test {test}: {name} has a meaning already; choose another name"
+    elif kind in ("trait", "only") and colon:
+        if not trait:
+            yield f"--test {test}: name a trait after the colon"
+    elif test not in _NAMED_TESTS:
+        yield f"--test {test}: must be {', '.join(_NAMED_TESTS)}, trait:NAME, only:NAME or NAME=FILE"

@@ -1,0 +1,221 @@
+"""Outputs that appear whole or not at all.
+
+A regular file is written under a work name beside it, `.NAME.kron2sum-work`, flushed to the disk and
+renamed. The work file is locked while it is written: a second run with the same output is refused,
+and the work file of a killed run, which nobody locks, is taken over.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedWriter
+from pathlib import Path
+from typing import BinaryIO
+
+from kron2sum_cli.errors import OutputError
+
+STDOUT = "-"
+WORK_SUFFIX = ".kron2sum-work"
+
+_DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr)|(?:/dev/fd|/proc/self/fd)/(\d+)")
+_STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+_unfinished: set[Path] = set()
+"""Work files being written, for `discard_unfinished` alone."""
+
+
+@contextmanager
+def atomic_output(path: str) -> Iterator[BinaryIO]:
+    """Write a file that appears under its name only when it is complete.
+
+    Parameters
+    ----------
+    path : the output; ``-`` is standard output. Devices, pipes and ``/dev/stdout`` are written to
+        directly, since nothing can be renamed there. Of a symbolic link the target is replaced.
+
+    Yields
+    ------
+    A binary file to write to. When the block ends by any exception, what was written is removed.
+
+    Raises
+    ------
+    OutputError
+        If the folder is missing, the file is write-protected or being written by another run, or the
+        device is full.
+    """
+    if path == STDOUT:
+        yield from _to_stdout()
+    elif is_stream(path):
+        yield from _to_stream(path)
+    else:
+        yield from _to_file(path)
+
+
+def is_stream(path: str) -> bool:
+    """Whether a path is standard output, a device or a pipe: something without a name to rename to."""
+    if path == STDOUT or _DESCRIPTOR.fullmatch(path):
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def guard_inputs(out: str, inputs: Iterable[str]) -> None:
+    """Refuse an output that would overwrite an input.
+
+    Raises
+    ------
+    OutputError
+        If `out` is the same file as one of `inputs`, also through links.
+    """
+    if is_stream(out):
+        return
+    for path in inputs:
+        same = os.path.realpath(out) == os.path.realpath(path)
+        with suppress(OSError):
+            same = same or os.path.samefile(out, path)
+        if path != STDOUT and same:
+            raise OutputError(f"{out}: is also an input ({path}), which is never overwritten; choose another name")
+
+
+def lock(descriptor: int, path: str) -> None:
+    """Take the lock of an open file, where the file system has locks.
+
+    Raises
+    ------
+    OutputError
+        If another process holds it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        message = f"{path}: another run is writing it now; wait for it to end or choose another name"
+        raise OutputError(message) from error
+    except OSError as error:
+        if error.errno not in _LOCKS_UNSUPPORTED:
+            raise
+
+
+def discard_unfinished() -> None:
+    """Remove the work files of this process, before it ends without unwinding (a second signal)."""
+    for work in list(_unfinished):
+        work.unlink(missing_ok=True)
+
+
+def output_error(path: str, error: OSError) -> OutputError:
+    """The message for a failure of the system to write `path`."""
+    folder = os.path.dirname(path) or "."
+    if error.errno in _NO_SPACE:
+        reason = f"no space left to write it ({error.strerror}); free some or write elsewhere"
+    elif error.errno == errno.ENOENT:
+        reason = f"the folder {folder} does not exist; make it first"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        reason = f"cannot be written ({error.strerror}); check the permissions of {folder}"
+    elif error.errno == errno.ENOTDIR:
+        reason = f"{folder} is not a folder"
+    else:
+        reason = error.strerror or str(error)
+    return OutputError(f"{path}: {reason}")
+
+
+def _to_stdout() -> Iterator[BinaryIO]:
+    if sys.stdout is None:
+        raise OutputError("-: standard output is closed; redirect it to a file or use --out")
+    with _errors_named("standard output"):
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+
+
+def _to_stream(path: str) -> Iterator[BinaryIO]:
+    match = _DESCRIPTOR.fullmatch(path)
+    with _errors_named(path):
+        if match is None:
+            target: str | int = path
+        else:
+            target = os.dup(_STANDARD[match[1]] if match[1] else int(match[2]))
+        with open(target, "wb") as file:
+            yield file
+
+
+def _to_file(path: str) -> Iterator[BinaryIO]:
+    target = Path(os.path.realpath(path))
+    work = target.with_name(f".{target.name}{WORK_SUFFIX}")
+    with _errors_named(path):
+        _check_target(target, path)
+        file = _open_locked(work, path)
+        _unfinished.add(work)
+        try:
+            yield file
+            _publish(file, work, target)
+        except BaseException:
+            work.unlink(missing_ok=True)
+            raise
+        finally:
+            _unfinished.discard(work)
+            with suppress(OSError):  # what could not be flushed has failed already, or is discarded
+                file.close()
+
+
+def _check_target(target: Path, path: str) -> None:
+    if target.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file in it")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise OutputError(f"{path}: is write-protected; choose another name or change its permissions")
+
+
+def _open_locked(work: Path, path: str) -> BufferedWriter:
+    """Open and lock the work file, emptied of what a killed run may have left."""
+    while True:
+        descriptor = os.open(work, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            lock(descriptor, path)
+            # The run that held the lock may have renamed the file in between: then it is no longer ours.
+            if _is_still(work, descriptor):
+                os.ftruncate(descriptor, 0)
+                return os.fdopen(descriptor, "wb")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_still(work: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(work), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _publish(file: BufferedWriter, work: Path, target: Path) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    os.replace(work, target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some file systems cannot flush a folder
+            raise
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _errors_named(path: str) -> Iterator[None]:
+    """Turn errors of writing into messages; those of reading carry the name of their own file."""
+    try:
+        yield
+    except OSError as error:
+        about_output = error.filename is None or WORK_SUFFIX in str(error.filename) or error.filename == path
+        if isinstance(error, BrokenPipeError) or not about_output:
+            raise
+        raise output_error(path, error) from error

@@ -1,0 +1,391 @@
+"""The result table of a scan: its columns, and its Parquet and text files.
+
+The same rows and metadata make the same bytes, however the rows were cut into batches. The metadata is
+one JSON object under the key `kron2sum`, with (at least)
+
+- `version`, `null` (with its `hash`), `traits`, `axes`, `filters`, `settings`: equal in all parts of a scan;
+- `inputs`: role to file records (name, size, hash), such as `{"geno": [{...}, ...]}`;
+- `span`: the variants of the genotype file that were scanned, see `tables.scan_parts`;
+- `counts`: numbers of variants, which add up over the parts.
+"""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, BinaryIO, Protocol, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from kron2sum_cli.errors import InputError, NumericalError, UsageError
+from kron2sum_cli.tables.delimited import delimited_header, delimited_rows
+
+METADATA_KEY = "kron2sum"
+SEPARATORS = {"tsv": "\t", "csv": ","}
+
+VARIANT_COLUMNS = ("CHR", "POS", "SNPID", "EA", "NEA", "EAF", "N")
+ANY_COLUMNS = ("CHISQ", "DF", "P", "MLOG10P")
+REFIT_COLUMNS = ("CHISQ_REFIT", "MLOG10P_REFIT")
+TRAIT_COLUMNS = ("BETA", "SE", "MLOG10P")
+TRAIT_REFIT_COLUMNS = ("BETA_REFIT", "SE_REFIT")
+TEST_COLUMNS = ("CHISQ", "DF", "MLOG10P")
+
+_TYPES = {"CHR": pa.string(), "POS": pa.int64(), "SNPID": pa.string(), "EA": pa.string(), "NEA": pa.string()}
+_TYPES |= {"N": pa.int32(), "DF": pa.int32()}
+_REPEATING = ("CHR", "EA", "NEA", "N", "DF")
+_CELLS_IN_GROUP = 1 << 21
+_MOST_ROWS, _FEWEST_ROWS = 1 << 16, 1 << 10
+_COMPRESSION_LEVEL = 3
+_TEXT_ROWS = 1 << 13
+
+
+def scan_schema(traits: Sequence[str], tests: Sequence[str], refit: bool, metadata: Mapping[str, Any]) -> pa.Schema:
+    """The columns of a result table, in order, and its metadata.
+
+    Parameters
+    ----------
+    traits : the p trait names
+    tests : names of the tests beyond the any-effect test
+    refit : whether the columns of exact refits are there
+    metadata : what the file says of its making (see the module)
+
+    Raises
+    ------
+    UsageError
+        If a trait and a test have the same name, so that two columns would.
+    """
+    names = [*VARIANT_COLUMNS, *ANY_COLUMNS, *(REFIT_COLUMNS if refit else ())]
+    names += [f"{column}.{trait}" for trait in traits for column in TRAIT_COLUMNS]
+    if refit:
+        names += [f"{column}.{trait}" for trait in traits for column in TRAIT_REFIT_COLUMNS]
+    names += [f"{column}.{test}" for test in tests for column in TEST_COLUMNS]
+    names += [f"INFO.{axis}" for axis in range(1, len(traits) + 1)]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UsageError(f"two columns would be called {twice[0]}: rename the trait or test {twice[0].split('.', 1)[1]}")
+    return with_metadata(pa.schema([_field(name) for name in names]), metadata)
+
+
+def with_metadata(schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Schema:
+    """The same columns with other metadata, as canonical JSON (keys sorted, no spaces)."""
+    text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return schema.with_metadata({METADATA_KEY: text})
+
+
+def scan_batch(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.RecordBatch:
+    """Rows of a result table from one array a column (NumPy or Arrow); NaN becomes an empty cell.
+
+    Raises
+    ------
+    NumericalError
+        If a statistic is infinite, naming the column and the variant.
+    """
+    arrays = [_array(columns[field.name], field.type) for field in schema]
+    batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+    check_finite(batch)
+    return batch
+
+
+def check_finite(batch: pa.RecordBatch) -> None:
+    """Refuse NaN and infinity: a statistic is a number or an empty cell.
+
+    Raises
+    ------
+    NumericalError
+        Naming the column and the variant.
+    """
+    for name in batch.schema.names:
+        column = batch.column(name)
+        if not pa.types.is_floating(column.type):
+            continue
+        finite = pc.is_finite(column)
+        if pc.all(finite).as_py() is False:
+            row = pc.index(finite, False).as_py()
+            variant = batch.column("SNPID")[row].as_py() if "SNPID" in batch.schema.names else f"row {row + 1}"
+            raise NumericalError(f"variant {variant}: {name} is {column[row].as_py()}, which is not a number to report")
+
+
+def rows_in_group(schema: pa.Schema) -> int:
+    """Rows of a Parquet row group: a function of the number of columns alone, so that shards agree."""
+    rows = _CELLS_IN_GROUP // max(len(schema), 1)
+    return min(max(1 << (rows.bit_length() - 1), _FEWEST_ROWS), _MOST_ROWS)
+
+
+class TableWriter(Protocol):
+    """What takes the rows of a table, in order."""
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+    def abandon(self) -> None:
+        """Write no more, not even what would make the file look complete."""
+
+
+class ScanWriter:
+    """Writes a result table to an open binary file as its rows come, in bounded memory.
+
+    Parameters
+    ----------
+    file : where to write; need not be seekable
+    schema : columns and metadata
+    to : "parquet", "tsv" or "csv"
+
+    Use it as a context: after an exception nothing more is written, and the file is not a table.
+    """
+
+    def __init__(self, file: BinaryIO, schema: pa.Schema, to: str = "parquet") -> None:
+        self._schema = schema
+        self._writer: TableWriter
+        if to == "parquet":
+            self._writer = _ParquetWriter(file, schema)
+        else:
+            self._writer = _TextWriter(file, schema, SEPARATORS[to])
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add the rows of a batch, whose columns are those of the schema.
+
+        Raises
+        ------
+        NumericalError
+            If a cell is NaN or infinite.
+        """
+        check_finite(batch)
+        self._writer.write(batch.cast(self._schema.remove_metadata()))
+
+    def set_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """Replace the metadata, for what is known only at the end (counts); text files have none."""
+        if isinstance(self._writer, _ParquetWriter):
+            self._writer.metadata = with_metadata(self._schema, metadata).metadata
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._writer.close()
+        else:
+            self._writer.abandon()
+
+
+@dataclass(frozen=True)
+class ScanFile:
+    """A result table that was opened for reading.
+
+    Attributes
+    ----------
+    name : the file, for messages
+    schema : its columns
+    metadata : what it says of its making
+    num_rows : how many variants it has
+    """
+
+    name: str
+    schema: pa.Schema
+    metadata: Mapping[str, Any]
+    num_rows: int
+    _file: pq.ParquetFile
+
+    def iter_batches(
+        self, columns: Sequence[str] | None = None, batch_size: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows in order, some columns only where they are named.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged (a checksum does not match).
+        """
+        names = self.schema.names if columns is None else list(columns)
+        size = batch_size or rows_in_group(self.schema)
+        try:
+            for batch in self._file.iter_batches(batch_size=size, columns=names):
+                yield batch.select(names)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise InputError(f"{self.name}: is damaged ({_first_line(error)}); copy or scan it again") from error
+
+
+def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
+    """Open the Parquet table of a scan.
+
+    Parameters
+    ----------
+    source : a path, or an open seekable file
+    name : what to call it in messages, where it is not a path
+
+    Raises
+    ------
+    InputError
+        If it is not a table that `kron2sum scan` wrote, or an incomplete one; the message says what it is.
+    """
+    name = name or str(source)
+    with _reading(name):
+        file = open(source, "rb") if isinstance(source, str) else source
+        head = file.read(4)
+        file.seek(0)
+    if head != b"PAR1":
+        raise InputError(f"{name}: is {describe(head)}, not a Parquet table of kron2sum scan{_remedy(head)}")
+    with _reading(name):
+        parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        schema = parquet.schema_arrow
+    metadata = _metadata(schema, name)
+    return ScanFile(name, schema.remove_metadata(), metadata, parquet.metadata.num_rows, parquet)
+
+
+def describe(head: bytes) -> str:
+    """What a file is by its first bytes, in words."""
+    if head[:4] == b"PAR1":
+        return "a Parquet file"
+    if head[:2] == b"PK":
+        return "a zip archive (as a null model is)"
+    if head[:2] == b"\x1f\x8b":
+        return "gzip-compressed"
+    if head[:3] == b"\x6c\x1b\x01":
+        return "a PLINK .bed file"
+    if not head:
+        return "empty"
+    return "text" if all(byte in b"\t\r\n" or byte >= 32 for byte in head) else "a file of another kind"
+
+
+def _remedy(head: bytes) -> str:
+    if describe(head) == "text":
+        return "; text tables cannot be read again: keep the .parquet of the scan and export that"
+    return "; make one with kron2sum scan --to parquet"
+
+
+def _field(name: str) -> pa.Field:
+    column_type = _TYPES.get(_kind(name), pa.float64())
+    return pa.field(name, column_type, nullable=name not in ("CHR", "POS", "SNPID", "EA", "NEA", "N"))
+
+
+def _kind(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _array(values: Any, column_type: pa.DataType) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if isinstance(values, pa.Array):
+        return values.cast(column_type)
+    return pa.array(values, type=column_type, from_pandas=True)
+
+
+class _ParquetWriter:
+    """Row groups of a fixed size, whatever the size of the batches."""
+
+    def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
+        self.metadata = schema.metadata
+        self._schema = schema.remove_metadata()
+        self._rows = rows_in_group(schema)
+        self._waiting: list[pa.RecordBatch] = []
+        self._file = _Counted(file)
+        self._writer = pq.ParquetWriter(
+            pa.PythonFile(self._file, mode="w"),
+            self._schema,
+            compression="zstd",
+            compression_level=_COMPRESSION_LEVEL,
+            use_dictionary=[name for name in schema.names if _kind(name) in _REPEATING],
+            version="2.6",
+            data_page_version="1.0",
+            store_schema=False,
+            write_page_checksum=True,
+        )
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._waiting.append(batch)
+        while sum(len(waiting) for waiting in self._waiting) >= self._rows:
+            table = pa.Table.from_batches(self._waiting)
+            self._write_group(table.slice(0, self._rows))
+            self._waiting = table.slice(self._rows).to_batches()
+
+    def close(self) -> None:
+        if any(len(waiting) for waiting in self._waiting):
+            self._write_group(pa.Table.from_batches(self._waiting))
+        if self.metadata:
+            self._writer.add_key_value_metadata(self.metadata)
+        self._writer.close()
+
+    def abandon(self) -> None:
+        self._file.abandoned = True  # the writer ends its file when it is destroyed, whatever happened
+        self._writer.is_open = False
+
+    def _write_group(self, table: pa.Table) -> None:
+        # In one chunk: page edges would otherwise depend on the batches.
+        self._writer.write_table(table.combine_chunks(), row_group_size=self._rows)
+
+
+class _TextWriter:
+    """Delimited text with a header line."""
+
+    def __init__(self, file: BinaryIO, schema: pa.Schema, separator: str) -> None:
+        self._file = file
+        self._separator = separator
+        file.write(delimited_header(schema.names, separator))
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        for start in range(0, len(batch), _TEXT_ROWS):
+            self._file.write(delimited_rows(batch.slice(start, _TEXT_ROWS), self._separator))
+
+    def close(self) -> None:
+        self._file.flush()
+
+    def abandon(self) -> None:
+        return
+
+
+class _Counted(io.RawIOBase):
+    """A file that knows its position by counting, since a pipe cannot tell; closing it closes nothing."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._position = 0
+        self.abandoned = False
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: Any) -> int:
+        if not self.abandoned:
+            self._file.write(data)
+        self._position += len(data)
+        return len(data)
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        reason = "its end is missing or damaged: it was copied or written only in part"
+        raise InputError(f"{name}: {reason}; copy or scan it again ({_first_line(error)})") from error
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror or _first_line(error)})") from error
+
+
+def _metadata(schema: pa.Schema, name: str) -> Mapping[str, Any]:
+    text = (schema.metadata or {}).get(METADATA_KEY.encode())
+    if text is None:
+        raise InputError(f"{name}: is a Parquet file, but not one of kron2sum scan (no kron2sum metadata)")
+    try:
+        metadata = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{name}: its kron2sum metadata is damaged; copy or scan it again") from error
+    if not isinstance(metadata, dict) or "version" not in metadata:
+        raise InputError(f"{name}: its kron2sum metadata has no version; make it again with kron2sum scan")
+    return metadata
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
