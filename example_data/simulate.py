@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
-SEED = 15
+SEED = 86
 
 CHROMOSOMES = {"1": (48_000_000, 800), "2": (42_000_000, 700), "3": (36_000_000, 600)}
 CHROMOSOMES |= {"4": (30_000_000, 500), "5": (24_000_000, 400)}

@@ -26,7 +26,7 @@ def again(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def genotypes() -> NDArray[np.float64]:
-    """Copies of the effect allele, (401, 3000), NaN where missing, as another program reads them."""
+    """Copies of the effect allele, (398, 3000), NaN where missing, as another program reads them."""
     with open_bed(FOLDER / "genotypes.bed") as bed:
         return np.asarray(bed.read(dtype="float64"))
 
@@ -58,7 +58,7 @@ def test_the_script_makes_all_files_of_the_folder(again: Path) -> None:
 
 def test_variants(genotypes: NDArray[np.float64]) -> None:
     missing = np.isnan(genotypes).mean(axis=0)
-    assert genotypes.shape == (401, 3000)
+    assert genotypes.shape == (398, 3000)
     assert len({bim[1] for bim in fields("genotypes.bim")}) == 3000
     assert {bim[0] for bim in fields("genotypes.bim")} == {"1", "2", "3", "4", "5"}
     assert (np.nanstd(genotypes, axis=0) == 0).sum() == 5
@@ -75,13 +75,13 @@ def test_the_files_name_the_same_people_in_different_orders() -> None:
     fam = [(line[0], line[1]) for line in fields("genotypes.fam")]
     phenotypes, covariates = ([(r["FID"], r["IID"]) for r in rows(n)] for n in DATA[3:5])
     assert set(fam) == set(phenotypes) == set(covariates)
-    assert len(fam) == len(phenotypes) == len(covariates) == 401
+    assert len(fam) == len(phenotypes) == len(covariates) == 398
     assert len({fid for fid, _ in fam}) == 92
     assert fam != phenotypes != covariates != fam
 
 
 def test_some_phenotypes_are_missing() -> None:
-    assert sum(row[trait] == "NA" for row in rows("phenotypes.csv") for trait in TRAITS) == 24
+    assert sum(row[trait] == "NA" for row in rows("phenotypes.csv") for trait in TRAITS) == 33
 
 
 def test_neighbours_are_in_linkage_disequilibrium(genotypes: NDArray[np.float64]) -> None:
@@ -104,7 +104,7 @@ def test_children_have_an_allele_of_each_parent(genotypes: NDArray[np.float64]) 
     least = (father == 2).astype(int) + (mother == 2)
     most = (father > 0).astype(int) + (mother > 0)
     known = ~np.isnan(child + father + mother)
-    assert len(trios) == 236
+    assert len(trios) == 233
     assert ((least <= child) & (child <= most))[known].all()
     assert {fam[i][4] for i in trios[:, 1]} == {"1"}
     assert {fam[i][4] for i in trios[:, 2]} == {"2"}

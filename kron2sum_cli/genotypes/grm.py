@@ -14,15 +14,42 @@ from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
 from kron2sum_cli.genotypes.square import add_outer_product, mirror_lower
 
 Scale = Literal["standardized", "centered"]
+Precision = Literal["single", "double"]
 Progress = Callable[[int, int], None]
 """Called with the number of variants done and their total."""
 
 DEFAULT_MIN_MAF = 0.01
 DEFAULT_MAX_MISSING = 0.05
-DEFAULT_BLOCK_MIB = 64
+DEFAULT_BLOCK_MIB = 64.0
 
 MOST_VARIANTS_IN_BLOCK = 1024
 """Longer sums in single precision would lose digits."""
+
+
+@dataclass(frozen=True)
+class GrmOptions:
+    """How a relationship matrix is made from genotypes.
+
+    Attributes
+    ----------
+    scale : whether centred genotypes are divided by their standard deviation
+    min_maf : smallest frequency of the rarer allele
+    max_missing : largest share of missing genotypes
+    extract : names of the only variants to use, None for all
+    block_mib : size of a block of genotypes in memory, in MiB
+    precision : of the products of blocks
+    """
+
+    scale: Scale
+    min_maf: float
+    max_missing: float
+    extract: frozenset[str] | None
+    block_mib: float
+    precision: Precision
+
+    def block_size(self, n_samples: int) -> int:
+        """How many variants of so many samples are read at once."""
+        return int(np.clip(self.block_mib * 2**20 / (4 * n_samples), 1, MOST_VARIANTS_IN_BLOCK))
 
 
 @dataclass(frozen=True)
@@ -40,7 +67,7 @@ class GrmVariants:
     means: NDArray[np.float64]
     weights: NDArray[np.float64]
 
-    def take(self, which: NDArray[np.intp] | NDArray[np.bool_] | slice) -> "GrmVariants":
+    def take(self, which: NDArray[np.bool_] | slice) -> "GrmVariants":
         """Some of them."""
         return GrmVariants(self.positions[which], self.means[which], self.weights[which])
 
@@ -81,6 +108,7 @@ def relationship_from_genotypes(
     extract: frozenset[str] | None = None,
     block_mib: float = DEFAULT_BLOCK_MIB,
     progress: Progress | None = None,
+    precision: Precision = "single",
 ) -> Relationship:
     """The relationship matrix GGᵀ of some samples of a genotype file.
 
@@ -94,15 +122,18 @@ def relationship_from_genotypes(
     ----------
     source : the genotypes
     rows : (n,) positions of the analysed samples in the file
-    scale : whether genotypes are divided by their standard deviation
-    min_maf, max_missing, extract : which variants are used
+    scale : whether centred genotypes are divided by their standard deviation
+    min_maf : smallest frequency of the rarer allele
+    max_missing : largest share of missing genotypes
+    extract : names of the only variants to use, None for all
     block_mib : size of a block of genotypes in memory, in MiB
-    progress : called now and then
+    progress : called after each block
+    precision : of the products of blocks, whose sums are always in double precision. Single precision
+        takes half the time and leaves an error of some 1e-7 in K
 
     Returns
     -------
-    G (n, r) where r < n, else K (n, n): sums in double precision of products in single precision. Beside K,
-    at most half its size and two blocks are in memory.
+    G (n, r) where r < n, else K (n, n). Beside it, at most half the size of K and three blocks are in memory.
 
     Raises
     ------
@@ -112,8 +143,8 @@ def relationship_from_genotypes(
     ----------
     Yang et al. (2011), Am J Hum Genet 88:76, equation 3 (without its correction of the diagonal)
     """
-    sums = sum_genotypes(source, rows, scale, min_maf, max_missing, extract, block_mib, progress)
-    return relationship_of(source, rows, sums)
+    options = GrmOptions(scale, min_maf, max_missing, extract, block_mib, precision)
+    return relationship_of(source, rows, sum_genotypes(source, rows, options, progress))
 
 
 def relationship_of(source: GenotypeSource, rows: NDArray[np.intp], sums: GrmSums) -> Relationship:
@@ -129,37 +160,33 @@ def relationship_of(source: GenotypeSource, rows: NDArray[np.intp], sums: GrmSum
 def sum_genotypes(
     source: GenotypeSource,
     rows: NDArray[np.intp],
-    scale: Scale,
-    min_maf: float,
-    max_missing: float,
-    extract: frozenset[str] | None,
-    block_mib: float,
+    options: GrmOptions,
     progress: Progress | None,
 ) -> GrmSums:
-    """One pass over the genotypes; the parameters are those of `relationship_from_genotypes`."""
-    candidates, _ = select_by_name(source.variants, VariantFilters(extract=extract))
+    """Read all genotypes once; blocks are kept until it is known whether r < n."""
+    candidates, _ = select_by_name(source.variants, VariantFilters(extract=options.extract))
     counts = {"variants read": len(source.variants)}
-    if extract is not None:
+    if options.extract is not None:
         counts["left out: not in the list"] = len(source.variants) - len(candidates)
     variants: list[GrmVariants] = []
-    stash: list[_Block] = []
+    waiting: list[_Block] = []
     n_kept, K = 0, None
-    for block in _blocks(source, rows, candidates, scale, (min_maf, max_missing), block_mib, progress):
+    for block in _blocks(source, rows, candidates, options, progress):
         variants.append(block.variants)
         n_kept += len(block.variants.positions)
         for reason, number in block.left_out.items():
             counts[reason] = counts.get(reason, 0) + number
-        stash.append(block)
+        waiting.append(block)
         if n_kept >= len(rows):
             K = np.zeros((len(rows), len(rows))) if K is None else K
-            while stash:
-                add_standardized(K, stash.pop(0))
+            while waiting:
+                _add_product(K, waiting.pop(0), options.precision)
     counts["variants used"] = n_kept
     if not n_kept:
         raise InputError(f"{source.path}: no variant is left for the relationship matrix ({_listed(counts)})")
     if K is not None:
         mirror_lower(K)
-    G = _join(stash, len(rows), n_kept) if K is None else None
+    G = _join(waiting, len(rows), n_kept) if K is None else None
     return GrmSums(_concatenate(variants), G, K, counts)
 
 
@@ -168,25 +195,20 @@ def add_variants(
     source: GenotypeSource,
     rows: NDArray[np.intp],
     variants: GrmVariants,
-    block_mib: float,
+    options: GrmOptions,
 ) -> None:
     """Add the product GGᵀ of known variants to the lower triangle of K, in blocks."""
-    size = block_size(len(rows), block_mib)
+    size = options.block_size(len(rows))
     for start in range(0, len(variants.positions), size):
         part = variants.take(slice(start, start + size))
-        add_standardized(K, _Block(part, source.read(part.positions, rows), {}))
+        _add_product(K, _Block(part, source.read(part.positions, rows), {}), options.precision)
 
 
-def block_size(n_samples: int, block_mib: float) -> int:
-    """How many variants of so many samples are read at once."""
-    return int(np.clip(block_mib * 2**20 / (4 * n_samples), 1, MOST_VARIANTS_IN_BLOCK))
-
-
-def add_standardized(K: NDArray[np.float64], block: _Block) -> None:
-    """Add the product of a block, whose dosages it overwrites, to the lower triangle of K."""
-    x = block.dosages
-    x -= block.variants.means.astype(np.float32)
-    x *= block.variants.weights.astype(np.float32)
+def _add_product(K: NDArray[np.float64], block: _Block, precision: Precision) -> None:
+    """Add the product of a block, whose dosages it may overwrite, to the lower triangle of K."""
+    x = block.dosages if precision == "single" else block.dosages.astype(np.float64)
+    x -= block.variants.means.astype(x.dtype)
+    x *= block.variants.weights.astype(x.dtype)
     np.copyto(x, 0, where=np.isnan(x))
     add_outer_product(K, x)
 
@@ -195,46 +217,43 @@ def _blocks(
     source: GenotypeSource,
     rows: NDArray[np.intp],
     candidates: NDArray[np.intp],
-    scale: Scale,
-    limits: tuple[float, float],
-    block_mib: float,
+    options: GrmOptions,
     progress: Progress | None,
 ) -> Iterator[_Block]:
     """The kept variants among the candidates, with the dosages of the analysed samples."""
     everybody = np.arange(len(source.samples))
-    size = block_size(len(everybody), block_mib)
+    size = options.block_size(len(everybody))
     for start in range(0, len(candidates), size):
         positions = candidates[start : start + size]
         dosages = source.read(positions, everybody)
         counts = genotype_counts(dosages)
-        kept, left_out = _choose(counts, *limits)
+        kept, left_out = _choose(counts, options)
         by_variant = dosages.T if kept.all() else dosages.T[kept]
         if not np.array_equal(rows, everybody):
             by_variant = by_variant.take(rows, axis=1)
         f = counts.eaf[kept]
-        weights = 1 / np.sqrt(2 * f * (1 - f)) if scale == "standardized" else np.ones(len(f))
+        weights = 1 / np.sqrt(2 * f * (1 - f)) if options.scale == "standardized" else np.ones(len(f))
         yield _Block(GrmVariants(positions[kept], 2 * f, weights), by_variant.T, left_out)
         if progress is not None:
             progress(start + len(positions), len(candidates))
 
 
-def _choose(
-    counts: GenotypeCounts, min_maf: float, max_missing: float
-) -> tuple[NDArray[np.bool_], Mapping[str, int]]:
-    complete = counts.missing <= max_missing
+def _choose(counts: GenotypeCounts, options: GrmOptions) -> tuple[NDArray[np.bool_], Mapping[str, int]]:
+    """Which variants are used, and how many are left out for each reason."""
+    complete = counts.missing <= options.max_missing
     variable = complete & (counts.mac > 0)
-    common = variable & (np.nan_to_num(counts.maf) >= min_maf)
+    common = variable & (np.nan_to_num(counts.maf) >= options.min_maf)
     n_left = [len(complete), *(int(np.count_nonzero(kept)) for kept in (complete, variable, common))]
     reasons = ("left out: missing", "left out: one allele", "left out: rare")
     return common, dict(zip(reasons, (-np.diff(n_left)).tolist(), strict=True))
 
 
-def _join(stash: list[_Block], n: int, r: int) -> NDArray[np.float64]:
+def _join(blocks: list[_Block], n: int, r: int) -> NDArray[np.float64]:
     """G before the division by sqrt(r), in double precision, from blocks that are given up one by one."""
     G = np.empty((n, r), order="F")
     start = 0
-    while stash:
-        block = stash.pop(0)
+    while blocks:
+        block = blocks.pop(0)
         stop = start + len(block.variants.positions)
         G[:, start:stop] = (block.dosages - block.variants.means) * block.variants.weights
         start = stop

@@ -12,7 +12,9 @@ from kron2sum_cli.genotypes.grm import (
     DEFAULT_BLOCK_MIB,
     DEFAULT_MAX_MISSING,
     DEFAULT_MIN_MAF,
+    GrmOptions,
     GrmSums,
+    Precision,
     Progress,
     Scale,
     add_variants,
@@ -48,6 +50,7 @@ def relationships_by_chromosome(
     extract: frozenset[str] | None = None,
     block_mib: float = DEFAULT_BLOCK_MIB,
     progress: Progress | None = None,
+    precision: Precision = "single",
 ) -> Iterator[ChromosomeRelationship]:
     """The matrix of all variants, then for every chromosome the one without it, each when asked for.
 
@@ -58,8 +61,9 @@ def relationships_by_chromosome(
 
     Parameters
     ----------
-    source, rows, scale, min_maf, max_missing, extract, block_mib, progress : as for
-        `relationship_from_genotypes`; ``progress`` is about the first pass
+    source, rows, scale, min_maf, max_missing, extract, block_mib, precision : as for
+        `relationship_from_genotypes`
+    progress : called after each block of the first pass
 
     Yields
     ------
@@ -70,7 +74,8 @@ def relationships_by_chromosome(
     ------
     InputError : no variant is left, or all lie on one chromosome
     """
-    sums = sum_genotypes(source, rows, scale, min_maf, max_missing, extract, block_mib, progress)
+    options = GrmOptions(scale, min_maf, max_missing, extract, block_mib, precision)
+    sums = sum_genotypes(source, rows, options, progress)
     chromosome_of_variant = _chromosomes(source, sums)
     codes = list(dict.fromkeys(chromosome_of_variant.tolist()))
     if len(codes) == 1:
@@ -83,7 +88,7 @@ def relationships_by_chromosome(
     del whole
     for code in codes:
         left_out = chromosome_of_variant == code
-        rest = _without(source, rows, sums, left_out, block_mib)
+        rest = _without(source, rows, sums, left_out, options)
         yield ChromosomeRelationship(
             code, int(np.count_nonzero(left_out)), relationship_of(source, rows, rest)
         )
@@ -95,7 +100,7 @@ def _without(
     rows: NDArray[np.intp],
     sums: GrmSums,
     left_out: NDArray[np.bool_],
-    block_mib: float,
+    options: GrmOptions,
 ) -> GrmSums:
     """The sums over the variants that are not left out."""
     variants = sums.variants.take(~left_out)
@@ -107,7 +112,7 @@ def _without(
     K = None
     if sums.K is not None:
         K = np.zeros_like(sums.K)
-        add_variants(K, source, rows, sums.variants.take(left_out), block_mib)
+        add_variants(K, source, rows, sums.variants.take(left_out), options)
         mirror_lower(K)
         np.subtract(sums.K, K, out=K)
     return GrmSums(variants, G, K, counts)

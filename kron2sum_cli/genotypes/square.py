@@ -14,13 +14,13 @@ def tiles(n: int) -> Iterator[slice]:
         yield slice(start, min(start + TILE, n))
 
 
-def add_outer_product(K: NDArray[np.float64], x: NDArray[np.float32]) -> None:
-    """Add x xᵀ, computed in single precision, to the lower triangle of K.
+def add_outer_product(K: NDArray[np.float64], x: NDArray[np.floating]) -> None:
+    """Add x xᵀ, computed in the precision of x, to the lower triangle of K.
 
     Parameters
     ----------
     K : (n, n) float64; its part above the diagonal tiles is neither read nor written
-    x : (n, b) float32 in Fortran order
+    x : (n, b) in Fortran order
     """
     for rows in tiles(len(K)):
         K[rows, : rows.stop] += x[rows] @ x[: rows.stop].T
