@@ -201,7 +201,7 @@ def draw_clades(draws: Draws) -> Bytes:
         lineages.append(first | second)
         clades.append(first | second)
     sizes = np.sum(clades, axis=1)
-    return np.array(clades)[(sizes >= 3) & (sizes <= ANCESTORS - 3)]
+    return np.asarray(np.array(clades)[(sizes >= 3) & (sizes <= ANCESTORS - 3)])
 
 
 def draw_ancestors(draws: Draws, variants: Map) -> Bytes:
@@ -234,7 +234,7 @@ def draw_gamete(draws: Draws, parent: Bytes, variants: Map) -> Bytes:
     """One recombined haplotype of a parent (Haldane's map function)."""
     recombination = -np.expm1(-2 * variants.gaps / MORGAN) / 2
     strand = np.cumsum(draws.uniform(len(variants.gaps)) < recombination) % 2
-    return parent[strand, np.arange(len(strand))]
+    return np.asarray(parent[strand, np.arange(len(strand))])
 
 
 def draw_genotypes(draws: Draws, people: list[Person], variants: Map) -> Bytes:
@@ -247,7 +247,7 @@ def draw_genotypes(draws: Draws, people: list[Person], variants: Map) -> Bytes:
         else:
             haplotypes[i, 0] = draw_gamete(draws, haplotypes[person.father], variants)
             haplotypes[i, 1] = draw_gamete(draws, haplotypes[person.mother], variants)
-    genotypes = haplotypes.sum(axis=1, dtype=np.uint8)
+    genotypes = np.asarray(haplotypes.sum(axis=1, dtype=np.uint8))
     genotypes[:, draws.integers(0, len(variants.gaps), MONOMORPHIC)] = 0
     return genotypes
 

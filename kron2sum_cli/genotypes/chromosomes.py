@@ -3,6 +3,10 @@
 import re
 from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
 from kron2sum_cli.errors import UsageError
 
 PLINK_NUMBERS = {"23": "X", "24": "Y", "25": "XY", "26": "MT"}
@@ -44,6 +48,24 @@ def normalise_chromosome(code: str) -> str:
     if bare.upper() in {"M", "MT"}:
         return "MT"
     return bare.upper() if bare.upper() in PLINK_NUMBERS.values() else bare
+
+
+def encode_chromosomes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.intp]]:
+    """The codes of a column ``CHR`` in order of appearance, and for each variant which one it has.
+
+    Parameters
+    ----------
+    column : strings, as the file spells them
+
+    Returns
+    -------
+    The k codes as `normalise_chromosome` spells them, and (M,) whole numbers below k.
+    """
+    encoded = column.combine_chunks().dictionary_encode()
+    spelled = [normalise_chromosome(code) for code in encoded.dictionary.to_pylist()]
+    codes = list(dict.fromkeys(spelled))
+    canonical = np.array([codes.index(code) for code in spelled], dtype=np.intp)
+    return codes, canonical[np.asarray(encoded.indices)]
 
 
 def parse_chromosomes(text: str) -> tuple[tuple[str, ...], ...]:

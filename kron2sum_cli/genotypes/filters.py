@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import UsageError
 from kron2sum_cli.genotypes.chromosomes import (
     Region,
-    normalise_chromosome,
+    encode_chromosomes,
     parse_chromosomes,
     parse_region,
 )
@@ -107,7 +107,7 @@ def select_by_name(variants: Variants, filters: VariantFilters) -> tuple[NDArray
     kept = np.ones(len(variants), dtype=np.bool_)
     counts: dict[str, int] = {}
     if filters.chromosomes or filters.regions:
-        codes, code_of_variant = _chromosome_codes(table["CHR"])
+        codes, code_of_variant = encode_chromosomes(table["CHR"])
         _refuse_unknown_chromosomes(filters, codes, variants.source)
     if filters.chromosomes:
         wanted = {code for item in filters.chromosomes for code in item}
@@ -176,16 +176,6 @@ def _in_equilibrium(
     p = np.ones(len(candidates))
     p[candidates] = hwe_exact(calls.one_ea[candidates], calls.two_ea[candidates], calls.no_ea[candidates])
     return p >= smallest_p
-
-
-def _chromosome_codes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.intp]]:
-    """The normalised codes of a file, in order of appearance, and for each variant which one it has."""
-    encoded = column.dictionary_encode().unify_dictionaries()
-    spelled = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
-    codes = list(dict.fromkeys(normalise_chromosome(code) for code in spelled))
-    canonical = np.array([codes.index(normalise_chromosome(code)) for code in spelled], dtype=np.intp)
-    indices = [chunk.indices.to_numpy() for chunk in encoded.chunks]
-    return codes, canonical[np.concatenate(indices)] if indices else np.zeros(0, dtype=np.intp)
 
 
 def _refuse_unknown_chromosomes(filters: VariantFilters, codes: list[str], source: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.genotypes.chromosomes import normalise_chromosome
+from kron2sum_cli.genotypes.chromosomes import encode_chromosomes
 from kron2sum_cli.genotypes.grm import (
     DEFAULT_BLOCK_MIB,
     DEFAULT_MAX_MISSING,
@@ -76,18 +76,17 @@ def relationships_by_chromosome(
     """
     options = GrmOptions(scale, min_maf, max_missing, extract, block_mib, precision)
     sums = sum_genotypes(source, rows, options, progress)
-    chromosome_of_variant = _chromosomes(source, sums)
-    codes = list(dict.fromkeys(chromosome_of_variant.tolist()))
+    codes, code_of_variant = encode_chromosomes(source.variants.table["CHR"].take(sums.variants.positions))
     if len(codes) == 1:
         raise InputError(
-            f"{source.path}: all {len(chromosome_of_variant)} variants of the relationship matrix lie on "
+            f"{source.path}: all {len(code_of_variant)} variants of the relationship matrix lie on "
             f"chromosome {codes[0]}, so none would be left without it; leave one chromosome out only of more"
         )
     whole = replace(sums, G=_copy(sums.G), K=_copy(sums.K))
     yield ChromosomeRelationship(None, 0, relationship_of(source, rows, whole))
     del whole
-    for code in codes:
-        left_out = chromosome_of_variant == code
+    for number, code in enumerate(codes):
+        left_out = code_of_variant == number
         rest = _without(source, rows, sums, left_out, options)
         yield ChromosomeRelationship(
             code, int(np.count_nonzero(left_out)), relationship_of(source, rows, rest)
@@ -116,13 +115,6 @@ def _without(
         mirror_lower(K)
         np.subtract(sums.K, K, out=K)
     return GrmSums(variants, G, K, counts)
-
-
-def _chromosomes(source: GenotypeSource, sums: GrmSums) -> NDArray[np.str_]:
-    """The code of every variant that is used."""
-    column = source.variants.table["CHR"].take(sums.variants.positions)
-    spelled, index = np.unique(np.asarray(column.to_pylist()), return_inverse=True)
-    return np.array([normalise_chromosome(str(code)) for code in spelled])[index]
 
 
 def _copy(array: NDArray[np.float64] | None) -> NDArray[np.float64] | None:

@@ -1,11 +1,17 @@
-"""Work on square symmetric matrices in place, tile by tile, so that no second one is needed."""
+"""Square symmetric matrices, worked on in place and tile by tile, so that no second one is needed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.tables.samples import Samples
+
 TILE = 512
+LARGEST_ASYMMETRY = 1e-5
+"""How far a matrix may be from symmetric, relative to its largest entry."""
 
 
 def tiles(n: int) -> Iterator[slice]:
@@ -14,7 +20,7 @@ def tiles(n: int) -> Iterator[slice]:
         yield slice(start, min(start + TILE, n))
 
 
-def add_outer_product(K: NDArray[np.float64], x: NDArray[np.floating]) -> None:
+def add_outer_product(K: NDArray[np.float64], x: NDArray[np.floating[Any]]) -> None:
     """Add x xᵀ, computed in the precision of x, to the lower triangle of K.
 
     Parameters
@@ -32,3 +38,94 @@ def mirror_lower(K: NDArray[np.float64]) -> None:
         corner = np.tril(K[rows, rows])
         K[rows, rows] = corner + np.tril(corner, -1).T
         K[: rows.start, rows] = K[rows, : rows.start].T
+
+
+def gather(
+    lines: Iterable[tuple[int, NDArray[Any]]],
+    lower: bool,
+    rows: NDArray[np.intp],
+    samples: Samples,
+    path: str,
+) -> NDArray[np.float64]:
+    """Put some rows and columns of a stored symmetric matrix together.
+
+    Parameters
+    ----------
+    lines : the N rows of the file in order, each with its position i: i + 1 numbers if ``lower``, else N
+    lower : whether the file stores the lower triangle only. A file that stores N numbers a row with zeros
+        in place of the upper triangle is recognised
+    rows : (n,) the rows and columns wanted, each once, in the order wanted
+    samples : the N samples of the file
+    path : the file, for messages
+
+    Returns
+    -------
+    (n, n) float64, exactly symmetric
+
+    Raises
+    ------
+    InputError : an entry is not finite, or the matrix is not symmetric to 1e-5 of its largest entry
+    """
+    place = np.full(len(samples), -1, dtype=np.intp)
+    place[rows] = np.arange(len(rows))
+    in_file_order = np.sort(rows)
+    K = np.empty((len(rows), len(rows)))
+    n_seen, upper_is_zero = 0, True
+    for i, values in lines:
+        if not lower:
+            upper_is_zero = upper_is_zero and not values[i + 1 :].any()
+        if place[i] < 0:
+            continue
+        n_seen += 1
+        if lower:
+            earlier = in_file_order[:n_seen]
+            K[place[i], place[earlier]] = values[earlier]
+            K[place[earlier], place[i]] = values[earlier]
+        else:
+            K[place[i]] = values[rows]
+    chosen = samples.take(rows)
+    _refuse_not_finite(K, chosen, path)
+    if upper_is_zero and not lower:
+        _add_transpose(K)
+    elif not lower:
+        _symmetrise(K, chosen, path)
+    return K
+
+
+def _refuse_not_finite(K: NDArray[np.float64], samples: Samples, path: str) -> None:
+    for rows in tiles(len(K)):
+        bad = np.argwhere(~np.isfinite(K[rows]))
+        if len(bad):
+            i, j = rows.start + bad[0, 0], bad[0, 1]
+            raise InputError(
+                f"{path}: the relationship of samples '{samples.label(i)}' and '{samples.label(j)}' is "
+                f"{K[i, j]}; leave out a sample without relationships (--remove), or make the matrix again"
+            )
+
+
+def _add_transpose(K: NDArray[np.float64]) -> None:
+    """Fill a matrix in which one of any two opposite entries is 0."""
+    diagonal = K.diagonal().copy()
+    for rows in tiles(len(K)):
+        total = K[rows, : rows.stop] + K[: rows.stop, rows].T
+        K[rows, : rows.stop] = total
+        K[: rows.stop, rows] = total.T
+    np.fill_diagonal(K, diagonal)
+
+
+def _symmetrise(K: NDArray[np.float64], samples: Samples, path: str) -> None:
+    """Put the mean in place of any two opposite entries, which may differ by their rounding only."""
+    limit = LARGEST_ASYMMETRY * max((np.abs(K[rows]).max() for rows in tiles(len(K))), default=0.0)
+    for rows in tiles(len(K)):
+        below, above = K[rows, : rows.stop], K[: rows.stop, rows].T
+        difference = np.abs(below - above)
+        if difference.max() > limit:
+            i, j = np.unravel_index(difference.argmax(), difference.shape)
+            raise InputError(
+                f"{path} is not symmetric: samples '{samples.label(rows.start + int(i))}' and "
+                f"'{samples.label(int(j))}' have {below[i, j]:g} one way and {above[i, j]:g} the other; "
+                "give a symmetric matrix"
+            )
+        mean = (below + above) / 2
+        K[rows, : rows.stop] = mean
+        K[: rows.stop, rows] = mean.T

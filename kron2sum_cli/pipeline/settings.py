@@ -4,13 +4,13 @@ The rules are checked when a record is made, before any file is opened, and ever
 reported at once. This module imports neither numpy nor pyarrow: the command line reads its defaults.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from kron2sum_cli.errors import UsageError
+from kron2sum_cli.genotypes.chromosomes import Region
 
 STDIO = "-"
 """The file name that stands for standard input or output."""
@@ -41,7 +41,6 @@ SCAN_FORMATS = ("parquet", "tsv")
 EXPORT_FORMATS = ("tsv", "csv", "parquet", "json")
 
 _NAMED_TESTS = ("any", "common", "specific")
-_REGION = re.compile(r"(?P<chr>.+):(?P<first>\d+)-(?P<last>\d+)")
 _SUFFIXES = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".parquet": "parquet", ".json": "json"}
 
 
@@ -206,8 +205,8 @@ class ScanSettings:
     null : the null model's file
     geno : the genotypes; None for those that the GRM was made from
     extract, exclude : files of variants to keep, to leave out
-    chromosomes : chromosomes to scan (none: all)
-    regions : parts of chromosomes to scan, as "chr:from-to" (none: all)
+    chromosomes : chromosomes to scan, as `parse_chromosomes` returns them (none: all)
+    regions : parts of chromosomes to scan (none: all)
     maf, mac, max_missing, hwe : filters on the analysed samples; None for no filter
     tests : "any", "common", "specific", "trait:NAME", "only:NAME" or "NAME=FILE"
     refit : variants with P below it are fitted again; 0 for never, 1 for all
@@ -222,8 +221,8 @@ class ScanSettings:
     geno: str | None = None
     extract: str | None = None
     exclude: str | None = None
-    chromosomes: tuple[str, ...] = ()
-    regions: tuple[str, ...] = ()
+    chromosomes: tuple[tuple[str, ...], ...] = ()
+    regions: tuple[Region, ...] = ()
     maf: float | None = None
     mac: float | None = None
     max_missing: float | None = None
@@ -261,7 +260,6 @@ class ScanSettings:
         yield from _not_one_of("--to", self.to, SCAN_FORMATS)
 
     def _filter_problems(self) -> Iterable[str]:
-        yield from (problem for region in self.regions for problem in _region_problems(region))
         bounds = (("--maf", self.maf, 0.5), ("--max-missing", self.max_missing, 1), ("--hwe", self.hwe, 1))
         for option, value, high in bounds:
             if value is not None:
@@ -323,14 +321,6 @@ def _empty_texts(settings: FitSettings | ScanSettings | ExportSettings) -> Itera
     for record in fields(settings):
         if getattr(settings, record.name) == "":
             yield f"--{record.name.replace('_', '-')}: a value is needed"
-
-
-def _region_problems(region: str) -> Iterable[str]:
-    match = _REGION.fullmatch(region)
-    if match is None:
-        yield f"--region {region}: must be chr:from-to, such as 2:1000000-2500000"
-    elif int(match["first"]) > int(match["last"]):
-        yield f"--region {region}: from lies after to"
 
 
 def _test_problems(test: str) -> Iterable[str]:

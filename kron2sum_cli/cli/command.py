@@ -1,0 +1,102 @@
+"""Commands whose help shows options in groups and ends with examples that run."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from itertools import groupby
+import os
+import traceback
+from typing import Any
+
+import click
+
+COMMON_GROUP = "Common options"
+
+
+class GroupedOption(click.Option):
+    """An option that belongs to a group in the help, and can be set from the environment by any name.
+
+    ``--geno``, also called ``--bed``, is read from ``KRON2SUM_SCAN_GENO`` or ``KRON2SUM_SCAN_BED``;
+    ``--intercept/--no-intercept`` also from ``KRON2SUM_FIT_NO_INTERCEPT``, with the opposite meaning.
+    """
+
+    def __init__(self, *args: Any, group: str = COMMON_GROUP, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.group = group
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """The value in the environment; None where there is none or it is empty."""
+        prefix = ctx.auto_envvar_prefix
+        if prefix is None or not self.allow_from_autoenv:
+            return super().resolve_envvar_value(ctx)
+        for name in (self.name or "", *map(setting_name, self.opts)):
+            if value := os.environ.get(f"{prefix}_{name.upper()}"):
+                return value
+        for name in map(setting_name, self.secondary_opts):
+            if value := os.environ.get(f"{prefix}_{name.upper()}"):
+                return str(not click.BOOL.convert(value, self, ctx))
+        return None
+
+
+def setting_name(option: str) -> str:
+    """The name of an option in the environment and in a configuration: ``--grm-maf`` is ``grm_maf``."""
+    return option.lstrip("-").replace("-", "_")
+
+
+class GroupedCommand(click.Command):
+    """A command with options in groups.
+
+    Parameters
+    ----------
+    examples : command lines that end the help
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.examples = tuple(examples)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under the heading of their group, in the order of declaration."""
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        for group, members in groupby(options, key=lambda option: getattr(option, "group", COMMON_GROUP)):
+            with formatter.section(group):
+                formatter.write_dl([record for option in members if (record := option.get_help_record(ctx))])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, as they have to be typed."""
+        super().format_epilog(ctx, formatter)
+        if self.examples:
+            with formatter.section("Examples"):
+                for example in self.examples:
+                    formatter.write(" " * formatter.current_indent + example + "\n")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; with --debug an error shows where it came from."""
+        try:
+            return super().invoke(ctx)
+        except Exception:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            raise
+
+
+class SuggestingGroup(click.Group):
+    """Commands in the order in which they are used; a mistyped one is met with a suggestion."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order of declaration."""
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that was typed, or fail with the nearest one."""
+        name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            ctx.fail(f"no command {name!r}{did_you_mean(name, self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+def did_you_mean(name: str, known: Sequence[str] | dict[str, Any]) -> str:
+    """A suggestion to end a message with: the nearest known name, or all of them."""
+    close = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"

@@ -1,0 +1,180 @@
+"""What people see while a command runs, all of it on standard error."""
+
+import logging
+import os
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from kron2sum_cli.pipeline.progress import Advance, Progress
+from kron2sum_cli.pipeline.run_log import LOGGER, recorded_run
+from kron2sum_cli.pipeline.settings import CommonSettings, ExportSettings, FitSettings, ScanSettings
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+@contextmanager
+def session(command: str, settings: FitSettings | ScanSettings | ExportSettings) -> Iterator[Progress]:
+    """Show and record what a command does.
+
+    Parameters
+    ----------
+    command : the command as typed, such as "kron2sum scan"
+    settings : of the command
+
+    Yields
+    ------
+    The listener to hand to the pipeline.
+    """
+    handler = StderrHandler(command, settings.common)
+    level = LOGGER.level
+    LOGGER.setLevel(logging.DEBUG)
+    LOGGER.addHandler(handler)
+    try:
+        with recorded_run(_command_line(command, sys.argv[1:]), settings):
+            yield BarProgress(handler) if _shows_bars(settings.common) else LineProgress()
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
+
+
+def count(number: float) -> str:
+    """A number of things with thousands separators."""
+    return f"{number:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 3 min 5 s, 2 h 7 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def status(done: int, total: int | None, unit: str, seconds: float) -> str:
+    """How far a step is: count, share, speed and time left."""
+    rate = done / seconds if seconds > 0 else 0.0
+    speed = f"{count(rate)} {unit}/s" if rate >= 1 or not done else f"{duration(seconds / done)} each"
+    if total is None:
+        return f"{count(done)} {unit}, {speed}" if done else duration(seconds)
+    share = f"{count(done)} of {count(total)} {unit} ({done / total if total else 1:.0%}), {speed}"
+    return f"{share}, {duration((total - done) / rate)} left" if rate and done < total else share
+
+
+class StderrHandler(logging.Handler):
+    """Prints messages for people; warnings say what they are; above a progress bar where there is one."""
+
+    def __init__(self, command: str, common: CommonSettings) -> None:
+        super().__init__(logging.DEBUG if common.verbose else logging.WARNING if common.quiet else logging.INFO)
+        self._command = command
+        self.bars: Bars | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            text = f"{self._command}: {record.levelname.lower()}: {text}"
+        if self.bars is not None:
+            self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        elif sys.stderr is not None:
+            print(text, file=sys.stderr, flush=True)
+
+
+class LineProgress:
+    """For a log or a pipe: a line now and then about a long step, nothing about a short one."""
+
+    def __init__(self, seconds_between: float = SECONDS_BETWEEN_LINES) -> None:
+        self._seconds_between = seconds_between
+
+    @contextmanager
+    def task(self, label: str, total: int | None, unit: str) -> Iterator[Advance]:
+        """One step; see `Progress`."""
+        started = said = time.monotonic()
+        done = 0
+        guard = threading.Lock()
+
+        def advance(units: int) -> None:
+            nonlocal done, said
+            with guard:
+                done += units
+                now = time.monotonic()
+                if now - said < self._seconds_between:
+                    return
+                said = now
+                line = status(done, total, unit, now - started)
+            LOGGER.info("%s: %s", label, line)
+
+        yield advance
+        LOGGER.debug("%s: %s %s in %.2f s", label, count(done), unit, time.monotonic() - started)
+
+
+class BarProgress:
+    """For a terminal: a bar with count, speed and time left; a spinner where the end is not known."""
+
+    def __init__(self, handler: StderrHandler) -> None:
+        self._handler = handler
+        self._lines = LineProgress(float("inf"))
+
+    @contextmanager
+    def task(self, label: str, total: int | None, unit: str) -> Iterator[Advance]:
+        """One step; see `Progress`."""
+        with ExitStack() as stack:
+            logged = stack.enter_context(self._lines.task(label, total, unit))
+            bars = self._handler.bars or stack.enter_context(self._shown())
+            bar = bars.add_task(label, total=total, unit=unit)
+            stack.callback(bars.remove_task, bar)
+
+            def advance(units: int) -> None:
+                logged(units)
+                bars.advance(bar, units)
+
+            yield advance
+
+    @contextmanager
+    def _shown(self) -> Iterator["Bars"]:
+        """The display of all steps that run now; it lasts as long as the outermost."""
+        bars = _bars()
+        with bars:
+            self._handler.bars = bars
+            try:
+                yield bars
+            finally:
+                self._handler.bars = None
+
+
+def _bars() -> "Bars":
+    # Imported here because it costs as much time as all the rest of `kron2sum --version`.
+    from rich.console import Console
+    from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn
+    from rich.progress import Progress as Bars
+    from rich.text import Text
+
+    class Status(ProgressColumn):
+        """What `status` says."""
+
+        def render(self, task: Task) -> Text:
+            total = None if task.total is None else int(task.total)
+            return Text(status(int(task.completed), total, task.fields["unit"], task.elapsed or 0.0))
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), Status())
+    return Bars(*columns, console=Console(stderr=True), transient=True)
+
+
+def _shows_bars(common: CommonSettings) -> bool:
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    return on_terminal and not common.quiet and os.environ.get("TERM") not in (None, "", "dumb")
+
+
+def _command_line(command: str, arguments: Sequence[str]) -> str:
+    """The command line that repeats this run."""
+    program, _, subcommand = command.partition(" ")
+    return shlex.join([program, *arguments]) if arguments else f"{program} {subcommand}"

@@ -1,0 +1,72 @@
+"""`kron2sum export`."""
+
+from typing import Any
+
+import click
+
+from kron2sum_cli.cli.command import GroupedCommand
+from kron2sum_cli.cli.console import session
+from kron2sum_cli.cli.options import (
+    FILE,
+    common_options,
+    file_option,
+    flag_option,
+    names_option,
+    number_option,
+    option,
+    refuse_terminal,
+    settings_from,
+)
+from kron2sum_cli.pipeline import settings as defaults
+from kron2sum_cli.pipeline.settings import ExportSettings, format_of
+
+ROWS = "Rows"
+COLUMNS = "Columns"
+OUTPUT = "Output"
+
+EXAMPLES = (
+    "kron2sum export | head",
+    "kron2sum export scan.parquet --top 10 --columns CHR,POS,SNPID,EA,MLOG10P,'BETA.*'",
+    "kron2sum export scan.parquet --p-below 5e-8 --sort position --out hits.csv",
+    "kron2sum export shard1.parquet shard2.parquet shard3.parquet --out merged.parquet",
+    "kron2sum export null.npz --to json",
+)
+
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
+@click.argument("inputs", nargs=-1, type=FILE, metavar="[SCAN.parquet ... | null.npz]")
+@option("--top", type=int, metavar="N", group=ROWS, help="The N variants with the smallest P, in that order.")
+@number_option("--p-below", group=ROWS, metavar="P", help="Variants with a smaller P.")
+@option(
+    "--sort",
+    metavar="KEY",
+    group=ROWS,
+    show_default="order of the genotype file",
+    help="position, p, or a column (-COLUMN: the largest first).",
+)
+@flag_option("--allow-gaps", group=ROWS, help="Export although parts of the scan are missing.")
+@names_option("--columns", group=COLUMNS, help="Columns in this order; patterns such as 'BETA.*' too.")
+@names_option("--trait", "traits", group=COLUMNS, help="Leave out the columns of all other traits.")
+@option(
+    "--to",
+    type=click.Choice(defaults.EXPORT_FORMATS),
+    group=OUTPUT,
+    show_default="by the suffix of --out, else tsv",
+    help="Format; null models go to tsv and json.",
+)
+@file_option(
+    "--out", default=defaults.STDIO, group=OUTPUT, show_default="standard output", help="The output."
+)
+@common_options
+@click.pass_context
+def export(ctx: click.Context, inputs: tuple[str, ...], to: str | None, **values: Any) -> None:
+    """Print or convert results: tables of scans, joined where there are several, or a null model."""
+    to = to or format_of(values["out"], defaults.EXPORT_FORMATS, defaults.DEFAULT_EXPORT_FORMAT)
+    inputs = inputs or (defaults.DEFAULT_SCAN,)
+    settings = settings_from(ExportSettings, {**values, "inputs": inputs, "to": to})
+    if settings.to == "parquet":
+        refuse_terminal(settings.out)
+    with session(ctx.command_path, settings) as progress:
+        from kron2sum_cli.pipeline.export import export as export_results
+
+        export_results(settings, progress)

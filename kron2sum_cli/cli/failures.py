@@ -1,0 +1,96 @@
+"""From an exception to one message and an exit code."""
+
+import errno
+import os
+import sys
+
+import click
+
+from kron2sum_cli.cli.signals import Stopped
+from kron2sum_cli.errors import Kron2SumError
+
+EXIT_BAD_INPUT = 1
+EXIT_USAGE = 2
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def report(error: BaseException, command: str) -> int:
+    """Say on standard error what went wrong.
+
+    Parameters
+    ----------
+    error : what ended the command
+    command : such as "kron2sum scan"
+
+    Returns
+    -------
+    The exit code: see the class of the error; 1 for anything unforeseen.
+    """
+    if isinstance(error, click.UsageError):
+        return _report_usage(error, command)
+    if isinstance(error, KeyboardInterrupt):
+        say(f"{command}: {error or 'interrupted'}")
+        return error.exit_code if isinstance(error, Stopped) else 130
+    for line in explain(error).splitlines():
+        say(f"{command}: error: {line}")
+    return error.exit_code if isinstance(error, Kron2SumError) else EXIT_BAD_INPUT
+
+
+def explain(error: BaseException) -> str:
+    """The message for a failure that is not one of the usage."""
+    if isinstance(error, Kron2SumError):
+        return str(error)
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, MemoryError):
+        return f"not enough memory{_in_brackets(error)}; give a smaller --memory or --threads, or a larger machine"
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return f"no space left{_of_file(error)} ({error.strerror}); free some or write elsewhere"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"internal error ({type(error).__name__}: {error}); --debug shows where; please report it"
+
+
+def say(line: str) -> None:
+    """Print a line on standard error, if anybody is there to read it."""
+    if sys.stderr is not None:
+        try:
+            print(line, file=sys.stderr, flush=True)
+        except BrokenPipeError:
+            silence(sys.stderr.fileno())
+
+
+def silence(descriptor: int) -> None:
+    """Let what is still to be written to a pipe without a reader go nowhere, at exit too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def _report_usage(error: click.UsageError, command: str) -> int:
+    if error.ctx is not None:
+        command = error.ctx.command_path
+    say(f"{command}: error: {error.format_message()}{_origin(error)}")
+    say(f"Try '{command} --help'.")
+    return EXIT_USAGE
+
+
+def _origin(error: click.UsageError) -> str:
+    """Where a bad value came from, if not from the command line."""
+    if not isinstance(error, click.BadParameter) or error.ctx is None or error.param is None:
+        return ""
+    name = error.param.name or ""
+    source = error.ctx.get_parameter_source(name)
+    if source is click.core.ParameterSource.ENVIRONMENT:
+        return f" (from the environment, such as {error.ctx.auto_envvar_prefix}_{name.upper()})"
+    if source is click.core.ParameterSource.DEFAULT_MAP:
+        return " (from the file of --config)"
+    return ""
+
+
+def _in_brackets(error: BaseException) -> str:
+    return f" ({error})" if str(error) else ""
+
+
+def _of_file(error: OSError) -> str:
+    return f" for {error.filename}" if error.filename else ""

@@ -1,0 +1,130 @@
+"""`kron2sum fit`."""
+
+from typing import Any
+
+import click
+
+from kron2sum_cli.cli.command import GroupedCommand
+from kron2sum_cli.cli.console import session
+from kron2sum_cli.cli.options import (
+    RANK,
+    common_options,
+    file_option,
+    flag_option,
+    names_option,
+    number_option,
+    option,
+    refuse_terminal,
+    settings_from,
+)
+from kron2sum_cli.pipeline import settings as defaults
+from kron2sum_cli.pipeline.settings import FitSettings
+
+SAMPLES = "Traits, covariates and samples"
+RELATIONSHIP = "Relationship matrix"
+MODEL = "Model"
+OUTPUT = "Output"
+
+EXAMPLES = (
+    "kron2sum fit --pheno example_data/phenotypes.csv --covar example_data/covariates.csv \\\n"
+    "      --grm example_data/genotypes.bed",
+    "kron2sum fit --pheno example_data/phenotypes.csv --pheno-name height,weight \\\n"
+    "      --grm example_data/genotypes.bed --ml --rank 1 --out height_weight.npz",
+)
+
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
+@file_option("--pheno", default="", group=SAMPLES, help="Traits: CSV, TSV or white space; FID IID or IID first.  [required]")
+@names_option("--pheno-name", "pheno_names", group=SAMPLES, help="Traits to analyse, as a,b or a-d.  [default: all]")
+@file_option("--covar", group=SAMPLES, help="Covariates, in a file like that of the traits.")
+@names_option("--covar-name", "covar_names", group=SAMPLES, help="Covariates to use.  [default: all]")
+@names_option("--cat-covar", "cat_covar_names", group=SAMPLES, help="Covariates that are categories.")
+@option(
+    "--intercept/--no-intercept",
+    default=True,
+    group=SAMPLES,
+    show_default=True,
+    help="A column of ones among the covariates.",
+)
+@names_option("--missing-code", "missing_codes", group=SAMPLES, help="Further words for a missing value.")
+@option(
+    "--missing",
+    type=click.Choice(defaults.MISSING_CHOICES),
+    default=defaults.DEFAULT_MISSING,
+    group=SAMPLES,
+    show_default=True,
+    help="What becomes of a sample with a trait missing.",
+)
+@file_option("--keep", group=SAMPLES, help="Analyse these samples only.")
+@file_option("--remove", group=SAMPLES, help="Leave these samples out.")
+@option(
+    "--transform",
+    type=click.Choice(defaults.TRANSFORMS),
+    default=defaults.DEFAULT_TRANSFORM,
+    group=SAMPLES,
+    show_default=True,
+    help="Transformation of each trait.",
+)
+@flag_option("--drop-redundant", group=SAMPLES, help="Leave out covariates that follow from the others.")
+@file_option(
+    "--grm",
+    default="",
+    group=RELATIONSHIP,
+    help="PLINK .bed, GCTA .grm.bin, plink2 .rel, GEMMA .cXX.txt, a square matrix, or a table of "
+    "samples by features.  [required]",
+)
+@file_option("--grm-id", group=RELATIONSHIP, help="Samples of a matrix without names: a .fam or a list.")
+@option(
+    "--grm-scale",
+    type=click.Choice(defaults.GRM_SCALES),
+    default=defaults.DEFAULT_GRM_SCALE,
+    group=RELATIONSHIP,
+    show_default=True,
+    help="Scale of each variant.",
+)
+@number_option(
+    "--grm-maf",
+    default=defaults.DEFAULT_GRM_MAF,
+    group=RELATIONSHIP,
+    show_default=True,
+    help="Smallest minor allele frequency of a variant.",
+)
+@number_option(
+    "--grm-geno",
+    default=defaults.DEFAULT_GRM_GENO,
+    group=RELATIONSHIP,
+    show_default=True,
+    help="Largest share of missing genotypes of a variant.",
+)
+@file_option("--grm-extract", group=RELATIONSHIP, help="Use these variants only.")
+@option(
+    "--reml/--ml",
+    "reml",
+    default=True,
+    group=MODEL,
+    show_default=True,
+    help="Restricted or full maximum likelihood.",
+)
+@option("--rank", type=RANK, group=MODEL, show_default="full", help="Rank of C0, or auto to choose it.")
+@file_option("--trait-design", group=MODEL, help="Trait design matrix A.  [default: identity]")
+@flag_option("--loco", group=MODEL, help="A null model for each chromosome, without its variants.")
+@option(
+    "--profile",
+    type=click.Choice(defaults.PROFILES),
+    group=MODEL,
+    help="Profile-likelihood intervals of the heritabilities.",
+)
+@file_option(
+    "--out", default=defaults.DEFAULT_NULL, group=OUTPUT, show_default=True, help="The null model."
+)
+@flag_option("--allow-unconverged", group=OUTPUT, help="Write the null model even if it did not converge.")
+@common_options
+@click.pass_context
+def fit(ctx: click.Context, reml: bool, **values: Any) -> None:
+    """Fit the null model: genetic and residual covariance of the traits."""
+    settings = settings_from(FitSettings, {**values, "method": "reml" if reml else "ml"})
+    refuse_terminal(settings.out)
+    with session(ctx.command_path, settings) as progress:
+        from kron2sum_cli.pipeline.fit import fit_null_model
+
+        fit_null_model(settings, progress)

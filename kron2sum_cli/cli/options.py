@@ -1,0 +1,189 @@
+"""Options of the commands: how each is typed, what it defaults to, and how values become settings."""
+
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import chain
+from typing import Any, Literal, TypeVar
+
+import click
+
+from kron2sum_cli.cli.command import COMMON_GROUP, GroupedOption
+from kron2sum_cli.cli.config import load_config
+from kron2sum_cli.errors import UsageError
+from kron2sum_cli.genotypes.chromosomes import Region, parse_chromosomes, parse_region
+from kron2sum_cli.pipeline import settings as defaults
+from kron2sum_cli.pipeline.resources import available_threads
+from kron2sum_cli.pipeline.run_log import default_log
+from kron2sum_cli.pipeline.settings import CommonSettings, ExportSettings, FitSettings, ScanSettings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Settings = TypeVar("Settings", FitSettings, ScanSettings, ExportSettings)
+
+FILE = click.Path(allow_dash=True)
+
+
+class _Text(click.ParamType):
+    """A value read from one word of the command line, or one environment variable, by a function."""
+
+    def __init__(self, metavar: str, read: Callable[[str], Any]) -> None:
+        self.name = metavar
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._read(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv]
+
+
+def _read_names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise ValueError(f"{text!r}: a name is empty; give names with commas between")
+    return names
+
+
+def _read_rank(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal():
+        raise ValueError(f"{text!r} is neither a whole number nor auto")
+    return int(text)
+
+
+def _read_shard(text: str) -> tuple[int, int]:
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal()):
+        raise ValueError(f"{text!r} is not I/N, such as 2/10 for the second of ten parts")
+    return int(part), int(parts)
+
+
+def _read_region(text: str) -> tuple[Region, ...]:
+    return (parse_region(text),)
+
+
+def _flatten(ctx: click.Context, param: click.Parameter, values: Iterable[Iterable[Any]]) -> tuple[Any, ...]:
+    return tuple(chain.from_iterable(values))
+
+
+NAMES = _Text("NAMES", _read_names)
+CHROMOSOMES = _Text("LIST", parse_chromosomes)
+REGION = _Text("CHR:FROM-TO", _read_region)
+TEST = _Text("TEST", lambda text: (text,))
+RANK = _Text("K", _read_rank)
+SHARD = _Text("I/N", _read_shard)
+
+option = partial(click.option, cls=GroupedOption)
+"""`click.option` with the further attribute `group`, the heading in the help."""
+
+names_option = partial(option, type=NAMES, multiple=True, callback=_flatten)
+file_option = partial(option, type=FILE, metavar="FILE")
+flag_option = partial(option, is_flag=True)
+number_option = partial(option, type=float, metavar="NUMBER")
+
+
+def common_options(command: Command) -> Command:
+    """The options that every command has."""
+    for decorate in reversed(_COMMON):
+        command = decorate(command)
+    return command
+
+
+_COMMON = (
+    option(
+        "--threads",
+        type=int,
+        metavar="N",
+        group=COMMON_GROUP,
+        show_default="all that the process may use",
+        help="Threads that run at once.",
+    ),
+    option(
+        "--memory",
+        type=int,
+        metavar="MIB",
+        group=COMMON_GROUP,
+        show_default="no bound",
+        help="Upper bound on the working set in MiB.",
+    ),
+    option(
+        "--seed",
+        type=int,
+        metavar="N",
+        group=COMMON_GROUP,
+        default=defaults.DEFAULT_SEED,
+        show_default=True,
+        help="Seed of every random number.",
+    ),
+    file_option(
+        "--log",
+        group=COMMON_GROUP,
+        show_default="OUT.log; none for -",
+        help="Log: what was read, counted and left out, and the time of each step.",
+    ),
+    flag_option("-q", "--quiet", group=COMMON_GROUP, help="Say nothing but warnings and errors."),
+    flag_option("-v", "--verbose", group=COMMON_GROUP, help="Say on standard error all that the log holds."),
+    file_option(
+        "--config",
+        group=COMMON_GROUP,
+        is_eager=True,
+        expose_value=False,
+        callback=load_config,
+        help="TOML file with a table a command and a key an option. The command line and the environment "
+        "(such as KRON2SUM_SCAN_THREADS=4) go before it.",
+    ),
+    flag_option("--debug", group=COMMON_GROUP, help="After an error, show where in the program it arose."),
+)
+
+
+def settings_from(kind: type[Settings], values: dict[str, Any]) -> Settings:
+    """The settings of a command from the values of its options; all that is wrong is told at once.
+
+    Raises
+    ------
+    UsageError
+        With a line for each problem, of the common options and of the command's own.
+    """
+    values.pop("debug")
+    threads, memory, log = values.pop("threads"), values.pop("memory"), values.pop("log")
+    common, wrong_common = _made(
+        CommonSettings,
+        threads=available_threads() if threads is None else threads,
+        memory_mib=memory,
+        seed=values.pop("seed"),
+        log=default_log(values["out"]) if log is None else log,
+        quiet=values.pop("quiet"),
+        verbose=values.pop("verbose"),
+    )
+    settings, wrong = _made(kind, **values, common=common or CommonSettings())
+    if settings is None or common is None:
+        raise UsageError("\n".join(wrong_common + wrong))
+    return settings
+
+
+Made = TypeVar("Made")
+
+
+def _made(kind: type[Made], **values: Any) -> tuple[Made | None, list[str]]:
+    try:
+        return kind(**values), []
+    except UsageError as error:
+        return None, [str(error)]
+
+
+def refuse_terminal(out: str) -> None:
+    """Refuse to write a binary format to a screen.
+
+    Raises
+    ------
+    UsageError
+        If the output is standard output and that is a terminal.
+    """
+    if out == defaults.STDIO and sys.stdout is not None and sys.stdout.isatty():
+        raise UsageError("the output is not text and standard output is a terminal; name a file with --out")

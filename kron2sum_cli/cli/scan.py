@@ -1,0 +1,115 @@
+"""`kron2sum scan`."""
+
+from typing import Any
+
+import click
+
+from kron2sum_cli.cli.command import GroupedCommand
+from kron2sum_cli.cli.console import session
+from kron2sum_cli.cli.options import (
+    CHROMOSOMES,
+    REGION,
+    SHARD,
+    TEST,
+    common_options,
+    file_option,
+    names_option,
+    number_option,
+    option,
+    refuse_terminal,
+    settings_from,
+)
+from kron2sum_cli.pipeline import settings as defaults
+from kron2sum_cli.pipeline.settings import ScanSettings, format_of
+
+INPUT = "Input"
+FILTERS = "Variants (counted on the analysed samples)"
+TESTS = "Tests"
+OUTPUT = "Output"
+
+EXAMPLES = (
+    "kron2sum scan",
+    "kron2sum scan --null null.npz --geno example_data/genotypes.bed --chr 1-3 --maf 0.01",
+    "kron2sum scan --test common --test specific --out tests.parquet",
+    "kron2sum scan --shard 1/3 --out shard1.parquet",
+    "kron2sum scan --region 1:20000000-30000000 --out - --to tsv | head",
+)
+
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
+@file_option(
+    "--null", default=defaults.DEFAULT_NULL, group=INPUT, show_default=True, help="The null model of kron2sum fit."
+)
+@file_option(
+    "--geno",
+    "--bed",
+    "--pgen",
+    "--bgen",
+    "geno",
+    group=INPUT,
+    show_default="those of the GRM",
+    help="The genotypes; the format is told from the content.",
+)
+@file_option("--extract", group=FILTERS, help="Scan these variants only.")
+@file_option("--exclude", group=FILTERS, help="Leave these variants out.")
+@names_option("--chr", "chromosomes", type=CHROMOSOMES, group=FILTERS, help="Chromosomes to scan, as 1-5,7,X.")
+@names_option("--region", "regions", type=REGION, group=FILTERS, help="A part of a chromosome; repeatable.")
+@number_option("--maf", group=FILTERS, help="Smallest minor allele frequency.")
+@number_option("--mac", group=FILTERS, help="Smallest minor allele count.")
+@number_option("--max-missing", group=FILTERS, help="Largest share of missing genotypes.")
+@number_option("--hwe", group=FILTERS, help="Smallest P of the exact Hardy-Weinberg test.")
+@names_option(
+    "--test",
+    "tests",
+    type=TEST,
+    default=defaults.DEFAULT_TESTS,
+    group=TESTS,
+    show_default="any",
+    help="any, common, specific, trait:NAME, only:NAME, or NAME=FILE for a contrast of the traits; repeatable.",
+)
+@option(
+    "--stat",
+    type=click.Choice(defaults.STATISTICS),
+    default=defaults.DEFAULT_STAT,
+    group=TESTS,
+    show_default=True,
+    help="Likelihood ratio or F test.",
+)
+@number_option(
+    "--refit",
+    default=defaults.DEFAULT_REFIT,
+    group=TESTS,
+    show_default=True,
+    metavar="P",
+    help="Fit variants with a smaller P again, C0 and C1 free; 0 for none, 1 for all.",
+)
+@option(
+    "--precision",
+    type=click.Choice(defaults.PRECISIONS),
+    default=defaults.DEFAULT_PRECISION,
+    group=TESTS,
+    show_default=True,
+    help="Precision of the products with genotypes.",
+)
+@option("--shard", type=SHARD, group=OUTPUT, help="Scan the I-th of N parts; kron2sum export joins them.")
+@option(
+    "--to",
+    type=click.Choice(defaults.SCAN_FORMATS),
+    group=OUTPUT,
+    show_default="by the suffix of --out, else parquet",
+    help="Format of the result table.",
+)
+@file_option("--out", group=OUTPUT, show_default=defaults.DEFAULT_SCAN, help="The result table.")
+@common_options
+@click.pass_context
+def scan(ctx: click.Context, to: str | None, out: str | None, **values: Any) -> None:
+    """Test every variant for effects on the traits."""
+    out = f"scan.{to or defaults.DEFAULT_SCAN_FORMAT}" if out is None else out
+    to = to or format_of(out, defaults.SCAN_FORMATS, defaults.DEFAULT_SCAN_FORMAT)
+    settings = settings_from(ScanSettings, {**values, "to": to, "out": out})
+    if settings.to == "parquet":
+        refuse_terminal(settings.out)
+    with session(ctx.command_path, settings) as progress:
+        from kron2sum_cli.pipeline.scan import scan_variants
+
+        scan_variants(settings, progress)

@@ -1,0 +1,77 @@
+"""Ctrl-C and termination: work files are removed, one line is said, and the process ends soon."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from kron2sum_cli.pipeline.run_log import discard_unfinished
+
+GRACE_SECONDS = 0.6
+"""How long the command may take to stop by itself (a matrix factorisation cannot be interrupted)."""
+
+_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "terminated (hung up)"}
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was asked to stop by a signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(_WORDS[signal.Signals(number)])
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def stopping_on_signals(command: str) -> Iterator[None]:
+    """Raise `Stopped` in the main thread on SIGINT, SIGTERM and SIGHUP, and end the process if that fails.
+
+    Python runs a handler only between two steps of the main thread, which may be in a long computation.
+    A second thread learns of the signal at once, waits a moment, and if the block has not ended by then,
+    removes the work files and ends the process. Use it in a process of our own only.
+
+    Parameters
+    ----------
+    command : for the message, such as "kron2sum scan"
+    """
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    ended = threading.Event()
+    threading.Thread(target=_watch, args=(read_end, ended, command), daemon=True).start()
+    former_wakeup = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    former = {number: signal.signal(number, _raise) for number in _WORDS if not _is_ignored(number)}
+    try:
+        yield
+    finally:
+        ended.set()
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(former_wakeup)
+        os.close(write_end)
+
+
+def _is_ignored(number: int) -> bool:
+    """Whether the caller asked us not to mind this signal (nohup, a background job)."""
+    return signal.getsignal(number) == signal.SIG_IGN
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    for other in _WORDS:  # a second signal must not disturb the cleaning up after the first
+        signal.signal(other, signal.SIG_IGN)
+    raise Stopped(number)
+
+
+def _watch(read_end: int, ended: threading.Event, command: str) -> None:
+    with os.fdopen(read_end, "rb", buffering=0) as pipe:
+        while byte := pipe.read(1):
+            if byte[0] in _WORDS and not ended.wait(GRACE_SECONDS):
+                _end_now(Stopped(byte[0]), command)
+
+
+def _end_now(stopped: Stopped, command: str) -> None:
+    discard_unfinished()
+    if sys.stderr is not None:
+        print(f"{command}: {stopped}", file=sys.stderr, flush=True)
+    os._exit(stopped.exit_code)

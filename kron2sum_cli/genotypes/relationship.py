@@ -1,0 +1,185 @@
+"""Relationship matrices that other programs made, told from their content and names."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.genotypes.fam import read_fam
+from kron2sum_cli.genotypes.named_table import NamedTable, open_named_table
+from kron2sum_cli.genotypes.source import Relationship
+from kron2sum_cli.genotypes.square import gather
+from kron2sum_cli.genotypes.square_binary import (
+    NUMPY_MAGIC,
+    BinarySquare,
+    open_gcta,
+    open_npy,
+    open_plink2_binary,
+)
+from kron2sum_cli.genotypes.text_matrix import TextSquare, is_number, open_text_square, stream_rows
+from kron2sum_cli.tables.samples import Samples, refuse_duplicates
+from kron2sum_cli.tables.text import id_columns, read_text, split_rows
+
+GCTA_SUFFIXES = (".grm.bin", ".grm.id", ".grm.N.bin")
+PLINK2_SUFFIXES = (".rel.bin", ".rel.id", ".rel")
+
+
+@dataclass(frozen=True)
+class RelationshipFile:
+    """A relationship matrix of which the names are read and the numbers are not yet.
+
+    Attributes
+    ----------
+    samples : its samples, in the order of its rows
+    files : every file that belongs to it
+    format : what it is, for the log
+    stored : how its numbers are stored
+    """
+
+    samples: Samples
+    files: tuple[str, ...]
+    format: str
+    stored: BinarySquare | TextSquare | NamedTable
+
+    def load(self, rows: NDArray[np.intp]) -> Relationship:
+        """Read the numbers of some samples; beside the result, a row of the file is in memory.
+
+        Parameters
+        ----------
+        rows : (n,) positions of the samples, each once, in the order wanted
+
+        Returns
+        -------
+        K, the rows and columns of a matrix as they are; of a table that is G itself, G with r columns where
+        r < n, else K = GGᵀ.
+
+        Raises
+        ------
+        InputError : the file is cut short, or holds something else than finite numbers, or is not symmetric
+        """
+        counts = {"samples read": len(self.samples)}
+        samples = self.samples.take(rows)
+        if isinstance(self.stored, NamedTable) and not self.stored.square:
+            counts["columns read"] = len(self.stored.names)
+            G = self.stored.load_columns(rows)
+            if G.shape[1] < len(rows):
+                return Relationship(samples, G, None, counts, self.files)
+            return Relationship(samples, None, G @ G.T, counts, self.files)
+        K = gather(self.stored.lines(), self.stored.lower, rows, self.samples, self.files[0])
+        return Relationship(samples, None, K, counts, self.files)
+
+
+def open_relationship(path: str, id_path: str | None = None) -> RelationshipFile:
+    """Open a relationship matrix in any of the formats known.
+
+    - GCTA: ``.grm.bin`` with ``.grm.id``, given by any of its names or their common prefix;
+    - plink2: ``.rel`` or ``.rel.bin`` with ``.rel.id``, square or triangle;
+    - text without names (GEMMA's ``.cXX.txt`` and ``.sXX.txt``) and ``.npy``, square, with ``id_path``;
+    - a table with a header: a square matrix with names on both sides, or samples as rows (``FID IID`` or
+      ``IID`` first) and any other columns, which are G itself, neither centred nor scaled here.
+
+    Parameters
+    ----------
+    path : the file or prefix
+    id_path : names of the rows, a ``.fam`` or a list with ``FID IID`` or ``IID`` in each line
+
+    Raises
+    ------
+    InputError : a file is missing, of no known format, of the wrong size, or names a sample twice
+    UsageError : ``id_path`` is needed and not given, or given and not needed
+    """
+    stem = _stem(path, GCTA_SUFFIXES, (".grm.bin",))
+    if stem is not None:
+        return _with_names(f"{stem}.grm.bin", id_path or f"{stem}.grm.id", "GCTA .grm.bin")
+    stem = _stem(path, PLINK2_SUFFIXES, (".rel", ".rel.bin"))
+    if stem is not None:
+        binary = path.endswith(".rel.bin") or not os.path.isfile(f"{stem}.rel")
+        name = f"{stem}.rel.bin" if binary else f"{stem}.rel"
+        return _with_names(name, id_path or f"{stem}.rel.id", "plink2 .rel")
+    if path.endswith(".grm.gz"):
+        raise InputError(f"{path} is GCTA's text format; convert it with gcta64 --grm-gz ... --make-grm-bin")
+    _require_file(path)
+    if _starts_with_numpy_magic(path):
+        return _with_names(path, _needed(id_path, path), "NumPy .npy")
+    first_row = next(stream_rows(path), None)
+    if first_row is None:
+        raise InputError(f"{path} is empty; check the command that wrote it")
+    if all(is_number(field) for field in first_row.fields):
+        return _with_names(path, _needed(id_path, path), "matrix in text")
+    if id_path is not None:
+        raise UsageError(f"{path} has names of its own: leave out --grm-id {id_path}")
+    table = open_named_table(path)
+    format_name = "matrix with names" if table.square else "table of G"
+    return RelationshipFile(table.samples, (path,), format_name, table)
+
+
+def _with_names(path: str, id_path: str, format_name: str) -> RelationshipFile:
+    """A matrix whose names are in a file of their own."""
+    _require_file(path)
+    _require_file(id_path)
+    samples = _read_ids(id_path)
+    n = len(samples)
+    stored: BinarySquare | TextSquare
+    if format_name == "GCTA .grm.bin":
+        stored = open_gcta(path, id_path, n)
+    elif path.endswith(".rel.bin"):
+        stored = open_plink2_binary(path, id_path, n)
+    elif format_name == "NumPy .npy":
+        stored = open_npy(path, id_path, n)
+    else:
+        first_row = next(stream_rows(path), None)
+        stored = open_text_square(path, first_row.fields if first_row else (), id_path, n)
+    return RelationshipFile(samples, (path, id_path), format_name, stored)
+
+
+def _stem(path: str, suffixes: tuple[str, ...], matrices: tuple[str, ...]) -> str | None:
+    """The common prefix of a file set, given one of its names or the prefix; None if it is no such set."""
+    for suffix in suffixes:
+        if path.endswith(suffix):
+            return path[: -len(suffix)]
+    is_prefix = not os.path.isfile(path) and any(os.path.isfile(path + suffix) for suffix in matrices)
+    return path if is_prefix else None
+
+
+def _read_ids(path: str) -> Samples:
+    """The names of the rows of a matrix; unlike in a list of samples to keep, none may come twice."""
+    if path.endswith(".fam"):
+        return read_fam(path)
+    rows = split_rows(read_text(path), path)
+    width = id_columns(rows[0].fields)
+    if width:
+        rows = rows[1:]
+    width = width or min(2, len(rows[0].fields))
+    for row in rows:
+        if len(row.fields) < width or not all(row.fields[:width]):
+            raise InputError(f"{path}, line {row.line}: {' '.join(row.fields)!r} lacks an ID")
+    fids = tuple(row.fields[0] for row in rows) if width == 2 else None
+    samples = Samples(fids, tuple(row.fields[width - 1] for row in rows), path)
+    refuse_duplicates(samples, [row.line for row in rows])
+    return samples
+
+
+def _needed(id_path: str | None, path: str) -> str:
+    if id_path is None:
+        raise UsageError(
+            f"{path} has no names of samples: give them with --grm-id FILE (a .fam, or a list of FID and IID "
+            "in the order of the rows)"
+        )
+    return id_path
+
+
+def _require_file(path: str) -> None:
+    if os.path.isdir(path):
+        raise InputError(f"{path} is a directory; give a file in it")
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: there is no such file; check the path")
+
+
+def _starts_with_numpy_magic(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(NUMPY_MAGIC)) == NUMPY_MAGIC
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from None

@@ -1,0 +1,221 @@
+"""Linear hypotheses about the effects of a variant, from its score and information along the trait axes.
+
+For effects ``β = A1 γ`` (p,) of a variant on the traits, ``D = T A1``, score u and information v along the axes,
+``χ²(A1) = uᵀD (Dᵀdiag(v)D)⁻¹ Dᵀu`` is the drop in ``rᵀK⁻¹r`` below that of the null model, q0. A hypothesis is a
+design A1 tested given a smaller one A0, and its statistic the likelihood ratio with the scale of K free,
+``np log((q0 - χ²(A0)) / (q0 - χ²(A0, A1)))``.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import linalg
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.tail_probability import chi2_mlog10p, f_mlog10p
+
+Statistic = Literal["lr", "f"]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """Effects in the span of A0 and A1, tested against effects in the span of A0.
+
+    Attributes
+    ----------
+    name : what its columns are called
+    base : (p, e0) orthonormal basis of A0, e0 may be 0
+    full : (p, e) orthonormal basis of [A0, A1]
+    """
+
+    name: str
+    base: Array
+    full: Array
+
+    @property
+    def df(self) -> int:
+        """Degrees of freedom: the rank that A1 adds."""
+        return int(self.full.shape[1] - self.base.shape[1])
+
+
+@dataclass(frozen=True)
+class TestContext:
+    """What turns a drop in ``rᵀK⁻¹r`` into a test.
+
+    Attributes
+    ----------
+    T : (p, p) trait axes of the null model
+    quadratic : q0, ``rᵀK⁻¹r`` of the null model
+    size : np, the number of observations
+    residual_df : np less the number of fixed effects of the null model
+    statistic : "lr" (χ² on the likelihood ratio) or "f" (exact for K known up to scale)
+    """
+
+    __test__ = False  # not a test class, whatever its name
+
+    T: Array
+    quadratic: float
+    size: int
+    residual_df: int
+    statistic: Statistic = "lr"
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """A hypothesis tested on b variants.
+
+    Attributes
+    ----------
+    chisq : (b,) likelihood ratio statistic
+    df : its degrees of freedom
+    mlog10p : (b,) -log10 p
+    """
+
+    __test__ = False
+
+    chisq: Array
+    df: int
+    mlog10p: Array
+
+
+def hypothesis(name: str, A1: Array, A0: Array | None = None) -> Hypothesis:
+    """Effects ``[A0, A1]`` against effects ``A0``.
+
+    Raises
+    ------
+    NumericalError
+        Where A1 adds no rank to A0.
+    """
+    base = _basis(A0) if A0 is not None else np.empty((A1.shape[0], 0))
+    full = _basis(np.hstack([base, A1]))
+    if full.shape[1] <= base.shape[1]:
+        raise NumericalError(
+            f"test {name}: its design has no rank" + (" beyond the design it is tested against" if base.size else "")
+        )
+    return Hypothesis(name, base, full)
+
+
+def named_hypothesis(name: str, traits: Sequence[str]) -> Hypothesis:
+    """One of ``any``, ``common``, ``specific``, ``trait:NAME`` and ``only:NAME``.
+
+    Raises
+    ------
+    NumericalError
+        Where the name is none of these, the trait is unknown, or there are too few traits for the test.
+    """
+    p = len(traits)
+    eye, ones = np.eye(p), np.ones((p, 1))
+    kind, _, trait = name.partition(":")
+    if trait and trait not in traits:
+        raise NumericalError(f"test {name}: there is no trait {trait}; the null model has {', '.join(traits)}")
+    builders: dict[str, Callable[[], Hypothesis]] = {
+        "any": lambda: hypothesis(name, eye),
+        "common": lambda: hypothesis(name, ones),
+        "specific": lambda: hypothesis(name, eye, ones),
+        "trait": lambda: hypothesis(name, eye[:, [traits.index(trait)]], np.delete(eye, traits.index(trait), axis=1)),
+        "only": lambda: hypothesis(name, eye[:, [traits.index(trait)]]),
+    }
+    if kind not in builders or bool(trait) != (kind in ("trait", "only")):
+        raise NumericalError(f"test {name}: must be any, common, specific, trait:NAME or only:NAME")
+    return builders[kind]()
+
+
+def reduction(u: Array, v: Array, design: Array, T: Array) -> Array:
+    """``χ²`` of effects in the span of ``design`` (p, e), for u and v (b, p): (b,).
+
+    Where the design leaves out fewer dimensions than it has, from the full test less the contrast left out.
+    """
+    p, e = design.shape
+    if e == 0:
+        return np.zeros(u.shape[0])
+    if 2 * e <= p or p == 1:
+        D = T @ design
+        return _quadratic(u @ D, v, D)
+    total = np.sum(u * (u / v), axis=1)
+    if e == p:
+        return np.asarray(total)
+    left_out = linalg.null_space(design.T)
+    L = linalg.solve(T.T, left_out)
+    return np.asarray(total - _quadratic((u / v) @ L, 1 / v, L))
+
+
+def _quadratic(scores: Array, weights: Array, D: Array) -> Array:
+    """``sᵀ (Dᵀ diag(w) D)⁻¹ s`` a row, for s (b, e) and w (b, p)."""
+    e = D.shape[1]
+    if e == 1:
+        return np.asarray(scores[:, 0] ** 2 / (weights @ D[:, 0] ** 2))
+    pairs = (D[:, :, None] * D[:, None, :]).reshape(D.shape[0], e * e)
+    information = (weights @ pairs).reshape(-1, e, e)
+    size = np.sqrt(np.einsum("bii->bi", information))
+    scaled = information / (size[:, :, None] * size[:, None, :])
+    s = scores / size
+    return np.asarray(np.einsum("be,be->b", s, np.linalg.solve(scaled, s[:, :, None])[:, :, 0]))
+
+
+def test(u: Array, v: Array, hypothesis: Hypothesis, context: TestContext) -> TestResult:
+    """Test one hypothesis on a block: u, v (b, p), every v positive."""
+    below = reduction(u, v, hypothesis.base, context.T)
+    above = reduction(u, v, hypothesis.full, context.T)
+    return compare(below, above, hypothesis.base.shape[1], hypothesis.full.shape[1], context)
+
+
+test.__test__ = False  # type: ignore[attr-defined]  # not a test of this code
+
+
+def compare(below: Array, above: Array, rank_below: int, rank_above: int, context: TestContext) -> TestResult:
+    """Compare two nested designs by their reductions (b,) of ``rᵀK⁻¹r``."""
+    df = rank_above - rank_below
+    left = context.quadratic - above
+    gain = np.maximum(above - below, 0.0)
+    chisq = context.size * np.log1p(gain / left)
+    if context.statistic == "lr":
+        return TestResult(chisq, df, chi2_mlog10p(chisq, df))
+    residual = context.residual_df - rank_above
+    return TestResult(chisq, df, f_mlog10p(gain / left * (residual / df), df, residual))
+
+
+@dataclass(frozen=True)
+class TraitEffects:
+    """Effects on every trait in the joint model.
+
+    Attributes
+    ----------
+    beta : (b, p) effect of one more effect allele
+    se : (b, p) with the scale of the joint model, ``s1 = (q0 - χ²)/(np)``
+    mlog10p : (b, p) of every trait's effect given effects on the others
+    """
+
+    beta: Array
+    se: Array
+    mlog10p: Array
+
+
+def trait_effects(u: Array, v: Array, Tinv: Array, context: TestContext) -> TraitEffects:
+    """``β = T⁻¹(u/v)`` and its variances ``diag(T⁻¹ diag(1/v) T⁻ᵀ)``, for u and v (b, p)."""
+    p = v.shape[1]
+    beta = (u / v) @ Tinv.T
+    variance = (1 / v) @ (Tinv**2).T
+    above = np.sum(u * (u / v), axis=1)[:, None]
+    scale = (context.quadratic - above) / context.size
+    result = compare(above - beta**2 / variance, np.broadcast_to(above, beta.shape), p - 1, p, context)
+    return TraitEffects(beta, np.sqrt(scale * variance), result.mlog10p)
+
+
+def score_and_information(beta: Array, information: Array, T: Array) -> tuple[Array, Array]:
+    """u and v (b, p) from the effects on the traits and the information of a result table."""
+    return beta @ T.T * information, information
+
+
+def effect_covariance(information: Array, Tinv: Array) -> Array:
+    """``T⁻¹ diag(1/v) T⁻ᵀ`` for every variant: (b, p, p), for K with scale 1."""
+    return np.asarray(np.einsum("aj,bj,cj->bac", Tinv, 1 / information, Tinv, optimize=True))
+
+
+def _basis(M: Array) -> Array:
+    """Orthonormal basis of the columns of M, scaled to equal length."""
+    norms = np.linalg.norm(M, axis=0)
+    U, sizes, _ = linalg.svd(M[:, norms > 0] / norms[norms > 0], full_matrices=False)
+    return np.asarray(U[:, sizes > 1e-10 * max(M.shape)]) if sizes.size else np.empty((M.shape[0], 0))

@@ -1,0 +1,125 @@
+"""The record of one run: a log file with what was asked, done and counted, its times and its memory."""
+
+import logging
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
+
+from kron2sum_cli._version import __version__
+from kron2sum_cli.errors import Kron2SumError
+from kron2sum_cli.pipeline.resources import peak_memory_mib
+from kron2sum_cli.pipeline.settings import ExportSettings, FitSettings, ScanSettings
+from kron2sum_cli.tables.outputs import (
+    discard_unfinished,
+    guard_inputs,
+    is_stream,
+    lock,
+    output_error,
+)
+
+__all__ = ["LOGGER", "default_log", "discard_unfinished", "recorded_run"]
+
+LOGGER = logging.getLogger("kron2sum")
+"""The logger of the commands: pipeline modules log to its children, the command line listens."""
+
+_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+def default_log(out: str) -> str | None:
+    """The log that belongs to an output: its name with ``.log``; none for standard output or a device."""
+    return None if is_stream(out) else f"{out}.log"
+
+
+@contextmanager
+def recorded_run(
+    command_line: str, settings: FitSettings | ScanSettings | ExportSettings
+) -> Iterator[None]:
+    """Keep the log of what happens inside, and refuse outputs that are inputs.
+
+    Parameters
+    ----------
+    command_line : what was typed, for the first lines
+    settings : its `common.log` names the file; None for no log
+
+    Raises
+    ------
+    OutputError
+        If the output or the log is also an input, or the log cannot be written.
+    """
+    guard_inputs(settings.out, settings.input_paths)
+    if settings.common.log is None:
+        yield
+        return
+    guard_inputs(settings.common.log, (*settings.input_paths, settings.out))
+    with _log_file(settings.common.log) as handler:
+        started = time.perf_counter()
+        LOGGER.debug("kron2sum %s", __version__)
+        LOGGER.debug("Command: %s", command_line)
+        LOGGER.debug("Threads: %d", settings.common.threads)
+        try:
+            yield
+        except BaseException as error:
+            _record_failure(handler, error)
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            LOGGER.debug("Total time: %.2f s; peak memory: %.0f MiB", seconds, peak_memory_mib())
+
+
+class _LogHandler(logging.StreamHandler[TextIO]):
+    """Writes to the log; a full disk is an error of the run, not a traceback between its lines."""
+
+    def __init__(self, stream: TextIO, path: str) -> None:
+        super().__init__(stream)
+        self._path = path
+        self.setFormatter(logging.Formatter(_FORMAT))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.stream.write(self.format(record) + self.terminator)
+            self.stream.flush()
+        except OSError as error:
+            raise output_error(self._path, error) from error
+
+
+@contextmanager
+def _log_file(path: str) -> Iterator[_LogHandler]:
+    """Open the log and send the messages of the commands, and Python's warnings, to it."""
+    listened = (LOGGER, logging.getLogger("py.warnings"))
+    with _open_locked(path) as stream:
+        handler = _LogHandler(stream, path)
+        level = LOGGER.level
+        LOGGER.setLevel(logging.DEBUG)
+        logging.captureWarnings(True)
+        for logger in listened:
+            logger.addHandler(handler)
+        try:
+            yield handler
+        finally:
+            for logger in listened:
+                logger.removeHandler(handler)
+            logging.captureWarnings(False)
+            LOGGER.setLevel(level)
+
+
+def _open_locked(path: str) -> TextIO:
+    """Open the log for writing; it is emptied only once no other run can be writing it."""
+    try:
+        stream = open(path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 (handed on)
+        if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            lock(stream.fileno(), path)
+            os.ftruncate(stream.fileno(), 0)
+    except OSError as error:
+        raise output_error(path, error) from error
+    return stream
+
+
+def _record_failure(handler: logging.Handler, error: BaseException) -> None:
+    """Say in the log, and only there, how the run ended; the command line tells the user."""
+    expected = isinstance(error, Kron2SumError | KeyboardInterrupt)
+    trace = None if expected else (type(error), error, error.__traceback__)
+    message = f"{type(error).__name__}: {error}"
+    handler.emit(LOGGER.makeRecord(LOGGER.name, logging.ERROR, "", 0, message, (), trace))

@@ -1,0 +1,45 @@
+"""What identifies a file: its name, size and a hash of its content."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from kron2sum_cli.errors import InputError
+
+WHOLE_BYTES = 64 << 20
+"""Up to this size the whole file is hashed; of a larger one its size and `PARTS` evenly spaced parts."""
+PARTS = 64
+PART_BYTES = 1 << 20
+
+
+def file_record(path: str) -> dict[str, Any]:
+    """Name without folder, size in bytes and hash of a file.
+
+    The hash is SHA-256 of the whole file up to `WHOLE_BYTES`; of a larger file it covers the size and `PARTS` parts
+    from the first byte to the last, so that a scan of a huge file does not read it twice.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest = hashlib.sha256(str(size).encode())
+            if size <= WHOLE_BYTES:
+                while part := file.read(PART_BYTES):
+                    digest.update(part)
+            else:
+                for i in range(PARTS):
+                    file.seek(i * (size - PART_BYTES) // (PARTS - 1))
+                    digest.update(file.read(PART_BYTES))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    return {"name": os.path.basename(path), "size": size, "hash": digest.hexdigest()}
+
+
+def file_records(paths: Iterable[str]) -> list[dict[str, Any]]:
+    """Records of the files that can be read again (not of standard input, pipes and devices)."""
+    return [file_record(path) for path in paths if path != "-" and os.path.isfile(path)]
