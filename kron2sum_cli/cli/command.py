@@ -1,10 +1,10 @@
 """Commands whose help shows options in groups and ends with examples that run."""
 
+import os
+import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from itertools import groupby
-import os
-import traceback
 from typing import Any
 
 import click
@@ -15,13 +15,22 @@ COMMON_GROUP = "Common options"
 class GroupedOption(click.Option):
     """An option that belongs to a group in the help, and can be set from the environment by any name.
 
+    Parameters
+    ----------
+    group : the heading in the help
+    absent : what happens without the option, where that is not a value that it could be given
+
     ``--geno``, also called ``--bed``, is read from ``KRON2SUM_SCAN_GENO`` or ``KRON2SUM_SCAN_BED``;
     ``--intercept/--no-intercept`` also from ``KRON2SUM_FIT_NO_INTERCEPT``, with the opposite meaning.
     """
 
-    def __init__(self, *args: Any, group: str = COMMON_GROUP, **attributes: Any) -> None:
+    def __init__(
+        self, *args: Any, group: str = COMMON_GROUP, absent: str | None = None, **attributes: Any
+    ) -> None:
         super().__init__(*args, **attributes)
         self.group = group
+        if absent is not None:
+            self.help = f"{self.help}  [default: {absent}]"
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """The value in the environment; None where there is none or it is empty."""
@@ -81,6 +90,13 @@ class GroupedCommand(click.Command):
 
 class SuggestingGroup(click.Group):
     """Commands in the order in which they are used; a mistyped one is met with a suggestion."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line; an empty one is met with the help, as an error."""
+        if not args:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order of declaration."""

@@ -27,7 +27,8 @@ def load_config(ctx: click.Context, param: click.Parameter, path: str | None) ->
     if path is None:
         return
     tables = _read(path)
-    assert ctx.parent is not None and isinstance(ctx.parent.command, click.Group)
+    assert ctx.parent is not None
+    assert isinstance(ctx.parent.command, click.Group)
     commands = ctx.parent.command.commands
     problems: list[str] = []
     for name, table in tables.items():

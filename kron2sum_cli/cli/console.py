@@ -74,7 +74,9 @@ class StderrHandler(logging.Handler):
     """Prints messages for people; warnings say what they are; above a progress bar where there is one."""
 
     def __init__(self, command: str, common: CommonSettings) -> None:
-        super().__init__(logging.DEBUG if common.verbose else logging.WARNING if common.quiet else logging.INFO)
+        super().__init__(
+            logging.DEBUG if common.verbose else logging.WARNING if common.quiet else logging.INFO
+        )
         self._command = command
         self.bars: Bars | None = None
 
@@ -165,7 +167,12 @@ def _bars() -> "Bars":
             total = None if task.total is None else int(task.total)
             return Text(status(int(task.completed), total, task.fields["unit"], task.elapsed or 0.0))
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), Status())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        Status(),
+    )
     return Bars(*columns, console=Console(stderr=True), transient=True)
 
 

@@ -41,7 +41,7 @@ EXAMPLES = (
     "--sort",
     metavar="KEY",
     group=ROWS,
-    show_default="order of the genotype file",
+    absent="order of the genotype file",
     help="position, p, or a column (-COLUMN: the largest first).",
 )
 @flag_option("--allow-gaps", group=ROWS, help="Export although parts of the scan are missing.")
@@ -51,12 +51,10 @@ EXAMPLES = (
     "--to",
     type=click.Choice(defaults.EXPORT_FORMATS),
     group=OUTPUT,
-    show_default="by the suffix of --out, else tsv",
+    absent="by the suffix of --out, else tsv",
     help="Format; null models go to tsv and json.",
 )
-@file_option(
-    "--out", default=defaults.STDIO, group=OUTPUT, show_default="standard output", help="The output."
-)
+@file_option("--out", default=defaults.STDIO, group=OUTPUT, absent="standard output", help="The output.")
 @common_options
 @click.pass_context
 def export(ctx: click.Context, inputs: tuple[str, ...], to: str | None, **values: Any) -> None:

@@ -43,7 +43,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, MemoryError):
-        return f"not enough memory{_in_brackets(error)}; give a smaller --memory or --threads, or a larger machine"
+        remedy = "give a smaller --memory or --threads, or a larger machine"
+        return f"not enough memory{_in_brackets(error)}; {remedy}"
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return f"no space left{_of_file(error)} ({error.strerror}); free some or write elsewhere"
     if isinstance(error, OSError) and error.strerror:

@@ -34,10 +34,17 @@ EXAMPLES = (
 
 
 @click.command(cls=GroupedCommand, examples=EXAMPLES)
-@file_option("--pheno", default="", group=SAMPLES, help="Traits: CSV, TSV or white space; FID IID or IID first.  [required]")
-@names_option("--pheno-name", "pheno_names", group=SAMPLES, help="Traits to analyse, as a,b or a-d.  [default: all]")
+@file_option(
+    "--pheno",
+    default="",
+    group=SAMPLES,
+    help="Traits: CSV, TSV or white space; FID IID or IID first.  [required]",
+)
+@names_option(
+    "--pheno-name", "pheno_names", group=SAMPLES, help="Traits to analyse, as a,b or a-d.", absent="all"
+)
 @file_option("--covar", group=SAMPLES, help="Covariates, in a file like that of the traits.")
-@names_option("--covar-name", "covar_names", group=SAMPLES, help="Covariates to use.  [default: all]")
+@names_option("--covar-name", "covar_names", group=SAMPLES, help="Covariates to use.", absent="all")
 @names_option("--cat-covar", "cat_covar_names", group=SAMPLES, help="Covariates that are categories.")
 @option(
     "--intercept/--no-intercept",
@@ -105,8 +112,8 @@ EXAMPLES = (
     show_default=True,
     help="Restricted or full maximum likelihood.",
 )
-@option("--rank", type=RANK, group=MODEL, show_default="full", help="Rank of C0, or auto to choose it.")
-@file_option("--trait-design", group=MODEL, help="Trait design matrix A.  [default: identity]")
+@option("--rank", type=RANK, group=MODEL, absent="full", help="Rank of C0, or auto to choose it.")
+@file_option("--trait-design", group=MODEL, help="Trait design matrix A.", absent="identity")
 @flag_option("--loco", group=MODEL, help="A null model for each chromosome, without its variants.")
 @option(
     "--profile",
@@ -114,9 +121,7 @@ EXAMPLES = (
     group=MODEL,
     help="Profile-likelihood intervals of the heritabilities.",
 )
-@file_option(
-    "--out", default=defaults.DEFAULT_NULL, group=OUTPUT, show_default=True, help="The null model."
-)
+@file_option("--out", default=defaults.DEFAULT_NULL, group=OUTPUT, show_default=True, help="The null model.")
 @flag_option("--allow-unconverged", group=OUTPUT, help="Write the null model even if it did not converge.")
 @common_options
 @click.pass_context

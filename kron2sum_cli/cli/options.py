@@ -4,18 +4,20 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import chain
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from kron2sum_cli.cli.command import COMMON_GROUP, GroupedOption
 from kron2sum_cli.cli.config import load_config
 from kron2sum_cli.errors import UsageError
-from kron2sum_cli.genotypes.chromosomes import Region, parse_chromosomes, parse_region
 from kron2sum_cli.pipeline import settings as defaults
 from kron2sum_cli.pipeline.resources import available_threads
 from kron2sum_cli.pipeline.run_log import default_log
 from kron2sum_cli.pipeline.settings import CommonSettings, ExportSettings, FitSettings, ScanSettings
+
+if TYPE_CHECKING:
+    from kron2sum_cli.pipeline.places import Region
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Settings = TypeVar("Settings", FitSettings, ScanSettings, ExportSettings)
@@ -64,7 +66,16 @@ def _read_shard(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def _read_region(text: str) -> tuple[Region, ...]:
+def _read_chromosomes(text: str) -> tuple[tuple[str, ...], ...]:
+    # Imported here because it imports numpy, for which --help need not wait.
+    from kron2sum_cli.pipeline.places import parse_chromosomes
+
+    return parse_chromosomes(text)
+
+
+def _read_region(text: str) -> "tuple[Region, ...]":
+    from kron2sum_cli.pipeline.places import parse_region
+
     return (parse_region(text),)
 
 
@@ -73,7 +84,7 @@ def _flatten(ctx: click.Context, param: click.Parameter, values: Iterable[Iterab
 
 
 NAMES = _Text("NAMES", _read_names)
-CHROMOSOMES = _Text("LIST", parse_chromosomes)
+CHROMOSOMES = _Text("LIST", _read_chromosomes)
 REGION = _Text("CHR:FROM-TO", _read_region)
 TEST = _Text("TEST", lambda text: (text,))
 RANK = _Text("K", _read_rank)
@@ -101,7 +112,7 @@ _COMMON = (
         type=int,
         metavar="N",
         group=COMMON_GROUP,
-        show_default="all that the process may use",
+        absent="all that the process may use",
         help="Threads that run at once.",
     ),
     option(
@@ -109,7 +120,7 @@ _COMMON = (
         type=int,
         metavar="MIB",
         group=COMMON_GROUP,
-        show_default="no bound",
+        absent="no bound",
         help="Upper bound on the working set in MiB.",
     ),
     option(
@@ -124,7 +135,7 @@ _COMMON = (
     file_option(
         "--log",
         group=COMMON_GROUP,
-        show_default="OUT.log; none for -",
+        absent="OUT.log; none for -",
         help="Log: what was read, counted and left out, and the time of each step.",
     ),
     flag_option("-q", "--quiet", group=COMMON_GROUP, help="Say nothing but warnings and errors."),

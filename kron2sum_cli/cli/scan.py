@@ -38,7 +38,11 @@ EXAMPLES = (
 
 @click.command(cls=GroupedCommand, examples=EXAMPLES)
 @file_option(
-    "--null", default=defaults.DEFAULT_NULL, group=INPUT, show_default=True, help="The null model of kron2sum fit."
+    "--null",
+    default=defaults.DEFAULT_NULL,
+    group=INPUT,
+    show_default=True,
+    help="The null model of kron2sum fit.",
 )
 @file_option(
     "--geno",
@@ -47,12 +51,14 @@ EXAMPLES = (
     "--bgen",
     "geno",
     group=INPUT,
-    show_default="those of the GRM",
+    absent="those of the GRM",
     help="The genotypes; the format is told from the content.",
 )
 @file_option("--extract", group=FILTERS, help="Scan these variants only.")
 @file_option("--exclude", group=FILTERS, help="Leave these variants out.")
-@names_option("--chr", "chromosomes", type=CHROMOSOMES, group=FILTERS, help="Chromosomes to scan, as 1-5,7,X.")
+@names_option(
+    "--chr", "chromosomes", type=CHROMOSOMES, group=FILTERS, help="Chromosomes to scan, as 1-5,7,X."
+)
 @names_option("--region", "regions", type=REGION, group=FILTERS, help="A part of a chromosome; repeatable.")
 @number_option("--maf", group=FILTERS, help="Smallest minor allele frequency.")
 @number_option("--mac", group=FILTERS, help="Smallest minor allele count.")
@@ -64,8 +70,9 @@ EXAMPLES = (
     type=TEST,
     default=defaults.DEFAULT_TESTS,
     group=TESTS,
-    show_default="any",
-    help="any, common, specific, trait:NAME, only:NAME, or NAME=FILE for a contrast of the traits; repeatable.",
+    absent="any",
+    help="any, common, specific, trait:NAME, only:NAME, or NAME=FILE for a contrast of the traits; "
+    "repeatable.",
 )
 @option(
     "--stat",
@@ -96,10 +103,10 @@ EXAMPLES = (
     "--to",
     type=click.Choice(defaults.SCAN_FORMATS),
     group=OUTPUT,
-    show_default="by the suffix of --out, else parquet",
+    absent="by the suffix of --out, else parquet",
     help="Format of the result table.",
 )
-@file_option("--out", group=OUTPUT, show_default=defaults.DEFAULT_SCAN, help="The result table.")
+@file_option("--out", group=OUTPUT, absent=defaults.DEFAULT_SCAN, help="The result table.")
 @common_options
 @click.pass_context
 def scan(ctx: click.Context, to: str | None, out: str | None, **values: Any) -> None:

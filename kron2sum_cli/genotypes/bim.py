@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from typing import NoReturn
 
 import pyarrow as pa
 from pyarrow import csv
@@ -17,6 +16,7 @@ CHUNK_BYTES = 32 << 20
 
 _LARGEST_POSITION = 2**63 - 1
 _NOT_SINGLE_TABS = (b" ", b"\t\t", b"\n\t", b"\t\n", b"\t\r")
+_HEXADECIMAL = (b"\t0x", b"\t0X", b"\t-0x", b"\t-0X")
 
 
 def read_bim(path: str, chunk_bytes: int = CHUNK_BYTES) -> Variants:
@@ -65,14 +65,19 @@ def _line_chunks(path: str, size: int) -> Iterator[tuple[bytes, int]]:
 
 
 def _parse(chunk: bytes, line: int, path: str) -> pa.Table:
-    if any(awkward in chunk for awkward in _NOT_SINGLE_TABS):
+    if chunk.startswith(b"\t") or any(awkward in chunk for awkward in _NOT_SINGLE_TABS):
         chunk = b"\n".join(b"\t".join(row.split()) for row in chunk.split(b"\n"))
     if not chunk.strip():
         return _arrow_schema().empty_table()
+    if any(prefix in chunk for prefix in _HEXADECIMAL):
+        _check_lines(chunk, line, path)  # for Arrow, 0x10 is a whole number
     try:
         return _parse_tabs(chunk)
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        _refuse(chunk, line, path, str(error))
+        _check_lines(chunk, line, path)
+        raise InputError(
+            f"{path}, from line {line}: not readable as a .bim ({error}); is it UTF-8 text?"
+        ) from None
 
 
 def _arrow_schema() -> pa.Schema:
@@ -88,7 +93,7 @@ def _parse_tabs(chunk: bytes) -> pa.Table:
     )
 
 
-def _refuse(chunk: bytes, first_line: int, path: str, reason: str) -> NoReturn:
+def _check_lines(chunk: bytes, first_line: int, path: str) -> None:
     """Name the first line of the chunk that is wrong, and what is wrong with it."""
     for number, row in enumerate(chunk.split(b"\n"), first_line):
         fields = row.decode("utf-8", "replace").split()
@@ -103,4 +108,3 @@ def _refuse(chunk: bytes, first_line: int, path: str, reason: str) -> NoReturn:
                 f"{place}: position {fields[3]!r} of variant {fields[1]!r} is not a whole number; "
                 "correct it, or take the variant out with plink"
             )
-    raise InputError(f"{path}, from line {first_line}: not readable as a .bim ({reason}); is it UTF-8 text?")

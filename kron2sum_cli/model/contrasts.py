@@ -53,22 +53,22 @@ class Contrasts:
     @property
     def nrows(self) -> int:
         """Number of contrasts, n - c, silent ones included."""
-        return self.Z.shape[0] + self.nsilent
+        return int(self.Z.shape[0]) + self.nsilent
 
     @property
     def nsamples(self) -> int:
         """Number of samples, n."""
-        return self.V.shape[0]
+        return int(self.V.shape[0])
 
     @property
     def ntraits(self) -> int:
         """Number of traits, p."""
-        return self.Z.shape[1]
+        return int(self.Z.shape[1])
 
     @property
     def ncovariates(self) -> int:
         """Number of projected covariates, c."""
-        return self.Yx.shape[0]
+        return int(self.Yx.shape[0])
 
     @property
     def mean_eigenvalue(self) -> float:

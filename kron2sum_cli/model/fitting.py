@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError
@@ -40,6 +41,8 @@ FACE = 1e-3
 """An axis whose c0 or c1 is below this share is tried at exactly 0."""
 
 MAX_CG = 60
+
+Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,9 @@ class _Chart:
         P[i, j] = np.where(kind == 1, half, 1.0) * x[:n0]
         mirror = kind == 1
         P[j[mirror], i[mirror]] = P[i[mirror], j[mirror]]
-        i, j = np.tril_indices(p)
-        N[i, j] = np.where(i == j, 1.0, half) * x[n0:]
-        N[j, i] = N[i, j]
+        t, u = np.tril_indices(p)
+        N[t, u] = np.where(t == u, 1.0, half) * x[n0:]
+        N[u, t] = N[t, u]
         return P, N
 
     def join(self, P: Array, N: Array) -> Array:
@@ -109,12 +112,12 @@ class _Chart:
         half = np.sqrt(0.5)
         i, j, kind = self.entries0
         x0 = np.where(kind == 1, half * (P[i, j] + P[j, i]), P[i, j])
-        i, j = np.tril_indices(self.axes.c0.size)
-        x1 = np.where(i == j, N[i, j], half * (N[i, j] + N[j, i]))
+        t, u = np.tril_indices(self.axes.c0.size)
+        x1 = np.where(t == u, N[t, u], half * (N[t, u] + N[u, t]))
         return np.concatenate([x0, x1])
 
     @property
-    def entries0(self) -> tuple[Array, Array, Array]:
+    def entries0(self) -> tuple[Indices, Indices, Indices]:
         """Row, column and kind (0 diagonal, 1 mirrored, 2 alone) of the entries of P."""
         i, j = np.tril_indices(self.axes.c0.size)
         keep = j < self.rank
@@ -154,7 +157,7 @@ class _Preconditioner:
     a: Array
     b: Array
     d: Array
-    partner: Array
+    partner: Indices
     n0: int
 
     def solve(self, g: Array) -> Array:
@@ -171,7 +174,7 @@ class _Preconditioner:
         """``√(xᵀMx)``."""
         x0, x1 = x[: self.n0], x[self.n0 :]
         squared = self.a @ x0**2 + self.d @ x1**2 + 2 * (self.b * x0) @ x1[self.partner]
-        return float(np.sqrt(max(squared, 0.0)))
+        return float(np.sqrt(max(float(squared), 0.0)))
 
     def inner(self, x: Array, y: Array) -> float:
         """``xᵀMy``."""
@@ -383,7 +386,7 @@ def _certificate(search: _Search, plan: "_Plan", predicted: float) -> Certificat
     return Certificate(
         predicted_gain=float(predicted),
         cone_gain=max(ascent.gain for ascent in ascents),
-        gradient_norm=float(np.sqrt(max(g @ plan.metric.solve(g), 0.0))),
+        gradient_norm=float(np.sqrt(max(float(g @ plan.metric.solve(g)), 0.0))),
         smallest_C0=float(share0.min()),
         smallest_C1=float(share1.min()),
         active_C0=int(np.count_nonzero(share0 < 1e-12)),

@@ -174,7 +174,7 @@ class Kron2Sum:
     def L1(self) -> Array:
         """Lower Cholesky factor ``C1 = L1 L1ᵀ``, (p, p)."""
         axes = self._point.axes
-        R = np.linalg.qr((axes.Tinv * axes.c1).T, mode="r")
+        R = np.asarray(np.linalg.qr((axes.Tinv * axes.c1).T, mode="r"))
         return np.asarray((R * np.where(np.diag(R) < 0, -1.0, 1.0)[:, None]).T)
 
     @property

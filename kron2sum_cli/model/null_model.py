@@ -12,13 +12,11 @@ from kron2sum_cli.model.uncertainty import Estimates
 
 
 @dataclass(frozen=True)
-class NullModel:
-    """A fit of one relationship matrix (the whole genome's, or the one without a chromosome).
+class FitSummary:
+    """What a fit of one relationship matrix says (the whole genome's, or the one without a chromosome).
 
     Attributes
     ----------
-    data : rotated traits
-    Qx : (n, c) orthonormal basis of the projected covariates
     axes : trait axes of the fitted C0 and C1
     reml : fitted by restricted likelihood
     rank : largest rank of C0 allowed
@@ -28,8 +26,6 @@ class NullModel:
     estimates : what it says, with standard errors
     """
 
-    data: Contrasts
-    Qx: Array
     axes: TraitAxes
     reml: bool
     rank: int
@@ -38,9 +34,25 @@ class NullModel:
     certificate: Certificate
     estimates: Estimates
 
+
+@dataclass(frozen=True)
+class NullModel:
+    """A fit with the data that tests of variants need.
+
+    Attributes
+    ----------
+    summary : the fit
+    data : rotated traits
+    Qx : (n, c) orthonormal basis of the projected covariates
+    """
+
+    summary: FitSummary
+    data: Contrasts
+    Qx: Array
+
     def point(self) -> Point:
         """The likelihood at the fitted covariances."""
-        return evaluate(self.data, self.axes, self.reml)
+        return evaluate(self.data, self.summary.axes, self.summary.reml)
 
     def metric(self) -> Metric:
         """The metric of the fitted K⁻¹."""

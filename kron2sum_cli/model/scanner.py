@@ -38,7 +38,7 @@ class FastScanner:
         return least_squares(self.metric, [(self.A, self.X)])
 
     def _lml(self, scale: float) -> float:
-        return -0.5 * (self._size * (LOG2PI + np.log(scale) + 1) + self.logdet_K)
+        return -0.5 * (self._size * (LOG2PI + float(np.log(scale)) + 1) + self.logdet_K)
 
     def null_lml(self) -> float:
         """Log-likelihood without added effects, at its own scale."""
@@ -117,28 +117,30 @@ class BlockStatistics:
     ----------
     u : (b, p) ``gᵀ P_j y_j``
     v : (b, p) ``gᵀ P_j g``, the information; the effect on axis j is u/v with variance 1/v
+    length : (b,) squared length of g outside the span of X
     """
 
     u: Array
     v: Array
+    length: Array
 
 
 @dataclass(frozen=True)
 class BlockScanner:
-    """``u`` and ``v`` of blocks of variants for A = I (or any invertible A): three thin products a block.
+    """``u`` and ``v`` of blocks of variants for A = I (or any invertible A): thin products after one rotation.
+
+    The score needs no rotated variant, ``u = gᵀ(Vα)``: its p columns ride along as further rows of the rotation.
 
     Attributes
     ----------
-    Vt : (m, n) the rotation, in the precision of the scan
-    alpha : (m, p) ``K⁻¹r`` of the null model
-    W : (m, p) inverse variances
+    rotation : (m + p, n) ``[V, Vα]ᵀ`` in the precision of the scan, α = K⁻¹r of the null model
+    weights : (m, p + 1) inverse variances W, and a column of ones
     silent_weight : (p,) inverse variances outside V and X; None where there is nothing outside
     Qx : (n, c) basis of X, needed for what is outside
     """
 
-    Vt: NDArray[np.floating]
-    alpha: NDArray[np.floating]
-    W: NDArray[np.floating]
+    rotation: NDArray[np.floating]
+    weights: NDArray[np.floating]
     silent_weight: Array | None
     Qx: NDArray[np.floating]
 
@@ -147,26 +149,32 @@ class BlockScanner:
 
         Where X has an intercept, centre G first: that changes nothing but rounding.
         """
-        rotated = self.Vt @ G
-        u = (rotated.T @ self.alpha).astype(np.float64)
-        np.multiply(rotated, rotated, out=rotated)
-        v = (rotated.T @ self.W).astype(np.float64)
+        m = self.weights.shape[0]
+        rotated = self.rotation @ G
+        u = rotated[m:].T.astype(np.float64)
+        squares = rotated[:m]
+        np.multiply(squares, squares, out=squares)
+        sums = (squares.T @ self.weights).astype(np.float64)
+        v, length = sums[:, :-1], sums[:, -1]
         if self.silent_weight is not None:
-            inside = rotated.sum(axis=0, dtype=np.float64)
             projected = self.Qx.T @ G
             total = np.einsum("ib,ib->b", G, G, dtype=np.float64)
-            outside = total - inside - np.einsum("cb,cb->b", projected, projected, dtype=np.float64)
-            v += np.multiply.outer(np.maximum(outside, 0.0), self.silent_weight)
-        return BlockStatistics(u, v)
+            outside = total - length - np.einsum("cb,cb->b", projected, projected, dtype=np.float64)
+            outside = np.maximum(outside, 0.0)
+            v, length = v + np.multiply.outer(outside, self.silent_weight), length + outside
+        return BlockStatistics(u, v, length)
 
 
 def block_scanner(point: Point, Qx: Array, dtype: type[np.floating] = np.float32) -> BlockScanner:
     """The scanner of blocks at a null model, in single or double precision."""
     data = point.data
+    m, p = point.W.shape
+    rotation = np.empty((m + p, data.nsamples), dtype=dtype)
+    rotation[:m] = data.V.T
+    rotation[m:] = (data.V @ point.alpha).T
     return BlockScanner(
-        Vt=np.ascontiguousarray(data.V.T, dtype=dtype),
-        alpha=point.alpha.astype(dtype),
-        W=point.W.astype(dtype),
+        rotation=rotation,
+        weights=np.hstack([point.W, np.ones((m, 1))]).astype(dtype),
         silent_weight=point.silent_weight if data.nsilent else None,
         Qx=Qx.astype(dtype),
     )

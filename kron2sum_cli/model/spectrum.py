@@ -52,12 +52,12 @@ class Spectrum:
     @property
     def nsamples(self) -> int:
         """Number of samples, n."""
-        return self.V.shape[0]
+        return int(self.V.shape[0])
 
     @property
     def ncovariates(self) -> int:
         """Number of projected covariates, c."""
-        return self.Qx.shape[1]
+        return int(self.Qx.shape[1])
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def reflectors(X: Array) -> Reflectors:
             f"covariate column {int(dependent[0]) + 1} of X is zero or lies in the span of the columns before it:"
             " leave it out"
         )
-    return Reflectors(np.asfortranarray(qr), tau, R)
+    return Reflectors(np.asfortranarray(qr, np.float64), np.asarray(tau, np.float64), np.asarray(R, np.float64))
 
 
 def spectrum_of_features(G: Array, X: Array, overwrite: bool = False) -> Spectrum:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
 from kron2sum_cli.model.collinearity import combination, dependencies
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled, rotate_traits
 from kron2sum_cli.model.fitting import Fit, climb, fit
-from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.model.null_model import FitSummary, NullModel
 from kron2sum_cli.model.profile import heritability_interval
 from kron2sum_cli.model.rank import ranks_by_aic
 from kron2sum_cli.model.spectrum import Spectrum, spectrum_of_features, spectrum_of_relationship
@@ -29,7 +29,7 @@ from kron2sum_cli.pipeline.progress import Progress
 from kron2sum_cli.pipeline.settings import FitSettings
 from kron2sum_cli.reports.estimates import screen_table
 from kron2sum_cli.tables.analysed import AnalysedSamples, analysed_samples
-from kron2sum_cli.tables.null_file import NullFile, null_hash, write_null
+from kron2sum_cli.tables.null_file import NullDescription, NullWriter
 from kron2sum_cli.tables.outputs import atomic_output, guard_inputs
 from kron2sum_cli.tables.phenotypes import SampleTable, read_sample_table
 from kron2sum_cli.tables.provenance import file_records
@@ -70,7 +70,7 @@ class Design:
         return self.A.shape[1] < self.A.shape[0]
 
 
-def fit_null_model(settings: FitSettings, progress: Progress) -> NullFile:
+def fit_null_model(settings: FitSettings, progress: Progress) -> None:
     """Fit the null model that the settings describe and write its file.
 
     Raises
@@ -83,15 +83,21 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> NullFile:
     guard_inputs(settings.out, settings.input_paths)
     grm = _Grm.open(settings)
     design = _design(settings, grm.samples)
+    description = _description(settings, grm, design)
     with atomic_output(settings.out) as file:
-        with _step("relationship matrix and null model"):
-            models = list(_models(settings, grm, design, progress))
-        null = _null_file(settings, grm, design, models)
-        for line in screen_table(null):
-            logger.info(line)
-        write_null(file, null)
+        writer = NullWriter(file, description)
+        summaries: dict[str | None, FitSummary] = {}
+        profile: dict[str, Any] = {}
+        for chromosome, model in _models(settings, grm, design, progress):
+            writer.add(chromosome, model)
+            summaries[chromosome] = model.summary
+            if chromosome is None:
+                profile = _profiles(settings, model, design.samples.traits)
+        writer.finish(profile)
+        whole = summaries.pop(None)
+        for line in screen_table(description, whole, summaries, profile):
+            logger.info("%s", line)
     logger.info("null model written to %s", settings.out)
-    return null
 
 
 @dataclass(frozen=True)
@@ -334,28 +340,23 @@ def _best_rank(data: Contrasts, reml: bool) -> Fit:
 def _null_model(
     settings: FitSettings, spectrum: Spectrum, data: Contrasts, fitted: Fit, design: Design
 ) -> NullModel:
-    point = fitted.point
-    return NullModel(
-        data=data,
-        Qx=spectrum.Qx,
+    point, mean_diagonal = fitted.point, spectrum.mean_diagonal
+    summary = FitSummary(
         axes=point.axes,
         reml=settings.method == "reml",
         rank=fitted.rank,
         lml=point.lml,
-        mean_diagonal=spectrum.mean_diagonal,
+        mean_diagonal=mean_diagonal,
         certificate=fitted.certificate,
-        estimates=estimates_of(
-            point, spectrum.Qx, fitted.rank, spectrum.mean_diagonal, design.A, design.X
-        ),
+        estimates=estimates_of(point, spectrum.Qx, fitted.rank, mean_diagonal, design.A, design.X),
     )
+    return NullModel(summary, data, spectrum.Qx)
 
 
-def _null_file(
-    settings: FitSettings, grm: _Grm, design: Design, models: list[tuple[str | None, NullModel]]
-) -> NullFile:
-    whole = models[0][1]
+def _description(settings: FitSettings, grm: _Grm, design: Design) -> NullDescription:
     options = {"scale": settings.grm_scale, "maf": settings.grm_maf, "geno": settings.grm_geno}
-    null = NullFile(
+    genotypes = grm.source is not None
+    return NullDescription(
         version=__version__,
         method=settings.method,
         traits=design.samples.traits,
@@ -364,32 +365,27 @@ def _null_file(
         Y=design.Y,
         X=design.X,
         A=design.A,
-        whole=whole,
-        chromosomes={chromosome: model for chromosome, model in models if chromosome is not None},
         grm={
             "path": settings.grm,
-            "genotypes": grm.source is not None,
+            "genotypes": genotypes,
             "files": file_records(grm.files),
-            "options": options if grm.source is not None else {},
-            "mean_diagonal": whole.mean_diagonal,
+            "options": options if genotypes else {},
         },
         inputs={"pheno": file_records([settings.pheno]), "covar": file_records([settings.covar or "-"])},
         counts=dict(design.samples.counts),
-        profile=_profiles(settings, whole, design),
     )
-    object.__setattr__(null, "hash", null_hash(null))
-    return null
 
 
-def _profiles(settings: FitSettings, whole: NullModel, design: Design) -> dict[str, dict[str, float | bool]]:
+def _profiles(settings: FitSettings, model: NullModel, traits: Sequence[str]) -> dict[str, Any]:
     """Profile-likelihood intervals of the heritabilities, where they were asked for."""
     if settings.profile is None:
         return {}
-    fitted = Fit(whole.point(), whole.rank, whole.certificate)
+    summary = model.summary
+    fitted = Fit(model.point(), summary.rank, summary.certificate)
     found = {}
-    for j, trait in enumerate(design.samples.traits):
+    for j, trait in enumerate(traits):
         interval = heritability_interval(
-            whole.data, j, whole.mean_diagonal, whole.rank, whole.reml, fitted=fitted
+            model.data, j, summary.mean_diagonal, summary.rank, summary.reml, fitted=fitted
         )
         found[trait] = {"low": interval.low, "high": interval.high, "at_boundary": interval.at_boundary}
     return found

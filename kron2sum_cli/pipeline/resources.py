@@ -37,7 +37,7 @@ def _affinity() -> int:
 def _cgroup_quotas(root: Path, membership: Path) -> Iterable[float]:
     """CPU quotas in processors, of every control group that this process is under."""
     for line in _text(membership).splitlines():
-        number, controllers, group = (line.split(":", 2) + ["", ""])[:3]
+        number, controllers, group = [*line.split(":", 2), "", ""][:3]
         if number == "0" and not controllers:
             for folder in _upwards(root, group):
                 quota, _, period = _text(folder / "cpu.max").strip().partition(" ")
@@ -46,7 +46,8 @@ def _cgroup_quotas(root: Path, membership: Path) -> Iterable[float]:
             for mount in {controllers, "cpu"}:
                 for folder in _upwards(root / mount, group):
                     yield from _ratio(
-                        _text(folder / "cpu.cfs_quota_us").strip(), _text(folder / "cpu.cfs_period_us").strip()
+                        _text(folder / "cpu.cfs_quota_us").strip(),
+                        _text(folder / "cpu.cfs_period_us").strip(),
                     )
 
 

@@ -4,7 +4,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -34,9 +34,7 @@ def default_log(out: str) -> str | None:
 
 
 @contextmanager
-def recorded_run(
-    command_line: str, settings: FitSettings | ScanSettings | ExportSettings
-) -> Iterator[None]:
+def recorded_run(command_line: str, settings: FitSettings | ScanSettings | ExportSettings) -> Iterator[None]:
     """Keep the log of what happens inside, and refuse outputs that are inputs.
 
     Parameters

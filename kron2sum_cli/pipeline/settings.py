@@ -7,10 +7,12 @@ reported at once. This module imports neither numpy nor pyarrow: the command lin
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from kron2sum_cli.errors import UsageError
-from kron2sum_cli.genotypes.chromosomes import Region
+
+if TYPE_CHECKING:
+    from kron2sum_cli.genotypes.chromosomes import Region
 
 STDIO = "-"
 """The file name that stands for standard input or output."""
@@ -222,7 +224,7 @@ class ScanSettings:
     extract: str | None = None
     exclude: str | None = None
     chromosomes: tuple[tuple[str, ...], ...] = ()
-    regions: tuple[Region, ...] = ()
+    regions: "tuple[Region, ...]" = ()
     maf: float | None = None
     mac: float | None = None
     max_missing: float | None = None

@@ -10,7 +10,8 @@ import io
 import json
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any, BinaryIO
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
 from kron2sum_cli.model.fitting import Certificate
-from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.model.null_model import FitSummary, NullModel
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates
 from kron2sum_cli.tables.samples import Samples
@@ -33,10 +34,12 @@ _AXES_ARRAYS = ("T", "Tinv", "c0", "c1")
 _ESTIMATES = tuple(field.name for field in fields(Estimates))
 _TIMELESS = (1980, 1, 1, 0, 0, 0)
 
+Array = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
-class NullFile:
-    """Everything in a null model's file.
+class NullDescription:
+    """What a null model's file says besides its fits.
 
     Attributes
     ----------
@@ -45,13 +48,9 @@ class NullFile:
     traits, covariates : names, in the order of C0 and of the rows of B
     samples : the analysed samples, in the order of the rotation
     Y, X, A : (n, p) traits as analysed, (n, c) covariates, (p, a) trait design
-    whole : the fit with the whole relationship matrix
-    chromosomes : the fit without each chromosome, by its code; empty without ``--loco``
-    grm : what the relationship matrix was made of: ``path``, ``files`` (name, size, hash), ``options``, ``counts``
+    grm : what the relationship matrix was made of: ``path``, ``files`` (name, size, hash), ``options``
     inputs : phenotype and covariate files (name, size, hash)
     counts : samples, by reason
-    profile : trait to profile-likelihood interval of its heritability
-    hash : of the whole file's numbers, for provenance
     """
 
     version: str
@@ -59,90 +58,160 @@ class NullFile:
     traits: tuple[str, ...]
     covariates: tuple[str, ...]
     samples: Samples
-    Y: NDArray[np.float64]
-    X: NDArray[np.float64]
-    A: NDArray[np.float64]
-    whole: NullModel
-    chromosomes: Mapping[str, NullModel]
+    Y: Array
+    X: Array
+    A: Array
     grm: Mapping[str, Any]
     inputs: Mapping[str, Any]
     counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class NullFile:
+    """A null model's file: its summaries at once, its large arrays when they are asked for.
+
+    Attributes
+    ----------
+    description : names, samples, tables, provenance
+    whole : the fit with the whole relationship matrix
+    chromosomes : the fit without each chromosome, by its code; empty without ``--loco``
+    profile : trait to profile-likelihood interval of its heritability
+    hash : identifies the model, for provenance
+    load : reads the model of a chromosome, or the whole one's for None
+    """
+
+    description: NullDescription
+    whole: FitSummary
+    chromosomes: Mapping[str, FitSummary]
     profile: Mapping[str, Any]
-    hash: str = ""
+    hash: str
+    load: Callable[[str | None], NullModel]
+
+    @property
+    def version(self) -> str:
+        """Version of the program that wrote it."""
+        return self.description.version
+
+    @property
+    def method(self) -> str:
+        """The likelihood: "reml" or "ml"."""
+        return self.description.method
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """Names of the traits."""
+        return self.description.traits
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """Names of the covariates."""
+        return self.description.covariates
+
+    @property
+    def samples(self) -> Samples:
+        """The analysed samples."""
+        return self.description.samples
+
+    @property
+    def grm(self) -> Mapping[str, Any]:
+        """What the relationship matrix was made of."""
+        return self.description.grm
 
 
-def write_null(file: BinaryIO, null: NullFile) -> None:
-    """Write to an open binary file, which need not be seekable."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name, array in _arrays(null):
-            info = zipfile.ZipInfo(name + ".npy", date_time=_TIMELESS)
-            with archive.open(info, "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+class NullWriter:
+    """Writes a null model's file as its fits come, so that one of them is in memory at a time."""
+
+    def __init__(self, file: BinaryIO, description: NullDescription) -> None:
+        self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True)
+        self._description = description
+        self._digest = hashlib.sha256()
+        self._chromosomes: list[str] = []
+        self._hash_description()
+        self._tables()
+
+    def add(self, chromosome: str | None, model: NullModel) -> None:
+        """Write the fit without a chromosome, or (None, and first) the whole one."""
+        prefix = _prefix(chromosome)
+        if chromosome is not None:
+            self._chromosomes.append(chromosome)
+        self._digest.update(prefix.encode())
+        axes = model.summary.axes
+        for array in (model.data.s, axes.T, axes.c0, axes.c1, model.data.Z):
+            self._digest.update(np.ascontiguousarray(array).tobytes())
+        for name, array in _model_arrays(prefix, model):
+            self._write(name, array)
+        if chromosome is None:
+            for name in ("C0", "C1", "B"):
+                self._write(name, getattr(model.summary.estimates, name))
+
+    def finish(self, profile: Mapping[str, Any]) -> str:
+        """Write the names and the provenance; returns the hash of the model."""
+        d = self._description
+        meta = {
+            "format": FORMAT,
+            "version": d.version,
+            "method": d.method,
+            "traits": d.traits,
+            "covariates": d.covariates,
+            "grm": d.grm,
+            "inputs": d.inputs,
+            "counts": d.counts,
+            "profile": profile,
+            "chromosomes": self._chromosomes,
+            "has_fids": d.samples.fids is not None,
+            "hash": self._digest.hexdigest(),
+        }
+        self._write("meta", np.array(json.dumps(meta, sort_keys=True, ensure_ascii=False)))
+        self._archive.close()
+        return self._digest.hexdigest()
+
+    def _hash_description(self) -> None:
+        d = self._description
+        names = (d.method, d.traits, d.covariates, d.samples.fids, d.samples.iids)
+        self._digest.update(repr(names).encode())
+        for array in (d.Y, d.X, d.A):
+            self._digest.update(np.ascontiguousarray(array).tobytes())
+
+    def _tables(self) -> None:
+        d = self._description
+        self._write("traits", np.array(d.traits))
+        self._write("iids", np.array(d.samples.iids))
+        if d.samples.fids is not None:
+            self._write("fids", np.array(d.samples.fids))
+        for name in ("Y", "X", "A"):
+            self._write(name, getattr(d, name))
+
+    def _write(self, name: str, array: NDArray[Any]) -> None:
+        info = zipfile.ZipInfo(name + ".npy", date_time=_TIMELESS)
+        with self._archive.open(info, "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
-def _arrays(null: NullFile) -> Iterator[tuple[str, NDArray[Any]]]:
-    meta = {
-        "format": FORMAT,
-        "version": null.version,
-        "method": null.method,
-        "traits": null.traits,
-        "covariates": null.covariates,
-        "grm": null.grm,
-        "inputs": null.inputs,
-        "counts": null.counts,
-        "profile": null.profile,
-        "chromosomes": list(null.chromosomes),
-        "has_fids": null.samples.fids is not None,
-        "hash": null_hash(null),
-    }
-    yield "meta", np.array(json.dumps(meta, sort_keys=True, ensure_ascii=False))
-    yield "traits", np.array(null.traits)
-    yield "C0", null.whole.estimates.C0
-    yield "C1", null.whole.estimates.C1
-    yield "B", null.whole.estimates.B
-    yield "iids", np.array(null.samples.iids)
-    if null.samples.fids is not None:
-        yield "fids", np.array(null.samples.fids)
-    for name in ("Y", "X", "A"):
-        yield name, getattr(null, name)
-    yield from _model_arrays("whole/", null.whole)
-    for chromosome, model in null.chromosomes.items():
-        yield from _model_arrays(f"loco/{chromosome}/", model)
+def _prefix(chromosome: str | None) -> str:
+    return "whole/" if chromosome is None else f"loco/{chromosome}/"
 
 
 def _model_arrays(prefix: str, model: NullModel) -> Iterator[tuple[str, NDArray[Any]]]:
+    summary, data = model.summary, model.data
     scalars = {
-        "nsilent": model.data.nsilent,
-        "reml": model.reml,
-        "rank": model.rank,
-        "lml": model.lml,
-        "mean_diagonal": model.mean_diagonal,
-        "certificate": asdict(model.certificate),
-        "logdet_MtM": model.data.design.logdet_MtM if model.data.design else None,
+        "nsilent": data.nsilent,
+        "reml": summary.reml,
+        "rank": summary.rank,
+        "lml": summary.lml,
+        "mean_diagonal": summary.mean_diagonal,
+        "certificate": asdict(summary.certificate),
+        "logdet_MtM": data.design.logdet_MtM if data.design else None,
     }
     yield prefix + "scalars", np.array(json.dumps(scalars, sort_keys=True))
+    for name in _AXES_ARRAYS:
+        yield prefix + name, getattr(summary.axes, name)
+    for name in _ESTIMATES:
+        yield f"{prefix}estimates/{name}", getattr(summary.estimates, name)
     yield prefix + "Qx", model.Qx
     for name in _CONTRAST_ARRAYS:
-        yield prefix + name, getattr(model.data, name)
-    if model.data.design is not None:
-        yield prefix + "design_X", model.data.design.X
-    for name in _AXES_ARRAYS:
-        yield prefix + name, getattr(model.axes, name)
-    for name in _ESTIMATES:
-        yield f"{prefix}estimates/{name}", getattr(model.estimates, name)
-
-
-def null_hash(null: NullFile) -> str:
-    """SHA-256 of what defines the model: samples, traits, covariates, and every fit's axes and eigenvalues."""
-    digest = hashlib.sha256()
-    digest.update(repr((null.method, null.traits, null.covariates, null.samples.fids, null.samples.iids)).encode())
-    for array in (null.Y, null.X, null.A):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    for name, model in (("", null.whole), *null.chromosomes.items()):
-        digest.update(name.encode())
-        for array in (model.data.s, model.axes.T, model.axes.c0, model.axes.c1, model.data.V[:, :1]):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+        yield prefix + name, getattr(data, name)
+    if data.design is not None:
+        yield prefix + "design_X", data.design.X
 
 
 def read_null(path: str) -> NullFile:
@@ -154,17 +223,25 @@ def read_null(path: str) -> NullFile:
         Where the file is missing, is not a null model, is cut short or damaged, or was written in a newer layout.
     """
     name = "standard input" if path == "-" else path
+    content = sys.stdin.buffer.read() if path == "-" else None
+
+    def open_file() -> BinaryIO:
+        return open(path, "rb") if content is None else io.BytesIO(content)
+
+    with _archive(open_file, name) as archive:
+        return _read(archive, name, open_file)
+
+
+@contextmanager
+def _archive(open_file: Callable[[], BinaryIO], name: str) -> "Iterator[_Archive]":
     try:
-        with _open(path) as file, zipfile.ZipFile(file) as archive:
-            return _read(_Archive(archive, name), name)
+        with open_file() as file, zipfile.ZipFile(file) as archive:
+            yield _Archive(archive, name)
     except zipfile.BadZipFile as error:
-        raise InputError(f"{name}: is not a null model, or is cut short or damaged; make it with kron2sum fit") from error
+        message = "is not a null model, or is cut short or damaged; make it with kron2sum fit"
+        raise InputError(f"{name}: {message} ({error})") from error
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror or error})") from error
-
-
-def _open(path: str) -> BinaryIO:
-    return io.BytesIO(sys.stdin.buffer.read()) if path == "-" else open(path, "rb")
 
 
 class _Archive:
@@ -217,7 +294,7 @@ class _Archive:
             raise self.damaged(f"{key}: {error}") from error
 
 
-def _read(archive: _Archive, name: str) -> NullFile:
+def _read(archive: _Archive, name: str, open_file: Callable[[], BinaryIO]) -> NullFile:
     meta = archive.text("meta")
     if not isinstance(meta, dict) or "format" not in meta:
         raise archive.damaged("meta has no format")
@@ -227,17 +304,30 @@ def _read(archive: _Archive, name: str) -> NullFile:
             f" {FORMAT}; use that version or fit it again"
         )
     try:
-        return _null_file(archive, meta, name)
+        description = _description(archive, meta, name)
+        n, p = description.Y.shape
+
+        def load(chromosome: str | None) -> NullModel:
+            with _archive(open_file, name) as again:
+                return _model(again, _prefix(chromosome), n, p, description.A)
+
+        return NullFile(
+            description=description,
+            whole=_summary(archive, _prefix(None)),
+            chromosomes={c: _summary(archive, _prefix(c)) for c in meta["chromosomes"]},
+            profile=meta["profile"],
+            hash=str(meta["hash"]),
+            load=load,
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise archive.damaged(f"meta: {error}") from error
 
 
-def _null_file(archive: _Archive, meta: Mapping[str, Any], name: str) -> NullFile:
+def _description(archive: _Archive, meta: Mapping[str, Any], name: str) -> NullDescription:
     iids = tuple(archive.array("iids", "U", (None,)).tolist())
     n, p = len(iids), len(meta["traits"])
     fids = tuple(archive.array("fids", "U", (n,)).tolist()) if meta["has_fids"] else None
-    A = archive.array("A", shape=(p, None))
-    null = NullFile(
+    return NullDescription(
         version=str(meta["version"]),
         method=str(meta["method"]),
         traits=tuple(meta["traits"]),
@@ -245,38 +335,17 @@ def _null_file(archive: _Archive, meta: Mapping[str, Any], name: str) -> NullFil
         samples=Samples(fids, iids, name),
         Y=archive.array("Y", shape=(n, p)),
         X=archive.array("X", shape=(n, len(meta["covariates"]))),
-        A=A,
-        whole=_model(archive, "whole/", n, p, A),
-        chromosomes={c: _model(archive, f"loco/{c}/", n, p, A) for c in meta["chromosomes"]},
+        A=archive.array("A", shape=(p, None)),
         grm=meta["grm"],
         inputs=meta["inputs"],
         counts=meta["counts"],
-        profile=meta["profile"],
-        hash=str(meta["hash"]),
     )
-    if null_hash(null) != null.hash:
-        raise archive.damaged("its hash does not match its numbers")
-    return null
 
 
-def _model(archive: _Archive, prefix: str, n: int, p: int, A: NDArray[np.float64]) -> NullModel:
+def _summary(archive: _Archive, prefix: str) -> FitSummary:
     scalars = archive.text(prefix + "scalars")
-    s = archive.array(prefix + "s", shape=(None,))
-    m = s.size
-    Qx = archive.array(prefix + "Qx", shape=(n, None))
-    c = Qx.shape[1]
-    shapes: dict[str, tuple[int | None, ...]] = {
-        "Z": (m, p), "s": (m,), "V": (n, m), "Yx": (c, p), "Kxx": (c, c), "Kxm": (c, m), "Rx": (c, c)
-    }  # fmt: skip
-    arrays = {key: archive.array(prefix + key, shape=shape) for key, shape in shapes.items()}
-    design = None
-    if prefix + "design_X" in archive:
-        design = CoupledDesign(A, archive.array(prefix + "design_X", shape=(m, None)), float(scalars["logdet_MtM"]))
-    axes = {key: archive.array(prefix + key) for key in _AXES_ARRAYS}
-    return NullModel(
-        data=Contrasts(nsilent=int(scalars["nsilent"]), design=design, **arrays),
-        Qx=Qx,
-        axes=TraitAxes(**axes),
+    return FitSummary(
+        axes=TraitAxes(**{key: archive.array(prefix + key) for key in _AXES_ARRAYS}),
         reml=bool(scalars["reml"]),
         rank=int(scalars["rank"]),
         lml=float(scalars["lml"]),
@@ -284,3 +353,20 @@ def _model(archive: _Archive, prefix: str, n: int, p: int, A: NDArray[np.float64
         certificate=Certificate(**scalars["certificate"]),
         estimates=Estimates(**{key: archive.array(f"{prefix}estimates/{key}") for key in _ESTIMATES}),
     )
+
+
+def _model(archive: _Archive, prefix: str, n: int, p: int, A: Array) -> NullModel:
+    scalars = archive.text(prefix + "scalars")
+    s = archive.array(prefix + "s", shape=(None,))
+    m = s.size
+    Qx = archive.array(prefix + "Qx", shape=(n, None))
+    c = Qx.shape[1]
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "Z": (m, p), "V": (n, m), "Yx": (c, p), "Kxx": (c, c), "Kxm": (c, m), "Rx": (c, c)
+    }  # fmt: skip
+    arrays = {key: archive.array(prefix + key, shape=shape) for key, shape in shapes.items()}
+    design = None
+    if prefix + "design_X" in archive:
+        design = CoupledDesign(A, archive.array(prefix + "design_X", shape=(m, None)), float(scalars["logdet_MtM"]))
+    data = Contrasts(s=s, nsilent=int(scalars["nsilent"]), design=design, **arrays)
+    return NullModel(_summary(archive, prefix), data, Qx)

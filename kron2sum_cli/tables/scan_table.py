@@ -44,7 +44,9 @@ _COMPRESSION_LEVEL = 1
 _TEXT_ROWS = 1 << 13
 
 
-def scan_schema(traits: Sequence[str], tests: Sequence[str], refit: bool, metadata: Mapping[str, Any]) -> pa.Schema:
+def scan_schema(
+    traits: Sequence[str], tests: Sequence[str], refit: bool, metadata: Mapping[str, Any]
+) -> pa.Schema:
     """The columns of a result table, in order, and its metadata.
 
     Parameters
@@ -67,7 +69,9 @@ def scan_schema(traits: Sequence[str], tests: Sequence[str], refit: bool, metada
     names += [f"INFO.{axis}" for axis in range(1, len(traits) + 1)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise UsageError(f"two columns would be called {twice[0]}: rename the trait or test {twice[0].split('.', 1)[1]}")
+        raise UsageError(
+            f"two columns would be called {twice[0]}: rename the trait or test {twice[0].split('.', 1)[1]}"
+        )
     return with_metadata(pa.schema([_field(name) for name in names]), metadata)
 
 
@@ -98,8 +102,12 @@ def check_finite(batch: pa.RecordBatch) -> None:
         finite = pc.is_finite(column)
         if pc.all(finite).as_py() is False:
             row = pc.index(finite, False).as_py()
-            variant = batch.column("SNPID")[row].as_py() if "SNPID" in batch.schema.names else f"row {row + 1}"
-            raise NumericalError(f"variant {variant}: {name} is {column[row].as_py()}, which is not a number to report")
+            variant = (
+                batch.column("SNPID")[row].as_py() if "SNPID" in batch.schema.names else f"row {row + 1}"
+            )
+            raise NumericalError(
+                f"variant {variant}: {name} is {column[row].as_py()}, which is not a number to report"
+            )
 
 
 def rows_in_group(schema: pa.Schema) -> int:
@@ -203,7 +211,9 @@ class ScanFile:
             for batch in self._file.iter_batches(batch_size=size, columns=names):
                 yield batch.select(names)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError(f"{self.name}: is damaged ({_first_line(error)}); copy or scan it again") from error
+            raise InputError(
+                f"{self.name}: is damaged ({_first_line(error)}); copy or scan it again"
+            ) from error
 
 
 def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
@@ -221,7 +231,7 @@ def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
     """
     name = name or str(source)
     with _reading(name):
-        file = open(source, "rb") if isinstance(source, str) else source
+        file = open(source, "rb") if isinstance(source, str) else source  # noqa: SIM115 (stays open)
         head = file.read(4)
         file.seek(0)
     if head != b"PAR1":

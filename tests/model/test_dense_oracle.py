@@ -52,7 +52,7 @@ def trait_design(name: str, rng: np.random.Generator) -> Array:
 )
 def case(request: pytest.FixtureRequest) -> Case:
     restricted, rank, design, r, c = request.param
-    rng = np.random.default_rng(abs(hash((restricted, rank, r, c))) + TRAIT_DESIGNS.index(design))
+    rng = np.random.default_rng([restricted, rank, TRAIT_DESIGNS.index(design), r, c])
     X = np.hstack([np.ones((N, 1)), rng.normal(size=(N, 2))])[:, :c]
     G = rng.normal(size=(N, r)) / np.sqrt(r)
     A = trait_design(design, rng)
@@ -60,7 +60,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     Y = mean + G @ rng.normal(size=(r, P)) + rng.normal(size=(N, P)) @ rng.normal(size=(P, P))
     data = Data(Y, A, X, G)
     L0 = rng.normal(size=(P, rank))
-    L1 = np.tril(rng.normal(size=(P, P))) + 1.5 * np.eye(P)
+    L1 = np.tril(rng.normal(size=(P, P)), -1) + np.diag(rng.uniform(1, 2, size=P))
     dense = Dense(data, L0 @ L0.T, L1 @ L1.T)
     model = Kron2Sum(Y, A, X, G, rank=rank, restricted=restricted).at(dense.C0, dense.C1)
     return Case(model, dense, restricted, rng.normal(size=(P, 2)), rng.normal(size=(N, 2)))

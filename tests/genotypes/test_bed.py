@@ -1,0 +1,206 @@
+"""PLINK 1 file sets: what is read, and what is refused."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.genotypes import bed
+from kron2sum_cli.genotypes.bed import is_plink_bed, open_bed
+
+N, M = 13, 150
+"""13 samples: three unused places in the last byte of a variant."""
+
+
+@pytest.fixture
+def path(make_bed: Callable[..., str], simulate_dosages: Callable[..., Any]) -> str:
+    return make_bed(simulate_dosages(N, M))
+
+
+def edit_lines(path: str, edit: Callable[[list[str]], list[str]]) -> None:
+    lines = Path(path).read_text().splitlines(keepends=True)
+    Path(path).write_text("".join(edit(lines)))
+
+
+def fam_of(path: str) -> str:
+    return path.removesuffix("bed") + "fam"
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 31])
+def test_dosages_come_back_as_written(
+    n: int, make_bed: Callable[..., str], simulate_dosages: Callable[..., Any]
+) -> None:
+    dosages = simulate_dosages(n, 40, missing=0.2)
+    source = open_bed(make_bed(dosages))
+    block = source.read(np.arange(40), np.arange(n))
+    np.testing.assert_array_equal(block, dosages)
+    assert block.dtype == np.float32 and block.flags.f_contiguous
+
+
+def test_rows_and_variants_are_chosen_in_the_order_asked(
+    make_bed: Callable[..., str], simulate_dosages: Callable[..., Any]
+) -> None:
+    dosages = simulate_dosages(N, M)
+    source = open_bed(make_bed(dosages))
+    variants, rows = np.array([0, 7, 149]), np.array([12, 0, 5])
+    np.testing.assert_array_equal(source.read(variants, rows), dosages[np.ix_(rows, variants)])
+    assert source.read(np.arange(0), rows).shape == (3, 0)
+    assert source.read(variants, np.arange(0)).shape == (0, 3)
+
+
+def test_names_of_samples_and_variants(path: str) -> None:
+    source = open_bed(path)
+    assert source.samples.label(4) == "f1 i4"
+    assert len(source.samples) == N and len(source.variants) == M
+    assert source.variants.table.slice(2, 1).to_pylist() == [
+        {"CHR": "1", "POS": 3, "SNPID": "rs2", "EA": "A", "NEA": "G"}
+    ]
+    assert [os.path.basename(file) for file in source.files] == ["g.bed", "g.bim", "g.fam"]
+
+
+@pytest.mark.skipif(shutil.which("plink2") is None, reason="plink2 is not installed")
+def test_dosages_count_the_first_allele_of_the_bim(path: str) -> None:
+    stem = path.removesuffix(".bed")
+    command = ["plink2", "--bfile", stem, "--export", "A", "--export-allele", f"{stem}.a1", "--out", stem]
+    source = open_bed(path)
+    names = source.variants.table["SNPID"].to_pylist()
+    Path(f"{stem}.a1").write_text("".join(f"{name}\tA\n" for name in names))
+    subprocess.run([*command, "--silent", "--allow-extra-chr"], check=True)
+    raw = [line.split("\t")[6:] for line in Path(f"{stem}.raw").read_text().splitlines()[1:]]
+    expected = np.array([[np.nan if field == "NA" else float(field) for field in row] for row in raw])
+    np.testing.assert_array_equal(source.read(np.arange(M), np.arange(N)), expected)
+
+
+def test_threads_read_the_same(path: str) -> None:
+    source = open_bed(path)
+    rows = np.random.default_rng(0).permutation(N)
+    blocks = [np.arange(start, min(start + 11, M)) for start in range(0, M, 11)] * 20
+    alone = [source.read(block, rows) for block in blocks]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda block: source.read(block, rows), blocks))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_fam_and_bim_are_not_parsed_by_bed_reader(path: str) -> None:
+    source = open_bed(path)
+    os.remove(fam_of(path))
+    os.remove(path.removesuffix("bed") + "bim")
+    assert source.read(np.arange(3), np.arange(N)).shape == (N, 3)
+
+
+@pytest.mark.parametrize(("variants", "rows"), [([0, M], [0]), ([0], [-1]), ([0], [N])])
+def test_positions_outside_the_file_are_refused(path: str, variants: list[int], rows: list[int]) -> None:
+    with pytest.raises(IndexError, match="not all below"):
+        open_bed(path).read(np.array(variants), np.array(rows))
+
+
+@pytest.mark.parametrize("suffix", ["bed", "bim", "fam"])
+def test_missing_file(path: str, suffix: str) -> None:
+    os.remove(path.removesuffix("bed") + suffix)
+    with pytest.raises(InputError, match=rf"g\.{suffix}"):
+        open_bed(path)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 7, 100, 3 + 4 * 149, 3 + 4 * M - 1, 3 + 4 * M + 1])
+def test_bed_cut_or_grown(path: str, size: int) -> None:
+    data = Path(path).read_bytes() + b"\0"
+    Path(path).write_bytes(data[:size])
+    with pytest.raises(InputError, match="not a PLINK 1 .bed" if size < 3 else f"has {size} bytes") as caught:
+        open_bed(path)
+    if size >= 3:
+        assert f"{N} samples" in str(caught.value) and f"make {3 + 4 * M}" in str(caught.value)
+
+
+def test_wrong_size_says_what_would_fit(path: str) -> None:
+    edit_lines(fam_of(path), lambda lines: lines[:8])
+    with pytest.raises(InputError, match="no whole number|300 variants .* or 13 to 16 samples"):
+        open_bed(path)
+
+
+def test_wrong_magic_number(path: str) -> None:
+    data = Path(path).read_bytes()
+    Path(path).write_bytes(b"chr" + data[3:])
+    with pytest.raises(InputError, match="g.bed is not a PLINK 1 .bed: it starts with the bytes 63 68 72"):
+        open_bed(path)
+
+
+def test_sample_major_mode(path: str) -> None:
+    data = Path(path).read_bytes()
+    Path(path).write_bytes(data[:2] + b"\0" + data[3:])
+    with pytest.raises(InputError, match="sample-major order; .* --make-bed"):
+        open_bed(path)
+
+
+@pytest.mark.parametrize("dropped", [1, 2, 3])
+def test_fam_with_too_few_lines_of_the_same_size(
+    make_bed: Callable[..., str], simulate_dosages: Callable[..., Any], dropped: int
+) -> None:
+    path = make_bed(simulate_dosages(16, M))
+    edit_lines(fam_of(path), lambda lines: lines[:-dropped])
+    with pytest.raises(InputError, match=rf"at least 16 samples, but .*g\.fam has {16 - dropped} lines"):
+        open_bed(path)
+
+
+@pytest.mark.parametrize("added", [1, 2, 3])
+def test_fam_with_too_many_lines_of_the_same_size(path: str, added: int) -> None:
+    edit_lines(fam_of(path), lambda lines: lines + [f"x x{i} 0 0 0 0\n" for i in range(added)])
+    with pytest.raises(InputError, match=rf"last {added} samples of .*g\.fam \(x x0.*\) are homozygous"):
+        open_bed(path)
+
+
+def test_too_few_variants_show_no_surplus(
+    make_bed: Callable[..., str], simulate_dosages: Callable[..., Any]
+) -> None:
+    path = make_bed(simulate_dosages(N, bed.FEWEST_FOR_SURPLUS - 1))
+    edit_lines(fam_of(path), lambda lines: [*lines, "x x0 0 0 0 0\n"])
+    assert len(open_bed(path).samples) == N + 1
+
+
+@pytest.mark.parametrize("page", [1, 4096])
+@pytest.mark.parametrize("variants", [[77], [70, 77, 80], [0, 77, 149], list(range(M))])
+def test_bits_behind_the_last_sample_are_seen_when_a_block_is_read(
+    path: str, monkeypatch: pytest.MonkeyPatch, variants: list[int], page: int
+) -> None:
+    monkeypatch.setattr(bed, "CHECKED_WHOLE_BYTES", 0)
+    monkeypatch.setattr(bed, "CHECKED_VARIANTS", 4)
+    monkeypatch.setattr(bed, "_PAGE_BYTES", page)
+    data = bytearray(Path(path).read_bytes())
+    data[3 + 4 * 78 - 1] |= 0b00001000
+    Path(path).write_bytes(data)
+    source = open_bed(path)
+    assert source.read(np.array([76, 78]), np.arange(N)).shape == (N, 2)
+    with pytest.raises(InputError, match="at least 14 samples"):
+        source.read(np.array(variants), np.arange(N))
+
+
+@pytest.mark.parametrize("size", [3, 4, 200, 599])
+def test_file_cut_short_after_opening(path: str, size: int) -> None:
+    source = open_bed(path)
+    os.truncate(path, size)
+    with pytest.raises(InputError, match="can no longer be read"):
+        source.read(np.arange(M), np.arange(N))
+    with pytest.raises(InputError, match="can no longer be read"):
+        source.read(np.array([0, M - 1]), np.arange(N))
+
+
+def test_bim_of_another_file(path: str) -> None:
+    edit_lines(path.removesuffix("bed") + "bim", lambda lines: lines[:-1])
+    with pytest.raises(InputError, match="it would fit 150 variants"):
+        open_bed(path)
+
+
+def test_telling_a_bed_apart(path: str, tmp_path: Path) -> None:
+    renamed = str(shutil.copy(path, tmp_path / "genotypes"))
+    (tmp_path / "other.txt").write_text("1 2 3\n")
+    assert is_plink_bed(path) and is_plink_bed(renamed)
+    assert is_plink_bed(str(tmp_path / "absent.BED"))
+    assert not is_plink_bed(str(tmp_path / "other.txt"))
+    assert not is_plink_bed(str(tmp_path / "absent")) and not is_plink_bed(str(tmp_path))

@@ -1,0 +1,92 @@
+"""Counts of genotypes and mean imputation, against their definitions variant by variant."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from kron2sum_cli.genotypes.counts import genotype_counts, impute_mean
+
+NAN = np.nan
+
+
+def block(*variants: list[float]) -> NDArray[np.float32]:
+    return np.array(variants, dtype=np.float32).T
+
+
+def test_counts_of_each_kind_of_variant() -> None:
+    counts = genotype_counts(
+        block([0, 1, 2, 2], [0, 0, 0, 0], [1, 1, NAN, 1], [NAN] * 4, [NAN, 0, 1, NAN], [0.5, 0.5, 1.5, 1]),
+        hard_calls=True,
+    )
+    assert counts.n_samples == 4
+    assert counts.n_called.tolist() == [4, 4, 3, 0, 2, 4]
+    assert counts.ea_count.tolist() == [5, 0, 3, 0, 1, 3.5]
+    assert counts.constant.tolist() == [False, True, True, True, False, False]
+    np.testing.assert_array_equal(counts.eaf, [0.625, 0, 0.5, NAN, 0.25, 3.5 / 8])
+    np.testing.assert_array_equal(counts.maf, [0.375, 0, 0.5, NAN, 0.25, 3.5 / 8])
+    np.testing.assert_array_equal(counts.mac, [3, 0, 3, 0, 1, 3.5])
+    np.testing.assert_array_equal(counts.missing, [0, 0, 0.25, 1, 0.5, 0])
+    assert counts.hard_calls is not None
+    assert counts.hard_calls.two_ea.tolist() == [2, 0, 0, 0, 0, 0]
+    assert counts.hard_calls.one_ea.tolist() == [1, 0, 3, 0, 1, 1]
+    assert counts.hard_calls.no_ea.tolist() == [1, 4, 0, 0, 1, 0]
+
+
+def test_hard_calls_of_dosages_are_those_without_doubt() -> None:
+    counts = genotype_counts(block([0.1, 0.11, 0.9, 1.1, 1.5, 1.9]), hard_calls=True)
+    assert counts.hard_calls is not None
+    assert [int(call[0]) for call in vars(counts.hard_calls).values()] == [1, 2, 1]
+
+
+def test_hard_calls_are_counted_on_request_only() -> None:
+    assert genotype_counts(block([0, 1])).hard_calls is None
+
+
+def test_a_frequency_at_the_bound_is_not_below_it() -> None:
+    counts = genotype_counts(block([2, 2, 2, 2, 2, 2, 2, 2, 2, 0]))
+    assert counts.maf[0] == 0.1
+
+
+@given(seed=st.integers(0, 1000), n=st.integers(1, 20), m=st.integers(1, 9))
+def test_a_variant_does_not_depend_on_its_neighbours(seed: int, n: int, m: int) -> None:
+    rng = np.random.default_rng(seed)
+    dosages = np.asfortranarray(rng.uniform(0, 2, (n, m)).astype(np.float32))
+    dosages[rng.random((n, m)) < rng.random(m)] = NAN
+    together = genotype_counts(dosages, hard_calls=True)
+    for j in range(m):
+        alone = genotype_counts(np.asfortranarray(dosages[:, [j]]), hard_calls=True)
+        assert (alone.n_called[0], alone.ea_count[0]) == (together.n_called[j], together.ea_count[j])
+        assert alone.constant[0] == together.constant[j]
+        called = dosages[~np.isnan(dosages[:, j]), j].astype(np.float64)
+        assert alone.n_called[0] == len(called)
+        np.testing.assert_allclose(alone.ea_count[0], called.sum(), rtol=1e-6)
+
+
+def test_imputation(simulate_dosages: Callable[..., Any]) -> None:
+    dosages = np.asfortranarray(simulate_dosages(30, 8, missing=0.3))
+    dosages[:, 2] = 1
+    dosages[:, 5] = NAN
+    expected = dosages.copy()
+    for j in range(8):
+        called = dosages[~np.isnan(dosages[:, j]), j]
+        expected[np.isnan(dosages[:, j]), j] = called.mean() if len(called) else 0
+    impute_mean(dosages, genotype_counts(dosages))
+    np.testing.assert_allclose(dosages, expected, rtol=1e-6)
+
+
+def test_imputation_leaves_complete_genotypes_alone(simulate_dosages: Callable[..., Any]) -> None:
+    dosages = np.asfortranarray(simulate_dosages(30, 8, missing=0))
+    before = dosages.copy()
+    impute_mean(dosages, genotype_counts(dosages))
+    np.testing.assert_array_equal(dosages, before)
+
+
+def test_imputation_refuses_rows_of_variants() -> None:
+    dosages = np.full((2, 3), NAN, dtype=np.float32)
+    with pytest.raises(ValueError, match="Fortran order"):
+        impute_mean(dosages, genotype_counts(dosages))

@@ -1,0 +1,138 @@
+"""Which variants are chosen, and the counts of those that are not."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kron2sum_cli.errors import UsageError
+from kron2sum_cli.genotypes.filters import (
+    VariantFilters,
+    genotype_counts,
+    names_not_found,
+    parse_chromosomes,
+    parse_region,
+    passes,
+    select_by_name,
+)
+from kron2sum_cli.genotypes.source import Variants
+
+
+@pytest.fixture
+def variants() -> Variants:
+    """Ten variants, in two chunks: five on chromosome 1, three on chrX, two on 23."""
+    table = pa.table(
+        {
+            "CHR": ["1"] * 5 + ["chrX"] * 3 + ["23"] * 2,
+            "POS": [10, 20, 30, 30, 50, 10, 20, 30, 40, 50],
+            "SNPID": [f"rs{i}" for i in range(9)] + ["rs0"],
+            "EA": ["A"] * 10,
+            "NEA": ["C"] * 10,
+        }
+    )
+    return Variants(pa.concat_tables([table.slice(0, 4), table.slice(4)]), "x.bim")
+
+
+def test_without_filters_all_variants_are_chosen(variants: Variants) -> None:
+    positions, counts = select_by_name(variants, VariantFilters())
+    np.testing.assert_array_equal(positions, np.arange(10))
+    assert positions.dtype == np.intp and counts == {}
+    assert VariantFilters().is_empty and not VariantFilters(maf=0).is_empty
+
+
+@pytest.mark.parametrize(
+    ("filters", "positions", "counts"),
+    [
+        (VariantFilters(chromosomes=parse_chromosomes("X")), [5, 6, 7, 8, 9], {"--chr": 5}),
+        (VariantFilters(chromosomes=parse_chromosomes("1-22")), [0, 1, 2, 3, 4], {"--chr": 5}),
+        (VariantFilters(regions=(parse_region("chr1:20-30"),)), [1, 2, 3], {"--region": 7}),
+        (
+            VariantFilters(regions=(parse_region("1:50-60"), parse_region("X:0-10"))),
+            [4, 5],
+            {"--region": 8},
+        ),
+        (VariantFilters(extract=frozenset({"rs0", "rs3", "no"})), [0, 3, 9], {"--extract": 7}),
+        (VariantFilters(exclude=frozenset({"rs0", "no"})), list(range(1, 9)), {"--exclude": 2}),
+        (VariantFilters(extract=frozenset()), [], {"--extract": 10}),
+        (
+            VariantFilters(
+                chromosomes=parse_chromosomes("1"),
+                regions=(parse_region("1:20-60"),),
+                extract=frozenset({"rs1", "rs2", "rs8"}),
+                exclude=frozenset({"rs2"}),
+            ),
+            [1],
+            {"--chr": 5, "--region": 1, "--extract": 2, "--exclude": 1},
+        ),
+    ],
+)
+def test_choice_by_name_and_place(
+    variants: Variants, filters: VariantFilters, positions: list[int], counts: dict[str, int]
+) -> None:
+    chosen, left_out = select_by_name(variants, filters)
+    assert chosen.tolist() == positions
+    assert left_out == counts
+
+
+def test_unknown_chromosome(variants: Variants) -> None:
+    with pytest.raises(UsageError, match=r"--chr 7: x\.bim has no such chromosome; it has 1, X"):
+        select_by_name(variants, VariantFilters(chromosomes=parse_chromosomes("1,7")))
+    with pytest.raises(UsageError, match="--chr 2 to 5"):
+        select_by_name(variants, VariantFilters(chromosomes=parse_chromosomes("2-5")))
+    with pytest.raises(UsageError, match="--region 7:1-2"):
+        select_by_name(variants, VariantFilters(regions=(parse_region("7:1-2"),)))
+
+
+def test_names_not_found(variants: Variants) -> None:
+    assert names_not_found(frozenset({"rs0", "rs1", "a", "b"}), variants) == 2
+    assert names_not_found(frozenset(), variants) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("maf", 0.6), ("maf", -0.1), ("mac", -1), ("max_missing", 1.1), ("hwe", 2), ("maf", float("nan"))],
+)
+def test_bounds_outside_their_range(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')}"):
+        VariantFilters(**{name: value})
+
+
+def test_all_bad_bounds_are_named_at_once() -> None:
+    with pytest.raises(UsageError, match="--maf 3 .*; --hwe 7 "):
+        VariantFilters(maf=3, hwe=7)
+
+
+def test_choice_by_genotypes() -> None:
+    complete = np.tile([0, 1, 1, 2], 25)
+    common = complete.astype(np.float32)
+    rare = np.zeros(100, dtype=np.float32)
+    rare[:2] = 1
+    some_missing = common.copy()
+    some_missing[:6] = np.nan
+    far_from_equilibrium = np.repeat([0, 2], 50).astype(np.float32)
+    never_called = np.full(100, np.nan, dtype=np.float32)
+    dosages = np.array([common, rare, some_missing, far_from_equilibrium, never_called]).T
+    counts = genotype_counts(dosages, hard_calls=True)
+
+    def kept(filters: VariantFilters) -> tuple[list[int], dict[str, int]]:
+        mask, left_out = passes(counts, filters)
+        return np.flatnonzero(mask).tolist(), dict(left_out)
+
+    assert kept(VariantFilters()) == ([0, 1, 2, 3, 4], {})
+    assert kept(VariantFilters(maf=0.01)) == ([0, 1, 2, 3], {"--maf": 1})
+    assert kept(VariantFilters(maf=0.011)) == ([0, 2, 3], {"--maf": 2})
+    assert kept(VariantFilters(mac=2)) == ([0, 1, 2, 3], {"--mac": 1})
+    assert kept(VariantFilters(mac=3)) == ([0, 2, 3], {"--mac": 2})
+    assert kept(VariantFilters(max_missing=0.06)) == ([0, 1, 2, 3], {"--max-missing": 1})
+    assert kept(VariantFilters(max_missing=0.0)) == ([0, 1, 3], {"--max-missing": 2})
+    assert kept(VariantFilters(hwe=1e-6)) == ([0, 1, 2, 4], {"--hwe": 1})
+    assert kept(VariantFilters(maf=0.02, mac=3, max_missing=0.1, hwe=1e-6)) == (
+        [0, 2],
+        {"--max-missing": 1, "--maf": 1, "--mac": 0, "--hwe": 1},
+    )
+
+
+def test_equilibrium_needs_hard_calls() -> None:
+    filters = VariantFilters(hwe=0.5)
+    assert filters.need_hard_calls and not VariantFilters(maf=0.1).need_hard_calls
+    with pytest.raises(ValueError, match="hard calls"):
+        passes(genotype_counts(np.ones((2, 1), dtype=np.float32)), filters)
