@@ -2,7 +2,7 @@
 
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from itertools import groupby
 from typing import Any
@@ -112,7 +112,8 @@ class SuggestingGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def did_you_mean(name: str, known: Sequence[str] | dict[str, Any]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A suggestion to end a message with: the nearest known name, or all of them."""
-    close = get_close_matches(name, list(known), n=1)
+    known = list(known)
+    close = get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"

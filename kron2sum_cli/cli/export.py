@@ -57,7 +57,7 @@ EXAMPLES = (
 @file_option("--out", default=defaults.STDIO, group=OUTPUT, absent="standard output", help="The output.")
 @common_options
 @click.pass_context
-def export(ctx: click.Context, inputs: tuple[str, ...], to: str | None, **values: Any) -> None:
+def export(ctx: click.Context, /, inputs: tuple[str, ...], to: str | None, **values: Any) -> None:
     """Print or convert results: tables of scans, joined where there are several, or a null model."""
     to = to or format_of(values["out"], defaults.EXPORT_FORMATS, defaults.DEFAULT_EXPORT_FORMAT)
     inputs = inputs or (defaults.DEFAULT_SCAN,)

@@ -125,7 +125,7 @@ EXAMPLES = (
 @flag_option("--allow-unconverged", group=OUTPUT, help="Write the null model even if it did not converge.")
 @common_options
 @click.pass_context
-def fit(ctx: click.Context, reml: bool, **values: Any) -> None:
+def fit(ctx: click.Context, /, reml: bool, **values: Any) -> None:
     """Fit the null model: genetic and residual covariance of the traits."""
     settings = settings_from(FitSettings, {**values, "method": "reml" if reml else "ml"})
     refuse_terminal(settings.out)

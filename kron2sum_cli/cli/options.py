@@ -19,13 +19,17 @@ from kron2sum_cli.pipeline.settings import CommonSettings, ExportSettings, FitSe
 if TYPE_CHECKING:
     from kron2sum_cli.pipeline.places import Region
 
+    ParamType = click.ParamType[Any]
+else:  # generic from click 8.5 on
+    ParamType = click.ParamType
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 Settings = TypeVar("Settings", FitSettings, ScanSettings, ExportSettings)
 
 FILE = click.Path(allow_dash=True)
 
 
-class _Text(click.ParamType):
+class _Text(ParamType):
     """A value read from one word of the command line, or one environment variable, by a function."""
 
     def __init__(self, metavar: str, read: Callable[[str], Any]) -> None:

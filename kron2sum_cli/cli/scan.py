@@ -109,7 +109,7 @@ EXAMPLES = (
 @file_option("--out", group=OUTPUT, absent=defaults.DEFAULT_SCAN, help="The result table.")
 @common_options
 @click.pass_context
-def scan(ctx: click.Context, to: str | None, out: str | None, **values: Any) -> None:
+def scan(ctx: click.Context, /, to: str | None, out: str | None, **values: Any) -> None:
     """Test every variant for effects on the traits."""
     out = f"scan.{to or defaults.DEFAULT_SCAN_FORMAT}" if out is None else out
     to = to or format_of(out, defaults.SCAN_FORMATS, defaults.DEFAULT_SCAN_FORMAT)

@@ -125,14 +125,10 @@ class BedSource:
         """
         for positions, count in ((variants, len(self.variants)), (rows, len(self.samples))):
             if len(positions) and not 0 <= positions.min() <= positions.max() < count:
-                raise IndexError(
-                    f"positions {positions.min()} to {positions.max()} are not all below {count}"
-                )
+                raise IndexError(f"positions {positions.min()} to {positions.max()} are not all below {count}")
         _refuse_missing_samples(self.layout, self.layout.last_bytes(variants), self.files[2])
         # Given the counts, bed-reader never parses the .fam and .bim.
-        dosages: NDArray[np.float32] = self._reader.read(
-            (rows, variants), dtype="float32", order="F", num_threads=1
-        )
+        dosages: NDArray[np.float32] = self._reader.read((rows, variants), dtype="float32", order="F", num_threads=1)
         return dosages
 
 
@@ -169,9 +165,7 @@ def open_bed(path: str) -> BedSource:
     _check_magic(path)
     for companion in (bim, fam):
         if not os.path.isfile(companion):
-            raise InputError(
-                f"{companion} is missing; the samples and variants of {path} are expected beside it"
-            )
+            raise InputError(f"{companion} is missing; the samples and variants of {path} are expected beside it")
     samples, variants = read_fam(fam), read_bim(bim)
     layout = BedLayout(path, len(samples), len(variants))
     _check_size(layout, bim, fam)

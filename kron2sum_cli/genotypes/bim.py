@@ -75,9 +75,7 @@ def _parse(chunk: bytes, line: int, path: str) -> pa.Table:
         return _parse_tabs(chunk)
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         _check_lines(chunk, line, path)
-        raise InputError(
-            f"{path}, from line {line}: not readable as a .bim ({error}); is it UTF-8 text?"
-        ) from None
+        raise InputError(f"{path}, from line {line}: not readable as a .bim ({error}); is it UTF-8 text?") from None
 
 
 def _arrow_schema() -> pa.Schema:

@@ -99,9 +99,7 @@ def _parse_item(item: str, text: str) -> tuple[str, ...]:
         return (normalise_chromosome(item),)
     first, last = int(limits["first"]), int(limits["last"])
     if not first <= last <= _LARGEST_CODE:
-        raise UsageError(
-            f"--chr {text!r}: {item!r} is not a range; give the smaller number first, such as 1-5"
-        )
+        raise UsageError(f"--chr {text!r}: {item!r} is not a range; give the smaller number first, such as 1-5")
     return tuple(normalise_chromosome(str(number)) for number in range(first, last + 1))
 
 
@@ -126,7 +124,5 @@ def parse_region(text: str) -> Region:
         raise UsageError(f"--region {text!r} is not chr:from-to; write for example 6:25000000-34000000")
     first, last = (int(parts[end].replace(",", "")) for end in ("first", "last"))
     if first > last or last > 2**63 - 1:
-        raise UsageError(
-            f"--region {text!r}: {first} to {last} is not a stretch; give the smaller position first"
-        )
+        raise UsageError(f"--region {text!r}: {first} to {last} is not a stretch; give the smaller position first")
     return Region(normalise_chromosome(parts["chromosome"].strip()), first, last)

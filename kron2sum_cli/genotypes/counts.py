@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-HARD_CALL_DISTANCE = np.float32(0.1)
-"""A dosage at most so far from 0, 1 or 2 counts as that genotype, as for plink2."""
+HARD_CALL_DISTANCE = np.float32(0.1 + 1e-6)
+"""A dosage at most so far (but for rounding) from 0, 1 or 2 counts as that genotype, as for plink2."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,6 @@ def impute_mean(dosages: NDArray[np.float32], counts: GenotypeCounts) -> None:
 
 def _hard_calls(by_variant: NDArray[np.float32]) -> HardCalls:
     near = [
-        np.count_nonzero(np.abs(by_variant - np.float32(copies)) <= HARD_CALL_DISTANCE, axis=1)
-        for copies in (2, 1, 0)
+        np.count_nonzero(np.abs(by_variant - np.float32(copies)) <= HARD_CALL_DISTANCE, axis=1) for copies in (2, 1, 0)
     ]
     return HardCalls(*(count.astype(np.int64) for count in near))

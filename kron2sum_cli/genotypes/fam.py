@@ -26,9 +26,7 @@ def read_fam(path: str) -> Samples:
     rows = split_rows(read_text(path), path, delimiter=" ")
     for row in rows:
         _check_columns(row, path)
-    samples = Samples(
-        fids=tuple(row.fields[0] for row in rows), iids=tuple(row.fields[1] for row in rows), source=path
-    )
+    samples = Samples(fids=tuple(row.fields[0] for row in rows), iids=tuple(row.fields[1] for row in rows), source=path)
     refuse_duplicates(samples, [row.line for row in rows])
     return samples
 

@@ -114,9 +114,7 @@ def select_by_name(variants: Variants, filters: VariantFilters) -> tuple[NDArray
         on_wanted = np.array([code in wanted for code in codes], dtype=np.bool_)
         _narrow(kept, on_wanted[code_of_variant], "--chr", counts)
     if filters.regions:
-        inside = _in_regions(
-            filters.regions, codes, code_of_variant, np.asarray(table["POS"], dtype=np.int64)
-        )
+        inside = _in_regions(filters.regions, codes, code_of_variant, np.asarray(table["POS"], dtype=np.int64))
         _narrow(kept, inside, "--region", counts)
     if filters.extract is not None:
         _narrow(kept, _named(table["SNPID"], filters.extract), "--extract", counts)
@@ -158,18 +156,14 @@ def passes(counts: GenotypeCounts, filters: VariantFilters) -> tuple[NDArray[np.
     return kept, dropped
 
 
-def _narrow(
-    kept: NDArray[np.bool_], condition: NDArray[np.bool_], option: str, counts: dict[str, int]
-) -> None:
+def _narrow(kept: NDArray[np.bool_], condition: NDArray[np.bool_], option: str, counts: dict[str, int]) -> None:
     """Leave out of ``kept`` what does not meet the condition, and count it."""
     before = int(np.count_nonzero(kept))
     kept &= condition
     counts[option] = before - int(np.count_nonzero(kept))
 
 
-def _in_equilibrium(
-    counts: GenotypeCounts, candidates: NDArray[np.bool_], smallest_p: float
-) -> NDArray[np.bool_]:
+def _in_equilibrium(counts: GenotypeCounts, candidates: NDArray[np.bool_], smallest_p: float) -> NDArray[np.bool_]:
     calls = counts.hard_calls
     if calls is None:
         raise ValueError("counts without hard calls cannot be tested for Hardy-Weinberg equilibrium")

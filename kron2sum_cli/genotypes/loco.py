@@ -88,9 +88,7 @@ def relationships_by_chromosome(
     for number, code in enumerate(codes):
         left_out = code_of_variant == number
         rest = _without(source, rows, sums, left_out, options)
-        yield ChromosomeRelationship(
-            code, int(np.count_nonzero(left_out)), relationship_of(source, rows, rest)
-        )
+        yield ChromosomeRelationship(code, int(np.count_nonzero(left_out)), relationship_of(source, rows, rest))
         del rest
 
 

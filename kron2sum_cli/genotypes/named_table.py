@@ -72,9 +72,7 @@ class NamedTable:
     def _numbers(self, row: Row) -> NDArray[np.float64]:
         wanted = self.n_id_columns + len(self.names)
         if len(row.fields) != wanted:
-            raise InputError(
-                f"{self.path}, line {row.line}: {len(row.fields)} fields where the header has {wanted}"
-            )
+            raise InputError(f"{self.path}, line {row.line}: {len(row.fields)} fields where the header has {wanted}")
         return numbers(row, self.n_id_columns, self.path)
 
 

@@ -79,9 +79,7 @@ def open_plink2_binary(path: str, ids: str, n: int) -> BinarySquare:
     InputError : its size does not fit n samples
     """
     found = os.path.getsize(path)
-    layouts = [
-        BinarySquare(path, n, lower, np.dtype(number)) for number in ("<f8", "<f4") for lower in (False, True)
-    ]
+    layouts = [BinarySquare(path, n, lower, np.dtype(number)) for number in ("<f8", "<f4") for lower in (False, True)]
     for matrix in layouts:
         if matrix.expected_bytes == found:
             return matrix
@@ -121,7 +119,5 @@ def open_npy(path: str, ids: str, n: int) -> BinarySquare:
     matrix = BinarySquare(path, n, lower=False, dtype=dtype, offset=offset)
     found = os.path.getsize(path)
     if found != matrix.expected_bytes:
-        raise InputError(
-            f"{path} has {found} bytes, but its header promises {matrix.expected_bytes}; it is cut short"
-        )
+        raise InputError(f"{path} has {found} bytes, but its header promises {matrix.expected_bytes}; it is cut short")
     return matrix

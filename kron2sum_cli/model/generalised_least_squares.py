@@ -1,13 +1,25 @@
-"""Fixed effects at a given (C0, C1): inner products in the metric of K⁻¹, one trait axis at a time."""
+"""Fixed effects at a given (C0, C1) by generalised least squares, one trait axis at a time.
 
+Effects added to the null model are fitted on what the null model's own leave of them (Frisch, Waugh and Lovell in the
+metric of K⁻¹). Where covariates are projected out, theirs follow from the contrasts: on axis j the rows of a sample
+vector f predict ``c0_j² Kxm W_j f̃`` of ``Qxᵀf``, and the rest, ``γ_j(f)``, is what the fixed effects have to explain.
+That takes no inverse of their covariance S_j, which is singular where C1 is and GGᵀ is centred on the covariates.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.likelihood import Point, mean_block
+from kron2sum_cli.model.collinearity import TOLERANCE
+from kron2sum_cli.model.likelihood import Coupled, Point, mean_block
 from kron2sum_cli.model.spectrum import Array
+
+Term = tuple[Array, Array]
+"""A_k (p, a_k) and F_k (n, q_k) of the fixed effects ``(A_k ⊗ F_k) vec(B_k)``."""
 
 
 @dataclass(frozen=True)
@@ -19,29 +31,27 @@ class SampleVectors:
     rows : (m, q) ``VᵀF``
     projected : (c, q) ``QxᵀF``
     outside : (q, q) inner products of what lies outside both, where GGᵀ is 0
+    in_span : (q,) whether a column lies in the span of the projected covariates
     """
 
     rows: Array
     projected: Array
     outside: Array
+    in_span: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """``K⁻¹`` as one matrix over samples an axis, in the rows and the projected covariates.
-
-    ``fᵀK_j⁻¹g = f̃ᵀW_jg̃ + outside / c1_j² + γ_j(f)ᵀ S_j⁻¹ γ_j(g)`` with ``γ_j(f) = Qxᵀf - c0_j² Kxm W_j f̃``.
+    """``K⁻¹`` at a point, as seen from the contrasts: one matrix over samples an axis.
 
     Attributes
     ----------
-    point : where the metric is taken
+    point : where it is taken
     Qx : (n, c) basis of the projected covariates
-    Sinv : (p, c, c)
     """
 
     point: Point
     Qx: Array
-    Sinv: Array
 
     def vectors(self, F: Array) -> SampleVectors:
         """Rotate F (n, q)."""
@@ -51,50 +61,32 @@ class Metric:
         if data.nsilent:
             rest = F - data.V @ rows - self.Qx @ projected
             outside = rest.T @ rest
-        return SampleVectors(rows, projected, outside)
+        left = np.sum(rows**2, axis=0) + np.diag(outside)
+        return SampleVectors(rows, projected, outside, left <= TOLERANCE**2 * np.sum(F**2, axis=0))
 
     def grams(self, F: SampleVectors) -> Array:
-        """``FᵀK_j⁻¹F`` for every axis: (p, q, q)."""
+        """``FᵀP_jF`` for every axis, P_j without coupled fixed effects: (p, q, q)."""
         point = self.point
         rows = np.einsum("ia,ij,ib->jab", F.rows, point.W, F.rows, optimize=True)
-        gamma = self._gamma(F)
-        given = np.einsum("jca,jcd,jdb->jab", gamma, self.Sinv, gamma, optimize=True)
-        return np.asarray(rows + point.silent_weight[:, None, None] * F.outside + given)
+        return np.asarray(rows + point.silent_weight[:, None, None] * F.outside)
 
-    def products_with_traits(self, F: SampleVectors) -> Array:
-        """``FᵀK_j⁻¹y_j`` for every axis: (q, p)."""
-        point, data = self.point, self.point.data
-        Z, Yx = data.Z @ point.axes.T.T, data.Yx @ point.axes.T.T
-        WZ = point.W * Z
-        given = Yx - point.axes.c0**2 * (data.Kxm @ WZ)
-        return np.asarray(
-            F.rows.T @ WZ + np.einsum("jca,jcd,dj->aj", self._gamma(F), self.Sinv, given, optimize=True)
-        )
+    def scores(self, F: SampleVectors) -> Array:
+        """``FᵀK⁻¹r`` for every axis, r the residual of the null model: (q, p)."""
+        return np.asarray(F.rows.T @ self.point.alpha)
 
-    def quadratic_of_traits(self) -> float:
-        """``yᵀK⁻¹y``."""
-        point, data = self.point, self.point.data
-        Z, Yx = data.Z @ point.axes.T.T, data.Yx @ point.axes.T.T
-        WZ = point.W * Z
-        given = Yx - point.axes.c0**2 * (data.Kxm @ WZ)
-        return float(np.sum(WZ * Z) + np.einsum("cj,jcd,dj->", given, self.Sinv, given, optimize=True))
-
-    def _gamma(self, F: SampleVectors) -> Array:
-        """``γ_j(F)``: (p, c, q)."""
-        point, data = self.point, self.point.data
-        weighted = np.einsum("ci,ij,iq->jcq", data.Kxm, point.W, F.rows, optimize=True)
-        return np.asarray(F.projected - point.axes.c0[:, None, None] ** 2 * weighted)
+    def quadratic(self) -> float:
+        """``rᵀK⁻¹r``."""
+        return float(np.sum(self.point.alpha**2 / self.point.W))
 
 
 def metric(point: Point, Qx: Array) -> Metric:
     """The metric of K⁻¹ at a point; Qx (n, c) spans the covariates that the contrasts leave out."""
-    S = mean_block(point.data, point.axes, point.W).S
-    return Metric(point, Qx, np.linalg.inv(S) if S.size else S)
+    return Metric(point, Qx)
 
 
 @dataclass(frozen=True)
 class Effects:
-    """Estimates of one fixed-effect term ``(A_k ⊗ F_k) vec(B_k)``: B and its covariance in the order of vec."""
+    """Estimates of one fixed-effect term ``(A_k ⊗ F_k) vec(B_k)``: B and its standard errors, (q_k, a_k)."""
 
     B: Array
     se: Array
@@ -106,15 +98,13 @@ class LeastSquares:
 
     Attributes
     ----------
-    H : (N, N) ``MᵀK⁻¹M`` for M the terms side by side
     beta : (N,) estimates, NaN for columns that lie in the span of those before them
-    covariance : (N, N) ``H⁻¹`` on the estimated columns, NaN elsewhere
+    covariance : (N, N) ``(MᵀK⁻¹M)⁻¹`` for M the estimated columns side by side, NaN elsewhere
     quadratic : ``rᵀK⁻¹r``
     rank : number of estimated columns
     shapes : (q_k, a_k) of every B_k
     """
 
-    H: Array
     beta: Array
     covariance: Array
     quadratic: float
@@ -126,43 +116,120 @@ class LeastSquares:
         start = sum(q * a for q, a in self.shapes[:term])
         q, a = self.shapes[term]
         block = slice(start, start + q * a)
-        se = np.sqrt(scale * np.diag(self.covariance)[block])
+        # A variance of 0 (K singular) may come out as a small negative number.
+        se = np.sqrt(scale * np.maximum(np.diag(self.covariance)[block], 0.0))
         return Effects(self.beta[block].reshape(a, q).T, se.reshape(a, q).T)
 
 
-def least_squares(K: Metric, terms: list[tuple[Array, Array]], aliased: bool = False) -> LeastSquares:
-    """Fit ``Σ_k (A_k ⊗ F_k) vec(B_k)``, A_k (p, a_k), F_k (n, q_k).
+def least_squares(K: Metric, terms: Sequence[Term]) -> LeastSquares:
+    """Fit ``Σ_k (A_k ⊗ F_k) vec(B_k)``.
 
     Parameters
     ----------
-    aliased : whether columns may lie in the span of others: they are then left out and have NaN estimates
-
-    Raises
-    ------
-    NumericalError
-        Where columns are collinear and ``aliased`` is false.
+    K : the metric at the null model
+    terms : the null model's own fixed effects (A, X), and at most one term added to it. Columns of an added term may
+        lie in the span of others: they are left out and their estimates are NaN
     """
-    T = K.point.axes.T
-    F = K.vectors(np.hstack([F for _, F in terms]))
-    grams, rhs = K.grams(F), K.products_with_traits(F)
-    edges = np.cumsum([0] + [f.shape[1] for _, f in terms])
-    spans = [slice(edges[k], edges[k + 1]) for k in range(len(terms))]
-    designs = [T @ A for A, _ in terms]
-    H = np.block([[_kron_sum(t, u, grams[:, a, b]) for u, b in zip(designs, spans, strict=True)]
-                  for t, a in zip(designs, spans, strict=True)])
-    right = np.concatenate([(t.T @ rhs[a].T).reshape(-1) for t, a in zip(designs, spans, strict=True)])
-    kept = independent_columns(H)
-    if kept.size < H.shape[0] and not aliased:
-        raise NumericalError("the fixed effects are collinear: a column lies in the span of those before it")
-    beta = np.full(H.shape[0], np.nan)
-    covariance = np.full(H.shape, np.nan)
-    cho = linalg.cho_factor(H[np.ix_(kept, kept)], lower=True) if kept.size else None
-    if cho is not None:
-        beta[kept] = linalg.cho_solve(cho, right[kept])
-        covariance[np.ix_(kept, kept)] = linalg.cho_solve(cho, np.eye(kept.size))
-    explained = float(beta[kept] @ right[kept])
-    shapes = tuple((f.shape[1], A.shape[1]) for A, f in terms)
-    return LeastSquares(H, beta, covariance, K.quadratic_of_traits() - explained, int(kept.size), shapes)
+    (A, X), coupled = terms[0], K.point.coupled
+    null = _ProjectedNull(K, A) if coupled is None else _CoupledNull(K, coupled)
+    shapes = tuple((F.shape[1], design.shape[1]) for design, F in terms)
+    fitted = LeastSquares(null.beta(), null.covariance(), K.quadratic(), A.shape[1] * X.shape[1], shapes)
+    return _with_added(fitted, null, terms[1]) if len(terms) > 1 else fitted
+
+
+def _with_added(fitted: LeastSquares, null: "_ProjectedNull | _CoupledNull", added: Term) -> LeastSquares:
+    K, (A1, X1) = null.K, added
+    D, F = K.point.axes.T @ A1, K.vectors(X1)
+    L = null.explained(D, F)
+    H = _kron_sum(D, D, K.grams(F))
+    sizes, H = np.diag(H), null.given(H, D, F, L)
+    kept = independent_columns(H, np.where(np.tile(F.in_span, A1.shape[1]), 0.0, sizes))
+    score = (D.T @ K.scores(F).T).reshape(-1)[kept]
+    cho = linalg.cho_factor(H[np.ix_(kept, kept)], lower=True) if kept.size else (np.empty((0, 0)), True)
+    covariance1 = linalg.cho_solve(cho, np.eye(kept.size)) if kept.size else np.empty((0, 0))
+    beta1, L = covariance1 @ score, L[:, kept]
+    size0 = L.shape[0]
+    beta = np.full(size0 + H.shape[0], np.nan)
+    covariance = np.full((beta.size, beta.size), np.nan)
+    all_kept = np.concatenate([np.arange(size0), size0 + kept])
+    beta[all_kept] = np.concatenate([fitted.beta - L @ beta1, beta1])
+    cross = -L @ covariance1
+    covariance[np.ix_(all_kept, all_kept)] = np.block(
+        [[fitted.covariance - cross @ L.T, cross], [cross.T, covariance1]]
+    )
+    return LeastSquares(
+        beta, covariance, fitted.quadratic - float(beta1 @ score), int(all_kept.size), fitted.shapes
+    )
+
+
+@dataclass(frozen=True)
+class _ProjectedNull:
+    """Effects ``(A ⊗ X) vec(B)`` of projected covariates, A invertible."""
+
+    K: Metric
+    A: Array
+
+    @property
+    def _traits(self) -> Array:
+        """``(A⁻¹T⁻¹)ᵀ``: what an effect on each axis is in B, (p, a)."""
+        return np.asarray(np.linalg.solve(self.A, self.K.point.axes.Tinv).T)
+
+    def _solve(self, M: Array) -> Array:
+        """``Rx⁻¹M``."""
+        Rx = self.K.point.data.Rx
+        return np.asarray(linalg.solve_triangular(Rx, M) if M.size else M)
+
+    def beta(self) -> Array:
+        point, data = self.K.point, self.K.point.data
+        gamma = data.Yx @ point.axes.T.T - point.axes.c0**2 * (data.Kxm @ point.alpha)
+        return np.asarray((self._solve(gamma) @ self._traits).T.reshape(-1))
+
+    def covariance(self) -> Array:
+        point = self.K.point
+        S = mean_block(point.data, point.axes, point.W).S
+        inverse = self._solve(np.eye(point.data.ncovariates))
+        return _kron_sum(self._traits, self._traits, inverse @ S @ inverse.T)
+
+    def explained(self, D: Array, F: SampleVectors) -> Array:
+        """What the null effects become for a unit of every added effect: (ca, qe)."""
+        point, data = self.K.point, self.K.point.data
+        predicted = np.einsum("ci,ij,iq->jcq", data.Kxm, point.W, F.rows, optimize=True)
+        gamma = F.projected - point.axes.c0[:, None, None] ** 2 * predicted
+        return _kron_sum(self._traits, D, self._solve(np.eye(data.ncovariates)) @ gamma)
+
+    def given(self, H: Array, D: Array, F: SampleVectors, explained: Array) -> Array:
+        """The Gram matrix of added columns less what the null effects explain: in contrasts, nothing."""
+        return H
+
+
+@dataclass(frozen=True)
+class _CoupledNull:
+    """Effects ``(A ⊗ X) vec(B)`` with A of rank below p."""
+
+    K: Metric
+    coupled: Coupled
+
+    def beta(self) -> Array:
+        return np.asarray(self.coupled.beta.T.reshape(-1))
+
+    def covariance(self) -> Array:
+        size = self.coupled.beta.size
+        return np.asarray(linalg.cho_solve((self.coupled.chol, True), np.eye(size))) if size else np.empty((0, 0))
+
+    def _cross(self, D: Array, F: SampleVectors) -> Array:
+        point, design = self.K.point, self.K.point.data.design
+        assert design is not None
+        grams = np.einsum("ic,ij,iq->jcq", design.X, point.W, F.rows, optimize=True)
+        return _kron_sum(self.coupled.TA, D, grams)
+
+    def explained(self, D: Array, F: SampleVectors) -> Array:
+        """What the null effects become for a unit of every added effect: (ca, qe)."""
+        cross = self._cross(D, F)
+        return np.asarray(linalg.cho_solve((self.coupled.chol, True), cross)) if cross.size else cross
+
+    def given(self, H: Array, D: Array, F: SampleVectors, explained: Array) -> Array:
+        """The Gram matrix of added columns less what the null effects explain."""
+        return np.asarray(H - self._cross(D, F).T @ explained)
 
 
 def _kron_sum(left: Array, right: Array, grams: Array) -> Array:
@@ -172,10 +239,11 @@ def _kron_sum(left: Array, right: Array, grams: Array) -> Array:
     return np.asarray(blocks.reshape(a * grams.shape[1], b * grams.shape[2]))
 
 
-def independent_columns(H: Array, tolerance: float = 1e-10) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+def independent_columns(H: Array, sizes: Array, tolerance: float = 1e-10) -> NDArray[np.intp]:
     """Positions of columns that do not lie in the span of the columns before them, from their Gram matrix H.
 
-    A column counts as dependent where what the others leave of its squared length is below ``tolerance`` of it.
+    A column counts as dependent where what the others leave of its squared length is not above ``tolerance`` times
+    ``sizes``, or where its size is 0.
     """
     kept: list[int] = []
     L = np.zeros(H.shape)
@@ -183,7 +251,7 @@ def independent_columns(H: Array, tolerance: float = 1e-10) -> np.ndarray[tuple[
         size = len(kept)
         row = linalg.solve_triangular(L[:size, :size], H[kept, k], lower=True) if size else np.empty(0)
         left = H[k, k] - row @ row
-        if H[k, k] > 0 and left > tolerance * H[k, k]:
+        if sizes[k] > 0 and left > tolerance * sizes[k]:
             L[size, :size], L[size, size] = row, np.sqrt(left)
             kept.append(k)
     return np.array(kept, dtype=np.intp)

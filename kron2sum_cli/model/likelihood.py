@@ -141,7 +141,8 @@ def evaluate(data: Contrasts, axes: TraitAxes, reml: bool) -> Point:
     W = 1 / variances
     Z = data.Z @ axes.T.T
     coupled = _least_squares(data, axes, W, Z) if data.design is not None else None
-    alpha = W * (Z if coupled is None else Z - data.design.X @ coupled.beta @ coupled.TA.T)  # type: ignore[union-attr]
+    residual = Z if coupled is None else Z - data.design.X @ coupled.beta @ coupled.TA.T  # type: ignore[union-attr]
+    alpha = W * residual
     logdet = float(np.log(variances).sum()) - 2 * data.nrows * axes.logdet_T
     if data.nsilent:
         logdet += 2 * data.nsilent * float(np.log(axes.c1).sum())
@@ -162,7 +163,7 @@ def evaluate(data: Contrasts, axes: TraitAxes, reml: bool) -> Point:
         logdet += 2 * float(np.log(np.diag(coupled.chol)).sum()) - data.design.logdet_MtM  # type: ignore[union-attr]
         ndof -= coupled.beta.size
         score0, score1 = score0 + extra[0], score1 + extra[1]
-    quadratic = float(np.sum(alpha * Z))
+    quadratic = float(np.sum(alpha * residual))
     lml = -0.5 * (ndof * LOG2PI + logdet + quadratic)
     return Point(data, reml, axes, lml, W, alpha, 0.5 * score0, 0.5 * score1, coupled)
 

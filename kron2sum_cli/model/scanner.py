@@ -93,7 +93,7 @@ class FastScanner:
         for name, M in (("A1", a1), ("X1", x1)):
             if not np.all(np.isfinite(M)):
                 raise ValueError(f"{name} has values that are not finite")
-        fitted = least_squares(self.metric, [(self.A, self.X), (a1, x1)], aliased=True)
+        fitted = least_squares(self.metric, [(self.A, self.X), (a1, x1)])
         scale = fitted.quadratic / self._size
         if scale <= 0:
             raise NumericalError("the effects explain the traits completely: there is nothing left to test them with")

@@ -1,13 +1,32 @@
-"""What the fitted covariances mean, with standard errors."""
+"""What the fitted covariances mean, with standard errors.
+
+Standard errors come from the curvature of the likelihood at the optimum (`information`) by the delta method. Where
+the optimum lies on a boundary (an axis without genetic or without residual variance, or C0 of bounded rank), what
+would leave the boundary counts as known: the standard error is the one along the boundary, and 0 where nothing is
+left to vary. A profile-likelihood interval says more there.
+"""
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from kron2sum_cli.model.generalised_least_squares import Effects, least_squares, metric
+from kron2sum_cli.model.information import DirectionCovariance, direction_covariance
+from kron2sum_cli.model.likelihood import Point
 from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.trait_axes import TraitAxes
+
+NO_VARIANCE = 1e-12
+"""A trait whose genetic (or residual) share of variance is below this has no genetic (residual) correlations."""
 
 
 @dataclass(frozen=True)
 class Estimates:
     """Estimates of a null model and their standard errors (NaN where there is none).
+
+    A correlation with a trait that has no genetic (residual) variance does not exist: it and its standard error are
+    NaN. Standard errors of C0, C1 and what follows from them are all NaN where the likelihood does not determine
+    both (all eigenvalues of GGᵀ equal), or its curvature is not that of a maximum.
 
     Attributes
     ----------
@@ -33,3 +52,149 @@ class Estimates:
     B_se: Array
     axis_share: Array
     axis_h2: Array
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """Variances and covariances of the estimated entries of one covariance matrix C.
+
+    Attributes
+    ----------
+    variance : (p, p) of every entry
+    with_row : (p, p) of entry (a, b) with entry (a, a)
+    of_diagonal : (p, p) of entry (a, a) with entry (b, b)
+    """
+
+    variance: Array
+    with_row: Array
+    of_diagonal: Array
+
+
+def estimates_of(point: Point, Qx: Array, rank: int, mean_diagonal: float, A: Array, X: Array) -> Estimates:
+    """What a fitted point says.
+
+    Parameters
+    ----------
+    point : an optimum
+    Qx : (n, c) basis of the projected covariates
+    rank : largest rank of C0 allowed
+    mean_diagonal : mean diagonal of the centred GGᵀ, ḡ
+    A, X : (p, a) trait design and (n, c) covariates of the fixed effects
+    """
+    axes = point.axes
+    C0, C1 = axes.C0, axes.C1
+    covariance = direction_covariance(point, rank)
+    spread0, spread1 = _spread(axes.Tinv, covariance.v00), _spread(axes.Tinv, covariance.v11)
+    h2, h2_se = _heritability(C0, C1, mean_diagonal, _diagonal_moments(axes.Tinv, covariance))
+    present0, present1 = _present(point)
+    rg, rg_se = _correlation(C0, spread0, present0)
+    re, re_se = _correlation(C1, spread1, present1)
+    effects = fixed_effects(point, Qx, A, X)
+    return Estimates(
+        C0=C0,
+        C0_se=_root(spread0.variance),
+        C1=C1,
+        C1_se=_root(spread1.variance),
+        h2=h2,
+        h2_se=h2_se,
+        rg=rg,
+        rg_se=rg_se,
+        re=re,
+        re_se=re_se,
+        B=effects.B,
+        B_se=effects.se,
+        axis_share=axis_shares(axes),
+        axis_h2=point.data.mean_eigenvalue * axes.c0**2,
+    )
+
+
+def fixed_effects(point: Point, Qx: Array, A: Array, X: Array) -> Effects:
+    """B (c, a) of ``(A ⊗ X) vec(B)`` by generalised least squares at a point, with standard errors."""
+    return least_squares(metric(point, Qx), [(A, X)]).effects(0, 1.0)
+
+
+def axis_shares(axes: TraitAxes) -> Array:
+    """Share of every trait axis in the total variance of the traits, each scaled to 1: (p,), adding to 1.
+
+    Every axis has total variance ``τ c0² + c1² = 1``, so that row a of T⁻¹, squared, splits that of trait a.
+    """
+    squared = axes.Tinv**2
+    return np.asarray((squared / squared.sum(axis=1, keepdims=True)).mean(axis=0))
+
+
+def _present(point: Point) -> tuple[Array, Array]:
+    """Which traits have genetic variance, and which have residual variance."""
+    genetic = point.data.mean_eigenvalue * np.diag(point.axes.C0)
+    residual = np.diag(point.axes.C1)
+    total = genetic + residual
+    return genetic > NO_VARIANCE * total, residual > NO_VARIANCE * total
+
+
+def _gradients(Tinv: Array, a: int) -> Array:
+    """Derivatives of row a of ``C = T⁻¹ E T⁻ᵀ`` with respect to the pairs of E: (p, N)."""
+    i, j = np.tril_indices(Tinv.shape[0])
+    row = Tinv[a]
+    both = row[i] * Tinv[:, j] + row[j] * Tinv[:, i]
+    return np.asarray(np.where(i == j, 0.5, 1.0) * both)
+
+
+def _diagonal_gradients(Tinv: Array) -> Array:
+    """Derivatives of the diagonal of ``C = T⁻¹ E T⁻ᵀ`` with respect to the pairs of E: (p, N)."""
+    i, j = np.tril_indices(Tinv.shape[0])
+    return np.asarray(np.where(i == j, 1.0, 2.0) * Tinv[:, i] * Tinv[:, j])
+
+
+def _times(J: Array, covariance: Array) -> Array:
+    return np.asarray(J * covariance if covariance.ndim == 1 else J @ covariance)
+
+
+def _spread(Tinv: Array, covariance: Array) -> _Spread:
+    """One row of C at a time, so that memory stays at p times the number of pairs."""
+    p = Tinv.shape[0]
+    diagonal = _diagonal_gradients(Tinv)
+    variance, with_row = np.empty((p, p)), np.empty((p, p))
+    for a in range(p):
+        J = _gradients(Tinv, a)
+        JV = _times(J, covariance)
+        variance[a] = np.einsum("bn,bn->b", JV, J)
+        with_row[a] = JV @ diagonal[a]
+    symmetric = 0.5 * (variance + variance.T)
+    return _Spread(symmetric, with_row, _times(diagonal, covariance) @ diagonal.T)
+
+
+def _diagonal_moments(Tinv: Array, covariance: DirectionCovariance) -> tuple[Array, Array, Array]:
+    """Variance of every C0_aa, its covariance with C1_aa, and the variance of C1_aa: (p,) each."""
+    J = _diagonal_gradients(Tinv)
+    blocks = (covariance.v00, covariance.v01, covariance.v11)
+    v00, v01, v11 = (np.einsum("an,an->a", _times(J, block), J) for block in blocks)
+    return v00, v01, v11
+
+
+def _heritability(
+    C0: Array, C1: Array, mean_diagonal: float, moments: tuple[Array, Array, Array]
+) -> tuple[Array, Array]:
+    """``h = ḡC0/(ḡC0 + C1)`` of every trait, ``dh = ḡ(C1 dC0 - C0 dC1)/(ḡC0 + C1)²``."""
+    c0, c1 = np.diag(C0), np.diag(C1)
+    v00, v01, v11 = moments
+    total = mean_diagonal * c0 + c1
+    variance = c1**2 * v00 - 2 * c0 * c1 * v01 + c0**2 * v11
+    return mean_diagonal * c0 / total, mean_diagonal * _root(variance) / total**2
+
+
+def _correlation(C: Array, spread: _Spread, present: Array) -> tuple[Array, Array]:
+    """``r = C_ab/√(C_aa C_bb)``, ``dr = dC_ab/√(C_aa C_bb) - r/2 (dC_aa/C_aa + dC_bb/C_bb)``."""
+    diagonal = np.where(present, np.diag(C), np.nan)
+    size = np.sqrt(np.multiply.outer(diagonal, diagonal))
+    r = C / size
+    with_row = spread.with_row / diagonal[:, None]
+    own = np.diag(spread.of_diagonal) / diagonal**2
+    of_diagonal = own[:, None] + own + 2 * spread.of_diagonal / np.multiply.outer(diagonal, diagonal)
+    variance = spread.variance / size**2 - r / size * (with_row + with_row.T) + 0.25 * r**2 * of_diagonal
+    se = _root(variance)
+    on_diagonal = np.eye(r.shape[0], dtype=bool)
+    return np.where(on_diagonal & present, 1.0, r), np.where(on_diagonal & present, 0.0, se)
+
+
+def _root(variance: Array) -> Array:
+    """Square roots of variances: rounding may leave them just below 0."""
+    return np.asarray(np.sqrt(np.maximum(variance, 0.0)))

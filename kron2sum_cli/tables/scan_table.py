@@ -9,24 +9,29 @@ one JSON object under the key `kron2sum`, with (at least)
 - `counts`: numbers of variants, which add up over the parts.
 """
 
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kron2sum_cli.errors import InputError, NumericalError, UsageError
-from kron2sum_cli.tables.delimited import delimited_header, delimited_rows
+from kron2sum_cli.tables.table_writers import (
+    SEPARATORS,
+    DelimitedWriter,
+    JsonWriter,
+    ParquetWriter,
+    TableWriter,
+    rows_in_group,
+)
 
 METADATA_KEY = "kron2sum"
-SEPARATORS = {"tsv": "\t", "csv": ","}
 
 VARIANT_COLUMNS = ("CHR", "POS", "SNPID", "EA", "NEA", "EAF", "N")
 ANY_COLUMNS = ("CHISQ", "DF", "P", "MLOG10P")
@@ -38,10 +43,6 @@ TEST_COLUMNS = ("CHISQ", "DF", "MLOG10P")
 _TYPES = {"CHR": pa.string(), "POS": pa.int64(), "SNPID": pa.string(), "EA": pa.string(), "NEA": pa.string()}
 _TYPES |= {"N": pa.int32(), "DF": pa.int32()}
 _REPEATING = ("CHR", "EA", "NEA", "N", "DF")
-_CELLS_IN_GROUP = 1 << 21
-_MOST_ROWS, _FEWEST_ROWS = 1 << 16, 1 << 10
-_COMPRESSION_LEVEL = 1
-_TEXT_ROWS = 1 << 13
 
 
 def scan_schema(
@@ -110,25 +111,6 @@ def check_finite(batch: pa.RecordBatch) -> None:
             )
 
 
-def rows_in_group(schema: pa.Schema) -> int:
-    """Rows of a Parquet row group: a function of the number of columns alone, so that shards agree."""
-    rows = _CELLS_IN_GROUP // max(len(schema), 1)
-    return min(max(1 << (rows.bit_length() - 1), _FEWEST_ROWS), _MOST_ROWS)
-
-
-class TableWriter(Protocol):
-    """What takes the rows of a table, in order."""
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows."""
-
-    def close(self) -> None:
-        """Write what is left."""
-
-    def abandon(self) -> None:
-        """Write no more, not even what would make the file look complete."""
-
-
 class ScanWriter:
     """Writes a result table to an open binary file as its rows come, in bounded memory.
 
@@ -136,7 +118,7 @@ class ScanWriter:
     ----------
     file : where to write; need not be seekable
     schema : columns and metadata
-    to : "parquet", "tsv" or "csv"
+    to : "parquet", "tsv", "csv" or "json"
 
     Use it as a context: after an exception nothing more is written, and the file is not a table.
     """
@@ -145,9 +127,11 @@ class ScanWriter:
         self._schema = schema
         self._writer: TableWriter
         if to == "parquet":
-            self._writer = _ParquetWriter(file, schema)
+            self._writer = ParquetWriter(file, schema, [n for n in schema.names if _kind(n) in _REPEATING])
+        elif to == "json":
+            self._writer = JsonWriter(file)
         else:
-            self._writer = _TextWriter(file, schema, SEPARATORS[to])
+            self._writer = DelimitedWriter(file, schema, SEPARATORS[to])
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add the rows of a batch, whose columns are those of the schema.
@@ -162,7 +146,7 @@ class ScanWriter:
 
     def set_metadata(self, metadata: Mapping[str, Any]) -> None:
         """Replace the metadata, for what is known only at the end (counts); text files have none."""
-        if isinstance(self._writer, _ParquetWriter):
+        if isinstance(self._writer, ParquetWriter):
             self._writer.metadata = with_metadata(self._schema, metadata).metadata
 
     def __enter__(self) -> Self:
@@ -231,13 +215,11 @@ def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
     """
     name = name or str(source)
     with _reading(name):
-        file = open(source, "rb") if isinstance(source, str) else source  # noqa: SIM115 (stays open)
-        head = file.read(4)
-        file.seek(0)
+        head = _head(source)
     if head != b"PAR1":
         raise InputError(f"{name}: is {describe(head)}, not a Parquet table of kron2sum scan{_remedy(head)}")
     with _reading(name):
-        parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        parquet = pq.ParquetFile(source, page_checksum_verification=True)
         schema = parquet.schema_arrow
     metadata = _metadata(schema, name)
     return ScanFile(name, schema.remove_metadata(), metadata, parquet.metadata.num_rows, parquet)
@@ -256,6 +238,15 @@ def describe(head: bytes) -> str:
     if not head:
         return "empty"
     return "text" if all(byte in b"\t\r\n" or byte >= 32 for byte in head) else "a file of another kind"
+
+
+def _head(source: str | BinaryIO) -> bytes:
+    if isinstance(source, str):
+        with open(source, "rb") as file:
+            return file.read(4)
+    head = source.read(4)
+    source.seek(0)
+    return head
 
 
 def _remedy(head: bytes) -> str:
@@ -279,90 +270,6 @@ def _array(values: Any, column_type: pa.DataType) -> pa.Array:
     if isinstance(values, pa.Array):
         return values.cast(column_type)
     return pa.array(values, type=column_type, from_pandas=True)
-
-
-class _ParquetWriter:
-    """Row groups of a fixed size, whatever the size of the batches."""
-
-    def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
-        self.metadata = schema.metadata
-        self._schema = schema.remove_metadata()
-        self._rows = rows_in_group(schema)
-        self._waiting: list[pa.RecordBatch] = []
-        self._file = _Counted(file)
-        self._writer = pq.ParquetWriter(
-            pa.PythonFile(self._file, mode="w"),
-            self._schema,
-            compression="zstd",
-            compression_level=_COMPRESSION_LEVEL,
-            use_dictionary=[name for name in schema.names if _kind(name) in _REPEATING],
-            version="2.6",
-            data_page_version="1.0",
-            store_schema=False,
-            write_page_checksum=True,
-        )
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        self._waiting.append(batch)
-        while sum(len(waiting) for waiting in self._waiting) >= self._rows:
-            table = pa.Table.from_batches(self._waiting)
-            self._write_group(table.slice(0, self._rows))
-            self._waiting = table.slice(self._rows).to_batches()
-
-    def close(self) -> None:
-        if any(len(waiting) for waiting in self._waiting):
-            self._write_group(pa.Table.from_batches(self._waiting))
-        if self.metadata:
-            self._writer.add_key_value_metadata(self.metadata)
-        self._writer.close()
-
-    def abandon(self) -> None:
-        self._file.abandoned = True  # the writer ends its file when it is destroyed, whatever happened
-        self._writer.is_open = False
-
-    def _write_group(self, table: pa.Table) -> None:
-        # In one chunk: page edges would otherwise depend on the batches.
-        self._writer.write_table(table.combine_chunks(), row_group_size=self._rows)
-
-
-class _TextWriter:
-    """Delimited text with a header line."""
-
-    def __init__(self, file: BinaryIO, schema: pa.Schema, separator: str) -> None:
-        self._file = file
-        self._separator = separator
-        file.write(delimited_header(schema.names, separator))
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        for start in range(0, len(batch), _TEXT_ROWS):
-            self._file.write(delimited_rows(batch.slice(start, _TEXT_ROWS), self._separator))
-
-    def close(self) -> None:
-        self._file.flush()
-
-    def abandon(self) -> None:
-        return
-
-
-class _Counted(io.RawIOBase):
-    """A file that knows its position by counting, since a pipe cannot tell; closing it closes nothing."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._position = 0
-        self.abandoned = False
-
-    def writable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def write(self, data: Any) -> int:
-        if not self.abandoned:
-            self._file.write(data)
-        self._position += len(data)
-        return len(data)
 
 
 @contextmanager

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 MakeBed = Callable[..., str]
 
 
-def simulate_dosages(
-    n: int, m: int, seed: int = 0, missing: float = 0.02, min_f: float = 0.05
-) -> NDArray[np.float32]:
+def simulate_dosages(n: int, m: int, seed: int = 0, missing: float = 0.02, min_f: float = 0.05) -> NDArray[np.float32]:
     """(n, m) hard calls with frequencies of all sizes; NaN where missing."""
     rng = np.random.default_rng(seed)
     dosages = rng.binomial(2, rng.uniform(min_f, 0.95, m), (n, m)).astype(np.float32)

@@ -156,9 +156,7 @@ def test_fam_with_too_many_lines_of_the_same_size(path: str, added: int) -> None
         open_bed(path)
 
 
-def test_too_few_variants_show_no_surplus(
-    make_bed: Callable[..., str], simulate_dosages: Callable[..., Any]
-) -> None:
+def test_too_few_variants_show_no_surplus(make_bed: Callable[..., str], simulate_dosages: Callable[..., Any]) -> None:
     path = make_bed(simulate_dosages(N, bed.FEWEST_FOR_SURPLUS - 1))
     edit_lines(fam_of(path), lambda lines: [*lines, "x x0 0 0 0 0\n"])
     assert len(open_bed(path).samples) == N + 1

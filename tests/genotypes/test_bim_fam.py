@@ -42,7 +42,7 @@ def test_bim_with_any_white_space(tmp_path: Path, text: str, chunk_bytes: int) -
 
 
 def test_bim_quotes_and_names_like_missing_values_are_kept(tmp_path: Path) -> None:
-    path = write(tmp_path, '1\t"rs1\t0\t1\tA\tG\n1\tNA\t0\t2\tNA\t\'\n', "bim")
+    path = write(tmp_path, "1\t\"rs1\t0\t1\tA\tG\n1\tNA\t0\t2\tNA\t'\n", "bim")
     table = read_bim(path).table
     assert table["SNPID"].to_pylist() == ['"rs1', "NA"]
     assert table["EA"].to_pylist() == ["A", "NA"]
@@ -51,9 +51,7 @@ def test_bim_quotes_and_names_like_missing_values_are_kept(tmp_path: Path) -> No
 @pytest.mark.parametrize("value", ["1e5", "12.5", "NA", "0x10", "12345678901234567890", "ten"])
 @pytest.mark.parametrize("delimiter", ["\t", " "])
 @pytest.mark.parametrize("chunk_bytes", [30, 1 << 20])
-def test_bim_position_that_is_not_a_whole_number(
-    tmp_path: Path, value: str, delimiter: str, chunk_bytes: int
-) -> None:
+def test_bim_position_that_is_not_a_whole_number(tmp_path: Path, value: str, delimiter: str, chunk_bytes: int) -> None:
     lines = [f"1\trs{i}\t0\t{i}\tA\tG\n" for i in range(20)]
     lines[11] = f"1\trs11\t0\t{value}\tA\tG\n"
     path = write(tmp_path, "\n" + "".join(lines).replace("\t", delimiter), "bim")
@@ -61,9 +59,7 @@ def test_bim_position_that_is_not_a_whole_number(
         read_bim(path, chunk_bytes)
 
 
-@pytest.mark.parametrize(
-    ("line", "columns"), [("1\trs2\t100\tA\tG", 5), ("1 rs2 0 100 A G extra", 7), ("1", 1)]
-)
+@pytest.mark.parametrize(("line", "columns"), [("1\trs2\t100\tA\tG", 5), ("1 rs2 0 100 A G extra", 7), ("1", 1)])
 def test_bim_with_another_number_of_columns(tmp_path: Path, line: str, columns: int) -> None:
     with pytest.raises(InputError, match=rf"line 3: .* has {columns} columns; a \.bim has six"):
         read_bim(write(tmp_path, TABS + line + "\n", "bim"))

@@ -1,0 +1,252 @@
+"""How precisely C0 and C1 are known: the covariance of their estimates, from the curvature of the likelihood.
+
+In the trait axes of the optimum symmetric perturbations (E0, E1) of the two diagonals are the directions; one number
+for each pair of axes (j ≥ l) and each matrix. With ``α = K⁻¹r`` and ``w`` the inverse variances, the observed
+information of the contrasts is ::
+
+    Σ_l e_lᵀ [Σ_i w_il (s_i α_i, α_i)(s_i α_i, α_i)ᵀ] e_l - ½ Σ_jl (Q2 E0² + 2 Q1 E0 E1 + Q0 E1²)_jl,
+
+``e_l`` the l-th columns of E0 and E1, ``Qk = Σ_i s_i^k w_ij w_il``. Its expectation is the last sum with the opposite
+sign: 2 × 2 blocks, one for each pair.
+
+On a face of a cone (axes without genetic, or without residual, variance; a C0 of bounded rank) only directions along
+the face are free. The face is curved: moving row j of a factor off an empty axis j adds ``E_jl E_kl / c_l²`` to the
+empty block, where the score does not vanish, and that is part of the curvature of the likelihood along the face.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from kron2sum_cli.model.likelihood import Point, mean_block
+from kron2sum_cli.model.spectrum import Array
+
+OBSERVED_TRAITS = 50
+"""Up to so many traits the information is the observed one, a dense matrix; beyond, the expected one."""
+
+OBSERVED_EFFECTS = 100
+"""With a trait design: up to so many fixed effects."""
+
+FACE = 1e-12
+"""An axis whose genetic (or residual) share of variance is below this is on the boundary."""
+
+SINGULAR = 1e-11
+"""Smallest share of its own information that the others may leave to a direction."""
+
+
+@dataclass(frozen=True)
+class DirectionCovariance:
+    """Covariance of the estimated (E0, E1) over the pairs of axes ``np.tril_indices(p)``, N = p(p+1)/2 of them.
+
+    Vectors (N,) where pairs are independent, matrices (N, N) else. Zero in directions that are not free, NaN
+    throughout where the information is not positive definite.
+
+    Attributes
+    ----------
+    v00, v11 : of E0, and of E1
+    v01 : between them
+    """
+
+    v00: Array
+    v01: Array
+    v11: Array
+
+
+def uses_observed_information(point: Point) -> bool:
+    """Whether the standard errors at a point are those of the observed information."""
+    effects = 0 if point.coupled is None else point.coupled.beta.size
+    return point.data.ntraits <= OBSERVED_TRAITS and effects <= OBSERVED_EFFECTS
+
+
+def direction_covariance(point: Point, rank: int) -> DirectionCovariance:
+    """Inverse information of (C0, C1) in the axes of an optimum; C0 has at most this rank.
+
+    Exact for REML and ML; where `uses_observed_information` is false it is the inverse of the expected information,
+    which for REML with a trait design leaves out terms of order ac/(np).
+    """
+    p = point.data.ntraits
+    empty0, empty1 = faces(point, rank)
+    i, j = np.tril_indices(p)
+    free = np.concatenate([~(empty0[i] & empty0[j]), ~(empty1[i] & empty1[j])])
+    if not uses_observed_information(point):
+        return _invert_pairs(expected_information(point), free)
+    information = observed_information(point) + _face_curvature(point, empty0, empty1)
+    return _invert_dense(information, free)
+
+
+def faces(point: Point, rank: int) -> tuple[Array, Array]:
+    """Which axes (p,) have no genetic variance, and which no residual variance."""
+    axes = point.axes
+    empty0 = (point.data.mean_eigenvalue * axes.c0**2 < FACE) | (np.arange(axes.c0.size) >= rank)
+    return empty0, axes.c1**2 < FACE
+
+
+def expected_information(point: Point) -> tuple[Array, Array, Array]:
+    """Information of the pairs' E0, between E0 and E1, and of E1: three (N,).
+
+    ``½ tr(K⁻¹ ∂K K⁻¹ ∂K)``, K that of the contrasts under REML; an off-diagonal pair changes two entries of K.
+    """
+    i, j = np.tril_indices(point.data.ntraits)
+    twice = np.where(i == j, 0.5, 1.0)
+    Q0, Q1, Q2 = full_grams(point)
+    return twice * Q2[i, j], twice * Q1[i, j], twice * Q0[i, j]
+
+
+def full_grams(point: Point) -> tuple[Array, Array, Array]:
+    """``tr(K_j⁻¹ M K_l⁻¹ M')`` for (M, M') = (I, I), (GGᵀ, I), (GGᵀ, GGᵀ): over the contrasts, and for ML over all rows."""
+    Q = point.grams()
+    if point.reml or point.data.ncovariates == 0:
+        return Q
+    Q0, Q1, Q2 = (of_rows + of_mean for of_rows, of_mean in zip(Q, _mean_grams(point), strict=True))
+    return Q0, Q1, Q2
+
+
+def _mean_grams(point: Point) -> tuple[Array, Array, Array]:
+    """What the projected covariates add to the Gram matrices of the contrasts.
+
+    ``K_j⁻¹ = diag(W_j, 0) + F_jF_jᵀ`` with ``F_j = [-c0_j² W_j Kmx; I] S_j^-½``.
+    """
+    data, W = point.data, point.W
+    p, c = data.ntraits, data.ncovariates
+    root = np.linalg.cholesky(np.linalg.inv(mean_block(data, point.axes, W).S))
+    lower = -np.einsum("j,ij,ci,jcq->ijq", point.axes.c0**2, W, data.Kxm, root, optimize=True)
+    upper = root.transpose(1, 0, 2)
+    moved = data.s[:, None, None] * lower + np.einsum("ci,cjq->ijq", data.Kxm, upper)
+    moved_upper = np.einsum("ci,ijq->cjq", data.Kxm, lower) + np.einsum("cd,djq->cjq", data.Kxx, upper)
+    F = np.vstack([lower, upper]).reshape(-1, p * c)
+    GF = np.vstack([moved, moved_upper]).reshape(-1, p * c)
+    FF, FGF = F.T @ F, F.T @ GF
+
+    def total(rows: Array, gram: Array) -> Array:
+        one = rows.sum(axis=2).T @ W
+        return np.asarray(one + one.T + gram.reshape(p, c, p, c).sum(axis=(1, 3)))
+
+    return total(lower**2, FF**2), total(moved * lower, FGF * FF), total(moved**2, FGF**2)
+
+
+def observed_information(point: Point) -> Array:
+    """Minus the second derivatives of the log-likelihood in the entries of (E0, E1): (2N, 2N), both matrices' pairs."""
+    data, W = point.data, point.W
+    p = data.ntraits
+    pairs = p * (p + 1) // 2
+    index = pair_positions(p)
+    both = np.hstack([data.s[:, None] * point.alpha, point.alpha])
+    effects = _effects(point)
+    H = np.zeros((2 * pairs, 2 * pairs))
+    for axis in range(p):
+        rows = np.concatenate([index[axis], pairs + index[axis]])
+        gram = (both * W[:, axis, None]).T @ both
+        if point.reml and effects.size:
+            stacked = np.vstack([data.s[None, :, None] * effects, effects])
+            gram += np.einsum("aiq,i,biq->ab", stacked, W[:, axis], stacked, optimize=True)
+        H[np.ix_(rows, rows)] += gram
+    a, b, d = expected_information(point)
+    first, second = np.arange(pairs), pairs + np.arange(pairs)
+    H[first, first] -= a
+    H[first, second] -= b
+    H[second, first] -= b
+    H[second, second] -= d
+    return H - _explained_by_effects(point, both, effects)
+
+
+def _effects(point: Point) -> Array:
+    """``K⁻¹M H^-½`` for coupled fixed effects: (p, m, ac); none without."""
+    data, coupled = point.data, point.coupled
+    if data.design is None or coupled is None or coupled.beta.size == 0:
+        return np.empty((data.ntraits, data.Z.shape[0], 0))
+    c, a = coupled.beta.shape
+    half = linalg.solve_triangular(coupled.chol, np.eye(a * c), lower=True).reshape(a * c, a, c)
+    product = np.einsum("qkb,jk,ib->jiq", half, coupled.TA, data.design.X, optimize=True)
+    return np.asarray(product * point.W.T[:, :, None])
+
+
+def _explained_by_effects(point: Point, both: Array, effects: Array) -> Array:
+    """Curvature that coupled fixed effects F take away: ``Σ_q (αᵀ∂K f_q)²``, for REML and ``½ Σ_qr (f_qᵀ∂K f_r)²``."""
+    s, (p, _, q) = point.data.s, effects.shape
+    pairs = p * (p + 1) // 2
+    taken = np.zeros((2 * pairs, 2 * pairs))
+    if q == 0:
+        return taken
+    rows = _as_functionals(both, effects)
+    taken += rows.T @ rows
+    if point.reml:
+        for k in range(q):
+            one = effects[:, :, k].T
+            rows = _as_functionals(np.hstack([s[:, None] * one, one]), effects)
+            taken += 0.5 * rows.T @ rows
+    return taken
+
+
+def _as_functionals(left: Array, effects: Array) -> Array:
+    """``Σ_jl left_jᵀ E_jl f_lq`` as rows (q, 2N) over the pairs; left (m, 2p) for E0 and E1."""
+    p = effects.shape[0]
+    i, j = np.tril_indices(p)
+    products = np.einsum("ia,liq->qal", left, effects, optimize=True)
+    both = []
+    for M in (products[:, :p], products[:, p:]):
+        both.append(np.where(i == j, 0.5, 1.0) * (M[:, i, j] + M[:, j, i]))
+    return np.hstack(both)
+
+
+def _face_curvature(point: Point, empty0: Array, empty1: Array) -> Array:
+    """What the score on the empty axes adds to the information along a face: ``-2 Σ_l e_lᵀ S e_l / c_l²``."""
+    p = point.data.ntraits
+    pairs = p * (p + 1) // 2
+    index = pair_positions(p)
+    H = np.zeros((2 * pairs, 2 * pairs))
+    parts = ((0, empty0, point.score0, point.axes.c0), (pairs, empty1, point.score1, point.axes.c1))
+    for start, empty, score, root in parts:
+        none = np.flatnonzero(empty)
+        for axis in np.flatnonzero(~empty):
+            rows = start + index[axis, none]
+            H[np.ix_(rows, rows)] -= 2 * score[np.ix_(none, none)] / root[axis] ** 2
+    return H
+
+
+def pair_positions(p: int) -> np.ndarray[tuple[int, int], np.dtype[np.intp]]:
+    """Position of the pair (j, l) in ``np.tril_indices(p)``, whichever of the two is larger: (p, p)."""
+    i, j = np.tril_indices(p)
+    index = np.empty((p, p), dtype=np.intp)
+    index[i, j] = index[j, i] = np.arange(i.size)
+    return index
+
+
+def _invert_pairs(information: tuple[Array, Array, Array], free: Array) -> DirectionCovariance:
+    a, b, d = information
+    free0, free1 = np.split(free, 2)
+    together = free0 & free1
+    determinant = a * d - b**2
+    if np.any(determinant[together] <= SINGULAR * (a * d)[together]):
+        return _undefined(a.shape)
+    safe = np.where(together, determinant, 1.0)
+    return DirectionCovariance(
+        v00=np.where(together, d / safe, np.where(free0, 1 / a, 0.0)),
+        v01=np.where(together, -b / safe, 0.0),
+        v11=np.where(together, a / safe, np.where(free1, 1 / d, 0.0)),
+    )
+
+
+def _invert_dense(information: Array, free: Array) -> DirectionCovariance:
+    """Inverse on the free directions by Cholesky, each scaled to information 1."""
+    pairs = free.size // 2
+    kept = np.flatnonzero(free)
+    H = information[np.ix_(kept, kept)]
+    diagonal = np.diag(H)
+    if not np.all(diagonal > 0):
+        return _undefined((pairs, pairs))
+    size = 1 / np.sqrt(diagonal)
+    try:
+        L = linalg.cholesky(size[:, None] * H * size, lower=True)
+    except linalg.LinAlgError:
+        return _undefined((pairs, pairs))
+    if np.min(np.diag(L), initial=1.0) ** 2 <= SINGULAR:
+        return _undefined((pairs, pairs))
+    V = np.zeros(information.shape)
+    V[np.ix_(kept, kept)] = size[:, None] * linalg.cho_solve((L, True), np.eye(kept.size)) * size
+    return DirectionCovariance(V[:pairs, :pairs], V[:pairs, pairs:], V[pairs:, pairs:])
+
+
+def _undefined(shape: tuple[int, ...]) -> DirectionCovariance:
+    nothing = np.full(shape, np.nan)
+    return DirectionCovariance(nothing, nothing, nothing)

@@ -1,0 +1,232 @@
+"""From result tables or a null model to one table, text or object."""
+
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.pipeline.progress import Progress
+from kron2sum_cli.pipeline.row_selection import below, sort_columns, sorted_rows, top_rows
+from kron2sum_cli.pipeline.settings import STDIO, ExportSettings
+from kron2sum_cli.reports.estimates import null_estimates_json, null_estimates_tsv
+from kron2sum_cli.tables.columns import choose_columns
+from kron2sum_cli.tables.null_file import read_null
+from kron2sum_cli.tables.outputs import atomic_output, guard_inputs
+from kron2sum_cli.tables.scan_parts import EXPORTED, join_parts
+from kron2sum_cli.tables.scan_table import (
+    TRAIT_COLUMNS,
+    TRAIT_REFIT_COLUMNS,
+    ScanFile,
+    ScanWriter,
+    open_scan,
+    with_metadata,
+)
+
+LOGGER = logging.getLogger("kron2sum.export")
+
+_ZIP = b"PK"
+_NULL_FORMATS = {"tsv": null_estimates_tsv, "json": null_estimates_json}
+
+
+def export(settings: ExportSettings, progress: Progress) -> None:
+    """Write what `settings` ask for: tables of scans as one, or the estimates of a null model.
+
+    Raises
+    ------
+    InputError
+        If a file is neither, is damaged, or tables do not belong together.
+    UsageError
+        If a column or trait is not there, or an option does not apply.
+    OutputError
+        If the output cannot be written.
+    """
+    guard_inputs(settings.out, settings.inputs)
+    with ExitStack() as stack:
+        files = [_open(path, stack) for path in settings.inputs]
+        nulls = [file for file in files if file.is_null]
+        if nulls and len(files) > 1:
+            raise UsageError(f"{nulls[0].name}: is a null model; export it alone")
+        if nulls:
+            _export_null(nulls[0], settings)
+        else:
+            _export_scans([open_scan(file.handle, file.name) for file in files], settings, progress)
+
+
+@dataclass(frozen=True)
+class _Input:
+    """An input: a seekable file, its name for messages, and the path to read a null model from."""
+
+    handle: BinaryIO
+    name: str
+    path: str
+    is_null: bool
+
+
+def _open(path: str, stack: ExitStack) -> _Input:
+    """Open an input; of standard input and pipes a copy, since both kinds are read from their end."""
+    try:
+        if path != STDIO:
+            handle: BinaryIO = stack.enter_context(open(path, "rb"))  # noqa: SIM115 (the stack closes it)
+        elif sys.stdin is not None:
+            handle = sys.stdin.buffer
+        else:
+            raise InputError("-: standard input is closed; name a file")
+        if not handle.seekable():
+            copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+            shutil.copyfileobj(handle, copy)
+            copy.seek(0)
+            handle, path_again = copy, f"/dev/fd/{copy.fileno()}"
+        else:
+            path_again = path if path != STDIO else f"/dev/fd/{handle.fileno()}"
+        head = handle.read(2)
+        handle.seek(0)
+    except OSError as error:
+        if error.filename is None and path != STDIO:
+            raise
+        remedy = "; make it with kron2sum scan" if isinstance(error, FileNotFoundError) else ""
+        raise InputError(f"{path}: cannot be read ({error.strerror}){remedy}") from error
+    return _Input(handle, "standard input" if path == STDIO else path, path_again, head == _ZIP)
+
+
+def _export_null(file: _Input, settings: ExportSettings) -> None:
+    used = [name for name in ("top", "p_below", "sort", "columns", "traits") if getattr(settings, name)]
+    if used:
+        options = ", ".join("--trait" if name == "traits" else f"--{name.replace('_', '-')}" for name in used)
+        raise UsageError(f"{file.name}: is a null model, to which {options} does not apply")
+    if settings.to not in _NULL_FORMATS:
+        raise UsageError(f"{file.name}: is a null model; --to must be {' or '.join(_NULL_FORMATS)}")
+    text = _NULL_FORMATS[settings.to](read_null(file.path))
+    with atomic_output(settings.out) as out:
+        out.write(text.encode())
+
+
+def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress: Progress) -> None:
+    joined = join_parts([table.name for table in tables], [table.metadata for table in tables])
+    _check_same_columns(tables)
+    if joined.missing and not settings.allow_gaps:
+        raise InputError(
+            f"{', '.join(joined.missing)} are missing from {_all_names(tables)}; add the tables that have them, "
+            "or export what is there with --allow-gaps"
+        )
+    for gap in joined.missing:
+        LOGGER.warning("%s are missing", gap)
+    ordered = [tables[index] for index in joined.order]
+    names = _chosen_columns(ordered[0], joined.metadata, settings)
+    total = sum(table.num_rows for table in tables)
+    for table in ordered:
+        LOGGER.debug("%s: %d variants", table.name, table.num_rows)
+    with progress.task("Exporting", total, "variants") as advance:
+        batches = _rows(ordered, _columns_to_read(ordered[0], names, settings), advance)
+        written = _write(_chosen_rows(batches, settings), ordered[0].schema, names, joined.metadata, settings)
+    log = LOGGER.debug if settings.out == STDIO else LOGGER.info
+    log("%d of %d variants written to %s", written, total, settings.out)
+
+
+def _all_names(tables: Sequence[ScanFile]) -> str:
+    return ", ".join(table.name for table in tables)
+
+
+def _check_same_columns(tables: Sequence[ScanFile]) -> None:
+    for table in tables[1:]:
+        if not table.schema.equals(tables[0].schema):
+            odd = [name for name in table.schema.names if name not in tables[0].schema.names]
+            odd += [name for name in tables[0].schema.names if name not in table.schema.names]
+            what = f" ({odd[0]} is in one only)" if odd else ""
+            raise InputError(f"{table.name}: has other columns than {tables[0].name}{what}; scan both alike")
+
+
+def _chosen_columns(table: ScanFile, metadata: Mapping[str, Any], settings: ExportSettings) -> list[str]:
+    """Names of the columns to write, in order."""
+    names: list[str] = table.schema.names
+    if settings.traits:
+        names = _columns_of_traits(table, list(metadata.get("traits", ())), settings.traits)
+    if not settings.columns:
+        return names
+    chosen: dict[str, None] = {}
+    for pattern in settings.columns:
+        fitting = (
+            [name for name in names if fnmatchcase(name, pattern)] if pattern not in names else [pattern]
+        )
+        if not fitting:
+            fitting = [names[i] for i in choose_columns([pattern], names, "--columns", table.name)]
+        chosen |= dict.fromkeys(fitting)
+    return list(chosen)
+
+
+def _columns_of_traits(table: ScanFile, traits: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """All columns but those of other traits and of the axes, which say nothing about a trait alone."""
+    kept = {traits[i] for i in choose_columns(wanted, traits, "--trait", table.name)}
+    kinds = (*TRAIT_COLUMNS, *TRAIT_REFIT_COLUMNS)
+    dropped = {f"{kind}.{trait}" for trait in traits if trait not in kept for kind in kinds}
+    axes = {f"INFO.{axis}" for axis in range(1, len(traits) + 1)}
+    return [name for name in table.schema.names if name not in dropped | axes]
+
+
+def _columns_to_read(table: ScanFile, names: Sequence[str], settings: ExportSettings) -> list[str]:
+    """The columns to write and those that choose and sort the rows.
+
+    Raises
+    ------
+    InputError
+        If the table lacks one that an option needs.
+    """
+    needed: dict[str, Sequence[str]] = {}
+    if settings.p_below is not None:
+        needed["--p-below"] = ["P"]
+    if settings.top is not None:
+        needed["--top"] = ["MLOG10P"]
+    if settings.sort is not None:
+        needed["--sort"] = sort_columns(settings.sort)
+    wanted = dict.fromkeys(names)
+    for option, columns in needed.items():
+        found = choose_columns(columns, table.schema.names, option, table.name)
+        wanted |= dict.fromkeys(table.schema.names[i] for i in found)
+    return list(wanted)
+
+
+def _rows(tables: Iterable[ScanFile], columns: Sequence[str], advance: Any) -> Iterator[pa.RecordBatch]:
+    for table in tables:
+        for batch in table.iter_batches(columns):
+            yield batch
+            advance(len(batch))
+
+
+def _chosen_rows(batches: Iterable[pa.RecordBatch], settings: ExportSettings) -> Iterable[pa.RecordBatch]:
+    """The rows to write, in order; in memory all at once only where they have to be sorted."""
+    if settings.p_below is not None:
+        batches = below(batches, settings.p_below)
+    if settings.top is not None:
+        batches = top_rows(batches, settings.top)
+    return batches if settings.sort is None else sorted_rows(batches, settings.sort)
+
+
+def _write(
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    names: Sequence[str],
+    metadata: Mapping[str, Any],
+    settings: ExportSettings,
+) -> int:
+    """Write the chosen columns; returns the number of rows."""
+    chosen = pa.schema([schema.field(name) for name in names])
+    change = {name: getattr(settings, name) for name in ("top", "p_below", "sort")}
+    change["columns"] = None if chosen.names == schema.names else list(names)
+    if any(value is not None for value in change.values()):
+        metadata = {**metadata, EXPORTED: change}
+    rows = 0
+    with (
+        atomic_output(settings.out) as out,
+        ScanWriter(out, with_metadata(chosen, metadata), settings.to) as writer,
+    ):
+        for batch in batches:
+            writer.write(batch.select(list(names)))
+            rows += len(batch)
+    return rows

@@ -1,0 +1,90 @@
+"""Which rows of a result table are wanted, and in what order."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kron2sum_cli.genotypes.chromosomes import PLINK_NUMBERS, normalise_chromosome
+
+_FEWEST_CANDIDATES = 1 << 16
+_LETTERED = {letters: int(number) for number, letters in PLINK_NUMBERS.items()}
+
+
+def below(batches: Iterable[pa.RecordBatch], p_value: float) -> Iterator[pa.RecordBatch]:
+    """Rows with P below a value; those without a P are left out."""
+    for batch in batches:
+        yield batch.filter(pc.less(batch.column("P"), p_value))
+
+
+def top_rows(batches: Iterable[pa.RecordBatch], number: int) -> Iterator[pa.RecordBatch]:
+    """The `number` rows with the largest MLOG10P, largest first, of equal ones the first in the file.
+
+    Rows without a statistic are never among them. Memory holds a few times `number` rows.
+    """
+    candidates: list[pa.RecordBatch] = []
+    threshold = -np.inf
+    for batch in batches:
+        candidates.append(batch.filter(pc.greater(batch.column("MLOG10P"), threshold)))
+        if sum(map(len, candidates)) >= 2 * number + _FEWEST_CANDIDATES:
+            candidates = _best(candidates, number)
+            if sum(map(len, candidates)) == number:
+                threshold = candidates[-1].column("MLOG10P")[-1].as_py()
+    if candidates:
+        yield from _best(candidates, number)
+
+
+def _best(candidates: Sequence[pa.RecordBatch], number: int) -> list[pa.RecordBatch]:
+    table = pa.Table.from_batches(candidates)
+    order = pc.sort_indices(table, sort_keys=[("MLOG10P", "descending")])
+    batches: list[pa.RecordBatch] = table.take(order[:number]).combine_chunks().to_batches()
+    return batches
+
+
+def sort_columns(key: str) -> Sequence[str]:
+    """The columns that a value of ``--sort`` looks at."""
+    if key == "position":
+        return ("CHR", "POS")
+    return ("MLOG10P",) if key == "p" else (key.removeprefix("-"),)
+
+
+def sorted_rows(batches: Iterable[pa.RecordBatch], key: str) -> Iterator[pa.RecordBatch]:
+    """All rows in the order of a key; those without a value last, of equal ones the first in the file.
+
+    Parameters
+    ----------
+    batches : the rows
+    key : "position" (chromosomes as numbers, then X, Y, XY, MT, then others by name), "p", a column, or
+        "-COLUMN" for the largest first
+    """
+    table = pa.Table.from_batches(list(batches)) if (batches := list(batches)) else None
+    if table is None:
+        return
+    if key == "position":
+        keys = pa.table(
+            {"chromosome": _chromosome_ranks(table.column("CHR")), "position": table.column("POS")}
+        )
+        order = pc.sort_indices(keys, sort_keys=[("chromosome", "ascending"), ("position", "ascending")])
+    else:
+        (column,) = sort_columns(key)
+        direction = "descending" if key == "p" or key.startswith("-") else "ascending"
+        keys = pa.table({"key": table.column(column)})
+        order = pc.sort_indices(keys, sort_keys=[("key", direction)], null_placement="at_end")
+    yield from table.take(order).combine_chunks().to_batches()
+
+
+def _chromosome_ranks(codes: pa.ChunkedArray) -> pa.ChunkedArray:
+    encoded = codes.combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    names = encoded.dictionary.to_pylist()
+    ranks = np.empty(len(names), dtype=np.int64)
+    ranks[sorted(range(len(names)), key=lambda i: _chromosome_key(names[i]))] = np.arange(len(names))
+    return pa.chunked_array([pa.array(ranks).take(encoded.indices)])
+
+
+def _chromosome_key(code: str) -> tuple[int, str]:
+    name = normalise_chromosome(code)
+    number = int(name) if name.isdecimal() else _LETTERED.get(name, 1 << 40)
+    return number, name

@@ -1,0 +1,78 @@
+"""Leaving one chromosome out, against making the matrix without it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.genotypes.bed import BedSource, open_bed
+from kron2sum_cli.genotypes.grm import Scale, relationship_from_genotypes
+from kron2sum_cli.genotypes.loco import relationships_by_chromosome
+from kron2sum_cli.genotypes.source import Relationship
+
+N = 30
+SPELLINGS = ["chr2", "1", "X", "23", "2"]
+"""Two of them are spellings of others; in the file they take turns."""
+
+
+@pytest.fixture(params=[200, 25], ids=["K", "G"])
+def source(
+    request: pytest.FixtureRequest, make_bed: Callable[..., str], simulate_dosages: Callable[..., Any]
+) -> BedSource:
+    m = request.param
+    chromosomes = [SPELLINGS[j % 5] for j in range(m)]
+    return open_bed(make_bed(simulate_dosages(N, m, missing=0.01, min_f=0.2), chromosomes=chromosomes))
+
+
+def product(relationship: Relationship) -> NDArray[np.float64]:
+    if relationship.G is not None:
+        return relationship.G @ relationship.G.T
+    assert relationship.K is not None
+    return relationship.K.copy()
+
+
+@pytest.mark.parametrize("scale", ["standardized", "centered"])
+@pytest.mark.parametrize("block_mib", [0.001, 64])
+def test_equals_the_matrix_made_without_the_chromosome(source: BedSource, scale: Scale, block_mib: float) -> None:
+    rows = np.random.default_rng(0).permutation(N)[: N - 2]
+    names = source.variants.table["SNPID"].to_pylist()
+    spelled = source.variants.table["CHR"].to_pylist()
+    seen = []
+    for part in relationships_by_chromosome(source, rows, scale, block_mib=block_mib, precision="double"):
+        seen.append(part.chromosome)
+        own = {None: (), "2": ("chr2", "2"), "1": ("1",), "X": ("X", "23")}[part.chromosome]
+        others = frozenset(name for name, code in zip(names, spelled, strict=True) if code not in own)
+        expected = relationship_from_genotypes(source, rows, scale, extract=others, precision="double")
+        used = part.relationship.counts["variants used"]
+        assert used == expected.counts["variants used"]
+        assert part.relationship.counts.get("left out: on the chromosome", 0) == part.n_left_out
+        assert (part.relationship.G is None) == (len(names) == 200)
+        np.testing.assert_allclose(product(part.relationship), product(expected), atol=1e-12)
+        # A caller may overwrite what it was given.
+        for array in (part.relationship.G, part.relationship.K):
+            if array is not None:
+                array[:] = np.nan
+    assert seen == [None, "2", "1", "X"]
+
+
+def test_reads_the_genotypes_at_most_twice(source: BedSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = BedSource.read
+    n_read = 0
+
+    def count(self: BedSource, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        nonlocal n_read
+        n_read += len(variants)
+        return read(self, variants, rows)
+
+    monkeypatch.setattr(BedSource, "read", count)
+    list(relationships_by_chromosome(source, np.arange(N)))
+    assert n_read <= 2 * len(source.variants)
+
+
+def test_one_chromosome_only(make_bed: Callable[..., str], simulate_dosages: Callable[..., Any]) -> None:
+    source = open_bed(make_bed(simulate_dosages(N, 40), chromosomes=["chr7", "7"] * 20))
+    with pytest.raises(InputError, match="variants of the relationship matrix lie on chromosome 7"):
+        next(relationships_by_chromosome(source, np.arange(N)))
