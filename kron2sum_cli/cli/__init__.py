@@ -13,10 +13,11 @@ import click
 from kron2sum_cli._version import __version__
 from kron2sum_cli.cli.command import SuggestingGroup
 from kron2sum_cli.cli.export import export
-from kron2sum_cli.cli.failures import report, silence
+from kron2sum_cli.cli.failures import report
 from kron2sum_cli.cli.fit import fit
 from kron2sum_cli.cli.scan import scan
 from kron2sum_cli.cli.signals import Stopped, stopping_on_signals
+from kron2sum_cli.cli.streams import silence
 
 PROGRAM = "kron2sum"
 _COMPLETE = "_KRON2SUM_COMPLETE"
@@ -85,7 +86,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _invoke(arguments: Sequence[str]) -> int:
     try:
-        with cli.make_context(PROGRAM, list(arguments)) as ctx:
+        with cli.make_context(PROGRAM, list(arguments), obj=tuple(arguments)) as ctx:
             cli.invoke(ctx)
     except click.exceptions.Exit as error:
         return error.exit_code

@@ -6,10 +6,13 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+import click
+
+from kron2sum_cli.cli.streams import say
 from kron2sum_cli.pipeline.progress import Advance, Progress
 from kron2sum_cli.pipeline.run_log import LOGGER, recorded_run
 from kron2sum_cli.pipeline.settings import CommonSettings, ExportSettings, FitSettings, ScanSettings
@@ -21,24 +24,27 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 @contextmanager
-def session(command: str, settings: FitSettings | ScanSettings | ExportSettings) -> Iterator[Progress]:
+def session(
+    ctx: click.Context, settings: FitSettings | ScanSettings | ExportSettings
+) -> Iterator[Progress]:
     """Show and record what a command does.
 
     Parameters
     ----------
-    command : the command as typed, such as "kron2sum scan"
+    ctx : of the command that runs; its `obj` has the arguments as typed
     settings : of the command
 
     Yields
     ------
     The listener to hand to the pipeline.
     """
-    handler = StderrHandler(command, settings.common)
+    handler = StderrHandler(ctx.command_path, settings.common)
+    command_line = shlex.join([ctx.find_root().info_name or "", *ctx.obj])
     level = LOGGER.level
     LOGGER.setLevel(logging.DEBUG)
     LOGGER.addHandler(handler)
     try:
-        with recorded_run(_command_line(command, sys.argv[1:]), settings):
+        with recorded_run(command_line, settings):
             yield BarProgress(handler) if _shows_bars(settings.common) else LineProgress()
     finally:
         LOGGER.removeHandler(handler)
@@ -87,8 +93,8 @@ class StderrHandler(logging.Handler):
             text = f"{self._command}: {record.levelname.lower()}: {text}"
         if self.bars is not None:
             self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        elif sys.stderr is not None:
-            print(text, file=sys.stderr, flush=True)
+        else:
+            say(text)
 
 
 class LineProgress:
@@ -179,9 +185,3 @@ def _bars() -> "Bars":
 def _shows_bars(common: CommonSettings) -> bool:
     on_terminal = sys.stderr is not None and sys.stderr.isatty()
     return on_terminal and not common.quiet and os.environ.get("TERM") not in (None, "", "dumb")
-
-
-def _command_line(command: str, arguments: Sequence[str]) -> str:
-    """The command line that repeats this run."""
-    program, _, subcommand = command.partition(" ")
-    return shlex.join([program, *arguments]) if arguments else f"{program} {subcommand}"

@@ -64,7 +64,7 @@ def export(ctx: click.Context, /, inputs: tuple[str, ...], to: str | None, **val
     settings = settings_from(ExportSettings, {**values, "inputs": inputs, "to": to})
     if settings.to == "parquet":
         refuse_terminal(settings.out)
-    with session(ctx.command_path, settings) as progress:
+    with session(ctx, settings) as progress:
         from kron2sum_cli.pipeline.export import export as export_results
 
         export_results(settings, progress)

@@ -1,12 +1,11 @@
 """From an exception to one message and an exit code."""
 
 import errno
-import os
-import sys
 
 import click
 
 from kron2sum_cli.cli.signals import Stopped
+from kron2sum_cli.cli.streams import say
 from kron2sum_cli.errors import Kron2SumError
 
 EXIT_BAD_INPUT = 1
@@ -29,7 +28,7 @@ def report(error: BaseException, command: str) -> int:
     if isinstance(error, click.UsageError):
         return _report_usage(error, command)
     if isinstance(error, KeyboardInterrupt):
-        say(f"{command}: {error or 'interrupted'}")
+        say(f"{command}: {str(error) or 'interrupted'}")
         return error.exit_code if isinstance(error, Stopped) else 130
     for line in explain(error).splitlines():
         say(f"{command}: error: {line}")
@@ -50,22 +49,6 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return f"internal error ({type(error).__name__}: {error}); --debug shows where; please report it"
-
-
-def say(line: str) -> None:
-    """Print a line on standard error, if anybody is there to read it."""
-    if sys.stderr is not None:
-        try:
-            print(line, file=sys.stderr, flush=True)
-        except BrokenPipeError:
-            silence(sys.stderr.fileno())
-
-
-def silence(descriptor: int) -> None:
-    """Let what is still to be written to a pipe without a reader go nowhere, at exit too."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
 
 
 def _report_usage(error: click.UsageError, command: str) -> int:

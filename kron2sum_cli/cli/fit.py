@@ -129,7 +129,7 @@ def fit(ctx: click.Context, /, reml: bool, **values: Any) -> None:
     """Fit the null model: genetic and residual covariance of the traits."""
     settings = settings_from(FitSettings, {**values, "method": "reml" if reml else "ml"})
     refuse_terminal(settings.out)
-    with session(ctx.command_path, settings) as progress:
+    with session(ctx, settings) as progress:
         from kron2sum_cli.pipeline.fit import fit_null_model
 
         fit_null_model(settings, progress)

@@ -116,7 +116,7 @@ def scan(ctx: click.Context, /, to: str | None, out: str | None, **values: Any) 
     settings = settings_from(ScanSettings, {**values, "to": to, "out": out})
     if settings.to == "parquet":
         refuse_terminal(settings.out)
-    with session(ctx.command_path, settings) as progress:
+    with session(ctx, settings) as progress:
         from kron2sum_cli.pipeline.scan import scan_variants
 
         scan_variants(settings, progress)

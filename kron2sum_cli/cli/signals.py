@@ -2,12 +2,12 @@
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from kron2sum_cli.cli.streams import say
 from kron2sum_cli.pipeline.run_log import discard_unfinished
 
 GRACE_SECONDS = 0.6
@@ -72,6 +72,5 @@ def _watch(read_end: int, ended: threading.Event, command: str) -> None:
 
 def _end_now(stopped: Stopped, command: str) -> None:
     discard_unfinished()
-    if sys.stderr is not None:
-        print(f"{command}: {stopped}", file=sys.stderr, flush=True)
+    say(f"{command}: {stopped}")
     os._exit(stopped.exit_code)

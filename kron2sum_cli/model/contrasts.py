@@ -118,7 +118,8 @@ def _append_outside(spectrum: Spectrum, M: Array) -> tuple[Array, Array, Array]:
     room = spectrum.nsamples - spectrum.ncovariates - V.shape[1]
     if room == 0 or M.shape[1] == 0:
         return V, s, Kxv
-    outside = M / np.linalg.norm(M, axis=0)
+    norms = np.linalg.norm(M, axis=0)
+    outside = M / np.where(norms > 0, norms, 1.0)
     for _ in range(2):  # twice is enough: Kahan and Parlett
         outside = outside - spectrum.Qx @ (spectrum.Qx.T @ outside) - V @ (V.T @ outside)
     E, R, _ = linalg.qr(outside, mode="economic", pivoting=True)

@@ -57,7 +57,7 @@ class Kron2SumCov:
         S1, U1 = linalg.eigh(c1)
         if S1[0] <= 0:
             raise NumericalError(f"C1 is not positive definite: its smallest eigenvalue is {S1[0]:.3g}")
-        U, sigma, _ = linalg.svd(g, full_matrices=True)
+        U, sigma, _ = linalg.svd(g, full_matrices=g.shape[0] > g.shape[1])
         Sx = np.zeros(g.shape[0])
         Sx[: sigma.size] = sigma**2
         root = U1 / np.sqrt(S1)

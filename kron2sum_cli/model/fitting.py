@@ -20,9 +20,9 @@ from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model.contrasts import Contrasts
-from kron2sum_cli.model.likelihood import Point, evaluate
+from kron2sum_cli.model.likelihood import Point, covariates_singular, evaluate
 from kron2sum_cli.model.spectrum import Array
-from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances, axes_of_factors
+from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
 
 GAIN_TOLERANCE = 1e-8
 """A fit ends when no step is predicted to raise the log-likelihood by more than this."""
@@ -42,7 +42,20 @@ FACE = 1e-3
 
 MAX_CG = 60
 
+FLOOR = 1e-6
+"""Smallest c1 of a search where the likelihood grows without bound as C1 becomes singular."""
+
+BOUNDARY = 1e-12
+"""An axis whose genetic (or residual) share of variance is below this is on the boundary."""
+
 Indices = NDArray[np.intp]
+
+
+NO_MAXIMUM = (
+    "the likelihood has no maximum: it grows without bound as C1 becomes singular where GGᵀ is singular, too. Leave out"
+    " one of each pair of samples with the same genotypes; under ML, use a relationship matrix that is not centred on"
+    " the analysed samples, or REML"
+)
 
 
 @dataclass(frozen=True)
@@ -244,6 +257,8 @@ def _trust_region_step(plan: _Plan, point: Point, radius: float) -> _Step:
         Hd = chart.hessian_product(point, grams, direction)
         bend = -float(direction @ Hd)
         length = ry / bend if bend > 0 else np.inf
+        if bend <= 0 and not np.isfinite(radius):
+            return _Step(x, np.inf, True)
         if bend <= 0 or M.norm(x + length * direction) >= radius:
             edge = _to_edge(M, x, direction, radius)
             x, Hx = x + edge * direction, Hx + edge * Hd
@@ -268,6 +283,7 @@ class _Search:
     def __init__(self, data: Contrasts, start: TraitAxes, rank: int, reml: bool) -> None:
         self.data, self.rank, self.reml = data, rank, reml
         self.tau = data.mean_eigenvalue
+        self.floor = 0.0 if bounded(data, reml) else FLOOR
         self.steps, self.evaluations = 0, 1
         self.point = evaluate(data, start.truncated(rank), reml)
         self.widen()
@@ -285,8 +301,11 @@ class _Search:
         """The likelihood at these axes, None where it is not defined."""
         self.evaluations += 1
         try:
-            point = evaluate(self.data, axes(), self.reml)
+            reached = axes()
+            point = evaluate(self.data, reached, self.reml)
         except (NumericalError, np.linalg.LinAlgError):
+            return None
+        if reached.c1.min() < self.floor:
             return None
         return point if np.isfinite(point.lml) else None
 
@@ -329,13 +348,16 @@ class _Search:
         for _ in range(40):
             extra = axes.Tinv @ (np.sqrt(length) * ascent.direction[:, None])
             F0, F1 = (np.hstack([L0, extra]), L1) if genetic else (L0, np.hstack([L1, extra]))
-            trial = self.attempt(partial(axes_of_factors, F0, F1, self.tau))
+            trial = self.attempt(partial(self._truncated_axes, F0, F1))
             if trial is not None and trial.lml > self.point.lml:
                 self.point = trial
                 self.widen()
                 return True
             length *= 0.25
         return False
+
+    def _truncated_axes(self, L0: Array, L1: Array) -> TraitAxes:
+        return axes_of_factors(L0, L1, self.tau).truncated(self.rank)
 
     def result(self, plan: "_Plan", predicted: float) -> Fit:
         """The point reached, with its certificate."""
@@ -371,10 +393,11 @@ def _ascent_into_cone(score: Array, gram: Array) -> "_Ascent":
 
 
 def _cone_ascents(point: Point, plan: "_Plan") -> tuple["_Ascent", "_Ascent"]:
-    """Ascents into the cones of C0 (none where its rank is bounded) and of C1."""
-    p = point.data.ntraits
-    none = _Ascent(0.0, np.zeros(p), 0.0)
-    ascent0 = _ascent_into_cone(point.score0, plan.grams[2]) if plan.chart.rank >= p else none
+    """Ascents into the cones of C0 (none where it has all the rank that it may) and of C1."""
+    p, chart = point.data.ntraits, plan.chart
+    rank = int(np.count_nonzero(chart.tau * point.axes.c0**2 >= BOUNDARY))
+    room = chart.rank == p or rank < chart.rank
+    ascent0 = _ascent_into_cone(point.score0, plan.grams[2]) if room else _Ascent(0.0, np.zeros(p), 0.0)
     return ascent0, _ascent_into_cone(point.score1, plan.grams[0])
 
 
@@ -389,8 +412,8 @@ def _certificate(search: _Search, plan: "_Plan", predicted: float) -> Certificat
         gradient_norm=float(np.sqrt(max(float(g @ plan.metric.solve(g)), 0.0))),
         smallest_C0=float(share0.min()),
         smallest_C1=float(share1.min()),
-        active_C0=int(np.count_nonzero(share0 < 1e-12)),
-        active_C1=int(np.count_nonzero(share1 < 1e-12)),
+        active_C0=int(np.count_nonzero(share0 < BOUNDARY)),
+        active_C1=int(np.count_nonzero(share1 < BOUNDARY)),
         steps=search.steps,
         evaluations=search.evaluations,
     )
@@ -407,11 +430,33 @@ def starting_axes(data: Contrasts, share: float) -> TraitAxes:
     tau = data.mean_eigenvalue
     if tau <= 0:
         raise NumericalError("the relationship matrix is zero given the covariates: C0 cannot be estimated")
-    residual = data.Z
-    if data.design is not None:
-        residual = residual - data.design.X @ np.linalg.lstsq(data.design.X, residual, rcond=None)[0]
-    total = residual.T @ residual / data.nrows
-    return axes_of_covariances(share * total / tau, (1 - share) * total, tau)
+    residual = _without_covariates(data)
+    root = linalg.qr(residual, mode="r")[0][: data.ntraits].T / np.sqrt(data.nrows)
+    return axes_of_factors(np.sqrt(share / tau) * root, np.sqrt(1 - share) * root, tau)
+
+
+def _without_covariates(data: Contrasts) -> Array:
+    """The rotated traits less what covariates that are not projected out explain of each: (m, p)."""
+    if data.design is None:
+        return data.Z
+    return np.asarray(data.Z - data.design.X @ np.linalg.lstsq(data.design.X, data.Z, rcond=None)[0])
+
+
+def bounded(data: Contrasts, reml: bool) -> bool:
+    """Whether the likelihood has a maximum.
+
+    Where GGᵀ has null directions in which some combination of the traits is 0, a C1 without variance in that
+    combination makes the density infinite: with fewer null directions than traits (two samples with the same
+    genotypes are one) there always is such a combination. Under ML the same holds for any combination where the null
+    directions lie in the span of the covariates (a matrix centred on the analysed samples).
+    """
+    null = data.s <= 0
+    singular = bool(data.nsilent) or bool(null.any()) or (not reml and covariates_singular(data))
+    if not singular:
+        return True
+    residual = _without_covariates(data)
+    basis = linalg.qr(residual, mode="economic")[0]
+    return int(np.linalg.matrix_rank(basis[null], tol=FLOOR)) == data.ntraits
 
 
 def fit(data: Contrasts, rank: int, reml: bool) -> Fit:
@@ -426,9 +471,12 @@ def fit(data: Contrasts, rank: int, reml: bool) -> Fit:
     if rank < p:
         starts = [f.point.axes for f in fits] + [starting_axes(data, SHARES[0])] * cheap
         fits = [climb(data, start, rank, reml) for start in starts]
-    best = max(fits, key=lambda f: f.point.lml)
+    has_maximum = bounded(data, reml)
+    # Without a global maximum a search that runs away is no rival of one that ends at a local maximum.
+    certified = [f for f in fits if f.certificate.certified]
+    best = max(fits if has_maximum else certified or fits, key=lambda f: f.point.lml)
     if not best.certificate.certified:
-        raise ConvergenceError(_complaint(best), best)
+        raise ConvergenceError(_complaint(best) if has_maximum else NO_MAXIMUM, best)
     return best
 
 

@@ -239,7 +239,7 @@ def _kron_sum(left: Array, right: Array, grams: Array) -> Array:
     return np.asarray(blocks.reshape(a * grams.shape[1], b * grams.shape[2]))
 
 
-def independent_columns(H: Array, sizes: Array, tolerance: float = 1e-10) -> NDArray[np.intp]:
+def independent_columns(H: Array, sizes: Array, tolerance: float = 1e-12) -> NDArray[np.intp]:
     """Positions of columns that do not lie in the span of the columns before them, from their Gram matrix H.
 
     A column counts as dependent where what the others leave of its squared length is not above ``tolerance`` times

@@ -17,12 +17,16 @@ empty block, where the score does not vanish, and that is part of the curvature 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.likelihood import Point, mean_block
 from kron2sum_cli.model.spectrum import Array
 
-OBSERVED_TRAITS = 50
+Mask = NDArray[np.bool_]
+Positions = NDArray[np.intp]
+
+OBSERVED_TRAITS = 40
 """Up to so many traits the information is the observed one, a dense matrix; beyond, the expected one."""
 
 OBSERVED_EFFECTS = 100
@@ -53,10 +57,15 @@ class DirectionCovariance:
     v11: Array
 
 
-def uses_observed_information(point: Point) -> bool:
-    """Whether the standard errors at a point are those of the observed information."""
-    effects = 0 if point.coupled is None else point.coupled.beta.size
-    return point.data.ntraits <= OBSERVED_TRAITS and effects <= OBSERVED_EFFECTS
+def uses_observed_information(ntraits: int, neffects: int) -> bool:
+    """Whether standard errors are those of the observed information.
+
+    Parameters
+    ----------
+    ntraits : p
+    neffects : fixed effects of a trait design of rank a < p, ac of them; 0 without one
+    """
+    return ntraits <= OBSERVED_TRAITS and neffects <= OBSERVED_EFFECTS
 
 
 def direction_covariance(point: Point, rank: int) -> DirectionCovariance:
@@ -69,13 +78,14 @@ def direction_covariance(point: Point, rank: int) -> DirectionCovariance:
     empty0, empty1 = faces(point, rank)
     i, j = np.tril_indices(p)
     free = np.concatenate([~(empty0[i] & empty0[j]), ~(empty1[i] & empty1[j])])
-    if not uses_observed_information(point):
+    neffects = 0 if point.coupled is None else point.coupled.beta.size
+    if not uses_observed_information(p, neffects):
         return _invert_pairs(expected_information(point), free)
     information = observed_information(point) + _face_curvature(point, empty0, empty1)
     return _invert_dense(information, free)
 
 
-def faces(point: Point, rank: int) -> tuple[Array, Array]:
+def faces(point: Point, rank: int) -> tuple[Mask, Mask]:
     """Which axes (p,) have no genetic variance, and which no residual variance."""
     axes = point.axes
     empty0 = (point.data.mean_eigenvalue * axes.c0**2 < FACE) | (np.arange(axes.c0.size) >= rank)
@@ -94,7 +104,7 @@ def expected_information(point: Point) -> tuple[Array, Array, Array]:
 
 
 def full_grams(point: Point) -> tuple[Array, Array, Array]:
-    """``tr(K_j⁻¹ M K_l⁻¹ M')`` for (M, M') = (I, I), (GGᵀ, I), (GGᵀ, GGᵀ): over the contrasts, and for ML over all rows."""
+    """``tr(K_j⁻¹ M K_l⁻¹ M')`` for (M, M') = (I, I), (GGᵀ, I), (GGᵀ, GGᵀ): over the contrasts, or for ML all rows."""
     Q = point.grams()
     if point.reml or point.data.ncovariates == 0:
         return Q
@@ -189,7 +199,7 @@ def _as_functionals(left: Array, effects: Array) -> Array:
     return np.hstack(both)
 
 
-def _face_curvature(point: Point, empty0: Array, empty1: Array) -> Array:
+def _face_curvature(point: Point, empty0: Mask, empty1: Mask) -> Array:
     """What the score on the empty axes adds to the information along a face: ``-2 Σ_l e_lᵀ S e_l / c_l²``."""
     p = point.data.ntraits
     pairs = p * (p + 1) // 2
@@ -204,7 +214,7 @@ def _face_curvature(point: Point, empty0: Array, empty1: Array) -> Array:
     return H
 
 
-def pair_positions(p: int) -> np.ndarray[tuple[int, int], np.dtype[np.intp]]:
+def pair_positions(p: int) -> Positions:
     """Position of the pair (j, l) in ``np.tril_indices(p)``, whichever of the two is larger: (p, p)."""
     i, j = np.tril_indices(p)
     index = np.empty((p, p), dtype=np.intp)
@@ -212,7 +222,7 @@ def pair_positions(p: int) -> np.ndarray[tuple[int, int], np.dtype[np.intp]]:
     return index
 
 
-def _invert_pairs(information: tuple[Array, Array, Array], free: Array) -> DirectionCovariance:
+def _invert_pairs(information: tuple[Array, Array, Array], free: Mask) -> DirectionCovariance:
     a, b, d = information
     free0, free1 = np.split(free, 2)
     together = free0 & free1
@@ -227,7 +237,7 @@ def _invert_pairs(information: tuple[Array, Array, Array], free: Array) -> Direc
     )
 
 
-def _invert_dense(information: Array, free: Array) -> DirectionCovariance:
+def _invert_dense(information: Array, free: Mask) -> DirectionCovariance:
     """Inverse on the free directions by Cholesky, each scaled to information 1."""
     pairs = free.size // 2
     kept = np.flatnonzero(free)

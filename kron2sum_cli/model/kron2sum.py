@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.collinearity import combination, dependencies
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled, rotate_traits
 from kron2sum_cli.model.fitting import Certificate, fit, starting_axes
 from kron2sum_cli.model.generalised_least_squares import LeastSquares, Metric, least_squares, metric
-from kron2sum_cli.model.likelihood import Point, evaluate
+from kron2sum_cli.model.likelihood import Point, evaluate, logdet_covariance
 from kron2sum_cli.model.scanner import FastScanner
 from kron2sum_cli.model.spectrum import Array, spectrum_of_features
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
@@ -78,8 +79,6 @@ class Kron2Sum:
                 raise ValueError(f"{name} has {M.shape[0]} rows and Y has {n}: both must have one a sample")
         if self._A.shape[0] != p or self._A.shape[1] > p:
             raise ValueError(f"A must be ({p}, a) with a at most {p}; its shape is {self._A.shape}")
-        if np.linalg.matrix_rank(self._A) < self._A.shape[1]:
-            raise NumericalError("the columns of A are linearly dependent")
         if not 1 <= self._rank <= p:
             raise ValueError(f"rank must be from 1 to the number of traits, {p}; it is {self._rank}")
         if n - self._X.shape[1] < p + 1:
@@ -87,11 +86,26 @@ class Kron2Sum:
                 f"{n} samples are too few for {p} traits and {self._X.shape[1]} covariates:"
                 f" at least {p + self._X.shape[1] + 1} are needed"
             )
+        _require_independent("A", self._A)
+        _require_independent("X", self._X, "Y", self._Y)
 
     def at(self, C0: ArrayLike, C1: ArrayLike) -> Self:
-        """The same model at given covariances C0 and C1 (p, p)."""
-        axes = axes_of_covariances(_matrix("C0", C0), _matrix("C1", C1), self._data.mean_eigenvalue)
-        return self._moved(evaluate(self._data, axes, self._restricted), None)
+        """The same model at given covariances C0 and C1 (p, p).
+
+        Raises
+        ------
+        ValueError
+            Where shapes do not fit, or C0 has a higher rank than the model's.
+        NumericalError
+            Where a matrix is not symmetric and positive semi-definite, or K is singular.
+        """
+        c0, c1, shape = _matrix("C0", C0), _matrix("C1", C1), (self.ntraits, self.ntraits)
+        if c0.shape != shape or c1.shape != shape:
+            raise ValueError(f"C0 and C1 must be {shape}; their shapes are {c0.shape} and {c1.shape}")
+        axes = axes_of_covariances(c0, c1, self._data.mean_eigenvalue)
+        if np.any(axes.c0[self._rank :] > 1e-6 * axes.c0[0]):
+            raise ValueError(f"C0 has rank above {self._rank}, the largest of this model")
+        return self._moved(evaluate(self._data, axes.truncated(self._rank), self._restricted), None)
 
     def _moved(self, point: Point, certificate: Certificate | None) -> Self:
         other = object.__new__(type(self))
@@ -240,7 +254,7 @@ class Kron2Sum:
 
     def get_fast_scanner(self) -> FastScanner:
         """Scanner of fixed effects with C0 and C1 as they are now."""
-        return FastScanner(self._metric(), self._A, self._X, self._logdet_K())
+        return FastScanner(self._metric(), self._A, self._X, logdet_covariance(self._point))
 
     def _metric(self) -> Metric:
         return metric(self._point, self._Qx)
@@ -248,10 +262,14 @@ class Kron2Sum:
     def _least_squares(self) -> LeastSquares:
         return least_squares(self._metric(), [(self._A, self._X)])
 
-    def _logdet_K(self) -> float:
-        ml = self._point if not self._restricted else evaluate(self._data, self._point.axes, False)
-        quadratic = float(np.sum(ml.alpha * (self._data.Z @ ml.axes.T.T)))
-        return -2 * ml.lml - self._Y.size * float(np.log(2 * np.pi)) - quadratic
+
+def _require_independent(name: str, M: Array, name2: str = "", M2: Array | None = None) -> None:
+    both = M if M2 is None else np.hstack([M, M2])
+    names = [f"{name}[:, {k}]" for k in range(M.shape[1])]
+    names += [f"{name2}[:, {k}]" for k in range(both.shape[1] - M.shape[1])]
+    found = dependencies(both)
+    if found:
+        raise NumericalError(f"{combination(names, found[0])}: leave it out")
 
 
 def _matrix(name: str, M: ArrayLike) -> Array:

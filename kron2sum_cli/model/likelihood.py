@@ -40,6 +40,11 @@ class MeanBlock:
         """``Σ_j log|S_j|``."""
         return float(np.sum(np.linalg.slogdet(self.S)[1])) if self.S.size else 0.0
 
+    @property
+    def positive(self) -> bool:
+        """Whether every S_j has a positive determinant, as rounding may not leave it near singular ones."""
+        return bool(np.all(np.linalg.slogdet(self.S)[0] > 0))
+
     def traces(self) -> tuple[Array, Array]:
         """``tr(S_j⁻¹ dS_j)`` for both derivatives, each (p,)."""
         inverse = np.linalg.inv(self.S)
@@ -143,9 +148,7 @@ def evaluate(data: Contrasts, axes: TraitAxes, reml: bool) -> Point:
     coupled = _least_squares(data, axes, W, Z) if data.design is not None else None
     residual = Z if coupled is None else Z - data.design.X @ coupled.beta @ coupled.TA.T  # type: ignore[union-attr]
     alpha = W * residual
-    logdet = float(np.log(variances).sum()) - 2 * data.nrows * axes.logdet_T
-    if data.nsilent:
-        logdet += 2 * data.nsilent * float(np.log(axes.c1).sum())
+    logdet = _logdet_contrasts(data, axes, variances)
     ndof = data.nrows * data.ntraits
     trace0, trace1 = data.s @ W, W.sum(axis=0)
     if data.nsilent:
@@ -154,6 +157,8 @@ def evaluate(data: Contrasts, axes: TraitAxes, reml: bool) -> Point:
     score1 = alpha.T @ alpha - np.diag(trace1)
     if not reml and data.ncovariates:
         block = mean_block(data, axes, W)
+        if not block.positive:
+            raise NumericalError("the likelihood is not defined: C1 and GGᵀ are singular along the covariates")
         logdet += block.logdet - 2 * data.ncovariates * axes.logdet_T
         ndof += data.ncovariates * data.ntraits
         extra0, extra1 = block.traces()
@@ -166,6 +171,24 @@ def evaluate(data: Contrasts, axes: TraitAxes, reml: bool) -> Point:
     quadratic = float(np.sum(alpha * residual))
     lml = -0.5 * (ndof * LOG2PI + logdet + quadratic)
     return Point(data, reml, axes, lml, W, alpha, 0.5 * score0, 0.5 * score1, coupled)
+
+
+def logdet_covariance(point: Point) -> float:
+    """``log|K|``; minus infinity where C1 is singular and GGᵀ is so along the covariates."""
+    data, axes = point.data, point.axes
+    logdet = _logdet_contrasts(data, axes, 1 / point.W)
+    if data.ncovariates == 0:
+        return logdet
+    block = mean_block(data, axes, point.W)
+    if not block.positive or (axes.c1.min() == 0 and covariates_singular(data)):
+        return -np.inf
+    return logdet + block.logdet - 2 * data.ncovariates * axes.logdet_T
+
+
+def _logdet_contrasts(data: Contrasts, axes: TraitAxes, variances: Array) -> float:
+    """Log determinant of the covariance of all contrasts of all traits."""
+    logdet = float(np.log(variances).sum()) - 2 * data.nrows * axes.logdet_T
+    return logdet + 2 * data.nsilent * float(np.log(axes.c1).sum()) if data.nsilent else logdet
 
 
 def mean_block(data: Contrasts, axes: TraitAxes, W: Array) -> MeanBlock:
@@ -182,6 +205,15 @@ def mean_block(data: Contrasts, axes: TraitAxes, W: Array) -> MeanBlock:
         dS0=Kxx - 2 * a * KWK + a**2 * KsWWK,
         dS1=eye + a**2 * KWWK,
     )
+
+
+def covariates_singular(data: Contrasts) -> bool:
+    """Whether GGᵀ, given the contrasts, is singular on the projected covariates."""
+    if data.ncovariates == 0:
+        return False
+    inverse = np.divide(1.0, data.s, out=np.zeros_like(data.s), where=data.s > 0)
+    given = data.Kxx - (data.Kxm * inverse) @ data.Kxm.T
+    return bool(linalg.eigvalsh(given)[0] <= 1e-10 * max(float(np.trace(data.Kxx)), data.mean_eigenvalue))
 
 
 def _least_squares(data: Contrasts, axes: TraitAxes, W: Array, Z: Array) -> Coupled:

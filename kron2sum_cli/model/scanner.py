@@ -41,7 +41,7 @@ class FastScanner:
         return -0.5 * (self._size * (LOG2PI + float(np.log(scale)) + 1) + self.logdet_K)
 
     def null_lml(self) -> float:
-        """Log-likelihood without added effects, at its own scale."""
+        """Log-likelihood without added effects, at its own scale; infinite where K is singular."""
         return self._lml(self.null_scale)
 
     @property
@@ -95,7 +95,7 @@ class FastScanner:
                 raise ValueError(f"{name} has values that are not finite")
         fitted = least_squares(self.metric, [(self.A, self.X), (a1, x1)])
         scale = fitted.quadratic / self._size
-        if scale <= 0:
+        if fitted.quadratic <= 1e-12 * self.metric.quadratic():
             raise NumericalError("the effects explain the traits completely: there is nothing left to test them with")
         null, added = fitted.effects(0, scale), fitted.effects(1, scale)
         return {
@@ -144,6 +144,10 @@ class BlockScanner:
     silent_weight: Array | None
     Qx: NDArray[np.floating]
 
+    def rotate(self, G: NDArray[np.floating]) -> Array:
+        """Rotated variants ``VᵀG`` (m, b) in double precision, for refits."""
+        return np.asarray(self.rotation[: self.weights.shape[0]] @ G, dtype=np.float64)
+
     def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
         """Statistics of a block of variants G (n, b), without missing values, in the precision of the rotation.
 
@@ -166,8 +170,16 @@ class BlockScanner:
 
 
 def block_scanner(point: Point, Qx: Array, dtype: type[np.floating] = np.float32) -> BlockScanner:
-    """The scanner of blocks at a null model, in single or double precision."""
+    """The scanner of blocks at a null model, in single or double precision.
+
+    Raises
+    ------
+    ValueError
+        Where the trait design of the null model is not invertible: its effects couple the axes.
+    """
     data = point.data
+    if data.design is not None:
+        raise ValueError("blocks are scanned with an invertible trait design A only: use FastScanner.scan")
     m, p = point.W.shape
     rotation = np.empty((m + p, data.nsamples), dtype=dtype)
     rotation[:m] = data.V.T

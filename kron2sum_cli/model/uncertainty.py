@@ -9,12 +9,15 @@ left to vary. A profile-likelihood interval says more there.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kron2sum_cli.model.generalised_least_squares import Effects, least_squares, metric
 from kron2sum_cli.model.information import DirectionCovariance, direction_covariance
 from kron2sum_cli.model.likelihood import Point
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
+
+Mask = NDArray[np.bool_]
 
 NO_VARIANCE = 1e-12
 """A trait whose genetic (or residual) share of variance is below this has no genetic (residual) correlations."""
@@ -122,7 +125,7 @@ def axis_shares(axes: TraitAxes) -> Array:
     return np.asarray((squared / squared.sum(axis=1, keepdims=True)).mean(axis=0))
 
 
-def _present(point: Point) -> tuple[Array, Array]:
+def _present(point: Point) -> tuple[Mask, Mask]:
     """Which traits have genetic variance, and which have residual variance."""
     genetic = point.data.mean_eigenvalue * np.diag(point.axes.C0)
     residual = np.diag(point.axes.C1)
@@ -181,7 +184,7 @@ def _heritability(
     return mean_diagonal * c0 / total, mean_diagonal * _root(variance) / total**2
 
 
-def _correlation(C: Array, spread: _Spread, present: Array) -> tuple[Array, Array]:
+def _correlation(C: Array, spread: _Spread, present: Mask) -> tuple[Array, Array]:
     """``r = C_ab/√(C_aa C_bb)``, ``dr = dC_ab/√(C_aa C_bb) - r/2 (dC_aa/C_aa + dC_bb/C_bb)``."""
     diagonal = np.where(present, np.diag(C), np.nan)
     size = np.sqrt(np.multiply.outer(diagonal, diagonal))

@@ -70,7 +70,7 @@ def sorted_rows(batches: Iterable[pa.RecordBatch], key: str) -> Iterator[pa.Reco
         (column,) = sort_columns(key)
         direction = "descending" if key == "p" or key.startswith("-") else "ascending"
         keys = pa.table({"key": table.column(column)})
-        order = pc.sort_indices(keys, sort_keys=[("key", direction)], null_placement="at_end")
+        order = pc.sort_indices(keys, sort_keys=[("key", direction)])
     yield from table.take(order).combine_chunks().to_batches()
 
 

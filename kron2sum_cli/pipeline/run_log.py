@@ -6,7 +6,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from io import FileIO
 
 from kron2sum_cli._version import __version__
 from kron2sum_cli.errors import Kron2SumError
@@ -56,7 +56,7 @@ def recorded_run(command_line: str, settings: FitSettings | ScanSettings | Expor
         started = time.perf_counter()
         LOGGER.debug("kron2sum %s", __version__)
         LOGGER.debug("Command: %s", command_line)
-        LOGGER.debug("Threads: %d", settings.common.threads)
+        LOGGER.debug("Settings: %r", settings)
         try:
             yield
         except BaseException as error:
@@ -67,18 +67,19 @@ def recorded_run(command_line: str, settings: FitSettings | ScanSettings | Expor
             LOGGER.debug("Total time: %.2f s; peak memory: %.0f MiB", seconds, peak_memory_mib())
 
 
-class _LogHandler(logging.StreamHandler[TextIO]):
+class _LogHandler(logging.Handler):
     """Writes to the log; a full disk is an error of the run, not a traceback between its lines."""
 
-    def __init__(self, stream: TextIO, path: str) -> None:
-        super().__init__(stream)
+    def __init__(self, file: FileIO, path: str) -> None:
+        super().__init__()
+        self._file = file
         self._path = path
         self.setFormatter(logging.Formatter(_FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record) + "\n"
         try:
-            self.stream.write(self.format(record) + self.terminator)
-            self.stream.flush()
+            self._file.write(line.encode(errors="backslashreplace"))
         except OSError as error:
             raise output_error(self._path, error) from error
 
@@ -87,8 +88,8 @@ class _LogHandler(logging.StreamHandler[TextIO]):
 def _log_file(path: str) -> Iterator[_LogHandler]:
     """Open the log and send the messages of the commands, and Python's warnings, to it."""
     listened = (LOGGER, logging.getLogger("py.warnings"))
-    with _open_locked(path) as stream:
-        handler = _LogHandler(stream, path)
+    with _open_locked(path) as file:
+        handler = _LogHandler(file, path)
         level = LOGGER.level
         LOGGER.setLevel(logging.DEBUG)
         logging.captureWarnings(True)
@@ -103,16 +104,20 @@ def _log_file(path: str) -> Iterator[_LogHandler]:
             LOGGER.setLevel(level)
 
 
-def _open_locked(path: str) -> TextIO:
+def _open_locked(path: str) -> FileIO:
     """Open the log for writing; it is emptied only once no other run can be writing it."""
     try:
-        stream = open(path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 (handed on)
-        if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            lock(stream.fileno(), path)
-            os.ftruncate(stream.fileno(), 0)
+        file = open(path, "ab", buffering=0)  # noqa: SIM115 (handed on)
     except OSError as error:
         raise output_error(path, error) from error
-    return stream
+    try:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            lock(file.fileno(), path)
+            os.ftruncate(file.fileno(), 0)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _record_failure(handler: logging.Handler, error: BaseException) -> None:

@@ -24,6 +24,7 @@ from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, hypothesis, n
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.model.scanner import block_scanner
 from kron2sum_cli.pipeline.progress import Progress
+from kron2sum_cli.pipeline.refit_block import refit_plan
 from kron2sum_cli.pipeline.scan_block import ScanPlan, scan_block
 from kron2sum_cli.pipeline.settings import ScanSettings
 from kron2sum_cli.tables.null_file import NullFile, read_null
@@ -77,7 +78,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     span = _span(settings, len(source.variants))
     positions = positions[(positions >= span["start"]) & (positions < span["stop"])]
     hypotheses = _hypotheses(settings, null)
-    schema = scan_schema(null.traits, [h.name for h in hypotheses], False, {})
+    schema = scan_schema(null.traits, [h.name for h in hypotheses[1:]], settings.refit > 0, {})
     counts = Counter({"variants read": span["stop"] - span["start"]})
     metadata = _metadata(settings, null, source, span)
     width = _block_width(settings, null)
@@ -173,8 +174,8 @@ def _span(settings: ScanSettings, total: int) -> dict[str, int]:
 
 
 def _hypotheses(settings: ScanSettings, null: NullFile) -> list[Hypothesis]:
-    """The tests beyond the any-effect one, in the order given."""
-    found = []
+    """The any-effect test, then the others in the order given."""
+    found = [named_hypothesis("any", null.traits)]
     for text in settings.tests:
         name, equals, path = text.partition("=")
         if equals:
@@ -201,7 +202,7 @@ def _metadata(settings: ScanSettings, null: NullFile, source: GenotypeSource, sp
         "traits": list(null.traits),
         "axes": axes.T.tolist(),
         "filters": _filter_record(settings),
-        "settings": {"tests": list(settings.tests), "precision": settings.precision, "stat": settings.stat},
+        "settings": {"tests": list(settings.tests), "precision": settings.precision, "stat": settings.stat, "refit": settings.refit},
         "inputs": {"geno": file_records(source.files)},
         "span": span,
     }
@@ -305,8 +306,8 @@ def _plan(
         centred=_spans_intercept(model),
         axes=point.axes,
         context=context,
-        any_effect=named_hypothesis("any", null.traits),
         hypotheses=hypotheses,
+        refit=refit_plan(model, settings.refit),
         traits=null.traits,
         schema=schema,
     )

@@ -14,6 +14,7 @@ from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, test, trait_effects
 from kron2sum_cli.model.scanner import BlockScanner, BlockStatistics
 from kron2sum_cli.model.trait_axes import TraitAxes
+from kron2sum_cli.pipeline.refit_block import RefitPlan, refit_block
 from kron2sum_cli.tables.scan_table import scan_batch
 
 COLUMN_TILE = 16
@@ -39,8 +40,8 @@ class ScanPlan:
     centred : whether X has an intercept, so that variants may be centred
     axes : trait axes of the null model
     context : the null model's scale, for tests
-    any_effect : the any-effect hypothesis
-    hypotheses : further hypotheses
+    hypotheses : the any-effect hypothesis, then the others
+    refit : which variants are refitted and how; None for none
     traits : names
     schema : of the result table
     """
@@ -52,8 +53,8 @@ class ScanPlan:
     centred: bool
     axes: TraitAxes
     context: TestContext
-    any_effect: Hypothesis
     hypotheses: Sequence[Hypothesis]
+    refit: RefitPlan | None
     traits: Sequence[str]
     schema: pa.Schema
 
@@ -73,18 +74,42 @@ def scan_block(plan: ScanPlan, positions: NDArray[np.intp]) -> BlockRows:
     kept, left_out = passes(counts, plan.filters)
     tally = Counter({f"variants left out by {option}": number for option, number in left_out.items()})
     tested = np.flatnonzero(kept & ~counts.constant)
-    statistics = plan.scanner.statistics(_prepare(plan, dosages, counts, tested))
-    usable, statistics = _usable(statistics, dosages, counts, tested)
+    G = _prepare(plan, dosages, counts, tested)
+    usable, statistics = _usable(plan.scanner.statistics(G), counts, tested)
     tested = tested[usable]
+    results = [test(statistics.u, statistics.v, hypothesis, plan.context) for hypothesis in plan.hypotheses]
+    columns = _Columns(len(kept), tested)
+    _add_tests(columns, plan, results)
+    _add_effects(columns, plan, statistics)
+    if plan.refit is not None:
+        tally.update(_add_refits(columns, plan, plan.refit, results, G, np.flatnonzero(usable)))
     tally["variants tested"] = len(tested)
     tally["variants without variation (empty statistics)"] = int(np.count_nonzero(kept & counts.constant))
     tally["variants in the span of the covariates (empty statistics)"] = int(np.count_nonzero(~usable))
-    columns = _columns(plan, statistics, len(kept), tested)
-    columns |= _identity(plan, positions, counts)
-    batch = scan_batch(plan.schema, columns)
+    batch = scan_batch(plan.schema, columns.columns | _identity(plan, positions, counts))
     if not kept.all():
         batch = batch.filter(pa.array(kept))
     return BlockRows(batch, tally)
+
+
+class _Columns:
+    """Columns of a block in which only some variants have statistics; NaN is an empty cell."""
+
+    def __init__(self, size: int, tested: NDArray[np.intp]) -> None:
+        self.size, self.tested = size, tested
+        self.columns: dict[str, object] = {}
+
+    def put(self, name: str, values: Array, of: NDArray[np.intp] | None = None) -> None:
+        """A column with the values of the tested variants (or of some of them, by their position)."""
+        column = np.full(self.size, np.nan)
+        column[self.tested if of is None else self.tested[of]] = values
+        self.columns[name] = column
+
+    def put_integer(self, name: str, value: int) -> None:
+        """A column with the same whole number for every tested variant."""
+        mask = np.ones(self.size, dtype=np.bool_)
+        mask[self.tested] = False
+        self.columns[name] = pa.array(np.full(self.size, value, dtype=np.int32), mask=mask)
 
 
 def _prepare(
@@ -109,7 +134,7 @@ def _prepare(
 
 
 def _usable(
-    statistics: BlockStatistics, dosages: NDArray[np.float32], counts: GenotypeCounts, tested: NDArray[np.intp]
+    statistics: BlockStatistics, counts: GenotypeCounts, tested: NDArray[np.intp]
 ) -> tuple[NDArray[np.bool_], BlockStatistics]:
     """Which tested variants vary given the covariates, and their statistics."""
     b = len(tested)
@@ -121,39 +146,50 @@ def _usable(
     return usable, BlockStatistics(statistics.u[:b][usable], statistics.v[:b][usable], length[usable])
 
 
-def _columns(plan: ScanPlan, statistics: BlockStatistics, size: int, tested: NDArray[np.intp]) -> dict[str, object]:
-    """Columns of statistics, NaN (an empty cell) where a variant has none."""
-    u, v = statistics.u, statistics.v
+def _suffix(k: int, hypothesis: Hypothesis) -> str:
+    """What the columns of the k-th hypothesis end with; nothing for the any-effect one, which comes first."""
+    return "." + hypothesis.name if k else ""
 
-    def spread(values: Array) -> Array:
-        column = np.full(size, np.nan)
-        column[tested] = values
-        return column
 
-    def degrees(df: int) -> pa.Array:
-        mask = np.ones(size, dtype=np.bool_)
-        mask[tested] = False
-        return pa.array(np.full(size, df, dtype=np.int32), mask=mask)
+def _add_tests(columns: _Columns, plan: ScanPlan, results: Sequence[TestResult]) -> None:
+    for k, (hypothesis, result) in enumerate(zip(plan.hypotheses, results, strict=True)):
+        suffix = _suffix(k, hypothesis)
+        columns.put("CHISQ" + suffix, result.chisq)
+        columns.put_integer("DF" + suffix, result.df)
+        columns.put("MLOG10P" + suffix, result.mlog10p)
+    columns.put("P", 10.0 ** -results[0].mlog10p)
 
-    def of_test(result: TestResult, suffix: str) -> dict[str, object]:
-        return {
-            "CHISQ" + suffix: spread(result.chisq),
-            "DF" + suffix: degrees(result.df),
-            "MLOG10P" + suffix: spread(result.mlog10p),
-        }
 
-    any_effect = test(u, v, plan.any_effect, plan.context)
-    columns = of_test(any_effect, "")
-    columns["P"] = spread(10.0**-any_effect.mlog10p)
-    effects = trait_effects(u, v, plan.axes.Tinv, plan.context)
+def _add_effects(columns: _Columns, plan: ScanPlan, statistics: BlockStatistics) -> None:
+    effects = trait_effects(statistics.u, statistics.v, plan.axes.Tinv, plan.context)
     for j, trait in enumerate(plan.traits):
-        columns[f"BETA.{trait}"] = spread(effects.beta[:, j])
-        columns[f"SE.{trait}"] = spread(effects.se[:, j])
-        columns[f"MLOG10P.{trait}"] = spread(effects.mlog10p[:, j])
-        columns[f"INFO.{j + 1}"] = spread(v[:, j])
-    for hypothesis in plan.hypotheses:
-        columns |= of_test(test(u, v, hypothesis, plan.context), "." + hypothesis.name)
-    return columns
+        columns.put(f"BETA.{trait}", effects.beta[:, j])
+        columns.put(f"SE.{trait}", effects.se[:, j])
+        columns.put(f"MLOG10P.{trait}", effects.mlog10p[:, j])
+        columns.put(f"INFO.{j + 1}", statistics.v[:, j])
+
+
+def _add_refits(
+    columns: _Columns,
+    plan: ScanPlan,
+    refit: RefitPlan,
+    results: Sequence[TestResult],
+    G: NDArray[np.floating],
+    usable: NDArray[np.intp],
+) -> dict[str, int]:
+    """Refit the variants with a small test, and count them."""
+    largest = np.max([result.mlog10p for result in results], axis=0)
+    hits = np.flatnonzero(largest > refit.mlog10p) if refit.mlog10p > 0 else np.arange(len(usable))
+    done = refit_block(refit, plan.scanner.rotate(G[:, usable[hits]]), plan.hypotheses)
+    for k, hypothesis in enumerate(plan.hypotheses):
+        suffix = _suffix(k, hypothesis)
+        columns.put("CHISQ_REFIT" + suffix, done.chisq[k], hits)
+        columns.put("MLOG10P_REFIT" + suffix, done.mlog10p[k], hits)
+    for j, trait in enumerate(plan.traits):
+        columns.put(f"BETA_REFIT.{trait}", done.beta[:, j], hits)
+        columns.put(f"SE_REFIT.{trait}", done.se[:, j], hits)
+    failed = int(np.count_nonzero(np.any(np.isnan(done.chisq), axis=0)))
+    return {"variants refitted": len(hits), "refits that did not converge (empty cells)": failed}
 
 
 def _identity(plan: ScanPlan, positions: NDArray[np.intp], counts: GenotypeCounts) -> dict[str, object]:

@@ -4,6 +4,7 @@ The rules are checked when a record is made, before any file is opened, and ever
 reported at once. This module imports neither numpy nor pyarrow: the command line reads its defaults.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
@@ -48,8 +49,7 @@ _SUFFIXES = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".parquet": "parquet",
 
 def format_of(out: str, formats: Iterable[str], default: str) -> str:
     """The format that the suffix of an output names, where it is one of `formats`; else the default."""
-    suffix = "." + out.rpartition(".")[2].lower()
-    named = _SUFFIXES.get(suffix)
+    named = _SUFFIXES.get(os.path.splitext(out)[1].lower())
     return named if named is not None and named in formats else default
 
 

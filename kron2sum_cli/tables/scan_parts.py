@@ -116,6 +116,7 @@ def join_parts(names: Sequence[str], tables: Sequence[Mapping[str, Any]]) -> Joi
     InputError
         If the tables are of different null models or settings, overlap, or cannot be put in order.
     """
+    parts_of = [_parts(index, names[index], metadata) for index, metadata in enumerate(tables)]
     for name, metadata in zip(names[1:], tables[1:], strict=True):
         _check_agreement(names[0], tables[0], name, metadata)
     if len(tables) > 1 and EXPORTED in tables[0]:
@@ -123,9 +124,8 @@ def join_parts(names: Sequence[str], tables: Sequence[Mapping[str, Any]]) -> Joi
             f"{names[0]}: has only some rows or columns of a scan; join the tables of the scan first"
         )
     groups: dict[str, list[Part]] = {}
-    for index, metadata in enumerate(tables):
-        for part in _parts(index, names[index], metadata):
-            groups.setdefault(json.dumps(part.geno, sort_keys=True), []).append(part)
+    for part in (part for parts in parts_of for part in parts):
+        groups.setdefault(json.dumps(part.geno, sort_keys=True), []).append(part)
     order: dict[int, None] = {}
     joined: list[tuple[Any, Span]] = []
     missing: list[str] = []
@@ -149,8 +149,7 @@ def _check_agreement(first: str, a: Mapping[str, Any], other: str, b: Mapping[st
         if a.get(key) != b.get(key):
             what = _difference(a.get(key), b.get(key), key)
             raise InputError(f"{other}: differs from {first} in {what}; join parts of one scan only")
-    inputs_a, inputs_b = (dict(metadata.get("inputs", {})) for metadata in (a, b))
-    inputs_a.pop("geno", None), inputs_b.pop("geno", None)
+    inputs_a, inputs_b = (_other_inputs(metadata) for metadata in (a, b))
     if inputs_a != inputs_b:
         what = _difference(inputs_a, inputs_b, "inputs")
         raise InputError(f"{other}: differs from {first} in {what}; join parts of one scan only")
@@ -159,6 +158,10 @@ def _check_agreement(first: str, a: Mapping[str, Any], other: str, b: Mapping[st
 def _null_hash(metadata: Mapping[str, Any]) -> str:
     null = metadata.get("null")
     return str(null.get("hash", "")) if isinstance(null, dict) else ""
+
+
+def _other_inputs(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {role: files for role, files in metadata["inputs"].items() if role != "geno"}
 
 
 def _difference(a: Any, b: Any, path: str) -> str:
@@ -176,7 +179,8 @@ def _short(value: Any) -> str:
 
 def _parts(index: int, name: str, metadata: Mapping[str, Any]) -> list[Part]:
     try:
-        if "parts" in metadata:
+        _sum([metadata["counts"]])
+        if "parts" in metadata and metadata["parts"]:
             return [Part(index, name, part["geno"], _span(part["span"])) for part in metadata["parts"]]
         return [Part(index, name, metadata["inputs"].get("geno"), _span(metadata["span"]))]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -189,7 +193,8 @@ def _span(record: Mapping[str, Any]) -> Span:
     asked = [edge for pair in record.get("asked", [[0, of]]) for edge in pair]
     for numbers in (edges, asked):
         increasing = all(type(edge) is int for edge in (0, *numbers, of)) and numbers == sorted(numbers)
-        if not (increasing and len(numbers) % 2 == 0 and numbers[0] >= 0 and numbers[-1] <= of):
+        in_file = bool(numbers) and 0 <= numbers[0] <= numbers[-1] <= of
+        if not (increasing and in_file and len(numbers) % 2 == 0):
             raise ValueError("edges must be whole numbers that increase within the file")
     return Span(_pairs(edges), _pairs(asked), of)
 
@@ -200,7 +205,7 @@ def _pairs(edges: Sequence[int]) -> tuple[Range, ...]:
 
 def _joined_span(parts: Sequence[Part]) -> Span:
     """The span of parts in order, ranges that touch made one."""
-    for a, b in pairwise(parts):
+    for a, b in pairwise(part for part in parts if part.span.start < part.span.stop):
         _check_order(a, b)
     ranges = union(edges for part in parts for edges in part.span.ranges)
     asked = union(edges for part in parts for edges in part.span.asked)
@@ -240,8 +245,8 @@ def _joined_metadata(
     if len(tables) == 1:
         return tables[0]
     metadata = {key: value for key, value in tables[0].items() if key not in _OF_ONE_PART}
-    metadata["counts"] = _sum([table.get("counts", {}) for table in tables])
-    metadata["inputs"] = dict(tables[0].get("inputs", {}))
+    metadata["counts"] = _sum([table["counts"] for table in tables])
+    metadata["inputs"] = dict(tables[0]["inputs"])
     if len(joined) == 1:
         metadata["span"] = joined[0][1].to_metadata()
     else:
@@ -250,9 +255,11 @@ def _joined_metadata(
     return metadata
 
 
-def _sum(values: Sequence[Any]) -> Any:
+def _sum(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts added up, of any nesting; a count that one of them lacks is 0 there."""
-    if all(isinstance(value, dict) for value in values):
-        keys = dict.fromkeys(key for value in values for key in value)
-        return {key: _sum([value[key] for value in values if key in value]) for key in keys}
-    return sum(values)
+    total: dict[str, Any] = {}
+    for key, first in ((key, value) for count in counts for key, value in count.items()):
+        if key not in total:
+            values = [count[key] for count in counts if key in count]
+            total[key] = _sum(values) if isinstance(first, dict) else sum(values)
+    return total

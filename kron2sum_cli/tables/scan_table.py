@@ -66,7 +66,8 @@ def scan_schema(
     names += [f"{column}.{trait}" for trait in traits for column in TRAIT_COLUMNS]
     if refit:
         names += [f"{column}.{trait}" for trait in traits for column in TRAIT_REFIT_COLUMNS]
-    names += [f"{column}.{test}" for test in tests for column in TEST_COLUMNS]
+    of_test = (*TEST_COLUMNS, *(REFIT_COLUMNS if refit else ()))
+    names += [f"{column}.{test}" for test in tests for column in of_test]
     names += [f"INFO.{axis}" for axis in range(1, len(traits) + 1)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:

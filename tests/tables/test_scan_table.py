@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kron2sum_cli.errors import InputError, NumericalError, UsageError
@@ -115,6 +115,7 @@ def test_no_number_never_passes(value):
         written([scan_batch(SCHEMA, columns)])
 
 
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 40), max_size=12))
 def test_bytes_do_not_depend_on_batches(sizes):
     """Nor on the order in which the rows arrive at the writer: 16 rows make a row group here."""

@@ -1,0 +1,70 @@
+"""Joint tests of the fixed effects of a set of variants."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from kron2sum_cli.model.generalised_least_squares import independent_columns
+from kron2sum_cli.model.likelihood import Point
+from kron2sum_cli.model.spectrum import Array
+
+
+@dataclass(frozen=True)
+class SetReduction:
+    """How far a set of variants lowers ``rᵀK⁻¹r``.
+
+    Attributes
+    ----------
+    chisq : the drop
+    rank : number of linearly independent effects among those of the set
+    """
+
+    chisq: float
+    rank: int
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """Scores and information of q variants along the p trait axes.
+
+    Attributes
+    ----------
+    u : (q, p) ``g_aᵀP_jy_j``
+    V : (p, q, q) ``g_aᵀP_jg_b``
+    """
+
+    u: Array
+    V: Array
+
+
+def set_scores(point: Point, rows: Array, outside: Array) -> SetScores:
+    """Scores of a set, for a null model whose covariates are all projected out.
+
+    Parameters
+    ----------
+    point : the null model
+    rows : (m, q) rotated variants
+    outside : (q, q) their inner products outside the rotation and the covariates
+    """
+    V = np.einsum("ia,ij,ib->jab", rows, point.W, rows, optimize=True)
+    return SetScores(rows.T @ point.alpha, V + point.silent_weight[:, None, None] * outside)
+
+
+def reduce_set(scores: SetScores, design: Array, T: Array) -> SetReduction:
+    """Effects ``B Aᵀ`` of the set, B (q, e) free and A = ``design`` (p, e).
+
+    ``χ² = hᵀH⁻¹h`` with ``H = Σ_j d_jd_jᵀ ⊗ V_j`` and ``h = vec(uᵀ...)``, ``D = TA``; effects that are linear
+    combinations of others count once.
+    """
+    q, e = scores.u.shape[0], design.shape[1]
+    if q == 0 or e == 0:
+        return SetReduction(0.0, 0)
+    D = T @ design
+    H = np.einsum("je,jf,jab->eafb", D, D, scores.V, optimize=True).reshape(e * q, e * q)
+    h = (D.T @ scores.u.T).reshape(-1)
+    kept = independent_columns(H, 1e-8)
+    if not kept.size:
+        return SetReduction(0.0, 0)
+    chol = linalg.cho_factor(H[np.ix_(kept, kept)], lower=True)
+    return SetReduction(float(h[kept] @ linalg.cho_solve(chol, h[kept])), int(kept.size))

@@ -1,0 +1,159 @@
+"""Help, versions, and what is wrong with a command line."""
+
+import os
+import shlex
+import subprocess
+import sys
+
+import click
+import pytest
+
+from kron2sum_cli._version import __version__
+from kron2sum_cli.cli import cli, run
+
+COMMANDS = list(cli.commands)
+OPTIONS = [
+    pytest.param(command, param, id=f"{name}-{param.name}")
+    for name, command in cli.commands.items()
+    for param in command.params
+    if isinstance(param, click.Option)
+]
+KRON2SUM = [sys.executable, "-c", "import sys; from kron2sum_cli.cli import main; sys.exit(main())"]
+
+
+def test_version(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr() == (f"kron2sum {__version__}\n", "")
+
+
+def test_commands_in_the_order_of_work():
+    assert cli.list_commands(click.Context(cli)) == ["fit", "scan", "export"]
+
+
+@pytest.mark.parametrize(("command", "param"), OPTIONS)
+def test_every_option_is_documented_and_in_a_group(command, param):
+    assert param.help
+    assert len(param.help) > 10
+    assert param.group
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_every_option_and_ends_with_examples(name, capsys):
+    assert run([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    for param in cli.commands[name].params:
+        for option in (*param.opts, *param.secondary_opts) if isinstance(param, click.Option) else ():
+            assert option in text
+    assert cli.commands[name].help in " ".join(text.split())
+    last = text.rstrip().split("Examples:\n")[1]
+    for example in cli.commands[name].examples:
+        assert example in last
+    assert run([name, "-h"]) == 0
+
+
+@pytest.mark.parametrize(
+    "example", [example for command in cli.commands.values() for example in command.examples]
+)
+def test_examples_are_valid(example, settings_of):
+    words = shlex.split(example.replace("\\\n", " ").split(" | ")[0])
+    assert words[0] == "kron2sum"
+    settings_of(*words[1:])
+
+
+def test_no_command_shows_the_help_as_an_error(capsys):
+    assert run([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Usage: kron2sum" in captured.err
+    assert "Commands:" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (["scna"], ["kron2sum: error: no command 'scna'; did you mean scan?"]),
+        (["xyz"], ["no command 'xyz'; there are fit, scan, export"]),
+        (["scan", "--tread", "3"], ["kron2sum scan: error: ", "--tread", "--threads"]),
+        (["scan", "extra"], ["extra"]),
+        (["scan", "--threads"], ["--threads"]),
+        (["scan", "--threads", "x"], ["'x' is not a valid integer"]),
+        (["fit"], ["--pheno: a value is needed", "--grm: a value is needed"]),
+        (["fit", "--rank", "two"], ["'two' is neither a whole number nor auto"]),
+        (["scan", "--shard", "3"], ["'3' is not I/N"]),
+        (["scan", "--shard", "3/2"], ["--shard 3/2: the part must lie between 1 and"]),
+        (["scan", "--region", "5"], ["'5' is not chr:from-to"]),
+        (["scan", "--chr", "1,,2"], ["an item is empty"]),
+        (["fit", "--pheno-name", "a,,b"], ["a name is empty"]),
+        (["scan", "--test", "comon"], ["--test comon: must be any, common"]),
+        (["scan", "--test", "any=x.csv"], ["any has a meaning already"]),
+        (["scan", "--test", "=x.csv"], ["must be NAME=FILE"]),
+        (["scan", "--test", "only:"], ["name a trait"]),
+        (["scan", "--test", "a=1", "--test", "a=2"], ["a named more than once"]),
+        (["scan", "--precision", "half"], ["'half' is not one of 'single', 'double'"]),
+        (["scan", "--maf", "0.7", "--mac", "-1", "--hwe", "nan"], ["--maf 0.7", "--mac -1", "--hwe nan"]),
+        (["scan", "--null", "-", "--geno", "-"], ["only one input can come from standard input"]),
+        (["scan", "--null", ""], ["--null: a value is needed"]),
+        (["scan", "--log", "-"], ["--log -: standard output holds results only"]),
+        (["scan", "-q", "-v"], ["--quiet and --verbose exclude each other"]),
+        (["scan", "--memory", "0", "--refit", "2"], ["--memory 0", "--refit 2"]),
+        (["export", "--top", "0", "--p-below", "0"], ["--top 0", "--p-below 0"]),
+        (["export", "a", "a"], ["a named more than once"]),
+    ],
+)
+def test_wrong_usage(failure_of, arguments, messages):
+    code, errors = failure_of(*arguments)
+    assert code == 2
+    for message in messages:
+        assert message in errors
+    assert all(line.startswith(("kron2sum", "Try ")) for line in errors.splitlines())
+
+
+def test_all_problems_are_told_at_once(failure_of):
+    arguments = ["fit", "--rank", "0", "--covar-name", "a", "--grm-maf", "2", "--threads", "0", "--seed", "-1"]
+    code, errors = failure_of(*arguments)
+    assert code == 2
+    lines = errors.splitlines()
+    assert len(lines) == 7
+    assert all(line.startswith("kron2sum fit: error: --") for line in lines)
+
+
+def test_bad_environment_says_where_it_comes_from(failure_of, monkeypatch):
+    monkeypatch.setenv("KRON2SUM_SCAN_THREADS", "many")
+    code, errors = failure_of("scan")
+    assert code == 2
+    assert "KRON2SUM_SCAN_THREADS" in errors
+
+
+@pytest.mark.parametrize("command", [["fit", "--pheno", "y", "--grm", "g"], ["scan"], ["export", "--to", "parquet"]])
+def test_binary_output_is_not_written_to_a_terminal(failure_of, command, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    code, errors = failure_of(*command, "--out", "-")
+    assert code == 2
+    assert "standard output is a terminal" in errors
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["fit", "--help"], ["scan", "-h"]])
+def test_start_without_the_heavy_libraries(arguments):
+    program = (
+        "import sys; from kron2sum_cli.cli import run; code = run(sys.argv[1:]); "
+        "heavy = {'numpy', 'scipy', 'pyarrow', 'pandas', 'rich'} & set(sys.modules); sys.exit(code or len(heavy))"
+    )
+    assert subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True).returncode == 0
+
+
+def test_version_is_quick():
+    """User time beside that of an empty program, so that a slow machine does not fail it."""
+    program = "import os; print(os.times().user)"
+    version = "import os; from kron2sum_cli.cli import run; run(['--version']); print(os.times().user)"
+
+    def seconds(code: str) -> float:
+        runs = (subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(3))
+        return min(float(done.stdout.split()[-1]) for done in runs)
+
+    assert seconds(version) < 0.15 + seconds(program)
+
+
+def test_shell_completion():
+    environment = {"_KRON2SUM_COMPLETE": "bash_complete", "COMP_WORDS": "kron2sum s", "COMP_CWORD": "1"}
+    done = subprocess.run(KRON2SUM, env=os.environ | environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "plain,scan\n")
