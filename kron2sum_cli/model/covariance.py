@@ -7,7 +7,11 @@ from numpy.typing import ArrayLike
 from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.arguments import matrix
 from kron2sum_cli.model.spectrum import Array
+
+
+EPSILON = float(np.finfo(float).eps)
 
 
 @dataclass(frozen=True)
@@ -50,18 +54,25 @@ class Kron2SumCov:
 
         Raises
         ------
+        ValueError
+            Where shapes do not fit, a value is not finite, or C0 or C1 is not symmetric.
         NumericalError
-            Where C1 is not positive definite.
+            Where C0 is not positive semi-definite or C1 not positive definite.
         """
-        c0, c1, g = (np.asarray(M, float) for M in (C0, C1, G))
+        c0, c1, g = (matrix(name, M) for name, M in (("C0", C0), ("C1", C1), ("G", G)))
+        _require_symmetric(c0, c1)
         S1, U1 = linalg.eigh(c1)
-        if S1[0] <= 0:
+        if S1[0] <= S1.size * EPSILON * S1[-1]:
             raise NumericalError(f"C1 is not positive definite: its smallest eigenvalue is {S1[0]:.3g}")
         U, sigma, _ = linalg.svd(g, full_matrices=g.shape[0] > g.shape[1])
         Sx = np.zeros(g.shape[0])
         Sx[: sigma.size] = sigma**2
         root = U1 / np.sqrt(S1)
         Sh, Uh = linalg.eigh(root.T @ c0 @ root)
+        if Sh[0] < -1e-8 * np.max(np.abs(Sh)):
+            raise NumericalError(
+                f"C0 is not positive semi-definite: its smallest eigenvalue relative to C1 is {Sh[0]:.3g}"
+            )
         return Kron2SumCov(c0, c1, g, U.T, (root @ Uh).T, Sx, np.maximum(Sh, 0.0))
 
     @property
@@ -88,3 +99,12 @@ class Kron2SumCov:
     def logdet(self) -> float:
         """``log|K| = n log|C1| - log|D|``."""
         return float(self.G.shape[0] * np.linalg.slogdet(self.C1)[1] - np.log(self.D).sum())
+
+
+def _require_symmetric(C0: Array, C1: Array) -> None:
+    p = C1.shape[0]
+    if C0.shape != (p, p) or C1.shape != (p, p):
+        raise ValueError(f"C0 and C1 must be square and of one size; their shapes are {C0.shape} and {C1.shape}")
+    for name, C in (("C0", C0), ("C1", C1)):
+        if not np.allclose(C, C.T, rtol=1e-8, atol=1e-8 * float(np.max(np.abs(C)))):
+            raise ValueError(f"{name} must be symmetric")

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.arguments import matrix
 from kron2sum_cli.model.collinearity import combination, dependencies
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled, rotate_traits
 from kron2sum_cli.model.fitting import Certificate, fit, starting_axes
@@ -57,7 +58,7 @@ class Kron2Sum:
         self, Y: ArrayLike, A: ArrayLike, X: ArrayLike, G: ArrayLike, rank: int = 1, restricted: bool = False
     ) -> None:
         self._Y, self._A, self._X, self._G = (
-            _matrix(name, M) for name, M in (("Y", Y), ("A", A), ("X", X), ("G", G))
+            matrix(name, M) for name, M in (("Y", Y), ("A", A), ("X", X), ("G", G))
         )
         self._rank, self._restricted = int(rank), bool(restricted)
         self._check()
@@ -99,7 +100,7 @@ class Kron2Sum:
         NumericalError
             Where a matrix is not symmetric and positive semi-definite, or K is singular.
         """
-        c0, c1, shape = _matrix("C0", C0), _matrix("C1", C1), (self.ntraits, self.ntraits)
+        c0, c1, shape = matrix("C0", C0), matrix("C1", C1), (self.ntraits, self.ntraits)
         if c0.shape != shape or c1.shape != shape:
             raise ValueError(f"C0 and C1 must be {shape}; their shapes are {c0.shape} and {c1.shape}")
         axes = axes_of_covariances(c0, c1, self._data.mean_eigenvalue)
@@ -270,12 +271,3 @@ def _require_independent(name: str, M: Array, name2: str = "", M2: Array | None 
     found = dependencies(both)
     if found:
         raise NumericalError(f"{combination(names, found[0])}: leave it out")
-
-
-def _matrix(name: str, M: ArrayLike) -> Array:
-    matrix = np.array(M, dtype=float)
-    if matrix.ndim != 2:
-        raise ValueError(f"{name} must have two dimensions; it has {matrix.ndim}")
-    if not np.all(np.isfinite(matrix)):
-        raise ValueError(f"{name} has values that are not finite")
-    return matrix

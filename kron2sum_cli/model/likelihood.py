@@ -100,6 +100,11 @@ class Point:
             return np.zeros(self.axes.c1.size)
         return np.asarray(1 / self.axes.c1**2)
 
+    @property
+    def quadratic(self) -> float:
+        """``rᵀK⁻¹r``."""
+        return float(np.sum(self.alpha * (self.data.Z @ self.axes.T.T)))
+
     def grams(self) -> tuple[Array, Array, Array]:
         """``Σ_i s_i^k w_ij w_il`` for k = 0, 1, 2, each (p, p): twice the expected information of a pair of axes."""
         W, s = self.W, self.data.s

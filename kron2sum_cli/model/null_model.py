@@ -22,6 +22,7 @@ class FitSummary:
     rank : largest rank of C0 allowed
     lml : log-likelihood with all constants
     mean_diagonal : mean diagonal of the centred GGᵀ
+    quadratic : ``rᵀK⁻¹r``, from which tests of variants measure
     certificate : why it is an optimum
     estimates : what it says, with standard errors
     """
@@ -31,6 +32,7 @@ class FitSummary:
     rank: int
     lml: float
     mean_diagonal: float
+    quadratic: float
     certificate: Certificate
     estimates: Estimates
 

@@ -347,6 +347,7 @@ def _null_model(
         rank=fitted.rank,
         lml=point.lml,
         mean_diagonal=mean_diagonal,
+        quadratic=point.quadratic,
         certificate=fitted.certificate,
         estimates=estimates_of(point, spectrum.Qx, fitted.rank, mean_diagonal, design.A, design.X),
     )
@@ -380,12 +381,9 @@ def _profiles(settings: FitSettings, model: NullModel, traits: Sequence[str]) ->
     """Profile-likelihood intervals of the heritabilities, where they were asked for."""
     if settings.profile is None:
         return {}
-    summary = model.summary
-    fitted = Fit(model.point(), summary.rank, summary.certificate)
+    summary, point = model.summary, model.point()
     found = {}
     for j, trait in enumerate(traits):
-        interval = heritability_interval(
-            model.data, j, summary.mean_diagonal, summary.rank, summary.reml, fitted=fitted
-        )
+        interval = heritability_interval(point, j, summary.mean_diagonal, summary.rank)
         found[trait] = {"low": interval.low, "high": interval.high, "at_boundary": interval.at_boundary}
     return found

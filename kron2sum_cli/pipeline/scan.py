@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,16 +17,17 @@ from threadpoolctl import threadpool_limits
 from kron2sum_cli._version import __version__
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.genotypes.bed import is_plink_bed, open_bed
-from kron2sum_cli.genotypes.chromosomes import encode_chromosomes
+from kron2sum_cli.genotypes.chromosomes import encode_chromosomes, normalise_chromosome
 from kron2sum_cli.genotypes.filters import VariantFilters, names_not_found, select_by_name
 from kron2sum_cli.genotypes.source import GenotypeSource
-from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, hypothesis, named_hypothesis
+from kron2sum_cli.model.hypotheses import Hypothesis, hypothesis, named_hypothesis
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.model.scanner import block_scanner
 from kron2sum_cli.pipeline.progress import Progress
 from kron2sum_cli.pipeline.refit_block import refit_plan
 from kron2sum_cli.pipeline.scan_block import ScanPlan, scan_block
 from kron2sum_cli.pipeline.settings import ScanSettings
+from kron2sum_cli.reports.later_tests import null_record, test_context
 from kron2sum_cli.tables.null_file import NullFile, read_null
 from kron2sum_cli.tables.outputs import atomic_output, guard_inputs
 from kron2sum_cli.tables.provenance import file_records
@@ -197,8 +198,9 @@ def _metadata(settings: ScanSettings, null: NullFile, source: GenotypeSource, sp
             "C1": null.whole.estimates.C1.tolist(),
             "samples": len(null.samples),
             "covariates": list(null.covariates),
-            "chromosomes": {c: {"axes": s.axes.T.tolist()} for c, s in null.chromosomes.items()},
         },
+        "nulls": [null_record(null, chromosome) for chromosome in (None, *null.chromosomes)],
+        "null_of_chr": _null_of_chromosomes(null, source),
         "traits": list(null.traits),
         "axes": axes.T.tolist(),
         "filters": _filter_record(settings),
@@ -206,6 +208,14 @@ def _metadata(settings: ScanSettings, null: NullFile, source: GenotypeSource, sp
         "inputs": {"geno": file_records(source.files)},
         "span": span,
     }
+
+
+def _null_of_chromosomes(null: NullFile, source: GenotypeSource) -> dict[str, str]:
+    """With LOCO: which chromosome's null model the variants of a chromosome, as the file spells it, are tested with."""
+    if not null.chromosomes:
+        return {}
+    spelled = source.variants.table["CHR"].unique().to_pylist()
+    return {name: code for name in spelled if (code := normalise_chromosome(name)) in null.chromosomes}
 
 
 def _filter_record(settings: ScanSettings) -> dict[str, Any]:
@@ -289,15 +299,7 @@ def _plan(
     model = null.load(chromosome)
     point = model.point()
     dtype = np.float32 if settings.precision == "single" else np.float64
-    quadratic = float(np.sum(point.alpha * (model.data.Z @ point.axes.T.T)))
-    size = len(rows) * len(null.traits)
-    context = TestContext(
-        T=point.axes.T,
-        quadratic=quadratic,
-        size=size,
-        residual_df=size - null.description.A.shape[1] * len(null.covariates),
-        statistic=cast(Literal["lr", "f"], settings.stat),
-    )
+    context = test_context(null_record(null, chromosome), settings.stat)
     return ScanPlan(
         source=source,
         rows=rows,

@@ -199,6 +199,7 @@ def _model_arrays(prefix: str, model: NullModel) -> Iterator[tuple[str, NDArray[
         "rank": summary.rank,
         "lml": summary.lml,
         "mean_diagonal": summary.mean_diagonal,
+        "quadratic": summary.quadratic,
         "certificate": asdict(summary.certificate),
         "logdet_MtM": data.design.logdet_MtM if data.design else None,
     }
@@ -350,6 +351,7 @@ def _summary(archive: _Archive, prefix: str) -> FitSummary:
         rank=int(scalars["rank"]),
         lml=float(scalars["lml"]),
         mean_diagonal=float(scalars["mean_diagonal"]),
+        quadratic=float(scalars["quadratic"]),
         certificate=Certificate(**scalars["certificate"]),
         estimates=Estimates(**{key: archive.array(f"{prefix}estimates/{key}") for key in _ESTIMATES}),
     )

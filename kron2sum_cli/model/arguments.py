@@ -1,0 +1,22 @@
+"""Checks of the arrays that callers give."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from kron2sum_cli.model.spectrum import Array
+
+
+def matrix(name: str, M: ArrayLike) -> Array:
+    """A copy of M as a finite matrix of double precision.
+
+    Raises
+    ------
+    ValueError
+        Where M does not have two dimensions or a value is not finite.
+    """
+    copy = np.array(M, dtype=float)
+    if copy.ndim != 2:
+        raise ValueError(f"{name} must have two dimensions; it has {copy.ndim}")
+    if not np.all(np.isfinite(copy)):
+        raise ValueError(f"{name} has values that are not finite")
+    return copy

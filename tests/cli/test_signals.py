@@ -1,0 +1,108 @@
+"""Ctrl-C, termination and closed pipes, on whole processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kron2sum_cli.tables.outputs import WORK_SUFFIX
+
+PROGRAM = """
+import sys, threading, time, types
+import numpy
+from kron2sum_cli.cli import main
+from kron2sum_cli.tables.outputs import atomic_output
+
+def sleeps(settings, progress):
+    with atomic_output(settings.out) as file:
+        file.write(b"x")
+        print("ready", flush=True)
+        time.sleep(60)
+
+def computes(settings, progress):
+    # A long call that minds no signal.
+    matrix = numpy.eye(4000) + 1 / (1 + numpy.add.outer(numpy.arange(4000), numpy.arange(4000)))
+    with atomic_output(settings.out) as file:
+        file.write(b"x")
+        print("ready", flush=True)
+        while True:
+            numpy.linalg.eigh(matrix)
+
+def threads(settings, progress):
+    # A worker that does not end, and is waited for.
+    worker = threading.Thread(target=time.sleep, args=(60,))
+    worker.start()
+    print("ready", flush=True)
+    worker.join()
+
+module = sys.modules["kron2sum_cli.pipeline.scan"] = types.ModuleType("scan")
+module.scan_variants = globals()[sys.argv[1]]
+sys.exit(main(["scan"]))
+"""
+
+
+def stopped(folder: Path, how: str, *numbers: int) -> tuple[int, str, float]:
+    """Start a scan, send signals, and return the exit code, the messages and the seconds until the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, how], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.05)
+    started = time.monotonic()
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.01)
+    _, errors = process.communicate(timeout=20)
+    return process.returncode, errors, time.monotonic() - started
+
+
+@pytest.mark.parametrize("how", ["sleeps", "computes", "threads"])
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_one_line_soon_and_nothing_left(tmp_path, how, number, code, word):
+    found, errors, seconds = stopped(tmp_path, how, number)
+    assert (found, errors) == (code, f"kron2sum scan: {word}\n")
+    assert seconds < 2  # one second, and room for a busy machine
+    assert not (tmp_path / "scan.parquet").exists()
+    assert not [path for path in tmp_path.iterdir() if WORK_SUFFIX in path.name]
+
+
+def test_hanging_up_ends_it_too(tmp_path):
+    assert stopped(tmp_path, "sleeps", signal.SIGHUP)[0] == 129
+
+
+def test_several_signals_are_as_good_as_one(tmp_path):
+    found, errors, _ = stopped(tmp_path, "sleeps", *[signal.SIGINT] * 5, signal.SIGTERM)
+    assert (found, errors) == (130, "kron2sum scan: interrupted\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.parquet.log"]
+
+
+def test_log_says_how_it_ended(tmp_path):
+    stopped(tmp_path, "sleeps", signal.SIGTERM)
+    assert "Stopped: terminated" in (tmp_path / "scan.parquet.log").read_text()
+
+
+def test_ignored_signals_stay_ignored(tmp_path):
+    """As under nohup."""
+    program = PROGRAM.replace("time.sleep(60)", "time.sleep(1)")
+    command = f"trap '' HUP; exec {sys.executable} -c \"$PROGRAM\" sleeps"
+    process = subprocess.Popen(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env=os.environ | {"PROGRAM": program},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert (tmp_path / "scan.parquet").read_bytes() == b"x"
