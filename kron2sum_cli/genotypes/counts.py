@@ -58,6 +58,19 @@ class GenotypeCounts:
         """(m,) share of the samples whose genotype is missing."""
         return (self.n_samples - self.n_called) / self.n_samples
 
+    def take(self, variants: NDArray[np.intp]) -> "GenotypeCounts":
+        """The counts of some of the variants."""
+        calls = self.hard_calls
+        return GenotypeCounts(
+            self.n_samples,
+            self.n_called[variants],
+            self.ea_count[variants],
+            self.constant[variants],
+            None
+            if calls is None
+            else HardCalls(calls.two_ea[variants], calls.one_ea[variants], calls.no_ea[variants]),
+        )
+
     def _per_allele(self, count: NDArray[np.float64]) -> NDArray[np.float64]:
         frequency = np.full(len(count), np.nan)
         np.divide(count, 2 * self.n_called, out=frequency, where=self.n_called > 0)

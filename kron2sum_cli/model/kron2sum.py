@@ -60,6 +60,8 @@ class Kron2Sum:
         self._Y, self._A, self._X, self._G = (
             matrix(name, M) for name, M in (("Y", Y), ("A", A), ("X", X), ("G", G))
         )
+        if rank != int(rank):
+            raise ValueError(f"rank must be a whole number; it is {rank}")
         self._rank, self._restricted = int(rank), bool(restricted)
         self._check()
         coupled = self._A.shape[1] < self.ntraits

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.arguments import matrix
 from kron2sum_cli.model.generalised_least_squares import LeastSquares, Metric, least_squares
 from kron2sum_cli.model.likelihood import LOG2PI, Point
 from kron2sum_cli.model.spectrum import Array
@@ -63,7 +64,8 @@ class FastScanner:
     @property
     def null_beta_se(self) -> Array:
         """Square roots of the diagonal of ``null_beta_covariance``."""
-        return np.asarray(np.sqrt(np.diag(self.null_beta_covariance)))
+        null = self._null()
+        return np.asarray(null.effects(0, null.quadratic / self._size).se.T.reshape(-1))
 
     def scan(self, A1: ArrayLike, X1: ArrayLike) -> dict[str, float | int | Array]:
         """Fit ``(A1 ⊗ X1) vec(B1)`` beside the null model's fixed effects.
@@ -83,16 +85,15 @@ class FastScanner:
         ------
         ValueError
             Where shapes do not fit or a value is not finite.
+        NumericalError
+            Where the effects explain the traits completely.
         """
-        a1, x1 = np.asarray(A1, float), np.asarray(X1, float)
+        a1, x1 = matrix("A1", A1), matrix("X1", X1)
         p, n = self.metric.point.data.ntraits, self.metric.point.data.nsamples
-        if a1.ndim != 2 or a1.shape[0] != p:
+        if a1.shape[0] != p:
             raise ValueError(f"A1 must have one row a trait, ({p}, e); its shape is {a1.shape}")
-        if x1.ndim != 2 or x1.shape[0] != n:
+        if x1.shape[0] != n:
             raise ValueError(f"X1 must have one row a sample, ({n}, m); its shape is {x1.shape}")
-        for name, M in (("A1", a1), ("X1", x1)):
-            if not np.all(np.isfinite(M)):
-                raise ValueError(f"{name} has values that are not finite")
         fitted = least_squares(self.metric, [(self.A, self.X), (a1, x1)])
         scale = fitted.quadratic / self._size
         if fitted.quadratic <= 1e-12 * self.metric.quadratic():

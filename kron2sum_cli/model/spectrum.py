@@ -17,6 +17,8 @@ from kron2sum_cli.errors import NumericalError
 
 Array = NDArray[np.float64]
 
+EPSILON = float(np.finfo(float).eps)
+
 NEGATIVE_EIGENVALUE = 1e-4
 """A relationship matrix whose smallest eigenvalue is below minus this share of its largest is refused."""
 
@@ -123,7 +125,7 @@ def spectrum_of_features(G: Array, X: Array, overwrite: bool = False) -> Spectru
     Gx = Gq[:c].copy()
     E, sigma, Ft = linalg.svd(Gq[c:], full_matrices=False, overwrite_a=True, check_finite=False)
     del Gq
-    keep = sigma > sigma[0] * max(n, r) * np.finfo(float).eps if sigma.size else np.zeros(0, bool)
+    keep = sigma > max(n, r) * EPSILON * max(sigma.max(initial=0.0), float(np.linalg.norm(Gx)))
     E, sigma, Ft = E[:, keep], sigma[keep], Ft[keep]
     GxF = Gx @ Ft.T
     return Spectrum(
@@ -158,12 +160,13 @@ def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False) -> Spe
     s, E = linalg.eigh(contrasts, driver="evd", overwrite_a=True, check_finite=False)
     del contrasts
     smallest, largest = float(s[0]), float(s[-1])
-    if smallest < -NEGATIVE_EIGENVALUE * largest or largest <= 0:
+    noise = n * EPSILON * max(largest, float(np.trace(Kxx)))
+    if smallest < -NEGATIVE_EIGENVALUE * max(largest, 0.0) - noise:
         raise NumericalError(
             f"the relationship matrix is not positive semi-definite: its eigenvalues (given the covariates) go from"
             f" {smallest:.3g} to {largest:.3g}; make it from genotypes with mean imputation, or check its file"
         )
-    s = np.where(s > n * np.finfo(float).eps * largest, s, 0.0)[::-1]
+    s = np.where(s > noise, s, 0.0)[::-1]
     E = E[:, ::-1]
     rank = int(np.count_nonzero(s))
     if rank <= THIN_BELOW * (n - c):

@@ -25,13 +25,14 @@ from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.model.scanner import block_scanner
 from kron2sum_cli.pipeline.progress import Progress
 from kron2sum_cli.pipeline.refit_block import refit_plan
-from kron2sum_cli.pipeline.scan_block import ScanPlan, scan_block
+from kron2sum_cli.pipeline.scan_block import Block, ScanPlan, scan_block
 from kron2sum_cli.pipeline.settings import ScanSettings
 from kron2sum_cli.reports.later_tests import null_record, test_context
 from kron2sum_cli.tables.null_file import NullFile, read_null
 from kron2sum_cli.tables.outputs import atomic_output, guard_inputs
 from kron2sum_cli.tables.provenance import file_records
 from kron2sum_cli.tables.samples import match
+from kron2sum_cli.tables.scan_parts import Span
 from kron2sum_cli.tables.scan_table import ScanWriter, scan_schema
 from kron2sum_cli.tables.text import read_name_list
 from kron2sum_cli.tables.trait_design import read_trait_design
@@ -53,10 +54,18 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of variants that are tested with one null model: positions in the file, increasing."""
+    """A run of variants that are tested with one null model.
+
+    Attributes
+    ----------
+    chromosome : whose null model; None for that of the whole genome
+    positions : in the file, increasing, of all variants that names allow
+    wanted : which of them are asked for
+    """
 
     chromosome: str | None
     positions: NDArray[np.intp]
+    wanted: NDArray[np.bool_]
 
 
 def scan_variants(settings: ScanSettings, progress: Progress) -> None:
@@ -73,30 +82,26 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     guard_inputs(settings.out, source.files)
     rows = _rows(null, source)
     filters = _filters(settings, source)
-    positions, left_out = select_by_name(source.variants, filters)
-    for option, number in left_out.items():
-        logger.info("%d variants left out by %s", number, option)
-    span = _span(settings, len(source.variants))
-    positions = positions[(positions >= span["start"]) & (positions < span["stop"])]
+    chosen = _choose(settings, source, filters)
     hypotheses = _hypotheses(settings, null)
     schema = scan_schema(null.traits, [h.name for h in hypotheses[1:]], settings.refit > 0, {})
-    counts = Counter({"variants read": span["stop"] - span["start"]})
-    metadata = _metadata(settings, null, source, span)
+    counts = Counter(chosen.counts)
+    metadata = _metadata(settings, null, source, chosen.span)
     width = _block_width(settings, null)
-    logger.info("%d variants to test in blocks of %d", len(positions), width)
+    logger.info("%d variants to test in blocks of %d", len(chosen.positions), width)
     with (
         atomic_output(settings.out) as file,
         threadpool_limits(limits=1, user_api="blas"),
         ScanWriter(file, schema, settings.to) as writer,
-        progress.task("Scanning", len(positions), "variants") as advance,
+        progress.task("Scanning", len(chosen.positions), "variants") as advance,
     ):
-        for segment in _segments(null, source, positions):
+        for segment in _segments(null, source, chosen):
             plan = _plan(settings, null, source, rows, filters, hypotheses, schema, segment.chromosome)
-            blocks = _blocks(segment.positions, width)
+            blocks = _blocks(segment, width)
             for done, block in _in_order(partial(scan_block, plan), blocks, settings.common.threads):
                 writer.write(done.batch)
                 counts.update(done.counts)
-                advance(len(block))
+                advance(int(np.count_nonzero(block.wanted)))
         writer.set_metadata(metadata | {"counts": {k: v for k, v in sorted(counts.items()) if v}})
     for reason, number in counts.items():
         if number:
@@ -165,13 +170,62 @@ def _filters(settings: ScanSettings, source: GenotypeSource) -> VariantFilters:
     )
 
 
-def _span(settings: ScanSettings, total: int) -> dict[str, int]:
-    """The stretch of the file that this shard scans, cut at multiples of the largest block."""
-    if settings.shard is None:
-        return {"start": 0, "stop": total, "of": total}
-    part, parts = settings.shard
+@dataclass(frozen=True)
+class Chosen:
+    """The variants to scan.
+
+    Attributes
+    ----------
+    positions : in the file, increasing
+    named : those of the whole file that names allow, wherever they lie
+    span : the stretch of the file that they were chosen from
+    counts : how many were read, and left out by name
+    """
+
+    positions: NDArray[np.intp]
+    named: NDArray[np.intp]
+    span: Span
+    counts: dict[str, int]
+
+
+def _choose(settings: ScanSettings, source: GenotypeSource, filters: VariantFilters) -> Chosen:
+    """Variants by place (which a table covers or not), shard, and name."""
+    total = len(source.variants)
+    places = VariantFilters(chromosomes=filters.chromosomes, regions=filters.regions)
+    placed, _ = select_by_name(source.variants, places)
+    start, stop = _shard_edges(settings.shard, total)
+    inside = placed[(placed >= start) & (placed < stop)]
+    counts = {"variants read": len(inside)}
+    everything = np.arange(total)
+    for option in ("extract", "exclude"):
+        names = getattr(filters, option)
+        if names is None:
+            continue
+        named, _ = select_by_name(source.variants, VariantFilters(**{option: names}))
+        before = len(inside)
+        everything = np.intersect1d(everything, named, assume_unique=True)
+        inside = np.intersect1d(inside, named, assume_unique=True)
+        counts[f"variants left out by --{option}"] = before - len(inside)
+    asked = _runs(placed) if filters.chromosomes or filters.regions else ((0, total),)
+    ranges = tuple((max(a, start), min(b, stop)) for a, b in asked if a < stop and b > start)
+    return Chosen(inside, everything, Span(ranges or ((start, start),), asked or ((0, 0),), total), counts)
+
+
+def _shard_edges(shard: tuple[int, int] | None, total: int) -> tuple[int, int]:
+    """The stretch of the file of a shard, cut at multiples of the largest block."""
+    if shard is None:
+        return 0, total
+    part, parts = shard
     edges = [min(-(-total * k // parts // LARGEST_BLOCK) * LARGEST_BLOCK, total) for k in range(parts)] + [total]
-    return {"start": edges[part - 1], "stop": edges[part], "of": total}
+    return edges[part - 1], edges[part]
+
+
+def _runs(positions: NDArray[np.intp]) -> tuple[tuple[int, int], ...]:
+    """Half-open ranges of consecutive positions."""
+    if not len(positions):
+        return ()
+    edges = np.flatnonzero(np.diff(positions) > 1) + 1
+    return tuple((int(run[0]), int(run[-1]) + 1) for run in np.split(positions, edges))
 
 
 def _hypotheses(settings: ScanSettings, null: NullFile) -> list[Hypothesis]:
@@ -186,7 +240,7 @@ def _hypotheses(settings: ScanSettings, null: NullFile) -> list[Hypothesis]:
     return found
 
 
-def _metadata(settings: ScanSettings, null: NullFile, source: GenotypeSource, span: dict[str, int]) -> dict[str, Any]:
+def _metadata(settings: ScanSettings, null: NullFile, source: GenotypeSource, span: Span) -> dict[str, Any]:
     axes = null.whole.axes
     return {
         "version": __version__,
@@ -206,7 +260,7 @@ def _metadata(settings: ScanSettings, null: NullFile, source: GenotypeSource, sp
         "filters": _filter_record(settings),
         "settings": {"tests": list(settings.tests), "precision": settings.precision, "stat": settings.stat, "refit": settings.refit},
         "inputs": {"geno": file_records(source.files)},
-        "span": span,
+        "span": span.to_metadata(),
     }
 
 
@@ -228,10 +282,6 @@ def _filter_record(settings: ScanSettings) -> dict[str, Any]:
         path = getattr(settings, name)
         if path is not None:
             record[name] = file_records([path])
-    if settings.chromosomes:
-        record["chr"] = [list(item) for item in settings.chromosomes]
-    if settings.regions:
-        record["region"] = [str(region) for region in settings.regions]
     return record
 
 
@@ -266,22 +316,22 @@ BASE_BYTES = 300 << 20
 """What Python and its libraries take."""
 
 
-def _segments(null: NullFile, source: GenotypeSource, positions: NDArray[np.intp]) -> Iterator[Segment]:
+def _segments(null: NullFile, source: GenotypeSource, chosen: Chosen) -> Iterator[Segment]:
     """Runs of variants with the same null model: the whole one's, or with LOCO that without their chromosome."""
+    wanted = np.isin(chosen.named, chosen.positions, assume_unique=True)
     if not null.chromosomes:
-        yield Segment(None, positions)
+        yield Segment(None, chosen.named, wanted)
         return
     codes, index = encode_chromosomes(source.variants.table["CHR"])
-    of_variant = index[positions]
-    edges = np.flatnonzero(np.diff(of_variant)) + 1
+    edges = np.flatnonzero(np.diff(index[chosen.named])) + 1
     without = 0
-    for part in np.split(positions, edges):
-        if not len(part):
+    for part, asked in zip(np.split(chosen.named, edges), np.split(wanted, edges), strict=True):
+        if not asked.any():
             continue
         code = codes[int(index[part[0]])]
         if code not in null.chromosomes:
-            without += len(part)
-        yield Segment(code if code in null.chromosomes else None, part)
+            without += int(np.count_nonzero(asked))
+        yield Segment(code if code in null.chromosomes else None, part, asked)
     if without:
         logger.warning("%d variants on chromosomes that the GRM has none of: tested with the whole GRM's null", without)
 
@@ -321,10 +371,11 @@ def _spans_intercept(model: NullModel) -> bool:
     return bool(np.sum(model.Qx.sum(axis=0) ** 2) > n * (1 - 1e-9))
 
 
-def _blocks(positions: NDArray[np.intp], width: int) -> list[NDArray[np.intp]]:
-    """Positions cut at multiples of the width in the file."""
-    edges = np.flatnonzero(np.diff(positions // width)) + 1
-    return [block for block in np.split(positions, edges) if len(block)]
+def _blocks(segment: Segment, width: int) -> list[Block]:
+    """Blocks cut at multiples of the width in the file, those of which something is asked for."""
+    edges = np.flatnonzero(np.diff(segment.positions // width)) + 1
+    parts = zip(np.split(segment.positions, edges), np.split(segment.wanted, edges), strict=True)
+    return [Block(positions, wanted) for positions, wanted in parts if wanted.any()]
 
 
 def _in_order(work: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator[tuple[R, T]]:

@@ -17,10 +17,6 @@ from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.pipeline.refit_block import RefitPlan, refit_block
 from kron2sum_cli.tables.scan_table import scan_batch
 
-COLUMN_TILE = 16
-"""Blocks are padded with empty variants to a multiple of this: a variant's numbers then do not depend on how many
-neighbours were left out of its block."""
-
 COLLINEAR = 1e-6
 """A variant of whose squared length less than this share lies outside the covariates has no statistics."""
 
@@ -67,29 +63,57 @@ class BlockRows:
     counts: Mapping[str, int]
 
 
-def scan_block(plan: ScanPlan, positions: NDArray[np.intp]) -> BlockRows:
-    """Read, filter, test; positions are variants of the file, increasing."""
-    dosages = plan.source.read(positions, plan.rows)
+@dataclass(frozen=True)
+class Block:
+    """Variants between two fixed edges of the file.
+
+    All of them are computed, so that no number depends on where a shard or a region ends; some are asked for.
+
+    Attributes
+    ----------
+    positions : (b,) in the file, increasing
+    wanted : (b,) those whose rows are asked for
+    """
+
+    positions: NDArray[np.intp]
+    wanted: NDArray[np.bool_]
+
+
+def scan_block(plan: ScanPlan, block: Block) -> BlockRows:
+    """Read, filter, test."""
+    dosages = plan.source.read(block.positions, plan.rows)
     counts = genotype_counts(dosages, hard_calls=plan.filters.need_hard_calls)
-    kept, left_out = passes(counts, plan.filters)
+    kept, left_out = _passing(counts, plan.filters, block.wanted)
     tally = Counter({f"variants left out by {option}": number for option, number in left_out.items()})
     tested = np.flatnonzero(kept & ~counts.constant)
     G = _prepare(plan, dosages, counts, tested)
-    usable, statistics = _usable(plan.scanner.statistics(G), counts, tested)
+    usable, statistics = _usable(plan.scanner.statistics(G), counts, tested, block.wanted)
+    in_span = int(np.count_nonzero(block.wanted[tested])) - len(usable)
     tested = tested[usable]
     results = [test(statistics.u, statistics.v, hypothesis, plan.context) for hypothesis in plan.hypotheses]
     columns = _Columns(len(kept), tested)
     _add_tests(columns, plan, results)
     _add_effects(columns, plan, statistics)
     if plan.refit is not None:
-        tally.update(_add_refits(columns, plan, plan.refit, results, G, np.flatnonzero(usable)))
+        tally.update(_add_refits(columns, plan, plan.refit, results, G, usable))
+    kept &= block.wanted
     tally["variants tested"] = len(tested)
     tally["variants without variation (empty statistics)"] = int(np.count_nonzero(kept & counts.constant))
-    tally["variants in the span of the covariates (empty statistics)"] = int(np.count_nonzero(~usable))
-    batch = scan_batch(plan.schema, columns.columns | _identity(plan, positions, counts))
+    tally["variants in the span of the covariates (empty statistics)"] = in_span
+    batch = scan_batch(plan.schema, columns.columns | _identity(plan, block.positions, counts))
     if not kept.all():
         batch = batch.filter(pa.array(kept))
     return BlockRows(batch, tally)
+
+
+def _passing(
+    counts: GenotypeCounts, filters: VariantFilters, wanted: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], Mapping[str, int]]:
+    """Which variants pass the filters on genotypes, and how many of those asked for do not, by filter."""
+    kept, left_out = passes(counts, filters)
+    if not wanted.all():
+        left_out = passes(counts.take(np.flatnonzero(wanted)), filters)[1]
+    return kept, left_out
 
 
 class _Columns:
@@ -115,17 +139,14 @@ class _Columns:
 def _prepare(
     plan: ScanPlan, dosages: NDArray[np.float32], counts: GenotypeCounts, tested: NDArray[np.intp]
 ) -> NDArray[np.floating]:
-    """Centred, mean-imputed genotypes (n, b) of the tested variants, padded with zeros."""
+    """Centred, mean-imputed genotypes (n, b) of the tested variants."""
     n, b = len(plan.rows), len(tested)
     by_variant = dosages.T
-    padded = -(-b // COLUMN_TILE) * COLUMN_TILE
-    if padded != len(by_variant) or b != padded:
-        copy = np.zeros((padded, n), dtype=np.float32)
-        copy[:b] = by_variant[tested]
-        by_variant = copy
+    if b < len(by_variant):
+        by_variant = by_variant[tested]
     means = (2 * counts.eaf[tested]).astype(np.float32)
     if plan.centred:
-        by_variant[:b] -= means[:, None]
+        by_variant -= means[:, None]
         means = np.zeros_like(means)
     for k in np.flatnonzero(counts.n_called[tested] < n):
         row = by_variant[k]
@@ -134,16 +155,15 @@ def _prepare(
 
 
 def _usable(
-    statistics: BlockStatistics, counts: GenotypeCounts, tested: NDArray[np.intp]
-) -> tuple[NDArray[np.bool_], BlockStatistics]:
-    """Which tested variants vary given the covariates, and their statistics."""
-    b = len(tested)
+    statistics: BlockStatistics, counts: GenotypeCounts, tested: NDArray[np.intp], wanted: NDArray[np.bool_]
+) -> tuple[NDArray[np.intp], BlockStatistics]:
+    """Positions among the tested of those asked for that vary given the covariates, and their statistics."""
     f, called = counts.eaf[tested], counts.n_called[tested]
     # Hardy-Weinberg's variance bounds the scale well enough for a threshold of 1e-6.
     typical = np.maximum(2 * f * (1 - f) * called, 1e-3)
-    length = statistics.length[:b]
-    usable = (length > COLLINEAR * typical) & np.all(statistics.v[:b] > 0, axis=1)
-    return usable, BlockStatistics(statistics.u[:b][usable], statistics.v[:b][usable], length[usable])
+    varies = (statistics.length > COLLINEAR * typical) & np.all(statistics.v > 0, axis=1)
+    usable = np.flatnonzero(varies & wanted[tested])
+    return usable, BlockStatistics(statistics.u[usable], statistics.v[usable], statistics.length[usable])
 
 
 def _suffix(k: int, hypothesis: Hypothesis) -> str:

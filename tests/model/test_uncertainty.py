@@ -179,7 +179,7 @@ FACES = {
     "interior": (5, 60, C0_TRUE, C1_TRUE, P, (3, 3)),
     "rank 1": (5, 60, C0_TRUE, C1_TRUE, 1, (1, 3)),
     "rank 2": (5, 60, C0_TRUE, C1_TRUE, 2, (2, 3)),
-    "C0 singular": (2, 60, np.outer([1, 0.8, -0.6], [1, 0.8, -0.6]), C1_TRUE, P, (1, 3)),
+    "C0 singular": (2, 60, np.outer([1, 0.8, -0.6], [1, 0.8, -0.6]), C1_TRUE, P, (2, 3)),
     "C1 singular": (1, 60, 3 * C0_TRUE, np.outer([1, 0.5, -0.5], [1, 0.5, -0.5]), P, (3, 1)),
 }
 

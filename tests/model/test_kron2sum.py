@@ -1,0 +1,174 @@
+"""The public model: what it refuses and with which words, and moving it to other parameters."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from dense_oracle import Array
+
+import kron2sum_cli
+from kron2sum_cli import Kron2Sum
+from kron2sum_cli.errors import Kron2SumError, NumericalError
+
+N = 20
+
+
+def arguments(**changes: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    given = {
+        "Y": rng.normal(size=(N, 3)),
+        "A": np.eye(3),
+        "X": np.hstack([np.ones((N, 1)), rng.normal(size=(N, 1))]),
+        "G": rng.normal(size=(N, 30)),
+    }
+    return {**given, **changes}
+
+
+def replaced(M: Array, row: int, column: int, value: float) -> Array:
+    copy = M.copy()
+    copy[row, column] = value
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"Y": np.ones(N)}, "Y must have two dimensions; it has 1"),
+        ({"A": np.ones(3)}, "A must have two dimensions; it has 1"),
+        ({"X": np.ones(N)}, "X must have two dimensions; it has 1"),
+        ({"G": np.ones((N, 2, 2))}, "G must have two dimensions; it has 3"),
+        ({"X": np.ones((N + 1, 1))}, "X has 21 rows and Y has 20: both must have one a sample"),
+        ({"G": np.ones((N - 1, 4))}, "G has 19 rows and Y has 20: both must have one a sample"),
+        ({"A": np.eye(2)}, r"A must be \(3, a\) with a at most 3; its shape is \(2, 2\)"),
+        ({"A": np.ones((3, 4))}, r"A must be \(3, a\) with a at most 3; its shape is \(3, 4\)"),
+        ({"rank": 0}, "rank must be from 1 to the number of traits, 3; it is 0"),
+        ({"rank": 4}, "rank must be from 1 to the number of traits, 3; it is 4"),
+        ({"rank": 1.5}, "rank must be a whole number; it is 1.5"),
+    ],
+)
+def test_wrong_shapes_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Kron2Sum(**arguments(**changes))
+
+
+@pytest.mark.parametrize("name", ["Y", "A", "X", "G"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused(name: str, value: float) -> None:
+    given = arguments()
+    given[name] = replaced(given[name], 1, 1, value)
+    with pytest.raises(ValueError, match=f"{name} has values that are not finite"):
+        Kron2Sum(**given)
+
+
+def with_column(M: Array, column: int, values: Array) -> Array:
+    copy = M.copy()
+    copy[:, column] = values
+    return copy
+
+
+Y, X = arguments()["Y"], arguments()["X"]
+
+
+@pytest.mark.parametrize("r", [4, 30])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"A": np.ones((3, 2))}, r"A\[:, 1\] is a multiple of A\[:, 0\]"),
+        ({"A": np.zeros((3, 1))}, r"A\[:, 0\] is zero"),
+        ({"X": np.ones((N, 2))}, r"X\[:, 1\] is a multiple of X\[:, 0\]"),
+        ({"X": np.hstack([X, X @ [[2.0], [1.0]]])}, r"X\[:, 2\] is a linear combination of X\[:, 0\], X\[:, 1\]"),
+        ({"Y": with_column(Y, 0, np.zeros(N))}, r"Y\[:, 0\] is zero"),
+        ({"Y": with_column(Y, 1, np.full(N, 7.0))}, r"Y\[:, 1\] is a multiple of X\[:, 0\]"),
+        ({"Y": with_column(Y, 2, Y[:, 0])}, r"Y\[:, 2\] is a multiple of Y\[:, 0\]"),
+        ({"Y": with_column(Y, 2, Y[:, 0] - 2 * Y[:, 1])}, r"Y\[:, 2\] is a linear combination of Y\[:, 0\], Y\[:, 1\]"),
+        ({"Y": with_column(Y, 1, Y[:, 0] + X[:, 1])}, r"Y\[:, 1\] is a linear combination of X\[:, 1\], Y\[:, 0\]"),
+        ({"G": np.zeros((N, 3))}, "the relationship matrix is zero given the covariates"),
+        ({"G": np.empty((N, 0))}, "the relationship matrix is zero given the covariates"),
+        ({"G": np.ones((N, 3)) * 1e-3}, "the relationship matrix is zero given the covariates"),
+    ],
+)  # fmt: skip
+def test_degenerate_data_are_refused_by_name(r: int, changes: dict[str, Any], message: str) -> None:
+    given = arguments()
+    given["G"] = given["G"][:, :r]
+    with pytest.raises(NumericalError, match=message):
+        Kron2Sum(**(given | changes))
+
+
+def test_too_few_samples_are_refused() -> None:
+    given = arguments()
+    few = {name: given[name][:5] for name in ("Y", "X", "G")}
+    with pytest.raises(NumericalError, match="5 samples are too few for 3 traits and 2 covariates: at least 6 are"):
+        Kron2Sum(A=np.eye(3), **few)
+    enough = {name: given[name][:6] for name in ("Y", "X", "G")}
+    assert np.isfinite(Kron2Sum(A=np.eye(3), **enough).lml())
+
+
+def test_arguments_are_copied() -> None:
+    given = arguments()
+    model = Kron2Sum(**given, rank=2)
+    before, B = model.lml(), model.B
+    for name in ("Y", "A", "X", "G"):
+        given[name][:] = 0
+    assert model.lml() == before
+    np.testing.assert_array_equal(model.B, B)
+
+
+def test_a_model_that_is_not_fitted_has_a_likelihood_and_no_certificate() -> None:
+    model = Kron2Sum(**arguments())
+    assert np.isfinite(model.lml())
+    assert model.certificate is None
+    np.linalg.cholesky(model.C1)
+    assert np.linalg.matrix_rank(model.C0) == 1
+
+
+def test_at_leaves_the_model_as_it_was() -> None:
+    model = Kron2Sum(**arguments(), rank=2, restricted=True)
+    model.fit(verbose=False)
+    lml, C0 = model.lml(), model.C0
+    other = model.at(np.diag([1.0, 0.5, 0.0]), np.eye(3))
+    np.testing.assert_allclose(other.C0, np.diag([1.0, 0.5, 0.0]), atol=1e-14)
+    assert other.certificate is None
+    assert model.certificate is not None and model.certificate.certified
+    assert model.lml() == lml > other.lml()
+    np.testing.assert_array_equal(model.C0, C0)
+    again = other.at(model.C0, model.C1)
+    np.testing.assert_allclose(again.lml(), lml, rtol=1e-12)
+    other.fit(verbose=False)
+    np.testing.assert_allclose(other.lml(), lml, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("C0", "C1", "error", "message"),
+    [
+        (np.eye(2), np.eye(2), ValueError, r"C0 and C1 must be \(3, 3\); their shapes are \(2, 2\) and \(2, 2\)"),
+        (np.eye(3), np.eye(3), ValueError, "C0 has rank above 2, the largest of this model"),
+        (np.full((3, 3), np.nan), np.eye(3), ValueError, "C0 has values that are not finite"),
+        (np.diag([1.0, 1.0, 0]), np.triu(np.ones((3, 3))), NumericalError, "must be symmetric"),
+        (np.diag([1.0, -1.0, 0]), np.eye(3), NumericalError, "must be positive semi-definite"),
+        (np.diag([1.0, 1.0, 0]), np.diag([1.0, 1.0, 0]), NumericalError, "zero or not finite"),
+        (np.ones((3, 3)), np.ones((3, 3)), NumericalError, "singular: some traits are linear combinations"),
+        (np.zeros((3, 3)), np.zeros((3, 3)), NumericalError, "zero or not finite"),
+    ],
+)
+def test_at_refuses_what_is_not_a_pair_of_covariances(
+    C0: Array, C1: Array, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Kron2Sum(**arguments(), rank=2).at(C0, C1)
+
+
+def test_singular_C1_is_a_point_where_GG_is_positive_definite_only() -> None:
+    given = arguments()
+    C0, C1 = np.eye(3), np.diag([0.0, 1.0, 1.0])
+    assert np.isfinite(Kron2Sum(**given, rank=3).at(C0, C1).lml())
+    with pytest.raises(NumericalError, match="the likelihood is not defined: C1 is singular where GGᵀ is singular"):
+        Kron2Sum(**(given | {"G": given["G"][:, :5]}), rank=3).at(C0, C1)
+    centred = given["G"] - given["G"].mean(axis=0)
+    assert np.isfinite(Kron2Sum(**(given | {"G": centred}), rank=3, restricted=True).at(C0, C1).lml())
+
+
+def test_the_package_names_what_is_public() -> None:
+    assert set(kron2sum_cli.__all__) == {"Kron2Sum", "Kron2SumCov", "__version__"}
+    assert issubclass(NumericalError, Kron2SumError)
+    with pytest.raises(AttributeError, match="has no attribute 'Kron3Sum'"):
+        kron2sum_cli.Kron3Sum  # noqa: B018
