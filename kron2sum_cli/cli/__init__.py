@@ -35,9 +35,7 @@ __all__ = ["cli", "main", "run"]
     epilog="They work in this order without further options: fit writes null.npz, scan reads it and writes "
     "scan.parquet, export prints that.",
 )
-@click.version_option(
-    __version__, prog_name=PROGRAM, message="%(prog)s %(version)s", allow_from_autoenv=False
-)
+@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s", allow_from_autoenv=False)
 def cli() -> None:
     """Multi-trait association scans with a linear mixed model."""
 

@@ -24,9 +24,7 @@ class GroupedOption(click.Option):
     ``--intercept/--no-intercept`` also from ``KRON2SUM_FIT_NO_INTERCEPT``, with the opposite meaning.
     """
 
-    def __init__(
-        self, *args: Any, group: str = COMMON_GROUP, absent: str | None = None, **attributes: Any
-    ) -> None:
+    def __init__(self, *args: Any, group: str = COMMON_GROUP, absent: str | None = None, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.group = group
         if absent is not None:

@@ -55,9 +55,7 @@ def _read(path: str) -> dict[str, Any]:
         raise InputError(f"{path}: is not a TOML file: {error}") from error
 
 
-def _settings(
-    command: click.Command, table: Mapping[str, Any], place: str
-) -> tuple[dict[str, Any], list[str]]:
+def _settings(command: click.Command, table: Mapping[str, Any], place: str) -> tuple[dict[str, Any], list[str]]:
     """Values by the names of the command's parameters, and what is wrong with the table."""
     options = _options_by_name(command)
     settings: dict[str, Any] = {}

@@ -24,9 +24,7 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 @contextmanager
-def session(
-    ctx: click.Context, settings: FitSettings | ScanSettings | ExportSettings
-) -> Iterator[Progress]:
+def session(ctx: click.Context, settings: FitSettings | ScanSettings | ExportSettings) -> Iterator[Progress]:
     """Show and record what a command does.
 
     Parameters
@@ -80,9 +78,7 @@ class StderrHandler(logging.Handler):
     """Prints messages for people; warnings say what they are; above a progress bar where there is one."""
 
     def __init__(self, command: str, common: CommonSettings) -> None:
-        super().__init__(
-            logging.DEBUG if common.verbose else logging.WARNING if common.quiet else logging.INFO
-        )
+        super().__init__(logging.DEBUG if common.verbose else logging.WARNING if common.quiet else logging.INFO)
         self._command = command
         self.bars: Bars | None = None
 

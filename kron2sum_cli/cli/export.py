@@ -8,6 +8,7 @@ from kron2sum_cli.cli.command import GroupedCommand
 from kron2sum_cli.cli.console import session
 from kron2sum_cli.cli.options import (
     FILE,
+    TEST,
     common_options,
     file_option,
     flag_option,
@@ -45,7 +46,14 @@ EXAMPLES = (
     help="position, p, or a column (-COLUMN: the largest first).",
 )
 @flag_option("--allow-gaps", group=ROWS, help="Export although parts of the scan are missing.")
-@names_option("--columns", group=COLUMNS, help="Columns in this order; patterns such as 'BETA.*' too.")
+@names_option("--columns", group=COLUMNS, help="Columns in this order; patterns such as 'BETA.*' too; cov for all covariances.")
+@names_option(
+    "--test",
+    "tests",
+    type=TEST,
+    group=COLUMNS,
+    help="Further tests, computed from the table: as for kron2sum scan; repeatable.",
+)
 @names_option("--trait", "traits", group=COLUMNS, help="Leave out the columns of all other traits.")
 @option(
     "--to",

@@ -13,6 +13,7 @@ from kron2sum_cli.cli.options import (
     TEST,
     common_options,
     file_option,
+    flag_option,
     names_option,
     number_option,
     option,
@@ -56,9 +57,7 @@ EXAMPLES = (
 )
 @file_option("--extract", group=FILTERS, help="Scan these variants only.")
 @file_option("--exclude", group=FILTERS, help="Leave these variants out.")
-@names_option(
-    "--chr", "chromosomes", type=CHROMOSOMES, group=FILTERS, help="Chromosomes to scan, as 1-5,7,X."
-)
+@names_option("--chr", "chromosomes", type=CHROMOSOMES, group=FILTERS, help="Chromosomes to scan, as 1-5,7,X.")
 @names_option("--region", "regions", type=REGION, group=FILTERS, help="A part of a chromosome; repeatable.")
 @number_option("--maf", group=FILTERS, help="Smallest minor allele frequency.")
 @number_option("--mac", group=FILTERS, help="Smallest minor allele count.")
@@ -71,8 +70,7 @@ EXAMPLES = (
     default=defaults.DEFAULT_TESTS,
     group=TESTS,
     absent="any",
-    help="any, common, specific, trait:NAME, only:NAME, or NAME=FILE for a contrast of the traits; "
-    "repeatable.",
+    help="any, common, specific, trait:NAME, only:NAME, or NAME=FILE for a contrast of the traits; repeatable.",
 )
 @option(
     "--stat",
@@ -98,6 +96,7 @@ EXAMPLES = (
     show_default=True,
     help="Precision of the products with genotypes.",
 )
+@flag_option("--resume", group=OUTPUT, help="Go on with an interrupted scan of the same output.")
 @option("--shard", type=SHARD, group=OUTPUT, help="Scan the I-th of N parts; kron2sum export joins them.")
 @option(
     "--to",

@@ -20,6 +20,7 @@ from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model.contrasts import Contrasts
+from kron2sum_cli.model.information import full_grams
 from kron2sum_cli.model.likelihood import Point, covariates_singular, evaluate
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
@@ -294,7 +295,7 @@ class _Search:
 
     def plan(self) -> "_Plan":
         """The local model at the point reached."""
-        chart, grams = _Chart(self.point.axes, self.tau, self.rank), self.point.grams()
+        chart, grams = _Chart(self.point.axes, self.tau, self.rank), full_grams(self.point)
         return _Plan(chart, grams, _preconditioner(chart, self.point, grams))
 
     def attempt(self, axes: Callable[[], TraitAxes]) -> Point | None:

@@ -76,7 +76,7 @@ class Metric:
 
     def quadratic(self) -> float:
         """``rᵀK⁻¹r``."""
-        return float(np.sum(self.point.alpha**2 / self.point.W))
+        return self.point.quadratic
 
 
 def metric(point: Point, Qx: Array) -> Metric:

@@ -6,7 +6,7 @@ design A1 tested given a smaller one A0, and its statistic the likelihood ratio 
 ``np log((q0 - χ²(A0)) / (q0 - χ²(A0, A1)))``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,7 +89,7 @@ def hypothesis(name: str, A1: Array, A0: Array | None = None) -> Hypothesis:
     NumericalError
         Where A1 adds no rank to A0.
     """
-    base = _basis(A0) if A0 is not None else np.empty((A1.shape[0], 0))
+    base = _basis(A0) if A0 is not None and A0.size else np.empty((A1.shape[0], 0))
     full = _basis(np.hstack([base, A1]))
     if full.shape[1] <= base.shape[1]:
         raise NumericalError(
@@ -98,29 +98,44 @@ def hypothesis(name: str, A1: Array, A0: Array | None = None) -> Hypothesis:
     return Hypothesis(name, base, full)
 
 
-def named_hypothesis(name: str, traits: Sequence[str]) -> Hypothesis:
-    """One of ``any``, ``common``, ``specific``, ``trait:NAME`` and ``only:NAME``.
+def named_hypothesis(name: str, traits: Sequence[str], Tinv: Array | None = None) -> Hypothesis:
+    """A test by its name.
+
+    ``any`` (A1 = I), ``common`` (A1 = 1), ``specific`` (A1 = I given A0 = 1), ``trait:NAME`` (the effect on a trait,
+    effects on the others free), ``only:NAME`` (an effect on that trait alone: the test conditional on all others),
+    ``trait:NAME|A,B`` (conditional on the traits A and B, on which there is no effect; effects on the rest free), and
+    ``axis:K`` (an effect along the K-th trait axis, for which Tinv is needed).
 
     Raises
     ------
     NumericalError
         Where the name is none of these, the trait is unknown, or there are too few traits for the test.
     """
-    p = len(traits)
-    eye, ones = np.eye(p), np.ones((p, 1))
-    kind, _, trait = name.partition(":")
-    if trait and trait not in traits:
-        raise NumericalError(f"test {name}: there is no trait {trait}; the null model has {', '.join(traits)}")
-    builders: dict[str, Callable[[], Hypothesis]] = {
-        "any": lambda: hypothesis(name, eye),
-        "common": lambda: hypothesis(name, ones),
-        "specific": lambda: hypothesis(name, eye, ones),
-        "trait": lambda: hypothesis(name, eye[:, [traits.index(trait)]], np.delete(eye, traits.index(trait), axis=1)),
-        "only": lambda: hypothesis(name, eye[:, [traits.index(trait)]]),
-    }
-    if kind not in builders or bool(trait) != (kind in ("trait", "only")):
-        raise NumericalError(f"test {name}: must be any, common, specific, trait:NAME or only:NAME")
-    return builders[kind]()
+    eye, ones = np.eye(len(traits)), np.ones((len(traits), 1))
+    kind, _, rest = name.partition(":")
+    if name == "any":
+        return hypothesis(name, eye)
+    if name == "common":
+        return hypothesis(name, ones)
+    if name == "specific":
+        return hypothesis(name, eye, ones)
+    if kind == "axis" and Tinv is not None and rest.isdigit() and 1 <= int(rest) <= len(traits):
+        return hypothesis(name, Tinv[:, [int(rest) - 1]])
+    if kind in ("trait", "only") and rest:
+        trait, bar, given = rest.partition("|")
+        if kind == "only" and bar:
+            raise NumericalError(f"test {name}: only:NAME takes one trait")
+        others = [other for other in traits if other != trait]
+        fixed = others if kind == "only" else (given.split(",") if bar else [])
+        for other in (trait, *fixed):
+            if other not in traits:
+                raise NumericalError(f"test {name}: there is no trait {other}; there are {', '.join(traits)}")
+        free = [k for k, other in enumerate(traits) if other != trait and other not in fixed]
+        return hypothesis(name, eye[:, [traits.index(trait)]], eye[:, free])
+    raise NumericalError(
+        f"test {name}: must be any, common, specific, trait:NAME, trait:NAME|OTHERS, only:NAME or axis:K (K from 1 to"
+        f" {len(traits)})"
+    )
 
 
 def reduction(u: Array, v: Array, design: Array, T: Array) -> Array:

@@ -119,7 +119,7 @@ def _mean_grams(point: Point) -> tuple[Array, Array, Array]:
     """
     data, W = point.data, point.W
     p, c = data.ntraits, data.ncovariates
-    root = np.linalg.cholesky(np.linalg.inv(mean_block(data, point.axes, W).S))
+    root = np.linalg.inv(mean_block(data, point.axes, W).cholesky).transpose(0, 2, 1)
     lower = -np.einsum("j,ij,ci,jcq->ijq", point.axes.c0**2, W, data.Kxm, root, optimize=True)
     upper = root.transpose(1, 0, 2)
     moved = data.s[:, None, None] * lower + np.einsum("ci,cjq->ijq", data.Kxm, upper)

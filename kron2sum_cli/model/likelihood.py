@@ -36,14 +36,25 @@ class MeanBlock:
     dS1: Array
 
     @property
-    def logdet(self) -> float:
-        """``Σ_j log|S_j|``."""
-        return float(np.sum(np.linalg.slogdet(self.S)[1])) if self.S.size else 0.0
+    def cholesky(self) -> Array:
+        """Lower Cholesky factors of every S_j, (p, c, c).
+
+        Raises
+        ------
+        NumericalError
+            Where one is not positive definite.
+        """
+        try:
+            return np.linalg.cholesky(self.S)
+        except np.linalg.LinAlgError:
+            raise NumericalError(
+                "the likelihood is not defined: C1 is singular and GGᵀ is so along the covariates"
+            ) from None
 
     @property
-    def positive(self) -> bool:
-        """Whether every S_j has a positive determinant, as rounding may not leave it near singular ones."""
-        return bool(np.all(np.linalg.slogdet(self.S)[0] > 0))
+    def logdet(self) -> float:
+        """``Σ_j log|S_j|``."""
+        return 2 * float(np.sum(np.log(np.diagonal(self.cholesky, axis1=1, axis2=2))))
 
     def traces(self) -> tuple[Array, Array]:
         """``tr(S_j⁻¹ dS_j)`` for both derivatives, each (p,)."""
@@ -103,7 +114,7 @@ class Point:
     @property
     def quadratic(self) -> float:
         """``rᵀK⁻¹r``."""
-        return float(np.sum(self.alpha * (self.data.Z @ self.axes.T.T)))
+        return float(np.sum(self.alpha**2 / self.W))
 
     def grams(self) -> tuple[Array, Array, Array]:
         """``Σ_i s_i^k w_ij w_il`` for k = 0, 1, 2, each (p, p): twice the expected information of a pair of axes."""
@@ -117,10 +128,10 @@ class Point:
         )
 
     def curvature(self, grams: tuple[Array, Array, Array], E0: Array, E1: Array) -> tuple[Array, Array]:
-        """Change of (score0, score1) for a small step (E0, E1).
+        """Change of (score0, score1) for a small step (E0, E1); ``grams`` those of `information.full_grams`.
 
-        Exact for REML with projected covariates. The few terms of order c/n that the log determinant of the fixed
-        effects adds otherwise are left out: they change the speed of a Newton step, not where it ends.
+        Exact but for REML with coupled fixed effects, where the few terms that their log determinant adds are left
+        out: they change the speed of a Newton step, not where it ends.
         """
         Q0, Q1, Q2 = grams
         a, s = self.alpha, self.data.s[:, None]
@@ -162,8 +173,6 @@ def evaluate(data: Contrasts, axes: TraitAxes, reml: bool) -> Point:
     score1 = alpha.T @ alpha - np.diag(trace1)
     if not reml and data.ncovariates:
         block = mean_block(data, axes, W)
-        if not block.positive:
-            raise NumericalError("the likelihood is not defined: C1 and GGᵀ are singular along the covariates")
         logdet += block.logdet - 2 * data.ncovariates * axes.logdet_T
         ndof += data.ncovariates * data.ntraits
         extra0, extra1 = block.traces()
@@ -184,9 +193,9 @@ def logdet_covariance(point: Point) -> float:
     logdet = _logdet_contrasts(data, axes, 1 / point.W)
     if data.ncovariates == 0:
         return logdet
-    block = mean_block(data, axes, point.W)
-    if not block.positive or (axes.c1.min() == 0 and covariates_singular(data)):
+    if axes.c1.min() == 0 and covariates_singular(data):
         return -np.inf
+    block = mean_block(data, axes, point.W)
     return logdet + block.logdet - 2 * data.ncovariates * axes.logdet_T
 
 

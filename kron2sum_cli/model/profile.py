@@ -1,26 +1,31 @@
 """Profile-likelihood intervals of heritabilities.
 
-The heritability of trait t is fixed at h by writing row t of the factors (C0 = L0L0ᵀ, C1 = L1L1ᵀ) as a length times a
-direction: the lengths are ``√(v h/ḡ)`` and ``√(v (1 - h))``, v the trait's variance. That leaves no constraint, and
-L-BFGS maximises over the rest, in the trait axes of the fit, in which all unknowns are of size 1.
+The factors of C0 and C1 are written in coordinates of which the first is the trait, scaled to variance 1, and the
+others are what the other traits have besides it (all uncorrelated at the fit). The heritability of the trait is fixed
+at h by giving the first row of the factors the lengths ``√(v h/ḡ)`` and ``√(v (1 - h))``, v its variance: that leaves
+no constraint, and L-BFGS maximises over the rest. Heritabilities are searched on the scale of their log odds, on which
+neither 0 nor 1 is crowded.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.likelihood import Point, evaluate
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import axes_of_factors
 
-FIRST_STEP = 0.02
-"""Heritability is first changed by this much in the search for an end of an interval."""
+FIRST_STEP = 0.1
+"""The log odds of a heritability are first changed by this much in the search for an end of an interval."""
 
-PRECISION = 1e-5
-"""Ends of an interval are found to this precision."""
+PRECISION = 1e-4
+"""Ends of an interval are found to this precision, in log odds."""
+
+BOUNDARY = 35.0
+"""Log odds of heritabilities that are 0 and 1 to double precision."""
 
 EMPTY_AXIS = 0.05
 """An axis without genetic or residual variance starts a search with this length: at 0 the gradient would vanish."""
@@ -51,27 +56,45 @@ class Interval:
 
 @dataclass(frozen=True)
 class _Profile:
-    """The likelihood at fixed heritabilities of one trait; unknowns are (M0, M1, log v), ``L = T⁻¹M``."""
+    """The likelihood at fixed heritabilities of one trait; unknowns are (M0, M1, log v), with factors ``basis @ M``.
+
+    Attributes
+    ----------
+    fitted : the optimum
+    basis : (p, p); the trait is its first coordinate times ``√scale``
+    scale : variance of the trait at the fit
+    mean_diagonal : mean diagonal of the centred GGᵀ, ḡ
+    rank : largest rank of C0
+    """
 
     fitted: Point
-    trait: int
+    basis: Array
+    scale: float
     mean_diagonal: float
     rank: int
+
+    @staticmethod
+    def of_trait(fitted: Point, trait: int, mean_diagonal: float, rank: int) -> "_Profile":
+        """The profile of a trait: axes are turned so that the first one is the trait."""
+        Tinv = fitted.axes.Tinv
+        turn = np.linalg.qr(Tinv[trait][:, None], mode="complete")[0]
+        return _Profile(fitted, Tinv @ turn, float(Tinv[trait] @ Tinv[trait]), mean_diagonal, rank)
 
     def start(self) -> Array:
         """The unknowns at the fit."""
         axes = self.fitted.axes
         root = np.sqrt(self.fitted.data.mean_eigenvalue)
-        M0 = np.diag(np.maximum(axes.c0, EMPTY_AXIS / root))[:, : self.rank]
-        M1 = np.diag(np.maximum(axes.c1, EMPTY_AXIS))
-        total = self.mean_diagonal * axes.C0[self.trait, self.trait] + axes.C1[self.trait, self.trait]
-        return np.concatenate([M0.ravel(), M1.ravel(), [np.log(total)]])
+        turn = axes.T @ self.basis
+        M0 = turn.T[:, : self.rank] * np.maximum(axes.c0, EMPTY_AXIS / root)[: self.rank]
+        M1 = turn.T * np.maximum(axes.c1, EMPTY_AXIS)
+        return np.concatenate([M0.ravel(), M1.ravel(), [0.0]])
 
-    def maximum(self, h: float, start: Array) -> tuple[float, Array]:
+    def maximum(self, log_odds: float, start: Array) -> tuple[float, Array]:
         """The highest log-likelihood with this heritability, and the unknowns there."""
 
         def objective(x: Array) -> tuple[float, Array]:
-            return self._objective(h, x)
+            with np.errstate(over="ignore", invalid="ignore"):
+                return self._objective(log_odds, x)
 
         result = optimize.minimize(
             objective,
@@ -82,47 +105,47 @@ class _Profile:
         )
         return -float(result.fun), np.asarray(result.x)
 
-    def _objective(self, h: float, x: Array) -> tuple[float, Array]:
+    def _objective(self, log_odds: float, x: Array) -> tuple[float, Array]:
         """Minus the log-likelihood and its gradient."""
-        p, t, Tinv = self.fitted.data.ntraits, self.trait, self.fitted.axes.Tinv
+        p, basis, data = self.basis.shape[0], self.basis, self.fitted.data
         M0, M1 = np.split(x[:-1], [p * self.rank])
         variance = np.exp(x[-1])
-        rows0 = _FixedRow(Tinv @ M0.reshape(p, self.rank), t, float(np.sqrt(variance * h / self.mean_diagonal)))
-        rows1 = _FixedRow(Tinv @ M1.reshape(p, p), t, float(np.sqrt(variance * (1 - h))))
+        genetic = variance * special.expit(log_odds) / self.mean_diagonal
+        rows0 = _FixedRow(M0.reshape(p, self.rank), float(np.sqrt(genetic)))
+        rows1 = _FixedRow(M1.reshape(p, p), float(np.sqrt(variance * special.expit(-log_odds))))
         F0, F1 = rows0.factor(), rows1.factor()
         try:
-            point = evaluate(
-                self.fitted.data, axes_of_factors(F0, F1, self.fitted.data.mean_eigenvalue), self.fitted.reml
-            )
+            point = evaluate(data, axes_of_factors(basis @ F0, basis @ F1, data.mean_eigenvalue), self.fitted.reml)
         except (NumericalError, np.linalg.LinAlgError):
             return NOT_DEFINED, np.zeros_like(x)
-        T = point.axes.T
-        g0, g1 = 2 * T.T @ (point.score0 @ (T @ F0)), 2 * T.T @ (point.score1 @ (T @ F1))
-        of_variance = 0.5 * float(F0[t] @ g0[t] + F1[t] @ g1[t])
-        of_M0, of_M1 = Tinv.T @ rows0.gradient(g0), Tinv.T @ rows1.gradient(g1)
-        return -point.lml, -np.concatenate([of_M0.ravel(), of_M1.ravel(), [of_variance]])
+        turn = point.axes.T @ basis
+        g0, g1 = 2 * turn.T @ (point.score0 @ (turn @ F0)), 2 * turn.T @ (point.score1 @ (turn @ F1))
+        of_variance = 0.5 * float(F0[0] @ g0[0] + F1[0] @ g1[0])
+        gradient = np.concatenate([rows0.gradient(g0).ravel(), rows1.gradient(g1).ravel(), [of_variance]])
+        if not (np.isfinite(point.lml) and np.all(np.isfinite(gradient))):
+            return NOT_DEFINED, np.zeros_like(x)
+        return -point.lml, -gradient
 
 
 @dataclass(frozen=True)
 class _FixedRow:
-    """A factor L (p, r) whose row ``row`` only gives a direction; its length is given."""
+    """A factor M (p, r) whose first row only gives a direction; its length is given."""
 
-    L: Array
-    row: int
+    M: Array
     length: float
 
     def factor(self) -> Array:
-        """L with the row at its length."""
-        F = self.L.copy()
-        F[self.row] *= self.length / np.linalg.norm(F[self.row])
+        """M with the row at its length."""
+        F = self.M.copy()
+        F[0] *= self.length / np.linalg.norm(F[0])
         return F
 
     def gradient(self, g: Array) -> Array:
-        """The gradient in L of what has the gradient g in the factor."""
-        size = float(np.linalg.norm(self.L[self.row]))
-        direction = self.L[self.row] / size
+        """The gradient in M of what has the gradient g in the factor."""
+        size = float(np.linalg.norm(self.M[0]))
+        direction = self.M[0] / size
         out = g.copy()
-        out[self.row] = self.length / size * (g[self.row] - direction * (direction @ g[self.row]))
+        out[0] = self.length / size * (g[0] - direction * (direction @ g[0]))
         return out
 
 
@@ -146,43 +169,42 @@ def heritability_interval(point: Point, trait: int, mean_diagonal: float, rank: 
         raise NumericalError(f"trait {trait} is not one of the model's {point.data.ntraits} traits")
     if not 0 < level < 1:
         raise NumericalError(f"the level of an interval must lie between 0 and 1; it is {level}")
-    profile = _Profile(point, trait, mean_diagonal, rank)
-    genetic = mean_diagonal * point.axes.C0[trait, trait]
-    centre = float(genetic / (genetic + point.axes.C1[trait, trait]))
+    profile = _Profile.of_trait(point, trait, mean_diagonal, rank)
+    genetic, residual = mean_diagonal * point.axes.C0[trait, trait], point.axes.C1[trait, trait]
+    with np.errstate(divide="ignore"):
+        centre = float(np.clip(np.log(genetic) - np.log(residual), -BOUNDARY, BOUNDARY))
     floor = point.lml - 0.5 * float(stats.chi2.ppf(level, 1))
-    low, high = (_end(profile.maximum, profile.start(), centre, end, floor) for end in (0.0, 1.0))
-    return Interval(low, high, low == 0.0 or high == 1.0)
+    low, high = (_end(profile.maximum, profile.start(), centre, end, floor) for end in (-BOUNDARY, BOUNDARY))
+    return Interval(
+        low=0.0 if low == -BOUNDARY else float(special.expit(low)),
+        high=1.0 if high == BOUNDARY else float(special.expit(high)),
+        at_boundary=low == -BOUNDARY or high == BOUNDARY,
+    )
 
 
 def _end(
-    maximum: Callable[[float, Array], tuple[float, Array]],
-    start: Array,
-    centre: float,
-    boundary: float,
-    floor: float,
+    maximum: Callable[[float, Array], tuple[float, Array]], start: Array, centre: float, boundary: float, floor: float
 ) -> float:
     """Where the profile falls to ``floor`` between the centre and the boundary; the boundary if it does not.
 
     Each maximum starts from the nearest one found before: outward in growing steps, then by Brent's method.
     """
-    sign = 1.0 if boundary > centre else -1.0
-    inside, width = centre, FIRST_STEP
+    inside, step = centre, FIRST_STEP if boundary > 0 else -FIRST_STEP
     while True:
-        outside = centre + sign * min(width, abs(boundary - centre))
-        if abs(boundary - outside) < PRECISION:
-            outside = boundary
+        outside = float(np.clip(inside + step, -BOUNDARY, BOUNDARY))
         value, found = maximum(outside, start)
         if value < floor:
             break
         if outside == boundary:
             return boundary
-        inside, start, width = outside, found, 2 * width
+        inside, start, step = outside, found, 2 * step
 
-    def excess(h: float) -> float:
-        return max(maximum(h, start)[0] - floor, -DEEP)
+    def excess(log_odds: float) -> float:
+        return max(maximum(log_odds, start)[0] - floor, -DEEP)
 
     if excess(inside) <= 0:
+        h = special.expit(centre)
         raise NumericalError(
-            f"the profile likelihood of a heritability could not be maximised near its estimate {centre:.4g}"
+            f"the profile likelihood of a heritability could not be maximised near its estimate {h:.4g}"
         )
     return float(optimize.brentq(excess, inside, outside, xtol=PRECISION))

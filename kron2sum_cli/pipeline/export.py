@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.pipeline.later_columns import COVARIANCES, LaterColumns, later_columns
 from kron2sum_cli.pipeline.progress import Progress
 from kron2sum_cli.pipeline.row_selection import below, sort_columns, sorted_rows, top_rows
 from kron2sum_cli.pipeline.settings import STDIO, ExportSettings
@@ -97,9 +98,9 @@ def _open(path: str, stack: ExitStack) -> _Input:
 
 
 def _export_null(file: _Input, settings: ExportSettings) -> None:
-    used = [name for name in ("top", "p_below", "sort", "columns", "traits") if getattr(settings, name)]
+    used = [name for name in ("top", "p_below", "sort", "columns", "traits", "tests") if getattr(settings, name)]
     if used:
-        options = ", ".join("--trait" if name == "traits" else f"--{name.replace('_', '-')}" for name in used)
+        options = ", ".join(f"--{name[:-1]}" if name in ("traits", "tests") else f"--{name.replace('_', '-')}" for name in used)
         raise UsageError(f"{file.name}: is a null model, to which {options} does not apply")
     if settings.to not in _NULL_FORMATS:
         raise UsageError(f"{file.name}: is a null model; --to must be {' or '.join(_NULL_FORMATS)}")
@@ -119,13 +120,16 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
     for gap in joined.missing:
         LOGGER.warning("%s are missing", gap)
     ordered = [tables[index] for index in joined.order]
-    names = _chosen_columns(ordered[0], joined.metadata, settings)
+    computed = later_columns(settings, joined.metadata, ordered[0].schema.names)
+    names = _chosen_columns(ordered[0], joined.metadata, computed.names, settings)
     total = sum(table.num_rows for table in tables)
     for table in ordered:
         LOGGER.debug("%s: %d variants", table.name, table.num_rows)
     with progress.task("Exporting", total, "variants") as advance:
-        batches = _rows(ordered, _columns_to_read(ordered[0], names, settings), advance)
-        written = _write(_chosen_rows(batches, settings), ordered[0].schema, names, joined.metadata, settings)
+        read = _columns_to_read(ordered[0], names, computed, settings)
+        batches = map(computed.add_to, _rows(ordered, read, advance))
+        schema = computed.schema(ordered[0].schema)
+        written = _write(_chosen_rows(batches, settings), schema, names, joined.metadata, settings)
     log = LOGGER.debug if settings.out == STDIO else LOGGER.info
     log("%d of %d variants written to %s", written, total, settings.out)
 
@@ -143,18 +147,22 @@ def _check_same_columns(tables: Sequence[ScanFile]) -> None:
             raise InputError(f"{table.name}: has other columns than {tables[0].name}{what}; scan both alike")
 
 
-def _chosen_columns(table: ScanFile, metadata: Mapping[str, Any], settings: ExportSettings) -> list[str]:
+def _chosen_columns(
+    table: ScanFile, metadata: Mapping[str, Any], computed: Sequence[str], settings: ExportSettings
+) -> list[str]:
     """Names of the columns to write, in order."""
     names: list[str] = table.schema.names
     if settings.traits:
         names = _columns_of_traits(table, list(metadata.get("traits", ())), settings.traits)
+    names = [*names, *computed]
     if not settings.columns:
         return names
     chosen: dict[str, None] = {}
     for pattern in settings.columns:
-        fitting = (
-            [name for name in names if fnmatchcase(name, pattern)] if pattern not in names else [pattern]
-        )
+        if pattern == COVARIANCES:
+            chosen |= dict.fromkeys(name for name in computed if name.startswith("COV."))
+            continue
+        fitting = [name for name in names if fnmatchcase(name, pattern)] if pattern not in names else [pattern]
         if not fitting:
             fitting = [names[i] for i in choose_columns([pattern], names, "--columns", table.name)]
         chosen |= dict.fromkeys(fitting)
@@ -170,7 +178,9 @@ def _columns_of_traits(table: ScanFile, traits: Sequence[str], wanted: Sequence[
     return [name for name in table.schema.names if name not in dropped | axes]
 
 
-def _columns_to_read(table: ScanFile, names: Sequence[str], settings: ExportSettings) -> list[str]:
+def _columns_to_read(
+    table: ScanFile, names: Sequence[str], computed: LaterColumns, settings: ExportSettings
+) -> list[str]:
     """The columns to write and those that choose and sort the rows.
 
     Raises
@@ -185,11 +195,12 @@ def _columns_to_read(table: ScanFile, names: Sequence[str], settings: ExportSett
         needed["--top"] = ["MLOG10P"]
     if settings.sort is not None:
         needed["--sort"] = sort_columns(settings.sort)
-    wanted = dict.fromkeys(names)
+    wanted = dict.fromkeys([*names, *computed.needed])
+    there = [*table.schema.names, *computed.names]
     for option, columns in needed.items():
-        found = choose_columns(columns, table.schema.names, option, table.name)
-        wanted |= dict.fromkeys(table.schema.names[i] for i in found)
-    return list(wanted)
+        found = choose_columns(columns, there, option, table.name)
+        wanted |= dict.fromkeys(there[i] for i in found)
+    return [name for name in wanted if name not in computed.names]
 
 
 def _rows(tables: Iterable[ScanFile], columns: Sequence[str], advance: Any) -> Iterator[pa.RecordBatch]:
@@ -218,6 +229,8 @@ def _write(
     """Write the chosen columns; returns the number of rows."""
     chosen = pa.schema([schema.field(name) for name in names])
     change = {name: getattr(settings, name) for name in ("top", "p_below", "sort")}
+    if settings.tests:
+        change["tests"] = list(settings.tests)
     change["columns"] = None if chosen.names == schema.names else list(names)
     if any(value is not None for value in change.values()):
         metadata = {**metadata, EXPORTED: change}

@@ -62,9 +62,7 @@ def sorted_rows(batches: Iterable[pa.RecordBatch], key: str) -> Iterator[pa.Reco
     if table is None:
         return
     if key == "position":
-        keys = pa.table(
-            {"chromosome": _chromosome_ranks(table.column("CHR")), "position": table.column("POS")}
-        )
+        keys = pa.table({"chromosome": _chromosome_ranks(table.column("CHR")), "position": table.column("POS")})
         order = pc.sort_indices(keys, sort_keys=[("chromosome", "ascending"), ("position", "ascending")])
     else:
         (column,) = sort_columns(key)

@@ -1,15 +1,14 @@
 """The record of one run: a log file with what was asked, done and counted, its times and its memory."""
 
 import logging
-import os
-import stat
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 
 from kron2sum_cli._version import __version__
-from kron2sum_cli.errors import Kron2SumError
+from kron2sum_cli.errors import Kron2SumError, OutputError
 from kron2sum_cli.pipeline.resources import peak_memory_mib
 from kron2sum_cli.pipeline.settings import ExportSettings, FitSettings, ScanSettings
 from kron2sum_cli.tables.outputs import (
@@ -25,6 +24,8 @@ __all__ = ["LOGGER", "default_log", "discard_unfinished", "recorded_run"]
 LOGGER = logging.getLogger("kron2sum")
 """The logger of the commands: pipeline modules log to its children, the command line listens."""
 
+_HEAD_BYTES = 64
+_OUR_LOG = re.compile(rb"\d{4}-\d\d-\d\d [\d:,]+ DEBUG +kron2sum ")
 _FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
 
@@ -105,15 +106,20 @@ def _log_file(path: str) -> Iterator[_LogHandler]:
 
 
 def _open_locked(path: str) -> FileIO:
-    """Open the log for writing; it is emptied only once no other run can be writing it."""
+    """Open the log for writing; it is emptied only if it is a log that no other run is writing."""
+    stream = is_stream(path)
     try:
-        file = open(path, "ab", buffering=0)  # noqa: SIM115 (handed on)
+        file = open(path, "ab" if stream else "a+b", buffering=0)  # noqa: SIM115 (handed on)
     except OSError as error:
         raise output_error(path, error) from error
     try:
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        if not stream:
             lock(file.fileno(), path)
-            os.ftruncate(file.fileno(), 0)
+            file.seek(0)
+            head = file.read(_HEAD_BYTES)
+            if head and not _OUR_LOG.match(head):
+                raise OutputError(f"{path}: is there and is not a log of kron2sum; choose another --log")
+            file.truncate(0)
     except BaseException:
         file.close()
         raise

@@ -20,14 +20,16 @@ from kron2sum_cli.genotypes.bed import is_plink_bed, open_bed
 from kron2sum_cli.genotypes.chromosomes import encode_chromosomes, normalise_chromosome
 from kron2sum_cli.genotypes.filters import VariantFilters, names_not_found, select_by_name
 from kron2sum_cli.genotypes.source import GenotypeSource
-from kron2sum_cli.model.hypotheses import Hypothesis, hypothesis, named_hypothesis
+from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.model.scanner import block_scanner
 from kron2sum_cli.pipeline.progress import Progress
 from kron2sum_cli.pipeline.refit_block import refit_plan
 from kron2sum_cli.pipeline.scan_block import Block, ScanPlan, scan_block
 from kron2sum_cli.pipeline.settings import ScanSettings
+from kron2sum_cli.pipeline.tests_asked import asked_hypotheses
 from kron2sum_cli.reports.later_tests import null_record, test_context
+from kron2sum_cli.tables.checkpoint import checkpoint
 from kron2sum_cli.tables.null_file import NullFile, read_null
 from kron2sum_cli.tables.outputs import atomic_output, guard_inputs
 from kron2sum_cli.tables.provenance import file_records
@@ -35,7 +37,6 @@ from kron2sum_cli.tables.samples import match
 from kron2sum_cli.tables.scan_parts import Span
 from kron2sum_cli.tables.scan_table import ScanWriter, scan_schema
 from kron2sum_cli.tables.text import read_name_list
-from kron2sum_cli.tables.trait_design import read_trait_design
 
 logger = logging.getLogger("kron2sum.scan")
 
@@ -83,23 +84,37 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     rows = _rows(null, source)
     filters = _filters(settings, source)
     chosen = _choose(settings, source, filters)
-    hypotheses = _hypotheses(settings, null)
+    any_effect = named_hypothesis("any", null.traits)
+    hypotheses = [any_effect, *asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)]
     schema = scan_schema(null.traits, [h.name for h in hypotheses[1:]], settings.refit > 0, {})
     counts = Counter(chosen.counts)
     metadata = _metadata(settings, null, source, chosen.span)
     width = _block_width(settings, null)
     logger.info("%d variants to test in blocks of %d", len(chosen.positions), width)
     with (
+        checkpoint(settings.out, metadata | {"block": width}, settings.resume) as kept,
         atomic_output(settings.out) as file,
         threadpool_limits(limits=1, user_api="blas"),
         ScanWriter(file, schema, settings.to) as writer,
         progress.task("Scanning", len(chosen.positions), "variants") as advance,
     ):
+        finished = 0
+        for done in kept.finished():
+            writer.write(done.batch)
+            counts.update(done.counts)
+            finished += 1
+        if finished:
+            logger.info("%d finished blocks of an interrupted scan taken over", finished)
         for segment in _segments(null, source, chosen):
-            plan = _plan(settings, null, source, rows, filters, hypotheses, schema, segment.chromosome)
             blocks = _blocks(segment, width)
-            for done, block in _in_order(partial(scan_block, plan), blocks, settings.common.threads):
+            skipped, finished = min(finished, len(blocks)), max(finished - len(blocks), 0)
+            advance(sum(int(np.count_nonzero(block.wanted)) for block in blocks[:skipped]))
+            if skipped == len(blocks):
+                continue
+            plan = _plan(settings, null, source, rows, filters, hypotheses, schema, segment.chromosome)
+            for done, block in _in_order(partial(scan_block, plan), blocks[skipped:], settings.common.threads):
                 writer.write(done.batch)
+                kept.add(done)
                 counts.update(done.counts)
                 advance(int(np.count_nonzero(block.wanted)))
         writer.set_metadata(metadata | {"counts": {k: v for k, v in sorted(counts.items()) if v}})
@@ -226,18 +241,6 @@ def _runs(positions: NDArray[np.intp]) -> tuple[tuple[int, int], ...]:
         return ()
     edges = np.flatnonzero(np.diff(positions) > 1) + 1
     return tuple((int(run[0]), int(run[-1]) + 1) for run in np.split(positions, edges))
-
-
-def _hypotheses(settings: ScanSettings, null: NullFile) -> list[Hypothesis]:
-    """The any-effect test, then the others in the order given."""
-    found = [named_hypothesis("any", null.traits)]
-    for text in settings.tests:
-        name, equals, path = text.partition("=")
-        if equals:
-            found.append(hypothesis(name, read_trait_design(path, null.traits)))
-        elif text != "any":
-            found.append(named_hypothesis(text, null.traits))
-    return found
 
 
 def _metadata(settings: ScanSettings, null: NullFile, source: GenotypeSource, span: Span) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, t
 from kron2sum_cli.model.scanner import BlockScanner, BlockStatistics
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.pipeline.refit_block import RefitPlan, refit_block
+from kron2sum_cli.tables.checkpoint import FinishedBlock
 from kron2sum_cli.tables.scan_table import scan_batch
 
 COLLINEAR = 1e-6
@@ -56,14 +57,6 @@ class ScanPlan:
 
 
 @dataclass(frozen=True)
-class BlockRows:
-    """Rows of the result table, and what became of the block's variants."""
-
-    batch: pa.RecordBatch
-    counts: Mapping[str, int]
-
-
-@dataclass(frozen=True)
 class Block:
     """Variants between two fixed edges of the file.
 
@@ -79,7 +72,7 @@ class Block:
     wanted: NDArray[np.bool_]
 
 
-def scan_block(plan: ScanPlan, block: Block) -> BlockRows:
+def scan_block(plan: ScanPlan, block: Block) -> FinishedBlock:
     """Read, filter, test."""
     dosages = plan.source.read(block.positions, plan.rows)
     counts = genotype_counts(dosages, hard_calls=plan.filters.need_hard_calls)
@@ -103,7 +96,7 @@ def scan_block(plan: ScanPlan, block: Block) -> BlockRows:
     batch = scan_batch(plan.schema, columns.columns | _identity(plan, block.positions, counts))
     if not kept.all():
         batch = batch.filter(pa.array(kept))
-    return BlockRows(batch, tally)
+    return FinishedBlock(batch, tally)
 
 
 def _passing(

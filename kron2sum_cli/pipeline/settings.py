@@ -210,9 +210,11 @@ class ScanSettings:
     chromosomes : chromosomes to scan, as `parse_chromosomes` returns them (none: all)
     regions : parts of chromosomes to scan (none: all)
     maf, mac, max_missing, hwe : filters on the analysed samples; None for no filter
-    tests : "any", "common", "specific", "trait:NAME", "only:NAME" or "NAME=FILE"
+    tests : "any", "common", "specific", "trait:NAME", "trait:NAME|OTHERS", "only:NAME", "axis:K", "NAME=FILE" or
+        "NAME=FILE0,FILE1"
     refit : variants with P below it are fitted again; 0 for never, 1 for all
     shard : (i, n) for the i-th of n parts, counted from 1
+    resume : go on with an interrupted scan of the same output
     precision : "single" or "double"
     stat : "lr" for the likelihood ratio, "f" for the F test
     to : format of the result table, one of `SCAN_FORMATS`
@@ -232,6 +234,7 @@ class ScanSettings:
     tests: tuple[str, ...] = DEFAULT_TESTS
     refit: float = DEFAULT_REFIT
     shard: tuple[int, int] | None = None
+    resume: bool = False
     precision: str = DEFAULT_PRECISION
     stat: str = DEFAULT_STAT
     to: str = DEFAULT_SCAN_FORMAT
@@ -244,7 +247,7 @@ class ScanSettings:
     @property
     def input_paths(self) -> tuple[str, ...]:
         """Every file named as an input."""
-        contrasts = tuple(test.partition("=")[2] for test in self.tests if "=" in test)
+        contrasts = tuple(path for test in self.tests for path in contrast_files(test))
         named = (self.null, self.geno, self.extract, self.exclude, *contrasts)
         return tuple(path for path in named if path is not None)
 
@@ -282,6 +285,7 @@ class ExportSettings:
     p_below : keep variants with P below it; None for all
     sort : "position", "p", a column, or "-COLUMN" for the largest first; None for the file's order
     columns : names or patterns of the columns to keep (none: all)
+    tests : further tests to compute from the tables, as for a scan
     traits : keep these traits' columns and leave out those of the others (none: all)
     allow_gaps : merge tables although variants between them are missing
     out : the output
@@ -293,6 +297,7 @@ class ExportSettings:
     p_below: float | None = None
     sort: str | None = None
     columns: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
     traits: tuple[str, ...] = ()
     allow_gaps: bool = False
     out: str = STDIO
@@ -304,12 +309,15 @@ class ExportSettings:
     @property
     def input_paths(self) -> tuple[str, ...]:
         """Every file named as an input."""
-        return self.inputs
+        contrasts = (path for test in self.tests for path in contrast_files(test))
+        return (*self.inputs, *contrasts)
 
     def _problems(self) -> Iterable[str]:
         if not self.inputs:
             yield "no file to export"
         yield from _stdin_twice(self.inputs)
+        yield from (problem for test in self.tests for problem in _test_problems(test))
+        yield from _repeated("--test", (test.partition("=")[0] for test in self.tests))
         yield from _repeated("input files", (path for path in self.inputs if path != STDIO))
         yield from _not_one_of("--to", self.to, EXPORT_FORMATS)
         if self.top is not None and self.top < 1:
@@ -325,16 +333,26 @@ def _empty_texts(settings: FitSettings | ScanSettings | ExportSettings) -> Itera
             yield f"--{record.name.replace('_', '-')}: a value is needed"
 
 
+def contrast_files(test: str) -> tuple[str, ...]:
+    """The files that a test NAME=FILE or NAME=FILE0,FILE1 names."""
+    _, equals, paths = test.partition("=")
+    return tuple(paths.split(",")) if equals else ()
+
+
 def _test_problems(test: str) -> Iterable[str]:
-    name, equals, path = test.partition("=")
-    kind, colon, trait = test.partition(":")
+    name, equals, _ = test.partition("=")
+    kind, colon, rest = test.partition(":")
     if equals:
-        if not name or not path:
-            yield f"--test {test}: must be NAME=FILE"
+        paths = contrast_files(test)
+        if not name or len(paths) > 2 or not all(paths):
+            yield f"--test {test}: must be NAME=FILE, or NAME=FILE0,FILE1 for nested designs"
         elif name in _NAMED_TESTS:
             yield f"--test {test}: {name} has a meaning already; choose another name"
-    elif kind in ("trait", "only") and colon:
-        if not trait:
-            yield f"--test {test}: name a trait after the colon"
+    elif kind in ("trait", "only", "axis") and colon:
+        if not rest:
+            yield f"--test {test}: name {'an axis' if kind == 'axis' else 'a trait'} after the colon"
     elif test not in _NAMED_TESTS:
-        yield f"--test {test}: must be {', '.join(_NAMED_TESTS)}, trait:NAME, only:NAME or NAME=FILE"
+        yield (
+            f"--test {test}: must be {', '.join(_NAMED_TESTS)}, trait:NAME, trait:NAME|OTHERS, only:NAME, axis:K,"
+            " NAME=FILE or NAME=FILE0,FILE1"
+        )

@@ -84,9 +84,7 @@ def guard_inputs(out: str, inputs: Iterable[str]) -> None:
         with suppress(OSError):
             same = same or os.path.samefile(out, path)
         if path != STDOUT and same:
-            raise OutputError(
-                f"{out}: is also an input ({path}), which is never overwritten; choose another name"
-            )
+            raise OutputError(f"{out}: is also an input ({path}), which is never overwritten; choose another name")
 
 
 def lock(descriptor: int, path: str) -> None:

@@ -120,9 +120,7 @@ def join_parts(names: Sequence[str], tables: Sequence[Mapping[str, Any]]) -> Joi
     for name, metadata in zip(names[1:], tables[1:], strict=True):
         _check_agreement(names[0], tables[0], name, metadata)
     if len(tables) > 1 and EXPORTED in tables[0]:
-        raise InputError(
-            f"{names[0]}: has only some rows or columns of a scan; join the tables of the scan first"
-        )
+        raise InputError(f"{names[0]}: has only some rows or columns of a scan; join the tables of the scan first")
     groups: dict[str, list[Part]] = {}
     for part in (part for parts in parts_of for part in parts):
         groups.setdefault(json.dumps(part.geno, sort_keys=True), []).append(part)
@@ -180,7 +178,7 @@ def _short(value: Any) -> str:
 def _parts(index: int, name: str, metadata: Mapping[str, Any]) -> list[Part]:
     try:
         _sum([metadata["counts"]])
-        if "parts" in metadata and metadata["parts"]:
+        if metadata.get("parts"):
             return [Part(index, name, part["geno"], _span(part["span"])) for part in metadata["parts"]]
         return [Part(index, name, metadata["inputs"].get("geno"), _span(metadata["span"]))]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -223,9 +221,7 @@ def _check_order(a: Part, b: Part) -> None:
                 raise InputError(
                     f"{b.name}: overlaps {a.name} ({_named((low, high))} of {a.span.of} are in both); leave one out"
                 )
-    raise InputError(
-        f"{b.name}: lies between the parts of {a.name}; scan contiguous parts to join them in order"
-    )
+    raise InputError(f"{b.name}: lies between the parts of {a.name}; scan contiguous parts to join them in order")
 
 
 def _missing(span: Span) -> list[str]:
@@ -239,9 +235,7 @@ def _named(edges: Range) -> str:
     return f"variant {first}" if first == last else f"variants {first} to {last}"
 
 
-def _joined_metadata(
-    tables: Sequence[Mapping[str, Any]], joined: Sequence[tuple[Any, Span]]
-) -> Mapping[str, Any]:
+def _joined_metadata(tables: Sequence[Mapping[str, Any]], joined: Sequence[tuple[Any, Span]]) -> Mapping[str, Any]:
     if len(tables) == 1:
         return tables[0]
     metadata = {key: value for key, value in tables[0].items() if key not in _OF_ONE_PART}

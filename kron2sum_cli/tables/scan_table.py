@@ -45,9 +45,7 @@ _TYPES |= {"N": pa.int32(), "DF": pa.int32()}
 _REPEATING = ("CHR", "EA", "NEA", "N", "DF")
 
 
-def scan_schema(
-    traits: Sequence[str], tests: Sequence[str], refit: bool, metadata: Mapping[str, Any]
-) -> pa.Schema:
+def scan_schema(traits: Sequence[str], tests: Sequence[str], refit: bool, metadata: Mapping[str, Any]) -> pa.Schema:
     """The columns of a result table, in order, and its metadata.
 
     Parameters
@@ -104,12 +102,8 @@ def check_finite(batch: pa.RecordBatch) -> None:
         finite = pc.is_finite(column)
         if pc.all(finite).as_py() is False:
             row = pc.index(finite, False).as_py()
-            variant = (
-                batch.column("SNPID")[row].as_py() if "SNPID" in batch.schema.names else f"row {row + 1}"
-            )
-            raise NumericalError(
-                f"variant {variant}: {name} is {column[row].as_py()}, which is not a number to report"
-            )
+            variant = batch.column("SNPID")[row].as_py() if "SNPID" in batch.schema.names else f"row {row + 1}"
+            raise NumericalError(f"variant {variant}: {name} is {column[row].as_py()}, which is not a number to report")
 
 
 class ScanWriter:
@@ -156,9 +150,10 @@ class ScanWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._writer.close()
-        else:
+        try:
+            if kind is None:
+                self._writer.close()
+        finally:
             self._writer.abandon()
 
 
@@ -196,9 +191,7 @@ class ScanFile:
             for batch in self._file.iter_batches(batch_size=size, columns=names):
                 yield batch.select(names)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError(
-                f"{self.name}: is damaged ({_first_line(error)}); copy or scan it again"
-            ) from error
+            raise InputError(f"{self.name}: is damaged ({_first_line(error)}); copy or scan it again") from error
 
 
 def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
@@ -220,7 +213,7 @@ def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
     if head != b"PAR1":
         raise InputError(f"{name}: is {describe(head)}, not a Parquet table of kron2sum scan{_remedy(head)}")
     with _reading(name):
-        parquet = pq.ParquetFile(source, page_checksum_verification=True)
+        parquet = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
         schema = parquet.schema_arrow
     metadata = _metadata(schema, name)
     return ScanFile(name, schema.remove_metadata(), metadata, parquet.metadata.num_rows, parquet)

@@ -27,7 +27,7 @@ class TableWriter(Protocol):
         """Write what is left."""
 
     def abandon(self) -> None:
-        """Write no more, not even what would make the file look complete."""
+        """Write no more, not even what would make the file look complete; nothing to do after the end."""
 
 
 def rows_in_group(schema: pa.Schema) -> int:

@@ -97,6 +97,16 @@ def test_outputs_never_replace_inputs(pipeline, tmp_path, capsys, arguments):
         assert (tmp_path / name).read_text() == name
 
 
+def test_other_files_are_never_emptied_for_a_log(pipeline, tmp_path, capsys):
+    """Such as the .bim beside the genotypes, which nobody named."""
+    (tmp_path / "v.bim").write_text("1\trs1\t0\t1\tA\tG\n")
+    assert run(["scan", "--geno", "v.bed", "--log", "v.bim"]) == 1
+    assert "v.bim: is there and is not a log of kron2sum" in capsys.readouterr().err
+    assert (tmp_path / "v.bim").read_text() == "1\trs1\t0\t1\tA\tG\n"
+    (tmp_path / "empty").write_text("")
+    assert run(["scan", "--log", "empty"]) == 0
+
+
 def test_log_that_cannot_be_written(pipeline, tmp_path, capsys):
     assert run(["scan", "--log", "nowhere/x.log"]) == 1
     assert "nowhere/x.log: the folder nowhere does not exist" in capsys.readouterr().err
@@ -195,13 +205,15 @@ def test_bars(monkeypatch):
     assert handler.bars is None
 
 
-@pytest.mark.parametrize(("no_color", "coloured"), [("1", False), ("", True)])
-def test_no_color(monkeypatch, no_color, coloured):
+@pytest.mark.parametrize("coloured", [True, False])
+def test_no_color(monkeypatch, coloured):
     screen = io.StringIO()
     screen.isatty = lambda: True
     monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if not coloured:
+        monkeypatch.setenv("NO_COLOR", "1")
     with BarProgress(StderrHandler("kron2sum", CommonSettings())).task("Scanning", 10, "variants") as advance:
         advance(5)
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]", screen.getvalue())) is coloured
@@ -209,7 +221,12 @@ def test_no_color(monkeypatch, no_color, coloured):
 
 @pytest.mark.parametrize(
     ("terminal", "term", "quiet", "shown"),
-    [(True, "xterm", False, True), (False, "xterm", False, False), (True, "dumb", False, False), (True, "xterm", True, False)],
+    [
+        (True, "xterm", False, True),
+        (False, "xterm", False, False),
+        (True, "dumb", False, False),
+        (True, "xterm", True, False),
+    ],
 )
 def test_where_bars_are_shown(pipeline, monkeypatch, terminal, term, quiet, shown):
     screen = io.StringIO()

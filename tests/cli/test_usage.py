@@ -51,9 +51,7 @@ def test_help_names_every_option_and_ends_with_examples(name, capsys):
     assert run([name, "-h"]) == 0
 
 
-@pytest.mark.parametrize(
-    "example", [example for command in cli.commands.values() for example in command.examples]
-)
+@pytest.mark.parametrize("example", [example for command in cli.commands.values() for example in command.examples])
 def test_examples_are_valid(example, settings_of):
     words = shlex.split(example.replace("\\\n", " ").split(" | ")[0])
     assert words[0] == "kron2sum"

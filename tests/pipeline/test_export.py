@@ -5,6 +5,7 @@ import io
 import json
 import os
 import threading
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -101,9 +102,7 @@ def test_whole_table_comes_out_byte_for_byte():
 @pytest.mark.parametrize("edges", [(0, 500, 1000), (0, 1, 63, 64, 65, 700, 1000), (0, 0, 1000)])
 def test_shards_make_the_unsharded_file_byte_for_byte(edges):
     write_scan("scan.parquet")
-    parts = [
-        write_scan(f"{i}.parquet", *span) for i, span in enumerate(zip(edges[:-1], edges[1:], strict=True))
-    ]
+    parts = [write_scan(f"{i}.parquet", *span) for i, span in enumerate(pairwise(edges))]
     exported(*reversed(parts))
     assert Path("out.parquet").read_bytes() == Path("scan.parquet").read_bytes()
     run(*parts, out="parts.tsv")
@@ -169,9 +168,7 @@ def test_sort_by_position_p_and_column():
 def test_sort_after_top_and_of_nothing():
     write_scan("scan.parquet")
     table = exported("scan.parquet", top=20, sort="SNPID")
-    assert table.column("SNPID").to_pylist() == sorted(
-        exported("scan.parquet", top=20).column("SNPID").to_pylist()
-    )
+    assert table.column("SNPID").to_pylist() == sorted(exported("scan.parquet", top=20).column("SNPID").to_pylist())
     assert exported("scan.parquet", p_below=1e-300, sort="position").num_rows == 0
 
 

@@ -148,7 +148,9 @@ def test_crafted_spans_are_refused(span):
         join(table(0, 9, of=9, span=span))
 
 
-@pytest.mark.parametrize("change", [{"inputs": None}, {"inputs": []}, {"parts": 3}, {"parts": [3]}, {"counts": 3}, {"counts": {"a": "b"}}])
+@pytest.mark.parametrize(
+    "change", [{"inputs": None}, {"inputs": []}, {"parts": 3}, {"parts": [3]}, {"counts": 3}, {"counts": {"a": "b"}}]
+)
 def test_other_crafted_metadata_are_refused(change):
     with pytest.raises(InputError):
         join(table(0, 5, **change), table(5, 100, **change))

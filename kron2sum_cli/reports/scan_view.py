@@ -1,0 +1,103 @@
+"""A result table as the reports see it: its columns, what it says of its making, and its rows as often as needed."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError
+
+Array = NDArray[np.float64]
+
+JOINT = "joint test"
+"""What the reports call the test of any effect."""
+
+
+@dataclass(frozen=True)
+class ScanTest:
+    """One test of every variant.
+
+    Attributes
+    ----------
+    label : for people: the trait, the name of the test, or `JOINT`
+    column : where its -log10 p stands
+    df : degrees of freedom
+    """
+
+    __test__ = False  # not a test class, whatever its name
+
+    label: str
+    column: str
+    df: int
+
+
+@dataclass(frozen=True)
+class ScanView:
+    """A result table to report on.
+
+    Attributes
+    ----------
+    name : the table, for messages
+    columns : the names of its columns
+    metadata : what it says of its making
+    rows : reads columns of all rows, in order; may be called again
+    traits : the traits to show
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    metadata: Mapping[str, Any]
+    rows: Callable[[Sequence[str]], Iterable[pa.RecordBatch]]
+    traits: tuple[str, ...]
+
+    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Some columns of all rows, in order.
+
+        Raises
+        ------
+        InputError
+            If the table lacks one of them.
+        """
+        lacking = [name for name in columns if name not in self.columns]
+        if lacking:
+            raise InputError(
+                f"{self.name}: has no column {lacking[0]}, which the report needs; report on a whole table of kron2sum scan"
+            )
+        return (batch for batch in self.rows(list(dict.fromkeys(columns))) if len(batch))
+
+    @property
+    def joint(self) -> ScanTest:
+        """The test of any effect on the traits that were scanned together."""
+        return ScanTest(JOINT, "MLOG10P", len(self.metadata["traits"]))
+
+    @property
+    def trait_tests(self) -> list[ScanTest]:
+        """The test of each trait to show."""
+        return [ScanTest(trait, f"MLOG10P.{trait}", 1) for trait in self.traits]
+
+    @property
+    def main_tests(self) -> list[ScanTest]:
+        """The joint test and each trait's; of a scan of one trait these are one and the same."""
+        return self.trait_tests if len(self.metadata["traits"]) == 1 else [self.joint, *self.trait_tests]
+
+    def further_tests(self) -> list[ScanTest]:
+        """Tests that the scan was asked for beside the joint one; their degrees of freedom are read."""
+        of_traits = {f"MLOG10P.{trait}" for trait in self.metadata["traits"]}
+        names = [name.partition(".")[2] for name in self.columns if name.startswith("MLOG10P.") and name not in of_traits]
+        return [ScanTest(name, f"MLOG10P.{name}", self._df(f"DF.{name}")) for name in names]
+
+    def _df(self, column: str) -> int:
+        """The one value of a column of degrees of freedom; 0 where no variant has a statistic."""
+        for batch in self.read([column]):
+            known = batch.column(column).drop_null()
+            if len(known):
+                return int(known[0].as_py())
+        return 0
+
+
+def numbers(batch: pa.RecordBatch, column: str) -> Array:
+    """A column as float64, NaN where a cell is empty."""
+    return np.asarray(batch.column(column).cast(pa.float64()).to_numpy(zero_copy_only=False))
