@@ -28,7 +28,10 @@ BOUNDARY = 35.0
 """Log odds of heritabilities that are 0 and 1 to double precision."""
 
 EMPTY_AXIS = 0.05
-"""An axis without genetic or residual variance starts a search with this length: at 0 the gradient would vanish."""
+"""Length with which an axis without genetic or residual variance starts: at 0 the gradient would vanish."""
+
+EMPTY = 1e-6
+"""An axis is empty where it is shorter than this."""
 
 MAX_ITERATIONS = 1000
 
@@ -84,13 +87,21 @@ class _Profile:
         """The unknowns at the fit."""
         axes = self.fitted.axes
         root = np.sqrt(self.fitted.data.mean_eigenvalue)
-        turn = axes.T @ self.basis
-        M0 = turn.T[:, : self.rank] * np.maximum(axes.c0, EMPTY_AXIS / root)[: self.rank]
-        M1 = turn.T * np.maximum(axes.c1, EMPTY_AXIS)
-        return np.concatenate([M0.ravel(), M1.ravel(), [0.0]])
+        c0 = np.where(root * axes.c0 < EMPTY, EMPTY_AXIS / root, axes.c0)
+        c1 = np.where(axes.c1 < EMPTY, EMPTY_AXIS, axes.c1)
+        turn = (axes.T @ self.basis).T
+        return np.concatenate([(turn * c0)[:, : self.rank].ravel(), (turn * c1).ravel(), [0.0]])
 
-    def maximum(self, log_odds: float, start: Array) -> tuple[float, Array]:
-        """The highest log-likelihood with this heritability, and the unknowns there."""
+    def maximum(self, log_odds: float, near: Array) -> tuple[float, Array]:
+        """The highest log-likelihood with this heritability, and the unknowns there.
+
+        Searched from the unknowns at a heritability nearby, and from the fit, and the better one is taken.
+        """
+        searches = [self._climb(log_odds, start) for start in (near, self.start())]
+        return max(searches, key=lambda search: search[0])
+
+    def _climb(self, log_odds: float, start: Array) -> tuple[float, Array]:
+        """The highest log-likelihood from one start, and the unknowns there."""
 
         def objective(x: Array) -> tuple[float, Array]:
             with np.errstate(over="ignore", invalid="ignore"):

@@ -46,16 +46,17 @@ def find_candidates(
     """
     wanted = list(dict.fromkeys([*columns, *(test.column for test in tests)]))
     found: list[Candidates] = []
-    floor = -np.inf
+    floor, enough = -np.inf, 4 * MOST_CANDIDATES
     for batch, codes, positions in placed_batches(view, wanted, genome):
         scores = np.fmax.reduce([numbers(batch, test.column) for test in tests])
         kept = np.flatnonzero(scores > floor)
         rows = pa.Table.from_batches([batch]).take(kept)
         found.append(Candidates(rows, codes[kept], positions[kept], scores[kept]))
-        if sum(len(part.scores) for part in found) > 4 * MOST_CANDIDATES:
+        if sum(len(part.scores) for part in found) > enough:
             found = [_strongest(found, threshold)]
             weak = found[0].scores[found[0].scores < threshold]
             floor = float(weak.min()) if weak.size else np.nextafter(threshold, 0)
+            enough = 2 * len(found[0].scores) + 4 * MOST_CANDIDATES
     return _strongest(found, threshold) if found else _none(wanted)
 
 

@@ -1,0 +1,209 @@
+"""The design of missing cells and fixed effects at one point, in the trait axes.
+
+Every column of ``[E, A ⊗ X]`` is a trait loading times a vector over samples: the unit vector of a sample for a missing
+cell, a covariate for a fixed effect. Columns with the same loading form a block, a thin matrix over the rotated rows.
+For blocks A and B with loadings t and t' (in the axes) and rows U and U'::
+
+    (DᵀPD)_AB = U diag(Σ_j w_j t_j t'_j) U'ᵀ,
+
+one matrix product a pair of blocks, whatever the number of traits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+from scipy.linalg import lapack
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.missing.observed import ObservedCells
+from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.trait_axes import TraitAxes
+
+SINGULAR = 1e-13
+"""A column of which the others leave less than this share, in the metric of K⁻¹, makes the design singular."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Columns of the design with one trait loading.
+
+    Attributes
+    ----------
+    columns : their positions in the design
+    loading : (p,) in the trait axes
+    U : (r, m) their vectors over the rotated rows
+    """
+
+    columns: slice
+    loading: Array
+    U: Array
+
+
+@dataclass(frozen=True)
+class Design:
+    """``D = [E, A ⊗ X]`` in the trait axes: q missing cells, then ca fixed effects, column by column of B.
+
+    Attributes
+    ----------
+    blocks : in the order of the columns, missing cells first
+    ncells, neffects : q and ca
+    outside : (q, q) inner products of the missing cells' unit vectors outside V; None where there is nothing outside
+    silent : (p,) inverse variances outside V, 0 where there is nothing outside
+    """
+
+    blocks: tuple[Block, ...]
+    ncells: int
+    neffects: int
+    outside: Array | None
+    silent: Array
+
+    @property
+    def size(self) -> int:
+        """Number of columns, q + ca."""
+        return self.ncells + self.neffects
+
+    @property
+    def loadings(self) -> Array:
+        """(q + ca, p) loading of every column."""
+        rows = [np.broadcast_to(b.loading, (b.U.shape[0], b.loading.size)) for b in self.blocks]
+        return np.vstack(rows) if rows else np.empty((0, self.silent.size))
+
+    def gram(self, weights: Callable[[Array, Array], Array], outside: Callable[[Array, Array], float]) -> Array:
+        """Lower triangle of ``Dᵀ diag(..) D``, (q + ca, q + ca) in Fortran order; what is above it has no meaning.
+
+        Parameters
+        ----------
+        weights : of two loadings, the (m,) weights of their blocks' product
+        outside : of two loadings, the weight of what lies outside V
+        """
+        H = np.zeros((self.size, self.size), order="F")
+        for k, left in enumerate(self.blocks):
+            for right in self.blocks[: k + 1]:
+                H[left.columns, right.columns] = _product(left, right, weights(left.loading, right.loading))
+                if self.outside is not None and left.columns.start < self.ncells:
+                    inner = self.outside[left.columns, right.columns]
+                    H[left.columns, right.columns] += outside(left.loading, right.loading) * inner
+        return H
+
+    @property
+    def cells_only(self) -> "Design":
+        """The design without the fixed effects."""
+        blocks = tuple(b for b in self.blocks if b.columns.start < self.ncells)
+        return Design(blocks, self.ncells, 0, self.outside, self.silent)
+
+    def transposed(self, F: Array, beyond: Array) -> Array:
+        """``Dᵀf`` for f with rows F (m, p) in the span of V and coefficients (q, p) of the cells' vectors outside."""
+        parts = [block.U @ (F @ block.loading) for block in self.blocks]
+        out = np.concatenate(parts) if parts else np.empty(0)
+        if self.outside is not None:
+            out[: self.ncells] += np.sum(self.loadings[: self.ncells] * (self.outside @ beyond), axis=1)
+        return np.asarray(out)
+
+    def times(self, theta: Array) -> tuple[Array, Array]:
+        """``Dθ``: its rows (m, p) in the span of V, and coefficients (q, p) of the cells' vectors outside."""
+        rows = [theta[b.columns] @ b.U for b in self.blocks]
+        loadings = np.array([b.loading for b in self.blocks])
+        inside = np.array(rows).T @ loadings if rows else np.zeros((0, self.silent.size))
+        beyond = self.loadings[: self.ncells] * theta[: self.ncells, None]
+        return inside, beyond if self.outside is not None else np.zeros((0, self.silent.size))
+
+
+def _product(left: Block, right: Block, weights: Array) -> Array:
+    if left is right and np.all(weights >= 0):
+        root = left.U * np.sqrt(weights)
+        return np.asarray(root @ root.T)
+    if left.U.shape[0] <= right.U.shape[0]:
+        return np.asarray((left.U * weights) @ right.U.T)
+    return np.asarray(left.U @ (right.U * weights).T)
+
+
+def design_at(data: ObservedCells, axes: TraitAxes) -> Design:
+    """The design in the axes of a point."""
+    blocks = []
+    edges = np.searchsorted(data.traits, np.arange(data.ntraits + 1))
+    for j in np.flatnonzero(np.diff(edges)):
+        cells = slice(int(edges[j]), int(edges[j + 1]))
+        blocks.append(Block(cells, axes.T[:, j], data.U[cells]))
+    X = np.ascontiguousarray(data.X_rotated.T)
+    c, TA = X.shape[0], axes.T @ data.A
+    for k in range(TA.shape[1] if c else 0):
+        start = data.ncells + k * c
+        blocks.append(Block(slice(start, start + c), TA[:, k], X))
+    silent = 1 / axes.c1**2 if data.filled.nsilent else np.zeros(axes.c1.size)
+    return Design(tuple(blocks), data.ncells, c * TA.shape[1], data.outside, silent)
+
+
+def precision_of(design: Design, W: Array) -> Array:
+    """Lower triangle of ``DᵀPD`` for inverse variances W (m, p)."""
+    return design.gram(lambda t, u: W @ (t * u), lambda t, u: float(np.sum(design.silent * t * u)))
+
+
+def factorise(H: Array, ncells: int) -> Array:
+    """Lower Cholesky factor, in place, of a Gram matrix whose first ``ncells`` columns are missing cells.
+
+    Raises
+    ------
+    NumericalError
+        Where K is singular, or fixed effects are linear combinations of each other over the observed cells.
+    """
+    sizes = np.diag(H).copy()
+    if sizes.size == 0:
+        return H
+    L, info = lapack.dpotrf(H, lower=1, clean=1, overwrite_a=1)
+    if 0 < info <= ncells or not np.all(np.isfinite(sizes)):
+        raise NumericalError("the likelihood is not defined: the covariance of the missing cells is singular")
+    if info != 0 or np.any(np.diag(L)[ncells:] ** 2 <= SINGULAR * sizes[ncells:]):
+        raise NumericalError(
+            "the fixed effects are collinear over the observed cells: the samples of a trait do not tell its covariates"
+            " apart"
+        )
+    return np.asarray(L)
+
+
+def inverse_of(L: Array) -> Array:
+    """Lower triangle of ``(LLᵀ)⁻¹``; what is above it is zero."""
+    if L.shape[0] == 0:
+        return L.copy(order="F")
+    inverse, info = lapack.dpotri(L, lower=1)
+    if info != 0:
+        raise NumericalError("the covariance of the missing cells is singular")
+    return np.asarray(inverse)
+
+
+def solve(L: Array, b: Array) -> Array:
+    """``(LLᵀ)⁻¹b`` for b (N,) or (N, k)."""
+    return np.asarray(linalg.cho_solve((L, True), b, check_finite=False)) if b.size else b
+
+
+def half_solve(L: Array, b: Array) -> Array:
+    """``L⁻¹b`` for b (N,) or (N, k)."""
+    return np.asarray(linalg.solve_triangular(L, b, lower=True, check_finite=False)) if b.size else b
+
+
+def row_traces(design: Design, S: Array) -> tuple[Array, Array]:
+    """``D S Dᵀ`` where it meets itself: its (p, p) block of every rotated row, and its trace outside V.
+
+    Parameters
+    ----------
+    S : (N, N) symmetric, its lower triangle
+
+    Returns
+    -------
+    (m, p, p) over the rotated rows, and (p, p)
+    """
+    size, p = len(design.blocks), design.silent.size
+    m = design.blocks[0].U.shape[1] if size else 0
+    inside, beyond = np.zeros((size, size, m)), np.zeros((size, size))
+    for k, left in enumerate(design.blocks):
+        for l, right in enumerate(design.blocks[: k + 1]):
+            part = S[left.columns, right.columns]
+            part = np.tril(part) + np.tril(part, -1).T if k == l else part
+            inside[k, l] = inside[l, k] = np.einsum("rm,rm->m", part @ right.U, left.U)
+            if design.outside is not None and left.columns.start < design.ncells:
+                inner = design.outside[left.columns, right.columns]
+                beyond[k, l] = beyond[l, k] = np.sum(part * inner)
+    loadings = np.array([block.loading for block in design.blocks]).reshape(size, p)
+    half = (loadings.T @ inside.reshape(size, size * m)).reshape(p, size, m)
+    return np.einsum("jbm,bl->mjl", half, loadings, optimize=True), loadings.T @ beyond @ loadings

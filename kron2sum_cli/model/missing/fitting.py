@@ -1,0 +1,112 @@
+"""The maximum of the likelihood of the observed cells over C0 and C1.
+
+The search is that of complete data (`model.fitting`), on the score of the observed cells and their average
+information. It starts from the fit of the traits with missing cells filled in by means, corrected for what that takes
+away: with o_a the share of samples that have trait a and o_ab of those that have both, filling in means leaves about
+``o_a o_b C0_ab`` of C0 and ``o_ab C1_ab + (o_ab - o_a o_b) ḡ C0_ab`` of C1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from scipy import linalg
+
+from kron2sum_cli.errors import ConvergenceError, NumericalError
+from kron2sum_cli.model import fitting
+from kron2sum_cli.model.fitting import Certificate
+from kron2sum_cli.model.likelihood import Point
+from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
+from kron2sum_cli.model.missing.observed import ObservedCells
+from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
+
+CHEAP = 2e8
+"""Multiplications of one likelihood up to which a search is made from all starts."""
+
+LEAST_SHARE = 0.02
+"""Smallest share of variance, genetic and residual, of any combination of traits in a corrected start."""
+
+
+@dataclass(frozen=True)
+class ObservedFit:
+    """A fitted model: the point, the largest rank of C0 allowed, and the certificate of the optimum.
+
+    The gains of the certificate are predicted by the average information.
+    """
+
+    point: ObservedPoint
+    rank: int
+    certificate: Certificate
+
+
+class _Search(fitting._Search):
+    """The climb of complete data with the likelihood of the observed cells in the place of theirs."""
+
+    def __init__(self, cells: ObservedCells, start: TraitAxes, rank: int, reml: bool) -> None:
+        self.cells, self.data, self.rank, self.reml = cells, cells.filled, rank, reml
+        self.tau = self.data.mean_eigenvalue
+        self.floor = fitting.FLOOR if cells.singular else 0.0
+        self.steps, self.evaluations = 0, 1
+        self.point = self._evaluate(start.truncated(rank))
+        self.widen()
+
+    def _evaluate(self, axes: TraitAxes) -> Point:
+        return cast(Point, evaluate(self.cells, axes, self.reml))
+
+    def attempt(self, axes: Callable[[], TraitAxes]) -> Point | None:
+        """The likelihood at these axes, None where it is not defined."""
+        self.evaluations += 1
+        try:
+            reached = axes()
+            if reached.c1.min() < self.floor:
+                return None
+            point = self._evaluate(reached)
+        except (NumericalError, np.linalg.LinAlgError):
+            return None
+        return point if np.isfinite(point.lml) else None
+
+
+def climb(data: ObservedCells, start: TraitAxes, rank: int, reml: bool) -> ObservedFit:
+    """Climb from ``start`` to an optimum with C0 of at most this rank; its certificate says whether it got there."""
+    search = _Search(data, start, rank, reml)
+    while search.steps < fitting.MAX_STEPS and search.radius > 1e-9:
+        plan = search.plan()
+        step = fitting._trust_region_step(plan, search.point, search.radius)
+        if step.predicted > fitting.GAIN_TOLERANCE or (step.at_edge and search.radius < 1e-3):
+            search.newton(plan, step)
+            search.snap()
+        elif not search.snap():
+            certificate = fitting._certificate(search, plan, step.predicted)
+            if certificate.cone_gain <= fitting.GAIN_TOLERANCE or not search.enter_cone(plan):
+                return _result(search, certificate)
+        search.steps += 1
+    plan = search.plan()
+    predicted = fitting._trust_region_step(plan, search.point, np.inf).predicted
+    return _result(search, fitting._certificate(search, plan, predicted))
+
+
+def _result(search: _Search, certificate: Certificate) -> ObservedFit:
+    return ObservedFit(cast(ObservedPoint, search.point), search.rank, certificate)
+
+
+def corrected_start(data: ObservedCells, filled: TraitAxes) -> TraitAxes:
+    """The axes of a fit of the filled traits, corrected for the filling."""
+    observed = data.observed().astype(float)
+    both = observed.T @ observed / data.nsamples
+    product = np.multiply.outer(np.diag(both), np.diag(both))
+    both = np.maximum(both, 1 / data.nsamples)
+    tau = data.filled.mean_eigenvalue
+    C0 = filled.C0 / product
+    C1 = (filled.C1 - (both - product) * tau * C0) / both
+    size = np.sqrt(tau * np.diag(C0) + np.diag(C1))
+    scale = np.multiply.outer(size, size)
+    C0, C1 = _floored(tau * C0 / scale) / tau, _floored(C1 / scale)
+    return axes_of_covariances(C0 * scale, C1 * scale, tau)
+
+
+def _floored(C: Array) -> Array:
+    """C (p, p) with eigenvalues of at least `LEAST_SHARE`."""
+    values, vectors = linalg.eigh(C)
+    return np.asarray((vectors * np.maximum(values, LEAST_SHARE)) @ vectors.T)

@@ -1,0 +1,201 @@
+"""The log-likelihood of the observed cells, its score and an approximate curvature at one point.
+
+With ``D = [E, A ⊗ X]`` (missing cells, fixed effects), ``H = DᵀPD`` and ``Q = P - PDH⁻¹DᵀP``, for a filling z::
+
+    2 lml(ML)   = -(np - q) log 2π - log|K| - log|H_EE| - zᵀQz,
+    2 lml(REML) = -(np - q - ca) log 2π + log|M_oᵀM_o| - log|K| - log|H| - zᵀQz,
+
+and the score in the direction ∂K is ``½ αᵀ∂Kα - ½ tr(Q'∂K)``, ``α = Qz``, which is 0 in missing cells; Q' is Q for
+REML, and Q of ``D = E`` for ML. One Cholesky factor of H gives all of it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.likelihood import LOG2PI
+from kron2sum_cli.model.missing.design import (
+    Design,
+    design_at,
+    factorise,
+    inverse_of,
+    precision_of,
+    row_traces,
+    solve,
+)
+from kron2sum_cli.model.missing.observed import ObservedCells
+from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.trait_axes import TraitAxes
+
+
+@dataclass(frozen=True)
+class ObservedPoint:
+    """The likelihood of the observed cells at one (C0, C1).
+
+    Attributes
+    ----------
+    data : what it is the likelihood of
+    reml : restricted or not
+    axes : the trait axes of (C0, C1)
+    lml : with all constants
+    W : (m, p) inverse variances of all cells, in rotated rows and axes
+    design : missing cells and fixed effects in the axes
+    chol : (q + ca, q + ca) lower Cholesky factor of ``H = DᵀPD``
+    theta : (q + ca,) what the filling was too much in every missing cell, then vec(B)
+    alpha : (m, p) ``Qz`` in the span of V
+    beyond : (q, p) ``Qz`` outside V, as coefficients of the missing cells' unit vectors; no rows where V is complete
+    score0, score1 : (p, p) symmetric
+    traces : (m, p, p) ``D H⁻¹ Dᵀ`` (of the score's D) at every rotated row
+    """
+
+    data: ObservedCells
+    reml: bool
+    axes: TraitAxes
+    lml: float
+    W: Array
+    design: Design
+    chol: Array
+    theta: Array
+    alpha: Array
+    beyond: Array
+    score0: Array
+    score1: Array
+    traces: Array
+
+    @property
+    def B(self) -> Array:
+        """Fixed effects, (c, a)."""
+        return self.theta[self.data.ncells :].reshape(self.data.A.shape[1], -1).T
+
+    @property
+    def B_covariance(self) -> Array:
+        """``(M_oᵀK_oo⁻¹M_o)⁻¹`` of vec(B), (ca, ca)."""
+        q = self.data.ncells
+        return solve(self.chol[q:, q:], np.eye(self.chol.shape[0] - q))
+
+    @property
+    def completed(self) -> Array:
+        """(q,) conditional mean of every missing cell given the observed ones."""
+        return np.asarray(self.data.filling - self.theta[: self.data.ncells])
+
+    @property
+    def completed_variance(self) -> Array:
+        """(q,) conditional variance of every missing cell; that of the fixed effects' estimates is in it."""
+        q = self.data.ncells
+        inverse = inverse_of(self.chol)
+        return np.asarray(np.diag(inverse)[:q].copy())
+
+    @property
+    def quadratic(self) -> float:
+        """``rᵀK⁻¹r`` of the observed cells."""
+        return float(np.sum(self.alpha * (self.data.filled.Z @ self.axes.T.T)))
+
+    @property
+    def shares(self) -> Array:
+        """(m, p) diagonal of Q over that of P: what is left of the information of every rotated row and axis."""
+        left = 1 - self.W * np.einsum("mjj->mj", self.traces)
+        return np.clip(left, 0.0, 1.0)
+
+    def alpha_samples(self) -> Array:
+        """``Qz`` over the samples: (n, p) in the axes."""
+        filled = self.data.filled
+        out = np.asarray(filled.V @ self.alpha)
+        if self.data.outside is not None:
+            np.add.at(out, self.data.rows, self.beyond)
+            out -= filled.V @ (self.data.U.T @ self.beyond)
+        return out
+
+    def grams(self) -> tuple[Array, Array, Array]:
+        """Roughly twice the expected information of a pair of axes for powers 0, 1, 2 of the eigenvalues: (p, p) each.
+
+        ``QKQ = Q`` gives the squared length of every row of Q in the metric of K; as if K were flat around it.
+        """
+        w, s = self.W * np.sqrt(self.shares), self.data.filled.s
+        sw = s[:, None] * w
+        silent = self.design.silent
+        nsilent = max(self.data.filled.nsilent - self.data.ncells / self.data.ntraits, 0)
+        return w.T @ w + nsilent * np.multiply.outer(silent, silent), w.T @ sw, sw.T @ sw
+
+    def curvature(self, grams: tuple[Array, Array, Array], E0: Array, E1: Array) -> tuple[Array, Array]:
+        """Change of (score0, score1) for a small step (E0, E1), by the average information.
+
+        ``-½ ∂Kα Q dKα`` has the mean of the Hessian (Gilmour, Thompson and Cullis 1995). Its error changes the speed of
+        a Newton step, not where it ends.
+        """
+        s = self.data.filled.s[:, None]
+        moved = (s * self.alpha) @ E0 + self.alpha @ E1
+        change, beyond = self.project(moved, self.beyond @ E1)
+        d0, d1 = change.T @ (s * self.alpha), change.T @ self.alpha
+        if self.data.outside is not None:
+            d1 = d1 + beyond.T @ self.data.outside @ self.beyond
+        return -0.25 * (d0 + d0.T), -0.25 * (d1 + d1.T)
+
+    def project(self, F: Array, beyond: Array) -> tuple[Array, Array]:
+        """``Qf`` for f with rows F (m, p) in the span of V and coefficients (q, p) outside."""
+        silent = self.design.silent
+        theta = solve(self.chol, self.design.transposed(self.W * F, beyond * silent))
+        inside, outside = self.design.times(theta)
+        return self.W * (F - inside), (beyond - outside) * silent
+
+
+def evaluate(data: ObservedCells, axes: TraitAxes, reml: bool) -> ObservedPoint:
+    """The likelihood of the observed cells at one point; O(q²m + q³).
+
+    Raises
+    ------
+    NumericalError
+        Where K of the observed cells is singular, or fixed effects are collinear over them.
+    """
+    filled = data.filled
+    variances = axes.variances(filled.s)
+    if variances.min(initial=np.inf) <= 0 or (filled.nsilent and axes.c1.min() <= 0):
+        raise NumericalError("the likelihood is not defined: C1 is singular where GGᵀ is singular, too")
+    W = 1 / variances
+    design = design_at(data, axes)
+    chol = factorise(precision_of(design, W), data.ncells)
+    Z = filled.Z @ axes.T.T
+    nothing = np.zeros((data.ncells if data.outside is not None else 0, data.ntraits))
+    theta = solve(chol, design.transposed(W * Z, nothing))
+    inside, outside = design.times(theta)
+    alpha = W * (Z - inside) if theta.size else W * Z
+    beyond = -outside * design.silent
+    score0, score1, traces = _scores(data, design, W, alpha, beyond, chol, reml)
+    lml = _log_density(data, axes, variances, chol, float(np.sum(alpha * Z)), reml)
+    return ObservedPoint(data, reml, axes, lml, W, design, chol, theta, alpha, beyond, score0, score1, traces)
+
+
+def _log_density(
+    data: ObservedCells, axes: TraitAxes, variances: Array, chol: Array, quadratic: float, reml: bool
+) -> float:
+    filled, q = data.filled, data.ncells
+    logdet = float(np.log(variances).sum()) - 2 * filled.nrows * axes.logdet_T
+    if filled.nsilent:
+        logdet += 2 * filled.nsilent * float(np.log(axes.c1).sum())
+    ndof = filled.nrows * data.ntraits - q
+    of_columns = 2 * np.log(np.diag(chol))
+    logdet += float(of_columns[:q].sum())
+    if reml:
+        ndof -= chol.shape[0] - q
+        logdet += float(of_columns[q:].sum()) - data.logdet_MtM
+    return -0.5 * (ndof * LOG2PI + logdet + quadratic)
+
+
+def _scores(
+    data: ObservedCells, design: Design, W: Array, alpha: Array, beyond: Array, chol: Array, reml: bool
+) -> tuple[Array, Array, Array]:
+    """Scores of C0 and C1, and the traces of the design that they take."""
+    s, q = data.filled.s, data.ncells
+    left = design if reml else design.cells_only
+    if left.size == 0:
+        traces, of_outside = np.zeros((s.size, data.ntraits, data.ntraits)), np.zeros((data.ntraits, data.ntraits))
+    else:
+        S = inverse_of(chol if reml else chol[:q, :q])
+        traces, of_outside = row_traces(left, S)
+    weighted = traces * W[:, :, None] * W[:, None, :]
+    silent = design.silent
+    score0 = alpha.T @ (s[:, None] * alpha) - np.diag(s @ W) + np.tensordot(s, weighted, 1)
+    score1 = alpha.T @ alpha - np.diag(W.sum(axis=0) + data.filled.nsilent * silent) + weighted.sum(axis=0)
+    if data.outside is not None:
+        score1 = score1 + beyond.T @ data.outside @ beyond + np.multiply.outer(silent, silent) * of_outside
+    return 0.5 * score0, 0.5 * score1, traces

@@ -1,0 +1,159 @@
+"""The data of the likelihood of observed cells: rotated traits with the missing cells filled in, and their rows of V.
+
+A missing cell is one more fixed effect (Bartlett 1937): its column is 1 in that cell and 0 elsewhere, and takes up
+whatever the cell was filled with. With E the columns of the q missing cells, ``z`` the traits filled in anyhow and
+``P = K⁻¹`` of all cells::
+
+    y_oᵀ K_oo⁻¹ y_o = min over δ of (z - Eδ)ᵀ P (z - Eδ),      log|K_oo| = log|K| + log|EᵀPE|,
+
+and the same holds with the fixed effects beside E. So missing cells and fixed effects form one design ``[E, A ⊗ X]``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.collinearity import combination, dependencies
+from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled
+from kron2sum_cli.model.spectrum import Array, Spectrum
+
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class ObservedCells:
+    """Traits with missing cells, in the coordinates of a spectrum without projected covariates.
+
+    Attributes
+    ----------
+    filled : the traits with missing cells filled in, rotated; covariates are its design
+    X : (n, c) covariates
+    rows, traits : (q,) sample and trait of every missing cell, sorted by trait
+    U : (q, m) the rows of V of these samples
+    outside : (q, q) inner products of what the unit vectors of these samples have outside V; None where V is complete
+    filling : (q,) what the cells were filled with
+    logdet_MtM : ``log|M_oᵀM_o|`` of the observed rows of ``A ⊗ X``, a constant of REML
+    """
+
+    filled: Contrasts
+    X: Array
+    rows: Indices
+    traits: Indices
+    U: Array
+    outside: Array | None
+    filling: Array
+    logdet_MtM: float
+
+    @property
+    def nsamples(self) -> int:
+        """Number of samples, n."""
+        return self.filled.nsamples
+
+    @property
+    def ntraits(self) -> int:
+        """Number of traits, p."""
+        return self.filled.ntraits
+
+    @property
+    def ncells(self) -> int:
+        """Number of missing cells, q."""
+        return int(self.rows.size)
+
+    @property
+    def A(self) -> Array:
+        """(p, a) trait design."""
+        assert self.filled.design is not None
+        return self.filled.design.A
+
+    @property
+    def X_rotated(self) -> Array:
+        """(m, c) covariates in the rotated rows."""
+        assert self.filled.design is not None
+        return self.filled.design.X
+
+    @property
+    def singular(self) -> bool:
+        """Whether GGᵀ has null directions, in which C1 alone must have variance."""
+        return bool(self.filled.nsilent) or bool(np.any(self.filled.s <= 0))
+
+    def observed(self) -> NDArray[np.bool_]:
+        """(n, p) which cells were observed."""
+        mask = np.ones((self.nsamples, self.ntraits), dtype=np.bool_)
+        mask[self.rows, self.traits] = False
+        return mask
+
+
+def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array) -> ObservedCells:
+    """Rotate traits with missing cells.
+
+    Parameters
+    ----------
+    spectrum : of GGᵀ without projected covariates (``X`` of no columns)
+    Y : (n, p) traits, NaN where a cell is missing
+    A : (p, a) trait design, full column rank; usually the identity
+    X : (n, c) covariates, of full rank over the samples of every trait (`check_observed`)
+
+    Raises
+    ------
+    NumericalError
+        Where a trait has no observed cell.
+    """
+    missing = np.isnan(Y)
+    empty = np.flatnonzero(missing.all(axis=0))
+    if empty.size:
+        raise NumericalError(f"trait {int(empty[0]) + 1} has no observed value: leave it out")
+    means = np.nanmean(Y, axis=0)
+    filled = rotate_coupled(spectrum, np.where(missing, means, Y), A, X)
+    traits, rows = np.nonzero(missing.T)
+    U = np.ascontiguousarray(filled.V[rows])
+    outside = None
+    if filled.nsilent:
+        outside = np.equal.outer(rows, rows) - U @ U.T
+    return ObservedCells(filled, X, rows, traits, U, outside, means[traits], _logdet_observed(~missing, A, X))
+
+
+def check_observed(Y: Array, X: Array, traits: Sequence[str], covariates: Sequence[str]) -> None:
+    """Refuse traits with too few observed cells for their own effects and variance.
+
+    Parameters
+    ----------
+    Y : (n, p) traits, NaN where a cell is missing
+    X : (n, c) covariates
+    traits, covariates : their names
+
+    Raises
+    ------
+    NumericalError
+        Where a trait has fewer than c + 2 observed cells, or its samples do not tell covariates apart; names both.
+    """
+    c = X.shape[1]
+    for name, y in zip(traits, Y.T, strict=True):
+        observed = np.isfinite(y)
+        count = int(np.count_nonzero(observed))
+        if count < c + 2:
+            raise NumericalError(
+                f"trait {name} is observed on {count} samples, and {c} covariates need at least {c + 2}: leave the"
+                " trait or covariates out"
+            )
+        found = dependencies(X[observed])
+        if found:
+            raise NumericalError(
+                f"over the {count} samples that have trait {name}, covariate {combination(covariates, found[0])}:"
+                " leave the trait or the covariate out"
+            )
+
+
+def _logdet_observed(observed: NDArray[np.bool_], A: Array, X: Array) -> float:
+    """``log|M_oᵀM_o|`` by orthogonal triangularisation, a trait at a time."""
+    size = A.shape[1] * X.shape[1]
+    if size == 0:
+        return 0.0
+    parts = [
+        np.kron(A[j][None, :], linalg.qr(X[observed[:, j]], mode="r")[0][: X.shape[1]]) for j in range(A.shape[0])
+    ]
+    R = linalg.qr(np.vstack(parts), mode="r")[0]
+    return float(2 * np.sum(np.log(np.abs(np.diag(R)[:size]))))

@@ -1,0 +1,127 @@
+"""How every picture looks, and how it becomes a file that is the same for the same data."""
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+LOGGER = logging.getLogger("kron2sum.export")
+
+# Okabe and Ito's colours, told apart by all kinds of colour vision and, mostly, in grey.
+BLUE, SKY, VERMILION, GREEN = "#0072B2", "#56B4E9", "#D55E00", "#009E73"
+PURPLE, ORANGE, YELLOW, BLACK = "#CC79A7", "#E69F00", "#F0E442", "#000000"
+GREY, PALE = "#7F7F7F", "#E6E6E6"
+
+DOTS_PER_INCH = 300
+PAGE_WIDTH = 7.2
+"""Inches: the width of two columns of a journal."""
+
+LONGEST_NAME = 28
+
+_STYLE = {
+    "figure.dpi": DOTS_PER_INCH,
+    "savefig.dpi": DOTS_PER_INCH,
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that it is the same everywhere
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "text.parse_math": False,  # a trait may be called $x$
+    "svg.hashsalt": "kron2sum",
+    "pdf.fonttype": 42,
+    "figure.constrained_layout.use": True,
+}
+_NO_DATE = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches that no window belongs to."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def render(draw: Callable[[], Figure], to: str, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
+    """A picture as the bytes of its file.
+
+    Parameters
+    ----------
+    draw : makes the figure
+    to : "png", "svg" or "pdf"
+    dots_per_inch : of PNG, and of the dots within the others
+    """
+    file = io.BytesIO()
+    with _style(), _missing_letters_logged():
+        draw().savefig(file, format=to, metadata=_NO_DATE[to], dpi=dots_per_inch)
+    return file.getvalue()
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Our settings over matplotlib's own defaults: the user's would make other pictures of the same data."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+@contextmanager
+def _missing_letters_logged() -> Iterator[None]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    missing = [warning for warning in caught if "missing from font" in str(warning.message)]
+    if missing:
+        LOGGER.warning("%d letters of names are not in the font of the picture and appear as boxes", len(missing))
+    for warning in caught:
+        if warning not in missing:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def freeze_layout(figure: Figure) -> None:
+    """Lay the panels out and keep them there, so that what is measured now holds in the file."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def shortened(name: str, longest: int = LONGEST_NAME) -> str:
+    """A name with its middle left out where it is too long to draw.
+
+    Examples
+    --------
+    >>> shortened("mean_corpuscular_haemoglobin_concentration", 20)
+    'mean_corpu…entration'
+    """
+    if len(name) <= longest:
+        return name
+    head = longest // 2
+    return f"{name[:head]}…{name[len(name) - (longest - head - 1) :]}"
+
+
+def panel_title(axes: Axes, text: str) -> None:
+    """A title over the left end of a panel."""
+    axes.set_title(text, loc="left", fontweight="bold", pad=4)
+
+
+def without_axes(panels: Sequence[Axes]) -> None:
+    """Hide panels that nothing is drawn in."""
+    for axes in panels:
+        axes.set_axis_off()
