@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.genotypes.bim import read_bim
 from kron2sum_cli.genotypes.fam import read_fam
-from kron2sum_cli.genotypes.source import Variants
+from kron2sum_cli.genotypes.source import Variants, refuse_positions_outside
 from kron2sum_cli.tables.samples import Samples
 
 MAGIC = b"\x6c\x1b"
@@ -123,9 +123,7 @@ class BedSource:
         InputError : the file changed since it was opened, or has data behind its last sample
         IndexError : a position is not in the file
         """
-        for positions, count in ((variants, len(self.variants)), (rows, len(self.samples))):
-            if len(positions) and not 0 <= positions.min() <= positions.max() < count:
-                raise IndexError(f"positions {positions.min()} to {positions.max()} are not all below {count}")
+        refuse_positions_outside(self.samples, self.variants, variants, rows)
         _refuse_missing_samples(self.layout, self.layout.last_bytes(variants), self.files[2])
         # Given the counts, bed-reader never parses the .fam and .bim.
         dosages: NDArray[np.float32] = self._reader.read((rows, variants), dtype="float32", order="F", num_threads=1)

@@ -66,9 +66,7 @@ class GenotypeCounts:
             self.n_called[variants],
             self.ea_count[variants],
             self.constant[variants],
-            None
-            if calls is None
-            else HardCalls(calls.two_ea[variants], calls.one_ea[variants], calls.no_ea[variants]),
+            None if calls is None else HardCalls(calls.two_ea[variants], calls.one_ea[variants], calls.no_ea[variants]),
         )
 
     def _per_allele(self, count: NDArray[np.float64]) -> NDArray[np.float64]:

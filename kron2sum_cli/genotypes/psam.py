@@ -1,6 +1,5 @@
 """The samples of a PLINK 2 ``.psam``."""
 
-import os
 from collections.abc import Sequence
 
 from kron2sum_cli.errors import InputError
@@ -59,9 +58,3 @@ def read_psam(path: str) -> Samples:
 def known_fids(fids: Sequence[str]) -> tuple[str, ...] | None:
     """The family IDs, or None where all of them are ``0``: not known, as plink2 writes it."""
     return None if all(fid == NO_FID for fid in fids) else tuple(fids)
-
-
-def companion_psam(stem: str) -> str | None:
-    """The file with the samples of ``stem.pgen``, None where there is none."""
-    names = (f"{stem}{suffix}" for suffix in (".psam", ".fam"))
-    return next((name for name in names if os.path.isfile(name)), None)

@@ -1,7 +1,6 @@
 """The variants of a PLINK 2 ``.pvar``, compressed with Zstandard or not."""
 
 import io
-import os
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -53,21 +52,8 @@ def read_pvar(path: str, chunk_bytes: int = CHUNK_BYTES) -> Variants:
         raise InputError(f"{path} cannot be read ({_reason(error)}); check the file") from None
     if not table.num_rows:
         raise InputError(f"{path} has no variant; a .pvar has one line for every variant of the .pgen")
-    refuse_multiallelic(table, path)
+    _refuse_multiallelic(table, path)
     return Variants(table, path)
-
-
-def refuse_multiallelic(table: pa.Table, path: str) -> None:
-    """Raise where a variant of a ``.pvar`` has more than one ALT allele."""
-    several = pc.match_substring(table["EA"], ",")
-    number = pc.sum(several).as_py() or 0
-    if number:
-        first = table.filter(several).slice(0, 1).to_pylist()[0]
-        raise InputError(
-            f"{path}: {number} variants have more than two alleles, first {first['SNPID']!r} at "
-            f"{first['CHR']}:{first['POS']} with ALT {first['EA']}; leave them out with plink2 --pfile OLD "
-            "--max-alleles 2 --make-pgen --out NEW, or split them (bcftools norm -m -any) before the import"
-        )
 
 
 def _compression(path: str) -> str | None:
@@ -112,7 +98,13 @@ def _columns_of(header: bytes, place: str) -> VariantColumns:
     )
 
 
-def companion_pvar(stem: str) -> str | None:
-    """The file with the variants of ``stem.pgen``, None where there is none."""
-    names = (f"{stem}{suffix}" for suffix in (".pvar", ".pvar.zst", ".bim"))
-    return next((name for name in names if os.path.isfile(name)), None)
+def _refuse_multiallelic(table: pa.Table, path: str) -> None:
+    several = pc.match_substring(table["EA"], ",")
+    number = pc.sum(several).as_py()
+    if number:
+        first = table.filter(several).slice(0, 1).to_pylist()[0]
+        raise InputError(
+            f"{path}: {number} of {table.num_rows} variants have more than two alleles, first {first['SNPID']!r} "
+            f"at {first['CHR']}:{first['POS']} with ALT {first['EA']}; leave them out with plink2 --pfile OLD "
+            "--max-alleles 2 --make-pgen --out NEW, or split them with a recent plink2 (--make-pgen multiallelics=-)"
+        )

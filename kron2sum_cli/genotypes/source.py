@@ -80,3 +80,12 @@ class Relationship:
     K: NDArray[np.float64] | None
     counts: Mapping[str, int]
     files: Sequence[str]
+
+
+def refuse_positions_outside(
+    samples: Samples, variants: Variants, wanted_variants: NDArray[np.intp], rows: NDArray[np.intp]
+) -> None:
+    """Raise IndexError where a position that `GenotypeSource.read` is asked for is not in the file."""
+    for positions, count in ((wanted_variants, len(variants)), (rows, len(samples))):
+        if len(positions) and not 0 <= positions.min() <= positions.max() < count:
+            raise IndexError(f"positions {positions.min()} to {positions.max()} are not all below {count}")

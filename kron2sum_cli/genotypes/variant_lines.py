@@ -37,6 +37,11 @@ class VariantColumns:
     expected: str
 
 
+def table_schema() -> pa.Schema:
+    """The columns of the table of `Variants`."""
+    return pa.schema([(name, pa.int64() if name == "POS" else pa.string()) for name in TABLE_COLUMNS])
+
+
 def read_variant_lines(
     file: BinaryIO,
     path: str,
@@ -67,7 +72,7 @@ def read_variant_lines(
     """
     chunks = _line_chunks(file, path, chunk_bytes, first_line, start)
     tables = [_parse(chunk, line, path, columns) for chunk, line in chunks]
-    return pa.concat_tables([_arrow_schema().empty_table(), *tables])
+    return pa.concat_tables([table_schema().empty_table(), *tables])
 
 
 def _line_chunks(file: BinaryIO, path: str, size: int, line: int, rest: bytes) -> Iterator[tuple[bytes, int]]:
@@ -92,7 +97,7 @@ def _parse(chunk: bytes, line: int, path: str, columns: VariantColumns) -> pa.Ta
     if columns.any_white_space and untidy:
         chunk = b"\n".join(b"\t".join(row.split()) for row in chunk.split(b"\n"))
     if not chunk.strip():
-        return _arrow_schema().empty_table()
+        return table_schema().empty_table()
     if any(prefix in chunk for prefix in _HEXADECIMAL):
         _check_lines(chunk, line, path, columns)  # for Arrow, 0x10 is a whole number
     try:
@@ -104,16 +109,12 @@ def _parse(chunk: bytes, line: int, path: str, columns: VariantColumns) -> pa.Ta
         ) from None
 
 
-def _arrow_schema() -> pa.Schema:
-    return pa.schema([(name, pa.int64() if name == "POS" else pa.string()) for name in TABLE_COLUMNS])
-
-
 def _parse_tabs(chunk: bytes, columns: VariantColumns) -> pa.Table:
     return csv.read_csv(
         pa.BufferReader(chunk),
         csv.ReadOptions(use_threads=False, block_size=len(chunk) + 1, column_names=list(columns.names)),
         csv.ParseOptions(delimiter="\t", quote_char=False, double_quote=False),
-        csv.ConvertOptions(column_types=_arrow_schema(), include_columns=list(TABLE_COLUMNS), null_values=[]),
+        csv.ConvertOptions(column_types=table_schema(), include_columns=list(TABLE_COLUMNS), null_values=[]),
     )
 
 

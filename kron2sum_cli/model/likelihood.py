@@ -157,7 +157,8 @@ def evaluate(data: Contrasts, axes: TraitAxes, reml: bool) -> Point:
     """
     variances = axes.variances(data.s)
     smallest = variances.min(initial=np.inf)
-    if smallest <= 0 or (data.nsilent and axes.c1.min() <= 0):
+    singular = axes.c1.min() <= 0
+    if smallest <= 0 or (singular and (data.nsilent or not reml and covariates_singular(data))):
         raise NumericalError("the likelihood is not defined: C1 is singular where GGᵀ is singular, too")
     W = 1 / variances
     Z = data.Z @ axes.T.T

@@ -7,7 +7,7 @@ no constraint, and L-BFGS maximises over the rest. Heritabilities are searched o
 neither 0 nor 1 is crowded.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ BOUNDARY = 35.0
 EMPTY_AXIS = 0.05
 """Length with which an axis without genetic or residual variance starts: at 0 the gradient would vanish."""
 
-EMPTY = 1e-6
+EMPTY = 1e-9
 """An axis is empty where it is shorter than this."""
 
 MAX_ITERATIONS = 1000
@@ -55,6 +55,14 @@ class Interval:
     low: float
     high: float
     at_boundary: bool
+
+
+@dataclass(frozen=True)
+class _Maximum:
+    """A log-likelihood and the unknowns that have it."""
+
+    lml: float
+    x: Array
 
 
 @dataclass(frozen=True)
@@ -83,25 +91,22 @@ class _Profile:
         turn = np.linalg.qr(Tinv[trait][:, None], mode="complete")[0]
         return _Profile(fitted, Tinv @ turn, float(Tinv[trait] @ Tinv[trait]), mean_diagonal, rank)
 
-    def start(self) -> Array:
-        """The unknowns at the fit."""
-        axes = self.fitted.axes
+    def starts(self) -> list[Array]:
+        """The unknowns at the fit, and with half of every coordinate's variance genetic."""
+        axes, p = self.fitted.axes, self.basis.shape[0]
         root = np.sqrt(self.fitted.data.mean_eigenvalue)
         c0 = np.where(root * axes.c0 < EMPTY, EMPTY_AXIS / root, axes.c0)
         c1 = np.where(axes.c1 < EMPTY, EMPTY_AXIS, axes.c1)
-        turn = (axes.T @ self.basis).T
-        return np.concatenate([(turn * c0)[:, : self.rank].ravel(), (turn * c1).ravel(), [0.0]])
+        turn, even = (axes.T @ self.basis).T, np.sqrt(0.5) * np.eye(p)
+        pairs = ((turn * c0, turn * c1), (even / root, even))
+        return [np.concatenate([M0[:, : self.rank].ravel(), M1.ravel(), [0.0]]) for M0, M1 in pairs]
 
-    def maximum(self, log_odds: float, near: Array) -> tuple[float, Array]:
-        """The highest log-likelihood with this heritability, and the unknowns there.
+    def maximum(self, log_odds: float, starts: Sequence[Array]) -> _Maximum:
+        """The highest log-likelihood with this heritability that is found from several starts."""
+        return max((self._climb(log_odds, start) for start in starts), key=lambda found: found.lml)
 
-        Searched from the unknowns at a heritability nearby, and from the fit, and the better one is taken.
-        """
-        searches = [self._climb(log_odds, start) for start in (near, self.start())]
-        return max(searches, key=lambda search: search[0])
-
-    def _climb(self, log_odds: float, start: Array) -> tuple[float, Array]:
-        """The highest log-likelihood from one start, and the unknowns there."""
+    def _climb(self, log_odds: float, start: Array) -> _Maximum:
+        """The highest log-likelihood from one start."""
 
         def objective(x: Array) -> tuple[float, Array]:
             with np.errstate(over="ignore", invalid="ignore"):
@@ -114,7 +119,7 @@ class _Profile:
             method="L-BFGS-B",
             options={"maxiter": MAX_ITERATIONS, "maxcor": 30, "ftol": 1e-13, "gtol": 1e-4},
         )
-        return -float(result.fun), np.asarray(result.x)
+        return _Maximum(-float(result.fun), np.asarray(result.x))
 
     def _objective(self, log_odds: float, x: Array) -> tuple[float, Array]:
         """Minus the log-likelihood and its gradient."""
@@ -185,7 +190,7 @@ def heritability_interval(point: Point, trait: int, mean_diagonal: float, rank: 
     with np.errstate(divide="ignore"):
         centre = float(np.clip(np.log(genetic) - np.log(residual), -BOUNDARY, BOUNDARY))
     floor = point.lml - 0.5 * float(stats.chi2.ppf(level, 1))
-    low, high = (_end(profile.maximum, profile.start(), centre, end, floor) for end in (-BOUNDARY, BOUNDARY))
+    low, high = (_end(profile, centre, boundary, floor) for boundary in (-BOUNDARY, BOUNDARY))
     return Interval(
         low=0.0 if low == -BOUNDARY else float(special.expit(low)),
         high=1.0 if high == BOUNDARY else float(special.expit(high)),
@@ -193,29 +198,27 @@ def heritability_interval(point: Point, trait: int, mean_diagonal: float, rank: 
     )
 
 
-def _end(
-    maximum: Callable[[float, Array], tuple[float, Array]], start: Array, centre: float, boundary: float, floor: float
-) -> float:
+def _end(profile: _Profile, centre: float, boundary: float, floor: float) -> float:
     """Where the profile falls to ``floor`` between the centre and the boundary; the boundary if it does not.
 
-    Each maximum starts from the nearest one found before: outward in growing steps, then by Brent's method.
+    Outward in growing steps, each maximum searched from the one before and from the profile's starts; then Brent's
+    method, from the maxima on both sides.
     """
     inside, step = centre, FIRST_STEP if boundary > 0 else -FIRST_STEP
+    near = profile.maximum(centre, profile.starts()[:1])
+    if near.lml < floor:
+        h = special.expit(centre)
+        raise NumericalError(f"the profile likelihood could not be maximised near the estimated heritability {h:.4g}")
     while True:
         outside = float(np.clip(inside + step, -BOUNDARY, BOUNDARY))
-        value, found = maximum(outside, start)
-        if value < floor:
+        found = profile.maximum(outside, [near.x, *profile.starts()])
+        if found.lml < floor:
             break
         if outside == boundary:
             return boundary
-        inside, start, step = outside, found, 2 * step
+        inside, near, step = outside, found, 2 * step
 
     def excess(log_odds: float) -> float:
-        return max(maximum(log_odds, start)[0] - floor, -DEEP)
+        return max(profile.maximum(log_odds, [near.x, found.x]).lml - floor, -DEEP)
 
-    if excess(inside) <= 0:
-        h = special.expit(centre)
-        raise NumericalError(
-            f"the profile likelihood of a heritability could not be maximised near its estimate {h:.4g}"
-        )
     return float(optimize.brentq(excess, inside, outside, xtol=PRECISION))

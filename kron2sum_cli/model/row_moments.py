@@ -78,7 +78,7 @@ def row_moments(data: Contrasts, smallest_ratio: float) -> RowMoments:
     outside = all_cardinal[-1] if data.nsilent else np.zeros(nodes.size)
     p, c = data.ntraits, data.ncovariates
     traits = (data.Z[:, :, None] * data.Z[:, None, :]).reshape(-1, p * p).T @ cardinal
-    pairs = (data.Kxm[:, None, :] * data.Kxm[None, :, :]).reshape(c * c, -1)
+    pairs = (data.Kxm[:, None, :] * data.Kxm[None, :, :]).reshape(c * c, data.s.size)
     return RowMoments(
         data=data,
         nodes=nodes,

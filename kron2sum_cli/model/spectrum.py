@@ -14,6 +14,7 @@ from scipy import linalg
 from scipy.linalg import lapack
 
 from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.lapack import eigh_in_place, svd_in_place
 
 Array = NDArray[np.float64]
 
@@ -33,7 +34,7 @@ class Spectrum:
     Attributes
     ----------
     V : (n, k) orthonormal, orthogonal to X, with ``VᵀGGᵀV = diag(s)``
-    s : (k,) eigenvalues, decreasing, not negative; contrasts outside V have eigenvalue 0
+    s : (k,) eigenvalues, in no particular order, not negative; contrasts outside V have eigenvalue 0
     Qx : (n, c) orthonormal basis of X
     Rx : (c, c) upper triangular, ``X = Qx Rx``
     Kxx : (c, c) ``QxᵀGGᵀQx``
@@ -70,19 +71,20 @@ class Reflectors:
     tau: Array
     R: Array
 
-    def to_basis(self, M: Array) -> Array:
-        """``QᵀM`` for an (n, m) matrix in Fortran order, which is overwritten."""
-        return self._apply(M, "T")
+    def to_basis(self, M: Array, both_sides: bool = False) -> Array:
+        """``QᵀM`` (or ``QᵀMQ``) for an (n, m) matrix in Fortran order, which is overwritten."""
+        M = self._apply(M, "L", "T")
+        return self._apply(M, "R", "N") if both_sides else M
 
     def from_basis(self, M: Array) -> Array:
         """``QM`` for an (n, m) matrix in Fortran order, which is overwritten."""
-        return self._apply(M, "N")
+        return self._apply(M, "L", "N")
 
-    def _apply(self, M: Array, trans: str) -> Array:
+    def _apply(self, M: Array, side: str, trans: str) -> Array:
         if self.tau.size == 0 or M.shape[1] == 0:
             return M
-        work = max(1, 64 * M.shape[1])
-        product, _, info = lapack.dormqr("L", trans, self.qr, self.tau, M, work, overwrite_c=1)
+        work = 64 * max(M.shape)
+        product, _, info = lapack.dormqr(side, trans, self.qr, self.tau, M, work, overwrite_c=1)
         if info != 0:
             raise NumericalError(f"LAPACK dormqr failed with code {info}")
         return np.asarray(product)
@@ -116,20 +118,19 @@ def reflectors(X: Array) -> Reflectors:
 def spectrum_of_features(G: Array, X: Array, overwrite: bool = False) -> Spectrum:
     """Spectrum of GGᵀ from G (n, r); in O(nr²) where r < n. ``overwrite`` lets G be destroyed."""
     n, r = G.shape
-    if r >= n:
+    if r > n - X.shape[1]:
         return spectrum_of_relationship(G @ G.T, X, overwrite=True)
     basis = reflectors(X)
     c = X.shape[1]
-    mean_diagonal = float(np.sum((G - G.mean(axis=0)) ** 2) / n) if not overwrite else _centred_square(G)
+    mean_diagonal = _centred_square(G)
     Gq = basis.to_basis(np.array(G, order="F", copy=not overwrite or not G.flags.f_contiguous))
     Gx = Gq[:c].copy()
-    E, sigma, Ft = linalg.svd(Gq[c:], full_matrices=False, overwrite_a=True, check_finite=False)
-    del Gq
+    _, sigma, Ft = svd_in_place(Gq[c:])
     keep = sigma > max(n, r) * EPSILON * max(sigma.max(initial=0.0), float(np.linalg.norm(Gx)))
-    E, sigma, Ft = E[:, keep], sigma[keep], Ft[keep]
+    sigma, Ft = sigma[keep], Ft[keep]
     GxF = Gx @ Ft.T
     return Spectrum(
-        V=_lift(basis, E, c),
+        V=_lift(basis, Gq if keep.all() else np.asfortranarray(Gq[:, keep]), c),
         s=sigma**2,
         Qx=_lift_covariates(basis, n, c),
         Rx=basis.R,
@@ -152,13 +153,10 @@ def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False) -> Spe
     basis = reflectors(X)
     mean_diagonal = float((np.trace(K) - K.sum() / n) / n)
     K = K.T if K.flags.c_contiguous else K
-    Kq = basis.to_basis(np.array(K, order="F", copy=not overwrite or not K.flags.f_contiguous))
-    Kq = basis.to_basis(np.asfortranarray(Kq.T)) if c else Kq
+    Kq = basis.to_basis(np.array(K, order="F", copy=not overwrite or not K.flags.f_contiguous), both_sides=True)
     Kxx, Kx_rest = Kq[:c, :c].copy(), Kq[:c, c:].copy()
-    contrasts = np.asfortranarray(Kq[c:, c:])
-    del K, Kq
-    s, E = linalg.eigh(contrasts, driver="evd", overwrite_a=True, check_finite=False)
-    del contrasts
+    del K
+    s, E = eigh_in_place(Kq[c:, c:])
     smallest, largest = float(s[0]), float(s[-1])
     noise = n * EPSILON * max(largest, float(np.trace(Kxx)))
     if smallest < -NEGATIVE_EIGENVALUE * max(largest, 0.0) - noise:
@@ -166,18 +164,17 @@ def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False) -> Spe
             f"the relationship matrix is not positive semi-definite: its eigenvalues (given the covariates) go from"
             f" {smallest:.3g} to {largest:.3g}; make it from genotypes with mean imputation, or check its file"
         )
-    s = np.where(s > noise, s, 0.0)[::-1]
-    E = E[:, ::-1]
+    s = np.where(s > noise, s, 0.0)
     rank = int(np.count_nonzero(s))
-    if rank <= THIN_BELOW * (n - c):
-        s, E = s[:rank], E[:, :rank]
+    first = n - c - rank if rank <= THIN_BELOW * (n - c) else 0
+    s, Kxv = s[first:].copy(), Kx_rest @ E[:, first:]
     return Spectrum(
-        V=_lift(basis, E, c),
-        s=s.copy(),
+        V=_lift(basis, Kq[:, c + first :] if first == 0 else Kq[:, c + first :].copy(order="F"), c),
+        s=s,
         Qx=_lift_covariates(basis, n, c),
         Rx=basis.R,
         Kxx=Kxx,
-        Kxv=Kx_rest @ E,
+        Kxv=Kxv,
         mean_diagonal=mean_diagonal,
         smallest_eigenvalue=smallest,
     )
@@ -189,10 +186,9 @@ def _centred_square(G: Array) -> float:
 
 
 def _lift(basis: Reflectors, E: Array, c: int) -> Array:
-    """``Q⊥E``: contrasts (n-c, k) back to samples (n, k)."""
-    padded = np.zeros((E.shape[0] + c, E.shape[1]), order="F")
-    padded[c:] = E
-    return basis.from_basis(padded)
+    """``Q⊥E``, in place: E (n, k), whose last n - c rows are contrasts, becomes samples (n, k)."""
+    E[:c] = 0
+    return basis.from_basis(E)
 
 
 def _lift_covariates(basis: Reflectors, n: int, c: int) -> Array:

@@ -110,7 +110,7 @@ def _places(point: Array, size: Bbox, frame: Bbox, unit: float, upward: bool) ->
     half = size.width / 2
     for rise in _RISES:
         for shift in _SHIFTS:
-            middle = min(max(point[0] + shift * size.width, frame.x0 + half), frame.x1 - half)
+            middle = min(max(point[0] + shift * size.width, frame.x0 + half + 3 * unit), frame.x1 - half)
             near = point[1] + sign * rise * unit
             box = Bbox.from_extents(middle - half, near, middle + half, near + sign * size.height)
             box = Bbox.from_extents(box.xmin, box.ymin, box.xmax, box.ymax)

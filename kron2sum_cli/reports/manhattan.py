@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from kron2sum_cli.reports.figure import (
@@ -166,6 +167,7 @@ def _draw_points(axes: Axes, data: Manhattan, panel: Panel) -> None:
     for parity, colour in enumerate((BLUE, SKY)):
         shown = panel.chromosome % 2 == parity
         axes.plot(panel.x[shown], panel.y[shown], color=colour, rasterized=True, zorder=2, **dots)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
     axes.axhline(data.threshold, color=GREY, linewidth=0.6, linestyle=(0, (4, 3)), zorder=1)
     x, y = [lead.x for lead in panel.leads], [lead.y for lead in panel.leads]
     axes.plot(x, y, "D", color=VERMILION, markersize=MARKER, zorder=3)

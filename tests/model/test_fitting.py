@@ -1,7 +1,7 @@
 """Fits end at the optimum, prove it, and say on which boundary; what has no optimum is refused."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model import fitting
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled, rotate_traits
 from kron2sum_cli.model.fitting import Fit, climb, fit, starting_axes
+from kron2sum_cli.model.information import full_grams
 from kron2sum_cli.model.likelihood import Point, evaluate
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
@@ -23,8 +24,12 @@ Rng = np.random.Generator
 # Hard problems
 
 
-@pytest.mark.parametrize("p", [1, 2, 3])
-@pytest.mark.parametrize("case", CASES)
+SLOW_FOR_LBFGS = ("eigenvalues over 12 orders", "traits almost collinear")
+
+
+@pytest.mark.parametrize(
+    ("case", "p"), [(case, p) for case in CASES for p in (1, 2, 3) if p < 3 or case not in SLOW_FOR_LBFGS]
+)
 def test_hard_problems_end_at_a_certified_optimum(case: str, p: int) -> None:
     """The small version of benchmarks/hard_null_models.py."""
     rng = np.random.default_rng([CASES.index(case), p])
@@ -75,18 +80,19 @@ class Small:
 
 def small(kind: str) -> Small:
     rng = np.random.default_rng(sorted(KINDS).index(kind))
-    n, p = 28, 2
+    n, p = 36, 2
     G = rng.normal(size=(n, 40)) / np.sqrt(40)
     X = np.hstack([np.ones((n, 1)), rng.normal(size=(n, 1))])
-    genetic, residual = G @ rng.normal(size=(40, p)), rng.normal(size=(n, p))
+    genetic, residual = G @ rng.normal(size=(40, p)), 1.5 * rng.normal(size=(n, p))
+    related = np.linalg.svd(G)[0][:, :12]
+    unrelated = residual - related @ (related.T @ residual)
     A = np.eye(p)
     if kind == "C1 singular":
         residual[:, 0] = 0
     elif kind == "C0 singular":
-        genetic[:, 0] = 0
+        genetic[:, 0], residual[:, 0] = 0, unrelated[:, 0]
     elif kind == "C0 zero":
-        genetic[:] = 0
-        residual = residual - G @ np.linalg.lstsq(G, residual, rcond=None)[0] * 0.5
+        genetic, residual = np.zeros((n, p)), unrelated
     elif kind == "coupled traits":
         A = np.array([[1.0], [-0.5]])
     elif kind == "low rank":
@@ -109,13 +115,235 @@ KINDS = {
 def dense_score(problem: Small, C0: Array, C1: Array) -> tuple[Array, Array]:
     """Derivatives of the dense log density with respect to symmetric C0 and C1, (2, 2) each."""
 
-    def unpack(x: Array) -> Array:
-        return np.array([[x[0], x[1] / 2], [x[1] / 2, x[2]]])
+    def symmetric(x: Array) -> Array:
+        return np.array([[x[0], x[1]], [x[1], x[2]]])
 
-    def pack(C: Array) -> Array:
-        return np.array([C[0, 0], 2 * C[0, 1], C[1, 1]])
+    def score(lml: Callable[[Array], float], C: Array) -> Array:
+        return symmetric(derivative(lml, C[[0, 0, 1], [0, 1, 1]], step) * [1, 0.5, 1])
 
-    step = 2e-4 * max(np.abs(C0).max(), np.abs(C1).max())
-    S0 = derivative(lambda x: problem.lml(unpack(x), C1), pack(C0), step)
-    S1 = derivative(lambda x: problem.lml(C0, unpack(x)), pack(C1), step)
-    return unpack(2 * S0) / 2 + np.diag(S0[[0, 2]]) / 2 - np.diag(np.diag(unpack(2 * S0) / 2)) / 2, unpack(S1)
+    step = 1e-4 * max(np.abs(C0).max(), np.abs(C1).max())
+    score0 = score(lambda x: problem.lml(symmetric(x), C1), C0)
+    return score0, score(lambda x: problem.lml(C0, symmetric(x)), C1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_first_order_conditions_by_the_dense_density(kind: str) -> None:
+    """Scores vanish along the faces that C0 and C1 are on, and none points into a cone."""
+    problem = small(kind)
+    model = problem.fitted()
+    axes = model.axes
+    scores = dense_score(problem, model.C0, model.C1)
+    for score, root, bounded in zip(scores, (axes.c0, axes.c1), (problem.rank == 1, False), strict=True):
+        in_axes = axes.Tinv.T @ score @ axes.Tinv
+        np.testing.assert_allclose(in_axes * root, 0, atol=2e-3)
+        if not bounded:
+            assert np.linalg.eigvalsh(in_axes)[-1] < 2e-3
+
+
+def test_the_cases_are_what_they_are_called() -> None:
+    active = {kind: small(kind).fitted().certificate for kind in KINDS}
+    assert all(certificate is not None and certificate.certified for certificate in active.values())
+    boundaries = {
+        kind: (c.active_C0, c.active_C1) for kind, c in active.items() if c is not None and kind != "coupled traits"
+    }
+    assert boundaries == {
+        "interior": (0, 0),
+        "C1 singular": (0, 1),
+        "C0 singular": (1, 0),
+        "C0 zero": (2, 0),
+        "low rank": (0, 0),
+        "rank 1": (0, 0),
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_other_point_is_less_likely(kind: str) -> None:
+    problem, rng = small(kind), np.random.default_rng(0)
+    model = problem.fitted()
+    best = problem.lml(model.C0, model.C1)
+    np.testing.assert_allclose(best, model.lml(), rtol=1e-9)
+    L0 = np.hstack([model.L0, np.zeros((2, 2 - problem.rank))])
+    for size in (1e-3, 1e-2, 1e-1, 0.5):
+        for _ in range(8):
+            step0, step1 = size * rng.normal(size=(2, 2, 2))
+            F0 = (L0 + np.abs(model.C1).max() ** 0.5 * step0)[:, : problem.rank]
+            F1 = model.L1 + np.abs(model.C1).max() ** 0.5 * step1
+            assert problem.lml(F0 @ F0.T, F1 @ F1.T) < best + 1e-7
+
+
+# Certificates
+
+
+def test_a_search_cut_short_is_not_certified(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = small("interior").data
+    data = rotate_traits(spectrum_of_features(problem.G, problem.X), problem.Y)
+    best = fit(data, 2, True)
+    for steps in (0, 1, 2):
+        monkeypatch.setattr(fitting, "MAX_STEPS", steps)
+        short = climb(data, starting_axes(data, 0.5), 2, True)
+        assert not short.certificate.certified
+        missing = best.point.lml - short.point.lml
+        assert missing > 1e-4
+        assert short.certificate.steps == steps
+        assert short.certificate.predicted_gain > 0.2 * missing
+
+
+def test_what_cannot_be_certified_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "MAX_STEPS", 1)
+    problem = small("interior").data
+    model = Kron2Sum(problem.Y, problem.A, problem.X, problem.G, rank=2)
+    before = model.lml()
+    with pytest.raises(ConvergenceError, match="did not converge: after 1 steps .* gain of .* predicted") as caught:
+        model.fit(verbose=False)
+    assert caught.value.exit_code == 3
+    assert isinstance(caught.value.result, Fit)
+    assert caught.value.result.point.lml > before
+    assert model.certificate is None
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("reml", [False, True], ids=["ML", "REML"])
+def test_a_saddle_is_left(rank: int, reml: bool) -> None:
+    """With C0 = 0, or C1 singular, factors have gradient 0: only the score shows that the cone can be entered."""
+    problem = small("interior").data
+    data = rotate_traits(spectrum_of_features(problem.G, problem.X), problem.Y)
+    best = fit(data, rank, reml).point
+    start = starting_axes(data, 0.5)
+    no_genetics = TraitAxes(start.T, start.Tinv, np.zeros(2), np.ones(2))
+    singular_C1 = TraitAxes(start.T, start.Tinv, start.c0 * [1.4, 1], start.c1 * [0, 1])
+    for saddle in (no_genetics, singular_C1):
+        result = climb(data, saddle, rank, reml)
+        assert result.certificate.certified
+        np.testing.assert_allclose(result.point.lml, best.lml, rtol=1e-7)
+
+
+def test_no_start_is_below_another_at_the_end() -> None:
+    """Equal optima from all starts, on a problem with one optimum."""
+    problem = small("interior").data
+    data = rotate_traits(spectrum_of_features(problem.G, problem.X), problem.Y)
+    lml = [climb(data, starting_axes(data, share), 2, True).point.lml for share in (0.01, 0.1, 0.5, 0.9, 0.99)]
+    np.testing.assert_allclose(lml, lml[0], rtol=1e-9)
+
+
+# Likelihoods without a maximum
+
+
+def twins(rng: Rng, n: int, share: float, p: int = 2) -> tuple[Array, Array]:
+    """Y and G of n samples of which two have the same genotypes; genetic share of variance."""
+    G = rng.normal(size=(n, 2 * n)) / np.sqrt(2 * n)
+    G[1] = G[0]
+    genetic = G @ rng.normal(size=(2 * n, p))
+    return np.sqrt(share) * genetic + np.sqrt(1 - share) * rng.normal(size=(n, p)), G
+
+
+def test_two_samples_alike_make_the_likelihood_of_two_traits_unbounded() -> None:
+    """In the combination of traits in which the twins agree, all their difference is explained by C1 = 0.
+
+    That is no estimate. A fit ends at the local maximum where there is one, as with these moderate heritabilities.
+    """
+    Y, G = twins(np.random.default_rng(0), 60, 0.4)
+    X = np.ones((60, 1))
+    difference = Y[0] - Y[1]
+    same = np.array([difference[1], -difference[0]])
+    model = Kron2Sum(Y, np.eye(2), X, G, rank=2, restricted=True)
+    other = np.array([1.0, 0.0])
+    T = np.vstack([same / np.std(Y @ same), other])
+    axes = np.linalg.inv(T)
+    lml = [model.at(axes @ axes.T, axes @ np.diag([v, 1.0]) @ axes.T).lml() for v in (1e-4, 1e-6, 1e-8)]
+    # One residual variance of one axis: half a log unit each time that it is divided by e.
+    np.testing.assert_allclose(np.diff(lml), 0.5 * np.log(100), rtol=0.05)
+    model.fit(verbose=False)
+    assert model.certificate is not None and model.certificate.certified
+    assert model.certificate.smallest_C1 > 0.1
+
+
+def test_one_trait_of_two_samples_alike_is_bounded() -> None:
+    Y, G = twins(np.random.default_rng(0), 60, 0.4, p=1)
+    data = rotate_traits(spectrum_of_features(G, np.ones((60, 1))), Y)
+    assert fitting.bounded(data, True) and fitting.bounded(data, False)
+    assert fit(data, 1, True).certificate.certified
+
+
+def centred(rng: Rng, n: int, share: float) -> tuple[Array, Array]:
+    """Y and G of n samples with GGᵀ centred on them."""
+    G = rng.normal(size=(n, 2 * n)) / np.sqrt(2 * n)
+    G = G - G.mean(axis=0)
+    Y = np.sqrt(share) * G @ rng.normal(size=(2 * n, 2)) + np.sqrt(1 - share) * rng.normal(size=(n, 2))
+    return Y, G
+
+
+def test_ml_with_a_centred_matrix_is_unbounded_and_reml_is_not() -> None:
+    """Along the intercept GGᵀ is 0 and the mean is free: the density there grows as C1 becomes singular."""
+    Y, G = centred(np.random.default_rng(1), 60, 0.4)
+    X = np.ones((60, 1))
+    data = rotate_traits(spectrum_of_features(G, X), Y)
+    assert fitting.bounded(data, True) and not fitting.bounded(data, False)
+    model = Kron2Sum(Y, np.eye(2), X, G, rank=2)
+    lml = [model.at(np.eye(2), np.diag([v, 1.0])).lml() for v in (1e-10, 1e-12)]
+    np.testing.assert_allclose(np.diff(lml), 0.5 * np.log(100), rtol=1e-3)
+    model.fit(verbose=False)
+    assert model.certificate is not None and model.certificate.certified
+    assert model.certificate.smallest_C1 > 0.1
+    with pytest.raises(NumericalError, match="the likelihood is not defined"):
+        model.at(np.eye(2), np.diag([0.0, 1.0]))
+
+
+def test_without_a_local_maximum_it_is_an_error_that_says_why() -> None:
+    Y, G = centred(np.random.default_rng(2), 60, 0.999)
+    X = np.ones((60, 1))
+    with pytest.raises(ConvergenceError, match="the likelihood has no maximum: .* under ML, use .* not centred") as caught:
+        Kron2Sum(Y, np.eye(2), X, G, rank=2).fit(verbose=False)
+    assert caught.value.exit_code == 3
+    model = Kron2Sum(Y, np.eye(2), X, G, rank=2, restricted=True)
+    model.fit(verbose=False)
+    assert model.certificate is not None and model.certificate.certified
+    assert model.certificate.active_C1 >= 1
+
+
+# Curvature
+
+
+def score_of_traits(point: Point) -> tuple[Array, Array]:
+    T = point.axes.T
+    return T.T @ point.score0 @ T, T.T @ point.score1 @ T
+
+
+@pytest.mark.parametrize("reml", [False, True], ids=["ML", "REML"])
+@pytest.mark.parametrize("r", [8, 60])
+@pytest.mark.parametrize("design", ["projected", "coupled"])
+def test_curvature_is_the_change_of_the_score(design: str, r: int, reml: bool) -> None:
+    if design == "coupled" and reml:
+        pytest.skip("the log determinant of coupled effects is left out there, as the docstring says")
+    rng = np.random.default_rng(r)
+    n, p = 40, 3
+    X = np.hstack([np.ones((n, 1)), rng.normal(size=(n, 1))])
+    G, Y = rng.normal(size=(n, r)), rng.normal(size=(n, p))
+    data: Contrasts = rotate_traits(spectrum_of_features(G, X), Y)
+    if design == "coupled":
+        data = rotate_coupled(spectrum_of_features(G, X[:, :0]), Y, rng.normal(size=(p, 1)), X)
+    L0, L1 = rng.normal(size=(2, p, p))
+    C0, C1 = L0 @ L0.T / r, L1 @ L1.T + np.eye(p)
+    E0, E1 = (M + M.T for M in rng.normal(size=(2, p, p)))
+
+    def at(step: float) -> Point:
+        axes = axes_of_covariances(C0 + step * E0 / r, C1 + step * E1, data.mean_eigenvalue)
+        return evaluate(data, axes, reml)
+
+    point = at(0.0)
+    T, Tinv = point.axes.T, point.axes.Tinv
+    predicted = point.curvature(full_grams(point), T @ E0 @ T.T / r, T @ E1 @ T.T)
+    h = 1e-4
+    ahead, behind = score_of_traits(at(h)), score_of_traits(at(-h))
+    for k in range(2):
+        change = Tinv.T @ ((ahead[k] - behind[k]) / (2 * h)) @ Tinv
+        np.testing.assert_allclose(predicted[k], change, rtol=1e-5, atol=1e-5 * np.abs(change).max())
+
+
+def test_the_report_of_a_fit() -> None:
+    model = small("interior").fitted()
+    certificate = model.certificate
+    assert certificate is not None
+    assert certificate.predicted_gain <= 1e-8 and certificate.cone_gain <= 1e-8
+    assert certificate.gradient_norm < 1e-3
+    assert 0 < certificate.smallest_C0 < 1 and 0 < certificate.smallest_C1 < 1
+    assert 1 <= certificate.steps <= certificate.evaluations

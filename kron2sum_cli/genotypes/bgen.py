@@ -1,0 +1,145 @@
+"""BGEN genotypes (versions 1.2 and 1.3), with a ``.sample`` file beside them or names inside."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.genotypes.bgen_dosages import read_block
+from kron2sum_cli.genotypes.bgen_index import index_path, read_index
+from kron2sum_cli.genotypes.bgen_records import BgenHeader, BgenRecords, block_of, read_header, walk_records
+from kron2sum_cli.genotypes.oxford_sample import read_oxford_sample
+from kron2sum_cli.genotypes.source import Variants, refuse_positions_outside
+from kron2sum_cli.tables.samples import Samples, refuse_duplicates
+
+
+@dataclass(frozen=True)
+class BgenSource:
+    """The genotypes of a BGEN file (a `GenotypeSource`); made by `open_bgen`.
+
+    Attributes
+    ----------
+    path : the ``.bgen``
+    files : the ``.bgen``, and the ``.sample`` and ``.bgi`` that were read
+    samples, variants : all of the file, in its order
+    header, records : the beginning of the file, and where the variants lie
+    """
+
+    path: str
+    files: tuple[str, ...]
+    samples: Samples
+    variants: Variants
+    header: BgenHeader
+    records: BgenRecords
+
+    def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Dosages of the effect allele (the first of the file), 0 to 2, NaN where missing.
+
+        Every call opens the file by itself, and decompression lets other threads run.
+
+        Parameters
+        ----------
+        variants : positions of the variants in the file, increasing
+        rows : positions of the samples in the file, in the order wanted
+
+        Returns
+        -------
+        (len(rows), len(variants)) float32 in Fortran order
+
+        Raises
+        ------
+        InputError : the file is damaged, or changed since it was opened, or has genotypes of more than two
+            copies of a chromosome
+        IndexError : a position is not in the file
+        """
+        refuse_positions_outside(self.samples, self.variants, variants, rows)
+        dosages = np.empty((len(rows), len(variants)), dtype=np.float32, order="F")
+        edges = self.records.edges
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                for column, variant in enumerate(variants):
+                    start, end = int(edges[variant]), int(edges[variant + 1])
+                    record = os.pread(file.fileno(), end - start, start)
+                    dosages[:, column] = self._dosages(record, int(variant)).take(rows)
+        except OSError as error:
+            raise InputError(f"{self.path} can no longer be read ({error.strerror}); check the path") from None
+        return dosages
+
+    def _dosages(self, record: bytes, variant: int) -> NDArray[np.float32]:
+        try:
+            return read_block(block_of(record), self.header.compression, self.header.n_samples)
+        except ValueError as error:
+            name = self.variants.table["SNPID"][variant].as_py()
+            raise InputError(
+                f"{self.path}, variant {variant + 1} ({name}): its genotypes are not readable, as {error}; leave "
+                "the variant out with --exclude, or write the file again"
+            ) from None
+
+
+def open_bgen(path: str) -> BgenSource:
+    """Open a BGEN file of version 1.2 or 1.3 (layout 2).
+
+    Parameters
+    ----------
+    path : the file. ``.sample`` in place of ``.bgen`` is looked for beside it, and ``.bgen.bgi``, the
+        index of bgenix, which saves going through the file and is only used where it fits
+
+    Returns
+    -------
+    The genotypes. EA, the allele that dosages count, is the first of the two alleles of a variant, whichever
+    of them is the reference: plink2 writes ALT first unless told ``ref-first``. SNPID is the rsid of the file.
+
+    Raises
+    ------
+    InputError : the file is missing, malformed or of another layout, a variant has not two alleles, there
+        are no names of samples, or the ``.sample`` has another number or order of samples
+    """
+    header = read_header(path)
+    stem = path[:-5] if path.lower().endswith(".bgen") else path
+    sample = f"{stem}.sample"
+    companions = [sample] if os.path.isfile(sample) else []
+    samples = _samples(header, sample)
+    if not header.n_variants:
+        raise InputError(f"{path} has no variant; check the command that wrote it")
+    records = read_index(header)
+    if records is not None:
+        companions.append(index_path(path))
+    else:
+        records = walk_records(header)
+    return BgenSource(path, (path, *companions), samples, Variants(records.table, path), header, records)
+
+
+def _samples(header: BgenHeader, sample: str) -> Samples:
+    if os.path.isfile(sample):
+        samples = read_oxford_sample(sample)
+        _refuse_other_samples(header, samples)
+        return samples
+    if header.iids is None:
+        raise InputError(
+            f"{header.path} has no names of samples in it, and {sample} is missing; put the .sample file there"
+        )
+    samples = Samples(None, header.iids, header.path)
+    refuse_duplicates(samples)
+    return samples
+
+
+def _refuse_other_samples(header: BgenHeader, samples: Samples) -> None:
+    if len(samples) != header.n_samples:
+        raise InputError(
+            f"{header.path} has {header.n_samples} samples, but {samples.source} has {len(samples)}; they do not "
+            "belong together"
+        )
+    if header.iids is None:
+        return
+    fids = samples.fids or ("0",) * len(samples)
+    joined = tuple(f"{fid}_{iid}" for fid, iid in zip(fids, samples.iids, strict=True))
+    for names in (samples.iids, joined):
+        if names != header.iids and set(names) == set(header.iids):
+            first = next(i for i, pair in enumerate(zip(names, header.iids, strict=True)) if pair[0] != pair[1])
+            raise InputError(
+                f"{samples.source} has the samples of {header.path} in another order: sample {first + 1} is "
+                f"{names[first]!r} in the one and {header.iids[first]!r} in the other; use the .sample file that "
+                "was written with the BGEN file"
+            )

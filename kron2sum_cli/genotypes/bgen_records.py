@@ -1,0 +1,226 @@
+"""Where the variants of a BGEN file (layout 2) lie, and what they are called."""
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.genotypes.bgen_dosages import Compression
+from kron2sum_cli.genotypes.variant_lines import table_schema
+
+MAGIC = b"bgen"
+MAGIC_AT = 16
+BATCH_VARIANTS = 1 << 16
+"""So many variants at a time are turned into Arrow arrays, which need a tenth of the memory of lists."""
+
+_COMPRESSIONS: dict[int, Compression] = {0: "none", 1: "zlib", 2: "zstd"}
+_LAYOUT = 2
+_HAS_IDS = 1 << 31
+_USUAL_BYTES = 512
+"""Read at first for what identifies a variant; more where alleles are long."""
+_LARGEST_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class BgenHeader:
+    """The beginning of a BGEN file.
+
+    Attributes
+    ----------
+    path : the file
+    n_samples, n_variants : how many there are
+    compression : of genotype blocks
+    first_variant : where the first variant starts, in bytes
+    iids : the names of samples in the file itself, None where there are none
+    """
+
+    path: str
+    n_samples: int
+    n_variants: int
+    compression: Compression
+    first_variant: int
+    iids: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class BgenRecords:
+    """All variants of a BGEN file.
+
+    Attributes
+    ----------
+    table : as in `Variants`
+    edges : (M + 1,) int64; variant i lies in the bytes ``edges[i]`` to ``edges[i + 1]`` of the file
+    """
+
+    table: pa.Table
+    edges: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What identifies a variant, and the number of bytes before the block of its genotypes and after it."""
+
+    names: tuple[bytes, int, bytes, bytes, bytes]
+    block_at: int
+    end: int
+
+
+def read_header(path: str) -> BgenHeader:
+    """Read the beginning of a BGEN file.
+
+    Raises
+    ------
+    InputError : the file cannot be read, is not BGEN, or has another layout than 2 (BGEN 1.2 and 1.3)
+    """
+    try:
+        with open(path, "rb") as file:
+            return _parse_header(file, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from None
+    except (struct.error, UnicodeDecodeError):
+        raise InputError(f"{path} ends within its header or is damaged there; copy the file again") from None
+
+
+def _parse_header(file: BinaryIO, path: str) -> BgenHeader:
+    offset, header_bytes, n_variants, n_samples = struct.unpack("<4I", file.read(MAGIC_AT))
+    if file.read(len(MAGIC)) != MAGIC:
+        raise InputError(f"{path} is not BGEN: its bytes 17 to 20 are not 'bgen'; check the path")
+    file.seek(header_bytes)
+    (flags,) = struct.unpack("<I", file.read(4))
+    layout, compression = flags >> 2 & 15, _COMPRESSIONS.get(flags & 3)
+    if layout != _LAYOUT or compression is None:
+        raise InputError(
+            f"{path} has BGEN layout {layout} and compression {flags & 3}; layout 2 (BGEN 1.2 and 1.3) is read. "
+            "Convert it: plink2 --bgen OLD ref-first --sample OLD.sample --export bgen-1.2 ref-first --out NEW"
+        )
+    iids = _parse_ids(file, path, n_samples) if flags & _HAS_IDS else None
+    return BgenHeader(path, n_samples, n_variants, compression, offset + 4, iids)
+
+
+def _parse_ids(file: BinaryIO, path: str, n_samples: int) -> tuple[str, ...]:
+    size, found = struct.unpack("<2I", file.read(8))
+    if found != n_samples:
+        raise InputError(f"{path} is damaged: it has {n_samples} samples, but {found} names of samples")
+    data = file.read(size - 8)
+    iids, at = [], 0
+    for _ in range(n_samples):
+        name, at = _text(data, at, "<H")
+        iids.append(name.decode())
+    return tuple(iids)
+
+
+def walk_records(header: BgenHeader) -> BgenRecords:
+    """Find all variants by going through the file from one to the next.
+
+    Raises
+    ------
+    InputError : the file cannot be read, is cut short or damaged, or a variant has not two alleles
+    """
+    edges = np.empty(header.n_variants + 1, dtype=np.int64)
+    edges[0] = header.first_variant
+    rows: list[tuple[bytes, int, bytes, bytes, bytes]] = []
+    batches = []
+    for number, record in enumerate(_iter_records(header), 1):
+        edges[number] = record.end
+        rows.append(record.names)
+        if len(rows) == BATCH_VARIANTS or number == header.n_variants:
+            batches.append(_batch(rows, header.path))
+            rows = []
+    surplus = os.path.getsize(header.path) - int(edges[-1])
+    if surplus:
+        raise InputError(
+            f"{header.path} has {surplus} bytes behind the last of the {header.n_variants} variants in its "
+            "header; write the file again"
+        )
+    return BgenRecords(pa.Table.from_batches(batches, table_schema()), edges)
+
+
+def block_of(record: bytes) -> bytes:
+    """The genotype block of a variant, behind the number that says how long it is."""
+    return record[parse_record(record, 0).block_at :]
+
+
+def parse_record(data: bytes, start: int) -> _Record:
+    """Read what identifies a variant.
+
+    Parameters
+    ----------
+    data : begins with the variant
+    start : where that is in the file
+
+    Raises
+    ------
+    struct.error : the data end too early
+    ValueError : the variant has not two alleles; it says how many
+    """
+    _, at = _text(data, 0, "<H")
+    snpid, at = _text(data, at, "<H")
+    chromosome, at = _text(data, at, "<H")
+    position, n_alleles = struct.unpack_from("<IH", data, at)
+    if n_alleles != 2:
+        name = snpid.decode("utf-8", "replace")
+        raise ValueError(f"{name!r} at {chromosome.decode('utf-8', 'replace')}:{position} has {n_alleles} alleles")
+    first, at = _text(data, at + 6, "<I")
+    second, at = _text(data, at, "<I")
+    (block_bytes,) = struct.unpack_from("<I", data, at)
+    names = (chromosome, position, snpid or b".", first, second)
+    return _Record(names, at + 4, start + at + 4 + block_bytes)
+
+
+def _text(data: bytes, at: int, length: str) -> tuple[bytes, int]:
+    """A text behind its length, and where it ends."""
+    (size,) = struct.unpack_from(length, data, at)
+    start = at + struct.calcsize(length)
+    end = start + size
+    if end > len(data):
+        raise struct.error
+    return data[start:end], end
+
+
+def _iter_records(header: BgenHeader) -> Iterator[_Record]:
+    start, size = header.first_variant, os.path.getsize(header.path)
+    with open(header.path, "rb", buffering=0) as file:
+        for number in range(1, header.n_variants + 1):
+            try:
+                record = _read_record(file.fileno(), start)
+            except ValueError as error:
+                raise InputError(
+                    f"{header.path}, variant {number}: {error}; leave out such variants with plink2 --max-alleles "
+                    "2, or split them (qctool and bcftools can)"
+                ) from None
+            if record is None or record.end > size:
+                raise InputError(
+                    f"{header.path} is cut short or damaged in variant {number} of {header.n_variants} (byte "
+                    f"{start} of {size}); copy the file again"
+                )
+            yield record
+            start = record.end
+
+
+def _read_record(descriptor: int, start: int) -> _Record | None:
+    """The record at a place in the file, None where it has no end."""
+    wanted = _USUAL_BYTES
+    while wanted <= _LARGEST_BYTES:
+        data = os.pread(descriptor, wanted, start)
+        try:
+            return parse_record(data, start)
+        except struct.error:
+            if len(data) < wanted:
+                return None
+            wanted *= 8
+    return None
+
+
+def _batch(rows: list[tuple[bytes, int, bytes, bytes, bytes]], path: str) -> pa.RecordBatch:
+    columns = zip(*rows, strict=True)
+    try:
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, table_schema(), strict=True)]
+    except pa.ArrowInvalid:
+        raise InputError(f"{path} has names of variants that are not UTF-8; is the file damaged?") from None
+    return pa.RecordBatch.from_arrays(arrays, schema=table_schema())

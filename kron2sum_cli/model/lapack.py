@@ -1,0 +1,119 @@
+"""Two LAPACK routines in place and without Python's lock.
+
+scipy's wrappers hold the interpreter's lock, so that for the minutes of a large eigendecomposition no progress is shown
+and Ctrl-C waits; numpy's release it, but hold up to five matrices. Called through the pointers that scipy exports for
+Cython, the routines overwrite their input and take no more memory than their own workspace.
+"""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cython_lapack
+
+from kron2sum_cli.errors import NumericalError
+
+Array = NDArray[np.float64]
+
+LARGEST_ORDER = 32_000
+"""The workspace of dsyevd for a larger matrix does not fit a 32-bit integer."""
+
+
+def eigh_in_place(K: Array) -> tuple[Array, Array]:
+    """Eigenvalues, increasing, and eigenvectors of a symmetric matrix by divide and conquer (dsyevd).
+
+    Parameters
+    ----------
+    K : (n, n) float64 in Fortran order or a block of such a matrix, n up to `LARGEST_ORDER`; it becomes the
+        eigenvectors. The workspace is 2n².
+
+    Raises
+    ------
+    NumericalError
+        Where the matrix is too large or the routine does not converge.
+    """
+    n = K.shape[0]
+    if n > LARGEST_ORDER:
+        raise NumericalError(f"a relationship matrix of {n} samples is beyond {LARGEST_ORDER}; use fewer GRM variants")
+    stride = _leading_dimension(K)
+    values = np.empty(n)
+
+    def call(work: Array, lwork: int, iwork: NDArray[np.intc], liwork: int) -> None:
+        _call("dsyevd", b"V", b"L", n, K, stride, values, work, lwork, iwork, liwork)
+
+    work, iwork = np.empty(1), np.empty(1, np.intc)
+    call(work, -1, iwork, -1)
+    lwork, liwork = int(work[0]), int(iwork[0])
+    call(np.empty(lwork), lwork, np.empty(liwork, np.intc), liwork)
+    return values, K
+
+
+def svd_in_place(M: Array) -> tuple[Array, Array, Array]:
+    """Thin singular value decomposition of a tall matrix (dgesdd).
+
+    Parameters
+    ----------
+    M : (n, r) float64 in Fortran order or a block of such a matrix, n ≥ r; it becomes the left singular vectors
+
+    Returns
+    -------
+    U (n, r), which is M, the singular values (r,), decreasing, and Vᵀ (r, r)
+
+    Raises
+    ------
+    NumericalError
+        Where the routine does not converge.
+    """
+    n, r = M.shape
+    stride = _leading_dimension(M)
+    sigma, Vt = np.empty(r), np.empty((r, r), order="F")
+    iwork, unused = np.empty(8 * max(r, 1), np.intc), np.empty(1)
+
+    def call(work: Array, lwork: int) -> None:
+        _call("dgesdd", b"O", n, r, M, stride, sigma, unused, 1, Vt, max(r, 1), work, lwork, iwork)
+
+    work = np.empty(1)
+    call(work, -1)
+    lwork = int(work[0])
+    call(np.empty(lwork), lwork)
+    return M, sigma, Vt
+
+
+def _leading_dimension(M: Array) -> int:
+    """Distance between columns, in numbers."""
+    rows, columns = M.shape
+    step, stride = (size // M.itemsize for size in M.strides)
+    if M.dtype != np.float64 or not M.flags.writeable or (rows > 1 and step != 1) or (columns > 1 and stride < rows):
+        raise ValueError("the matrix must be float64, writeable and in Fortran order")
+    return max(stride, rows, 1)
+
+
+def _call(name: str, *arguments: bytes | int | NDArray[Any]) -> None:
+    """Call a routine; integers and texts go by address, as Fortran wants them, and info comes last."""
+    info = ctypes.c_int(0)
+    held = [_by_address(argument) for argument in arguments]
+    _routine(name, len(held) + 1)(*(pointer for pointer, _ in held), ctypes.byref(info))
+    if info.value != 0:
+        raise NumericalError(f"LAPACK {name} failed with code {info.value}")
+
+
+def _by_address(argument: bytes | int | NDArray[Any]) -> tuple[Any, Any]:
+    """A pointer to an argument, and what has to live as long as it."""
+    if isinstance(argument, bytes):
+        text = ctypes.c_char(argument)
+        return ctypes.addressof(text), text
+    if isinstance(argument, int):
+        number = ctypes.c_int(argument)
+        return ctypes.addressof(number), number
+    return argument.ctypes.data, argument
+
+
+def _routine(name: str, count: int) -> Callable[..., None]:
+    capsule = cython_lapack.__pyx_capi__[name]
+    get_name, get_pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
+    get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    address = get_pointer(capsule, get_name(capsule))
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * count)(address)
