@@ -46,7 +46,9 @@ EXAMPLES = (
     help="position, p, or a column (-COLUMN: the largest first).",
 )
 @flag_option("--allow-gaps", group=ROWS, help="Export although parts of the scan are missing.")
-@names_option("--columns", group=COLUMNS, help="Columns in this order; patterns such as 'BETA.*' too; cov for all covariances.")
+@names_option(
+    "--columns", group=COLUMNS, help="Columns in this order; patterns such as 'BETA.*' too; cov for all covariances."
+)
 @names_option(
     "--test",
     "tests",

@@ -1,7 +1,7 @@
 """Genotype blocks of BGEN (layout 2), from probabilities to dosages of the first allele."""
 
 import zlib
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -74,7 +74,7 @@ def _decompress(block: bytes, compression: Compression, n_samples: int) -> bytes
     return data
 
 
-def _probabilities(data: bytes, number: int, n_samples: int, bits: int) -> NDArray[np.unsignedinteger]:
+def _probabilities(data: bytes, number: int, n_samples: int, bits: int) -> NDArray[Any]:
     """The whole numbers that stand for probabilities, of 2**bits - 1."""
     start = _FIXED_BYTES + n_samples
     if len(data) - start != -(-number * bits // 8):
@@ -87,21 +87,22 @@ def _probabilities(data: bytes, number: int, n_samples: int, bits: int) -> NDArr
     return np.packbits(padded, axis=1, bitorder="little").view("<u4").reshape(number)
 
 
-def _diploid(stored: NDArray[np.unsignedinteger], phased: bool, bits: int) -> NDArray[np.float32]:
+def _diploid(stored: NDArray[Any], phased: bool, bits: int) -> NDArray[np.float32]:
     """Unphased: P(two copies), P(one copy) of each sample. Phased: P(first allele) on either chromosome."""
-    kind = np.float32 if bits <= _EXACT_IN_SINGLE_BITS else np.float64
     one = 2**bits - 1
-    copies = stored[0::2].astype(kind)
+    copies: NDArray[Any] = stored[0::2].astype(np.float32 if bits <= _EXACT_IN_SINGLE_BITS else np.float64)
     other = stored[1::2]
     if not phased:
-        _refuse_above_one(copies + other, one)
+        sums = copies + other
+        if sums.max(initial=0) > one:
+            raise ValueError(f"the probabilities of sample {int(np.argmax(sums)) + 1} add up to more than 1")
         copies *= 2
     copies += other
-    copies /= kind(one)
+    copies /= one
     return copies.astype(np.float32, copy=False)
 
 
-def _any_ploidy(data: bytes, ploidy: NDArray[np.uint8], phased: bool, bits: int) -> NDArray[np.float32]:
+def _any_ploidy(data: bytes, ploidy: NDArray[np.integer], phased: bool, bits: int) -> NDArray[np.float32]:
     """A sample of ploidy z has z probabilities, phased or not."""
     if ploidy.max() > 2:
         raise ValueError(
@@ -116,8 +117,3 @@ def _any_ploidy(data: bytes, ploidy: NDArray[np.uint8], phased: bool, bits: int)
     pairs = np.stack([stored[ends[diploid] - 2], stored[ends[diploid] - 1]], axis=1)
     dosages[diploid] = _diploid(pairs.reshape(-1), phased, bits)
     return dosages
-
-
-def _refuse_above_one(sums: NDArray[np.floating], one: int) -> None:
-    if sums.max(initial=0) > one:
-        raise ValueError(f"the probabilities of sample {int(np.argmax(sums)) + 1} add up to more than 1")

@@ -25,6 +25,8 @@ _HAS_IDS = 1 << 31
 _USUAL_BYTES = 512
 """Read at first for what identifies a variant; more where alleles are long."""
 _LARGEST_BYTES = 1 << 26
+_SMALLEST_RECORD = 24
+"""Bytes of a variant of which all names are empty, without its block."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def _parse_header(file: BinaryIO, path: str) -> BgenHeader:
 
 def _parse_ids(file: BinaryIO, path: str, n_samples: int) -> tuple[str, ...]:
     size, found = struct.unpack("<2I", file.read(8))
-    if found != n_samples:
+    if found != n_samples or size < 8 + 2 * n_samples:
         raise InputError(f"{path} is damaged: it has {n_samples} samples, but {found} names of samples")
     data = file.read(size - 8)
     iids, at = [], 0
@@ -122,17 +124,20 @@ def walk_records(header: BgenHeader) -> BgenRecords:
     ------
     InputError : the file cannot be read, is cut short or damaged, or a variant has not two alleles
     """
+    size = os.path.getsize(header.path)
+    if size < header.first_variant + header.n_variants * _SMALLEST_RECORD:
+        raise _cut_short(header, 1, header.first_variant, size)
     edges = np.empty(header.n_variants + 1, dtype=np.int64)
     edges[0] = header.first_variant
     rows: list[tuple[bytes, int, bytes, bytes, bytes]] = []
     batches = []
-    for number, record in enumerate(_iter_records(header), 1):
+    for number, record in enumerate(_iter_records(header, size), 1):
         edges[number] = record.end
         rows.append(record.names)
         if len(rows) == BATCH_VARIANTS or number == header.n_variants:
             batches.append(_batch(rows, header.path))
             rows = []
-    surplus = os.path.getsize(header.path) - int(edges[-1])
+    surplus = size - int(edges[-1])
     if surplus:
         raise InputError(
             f"{header.path} has {surplus} bytes behind the last of the {header.n_variants} variants in its "
@@ -142,8 +147,19 @@ def walk_records(header: BgenHeader) -> BgenRecords:
 
 
 def block_of(record: bytes) -> bytes:
-    """The genotype block of a variant, behind the number that says how long it is."""
-    return record[parse_record(record, 0).block_at :]
+    """The genotype block of a variant, behind the number that says how long it is.
+
+    Raises
+    ------
+    ValueError : the record is not that of one variant; it says why
+    """
+    try:
+        parsed = parse_record(record, 0)
+    except struct.error:
+        raise ValueError("the file ends there") from None
+    if parsed.end != len(record):
+        raise ValueError("the file was changed after it was opened")
+    return record[parsed.block_at :]
 
 
 def parse_record(data: bytes, start: int) -> _Record:
@@ -183,8 +199,8 @@ def _text(data: bytes, at: int, length: str) -> tuple[bytes, int]:
     return data[start:end], end
 
 
-def _iter_records(header: BgenHeader) -> Iterator[_Record]:
-    start, size = header.first_variant, os.path.getsize(header.path)
+def _iter_records(header: BgenHeader, size: int) -> Iterator[_Record]:
+    start = header.first_variant
     with open(header.path, "rb", buffering=0) as file:
         for number in range(1, header.n_variants + 1):
             try:
@@ -195,12 +211,16 @@ def _iter_records(header: BgenHeader) -> Iterator[_Record]:
                     "2, or split them (qctool and bcftools can)"
                 ) from None
             if record is None or record.end > size:
-                raise InputError(
-                    f"{header.path} is cut short or damaged in variant {number} of {header.n_variants} (byte "
-                    f"{start} of {size}); copy the file again"
-                )
+                raise _cut_short(header, number, start, size)
             yield record
             start = record.end
+
+
+def _cut_short(header: BgenHeader, number: int, start: int, size: int) -> InputError:
+    return InputError(
+        f"{header.path} is cut short or damaged in variant {number} of {header.n_variants} (byte {start} of "
+        f"{size}); copy the file again"
+    )
 
 
 def _read_record(descriptor: int, start: int) -> _Record | None:

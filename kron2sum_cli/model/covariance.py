@@ -10,7 +10,6 @@ from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.arguments import matrix
 from kron2sum_cli.model.spectrum import Array
 
-
 EPSILON = float(np.finfo(float).eps)
 
 

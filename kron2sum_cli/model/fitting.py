@@ -159,9 +159,7 @@ class _Chart:
         """Hessian of the log-likelihood times x."""
         P, N = self.split(x)
         d0, d1 = point.curvature(grams, *self.directions(P, N))
-        return self.join(
-            2 * (d0 * self.axes.c0 + point.score0 @ P), 2 * (d1 * self.axes.c1 + point.score1 @ N)
-        )
+        return self.join(2 * (d0 * self.axes.c0 + point.score0 @ P), 2 * (d1 * self.axes.c1 + point.score1 @ N))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.collinearity import TOLERANCE
 from kron2sum_cli.model.likelihood import Coupled, Point, mean_block
 from kron2sum_cli.model.spectrum import Array
@@ -157,9 +156,7 @@ def _with_added(fitted: LeastSquares, null: "_ProjectedNull | _CoupledNull", add
     covariance[np.ix_(all_kept, all_kept)] = np.block(
         [[fitted.covariance - cross @ L.T, cross], [cross.T, covariance1]]
     )
-    return LeastSquares(
-        beta, covariance, fitted.quadratic - float(beta1 @ score), int(all_kept.size), fitted.shapes
-    )
+    return LeastSquares(beta, covariance, fitted.quadratic - float(beta1 @ score), int(all_kept.size), fitted.shapes)
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,7 @@ def trait_effects(u: Array, v: Array, Tinv: Array, context: TestContext) -> Trai
 
 
 def score_and_information(beta: Array, information: Array, T: Array) -> tuple[Array, Array]:
-    """u and v (b, p) from the effects on the traits and the information of a result table."""
+    """U and v (b, p) from the effects on the traits and the information of a result table."""
     return beta @ T.T * information, information
 
 

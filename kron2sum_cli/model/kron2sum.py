@@ -57,9 +57,7 @@ class Kron2Sum:
     def __init__(
         self, Y: ArrayLike, A: ArrayLike, X: ArrayLike, G: ArrayLike, rank: int = 1, restricted: bool = False
     ) -> None:
-        self._Y, self._A, self._X, self._G = (
-            matrix(name, M) for name, M in (("Y", Y), ("A", A), ("X", X), ("G", G))
-        )
+        self._Y, self._A, self._X, self._G = (matrix(name, M) for name, M in (("Y", Y), ("A", A), ("X", X), ("G", G)))
         if rank != int(rank):
             raise ValueError(f"rank must be a whole number; it is {rank}")
         self._rank, self._restricted = int(rank), bool(restricted)

@@ -128,16 +128,15 @@ class Point:
         )
 
     def curvature(self, grams: tuple[Array, Array, Array], E0: Array, E1: Array) -> tuple[Array, Array]:
-        """Change of (score0, score1) for a small step (E0, E1); ``grams`` those of `information.full_grams`.
-
-        Exact but for REML with coupled fixed effects, where the few terms that their log determinant adds are left
-        out: they change the speed of a Newton step, not where it ends.
-        """
+        """Change of (score0, score1) for a small step (E0, E1); ``grams`` those of `information.full_grams`."""
         Q0, Q1, Q2 = grams
         a, s = self.alpha, self.data.s[:, None]
         sa = s * a
         change = _apply_P(self, sa @ E0 + a @ E1)
         d0, d1 = change.T @ sa, change.T @ a
+        if self.reml and self.coupled is not None:
+            extra0, extra1 = _restriction_curvature(self, self.coupled, E0, E1)
+            d0, d1 = d0 + extra0, d1 + extra1
         return (
             -0.5 * (d0 + d0.T) + 0.5 * (Q2 * E0 + Q1 * E1),
             -0.5 * (d1 + d1.T) + 0.5 * (Q1 * E0 + Q0 * E1),
@@ -158,7 +157,7 @@ def evaluate(data: Contrasts, axes: TraitAxes, reml: bool) -> Point:
     variances = axes.variances(data.s)
     smallest = variances.min(initial=np.inf)
     singular = axes.c1.min() <= 0
-    if smallest <= 0 or (singular and (data.nsilent or not reml and covariates_singular(data))):
+    if smallest <= 0 or (singular and (data.nsilent or (not reml and covariates_singular(data)))):
         raise NumericalError("the likelihood is not defined: C1 is singular where GGᵀ is singular, too")
     W = 1 / variances
     Z = data.Z @ axes.T.T
@@ -179,10 +178,11 @@ def evaluate(data: Contrasts, axes: TraitAxes, reml: bool) -> Point:
         extra0, extra1 = block.traces()
         score0, score1 = score0 - np.diag(extra0), score1 - np.diag(extra1)
     if reml and coupled is not None:
-        extra = _restriction(data, coupled, W)
         logdet += 2 * float(np.log(np.diag(coupled.chol)).sum()) - data.design.logdet_MtM  # type: ignore[union-attr]
         ndof -= coupled.beta.size
-        score0, score1 = score0 + extra[0], score1 + extra[1]
+        F = normalised_effects(data, coupled, W)
+        flat, scaled = F.reshape(F.shape[0], -1), (F * data.s[:, None]).reshape(F.shape[0], -1)
+        score0, score1 = score0 + scaled @ flat.T, score1 + flat @ flat.T
     quadratic = float(np.sum(alpha * residual))
     lml = -0.5 * (ndof * LOG2PI + logdet + quadratic)
     return Point(data, reml, axes, lml, W, alpha, 0.5 * score0, 0.5 * score1, coupled)
@@ -243,27 +243,32 @@ def _least_squares(data: Contrasts, axes: TraitAxes, W: Array, Z: Array) -> Coup
     try:
         chol = np.linalg.cholesky(H)
     except np.linalg.LinAlgError:
-        raise NumericalError(
-            "the fixed effects are collinear: A or X does not have full column rank"
-        ) from None
+        raise NumericalError("the fixed effects are collinear: A or X does not have full column rank") from None
     rhs = (TA.T @ (X.T @ (W * Z)).T).reshape(-1)
     beta = linalg.cho_solve((chol, True), rhs).reshape(a, c).T
     return Coupled(TA, chol, beta)
 
 
-def _restriction(data: Contrasts, coupled: Coupled, W: Array) -> tuple[Array, Array]:
-    """``tr(H⁻¹ MᵀK⁻¹ ∂K K⁻¹M)`` as matrices over pairs of axes, for C0 and C1."""
-    design = data.design
+def normalised_effects(data: Contrasts, coupled: Coupled, W: Array) -> Array:
+    """``F = K⁻¹M H^-½`` for coupled fixed effects: (p, m, ac). ``tr(H⁻¹ MᵀK⁻¹ ∂K K⁻¹M) = Σ_q F_qᵀ ∂K F_q``."""
+    design, (c, a) = data.design, coupled.beta.shape
     assert design is not None
-    a, c = coupled.TA.shape[1], design.X.shape[1]
-    p = coupled.TA.shape[0]
     if a * c == 0:
-        return np.zeros((p, p)), np.zeros((p, p))
+        return np.zeros((data.ntraits, W.shape[0], 0))
     half = linalg.solve_triangular(coupled.chol, np.eye(a * c), lower=True).reshape(a * c, a, c)
-    F = np.einsum("qkb,jk,ib->jiq", half, coupled.TA, design.X, optimize=True) * W.T[:, :, None]
-    flat = F.reshape(p, -1)
-    scaled = (F * data.s[None, :, None]).reshape(p, -1)
-    return scaled @ flat.T, flat @ flat.T
+    product = np.einsum("qkb,jk,ib->jiq", half, coupled.TA, design.X, optimize=True)
+    return np.asarray(product * W.T[:, :, None])
+
+
+def _restriction_curvature(point: Point, coupled: Coupled, E0: Array, E1: Array) -> tuple[Array, Array]:
+    """Minus what ``-log|H|/2`` adds to the change of both scores: ``Σ_q F_qᵀ∂K W F_q`` less ``½ Σ_qr N_qr F_qᵀ F_r``."""
+    F = normalised_effects(point.data, coupled, point.W).transpose(2, 1, 0)
+    sF = point.data.s[:, None] * F
+    moved = sF @ E0 + F @ E1
+    N = np.einsum("qij,rij->qr", moved, F, optimize=True)
+    change = point.W * moved - 0.5 * np.einsum("qr,rij->qij", N, F, optimize=True)
+    rows = change.reshape(-1, F.shape[2]).T
+    return rows @ sF.reshape(-1, F.shape[2]), rows @ F.reshape(-1, F.shape[2])
 
 
 def _apply_P(point: Point, B: Array) -> Array:

@@ -78,6 +78,4 @@ def _log_incomplete_beta(a: float, b: float, z: Array, complement: Array) -> Arr
         if np.all(term < 1e-17 * total):
             break
     log_power = np.where(z < 0.5, a * np.log(z), a * np.log1p(-np.minimum(complement, 0.5)))
-    return np.asarray(
-        log_power + b * np.log(complement) - np.log(a) - special.betaln(a, b) + np.log(total)
-    )
+    return np.asarray(log_power + b * np.log(complement) - np.log(a) - special.betaln(a, b) + np.log(total))

@@ -100,7 +100,9 @@ def _open(path: str, stack: ExitStack) -> _Input:
 def _export_null(file: _Input, settings: ExportSettings) -> None:
     used = [name for name in ("top", "p_below", "sort", "columns", "traits", "tests") if getattr(settings, name)]
     if used:
-        options = ", ".join(f"--{name[:-1]}" if name in ("traits", "tests") else f"--{name.replace('_', '-')}" for name in used)
+        options = ", ".join(
+            f"--{name[:-1]}" if name in ("traits", "tests") else f"--{name.replace('_', '-')}" for name in used
+        )
         raise UsageError(f"{file.name}: is a null model, to which {options} does not apply")
     if settings.to not in _NULL_FORMATS:
         raise UsageError(f"{file.name}: is a null model; --to must be {' or '.join(_NULL_FORMATS)}")

@@ -222,9 +222,7 @@ def _covariates(settings: FitSettings, samples: AnalysedSamples) -> tuple[Array,
     return X[:, kept], tuple(names[k] for k in kept)
 
 
-def _check_traits(
-    Y: Array, X: Array, traits: Sequence[str], covariates: Sequence[str], pheno: SampleTable
-) -> None:
+def _check_traits(Y: Array, X: Array, traits: Sequence[str], covariates: Sequence[str], pheno: SampleTable) -> None:
     """Refuse too few samples, and traits that are combinations of covariates and other traits."""
     n, p, c = Y.shape[0], Y.shape[1], X.shape[1]
     if n - c < p + 1:
@@ -337,9 +335,7 @@ def _best_rank(data: Contrasts, reml: bool) -> Fit:
     return best.fit
 
 
-def _null_model(
-    settings: FitSettings, spectrum: Spectrum, data: Contrasts, fitted: Fit, design: Design
-) -> NullModel:
+def _null_model(settings: FitSettings, spectrum: Spectrum, data: Contrasts, fitted: Fit, design: Design) -> NullModel:
     point, mean_diagonal = fitted.point, spectrum.mean_diagonal
     summary = FitSummary(
         axes=point.axes,

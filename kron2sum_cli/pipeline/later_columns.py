@@ -56,9 +56,7 @@ class LaterColumns:
         return batch
 
 
-def later_columns(
-    settings: ExportSettings, metadata: Mapping[str, Any], there: Sequence[str]
-) -> LaterColumns:
+def later_columns(settings: ExportSettings, metadata: Mapping[str, Any], there: Sequence[str]) -> LaterColumns:
     """The columns that the options ask for and the table does not have.
 
     Raises
@@ -73,7 +71,9 @@ def later_columns(
     needed = needed_columns(traits)
     absent = [name for name in needed if name not in there]
     if absent:
-        raise InputError(f"column {absent[0]} is not in the table, so --test and cov cannot be computed; export the whole scan")
+        raise InputError(
+            f"column {absent[0]} is not in the table, so --test and cov cannot be computed; export the whole scan"
+        )
     Tinv = np.linalg.inv(np.array(metadata["axes"]))
     asked = asked_hypotheses(settings.tests, traits, Tinv)
     hypotheses = [h for h in asked if f"MLOG10P.{h.name}" not in there]

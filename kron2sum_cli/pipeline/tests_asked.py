@@ -10,9 +10,7 @@ from kron2sum_cli.pipeline.settings import contrast_files
 from kron2sum_cli.tables.trait_design import read_trait_design
 
 
-def asked_hypotheses(
-    tests: Sequence[str], traits: Sequence[str], Tinv: NDArray[np.float64]
-) -> list[Hypothesis]:
+def asked_hypotheses(tests: Sequence[str], traits: Sequence[str], Tinv: NDArray[np.float64]) -> list[Hypothesis]:
     """Hypotheses in the order given, without the any-effect test.
 
     ``NAME=FILE`` is a (p, e) contrast. ``NAME=FILE0,FILE1`` has two nested designs A0 and A1, and gives three tests:

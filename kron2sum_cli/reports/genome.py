@@ -131,9 +131,7 @@ def placed_batches(
         yield batch, codes, positions
 
 
-def _filled(
-    codes: NDArray[np.intp], positions: NDArray[np.int64], code: int, position: int
-) -> NDArray[np.int64]:
+def _filled(codes: NDArray[np.intp], positions: NDArray[np.int64], code: int, position: int) -> NDArray[np.int64]:
     """Positions, each unknown one replaced by the last known one on its chromosome; `code` and `position` came before."""
     before = np.concatenate([[code], codes[:-1]])
     anchors = (positions > 0) | (codes != before)

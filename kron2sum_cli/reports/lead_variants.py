@@ -91,9 +91,7 @@ class Clumps:
     sizes: NDArray[np.intp]
 
 
-def clump(
-    codes: NDArray[np.intp], positions: NDArray[np.int64], scores: Array, window: int
-) -> Clumps:
+def clump(codes: NDArray[np.intp], positions: NDArray[np.int64], scores: Array, window: int) -> Clumps:
     """Loci of variants: the strongest takes all within `window` bases, then the strongest of the rest, and so on.
 
     Parameters

@@ -86,7 +86,9 @@ class ScanView:
     def further_tests(self) -> list[ScanTest]:
         """Tests that the scan was asked for beside the joint one; their degrees of freedom are read."""
         of_traits = {f"MLOG10P.{trait}" for trait in self.metadata["traits"]}
-        names = [name.partition(".")[2] for name in self.columns if name.startswith("MLOG10P.") and name not in of_traits]
+        names = [
+            name.partition(".")[2] for name in self.columns if name.startswith("MLOG10P.") and name not in of_traits
+        ]
         return [ScanTest(name, f"MLOG10P.{name}", self._df(f"DF.{name}")) for name in names]
 
     def _df(self, column: str) -> int:

@@ -169,11 +169,7 @@ def _positions(candidates: Samples, other: Samples, name: str, counts: dict[str,
 
 
 def _examples(reference: Samples, other: Samples) -> str:
-    shown = [
-        f"{samples.source} has for example '{samples.label(0)}'"
-        for samples in (reference, other)
-        if len(samples)
-    ]
+    shown = [f"{samples.source} has for example '{samples.label(0)}'" for samples in (reference, other) if len(samples)]
     return ", ".join(shown)
 
 
@@ -213,9 +209,7 @@ def _with_covariates(covar: SampleTable, rows: NDArray[np.intp], counts: dict[st
     return ~dropped
 
 
-def _refuse_all_missing(
-    absent: NDArray[np.bool_], dropped: NDArray[np.bool_], table: SampleTable, kind: str
-) -> None:
+def _refuse_all_missing(absent: NDArray[np.bool_], dropped: NDArray[np.bool_], table: SampleTable, kind: str) -> None:
     if not dropped.all():
         return
     missing = absent.sum(axis=0)

@@ -67,9 +67,7 @@ def code_covariates(table: SampleTable, rows: NDArray[np.intp]) -> CodedCovariat
     return CodedCovariates(tuple(names), X, counts)
 
 
-def _present_levels(
-    name: str, codes: NDArray[np.intp], levels: Sequence[str], file: str
-) -> list[tuple[str, int]]:
+def _present_levels(name: str, codes: NDArray[np.intp], levels: Sequence[str], file: str) -> list[tuple[str, int]]:
     """The levels that occur, sorted, each with its code."""
     present = [(levels[code], int(code)) for code in np.unique(codes)]
     if len(present) == 1:

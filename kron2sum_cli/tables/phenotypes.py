@@ -132,9 +132,7 @@ def _read_header(
         chosen = choose_columns(names, columns, option, place)
         chosen = (*chosen, *(i for i in factors if i not in chosen))
     if not chosen:
-        raise InputError(
-            f"{place}: there is no {kind} beside the sample IDs; add a column or leave the file out"
-        )
+        raise InputError(f"{place}: there is no {kind} beside the sample IDs; add a column or leave the file out")
     return _Layout(
         kind=kind,
         file=file,
@@ -161,9 +159,7 @@ def _check_header(header: Row, width: int, place: str) -> None:
     first: dict[str, int] = {}
     for number, name in enumerate(columns, width + 1):
         if not name:
-            raise InputError(
-                f"{place}: column {number} has no name; name it or remove the delimiter before it"
-            )
+            raise InputError(f"{place}: column {number} has no name; name it or remove the delimiter before it")
         if name in first:
             raise InputError(
                 f"{place}: the name '{name}' is there twice (columns {first[name]} and {number}); rename one"

@@ -32,8 +32,10 @@ def read_sets(path: str) -> list[VariantSet]:
         if not members:
             raise InputError(f"{path}, line {row.line}: set {name} has no variants; put them behind its name")
         earlier = sets.get(name)
-        sets[name] = VariantSet(name, (*earlier.members, *members), earlier.line) if earlier else VariantSet(
-            name, members, row.line
+        sets[name] = (
+            VariantSet(name, (*earlier.members, *members), earlier.line)
+            if earlier
+            else VariantSet(name, members, row.line)
         )
     if not sets:
         raise InputError(f"{path}: has no sets; give one a line, its name and then its variants")

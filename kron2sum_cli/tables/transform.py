@@ -12,9 +12,7 @@ from kron2sum_cli.errors import NumericalError
 Transform = Literal["none", "standardize", "rank-normal"]
 
 
-def transform_traits(
-    Y: NDArray[np.float64], names: Sequence[str], transform: Transform
-) -> NDArray[np.float64]:
+def transform_traits(Y: NDArray[np.float64], names: Sequence[str], transform: Transform) -> NDArray[np.float64]:
     """Transform every trait over the samples that have it.
 
     ``standardize`` gives mean 0 and standard deviation 1 (with n - 1). ``rank-normal`` replaces the value

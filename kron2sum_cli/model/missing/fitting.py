@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 from scipy import linalg
 
-from kron2sum_cli.errors import ConvergenceError, NumericalError
+from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model import fitting
 from kron2sum_cli.model.fitting import Certificate
 from kron2sum_cli.model.likelihood import Point
@@ -54,6 +54,11 @@ class _Search(fitting._Search):
 
     def _evaluate(self, axes: TraitAxes) -> Point:
         return cast(Point, evaluate(self.cells, axes, self.reml))
+
+    def plan(self) -> fitting._Plan:
+        """The local model at the point reached."""
+        chart, grams = fitting._Chart(self.point.axes, self.tau, self.rank), self.point.grams()
+        return fitting._Plan(chart, grams, fitting._preconditioner(chart, self.point, grams))
 
     def attempt(self, axes: Callable[[], TraitAxes]) -> Point | None:
         """The likelihood at these axes, None where it is not defined."""

@@ -152,8 +152,6 @@ def _logdet_observed(observed: NDArray[np.bool_], A: Array, X: Array) -> float:
     size = A.shape[1] * X.shape[1]
     if size == 0:
         return 0.0
-    parts = [
-        np.kron(A[j][None, :], linalg.qr(X[observed[:, j]], mode="r")[0][: X.shape[1]]) for j in range(A.shape[0])
-    ]
+    parts = [np.kron(A[j][None, :], linalg.qr(X[observed[:, j]], mode="r")[0][: X.shape[1]]) for j in range(A.shape[0])]
     R = linalg.qr(np.vstack(parts), mode="r")[0]
     return float(2 * np.sum(np.log(np.abs(np.diag(R)[:size]))))

@@ -1,0 +1,111 @@
+"""Genotypes of any format, told from the content of the file.
+
+What is the same for all formats
+--------------------------------
+Dosages count the effect allele ``EA``, 0 to 2, and ``EAF`` is their mean over 2:
+
+========================  ==================================  ======================
+format                    EA                                  NEA
+========================  ==================================  ======================
+PLINK 1 ``.bed``          first allele of the ``.bim``        second allele
+PLINK 2 ``.pgen``         ALT of the ``.pvar``                REF
+BGEN 1.2, 1.3             first allele of the variant         second allele
+========================  ==================================  ======================
+
+plink2 writes ALT first in a ``.bim`` and, unless told ``ref-first``, in BGEN, so that its conversions keep EA.
+In a BGEN file that has the reference first (UK Biobank's) EA is the reference allele. A swap of the alleles
+turns the signs of effects and EAF to 1 - EAF, and no test statistic.
+
+Sex chromosomes
+---------------
+No sample's sex is looked at, and no chromosome is treated apart: genotypes are tested as they are stored. plink
+and plink2 store a man's one X as homozygous, 0 or 2 copies, so that an effect on X is per copy in women and half
+the difference between the two kinds of men (``--xchr-model 2``, plink2's default). BGEN stores the probability
+of one haploid copy, which is doubled here, so that all formats give the same. On Y and MT, plink2 ``--glm``
+counts haploid genotypes 0 and 1: its effects and standard errors there are twice ours, and the p values the same.
+``EAF``, the counts of ``--mac`` and the Hardy-Weinberg test of ``--hwe`` take haploid genotypes for two copies;
+for X, give ``--hwe`` a file of women, or filter with plink2 before. A woman's missing Y (ploidy 0 in BGEN) is
+missing, and a heterozygous haploid call counts 1, as it is stored; plink2 ``--set-hh-missing`` removes such calls.
+Variants of X, Y and MT in the file of the relationship matrix are used for it; plink2 ``--autosome`` makes a file
+without them.
+"""
+
+SUFFIXES = (".bed", ".pgen", ".bgen")
+_MATRIX_SUFFIXES = (".grm.bin", ".rel", ".rel.bin")
+
+
+def open_genotypes(path: str) -> GenotypeSource:
+    """Open a genotype file of any format.
+
+    Parameters
+    ----------
+    path : a ``.bed``, ``.pgen`` or BGEN file, told from its first bytes whatever its name; or the name
+        without suffix, where one such file exists, as for plink2
+
+    Returns
+    -------
+    The genotypes; see the table above for their effect allele.
+
+    Raises
+    ------
+    InputError : there is no such file, it is of another format, or it (or a file that belongs to it) is
+        malformed; or the package that reads the format is not installed
+    UsageError : more than one genotype file has this name without suffix, or the path is ``-``
+    """
+    if path == "-":
+        raise UsageError("genotypes cannot be read from standard input, as other files belong to them; give a path")
+    file = path if os.path.isfile(path) else _with_suffix(path)
+    format_ = _format(file)
+    if format_ == ".bed":
+        return open_bed(file)
+    if format_ == ".pgen":
+        return open_pgen(file)
+    if format_ == ".bgen":
+        return open_bgen(file)
+    raise InputError(
+        f"{file} is not a genotype file; give a .bed (PLINK 1), .pgen (PLINK 2) or .bgen, or convert it to one, "
+        "for example with plink2 --vcf FILE --make-pgen --out NEW"
+    )
+
+
+def is_genotype_file(path: str) -> bool:
+    """Whether `open_genotypes` is what a path means (and not a relationship matrix).
+
+    True for a file that has the first bytes of a genotype format or the suffix of one, whether it exists or
+    not. A name without suffix means the relationship matrix made from the genotypes (``.grm.bin``, ``.rel``,
+    ``.rel.bin``) where both are there.
+    """
+    if os.path.isfile(path) or path.lower().endswith(SUFFIXES):
+        return _format(path) is not None
+    if any(os.path.isfile(path + suffix) for suffix in _MATRIX_SUFFIXES):
+        return False
+    return any(os.path.isfile(path + suffix) for suffix in SUFFIXES)
+
+
+def _format(path: str) -> str | None:
+    """One of `SUFFIXES`: what the first bytes say, else what the name claims; None for anything else."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(BGEN_MAGIC_AT + len(BGEN_MAGIC))
+    except OSError:
+        start = b""
+    if start[BGEN_MAGIC_AT:] == BGEN_MAGIC:
+        return ".bgen"
+    claimed = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
+    if start.startswith(MAGIC) and claimed != ".bgen":
+        # A .bed has 00 or 01 here, a .pgen 01 (a .bed under another name), 02, 03, 10, 11, 20 or 21.
+        return ".bed" if start[2:3] in (SAMPLE_MAJOR, VARIANT_MAJOR) else ".pgen"
+    return claimed
+
+
+def _with_suffix(stem: str) -> str:
+    """The one genotype file of this name without suffix."""
+    if os.path.isdir(stem):
+        raise InputError(f"{stem} is a directory; give a genotype file in it")
+    found = [stem + suffix for suffix in SUFFIXES if os.path.isfile(stem + suffix)]
+    if len(found) > 1:
+        raise UsageError(f"{stem} may be any of {', '.join(found)}; give one of them with its suffix")
+    if not found:
+        tried = "" if stem.lower().endswith(SUFFIXES) else f", nor is there {stem} with {', '.join(SUFFIXES)}"
+        raise InputError(f"{stem}: there is no such file{tried}; check the path")
+    return found[0]
