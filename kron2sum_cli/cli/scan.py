@@ -72,6 +72,7 @@ EXAMPLES = (
     absent="any",
     help="any, common, specific, trait:NAME, only:NAME, or NAME=FILE for a contrast of the traits; repeatable.",
 )
+@file_option("--sets", group=TESTS, help="Test these sets of variants: a name, then variants or regions, a line.")
 @option(
     "--stat",
     type=click.Choice(defaults.STATISTICS),
@@ -116,6 +117,11 @@ def scan(ctx: click.Context, /, to: str | None, out: str | None, **values: Any) 
     if settings.to == "parquet":
         refuse_terminal(settings.out)
     with session(ctx, settings) as progress:
-        from kron2sum_cli.pipeline.scan import scan_variants
+        if settings.sets is not None:
+            from kron2sum_cli.pipeline.scan_sets import scan_sets
 
-        scan_variants(settings, progress)
+            scan_sets(settings, progress)
+        else:
+            from kron2sum_cli.pipeline.scan import scan_variants
+
+            scan_variants(settings, progress)

@@ -18,17 +18,31 @@ turns the signs of effects and EAF to 1 - EAF, and no test statistic.
 
 Sex chromosomes
 ---------------
-No sample's sex is looked at, and no chromosome is treated apart: genotypes are tested as they are stored. plink
-and plink2 store a man's one X as homozygous, 0 or 2 copies, so that an effect on X is per copy in women and half
-the difference between the two kinds of men (``--xchr-model 2``, plink2's default). BGEN stores the probability
-of one haploid copy, which is doubled here, so that all formats give the same. On Y and MT, plink2 ``--glm``
-counts haploid genotypes 0 and 1: its effects and standard errors there are twice ours, and the p values the same.
-``EAF``, the counts of ``--mac`` and the Hardy-Weinberg test of ``--hwe`` take haploid genotypes for two copies;
-for X, give ``--hwe`` a file of women, or filter with plink2 before. A woman's missing Y (ploidy 0 in BGEN) is
-missing, and a heterozygous haploid call counts 1, as it is stored; plink2 ``--set-hh-missing`` removes such calls.
-Variants of X, Y and MT in the file of the relationship matrix are used for it; plink2 ``--autosome`` makes a file
-without them.
+No sample's sex is looked at, and no chromosome is treated apart: genotypes are tested as they are stored.
+
+- X: plink and plink2 store a man's one X as 0 or 2 copies, so that an effect is per copy in women and half the
+  difference between the two kinds of men, as for plink2 ``--glm`` (``--xchr-model 2``, its default). plink2 adds
+  sex as a covariate on X; here, give it among the covariates.
+- Y and MT: stored as 0 or 2 too. plink2 ``--glm`` counts 0 and 1 there: its effects and standard errors are twice
+  ours, and the p values the same.
+- BGEN stores the probability of one haploid copy, which is doubled here, so that all formats give the same. A
+  sample with ploidy 0 (a woman on Y, as plink2 writes it) is missing.
+- A heterozygous haploid call counts 1, as it is stored; ``plink2 --set-hh-missing --make-pgen`` removes such calls.
+- ``EAF``, the counts of ``--mac`` and the Hardy-Weinberg test of ``--hwe`` take haploid genotypes for two copies;
+  test X for equilibrium in women only, with plink2 before.
+- The relationship matrix uses all variants of its file; ``plink2 --autosome --make-pgen`` makes one without X, Y
+  and MT.
 """
+
+import os
+
+from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.genotypes.bed import MAGIC, SAMPLE_MAJOR, VARIANT_MAJOR, open_bed
+from kron2sum_cli.genotypes.bgen import open_bgen
+from kron2sum_cli.genotypes.bgen_records import MAGIC as BGEN_MAGIC
+from kron2sum_cli.genotypes.bgen_records import MAGIC_AT as BGEN_MAGIC_AT
+from kron2sum_cli.genotypes.pgen import open_pgen
+from kron2sum_cli.genotypes.source import GenotypeSource
 
 SUFFIXES = (".bed", ".pgen", ".bgen")
 _MATRIX_SUFFIXES = (".grm.bin", ".rel", ".rel.bin")

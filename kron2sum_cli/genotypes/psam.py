@@ -29,13 +29,10 @@ def read_psam(path: str) -> Samples:
     """
     rows = [row for row in split_rows(read_text(path), path, " ") if not row.fields[0].startswith("##")]
     header = rows[0].fields if rows else ()
-    if not header or not header[0].startswith("#"):
+    if header and not header[0].startswith("#"):
         return read_fam(path)
-    if header[:2] == ("#FID", "IID"):
-        width = 2
-    elif header[0] == "#IID":
-        width = 1
-    else:
+    width = 2 if header[:2] == ("#FID", "IID") else 1
+    if header and width == 1 and header[0] != "#IID":
         raise InputError(
             f"{path}, line {rows[0].line}: {' '.join(header[:6])!r} is not the header of a .psam, which "
             "starts with #FID IID or with #IID; correct it"

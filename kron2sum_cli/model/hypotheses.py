@@ -139,31 +139,37 @@ def named_hypothesis(name: str, traits: Sequence[str], Tinv: Array | None = None
 
 
 def reduction(u: Array, v: Array, design: Array, T: Array) -> Array:
-    """``χ²`` of effects in the span of ``design`` (p, e), for u and v (b, p): (b,).
+    """``χ²`` of effects in the span of ``design`` (p, e), for u (b, p) and v (b, p) or (b, p, p): (b,).
 
-    Where the design leaves out fewer dimensions than it has, from the full test less the contrast left out.
+    Where v is diagonal and the design leaves out fewer dimensions than it has, from the full test less the contrast
+    left out.
     """
     p, e = design.shape
     if e == 0:
         return np.zeros(u.shape[0])
+    D = T @ design
+    if v.ndim == 3:
+        return _quadratic(u @ D, np.einsum("je,bjk,kf->bef", D, v, D, optimize=True))
     if 2 * e <= p or p == 1:
-        D = T @ design
-        return _quadratic(u @ D, v, D)
+        return _quadratic(u @ D, _information(v, D))
     total = np.sum(u * (u / v), axis=1)
     if e == p:
         return np.asarray(total)
-    left_out = linalg.null_space(design.T)
-    L = linalg.solve(T.T, left_out)
-    return np.asarray(total - _quadratic((u / v) @ L, 1 / v, L))
+    L = linalg.solve(T.T, linalg.null_space(design.T))
+    return np.asarray(total - _quadratic((u / v) @ L, _information(1 / v, L)))
 
 
-def _quadratic(scores: Array, weights: Array, D: Array) -> Array:
-    """``sᵀ (Dᵀ diag(w) D)⁻¹ s`` a row, for s (b, e) and w (b, p)."""
-    e = D.shape[1]
-    if e == 1:
-        return np.asarray(scores[:, 0] ** 2 / (weights @ D[:, 0] ** 2))
-    pairs = (D[:, :, None] * D[:, None, :]).reshape(D.shape[0], e * e)
-    information = (weights @ pairs).reshape(-1, e, e)
+def _information(weights: Array, D: Array) -> Array:
+    """``Dᵀ diag(w) D`` a row of the weights (b, p): (b, e, e)."""
+    p, e = D.shape
+    pairs = (D[:, :, None] * D[:, None, :]).reshape(p, e * e)
+    return np.asarray((weights @ pairs).reshape(-1, e, e))
+
+
+def _quadratic(scores: Array, information: Array) -> Array:
+    """``sᵀ I⁻¹ s`` a row, for s (b, e) and I (b, e, e)."""
+    if scores.shape[1] == 1:
+        return np.asarray(scores[:, 0] ** 2 / information[:, 0, 0])
     size = np.sqrt(np.einsum("bii->bi", information))
     scaled = information / (size[:, :, None] * size[:, None, :])
     s = scores / size
@@ -209,24 +215,55 @@ class TraitEffects:
 
 
 def trait_effects(u: Array, v: Array, Tinv: Array, context: TestContext) -> TraitEffects:
-    """``β = T⁻¹(u/v)`` and its variances ``diag(T⁻¹ diag(1/v) T⁻ᵀ)``, for u and v (b, p)."""
-    p = v.shape[1]
-    beta = (u / v) @ Tinv.T
-    variance = (1 / v) @ (Tinv**2).T
-    above = np.sum(u * (u / v), axis=1)[:, None]
+    """``β = T⁻¹ V⁻¹ u`` and its variances ``diag(T⁻¹ V⁻¹ T⁻ᵀ)``, for u (b, p), and v (b, p) or (b, p, p)."""
+    p = u.shape[1]
+    if v.ndim == 3:
+        covariance = effect_covariance(v, Tinv)
+        score = u @ context.T
+        beta = np.einsum("bjk,bk->bj", covariance, score)
+        variance = np.einsum("bjj->bj", covariance)
+        above = np.sum(beta * score, axis=1)[:, None]
+    else:
+        beta = (u / v) @ Tinv.T
+        variance = (1 / v) @ (Tinv**2).T
+        above = np.sum(u * (u / v), axis=1)[:, None]
     scale = (context.quadratic - above) / context.size
     result = compare(above - beta**2 / variance, np.broadcast_to(above, beta.shape), p - 1, p, context)
     return TraitEffects(beta, np.sqrt(scale * variance), result.mlog10p)
 
 
 def score_and_information(beta: Array, information: Array, T: Array) -> tuple[Array, Array]:
-    """U and v (b, p) from the effects on the traits and the information of a result table."""
-    return beta @ T.T * information, information
+    """Score u (b, p) and information from the effects on the traits and the information of a result table."""
+    effects = beta @ T.T
+    if information.ndim == 3:
+        return np.einsum("bjk,bk->bj", information, effects), information
+    return effects * information, information
 
 
 def effect_covariance(information: Array, Tinv: Array) -> Array:
-    """``T⁻¹ diag(1/v) T⁻ᵀ`` for every variant: (b, p, p), for K with scale 1."""
+    """``T⁻¹ V⁻¹ T⁻ᵀ`` for every variant: (b, p, p), for K with scale 1."""
+    if information.ndim == 3:
+        return np.asarray(Tinv @ np.linalg.inv(information) @ Tinv.T)
     return np.asarray(np.einsum("aj,bj,cj->bac", Tinv, 1 / information, Tinv, optimize=True))
+
+
+def pack_information(v: Array) -> Array:
+    """The numbers of v that a table holds: (b, p) as it is, the lower triangle row by row of (b, p, p)."""
+    if v.ndim == 2:
+        return v
+    i, j = np.tril_indices(v.shape[1])
+    return np.asarray(v[:, i, j])
+
+
+def unpack_information(packed: Array, p: int) -> Array:
+    """The reverse of `pack_information`."""
+    if packed.shape[1] == p:
+        return packed
+    v = np.empty((packed.shape[0], p, p))
+    i, j = np.tril_indices(p)
+    v[:, i, j] = packed
+    v[:, j, i] = packed
+    return v
 
 
 def _basis(M: Array) -> Array:

@@ -261,7 +261,7 @@ def normalised_effects(data: Contrasts, coupled: Coupled, W: Array) -> Array:
 
 
 def _restriction_curvature(point: Point, coupled: Coupled, E0: Array, E1: Array) -> tuple[Array, Array]:
-    """Minus what ``-log|H|/2`` adds to the change of both scores: ``Σ_q F_qᵀ∂K W F_q`` less ``½ Σ_qr N_qr F_qᵀ F_r``."""
+    """Minus what ``-log|H|/2`` adds to the change of the scores: ``Σ_q F_qᵀ∂K W F_q - ½ Σ_qr (F_qᵀ∂K F_r) F_qᵀF_r``."""
     F = normalised_effects(point.data, coupled, point.W).transpose(2, 1, 0)
     sF = point.data.s[:, None] * F
     moved = sF @ E0 + F @ E1

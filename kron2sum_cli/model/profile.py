@@ -91,15 +91,16 @@ class _Profile:
         turn = np.linalg.qr(Tinv[trait][:, None], mode="complete")[0]
         return _Profile(fitted, Tinv @ turn, float(Tinv[trait] @ Tinv[trait]), mean_diagonal, rank)
 
-    def starts(self) -> list[Array]:
+    def starts(self) -> tuple[Array, Array]:
         """The unknowns at the fit, and with half of every coordinate's variance genetic."""
         axes, p = self.fitted.axes, self.basis.shape[0]
         root = np.sqrt(self.fitted.data.mean_eigenvalue)
         c0 = np.where(root * axes.c0 < EMPTY, EMPTY_AXIS / root, axes.c0)
         c1 = np.where(axes.c1 < EMPTY, EMPTY_AXIS, axes.c1)
-        turn, even = (axes.T @ self.basis).T, np.sqrt(0.5) * np.eye(p)
-        pairs = ((turn * c0, turn * c1), (even / root, even))
-        return [np.concatenate([M0[:, : self.rank].ravel(), M1.ravel(), [0.0]]) for M0, M1 in pairs]
+        turn, half = (axes.T @ self.basis).T, np.sqrt(0.5) * np.eye(p)
+        pairs = ((turn * c0, turn * c1), (half / root, half))
+        at_fit, even = (np.concatenate([M0[:, : self.rank].ravel(), M1.ravel(), [0.0]]) for M0, M1 in pairs)
+        return at_fit, even
 
     def maximum(self, log_odds: float, starts: Sequence[Array]) -> _Maximum:
         """The highest log-likelihood with this heritability that is found from several starts."""
@@ -201,17 +202,18 @@ def heritability_interval(point: Point, trait: int, mean_diagonal: float, rank: 
 def _end(profile: _Profile, centre: float, boundary: float, floor: float) -> float:
     """Where the profile falls to ``floor`` between the centre and the boundary; the boundary if it does not.
 
-    Outward in growing steps, each maximum searched from the one before and from the profile's starts; then Brent's
-    method, from the maxima on both sides.
+    Outward in growing steps, each maximum searched from the one before and from an even start; then Brent's method,
+    from the maxima on both sides.
     """
     inside, step = centre, FIRST_STEP if boundary > 0 else -FIRST_STEP
-    near = profile.maximum(centre, profile.starts()[:1])
+    at_fit, even = profile.starts()
+    near = profile.maximum(centre, [at_fit])
     if near.lml < floor:
         h = special.expit(centre)
         raise NumericalError(f"the profile likelihood could not be maximised near the estimated heritability {h:.4g}")
     while True:
         outside = float(np.clip(inside + step, -BOUNDARY, BOUNDARY))
-        found = profile.maximum(outside, [near.x, *profile.starts()])
+        found = profile.maximum(outside, [near.x, even])
         if found.lml < floor:
             break
         if outside == boundary:

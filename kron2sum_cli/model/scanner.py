@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.arguments import matrix
 from kron2sum_cli.model.generalised_least_squares import LeastSquares, Metric, least_squares
-from kron2sum_cli.model.likelihood import LOG2PI, Point
+from kron2sum_cli.model.likelihood import LOG2PI, Point, normalised_effects
 from kron2sum_cli.model.spectrum import Array
 
 
@@ -117,7 +117,8 @@ class BlockStatistics:
     Attributes
     ----------
     u : (b, p) ``gᵀ P_j y_j``
-    v : (b, p) ``gᵀ P_j g``, the information; the effect on axis j is u/v with variance 1/v
+    v : (b, p) ``gᵀ P_j g``, the information; the effect on axis j is u/v with variance 1/v. Where the fixed effects of
+        the null model couple the axes, (b, p, p)
     length : (b,) squared length of g outside the span of X
     """
 
@@ -170,17 +171,52 @@ class BlockScanner:
         return BlockStatistics(u, v, length)
 
 
-def block_scanner(point: Point, Qx: Array, dtype: type[np.floating] = np.float32) -> BlockScanner:
-    """The scanner of blocks at a null model, in single or double precision.
+@dataclass(frozen=True)
+class CoupledBlockScanner:
+    """``u`` and ``V`` (p, p) of blocks of variants for a trait design A of rank below p.
 
-    Raises
-    ------
-    ValueError
-        Where the trait design of the null model is not invertible: its effects couple the axes.
+    ``P = K⁻¹ - FFᵀ`` with ``F = K⁻¹M H^-½``, so that ``V_jl = δ_jl Σ_i g̃_i² w_ij - Σ_q (g̃ᵀF_jq)(g̃ᵀF_lq)``. In double
+    precision, because variants cannot be centred.
+
+    Attributes
+    ----------
+    diagonal : of ``K⁻¹``: the scanner without the fixed effects
+    F : (m, pq)
     """
+
+    diagonal: BlockScanner
+    F: Array
+
+    @property
+    def rotation(self) -> NDArray[np.floating]:
+        """The rotation of the variants."""
+        return self.diagonal.rotation
+
+    def rotate(self, G: NDArray[np.floating]) -> Array:
+        """Rotated variants ``VᵀG`` (m, b)."""
+        return self.diagonal.rotate(G)
+
+    def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
+        """Statistics of a block of variants G (n, b), without missing values."""
+        plain = self.diagonal.statistics(G)
+        b, p = plain.u.shape
+        explained = (self.rotate(G).T @ self.F).reshape(b, p, -1)
+        V = plain.v[:, :, None] * np.eye(p) - explained @ explained.transpose(0, 2, 1)
+        return BlockStatistics(plain.u, V, plain.length)
+
+
+def block_scanner(point: Point, Qx: Array, dtype: type[np.floating] = np.float32) -> BlockScanner | CoupledBlockScanner:
+    """The scanner of blocks at a null model, in single or double precision (double where the axes are coupled)."""
     data = point.data
-    if data.design is not None:
-        raise ValueError("blocks are scanned with an invertible trait design A only: use FastScanner.scan")
+    if point.coupled is not None and data.design is not None:
+        effects = normalised_effects(data, point.coupled, point.W)
+        F = effects.transpose(1, 0, 2).reshape(effects.shape[1], -1)
+        return CoupledBlockScanner(_diagonal_scanner(point, Qx, np.float64), F)
+    return _diagonal_scanner(point, Qx, dtype)
+
+
+def _diagonal_scanner(point: Point, Qx: Array, dtype: type[np.floating]) -> BlockScanner:
+    data = point.data
     m, p = point.W.shape
     rotation = np.empty((m + p, data.nsamples), dtype=dtype)
     rotation[:m] = data.V.T

@@ -63,7 +63,7 @@ def reduce_set(scores: SetScores, design: Array, T: Array) -> SetReduction:
     D = T @ design
     H = np.einsum("je,jf,jab->eafb", D, D, scores.V, optimize=True).reshape(e * q, e * q)
     h = (D.T @ scores.u.T).reshape(-1)
-    kept = independent_columns(H, 1e-8)
+    kept = independent_columns(H, np.diag(H), 1e-8)
     if not kept.size:
         return SetReduction(0.0, 0)
     chol = linalg.cho_factor(H[np.ix_(kept, kept)], lower=True)

@@ -68,7 +68,7 @@ def later_columns(settings: ExportSettings, metadata: Mapping[str, Any], there: 
     if not settings.tests and not covariances:
         return LaterColumns(metadata, (), False, (), ())
     traits = metadata["traits"]
-    needed = needed_columns(traits)
+    needed = needed_columns(metadata)
     absent = [name for name in needed if name not in there]
     if absent:
         raise InputError(

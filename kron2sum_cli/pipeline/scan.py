@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -22,6 +23,7 @@ from kron2sum_cli.pipeline.settings import ScanSettings
 from kron2sum_cli.pipeline.tests_asked import asked_hypotheses
 from kron2sum_cli.reports.later_tests import null_record, test_context
 from kron2sum_cli.tables.checkpoint import Checkpoint, FinishedBlock, checkpoint
+from kron2sum_cli.tables.null_file import NullFile
 from kron2sum_cli.tables.outputs import atomic_output
 from kron2sum_cli.tables.scan_table import ScanWriter, scan_schema
 
@@ -41,7 +43,9 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     chosen = choose_variants(settings, inputs)
     any_effect = named_hypothesis("any", null.traits)
     hypotheses = [any_effect, *asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)]
-    schema = scan_schema(null.traits, [h.name for h in hypotheses[1:]], settings.refit > 0, {})
+    settings = _without_refits(settings, null)
+    tests = [h.name for h in hypotheses[1:]]
+    schema = scan_schema(null.traits, tests, settings.refit > 0, {}, null.description.coupled)
     counts = Counter(chosen.counts)
     metadata = scan_metadata(settings, inputs, chosen.span)
     width = block_width(settings, len(null.samples))
@@ -58,6 +62,14 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
             counts.update(done.counts)
         writer.set_metadata(metadata | {"counts": {k: v for k, v in sorted(counts.items()) if v}})
     _report(counts, settings.out)
+
+
+def _without_refits(settings: ScanSettings, null: NullFile) -> ScanSettings:
+    """The settings without refits where the trait design of the null model does not allow them."""
+    if settings.refit and null.description.coupled:
+        logger.warning("no variants are refitted: refits need a null model without --trait-design, or a square one")
+        return replace(settings, refit=0.0)
+    return settings
 
 
 def _blocks(

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
 from kron2sum_cli.genotypes.filters import VariantFilters, passes
 from kron2sum_cli.genotypes.source import GenotypeSource
-from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, test, trait_effects
-from kron2sum_cli.model.scanner import BlockScanner, BlockStatistics
+from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, pack_information, test, trait_effects
+from kron2sum_cli.model.scanner import BlockScanner, BlockStatistics, CoupledBlockScanner
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.pipeline.refit_block import RefitPlan, refit_block
 from kron2sum_cli.tables.checkpoint import FinishedBlock
-from kron2sum_cli.tables.scan_table import scan_batch
+from kron2sum_cli.tables.scan_table import information_columns, scan_batch
 
 COLLINEAR = 1e-6
 """A variant of whose squared length less than this share lies outside the covariates has no statistics."""
@@ -46,7 +46,7 @@ class ScanPlan:
     source: GenotypeSource
     rows: NDArray[np.intp]
     filters: VariantFilters
-    scanner: BlockScanner
+    scanner: BlockScanner | CoupledBlockScanner
     centred: bool
     axes: TraitAxes
     context: TestContext
@@ -154,9 +154,13 @@ def _usable(
     f, called = counts.eaf[tested], counts.n_called[tested]
     # Hardy-Weinberg's variance bounds the scale well enough for a threshold of 1e-6.
     typical = np.maximum(2 * f * (1 - f) * called, 1e-3)
-    varies = (statistics.length > COLLINEAR * typical) & np.all(statistics.v > 0, axis=1)
+    varies = (statistics.length > COLLINEAR * typical) & np.all(_diagonal(statistics.v) > 0, axis=1)
     usable = np.flatnonzero(varies & wanted[tested])
     return usable, BlockStatistics(statistics.u[usable], statistics.v[usable], statistics.length[usable])
+
+
+def _diagonal(v: Array) -> Array:
+    return np.einsum("bjj->bj", v) if v.ndim == 3 else v
 
 
 def _suffix(k: int, hypothesis: Hypothesis) -> str:
@@ -179,7 +183,10 @@ def _add_effects(columns: _Columns, plan: ScanPlan, statistics: BlockStatistics)
         columns.put(f"BETA.{trait}", effects.beta[:, j])
         columns.put(f"SE.{trait}", effects.se[:, j])
         columns.put(f"MLOG10P.{trait}", effects.mlog10p[:, j])
-        columns.put(f"INFO.{j + 1}", statistics.v[:, j])
+    information = pack_information(statistics.v)
+    coupled = statistics.v.ndim == 3
+    for k, name in enumerate(information_columns(len(plan.traits), coupled)):
+        columns.put(name, information[:, k])
 
 
 def _add_refits(

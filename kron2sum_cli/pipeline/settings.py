@@ -212,6 +212,7 @@ class ScanSettings:
     maf, mac, max_missing, hwe : filters on the analysed samples; None for no filter
     tests : "any", "common", "specific", "trait:NAME", "trait:NAME|OTHERS", "only:NAME", "axis:K", "NAME=FILE" or
         "NAME=FILE0,FILE1"
+    sets : file of sets of variants, each tested together; None to test every variant
     refit : variants with P below it are fitted again; 0 for never, 1 for all
     shard : (i, n) for the i-th of n parts, counted from 1
     resume : go on with an interrupted scan of the same output
@@ -232,6 +233,7 @@ class ScanSettings:
     max_missing: float | None = None
     hwe: float | None = None
     tests: tuple[str, ...] = DEFAULT_TESTS
+    sets: str | None = None
     refit: float = DEFAULT_REFIT
     shard: tuple[int, int] | None = None
     resume: bool = False
@@ -248,7 +250,7 @@ class ScanSettings:
     def input_paths(self) -> tuple[str, ...]:
         """Every file named as an input."""
         contrasts = tuple(path for test in self.tests for path in contrast_files(test))
-        named = (self.null, self.geno, self.extract, self.exclude, *contrasts)
+        named = (self.null, self.geno, self.extract, self.exclude, self.sets, *contrasts)
         return tuple(path for path in named if path is not None)
 
     def _problems(self) -> Iterable[str]:
@@ -257,6 +259,8 @@ class ScanSettings:
         yield from (problem for test in self.tests for problem in _test_problems(test))
         yield from _repeated("--test", (test.partition("=")[0] for test in self.tests))
         yield from _outside("--refit", self.refit, 0, 1)
+        if self.sets is not None and (self.shard is not None or self.resume):
+            yield "--sets: sets are scanned in one part, without --shard and --resume"
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             part, parts = self.shard
             yield f"--shard {part}/{parts}: the part must lie between 1 and the number of parts"

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.textpath import TextPath
 
 from kron2sum_cli.model.uncertainty import Estimates
 from kron2sum_cli.reports.effects import NORMAL_95
@@ -14,7 +16,13 @@ from kron2sum_cli.reports.scan_view import Array
 MOST_NUMBERS = 12
 """Correlations among more traits than this are colours without numbers."""
 
-_CELL, _SMALL_CELL, _LEAST_CELL = 0.52, 0.3, 0.13
+# All lengths are in inches.
+_CELL, _SMALL_CELL, _LEAST_CELL = 0.5, 0.28, 0.12
+_LEAST_SIDE = 1.9
+_MARGIN, _GAP, _TOP = 0.08, 0.2, 0.38
+_DOTS_WIDTH, _BAR_WIDTH, _BAR_LABELS = 1.6, 0.1, 0.36
+_AXIS_LABELS = 0.42
+_WHITE_TEXT_FROM = 0.65
 
 
 def draw_architecture(traits: Sequence[str], estimates: Estimates) -> Figure:
@@ -25,26 +33,12 @@ def draw_architecture(traits: Sequence[str], estimates: Estimates) -> Figure:
     traits : the p names, in the order of the estimates
     estimates : of a null model; what is NaN there is left grey, an interval without a standard error is not drawn
     """
-    p = len(traits)
     names = [shortened(trait) for trait in traits]
-    if p == 1:
-        figure = new_figure(3.6, 1.1)
-        axes = figure.subplots()
-        axes.set_yticks([0], names)
-        _draw_heritabilities(axes, estimates)
-        return figure
-    cell = _CELL if p <= MOST_NUMBERS else max(_LEAST_CELL, min(_SMALL_CELL, 10 / p))
-    side = cell * p
-    figure = new_figure(side + 3.4, max(side + 1.6, 2.4))
-    heat, dots = figure.subplots(1, 2, width_ratios=(side, 1.5), sharey=True)
-    _draw_correlations(heat, names, estimates)
-    _draw_heritabilities(dots, estimates)
-    dots.tick_params(axis="y", length=0)
-    return figure
+    return _one_trait(names[0], estimates) if len(names) == 1 else _several_traits(names, estimates)
 
 
 def correlations_shown(estimates: Estimates) -> tuple[Array, Array]:
-    """Genetic correlations below the diagonal and residual ones above, NaN on it, and their standard errors (p, p)."""
+    """Genetic correlations below the diagonal, residual ones above, NaN on it; and their standard errors: (p, p)."""
     below = np.tril(np.ones_like(estimates.rg, dtype=np.bool_), -1)
     r = np.where(below, estimates.rg, estimates.re)
     se = np.where(below, estimates.rg_se, estimates.re_se)
@@ -53,60 +47,97 @@ def correlations_shown(estimates: Estimates) -> tuple[Array, Array]:
     return r, se
 
 
-def _draw_correlations(axes: Axes, names: Sequence[str], estimates: Estimates) -> None:
+def _one_trait(name: str, estimates: Estimates) -> Figure:
+    figure = new_figure(3.6, 1.1)
+    axes = figure.subplots()
+    axes.set_yticks([0], [name])
+    _draw_heritabilities(axes, estimates)
+    return figure
+
+
+def _several_traits(names: Sequence[str], estimates: Estimates) -> Figure:
+    """Names, heat map, heritabilities and the scale of colours side by side, the first three with common rows."""
     p = len(names)
+    side = p * (_CELL if p <= MOST_NUMBERS else max(_LEAST_CELL, min(_SMALL_CELL, 10 / p)))
+    side = max(side, _LEAST_SIDE)
+    size = 7.0 if side / p > 0.16 else 5.0
+    longest = max(_width(name, size) for name in names)
+    slanted = p <= MOST_NUMBERS
+    left, bottom = _MARGIN + longest + 0.06, _MARGIN + 0.1 + longest * (0.75 if slanted else 1.0)
+    bottom = max(bottom, _AXIS_LABELS)
+    widths = (left, side, _GAP, _DOTS_WIDTH, _GAP, _BAR_WIDTH, _BAR_LABELS)
+    figure = new_figure(sum(widths), bottom + side + _TOP)
+    figure.set_layout_engine("none")
+    heat = _place(figure, left, bottom, side, side)
+    image = _draw_correlations(heat, estimates)
+    turn = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {"rotation": 90}
+    heat.set_xticks(range(p), names, fontsize=size, **turn)
+    heat.set_yticks(range(p), names, fontsize=size)
+    dots = _place(figure, sum(widths[:3]), bottom, _DOTS_WIDTH, side)
+    _draw_heritabilities(dots, estimates)
+    dots.set_ylim(p - 0.5, -0.5)
+    dots.set_yticks([])
+    height = min(side, 1.6)
+    bar = _place(figure, sum(widths[:5]), bottom + side - height, _BAR_WIDTH, height)
+    figure.colorbar(image, cax=bar, ticks=[-1, -0.5, 0, 0.5, 1]).outline.set_visible(False)  # type: ignore[operator]
+    what = "correlation (SE)" if slanted else "correlation"
+    title = f"{what}: genetic below,\nresidual above the diagonal"
+    figure.text(_MARGIN / figure.get_figwidth(), 1 - 0.04 / figure.get_figheight(), title, va="top", fontweight="bold")
+    return figure
+
+
+def _place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
+
+
+def _width(text: str, size: float) -> float:
+    return float(TextPath((0, 0), text, size=size, usetex=False).get_extents().width) / 72
+
+
+def _draw_correlations(axes: Axes, estimates: Estimates) -> AxesImage:
     r, se = correlations_shown(estimates)
+    p = len(r)
     axes.set_facecolor(PALE)
-    image = axes.imshow(r, cmap="RdBu_r", vmin=-1, vmax=1, aspect="equal", interpolation="nearest")
+    image = axes.imshow(r, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
     if p <= MOST_NUMBERS:
         _write_numbers(axes, r, se)
     axes.plot([-0.5, p - 0.5], [-0.5, p - 0.5], color=GREY, linewidth=0.6)
-    small = {"fontsize": 7 if p <= 35 else 5}
-    axes.set_xticks(
-        range(p),
-        names,
-        rotation=45 if p <= MOST_NUMBERS else 90,
-        ha="right" if p <= MOST_NUMBERS else "center",
-        rotation_mode="anchor" if p <= MOST_NUMBERS else "default",
-        **small,
-    )
-    axes.set_yticks(range(p), names, **small)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    panel_title(axes, "correlations: genetic below, residual above the diagonal")
-    bar = axes.get_figure().colorbar(
-        image,
-        ax=axes,
-        location="bottom",
-        shrink=min(1.0, 2.0 / p + 0.3),
-        aspect=25,
-        pad=0.02,
-        ticks=[-1, -0.5, 0, 0.5, 1],
-    )
-    bar.outline.set_visible(False)
+    return image
 
 
 def _write_numbers(axes: Axes, r: Array, se: Array) -> None:
+    """Every correlation, and below it its standard error in brackets."""
     for (i, j), value in np.ndenumerate(r):
         if i == j:
             continue
-        colour = "white" if abs(value) > 0.65 else "black"
-        if np.isnan(value):
-            axes.text(j, i, "n/a", ha="center", va="center", fontsize=6.5, color=GREY)
-            continue
-        axes.text(j, i - 0.12, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+        colour = "white" if abs(value) > _WHITE_TEXT_FROM else "black"
         error = f"({se[i, j]:.2f})" if np.isfinite(se[i, j]) else "(n/a)"
-        axes.text(j, i + 0.22, error, ha="center", va="center", fontsize=5.5, color=colour)
+        number = "n/a" if np.isnan(value) else f"{value:.2f}".replace("-", "−")
+        for text, size, up in ((number, 7, 3.5), ("" if np.isnan(value) else error, 5.5, -5.5)):
+            axes.annotate(
+                text,
+                (float(j), float(i)),
+                (0, up),
+                textcoords="offset points",
+                ha="center",
+                va="center",
+                fontsize=size,
+                color=colour,
+            )
 
 
 def _draw_heritabilities(axes: Axes, estimates: Estimates) -> None:
     lines = np.arange(len(estimates.h2))
     half = NORMAL_95 * estimates.h2_se
-    axes.hlines(lines, np.maximum(estimates.h2 - half, 0), np.minimum(estimates.h2 + half, 1), color=BLUE, linewidth=1)
-    axes.plot(estimates.h2, lines, "o", color=BLUE, markersize=4)
-    axes.set_xlim(-0.03, 1.03)
+    low, high = np.maximum(estimates.h2 - half, 0), np.minimum(estimates.h2 + half, 1)
+    axes.hlines(lines, low, high, color=BLUE, linewidth=1)
+    axes.plot(estimates.h2, lines, "o", color=BLUE, markersize=4, clip_on=False)
+    axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    axes.set_xlabel("h²")
+    axes.set_xlabel("h²", labelpad=1)
     axes.grid(axis="x", color=PALE, linewidth=0.6)
     axes.set_axisbelow(True)
     panel_title(axes, "heritability, 95% interval")

@@ -100,7 +100,7 @@ def _draw_panel(axes: Axes, data: TopEffects, j: int) -> None:
     axes.set_yticks(lines, names)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
     axes.margins(x=0.06)
     if not len(lines):
         axes.text(
@@ -119,4 +119,4 @@ def _key(figure: Figure, threshold: float) -> None:
 
     level = f"{10.0**-threshold:.1e}".replace("e-0", "e-").replace(".0e", "e")
     labels = [f"p ≤ {level} for this trait", "larger p"]
-    figure.legend([mark(BLUE), mark("white")], labels, loc="outside lower right", ncols=2, handletextpad=0.1)
+    figure.legend([mark(BLUE), mark("white")], labels, loc="outside upper right", ncols=2, handletextpad=0.1, borderpad=0)

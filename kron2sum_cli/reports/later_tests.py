@@ -18,8 +18,10 @@ from kron2sum_cli.model.hypotheses import (
     effect_covariance,
     score_and_information,
     test,
+    unpack_information,
 )
 from kron2sum_cli.tables.null_file import NullFile
+from kron2sum_cli.tables.scan_table import information_columns
 
 Array = NDArray[np.float64]
 
@@ -34,6 +36,7 @@ def null_record(null: NullFile, chromosome: str | None) -> dict[str, Any]:
         "quadratic": summary.quadratic,
         "size": size,
         "residual_df": size - null.description.A.shape[1] * len(null.covariates),
+        "coupled": null.description.coupled,
     }
 
 
@@ -51,9 +54,14 @@ def test_context(record: Mapping[str, Any], statistic: str) -> TestContext:
 test_context.__test__ = False  # type: ignore[attr-defined]  # not a test of this code
 
 
-def needed_columns(traits: Sequence[str]) -> list[str]:
+def needed_columns(metadata: Mapping[str, Any]) -> list[str]:
     """The columns that later tests are computed from."""
-    return ["CHR", *(f"BETA.{trait}" for trait in traits), *(f"INFO.{k + 1}" for k in range(len(traits)))]
+    traits = metadata["traits"]
+    return ["CHR", *(f"BETA.{trait}" for trait in traits), *_information_of(metadata)]
+
+
+def _information_of(metadata: Mapping[str, Any]) -> list[str]:
+    return information_columns(len(metadata["traits"]), bool(metadata["nulls"][0]["coupled"]))
 
 
 def later_tests(
@@ -67,14 +75,13 @@ def later_tests(
     metadata : of the table
     hypotheses : see `model.hypotheses`
     """
-    traits = metadata["traits"]
     size = len(batch)
     columns: dict[str, NDArray[Any]] = {}
     for hypothesis in hypotheses:
         for kind in ("CHISQ", "DF", "MLOG10P"):
             columns[f"{kind}.{hypothesis.name}"] = np.full(size, np.nan)
-    beta, information = _effects(batch, traits)
-    for record, rows in _rows_by_null(batch, metadata, np.isfinite(information).all(axis=1)):
+    beta, information = _effects(batch, metadata)
+    for record, rows in _rows_by_null(batch, metadata, np.isfinite(beta).all(axis=1)):
         context = test_context(record, metadata["settings"]["stat"])
         u, v = score_and_information(beta[rows], information[rows], context.T)
         for hypothesis in hypotheses:
@@ -92,25 +99,27 @@ def effect_covariances(batch: pa.RecordBatch, metadata: Mapping[str, Any]) -> di
     """
     traits = metadata["traits"]
     p = len(traits)
-    beta, information = _effects(batch, traits)
+    beta, information = _effects(batch, metadata)
     covariance = np.full((len(batch), p, p), np.nan)
-    for record, rows in _rows_by_null(batch, metadata, np.isfinite(information).all(axis=1)):
+    for record, rows in _rows_by_null(batch, metadata, np.isfinite(beta).all(axis=1)):
         context = test_context(record, metadata["settings"]["stat"])
         u, v = score_and_information(beta[rows], information[rows], context.T)
-        scale = (context.quadratic - np.sum(u * (u / v), axis=1)) / context.size
+        explained = np.sum(u * (beta[rows] @ context.T.T), axis=1)
+        scale = (context.quadratic - explained) / context.size
         covariance[rows] = scale[:, None, None] * effect_covariance(v, np.linalg.inv(context.T))
     return {f"COV.{traits[i]}.{traits[j]}": covariance[:, i, j] for i in range(p) for j in range(i, p)}
 
 
-def _effects(batch: pa.RecordBatch, traits: Sequence[str]) -> tuple[Array, Array]:
-    """Effects on the traits and information along the axes, (b, p) each, NaN where empty."""
+def _effects(batch: pa.RecordBatch, metadata: Mapping[str, Any]) -> tuple[Array, Array]:
+    """Effects on the traits (b, p) and information along the axes, NaN where empty."""
 
     def stack(names: Sequence[str]) -> Array:
         columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
         return np.column_stack(columns).astype(float)
 
-    p = len(traits)
-    return stack([f"BETA.{trait}" for trait in traits]), stack([f"INFO.{k + 1}" for k in range(p)])
+    traits = metadata["traits"]
+    beta = stack([f"BETA.{trait}" for trait in traits])
+    return beta, unpack_information(stack(_information_of(metadata)), len(traits))
 
 
 def _rows_by_null(

@@ -83,13 +83,16 @@ class ScanView:
         """The joint test and each trait's; of a scan of one trait these are one and the same."""
         return self.trait_tests if len(self.metadata["traits"]) == 1 else [self.joint, *self.trait_tests]
 
-    def further_tests(self) -> list[ScanTest]:
-        """Tests that the scan was asked for beside the joint one; their degrees of freedom are read."""
+    @property
+    def further_test_names(self) -> list[str]:
+        """Tests of the scan beside the joint one and those of the traits."""
         of_traits = {f"MLOG10P.{trait}" for trait in self.metadata["traits"]}
-        names = [
-            name.partition(".")[2] for name in self.columns if name.startswith("MLOG10P.") and name not in of_traits
-        ]
-        return [ScanTest(name, f"MLOG10P.{name}", self._df(f"DF.{name}")) for name in names]
+        found = [name for name in self.columns if name.startswith("MLOG10P.") and name not in of_traits]
+        return [name.removeprefix("MLOG10P.") for name in found]
+
+    def further_tests(self) -> list[ScanTest]:
+        """Those tests, with their degrees of freedom, which are read."""
+        return [ScanTest(name, f"MLOG10P.{name}", self._df(f"DF.{name}")) for name in self.further_test_names]
 
     def _df(self, column: str) -> int:
         """The one value of a column of degrees of freedom; 0 where no variant has a statistic."""

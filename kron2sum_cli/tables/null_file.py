@@ -65,6 +65,11 @@ class NullDescription:
     inputs: Mapping[str, Any]
     counts: Mapping[str, int]
 
+    @property
+    def coupled(self) -> bool:
+        """Whether the trait design has fewer columns than traits, so that fixed effects couple the trait axes."""
+        return self.A.shape[1] < self.A.shape[0]
+
 
 @dataclass(frozen=True)
 class NullFile:

@@ -41,11 +41,21 @@ TRAIT_REFIT_COLUMNS = ("BETA_REFIT", "SE_REFIT")
 TEST_COLUMNS = ("CHISQ", "DF", "MLOG10P")
 
 _TYPES = {"CHR": pa.string(), "POS": pa.int64(), "SNPID": pa.string(), "EA": pa.string(), "NEA": pa.string()}
-_TYPES |= {"N": pa.int32(), "DF": pa.int32()}
+_TYPES |= {"N": pa.int32(), "DF": pa.int32(), "SET": pa.string()}
+_TYPES |= {"N_VARIANTS": pa.int32(), "N_TESTED": pa.int32()}
 _REPEATING = ("CHR", "EA", "NEA", "N", "DF")
 
 
-def scan_schema(traits: Sequence[str], tests: Sequence[str], refit: bool, metadata: Mapping[str, Any]) -> pa.Schema:
+def information_columns(p: int, coupled: bool = False) -> list[str]:
+    """``INFO.1`` to ``INFO.p``; where the null model couples the axes the lower triangle, ``INFO.1.1``, ``INFO.2.1``..."""
+    if coupled:
+        return [f"INFO.{i}.{j}" for i in range(1, p + 1) for j in range(1, i + 1)]
+    return [f"INFO.{axis}" for axis in range(1, p + 1)]
+
+
+def scan_schema(
+    traits: Sequence[str], tests: Sequence[str], refit: bool, metadata: Mapping[str, Any], coupled: bool = False
+) -> pa.Schema:
     """The columns of a result table, in order, and its metadata.
 
     Parameters
@@ -54,6 +64,7 @@ def scan_schema(traits: Sequence[str], tests: Sequence[str], refit: bool, metada
     tests : names of the tests beyond the any-effect test
     refit : whether the columns of exact refits are there
     metadata : what the file says of its making (see the module)
+    coupled : whether the null model's fixed effects couple the trait axes
 
     Raises
     ------
@@ -66,13 +77,20 @@ def scan_schema(traits: Sequence[str], tests: Sequence[str], refit: bool, metada
         names += [f"{column}.{trait}" for trait in traits for column in TRAIT_REFIT_COLUMNS]
     of_test = (*TEST_COLUMNS, *(REFIT_COLUMNS if refit else ()))
     names += [f"{column}.{test}" for test in tests for column in of_test]
-    names += [f"INFO.{axis}" for axis in range(1, len(traits) + 1)]
+    names += information_columns(len(traits), coupled)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise UsageError(
             f"two columns would be called {twice[0]}: rename the trait or test {twice[0].split('.', 1)[1]}"
         )
     return with_metadata(pa.schema([_field(name) for name in names]), metadata)
+
+
+def set_schema(tests: Sequence[str]) -> pa.Schema:
+    """The columns of a table of sets of variants, one row a set, for these tests beyond the any-effect test."""
+    names = ["SET", "N_VARIANTS", "N_TESTED", *ANY_COLUMNS]
+    names += [f"{column}.{test}" for test in tests for column in TEST_COLUMNS]
+    return pa.schema([_field(name) for name in names])
 
 
 def with_metadata(schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Schema:

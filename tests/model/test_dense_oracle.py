@@ -20,9 +20,7 @@ GRID = list(product((False, True), (1, 2, 3), TRAIT_DESIGNS, (9, 40), (0, 1, 3))
 def same(actual: Any, expected: Any) -> None:
     """Equal to 1e-8 of the largest entry."""
     expected = np.asarray(expected, float)
-    np.testing.assert_allclose(
-        actual, expected, rtol=RTOL, atol=RTOL * float(np.max(np.abs(expected), initial=0))
-    )
+    np.testing.assert_allclose(actual, expected, rtol=RTOL, atol=RTOL * float(np.max(np.abs(expected), initial=0)))
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,7 @@ def test_covariance() -> None:
 @pytest.mark.parametrize("restricted", [False, True], ids=["ML", "REML"])
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("r", [10, 60])
-def test_same_numbers_at_fixed_parameters(
-    glimix_kron2sum: Any, restricted: bool, rank: int, r: int
-) -> None:
+def test_same_numbers_at_fixed_parameters(glimix_kron2sum: Any, restricted: bool, rank: int, r: int) -> None:
     Y, A, X, G = problem(rank, p=3, r=r)
     rng = np.random.default_rng(2)
     theirs = glimix_kron2sum(Y, A, X, G, rank=rank, restricted=restricted)
@@ -68,9 +66,7 @@ def test_same_scan_at_fixed_parameters(glimix_kron2sum: Any, restricted: bool) -
     ours_scanner, their_scanner = ours.get_fast_scanner(), theirs.get_fast_scanner()
     np.testing.assert_allclose(ours_scanner.null_lml(), their_scanner.null_lml(), rtol=1e-9)
     for name in ("null_beta", "null_beta_covariance", "null_beta_se", "null_scale"):
-        np.testing.assert_allclose(
-            getattr(ours_scanner, name), getattr(their_scanner, name), rtol=1e-7, atol=1e-9
-        )
+        np.testing.assert_allclose(getattr(ours_scanner, name), getattr(their_scanner, name), rtol=1e-7, atol=1e-9)
     for A1, X1 in (
         (np.eye(2), rng.normal(size=(40, 1))),
         (np.ones((2, 1)), rng.normal(size=(40, 3))),

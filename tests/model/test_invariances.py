@@ -73,9 +73,7 @@ def close(a: object, b: object, rtol: float = RTOL) -> None:
 def test_permuting_samples_changes_nothing(drawn: tuple[Problem, np.random.Generator]) -> None:
     problem, rng = drawn
     order = rng.permutation(len(problem.Y))
-    other = replace(
-        problem, Y=problem.Y[order], X=problem.X[order], G=problem.G[order], g=problem.g[order]
-    )
+    other = replace(problem, Y=problem.Y[order], X=problem.X[order], G=problem.G[order], g=problem.g[order])
     model, permuted = problem.here(), other.here()
     close(permuted.lml(), model.lml())
     close(permuted.beta, model.beta)

@@ -25,6 +25,9 @@ from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
 CHEAP = 2e8
 """Multiplications of one likelihood up to which a search is made from all starts."""
 
+SINGULAR_C1 = 1e-6
+"""Where GGᵀ has null directions, a search that ends with a smaller residual share of variance ran towards a singular C1."""
+
 LEAST_SHARE = 0.02
 """Smallest share of variance, genetic and residual, of any combination of traits in a corrected start."""
 
@@ -115,3 +118,45 @@ def _floored(C: Array) -> Array:
     """C (p, p) with eigenvalues of at least `LEAST_SHARE`."""
     values, vectors = linalg.eigh(C)
     return np.asarray((vectors * np.maximum(values, LEAST_SHARE)) @ vectors.T)
+
+
+def fit(data: ObservedCells, rank: int, reml: bool) -> ObservedFit:
+    """Maximise over C0 of at most this rank.
+
+    Cheap problems are searched from further starts, too, and the best is kept. A fit of lower rank starts from the one
+    of full rank, truncated.
+
+    Raises
+    ------
+    ConvergenceError
+        Where no optimum could be certified; its result is the best point found.
+    """
+    p = data.ntraits
+    fits = [climb(data, start, p, reml) for start in _starts(data, reml)]
+    if rank < p:
+        fits = [climb(data, found.point.axes, rank, reml) for found in fits]
+    # Where the likelihood may have no maximum a search that runs away is no rival of one that ends at a local one.
+    certified = [found for found in fits if found.certificate.certified] if data.singular else []
+    best = max(certified or fits, key=lambda found: found.point.lml)
+    if not best.certificate.certified:
+        raise ConvergenceError(_complaint(best), best)
+    return best
+
+
+def _starts(data: ObservedCells, reml: bool) -> list[TraitAxes]:
+    filled = fitting.climb(data.filled, fitting.starting_axes(data.filled, fitting.SHARES[0]), data.ntraits, reml)
+    starts = [corrected_start(data, filled.point.axes)]
+    size = data.ncells + data.A.shape[1] * data.X.shape[1]
+    if size**2 * (data.U.shape[1] + size) <= CHEAP:
+        starts += [fitting.starting_axes(data.filled, share) for share in fitting.SHARES]
+    return starts
+
+
+def _complaint(fit: ObservedFit) -> str:
+    certificate = fit.certificate
+    if fit.point.data.singular and certificate.smallest_C1 < SINGULAR_C1:
+        return fitting.NO_MAXIMUM
+    return (
+        f"the null model did not converge: after {certificate.steps} steps the log-likelihood is {fit.point.lml:.6f},"
+        f" and a gain of {max(certificate.predicted_gain, certificate.cone_gain):.3g} is still predicted"
+    )

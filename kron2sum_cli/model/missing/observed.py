@@ -64,6 +64,11 @@ class ObservedCells:
         return int(self.rows.size)
 
     @property
+    def mean_eigenvalue(self) -> float:
+        """Mean of the eigenvalues over all samples."""
+        return self.filled.mean_eigenvalue
+
+    @property
     def A(self) -> Array:
         """(p, a) trait design."""
         assert self.filled.design is not None

@@ -1,0 +1,358 @@
+"""Kill a sharded scan with SIGKILL again and again, resume it, and compare every byte with an undisturbed one.
+
+    python -m benchmarks.kill_and_resume --kills 100
+
+A scan in many small blocks is killed in three ways: after a random time; when a file that it writes reaches a random
+size or appears under its final name; and by itself, at a chosen step of its own writing (a write of the table or of
+the finished blocks, which may be cut in the middle, a flush, the rename, the removal of the finished blocks), for
+which the functions of the system are wrapped in the killed process. A result that is there after a kill must be the
+right one; after one to three kills the scan is resumed to its end, and the shards are joined.
+
+Everything is imported once, and every scan is a process forked from that one, so that the time goes into writing.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.simulated import write_genotypes, write_traits
+from kron2sum_cli.cli import main as kron2sum
+from kron2sum_cli.pipeline import export, fit, scan, scan_blocks
+from kron2sum_cli.tables import checkpoint, outputs, table_writers
+
+IMPORTED = (export, fit, scan)  # before the processes fork
+
+SAMPLES, VARIANTS, TRAITS, SHARDS = 120, 3000, 2, 3
+BLOCK = 16
+WORK, BLOCKS = ".{}" + outputs.WORK_SUFFIX, ".{}" + checkpoint.SUFFIX
+TIMEOUT = 60.0
+SAID = "said.txt"
+
+
+@dataclass
+class Tally:
+    """What happened: kills by kind, resumed blocks, and what must stay 0."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    steps: Counter[str] = field(default_factory=Counter)
+    survived: int = 0
+    blocks_taken_over: int = 0
+    lost: int = 0
+    wrong: int = 0
+    different: int = 0
+    left_over: int = 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing went wrong."""
+        return not (self.lost or self.wrong or self.different or self.left_over)
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{kind} {number}" for kind, number in sorted(self.kills.items()))
+        steps = ", ".join(f"{name} {number}" for name, number in sorted(self.steps.items()))
+        return (
+            f"kills: {sum(self.kills.values())} ({kinds}; by step: {steps}); scans that ended before their kill:"
+            f" {self.survived}\nfinished blocks taken over: {self.blocks_taken_over}\nresults lost: {self.lost},"
+            f" wrong under the final name: {self.wrong}, different after --resume: {self.different}, files left over:"
+            f" {self.left_over}"
+        )
+
+
+class Steps:
+    """Counts the steps of writing in the process it is installed in, and kills the process at one of them."""
+
+    def __init__(self, target: int | None, share: float) -> None:
+        self.names: list[str] = []
+        self._target, self._share = target, share
+
+    @property
+    def is_next(self) -> bool:
+        """Whether the process ends in the next step."""
+        return len(self.names) == self._target
+
+    def step(self, name: str) -> None:
+        """Note a step, or end in it."""
+        if self.is_next:
+            die()
+        self.names.append(name)
+
+    def write(self, name: str, file: Any, data: Any) -> int:
+        """Write, or write a part and end."""
+        if self.is_next:
+            file.write(bytes(data)[: int(len(data) * self._share)])
+            file.flush()
+            die()
+        self.names.append(name)
+        return int(file.write(data))
+
+    def install(self) -> None:
+        """Wrap what writes in this process."""
+        for name in ("fsync", "replace", "unlink"):
+            setattr(os, name, self._around(name, getattr(os, name)))
+        steps = self
+
+        def write(file: Any, data: Any) -> int:
+            steps.write("table", file._file, data)
+            file._position += len(data)
+            return len(data)
+
+        table_writers._Counted.write = write  # type: ignore[method-assign]
+        checkpoint.open = lambda *args: _Wrapped(open(*args), steps)  # type: ignore[attr-defined]
+
+    def _around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **options: Any) -> Any:
+            self.step(f"before {name}")
+            result = function(*args, **options)
+            self.step(f"after {name}")
+            return result
+
+        return wrapped
+
+
+class _Wrapped:
+    """The file of the finished blocks, whose writes are steps."""
+
+    def __init__(self, file: Any, steps: Steps) -> None:
+        self._file, self._steps = file, steps
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> "_Wrapped":
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._file.close()
+
+    def write(self, data: bytes) -> int:
+        return self._steps.write("blocks", self._file, data)
+
+
+def die() -> None:
+    """End as a machine that loses its power does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(TIMEOUT)
+
+
+def start(arguments: list[str], prepare: Callable[[], None] = lambda: None) -> int:
+    """Fork a process that runs kron2sum, silently; returns its number."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return child
+    code = 99
+    try:
+        nowhere, said = os.open(os.devnull, os.O_RDWR), os.open(SAID, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for descriptor, target in enumerate((nowhere, nowhere, said)):
+            os.dup2(target, descriptor)
+        prepare()
+        code = kron2sum(arguments)
+    finally:
+        os._exit(code)
+
+
+def wait(child: int) -> int:
+    """The exit code; negative for a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def run(*arguments: str) -> None:
+    """Run kron2sum to its end, which must be a success."""
+    code = wait(start(list(arguments)))
+    if code:
+        raise RuntimeError(f"kron2sum {' '.join(arguments)}: exit code {code}\n{Path(SAID).read_text()}")
+
+
+@dataclass
+class Shard:
+    """A shard with the result that it must have, and what an undisturbed scan takes and writes."""
+
+    arguments: list[str]
+    out: Path
+    expected: bytes = b""
+    seconds: float = 0.0
+    steps: list[str] = field(default_factory=list)
+    blocks_bytes: int = 0
+
+    @property
+    def work(self) -> Path:
+        """The work file of the table."""
+        return self.out.with_name(WORK.format(self.out.name))
+
+    @property
+    def blocks(self) -> Path:
+        """The finished blocks."""
+        return self.out.with_name(BLOCKS.format(self.out.name))
+
+    def learn(self) -> None:
+        """Scan undisturbed: the expected result, the time, and the steps."""
+        began = time.perf_counter()
+        run(*self.arguments)
+        self.seconds = time.perf_counter() - began
+        self.expected = self.out.read_bytes()
+        noted = self.out.with_suffix(".steps")
+
+        def prepare() -> None:
+            steps = Steps(None, 0)
+            steps.install()
+            die_at_exit(steps, noted)
+
+        wait(start(self.arguments, prepare))
+        self.steps = noted.read_text().split("\n")
+        noted.unlink()
+        self.out.unlink()
+
+    def check(self, tally: Tally) -> None:
+        """After a kill: no result, or the right one."""
+        if self.out.exists() and self.out.read_bytes() != self.expected:
+            tally.wrong += 1
+
+    def finish(self, tally: Tally) -> None:
+        """Resume to the end, and compare."""
+        run(*self.arguments)
+        taken = [line for line in self.out.with_name(self.out.name + ".log").read_text().splitlines() if "taken" in line]
+        tally.blocks_taken_over += int(taken[0].split()[3]) if taken else 0
+        if not self.out.exists():
+            tally.lost += 1
+        elif self.out.read_bytes() != self.expected:
+            tally.different += 1
+        tally.left_over += self.work.exists() + self.blocks.exists()
+
+
+def die_at_exit(steps: Steps, noted: Path) -> None:
+    """Write the names of all steps when the process ends."""
+    leave = os._exit
+
+    def noting(code: int) -> None:
+        noted.write_text("\n".join(steps.names))
+        leave(code)
+
+    os._exit = noting  # type: ignore[assignment]
+
+
+def kill_after_time(shard: Shard, rng: random.Random, tally: Tally) -> None:
+    """Kill at a random moment between start and end."""
+    child = start(shard.arguments)
+    time.sleep(rng.uniform(0, shard.seconds))
+    _kill(child, "time", tally)
+
+
+def kill_on_files(shard: Shard, rng: random.Random, tally: Tally) -> None:
+    """Kill when the finished blocks reach a size, the table is being written, or the result appears."""
+    kind = rng.choice(("blocks", "work", "result"))
+    size = rng.randrange(20_000, 160_000)
+    appeared = {
+        "blocks": lambda: _size(shard.blocks) >= size,
+        "work": lambda: _size(shard.work) > 0,
+        "result": shard.out.exists,
+    }[kind]
+    child = start(shard.arguments)
+    end = time.monotonic() + TIMEOUT
+    while not appeared() and time.monotonic() < end and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        pass
+    _kill(child, f"file: {kind}", tally)
+
+
+def kill_at_step(shard: Shard, rng: random.Random, tally: Tally) -> None:
+    """Kill at a random step, all names of steps with the same probability."""
+    name = rng.choice(sorted(set(shard.steps)))
+    target = rng.choice([i for i, step in enumerate(shard.steps) if step == name])
+    share = rng.random()
+    child = start(shard.arguments, lambda: Steps(target, share).install())
+    if _kill(child, "step", tally, wait_first=True):
+        tally.steps[name] += 1
+
+
+def _kill(child: int, kind: str, tally: Tally, wait_first: bool = False) -> bool:
+    if not wait_first:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    killed = wait(child) == -signal.SIGKILL
+    if killed:
+        tally.kills[kind] += 1
+    else:
+        tally.survived += 1
+    return killed
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return -1
+
+
+WAYS = (kill_after_time, kill_on_files, kill_at_step)
+
+
+@contextlib.contextmanager
+def small_blocks() -> Iterator[None]:
+    """Blocks of a few variants, so that a small scan has many."""
+    former = scan_blocks.LARGEST_BLOCK
+    scan_blocks.LARGEST_BLOCK = BLOCK
+    try:
+        yield
+    finally:
+        scan_blocks.LARGEST_BLOCK = former
+
+
+def harness(folder: Path, kills: int, seed: int) -> Tally:
+    """Kill so many times, at least, in an empty folder."""
+    rng, tally = random.Random(seed), Tally()
+    write_genotypes(folder / "g", SAMPLES, VARIANTS, missing=0.01)
+    write_traits(folder / "y.csv", SAMPLES, TRAITS)
+    os.chdir(folder)
+    run("fit", "--pheno", "y.csv", "--grm", "g.bed", "--out", "null.npz")
+    with small_blocks():
+        run("scan", "--null", "null.npz", "--refit", "0.05", "--out", "whole.parquet")
+        shards = [_shard(i + 1) for i in range(SHARDS)]
+        for shard in shards:
+            shard.learn()
+        while sum(tally.kills.values()) < kills:
+            for shard in shards:
+                for _ in range(rng.randint(1, 3)):
+                    rng.choice(WAYS)(shard, rng, tally)
+                    shard.check(tally)
+                shard.finish(tally)
+            run("export", *(str(shard.out) for shard in shards), "--out", "joined.parquet")
+            tally.different += Path("joined.parquet").read_bytes() != Path("whole.parquet").read_bytes()
+            for shard in shards:
+                shard.out.unlink()
+    return tally
+
+
+def _shard(number: int) -> Shard:
+    out = Path(f"shard{number}.parquet")
+    common = ["scan", "--null", "null.npz", "--refit", "0.05", "--resume", "--threads", str(1 + number % 2)]
+    return Shard([*common, "--shard", f"{number}/{SHARDS}", "--out", str(out)], out)
+
+
+def main() -> int:
+    """Run the harness and print what happened; the exit code is 1 where something went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="kill_and_resume"))
+    try:
+        tally = harness(folder, options.kills, options.seed)
+    finally:
+        os.chdir("/")
+        shutil.rmtree(folder)
+    print(tally)
+    return 0 if tally.sound else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

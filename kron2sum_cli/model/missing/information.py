@@ -1,0 +1,125 @@
+"""How precisely C0 and C1 are known from the observed cells.
+
+Directions are those of `model.information`: symmetric perturbations (E0, E1) in the trait axes of the optimum, one
+number a pair of axes and matrix. The observed information is ``αᵀ∂Q∂'α - ½ tr(Q∂Q∂')``; its trace takes a matrix over
+the missing cells for every direction. Where these would be too large the average information, ``½ αᵀ∂Q∂'α``, whose
+mean is the same, takes its place.
+"""
+
+import numpy as np
+from scipy import linalg
+
+from kron2sum_cli.model.information import (
+    DirectionCovariance,
+    _face_curvature,
+    _invert_dense,
+    faces,
+    pair_positions,
+)
+from kron2sum_cli.model.likelihood import Point
+from kron2sum_cli.model.missing.design import Design, half_solve, inverse_of, row_traces
+from kron2sum_cli.model.missing.likelihood import ObservedPoint
+from kron2sum_cli.model.spectrum import Array
+
+EXACT_ENTRIES = 1 << 25
+"""Entries of all directions' matrices over the missing cells up to which the information is the observed one."""
+
+
+def direction_covariance(point: ObservedPoint, rank: int) -> DirectionCovariance:
+    """Inverse information of (C0, C1) in the axes of an optimum; C0 has at most this rank."""
+    empty0, empty1 = faces(point, rank)  # type: ignore[arg-type]
+    i, j = np.tril_indices(point.data.ntraits)
+    free = np.concatenate([~(empty0[i] & empty0[j]), ~(empty1[i] & empty1[j])])
+    curvature = _face_curvature(point, empty0, empty1)  # type: ignore[arg-type]
+    return _invert_dense(information(point) + curvature, free)
+
+
+def information(point: ObservedPoint) -> Array:
+    """Observed information of the entries of (E0, E1), or the average one where that takes too much memory: (2N, 2N)."""
+    p = point.data.ntraits
+    if p * (p + 1) * point.design.size**2 > EXACT_ENTRIES:
+        return 0.5 * score_products(point)
+    return score_products(point) - 0.5 * trace_products(point)
+
+
+def score_products(point: ObservedPoint) -> Array:
+    """``αᵀ∂Q∂'α`` for every two directions: (2N, 2N)."""
+    data, W, design = point.data, point.W, point.design
+    p = data.ntraits
+    pairs = p * (p + 1) // 2
+    index = pair_positions(p)
+    both = np.hstack([data.filled.s[:, None] * point.alpha, point.alpha])
+    U = _rows_of(design, both.shape[0])
+    loadings = design.loadings
+    outside = data.outside @ point.beyond if data.outside is not None else None
+    products, rhs = np.zeros((2 * pairs, 2 * pairs)), np.zeros((design.size, 2 * pairs))
+    for axis in range(p):
+        rows = np.concatenate([index[axis], pairs + index[axis]])
+        weighted = both * W[:, axis, None]
+        products[np.ix_(rows, rows)] += weighted.T @ both
+        seen = U @ weighted
+        if outside is not None:
+            silent = design.silent[axis]
+            of_C1 = rows[p:]
+            products[np.ix_(of_C1, of_C1)] += silent * (point.beyond.T @ outside)
+            seen[: data.ncells, p:] += silent * outside
+        rhs[:, rows] += loadings[:, axis, None] * seen
+    half = half_solve(point.chol, rhs)
+    return np.asarray(products - half.T @ half)
+
+
+def trace_products(point: ObservedPoint) -> Array:
+    """``tr(Q∂Q∂')`` for every two directions, Q that of the score: (2N, 2N)."""
+    design = point.design if point.reml else point.design.cells_only
+    L = point.chol[: design.size, : design.size]
+    bases = _directions(point.data.ntraits)
+    s, W = point.data.filled.s, point.W
+    powers = np.stack([s**2, s, np.ones_like(s)])
+    traces, outside = row_traces(design, inverse_of(L)) if design.size else (np.zeros((s.size, *W.shape[1:] * 2)), None)
+    N = bases.shape[0]
+    total = np.zeros((2 * N, 2 * N))
+    for power, places in enumerate((((0, 0),), ((0, 1), (1, 0)), ((1, 1),))):
+        gram = W.T @ (powers[power][:, None] * W)
+        weighted = traces * (W[:, :, None] * W[:, None, :] * powers[power][:, None, None])
+        once = np.einsum("ijl,ir->jlr", weighted, W, optimize=True)
+        if power == 2:
+            silent = design.silent
+            gram = gram + point.data.filled.nsilent * np.multiply.outer(silent, silent)
+            if design.outside is not None and outside is not None:
+                once = once + np.einsum("jl,j,l,r->jlr", outside, silent, silent, silent)
+        block = np.einsum("ajl,bjl,jl->ab", bases, bases, gram, optimize=True)
+        block = block - 2 * np.einsum("alr,brj,jlr->ab", bases, bases, once, optimize=True)
+        for r, c in places:
+            total[r * N : (r + 1) * N, c * N : (c + 1) * N] = block
+    flat = np.stack([_seen_by(design, point, k, E, L).ravel() for k in (0, 1) for E in bases])
+    return np.asarray(total + flat @ flat.T)
+
+
+def _seen_by(design: Design, point: ObservedPoint, which: int, E: Array, L: Array) -> Array:
+    """``L⁻¹ DᵀP ∂K PD L⁻ᵀ`` for the direction E of C0 (``which`` 0) or C1."""
+    W, silent = point.W, design.silent
+    s = point.data.filled.s if which == 0 else np.ones(W.shape[0])
+
+    def weights(t: Array, u: Array) -> Array:
+        return np.asarray(s * np.einsum("ij,ij->i", (W * t) @ E, W * u))
+
+    def outside(t: Array, u: Array) -> float:
+        return float((silent * t) @ E @ (silent * u)) if which else 0.0
+
+    H = design.gram(weights, outside)
+    H = np.tril(H) + np.tril(H, -1).T
+    half = half_solve(L, H)
+    return half_solve(L, half.T)
+
+
+def _directions(p: int) -> Array:
+    """The symmetric matrices of all pairs of axes, (N, p, p)."""
+    i, j = np.tril_indices(p)
+    bases = np.zeros((i.size, p, p))
+    bases[np.arange(i.size), i, j] = bases[np.arange(i.size), j, i] = 1.0
+    return bases
+
+
+def _rows_of(design: Design, m: int) -> Array:
+    """The vectors of all columns over the rotated rows, (q + ca, m)."""
+    return np.vstack([block.U for block in design.blocks]) if design.blocks else np.empty((0, m))

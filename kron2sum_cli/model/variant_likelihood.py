@@ -1,0 +1,190 @@
+"""The likelihood of (C0, C1) with a variant in the model, for many variants at once, each at its own (C0, C1).
+
+A variant's (C0, C1) is held as a frame N and its genetic share H, ``N (τ C0 + C1) Nᵀ = I`` and ``N τ C0 Nᵀ = H``, with
+N relative to the axes of the null model. The eigenvectors of H turn the frame into trait axes, in which every
+(row, axis) entry of the traits is independent. Where the null model's C0 has empty axes they are the last of the frame.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kron2sum_cli.model.fitting import BOUNDARY
+from kron2sum_cli.model.likelihood import LOG2PI
+from kron2sum_cli.model.row_moments import RowMoments, VariantMoments
+from kron2sum_cli.model.spectrum import Array
+
+Indices = NDArray[np.intp]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class States:
+    """One (C0, C1) a variant.
+
+    Attributes
+    ----------
+    frame : (b, p, p) N
+    share : (b, p, p) H
+    """
+
+    frame: Array
+    share: Array
+
+
+@dataclass(frozen=True)
+class Points:
+    """The likelihood at one state a variant, b of them, with the best effects ``A1 γ``.
+
+    Attributes
+    ----------
+    lml : (b,)
+    score0, score1 : (b, p, p) in the frame, with respect to ``N C0 Nᵀ`` and ``N C1 Nᵀ``
+    off_face : (b,) what the best step off the face of C0 is predicted to add to the likelihood
+    gamma : (b, e) effects
+    information : (b, e, e) of the effects
+    inside : (b,) whether the state is inside the cones, as far from their edges as the moments reach
+    """
+
+    lml: Array
+    score0: Array
+    score1: Array
+    off_face: Array
+    gamma: Array
+    information: Array
+    inside: Mask
+
+
+Record = TypeVar("Record", States, Points, VariantMoments)
+
+
+def take(record: Record, which: Indices) -> Record:
+    """The record of some of the variants."""
+    return replace(record, **{f.name: getattr(record, f.name)[which] for f in fields(record)})
+
+
+def put(record: Record, which: Indices, other: Record) -> None:
+    """Overwrite the entries of some variants."""
+    for f in fields(record):
+        getattr(record, f.name)[which] = getattr(other, f.name)
+
+
+@dataclass(frozen=True)
+class VariantLikelihood:
+    """What the likelihoods of all variants have in common.
+
+    Attributes
+    ----------
+    moments : of the rows, traits in the axes of the null model
+    design : (p, e) A1 in these axes
+    logdet_axes : ``log|det T|`` of these axes
+    empty : number of axes that C0 leaves empty
+    rank : largest rank of C0 allowed
+    """
+
+    moments: RowMoments
+    design: Array
+    logdet_axes: float
+    empty: int
+    rank: int
+
+    def evaluate(self, states: States, variants: VariantMoments) -> Points:
+        """The likelihood at one state a variant; O(p³K) each."""
+        data, tau = self.moments.data, self.moments.data.mean_eigenvalue
+        h, R = np.linalg.eigh(states.share)
+        largest = tau / (tau + self.moments.smallest_ratio)
+        inside = np.all(h[:, self.empty :] > -BOUNDARY, axis=1) & (h[:, -1] <= largest)
+        h = np.clip(h, 0.0, largest)
+        h[:, : self.empty] = 0.0
+        d0, d1, T = h / tau, 1 - h, R.transpose(0, 2, 1) @ states.frame
+        variances = d0[:, :, None] * self.moments.nodes + d1[:, :, None]
+        W = 1 / variances
+        residual, gamma, information = self._residual_moments(T, W, variants)
+        outer0, outer1 = self._outer_products(residual, W)
+        logdet, trace0, trace1 = _determinant(self.moments, d0, d1, variances, W)
+        logdet -= 2 * data.nsamples * (np.linalg.slogdet(T)[1] + self.logdet_axes)
+        # rᵀK⁻¹r = αᵀKα for α = K⁻¹r, and K is s d0 + d1.
+        quadratic = np.einsum("bj,bjj->b", d0, outer0) + np.einsum("bj,bjj->b", d1, outer1)
+        S0, S1 = 0.5 * (outer0 - _diagonal(trace0)), 0.5 * (outer1 - _diagonal(trace1))
+        return Points(
+            lml=-0.5 * (data.nsamples * data.ntraits * LOG2PI + logdet + quadratic),
+            score0=R @ S0 @ R.transpose(0, 2, 1),
+            score1=R @ S1 @ R.transpose(0, 2, 1),
+            off_face=self._gain_off_face(S0, W),
+            gamma=gamma,
+            information=information,
+            inside=inside,
+        )
+
+    def _residual_moments(self, T: Array, W: Array, variants: VariantMoments) -> tuple[Array, Array, Array]:
+        """Moments (b, p, p, K) of pairs of axes less the effects, the effects γ and their information."""
+        b, p = W.shape[:2]
+        cross, D = T @ variants.cross, T @ self.design
+        v = W @ variants.square[:, :, None]
+        u = np.einsum("bjk,bjk->bj", W, cross)
+        information = D.transpose(0, 2, 1) @ (v * D)
+        gamma = np.linalg.solve(information, D.transpose(0, 2, 1) @ u[:, :, None])
+        effects = D @ gamma
+        half = (T.reshape(b * p, p) @ self.moments.traits.reshape(p, -1)).reshape(b, p, p, -1)
+        residual = T[:, None] @ half
+        # (z_j - x_j g)(z_l - x_l g) = z_j z_l - x_j (z_l g - ½ x_l g²) - x_l (z_j g - ½ x_j g²).
+        cross -= 0.5 * effects * variants.square[:, None, :]
+        explained = effects[:, :, :, None] * cross[:, None]
+        residual -= explained
+        residual -= explained.transpose(0, 2, 1, 3)
+        return residual, gamma[:, :, 0], information
+
+    def _outer_products(self, residual: Array, W: Array) -> tuple[Array, Array]:
+        """``αᵀSα`` and ``αᵀα`` in the axes, α = K⁻¹r and S the eigenvalues; overwrites ``residual``."""
+        nodes = self.moments.nodes
+        residual *= W[:, :, None]
+        residual *= W[:, None, :]
+        sums = residual.reshape(-1, nodes.size) @ np.array([nodes, np.ones_like(nodes)]).T
+        both = sums.reshape(*residual.shape[:3], 2)
+        return both[..., 0], both[..., 1]
+
+    def _gain_off_face(self, S0: Array, W: Array) -> Array:
+        """What the best step ``t vvᵀ`` from the face into the cone is predicted to gain; empty axes come first here."""
+        q, moments = self.empty, self.moments
+        if q == 0 or S0.shape[1] - q >= self.rank:
+            return np.zeros(S0.shape[0])
+        values, vectors = np.linalg.eigh(S0[:, :q, :q])
+        slope, squares = np.maximum(values[:, -1], 0.0), vectors[:, :, -1] ** 2
+        weights = (squares[:, None] @ W[:, :q])[:, 0]
+        return np.asarray(slope**2 / (weights**2 @ (moments.counts * moments.nodes**2)))
+
+
+def _diagonal(values: Array) -> Array:
+    return np.asarray(values[:, :, None] * np.eye(values.shape[1]))
+
+
+def _determinant(moments: RowMoments, d0: Array, d1: Array, variances: Array, W: Array) -> tuple[Array, Array, Array]:
+    """Log determinant (b,) of K in the axes, and its derivatives (b, p) with respect to d0 and d1."""
+    logdet = (np.log(variances) @ moments.counts).sum(axis=1)
+    trace0, trace1 = W @ (moments.nodes * moments.counts), W @ moments.counts
+    if moments.data.ncovariates:
+        extra, extra0, extra1 = _mean_terms(moments, d0, d1, W)
+        logdet, trace0, trace1 = logdet + extra, trace0 + extra0, trace1 + extra1
+    return logdet, trace0, trace1
+
+
+def _mean_terms(moments: RowMoments, d0: Array, d1: Array, W: Array) -> tuple[Array, Array, Array]:
+    """Log determinant of the projected covariates' conditional covariance and its derivatives: see `mean_block`."""
+    (b, p), c, Kxx = d0.shape, moments.data.ncovariates, moments.data.Kxx
+    a = d0[..., None, None]
+
+    def weighted(weights: Array) -> Array:
+        return np.asarray((weights @ moments.covariates.T).reshape(b, p, c, c))
+
+    KWK = weighted(W)
+    S = a * Kxx + d1[..., None, None] * np.eye(c) - a**2 * KWK
+    inverse = np.linalg.inv(S)
+    dS0 = Kxx - 2 * a * KWK + a**2 * weighted(moments.nodes * W**2)
+    dS1 = np.eye(c) + a**2 * weighted(W**2)
+    return (
+        np.linalg.slogdet(S)[1].sum(axis=1),
+        np.einsum("bjcd,bjdc->bj", inverse, dS0),
+        np.einsum("bjcd,bjdc->bj", inverse, dS1),
+    )

@@ -1,0 +1,194 @@
+"""Joint tests of sets of variants: one row a set."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.genotypes.chromosomes import encode_chromosomes, parse_region
+from kron2sum_cli.genotypes.counts import genotype_counts
+from kron2sum_cli.genotypes.filters import VariantFilters, passes, select_by_name
+from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare, named_hypothesis
+from kron2sum_cli.model.likelihood import Point
+from kron2sum_cli.model.set_test import reduce_set, set_scores
+from kron2sum_cli.pipeline.progress import Progress
+from kron2sum_cli.pipeline.scan_blocks import in_order
+from kron2sum_cli.pipeline.scan_inputs import ScanInputs, choose_variants, open_inputs
+from kron2sum_cli.pipeline.scan_metadata import scan_metadata
+from kron2sum_cli.pipeline.settings import ScanSettings
+from kron2sum_cli.pipeline.tests_asked import asked_hypotheses
+from kron2sum_cli.reports.later_tests import null_record, test_context
+from kron2sum_cli.tables.outputs import atomic_output
+from kron2sum_cli.tables.provenance import file_records
+from kron2sum_cli.tables.scan_table import ScanWriter, scan_batch, set_schema
+from kron2sum_cli.tables.sets_file import VariantSet, read_sets
+
+logger = logging.getLogger("kron2sum.scan")
+
+
+@dataclass(frozen=True)
+class _Members:
+    """A set with its variants found: positions in the file, increasing, and the chromosome of its null model."""
+
+    name: str
+    positions: NDArray[np.intp]
+    chromosome: str | None
+
+
+@dataclass(frozen=True)
+class _SetPlan:
+    """What is done with every set under one null model; Qx is the basis of its covariates."""
+
+    inputs: ScanInputs
+    point: Point
+    Qx: NDArray[np.float64]
+    context: TestContext
+    hypotheses: Sequence[Hypothesis]
+    schema: pa.Schema
+
+
+def scan_sets(settings: ScanSettings, progress: Progress) -> None:
+    """Test every set of ``--sets`` and write their table.
+
+    Raises
+    ------
+    InputError, NumericalError, OutputError, UsageError
+        Where a file, the options or the numbers do not allow it.
+    """
+    assert settings.sets is not None
+    inputs = open_inputs(settings)
+    null = inputs.null
+    hypotheses = [named_hypothesis("any", null.traits)]
+    hypotheses += asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)
+    schema = set_schema([h.name for h in hypotheses[1:]])
+    chosen = choose_variants(settings, inputs)
+    members, counts = _find(read_sets(settings.sets), settings.sets, inputs, chosen.positions)
+    metadata = scan_metadata(settings, inputs, chosen.span) | {"sets": file_records([settings.sets])}
+    with (
+        atomic_output(settings.out) as file,
+        threadpool_limits(limits=1, user_api="blas"),
+        ScanWriter(file, schema, settings.to) as writer,
+        progress.task("Testing", len(members), "sets") as advance,
+    ):
+        for chromosome, group in groupby(members, key=lambda one: one.chromosome):
+            plan = _plan(settings, inputs, hypotheses, schema, chromosome)
+            for batch, _ in in_order(partial(_test_set, plan), list(group), settings.common.threads):
+                writer.write(batch)
+                advance(1)
+        writer.set_metadata(metadata | {"counts": counts})
+    for reason, number in counts.items():
+        logger.info("%d %s", number, reason)
+    logger.info("results written to %s", settings.out)
+
+
+def _find(
+    sets: Sequence[VariantSet], path: str, inputs: ScanInputs, allowed: NDArray[np.intp]
+) -> tuple[list[_Members], Mapping[str, int]]:
+    """The variants of every set that the options allow."""
+    variants = inputs.source.variants
+    names = {member for one in sets for member in one.members if not _is_region(member)}
+    column = variants.table["SNPID"]
+    named = np.flatnonzero(np.asarray(pc.is_in(column, value_set=pa.array(sorted(names), pa.string()))))
+    named = np.intersect1d(named, allowed, assume_unique=True)
+    places: dict[str, list[int]] = {}
+    for position, name in zip(named.tolist(), column.take(pa.array(named)).to_pylist(), strict=True):
+        places.setdefault(name, []).append(position)
+    codes, code_of_variant = encode_chromosomes(variants.table["CHR"])
+    found = []
+    counts = Counter({"sets": len(sets), "members that are no variant of the scan": 0})
+    for one in sets:
+        positions: set[int] = set()
+        for member in one.members:
+            here = _in_region(member, inputs, allowed) if _is_region(member) else places.get(member, [])
+            counts["members that are no variant of the scan"] += not here
+            positions.update(here)
+        ordered = np.array(sorted(positions), dtype=np.intp)
+        on = {codes[int(code)] for code in np.unique(code_of_variant[ordered])}
+        found.append(_Members(one.name, ordered, _null_of(on, one, path, inputs)))
+    return found, counts
+
+
+def _is_region(member: str) -> bool:
+    chromosome, colon, rest = member.partition(":")
+    first, dash, last = rest.replace(",", "").partition("-")
+    return bool(chromosome and colon and dash and first.isdigit() and last.isdigit())
+
+
+def _in_region(member: str, inputs: ScanInputs, allowed: NDArray[np.intp]) -> list[int]:
+    positions, _ = select_by_name(inputs.source.variants, VariantFilters(regions=(parse_region(member),)))
+    return np.intersect1d(positions, allowed, assume_unique=True).tolist()
+
+
+def _null_of(chromosomes: set[str], one: VariantSet, path: str, inputs: ScanInputs) -> str | None:
+    """Whose null model a set is tested with: with LOCO that of its chromosome."""
+    there = chromosomes & set(inputs.null.chromosomes)
+    if there and len(chromosomes) > 1:
+        raise InputError(
+            f"{path}, line {one.line}: set {one.name} has variants on chromosomes {', '.join(sorted(chromosomes))}, and"
+            " the null model leaves out one chromosome at a time; split the set, or fit without --loco"
+        )
+    return next(iter(there), None)
+
+
+def _plan(
+    settings: ScanSettings,
+    inputs: ScanInputs,
+    hypotheses: Sequence[Hypothesis],
+    schema: pa.Schema,
+    chromosome: str | None,
+) -> _SetPlan:
+    model = inputs.null.load(chromosome)
+    context = test_context(null_record(inputs.null, chromosome), settings.stat)
+    return _SetPlan(inputs, model.point(), model.Qx, context, hypotheses, schema)
+
+
+def _test_set(plan: _SetPlan, members: _Members) -> pa.RecordBatch:
+    """One row of the table."""
+    G = _genotypes(plan, members.positions)
+    V, Qx = plan.point.data.V, plan.Qx
+    rows = V.T @ G
+    rest = G - V @ rows - Qx @ (Qx.T @ G)
+    scores = set_scores(plan.point, rows, rest.T @ rest if plan.point.data.nsilent else np.zeros((G.shape[1],) * 2))
+    columns: dict[str, Sequence[object]] = {
+        "SET": [members.name],
+        "N_VARIANTS": [len(members.positions)],
+        "N_TESTED": [G.shape[1]],
+    }
+    for k, hypothesis in enumerate(plan.hypotheses):
+        suffix = "." + hypothesis.name if k else ""
+        below = reduce_set(scores, hypothesis.base, plan.context.T)
+        above = reduce_set(scores, hypothesis.full, plan.context.T)
+        chisq = mlog10p = None
+        if above.rank > below.rank:
+            drops = (np.array([below.chisq]), np.array([above.chisq]))
+            result = compare(*drops, below.rank, above.rank, plan.context)
+            chisq, mlog10p = float(result.chisq[0]), float(result.mlog10p[0])
+        columns |= {
+            "CHISQ" + suffix: [chisq],
+            "DF" + suffix: [above.rank - below.rank],
+            "MLOG10P" + suffix: [mlog10p],
+        }
+        if not k:
+            columns["P"] = [None if mlog10p is None else 10.0**-mlog10p]
+    return scan_batch(plan.schema, columns)
+
+
+def _genotypes(plan: _SetPlan, positions: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Centred, mean-imputed genotypes (n, q) of the variants that vary and pass the filters."""
+    inputs = plan.inputs
+    dosages = inputs.source.read(positions, inputs.rows)
+    counts = genotype_counts(dosages, hard_calls=inputs.filters.need_hard_calls)
+    kept = np.flatnonzero(passes(counts, inputs.filters)[0] & ~counts.constant)
+    G = dosages[:, kept].astype(np.float64)
+    means = 2 * counts.eaf[kept]
+    # Covariates are projected out afterwards: without an intercept the mean has to be put in, not taken off.
+    return np.where(np.isnan(G), means, G)
