@@ -107,7 +107,7 @@ def _format(path: str) -> str | None:
         return ".bgen"
     claimed = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
     if start.startswith(MAGIC) and claimed != ".bgen":
-        # A .bed has 00 or 01 here, a .pgen 01 (a .bed under another name), 02, 03, 10, 11, 20 or 21.
+        # A .pgen has 02 or more here.
         return ".bed" if start[2:3] in (SAMPLE_MAJOR, VARIANT_MAJOR) else ".pgen"
     return claimed
 

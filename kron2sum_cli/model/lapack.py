@@ -6,8 +6,8 @@ Cython, the routines overwrite their input and take no more memory than their ow
 """
 
 import ctypes
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,9 +85,10 @@ def _leading_dimension(M: Array) -> int:
     """Distance between columns, in numbers."""
     rows, columns = M.shape
     step, stride = (size // M.itemsize for size in M.strides)
-    if M.dtype != np.float64 or not M.flags.writeable or (rows > 1 and step != 1) or (columns > 1 and stride < rows):
+    fortran = M.size == 0 or ((rows == 1 or step == 1) and (columns == 1 or stride >= rows))
+    if M.dtype != np.float64 or not M.flags.writeable or not fortran:
         raise ValueError("the matrix must be float64, writeable and in Fortran order")
-    return max(stride, rows, 1)
+    return max(int(stride), rows, 1)
 
 
 def _call(name: str, *arguments: bytes | int | NDArray[Any]) -> None:
@@ -111,7 +112,7 @@ def _by_address(argument: bytes | int | NDArray[Any]) -> tuple[Any, Any]:
 
 
 def _routine(name: str, count: int) -> Callable[..., None]:
-    capsule = cython_lapack.__pyx_capi__[name]
+    capsule = cast(Mapping[str, Any], cython_lapack.__pyx_capi__)[name]
     get_name, get_pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
     get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
     get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]

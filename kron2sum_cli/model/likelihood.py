@@ -45,7 +45,7 @@ class MeanBlock:
             Where one is not positive definite.
         """
         try:
-            return np.linalg.cholesky(self.S)
+            return np.asarray(np.linalg.cholesky(self.S), np.float64)
         except np.linalg.LinAlgError:
             raise NumericalError(
                 "the likelihood is not defined: C1 is singular and GGᵀ is so along the covariates"

@@ -24,7 +24,7 @@ from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.variant_likelihood import Mask, Points, States, VariantLikelihood, put, take
 
-GAIN_TOLERANCE = 1e-7
+GAIN_TOLERANCE = 1e-8
 """A refit ends when the next step is predicted to add no more than this to the log-likelihood."""
 
 MAX_STEPS = 40

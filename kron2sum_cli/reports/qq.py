@@ -66,9 +66,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class QQ:
-    """One test: all variants together, and those of each class that has any."""
+    """One test and its degrees of freedom: all variants together, and those of each class that has any."""
 
     test: ScanTest
+    df: int
     everything: Curve
     classes: tuple[Curve, ...]
 
@@ -105,8 +106,9 @@ def _of_test(view: ScanView, test: ScanTest, classes: NDArray[np.int8]) -> QQ:
     values = np.concatenate([np.empty(0), *(numbers(batch, test.column) for batch in view.read([test.column]))])
     known = ~np.isnan(values)
     values, classes = values[known], classes[known]
-    curves = [_curve(name, values[classes == k], test.df) for k, name in enumerate(CLASS_NAMES)]
-    return QQ(test, _curve("all", values, test.df), tuple(curve for curve in curves if curve.count))
+    df = view.degrees_of_freedom(test)
+    curves = [_curve(name, values[classes == k], df) for k, name in enumerate(CLASS_NAMES)]
+    return QQ(test, df, _curve("all", values, df), tuple(curve for curve in curves if curve.count))
 
 
 def _curve(name: str, values: Array, df: int) -> Curve:

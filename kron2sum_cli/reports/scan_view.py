@@ -24,14 +24,14 @@ class ScanTest:
     ----------
     label : for people: the trait, the name of the test, or `JOINT`
     column : where its -log10 p stands
-    df : degrees of freedom
+    df_column : where its degrees of freedom stand; None for 1
     """
 
     __test__ = False  # not a test class, whatever its name
 
     label: str
     column: str
-    df: int
+    df_column: str | None
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ class ScanView:
     @property
     def joint(self) -> ScanTest:
         """The test of any effect on the traits that were scanned together."""
-        return ScanTest(JOINT, "MLOG10P", len(self.metadata["traits"]))
+        return ScanTest(JOINT, "MLOG10P", "DF")
 
     @property
     def trait_tests(self) -> list[ScanTest]:
         """The test of each trait to show."""
-        return [ScanTest(trait, f"MLOG10P.{trait}", 1) for trait in self.traits]
+        return [ScanTest(trait, f"MLOG10P.{trait}", None) for trait in self.traits]
 
     @property
     def main_tests(self) -> list[ScanTest]:
@@ -84,23 +84,21 @@ class ScanView:
         return self.trait_tests if len(self.metadata["traits"]) == 1 else [self.joint, *self.trait_tests]
 
     @property
-    def further_test_names(self) -> list[str]:
-        """Tests of the scan beside the joint one and those of the traits."""
+    def further_tests(self) -> list[ScanTest]:
+        """The tests of the scan beside the joint one and those of the traits."""
         of_traits = {f"MLOG10P.{trait}" for trait in self.metadata["traits"]}
         found = [name for name in self.columns if name.startswith("MLOG10P.") and name not in of_traits]
-        return [name.removeprefix("MLOG10P.") for name in found]
+        names = [name.removeprefix("MLOG10P.") for name in found]
+        return [ScanTest(name, f"MLOG10P.{name}", f"DF.{name}") for name in names]
 
-    def further_tests(self) -> list[ScanTest]:
-        """Those tests, with their degrees of freedom, which are read."""
-        return [ScanTest(name, f"MLOG10P.{name}", self._df(f"DF.{name}")) for name in self.further_test_names]
-
-    def _df(self, column: str) -> int:
-        """The one value of a column of degrees of freedom; 0 where no variant has a statistic."""
-        for batch in self.read([column]):
-            known = batch.column(column).drop_null()
-            if len(known):
-                return int(known[0].as_py())
-        return 0
+    def degrees_of_freedom(self, test: ScanTest) -> int:
+        """Of a test; 1 where no variant has a statistic."""
+        if test.df_column is not None:
+            for batch in self.read([test.df_column]):
+                known = batch.column(test.df_column).drop_null()
+                if len(known):
+                    return int(known[0].as_py())
+        return 1
 
 
 def numbers(batch: pa.RecordBatch, column: str) -> Array:

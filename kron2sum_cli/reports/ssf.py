@@ -51,7 +51,7 @@ _GREATEST = 25
 _ALLELE = "^[ACGT]+$"
 _RSID = "^rs[0-9]+$"
 _VARIANT_ID = "^([1-9]|1[0-9]|2[0-5])_[0-9]+_([ACGT]+_[ACGT]+|LONG_STRING)$"
-_COMPRESSION_LEVEL = 6
+_COMPRESSION_LEVEL = 4
 _TEXT_ROWS = 1 << 13
 
 WITHOUT_STATISTICS = "variants without statistics"
@@ -252,13 +252,16 @@ def _columns_to_read(view: ScanView, traits: Mapping[str, Any], extra: Mapping[s
 
 def _further_columns(view: ScanView) -> dict[str, str]:
     """Columns of the scan that are about all traits, and what they are called here."""
-    kinds = {"CHISQ": "chi_square", "DF": "degrees_of_freedom", "MLOG10P": "neg_log_10_p_value"}
-    found = {column: f"joint_{name}" for column, name in kinds.items()}
-    refit = {f"{column}_REFIT": f"joint_refit_{kinds[column]}" for column in ("CHISQ", "MLOG10P")}
-    found |= {column: name for column, name in refit.items() if column in view.columns}
-    for test in view.further_test_names:
-        found |= {f"{column}.{test}": f"{test}_{name}" for column, name in kinds.items()}
-    return found
+    kinds = {
+        "CHISQ": "chi_square",
+        "DF": "degrees_of_freedom",
+        "MLOG10P": "neg_log_10_p_value",
+        "CHISQ_REFIT": "refit_chi_square",
+        "MLOG10P_REFIT": "refit_neg_log_10_p_value",
+    }
+    tests = {"": "joint"} | {f".{test.label}": f"test_{test.label}" for test in view.further_tests}
+    found = {kind + ending: f"{test}_{name}" for ending, test in tests.items() for kind, name in kinds.items()}
+    return {column: name for column, name in found.items() if column in view.columns}
 
 
 def _chromosome_numbers(column: pa.Array) -> NDArray[np.int64]:

@@ -126,13 +126,14 @@ def design_at(data: ObservedCells, axes: TraitAxes) -> Design:
     for j in np.flatnonzero(np.diff(edges)):
         cells = slice(int(edges[j]), int(edges[j + 1]))
         blocks.append(Block(cells, axes.T[:, j], data.U[cells]))
-    X = np.ascontiguousarray(data.X_rotated.T)
-    c, TA = X.shape[0], axes.T @ data.A
-    for k in range(TA.shape[1] if c else 0):
-        start = data.ncells + k * c
-        blocks.append(Block(slice(start, start + c), TA[:, k], X))
+    start = data.ncells
+    for A, X in data.terms:
+        vectors = np.ascontiguousarray(X.T)
+        for loading in (axes.T @ A).T if vectors.size else ():
+            blocks.append(Block(slice(start, start + vectors.shape[0]), loading, vectors))
+            start += vectors.shape[0]
     silent = 1 / axes.c1**2 if data.filled.nsilent else np.zeros(axes.c1.size)
-    return Design(tuple(blocks), data.ncells, c * TA.shape[1], data.outside, silent)
+    return Design(tuple(blocks), data.ncells, start - data.ncells, data.outside, silent)
 
 
 def precision_of(design: Design, W: Array) -> Array:

@@ -65,12 +65,13 @@ class ObservedPoint:
 
     @property
     def B(self) -> Array:
-        """Fixed effects, (c, a)."""
-        return self.theta[self.data.ncells :].reshape(self.data.A.shape[1], -1).T
+        """Fixed effects of the covariates, (c, a)."""
+        a, c, q = self.data.A.shape[1], self.data.X.shape[1], self.data.ncells
+        return self.theta[q : q + a * c].reshape(a, c).T
 
     @property
     def B_covariance(self) -> Array:
-        """``(M_oᵀK_oo⁻¹M_o)⁻¹`` of vec(B), (ca, ca)."""
+        """``(M_oᵀK_oo⁻¹M_o)⁻¹`` of all fixed effects, vec(B) first, (ca, ca) or more where some were added."""
         q = self.data.ncells
         return solve(self.chol[q:, q:], np.eye(self.chol.shape[0] - q))
 

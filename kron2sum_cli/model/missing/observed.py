@@ -10,7 +10,7 @@ and the same holds with the fixed effects beside E. So missing cells and fixed e
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ class ObservedCells:
     outside : (q, q) inner products of what the unit vectors of these samples have outside V; None where V is complete
     filling : (q,) what the cells were filled with
     logdet_MtM : ``log|M_oᵀM_o|`` of the observed rows of ``A ⊗ X``, a constant of REML
+    added : further fixed effects ``(A1 ⊗ F) vec(B1)``, as A1 (p, e) and F rotated, (m, k); None for none
     """
 
     filled: Contrasts
@@ -47,6 +48,7 @@ class ObservedCells:
     outside: Array | None
     filling: Array
     logdet_MtM: float
+    added: tuple[Array, Array] | None = None
 
     @property
     def nsamples(self) -> int:
@@ -79,6 +81,12 @@ class ObservedCells:
         """(m, c) covariates in the rotated rows."""
         assert self.filled.design is not None
         return self.filled.design.X
+
+    @property
+    def terms(self) -> list[tuple[Array, Array]]:
+        """The fixed effects, as pairs of a trait design and rotated covariates."""
+        own = [(self.A, self.X_rotated)]
+        return own if self.added is None else [*own, self.added]
 
     @property
     def singular(self) -> bool:
@@ -119,6 +127,55 @@ def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array) -> Observed
     if filled.nsilent:
         outside = np.equal.outer(rows, rows) - U @ U.T
     return ObservedCells(filled, X, rows, traits, U, outside, means[traits], _logdet_observed(~missing, A, X))
+
+
+def without_missing(data: Contrasts, X: Array) -> ObservedCells:
+    """Complete traits, rotated with their covariates X (n, c) as the design (`rotate_coupled`), in this form."""
+    none, nothing = np.empty(0, np.intp), np.empty(0)
+    assert data.design is not None
+    outside = np.empty((0, 0)) if data.nsilent else None
+    return ObservedCells(
+        data, X, none, none, np.empty((0, data.V.shape[1])), outside, nothing, data.design.logdet_MtM
+    )
+
+
+def with_added(data: ObservedCells, A1: Array, F: Array) -> ObservedCells:
+    """The same cells with fixed effects ``(A1 ⊗ F) vec(B1)`` beside the covariates'.
+
+    Parameters
+    ----------
+    A1 : (p, e) trait design
+    F : (n, k) variants
+    """
+    filled = data.filled
+    if not filled.nsilent:
+        return replace(data, added=(A1, filled.V.T @ F))
+    assert filled.design is not None
+    rest = F
+    for _ in range(2):  # twice is enough: Kahan and Parlett
+        rest = rest - filled.V @ (filled.V.T @ rest)
+    E, R, _ = linalg.qr(rest, mode="economic", pivoting=True)
+    extra = int(np.count_nonzero(np.abs(np.diag(R)) > 1e-9 * np.linalg.norm(F, axis=0).max(initial=0)))
+    E = E[:, : min(extra, filled.nsilent)]
+    V = np.hstack([filled.V, E])
+
+    def padded(M: Array) -> Array:
+        return np.vstack([M, np.zeros((E.shape[1], M.shape[1]))])
+
+    wider = replace(
+        filled,
+        Z=padded(filled.Z),
+        s=np.concatenate([filled.s, np.zeros(E.shape[1])]),
+        nsilent=filled.nsilent - E.shape[1],
+        V=V,
+        Kxm=np.zeros((0, V.shape[1])),
+        design=replace(filled.design, X=padded(filled.design.X)),
+    )
+    at_cells = E[data.rows]
+    outside = None if data.outside is None else data.outside - at_cells @ at_cells.T
+    return replace(
+        data, filled=wider, U=np.hstack([data.U, at_cells]), outside=outside, added=(A1, V.T @ F)
+    )
 
 
 def check_observed(Y: Array, X: Array, traits: Sequence[str], covariates: Sequence[str]) -> None:

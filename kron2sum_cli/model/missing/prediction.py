@@ -1,0 +1,127 @@
+"""Best linear unbiased predictions of genetic values and of cells, with the variance of their errors.
+
+The genetic values of a sample t have the covariance ``C0 ⊗ k_t`` with the cells of the fit, ``k_t`` (n,) its
+relatedness to their samples. Along the trait axes the prediction is ``c0_j² k_tᵀα_j``, and the covariance of its
+error ``diag(c0²) k_tt - diag(c0²) V(k_t) diag(c0²)``: score and information of a "variant" ``k_t``, so the scanners of
+variants, for complete traits and for observed cells alike, compute predictions. That the fixed effects are estimated
+is in the variances.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kron2sum_cli.model.likelihood import Point
+from kron2sum_cli.model.missing.likelihood import ObservedPoint
+from kron2sum_cli.model.missing.scanner import ObservedScanner
+from kron2sum_cli.model.scanner import BlockStatistics
+from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.trait_axes import TraitAxes
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Conditional means given the observed cells, and the variances of what they miss.
+
+    Attributes
+    ----------
+    mean, variance : (t, p)
+    """
+
+    mean: Array
+    variance: Array
+
+
+@dataclass(frozen=True)
+class EffectsOfCovariates:
+    """Fixed effects of the null model, as predictions of cells need them.
+
+    Attributes
+    ----------
+    A : (p, a) trait design
+    B : (c, a) estimates
+    covariance : (ca, ca) of vec(B)
+    explained : (t, p, ca) what vec(B) becomes where the traits along each axis are ``k_t``: ``H⁻¹MᵀK⁻¹k_t``
+    """
+
+    A: Array
+    B: Array
+    covariance: Array
+    explained: Array
+
+
+def genetic_values(axes: TraitAxes, statistics: BlockStatistics, relatedness: Array) -> Prediction:
+    """Genetic values of t samples, in the fit or not.
+
+    Parameters
+    ----------
+    axes : of the null model
+    statistics : of the samples' relatedness to those of the fit, (n, t), taken for variants (in double precision)
+    relatedness : (t,) of every sample with itself, the diagonal of GGᵀ
+    """
+    weights = axes.c0**2
+    mean = (statistics.u * weights) @ axes.Tinv.T
+    own = np.multiply.outer(relatedness, weights)
+    if statistics.v.ndim == 2:
+        variance = (own - statistics.v * weights**2) @ (axes.Tinv**2).T
+    else:
+        loadings = axes.Tinv * weights
+        variance = own @ (axes.Tinv**2).T
+        variance = variance - np.einsum("aj,tjl,al->ta", loadings, statistics.v, loadings, optimize=True)
+    return Prediction(mean, np.maximum(variance, 0.0))
+
+
+def new_cells(axes: TraitAxes, genetic: Prediction, X: Array, effects: EffectsOfCovariates) -> Prediction:
+    """Cells of samples that are not in the fit, from their genetic values and covariates X (t, c).
+
+    ``var = var(genetic) + C1_aa + mᵀ cov(B) m - 2 mᵀ H⁻¹MᵀK⁻¹k``, m the sample's row of ``A ⊗ X`` for trait a.
+    """
+    p, c = axes.c0.size, X.shape[1]
+    mean = X @ effects.B @ effects.A.T + genetic.mean
+    variance = genetic.variance + np.diag(axes.C1)
+    a = effects.A.shape[1]
+    loadings = axes.Tinv * axes.c0**2
+    for j in range(p):
+        m = np.einsum("k,tc->tkc", effects.A[j], X).reshape(-1, a * c)
+        moved = np.einsum("l,tlx->tx", loadings[j], effects.explained)
+        variance[:, j] += np.sum(m * (m @ effects.covariance - 2 * moved), axis=1)
+    return Prediction(mean, variance)
+
+
+def missing_cells(point: ObservedPoint) -> tuple[Array, Array]:
+    """Mean and variance of every missing cell of the fit, (q,) each, in the order of ``data.rows`` and ``data.traits``.
+
+    What was observed of the same sample is in them, through C1, too.
+    """
+    return point.completed, point.completed_variance
+
+
+def effects_given_observed(point: ObservedPoint, scanner: ObservedScanner, K: Array) -> EffectsOfCovariates:
+    """The fixed effects of a null model of observed cells, for samples with relatedness K (n, t) to those of the fit."""
+    q = point.data.ncells
+    tail = scanner.explained(K, scanner.rotate(K))[:, :, q:]
+    b, p, size = tail.shape
+    L = point.chol[q:, q:]
+    explained = np.linalg.solve(L.T, tail.reshape(b * p, size).T).T.reshape(b, p, size) if size else tail
+    return EffectsOfCovariates(point.data.A, point.B, point.B_covariance, np.asarray(explained, dtype=np.float64))
+
+
+def effects_given_complete(
+    point: Point, Qx: Array, A: Array, B: Array, covariance: Array, K: Array
+) -> EffectsOfCovariates:
+    """The fixed effects of a null model of complete traits with projected covariates.
+
+    Parameters
+    ----------
+    Qx : (n, c) basis of the covariates
+    A, B, covariance : trait design, estimates, and covariance of vec(B)
+    K : (n, t) relatedness to the samples of the fit
+    """
+    data, axes = point.data, point.axes
+    rotated = data.V.T @ K
+    predicted = np.einsum("ci,ij,it->jct", data.Kxm, point.W, rotated, optimize=True)
+    gamma = Qx.T @ K - axes.c0[:, None, None] ** 2 * predicted
+    on_axes = np.linalg.solve(data.Rx, gamma)
+    to_traits = np.linalg.solve(A, axes.Tinv).T
+    explained = np.einsum("jk,jct->tjkc", to_traits, on_axes, optimize=True)
+    return EffectsOfCovariates(A, B, covariance, explained.reshape(K.shape[1], axes.c0.size, -1))

@@ -1,0 +1,131 @@
+"""Tests of variants on the observed cells, with C0 and C1 fixed at the null model.
+
+With M1 the p columns of a variant g, one a trait axis, and ``Q = P - PDH⁻¹DᵀP`` (D: missing cells and fixed effects)::
+
+    u = M1ᵀ Q y, its j-th entry gᵀα_j,       V = M1ᵀ Q M1 = diag(Σ_i g̃_i² w_ij) - ‖L⁻¹ DᵀP M1‖²,   H = LLᵀ.
+
+``DᵀP M1`` needs ``K_j⁻¹g`` in the rows with missing cells only: one thin product an axis after the rotation, shared by
+all cells of a row. Then comes one product with L⁻¹, whatever the number of variants.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from kron2sum_cli.model.missing.likelihood import ObservedPoint
+from kron2sum_cli.model.missing.observed import Indices
+from kron2sum_cli.model.scanner import BlockStatistics
+from kron2sum_cli.model.spectrum import Array
+
+Floats = NDArray[np.floating]
+
+COLUMNS = 128
+"""Columns of L⁻¹ at a time: what lies above its diagonal is not multiplied."""
+
+ROUNDING = 256
+"""An information below this many units of rounding of the complete data's counts as none."""
+
+
+@dataclass(frozen=True)
+class ObservedScanner:
+    """``u`` and ``V`` (p, p) of blocks of variants given the observed cells.
+
+    Attributes
+    ----------
+    rotation : (m + p, n) ``[V, α]ᵀ`` in the precision of the scan
+    weights : (m, p) inverse variances
+    thin : (r + c, m) rows of V with missing cells, each once, then the covariates, rotated
+    index : (q + ca,) row of ``thin`` of every column of the design
+    loadings : (p, q + ca) of every column, along the axes
+    inverse : (q + ca, q + ca) ``L⁻¹``
+    missing_rows : (r,) samples of the first rows of ``thin``
+    silent : (p,) inverse variances outside V; None where there is nothing outside
+    Qx : (n, c) orthonormal basis of the covariates
+    """
+
+    rotation: Floats
+    weights: Floats
+    thin: Floats
+    index: Indices
+    loadings: Floats
+    inverse: Floats
+    missing_rows: Indices
+    silent: Floats | None
+    Qx: Floats
+
+    def rotate(self, G: Floats) -> Array:
+        """Rotated variants ``VᵀG`` (m, b) in double precision."""
+        return np.asarray(self.rotation[: self.weights.shape[0]] @ G, dtype=np.float64)
+
+    def statistics(self, G: Floats) -> BlockStatistics:
+        """Statistics of a block of variants G (n, b), without missing values, in the precision of the rotation.
+
+        Where X has an intercept, centre G first: that changes nothing but rounding. ``length`` is 0 for a variant whose
+        effects the samples of a trait do not tell from the covariates', or from each other.
+        """
+        m = self.weights.shape[0]
+        rotated = self.rotation @ G
+        u, rotated = rotated[m:].T.astype(np.float64), rotated[:m]
+        total = np.einsum("ib,ib->b", G, G, dtype=np.float64)
+        squares = rotated * rotated
+        complete = (squares.T @ self.weights).astype(np.float64)
+        if self.silent is not None:
+            outside = np.maximum(total - squares.sum(axis=0, dtype=np.float64), 0.0)
+            complete += np.multiply.outer(outside, self.silent.astype(np.float64))
+        taken = self.explained(G, rotated)
+        V = complete[:, :, None] * np.eye(complete.shape[1]) - taken @ taken.transpose(0, 2, 1)
+        projected = self.Qx.T @ G
+        length = total - np.einsum("cb,cb->b", projected, projected, dtype=np.float64)
+        return BlockStatistics(u, V, np.where(self._estimable(V, complete), length, 0.0))
+
+    def explained(self, G: Floats, rotated: Floats) -> Floats:
+        """``(L⁻¹DᵀP M1)ᵀ`` for variants G (n, b) and ``VᵀG`` (m, b): (b, p, q + ca)."""
+        b, p, r = rotated.shape[1], self.weights.shape[1], self.missing_rows.size
+        seen = np.empty((b, p, self.index.size), dtype=rotated.dtype)
+        outside = None
+        if self.silent is not None:
+            outside = G[self.missing_rows].T - rotated.T @ self.thin[:r].T
+        for j in range(p):
+            product = (rotated * self.weights[:, j, None]).T @ self.thin.T
+            if outside is not None and self.silent is not None:
+                product[:, :r] += self.silent[j] * outside
+            np.multiply(product[:, self.index], self.loadings[j], out=seen[:, j])
+        flat = seen.reshape(b * p, -1)
+        out = np.empty_like(flat)
+        for start in range(0, flat.shape[1], COLUMNS):
+            stop = start + COLUMNS
+            np.matmul(flat[:, :stop], self.inverse[start:stop, :stop].T, out=out[:, start:stop])
+        return out.reshape(seen.shape)
+
+    def _estimable(self, V: Array, complete: Array) -> NDArray[np.bool_]:
+        """Whether the observed cells tell the effects on all traits from the covariates and from each other: (b,)."""
+        least = ROUNDING * float(np.finfo(self.rotation.dtype).eps)
+        size = np.sqrt(np.where(complete > 0, complete, 1.0))
+        smallest = np.linalg.eigvalsh(V / (size[:, :, None] * size[:, None, :]))[:, 0]
+        return np.asarray(smallest > least)
+
+
+def observed_scanner(point: ObservedPoint, dtype: type[np.floating] = np.float32) -> ObservedScanner:
+    """The scanner of blocks at a null model of the observed cells, in single or double precision."""
+    data = point.data
+    m, p = point.W.shape
+    rotation = np.empty((m + p, data.nsamples), dtype=dtype)
+    rotation[:m] = data.filled.V.T
+    rotation[m:] = point.alpha_samples().T
+    rows, first, of_cell = np.unique(data.rows, return_index=True, return_inverse=True)
+    c, a = data.X_rotated.shape[1], data.A.shape[1]
+    of_effect = rows.size + np.tile(np.arange(c), a if c else 0)
+    inverse = linalg.solve_triangular(point.chol, np.eye(point.chol.shape[0]), lower=True)
+    return ObservedScanner(
+        rotation=rotation,
+        weights=point.W.astype(dtype),
+        thin=np.vstack([data.U[first], data.X_rotated.T]).astype(dtype),
+        index=np.concatenate([of_cell, of_effect]),
+        loadings=np.ascontiguousarray(point.design.loadings.T, dtype=dtype),
+        inverse=inverse.astype(dtype),
+        missing_rows=rows,
+        silent=point.design.silent.astype(dtype) if data.filled.nsilent else None,
+        Qx=(linalg.qr(data.X, mode="economic")[0] if c else np.empty((data.nsamples, 0))).astype(dtype),
+    )

@@ -1,0 +1,291 @@
+"""A scan as one self-contained HTML page: what was run, and what came of it."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.reports.html import Cell, Column, Content, Markup, image, page, paragraph, section, table
+from kron2sum_cli.reports.loci import Loci, Locus, find_loci
+from kron2sum_cli.reports.plots import MOST_PANELS, PlotSettings, drawing
+from kron2sum_cli.reports.scan_view import JOINT, Array, ScanTest, ScanView
+from kron2sum_cli.tables.null_file import NullFile
+
+MOST_LOCI = 200
+"""Lead variants in the table: of more, the strongest."""
+
+MOST_CORRELATIONS = 12
+"""Correlations among more traits than this are not listed as numbers."""
+
+NOTHING = "–"
+
+_DOTS_PER_INCH = 160
+_CSS_PIXELS = 110
+_HASH_DIGITS = 12
+
+
+def scan_report(view: ScanView, settings: PlotSettings, null: NullFile | None) -> str:
+    """The page.
+
+    Parameters
+    ----------
+    view : the scan
+    settings : significance, the window of lead variants, and how many of them have their effects drawn
+    null : the null model of the scan, for heritabilities and standard errors; without it the page has the
+        correlations alone, which the scan knows too
+
+    Raises
+    ------
+    InputError
+        If the null model is not that of the scan, or the table lacks a column.
+    UsageError
+        If matplotlib is missing.
+    """
+    if null is not None and null.hash != view.metadata["null"]["hash"]:
+        raise InputError(
+            f"{view.name}: was scanned with another null model (hash {view.metadata['null']['hash'][:_HASH_DIGITS]}) than"
+            f" the one given for the report ({null.hash[:_HASH_DIGITS]}); give that of the scan"
+        )
+    tests = [*view.main_tests, *view.further_tests]
+    loci = find_loci(view, tests, settings.threshold, settings.window)
+    parts = {
+        "run": ("What was run", _run(view)),
+        "counts": ("Counts", [_counts(view.metadata["counts"])]),
+        "architecture": ("Genetic architecture", _architecture(view, null)),
+        "inflation": ("Inflation", _inflation(view, tests, loci, settings)),
+        "genome": ("Along the genome", [_manhattan(view, settings)]),
+        "leads": ("Lead variants", _leads(view, loci, settings)),
+    }
+    sections = [section(name, heading, *content) for name, (heading, content) in parts.items()]
+    links = [(name, heading) for name, (heading, _) in parts.items()]
+    return page("kron2sum scan", _headline(view), sections, links)
+
+
+def _headline(view: ScanView) -> str:
+    traits, samples = len(view.metadata["traits"]), view.metadata["null"]["samples"]
+    tested = view.metadata["counts"].get("variants tested")
+    variants = f", {tested:,} variants tested" if tested is not None else ""
+    return f"{traits} trait{'s' * (traits != 1)}, {samples:,} samples{variants}"
+
+
+def _run(view: ScanView) -> list[Markup]:
+    metadata, null = view.metadata, view.metadata["null"]
+    facts = {
+        "program": f"kron2sum {metadata['version']}",
+        "traits": ", ".join(metadata["traits"]),
+        "samples": f"{null['samples']:,}",
+        "covariates": ", ".join(null["covariates"]) or "none",
+        "null model": f"{null['method'].upper()}, log-likelihood {null['lml']:.4f}",
+        "null model's hash": null["hash"],
+        "filters": _settings_text(metadata.get("filters", {})) or "none",
+        "settings": _settings_text(metadata.get("settings", {})) or "defaults",
+    }
+    rows = [(name, Cell(value, prose=True)) for name, value in facts.items()]
+    columns = [Column("", True), Column("", True)]
+    files = list(_input_files(metadata))
+    inputs = table([Column("input", True), Column("file", True), Column("bytes"), Column("SHA-256", True)], files)
+    return [table(columns, rows), inputs] if files else [table(columns, rows)]
+
+
+def _settings_text(settings: Mapping[str, Any]) -> str:
+    return "; ".join(f"{name} {value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.items())
+
+
+def _input_files(metadata: Mapping[str, Any]) -> Iterator[Sequence[Content]]:
+    """Every input file; of a table joined from several genotype files those of each part."""
+    groups = [(role, record) for role, records in metadata.get("inputs", {}).items() for record in records]
+    groups += [("geno", record) for part in metadata.get("parts", ()) for record in part["geno"]]
+    for role, record in groups:
+        digits = Markup(f"<code>{record['hash'][:_HASH_DIGITS]}</code>…") if record["hash"].isalnum() else record["hash"]
+        yield role, record["name"], f"{record['size']:,}", digits
+
+
+def _counts(counts: Mapping[str, Any]) -> Markup:
+    return table([Column("", True), Column("")], [(name, f"{value:,}") for name, value in counts.items()])
+
+
+def _architecture(view: ScanView, null: NullFile | None) -> list[Markup]:
+    traits = list(view.metadata["traits"])
+    if null is None:
+        return _correlations_of_scan(view, traits)
+    estimates = null.whole.estimates
+    architecture, figure = drawing("architecture"), drawing("figure")
+    drawn = figure.render(lambda: architecture.draw_architecture(traits, estimates), "png", _DOTS_PER_INCH)
+    rows = [_heritability(null, j) for j in range(len(traits))]
+    columns = [Column("trait", True), Column("h²"), Column("SE"), Column("95% interval (profile likelihood)")]
+    shown = columns if null.profile else columns[:3]
+    caption = "heritabilities; standard errors by the delta method"
+    content = [table(shown, [row[: len(shown)] for row in rows], caption)]
+    if 1 < len(traits) <= MOST_CORRELATIONS:
+        r, se = architecture.correlations_shown(estimates)
+        content.append(_correlation_table(traits, r, se))
+    description = "heat map of genetic and residual correlations, and heritabilities with their intervals"
+    return [*content, image(drawn, description, "", _width(drawn))]
+
+
+def _heritability(null: NullFile, j: int) -> Sequence[str]:
+    estimates, trait = null.whole.estimates, null.traits[j]
+    profile = null.profile.get(trait)
+    interval = f"{_number(profile['low'])} to {_number(profile['high'])}" if profile else NOTHING
+    return trait, _number(estimates.h2[j]), _number(estimates.h2_se[j]), interval
+
+
+def _correlations_of_scan(view: ScanView, traits: Sequence[str]) -> list[Markup]:
+    """What the metadata of a scan know without its null model."""
+    note = paragraph("Heritabilities and standard errors are in the report when it is given the null model of the scan too.")
+    if not 1 < len(traits) <= MOST_CORRELATIONS:
+        return [note]
+    C0, C1 = (np.array(view.metadata["null"][name]) for name in ("C0", "C1"))
+    below = np.tril(np.ones_like(C0, dtype=np.bool_), -1)
+    r = np.where(below, _correlation(C0), _correlation(C1))
+    return [_correlation_table(traits, r, None), note]
+
+
+def _correlation(C: Array) -> Array:
+    """Correlations of a covariance matrix, NaN for what has no variance."""
+    variance = np.diag(C)
+    deviation = np.sqrt(np.where(variance > 0, variance, np.nan))
+    return np.asarray(C / np.multiply.outer(deviation, deviation))
+
+
+def _correlation_table(traits: Sequence[str], r: Array, se: Array | None) -> Markup:
+    rows = []
+    for i, trait in enumerate(traits):
+        numbers = [_with_error(r[i, j], None if se is None else se[i, j]) for j in range(len(traits))]
+        rows.append([trait, *("" if i == j else number for j, number in enumerate(numbers))])
+    what = "correlations" if se is None else "correlations (standard errors)"
+    caption = f"{what}: genetic below, residual above the diagonal"
+    return table([Column("", True), *(Column(trait) for trait in traits)], rows, caption)
+
+
+def _inflation(view: ScanView, tests: Sequence[ScanTest], loci: Loci, settings: PlotSettings) -> list[Markup]:
+    qq, figure = drawing("qq"), drawing("figure")
+    curves = qq.qq_data(view, tests)
+    rows = [
+        (
+            curve.test.label,
+            str(curve.df),
+            f"{curve.everything.count:,}",
+            _number(curve.everything.inflation),
+            f"{loci.significant[curve.test.column]:,}",
+            f"{loci.leads[curve.test.column]:,}",
+        )
+        for curve in curves
+    ]
+    level = f"p ≤ {settings.significance:g}"
+    headings = ("df", "variants", "λ", level, "lead variants")
+    columns = [Column("test", True), *(Column(heading) for heading in headings)]
+    shown = [curve for curve in curves if curve.test in _drawn_tests(view)]
+    drawn = figure.render(lambda: qq.draw_qq(shown), "png", _DOTS_PER_INCH)
+    caption = (
+        "Observed against expected −log₁₀ p. Grey: 95% of the ordered p-values of independent variants without effects;"
+        " lines: the same for each class of minor allele frequency. λ is the median χ² over that of its distribution."
+    )
+    return [table(columns, rows), image(drawn, "quantile-quantile plots of every test", caption, _width(drawn))]
+
+
+def _drawn_tests(view: ScanView) -> list[ScanTest]:
+    """The joint test and the traits', or the joint test alone where these are too many for a picture."""
+    tests = view.main_tests
+    return tests if len(tests) <= MOST_PANELS else [view.joint]
+
+
+def _manhattan(view: ScanView, settings: PlotSettings) -> Markup:
+    manhattan, figure = drawing("manhattan"), drawing("figure")
+    data = manhattan.manhattan_data(view, _drawn_tests(view), settings.threshold, settings.window)
+    drawn = figure.render(lambda: manhattan.draw_manhattan(data), "png", _DOTS_PER_INCH)
+    caption = f"Dashed: p = {settings.significance:g}. Diamonds: lead variants of each test."
+    if data.genome.without_position:
+        caption += (
+            f" {data.genome.without_position:,} variants without a position stand at the one before them in the file."
+        )
+    return image(drawn, "Manhattan plots of the joint test and of every trait", caption, _width(drawn))
+
+
+def _leads(view: ScanView, loci: Loci, settings: PlotSettings) -> list[Markup]:
+    level, window = f"p ≤ {settings.significance:g}", f"{settings.window / 1000:g} kb"
+    if not loci.found:
+        return [paragraph(f"No variant has {level} in any test.")]
+    shown = loci.found[:MOST_LOCI]
+    said = (
+        f"Variants with {level} in at least one test, clumped by distance: a lead variant is the strongest within {window}."
+        " Effects are of one more effect allele (EA) in the joint model, with standard errors; below them the p of the"
+        " trait's own test. What passes is shaded."
+    )
+    if len(shown) < len(loci.found):
+        said += f" The strongest {len(shown)} of {len(loci.found):,} are listed."
+    refit = "MLOG10P_REFIT" in view.columns
+    headings = ["variant", "place", "EA", "other", "EAF", "N", "joint p", *(["joint p, refit"] if refit else [])]
+    texts = {"variant", "place", "EA", "other"}
+    columns = [Column(heading, heading in texts) for heading in headings]
+    columns += [Column(trait) for trait in view.traits] + [Column("variants"), Column("passes", True)]
+    rows = [_lead_row(view, locus, refit) for locus in shown]
+    return [paragraph(said), table(columns, rows), *_effects(view, settings)]
+
+
+def _effects(view: ScanView, settings: PlotSettings) -> list[Markup]:
+    if len(view.traits) >= MOST_PANELS:
+        return []
+    effects, figure = drawing("effects"), drawing("figure")
+    data = effects.effects_data(view, settings.threshold, settings.window, settings.top)
+    drawn = figure.render(lambda: effects.draw_effects(data), "png", _DOTS_PER_INCH)
+    caption = f"The {len(data.variants)} strongest lead variants of the {view.main_tests[0].label}, each with its effect allele."
+    return [image(drawn, "effects of the strongest variants on every trait, with 95% intervals", caption, _width(drawn))]
+
+
+def _lead_row(view: ScanView, locus: Locus, refit: bool) -> list[Content]:
+    row = locus.row
+    position = f"{row['POS']:,}" if row["POS"] > 0 else "?"
+    cells: list[Content] = [row["SNPID"], f"{row['CHR']}:{position}", _allele(row["EA"]), _allele(row["NEA"])]
+    cells += [_number(row["EAF"]), f"{row['N']:,}"]
+    cells.append(Cell(p_text(row["MLOG10P"]), strong=any(test.label == JOINT for test in locus.passes)))
+    cells += [p_text(row["MLOG10P_REFIT"])] if refit else []
+    for trait, test in zip(view.traits, view.trait_tests, strict=True):
+        effect = f"{_short(row[f'BETA.{trait}'])} ({_short(row[f'SE.{trait}'])})"
+        html = f"{effect}<br><small>{p_text(row[test.column])}</small>"
+        cells.append(Cell(Markup(html), strong=test in locus.passes))
+    return [*cells, str(locus.size), Cell(", ".join(test.label for test in locus.passes), prose=True)]
+
+
+def p_text(mlog10p: float | None) -> str:
+    """A p-value from its -log10, however small.
+
+    Examples
+    --------
+    >>> p_text(0.30103), p_text(7.5), p_text(1234.5), p_text(None)
+    ('0.5', '3.2e-8', '3.2e-1235', '–')
+    """
+    if mlog10p is None or np.isnan(mlog10p):
+        return NOTHING
+    if mlog10p < 3:
+        return f"{10.0**-mlog10p:.2g}"
+    exponent = int(np.ceil(mlog10p))
+    mantissa = f"{10.0 ** (exponent - mlog10p):.1f}"
+    return f"{mantissa}e-{exponent}" if mantissa != "10.0" else f"1.0e-{exponent - 1}"
+
+
+def _allele(allele: str | None) -> str:
+    text = allele or "?"
+    return text if len(text) <= 12 else f"{text[:10]}… ({len(text)})"
+
+
+def _number(value: float | None) -> str:
+    return NOTHING if value is None or not np.isfinite(value) else f"{value:.4f}"
+
+
+def _short(value: float | None) -> str:
+    return NOTHING if value is None or not np.isfinite(value) else f"{value:.3g}".replace("-", "−")
+
+
+def _with_error(value: float, se: float | None) -> str:
+    if not np.isfinite(value):
+        return NOTHING
+    text = f"{value:.3f}".replace("-", "−")
+    return text if se is None else f"{text} ({se:.3f})" if np.isfinite(se) else f"{text} ({NOTHING})"
+
+
+def _width(png: bytes) -> int:
+    """CSS pixels of a picture that was drawn at `_DOTS_PER_INCH`: its width stands in bytes 16 to 20 of the file."""
+    return round(int.from_bytes(png[16:20], "big") * _CSS_PIXELS / _DOTS_PER_INCH)

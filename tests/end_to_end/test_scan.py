@@ -1,0 +1,229 @@
+"""Scans of example_data from end to end: against the model's own classes, the truth, and each other."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from tests.end_to_end.conftest import EXAMPLE, kron2sum, scan
+
+from kron2sum_cli.genotypes.bed import open_bed
+from kron2sum_cli.tables.null_file import read_null
+from kron2sum_cli.tables.samples import match
+
+
+def table(path: Path) -> pd.DataFrame:
+    return pq.read_table(path).to_pandas()
+
+
+def metadata(path: Path) -> dict:
+    return json.loads(pq.read_schema(path).metadata[b"kron2sum"])
+
+
+def dense_projection(null_path: Path, chromosome: str | None) -> tuple[np.ndarray, np.ndarray, int]:
+    """``P y``, P, and np for the null model of a chromosome, from the dense covariance."""
+    null = read_null(str(null_path))
+    model, d = null.load(chromosome), null.description
+    n = len(null.samples)
+    GG = (model.data.V * model.data.s) @ model.data.V.T
+    Qx, cross = model.Qx, model.Qx @ model.data.Kxm @ model.data.V.T
+    GG = GG + cross + cross.T + Qx @ model.data.Kxx @ Qx.T
+    axes = model.summary.axes
+    Ki = np.linalg.inv(np.kron(axes.C0, GG) + np.kron(axes.C1, np.eye(n)))
+    M = np.kron(d.A, d.X)
+    P = Ki - Ki @ M @ np.linalg.solve(M.T @ Ki @ M, M.T @ Ki)
+    return d.Y.T.ravel(), P, n * len(null.traits)
+
+
+def variant(null_path: Path, index: int) -> np.ndarray:
+    null = read_null(str(null_path))
+    source = open_bed(str(EXAMPLE / "genotypes.bed"))
+    g = source.read(np.array([index]), match(null.samples, source.samples))[:, 0].astype(float)
+    return np.where(np.isnan(g), np.nanmean(g), g)
+
+
+@pytest.mark.parametrize("null", ["null.npz", "loco.npz"])
+def test_every_number_of_a_row_equals_the_dense_gaussian(example: Path, tmp_path: Path, null: str) -> None:
+    assert scan(example / null, tmp_path / "s.parquet", "--precision", "double", "--refit", "0",
+                "--test", "common", "--test", "specific", "--test", "only:weight", "--test", "trait:height|weight") == 0  # fmt: skip
+    rows = table(tmp_path / "s.parquet")
+    designs = {
+        "": (np.eye(3), None),
+        ".common": (np.ones((3, 1)), None),
+        ".specific": (np.eye(3), np.ones((3, 1))),
+        ".only:weight": (np.eye(3)[:, [1]], None),
+        ".trait:height|weight": (np.eye(3)[:, [0, 2]], np.eye(3)[:, [2]]),
+    }
+    for index in (0, 700, 2900):
+        row = rows.iloc[index]
+        y, P, size = dense_projection(example / null, row.CHR if null == "loco.npz" else None)
+        g, q0 = variant(example / null, index), y @ P @ y
+
+        def drop(A1, g=g, P=P, y=y):
+            M1 = np.kron(A1, g[:, None])
+            u = M1.T @ P @ y
+            return u @ np.linalg.solve(M1.T @ P @ M1, u)
+
+        for suffix, (full, base) in designs.items():
+            below = 0.0 if base is None else drop(base)
+            expected = size * np.log((q0 - below) / (q0 - drop(full)))
+            assert row["CHISQ" + suffix] == pytest.approx(expected, rel=1e-6, abs=1e-8), suffix
+        M1 = np.kron(np.eye(3), g[:, None])
+        covariance = np.linalg.inv(M1.T @ P @ M1)
+        beta = covariance @ M1.T @ P @ y
+        scale = (q0 - drop(np.eye(3))) / size
+        for j, trait in enumerate(("height", "weight", "glucose")):
+            assert row[f"BETA.{trait}"] == pytest.approx(beta[j], rel=1e-6)
+            assert row[f"SE.{trait}"] == pytest.approx(np.sqrt(scale * covariance[j, j]), rel=1e-6)
+
+
+def test_planted_variants_are_found_with_their_effects(example: Path) -> None:
+    rows = table(example / "scan.parquet").set_index("SNPID")
+    with open(EXAMPLE / "truth.csv") as file:
+        truth = list(csv.DictReader(file))
+    for effect in truth:
+        row = rows.loc[effect["SNPID" if "SNPID" in effect else "variant"]]
+        assert row.MLOG10P > 7
+        trait, value = effect["trait"], float(effect["effect" if "effect" in effect else "beta"])
+        assert abs(row[f"BETA.{trait}"] - value) < 4 * row[f"SE.{trait}"]
+
+
+def test_single_precision_stays_close_to_double(example: Path, tmp_path: Path) -> None:
+    assert scan(example / "null.npz", tmp_path / "double.parquet", "--precision", "double", "--refit", "0") == 0
+    single, double = table(example / "scan.parquet"), table(tmp_path / "double.parquet")
+    assert np.nanmax(np.abs(single.MLOG10P - double.MLOG10P)) < 1e-4
+
+
+@pytest.mark.parametrize("null", ["null.npz", "loco.npz"])
+def test_threads_shards_and_regions_change_no_byte(example: Path, tmp_path: Path, null: str) -> None:
+    options = ("--test", "common", "--refit", "1e-3")
+    whole = tmp_path / "whole.parquet"
+    assert scan(example / null, whole, *options, "--threads", "1") == 0
+    shards = [tmp_path / f"shard{i}.parquet" for i in (1, 2, 3)]
+    for i, shard in enumerate(shards):
+        assert scan(example / null, shard, *options, "--shard", f"{i + 1}/3", "--threads", "3") == 0
+    chromosomes = [tmp_path / f"chr{k}.parquet" for k in (1, 2)]
+    for path, choice in zip(chromosomes, ("1-3", "4,5"), strict=True):
+        assert scan(example / null, path, *options, "--chr", choice, "--threads", "2") == 0
+    for parts in (shards, chromosomes):
+        merged = tmp_path / "merged.parquet"
+        assert kron2sum("export", "-q", *parts[::-1], "--to", "parquet", "--out", merged) == 0
+        assert merged.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("null", ["null.npz", "loco.npz"])
+def test_later_tests_equal_those_of_a_scan(example: Path, tmp_path: Path, null: str) -> None:
+    (tmp_path / "c.csv").write_text("trait,a,b\nheight,1,0\nweight,1,1\nglucose,0,1\n")
+    (tmp_path / "c0.csv").write_text("trait,x\nheight,1\nweight,1\nglucose,1\n")
+    tests = ["common", "specific", "trait:height", "only:glucose", "axis:2", f"mine={tmp_path / 'c.csv'}"]
+    tests.append(f"nested={tmp_path / 'c0.csv'},{tmp_path / 'c.csv'}")
+    options = [word for test in tests for word in ("--test", test)]
+    assert scan(example / null, tmp_path / "now.parquet", "--refit", "0", *options) == 0
+    assert scan(example / null, tmp_path / "bare.parquet", "--refit", "0") == 0
+    later = tmp_path / "later.parquet"
+    assert kron2sum("export", "-q", tmp_path / "bare.parquet", *options, "--to", "parquet", "--out", later) == 0
+    now, later_rows = table(tmp_path / "now.parquet"), table(later)
+    columns = [name for name in now if name.startswith(("CHISQ", "DF", "MLOG10P"))]
+    assert len(columns) > 20
+    for name in columns:
+        np.testing.assert_allclose(later_rows[name], now[name], rtol=1e-9, atol=1e-9)
+
+
+def test_f_statistic_is_exact_where_the_likelihood_ratio_is_not(example: Path, tmp_path: Path) -> None:
+    assert scan(example / "null.npz", tmp_path / "f.parquet", "--stat", "f", "--refit", "0") == 0
+    f, lr = table(tmp_path / "f.parquet"), table(example / "scan.parquet")
+    np.testing.assert_array_equal(f.CHISQ, lr.CHISQ)
+    varied = lr.MLOG10P > 0.3
+    assert (f.MLOG10P[varied] < lr.MLOG10P[varied]).all()
+
+
+def test_an_interrupted_scan_goes_on_to_the_same_bytes(example: Path, tmp_path: Path, monkeypatch) -> None:
+    from kron2sum_cli.pipeline import scan as module
+
+    whole, out = tmp_path / "whole.parquet", tmp_path / "out.parquet"
+    options = ("--memory", "340", "--threads", "1")
+    assert scan(example / "null.npz", whole, *options) == 0
+    seen = []
+
+    def failing(plan, block, work=module.scan_block):
+        seen.append(block)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return work(plan, block)
+
+    monkeypatch.setattr(module, "scan_block", failing)
+    scan(example / "null.npz", out, *options)
+    monkeypatch.undo()
+    assert not out.exists()
+    blocks = list(tmp_path.glob(".out.parquet.kron2sum-blocks"))
+    assert blocks, "finished blocks are kept"
+    other = scan(example / "null.npz", out, *options, "--resume", "--test", "common")
+    assert other == 1, "another question is not the same scan"
+    assert scan(example / "null.npz", out, *options, "--resume") == 0
+    assert out.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_sets_equal_the_joint_dense_test(example: Path, tmp_path: Path) -> None:
+    names = ["snp0001", "snp0002", "snp0003", "snp0002"]
+    (tmp_path / "sets.txt").write_text(f"one {names[0]}\nthree {' '.join(names[1:])},{names[0]}\nnone nothing\n")
+    out = tmp_path / "sets.parquet"
+    assert scan(example / "null.npz", out, "--sets", tmp_path / "sets.txt", "--test", "common") == 0
+    rows, singles = table(out).set_index("SET"), table(example / "scan.parquet").set_index("SNPID")
+    assert rows.loc["one"].CHISQ == pytest.approx(singles.loc["snp0001"].CHISQ, rel=1e-4)
+    ids = list(singles.index)
+    y, P, size = dense_projection(example / "null.npz", None)
+    G = np.column_stack([variant(example / "null.npz", ids.index(name)) for name in names[:3]])
+    for suffix, A1 in (("", np.eye(3)), (".common", np.ones((3, 1)))):
+        M1 = np.kron(A1, G)
+        u = M1.T @ P @ y
+        chisq = u @ np.linalg.solve(M1.T @ P @ M1, u)
+        expected = size * np.log(y @ P @ y / (y @ P @ y - chisq))
+        assert rows.loc["three"]["CHISQ" + suffix] == pytest.approx(expected, rel=1e-6)
+    assert rows.loc["three"].DF == 9
+    assert rows.loc["none"].N_VARIANTS == 0
+    assert np.isnan(rows.loc["none"].CHISQ)
+
+
+def test_a_trait_design_of_lower_rank_gives_the_dense_test(example: Path, tmp_path: Path) -> None:
+    (tmp_path / "A.csv").write_text("trait,x,y\nheight,1,0.5\nweight,1,-1\nglucose,1,0\n")
+    null = tmp_path / "coupled.npz"
+    assert kron2sum("fit", "-q", "--pheno", EXAMPLE / "phenotypes.csv", "--grm", EXAMPLE / "genotypes.bed",
+                    "--trait-design", tmp_path / "A.csv", "--out", null) == 0  # fmt: skip
+    assert scan(null, tmp_path / "s.parquet", "--test", "common") == 0
+    rows = table(tmp_path / "s.parquet")
+    y, P, size = dense_projection(null, None)
+    for index in (0, 2900):
+        g = variant(null, index)
+        for suffix, A1 in (("", np.eye(3)), (".common", np.ones((3, 1)))):
+            M1 = np.kron(A1, g[:, None])
+            u = M1.T @ P @ y
+            chisq = u @ np.linalg.solve(M1.T @ P @ M1, u)
+            expected = size * np.log(y @ P @ y / (y @ P @ y - chisq))
+            assert rows.iloc[index]["CHISQ" + suffix] == pytest.approx(expected, rel=1e-6)
+    assert "INFO.2.1" in rows
+
+
+def test_loco_uses_the_null_of_every_chromosome(example: Path, tmp_path: Path) -> None:
+    assert scan(example / "loco.npz", tmp_path / "loco.parquet", "--refit", "0") == 0
+    nulls = metadata(tmp_path / "loco.parquet")["nulls"]
+    assert [record["chromosome"] for record in nulls] == [None, "1", "2", "3", "4", "5"]
+    whole, loco = table(example / "scan.parquet"), table(tmp_path / "loco.parquet")
+    planted = loco.MLOG10P > 8
+    assert loco.MLOG10P[planted].sum() > whole.MLOG10P[planted].sum(), "the variant is not in its own GRM"
+
+
+def test_empty_cells_are_counted(example: Path) -> None:
+    counts = metadata(example / "scan.parquet")["counts"]
+    rows = table(example / "scan.parquet")
+    assert rows.CHISQ.isna().sum() == counts["variants without variation (empty statistics)"] > 0
+    assert len(rows) == counts["variants read"] == 3000
+
+
+def test_metadata_has_no_path_and_no_time(example: Path) -> None:
+    text = pq.read_schema(example / "scan.parquet").metadata[b"kron2sum"].decode()
+    assert str(example) not in text
+    assert str(EXAMPLE) not in text

@@ -1,0 +1,35 @@
+"""The Snakemake workflow runs as it stands, in shards, and makes what one scan makes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_on_path import copy_of_checkout, environment_with_command
+
+pytest.importorskip("snakemake")
+
+
+def test_the_sharded_workflow_makes_the_bytes_of_one_scan(tmp_path: Path) -> None:
+    environment = environment_with_command(tmp_path / "bin")
+    folder = copy_of_checkout(tmp_path, "example_data", "workflows/snakemake") / "workflows" / "snakemake"
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    run(sys.executable, "-m", "snakemake", "--cores", "2")
+    results = folder / "results"
+    tests = ("--test", "common", "--test", "specific")
+    geno = "../../example_data/genotypes.bed"
+    run("kron2sum", "scan", "--null", "results/null.npz", "--geno", geno, *tests, "--out", "one.parquet")
+    assert (results / "scan.parquet").read_bytes() == (folder / "one.parquet").read_bytes()
+    hits = run("kron2sum", "export", "one.parquet", "--p-below", "5e-8", "--sort", "position")
+    assert (results / "hits.tsv").read_text() == hits.stdout
+    assert not (results / "shards").exists() or not list((results / "shards").iterdir())
+    # Threads come from the rules.
+    assert "threads=2" in (results / "logs" / "fit.log").read_text()
+    for part in (1, 2, 3):
+        log = (results / "logs" / f"scan-{part}-of-3.log").read_text()
+        assert f"shard=({part}, 3)" in log and "threads=1" in log
