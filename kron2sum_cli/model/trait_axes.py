@@ -111,6 +111,7 @@ def factor(C: Array) -> Array:
     values, vectors = linalg.eigh(C / np.multiply.outer(size, size), check_finite=False)
     if values[0] < -1e-8:
         raise NumericalError(
-            f"a trait covariance matrix must be positive semi-definite; its smallest scaled eigenvalue is {values[0]:.3g}"
+            "a trait covariance matrix must be positive semi-definite; its smallest scaled eigenvalue is"
+            f" {values[0]:.3g}"
         )
     return np.asarray(size[:, None] * (vectors * np.sqrt(np.maximum(values, 0.0))))

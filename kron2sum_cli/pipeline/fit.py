@@ -1,7 +1,7 @@
 """From phenotype, covariate and relationship files to a null model's file."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -25,7 +25,7 @@ from kron2sum_cli.model.profile import heritability_interval
 from kron2sum_cli.model.rank import ranks_by_aic
 from kron2sum_cli.model.spectrum import Spectrum, spectrum_of_features, spectrum_of_relationship
 from kron2sum_cli.model.uncertainty import estimates_of
-from kron2sum_cli.pipeline.progress import Progress
+from kron2sum_cli.pipeline.progress import Advance, Progress
 from kron2sum_cli.pipeline.settings import FitSettings
 from kron2sum_cli.reports.estimates import screen_table
 from kron2sum_cli.tables.analysed import AnalysedSamples, analysed_samples
@@ -67,7 +67,7 @@ class Design:
     @property
     def coupled(self) -> bool:
         """Whether the trait design leaves fixed effects that the contrasts cannot drop."""
-        return self.A.shape[1] < self.A.shape[0]
+        return bool(self.A.shape[1] < self.A.shape[0])
 
 
 def fit_null_model(settings: FitSettings, progress: Progress) -> None:
@@ -94,8 +94,8 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
             if chromosome is None:
                 profile = _profiles(settings, model, design.samples.traits)
         writer.finish(profile)
-        whole = summaries.pop(None)
-        for line in screen_table(description, whole, summaries, profile):
+        chromosomes = {name: summary for name, summary in summaries.items() if name is not None}
+        for line in screen_table(description, summaries[None], chromosomes, profile):
             logger.info("%s", line)
     logger.info("null model written to %s", settings.out)
 
@@ -141,7 +141,7 @@ class _Grm:
         assert self.source is not None
         extract = frozenset(read_name_list(settings.grm_extract)) if settings.grm_extract else None
         with progress.task("Reading the GRM's genotypes", len(self.source.variants), "variants") as advance:
-            options = {
+            options: dict[str, Any] = {
                 "scale": cast(Scale, settings.grm_scale),
                 "min_maf": settings.grm_maf,
                 "max_missing": settings.grm_geno,
@@ -149,13 +149,13 @@ class _Grm:
                 "progress": _increments(advance),
             }
             if not settings.loco:
-                yield None, relationship_from_genotypes(self.source, rows, **options)  # type: ignore[arg-type]
+                yield None, relationship_from_genotypes(self.source, rows, **options)
                 return
-            for part in relationships_by_chromosome(self.source, rows, **options):  # type: ignore[arg-type]
+            for part in relationships_by_chromosome(self.source, rows, **options):
                 yield part.chromosome, part.relationship
 
 
-def _increments(advance):  # type: ignore[no-untyped-def]
+def _increments(advance: Advance) -> Callable[[int, int], None]:
     """A callback of (done, total) for a listener to increments."""
     seen = 0
 
@@ -232,7 +232,7 @@ def _check_traits(Y: Array, X: Array, traits: Sequence[str], covariates: Sequenc
         )
     centred = Y - X @ np.linalg.lstsq(X, Y, rcond=None)[0] if c else Y
     scale = np.linalg.norm(Y - Y.mean(axis=0), axis=0)
-    for k in np.flatnonzero(np.linalg.norm(centred, axis=0) <= 1e-7 * scale):
+    for k in np.flatnonzero(np.linalg.norm(centred, axis=0) <= 1e-7 * scale).tolist():
         raise NumericalError(
             f"{pheno.path}: trait {traits[k]} is a linear combination of the covariates ({', '.join(covariates)});"
             " leave it or them out"

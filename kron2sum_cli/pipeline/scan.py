@@ -82,7 +82,7 @@ def _blocks(
     kept: Checkpoint,
     advance: Advance,
 ) -> Iterator[FinishedBlock]:
-    """All blocks in the order of the file: those of an interrupted scan, then the others, which are kept as they come."""
+    """All blocks in the order of the file: those of an interrupted scan, then the others, kept as they come."""
     finished = 0
     for done in kept.finished():
         finished += 1

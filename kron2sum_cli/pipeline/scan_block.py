@@ -215,9 +215,7 @@ def _add_refits(
 def _identity(plan: ScanPlan, positions: NDArray[np.intp], counts: GenotypeCounts) -> dict[str, object]:
     table = plan.source.variants.table
     first, last = int(positions[0]), int(positions[-1])
-    if last - first + 1 == len(positions):
-        part = table.slice(first, len(positions))
-    else:
-        part = table.take(pa.array(positions))
+    whole = last - first + 1 == len(positions)
+    part = table.slice(first, len(positions)) if whole else table.take(pa.array(positions))
     columns: dict[str, object] = {name: part[name] for name in ("CHR", "POS", "SNPID", "EA", "NEA")}
     return columns | {"EAF": counts.eaf, "N": counts.n_called.astype(np.int32)}

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -125,7 +125,7 @@ def _is_region(member: str) -> bool:
 
 def _in_region(member: str, inputs: ScanInputs, allowed: NDArray[np.intp]) -> list[int]:
     positions, _ = select_by_name(inputs.source.variants, VariantFilters(regions=(parse_region(member),)))
-    return np.intersect1d(positions, allowed, assume_unique=True).tolist()
+    return [int(k) for k in np.intersect1d(positions, allowed, assume_unique=True)]
 
 
 def _null_of(chromosomes: set[str], one: VariantSet, path: str, inputs: ScanInputs) -> str | None:

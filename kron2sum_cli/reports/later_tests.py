@@ -81,7 +81,7 @@ def later_tests(
         for kind in ("CHISQ", "DF", "MLOG10P"):
             columns[f"{kind}.{hypothesis.name}"] = np.full(size, np.nan)
     beta, information = _effects(batch, metadata)
-    for record, rows in _rows_by_null(batch, metadata, np.isfinite(beta).all(axis=1)):
+    for record, rows in _rows_by_null(batch, metadata, np.asarray(np.isfinite(beta).all(axis=1))):
         context = test_context(record, metadata["settings"]["stat"])
         u, v = score_and_information(beta[rows], information[rows], context.T)
         for hypothesis in hypotheses:
@@ -101,12 +101,12 @@ def effect_covariances(batch: pa.RecordBatch, metadata: Mapping[str, Any]) -> di
     p = len(traits)
     beta, information = _effects(batch, metadata)
     covariance = np.full((len(batch), p, p), np.nan)
-    for record, rows in _rows_by_null(batch, metadata, np.isfinite(beta).all(axis=1)):
+    for record, rows in _rows_by_null(batch, metadata, np.asarray(np.isfinite(beta).all(axis=1))):
         context = test_context(record, metadata["settings"]["stat"])
         u, v = score_and_information(beta[rows], information[rows], context.T)
         explained = np.sum(u * (beta[rows] @ context.T.T), axis=1)
         scale = (context.quadratic - explained) / context.size
-        covariance[rows] = scale[:, None, None] * effect_covariance(v, np.linalg.inv(context.T))
+        covariance[rows] = scale[:, None, None] * effect_covariance(v, np.asarray(np.linalg.inv(context.T)))
     return {f"COV.{traits[i]}.{traits[j]}": covariance[:, i, j] for i in range(p) for j in range(i, p)}
 
 

@@ -68,7 +68,7 @@ class NullDescription:
     @property
     def coupled(self) -> bool:
         """Whether the trait design has fewer columns than traits, so that fixed effects couple the trait axes."""
-        return self.A.shape[1] < self.A.shape[0]
+        return bool(self.A.shape[1] < self.A.shape[0])
 
 
 @dataclass(frozen=True)

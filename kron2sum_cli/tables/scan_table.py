@@ -47,7 +47,7 @@ _REPEATING = ("CHR", "EA", "NEA", "N", "DF")
 
 
 def information_columns(p: int, coupled: bool = False) -> list[str]:
-    """``INFO.1`` to ``INFO.p``; where the null model couples the axes the lower triangle, ``INFO.1.1``, ``INFO.2.1``..."""
+    """``INFO.1`` to ``INFO.p``; where the axes are coupled the lower triangle, ``INFO.1.1``, ``INFO.2.1``..."""
     if coupled:
         return [f"INFO.{i}.{j}" for i in range(1, p + 1) for j in range(1, i + 1)]
     return [f"INFO.{axis}" for axis in range(1, p + 1)]

@@ -6,7 +6,6 @@ on either stream: a line ``...`` stands for any lines, columns may be aligned, a
 ``<!-- needs PROGRAM -->`` in the line before a block leaves it out where that program is not installed.
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -73,16 +72,15 @@ def run_page(path: Path, folder: Path, environment: Mapping[str, str]) -> list[s
     done = subprocess.run(
         ["bash", "-c", script], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
     )
+    ran = [(block, file.read_text()) for block, file in zip(found, printed, strict=True) if file.exists()]
     problems = [f"{path.name}: {done.stderr.decode()}"] if done.stderr else []
-    for block, file in zip(found, printed, strict=True):
-        place, output = f"{path.name}, line {block.line}", file.read_text() if file.exists() else None
-        is_last = done.returncode != 0 and (block is found[-1] or not printed[found.index(block) + 1].exists())
-        if output is None:
-            continue
-        if is_last:
-            problems.append(f"{place}: exit code {done.returncode}\n{output}")
-        elif block.shown is not None and not agrees(block.shown, output.splitlines()):
-            problems.append(f"{place}: prints\n{output}instead of\n{os.linesep.join(block.shown)}")
+    if done.returncode:
+        block, output = ran.pop()
+        problems.append(f"{path.name}, line {block.line}: exit code {done.returncode}\n{output}")
+    for block, output in ran:
+        if block.shown is not None and not agrees(block.shown, output.splitlines()):
+            shown = "\n".join(block.shown)
+            problems.append(f"{path.name}, line {block.line}: prints\n{output}instead of\n{shown}")
     return problems
 
 

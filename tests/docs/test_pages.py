@@ -37,6 +37,6 @@ def test_what_is_wrong_with_a_page_is_named(tmp_path: Path) -> None:
     environment = environment_with_command(tmp_path / "bin")
     page = tmp_path / "page.md"
     page.write_text("```sh\necho 2\n```\n\n```text\n1\n```\n\n```sh\nfalse\n```\n\n```sh\necho 3\n```\n")
-    wrong, failed = run_page(page, tmp_path, environment)
+    failed, wrong = run_page(page, tmp_path, environment)
     assert wrong == "page.md, line 2: prints\n2\ninstead of\n1"
     assert failed.startswith("page.md, line 10: exit code 1")

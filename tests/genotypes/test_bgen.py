@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.genotypes import bgen_records
 from kron2sum_cli.genotypes.bgen import open_bgen
-from kron2sum_cli.genotypes.bgen_dosages import read_block
+from kron2sum_cli.genotypes.bgen_dosages import Compression, read_block
 from kron2sum_cli.genotypes.oxford_sample import read_oxford_sample
 
 N, M = 23, 40
@@ -191,7 +191,7 @@ def test_damaged_blocks(data: bytes, message: str) -> None:
 
 
 @pytest.mark.parametrize("compression", ["zlib", "zstd"])
-def test_damaged_compression(compression: bgen_records.Compression) -> None:
+def test_damaged_compression(compression: Compression) -> None:
     packed = zlib.compress(GOOD)
     for data in (b"", b"abc", struct.pack("<I", len(GOOD)) + b"not packed"):
         with pytest.raises(ValueError, match="claims|cannot be decompressed"):

@@ -24,6 +24,9 @@ from kron2sum_cli.model.trait_axes import TraitAxes
 SINGULAR = 1e-13
 """A column of which the others leave less than this share, in the metric of K⁻¹, makes the design singular."""
 
+SMALLEST_HALF = 64
+"""A symmetric product is split in two down to this many rows."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -48,12 +51,14 @@ class Design:
     Attributes
     ----------
     blocks : in the order of the columns, missing cells first
+    loadings : (q + ca, p) of every column
     ncells, neffects : q and ca
     outside : (q, q) inner products of the missing cells' unit vectors outside V; None where there is nothing outside
     silent : (p,) inverse variances outside V, 0 where there is nothing outside
     """
 
     blocks: tuple[Block, ...]
+    loadings: Array
     ncells: int
     neffects: int
     outside: Array | None
@@ -65,33 +70,10 @@ class Design:
         return self.ncells + self.neffects
 
     @property
-    def loadings(self) -> Array:
-        """(q + ca, p) loading of every column."""
-        rows = [np.broadcast_to(b.loading, (b.U.shape[0], b.loading.size)) for b in self.blocks]
-        return np.vstack(rows) if rows else np.empty((0, self.silent.size))
-
-    def gram(self, weights: Callable[[Array, Array], Array], outside: Callable[[Array, Array], float]) -> Array:
-        """Lower triangle of ``Dᵀ diag(..) D``, (q + ca, q + ca) in Fortran order; what is above it has no meaning.
-
-        Parameters
-        ----------
-        weights : of two loadings, the (m,) weights of their blocks' product
-        outside : of two loadings, the weight of what lies outside V
-        """
-        H = np.zeros((self.size, self.size), order="F")
-        for k, left in enumerate(self.blocks):
-            for right in self.blocks[: k + 1]:
-                H[left.columns, right.columns] = _product(left, right, weights(left.loading, right.loading))
-                if self.outside is not None and left.columns.start < self.ncells:
-                    inner = self.outside[left.columns, right.columns]
-                    H[left.columns, right.columns] += outside(left.loading, right.loading) * inner
-        return H
-
-    @property
     def cells_only(self) -> "Design":
         """The design without the fixed effects."""
         blocks = tuple(b for b in self.blocks if b.columns.start < self.ncells)
-        return Design(blocks, self.ncells, 0, self.outside, self.silent)
+        return Design(blocks, self.loadings[: self.ncells], self.ncells, 0, self.outside, self.silent)
 
     def transposed(self, F: Array, beyond: Array) -> Array:
         """``Dᵀf`` for f with rows F (m, p) in the span of V and coefficients (q, p) of the cells' vectors outside."""
@@ -133,7 +115,9 @@ def design_at(data: ObservedCells, axes: TraitAxes) -> Design:
             blocks.append(Block(slice(start, start + vectors.shape[0]), loading, vectors))
             start += vectors.shape[0]
     silent = 1 / axes.c1**2 if data.filled.nsilent else np.zeros(axes.c1.size)
-    return Design(tuple(blocks), data.ncells, start - data.ncells, data.outside, silent)
+    counts = [block.U.shape[0] for block in blocks]
+    loadings = np.repeat(np.array([block.loading for block in blocks]).reshape(-1, axes.c1.size), counts, axis=0)
+    return Design(tuple(blocks), loadings, data.ncells, start - data.ncells, data.outside, silent)
 
 
 def precision_of(design: Design, W: Array) -> Array:
@@ -201,10 +185,24 @@ def row_traces(design: Design, S: Array) -> tuple[Array, Array]:
         for l, right in enumerate(design.blocks[: k + 1]):
             part = S[left.columns, right.columns]
             part = np.tril(part) + np.tril(part, -1).T if k == l else part
-            inside[k, l] = inside[l, k] = np.einsum("rm,rm->m", part @ right.U, left.U)
+            inside[k, l] = inside[l, k] = _own_rows(part, left.U) if k == l else _rows(part, left.U, right.U)
             if design.outside is not None and left.columns.start < design.ncells:
                 inner = design.outside[left.columns, right.columns]
                 beyond[k, l] = beyond[l, k] = np.sum(part * inner)
     loadings = np.array([block.loading for block in design.blocks]).reshape(size, p)
     half = (loadings.T @ inside.reshape(size, size * m)).reshape(p, size, m)
     return np.einsum("jbm,bl->mjl", half, loadings, optimize=True), loadings.T @ beyond @ loadings
+
+
+def _rows(S: Array, U: Array, R: Array) -> Array:
+    """Diagonal of ``UᵀSR``."""
+    return np.einsum("rm,rm->m", S @ R, U)
+
+
+def _own_rows(S: Array, U: Array) -> Array:
+    """Diagonal of ``UᵀSU`` for S symmetric, in little more than half the operations."""
+    half = U.shape[0] // 2
+    if half < SMALLEST_HALF:
+        return _rows(S, U, U)
+    apart = _rows(S[half:, :half], U[half:], U[:half])
+    return _own_rows(S[:half, :half], U[:half]) + _own_rows(S[half:, half:], U[half:]) + 2 * apart

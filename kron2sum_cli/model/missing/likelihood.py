@@ -72,8 +72,13 @@ class ObservedPoint:
     @property
     def B_covariance(self) -> Array:
         """``(M_oᵀK_oo⁻¹M_o)⁻¹`` of all fixed effects, vec(B) first, (ca, ca) or more where some were added."""
-        q = self.data.ncells
-        return solve(self.chol[q:, q:], np.eye(self.chol.shape[0] - q))
+        q, shift = self.data.ncells, self.data.shift
+        covariance = solve(self.chol[q:, q:], np.eye(self.chol.shape[0] - q))
+        if shift is not None:
+            root = np.linalg.solve(self.data.A, self.axes.Tinv * self.axes.c0)
+            size = shift.shape[0] * root.shape[0]
+            covariance[:size, :size] -= np.kron(root @ root.T, shift)
+        return covariance
 
     @property
     def completed(self) -> Array:

@@ -19,7 +19,7 @@ from scipy import linalg
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.collinearity import combination, dependencies
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled
-from kron2sum_cli.model.spectrum import Array, Spectrum
+from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, spectrum_of_relationship
 
 Indices = NDArray[np.intp]
 
@@ -37,6 +37,7 @@ class ObservedCells:
     outside : (q, q) inner products of what the unit vectors of these samples have outside V; None where V is complete
     filling : (q,) what the cells were filled with
     logdet_MtM : ``log|M_oᵀM_o|`` of the observed rows of ``A ⊗ X``, a constant of REML
+    shift : (c, c) S where GGᵀ was replaced by ``GGᵀ + X S Xᵀ`` (`observed_spectrum`), None where it was not
     added : further fixed effects ``(A1 ⊗ F) vec(B1)``, as A1 (p, e) and F rotated, (m, k); None for none
     """
 
@@ -48,6 +49,7 @@ class ObservedCells:
     outside: Array | None
     filling: Array
     logdet_MtM: float
+    shift: Array | None = None
     added: tuple[Array, Array] | None = None
 
     @property
@@ -100,7 +102,41 @@ class ObservedCells:
         return mask
 
 
-def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array) -> ObservedCells:
+def observed_spectrum(relationship: Array, X: Array, features: bool, shifted: bool) -> tuple[Spectrum, Array | None]:
+    """Spectrum of GGᵀ for `observed_cells`, and the shift of GGᵀ along the covariates.
+
+    With an invertible trait design REML does not change where ``X S Xᵀ`` is added to GGᵀ. That gives variance to the
+    covariates, which a matrix centred on the analysed samples does not have, so that C1 may become singular.
+
+    Parameters
+    ----------
+    relationship : GGᵀ (n, n), or G (n, r) where ``features``
+    X : (n, c) covariates
+    shifted : for REML with an invertible trait design; must be false otherwise
+
+    Returns
+    -------
+    The spectrum, and S (c, c) or None
+    """
+    n, c = X.shape
+    none = np.empty((n, 0))
+    of_whole = spectrum_of_features if features else spectrum_of_relationship
+    if not shifted or c == 0:
+        return of_whole(relationship, none), None
+    total = float(np.sum(relationship**2) if features else np.trace(relationship))
+    tau = total / n
+    Qx, R = linalg.qr(X, mode="economic")
+    inverse = linalg.solve_triangular(R, np.eye(c))
+    if features:
+        wider = np.hstack([relationship, np.sqrt(tau) * Qx])
+        centred = float(np.sum((relationship - relationship.mean(axis=0)) ** 2) / n)
+    else:
+        wider = relationship + tau * (Qx @ Qx.T)
+        centred = float((total - relationship.sum() / n) / n)
+    return replace(of_whole(wider, none, overwrite=True), mean_diagonal=centred), tau * inverse @ inverse.T
+
+
+def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array, shift: Array | None = None) -> ObservedCells:
     """Rotate traits with missing cells.
 
     Parameters
@@ -109,6 +145,7 @@ def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array) -> Observed
     Y : (n, p) traits, NaN where a cell is missing
     A : (p, a) trait design, full column rank; usually the identity
     X : (n, c) covariates, of full rank over the samples of every trait (`check_observed`)
+    shift : what `observed_spectrum` returned with the spectrum
 
     Raises
     ------
@@ -126,7 +163,8 @@ def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array) -> Observed
     outside = None
     if filled.nsilent:
         outside = np.equal.outer(rows, rows) - U @ U.T
-    return ObservedCells(filled, X, rows, traits, U, outside, means[traits], _logdet_observed(~missing, A, X))
+    logdet = _logdet_observed(~missing, A, X)
+    return ObservedCells(filled, X, rows, traits, U, outside, means[traits], logdet, shift)
 
 
 def without_missing(data: Contrasts, X: Array) -> ObservedCells:

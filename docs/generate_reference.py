@@ -1,0 +1,73 @@
+"""Writes reference/commands.md from the commands themselves: python docs/generate_reference.py"""
+
+import re
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import click
+
+from kron2sum_cli.cli import PROGRAM, cli
+from kron2sum_cli.cli.command import COMMON_GROUP, GroupedCommand, GroupedOption
+
+PAGE = Path(__file__).parent / "reference" / "commands.md"
+
+_NOTE = re.compile(r"(.*?)(?:  \[(?:default: )?(.*)\])?")
+
+INTRODUCTION = """\
+<!-- Made by docs/generate_reference.py: change the commands, then run it again. -->
+
+# Commands
+
+`kron2sum COMMAND --help` prints the same. Every option can also come from the environment
+(`KRON2SUM_SCAN_THREADS=4` is `kron2sum scan --threads 4`) and from a file; see
+[Options from elsewhere](../how-to/shell.md).
+"""
+
+
+def reference() -> str:
+    """The whole page."""
+    sections = [INTRODUCTION]
+    for name, command in cli.commands.items():
+        assert isinstance(command, GroupedCommand)
+        sections.append("\n".join(_command(name, command)))
+    common = _options(next(iter(cli.commands.values())))[COMMON_GROUP]
+    sections.append("\n".join(["## Common options", "", "Every command has them.", "", *_table(common)]))
+    return "\n".join(sections) + "\n"
+
+
+def _command(name: str, command: GroupedCommand) -> Iterator[str]:
+    with click.Context(command, info_name=f"{PROGRAM} {name}") as ctx:
+        usage = " ".join(command.collect_usage_pieces(ctx))
+    yield from (f"## {PROGRAM} {name}", "", f"{command.help}", "")
+    yield from ("```text", f"{PROGRAM} {name} {usage}", "```", "")
+    for group, options in _options(command).items():
+        if group != COMMON_GROUP:
+            yield from (f"### {group}", "", *_table(options), "")
+    yield from ("### Examples", "", "```text", *command.examples, "```", "")
+
+
+def _options(command: click.Command) -> dict[str, list[GroupedOption]]:
+    """The options by the heading of their group, in the order of the help."""
+    options = [option for option in command.params if isinstance(option, GroupedOption)]
+    return {group: list(members) for group, members in groupby(options, key=lambda option: option.group)}
+
+
+def _table(options: list[GroupedOption]) -> Iterator[str]:
+    yield from ("| option | meaning | default |", "|---|---|---|")
+    for option in options:
+        record = option.get_help_record(click.Context(click.Command("")))
+        assert record is not None
+        names, text = record
+        meaning, default = _NOTE.fullmatch(text).groups("")  # type: ignore[union-attr]  # matches any text
+        choices = names.replace("[", "{").replace("|", ",").replace("]", "}")
+        yield f"| `{choices}` | {_escaped(meaning)} | {_escaped(default)} |"
+
+
+def _escaped(text: str) -> str:
+    """Text for a cell: a bar would end it, an asterisk would begin emphasis."""
+    return text.replace("*", "&#42;").replace("|", "&#124;")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference(), encoding="utf-8")
