@@ -221,7 +221,9 @@ class Shard:
     def finish(self, tally: Tally) -> None:
         """Resume to the end, and compare."""
         run(*self.arguments)
-        taken = [line for line in self.out.with_name(self.out.name + ".log").read_text().splitlines() if "taken" in line]
+        taken = [
+            line for line in self.out.with_name(self.out.name + ".log").read_text().splitlines() if "taken" in line
+        ]
         tally.blocks_taken_over += int(taken[0].split()[3]) if taken else 0
         if not self.out.exists():
             tally.lost += 1
@@ -259,7 +261,11 @@ def kill_on_files(shard: Shard, rng: random.Random, tally: Tally) -> None:
     }[kind]
     child = start(shard.arguments)
     end = time.monotonic() + TIMEOUT
-    while not appeared() and time.monotonic() < end and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+    while (
+        not appeared()
+        and time.monotonic() < end
+        and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    ):
         pass
     _kill(child, f"file: {kind}", tally)
 
@@ -315,7 +321,7 @@ def harness(folder: Path, kills: int, seed: int) -> Tally:
     os.chdir(folder)
     run("fit", "--pheno", "y.csv", "--grm", "g.bed", "--out", "null.npz")
     with small_blocks():
-        run("scan", "--null", "null.npz", "--refit", "0.05", "--out", "whole.parquet")
+        run("scan", "--null", "null.npz", "--refit", "0", "--out", "whole.parquet")
         shards = [_shard(i + 1) for i in range(SHARDS)]
         for shard in shards:
             shard.learn()
@@ -334,7 +340,7 @@ def harness(folder: Path, kills: int, seed: int) -> Tally:
 
 def _shard(number: int) -> Shard:
     out = Path(f"shard{number}.parquet")
-    common = ["scan", "--null", "null.npz", "--refit", "0.05", "--resume", "--threads", str(1 + number % 2)]
+    common = ["scan", "--null", "null.npz", "--refit", "0", "--resume", "--threads", str(1 + number % 2)]
     return Shard([*common, "--shard", f"{number}/{SHARDS}", "--out", str(out)], out)
 
 

@@ -7,15 +7,12 @@ random columns as there are variants, in blocks of the scan's size, so it does n
 """
 
 import argparse
-import os
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from benchmarks.simulated import write_genotypes, write_traits
+from benchmarks.memory import fit_command, genotypes
+from benchmarks.processes import KRON2SUM, paired, seconds
 
 CASES = ((4000, 20_000, 5), (1200, 100_000, 2), (4000, 20_000, 50))
 PRODUCT = """
@@ -29,43 +26,16 @@ for _ in range(0, variants, block):
 """
 
 
-def timed(command: list[str], threads: int) -> float:
-    """Seconds of a whole process."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
-    start = time.perf_counter()
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    return time.perf_counter() - start
-
-
-def prepare(folder: Path, n: int, variants: int, p: int) -> tuple[Path, Path]:
-    """Genotypes and a null model, made once."""
-    stem, null = folder / f"g{n}x{variants}", folder / f"null{n}x{p}.npz"
-    if not stem.with_suffix(".bed").exists():
-        write_genotypes(stem, n, variants)
-    if not null.exists():
-        traits = folder / f"y{n}x{p}.csv"
-        write_traits(traits, n, p)
-        run = [sys.executable, "-m", "kron2sum_cli", "fit", "--quiet", "--pheno", str(traits)]
-        subprocess.run([*run, "--grm", f"{stem}.bed", "--out", str(null)], check=True)
-    return stem, null
-
-
 def compare(folder: Path, n: int, variants: int, p: int, runs: int, threads: int) -> str:
     """One line of the table."""
-    stem, null = prepare(folder, n, variants, p)
-    scan = [sys.executable, "-m", "kron2sum_cli", "scan", "--quiet", "--refit", "0", "--threads", str(threads)]
-    scan += ["--null", str(null), "--geno", f"{stem}.bed", "--out", str(folder / "out.parquet")]
-    product = [sys.executable, "-c", PRODUCT, str(n), str(variants), "1024"]
-    ours, floor = [], []
-    for run in range(runs + 1):
-        a, b = timed(scan, threads), timed(product, threads)
-        if run:
-            ours.append(a)
-            floor.append(b)
-    ratio = statistics.median(a / b for a, b in zip(ours, floor, strict=True))
-    return (
-        f"{n:>7} {variants:>9} {p:>4}  {statistics.median(ours):8.2f} {statistics.median(floor):8.2f}  {ratio:6.2f}"
-    )
+    stem = genotypes(folder, n, variants)
+    if not (folder / f"null{n}x{p}.npz").exists():
+        seconds(fit_command(folder, n, p, stem))
+    scan = (*KRON2SUM, "scan", "-q", "--refit", "0", "--threads", str(threads))
+    scan = (*scan, "--null", folder / f"null{n}x{p}.npz", "--geno", f"{stem}.bed", "--out", folder / "out.parquet")
+    product = (sys.executable, "-c", PRODUCT, str(n), str(variants), "1024")
+    ours, floor, ratio = paired([scan], [product], runs, threads)
+    return f"{n:>7} {variants:>9} {p:>4}  {ours:8.2f} {floor:8.2f}  {ratio:6.2f}"
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ def write_genotypes(stem: Path, n: int, variants: int, seed: int = 1, missing: f
 
 
 def write_traits(path: Path, n: int, p: int, seed: int = 2) -> None:
-    """p correlated traits of the same samples, without genetics."""
+    """P correlated traits of the same samples, without genetics."""
     rng = np.random.default_rng(seed)
     mix = np.eye(p) + 0.3 * rng.normal(size=(p, p)) / np.sqrt(p)
     Y = rng.normal(size=(n, p)) @ mix

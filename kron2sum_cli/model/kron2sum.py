@@ -145,6 +145,11 @@ class Kron2Sum:
         return self._point
 
     @property
+    def covariate_basis(self) -> Array:
+        """Orthonormal basis of the covariates that the contrasts leave out, (n, c)."""
+        return self._Qx
+
+    @property
     def axes(self) -> TraitAxes:
         """The trait axes of the present C0 and C1."""
         return self._point.axes

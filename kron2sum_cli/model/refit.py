@@ -17,7 +17,7 @@ import numpy as np
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
 from kron2sum_cli.model.fitting import BOUNDARY, CERTIFIED_GAIN, Fit, climb
-from kron2sum_cli.model.information import DirectionCovariance, direction_covariance
+from kron2sum_cli.model.information import DirectionCovariance, direction_covariance, uses_observed_information
 from kron2sum_cli.model.likelihood import evaluate
 from kron2sum_cli.model.row_moments import RowMoments, VariantMoments, row_moments
 from kron2sum_cli.model.spectrum import Array
@@ -33,10 +33,6 @@ SHORTEST = 1e-2
 
 RESIDUAL_ROOM = 0.1
 """Refits may lower the smallest ratio of residual to genetic variance of the null model by this factor."""
-
-SMALLEST_RESIDUAL = 1e-10
-"""A null model with a smaller share of residual variance on some axis lies on the edge of the cone of C1, or too near:
-its refits are all left to the search of null models."""
 
 RELEASED = 1e-6
 """Genetic share that a released axis gets where the information off the face is taken."""
@@ -100,18 +96,22 @@ class Refitter:
         ValueError
             Where ``outside`` is needed and missing.
         """
-        p, b = self.data.ntraits, variants.shape[1]
+        p, b, axes = self.data.ntraits, variants.shape[1], self.null.point.axes
         if outside is None:
             if self.data.nsilent:
                 raise ValueError("GGᵀ has null directions outside V: refits need the variants' squared lengths there")
             outside = np.zeros(b)
+        # The same span, and well conditioned whatever the units of the traits.
+        basis = axes.Tinv @ np.linalg.qr(axes.T @ design)[0]
+        together = uses_observed_information(p, 0) and self.null.certificate.active_C1 == 0
         found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
         present = np.einsum("ib,ib->b", variants, variants) + outside > 0
         size = max(1, BATCH_BYTES // (8 * p * p * self.moments.nodes.size))
         for k in range(0, b, size):
             batch = k + np.flatnonzero(present[k : k + size])
             if batch.size:
-                part = _refit_batch(self, variants[:, batch], outside[batch], design)
+                refit_part = _refit_together if together else _refit_apart
+                part = refit_part(self, variants[:, batch], outside[batch], basis)
                 found.lml[batch], found.beta[batch], found.se[batch] = part.lml, part.beta, part.se
         return found
 
@@ -127,7 +127,7 @@ def refitter(data: Contrasts, null: Fit) -> Refitter:
     if data.design is not None or null.point.reml:
         raise ValueError("refits need a null model by maximum likelihood with an invertible trait design A")
     axes, tau = null.point.axes, data.mean_eigenvalue
-    genetic, residual = tau * axes.c0**2, np.maximum(axes.c1**2, SMALLEST_RESIDUAL)
+    genetic, residual = tau * axes.c0**2, np.maximum(axes.c1**2, BOUNDARY)
     ratio = RESIDUAL_ROOM * tau * float(np.min(residual / np.maximum(genetic, residual)))
     empty = int(np.count_nonzero(genetic < BOUNDARY))
     released = None
@@ -150,7 +150,7 @@ def refit(data: Contrasts, null: Fit, variants: Array, design: Array, outside: A
     return refitter(data, null).refit(variants, design, outside)
 
 
-def _refit_batch(fitter: Refitter, variants: Array, outside: Array, design: Array) -> Refit:
+def _refit_together(fitter: Refitter, variants: Array, outside: Array, design: Array) -> Refit:
     moments, axes = fitter.moments.of_variants(variants, outside), fitter.null.point.axes
     likelihood = VariantLikelihood(fitter.moments, axes.T @ design, axes.logdet_T, fitter.empty, fitter.null.rank)
     states = _initial(fitter, outside.size)
@@ -170,6 +170,12 @@ def _refit_batch(fitter: Refitter, variants: Array, outside: Array, design: Arra
     return refits
 
 
+def _refit_apart(fitter: Refitter, variants: Array, outside: Array, design: Array) -> Refit:
+    start = fitter.null.point.axes
+    each = [_one(fitter, start, *variant, design) for variant in zip(variants.T, outside, strict=True)]
+    return Refit(*(np.array(column) for column in zip(*each, strict=True)))
+
+
 def _climb(
     likelihood: VariantLikelihood, metric: DirectionCovariance, variants: VariantMoments, states: States
 ) -> tuple[Points, Mask]:
@@ -178,7 +184,7 @@ def _climb(
     E0, E1, predicted = _step(likelihood, metric, points)
     length = np.ones(predicted.size)
     for _ in range(MAX_STEPS):
-        rising = np.flatnonzero(points.inside & (predicted > GAIN_TOLERANCE) & (length > SHORTEST))
+        rising = np.flatnonzero((predicted > GAIN_TOLERANCE) & (length > SHORTEST))
         if not rising.size:
             break
         size = length[rising, None, None]
@@ -191,7 +197,7 @@ def _climb(
         put(states, won, take(trial, which))
         put(points, won, take(tried, which))
         E0[won], E1[won], predicted[won] = _step(likelihood, metric, take(tried, which))
-    return points, points.inside & (predicted <= GAIN_TOLERANCE)
+    return points, predicted <= GAIN_TOLERANCE
 
 
 def _initial(fitter: Refitter, b: int) -> States:
@@ -214,10 +220,7 @@ def _step(likelihood: VariantLikelihood, metric: DirectionCovariance, points: Po
     i, j = np.tril_indices(likelihood.design.shape[0])
     tau, twice = likelihood.moments.data.mean_eigenvalue, np.where(i == j, 1.0, 2.0)
     g0, g1 = twice * points.score0[:, i, j], twice * points.score1[:, i, j]
-    if metric.v11.ndim == 1:
-        x0, x1 = g0 * metric.v00 + g1 * metric.v01, g0 * metric.v01 + g1 * metric.v11
-    else:
-        x0, x1 = g0 @ metric.v00 + g1 @ metric.v01.T, g0 @ metric.v01 + g1 @ metric.v11
+    x0, x1 = g0 @ metric.v00 + g1 @ metric.v01.T, g0 @ metric.v01 + g1 @ metric.v11
     E0, E1 = np.empty(points.score0.shape), np.empty(points.score1.shape)
     E0[:, i, j] = E0[:, j, i] = tau * x0
     E1[:, i, j] = E1[:, j, i] = x1

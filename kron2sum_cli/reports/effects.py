@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from kron2sum_cli.reports.figure import BLUE, GREY, PALE, new_figure, panel_title, shortened, without_axes
 from kron2sum_cli.reports.genome import measure_genome
 from kron2sum_cli.reports.lead_variants import clump, find_candidates
-from kron2sum_cli.reports.scan_view import Array, ScanView
+from kron2sum_cli.reports.scan_view import Array, ScanView, level_text
 
 NORMAL_95 = 1.959964
 """Half the width of a 95% interval in standard errors."""
@@ -117,6 +117,5 @@ def _key(figure: Figure, threshold: float) -> None:
     def mark(face: str) -> Line2D:
         return Line2D([], [], marker="o", linestyle="none", markersize=4, color=BLUE, markerfacecolor=face)
 
-    level = f"{10.0**-threshold:.1e}".replace("e-0", "e-").replace(".0e", "e")
-    labels = [f"p ≤ {level} for this trait", "larger p"]
+    labels = [f"p ≤ {level_text(threshold)} for this trait", "larger p"]
     figure.legend([mark(BLUE), mark("white")], labels, loc="outside upper right", ncols=2, handletextpad=0.1, borderpad=0)

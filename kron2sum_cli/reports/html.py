@@ -13,14 +13,15 @@ h1 { font-size: 1.6rem; margin: 0 0 .2rem; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; padding-bottom: .2rem; border-bottom: 1px solid #ccc; }
 p { max-width: 50rem; }
 .lead { color: #444; margin-top: 0; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-size: .87rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: #444; padding: .2rem 0 .4rem; }
+caption { text-align: left; color: #444; padding: .2rem 0 .4rem; white-space: nowrap; }
 th, td { padding: .22rem .7rem; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
 th { font-weight: 600; }
 thead th { border-bottom: 1px solid #888; vertical-align: bottom; }
 th.text, td.text { text-align: left; }
-td.prose { white-space: normal; overflow-wrap: anywhere; }
+td.prose { white-space: normal; overflow-wrap: anywhere; min-width: 11rem; }
+tbody th { position: sticky; left: 0; background: #fff; }
 td.strong { background: #fdeadd; }
 small { color: #555; }
 code { font-size: .95em; overflow-wrap: anywhere; }
@@ -68,10 +69,11 @@ def markup(content: str | Markup) -> str:
 def table(columns: Sequence[Column], rows: Iterable[Sequence[Content]], caption: str = "") -> Markup:
     """A table whose first column names its rows; it scrolls sideways where the page is narrow."""
     head = "".join(f'<th scope="col"{_text(column)}>{escape(column.heading)}</th>' for column in columns)
+    headings = f"<thead><tr>{head}</tr></thead>\n" if any(column.heading for column in columns) else ""
     body = "\n".join(f"<tr>{_row(columns, row)}</tr>" for row in rows)
     title = f"<caption>{escape(caption)}</caption>\n" if caption else ""
     return Markup(
-        f'<div class="wide"><table>\n{title}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+        f'<div class="wide"><table>\n{title}{headings}<tbody>\n{body}\n</tbody>\n</table></div>'
     )
 
 

@@ -10,7 +10,7 @@ from kron2sum_cli.errors import InputError
 from kron2sum_cli.reports.html import Cell, Column, Content, Markup, image, page, paragraph, section, table
 from kron2sum_cli.reports.loci import Loci, Locus, find_loci
 from kron2sum_cli.reports.plots import MOST_PANELS, PlotSettings, drawing
-from kron2sum_cli.reports.scan_view import JOINT, Array, ScanTest, ScanView
+from kron2sum_cli.reports.scan_view import Array, ScanTest, ScanView, level_text
 from kron2sum_cli.tables.null_file import NullFile
 
 MOST_LOCI = 200
@@ -90,7 +90,14 @@ def _run(view: ScanView) -> list[Markup]:
 
 
 def _settings_text(settings: Mapping[str, Any]) -> str:
-    return "; ".join(f"{name} {value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.items())
+    return "; ".join(f"{name} {_plain(value)}" for name, value in settings.items())
+
+
+def _plain(value: Any) -> str:
+    """A value of the metadata without quotes and brackets where it is a text or a list of texts."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _input_files(metadata: Mapping[str, Any]) -> Iterator[Sequence[Content]]:
@@ -174,7 +181,7 @@ def _inflation(view: ScanView, tests: Sequence[ScanTest], loci: Loci, settings: 
         )
         for curve in curves
     ]
-    level = f"p ≤ {settings.significance:g}"
+    level = f"p ≤ {level_text(settings.threshold)}"
     headings = ("df", "variants", "λ", level, "lead variants")
     columns = [Column("test", True), *(Column(heading) for heading in headings)]
     shown = [curve for curve in curves if curve.test in _drawn_tests(view)]
@@ -196,7 +203,7 @@ def _manhattan(view: ScanView, settings: PlotSettings) -> Markup:
     manhattan, figure = drawing("manhattan"), drawing("figure")
     data = manhattan.manhattan_data(view, _drawn_tests(view), settings.threshold, settings.window)
     drawn = figure.render(lambda: manhattan.draw_manhattan(data), "png", _DOTS_PER_INCH)
-    caption = f"Dashed: p = {settings.significance:g}. Diamonds: lead variants of each test."
+    caption = f"Dashed: p = {level_text(settings.threshold)}. Diamonds: lead variants of each test."
     if data.genome.without_position:
         caption += (
             f" {data.genome.without_position:,} variants without a position stand at the one before them in the file."
@@ -205,7 +212,7 @@ def _manhattan(view: ScanView, settings: PlotSettings) -> Markup:
 
 
 def _leads(view: ScanView, loci: Loci, settings: PlotSettings) -> list[Markup]:
-    level, window = f"p ≤ {settings.significance:g}", f"{settings.window / 1000:g} kb"
+    level, window = f"p ≤ {level_text(settings.threshold)}", f"{settings.window / 1000:g} kb"
     if not loci.found:
         return [paragraph(f"No variant has {level} in any test.")]
     shown = loci.found[:MOST_LOCI]
@@ -216,12 +223,11 @@ def _leads(view: ScanView, loci: Loci, settings: PlotSettings) -> list[Markup]:
     )
     if len(shown) < len(loci.found):
         said += f" The strongest {len(shown)} of {len(loci.found):,} are listed."
-    refit = "MLOG10P_REFIT" in view.columns
-    headings = ["variant", "place", "EA", "other", "EAF", "N", "joint p", *(["joint p, refit"] if refit else [])]
-    texts = {"variant", "place", "EA", "other"}
-    columns = [Column(heading, heading in texts) for heading in headings]
-    columns += [Column(trait) for trait in view.traits] + [Column("variants"), Column("passes", True)]
-    rows = [_lead_row(view, locus, refit) for locus in shown]
+    joint = _joint_columns(view)
+    columns = [Column(heading, True) for heading in ("variant", "place", "EA", "other")]
+    columns += [Column(heading) for heading in ("EAF", "N", *joint.values(), *view.traits, "variants")]
+    columns.append(Column("passes", True))
+    rows = [_lead_row(view, locus, list(joint)) for locus in shown]
     return [paragraph(said), table(columns, rows), *_effects(view, settings)]
 
 
@@ -235,17 +241,23 @@ def _effects(view: ScanView, settings: PlotSettings) -> list[Markup]:
     return [image(drawn, "effects of the strongest variants on every trait, with 95% intervals", caption, _width(drawn))]
 
 
-def _lead_row(view: ScanView, locus: Locus, refit: bool) -> list[Content]:
+def _joint_columns(view: ScanView) -> dict[str, str]:
+    """Columns with -log10 p of the joint test and their headings; of one trait that is the trait's own test."""
+    headings = {"MLOG10P": "joint p"} if len(view.metadata["traits"]) > 1 else {}
+    return headings | ({"MLOG10P_REFIT": "joint p, refit"} if "MLOG10P_REFIT" in view.columns else {})
+
+
+def _lead_row(view: ScanView, locus: Locus, joint: Sequence[str]) -> list[Content]:
     row = locus.row
     position = f"{row['POS']:,}" if row["POS"] > 0 else "?"
     cells: list[Content] = [row["SNPID"], f"{row['CHR']}:{position}", _allele(row["EA"]), _allele(row["NEA"])]
     cells += [_number(row["EAF"]), f"{row['N']:,}"]
-    cells.append(Cell(p_text(row["MLOG10P"]), strong=any(test.label == JOINT for test in locus.passes)))
-    cells += [p_text(row["MLOG10P_REFIT"])] if refit else []
+    passed = {test.column for test in locus.passes}
+    cells += [Cell(p_text(row[column]), strong=column in passed) for column in joint]
     for trait, test in zip(view.traits, view.trait_tests, strict=True):
         effect = f"{_short(row[f'BETA.{trait}'])} ({_short(row[f'SE.{trait}'])})"
         html = f"{effect}<br><small>{p_text(row[test.column])}</small>"
-        cells.append(Cell(Markup(html), strong=test in locus.passes))
+        cells.append(Cell(Markup(html), strong=test.column in passed))
     return [*cells, str(locus.size), Cell(", ".join(test.label for test in locus.passes), prose=True)]
 
 

@@ -104,3 +104,14 @@ class ScanView:
 def numbers(batch: pa.RecordBatch, column: str) -> Array:
     """A column as float64, NaN where a cell is empty."""
     return np.asarray(batch.column(column).cast(pa.float64()).to_numpy(zero_copy_only=False))
+
+
+def level_text(threshold: float) -> str:
+    """The p-value of a -log10 p, for people.
+
+    Examples
+    --------
+    >>> level_text(7.30103), level_text(1.30103)
+    ('5e-8', '0.05')
+    """
+    return f"{10.0**-threshold:.2g}".replace("e-0", "e-")

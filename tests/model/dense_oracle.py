@@ -29,6 +29,12 @@ class Data:
     X: Array
     G: Array
 
+    @cached_property
+    def contrasts(self) -> Array:
+        """Orthonormal combinations of vec(Y) that no B changes."""
+        M = np.kron(self.A, self.X)
+        return null_space(M.T) if M.shape[1] else np.eye(M.shape[0])
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -65,7 +71,7 @@ class Dense:
         """ML: the density at the best B. REML: the density of orthonormal contrasts that no B changes."""
         if not restricted:
             return self.log_density(self.M, self.fixed_effects(self.M)[0])
-        N = null_space(self.M.T) if self.M.shape[1] else np.eye(self.K.shape[0])
+        N = self.data.contrasts
         contrasts = N.T @ vec(self.data.Y)
         return float(multivariate_normal(np.zeros(contrasts.size), N.T @ self.K @ N).logpdf(contrasts))
 

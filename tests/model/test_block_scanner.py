@@ -121,9 +121,27 @@ def test_the_low_rank_case_has_silent_rows(case: Case) -> None:
     assert data.Z.shape[0] == (12 + P if r == 12 else N - case.model.ncovariates)
 
 
-def test_a_coupled_trait_design_is_refused() -> None:
-    rng = np.random.default_rng(0)
-    G = rng.normal(size=(N, 80))
-    model = Kron2Sum(rng.normal(size=(N, P)), np.ones((P, 1)), np.ones((N, 1)), G)
-    with pytest.raises(ValueError, match="an invertible trait design A only"):
-        block_scanner(model.point, np.empty((N, 0)))
+@pytest.mark.parametrize("restricted", [False, True], ids=["ML", "REML"])
+@pytest.mark.parametrize("r", [12, 90])
+def test_information_of_coupled_axes_is_a_matrix(r: int, restricted: bool) -> None:
+    rng = np.random.default_rng(r)
+    X = np.hstack([np.ones((N, 1)), rng.normal(size=(N, 1))])
+    G = rng.normal(size=(N, r)) / np.sqrt(r)
+    data = Data(rng.normal(size=(N, P)), rng.normal(size=(P, 1)), X, G)
+    L0, L1 = rng.normal(size=(P, P)), np.tril(rng.normal(size=(P, P)), -1) + np.eye(P)
+    dense = Dense(data, L0 @ L0.T, L1 @ L1.T)
+    model = Kron2Sum(data.Y, data.A, X, G, rank=P, restricted=restricted).at(dense.C0, dense.C1)
+    block = rng.binomial(2, 0.3, size=(N, 4)).astype(float)
+    found = block_scanner(model.point, np.empty((N, 0))).statistics(block)
+    lift = np.kron(model.axes.Tinv, np.eye(N))
+    blocks = (lift.T @ dense.P() @ lift).reshape(P, N, P, N)
+    y = (data.Y @ model.axes.T.T).T
+    np.testing.assert_allclose(found.u, np.einsum("ib,jilk,lk->bj", block, blocks, y), rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(found.v, np.einsum("ib,jilk,kb->bjl", block, blocks, block), rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(found.length, np.sum(block**2, axis=0), rtol=1e-10)
+    scanner = model.get_fast_scanner()
+    chi2 = np.einsum("bj,bj->b", found.u, np.linalg.solve(found.v, found.u[:, :, None])[:, :, 0])
+    ratios = -0.5 * N * P * np.log1p(-chi2 / (N * P * scanner.null_scale))
+    for k in range(4):
+        result = scanner.scan(np.eye(P), block[:, k : k + 1])
+        np.testing.assert_allclose(result["lml"] - scanner.null_lml(), ratios[k], rtol=1e-8)

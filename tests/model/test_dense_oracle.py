@@ -11,7 +11,7 @@ from dense_oracle import Array, Data, Dense, derivative, vec
 
 from kron2sum_cli import Kron2Sum
 
-N, P = 24, 3
+N, P = 20, 3
 RTOL = 1e-8
 TRAIT_DESIGNS = ("identity", "square", "column")
 GRID = list(product((False, True), (1, 2, 3), TRAIT_DESIGNS, (9, 40), (0, 1, 3)))
@@ -45,6 +45,7 @@ def trait_design(name: str, rng: np.random.Generator) -> Array:
 
 
 @pytest.fixture(
+    scope="module",
     params=GRID,
     ids=lambda q: f"{'REML' if q[0] else 'ML'}-rank{q[1]}-A={q[2]}-r{q[3]}-c{q[4]}",
 )

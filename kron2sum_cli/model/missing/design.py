@@ -69,6 +69,23 @@ class Design:
         """Number of columns, q + ca."""
         return self.ncells + self.neffects
 
+    def gram(self, weights: Callable[[Array, Array], Array], outside: Callable[[Array, Array], float]) -> Array:
+        """Lower triangle of ``Dᵀ diag(..) D``, (q + ca, q + ca) in Fortran order; what is above it has no meaning.
+
+        Parameters
+        ----------
+        weights : of two loadings, the (m,) weights of their blocks' product
+        outside : of two loadings, the weight of what lies outside V
+        """
+        H = np.zeros((self.size, self.size), order="F")
+        for k, left in enumerate(self.blocks):
+            for right in self.blocks[: k + 1]:
+                H[left.columns, right.columns] = _product(left, right, weights(left.loading, right.loading))
+                if self.outside is not None and left.columns.start < self.ncells:
+                    inner = self.outside[left.columns, right.columns]
+                    H[left.columns, right.columns] += outside(left.loading, right.loading) * inner
+        return H
+
     @property
     def cells_only(self) -> "Design":
         """The design without the fixed effects."""
