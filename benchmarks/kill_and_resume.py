@@ -108,7 +108,17 @@ class Steps:
             return len(data)
 
         table_writers._Counted.write = write  # type: ignore[method-assign]
-        checkpoint.open = lambda *args: _Wrapped(open(*args), steps)  # type: ignore[attr-defined]
+        begin, add = checkpoint._begin, checkpoint.Checkpoint.add
+
+        def wrapped_begin(file: Any, *args: Any) -> None:
+            begin(_Wrapped(file, steps), *args)  # type: ignore[arg-type]
+
+        def wrapped_add(kept: Any, block: Any) -> None:
+            kept._file, file = _Wrapped(kept._file, steps), kept._file
+            add(kept, block)
+            kept._file = file
+
+        checkpoint._begin, checkpoint.Checkpoint.add = wrapped_begin, wrapped_add  # type: ignore[method-assign]
 
     def _around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **options: Any) -> Any:
@@ -128,12 +138,6 @@ class _Wrapped:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
-
-    def __enter__(self) -> "_Wrapped":
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self._file.close()
 
     def write(self, data: bytes) -> int:
         return self._steps.write("blocks", self._file, data)

@@ -36,3 +36,20 @@ class ConvergenceError(Kron2SumError):
     def __init__(self, message: str, result: object = None) -> None:
         super().__init__(message)
         self.result = result
+
+
+MOST_CHARACTERS = 1000
+"""A message is cut in its middle where it is longer: a value in it can be as long as a file."""
+
+
+def readable(message: str, most: int = MOST_CHARACTERS) -> str:
+    """A message as one line that a terminal shows as it is, whatever the values in it hold.
+
+    >>> readable("sample 'a\\x1b[2J\\n'")
+    "sample 'a\\\\x1b[2J\\\\n'"
+    """
+    if len(message) > most:
+        message = f"{message[: most - most // 3]} [...] {message[-(most // 3) :]}"
+    if message.isprintable():
+        return message
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)

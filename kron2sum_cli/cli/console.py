@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kron2sum_cli.cli.streams import say
+from kron2sum_cli.errors import readable
 from kron2sum_cli.pipeline.progress import Advance, Progress
 from kron2sum_cli.pipeline.run_log import LOGGER, recorded_run
 from kron2sum_cli.pipeline.settings import CommonSettings, ExportSettings, FitSettings, ScanSettings
@@ -86,7 +87,9 @@ class StderrHandler(logging.Handler):
         """Print one message."""
         text = record.getMessage()
         if record.levelno >= logging.WARNING:
-            text = f"{self._command}: {record.levelname.lower()}: {text}"
+            text = f"{self._command}: {record.levelname.lower()}: {readable(text)}"
+        else:
+            text = readable(text, most=len(text))
         if self.bars is not None:
             self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:

@@ -6,7 +6,7 @@ import click
 
 from kron2sum_cli.cli.signals import Stopped
 from kron2sum_cli.cli.streams import say
-from kron2sum_cli.errors import Kron2SumError
+from kron2sum_cli.errors import Kron2SumError, UsageError, readable
 
 EXIT_BAD_INPUT = 1
 EXIT_USAGE = 2
@@ -28,10 +28,12 @@ def report(error: BaseException, command: str) -> int:
     if isinstance(error, click.UsageError):
         return _report_usage(error, command)
     if isinstance(error, KeyboardInterrupt):
-        say(f"{command}: {str(error) or 'interrupted'}")
+        say(f"{command}: {_with_notes(str(error) or 'interrupted', error)}")
         return error.exit_code if isinstance(error, Stopped) else 130
-    for line in explain(error).splitlines():
-        say(f"{command}: error: {line}")
+    message = _with_notes(explain(error), error)
+    # Options may be wrong in several ways, told line by line; any other message is one line.
+    for line in message.split("\n") if isinstance(error, UsageError) else [message]:
+        say(f"{command}: error: {readable(line)}")
     return error.exit_code if isinstance(error, Kron2SumError) else EXIT_BAD_INPUT
 
 
@@ -54,7 +56,7 @@ def explain(error: BaseException) -> str:
 def _report_usage(error: click.UsageError, command: str) -> int:
     if error.ctx is not None:
         command = error.ctx.command_path
-    say(f"{command}: error: {error.format_message()}{_origin(error)}")
+    say(f"{command}: error: {readable(error.format_message())}{_origin(error)}")
     say(f"Try '{command} --help'.")
     return EXIT_USAGE
 
@@ -70,6 +72,11 @@ def _origin(error: click.UsageError) -> str:
     if source is click.core.ParameterSource.DEFAULT_MAP:
         return " (from the file of --config)"
     return ""
+
+
+def _with_notes(message: str, error: BaseException) -> str:
+    """The message and what else there is to say, such as how to go on."""
+    return "; ".join([message, *getattr(error, "__notes__", ())])
 
 
 def _in_brackets(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from kron2sum_cli.cli.streams import say
-from kron2sum_cli.pipeline.run_log import discard_unfinished
+from kron2sum_cli.pipeline.run_log import discard_unfinished, resume_advice
 
 GRACE_SECONDS = 0.6
 """How long the command may take to stop by itself (a matrix factorisation cannot be interrupted)."""
@@ -72,5 +72,5 @@ def _watch(read_end: int, ended: threading.Event, command: str) -> None:
 
 def _end_now(stopped: Stopped, command: str) -> None:
     discard_unfinished()
-    say(f"{command}: {stopped}")
+    say("; ".join(filter(None, (f"{command}: {stopped}", resume_advice()))))
     os._exit(stopped.exit_code)

@@ -53,7 +53,7 @@ def read_block(block: bytes, compression: Compression, n_samples: int) -> NDArra
         dosages = _diploid(_probabilities(data, 2 * n_samples, n_samples, bits), bool(phased), bits)
     else:
         dosages = _any_ploidy(data, ploidy & _PLOIDY_BITS, bool(phased), bits)
-    dosages[np.flatnonzero(ploidy & _MISSING_BIT)] = np.nan
+    dosages[ploidy >= _MISSING_BIT] = np.nan
     return dosages
 
 
@@ -89,16 +89,15 @@ def _probabilities(data: bytes, number: int, n_samples: int, bits: int) -> NDArr
 
 def _diploid(stored: NDArray[Any], phased: bool, bits: int) -> NDArray[np.float32]:
     """Unphased: P(two copies), P(one copy) of each sample. Phased: P(first allele) on either chromosome."""
-    one = 2**bits - 1
-    copies: NDArray[Any] = stored[0::2].astype(np.float32 if bits <= _EXACT_IN_SINGLE_BITS else np.float64)
-    other = stored[1::2]
+    kind = np.float32 if bits <= _EXACT_IN_SINGLE_BITS else np.float64
+    first: NDArray[Any] = stored[0::2].astype(kind)
+    copies: NDArray[Any] = stored[1::2].astype(kind)
+    copies += first
     if not phased:
-        sums = copies + other
-        if sums.max(initial=0) > one:
-            raise ValueError(f"the probabilities of sample {int(np.argmax(sums)) + 1} add up to more than 1")
-        copies *= 2
-    copies += other
-    copies /= one
+        if copies.max(initial=0) > 2**bits - 1:
+            raise ValueError(f"the probabilities of sample {int(np.argmax(copies)) + 1} add up to more than 1")
+        copies += first
+    copies /= 2**bits - 1
     return copies.astype(np.float32, copy=False)
 
 

@@ -120,6 +120,6 @@ def _with_suffix(stem: str) -> str:
     if len(found) > 1:
         raise UsageError(f"{stem} may be any of {', '.join(found)}; give one of them with its suffix")
     if not found:
-        tried = "" if stem.lower().endswith(SUFFIXES) else f", nor is there {stem} with {', '.join(SUFFIXES)}"
+        tried = "" if stem.lower().endswith(SUFFIXES) else ", and none with .bed, .pgen or .bgen behind that name"
         raise InputError(f"{stem}: there is no such file{tried}; check the path")
     return found[0]

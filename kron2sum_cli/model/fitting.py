@@ -1,10 +1,10 @@
 """The maximum of the likelihood over C0 ⪰ 0 (of bounded rank) and C1 ⪰ 0, and the certificate that it is one.
 
 The unknowns are factors in the trait axes of the current point: ``C0 → (D0 + P)(D0 + P)ᵀ`` and ``C1 → (D1 + N)²``
-with ``D0 = diag(c0)``, ``D1 = diag(c1)``, N symmetric, and P (p × rank) symmetric in its upper square. Semi-definiteness
-is then no constraint, a Newton step sees the curvature of the map and so lands on a face of the cone instead of creeping
-to it, and there is no rotation left over. Steps solve the trust-region problem by conjugate gradients (Steihaug
-1983), preconditioned by the expected information, which is a 2 × 2 block for every pair of axes.
+with ``D0 = diag(c0)``, ``D1 = diag(c1)``, N symmetric, and P (p × rank) symmetric in its upper square.
+Semi-definiteness is then no constraint, a Newton step sees the curvature of the map and so lands on a face of the cone
+instead of creeping to it, and there is no rotation left over. Steps solve the trust-region problem by conjugate
+gradients (Steihaug 1983), preconditioned by the expected information, which is a 2 × 2 block for every pair of axes.
 
 A stationary point in factors may be a saddle of the cone problem: where C0 or C1 has lost rank its score must not
 point into the cone (that is checked on the matrix of the score, and left along the offending direction).

@@ -137,26 +137,33 @@ def least_squares(K: Metric, terms: Sequence[Term]) -> LeastSquares:
 
 
 def _with_added(fitted: LeastSquares, null: "_ProjectedNull | _CoupledNull", added: Term) -> LeastSquares:
+    """The fit with one more term, ``β1 = H1⁻¹ score`` with covariance ``H1⁻¹``, and ``β0 - L β1`` for the first."""
     K, (A1, X1) = null.K, added
     D, F = K.point.axes.T @ A1, K.vectors(X1)
     L = null.explained(D, F)
-    H = _kron_sum(D, D, K.grams(F))
-    sizes, H = np.diag(H), null.given(H, D, F, L)
-    kept = independent_columns(H, np.where(np.tile(F.in_span, A1.shape[1]), 0.0, sizes))
+    whole = _kron_sum(D, D, K.grams(F))
+    H1 = null.given(whole, D, F, L)
+    kept = independent_columns(H1, np.where(np.tile(F.in_span, A1.shape[1]), 0.0, np.diag(whole)))
     score = (D.T @ K.scores(F).T).reshape(-1)[kept]
-    cho = linalg.cho_factor(H[np.ix_(kept, kept)], lower=True) if kept.size else (np.empty((0, 0)), True)
-    covariance1 = linalg.cho_solve(cho, np.eye(kept.size)) if kept.size else np.empty((0, 0))
-    beta1, L = covariance1 @ score, L[:, kept]
-    size0 = L.shape[0]
-    beta = np.full(size0 + H.shape[0], np.nan)
+    L, covariance1 = L[:, kept], _inverse(H1[np.ix_(kept, kept)])
+    beta1, cross = covariance1 @ score, -L @ covariance1
+    estimated = np.concatenate([np.arange(L.shape[0]), L.shape[0] + kept])
+    beta = np.full(L.shape[0] + H1.shape[0], np.nan)
+    beta[estimated] = np.concatenate([fitted.beta - L @ beta1, beta1])
     covariance = np.full((beta.size, beta.size), np.nan)
-    all_kept = np.concatenate([np.arange(size0), size0 + kept])
-    beta[all_kept] = np.concatenate([fitted.beta - L @ beta1, beta1])
-    cross = -L @ covariance1
-    covariance[np.ix_(all_kept, all_kept)] = np.block(
+    covariance[np.ix_(estimated, estimated)] = np.block(
         [[fitted.covariance - cross @ L.T, cross], [cross.T, covariance1]]
     )
-    return LeastSquares(beta, covariance, fitted.quadratic - float(beta1 @ score), int(all_kept.size), fitted.shapes)
+    return LeastSquares(
+        beta, covariance, fitted.quadratic - float(beta1 @ score), fitted.rank + int(kept.size), fitted.shapes
+    )
+
+
+def _inverse(H: Array) -> Array:
+    """Inverse of a symmetric positive definite matrix, which may be (0, 0)."""
+    if H.size == 0:
+        return np.empty((0, 0))
+    return np.asarray(linalg.cho_solve(linalg.cho_factor(H, lower=True), np.eye(H.shape[0])))
 
 
 @dataclass(frozen=True)

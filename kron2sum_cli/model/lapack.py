@@ -88,7 +88,7 @@ def _leading_dimension(M: Array) -> int:
     fortran = M.size == 0 or ((rows == 1 or step == 1) and (columns == 1 or stride >= rows))
     if M.dtype != np.float64 or not M.flags.writeable or not fortran:
         raise ValueError("the matrix must be float64, writeable and in Fortran order")
-    return max(int(stride), rows, 1)
+    return int(max(stride, rows, 1))
 
 
 def _call(name: str, *arguments: bytes | int | NDArray[Any]) -> None:

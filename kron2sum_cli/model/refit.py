@@ -6,8 +6,8 @@ few steps. Rows enter through their moments alone: a step costs the same whateve
 
 Frames (see `variant_likelihood`) change by triangular factors close to I. So the information of the null model stays
 the right one, and the axes that C0 leaves empty stay the last ones: a step is one along that face of the cone. Where
-the score points off the face, a variant climbs again from there with the face released. What does not converge (its
-optimum lies on another face, or far away) is left to the search that fits null models.
+the score points off a face with one empty axis, a variant climbs again from there with the face released. What does
+not converge (its optimum lies on another face, or far away) is left to the search that fits null models.
 """
 
 from dataclasses import dataclass, replace
@@ -68,7 +68,7 @@ class Refitter:
     moments : of the rows, traits in the axes of the null model
     empty : number of axes that its C0 leaves empty, the last ones
     metric : its inverse information along the face
-    released : its inverse information with the face released; None where there is none to release
+    released : its inverse information with the face released; None where not exactly one axis is empty
     """
 
     data: Contrasts
@@ -107,10 +107,10 @@ class Refitter:
         found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
         present = np.einsum("ib,ib->b", variants, variants) + outside > 0
         size = max(1, BATCH_BYTES // (8 * p * p * self.moments.nodes.size))
+        refit_part = _refit_together if together else _refit_apart
         for k in range(0, b, size):
             batch = k + np.flatnonzero(present[k : k + size])
             if batch.size:
-                refit_part = _refit_together if together else _refit_apart
                 part = refit_part(self, variants[:, batch], outside[batch], basis)
                 found.lml[batch], found.beta[batch], found.se[batch] = part.lml, part.beta, part.se
         return found
@@ -131,7 +131,7 @@ def refitter(data: Contrasts, null: Fit) -> Refitter:
     ratio = RESIDUAL_ROOM * tau * float(np.min(residual / np.maximum(genetic, residual)))
     empty = int(np.count_nonzero(genetic < BOUNDARY))
     released = None
-    if empty and null.rank == data.ntraits:
+    if empty == 1 and null.rank == data.ntraits:
         c0 = np.sqrt(np.maximum(genetic, RELEASED) / tau)
         inner = evaluate(data, TraitAxes(axes.T, axes.Tinv, c0, axes.c1), reml=False)
         released = direction_covariance(inner, null.rank)
@@ -235,9 +235,8 @@ def _move(likelihood: VariantLikelihood, states: States, E0: Array, E1: Array) -
     if 0 < full < p:
         # C0 keeps its rank: [A, B; Bᵀ, BᵀA⁻¹B], which elimination turns into [A, 0; 0, 0].
         eliminate = np.repeat(np.eye(p)[None], len(frame), axis=0)
-        eliminate[:, full:, :full] = -np.linalg.solve(genetic[:, :full, :full], genetic[:, :full, full:]).transpose(
-            0, 2, 1
-        )
+        cross = np.linalg.solve(genetic[:, :full, :full], genetic[:, :full, full:])
+        eliminate[:, full:, :full] = -cross.transpose(0, 2, 1)
         genetic[:, full:], genetic[:, :, full:] = 0.0, 0.0
         residual = eliminate @ residual @ eliminate.transpose(0, 2, 1)
         frame = eliminate @ frame

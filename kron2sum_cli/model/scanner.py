@@ -12,6 +12,10 @@ from kron2sum_cli.model.likelihood import LOG2PI, Point, normalised_effects
 from kron2sum_cli.model.spectrum import Array
 
 
+STRETCH = 512
+"""Squares that are added in single precision before they go into a sum in double."""
+
+
 @dataclass(frozen=True)
 class FastScanner:
     """Maximum likelihood of added fixed effects and of a common scale s, at fixed K.
@@ -163,12 +167,20 @@ class BlockScanner:
         sums = (squares.T @ self.weights).astype(np.float64)
         v, length = sums[:, :-1], sums[:, -1]
         if self.silent_weight is not None:
-            projected = self.Qx.T @ G
-            total = np.einsum("ib,ib->b", G, G, dtype=np.float64)
-            outside = total - length - np.einsum("cb,cb->b", projected, projected, dtype=np.float64)
-            outside = np.maximum(outside, 0.0)
+            projected = squared_lengths((self.Qx.T @ G).T)
+            outside = np.maximum(squared_lengths(G.T) - length - projected, 0.0)
             v, length = v + np.multiply.outer(outside, self.silent_weight), length + outside
         return BlockStatistics(u, v, length)
+
+
+def squared_lengths(rows: NDArray[np.floating]) -> Array:
+    """Sums of squares of the rows of (b, n), short stretches in their own precision and these in double."""
+    b, n = rows.shape
+    total = np.zeros(b)
+    for start in range(0, n, STRETCH):
+        part = rows[:, start : start + STRETCH]
+        total += np.einsum("bi,bi->b", part, part)
+    return total
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def axes_of_factors(L0: Array, L1: Array, tau: float) -> TraitAxes:
         raise NumericalError("the covariance of the traits is zero or not finite")
     stacked = np.vstack([root * L0.T, L1.T]) / size
     Q, R = linalg.qr(stacked, mode="economic", check_finite=False)
-    if np.min(np.abs(np.diag(R))) < 1e-13:
+    if R.shape[0] < p or np.min(np.abs(np.diag(R))) < 1e-13:
         raise NumericalError("the covariance of the traits is singular: some traits are linear combinations of others")
     Q0, Q1 = Q[: L0.shape[1]], Q[L0.shape[1] :]
     _, c1, Wt = linalg.svd(Q1, full_matrices=True, check_finite=False)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from io import FileIO
 
 from kron2sum_cli._version import __version__
-from kron2sum_cli.errors import Kron2SumError, OutputError
+from kron2sum_cli.errors import Kron2SumError, OutputError, readable
 from kron2sum_cli.pipeline.resources import peak_memory_mib
 from kron2sum_cli.pipeline.settings import ExportSettings, FitSettings, ScanSettings
 from kron2sum_cli.tables.outputs import (
@@ -17,9 +17,10 @@ from kron2sum_cli.tables.outputs import (
     is_stream,
     lock,
     output_error,
+    resume_advice,
 )
 
-__all__ = ["LOGGER", "default_log", "discard_unfinished", "recorded_run"]
+__all__ = ["LOGGER", "default_log", "discard_unfinished", "recorded_run", "resume_advice"]
 
 LOGGER = logging.getLogger("kron2sum")
 """The logger of the commands: pipeline modules log to its children, the command line listens."""
@@ -130,5 +131,5 @@ def _record_failure(handler: logging.Handler, error: BaseException) -> None:
     """Say in the log, and only there, how the run ended; the command line tells the user."""
     expected = isinstance(error, Kron2SumError | KeyboardInterrupt)
     trace = None if expected else (type(error), error, error.__traceback__)
-    message = f"{type(error).__name__}: {error}"
+    message = f"{type(error).__name__}: {readable(str(error))}"
     handler.emit(LOGGER.makeRecord(LOGGER.name, logging.ERROR, "", 0, message, (), trace))

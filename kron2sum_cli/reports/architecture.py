@@ -1,6 +1,7 @@
 """The genetic architecture of the traits: correlations as a heat map, heritabilities beside it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ _CELL, _SMALL_CELL, _LEAST_CELL = 0.5, 0.28, 0.12
 _LEAST_SIDE = 1.9
 _MARGIN, _GAP, _TOP = 0.08, 0.2, 0.38
 _DOTS_WIDTH, _BAR_WIDTH, _BAR_LABELS = 1.6, 0.1, 0.36
-_AXIS_LABELS = 0.42
+_AXIS_LABELS, _SCALE_HEIGHT = 0.42, 1.6
 _WHITE_TEXT_FROM = 0.65
 
 
@@ -58,32 +59,34 @@ def _one_trait(name: str, estimates: Estimates) -> Figure:
 def _several_traits(names: Sequence[str], estimates: Estimates) -> Figure:
     """Names, heat map, heritabilities and the scale of colours side by side, the first three with common rows."""
     p = len(names)
-    side = p * (_CELL if p <= MOST_NUMBERS else max(_LEAST_CELL, min(_SMALL_CELL, 10 / p)))
-    side = max(side, _LEAST_SIDE)
+    with_numbers = p <= MOST_NUMBERS
+    side = max(_LEAST_SIDE, p * (_CELL if with_numbers else max(_LEAST_CELL, min(_SMALL_CELL, 10 / p))))
     size = 7.0 if side / p > 0.16 else 5.0
     longest = max(_width(name, size) for name in names)
-    slanted = p <= MOST_NUMBERS
-    left, bottom = _MARGIN + longest + 0.06, _MARGIN + 0.1 + longest * (0.75 if slanted else 1.0)
-    bottom = max(bottom, _AXIS_LABELS)
-    widths = (left, side, _GAP, _DOTS_WIDTH, _GAP, _BAR_WIDTH, _BAR_LABELS)
-    figure = new_figure(sum(widths), bottom + side + _TOP)
+    left = _MARGIN + longest + 0.06
+    bottom = max(_AXIS_LABELS, _MARGIN + 0.1 + longest * (0.75 if with_numbers else 1.0))
+    edges = np.cumsum([left, side, _GAP, _DOTS_WIDTH, _GAP, _BAR_WIDTH, _BAR_LABELS]).tolist()
+    figure = new_figure(edges[-1], bottom + side + _TOP)
     figure.set_layout_engine("none")
     heat = _place(figure, left, bottom, side, side)
     image = _draw_correlations(heat, estimates)
-    turn = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {"rotation": 90}
-    heat.set_xticks(range(p), names, fontsize=size, **turn)
-    heat.set_yticks(range(p), names, fontsize=size)
-    dots = _place(figure, sum(widths[:3]), bottom, _DOTS_WIDTH, side)
+    _name_cells(heat, names, size, slanted=with_numbers)
+    dots = _place(figure, edges[2], bottom, _DOTS_WIDTH, side)
     _draw_heritabilities(dots, estimates)
     dots.set_ylim(p - 0.5, -0.5)
     dots.set_yticks([])
-    height = min(side, 1.6)
-    bar = _place(figure, sum(widths[:5]), bottom + side - height, _BAR_WIDTH, height)
-    figure.colorbar(image, cax=bar, ticks=[-1, -0.5, 0, 0.5, 1]).outline.set_visible(False)  # type: ignore[operator]
-    what = "correlation (SE)" if slanted else "correlation"
-    title = f"{what}: genetic below,\nresidual above the diagonal"
-    figure.text(_MARGIN / figure.get_figwidth(), 1 - 0.04 / figure.get_figheight(), title, va="top", fontweight="bold")
+    scale = _place(figure, edges[4], bottom + side - min(side, _SCALE_HEIGHT), _BAR_WIDTH, min(side, _SCALE_HEIGHT))
+    figure.colorbar(image, cax=scale, ticks=[-1, -0.5, 0, 0.5, 1]).outline.set_visible(False)
+    what = "correlation (SE)" if with_numbers else "correlation"
+    x, y = _MARGIN / figure.get_figwidth(), 1 - 0.04 / figure.get_figheight()
+    figure.text(x, y, f"{what}: genetic below,\nresidual above the diagonal", va="top", fontweight="bold")
     return figure
+
+
+def _name_cells(axes: Axes, names: Sequence[str], size: float, slanted: bool) -> None:
+    turn: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {"rotation": 90}
+    axes.set_xticks(range(len(names)), names, fontsize=size, **turn)
+    axes.set_yticks(range(len(names)), names, fontsize=size)
 
 
 def _place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:

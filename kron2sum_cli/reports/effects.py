@@ -87,7 +87,14 @@ def draw_effects(data: TopEffects) -> Figure:
 
 
 def _draw_panel(axes: Axes, data: TopEffects, j: int) -> None:
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
     lines = np.arange(len(data.variants))
+    if not len(lines):
+        nothing = "no variant has\nthis statistic"
+        axes.text(0.5, 0.5, nothing, transform=axes.transAxes, ha="center", va="center", color=GREY)
+        axes.set(xticks=[], yticks=[])
+        return
     for line in lines[::2]:
         axes.axhspan(line - 0.5, line + 0.5, color=PALE, alpha=0.45, linewidth=0, zorder=0)
     axes.axvline(0, color=GREY, linewidth=0.6, zorder=1)
@@ -98,14 +105,8 @@ def _draw_panel(axes: Axes, data: TopEffects, j: int) -> None:
         axes.plot(beta[shown], lines[shown], "o", markersize=4, color=BLUE, markerfacecolor=face, markeredgewidth=0.9)
     names = [_name(variant, allele) for variant, allele in zip(data.variants, data.alleles, strict=True)]
     axes.set_yticks(lines, names)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
     axes.margins(x=0.06)
-    if not len(lines):
-        axes.text(
-            0.5, 0.5, "no variant has\nthis statistic", transform=axes.transAxes, ha="center", va="center", color=GREY
-        )
 
 
 def _name(variant: str, allele: str) -> str:
@@ -118,4 +119,6 @@ def _key(figure: Figure, threshold: float) -> None:
         return Line2D([], [], marker="o", linestyle="none", markersize=4, color=BLUE, markerfacecolor=face)
 
     labels = [f"p ≤ {level_text(threshold)} for this trait", "larger p"]
-    figure.legend([mark(BLUE), mark("white")], labels, loc="outside upper right", ncols=2, handletextpad=0.1, borderpad=0)
+    figure.legend(
+        [mark(BLUE), mark("white")], labels, loc="outside upper right", ncols=2, handletextpad=0.1, borderpad=0
+    )

@@ -152,10 +152,11 @@ def _headline(description: NullDescription, whole: FitSummary) -> str:
 
 def _heritabilities(traits: Sequence[str], whole: FitSummary, profile: Mapping[str, Any]) -> list[str]:
     e = whole.estimates
-    header = ["trait", "h2", "se"] + ["95% interval (profile)"] * bool(profile)
+    header = ["trait", "genetic variance", "residual", "h2", "se"] + ["95% interval (profile)"] * bool(profile)
     rows = [header]
     for j, trait in enumerate(traits):
-        row = [trait, _short(e.h2[j]), _short(e.h2_se[j])]
+        variances = (f"{C[j, j]:.4g} ({_se(se[j, j])})" for C, se in ((e.C0, e.C0_se), (e.C1, e.C1_se)))
+        row = [trait, *variances, _short(e.h2[j]), _short(e.h2_se[j])]
         if profile:
             row.append(f"{_short(profile[trait]['low'])} to {_short(profile[trait]['high'])}")
         rows.append(row)
@@ -203,7 +204,7 @@ def _axes(traits: Sequence[str], whole: FitSummary) -> list[str]:
         strongest = [traits[i] for i in np.argsort(-loadings[:, j])[:2]]
         rows.append([str(j + 1), f"{100 * e.axis_share[j]:.1f}%", f"{100 * e.axis_h2[j]:.1f}%", ", ".join(strongest)])
     more = len(traits) - len(shown)
-    return _aligned(rows) + [f"and {_count(more, 'axis', 'axes')} more"] * (more > 0)
+    return _aligned(rows) + [f"and {more} more"] * (more > 0)
 
 
 def _fixed_effects(description: NullDescription, whole: FitSummary) -> list[str]:
@@ -212,7 +213,7 @@ def _fixed_effects(description: NullDescription, whole: FitSummary) -> list[str]
         return []
     rows = [["effect of", *names]]
     for k, covariate in enumerate(description.covariates):
-        rows.append([covariate, *(f"{b:.4g} ({se:.2g})" for b, se in zip(e.B[k], e.B_se[k], strict=True))])
+        rows.append([covariate, *(f"{b:.4g} ({_se(se)})" for b, se in zip(e.B[k], e.B_se[k], strict=True))])
     return [*_aligned(rows), ""]
 
 
@@ -267,9 +268,13 @@ def _aligned(rows: list[list[str]]) -> list[str]:
     return lines
 
 
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _short(value: float) -> str:
     return MISSING if np.isnan(value) else f"{value:.4f}"
+
+
+def _se(value: float) -> str:
+    return MISSING if np.isnan(value) else f"{value:.2g}"

@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -24,7 +25,7 @@ PAGE_WIDTH = 7.2
 
 LONGEST_NAME = 28
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "figure.dpi": DOTS_PER_INCH,
     "savefig.dpi": DOTS_PER_INCH,
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that it is the same everywhere

@@ -1,5 +1,6 @@
 """Where variants lie along the genome: the order of chromosomes, and one axis through all of them."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -64,20 +65,21 @@ def bare_code(code: str) -> str:
     return code[3:] if code[:3].lower() == "chr" and len(code) > 3 else code
 
 
-def chromosome_key(code: str) -> tuple[int, int, str]:
-    """Sorts chromosomes: by number, then X, Y, XY and MT, then others by name.
+def chromosome_key(code: str) -> tuple[int, int, tuple[tuple[int, str], ...]]:
+    """Sorts chromosomes: by number, then X, Y, XY and MT, then others by name, in which numbers count as such.
 
     Examples
     --------
-    >>> sorted(["MT", "chr10", "X", "scaffold_3", "9"], key=chromosome_key)
-    ['9', 'chr10', 'X', 'MT', 'scaffold_3']
+    >>> sorted(["MT", "chr10", "scaffold_12", "X", "scaffold_3", "9"], key=chromosome_key)
+    ['9', 'chr10', 'X', 'MT', 'scaffold_3', 'scaffold_12']
     """
     bare = bare_code(code)
+    parts = tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", bare))
     if bare.isdecimal():
-        return 0, int(bare), bare
+        return 0, int(bare), parts
     if bare.upper() in _LETTERS:
-        return 1, _LETTERS.index(bare.upper()), bare
-    return 2, 0, bare
+        return 1, _LETTERS.index(bare.upper()), parts
+    return 2, 0, parts
 
 
 def measure_genome(view: ScanView) -> Genome:
@@ -132,7 +134,7 @@ def placed_batches(
 
 
 def _filled(codes: NDArray[np.intp], positions: NDArray[np.int64], code: int, position: int) -> NDArray[np.int64]:
-    """Positions, each unknown one replaced by the last known one on its chromosome; `code` and `position` came before."""
+    """Positions, each unknown one replaced by the last known one on its chromosome; `code`, `position` came before."""
     before = np.concatenate([[code], codes[:-1]])
     anchors = (positions > 0) | (codes != before)
     source = np.maximum.accumulate(np.where(anchors, np.arange(len(codes)), -1))

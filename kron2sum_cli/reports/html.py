@@ -72,9 +72,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[Content]], caption:
     headings = f"<thead><tr>{head}</tr></thead>\n" if any(column.heading for column in columns) else ""
     body = "\n".join(f"<tr>{_row(columns, row)}</tr>" for row in rows)
     title = f"<caption>{escape(caption)}</caption>\n" if caption else ""
-    return Markup(
-        f'<div class="wide"><table>\n{title}{headings}<tbody>\n{body}\n</tbody>\n</table></div>'
-    )
+    return Markup(f'<div class="wide"><table>\n{title}{headings}<tbody>\n{body}\n</tbody>\n</table></div>')
 
 
 def _row(columns: Sequence[Column], row: Sequence[Content]) -> str:
@@ -90,7 +88,9 @@ def _text(column: Column) -> str:
 
 
 def _classes(column: Column, cell: Cell) -> str:
-    names = [name for name, holds in (("text", column.is_text), ("strong", cell.strong), ("prose", cell.prose)) if holds]
+    names = [
+        name for name, holds in (("text", column.is_text), ("strong", cell.strong), ("prose", cell.prose)) if holds
+    ]
     return f' class="{" ".join(names)}"' if names else ""
 
 
@@ -129,6 +129,7 @@ def page(title: str, lead: str, sections: Sequence[Markup], links: Sequence[tupl
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f'<header>\n<h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>\n<nav aria-label="Contents">{nav}</nav>\n'
-        f"</header>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f'<header>\n<h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>\n'
+        f'<nav aria-label="Contents">{nav}</nav>\n</header>\n'
+        f"<main>\n{body}\n</main>\n</body>\n</html>\n"
     )

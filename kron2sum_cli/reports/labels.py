@@ -99,7 +99,7 @@ def _best_place(point: Array, size: Bbox, panel: _Panel, unit: float, upward: bo
     for place in _places(point, size, panel.frame, unit, upward):
         if not panel.is_free(place, _line(point, place.end), unit):
             continue
-        if not _covers(place.box.padded(unit), panel.dots):
+        if not _covers(place.box.padded(MARKER * unit), panel.dots):
             return place
         second_best = second_best or place
     return second_best

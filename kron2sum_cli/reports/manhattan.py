@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -163,7 +164,7 @@ def _limit(panel: Panel, threshold: float, height: float) -> float:
 
 def _draw_points(axes: Axes, data: Manhattan, panel: Panel) -> None:
     axes.set_xlim(-0.005 * data.genome.length, 1.005 * data.genome.length)
-    dots = {"marker": "o", "markersize": 1.7, "markeredgewidth": 0, "linestyle": "none"}
+    dots: dict[str, Any] = {"marker": "o", "markersize": 1.7, "markeredgewidth": 0, "linestyle": "none"}
     for parity, colour in enumerate((BLUE, SKY)):
         shown = panel.chromosome % 2 == parity
         axes.plot(panel.x[shown], panel.y[shown], color=colour, rasterized=True, zorder=2, **dots)
@@ -185,9 +186,10 @@ def _name_leads(axes: Axes, panel: Panel, threshold: float, upward: bool = True)
 def _genome_ticks(axes: Axes, genome: Genome) -> None:
     """Names of the chromosomes under their middles, or of a single one its positions."""
     if len(genome.chromosomes) == 1:
-        first = int(genome.first[0])
+        first, last = int(genome.first[0]), int(genome.last[0])
+        ticks = [tick for tick in MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(first, last) if first <= tick <= last]
+        axes.set_xticks([tick - first for tick in ticks], [f"{tick / 1e6:.10g}" for tick in ticks])
         axes.set_xlabel(f"position on chromosome {genome.labels[0]} (Mb)")
-        axes.xaxis.set_major_formatter(lambda x, _: f"{(x + first) / 1e6:g}")
         return
     axes.set_xticks(genome.start + genome.width / 2, genome.labels)
     axes.set_xlabel("chromosome")

@@ -64,7 +64,9 @@ def picture_format(out: str) -> str:
     """
     suffix = os.path.splitext(out)[1].lower().removeprefix(".")
     if suffix not in PICTURE_FORMATS:
-        raise UsageError(f"--out {out}: a picture is a .png, .svg or .pdf; end the name of the output with one of these")
+        raise UsageError(
+            f"--out {out}: a picture is a .png, .svg or .pdf; end the name of the output with one of these"
+        )
     return suffix
 
 
@@ -135,14 +137,18 @@ def drawing(name: str) -> ModuleType:
     try:
         import_module("matplotlib")
     except ModuleNotFoundError as error:
-        raise UsageError("pictures need matplotlib, which is not installed: pip install 'kron2sum-cli[plot]'") from error
+        raise UsageError(
+            "pictures need matplotlib, which is not installed: pip install 'kron2sum-cli[plot]'"
+        ) from error
     return import_module(f"kron2sum_cli.reports.{name}")
 
 
 def _panels(kind: str, view: ScanView) -> list[ScanTest]:
     tests = view.main_tests
     if len(tests) > MOST_PANELS:
-        raise UsageError(f"--plot {kind}: {len(view.traits)} traits are too many for one picture; choose some with --trait")
+        raise UsageError(
+            f"--plot {kind}: {len(view.traits)} traits are too many for one picture; choose some with --trait"
+        )
     return tests
 
 

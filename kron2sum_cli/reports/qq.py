@@ -98,7 +98,8 @@ def _classes(view: ScanView) -> NDArray[np.int8]:
         frequency = numbers(batch, "EAF")
         minor = np.minimum(frequency, 1 - frequency)
         # Frequencies are counts over counts: 0.01 may come as 1 - 0.99.
-        parts.append(np.digitize(minor + 1e-12, CLASS_EDGES).astype(np.int8))
+        of_batch = np.digitize(minor + 1e-12, CLASS_EDGES)
+        parts.append(np.where(np.isnan(minor), len(CLASS_NAMES), of_batch).astype(np.int8))
     return np.concatenate(parts)
 
 
@@ -148,6 +149,7 @@ def _draw_panel(axes: Axes, qq: QQ) -> None:
     panel_title(axes, shortened(qq.test.label))
     if not qq.everything.count:
         axes.text(0.5, 0.5, "no variant has\nthis statistic", transform=axes.transAxes, ha="center", color=GREY)
+        axes.set(xticks=[], yticks=[])
         return
     everything = qq.everything
     axes.fill_between(everything.expected, everything.low, everything.high, color=PALE, linewidth=0, zorder=1)

@@ -43,11 +43,7 @@ def scan_report(view: ScanView, settings: PlotSettings, null: NullFile | None) -
     UsageError
         If matplotlib is missing.
     """
-    if null is not None and null.hash != view.metadata["null"]["hash"]:
-        raise InputError(
-            f"{view.name}: was scanned with another null model (hash {view.metadata['null']['hash'][:_HASH_DIGITS]}) than"
-            f" the one given for the report ({null.hash[:_HASH_DIGITS]}); give that of the scan"
-        )
+    _check_null(view, null)
     tests = [*view.main_tests, *view.further_tests]
     loci = find_loci(view, tests, settings.threshold, settings.window)
     parts = {
@@ -61,6 +57,15 @@ def scan_report(view: ScanView, settings: PlotSettings, null: NullFile | None) -
     sections = [section(name, heading, *content) for name, (heading, content) in parts.items()]
     links = [(name, heading) for name, (heading, _) in parts.items()]
     return page("kron2sum scan", _headline(view), sections, links)
+
+
+def _check_null(view: ScanView, null: NullFile | None) -> None:
+    scanned_with = view.metadata["null"]["hash"]
+    if null is not None and null.hash != scanned_with:
+        raise InputError(
+            f"{view.name}: was scanned with another null model (hash {scanned_with[:_HASH_DIGITS]}) than the one given"
+            f" for the report ({null.hash[:_HASH_DIGITS]}); give that of the scan"
+        )
 
 
 def _headline(view: ScanView) -> str:
@@ -105,7 +110,9 @@ def _input_files(metadata: Mapping[str, Any]) -> Iterator[Sequence[Content]]:
     groups = [(role, record) for role, records in metadata.get("inputs", {}).items() for record in records]
     groups += [("geno", record) for part in metadata.get("parts", ()) for record in part["geno"]]
     for role, record in groups:
-        digits = Markup(f"<code>{record['hash'][:_HASH_DIGITS]}</code>…") if record["hash"].isalnum() else record["hash"]
+        digits = (
+            Markup(f"<code>{record['hash'][:_HASH_DIGITS]}</code>…") if record["hash"].isalnum() else record["hash"]
+        )
         yield role, record["name"], f"{record['size']:,}", digits
 
 
@@ -141,7 +148,9 @@ def _heritability(null: NullFile, j: int) -> Sequence[str]:
 
 def _correlations_of_scan(view: ScanView, traits: Sequence[str]) -> list[Markup]:
     """What the metadata of a scan know without its null model."""
-    note = paragraph("Heritabilities and standard errors are in the report when it is given the null model of the scan too.")
+    note = paragraph(
+        "Heritabilities and standard errors are in the report when it is given the null model of the scan too."
+    )
     if not 1 < len(traits) <= MOST_CORRELATIONS:
         return [note]
     C0, C1 = (np.array(view.metadata["null"][name]) for name in ("C0", "C1"))
@@ -217,9 +226,9 @@ def _leads(view: ScanView, loci: Loci, settings: PlotSettings) -> list[Markup]:
         return [paragraph(f"No variant has {level} in any test.")]
     shown = loci.found[:MOST_LOCI]
     said = (
-        f"Variants with {level} in at least one test, clumped by distance: a lead variant is the strongest within {window}."
-        " Effects are of one more effect allele (EA) in the joint model, with standard errors; below them the p of the"
-        " trait's own test. What passes is shaded."
+        f"Variants with {level} in at least one test, clumped by distance: a lead variant is the strongest within"
+        f" {window}. Effects are of one more effect allele (EA) in the joint model, with standard errors; below them"
+        " stands the p of the trait's own test. What passes is shaded."
     )
     if len(shown) < len(loci.found):
         said += f" The strongest {len(shown)} of {len(loci.found):,} are listed."
@@ -237,8 +246,11 @@ def _effects(view: ScanView, settings: PlotSettings) -> list[Markup]:
     effects, figure = drawing("effects"), drawing("figure")
     data = effects.effects_data(view, settings.threshold, settings.window, settings.top)
     drawn = figure.render(lambda: effects.draw_effects(data), "png", _DOTS_PER_INCH)
-    caption = f"The {len(data.variants)} strongest lead variants of the {view.main_tests[0].label}, each with its effect allele."
-    return [image(drawn, "effects of the strongest variants on every trait, with 95% intervals", caption, _width(drawn))]
+    by = view.main_tests[0].label
+    caption = f"The {len(data.variants)} strongest lead variants by {by}, each with its effect allele."
+    return [
+        image(drawn, "effects of the strongest variants on every trait, with 95% intervals", caption, _width(drawn))
+    ]
 
 
 def _joint_columns(view: ScanView) -> dict[str, str]:

@@ -64,7 +64,8 @@ class ScanView:
         lacking = [name for name in columns if name not in self.columns]
         if lacking:
             raise InputError(
-                f"{self.name}: has no column {lacking[0]}, which the report needs; report on a whole table of kron2sum scan"
+                f"{self.name}: has no column {lacking[0]}, which is needed here;"
+                " give a table of kron2sum scan with all its columns"
             )
         return (batch for batch in self.rows(list(dict.fromkeys(columns))) if len(batch))
 

@@ -108,7 +108,7 @@ def ssf_paths(out: str, traits: Sequence[str]) -> dict[str, str]:
     paths: dict[str, str] = {}
     for trait in traits:
         path = f"{stem}.{re.sub('[^A-Za-z0-9._-]', '_', trait)}{suffix}"
-        other = next((name for name, taken in paths.items() if taken == path), None)
+        other = next((name for name, taken in paths.items() if taken.casefold() == path.casefold()), None)
         if other is not None:
             raise UsageError(f"--to ssf: the traits {other} and {trait} would both be written to {path}; rename one")
         paths[trait] = path
@@ -132,8 +132,10 @@ def write_ssf(view: ScanView, outputs: Mapping[str, tuple[str, BinaryIO]]) -> Ss
     left_out: Counter[str] = Counter()
     order = _Order()
     with ExitStack() as stack:
-        writers = {trait: stack.enter_context(_Writer(name, file, [*MANDATORY, *ENCOURAGED, NAME_IN_FILE, *extra.values()]))
-                   for trait, (name, file) in outputs.items()}
+        writers = {
+            trait: stack.enter_context(_Writer(name, file, [*MANDATORY, *ENCOURAGED, NAME_IN_FILE, *extra.values()]))
+            for trait, (name, file) in outputs.items()
+        }
         for batch in view.read(_columns_to_read(view, outputs, extra)):
             chromosomes = _chromosome_numbers(batch.column("CHR"))
             kept = _fit_to_write(batch, chromosomes, list(outputs), left_out)
@@ -143,9 +145,7 @@ def write_ssf(view: ScanView, outputs: Mapping[str, tuple[str, BinaryIO]]) -> Ss
             further = {name: _text(rows.column(column)) for column, name in extra.items()}
             for trait, writer in writers.items():
                 writer.write(common | _trait_columns(rows, trait) | further)
-    files = {
-        trait: SsfFile(writer.name, writer.rows, writer.md5, order.is_sorted) for trait, writer in writers.items()
-    }
+    files = {trait: SsfFile(writer.name, writer.rows, writer.md5, order.is_sorted) for trait, writer in writers.items()}
     return SsfTables(files, {reason: number for reason, number in left_out.items() if number})
 
 
@@ -202,8 +202,8 @@ class _Writer:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._file.close()
+        self._hashed.abandoned = kind is not None  # a compressed file writes its end whenever it is closed
+        self._file.close()
 
     def write(self, columns: Mapping[str, pa.Array]) -> None:
         batch = pa.RecordBatch.from_arrays([columns[name] for name in self._columns], names=list(self._columns))
@@ -217,6 +217,7 @@ class _Hashed(io.RawIOBase):
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self.abandoned = False
         self.digest = hashlib.md5(usedforsecurity=False)
 
     def writable(self) -> bool:
@@ -224,7 +225,8 @@ class _Hashed(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         self.digest.update(data)
-        self._file.write(data)
+        if not self.abandoned:
+            self._file.write(data)
         return len(data)
 
 

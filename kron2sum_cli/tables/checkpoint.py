@@ -10,7 +10,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,12 +18,23 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.tables.outputs import is_stream, lock, output_error
+from kron2sum_cli.tables.outputs import FinishedWork, is_stream, open_locked, output_error
+from kron2sum_cli.tables.scan_parts import first_difference
 
 SUFFIX = ".kron2sum-blocks"
 _FRAME = struct.Struct("<QQ16s")
 _DIGEST_BYTES = 16
 _MOST_BYTES = 1 << 31
+_WORDS = {
+    "version": "the version of kron2sum",
+    "null": "the null model",
+    "inputs": "the genotypes",
+    "filters": "the filters",
+    "settings": "the options",
+    "span": "the shard or region",
+    "block": "the size of blocks (--memory)",
+}
+"""Parts of the identity of a scan, the first that differs is named."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +50,17 @@ class Checkpoint:
 
     def __init__(self, file: BinaryIO | None, path: str, start: int, end: int) -> None:
         self._file, self._path, self._start, self._end = file, path, start, end
+        self.work = FinishedWork(path)
 
     def finished(self) -> Iterator[FinishedBlock]:
         """The blocks that an earlier run finished, in order."""
-        if self._file is None:
+        if self._file is None or self._start == self._end:
             return
         self._file.seek(self._start)
         while self._file.tell() < self._end:
             content = _next(self._file)
             assert content is not None  # counted when the file was opened
-            yield _unpack(content)
+            yield _unpack(content, self._path)
         self._file.seek(self._end)
 
     def add(self, block: FinishedBlock) -> None:
@@ -66,6 +78,7 @@ class Checkpoint:
             self._file.flush()
         except OSError as error:
             raise output_error(self._path, error) from error
+        self.work.keep()
 
 
 @contextmanager
@@ -89,45 +102,62 @@ def checkpoint(out: str, identity: Mapping[str, Any], resume: bool) -> Iterator[
         yield Checkpoint(None, out, 0, 0)
         return
     target = Path(os.path.realpath(out))
-    path = str(target.with_name(f".{target.name}{SUFFIX}"))
+    work = target.with_name(f".{target.name}{SUFFIX}")
+    path = str(work)
     try:
-        file = open(path, "a+b")  # noqa: SIM115 (closed below)
+        file = os.fdopen(open_locked(work, out), "r+b")
     except OSError as error:
         raise output_error(path, error) from error
-    with file:
-        lock(file.fileno(), out)
-        start, end = _recover(file, path, out, identity) if resume else (0, 0)
-        if end == 0:
-            start = end = _begin(file, path, identity)
-        yield Checkpoint(file, path, start, end)
+    with _closed(file):
+        start, end = _recover(file, out, identity) if resume else (0, 0)
+        kept = Checkpoint(file, path, start, end)
+        if end > start:
+            kept.work.keep()
+        with kept.work.announced():
+            try:
+                if end == 0:
+                    _begin(file, path, identity)
+                yield kept
+            except BaseException:
+                if not kept.work.stays:
+                    os.unlink(path)
+                raise
         os.unlink(path)
 
 
-def _begin(file: BinaryIO, path: str, identity: Mapping[str, Any]) -> int:
-    """Empty the file and write the identity; returns where blocks begin."""
+@contextmanager
+def _closed(file: BinaryIO) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # what could not be flushed has failed already
+            file.close()
+
+
+def _begin(file: BinaryIO, path: str, identity: Mapping[str, Any]) -> None:
+    """Empty the file and write the identity."""
     content = _canonical(identity)
     try:
-        file.truncate(0)
+        file.seek(0)
+        file.truncate()
         file.write(_FRAME.pack(len(content), 0, hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()))
         file.write(content)
         file.flush()
     except OSError as error:
         raise output_error(path, error) from error
-    return file.tell()
 
 
-def _recover(file: BinaryIO, path: str, out: str, identity: Mapping[str, Any]) -> tuple[int, int]:
+def _recover(file: BinaryIO, out: str, identity: Mapping[str, Any]) -> tuple[int, int]:
     """Where the whole blocks of an earlier run begin and end; (0, 0) where there are none."""
-    file.seek(0)
     header = _next(file)
-    if header is None:
+    earlier, now = json.loads(header or b"null"), json.loads(_canonical(identity))
+    if not isinstance(earlier, dict):
         return 0, 0
-    earlier, now = json.loads(header), json.loads(_canonical(identity))
-    for key in sorted(earlier.keys() | now.keys()):
+    for key in (*_WORDS, *sorted((earlier.keys() | now.keys()) - _WORDS.keys())):
         if earlier.get(key) != now.get(key):
             raise InputError(
-                f"{out}: cannot be resumed: the {key} differ from those of the interrupted scan"
-                f" ({_short(earlier.get(key))}, now {_short(now.get(key))}); use the same, or scan without --resume"
+                f"{out}: cannot be resumed, as {_WORDS.get(key, key)} changed since the interrupted scan:"
+                f" {first_difference(earlier.get(key), now.get(key), key)}; use the same, or scan without --resume"
             )
     start = end = file.tell()
     while _next(file) is not None:
@@ -151,18 +181,16 @@ def _next(file: BinaryIO) -> bytes | None:
     return content if counts_length == 0 else struct.pack("<Q", counts_length) + content
 
 
-def _unpack(content: bytes) -> FinishedBlock:
+def _unpack(content: bytes, path: str) -> FinishedBlock:
     (length,) = struct.unpack("<Q", content[:8])
-    counts = json.loads(content[8 : 8 + length])
-    with pa.ipc.open_stream(pa.BufferReader(content[8 + length :])) as stream:
-        batch = stream.read_next_batch()
+    try:
+        counts = json.loads(content[8 : 8 + length])
+        with pa.ipc.open_stream(pa.BufferReader(content[8 + length :])) as stream:
+            batch = stream.read_next_batch()
+    except (ValueError, StopIteration, pa.ArrowException) as error:
+        raise InputError(f"{path}: is not what a scan keeps ({error}); scan without --resume") from error
     return FinishedBlock(batch, counts)
 
 
 def _canonical(identity: Mapping[str, Any]) -> bytes:
     return json.dumps(identity, sort_keys=True).encode()
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True)
-    return text if len(text) <= 60 else text[:57] + "..."

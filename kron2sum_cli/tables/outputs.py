@@ -30,6 +30,9 @@ _LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _unfinished: set[Path] = set()
 """Work files being written, for `discard_unfinished` alone."""
 
+_resumable: set[str] = set()
+"""Finished parts of work under way, which stay when the process ends; for `resume_advice` alone."""
+
 
 @contextmanager
 def atomic_output(path: str) -> Iterator[BinaryIO]:
@@ -105,10 +108,73 @@ def lock(descriptor: int, path: str) -> None:
             raise
 
 
+def open_locked(work: Path, out: str) -> int:
+    """Open a work file as it is, or a new one, and lock it; links are not followed.
+
+    Parameters
+    ----------
+    work : the file
+    out : the output that it belongs to, for messages
+
+    Raises
+    ------
+    OutputError
+        If another process holds it, or something else than a file is in its place.
+    OSError
+        If it cannot be opened.
+    """
+    while True:
+        descriptor = os.open(work, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OutputError(f"{work}: is in the place of a work file and is not a file; remove it")
+            lock(descriptor, out)
+            # The run that held the lock may have renamed or removed the file in between: then it is no longer ours.
+            if _is_still(work, descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
 def discard_unfinished() -> None:
     """Remove the work files of this process, before it ends without unwinding (a second signal)."""
     for work in list(_unfinished):
         work.unlink(missing_ok=True)
+
+
+class FinishedWork:
+    """Whether finished parts of the work under way lie in a file that stays when the process ends."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    @property
+    def stays(self) -> bool:
+        """Whether there are such parts."""
+        return self._path in _resumable
+
+    def keep(self) -> None:
+        """Note that there are."""
+        _resumable.add(self._path)
+
+    @contextmanager
+    def announced(self) -> Iterator[None]:
+        """Add `resume_advice` to what ends the block early, where going on later makes sense."""
+        try:
+            yield
+        except (KeyboardInterrupt, OutputError, OSError, MemoryError) as error:
+            if self.stays:
+                error.add_note(resume_advice())
+            raise
+        finally:
+            _resumable.discard(self._path)
+
+
+def resume_advice() -> str:
+    """What to say when the process ends now; nothing where no finished work stays."""
+    return "the blocks finished so far are kept: run it again with --resume to go on" if _resumable else ""
 
 
 def output_error(path: str, error: OSError) -> OutputError:
@@ -151,7 +217,7 @@ def _to_file(path: str) -> Iterator[BinaryIO]:
     work = target.with_name(f".{target.name}{WORK_SUFFIX}")
     with _errors_named(path):
         _check_target(target, path)
-        file = _open_locked(work, path)
+        file = _open_emptied(work, path)
         _unfinished.add(work)
         try:
             yield file
@@ -172,20 +238,15 @@ def _check_target(target: Path, path: str) -> None:
         raise OutputError(f"{path}: is write-protected; choose another name or change its permissions")
 
 
-def _open_locked(work: Path, path: str) -> BufferedWriter:
+def _open_emptied(work: Path, path: str) -> BufferedWriter:
     """Open and lock the work file, emptied of what a killed run may have left."""
-    while True:
-        descriptor = os.open(work, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        try:
-            lock(descriptor, path)
-            # The run that held the lock may have renamed the file in between: then it is no longer ours.
-            if _is_still(work, descriptor):
-                os.ftruncate(descriptor, 0)
-                return os.fdopen(descriptor, "wb")
-        except BaseException:
-            os.close(descriptor)
-            raise
+    descriptor = open_locked(work, path)
+    try:
+        os.ftruncate(descriptor, 0)
+    except BaseException:
         os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "wb")
 
 
 def _is_still(work: Path, descriptor: int) -> bool:

@@ -145,11 +145,11 @@ def _check_agreement(first: str, a: Mapping[str, Any], other: str, b: Mapping[st
         )
     for key in sorted((a.keys() | b.keys()) - set(_OF_ONE_PART)):
         if a.get(key) != b.get(key):
-            what = _difference(a.get(key), b.get(key), key)
+            what = first_difference(a.get(key), b.get(key), key)
             raise InputError(f"{other}: differs from {first} in {what}; join parts of one scan only")
     inputs_a, inputs_b = (_other_inputs(metadata) for metadata in (a, b))
     if inputs_a != inputs_b:
-        what = _difference(inputs_a, inputs_b, "inputs")
+        what = first_difference(inputs_a, inputs_b, "inputs")
         raise InputError(f"{other}: differs from {first} in {what}; join parts of one scan only")
 
 
@@ -162,11 +162,11 @@ def _other_inputs(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {role: files for role, files in metadata["inputs"].items() if role != "geno"}
 
 
-def _difference(a: Any, b: Any, path: str) -> str:
+def first_difference(a: Any, b: Any, path: str) -> str:
     """The first place where two values differ, with both values."""
     if isinstance(a, dict) and isinstance(b, dict):
         key = min(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
-        return _difference(a.get(key), b.get(key), f"{path}: {key}")
+        return first_difference(a.get(key), b.get(key), f"{path}: {key}")
     return f"{path} ({_short(b)} instead of {_short(a)})"
 
 

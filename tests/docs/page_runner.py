@@ -2,7 +2,8 @@
 
 Fenced blocks that begin with ```` ```sh ```` are run, in order and in one shell, in a copy of the checkout's
 example_data. Every command must succeed. Where a ```` ```text ```` block follows, it shows what the commands print,
-on either stream: a line ``...`` stands for any lines, columns may be aligned, and numbers may be shortened.
+on either stream: a line ``...`` stands for any lines, and ``...`` at the end of a line for its rest; columns may be
+aligned, and numbers shortened.
 ``<!-- needs PROGRAM -->`` in the line before a block leaves it out where that program is not installed.
 """
 
@@ -79,14 +80,22 @@ def run_page(path: Path, folder: Path, environment: Mapping[str, str]) -> list[s
         problems.append(f"{path.name}, line {block.line}: exit code {done.returncode}\n{output}")
     for block, output in ran:
         if block.shown is not None and not agrees(block.shown, output.splitlines()):
-            shown = "\n".join(block.shown)
-            problems.append(f"{path.name}, line {block.line}: prints\n{output}instead of\n{shown}")
+            line = first_difference(block.shown, output.splitlines())
+            problems.append(f"{path.name}, line {block.line}: prints\n{output}without (here) the line\n{line}")
     return problems
 
 
 def agrees(shown: Sequence[str], printed: Sequence[str]) -> bool:
     """Whether a page shows what was printed; blank lines do not count."""
     return _agree([line for line in shown if line.strip()], [line for line in printed if line.strip()])
+
+
+def first_difference(shown: Sequence[str], printed: Sequence[str]) -> str:
+    """The first line of a page that the printed lines do not have in its place."""
+    for count, line in enumerate(shown, start=1):
+        if not agrees([*shown[:count], "..."], printed):
+            return line
+    return "(the end)"
 
 
 def _agree(shown: Sequence[str], printed: Sequence[str]) -> bool:
@@ -98,7 +107,11 @@ def _agree(shown: Sequence[str], printed: Sequence[str]) -> bool:
 
 
 def _same_line(shown: str, printed: str) -> bool:
-    a, b = (_NUMBER.split(" ".join(line.split())) for line in (shown, printed))
+    words, printed_words = shown.split(), printed.split()
+    if words[-1] == "...":
+        words = words[:-1]
+        printed_words = printed_words[: len(words)]
+    a, b = (_NUMBER.split(" ".join(line)) for line in (words, printed_words))
     return len(a) == len(b) and all(
         x == y if k % 2 == 0 else _same_number(x, y) for k, (x, y) in enumerate(zip(a, b, strict=True))
     )

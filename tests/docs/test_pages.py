@@ -20,8 +20,10 @@ def test_a_page_may_shorten_numbers_and_leave_out_lines() -> None:
     printed = ["trait\th2", "height\t0.64291", "weight\t-3.996e-08", "done"]
     assert agrees(["trait h2", "height  0.643", "weight  -4.0e-8", "done"], printed)
     assert agrees(["trait h2", "...", "", "done"], printed)
+    assert agrees(["trait ...", "height 0.6 ...", "..."], printed)
     assert not agrees(["trait h2", "height  0.644", "..."], printed)
     assert not agrees(["trait h2", "height  0.643"], printed)
+    assert not agrees(["h2 ...", "..."], printed)
     assert not agrees(["trait h2", "weight  0.643", "..."], printed)
 
 
@@ -38,5 +40,5 @@ def test_what_is_wrong_with_a_page_is_named(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("```sh\necho 2\n```\n\n```text\n1\n```\n\n```sh\nfalse\n```\n\n```sh\necho 3\n```\n")
     failed, wrong = run_page(page, tmp_path, environment)
-    assert wrong == "page.md, line 2: prints\n2\ninstead of\n1"
+    assert wrong == "page.md, line 2: prints\n2\nwithout (here) the line\n1"
     assert failed.startswith("page.md, line 10: exit code 1")

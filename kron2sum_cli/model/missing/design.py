@@ -199,13 +199,14 @@ def row_traces(design: Design, S: Array) -> tuple[Array, Array]:
     m = design.blocks[0].U.shape[1] if size else 0
     inside, beyond = np.zeros((size, size, m)), np.zeros((size, size))
     for k, left in enumerate(design.blocks):
-        for l, right in enumerate(design.blocks[: k + 1]):
+        for other, right in enumerate(design.blocks[: k + 1]):
+            own = other == k
             part = S[left.columns, right.columns]
-            part = np.tril(part) + np.tril(part, -1).T if k == l else part
-            inside[k, l] = inside[l, k] = _own_rows(part, left.U) if k == l else _rows(part, left.U, right.U)
+            part = np.tril(part) + np.tril(part, -1).T if own else part
+            inside[k, other] = inside[other, k] = _own_rows(part, left.U) if own else _rows(part, left.U, right.U)
             if design.outside is not None and left.columns.start < design.ncells:
                 inner = design.outside[left.columns, right.columns]
-                beyond[k, l] = beyond[l, k] = np.sum(part * inner)
+                beyond[k, other] = beyond[other, k] = np.sum(part * inner)
     loadings = np.array([block.loading for block in design.blocks]).reshape(size, p)
     half = (loadings.T @ inside.reshape(size, size * m)).reshape(p, size, m)
     return np.einsum("jbm,bl->mjl", half, loadings, optimize=True), loadings.T @ beyond @ loadings
@@ -213,7 +214,7 @@ def row_traces(design: Design, S: Array) -> tuple[Array, Array]:
 
 def _rows(S: Array, U: Array, R: Array) -> Array:
     """Diagonal of ``UᵀSR``."""
-    return np.einsum("rm,rm->m", S @ R, U)
+    return np.asarray(np.einsum("rm,rm->m", S @ R, U))
 
 
 def _own_rows(S: Array, U: Array) -> Array:

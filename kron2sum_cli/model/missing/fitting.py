@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 from scipy import linalg
 
-from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model import fitting
 from kron2sum_cli.model.fitting import Certificate
 from kron2sum_cli.model.likelihood import Point
@@ -26,7 +26,7 @@ CHEAP = 2e8
 """Multiplications of one likelihood up to which a search is made from all starts."""
 
 SINGULAR_C1 = 1e-6
-"""Where GGᵀ has null directions, a search that ends with a smaller residual share of variance ran towards a singular C1."""
+"""A search that ends below this residual share of variance, where GGᵀ has null directions, ran off to a singular C1."""
 
 LEAST_SHARE = 0.02
 """Smallest share of variance, genetic and residual, of any combination of traits in a corrected start."""

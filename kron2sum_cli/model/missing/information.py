@@ -7,7 +7,6 @@ mean is the same, takes its place.
 """
 
 import numpy as np
-from scipy import linalg
 
 from kron2sum_cli.model.information import (
     DirectionCovariance,
@@ -16,7 +15,6 @@ from kron2sum_cli.model.information import (
     faces,
     pair_positions,
 )
-from kron2sum_cli.model.likelihood import Point
 from kron2sum_cli.model.missing.design import Design, half_solve, inverse_of, row_traces
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.spectrum import Array
@@ -35,7 +33,7 @@ def direction_covariance(point: ObservedPoint, rank: int) -> DirectionCovariance
 
 
 def information(point: ObservedPoint) -> Array:
-    """Observed information of the entries of (E0, E1), or the average one where that takes too much memory: (2N, 2N)."""
+    """Observed information of (E0, E1), or where that takes too much memory the average one, (2N, 2N)."""
     p = point.data.ntraits
     if p * (p + 1) * point.design.size**2 > EXACT_ENTRIES:
         return 0.5 * score_products(point)

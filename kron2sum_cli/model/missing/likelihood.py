@@ -101,7 +101,7 @@ class ObservedPoint:
     def shares(self) -> Array:
         """(m, p) diagonal of Q over that of P: what is left of the information of every rotated row and axis."""
         left = 1 - self.W * np.einsum("mjj->mj", self.traces)
-        return np.clip(left, 0.0, 1.0)
+        return np.asarray(np.clip(left, 0.0, 1.0))
 
     def alpha_samples(self) -> Array:
         """``Qz`` over the samples: (n, p) in the axes."""

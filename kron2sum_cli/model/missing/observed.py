@@ -172,9 +172,7 @@ def without_missing(data: Contrasts, X: Array) -> ObservedCells:
     none, nothing = np.empty(0, np.intp), np.empty(0)
     assert data.design is not None
     outside = np.empty((0, 0)) if data.nsilent else None
-    return ObservedCells(
-        data, X, none, none, np.empty((0, data.V.shape[1])), outside, nothing, data.design.logdet_MtM
-    )
+    return ObservedCells(data, X, none, none, np.empty((0, data.V.shape[1])), outside, nothing, data.design.logdet_MtM)
 
 
 def with_added(data: ObservedCells, A1: Array, F: Array) -> ObservedCells:
@@ -211,9 +209,7 @@ def with_added(data: ObservedCells, A1: Array, F: Array) -> ObservedCells:
     )
     at_cells = E[data.rows]
     outside = None if data.outside is None else data.outside - at_cells @ at_cells.T
-    return replace(
-        data, filled=wider, U=np.hstack([data.U, at_cells]), outside=outside, added=(A1, V.T @ F)
-    )
+    return replace(data, filled=wider, U=np.hstack([data.U, at_cells]), outside=outside, added=(A1, V.T @ F))
 
 
 def check_observed(Y: Array, X: Array, traits: Sequence[str], covariates: Sequence[str]) -> None:

@@ -97,7 +97,7 @@ def missing_cells(point: ObservedPoint) -> tuple[Array, Array]:
 
 
 def effects_given_observed(point: ObservedPoint, scanner: ObservedScanner, K: Array) -> EffectsOfCovariates:
-    """The fixed effects of a null model of observed cells, for samples with relatedness K (n, t) to those of the fit."""
+    """The fixed effects of a null model of observed cells, for samples with relatedness K (n, t) to its own."""
     q = point.data.ncells
     tail = scanner.explained(K, scanner.rotate(K))[:, :, q:]
     b, p, size = tail.shape

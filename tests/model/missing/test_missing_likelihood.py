@@ -37,10 +37,7 @@ def assert_point_is(found: ObservedPoint, dense: Observed, reml: bool, rtol: flo
     Tinv, p = found.axes.Tinv, len(dense.C0)
     for score, R in ((found.score0, dense.R), (found.score1, np.eye(len(dense.R)))):
         expected = np.array(
-            [
-                [0.5 * dense.slope(np.outer(x, y) + np.outer(y, x), R, reml) for x in Tinv.T]
-                for y in Tinv.T
-            ]
+            [[0.5 * dense.slope(np.outer(x, y) + np.outer(y, x), R, reml) for x in Tinv.T] for y in Tinv.T]
         )
         np.testing.assert_allclose(score, expected, rtol=rtol, atol=rtol * max(1, np.abs(expected).max()))
         assert score.shape == (p, p)
@@ -170,7 +167,7 @@ def test_the_shift_lets_C1_be_singular_where_GGᵀ_is_centred() -> None:
     dense, G = problem(10)
     G = G - G.mean(axis=0)
     dense = replace(dense, R=G @ G.T, C1=np.outer(*[[1.0, -0.5, 0.3]] * 2))
-    with pytest.raises(NumericalError, match="C1 is singular where"):
+    with pytest.raises(NumericalError, match="is not defined"):
         point(_cells_of(dense, False), dense, True)
     found = point(_cells_of(dense, True), dense, True)
     near = replace(dense, C1=dense.C1 + 1e-9 * np.eye(3))

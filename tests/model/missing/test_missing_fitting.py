@@ -1,0 +1,197 @@
+"""Fits on the observed cells, and how precisely they know C0 and C1."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from missing_oracle import PATTERNS, Array, Observed, problem
+from scipy.optimize import minimize
+
+from kron2sum_cli.errors import ConvergenceError
+from kron2sum_cli.model import fitting as complete
+from kron2sum_cli.model import uncertainty
+from kron2sum_cli.model.contrasts import rotate_coupled
+from kron2sum_cli.model.information import direction_covariance as complete_covariance
+from kron2sum_cli.model.information import observed_information
+from kron2sum_cli.model.likelihood import evaluate as evaluate_complete
+from kron2sum_cli.model.missing import information as precision
+from kron2sum_cli.model.missing.fitting import climb, corrected_start, fit
+from kron2sum_cli.model.missing.likelihood import evaluate
+from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells, observed_spectrum, without_missing
+from kron2sum_cli.model.spectrum import spectrum_of_features
+from kron2sum_cli.model.trait_axes import axes_of_covariances
+
+
+def cells(dense: Observed, G: Array) -> ObservedCells:
+    return observed_cells(spectrum_of_features(G, np.empty((len(G), 0))), dense.Y, dense.A, dense.X)
+
+
+def best_by_lbfgs(dense: Observed, rank: int, reml: bool, starts: int = 3) -> float:
+    """The highest dense log-likelihood of L-BFGS on factors."""
+    p = len(dense.C0)
+    tril = np.tril_indices(p)
+    eye = np.eye(len(dense.R))
+
+    def unpack(x: Array) -> tuple[Array, Array]:
+        L1 = np.zeros((p, p))
+        L1[tril] = x[p * rank :]
+        return x[: p * rank].reshape(p, rank), L1
+
+    def objective(x: Array) -> tuple[float, Array]:
+        L0, L1 = unpack(x)
+        here = replace(dense, C0=L0 @ L0.T, C1=L1 @ L1.T + 1e-10 * np.eye(p))
+        basis = np.eye(p)
+        gradient = [np.zeros((p, p)), np.zeros((p, p))]
+        for k, R in enumerate((dense.R, eye)):
+            for i in range(p):
+                for j in range(i + 1):
+                    E = np.outer(basis[i], basis[j])
+                    gradient[k][i, j] = gradient[k][j, i] = 0.5 * here.slope(E + E.T, R, reml)
+        return -here.lml(reml), -np.concatenate([(2 * gradient[0] @ L0).ravel(), (2 * gradient[1] @ L1)[tril]])
+
+    rng = np.random.default_rng(0)
+    best = -np.inf
+    for _ in range(starts):
+        x0 = 0.5 * rng.normal(size=p * rank + tril[0].size)
+        x0[p * rank :][tril[0] == tril[1]] = 0.8
+        best = max(best, -float(minimize(objective, x0, jac=True, method="L-BFGS-B", options={"gtol": 1e-6}).fun))
+    return best
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_fit_is_the_maximum(reml: bool, pattern: str) -> None:
+    dense, G = problem(1, 0.3, pattern, n=40, p=2)
+    found = fit(cells(dense, G), 2, reml)
+    assert found.certificate.certified
+    assert found.point.lml >= best_by_lbfgs(dense, 2, reml) - 1e-6
+    at_fit = replace(dense, C0=found.point.axes.C0, C1=found.point.axes.C1)
+    assert found.point.lml == pytest.approx(at_fit.lml(reml), abs=1e-7)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+def test_a_fit_of_lower_rank(reml: bool) -> None:
+    dense, G = problem(2, n=40)
+    found = fit(cells(dense, G), 1, reml)
+    assert np.linalg.matrix_rank(found.point.axes.C0, tol=1e-9) == 1
+    assert found.certificate.certified
+    assert found.point.lml >= best_by_lbfgs(dense, 1, reml, 2) - 1e-6
+
+
+@pytest.mark.parametrize("reml", [True, False])
+def test_without_missing_cells_it_is_the_fit_of_complete_traits(reml: bool) -> None:
+    dense, G = problem(3, n=150)
+    filled = np.where(np.isnan(dense.Y), np.random.default_rng(0).normal(size=dense.Y.shape), dense.Y)
+    coupled = rotate_coupled(spectrum_of_features(G, np.empty((150, 0))), filled, dense.A, dense.X)
+    expected = complete.fit(coupled, 3, reml)
+    found = fit(without_missing(coupled, dense.X), 3, reml)
+    assert found.point.lml == pytest.approx(expected.point.lml, abs=1e-7)
+    np.testing.assert_allclose(found.point.axes.C0, expected.point.axes.C0, atol=1e-3)
+    np.testing.assert_allclose(found.point.axes.C1, expected.point.axes.C1, atol=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_the_corrected_start_is_nearer_than_the_fit_of_filled_traits(share: float) -> None:
+    dense, G = problem(4, share, n=400, p=2, r=800)
+    data = cells(dense, G)
+    filled = complete.fit(data.filled, 2, True).point.axes
+    lml = [evaluate(data, axes, True).lml for axes in (filled, corrected_start(data, filled))]
+    assert lml[1] > lml[0]
+    found = climb(data, corrected_start(data, filled), 2, True)
+    assert found.certificate.certified
+    assert found.certificate.evaluations <= 10
+
+
+def test_a_boundary_of_C0_is_reached_exactly() -> None:
+    dense, G = problem(5, n=80, p=3)
+    rng = np.random.default_rng(1)
+    noise = np.where(np.isnan(dense.Y), np.nan, rng.normal(size=dense.Y.shape))
+    found = fit(cells(replace(dense, Y=noise), G), 3, True)
+    assert found.certificate.certified
+    assert found.certificate.active_C0 > 0
+    assert found.certificate.smallest_C0 == 0
+
+
+def test_a_boundary_of_C1_is_reached_where_the_covariates_have_variance() -> None:
+    dense, G = problem(6, 0.2, n=60, p=2, r=90)
+    rng = np.random.default_rng(2)
+    G = G - G.mean(axis=0)
+    Y = np.where(np.isnan(dense.Y), np.nan, G @ rng.normal(size=(90, 2)))
+    spectrum, shift = observed_spectrum(G, dense.X, True, True)
+    found = fit(observed_cells(spectrum, Y, dense.A, dense.X, shift), 2, True)
+    assert found.certificate.certified
+    assert found.certificate.active_C1 > 0
+
+
+def test_a_likelihood_without_a_maximum_says_so() -> None:
+    dense, G = problem(7, 0.2, n=60, p=2, r=20)
+    Y = np.where(np.isnan(dense.Y), np.nan, dense.Y - dense.Y + (G @ G.T @ np.ones((60, 2))) * [1.0, -2.0])
+    Y[:, 1] += np.where(np.isnan(Y[:, 1]), 0, G @ np.random.default_rng(0).normal(size=20))
+    with pytest.raises(ConvergenceError, match="has no maximum") as caught:
+        fit(cells(replace(dense, Y=Y), G), 2, True)
+    assert caught.value.result.point.lml > 0
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("r", [90, 20])
+@pytest.mark.parametrize("a", [None, 2])
+def test_the_information_is_minus_the_change_of_the_score(reml: bool, r: int, a: int | None) -> None:
+    dense, G = problem(8, r=r, a=a)
+    data = cells(dense, G)
+    tau = data.mean_eigenvalue
+    axes = axes_of_covariances(dense.C0, dense.C1, tau)
+    found = precision.information(evaluate(data, axes, reml))
+    i, j = np.tril_indices(3)
+    N, h = i.size, 1e-4
+
+    def score(k: int, E: Array, step: float) -> Array:
+        change = step * axes.Tinv @ E @ axes.Tinv.T
+        moved = evaluate(data, axes_of_covariances(dense.C0 + (k == 0) * change, dense.C1 + k * change, tau), reml)
+        back = moved.axes.T @ axes.Tinv
+        entries = [np.where(i == j, 1, 2) * (back.T @ S @ back)[i, j] for S in (moved.score0, moved.score1)]
+        return np.concatenate(entries)
+
+    for column in range(2 * N):
+        k, pair = divmod(column, N)
+        E = np.zeros((3, 3))
+        E[i[pair], j[pair]] = E[j[pair], i[pair]] = 1
+        near, far = (score(k, E, m * h) - score(k, E, -m * h) for m in (1, 2))
+        expected = -(8 * near - far) / (12 * h)
+        np.testing.assert_allclose(found[:, column], expected, rtol=1e-6, atol=1e-6 * np.abs(found).max())
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("r", [90, 20])
+def test_without_missing_cells_it_is_the_information_of_complete_traits(reml: bool, r: int) -> None:
+    dense, G = problem(9, r=r)
+    filled = np.where(np.isnan(dense.Y), 1.0, dense.Y)
+    coupled = rotate_coupled(spectrum_of_features(G, np.empty((60, 0))), filled, dense.A, dense.X)
+    axes = axes_of_covariances(dense.C0, dense.C1, coupled.mean_eigenvalue)
+    expected = observed_information(evaluate_complete(coupled, axes, reml))
+    found = precision.information(evaluate(without_missing(coupled, dense.X), axes, reml))
+    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_the_average_information_is_near_the_observed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense, G = problem(10, n=600, p=2, r=900)
+    found = fit(cells(dense, G), 2, True)
+    exact = precision.direction_covariance(found.point, 2)
+    monkeypatch.setattr(precision, "EXACT_ENTRIES", 0)
+    average = precision.direction_covariance(found.point, 2)
+    for name in ("v00", "v11"):
+        a, b = (np.sqrt(np.diag(getattr(x, name))) for x in (exact, average))
+        np.testing.assert_allclose(a, b, rtol=0.15)
+
+
+def test_missing_cells_make_estimates_less_precise() -> None:
+    dense, G = problem(11, 0.0, n=300, p=2, r=500)
+    whole = cells(replace(dense, Y=np.where(np.isnan(dense.Y), 0.0, dense.Y)), G)
+    Y = whole.filled.V @ whole.filled.Z
+    Y[np.random.default_rng(0).random(Y.shape) < 0.3] = np.nan
+    some = cells(replace(dense, Y=Y), G)
+    spread = []
+    for data in (whole, some):
+        point = evaluate(data, axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue), True)
+        spread.append(np.diag(precision.direction_covariance(point, 2).v00))
+    assert np.all(spread[1] > spread[0])
+    assert complete_covariance is uncertainty.direction_covariance

@@ -1,0 +1,175 @@
+"""Tests of variants on the observed cells against the dense Gaussian."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from missing_oracle import PATTERNS, Array, Observed, problem
+
+from kron2sum_cli.model.contrasts import rotate_coupled, rotate_traits
+from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test, trait_effects
+from kron2sum_cli.model.likelihood import evaluate as evaluate_complete
+from kron2sum_cli.model.missing.fitting import climb, fit
+from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
+from kron2sum_cli.model.missing.observed import observed_cells, observed_spectrum, with_added, without_missing
+from kron2sum_cli.model.missing.refit import refit
+from kron2sum_cli.model.missing.scanner import observed_scanner
+from kron2sum_cli.model.scanner import block_scanner
+from kron2sum_cli.model.spectrum import spectrum_of_features
+from kron2sum_cli.model.trait_axes import axes_of_covariances
+
+TRAITS = ("a", "b", "c")
+
+
+def point_of(dense: Observed, G: Array, reml: bool, shifted: bool = False) -> ObservedPoint:
+    spectrum, shift = observed_spectrum(G, dense.X, True, shifted)
+    data = observed_cells(spectrum, dense.Y, dense.A, dense.X, shift)
+    return evaluate(data, axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue), reml)
+
+
+def variants(n: int, b: int = 7) -> Array:
+    rng = np.random.default_rng(100)
+    return rng.binomial(2, 0.3, size=(n, b)).astype(float)
+
+
+def context(point: ObservedPoint) -> TestContext:
+    size = int(np.count_nonzero(point.data.observed()))
+    return TestContext(point.axes.T, point.quadratic, size, size - point.B.size)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.6])
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("r", [90, 20])
+@pytest.mark.parametrize("a", [None, 2])
+def test_score_and_information(reml: bool, share: float, pattern: str, r: int, a: int | None) -> None:
+    dense, G = problem(1, share, pattern, r=r, a=a)
+    point = point_of(dense, G, reml, shifted=reml and a is None)
+    g = variants(60)
+    found = observed_scanner(point, np.float64).statistics(g)
+    T = point.axes.T
+    for k in range(g.shape[1]):
+        u, V = dense.statistics(g[:, k])
+        np.testing.assert_allclose(found.u[k] @ T, u, rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(T.T @ found.v[k] @ T, V, rtol=1e-8, atol=1e-8 * np.abs(V).max())
+        assert (found.length[k] > 0) == (np.linalg.matrix_rank(V, hermitian=True, tol=1e-8 * V.max()) == 3)
+
+
+@pytest.mark.parametrize("name", ["any", "common", "specific", "trait:b", "only:b"])
+def test_every_hypothesis_is_a_likelihood_ratio_with_the_scale_free(name: str) -> None:
+    dense, G = problem(2)
+    point = point_of(dense, G, False)
+    g = variants(60)
+    statistics = observed_scanner(point, np.float64).statistics(g)
+    tested = named_hypothesis(name, TRAITS)
+    found = test(statistics.u, statistics.v, tested, context(point))
+    root = np.linalg.cholesky(dense.K)
+    y, n = np.linalg.solve(root, dense.y), dense.y.size
+
+    def left(A1: Array, k: int) -> float:
+        M = np.hstack([dense.M, np.kron(A1, g[:, [k]])[dense.seen]])
+        return float(np.linalg.lstsq(np.linalg.solve(root, M), y, rcond=None)[1][0])
+
+    for k in range(g.shape[1]):
+        assert found.chisq[k] == pytest.approx(n * np.log(left(tested.base, k) / left(tested.full, k)), rel=1e-8)
+
+
+def test_effects_on_the_traits() -> None:
+    dense, G = problem(3)
+    point = point_of(dense, G, True)
+    g = variants(60)
+    statistics = observed_scanner(point, np.float64).statistics(g)
+    effects = trait_effects(statistics.u, statistics.v, point.axes.Tinv, context(point))
+    for k in range(g.shape[1]):
+        u, V = dense.statistics(g[:, k])
+        np.testing.assert_allclose(effects.beta[k], np.linalg.solve(V, u), rtol=1e-8)
+        scale = (dense.quadratic() - u @ np.linalg.solve(V, u)) / dense.y.size
+        np.testing.assert_allclose(effects.se[k], np.sqrt(scale * np.diag(np.linalg.inv(V))), rtol=1e-8)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("r", [90, 20])
+def test_without_missing_cells_they_are_the_statistics_of_complete_traits(reml: bool, r: int) -> None:
+    dense, G = problem(4, r=r)
+    Y = np.where(np.isnan(dense.Y), 1.0, dense.Y)
+    spectrum = spectrum_of_features(G, dense.X)
+    data = rotate_traits(spectrum, Y)
+    axes = axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue)
+    expected = block_scanner(evaluate_complete(data, axes, reml), spectrum.Qx, np.float64).statistics(variants(60))
+    coupled = rotate_coupled(spectrum_of_features(G, np.empty((60, 0))), Y, dense.A, dense.X)
+    point = evaluate(without_missing(coupled, dense.X), axes, reml)
+    found = observed_scanner(point, np.float64).statistics(variants(60))
+    np.testing.assert_allclose(found.u, expected.u, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(found.v, expected.v[:, :, None] * np.eye(3), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found.length, expected.length, rtol=1e-9)
+
+
+def test_single_precision_and_centring() -> None:
+    dense, G = problem(5, 0.4, n=200, r=300)
+    point = point_of(dense, G, True)
+    g = variants(200)
+    double = observed_scanner(point, np.float64).statistics(g)
+    centred = observed_scanner(point, np.float64).statistics(g - g.mean(axis=0))
+    single = observed_scanner(point).statistics((g - g.mean(axis=0)).astype(np.float32))
+    for name in ("u", "v", "length"):
+        a, b, c = (getattr(x, name) for x in (double, centred, single))
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * np.abs(a).max())
+        np.testing.assert_allclose(c, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+
+
+def test_a_variant_does_not_depend_on_its_block() -> None:
+    dense, G = problem(6)
+    scanner = observed_scanner(point_of(dense, G, True), np.float64)
+    g = variants(60)
+    whole, part = scanner.statistics(g), scanner.statistics(g[:, 2:4])
+    np.testing.assert_allclose(whole.v[2:4], part.v, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(whole.u[2:4], part.u, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_variants_that_a_traits_samples_do_not_show_have_no_length(dtype: type) -> None:
+    dense, G = problem(7)
+    g = variants(60, 4)
+    g[np.isfinite(dense.Y[:, 1]), 1] = 2.0
+    g[:, 2] = dense.X[:, 1]
+    g[:, 3] = 1.0
+    found = observed_scanner(point_of(dense, G, True), dtype).statistics(g.astype(dtype))
+    np.testing.assert_array_equal(found.length > 0, [True, False, False, False])
+
+
+@pytest.mark.parametrize("r", [90, 20])
+@pytest.mark.parametrize("e", [3, 1])
+def test_a_refit_is_the_maximum_with_the_variant_as_a_covariate(r: int, e: int) -> None:
+    dense, G = problem(8, n=80, r=r)
+    spectrum = spectrum_of_features(G, np.empty((80, 0)))
+    null = fit(observed_cells(spectrum, dense.Y, dense.A, dense.X), 3, False)
+    g = variants(80, 2)
+    found = refit(null, g, np.eye(3)[:, :e])
+    assert np.all(found.lml > null.point.lml)
+    for k in range(2):
+        at = climb(with_added(null.point.data, np.eye(3)[:, :e], g[:, [k]]), null.point.axes, 3, False).point
+        M = np.hstack([dense.M, np.kron(np.eye(3)[:, :e], g[:, [k]])[dense.seen]])
+        there = replace(dense, C0=at.axes.C0, C1=at.axes.C1)
+        white = np.linalg.solve(np.linalg.cholesky(there.K), np.column_stack([M, dense.y]))
+        covariance = np.linalg.inv(white[:, :-1].T @ white[:, :-1])
+        beta = covariance @ white[:, :-1].T @ white[:, -1]
+        np.testing.assert_allclose(found.beta[k, :e], beta[-e:], rtol=1e-8)
+        np.testing.assert_allclose(found.se[k, :e], np.sqrt(np.diag(covariance)[-e:]), rtol=1e-8)
+        rest = white[:, -1] - white[:, :-1] @ beta
+        lml = -0.5 * (rest @ rest + np.linalg.slogdet(there.K)[1] + dense.y.size * np.log(2 * np.pi))
+        assert found.lml[k] == pytest.approx(lml, rel=1e-10)
+        if e == 3:
+            wider = replace(dense, X=np.hstack([dense.X, g[:, [k]]]))
+            direct = fit(observed_cells(spectrum, dense.Y, dense.A, wider.X), 3, False)
+            assert found.lml[k] == pytest.approx(direct.point.lml, abs=1e-5)
+
+
+def test_a_refit_of_a_variant_that_the_covariates_explain_is_empty() -> None:
+    dense, G = problem(9, n=80)
+    spectrum = spectrum_of_features(G, np.empty((80, 0)))
+    null = fit(observed_cells(spectrum, dense.Y, dense.A, dense.X), 3, False)
+    found = refit(null, np.column_stack([dense.X[:, 1], variants(80, 1)]), np.eye(3))
+    np.testing.assert_array_equal(np.isnan(found.lml), [True, False])
+    assert np.isnan(found.beta[0]).all()
+    with pytest.raises(ValueError, match="maximum likelihood"):
+        refit(fit(null.point.data, 3, True), variants(80, 1), np.eye(3))
