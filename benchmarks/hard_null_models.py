@@ -44,8 +44,9 @@ def simulate(rng: Rng, n: int, C0: Array, C1: Array, eigenvalues: Array) -> tupl
 
 
 def _root(C: Array) -> Array:
-    values, vectors = np.linalg.eigh(C)
-    return vectors * np.sqrt(np.maximum(values, 0))
+    size = np.sqrt(np.where(np.diag(C) > 0, np.diag(C), 1))  # scaled, or small traits would be lost in rounding
+    values, vectors = np.linalg.eigh(C / np.outer(size, size))
+    return size[:, None] * vectors * np.sqrt(np.maximum(values, 0))
 
 
 def random_covariance(rng: Rng, p: int, rank: int | None = None) -> Array:

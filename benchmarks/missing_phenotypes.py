@@ -22,14 +22,12 @@ import numpy as np
 from kron2sum_cli.model import fitting
 from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test
-from kron2sum_cli.model.missing.fitting import ObservedFit, fit
-from kron2sum_cli.model.missing.likelihood import evaluate
+from kron2sum_cli.model.missing.fitting import fit
 from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells, observed_spectrum
 from kron2sum_cli.model.missing.prediction import missing_cells
 from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.scanner import BlockStatistics, block_scanner
 from kron2sum_cli.model.spectrum import Array, spectrum_of_relationship
-from kron2sum_cli.model.trait_axes import axes_of_covariances
 
 Rng = np.random.Generator
 
@@ -45,17 +43,21 @@ class Study:
     K: Array
 
     def take(self, rows: Array) -> "Study":
+        """Some of the samples."""
         return Study(self.Y[rows], self.X[rows], self.K[np.ix_(rows, rows)])
 
     @property
     def filled(self) -> Array:
+        """The traits with missing cells filled in by means."""
         return np.where(np.isnan(self.Y), np.nanmean(self.Y, axis=0), self.Y)
 
     @property
     def complete(self) -> Array:
+        """Which samples have all traits."""
         return np.isfinite(self.Y).all(axis=1)
 
     def cells(self) -> ObservedCells:
+        """The observed cells, for REML."""
         spectrum, shift = observed_spectrum(self.K, self.X, False, True)
         return observed_cells(spectrum, self.Y, np.eye(self.Y.shape[1]), self.X, shift)
 
@@ -160,15 +162,15 @@ def tested_exact(study: Study, G: Array) -> Array:
     return any_effect(point.axes.T, point.quadratic, int(np.isfinite(study.Y).sum()), found)
 
 
-def power(replicates: int, n: int, share: float, rng: Rng, lines: Callable[[str], None]) -> None:
-    """Ten variants with effects and 500 without in every replicate; two traits."""
-    causal, null, sizes = 10, 500, (0.18, 0.0)
+def power(replicates: int, n: int, share: float, sizes: list[float], rng: Rng, lines: Callable[[str], None]) -> None:
+    """Ten variants with effects and 500 without in every replicate; an effect size for every trait."""
+    causal, null = 10, 500
     found: dict[str, list[Array]] = {"exact": [], "drop": [], "mean imputation": []}
     for _ in range(replicates):
         G = rng.binomial(2, 0.3, size=(n, causal + null)).astype(float)
         signs = rng.choice([-1.0, 1.0], size=(causal, 1))
         effects = G[:, :causal] @ (signs * np.array(sizes))
-        marked = simulated(rng, n, 2, 0.0, effects)
+        marked = simulated(rng, n, len(sizes), 0.0, effects)
         Y = np.where(rng.random(marked.Y.shape) < share, np.nan, marked.Y)
         kept = np.isfinite(Y).any(axis=1)
         study, seen = Study(Y, marked.X, marked.K).take(np.flatnonzero(kept)), G[kept]
@@ -177,7 +179,7 @@ def power(replicates: int, n: int, share: float, rng: Rng, lines: Callable[[str]
         whole = np.flatnonzero(study.complete)
         dropped = study.take(whole)
         found["drop"].append(tested_complete(dropped, dropped.Y, seen[whole]))
-    lines(f"{replicates} replicates of {n} samples, two traits, {share:.0%} of cells missing; effect on one trait")
+    lines(f"{replicates} replicates of {n} samples, {share:.0%} of cells missing; effects {sizes} a copy, in sd")
     lines("                    type I error at 0.05   at 0.001   power at 1e-4")
     for name, parts in found.items():
         p = 10.0 ** -np.array(parts)
@@ -211,12 +213,6 @@ def prediction(study: Study, share: float, folds: int, rng: Rng, lines: Callable
     lines(f"coverage of 95% intervals: {np.mean(np.concatenate(inside)):.3f}")
 
 
-def at_given_covariances(fitted: ObservedFit, C0: Array, C1: Array) -> float:
-    """The log-likelihood elsewhere, for comparisons with other programs."""
-    data = fitted.point.data
-    return evaluate(data, axes_of_covariances(C0, C1, data.mean_eigenvalue), True).lml
-
-
 def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -227,12 +223,14 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1500)
     parser.add_argument("--ntraits", type=int, default=2)
     parser.add_argument("--share", type=float, default=0.3)
+    parser.add_argument("--effects", default="0.25,0", help="of a causal variant on every trait")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     if options.part == "power":
-        power(options.runs, options.samples, options.share, rng, print)
+        sizes = [float(size) for size in options.effects.split(",")]
+        power(options.runs, options.samples, options.share, sizes, rng, print)
         return
     if options.grm:
         study = real(options.grm, options.pheno, options.traits.split(","))

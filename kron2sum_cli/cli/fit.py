@@ -75,7 +75,7 @@ EXAMPLES = (
     "--grm",
     default="",
     group=RELATIONSHIP,
-    help="PLINK .bed, GCTA .grm.bin, plink2 .rel, GEMMA .cXX.txt, a square matrix, or a table of "
+    help=".bed, .pgen, .bgen, GCTA .grm.bin, plink2 .rel, GEMMA .cXX.txt, a square matrix, or a table of "
     "samples by features.  [required]",
 )
 @file_option("--grm-id", group=RELATIONSHIP, help="Samples of a matrix without names: a .fam or a list.")

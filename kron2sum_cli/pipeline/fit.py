@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from kron2sum_cli._version import __version__
 from kron2sum_cli.errors import ConvergenceError, InputError, NumericalError
-from kron2sum_cli.genotypes.bed import is_plink_bed, open_bed
 from kron2sum_cli.genotypes.grm import Scale, relationship_from_genotypes
 from kron2sum_cli.genotypes.loco import relationships_by_chromosome
+from kron2sum_cli.genotypes.open import is_genotype_file, open_genotypes
 from kron2sum_cli.genotypes.relationship import RelationshipFile, open_relationship
 from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
 from kron2sum_cli.model.collinearity import combination, dependencies
@@ -43,6 +43,9 @@ logger = logging.getLogger("kron2sum.fit")
 Array = NDArray[np.float64]
 
 INTERCEPT = "intercept"
+DOUBLE_UP_TO = 5000
+"""Up to so many samples the products of the GRM are made in double precision; beyond in single, for half the time."""
+
 DUPLICATE_RELATEDNESS = 0.99
 """Two samples whose relatedness is above this share of their own are reported as near-duplicates."""
 
@@ -84,8 +87,7 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
     grm = _Grm.open(settings)
     design = _design(settings, grm.samples)
     description = _description(settings, grm, design)
-    with atomic_output(settings.out) as file:
-        writer = NullWriter(file, description)
+    with atomic_output(settings.out) as file, NullWriter(file, description) as writer:
         summaries: dict[str | None, FitSummary] = {}
         profile: dict[str, Any] = {}
         for chromosome, model in _models(settings, grm, design, progress):
@@ -109,11 +111,11 @@ class _Grm:
 
     @staticmethod
     def open(settings: FitSettings) -> "_Grm":
-        if is_plink_bed(settings.grm):
-            return _Grm(open_bed(settings.grm), None)
+        if is_genotype_file(settings.grm):
+            return _Grm(open_genotypes(settings.grm), None)
         if settings.loco:
             raise InputError(
-                f"{settings.grm}: --loco needs the genotypes that the matrix is made of; give --grm a PLINK .bed"
+                f"{settings.grm}: --loco needs the genotypes that the matrix is made of; give --grm a .bed, .pgen or .bgen"
             )
         return _Grm(None, open_relationship(settings.grm, settings.grm_id))
 
@@ -146,6 +148,7 @@ class _Grm:
                 "min_maf": settings.grm_maf,
                 "max_missing": settings.grm_geno,
                 "extract": extract,
+                "precision": "double" if len(rows) <= DOUBLE_UP_TO else "single",
                 "progress": _increments(advance),
             }
             if not settings.loco:
@@ -363,7 +366,7 @@ def _description(settings: FitSettings, grm: _Grm, design: Design) -> NullDescri
         X=design.X,
         A=design.A,
         grm={
-            "path": settings.grm,
+            "path": grm.source.path if grm.source is not None else settings.grm,
             "genotypes": genotypes,
             "files": file_records(grm.files),
             "options": options if genotypes else {},
@@ -380,6 +383,10 @@ def _profiles(settings: FitSettings, model: NullModel, traits: Sequence[str]) ->
     summary, point = model.summary, model.point()
     found = {}
     for j, trait in enumerate(traits):
-        interval = heritability_interval(point, j, summary.mean_diagonal, summary.rank)
+        try:
+            interval = heritability_interval(point, j, summary.mean_diagonal, summary.rank)
+        except NumericalError as error:
+            logger.warning("no profile interval for %s: %s", trait, error)
+            continue
         found[trait] = {"low": interval.low, "high": interval.high, "at_boundary": interval.at_boundary}
     return found

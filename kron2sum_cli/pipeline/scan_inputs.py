@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, UsageError
-from kron2sum_cli.genotypes.bed import is_plink_bed, open_bed
 from kron2sum_cli.genotypes.filters import VariantFilters, names_not_found, select_by_name
+from kron2sum_cli.genotypes.open import open_genotypes
 from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.pipeline.settings import ScanSettings
 from kron2sum_cli.tables.null_file import NullFile, read_null
@@ -118,13 +118,10 @@ def _runs(positions: NDArray[np.intp]) -> tuple[tuple[int, int], ...]:
 
 
 def _open_genotypes(settings: ScanSettings, null: NullFile) -> GenotypeSource:
-    path = settings.geno if settings.geno is not None else _recorded_genotypes(settings, null)
-    if not is_plink_bed(path):
-        raise InputError(f"{path}: is not a PLINK .bed; convert it with plink2 --make-bed")
-    return open_bed(path)
+    return _recorded_genotypes(settings, null) if settings.geno is None else open_genotypes(settings.geno)
 
 
-def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> str:
+def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> GenotypeSource:
     """The genotypes that the GRM was made from, if they are still what they were."""
     if not null.grm.get("genotypes"):
         raise UsageError("--geno: needed, because the relationship matrix of this null model was not made of genotypes")
@@ -135,14 +132,13 @@ def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> str:
         raise InputError(
             f"{path}: the genotypes that the null model was made from are not there; name them with --geno"
         )
-    stem = found[:-4] if found.endswith(".bed") else found
-    now = file_records([found, stem + ".bim", stem + ".fam"])
-    if now != list(null.grm["files"]):
+    source = open_genotypes(found)
+    if file_records(source.files) != list(null.grm["files"]):
         raise InputError(
             f"{found}: is not the file that the null model was made from (its size or content differ); fit again, or"
             " name the genotypes to scan with --geno"
         )
-    return found
+    return source
 
 
 def _rows(null: NullFile, source: GenotypeSource) -> NDArray[np.intp]:

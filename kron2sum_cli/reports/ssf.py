@@ -51,6 +51,9 @@ _GREATEST = 25
 _ALLELE = "^[ACGT]+$"
 _RSID = "^rs[0-9]+$"
 _VARIANT_ID = "^([1-9]|1[0-9]|2[0-5])_[0-9]+_([ACGT]+_[ACGT]+|LONG_STRING)$"
+_P_OF_ONE = 1e-17
+"""-log10 of a p-value that is 1 in double precision: the validator of the GWAS Catalog refuses 0."""
+
 _COMPRESSION_LEVEL = 4
 _TEXT_ROWS = 1 << 13
 
@@ -336,8 +339,11 @@ def _where_matching(names: pa.Array, pattern: str) -> pa.Array:
 
 
 def _trait_columns(rows: pa.RecordBatch, trait: str) -> dict[str, pa.Array]:
-    kinds = {"beta": "BETA", "standard_error": "SE", "neg_log_10_p_value": "MLOG10P"}
-    return {name: rows.column(f"{kind}.{trait}") for name, kind in kinds.items()}
+    return {
+        "beta": rows.column(f"BETA.{trait}"),
+        "standard_error": rows.column(f"SE.{trait}"),
+        "neg_log_10_p_value": pc.max_element_wise(rows.column(f"MLOG10P.{trait}"), _P_OF_ONE),
+    }
 
 
 def _text(column: pa.Array) -> pa.Array:

@@ -8,12 +8,13 @@ who look in by hand. The same model makes the same bytes.
 import hashlib
 import io
 import json
+import os
 import sys
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from typing import Any, BinaryIO
+from types import TracebackType
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from kron2sum_cli.model.fitting import Certificate
 from kron2sum_cli.model.null_model import FitSummary, NullModel
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates
+from kron2sum_cli.tables.npz_archive import ArchiveReader, ArchiveWriter
+from kron2sum_cli.tables.null_checks import check_meta, check_model, check_summary
 from kron2sum_cli.tables.samples import Samples
 
 FORMAT = 1
@@ -32,7 +35,6 @@ FORMAT = 1
 _CONTRAST_ARRAYS = ("Z", "s", "V", "Yx", "Kxx", "Kxm", "Rx")
 _AXES_ARRAYS = ("T", "Tinv", "c0", "c1")
 _ESTIMATES = tuple(field.name for field in fields(Estimates))
-_TIMELESS = (1980, 1, 1, 0, 0, 0)
 
 Array = NDArray[np.float64]
 
@@ -124,30 +126,37 @@ class NullFile:
 
 
 class NullWriter:
-    """Writes a null model's file as its fits come, so that one of them is in memory at a time."""
+    """Writes a null model's file as its fits come, so that one of them is in memory at a time.
+
+    Use it as a context: after an exception nothing more is written.
+    """
 
     def __init__(self, file: BinaryIO, description: NullDescription) -> None:
-        self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True)
+        self._archive = ArchiveWriter(file)
         self._description = description
-        self._digest = hashlib.sha256()
+        self._hash = _ModelHash(description)
         self._chromosomes: list[str] = []
-        self._hash_description()
         self._tables()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._archive.abandon()
 
     def add(self, chromosome: str | None, model: NullModel) -> None:
         """Write the fit without a chromosome, or (None, and first) the whole one."""
         prefix = _prefix(chromosome)
         if chromosome is not None:
             self._chromosomes.append(chromosome)
-        self._digest.update(prefix.encode())
-        axes = model.summary.axes
-        for array in (model.data.s, axes.T, axes.c0, axes.c1, model.data.Z):
-            self._digest.update(np.ascontiguousarray(array).tobytes())
+        self._hash.add(prefix, model.summary.axes, model.data.s, model.data.Z)
         for name, array in _model_arrays(prefix, model):
-            self._write(name, array)
+            self._archive.write(name, array)
         if chromosome is None:
             for name in ("C0", "C1", "B"):
-                self._write(name, getattr(model.summary.estimates, name))
+                self._archive.write(name, getattr(model.summary.estimates, name))
 
     def finish(self, profile: Mapping[str, Any]) -> str:
         """Write the names and the provenance; returns the hash of the model."""
@@ -164,32 +173,43 @@ class NullWriter:
             "profile": profile,
             "chromosomes": self._chromosomes,
             "has_fids": d.samples.fids is not None,
-            "hash": self._digest.hexdigest(),
+            "hash": self._hash.hexdigest(),
         }
-        self._write("meta", np.array(json.dumps(meta, sort_keys=True, ensure_ascii=False)))
+        self._archive.write("meta", np.array(json.dumps(meta, sort_keys=True, ensure_ascii=False)))
         self._archive.close()
-        return self._digest.hexdigest()
-
-    def _hash_description(self) -> None:
-        d = self._description
-        names = (d.method, d.traits, d.covariates, d.samples.fids, d.samples.iids)
-        self._digest.update(repr(names).encode())
-        for array in (d.Y, d.X, d.A):
-            self._digest.update(np.ascontiguousarray(array).tobytes())
+        return self._hash.hexdigest()
 
     def _tables(self) -> None:
         d = self._description
-        self._write("traits", np.array(d.traits))
-        self._write("iids", np.array(d.samples.iids))
+        self._archive.write("traits", np.array(d.traits))
+        self._archive.write("iids", np.array(d.samples.iids))
         if d.samples.fids is not None:
-            self._write("fids", np.array(d.samples.fids))
+            self._archive.write("fids", np.array(d.samples.fids))
         for name in ("Y", "X", "A"):
-            self._write(name, getattr(d, name))
+            self._archive.write(name, getattr(d, name))
 
-    def _write(self, name: str, array: NDArray[Any]) -> None:
-        info = zipfile.ZipInfo(name + ".npy", date_time=_TIMELESS)
-        with self._archive.open(info, "w", force_zip64=True) as member:
-            np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+class _ModelHash:
+    """What identifies a null model: its samples, tables and names, and the numbers of every fit."""
+
+    def __init__(self, description: NullDescription) -> None:
+        d = description
+        names = (d.method, d.traits, d.covariates, d.samples.fids, d.samples.iids)
+        self._digest = hashlib.sha256(repr(names).encode())
+        self._update(d.Y, d.X, d.A)
+
+    def add(self, prefix: str, axes: TraitAxes, s: Array, Z: Array) -> None:
+        """Take in a fit."""
+        self._digest.update(prefix.encode())
+        self._update(s, axes.T, axes.c0, axes.c1, Z)
+
+    def hexdigest(self) -> str:
+        """The hash, in hexadecimal digits."""
+        return self._digest.hexdigest()
+
+    def _update(self, *arrays: Array) -> None:
+        for array in arrays:
+            self._digest.update(np.ascontiguousarray(array).tobytes())
 
 
 def _prefix(chromosome: str | None) -> str:
@@ -221,15 +241,16 @@ def _model_arrays(prefix: str, model: NullModel) -> Iterator[tuple[str, NDArray[
 
 
 def read_null(path: str) -> NullFile:
-    """Read a null model; ``-`` is standard input.
+    """Read a null model; ``-`` is standard input. Of that and of pipes the whole content is held in memory.
 
     Raises
     ------
     InputError
-        Where the file is missing, is not a null model, is cut short or damaged, or was written in a newer layout.
+        Where the file is missing, is not a null model, is cut short or damaged, was changed after `NullWriter`
+        wrote it, or was written in a newer layout.
     """
     name = "standard input" if path == "-" else path
-    content = sys.stdin.buffer.read() if path == "-" else None
+    content = _content(path, name)
 
     def open_file() -> BinaryIO:
         return open(path, "rb") if content is None else io.BytesIO(content)
@@ -238,70 +259,36 @@ def read_null(path: str) -> NullFile:
         return _read(archive, name, open_file)
 
 
-@contextmanager
-def _archive(open_file: Callable[[], BinaryIO], name: str) -> "Iterator[_Archive]":
+def _content(path: str, name: str) -> bytes | None:
+    """What standard input or a pipe holds; None for a file."""
+    if path == "-":
+        if sys.stdin is None:
+            raise InputError("-: standard input is closed; name a file")
+        return sys.stdin.buffer.read()
+    if os.path.isdir(path):
+        raise InputError(f"{name}: is a folder; name the null model's file in it")
+    if os.path.isfile(path) or not os.path.exists(path):
+        return None
     try:
-        with open_file() as file, zipfile.ZipFile(file) as archive:
-            yield _Archive(archive, name)
-    except zipfile.BadZipFile as error:
-        message = "is not a null model, or is cut short or damaged; make it with kron2sum fit"
-        raise InputError(f"{name}: {message} ({error})") from error
+        with open(path, "rb") as file:
+            return file.read()
     except OSError as error:
-        raise InputError(f"{name}: cannot be read ({error.strerror or error})") from error
+        raise InputError(f"{name}: cannot be read ({error.strerror or error}); check the path") from error
 
 
-class _Archive:
-    """Arrays of an archive, each checked before memory is taken for it."""
-
-    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
-        self._archive, self._name = archive, name
-
-    def __contains__(self, key: str) -> bool:
-        return key + ".npy" in self._archive.NameToInfo
-
-    def damaged(self, reason: str) -> InputError:
-        return InputError(f"{self._name}: is not a null model of kron2sum fit, or is damaged ({reason}); fit it again")
-
-    def array(self, key: str, kind: str = "f", shape: tuple[int | None, ...] | None = None) -> NDArray[Any]:
-        """One array, of this kind of type and shape (None: any length)."""
-        try:
-            info = self._archive.getinfo(key + ".npy")
-        except KeyError:
-            raise self.damaged(f"{key} is missing") from None
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-            raise self.damaged(f"{key} is compressed")
-        try:
-            with self._archive.open(info) as member:
-                self._check_header(member, info.file_size, key)
-            with self._archive.open(info) as member:
-                value = np.lib.format.read_array(member, allow_pickle=False)
-        except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-            raise self.damaged(f"{key}: {error}") from error
-        if value.dtype.kind != kind:
-            raise self.damaged(f"{key} has the type {value.dtype}")
-        wanted = shape if shape is not None else (None,) * value.ndim
-        if value.ndim != len(wanted) or any(w not in (None, size) for w, size in zip(wanted, value.shape, strict=True)):
-            raise self.damaged(f"{key} has the shape {value.shape}")
-        return value
-
-    def _check_header(self, member: Any, size: int, key: str) -> None:
-        """Refuse an array that claims more bytes than the file has."""
-        version = np.lib.format.read_magic(member)
-        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = reader(member)
-        if dtype.hasobject or int(np.prod(shape, dtype=object)) * dtype.itemsize > size:
-            raise self.damaged(f"{key} claims {shape} of {dtype}")
-
-    def text(self, key: str) -> Any:
-        """A JSON text."""
-        try:
-            return json.loads(str(self.array(key, "U", ())))
-        except ValueError as error:
-            raise self.damaged(f"{key}: {error}") from error
+@contextmanager
+def _archive(open_file: Callable[[], BinaryIO], name: str) -> Iterator[ArchiveReader]:
+    try:
+        with open_file() as file:
+            yield ArchiveReader(file, name)
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: there is no such file; make it with kron2sum fit") from error
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror or error}); check the path") from error
 
 
-def _read(archive: _Archive, name: str, open_file: Callable[[], BinaryIO]) -> NullFile:
-    meta = archive.text("meta")
+def _read(archive: ArchiveReader, name: str, open_file: Callable[[], BinaryIO]) -> NullFile:
+    meta = archive.json("meta")
     if not isinstance(meta, dict) or "format" not in meta:
         raise archive.damaged("meta has no format")
     if meta["format"] != FORMAT:
@@ -310,35 +297,45 @@ def _read(archive: _Archive, name: str, open_file: Callable[[], BinaryIO]) -> Nu
             f" {FORMAT}; use that version or fit it again"
         )
     try:
+        check_meta(meta)
         description = _description(archive, meta, name)
-        n, p = description.Y.shape
+        whole = _summary(archive, _prefix(None), description)
+        chromosomes = {c: _summary(archive, _prefix(c), description) for c in meta["chromosomes"]}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise archive.damaged(error) from error
+    _check_hash(archive, meta["hash"], description, {None: whole, **chromosomes})
 
-        def load(chromosome: str | None) -> NullModel:
-            with _archive(open_file, name) as again:
-                return _model(again, _prefix(chromosome), n, p, description.A)
+    def load(chromosome: str | None) -> NullModel:
+        with _archive(open_file, name) as again:
+            return _model(again, _prefix(chromosome), description)
 
-        return NullFile(
-            description=description,
-            whole=_summary(archive, _prefix(None)),
-            chromosomes={c: _summary(archive, _prefix(c)) for c in meta["chromosomes"]},
-            profile=meta["profile"],
-            hash=str(meta["hash"]),
-            load=load,
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise archive.damaged(f"meta: {error}") from error
+    return NullFile(description, whole, chromosomes, meta["profile"], meta["hash"], load)
 
 
-def _description(archive: _Archive, meta: Mapping[str, Any], name: str) -> NullDescription:
-    iids = tuple(archive.array("iids", "U", (None,)).tolist())
+def _check_hash(
+    archive: ArchiveReader, expected: str, description: NullDescription, summaries: Mapping[str | None, FitSummary]
+) -> None:
+    found = _ModelHash(description)
+    p = len(description.traits)
+    for chromosome, summary in summaries.items():
+        prefix = _prefix(chromosome)
+        s, Z = archive.array(prefix + "s", shape=(None,)), archive.array(prefix + "Z", shape=(None, p))
+        found.add(prefix, summary.axes, s, Z)
+    if found.hexdigest() != expected:
+        raise archive.damaged("its numbers are not those of its hash")
+
+
+def _description(archive: ArchiveReader, meta: Mapping[str, Any], name: str) -> NullDescription:
+    iids = archive.texts("iids")
     n, p = len(iids), len(meta["traits"])
-    fids = tuple(archive.array("fids", "U", (n,)).tolist()) if meta["has_fids"] else None
+    if not n or not p:
+        raise ValueError("it has no samples or no traits")
     return NullDescription(
-        version=str(meta["version"]),
-        method=str(meta["method"]),
+        version=meta["version"],
+        method=meta["method"],
         traits=tuple(meta["traits"]),
         covariates=tuple(meta["covariates"]),
-        samples=Samples(fids, iids, name),
+        samples=Samples(archive.texts("fids", n) if meta["has_fids"] else None, iids, name),
         Y=archive.array("Y", shape=(n, p)),
         X=archive.array("X", shape=(n, len(meta["covariates"]))),
         A=archive.array("A", shape=(p, None)),
@@ -348,9 +345,9 @@ def _description(archive: _Archive, meta: Mapping[str, Any], name: str) -> NullD
     )
 
 
-def _summary(archive: _Archive, prefix: str) -> FitSummary:
-    scalars = archive.text(prefix + "scalars")
-    return FitSummary(
+def _summary(archive: ArchiveReader, prefix: str, description: NullDescription) -> FitSummary:
+    scalars = archive.json(prefix + "scalars")
+    summary = FitSummary(
         axes=TraitAxes(**{key: archive.array(prefix + key) for key in _AXES_ARRAYS}),
         reml=bool(scalars["reml"]),
         rank=int(scalars["rank"]),
@@ -360,10 +357,30 @@ def _summary(archive: _Archive, prefix: str) -> FitSummary:
         certificate=Certificate(**scalars["certificate"]),
         estimates=Estimates(**{key: archive.array(f"{prefix}estimates/{key}") for key in _ESTIMATES}),
     )
+    check_summary(summary, len(description.traits), len(description.covariates), description.A.shape[1])
+    return summary
 
 
-def _model(archive: _Archive, prefix: str, n: int, p: int, A: Array) -> NullModel:
-    scalars = archive.text(prefix + "scalars")
+def _model(archive: ArchiveReader, prefix: str, description: NullDescription) -> NullModel:
+    """One fit with its arrays.
+
+    Raises
+    ------
+    InputError
+        Where they do not make a null model of the description's traits.
+    """
+    try:
+        model = NullModel(_summary(archive, prefix, description), *_contrasts(archive, prefix, description))
+        check_model(model, description.Y)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise archive.damaged(error) from error
+    return model
+
+
+def _contrasts(archive: ArchiveReader, prefix: str, description: NullDescription) -> tuple[Contrasts, Array]:
+    """The rotated traits, and the basis of the projected covariates."""
+    n, p = description.Y.shape
+    scalars = archive.json(prefix + "scalars")
     s = archive.array(prefix + "s", shape=(None,))
     m = s.size
     Qx = archive.array(prefix + "Qx", shape=(n, None))
@@ -373,7 +390,7 @@ def _model(archive: _Archive, prefix: str, n: int, p: int, A: Array) -> NullMode
     }  # fmt: skip
     arrays = {key: archive.array(prefix + key, shape=shape) for key, shape in shapes.items()}
     design = None
-    if prefix + "design_X" in archive:
-        design = CoupledDesign(A, archive.array(prefix + "design_X", shape=(m, None)), float(scalars["logdet_MtM"]))
-    data = Contrasts(s=s, nsilent=int(scalars["nsilent"]), design=design, **arrays)
-    return NullModel(_summary(archive, prefix), data, Qx)
+    if description.A.shape[1] < p:
+        X = archive.array(prefix + "design_X", shape=(m, len(description.covariates)))
+        design = CoupledDesign(description.A, X, float(scalars["logdet_MtM"]))
+    return Contrasts(s=s, nsilent=int(scalars["nsilent"]), design=design, **arrays), Qx

@@ -157,6 +157,12 @@ def test_alleles_are_in_capitals_and_empty_cells_have_the_standards_word() -> No
     assert row["joint_refit_chi_square"] == "#NA"
 
 
+def test_a_p_value_of_one_is_not_written_as_zero_which_the_validator_refuses() -> None:
+    (row,) = rows_of(written(view_of(one_row(BETA_y=0.0, MLOG10P_y=0.0), ["y"]))[0]["y"])
+    assert float(row["neg_log_10_p_value"]) > 0
+    assert 10 ** -float(row["neg_log_10_p_value"]) == 1.0
+
+
 def test_compressed_files_are_the_same_bytes_every_time() -> None:
     columns = simulated(500, TRAITS)
     plain, _ = written(view_of(columns, TRAITS))

@@ -1,0 +1,120 @@
+"""Whether what a null model's file holds is a null model: shapes, finite numbers, and the equations that it satisfies.
+
+The checksums of the archive find damage; these checks find files that somebody made or changed. Products are tested
+on one vector, so that even the largest model is checked in the time of reading it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kron2sum_cli.model.null_model import FitSummary, NullModel
+from kron2sum_cli.model.uncertainty import Estimates
+
+TOLERANCE = 1e-6
+"""How far, relative to their size, two sides of an equation may be apart."""
+
+Array = NDArray[np.float64]
+
+
+def check_meta(meta: Mapping[str, Any]) -> None:
+    """Check the types of what the JSON text says.
+
+    Raises
+    ------
+    ValueError
+        Naming what is wrong; so do the other functions here.
+    """
+    texts = ("version", "hash")
+    if not all(isinstance(meta.get(key), str) for key in texts):
+        raise ValueError(f"{' or '.join(texts)} is no text")
+    if meta.get("method") not in ("reml", "ml"):
+        raise ValueError(f"method is {meta.get('method')!r}")
+    for key in ("traits", "covariates", "chromosomes"):
+        _check_names(key, meta.get(key))
+    for key in ("grm", "inputs", "counts", "profile"):
+        if not isinstance(meta.get(key), dict):
+            raise ValueError(f"{key} is no object")
+    if not isinstance(meta.get("has_fids"), bool):
+        raise ValueError("has_fids is neither true nor false")
+    if not all(isinstance(number, int) for number in meta["counts"].values()):
+        raise ValueError("counts are no whole numbers")
+    if not isinstance(meta["grm"].get("path"), str) or not isinstance(meta["grm"].get("files"), list):
+        raise ValueError("grm does not say what it was made of")
+    for interval in meta["profile"].values():
+        if not (isinstance(interval, dict) and {"low", "high", "at_boundary"} <= interval.keys()):
+            raise ValueError("profile is no list of intervals")
+
+
+def _check_names(key: str, names: object) -> None:
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"{key} is no list of names")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{key} has a name twice")
+    "".join(names).encode()  # a lone surrogate is a ValueError, too
+
+
+def check_summary(summary: FitSummary, p: int, c: int, a: int) -> None:
+    """Check the axes, the scalars and the estimates of one fit, for p traits, c covariates and a columns of A."""
+    axes, estimates = summary.axes, summary.estimates
+    shapes = {"T": (p, p), "Tinv": (p, p), "c0": (p,), "c1": (p,)}
+    for name, shape in shapes.items():
+        _check_array(name, getattr(axes, name), shape)
+    for field in fields(Estimates):
+        _check_shape(field.name, getattr(estimates, field.name), _estimate_shape(field.name, p, c, a))
+    for name in ("C0", "C1", "B"):
+        _check_array(name, getattr(estimates, name), getattr(estimates, name).shape)
+    scalars = ("lml", "mean_diagonal", "quadratic")
+    if not all(np.isfinite(getattr(summary, name)) for name in scalars) or summary.quadratic <= 0:
+        raise ValueError(f"{', '.join(scalars)} are not finite, or not positive")
+    if not 1 <= summary.rank <= p:
+        raise ValueError(f"rank is {summary.rank}")
+    if min(axes.c0.min(), axes.c1.min()) < 0:
+        raise ValueError("c0 or c1 is negative")
+    _check_equal("T Tinv is not 1", axes.T @ axes.Tinv, np.eye(p))
+    _check_equal("C0 is not that of the trait axes", estimates.C0, axes.C0)
+    _check_equal("C1 is not that of the trait axes", estimates.C1, axes.C1)
+
+
+def check_model(model: NullModel, Y: Array) -> None:
+    """Check the rotation of one fit: V and Qx have orthonormal columns, ``Z = VᵀY``, ``Yx = QxᵀY``."""
+    data, Qx = model.data, model.Qx
+    for name in ("s", "Z", "Yx", "Kxx", "Kxm", "Rx"):
+        array = getattr(data, name)
+        _check_array(name, array, array.shape)
+    if data.s.min(initial=0.0) < 0 or data.nsilent != len(Qx) - Qx.shape[1] - len(data.s):
+        raise ValueError("s is negative, or its number does not fit the samples")
+    rng = np.random.default_rng(0)
+    x, q, y = (rng.standard_normal(size) for size in (len(data.s), Qx.shape[1], Y.shape[1]))
+    rotated, projected = data.V @ x, Qx @ q
+    _check_equal("V is not orthonormal", data.V.T @ rotated, x)
+    _check_equal("Qx is not orthonormal", Qx.T @ projected, q)
+    _check_equal("Qx and V are not orthogonal", 1 + Qx.T @ rotated, np.ones(len(q)))
+    _check_equal("Z is not the rotated traits", data.V.T @ (Y @ y), data.Z @ y)
+    _check_equal("Yx is not the projected traits", Qx.T @ (Y @ y), data.Yx @ y)
+
+
+def _estimate_shape(name: str, p: int, c: int, a: int) -> tuple[int, ...]:
+    if name in ("B", "B_se"):
+        return (c, a)
+    return (p,) if name in ("h2", "h2_se", "axis_share", "axis_h2") else (p, p)
+
+
+def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{name} has the shape {array.shape}")
+
+
+def _check_array(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    _check_shape(name, array, shape)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} has a number that is not finite")
+
+
+def _check_equal(what: str, a: Array, b: Array) -> None:
+    size = max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0))
+    if not np.abs(a - b).max(initial=0.0) <= TOLERANCE * size:  # False for NaN, too
+        raise ValueError(what)
