@@ -23,6 +23,7 @@ from kron2sum_cli.pipeline.settings import ExportSettings, format_of
 
 ROWS = "Rows"
 COLUMNS = "Columns"
+PICTURES = "Pictures and reports"
 OUTPUT = "Output"
 
 EXAMPLES = (
@@ -31,6 +32,9 @@ EXAMPLES = (
     "kron2sum export scan.parquet --p-below 5e-8 --sort position --out hits.csv",
     "kron2sum export shard1.parquet shard2.parquet shard3.parquet --out merged.parquet",
     "kron2sum export null.npz --to json",
+    "kron2sum export scan.parquet --plot manhattan --out manhattan.png",
+    "kron2sum export scan.parquet --report scan.html --null null.npz",
+    "kron2sum export scan.parquet --to ssf --out results.tsv.gz",
 )
 
 
@@ -63,6 +67,31 @@ EXAMPLES = (
     group=OUTPUT,
     absent="by the suffix of --out, else tsv",
     help="Format; null models go to tsv and json.",
+)
+@option(
+    "--plot",
+    type=click.Choice((*defaults.SCAN_PLOTS, *defaults.NULL_PLOTS)),
+    group=PICTURES,
+    help="Draw a picture to --out FILE.png, .svg or .pdf; architecture is of a null model.",
+)
+@file_option("--report", group=PICTURES, help="Write one self-contained HTML page about the scan.")
+@file_option("--null", group=PICTURES, help="The scan's null model, for the heritabilities of the report.")
+@option(
+    "--window",
+    type=int,
+    default=defaults.DEFAULT_WINDOW,
+    show_default=True,
+    metavar="BASES",
+    group=PICTURES,
+    help="Variants nearer than this belong to one lead variant.",
+)
+@number_option(
+    "--significance",
+    default=defaults.DEFAULT_SIGNIFICANCE,
+    show_default=True,
+    metavar="P",
+    group=PICTURES,
+    help="Significance of lead variants.",
 )
 @file_option("--out", default=defaults.STDIO, group=OUTPUT, absent="standard output", help="The output.")
 @common_options

@@ -10,6 +10,7 @@ the score points off a face with one empty axis, a variant climbs again from the
 not converge (its optimum lies on another face, or far away) is left to the search that fits null models.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -165,14 +166,14 @@ def _refit_together(fitter: Refitter, variants: Array, outside: Array, design: A
     half = np.linalg.solve(np.linalg.cholesky(points.information), design.T)
     refits = Refit(points.lml, points.gamma @ design.T, np.sqrt(np.sum(half**2, axis=1)))
     for k in np.flatnonzero(~reached):
-        start_axes = _axes(fitter, states.frame[k], states.share[k])
-        refits.lml[k], refits.beta[k], refits.se[k] = _one(fitter, start_axes, variants[:, k], outside[k], design)
+        starts = (_axes(fitter, states.frame[k], states.share[k]), axes)
+        refits.lml[k], refits.beta[k], refits.se[k] = _one(fitter, starts, variants[:, k], outside[k], design)
     return refits
 
 
 def _refit_apart(fitter: Refitter, variants: Array, outside: Array, design: Array) -> Refit:
-    start = fitter.null.point.axes
-    each = [_one(fitter, start, *variant, design) for variant in zip(variants.T, outside, strict=True)]
+    starts = (fitter.null.point.axes,)
+    each = [_one(fitter, starts, *variant, design) for variant in zip(variants.T, outside, strict=True)]
     return Refit(*(np.array(column) for column in zip(*each, strict=True)))
 
 
@@ -258,20 +259,23 @@ def _upper_cholesky(M: Array) -> tuple[Array, Mask]:
 
 
 def _one(
-    fitter: Refitter, start: TraitAxes, variant: Array, outside: float, design: Array
+    fitter: Refitter, starts: Sequence[TraitAxes], variant: Array, outside: float, design: Array
 ) -> tuple[float, Array, Array]:
-    """Refit one variant by the search of null models."""
-    nothing = np.full(fitter.data.ntraits, np.nan)
+    """Refit one variant by the search of null models, from several starts: far away there can be several optima."""
     alternative = _with_variant(fitter.data, variant, outside, design)
-    try:
-        fitted = climb(alternative, start, fitter.null.rank, False)
-    except (NumericalError, np.linalg.LinAlgError):
-        return np.nan, nothing, nothing
-    coupled = fitted.point.coupled
-    if not fitted.certificate.certified or coupled is None:
-        return np.nan, nothing, nothing
-    half = np.linalg.solve(coupled.chol, design.T)
-    return fitted.point.lml, design @ coupled.beta[0], np.sqrt(np.sum(half**2, axis=0))
+    best, nothing = -np.inf, np.full(fitter.data.ntraits, np.nan)
+    found: tuple[float, Array, Array] = np.nan, nothing, nothing
+    for start in starts:
+        try:
+            fitted = climb(alternative, start, fitter.null.rank, False)
+        except (NumericalError, np.linalg.LinAlgError):
+            continue
+        point = fitted.point
+        if fitted.certificate.certified and point.coupled is not None and point.lml > best:
+            half = np.linalg.solve(point.coupled.chol, design.T)
+            best = point.lml
+            found = best, design @ point.coupled.beta[0], np.sqrt(np.sum(half**2, axis=0))
+    return found
 
 
 def _with_variant(data: Contrasts, variant: Array, outside: float, design: Array) -> Contrasts:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.pipeline.export_views import scan_view, write_architecture, write_view
 from kron2sum_cli.pipeline.later_columns import COVARIANCES, LaterColumns, later_columns
 from kron2sum_cli.pipeline.progress import Progress
 from kron2sum_cli.pipeline.row_selection import below, sort_columns, sorted_rows, top_rows
@@ -104,6 +105,9 @@ def _export_null(file: _Input, settings: ExportSettings) -> None:
             f"--{name[:-1]}" if name in ("traits", "tests") else f"--{name.replace('_', '-')}" for name in used
         )
         raise UsageError(f"{file.name}: is a null model, to which {options} does not apply")
+    if settings.plot is not None:
+        write_architecture(read_null(file.path), settings)
+        return
     if settings.to not in _NULL_FORMATS:
         raise UsageError(f"{file.name}: is a null model; --to must be {' or '.join(_NULL_FORMATS)}")
     text = _NULL_FORMATS[settings.to](read_null(file.path))
@@ -122,6 +126,9 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
     for gap in joined.missing:
         LOGGER.warning("%s are missing", gap)
     ordered = [tables[index] for index in joined.order]
+    if settings.is_view:
+        write_view(scan_view(ordered, joined.metadata, settings), settings)
+        return
     computed = later_columns(settings, joined.metadata, ordered[0].schema.names)
     names = _chosen_columns(ordered[0], joined.metadata, computed.names, settings)
     total = sum(table.num_rows for table in tables)

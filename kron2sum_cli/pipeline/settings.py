@@ -41,7 +41,11 @@ PROFILES = ("h2",)
 PRECISIONS = ("single", "double")
 STATISTICS = ("lr", "f")
 SCAN_FORMATS = ("parquet", "tsv")
-EXPORT_FORMATS = ("tsv", "csv", "parquet", "json")
+EXPORT_FORMATS = ("tsv", "csv", "parquet", "json", "ssf")
+SCAN_PLOTS = ("manhattan", "mirrored", "qq", "effects")
+NULL_PLOTS = ("architecture",)
+DEFAULT_WINDOW = 500_000
+DEFAULT_SIGNIFICANCE = 5e-8
 
 _NAMED_TESTS = ("any", "common", "specific")
 _SUFFIXES = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".parquet": "parquet", ".json": "json"}
@@ -291,6 +295,11 @@ class ExportSettings:
     columns : names or patterns of the columns to keep (none: all)
     tests : further tests to compute from the tables, as for a scan
     traits : keep these traits' columns and leave out those of the others (none: all)
+    plot : a picture, one of `SCAN_PLOTS` or `NULL_PLOTS`, instead of a table
+    report : an HTML page instead of a table
+    null : the null model's file, from which the report has heritabilities with standard errors
+    window : bases within which variants belong to one lead variant
+    significance : P that a lead variant is below
     allow_gaps : merge tables although variants between them are missing
     out : the output
     """
@@ -303,6 +312,11 @@ class ExportSettings:
     columns: tuple[str, ...] = ()
     tests: tuple[str, ...] = ()
     traits: tuple[str, ...] = ()
+    plot: str | None = None
+    report: str | None = None
+    null: str | None = None
+    window: int = DEFAULT_WINDOW
+    significance: float = DEFAULT_SIGNIFICANCE
     allow_gaps: bool = False
     out: str = STDIO
     common: CommonSettings = field(default_factory=CommonSettings)
@@ -314,11 +328,33 @@ class ExportSettings:
     def input_paths(self) -> tuple[str, ...]:
         """Every file named as an input."""
         contrasts = (path for test in self.tests for path in contrast_files(test))
-        return (*self.inputs, *contrasts)
+        return (*self.inputs, *contrasts, *((self.null,) if self.null is not None else ()))
+
+    @property
+    def is_view(self) -> bool:
+        """Whether a picture, a page or GWAS-SSF files are asked for, rather than one table."""
+        return self.plot is not None or self.report is not None or self.to == "ssf"
 
     def _problems(self) -> Iterable[str]:
         if not self.inputs:
             yield "no file to export"
+        if self.plot is not None:
+            yield from _not_one_of("--plot", self.plot, (*SCAN_PLOTS, *NULL_PLOTS))
+        if self.plot is not None and self.out == STDIO:
+            yield "--plot needs --out FILE.png, .svg or .pdf"
+        if self.to == "ssf" and self.out == STDIO:
+            yield "--to ssf needs --out FILE: it writes a file a trait, FILE with the trait before its suffix"
+        if self.plot is not None and self.report is not None:
+            yield "--plot and --report exclude each other; run twice"
+        if self.null is not None and self.report is None:
+            yield "--null belongs to --report"
+        if self.window < 0:
+            yield f"--window {self.window}: must be 0 or more"
+        yield from _outside("--significance", self.significance, 0, 1)
+        rows = ("top", "p_below", "sort", "columns", "tests")
+        ignored = [f"--{name.replace('_', '-').replace('tests', 'test')}" for name in rows if getattr(self, name)]
+        if self.is_view and ignored:
+            yield f"{', '.join(ignored)}: for tables only, not for --plot, --report or --to ssf"
         yield from _stdin_twice(self.inputs)
         yield from (problem for test in self.tests for problem in _test_problems(test))
         yield from _repeated("--test", (test.partition("=")[0] for test in self.tests))

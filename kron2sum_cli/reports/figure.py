@@ -89,11 +89,11 @@ def _missing_letters_logged() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    missing = [warning for warning in caught if "missing from font" in str(warning.message)]
+    missing = {str(warning.message) for warning in caught if "missing from font" in str(warning.message)}
     if missing:
         LOGGER.warning("%d letters of names are not in the font of the picture and appear as boxes", len(missing))
     for warning in caught:
-        if warning not in missing:
+        if str(warning.message) not in missing:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 

@@ -102,9 +102,9 @@ def paragraph(content: str | Markup) -> Markup:
 def image(png: bytes, description: str, caption: str, width: int) -> Markup:
     """A picture inside the page, shown so many CSS pixels wide."""
     data = base64.b64encode(png).decode()
+    below = f"\n<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return Markup(
-        f'<figure><img src="data:image/png;base64,{data}" width="{width}" alt="{escape(description)}">\n'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f'<figure><img src="data:image/png;base64,{data}" width="{width}" alt="{escape(description)}">{below}</figure>'
     )
 
 

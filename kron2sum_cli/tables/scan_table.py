@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kron2sum_cli.errors import InputError, NumericalError, UsageError
+from kron2sum_cli.tables.parquet_seal import check_data, check_seal, footer_start
 from kron2sum_cli.tables.table_writers import (
     SEPARATORS,
     DelimitedWriter,
@@ -205,11 +206,36 @@ class ScanFile:
         """
         names = self.schema.names if columns is None else list(columns)
         size = batch_size or rows_in_group(self.schema)
+        rows = 0
         try:
             for batch in self._file.iter_batches(batch_size=size, columns=names):
+                rows += len(batch)
                 yield batch.select(names)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"{self.name}: is damaged ({_first_line(error)}); copy or scan it again") from error
+        if rows != self.num_rows:  # Arrow passes over pages of a kind that it does not know
+            raise InputError(f"{self.name}: is damaged (it has {rows} of {self.num_rows} rows); copy or scan it again")
+
+    def check(self, file: BinaryIO) -> None:
+        """Read everything, and compare it with its checksums and hashes.
+
+        Parameters
+        ----------
+        file : the same file, open and seekable
+
+        Raises
+        ------
+        InputError
+            If it was damaged or changed after it was written.
+        NumericalError
+            If a cell is NaN or infinite.
+        """
+        for batch in self.iter_batches():
+            check_finite(batch)
+        try:
+            check_data(file, self._file.metadata)
+        except ValueError as error:
+            raise _changed(self.name, error) from error
 
 
 def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
@@ -234,7 +260,17 @@ def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
         parquet = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
         schema = parquet.schema_arrow
     metadata = _metadata(schema, name)
-    return ScanFile(name, schema.remove_metadata(), metadata, parquet.metadata.num_rows, parquet)
+    schema = schema.remove_metadata()
+    with _opened(source) as file:
+        try:
+            check_seal(parquet.metadata, schema, METADATA_KEY.encode(), footer_start(file))
+        except ValueError as error:
+            raise _changed(name, error) from error
+    return ScanFile(name, schema, metadata, parquet.metadata.num_rows, parquet)
+
+
+def _changed(name: str, error: ValueError) -> InputError:
+    return InputError(f"{name}: was changed or damaged after kron2sum wrote it ({error}); copy or scan it again")
 
 
 def describe(head: bytes) -> str:
@@ -253,12 +289,20 @@ def describe(head: bytes) -> str:
 
 
 def _head(source: str | BinaryIO) -> bytes:
+    with _opened(source) as file:
+        return file.read(4)
+
+
+@contextmanager
+def _opened(source: str | BinaryIO) -> Iterator[BinaryIO]:
+    """The file, at its beginning, where one that is open already ends up again."""
     if isinstance(source, str):
         with open(source, "rb") as file:
-            return file.read(4)
-    head = source.read(4)
-    source.seek(0)
-    return head
+            yield file
+    else:
+        source.seek(0)
+        yield source
+        source.seek(0)
 
 
 def _remedy(head: bytes) -> str:
@@ -288,7 +332,7 @@ def _array(values: Any, column_type: pa.DataType) -> pa.Array:
 def _reading(name: str) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (ValueError, pa.ArrowNotImplementedError) as error:  # among them ArrowInvalid and UnicodeDecodeError
         reason = "its end is missing or damaged: it was copied or written only in part"
         raise InputError(f"{name}: {reason}; copy or scan it again ({_first_line(error)})") from error
     except OSError as error:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kron2sum_cli.tables.delimited import delimited_header, delimited_rows
+from kron2sum_cli.tables.parquet_seal import new_hash, seals
 
 SEPARATORS = {"tsv": "\t", "csv": ","}
 
@@ -42,19 +43,21 @@ class ParquetWriter:
     Parameters
     ----------
     file : where to write; need not be seekable
-    schema : of the batches; its metadata goes into the file, unless `metadata` is set before the end
+    schema : of the batches; its metadata (one entry) goes into the file, unless `metadata` is set before the end
     repeating : columns with few different values
     """
 
     def __init__(self, file: BinaryIO, schema: pa.Schema, repeating: list[str]) -> None:
         self.metadata = schema.metadata
+        self._schema = schema.remove_metadata()
+        self._groups: list[int] = []
         self._rows = rows_in_group(schema)
         self._waiting: list[pa.RecordBatch] = []
         self._nwaiting = 0
         self._file = _Counted(file)
         self._writer = pq.ParquetWriter(
             pa.PythonFile(self._file, mode="w"),
-            schema.remove_metadata(),
+            self._schema,
             compression="zstd",
             compression_level=_COMPRESSION_LEVEL,
             use_dictionary=repeating or False,
@@ -82,7 +85,9 @@ class ParquetWriter:
         if self._nwaiting:
             self._write_group(pa.Table.from_batches(self._waiting))
         if self.metadata:
-            self._writer.add_key_value_metadata(self.metadata)
+            (text,) = self.metadata.values()
+            sealed = seals(self._schema, self._groups, text, self._file.digest.hexdigest())
+            self._writer.add_key_value_metadata({**self.metadata, **sealed})
         self._writer.close()
 
     def abandon(self) -> None:
@@ -91,6 +96,7 @@ class ParquetWriter:
         self._writer.is_open = False
 
     def _write_group(self, table: pa.Table) -> None:
+        self._groups.append(len(table))
         # In one chunk: page edges would otherwise depend on the batches.
         self._writer.write_table(table.combine_chunks(), row_group_size=self._rows)
 
@@ -139,11 +145,15 @@ class JsonWriter:
 
 
 class _Counted(io.RawIOBase):
-    """A file that knows its position by counting, since a pipe cannot tell; closing it closes nothing."""
+    """A file that knows its position (by counting, since a pipe cannot tell) and a hash of all that was written.
+
+    Closing it closes nothing.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._position = 0
+        self.digest = new_hash()
         self.abandoned = False
 
     def writable(self) -> bool:
@@ -155,5 +165,6 @@ class _Counted(io.RawIOBase):
     def write(self, data: Any) -> int:
         if not self.abandoned:
             self._file.write(data)
+        self.digest.update(data)
         self._position += len(data)
         return len(data)

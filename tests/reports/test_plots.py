@@ -312,7 +312,9 @@ def test_a_scan_of_one_trait_has_one_panel() -> None:
 
 def test_quantiles_and_their_band() -> None:
     view = view_of(simulated(700, TRAITS), TRAITS)
-    for qq, name, df in zip(qq_data(view, view.main_tests), ["MLOG10P", "MLOG10P.height", "MLOG10P.weight"], (2, 1, 1), strict=True):
+    for qq, name, df in zip(
+        qq_data(view, view.main_tests), ["MLOG10P", "MLOG10P.height", "MLOG10P.weight"], (2, 1, 1), strict=True
+    ):
         y = values(view, name)
         y = np.sort(y[~np.isnan(y)])[::-1]
         n = y.size

@@ -202,7 +202,9 @@ def test_a_failure_leaves_no_end_that_would_make_the_file_look_whole() -> None:
 
 def test_a_table_without_a_column_is_refused_by_name() -> None:
     view = view_of(simulated(5, TRAITS), TRAITS)
-    lacking = ScanView("s.parquet", tuple(name for name in view.columns if name != "SE.weight"), view.metadata, view.rows, TRAITS)
+    lacking = ScanView(
+        "s.parquet", tuple(name for name in view.columns if name != "SE.weight"), view.metadata, view.rows, TRAITS
+    )
     with pytest.raises(InputError, match=r"s\.parquet: has no column SE\.weight"):
         written(lacking)
 
@@ -282,12 +284,16 @@ def test_a_trait_of_any_name_is_read_back(trait: str) -> None:
 @pytest.mark.skipif(shutil.which("gwas-ssf") is None, reason="pip install gwas-sumstats-tools, in its own environment")
 def test_the_validator_of_the_gwas_catalog_passes_our_files(tmp_path: Path) -> None:
     chromosomes = [*map(str, range(1, 23)), "X", "Y", "MT"]
-    view = view_of(simulated(3000, TRAITS, ("common",), refit=True, chromosomes=chromosomes), TRAITS, ("common",), refit=True)
+    view = view_of(
+        simulated(3000, TRAITS, ("common",), refit=True, chromosomes=chromosomes), TRAITS, ("common",), refit=True
+    )
     files, tables = written(view, ".tsv.gz")
     for trait in TRAITS:
         path = tmp_path / f"out.{trait}.tsv.gz"
         path.write_bytes(files[trait])
-        Path(f"{path}{METADATA_SUFFIX}").write_text(ssf_metadata(view, trait, tables.files[trait], DAY), encoding="utf-8")
+        Path(f"{path}{METADATA_SUFFIX}").write_text(
+            ssf_metadata(view, trait, tables.files[trait], DAY), encoding="utf-8"
+        )
         done = subprocess.run(["gwas-ssf", "validate", "-i", "-m", "1000", str(path)], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
         assert "Data table is valid" in done.stdout
@@ -295,7 +301,9 @@ def test_the_validator_of_the_gwas_catalog_passes_our_files(tmp_path: Path) -> N
 
 def test_lengths_of_arrow_batches_without_rows_do_no_harm() -> None:
     view = view_of({name: np.array(values)[:0] if name != "CHR" else [] for name, values in one_row().items()}, ["y"])
-    empty = ScanView(view.name, view.columns, view.metadata, lambda names: iter([pa.RecordBatch.from_pylist([])]), ("y",))
+    empty = ScanView(
+        view.name, view.columns, view.metadata, lambda names: iter([pa.RecordBatch.from_pylist([])]), ("y",)
+    )
     for none in (view, empty):
         files, tables = written(none)
         assert rows_of(files["y"]) == [] and tables.left_out == {} and tables.files["y"].is_sorted
