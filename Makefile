@@ -25,7 +25,7 @@ example: $(INSTALLED)
 	$(BIN)/kron2sum fit --pheno $(DATA)/phenotypes.csv --covar $(DATA)/covariates.csv \
 	    --grm $(DATA)/genotypes.bed --out out/null.npz
 	$(BIN)/kron2sum scan --null out/null.npz --geno $(DATA)/genotypes.bed --out out/scan.parquet
-	$(BIN)/kron2sum export out/scan.parquet --top 10 --columns $(TOP_COLUMNS)
+	$(BIN)/kron2sum export out/scan.parquet --top 10 --digits 4 --columns $(TOP_COLUMNS)
 	@echo
 	@echo "out/null.npz      the fitted null model   ($(BIN)/kron2sum export out/null.npz)"
 	@echo "out/scan.parquet  every variant's tests   ($(BIN)/kron2sum export out/scan.parquet)"

@@ -61,6 +61,7 @@ EXAMPLES = (
     help="Further tests, computed from the table: as for kron2sum scan; repeatable.",
 )
 @names_option("--trait", "traits", group=COLUMNS, help="Leave out the columns of all other traits.")
+@option("--digits", type=int, metavar="N", group=OUTPUT, absent="all", help="Significant digits of numbers.")
 @option(
     "--to",
     type=click.Choice(defaults.EXPORT_FORMATS),

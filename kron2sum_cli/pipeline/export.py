@@ -16,7 +16,7 @@ from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.pipeline.export_views import scan_view, write_architecture, write_view
 from kron2sum_cli.pipeline.later_columns import COVARIANCES, LaterColumns, later_columns
 from kron2sum_cli.pipeline.progress import Progress
-from kron2sum_cli.pipeline.row_selection import below, sort_columns, sorted_rows, top_rows
+from kron2sum_cli.pipeline.row_selection import below, rounded, sort_columns, sorted_rows, top_rows
 from kron2sum_cli.pipeline.settings import STDIO, ExportSettings
 from kron2sum_cli.reports.estimates import null_estimates_json, null_estimates_tsv
 from kron2sum_cli.tables.columns import choose_columns
@@ -99,7 +99,7 @@ def _open(path: str, stack: ExitStack) -> _Input:
 
 
 def _export_null(file: _Input, settings: ExportSettings) -> None:
-    used = [name for name in ("top", "p_below", "sort", "columns", "traits", "tests") if getattr(settings, name)]
+    used = [name for name in ("top", "p_below", "sort", "columns", "traits", "tests", "digits") if getattr(settings, name)]
     if used:
         options = ", ".join(
             f"--{name[:-1]}" if name in ("traits", "tests") else f"--{name.replace('_', '-')}" for name in used
@@ -237,7 +237,7 @@ def _write(
 ) -> int:
     """Write the chosen columns; returns the number of rows."""
     chosen = pa.schema([schema.field(name) for name in names])
-    change = {name: getattr(settings, name) for name in ("top", "p_below", "sort")}
+    change = {name: getattr(settings, name) for name in ("top", "p_below", "sort", "digits")}
     if settings.tests:
         change["tests"] = list(settings.tests)
     change["columns"] = None if chosen.names == schema.names else list(names)
@@ -249,6 +249,6 @@ def _write(
         ScanWriter(out, with_metadata(chosen, metadata), settings.to) as writer,
     ):
         for batch in batches:
-            writer.write(batch.select(list(names)))
+            writer.write(rounded(batch.select(list(names)), settings.digits))
             rows += len(batch)
     return rows

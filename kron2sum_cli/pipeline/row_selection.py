@@ -86,3 +86,20 @@ def _chromosome_key(code: str) -> tuple[int, str]:
     name = normalise_chromosome(code)
     number = int(name) if name.isdecimal() else _LETTERED.get(name, 1 << 40)
     return number, name
+
+
+def rounded(batch: pa.RecordBatch, digits: int | None) -> pa.RecordBatch:
+    """The rows with real numbers rounded to so many significant digits; all of them for None."""
+    if digits is None:
+        return batch
+    for k, field in enumerate(batch.schema):
+        if pa.types.is_floating(field.type):
+            values = batch.column(k).to_numpy(zero_copy_only=False)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                places = digits - 1 - np.floor(np.log10(np.abs(values)))
+            usual = np.abs(places) <= 300  # not zero, empty, or beyond the powers of ten that a double has
+            power = 10.0 ** np.abs(np.where(usual, places, 0))
+            shorter = np.where(places >= 0, np.round(values * power) / power, np.round(values / power) * power)
+            column = pa.array(np.where(usual, shorter, values), mask=np.asarray(batch.column(k).is_null()))
+            batch = batch.set_column(k, field, column.cast(field.type))
+    return batch

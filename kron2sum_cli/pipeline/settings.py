@@ -295,6 +295,7 @@ class ExportSettings:
     columns : names or patterns of the columns to keep (none: all)
     tests : further tests to compute from the tables, as for a scan
     traits : keep these traits' columns and leave out those of the others (none: all)
+    digits : significant digits of numbers; None for all
     plot : a picture, one of `SCAN_PLOTS` or `NULL_PLOTS`, instead of a table
     report : an HTML page instead of a table
     null : the null model's file, from which the report has heritabilities with standard errors
@@ -312,6 +313,7 @@ class ExportSettings:
     columns: tuple[str, ...] = ()
     tests: tuple[str, ...] = ()
     traits: tuple[str, ...] = ()
+    digits: int | None = None
     plot: str | None = None
     report: str | None = None
     null: str | None = None
@@ -338,6 +340,8 @@ class ExportSettings:
     def _problems(self) -> Iterable[str]:
         if not self.inputs:
             yield "no file to export"
+        if self.digits is not None and not 1 <= self.digits <= 17:
+            yield f"--digits {self.digits}: must be from 1 to 17"
         if self.plot is not None:
             yield from _not_one_of("--plot", self.plot, (*SCAN_PLOTS, *NULL_PLOTS))
         if self.plot is not None and self.out == STDIO:
@@ -351,7 +355,7 @@ class ExportSettings:
         if self.window < 0:
             yield f"--window {self.window}: must be 0 or more"
         yield from _outside("--significance", self.significance, 0, 1)
-        rows = ("top", "p_below", "sort", "columns", "tests")
+        rows = ("top", "p_below", "sort", "columns", "tests", "digits")
         ignored = [f"--{name.replace('_', '-').replace('tests', 'test')}" for name in rows if getattr(self, name)]
         if self.is_view and ignored:
             yield f"{', '.join(ignored)}: for tables only, not for --plot, --report or --to ssf"

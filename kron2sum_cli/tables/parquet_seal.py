@@ -1,96 +1,78 @@
-"""What makes every changed byte of a result table show: hashes in its metadata.
+"""What makes every changed byte of a result table show: hashes between its data and its footer.
 
-Parquet has a checksum for the data of each page, and none for the rest. The seal covers the columns, the number of
-rows and the metadata; the hash of the data covers every byte before the footer. Where the chunks of the columns lie
-needs no hash: they fill the file without gaps, in order, as `table_writers` writes them.
+Parquet has a checksum for the data of each page and none for the rest, and a damaged footer can end the process that
+parses it. So the 72 bytes before the footer hold a word, the hash of all bytes before them, and that of the footer;
+no reader of Parquet looks there. The footer is compared before it is parsed, the data by ``export --check``.
 """
 
 import hashlib
-import json
-from collections.abc import Sequence
 from typing import BinaryIO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+MAGIC = b"PAR1"
+WORD = b"kron2sum"
 
-DATA_KEY = b"kron2sum.data"
-SEAL_KEY = b"kron2sum.seal"
-MAGIC_BYTES = 4
-
-_TAIL_BYTES = 8
+_HASH_BYTES = 32
+_SEAL_BYTES = len(WORD) + 2 * _HASH_BYTES
+_TAIL_BYTES = 4 + len(MAGIC)
 _PART_BYTES = 1 << 20
 
 
-def seals(schema: pa.Schema, rows: Sequence[int], text: bytes, data: str) -> dict[bytes, bytes]:
-    """The entries of the metadata that seal a table.
-
-    Parameters
-    ----------
-    schema : its columns
-    rows : of every row group
-    text : its metadata
-    data : hash of all bytes before the footer, from `new_hash`
-    """
-    columns = [[field.name, str(field.type), field.nullable] for field in schema]
-    content = json.dumps([columns, list(rows), text.decode(errors="backslashreplace"), data])
-    return {DATA_KEY: data.encode(), SEAL_KEY: hashlib.sha256(content.encode()).hexdigest().encode()}
-
-
 def new_hash() -> "hashlib._Hash":
-    """An empty hash for the data of a table."""
+    """An empty hash."""
     return hashlib.sha256()
 
 
-def check_seal(metadata: pq.FileMetaData, schema: pa.Schema, key: bytes, footer: int) -> None:
-    """Check everything but the data.
+def seal(data_hash: bytes, footer: bytes) -> bytes:
+    """The bytes to write between the data, of which this is the hash, and the footer (all that comes behind them)."""
+    return WORD + data_hash + hashlib.sha256(footer).digest()
+
+
+def check_footer(file: BinaryIO) -> None:
+    """Check that a file ends as it was written.
 
     Parameters
     ----------
-    metadata : of the file
-    schema : its columns
-    key : of its metadata as text
-    footer : where the footer starts, see `footer_start`
+    file : a Parquet file, seekable
 
     Raises
     ------
     ValueError
-        If the file was changed after it was written.
+        If the end is missing, is not sealed, or was changed; it says which.
     """
-    entries = metadata.metadata or {}
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    expected = seals(schema, [group.num_rows for group in groups], entries[key], entries.get(DATA_KEY, b"").decode())
-    if any(entries.get(name) != value for name, value in expected.items()):
-        raise ValueError("its seal does not fit")
-    place = MAGIC_BYTES
-    for group in groups:
-        for column in (group.column(i) for i in range(group.num_columns)):
-            start = column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
-            if start != place or column.num_values != group.num_rows:
-                raise ValueError("its columns do not lie where they should")
-            place += column.total_compressed_size
-    if place != footer or metadata.num_rows != sum(group.num_rows for group in groups):
-        raise ValueError("its columns do not fill it")
+    found, footer = _end(file)
+    if found[: len(WORD)] != WORD:
+        raise ValueError("it is not a table of kron2sum scan")
+    if found[-_HASH_BYTES:] != hashlib.sha256(footer).digest():
+        raise ValueError("its footer is damaged")
 
 
-def check_data(file: BinaryIO, metadata: pq.FileMetaData) -> None:
-    """Read all data of a file and compare them with their hash.
+def check_data(file: BinaryIO) -> None:
+    """Read a file with a sound footer to the end, and compare its data with their hash.
 
     Raises
     ------
     ValueError
         If they differ.
     """
-    left = footer_start(file)
+    found, footer = _end(file)
+    left = file.seek(0, 2) - len(footer) - _SEAL_BYTES
     file.seek(0)
     digest = new_hash()
     while left > 0 and (part := file.read(min(left, _PART_BYTES))):
         digest.update(part)
         left -= len(part)
-    if digest.hexdigest().encode() != metadata.metadata[DATA_KEY]:
-        raise ValueError("its data are not those of its hash")
+    if found[len(WORD) : -_HASH_BYTES] != digest.digest():
+        raise ValueError("its data are not those that were written")
 
 
-def footer_start(file: BinaryIO) -> int:
-    """Where the footer of an open Parquet file begins."""
-    end = file.seek(-_TAIL_BYTES, 2)
-    return end - int.from_bytes(file.read(MAGIC_BYTES), "little")
+def _end(file: BinaryIO) -> tuple[bytes, bytes]:
+    """The seal, and what comes behind it."""
+    size = file.seek(0, 2)
+    file.seek(max(size - _TAIL_BYTES, 0))
+    tail = file.read(_TAIL_BYTES)
+    start = size - _TAIL_BYTES - int.from_bytes(tail[:4], "little")
+    if tail[4:] != MAGIC or start < len(MAGIC):
+        raise ValueError("its end is missing: it was copied or written only in part")
+    file.seek(max(start - _SEAL_BYTES, 0))
+    end = file.read()
+    return end[: -(size - start)], end[-(size - start) :]

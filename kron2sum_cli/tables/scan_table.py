@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kron2sum_cli.errors import InputError, NumericalError, UsageError
-from kron2sum_cli.tables.parquet_seal import check_data, check_seal, footer_start
+from kron2sum_cli.tables.parquet_seal import MAGIC, check_data, check_footer
 from kron2sum_cli.tables.table_writers import (
     SEPARATORS,
     DelimitedWriter,
@@ -233,7 +233,7 @@ class ScanFile:
         for batch in self.iter_batches():
             check_finite(batch)
         try:
-            check_data(file, self._file.metadata)
+            check_data(file)
         except ValueError as error:
             raise _changed(self.name, error) from error
 
@@ -252,30 +252,29 @@ def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
         If it is not a table that `kron2sum scan` wrote, or an incomplete one; the message says what it is.
     """
     name = name or str(source)
-    with _reading(name):
-        head = _head(source)
-    if head != b"PAR1":
+    with _reading(name), _opened(source) as file:
+        head = file.read(len(MAGIC))
+    if head != MAGIC:
         raise InputError(f"{name}: is {describe(head)}, not a Parquet table of kron2sum scan{_remedy(head)}")
+    with _reading(name), _opened(source) as file:
+        try:
+            check_footer(file)
+        except ValueError as error:
+            raise _changed(name, error) from error
     with _reading(name):
         parquet = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
         schema = parquet.schema_arrow
     metadata = _metadata(schema, name)
-    schema = schema.remove_metadata()
-    with _opened(source) as file:
-        try:
-            check_seal(parquet.metadata, schema, METADATA_KEY.encode(), footer_start(file))
-        except ValueError as error:
-            raise _changed(name, error) from error
-    return ScanFile(name, schema, metadata, parquet.metadata.num_rows, parquet)
+    return ScanFile(name, schema.remove_metadata(), metadata, parquet.metadata.num_rows, parquet)
 
 
 def _changed(name: str, error: ValueError) -> InputError:
-    return InputError(f"{name}: was changed or damaged after kron2sum wrote it ({error}); copy or scan it again")
+    return InputError(f"{name}: is not as kron2sum scan wrote it ({error}); copy or scan it again")
 
 
 def describe(head: bytes) -> str:
     """What a file is by its first bytes, in words."""
-    if head[:4] == b"PAR1":
+    if head[:4] == MAGIC:
         return "a Parquet file"
     if head[:2] == b"PK":
         return "a zip archive (as a null model is)"
@@ -286,11 +285,6 @@ def describe(head: bytes) -> str:
     if not head:
         return "empty"
     return "text" if all(byte in b"\t\r\n" or byte >= 32 for byte in head) else "a file of another kind"
-
-
-def _head(source: str | BinaryIO) -> bytes:
-    with _opened(source) as file:
-        return file.read(4)
 
 
 @contextmanager

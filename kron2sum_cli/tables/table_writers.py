@@ -2,13 +2,14 @@
 
 import io
 import json
+from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kron2sum_cli.tables.delimited import delimited_header, delimited_rows
-from kron2sum_cli.tables.parquet_seal import new_hash, seals
+from kron2sum_cli.tables.parquet_seal import new_hash, seal
 
 SEPARATORS = {"tsv": "\t", "csv": ","}
 
@@ -43,21 +44,19 @@ class ParquetWriter:
     Parameters
     ----------
     file : where to write; need not be seekable
-    schema : of the batches; its metadata (one entry) goes into the file, unless `metadata` is set before the end
+    schema : of the batches; its metadata goes into the file, unless `metadata` is set before the end
     repeating : columns with few different values
     """
 
     def __init__(self, file: BinaryIO, schema: pa.Schema, repeating: list[str]) -> None:
         self.metadata = schema.metadata
-        self._schema = schema.remove_metadata()
-        self._groups: list[int] = []
         self._rows = rows_in_group(schema)
         self._waiting: list[pa.RecordBatch] = []
         self._nwaiting = 0
         self._file = _Counted(file)
         self._writer = pq.ParquetWriter(
             pa.PythonFile(self._file, mode="w"),
-            self._schema,
+            schema.remove_metadata(),
             compression="zstd",
             compression_level=_COMPRESSION_LEVEL,
             use_dictionary=repeating or False,
@@ -85,10 +84,10 @@ class ParquetWriter:
         if self._nwaiting:
             self._write_group(pa.Table.from_batches(self._waiting))
         if self.metadata:
-            (text,) = self.metadata.values()
-            sealed = seals(self._schema, self._groups, text, self._file.digest.hexdigest())
-            self._writer.add_key_value_metadata({**self.metadata, **sealed})
+            self._writer.add_key_value_metadata(self.metadata)
+        self._file.hold()
         self._writer.close()
+        self._file.release(seal)
 
     def abandon(self) -> None:
         """Write no more: the file has no end and cannot be read as a table."""
@@ -96,7 +95,6 @@ class ParquetWriter:
         self._writer.is_open = False
 
     def _write_group(self, table: pa.Table) -> None:
-        self._groups.append(len(table))
         # In one chunk: page edges would otherwise depend on the batches.
         self._writer.write_table(table.combine_chunks(), row_group_size=self._rows)
 
@@ -145,16 +143,24 @@ class JsonWriter:
 
 
 class _Counted(io.RawIOBase):
-    """A file that knows its position (by counting, since a pipe cannot tell) and a hash of all that was written.
-
-    Closing it closes nothing.
-    """
+    """A file that knows its position by counting, since a pipe cannot tell; closing it closes nothing."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._position = 0
-        self.digest = new_hash()
+        self._hash = new_hash()
+        self._held: list[bytes] | None = None
         self.abandoned = False
+
+    def hold(self) -> None:
+        """Keep what is written from now on until `release`."""
+        self._held = []
+
+    def release(self, before: Callable[[bytes, bytes], bytes]) -> None:
+        """Write what was held, and before it what a function makes of the hash of all that was written and of it."""
+        held = b"".join(self._held or ())
+        self._held = None
+        self._file.write(before(self._hash.digest(), held) + held)
 
     def writable(self) -> bool:
         return True
@@ -163,8 +169,10 @@ class _Counted(io.RawIOBase):
         return self._position
 
     def write(self, data: Any) -> int:
-        if not self.abandoned:
+        if self._held is not None:
+            self._held.append(bytes(data))
+        elif not self.abandoned:
             self._file.write(data)
-        self.digest.update(data)
+            self._hash.update(data)
         self._position += len(data)
         return len(data)

@@ -74,12 +74,9 @@ def statistics(
         columns |= {f"CHISQ{ending}": other, f"DF{ending}": np.ones(size), f"MLOG10P{ending}": mlog10p(other, 1)}
     if refit:
         few = np.where(columns["P"] < 1e-4, 1.0, np.nan)
-        columns |= {
-            f"{kind}_REFIT{ending}": few * columns[kind + ending] for kind in ("CHISQ", "MLOG10P") for ending in endings
-        }
-        columns |= {
-            f"{kind}_REFIT.{trait}": few * columns[f"{kind}.{trait}"] for kind in ("BETA", "SE") for trait in traits
-        }
+        sources = [(kind, ending) for kind in ("CHISQ", "MLOG10P") for ending in endings]
+        sources += [(kind, f".{trait}") for kind in ("BETA", "SE") for trait in traits]
+        columns |= {f"{kind}_REFIT{ending}": few * columns[kind + ending] for kind, ending in sources}
     return columns
 
 

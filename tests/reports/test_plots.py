@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import chain, combinations
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -155,7 +155,7 @@ def test_a_variant_without_a_position_stands_at_the_one_before_it_on_its_chromos
     genome = measure_genome(view)
     assert genome.without_position == 4
     placed = [positions.tolist() for _, _, positions in placed_batches(view, [], genome)]
-    assert sum(placed, []) == [0, 8, 8, 0, 5, 5, 9]
+    assert list(chain.from_iterable(placed)) == [0, 8, 8, 0, 5, 5, 9]
     x = [genome.x(codes, positions) for _, codes, positions in placed_batches(view, [], genome)]
     assert np.all(np.diff(np.concatenate(x)) >= 0)
 
@@ -312,9 +312,8 @@ def test_a_scan_of_one_trait_has_one_panel() -> None:
 
 def test_quantiles_and_their_band() -> None:
     view = view_of(simulated(700, TRAITS), TRAITS)
-    for qq, name, df in zip(
-        qq_data(view, view.main_tests), ["MLOG10P", "MLOG10P.height", "MLOG10P.weight"], (2, 1, 1), strict=True
-    ):
+    found = qq_data(view, view.main_tests)
+    for qq, name, df in zip(found, ["MLOG10P", "MLOG10P.height", "MLOG10P.weight"], (2, 1, 1), strict=True):
         y = values(view, name)
         y = np.sort(y[~np.isnan(y)])[::-1]
         n = y.size

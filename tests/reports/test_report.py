@@ -187,7 +187,7 @@ def test_lead_variants_are_listed_with_effects_and_what_they_pass(page: Page, vi
 
 def test_a_wider_window_makes_fewer_and_larger_loci(view: ScanView) -> None:
     pages = [report(view, settings=PlotSettings(window=window)) for window in (0, 10**9)]
-    narrow, wide = ([row for row in page.tables["leads"][0][1:]] for page in pages)
+    narrow, wide = (page.tables["leads"][0][1:] for page in pages)
     assert len(wide) < len(narrow)
     assert sum(int(row[-2]) for row in narrow) == sum(int(row[-2]) for row in wide)
     assert all(row[-2] == "1" for row in narrow)

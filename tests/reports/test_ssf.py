@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,10 @@ def test_what_the_standard_has_no_room_for_is_left_out_and_counted(change: dict[
 
 @pytest.mark.parametrize(
     ("code", "number"),
-    [("22", "22"), ("chr7", "7"), ("X", "23"), ("chrX", "23"), ("23", "23"), ("XY", "23"), ("25", "23"), ("Y", "24"), ("24", "24"), ("MT", "25"), ("M", "25"), ("26", "25")],
+    [
+        ("22", "22"), ("chr7", "7"), ("X", "23"), ("chrX", "23"), ("23", "23"), ("XY", "23"), ("25", "23"),
+        ("Y", "24"), ("24", "24"), ("MT", "25"), ("M", "25"), ("26", "25"),
+    ],
 )  # fmt: skip
 def test_chromosomes_are_the_standards_numbers(code: str, number: str) -> None:
     (row,) = rows_of(written(view_of(one_row(CHR=code), ["y"]))[0]["y"])
@@ -195,16 +199,15 @@ def test_a_failure_leaves_no_end_that_would_make_the_file_look_whole() -> None:
 
     file = io.BytesIO()
     with pytest.raises(InputError, match="damaged"):
-        write_ssf(ScanView("x", good.columns, good.metadata, broken, TRAITS), {"height": ("h.tsv.gz", file)})
+        write_ssf(replace(good, rows=broken), {"height": ("h.tsv.gz", file)})
     with pytest.raises(EOFError):
         gzip.decompress(file.getvalue())
 
 
 def test_a_table_without_a_column_is_refused_by_name() -> None:
     view = view_of(simulated(5, TRAITS), TRAITS)
-    lacking = ScanView(
-        "s.parquet", tuple(name for name in view.columns if name != "SE.weight"), view.metadata, view.rows, TRAITS
-    )
+    others = tuple(name for name in view.columns if name != "SE.weight")
+    lacking = replace(view, name="s.parquet", columns=others)
     with pytest.raises(InputError, match=r"s\.parquet: has no column SE\.weight"):
         written(lacking)
 
@@ -284,9 +287,8 @@ def test_a_trait_of_any_name_is_read_back(trait: str) -> None:
 @pytest.mark.skipif(shutil.which("gwas-ssf") is None, reason="pip install gwas-sumstats-tools, in its own environment")
 def test_the_validator_of_the_gwas_catalog_passes_our_files(tmp_path: Path) -> None:
     chromosomes = [*map(str, range(1, 23)), "X", "Y", "MT"]
-    view = view_of(
-        simulated(3000, TRAITS, ("common",), refit=True, chromosomes=chromosomes), TRAITS, ("common",), refit=True
-    )
+    columns = simulated(3000, TRAITS, ("common",), refit=True, chromosomes=chromosomes)
+    view = view_of(columns, TRAITS, ("common",), refit=True)
     files, tables = written(view, ".tsv.gz")
     for trait in TRAITS:
         path = tmp_path / f"out.{trait}.tsv.gz"
@@ -301,9 +303,7 @@ def test_the_validator_of_the_gwas_catalog_passes_our_files(tmp_path: Path) -> N
 
 def test_lengths_of_arrow_batches_without_rows_do_no_harm() -> None:
     view = view_of({name: np.array(values)[:0] if name != "CHR" else [] for name, values in one_row().items()}, ["y"])
-    empty = ScanView(
-        view.name, view.columns, view.metadata, lambda names: iter([pa.RecordBatch.from_pylist([])]), ("y",)
-    )
+    empty = replace(view, rows=lambda names: iter([pa.RecordBatch.from_pylist([])]))
     for none in (view, empty):
         files, tables = written(none)
         assert rows_of(files["y"]) == [] and tables.left_out == {} and tables.files["y"].is_sorted

@@ -1,7 +1,7 @@
 """The maximum of the likelihood of the observed cells over C0 and C1.
 
 The search is that of complete data (`model.fitting`), on the score of the observed cells and their average
-information. It starts from the fit of the traits with missing cells filled in by means, corrected for what that takes
+information; where that predicts badly (on a face of bounded rank), on the observed information. It starts from the fit of the traits with missing cells filled in by means, corrected for what that takes
 away: with o_a the share of samples that have trait a and o_ab of those that have both, filling in means leaves about
 ``o_a o_b C0_ab`` of C0 and ``o_ab C1_ab + (o_ab - o_a o_b) ḡ C0_ab`` of C1.
 """
@@ -17,6 +17,7 @@ from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model import fitting
 from kron2sum_cli.model.fitting import Certificate
 from kron2sum_cli.model.likelihood import Point
+from kron2sum_cli.model.missing.information import affordable, information
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells
 from kron2sum_cli.model.spectrum import Array
@@ -28,6 +29,12 @@ CHEAP = 2e8
 SINGULAR_C1 = 1e-6
 """A search that ends below this residual share of variance, where GGᵀ has null directions, ran off to a singular C1."""
 
+MAX_STEPS = 150
+
+NARROW = 0.1
+"""A trust region narrower than this, of 1 for a step to which the likelihood is just not indifferent, asks for the
+observed information."""
+
 LEAST_SHARE = 0.02
 """Smallest share of variance, genetic and residual, of any combination of traits in a corrected start."""
 
@@ -36,12 +43,34 @@ LEAST_SHARE = 0.02
 class ObservedFit:
     """A fitted model: the point, the largest rank of C0 allowed, and the certificate of the optimum.
 
-    The gains of the certificate are predicted by the average information.
+    The gains of the certificate are predicted by the average information, or the observed one where a search used it.
     """
 
     point: ObservedPoint
     rank: int
     certificate: Certificate
+
+
+@dataclass(frozen=True)
+class _ObservedChart(fitting._Chart):
+    """A chart with the curvature given as a matrix.
+
+    Attributes
+    ----------
+    information : (2N, 2N) minus the second derivatives in the entries of (E0, E1)
+    """
+
+    information: Array
+
+    def hessian_product(self, point: Point, grams: tuple[Array, Array, Array], x: Array) -> Array:
+        """Hessian of the log-likelihood times x."""
+        P, N = self.split(x)
+        i, j = np.tril_indices(self.axes.c0.size)
+        steps = np.concatenate([E[i, j] for E in self.directions(P, N)])
+        change = -np.where(i == j, 1.0, 0.5) * (self.information @ steps).reshape(2, -1)
+        d = np.zeros((2, *P.shape))
+        d[:, i, j] = d[:, j, i] = change
+        return self.join(2 * (d[0] * self.axes.c0 + point.score0 @ P), 2 * (d[1] * self.axes.c1 + point.score1 @ N))
 
 
 class _Search(fitting._Search):
@@ -52,6 +81,7 @@ class _Search(fitting._Search):
         self.tau = self.data.mean_eigenvalue
         self.floor = fitting.FLOOR if cells.singular else 0.0
         self.steps, self.evaluations = 0, 1
+        self.exact = False
         self.point = self._evaluate(start.truncated(rank))
         self.widen()
 
@@ -60,7 +90,12 @@ class _Search(fitting._Search):
 
     def plan(self) -> fitting._Plan:
         """The local model at the point reached."""
-        chart, grams = fitting._Chart(self.point.axes, self.tau, self.rank), self.point.grams()
+        point = cast(ObservedPoint, self.point)
+        self.exact = self.exact or (self.radius < NARROW and affordable(point))
+        chart = fitting._Chart(point.axes, self.tau, self.rank)
+        if self.exact:
+            chart = _ObservedChart(point.axes, self.tau, self.rank, information(point))
+        grams = point.grams()
         return fitting._Plan(chart, grams, fitting._preconditioner(chart, self.point, grams))
 
     def attempt(self, axes: Callable[[], TraitAxes]) -> Point | None:
@@ -79,7 +114,7 @@ class _Search(fitting._Search):
 def climb(data: ObservedCells, start: TraitAxes, rank: int, reml: bool) -> ObservedFit:
     """Climb from ``start`` to an optimum with C0 of at most this rank; its certificate says whether it got there."""
     search = _Search(data, start, rank, reml)
-    while search.steps < fitting.MAX_STEPS and search.radius > 1e-9:
+    while search.steps < MAX_STEPS and search.radius > 1e-9:
         plan = search.plan()
         step = fitting._trust_region_step(plan, search.point, search.radius)
         if step.predicted > fitting.GAIN_TOLERANCE or (step.at_edge and search.radius < 1e-3):

@@ -34,10 +34,15 @@ def direction_covariance(point: ObservedPoint, rank: int) -> DirectionCovariance
 
 def information(point: ObservedPoint) -> Array:
     """Observed information of (E0, E1), or where that takes too much memory the average one, (2N, 2N)."""
-    p = point.data.ntraits
-    if p * (p + 1) * point.design.size**2 > EXACT_ENTRIES:
+    if not affordable(point):
         return 0.5 * score_products(point)
     return score_products(point) - 0.5 * trace_products(point)
+
+
+def affordable(point: ObservedPoint) -> bool:
+    """Whether the observed information fits."""
+    p = point.data.ntraits
+    return bool(p * (p + 1) * point.design.size**2 <= EXACT_ENTRIES)
 
 
 def score_products(point: ObservedPoint) -> Array:
