@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 
 import click
@@ -48,9 +47,12 @@ def _command(name: str, command: GroupedCommand) -> Iterator[str]:
 
 
 def _options(command: click.Command) -> dict[str, list[GroupedOption]]:
-    """The options by the heading of their group, in the order of the help."""
-    options = [option for option in command.params if isinstance(option, GroupedOption)]
-    return {group: list(members) for group, members in groupby(options, key=lambda option: option.group)}
+    """The options by the heading of their group."""
+    groups: dict[str, list[GroupedOption]] = {}
+    for option in command.params:
+        if isinstance(option, GroupedOption):
+            groups.setdefault(option.group, []).append(option)
+    return groups
 
 
 def _table(options: list[GroupedOption]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.arguments import matrix
 from kron2sum_cli.model.generalised_least_squares import LeastSquares, Metric, least_squares
+from kron2sum_cli.model.hypotheses import TestContext, hypothesis, test, trait_effects
 from kron2sum_cli.model.likelihood import LOG2PI, Point, normalised_effects
 from kron2sum_cli.model.spectrum import Array
 
@@ -112,6 +113,82 @@ class FastScanner:
             "scale": scale,
             "rank": fitted.rank - self.A.shape[1] * self.X.shape[1],
         }
+
+    def scan_block(self, G: ArrayLike) -> "BlockScan":
+        """Test every variant of a block for effects on the traits, in double precision.
+
+        Parameters
+        ----------
+        G : (n, b) variants, without missing values
+
+        Returns
+        -------
+        Statistics of every variant by itself; NaN where it does not vary given the covariates.
+
+        Raises
+        ------
+        ValueError
+            Where the shape does not fit or a value is not finite.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from kron2sum_cli import Kron2Sum
+        >>> rng = np.random.default_rng(0)
+        >>> kinship_factor = rng.normal(size=(60, 80)) / np.sqrt(80)
+        >>> model = Kron2Sum(rng.normal(size=(60, 2)), np.eye(2), np.ones((60, 1)), kinship_factor, rank=2)
+        >>> model.fit(verbose=False)
+        >>> result = model.get_fast_scanner().scan_block(rng.binomial(2, 0.3, size=(60, 5)))
+        >>> result.beta.shape, result.mlog10p.shape
+        ((5, 2), (5,))
+        """
+        variants = matrix("G", G)
+        point = self.metric.point
+        n, p = point.data.nsamples, point.data.ntraits
+        if variants.shape[0] != n:
+            raise ValueError(f"G must have one row a sample, ({n}, b); its shape is {variants.shape}")
+        statistics = block_scanner(point, self.metric.Qx, np.float64).statistics(variants)
+        varies = statistics.length > 1e-10 * squared_lengths(variants.T)
+        context = TestContext(point.axes.T, point.quadratic, self._size, self._size - self.A.shape[1] * self.X.shape[1])
+        u, v = statistics.u[varies], statistics.v[varies]
+        effects = trait_effects(u, v, point.axes.Tinv, context)
+        any_effect = test(u, v, hypothesis("any", np.eye(p)), context)
+
+        def spread(values: Array) -> Array:
+            whole = np.full((len(varies), *values.shape[1:]), np.nan)
+            whole[varies] = values
+            return whole
+
+        return BlockScan(
+            chisq=spread(any_effect.chisq),
+            mlog10p=spread(any_effect.mlog10p),
+            beta=spread(effects.beta),
+            se=spread(effects.se),
+            trait_mlog10p=spread(effects.mlog10p),
+            u=spread(u),
+            v=spread(v),
+        )
+
+
+@dataclass(frozen=True)
+class BlockScan:
+    """Every variant of a block tested by itself, on all traits.
+
+    Attributes
+    ----------
+    chisq, mlog10p : (b,) likelihood ratio of any effect, on p degrees of freedom, and its -log10 p
+    beta, se, trait_mlog10p : (b, p) effect on every trait, its standard error, -log10 p given effects on the others
+    u, v : score (b, p) and information (b, p), or (b, p, p) where the axes are coupled, along the trait axes: with
+        them `hypotheses.test` answers every other hypothesis
+    """
+
+    chisq: Array
+    mlog10p: Array
+    beta: Array
+    se: Array
+    trait_mlog10p: Array
+    u: Array
+    v: Array
 
 
 @dataclass(frozen=True)

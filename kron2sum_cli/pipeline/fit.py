@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from kron2sum_cli._version import __version__
 from kron2sum_cli.errors import ConvergenceError, InputError, NumericalError
@@ -87,7 +88,11 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
     grm = _Grm.open(settings)
     design = _design(settings, grm.samples)
     description = _description(settings, grm, design)
-    with atomic_output(settings.out) as file, NullWriter(file, description) as writer:
+    with (
+        atomic_output(settings.out) as file,
+        NullWriter(file, description) as writer,
+        threadpool_limits(settings.common.threads, user_api="blas"),
+    ):
         summaries: dict[str | None, FitSummary] = {}
         profile: dict[str, Any] = {}
         for chromosome, model in _models(settings, grm, design, progress):

@@ -159,7 +159,8 @@ def draw_mirrored(data: Manhattan) -> Figure:
 def _limit(panel: Panel, threshold: float, height: float) -> float:
     """The top of the y axis of a panel so many inches high, title included."""
     points = 72 * height - 26
-    return max(panel.top, threshold) * points / (points - NAME_HEIGHT)
+    room = NAME_HEIGHT if panel.leads else 2.0
+    return max(panel.top, threshold) * points / (points - room)
 
 
 def _draw_points(axes: Axes, data: Manhattan, panel: Panel) -> None:

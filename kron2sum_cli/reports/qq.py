@@ -162,7 +162,8 @@ def _draw_panel(axes: Axes, qq: QQ) -> None:
             axes.plot(curve.expected, edge, color=colours[curve.name], linewidth=0.5, zorder=1.2)
         _draw_points(axes, curve, colours[curve.name])
     axes.set_xlim(0, 1.03 * right)
-    axes.set_ylim(0, 1.06 * max(float(qq.everything.observed[0]), right))
+    curves = (everything, *qq.classes)
+    axes.set_ylim(0, 1.08 * max(float(everything.observed[0]), *(float(curve.high[0]) for curve in curves)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
     axes.legend(loc="upper left", fontsize=6.5, handletextpad=0, borderpad=0, labelspacing=0.2, markerscale=2)

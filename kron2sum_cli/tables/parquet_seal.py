@@ -41,9 +41,9 @@ def check_footer(file: BinaryIO) -> None:
     """
     found, footer = _end(file)
     if found[: len(WORD)] != WORD:
-        raise ValueError("it is not a table of kron2sum scan")
+        raise ValueError("is a Parquet file, but not one of kron2sum scan")
     if found[-_HASH_BYTES:] != hashlib.sha256(footer).digest():
-        raise ValueError("its footer is damaged")
+        raise ValueError("its footer was changed or damaged")
 
 
 def check_data(file: BinaryIO) -> None:
@@ -62,7 +62,7 @@ def check_data(file: BinaryIO) -> None:
         digest.update(part)
         left -= len(part)
     if found[len(WORD) : -_HASH_BYTES] != digest.digest():
-        raise ValueError("its data are not those that were written")
+        raise ValueError("its data were changed or damaged")
 
 
 def _end(file: BinaryIO) -> tuple[bytes, bytes]:
@@ -72,7 +72,7 @@ def _end(file: BinaryIO) -> tuple[bytes, bytes]:
     tail = file.read(_TAIL_BYTES)
     start = size - _TAIL_BYTES - int.from_bytes(tail[:4], "little")
     if tail[4:] != MAGIC or start < len(MAGIC):
-        raise ValueError("its end is missing: it was copied or written only in part")
+        raise ValueError("its end is missing or damaged: it was copied or written only in part")
     file.seek(max(start - _SEAL_BYTES, 0))
     end = file.read()
     return end[: -(size - start)], end[-(size - start) :]

@@ -269,7 +269,7 @@ def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
 
 
 def _changed(name: str, error: ValueError) -> InputError:
-    return InputError(f"{name}: is not as kron2sum scan wrote it ({error}); copy or scan it again")
+    return InputError(f"{name}: {error}; copy or scan it again")
 
 
 def describe(head: bytes) -> str:

@@ -18,8 +18,8 @@ from pathlib import Path
 INSTALLERS = ("make", "pip")
 """Blocks of these alone are not run: whoever runs the tests has installed what they need."""
 
-ROUNDED = Decimal("0.6")
-"""A number shown may differ by so much of its last digit: half for rounding, the rest for other processors."""
+ROUNDED = Decimal(1)
+"""A number shown may differ by so much in its last digit: half for rounding, the rest for other processors."""
 
 _FENCE = re.compile(r"```(\w*)\s*")
 _NEEDS = re.compile(r"<!-- needs (\S+) -->")
@@ -118,7 +118,9 @@ def _same_line(shown: str, printed: str) -> bool:
 
 
 def _same_number(shown: str, printed: str) -> bool:
+    if shown == printed or (shown.isdecimal() and printed.isdecimal()):
+        return shown == printed
     short, exact = Decimal(shown), Decimal(printed)
     exponent = short.as_tuple().exponent
     assert isinstance(exponent, int)
-    return shown == printed or abs(exact - short) <= ROUNDED * Decimal(1).scaleb(exponent)
+    return abs(exact - short) <= ROUNDED * Decimal(1).scaleb(exponent)

@@ -1,9 +1,10 @@
 """The maximum of the likelihood of the observed cells over C0 and C1.
 
 The search is that of complete data (`model.fitting`), on the score of the observed cells and their average
-information; where that predicts badly (on a face of bounded rank), on the observed information. It starts from the fit of the traits with missing cells filled in by means, corrected for what that takes
-away: with o_a the share of samples that have trait a and o_ab of those that have both, filling in means leaves about
-``o_a o_b C0_ab`` of C0 and ``o_ab C1_ab + (o_ab - o_a o_b) ḡ C0_ab`` of C1.
+information; where that predicts badly (on a face of bounded rank), on the observed information. It starts from the fit
+of the traits with missing cells filled in by means, corrected for what that takes away: with o_a the share of samples
+that have trait a and o_ab of those that have both, filling in means leaves about ``o_a o_b C0_ab`` of C0 and
+``o_ab C1_ab + (o_ab - o_a o_b) ḡ C0_ab`` of C1.
 """
 
 from collections.abc import Callable
@@ -28,6 +29,12 @@ CHEAP = 2e8
 
 SINGULAR_C1 = 1e-6
 """A search that ends below this residual share of variance, where GGᵀ has null directions, ran off to a singular C1."""
+
+NO_MAXIMUM = (
+    "C1 tends to a singular matrix, and GGᵀ is singular, too: the likelihood has no maximum, or one where it cannot be"
+    " evaluated. Leave out one of each pair of samples with the same genotypes, and traits observed on few samples; under"
+    " ML, use a relationship matrix that is not centred on the analysed samples, or REML"
+)
 
 MAX_STEPS = 150
 
@@ -190,7 +197,7 @@ def _starts(data: ObservedCells, reml: bool) -> list[TraitAxes]:
 def _complaint(fit: ObservedFit) -> str:
     certificate = fit.certificate
     if fit.point.data.singular and certificate.smallest_C1 < SINGULAR_C1:
-        return fitting.NO_MAXIMUM
+        return NO_MAXIMUM
     return (
         f"the null model did not converge: after {certificate.steps} steps the log-likelihood is {fit.point.lml:.6f},"
         f" and a gain of {max(certificate.predicted_gain, certificate.cone_gain):.3g} is still predicted"
