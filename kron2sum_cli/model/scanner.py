@@ -13,6 +13,10 @@ from kron2sum_cli.model.likelihood import LOG2PI, Point, normalised_effects
 from kron2sum_cli.model.spectrum import Array
 
 
+LEFT_BY_EFFECTS = 1e-9
+"""A variant of whose information the coupled fixed effects leave less than this share, in some direction of the
+traits, counts as lying in their span."""
+
 STRETCH = 512
 """Squares that are added in single precision before they go into a sum in double."""
 
@@ -291,7 +295,9 @@ class CoupledBlockScanner:
         b, p = plain.u.shape
         explained = (self.rotate(G).T @ self.F).reshape(b, p, -1)
         V = plain.v[:, :, None] * np.eye(p) - explained @ explained.transpose(0, 2, 1)
-        return BlockStatistics(plain.u, V, plain.length)
+        size = np.sqrt(np.where(plain.v > 0, plain.v, 1.0))
+        left = np.linalg.eigvalsh(V / (size[:, :, None] * size[:, None, :]))[:, 0]
+        return BlockStatistics(plain.u, V, np.where(left > LEFT_BY_EFFECTS, plain.length, 0.0))
 
 
 def block_scanner(point: Point, Qx: Array, dtype: type[np.floating] = np.float32) -> BlockScanner | CoupledBlockScanner:

@@ -32,8 +32,8 @@ SINGULAR_C1 = 1e-6
 
 NO_MAXIMUM = (
     "C1 tends to a singular matrix, and GGᵀ is singular, too: the likelihood has no maximum, or one where it cannot be"
-    " evaluated. Leave out one of each pair of samples with the same genotypes, and traits observed on few samples; under"
-    " ML, use a relationship matrix that is not centred on the analysed samples, or REML"
+    " evaluated. Leave out one of each pair of samples with the same genotypes, and traits observed on few samples;"
+    " under ML, use a relationship matrix that is not centred on the analysed samples, or REML"
 )
 
 MAX_STEPS = 150

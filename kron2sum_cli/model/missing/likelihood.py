@@ -81,6 +81,12 @@ class ObservedPoint:
         return covariance
 
     @property
+    def B_se(self) -> Array:
+        """Standard errors of B, (c, a)."""
+        a, c = self.data.A.shape[1], self.data.X.shape[1]
+        return np.asarray(np.sqrt(np.diag(self.B_covariance)[: a * c]).reshape(a, c).T)
+
+    @property
     def completed(self) -> Array:
         """(q,) conditional mean of every missing cell given the observed ones."""
         return np.asarray(self.data.filling - self.theta[: self.data.ncells])

@@ -157,13 +157,28 @@ def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array, shift: Arra
     if empty.size:
         raise NumericalError(f"trait {int(empty[0]) + 1} has no observed value: leave it out")
     means = np.nanmean(Y, axis=0)
-    filled = rotate_coupled(spectrum, np.where(missing, means, Y), A, X)
+    return restored_cells(rotate_coupled(spectrum, np.where(missing, means, Y), A, X), Y, X, shift)
+
+
+def restored_cells(filled: Contrasts, Y: Array, X: Array, shift: Array | None) -> ObservedCells:
+    """`observed_cells` from its own rotated traits (``filled`` of an earlier one) and what went into it.
+
+    Parameters
+    ----------
+    filled : traits with missing cells filled in by the means of their traits, rotated
+    Y : (n, p) traits, NaN where a cell is missing
+    X : (n, c) covariates
+    shift : (c, c), or None
+    """
+    assert filled.design is not None
+    missing = np.isnan(Y)
+    means = np.nanmean(Y, axis=0)
     traits, rows = np.nonzero(missing.T)
     U = np.ascontiguousarray(filled.V[rows])
     outside = None
     if filled.nsilent:
         outside = np.equal.outer(rows, rows) - U @ U.T
-    logdet = _logdet_observed(~missing, A, X)
+    logdet = _logdet_observed(~missing, filled.design.A, X)
     return ObservedCells(filled, X, rows, traits, U, outside, means[traits], logdet, shift)
 
 

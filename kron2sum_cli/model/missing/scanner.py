@@ -24,6 +24,9 @@ Floats = NDArray[np.floating]
 COLUMNS = 128
 """Columns of L⁻¹ at a time: what lies above its diagonal is not multiplied."""
 
+BATCH_ENTRIES, NARROWEST = 1 << 21, 32
+"""Entries of ``L⁻¹DᵀP M1`` that are held at a time, and the fewest variants."""
+
 ROUNDING = 256
 """An information below this many units of rounding of the complete data's counts as none."""
 
@@ -74,8 +77,12 @@ class ObservedScanner:
         if self.silent is not None:
             outside = np.maximum(total - squares.sum(axis=0, dtype=np.float64), 0.0)
             complete += np.multiply.outer(outside, self.silent.astype(np.float64))
-        taken = self.explained(G, rotated)
-        V = complete[:, :, None] * np.eye(complete.shape[1]) - taken @ taken.transpose(0, 2, 1)
+        V = complete[:, :, None] * np.eye(complete.shape[1])
+        width = max(NARROWEST, BATCH_ENTRIES // max(self.loadings.size, 1))
+        for start in range(0, G.shape[1], width):
+            part = slice(start, start + width)
+            taken = self.explained(G[:, part], rotated[:, part])
+            V[part] -= taken @ taken.transpose(0, 2, 1)
         projected = self.Qx.T @ G
         length = total - np.einsum("cb,cb->b", projected, projected, dtype=np.float64)
         return BlockStatistics(u, V, np.where(self._estimable(V, complete), length, 0.0))

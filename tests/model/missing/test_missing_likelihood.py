@@ -15,6 +15,7 @@ from kron2sum_cli.model.missing.observed import (
     check_observed,
     observed_cells,
     observed_spectrum,
+    restored_cells,
     without_missing,
 )
 from kron2sum_cli.model.spectrum import spectrum_of_features, spectrum_of_relationship
@@ -150,6 +151,18 @@ def _by_sample(dense: Observed) -> Array:
     position = np.full(dense.Y.T.shape, -1)
     position[np.isfinite(dense.Y.T)] = np.arange(dense.y.size)
     return position.T[np.isfinite(dense.Y)]
+
+
+def test_cells_are_restored_from_their_rotated_traits() -> None:
+    dense, G = problem(14, r=20)
+    spectrum, shift = observed_spectrum(G, dense.X, True, True)
+    data = observed_cells(spectrum, dense.Y, dense.A, dense.X, shift)
+    again = restored_cells(data.filled, dense.Y, dense.X, shift)
+    for name in ("rows", "traits", "U", "outside", "filling", "logdet_MtM"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(data, name))
+    first, second = point(data, dense, True), point(again, dense, True)
+    assert first.lml == second.lml
+    np.testing.assert_allclose(first.B_se.T.ravel(), np.sqrt(np.diag(dense.B_covariance)), rtol=1e-8)
 
 
 @pytest.mark.parametrize("features", [True, False])

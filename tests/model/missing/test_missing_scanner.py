@@ -126,6 +126,14 @@ def test_a_variant_does_not_depend_on_its_block() -> None:
     np.testing.assert_allclose(whole.u[2:4], part.u, rtol=1e-12, atol=1e-12)
 
 
+def test_small_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense, G = problem(10, r=20)
+    scanner = observed_scanner(point_of(dense, G, True), np.float64)
+    whole = scanner.statistics(variants(60, 70))
+    monkeypatch.setattr("kron2sum_cli.model.missing.scanner.BATCH_ENTRIES", 1)
+    np.testing.assert_allclose(scanner.statistics(variants(60, 70)).v, whole.v, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_variants_that_a_traits_samples_do_not_show_have_no_length(dtype: type) -> None:
     dense, G = problem(7)
