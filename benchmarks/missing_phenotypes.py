@@ -14,10 +14,12 @@ import csv
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kron2sum_cli.model import fitting
 from kron2sum_cli.model.contrasts import rotate_traits
@@ -42,7 +44,7 @@ class Study:
     X: Array
     K: Array
 
-    def take(self, rows: Array) -> "Study":
+    def take(self, rows: NDArray[np.intp]) -> "Study":
         """Some of the samples."""
         return Study(self.Y[rows], self.X[rows], self.K[np.ix_(rows, rows)])
 
@@ -127,7 +129,7 @@ def cost(study: Study, runs: int, lines: Callable[[str], None]) -> None:
     scanners = block_scanner(complete.point, spectrum.Qx), observed_scanner(exact.point)
     ratios = []
     for _ in range(runs + 1):
-        a, b = (_once(lambda s=scanner: s.statistics(G)) for scanner in scanners)
+        a, b = (_once(partial(scanner.statistics, G)) for scanner in scanners)
         ratios.append(b / a)
     lines(f"scan of {BLOCK} variants, exact / complete: {statistics.median(ratios[1:]):.2f}")
 

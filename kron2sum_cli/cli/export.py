@@ -32,6 +32,7 @@ EXAMPLES = (
     "kron2sum export scan.parquet --p-below 5e-8 --sort position --out hits.csv",
     "kron2sum export shard1.parquet shard2.parquet shard3.parquet --out merged.parquet",
     "kron2sum export null.npz --to json",
+    "kron2sum export --check scan.parquet null.npz",
     "kron2sum export scan.parquet --plot manhattan --out manhattan.png",
     "kron2sum export scan.parquet --report scan.html --null null.npz",
     "kron2sum export scan.parquet --to ssf --out results.tsv.gz",
@@ -95,6 +96,7 @@ EXAMPLES = (
     help="Significance of lead variants.",
 )
 @file_option("--out", default=defaults.STDIO, group=OUTPUT, absent="standard output", help="The output.")
+@flag_option("--check", group=OUTPUT, help="Only check that the files are whole and as they were written.")
 @common_options
 @click.pass_context
 def export(ctx: click.Context, /, inputs: tuple[str, ...], to: str | None, **values: Any) -> None:

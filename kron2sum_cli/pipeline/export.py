@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.pipeline.export_check import check_null, check_scan
 from kron2sum_cli.pipeline.export_views import scan_view, write_architecture, write_view
 from kron2sum_cli.pipeline.later_columns import COVARIANCES, LaterColumns, later_columns
 from kron2sum_cli.pipeline.progress import Progress
@@ -39,7 +40,7 @@ _NULL_FORMATS = {"tsv": null_estimates_tsv, "json": null_estimates_json}
 
 
 def export(settings: ExportSettings, progress: Progress) -> None:
-    """Write what `settings` ask for: tables of scans as one, or the estimates of a null model.
+    """Write what `settings` ask for: tables of scans as one, or the estimates of a null model; or check the files.
 
     Raises
     ------
@@ -50,9 +51,15 @@ def export(settings: ExportSettings, progress: Progress) -> None:
     OutputError
         If the output cannot be written.
     """
-    guard_inputs(settings.out, settings.inputs)
+    for path in (settings.out, settings.report):
+        if path is not None:
+            guard_inputs(path, settings.input_paths)
     with ExitStack() as stack:
         files = [_open(path, stack) for path in settings.inputs]
+        if settings.check:
+            for file in files:
+                check_null(file.path, file.name) if file.is_null else check_scan(file.handle, file.name)
+            return
         nulls = [file for file in files if file.is_null]
         if nulls and len(files) > 1:
             raise UsageError(f"{nulls[0].name}: is a null model; export it alone")

@@ -302,6 +302,7 @@ class ExportSettings:
     window : bases within which variants belong to one lead variant
     significance : P that a lead variant is below
     allow_gaps : merge tables although variants between them are missing
+    check : only check that the inputs are as they were written
     out : the output
     """
 
@@ -320,6 +321,7 @@ class ExportSettings:
     window: int = DEFAULT_WINDOW
     significance: float = DEFAULT_SIGNIFICANCE
     allow_gaps: bool = False
+    check: bool = False
     out: str = STDIO
     common: CommonSettings = field(default_factory=CommonSettings)
 
@@ -350,6 +352,8 @@ class ExportSettings:
             yield "--to ssf needs --out FILE: it writes a file a trait, FILE with the trait before its suffix"
         if self.plot is not None and self.report is not None:
             yield "--plot and --report exclude each other; run twice"
+        if self.check and (self.is_view or self.out != STDIO):
+            yield "--check writes nothing; leave out --out, --plot and --report"
         if self.null is not None and self.report is None:
             yield "--null belongs to --report"
         if self.window < 0:

@@ -339,7 +339,7 @@ def _metadata(schema: pa.Schema, name: str) -> Mapping[str, Any]:
         raise InputError(f"{name}: is a Parquet file, but not one of kron2sum scan (no kron2sum metadata)")
     try:
         metadata = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: its kron2sum metadata is damaged; copy or scan it again") from error
     if not isinstance(metadata, dict) or "version" not in metadata:
         raise InputError(f"{name}: its kron2sum metadata has no version; make it again with kron2sum scan")

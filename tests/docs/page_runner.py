@@ -4,7 +4,8 @@ Fenced blocks that begin with ```` ```sh ```` are run, in order and in one shell
 example_data. Every command must succeed. Where a ```` ```text ```` block follows, it shows what the commands print,
 on either stream: a line ``...`` stands for any lines, and ``...`` at the end of a line for its rest; columns may be
 aligned, and numbers shortened.
-``<!-- needs PROGRAM -->`` in the line before a block leaves it out where that program is not installed.
+``<!-- needs NAME -->`` in the line before a block leaves it out where no program or Python package of that name is
+installed.
 """
 
 import re
@@ -13,6 +14,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from importlib.util import find_spec
 from pathlib import Path
 
 INSTALLERS = ("make", "pip")
@@ -43,13 +45,17 @@ def blocks(page: str) -> list[Block]:
         if language == "text" and last == "sh" and found:
             found[-1] = Block(found[-1].line, found[-1].commands, content)
         needed = _NEEDS.fullmatch(before)
-        runs = language == "sh" and not (needed and shutil.which(needed[1]) is None)
+        runs = language == "sh" and (needed is None or _is_installed(needed[1]))
         if runs and not all(command.startswith(INSTALLERS) for command in content if command):
             found.append(Block(line, "\n".join(content), None))
             last = "sh"
         else:
             last = ""
     return found
+
+
+def _is_installed(name: str) -> bool:
+    return shutil.which(name) is not None or find_spec(name) is not None
 
 
 def _fenced(lines: Sequence[str]) -> Iterator[tuple[int, str, list[str], str]]:
