@@ -174,7 +174,8 @@ def run(problems: int, seed: int, report: Callable[[str], None] = print) -> dict
         deficits.append(deficit)
         if deficit > 1e-4 or not getattr(certificate, "certified", False):
             report(
-                f"{i} {case}: p={p} rank={rank} {'REML' if reml else 'ML'} n={len(problem.Y)} deficit {deficit:.3g} {certificate}"
+                f"{i} {case}: p={p} rank={rank} {'REML' if reml else 'ML'} n={len(problem.Y)}"
+                f" deficit {deficit:.3g} {certificate}"
             )
     summary = {
         "problems": problems,

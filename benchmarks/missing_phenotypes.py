@@ -54,9 +54,9 @@ class Study:
         return np.where(np.isnan(self.Y), np.nanmean(self.Y, axis=0), self.Y)
 
     @property
-    def complete(self) -> Array:
+    def complete(self) -> NDArray[np.bool_]:
         """Which samples have all traits."""
-        return np.isfinite(self.Y).all(axis=1)
+        return np.asarray(np.isfinite(self.Y).all(axis=1))
 
     def cells(self) -> ObservedCells:
         """The observed cells, for REML."""

@@ -136,9 +136,7 @@ class Pedigree:
         self._families += 1
         self._population = self._draws.integer(0, 2)
 
-    def _add(
-        self, ages: tuple[int, int], sex: int | None = None, parents: tuple[int, int] | None = None
-    ) -> int:
+    def _add(self, ages: tuple[int, int], sex: int | None = None, parents: tuple[int, int] | None = None) -> int:
         father, mother = parents if parents else (None, None)
         fid, iid = f"F{self._families:03d}", f"S{len(self.people) + 1:04d}"
         sex = self._draws.integer(1, 3) if sex is None else sex
@@ -264,9 +262,7 @@ def choose_planted(genotypes: Bytes, variants: Map) -> dict[int, tuple[float, ..
     return planted
 
 
-def draw_traits(
-    draws: Draws, people: list[Person], genotypes: Bytes, planted: dict[int, tuple[float, ...]]
-) -> Floats:
+def draw_traits(draws: Draws, people: list[Person], genotypes: Bytes, planted: dict[int, tuple[float, ...]]) -> Floats:
     """Trait values, (people, traits), before any is missing."""
     varying = genotypes[:, np.ptp(genotypes, axis=0) > 0].astype(np.float64)
     frequencies = varying.mean(axis=0) / 2
@@ -351,17 +347,14 @@ def covariate_lines(draws: Draws, people: list[Person]) -> list[str]:
     return ["FID,IID,sex,age", *(f"{p.fid},{p.iid},{p.sex},{p.age}" for p in shuffled)]
 
 
-def truth_lines(
-    variants: Map, alleles: list[tuple[str, str]], planted: dict[int, tuple[float, ...]]
-) -> list[str]:
+def truth_lines(variants: Map, alleles: list[tuple[str, str]], planted: dict[int, tuple[float, ...]]) -> list[str]:
     """Lines of truth.csv: the planted effects, one line a variant and trait."""
     lines = ["variant,chromosome,position,effect_allele,trait,effect"]
     names = variant_names(variants)
     for variant, effects in planted.items():
         place = f"{variants.chromosomes[variant]},{variants.positions[variant]},{alleles[variant][0]}"
         lines += [
-            f"{names[variant]},{place},{trait},{effect:.2f}"
-            for trait, effect in zip(TRAITS, effects, strict=True)
+            f"{names[variant]},{place},{trait},{effect:.2f}" for trait, effect in zip(TRAITS, effects, strict=True)
         ]
     return lines
 

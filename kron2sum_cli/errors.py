@@ -43,10 +43,10 @@ MOST_CHARACTERS = 1000
 
 
 def readable(message: str, most: int = MOST_CHARACTERS) -> str:
-    """A message as one line that a terminal shows as it is, whatever the values in it hold.
+    r"""A message as one line that a terminal shows as it is, whatever the values in it hold.
 
-    >>> readable("sample 'a\\x1b[2J\\n'")
-    "sample 'a\\\\x1b[2J\\\\n'"
+    >>> readable("sample 'a\x1b[2J\n'")
+    "sample 'a\\x1b[2J\\n'"
     """
     if len(message) > most:
         message = f"{message[: most - most // 3]} [...] {message[-(most // 3) :]}"

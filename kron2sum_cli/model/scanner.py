@@ -12,7 +12,6 @@ from kron2sum_cli.model.hypotheses import TestContext, hypothesis, test, trait_e
 from kron2sum_cli.model.likelihood import LOG2PI, Point, normalised_effects
 from kron2sum_cli.model.spectrum import Array
 
-
 LEFT_BY_EFFECTS = 1e-9
 """A variant of whose information the coupled fixed effects leave less than this share, in some direction of the
 traits, counts as lying in their span."""

@@ -106,7 +106,9 @@ def _open(path: str, stack: ExitStack) -> _Input:
 
 
 def _export_null(file: _Input, settings: ExportSettings) -> None:
-    used = [name for name in ("top", "p_below", "sort", "columns", "traits", "tests", "digits") if getattr(settings, name)]
+    used = [
+        name for name in ("top", "p_below", "sort", "columns", "traits", "tests", "digits") if getattr(settings, name)
+    ]
     if used:
         options = ", ".join(
             f"--{name[:-1]}" if name in ("traits", "tests") else f"--{name.replace('_', '-')}" for name in used

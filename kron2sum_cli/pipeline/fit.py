@@ -120,7 +120,8 @@ class _Grm:
             return _Grm(open_genotypes(settings.grm), None)
         if settings.loco:
             raise InputError(
-                f"{settings.grm}: --loco needs the genotypes that the matrix is made of; give --grm a .bed, .pgen or .bgen"
+                f"{settings.grm}: --loco needs the genotypes that the matrix is made of; give --grm a .bed,"
+                " .pgen or .bgen"
             )
         return _Grm(None, open_relationship(settings.grm, settings.grm_id))
 

@@ -77,7 +77,12 @@ def run_page(path: Path, folder: Path, environment: Mapping[str, str]) -> list[s
     parts = [f"exec > '{file}' 2>&1\n{block.commands}" for block, file in zip(found, printed, strict=True)]
     script = "set -e -o pipefail\n" + "\n".join(parts)
     done = subprocess.run(
-        ["bash", "-c", script], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+        ["bash", "-c", script],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=False,
     )
     ran = [(block, file.read_text()) for block, file in zip(found, printed, strict=True) if file.exists()]
     problems = [f"{path.name}: {done.stderr.decode()}"] if done.stderr else []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tests.end_to_end.conftest import EXAMPLE, kron2sum, scan
 
 

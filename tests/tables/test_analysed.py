@@ -161,9 +161,7 @@ def test_nobody_is_complete() -> None:
     nan = np.nan
     pheno = table(samples("ab", "y.csv"), "pq", [[nan, nan], [1, nan]])
     relationship = samples("ab", "g.fam")
-    with pytest.raises(
-        InputError, match=r"y.csv: no sample is left .* trait 'q' is missing in 2 of 2 samples"
-    ):
+    with pytest.raises(InputError, match=r"y.csv: no sample is left .* trait 'q' is missing in 2 of 2 samples"):
         analysed_samples(pheno, None, relationship)
     with pytest.raises(NumericalError, match=r"y.csv: traits 'p', 'q' are constant over the 1 analysed"):
         analysed_samples(pheno, None, relationship, missing="exact")

@@ -39,9 +39,7 @@ def test_only_levels_of_the_analysed_samples_count() -> None:
 
 def test_a_single_level_is_refused() -> None:
     covar = table(("site",), [[0, 0, 1]], (("Oslo", "Rome"),))
-    with pytest.raises(
-        NumericalError, match=r"x.csv: categorical covariate 'site' is 'Oslo' in all 2 analysed"
-    ):
+    with pytest.raises(NumericalError, match=r"x.csv: categorical covariate 'site' is 'Oslo' in all 2 analysed"):
         code_covariates(covar, np.array([0, 1]))
 
 

@@ -40,9 +40,7 @@ def test_match_refuses_ambiguous_iids_in_either_file(turned: bool) -> None:
     full = with_fids([("f", "a"), ("f", "b"), ("g", "b")], "full.fam")
     short = without_fids("b", "short.csv")
     pair = (short, full) if turned else (full, short)
-    with pytest.raises(
-        InputError, match=r"full.fam: samples 'f b' and 'g b' have the same IID, but short.csv"
-    ):
+    with pytest.raises(InputError, match=r"full.fam: samples 'f b' and 'g b' have the same IID, but short.csv"):
         match(*pair)
 
 
@@ -54,9 +52,7 @@ def test_match_allows_repeated_ids_that_do_not_matter() -> None:
 
 def test_match_refuses_a_sample_that_is_there_twice() -> None:
     twice = with_fids([("f", "a"), ("f", "a")], "twice.fam")
-    with pytest.raises(
-        InputError, match=r"twice.fam: sample 'f a', which is also in once.csv, is there more"
-    ):
+    with pytest.raises(InputError, match=r"twice.fam: sample 'f a', which is also in once.csv, is there more"):
         match(with_fids([("f", "a")], "once.csv"), twice)
     with pytest.raises(InputError, match="one: sample 'a', which is also in two"):
         match(without_fids("aa", "one"), without_fids("a", "two"))

@@ -96,9 +96,7 @@ def test_read_text_missing_and_directory(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_read_text_of_what_cannot_be_read(
-    monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
-) -> None:
+def test_read_text_of_what_cannot_be_read(monkeypatch: pytest.MonkeyPatch, error: OSError, message: str) -> None:
     def refuse(*_: object) -> None:
         raise error
 
@@ -107,9 +105,7 @@ def test_read_text_of_what_cannot_be_read(
         read_text("f")
 
 
-@pytest.mark.parametrize(
-    ("header", "delimiter"), [("a b\tc,d", "\t"), ("a b,c", ","), ("a  b", " "), ("a", " ")]
-)
+@pytest.mark.parametrize(("header", "delimiter"), [("a b\tc,d", "\t"), ("a b,c", ","), ("a  b", " "), ("a", " ")])
 def test_find_delimiter(header: str, delimiter: str) -> None:
     assert find_delimiter(header) == delimiter
 

@@ -55,9 +55,7 @@ def test_extreme_units(scale: float) -> None:
 @pytest.mark.parametrize("column", [[2.0, 2.0, np.nan], [np.nan] * 3])
 def test_constant_trait(transform: str, column: list[float]) -> None:
     Y = np.column_stack([[1.0, 2.0, 3.0], column])
-    with pytest.raises(
-        NumericalError, match=f"trait 'b' has fewer than two distinct .*--transform {transform}"
-    ):
+    with pytest.raises(NumericalError, match=f"trait 'b' has fewer than two distinct .*--transform {transform}"):
         transform_traits(Y, NAMES, transform)  # type: ignore[arg-type]
 
 
