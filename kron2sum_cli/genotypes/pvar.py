@@ -1,5 +1,6 @@
 """The variants of a PLINK 2 ``.pvar``, compressed with Zstandard or not."""
 
+import codecs
 import io
 from typing import BinaryIO
 
@@ -9,7 +10,7 @@ import pyarrow.compute as pc
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.genotypes.bim import BIM_COLUMNS
 from kron2sum_cli.genotypes.source import Variants
-from kron2sum_cli.genotypes.variant_lines import CHUNK_BYTES, VariantColumns, read_variant_lines
+from kron2sum_cli.genotypes.variant_lines import CHUNK_BYTES, LONGEST_LINE, VariantColumns, read_variant_lines
 
 HEADER_NAMES = {"#CHROM": "CHR", "POS": "POS", "ID": "SNPID", "REF": "NEA", "ALT": "EA"}
 """What the columns of a ``.pvar`` are called here."""
@@ -65,9 +66,9 @@ def _reason(error: OSError) -> str:
 
 
 def _read_table(file: BinaryIO, path: str, chunk_bytes: int) -> pa.Table:
-    number, line = 1, file.readline()
+    number, line = 1, file.readline(LONGEST_LINE).removeprefix(codecs.BOM_UTF8)
     while line.startswith(b"##"):
-        number, line = number + 1, file.readline()
+        number, line = number + 1, file.readline(LONGEST_LINE)
     if line.startswith(b"#CHROM"):
         columns = _columns_of(line, f"{path}, line {number}")
         return read_variant_lines(file, path, columns, chunk_bytes, first_line=number + 1)

@@ -2,15 +2,20 @@
 
 import csv
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.tables.text import GZIP_MAGIC, Row, find_delimiter
+from kron2sum_cli.tables.text import GZIP_MAGIC, Row, find_delimiter, parse_number
+
+MOST_CHARACTERS = 1 << 27
+"""Characters of a line; a longer one is a mistake, or a compressed file made to fill the memory."""
 
 
 def stream_rows(path: str) -> Iterator[Row]:
@@ -27,16 +32,19 @@ def stream_rows(path: str) -> Iterator[Row]:
             compressed = binary.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         opener = gzip.open if compressed else open
         with opener(path, "rt", encoding="utf-8-sig", newline=None) as file:
-            yield from _split(file)
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, csv.Error):
+            yield from _split(file, path)
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error, csv.Error):
         raise InputError(f"{path} is not readable as text; check that it is the file you mean") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from None
 
 
-def _split(lines: Any) -> Iterator[Row]:
+def _split(lines: Any, path: str) -> Iterator[Row]:
     delimiter = ""
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(iter(partial(lines.readline, MOST_CHARACTERS), ""), 1):
+        if "\0" in line or len(line) == MOST_CHARACTERS:
+            what = "is longer than any matrix needs" if "\0" not in line else "has a NUL byte, so the file looks binary"
+            raise InputError(f"{path}, line {number}: {what}; check that it is the file you mean")
         if not line.strip():
             continue
         delimiter = delimiter or find_delimiter(line)
@@ -56,17 +64,21 @@ def numbers(row: Row, skipped: int, path: str) -> NDArray[np.float64]:
     ------
     InputError : one is not a number
     """
-    try:
-        return np.array(row.fields[skipped:], dtype=np.float64)
-    except ValueError:
-        column, value = next((i, v) for i, v in enumerate(row.fields) if i >= skipped and not is_number(v))
+    fields = row.fields[skipped:]
+    joined = "".join(fields)
+    if "_" not in joined and joined.isascii():  # numpy takes what Python takes, see parse_number
+        try:
+            return np.array(fields, dtype=np.float64)
+        except ValueError:
+            pass
+    column, value = next((i, v) for i, v in enumerate(row.fields) if i >= skipped and not is_number(v))
     raise InputError(f"{path}, line {row.line}, column {column + 1}: {value!r} is not a number")
 
 
 def is_number(field: str) -> bool:
     """Whether a field reads as a number (NaN and infinity included)."""
     try:
-        float(field)
+        parse_number(field)
     except ValueError:
         return False
     return True

@@ -1,5 +1,6 @@
 """Lines of variants in text (``.bim``, ``.pvar``), fast and small enough for tens of millions of them."""
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from kron2sum_cli.errors import InputError
 TABLE_COLUMNS = ("CHR", "POS", "SNPID", "EA", "NEA")
 CHUNK_BYTES = 32 << 20
 """How much of a file is parsed at once; bounds the memory beside the finished table."""
+
+LONGEST_LINE = 1 << 26
+"""Bytes; a longer line is a mistake, or a compressed file made to fill the memory."""
 
 _LARGEST_POSITION = 2**63 - 1
 _NOT_SINGLE_TABS = (b" ", b"\t\t", b"\n\t", b"\t\n", b"\t\r")
@@ -80,6 +84,10 @@ def _line_chunks(file: BinaryIO, path: str, size: int, line: int, rest: bytes) -
     try:
         while piece := file.read(size):
             whole, newline, tail = piece.rpartition(b"\n")
+            if len(rest) > LONGEST_LINE:
+                raise InputError(
+                    f"{path}, line {line}: has more than {LONGEST_LINE} bytes; check that it is the file you mean"
+                )
             if not newline:
                 rest += piece
                 continue
@@ -93,11 +101,16 @@ def _line_chunks(file: BinaryIO, path: str, size: int, line: int, rest: bytes) -
 
 
 def _parse(chunk: bytes, line: int, path: str, columns: VariantColumns) -> pa.Table:
+    if line == 1:
+        chunk = chunk.removeprefix(codecs.BOM_UTF8)
     untidy = chunk.startswith(b"\t") or any(awkward in chunk for awkward in _NOT_SINGLE_TABS)
     if columns.any_white_space and untidy:
         chunk = b"\n".join(b"\t".join(row.split()) for row in chunk.split(b"\n"))
     if not chunk.strip():
         return table_schema().empty_table()
+    if b"\0" in chunk:
+        number = line + chunk.count(b"\n", 0, chunk.index(b"\0"))
+        raise InputError(f"{path}, line {number}: there is a NUL byte; write the file as UTF-8 text")
     if any(prefix in chunk for prefix in _HEXADECIMAL):
         _check_lines(chunk, line, path, columns)  # for Arrow, 0x10 is a whole number
     try:
@@ -130,7 +143,7 @@ def _check_lines(chunk: bytes, first_line: int, path: str, columns: VariantColum
         if len(fields) != len(names):
             raise InputError(f"{place}: {' '.join(fields[:8])!r} has {len(fields)} columns; {columns.expected}")
         position, name = fields[names.index("POS")], fields[names.index("SNPID")]
-        if not (re.fullmatch("-?[0-9]+", position) and abs(int(position)) <= _LARGEST_POSITION):
+        if not (re.fullmatch("-?[0-9]{1,19}", position) and abs(int(position)) <= _LARGEST_POSITION):
             raise InputError(
                 f"{place}: position {position!r} of variant {name!r} is not a whole number; "
                 "correct it, or take the variant out with plink"

@@ -204,11 +204,13 @@ class BlockStatistics:
     v : (b, p) ``gᵀ P_j g``, the information; the effect on axis j is u/v with variance 1/v. Where the fixed effects of
         the null model couple the axes, (b, p, p)
     length : (b,) squared length of g outside the span of X
+    outside : (b,) the part of it outside the rotation too, where GGᵀ is 0
     """
 
     u: Array
     v: Array
     length: Array
+    outside: Array
 
 
 @dataclass(frozen=True)
@@ -246,11 +248,12 @@ class BlockScanner:
         np.multiply(squares, squares, out=squares)
         sums = (squares.T @ self.weights).astype(np.float64)
         v, length = sums[:, :-1], sums[:, -1]
+        outside = np.zeros(len(length))
         if self.silent_weight is not None:
             projected = squared_lengths((self.Qx.T @ G).T)
             outside = np.maximum(squared_lengths(G.T) - length - projected, 0.0)
             v, length = v + np.multiply.outer(outside, self.silent_weight), length + outside
-        return BlockStatistics(u, v, length)
+        return BlockStatistics(u, v, length, outside)
 
 
 def squared_lengths(rows: NDArray[np.floating]) -> Array:
@@ -296,7 +299,7 @@ class CoupledBlockScanner:
         V = plain.v[:, :, None] * np.eye(p) - explained @ explained.transpose(0, 2, 1)
         size = np.sqrt(np.where(plain.v > 0, plain.v, 1.0))
         left = np.linalg.eigvalsh(V / (size[:, :, None] * size[:, None, :]))[:, 0]
-        return BlockStatistics(plain.u, V, np.where(left > LEFT_BY_EFFECTS, plain.length, 0.0))
+        return BlockStatistics(plain.u, V, np.where(left > LEFT_BY_EFFECTS, plain.length, 0.0), plain.outside)
 
 
 def block_scanner(point: Point, Qx: Array, dtype: type[np.floating] = np.float32) -> BlockScanner | CoupledBlockScanner:

@@ -246,7 +246,9 @@ def _write(
 ) -> int:
     """Write the chosen columns; returns the number of rows."""
     chosen = pa.schema([schema.field(name) for name in names])
-    change = {name: getattr(settings, name) for name in ("top", "p_below", "sort", "digits")}
+    change = {name: getattr(settings, name) for name in ("top", "p_below", "sort")}
+    if settings.digits is not None:
+        change["digits"] = settings.digits
     if settings.tests:
         change["tests"] = list(settings.tests)
     change["columns"] = None if chosen.names == schema.names else list(names)

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.model.contrasts import Contrasts
-from kron2sum_cli.model.fitting import Fit, climb
+from kron2sum_cli.model.fitting import climb
 from kron2sum_cli.model.hypotheses import Hypothesis
 from kron2sum_cli.model.null_model import NullModel
-from kron2sum_cli.model.refit import refit
+from kron2sum_cli.model.refit import Refitter, refitter
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
 
 Array = NDArray[np.float64]
@@ -22,13 +21,11 @@ class RefitPlan:
 
     Attributes
     ----------
-    data : rotated traits
-    null : the maximum likelihood fit without a variant
+    refitter : the maximum likelihood fit without a variant, ready for refits
     mlog10p : variants with a test above it are refitted
     """
 
-    data: Contrasts
-    null: Fit
+    refitter: Refitter
     mlog10p: float
 
 
@@ -54,20 +51,23 @@ def refit_plan(model: NullModel, threshold: float) -> RefitPlan | None:
         return None
     summary = model.summary
     null = climb(model.data, summary.axes, summary.rank, False)
-    return RefitPlan(model.data, null, -float(np.log10(threshold)))
+    return RefitPlan(refitter(model.data, null), -float(np.log10(threshold)))
 
 
-def refit_block(plan: RefitPlan, rotated: Array, hypotheses: Sequence[Hypothesis]) -> BlockRefit:
-    """Refit variants (m, h) under every design that the hypotheses compare; the first is the any-effect one."""
+def refit_block(plan: RefitPlan, rotated: Array, outside: Array, hypotheses: Sequence[Hypothesis]) -> BlockRefit:
+    """Refit variants (m, h) under every design that the hypotheses compare; the first is the any-effect one.
+
+    ``outside`` (h,) is their squared length outside the rotation and the covariates.
+    """
     done: dict[bytes, tuple[Array, Array, Array]] = {}
 
     def fitted(design: Array) -> tuple[Array, Array, Array]:
         if design.shape[1] == 0 or rotated.shape[1] == 0:
             nothing = np.empty((rotated.shape[1], design.shape[0]))
-            return np.full(rotated.shape[1], plan.null.point.lml), nothing, nothing
+            return np.full(rotated.shape[1], plan.refitter.null.point.lml), nothing, nothing
         key = np.round(design @ design.T, 9).tobytes()  # the space it spans
         if key not in done:
-            result = refit(plan.data, plan.null, rotated, design)
+            result = plan.refitter.refit(rotated, design, outside)
             done[key] = (result.lml, result.beta, result.se)
         return done[key]
 

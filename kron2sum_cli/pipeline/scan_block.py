@@ -88,7 +88,7 @@ def scan_block(plan: ScanPlan, block: Block) -> FinishedBlock:
     _add_tests(columns, plan, results)
     _add_effects(columns, plan, statistics)
     if plan.refit is not None:
-        tally.update(_add_refits(columns, plan, plan.refit, results, G, usable))
+        tally.update(_add_refits(columns, plan, plan.refit, results, G, usable, statistics.outside))
     kept &= block.wanted
     tally["variants tested"] = len(tested)
     tally["variants without variation (empty statistics)"] = int(np.count_nonzero(kept & counts.constant))
@@ -156,7 +156,8 @@ def _usable(
     typical = np.maximum(2 * f * (1 - f) * called, 1e-3)
     varies = (statistics.length > COLLINEAR * typical) & np.all(_diagonal(statistics.v) > 0, axis=1)
     usable = np.flatnonzero(varies & wanted[tested])
-    return usable, BlockStatistics(statistics.u[usable], statistics.v[usable], statistics.length[usable])
+    parts = (statistics.u, statistics.v, statistics.length, statistics.outside)
+    return usable, BlockStatistics(*(part[usable] for part in parts))
 
 
 def _diagonal(v: Array) -> Array:
@@ -196,11 +197,12 @@ def _add_refits(
     results: Sequence[TestResult],
     G: NDArray[np.floating],
     usable: NDArray[np.intp],
+    outside: Array,
 ) -> dict[str, int]:
     """Refit the variants with a small test, and count them."""
     largest = np.max([result.mlog10p for result in results], axis=0)
     hits = np.flatnonzero(largest > refit.mlog10p) if refit.mlog10p > 0 else np.arange(len(usable))
-    done = refit_block(refit, plan.scanner.rotate(G[:, usable[hits]]), plan.hypotheses)
+    done = refit_block(refit, plan.scanner.rotate(G[:, usable[hits]]), outside[hits], plan.hypotheses)
     for k, hypothesis in enumerate(plan.hypotheses):
         suffix = _suffix(k, hypothesis)
         columns.put("CHISQ_REFIT" + suffix, done.chisq[k], hits)

@@ -1,16 +1,27 @@
 """Text files as people have them: compressed or not, any line end, comma, tab or white space."""
 
 import csv
-import gzip
-import sys
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kron2sum_cli.errors import InputError
+from kron2sum_cli.tables.inputs import GZIP_MAGIC, display_name, read_bytes
 from kron2sum_cli.tables.samples import Samples
 
-GZIP_MAGIC = b"\x1f\x8b"
+__all__ = [
+    "GZIP_MAGIC",
+    "NAME_HEADERS",
+    "Row",
+    "display_name",
+    "find_delimiter",
+    "id_columns",
+    "iter_rows",
+    "parse_number",
+    "read_id_list",
+    "read_name_list",
+    "read_text",
+    "split_rows",
+]
 
 NAME_HEADERS = frozenset({"ID", "SNP", "SNPID", "RSID"})
 """Header names (in any case, with or without ``#``) that mark the column of variant names."""
@@ -30,11 +41,6 @@ class Row:
     fields: tuple[str, ...]
 
 
-def display_name(path: str) -> str:
-    """The name of a file in messages: ``standard input`` for ``-``, else the path."""
-    return "standard input" if path == "-" else path
-
-
 def read_text(path: str) -> str:
     r"""Read a whole text file.
 
@@ -51,7 +57,7 @@ def read_text(path: str) -> str:
     InputError : the file is missing, a directory, unreadable, empty, binary, or not UTF-8
     """
     name = display_name(path)
-    data = _uncompressed(_read_bytes(path), name)
+    data = read_bytes(path)
     nul = data.find(b"\0")
     if nul >= 0:
         raise InputError(
@@ -69,6 +75,18 @@ def read_text(path: str) -> str:
     if not text.strip():
         raise _empty(name)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def parse_number(field: str) -> float:
+    """`float` without Python's own spellings (``1_000``, digits of other scripts).
+
+    Raises
+    ------
+    ValueError : the field is no number
+    """
+    if "_" in field or not field.isascii():
+        raise ValueError(f"{field!r} is not a number")
+    return float(field)
 
 
 def find_delimiter(header: str) -> str:
@@ -201,32 +219,6 @@ def _name_column(header: Sequence[str]) -> int | None:
 
 def _empty(name: str) -> InputError:
     return InputError(f"{name} is empty; check the command that wrote it")
-
-
-def _read_bytes(path: str) -> bytes:
-    name = display_name(path)
-    try:
-        if path == "-":
-            return sys.stdin.buffer.read()
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        raise InputError(f"{name}: there is no such file; check the path") from None
-    except IsADirectoryError:
-        raise InputError(f"{name} is a directory; give a file in it") from None
-    except PermissionError:
-        raise InputError(f"{name} may not be read; check its permissions") from None
-    except OSError as error:
-        raise InputError(f"{name} cannot be read ({error.strerror}); check the disk and the path") from None
-
-
-def _uncompressed(data: bytes, name: str) -> bytes:
-    if not data.startswith(GZIP_MAGIC):
-        return data
-    try:
-        return gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{name} is damaged gzip data ({error}); copy or compress the file again") from None
 
 
 def _line_of(data: bytes, position: int) -> int:

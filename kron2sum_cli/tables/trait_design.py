@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.tables.text import read_text, split_rows
+from kron2sum_cli.tables.text import display_name, parse_number, read_text, split_rows
 
 
 def read_trait_design(path: str, traits: Sequence[str]) -> NDArray[np.float64]:
@@ -18,6 +18,7 @@ def read_trait_design(path: str, traits: Sequence[str]) -> NDArray[np.float64]:
         For a trait that is missing, unknown or named twice, a row of another length, a value that is not a number.
     """
     header, *rows = split_rows(read_text(path), path)
+    path = display_name(path)
     found: dict[str, list[float]] = {}
     for row in rows:
         name, *values = row.fields
@@ -39,7 +40,7 @@ def read_trait_design(path: str, traits: Sequence[str]) -> NDArray[np.float64]:
 
 def _number(value: str, place: str) -> float:
     try:
-        number = float(value)
+        number = parse_number(value)
     except ValueError:
         raise InputError(f"{place}: {value!r} is not a number") from None
     if not np.isfinite(number):

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from tests.end_to_end.conftest import EXAMPLE, kron2sum, scan
+from example_commands import EXAMPLE, kron2sum, scan
 
 
 @dataclass

@@ -8,11 +8,14 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from example_commands import EXAMPLE, kron2sum, scan
 
 from kron2sum_cli.genotypes.bed import open_bed
+from kron2sum_cli.model.contrasts import rotate_traits
+from kron2sum_cli.model.fitting import climb
+from kron2sum_cli.model.spectrum import spectrum_of_relationship
 from kron2sum_cli.tables.null_file import read_null
 from kron2sum_cli.tables.samples import match
-from tests.end_to_end.conftest import EXAMPLE, kron2sum, scan
 
 
 def table(path: Path) -> pd.DataFrame:
@@ -231,3 +234,31 @@ def test_metadata_has_no_path_and_no_time(example: Path) -> None:
     text = pq.read_schema(example / "scan.parquet").metadata[b"kron2sum"].decode()
     assert str(example) not in text
     assert str(EXAMPLE) not in text
+
+
+def test_refits_of_a_thin_grm_are_those_of_the_null_model_search(tmp_path: Path) -> None:
+    """Fewer GRM variants than samples: part of every variant lies where GGᵀ is 0."""
+    (tmp_path / "few.txt").write_text("".join(f"snp{k:04d}\n" for k in range(1, 3000, 30)))
+    null, out = tmp_path / "thin.npz", tmp_path / "thin.parquet"
+    fit = ("fit", "-q", "--pheno", EXAMPLE / "phenotypes.csv", "--grm", EXAMPLE / "genotypes.bed")
+    assert kron2sum(*fit, "--grm-extract", tmp_path / "few.txt", "--out", null) == 0
+    (tmp_path / "some.txt").write_text("snp0409\nsnp1823\nsnp0007\n")
+    assert scan(null, out, "--refit", "1", "--extract", tmp_path / "some.txt", "--precision", "double") == 0
+    rows = table(out).set_index("SNPID")
+    model = read_null(str(null)).load(None)
+    ml = climb(model.data, model.summary.axes, 3, False)
+    ids = list(table(out).SNPID)
+    for name in ids:
+        index = open_bed(str(EXAMPLE / "genotypes.bed")).variants.table["SNPID"].to_pylist().index(name)
+        g = variant(null, index)
+        G = np.column_stack([read_null(str(null)).description.X, g])
+        # The same model with the variant as a covariate of all traits.
+        n = len(g)
+        GG = (model.data.V * model.data.s) @ model.data.V.T
+        cross = model.Qx @ model.data.Kxm @ model.data.V.T
+        GG = GG + cross + cross.T + model.Qx @ model.data.Kxx @ model.Qx.T
+        spectrum = spectrum_of_relationship(GG, G)
+        data = rotate_traits(spectrum, read_null(str(null)).description.Y)
+        expected = 2 * (climb(data, model.summary.axes, 3, False).point.lml - ml.point.lml)
+        assert rows.loc[name].CHISQ_REFIT == pytest.approx(expected, rel=1e-5, abs=1e-5)
+        assert n > model.data.V.shape[1]

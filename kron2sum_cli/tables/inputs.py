@@ -1,0 +1,117 @@
+"""Opening what is read from beginning to end: files, standard input, pipes, with or without gzip."""
+
+import gzip
+import io
+import os
+import stat
+import sys
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from kron2sum_cli.errors import InputError
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+SECONDS_FOR_WRITER = 10.0
+"""A named pipe is given up when nobody has opened it for writing by then."""
+
+_PIECE_BYTES = 1 << 24
+_MOST_TIMES = 100
+_UNSUSPICIOUS_BYTES = 1 << 28
+"""A compressed file may unpack to so many times its size, and to so many bytes in any case."""
+
+
+def display_name(path: str) -> str:
+    """The name of a file in messages: ``standard input`` for ``-``, else the path."""
+    return "standard input" if path == "-" else path
+
+
+@contextmanager
+def opened_input(path: str) -> Iterator[BinaryIO]:
+    """A file, ``-`` or a pipe, open for reading.
+
+    Raises
+    ------
+    InputError : the file is missing, a directory or unreadable, a named pipe that nobody writes to, or reading fails
+    """
+    name = display_name(path)
+    try:
+        if path == "-":
+            if sys.stdin is None:
+                raise InputError("standard input is closed; name a file")
+            yield sys.stdin.buffer
+        else:
+            with _open_pipe(path) if _is_pipe(path) else open(path, "rb") as file:
+                yield file
+    except FileNotFoundError:
+        raise InputError(f"{name}: there is no such file; check the path") from None
+    except IsADirectoryError:
+        raise InputError(f"{name} is a directory; give a file in it") from None
+    except PermissionError:
+        raise InputError(f"{name} may not be read; check its permissions") from None
+    except OSError as error:
+        raise InputError(f"{name} cannot be read ({error.strerror or error}); check the disk and the path") from None
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of a file, decompressed; of one with NUL bytes, which is no text, perhaps only the beginning.
+
+    Raises
+    ------
+    InputError : it cannot be opened or read, or is damaged gzip data, or unpacks to far more than text does
+    """
+    with opened_input(path) as file:
+        start = file.read(len(GZIP_MAGIC))
+        if start != GZIP_MAGIC:
+            return b"".join(_pieces(file, start))
+        packed = start + file.read()
+    return _unpacked(packed, display_name(path))
+
+
+def _is_pipe(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _open_pipe(path: str) -> BinaryIO:
+    """Open a pipe, which waits until somebody writes to it: in a thread, to be able to give up."""
+    opened: list[BinaryIO] = []
+    thread = threading.Thread(target=lambda: opened.append(open(path, "rb")), daemon=True)  # noqa: SIM115
+    thread.start()
+    thread.join(SECONDS_FOR_WRITER)
+    if opened:
+        return opened[0]
+    os.close(os.open(path, os.O_RDWR))  # for a moment a writer, so that the thread ends
+    thread.join()
+    opened[0].close()
+    raise InputError(f"{path} is a pipe that nobody writes to; start the program that writes it, or give a file")
+
+
+def _pieces(file: BinaryIO | gzip.GzipFile, start: bytes = b"") -> Iterator[bytes]:
+    """What a file holds, up to the piece with its first NUL byte: a device may have no end."""
+    piece = start
+    while piece:
+        yield piece
+        piece = b"" if b"\0" in piece else file.read(_PIECE_BYTES)
+
+
+def _unpacked(packed: bytes, name: str) -> bytes:
+    left = max(_MOST_TIMES * len(packed), _UNSUSPICIOUS_BYTES)
+    pieces: list[bytes] = []
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
+            for piece in _pieces(file, file.read(_PIECE_BYTES)):
+                pieces.append(piece)
+                left -= len(piece)
+                if left < 0:
+                    raise InputError(
+                        f"{name} unpacks to more than {_MOST_TIMES} times its size; if that is right, give it unpacked"
+                    )
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{name} is damaged gzip data ({error}); copy or compress the file again") from None
+    return b"".join(pieces)
