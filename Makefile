@@ -3,6 +3,7 @@
 #   make example   fit, scan and export on example_data/ (results in out/)
 #   make test      the tests
 #   make check     linter, formatting, types, tests: what CI runs
+#   make docs      the documentation, in out/site; a warning is an error
 #   make bench     the measurements that the README quotes
 #   make clean     remove .venv, out/ and caches
 #
@@ -13,10 +14,11 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 INSTALLED := .venv/.installed
 TEST_INSTALLED := .venv/.test-installed
+DOCS_INSTALLED := .venv/.docs-installed
 DATA := example_data
 TOP_COLUMNS := CHR,POS,SNPID,EA,EAF,MLOG10P,BETA.height,BETA.weight,BETA.glucose
 
-.PHONY: example test check lint types bench clean
+.PHONY: example test check lint types docs bench clean
 # In the order written, also under -j: installations must not meet, and the tests' summary comes last.
 .NOTPARALLEL:
 
@@ -39,7 +41,7 @@ test check: export MKL_NUM_THREADS = 1
 test: $(TEST_INSTALLED)
 	$(BIN)/python -m pytest -n 2
 
-check: lint types test
+check: lint types docs test
 
 lint: $(TEST_INSTALLED)
 	$(BIN)/ruff check .
@@ -47,6 +49,9 @@ lint: $(TEST_INSTALLED)
 
 types: $(TEST_INSTALLED)
 	$(BIN)/mypy
+
+docs: $(DOCS_INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: $(TEST_INSTALLED)
 	$(BIN)/python -m benchmarks
@@ -66,6 +71,11 @@ $(INSTALLED): pyproject.toml kron2sum_cli/_version.py | $(BIN)/python
 	@echo "Installing kron2sum into .venv ..."
 	@$(PIP) --upgrade pip
 	@$(PIP) --editable .
+	@touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	@echo "Installing what the documentation needs into .venv ..."
+	@$(PIP) --editable '.[docs]'
 	@touch $@
 
 $(TEST_INSTALLED): $(INSTALLED)

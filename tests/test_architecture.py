@@ -23,7 +23,7 @@ ALLOWED = {
     # The null model's file and the reports know the model's records, and the model knows neither.
     "tables": ("errors", "model"),
     "reports": ("errors", "model", "tables"),
-    "genotypes": ("errors", "tables.samples", "tables.text"),
+    "genotypes": ("errors", "tables.arrow", "tables.samples", "tables.text"),
     "pipeline": ("errors", "genotypes", "tables", "reports", "model"),
     "cli": ("errors", "pipeline"),
     # The public names, and python -m kron2sum_cli.

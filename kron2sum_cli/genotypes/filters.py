@@ -18,6 +18,7 @@ from kron2sum_cli.genotypes.chromosomes import (
 from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
 from kron2sum_cli.genotypes.hwe import hwe_exact
 from kron2sum_cli.genotypes.source import Variants
+from kron2sum_cli.tables.arrow import flags, texts, truths
 
 __all__ = [
     "GenotypeCounts",
@@ -126,7 +127,7 @@ def select_by_name(variants: Variants, filters: VariantFilters) -> tuple[NDArray
 def names_not_found(names: frozenset[str], variants: Variants) -> int:
     """How many of these names no variant of the file has."""
     column = variants.table["SNPID"]
-    return len(names) - int(pc.count_distinct(column.filter(pa.array(_named(column, names)))).as_py())
+    return len(names) - int(pc.count_distinct(column.filter(flags(_named(column, names)))).as_py())
 
 
 def passes(counts: GenotypeCounts, filters: VariantFilters) -> tuple[NDArray[np.bool_], Mapping[str, int]]:
@@ -194,4 +195,4 @@ def _in_regions(
 
 
 def _named(column: pa.ChunkedArray, names: frozenset[str]) -> NDArray[np.bool_]:
-    return np.asarray(pc.is_in(column, value_set=pa.array(list(names), type=pa.string())), dtype=np.bool_)
+    return truths(pc.is_in(column, value_set=texts(list(names))))

@@ -35,6 +35,7 @@ No sample's sex is looked at, and no chromosome is treated apart: genotypes are 
 """
 
 import os
+from contextlib import suppress
 
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.genotypes.bed import MAGIC, SAMPLE_MAJOR, VARIANT_MAJOR, open_bed
@@ -98,11 +99,10 @@ def is_genotype_file(path: str) -> bool:
 
 def _format(path: str) -> str | None:
     """One of `SUFFIXES`: what the first bytes say, else what the name claims; None for anything else."""
-    try:
-        with open(path, "rb") as file:
+    start = b""
+    if os.path.isfile(path):  # opening a pipe would wait
+        with suppress(OSError), open(path, "rb") as file:
             start = file.read(BGEN_MAGIC_AT + len(BGEN_MAGIC))
-    except OSError:
-        start = b""
     if start[BGEN_MAGIC_AT:] == BGEN_MAGIC:
         return ".bgen"
     claimed = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
@@ -119,6 +119,8 @@ def _with_suffix(stem: str) -> str:
     found = [stem + suffix for suffix in SUFFIXES if os.path.isfile(stem + suffix)]
     if len(found) > 1:
         raise UsageError(f"{stem} may be any of {', '.join(found)}; give one of them with its suffix")
+    if os.path.exists(stem) and not found:
+        raise InputError(f"{stem} is no file; genotypes are read from files only, so write them to one first")
     if not found:
         tried = "" if stem.lower().endswith(SUFFIXES) else ", and none with .bed, .pgen or .bgen behind that name"
         raise InputError(f"{stem}: there is no such file{tried}; check the path")

@@ -174,7 +174,8 @@ def _require_file(path: str) -> None:
     if os.path.isdir(path):
         raise InputError(f"{path} is a directory; give a file in it")
     if not os.path.isfile(path):
-        raise InputError(f"{path}: there is no such file; check the path")
+        what = "is no file, and cannot be read twice" if os.path.exists(path) else "there is no such file"
+        raise InputError(f"{path}: {what}; check the path")
 
 
 def _starts_with_numpy_magic(path: str) -> bool:

@@ -76,7 +76,7 @@ def read_variant_lines(
     """
     chunks = _line_chunks(file, path, chunk_bytes, first_line, start)
     tables = [_parse(chunk, line, path, columns) for chunk, line in chunks]
-    return pa.concat_tables([table_schema().empty_table(), *tables])
+    return pa.concat_tables([pa.Table.from_batches([], schema=table_schema()), *tables])
 
 
 def _line_chunks(file: BinaryIO, path: str, size: int, line: int, rest: bytes) -> Iterator[tuple[bytes, int]]:

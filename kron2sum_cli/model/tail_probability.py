@@ -1,12 +1,15 @@
 """-log10 of upper tail probabilities, far beyond where the probabilities themselves underflow."""
 
+from collections.abc import Callable
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from kron2sum_cli.model.spectrum import Array
 
 LN10 = float(np.log(10))
+LN2 = float(np.log(2))
 SWITCH = 1e-200
 """Tail probabilities below this are computed as logarithms."""
 
@@ -18,8 +21,10 @@ def chi2_mlog10p(x: ArrayLike, df: int) -> Array:
     (Abramowitz and Stegun 6.5.31), evaluated by Lentz's method on the logarithmic scale.
     """
     values = np.maximum(np.asarray(x, float), 0.0)
+    if df == 1:
+        return _one_degree(np.sqrt(values))
     tail = special.gammaincc(df / 2, values / 2)
-    result = _mlog10(tail, special.gammainc(df / 2, values / 2))
+    result = _mlog10(tail, lambda which: special.gammainc(df / 2, values[which] / 2))
     far = tail < SWITCH
     if far.any():
         result[far] = -_log_upper_gamma(df / 2, values[far] / 2) / LN10
@@ -36,17 +41,28 @@ def f_mlog10p(statistic: ArrayLike, df1: int, df2: float) -> Array:
     a, b = df2 / 2, df1 / 2
     z = df2 / (df2 + df1 * values)
     tail = special.betainc(a, b, z)
-    result = _mlog10(tail, special.betaincc(a, b, z))
+    result = _mlog10(tail, lambda which: special.betaincc(a, b, z[which]))
     far = tail < SWITCH
     if far.any():
         result[far] = -_log_incomplete_beta(a, b, z[far], (df1 * values / (df2 + df1 * values))[far]) / LN10
     return np.asarray(result + 0.0)
 
 
-def _mlog10(tail: Array, body: Array) -> Array:
-    """-log10 of a tail probability from it and its complement, whichever is the more accurate."""
+def _one_degree(z: Array) -> Array:
+    """-log10 P(|N(0, 1)| > z), several times as fast as the general case."""
+    near = z < 0.5
+    result = -(special.log_ndtr(-z) + LN2) / LN10
+    return np.asarray(np.where(near, -np.log1p(-special.erf(np.minimum(z, 0.5) * np.sqrt(0.5))) / LN10, result) + 0.0)
+
+
+def _mlog10(tail: Array, body: Callable[[NDArray[np.bool_]], Array]) -> Array:
+    """-log10 of a tail probability; from its complement where that is the smaller."""
     with np.errstate(divide="ignore"):
-        return np.asarray(np.where(tail < 0.5, -np.log10(tail), -np.log1p(-body) / LN10))
+        result = np.asarray(-np.log10(tail))
+    near = np.asarray(tail > 0.5)
+    if near.any():
+        result[near] = -np.log1p(-body(near)) / LN10
+    return result
 
 
 def _log_upper_gamma(a: float, x: Array) -> Array:

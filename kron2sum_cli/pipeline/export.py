@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from kron2sum_cli.pipeline.row_selection import below, rounded, sort_columns, so
 from kron2sum_cli.pipeline.settings import STDIO, ExportSettings
 from kron2sum_cli.reports.estimates import null_estimates_json, null_estimates_tsv
 from kron2sum_cli.tables.columns import choose_columns
+from kron2sum_cli.tables.inputs import display_name, open_input, unreadable
 from kron2sum_cli.tables.null_file import read_null
 from kron2sum_cli.tables.outputs import atomic_output, guard_inputs
 from kron2sum_cli.tables.scan_parts import EXPORTED, join_parts
@@ -81,28 +81,19 @@ class _Input:
 
 def _open(path: str, stack: ExitStack) -> _Input:
     """Open an input; of standard input and pipes a copy, since both kinds are read from their end."""
+    handle = stack.enter_context(open_input(path, "make it with kron2sum scan"))
+    path_again = path if path != STDIO else f"/dev/fd/{handle.fileno()}"
     try:
-        if path != STDIO:
-            handle: BinaryIO = stack.enter_context(open(path, "rb"))  # noqa: SIM115 (the stack closes it)
-        elif sys.stdin is not None:
-            handle = sys.stdin.buffer
-        else:
-            raise InputError("-: standard input is closed; name a file")
         if not handle.seekable():
             copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
             shutil.copyfileobj(handle, copy)
-            copy.seek(0)
             handle, path_again = copy, f"/dev/fd/{copy.fileno()}"
-        else:
-            path_again = path if path != STDIO else f"/dev/fd/{handle.fileno()}"
+            handle.seek(0)
         head = handle.read(2)
         handle.seek(0)
     except OSError as error:
-        if error.filename is None and path != STDIO:
-            raise
-        remedy = "; make it with kron2sum scan" if isinstance(error, FileNotFoundError) else ""
-        raise InputError(f"{path}: cannot be read ({error.strerror}){remedy}") from error
-    return _Input(handle, "standard input" if path == STDIO else path, path_again, head == _ZIP)
+        raise unreadable(display_name(path), error) from error
+    return _Input(handle, display_name(path), path_again, head == _ZIP)
 
 
 def _export_null(file: _Input, settings: ExportSettings) -> None:

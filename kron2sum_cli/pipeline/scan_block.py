@@ -15,6 +15,7 @@ from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, p
 from kron2sum_cli.model.scanner import BlockScanner, BlockStatistics, CoupledBlockScanner
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.pipeline.refit_block import RefitPlan, refit_block
+from kron2sum_cli.tables.arrow import flags, numbers
 from kron2sum_cli.tables.checkpoint import FinishedBlock
 from kron2sum_cli.tables.scan_table import information_columns, scan_batch
 
@@ -95,7 +96,7 @@ def scan_block(plan: ScanPlan, block: Block) -> FinishedBlock:
     tally["variants in the span of the covariates (empty statistics)"] = in_span
     batch = scan_batch(plan.schema, columns.columns | _identity(plan, block.positions, counts))
     if not kept.all():
-        batch = batch.filter(pa.array(kept))
+        batch = batch.filter(flags(kept))
     return FinishedBlock(batch, tally)
 
 
@@ -126,7 +127,7 @@ class _Columns:
         """A column with the same whole number for every tested variant."""
         mask = np.ones(self.size, dtype=np.bool_)
         mask[self.tested] = False
-        self.columns[name] = pa.array(np.full(self.size, value, dtype=np.int32), mask=mask)
+        self.columns[name] = numbers(np.full(self.size, value, dtype=np.int32), mask)
 
 
 def _prepare(
@@ -218,6 +219,6 @@ def _identity(plan: ScanPlan, positions: NDArray[np.intp], counts: GenotypeCount
     table = plan.source.variants.table
     first, last = int(positions[0]), int(positions[-1])
     whole = last - first + 1 == len(positions)
-    part = table.slice(first, len(positions)) if whole else table.take(pa.array(positions))
+    part = table.slice(first, len(positions)) if whole else table.take(numbers(positions))
     columns: dict[str, object] = {name: part[name] for name in ("CHR", "POS", "SNPID", "EA", "NEA")}
     return columns | {"EAF": counts.eaf, "N": counts.n_called.astype(np.int32)}

@@ -27,6 +27,7 @@ from kron2sum_cli.pipeline.scan_metadata import scan_metadata
 from kron2sum_cli.pipeline.settings import ScanSettings
 from kron2sum_cli.pipeline.tests_asked import asked_hypotheses
 from kron2sum_cli.reports.later_tests import null_record, test_context
+from kron2sum_cli.tables.arrow import numbers, texts
 from kron2sum_cli.tables.outputs import atomic_output
 from kron2sum_cli.tables.provenance import file_records
 from kron2sum_cli.tables.scan_table import ScanWriter, scan_batch, set_schema
@@ -97,10 +98,10 @@ def _find(
     variants = inputs.source.variants
     names = {member for one in sets for member in one.members if not _is_region(member)}
     column = variants.table["SNPID"]
-    named = np.flatnonzero(np.asarray(pc.is_in(column, value_set=pa.array(sorted(names), pa.string()))))
+    named = np.flatnonzero(np.asarray(pc.is_in(column, value_set=texts(sorted(names)))))
     named = np.intersect1d(named, allowed, assume_unique=True)
     places: dict[str, list[int]] = {}
-    for position, name in zip(named.tolist(), column.take(pa.array(named)).to_pylist(), strict=True):
+    for position, name in zip(named.tolist(), column.take(numbers(named)).to_pylist(), strict=True):
         places.setdefault(name, []).append(position)
     codes, code_of_variant = encode_chromosomes(variants.table["CHR"])
     found = []

@@ -8,7 +8,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import BinaryIO
 
 from kron2sum_cli.errors import InputError
@@ -29,31 +29,37 @@ def display_name(path: str) -> str:
     return "standard input" if path == "-" else path
 
 
-@contextmanager
-def opened_input(path: str) -> Iterator[BinaryIO]:
+def open_input(path: str, remedy: str = "check the path") -> AbstractContextManager[BinaryIO]:
     """A file, ``-`` or a pipe, open for reading.
+
+    Parameters
+    ----------
+    path : the file
+    remedy : what to do where there is no such file
 
     Raises
     ------
-    InputError : the file is missing, a directory or unreadable, a named pipe that nobody writes to, or reading fails
+    InputError : the file is missing, a directory or unreadable, or a named pipe that nobody writes to
     """
-    name = display_name(path)
+    if path == "-":
+        if sys.stdin is None:
+            raise InputError("-: standard input is closed; name a file")
+        return nullcontext(sys.stdin.buffer)
     try:
-        if path == "-":
-            if sys.stdin is None:
-                raise InputError("standard input is closed; name a file")
-            yield sys.stdin.buffer
-        else:
-            with _open_pipe(path) if _is_pipe(path) else open(path, "rb") as file:
-                yield file
+        return _open_pipe(path) if _is_pipe(path) else open(path, "rb")
     except FileNotFoundError:
-        raise InputError(f"{name}: there is no such file; check the path") from None
+        raise InputError(f"{path}: there is no such file; {remedy}") from None
     except IsADirectoryError:
-        raise InputError(f"{name} is a directory; give a file in it") from None
+        raise InputError(f"{path} is a directory; give a file in it") from None
     except PermissionError:
-        raise InputError(f"{name} may not be read; check its permissions") from None
+        raise InputError(f"{path} may not be read; check its permissions") from None
     except OSError as error:
-        raise InputError(f"{name} cannot be read ({error.strerror or error}); check the disk and the path") from None
+        raise unreadable(path, error) from None
+
+
+def unreadable(name: str, error: OSError) -> InputError:
+    """The message for a failure of the system to read a file."""
+    return InputError(f"{name} cannot be read ({error.strerror or error}); check the disk and the path")
 
 
 def read_bytes(path: str) -> bytes:
@@ -63,11 +69,14 @@ def read_bytes(path: str) -> bytes:
     ------
     InputError : it cannot be opened or read, or is damaged gzip data, or unpacks to far more than text does
     """
-    with opened_input(path) as file:
-        start = file.read(len(GZIP_MAGIC))
-        if start != GZIP_MAGIC:
-            return b"".join(_pieces(file, start))
-        packed = start + file.read()
+    try:
+        with open_input(path) as file:
+            start = file.read(len(GZIP_MAGIC))
+            if start != GZIP_MAGIC:
+                return b"".join(_pieces(file, start))
+            packed = start + file.read()
+    except OSError as error:
+        raise unreadable(display_name(path), error) from None
     return _unpacked(packed, display_name(path))
 
 

@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -25,6 +24,7 @@ from kron2sum_cli.model.fitting import Certificate
 from kron2sum_cli.model.null_model import FitSummary, NullModel
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates
+from kron2sum_cli.tables.inputs import display_name, open_input, unreadable
 from kron2sum_cli.tables.npz_archive import ArchiveReader, ArchiveWriter
 from kron2sum_cli.tables.null_checks import check_meta, check_model, check_summary
 from kron2sum_cli.tables.samples import Samples
@@ -249,8 +249,8 @@ def read_null(path: str) -> NullFile:
         Where the file is missing, is not a null model, is cut short or damaged, was changed after `NullWriter`
         wrote it, or was written in a newer layout.
     """
-    name = "standard input" if path == "-" else path
-    content = _content(path, name)
+    name = display_name(path)
+    content = _content(path)
 
     def open_file() -> BinaryIO:
         return open(path, "rb") if content is None else io.BytesIO(content)
@@ -259,21 +259,15 @@ def read_null(path: str) -> NullFile:
         return _read(archive, name, open_file)
 
 
-def _content(path: str, name: str) -> bytes | None:
+def _content(path: str) -> bytes | None:
     """What standard input or a pipe holds; None for a file."""
-    if path == "-":
-        if sys.stdin is None:
-            raise InputError("-: standard input is closed; name a file")
-        return sys.stdin.buffer.read()
-    if os.path.isdir(path):
-        raise InputError(f"{name}: is a folder; name the null model's file in it")
-    if os.path.isfile(path) or not os.path.exists(path):
+    if path != "-" and (os.path.isfile(path) or not os.path.exists(path)):
         return None
     try:
-        with open(path, "rb") as file:
+        with open_input(path) as file:
             return file.read()
     except OSError as error:
-        raise InputError(f"{name}: cannot be read ({error.strerror or error}); check the path") from error
+        raise unreadable(display_name(path), error) from None
 
 
 @contextmanager
@@ -281,10 +275,10 @@ def _archive(open_file: Callable[[], BinaryIO], name: str) -> Iterator[ArchiveRe
     try:
         with open_file() as file:
             yield ArchiveReader(file, name)
-    except FileNotFoundError as error:
-        raise InputError(f"{name}: there is no such file; make it with kron2sum fit") from error
+    except FileNotFoundError:
+        raise InputError(f"{name}: there is no such file; make it with kron2sum fit") from None
     except OSError as error:
-        raise InputError(f"{name}: cannot be read ({error.strerror or error}); check the path") from error
+        raise unreadable(name, error) from None
 
 
 def _read(archive: ArchiveReader, name: str, open_file: Callable[[], BinaryIO]) -> NullFile:

@@ -17,11 +17,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kron2sum_cli.errors import InputError, NumericalError, UsageError
+from kron2sum_cli.tables.arrow import numbers
+from kron2sum_cli.tables.metadata_checks import check_metadata
 from kron2sum_cli.tables.parquet_seal import MAGIC, check_data, check_footer
 from kron2sum_cli.tables.table_writers import (
     SEPARATORS,
@@ -319,6 +322,8 @@ def _array(values: Any, column_type: pa.DataType) -> pa.Array:
         values = values.combine_chunks()
     if isinstance(values, pa.Array):
         return values.cast(column_type)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "if":
+        return numbers(values).cast(column_type)
     return pa.array(values, type=column_type, from_pandas=True)
 
 
@@ -343,6 +348,12 @@ def _metadata(schema: pa.Schema, name: str) -> Mapping[str, Any]:
         raise InputError(f"{name}: its kron2sum metadata is damaged; copy or scan it again") from error
     if not isinstance(metadata, dict) or "version" not in metadata:
         raise InputError(f"{name}: its kron2sum metadata has no version; make it again with kron2sum scan")
+    try:
+        check_metadata(metadata)
+    except ValueError as error:
+        raise InputError(
+            f"{name}: its kron2sum metadata is wrong ({error}); make it again with kron2sum scan"
+        ) from error
     return metadata
 
 
