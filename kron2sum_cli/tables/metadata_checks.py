@@ -65,13 +65,8 @@ def _is_counts(value: Any) -> bool:
 
 
 def _is_files(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(record, dict)
-        and _is_text(record.get("name"))
-        and _is_whole(record.get("size"))
-        and _is_text(record.get("hash"))
-        for record in value
-    )
+    is_file = _is_record({"name": _is_text, "size": _is_whole, "hash": _is_text})
+    return isinstance(value, list) and all(is_file(record) and "name" in record for record in value)
 
 
 def _is_inputs(value: Any) -> bool:
