@@ -17,10 +17,11 @@ from kron2sum_cli.pipeline.export_views import scan_view, write_architecture, wr
 from kron2sum_cli.pipeline.later_columns import COVARIANCES, LaterColumns, later_columns
 from kron2sum_cli.pipeline.progress import Progress
 from kron2sum_cli.pipeline.row_selection import below, rounded, sort_columns, sorted_rows, top_rows
-from kron2sum_cli.pipeline.settings import STDIO, ExportSettings
+from kron2sum_cli.pipeline.settings import STDIO, ExportSettings, without_folders
 from kron2sum_cli.reports.estimates import null_estimates_json, null_estimates_tsv
 from kron2sum_cli.tables.columns import choose_columns
 from kron2sum_cli.tables.inputs import display_name, open_input, unreadable
+from kron2sum_cli.tables.metadata_checks import required
 from kron2sum_cli.tables.null_file import read_null
 from kron2sum_cli.tables.outputs import atomic_output, guard_inputs
 from kron2sum_cli.tables.scan_parts import EXPORTED, join_parts
@@ -126,9 +127,14 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
     for gap in joined.missing:
         LOGGER.warning("%s are missing", gap)
     ordered = [tables[index] for index in joined.order]
+    _check_different_variants(ordered)
     if settings.is_view:
+        required(joined.metadata, _all_names(tables), ("traits", "null", "counts"))
+        required(joined.metadata["null"], _all_names(tables), ("hash", "samples", "C0", "C1"))
         write_view(scan_view(ordered, joined.metadata, settings), settings)
         return
+    if settings.tests or COVARIANCES in settings.columns:
+        required(joined.metadata, _all_names(tables), ("traits", "axes", "nulls", "settings"))
     computed = later_columns(settings, joined.metadata, ordered[0].schema.names)
     names = _chosen_columns(ordered[0], joined.metadata, computed.names, settings)
     total = sum(table.num_rows for table in tables)
@@ -145,6 +151,23 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
 
 def _all_names(tables: Sequence[ScanFile]) -> str:
     return ", ".join(table.name for table in tables)
+
+
+def _check_different_variants(tables: Sequence[ScanFile]) -> None:
+    """Refuse to join scans of two versions of a genotype file, which begin with the same variant."""
+    seen: dict[Any, tuple[str, Any]] = {}
+    for table in tables:
+        geno = table.metadata["inputs"].get("geno")
+        first = next(table.iter_batches(["CHR", "POS", "SNPID", "EA", "NEA"], 1), None) if len(tables) > 1 else None
+        if first is None or not len(first):
+            continue
+        variant = tuple(first.to_pylist()[0].values())
+        other, of = seen.setdefault(variant, (table.name, geno))
+        if of != geno:
+            raise InputError(
+                f"{table.name} and {other} are scans of different genotype files that both have the variant"
+                f" {variant[2]} at {variant[0]}:{variant[1]}; leave one out, or scan both parts in one file"
+            )
 
 
 def _check_same_columns(tables: Sequence[ScanFile]) -> None:
@@ -241,7 +264,7 @@ def _write(
     if settings.digits is not None:
         change["digits"] = settings.digits
     if settings.tests:
-        change["tests"] = list(settings.tests)
+        change["tests"] = [without_folders(test) for test in settings.tests]
     change["columns"] = None if chosen.names == schema.names else list(names)
     if any(value is not None for value in change.values()):
         metadata = {**metadata, EXPORTED: change}

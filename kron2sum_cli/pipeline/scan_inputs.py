@@ -118,7 +118,19 @@ def _runs(positions: NDArray[np.intp]) -> tuple[tuple[int, int], ...]:
 
 
 def _open_genotypes(settings: ScanSettings, null: NullFile) -> GenotypeSource:
-    return _recorded_genotypes(settings, null) if settings.geno is None else open_genotypes(settings.geno)
+    if settings.geno is None:
+        return _recorded_genotypes(settings, null)
+    source = open_genotypes(settings.geno)
+    recorded = {record["name"]: record for record in null.grm["files"]}
+    for record in file_records(source.files):
+        if record["name"] in recorded and record != recorded[record["name"]]:
+            logger.warning(
+                "%s: %s has other content than the file of that name that the null model was made from; fit again if"
+                " it changed since",
+                source.path,
+                record["name"],
+            )
+    return source
 
 
 def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> GenotypeSource:
@@ -132,8 +144,10 @@ def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> GenotypeSourc
         raise InputError(
             f"{path}: the genotypes that the null model was made from are not there; name them with --geno"
         )
-    source = open_genotypes(found)
-    if file_records(source.files) != list(null.grm["files"]):
+    # Nothing of it is parsed before its content is known to be the recorded one.
+    files = list(null.grm["files"])
+    source = open_genotypes(found) if file_records([found]) == files[:1] else None
+    if source is None or file_records(source.files) != files:
         raise InputError(
             f"{found}: is not the file that the null model was made from (its size or content differ); fit again, or"
             " name the genotypes to scan with --geno"
@@ -162,7 +176,13 @@ def _filters(settings: ScanSettings, source: GenotypeSource) -> VariantFilters:
         path = getattr(settings, option)
         lists[option] = None if path is None else frozenset(read_name_list(path))
         names = lists[option]
-        if names is not None and (unknown := names_not_found(names, source.variants)):
+        unknown = 0 if names is None else names_not_found(names, source.variants)
+        if names is not None and unknown == len(names) and option == "extract":
+            raise InputError(
+                f"--extract {path}: none of its {unknown} names is a variant of {source.path}, such as"
+                f" {min(names)}; check that both use the same names"
+            )
+        if names is not None and unknown:
             logger.warning(
                 "--%s %s: %d of its %d names are in no variant of the genotypes", option, path, unknown, len(names)
             )

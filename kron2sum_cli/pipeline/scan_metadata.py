@@ -6,7 +6,7 @@ from kron2sum_cli._version import __version__
 from kron2sum_cli.genotypes.chromosomes import normalise_chromosome
 from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.pipeline.scan_inputs import ScanInputs
-from kron2sum_cli.pipeline.settings import ScanSettings
+from kron2sum_cli.pipeline.settings import ScanSettings, contrast_files, without_folders
 from kron2sum_cli.reports.later_tests import null_record
 from kron2sum_cli.tables.null_file import NullFile
 from kron2sum_cli.tables.provenance import file_records
@@ -34,14 +34,20 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs, span: Span) -> dic
         "axes": axes.T.tolist(),
         "filters": _filter_record(settings),
         "settings": {
-            "tests": list(settings.tests),
+            "tests": [without_folders(test) for test in settings.tests],
             "precision": settings.precision,
             "stat": settings.stat,
             "refit": settings.refit,
         },
-        "inputs": {"geno": file_records(source.files)},
+        "inputs": {"geno": file_records(source.files), **_contrast_records(settings)},
         "span": span.to_metadata(),
     }
+
+
+def _contrast_records(settings: ScanSettings) -> dict[str, Any]:
+    """The files of contrasts, where a test has some."""
+    paths = [path for test in settings.tests for path in contrast_files(test)]
+    return {"tests": file_records(paths)} if paths else {}
 
 
 def _null_of_chromosomes(null: NullFile, source: GenotypeSource) -> dict[str, str]:

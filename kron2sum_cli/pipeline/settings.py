@@ -387,6 +387,12 @@ def contrast_files(test: str) -> tuple[str, ...]:
     return tuple(paths.split(",")) if equals else ()
 
 
+def without_folders(test: str) -> str:
+    """A test as a file may say it, which holds no path."""
+    name, equals, _ = test.partition("=")
+    return f"{name}={','.join(map(os.path.basename, contrast_files(test)))}" if equals else test
+
+
 def _test_problems(test: str) -> Iterable[str]:
     name, equals, _ = test.partition("=")
     kind, colon, rest = test.partition(":")

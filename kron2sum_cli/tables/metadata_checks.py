@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from kron2sum_cli.errors import InputError
 
 
@@ -21,6 +23,9 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
     squares = [metadata.get("axes"), null.get("C0"), null.get("C1"), *(record.get("axes") for record in nulls)]
     if any(square is not None and not _is_square(square, p) for square in squares):
         raise ValueError("axes, C0 and C1 are not all square matrices of the traits")
+    axes = [metadata.get("axes"), *(record["axes"] for record in nulls)]
+    if any(square is not None and not np.linalg.det(np.array(square)) for square in axes):
+        raise ValueError("axes are singular")
     chromosomes = [record.get("chromosome") for record in nulls]
     known = all(code in chromosomes for code in metadata.get("null_of_chr", {}).values())
     if nulls and not (known and None in chromosomes):

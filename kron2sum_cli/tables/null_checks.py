@@ -42,8 +42,11 @@ def check_meta(meta: Mapping[str, Any]) -> None:
         raise ValueError("has_fids is neither true nor false")
     if not all(isinstance(number, int) for number in meta["counts"].values()):
         raise ValueError("counts are no whole numbers")
-    if not isinstance(meta["grm"].get("path"), str) or not isinstance(meta["grm"].get("files"), list):
+    grm = meta["grm"]
+    if not isinstance(grm.get("path"), str) or not isinstance(grm.get("files"), list):
         raise ValueError("grm does not say what it was made of")
+    if not all(isinstance(record, dict) and isinstance(record.get("name"), str) for record in grm["files"]):
+        raise ValueError("grm does not name its files")
     for interval in meta["profile"].values():
         if not (isinstance(interval, dict) and {"low", "high", "at_boundary"} <= interval.keys()):
             raise ValueError("profile is no list of intervals")
