@@ -51,7 +51,7 @@ types: $(TEST_INSTALLED)
 	$(BIN)/mypy
 
 docs: $(DOCS_INSTALLED)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(TEST_INSTALLED)
 	$(BIN)/python -m benchmarks

@@ -5,6 +5,9 @@ from typing import Any
 
 import griffe
 
+MODULES = ("model.kron2sum", "model.scanner", "model.covariance", "model.fitting")
+"""The modules of the API page. Docstrings of others are not parsed: nobody sees them."""
+
 SECTIONS = ("parameters", "attributes")
 
 
@@ -12,8 +15,8 @@ class ShapesInDocstrings(griffe.Extension):
     """Shows what stands behind the colon of a parameter or an attribute as its meaning, not as its type."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        """Change the docstrings of all classes and functions of a package."""
-        for item in _all_in(pkg):
+        """Change the docstrings of all classes and functions of the modules."""
+        for item in (item for name in MODULES for item in _all_in(pkg[name])):
             for section in item.docstring.parsed if item.docstring else ():
                 if section.kind.value in SECTIONS:
                     for entry in section.value:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.likelihood import Point, evaluate
@@ -190,7 +190,7 @@ def heritability_interval(point: Point, trait: int, mean_diagonal: float, rank: 
     genetic, residual = mean_diagonal * point.axes.C0[trait, trait], point.axes.C1[trait, trait]
     with np.errstate(divide="ignore"):
         centre = float(np.clip(np.log(genetic) - np.log(residual), -BOUNDARY, BOUNDARY))
-    floor = point.lml - 0.5 * float(stats.chi2.ppf(level, 1))
+    floor = point.lml - 0.5 * float(special.chdtri(1, 1 - level))
     low, high = (_end(profile, centre, boundary, floor) for boundary in (-BOUNDARY, BOUNDARY))
     return Interval(
         low=0.0 if low == -BOUNDARY else float(special.expit(low)),

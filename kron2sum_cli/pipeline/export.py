@@ -156,17 +156,18 @@ def _all_names(tables: Sequence[ScanFile]) -> str:
 def _check_different_variants(tables: Sequence[ScanFile]) -> None:
     """Refuse to join scans of two versions of a genotype file, which begin with the same variant."""
     seen: dict[Any, tuple[str, Any]] = {}
-    for table in tables:
+    identity = ["CHR", "POS", "EA", "NEA"]
+    for table in tables if len(tables) > 1 else ():
         geno = table.metadata["inputs"].get("geno")
-        first = next(table.iter_batches(["CHR", "POS", "SNPID", "EA", "NEA"], 1), None) if len(tables) > 1 else None
+        first = next(table.iter_batches(identity, 1), None) if set(identity) <= set(table.schema.names) else None
         if first is None or not len(first):
             continue
         variant = tuple(first.to_pylist()[0].values())
         other, of = seen.setdefault(variant, (table.name, geno))
         if of != geno:
             raise InputError(
-                f"{table.name} and {other} are scans of different genotype files that both have the variant"
-                f" {variant[2]} at {variant[0]}:{variant[1]}; leave one out, or scan both parts in one file"
+                f"{table.name} and {other} are scans of different genotype files that both begin with the variant at"
+                f" {variant[0]}:{variant[1]}; leave one out, or scan all parts of one file"
             )
 
 

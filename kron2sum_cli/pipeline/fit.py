@@ -22,7 +22,6 @@ from kron2sum_cli.model.collinearity import combination, dependencies
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled, rotate_traits
 from kron2sum_cli.model.fitting import Fit, climb, fit
 from kron2sum_cli.model.null_model import FitSummary, NullModel
-from kron2sum_cli.model.profile import heritability_interval
 from kron2sum_cli.model.rank import ranks_by_aic
 from kron2sum_cli.model.spectrum import Spectrum, spectrum_of_features, spectrum_of_relationship
 from kron2sum_cli.model.uncertainty import estimates_of
@@ -386,6 +385,9 @@ def _profiles(settings: FitSettings, model: NullModel, traits: Sequence[str]) ->
     """Profile-likelihood intervals of the heritabilities, where they were asked for."""
     if settings.profile is None:
         return {}
+    # Here, because scipy.optimize would be a fifth of the start of every fit.
+    from kron2sum_cli.model.profile import heritability_interval
+
     summary, point = model.summary, model.point()
     found = {}
     for j, trait in enumerate(traits):
