@@ -3,10 +3,10 @@
     python -m benchmarks.kill_and_resume --kills 100
 
 A scan in many small blocks is killed in three ways: after a random time; when a file that it writes reaches a random
-size or appears under its final name; and by itself, at a chosen step of its own writing (a write of the table or of
-the finished blocks, which may be cut in the middle, a flush, the rename, the removal of the finished blocks), for
-which the functions of the system are wrapped in the killed process. A result that is there after a kill must be the
-right one; after one to three kills the scan is resumed to its end, and the shards are joined.
+size or appears under its final name; and by itself, at a chosen step of its own writing (a write of the table, of its
+metadata or of the finished blocks, which may be cut in the middle, a flush, the rename, the removal of the finished
+blocks), for which the functions of the system are wrapped in the killed process. A result that is there after a kill
+must be the right one; after one to three kills the scan is resumed to its end, and the shards are joined.
 
 Everything is imported once, and every scan is a process forked from that one, so that the time goes into writing.
 """
@@ -32,10 +32,8 @@ from kron2sum_cli.pipeline import export, fit, scan, scan_blocks
 from kron2sum_cli.tables import checkpoint, outputs, table_writers
 
 IMPORTED = (export, fit, scan)  # before the processes fork
-
 SAMPLES, VARIANTS, TRAITS, SHARDS = 120, 3000, 2, 3
 BLOCK = 16
-WORK, BLOCKS = ".{}" + outputs.WORK_SUFFIX, ".{}" + checkpoint.SUFFIX
 TIMEOUT = 60.0
 SAID = "said.txt"
 
@@ -45,7 +43,6 @@ class Tally:
     """What happened: kills by kind, resumed blocks, and what must stay 0."""
 
     kills: Counter[str] = field(default_factory=Counter)
-    steps: Counter[str] = field(default_factory=Counter)
     survived: int = 0
     blocks_taken_over: int = 0
     lost: int = 0
@@ -60,65 +57,64 @@ class Tally:
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{kind} {number}" for kind, number in sorted(self.kills.items()))
-        steps = ", ".join(f"{name} {number}" for name, number in sorted(self.steps.items()))
         return (
-            f"kills: {sum(self.kills.values())} ({kinds}; by step: {steps}); scans that ended before their kill:"
-            f" {self.survived}\nfinished blocks taken over: {self.blocks_taken_over}\nresults lost: {self.lost},"
-            f" wrong under the final name: {self.wrong}, different after --resume: {self.different}, files left over:"
-            f" {self.left_over}"
+            f"kills: {self.kills.total()} ({kinds}); scans that ended before their kill: {self.survived}\n"
+            f"finished blocks taken over: {self.blocks_taken_over}\n"
+            f"results lost: {self.lost}, wrong under the final name: {self.wrong}, different after --resume:"
+            f" {self.different}, files left over: {self.left_over}"
         )
 
 
 class Steps:
-    """Counts the steps of writing in the process it is installed in, and kills the process at one of them."""
+    """Counts the steps of writing in the process it is installed in, and kills the process at one of them.
 
-    def __init__(self, target: int | None, share: float) -> None:
-        self.names: list[str] = []
+    Parameters
+    ----------
+    target : the name of a step and its number among those of that name; None to kill nothing
+    share : of the bytes of the last write that are still written
+    """
+
+    def __init__(self, target: tuple[str, int] | None = None, share: float = 0.0) -> None:
+        self.seen: Counter[str] = Counter()
         self._target, self._share = target, share
-
-    @property
-    def is_next(self) -> bool:
-        """Whether the process ends in the next step."""
-        return len(self.names) == self._target
 
     def step(self, name: str) -> None:
         """Note a step, or end in it."""
-        if self.is_next:
+        if self._is_last(name):
             die()
-        self.names.append(name)
 
     def write(self, name: str, file: Any, data: Any) -> int:
         """Write, or write a part and end."""
-        if self.is_next:
+        if self._is_last(name):
             file.write(bytes(data)[: int(len(data) * self._share)])
             file.flush()
             die()
-        self.names.append(name)
         return int(file.write(data))
 
     def install(self) -> None:
         """Wrap what writes in this process."""
         for name in ("fsync", "replace", "unlink"):
             setattr(os, name, self._around(name, getattr(os, name)))
-        steps = self
-
-        def write(file: Any, data: Any) -> int:
-            steps.write("table", file._file, data)
-            file._position += len(data)
-            return len(data)
-
-        table_writers._Counted.write = write  # type: ignore[method-assign]
+        make = table_writers._Counted.__init__
         begin, add = checkpoint._begin, checkpoint.Checkpoint.add
 
-        def wrapped_begin(file: Any, *args: Any) -> None:
-            begin(_Wrapped(file, steps), *args)  # type: ignore[arg-type]
+        def make_wrapped(counted: Any, file: Any) -> None:
+            make(counted, _Wrapped(file, self, "table"))  # type: ignore[arg-type]
 
-        def wrapped_add(kept: Any, block: Any) -> None:
-            kept._file, file = _Wrapped(kept._file, steps), kept._file
+        def begin_wrapped(file: Any, *args: Any) -> None:
+            begin(_Wrapped(file, self, "blocks"), *args)  # type: ignore[arg-type]
+
+        def add_wrapped(kept: Any, block: Any) -> None:
+            kept._file, file = _Wrapped(kept._file, self, "blocks"), kept._file
             add(kept, block)
             kept._file = file
 
-        checkpoint._begin, checkpoint.Checkpoint.add = wrapped_begin, wrapped_add  # type: ignore[method-assign]
+        table_writers._Counted.__init__ = make_wrapped  # type: ignore[method-assign]
+        checkpoint._begin, checkpoint.Checkpoint.add = begin_wrapped, add_wrapped  # type: ignore[method-assign]
+
+    def _is_last(self, name: str) -> bool:
+        number, self.seen[name] = self.seen[name], self.seen[name] + 1
+        return (name, number) == self._target
 
     def _around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **options: Any) -> Any:
@@ -131,16 +127,16 @@ class Steps:
 
 
 class _Wrapped:
-    """The file of the finished blocks, whose writes are steps."""
+    """A file whose writes are steps."""
 
-    def __init__(self, file: Any, steps: Steps) -> None:
-        self._file, self._steps = file, steps
+    def __init__(self, file: Any, steps: Steps, name: str) -> None:
+        self._file, self._steps, self._name = file, steps, name
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
     def write(self, data: bytes) -> int:
-        return self._steps.write("blocks", self._file, data)
+        return self._steps.write(self._name, self._file, data)
 
 
 def die() -> None:
@@ -149,9 +145,8 @@ def die() -> None:
     time.sleep(TIMEOUT)
 
 
-def start(arguments: list[str], prepare: Callable[[], None] = lambda: None) -> int:
+def start(arguments: list[str], steps: Steps | None = None, noted: Path | None = None) -> int:
     """Fork a process that runs kron2sum, silently; returns its number."""
-    sys.stdout.flush()
     child = os.fork()
     if child:
         return child
@@ -160,8 +155,11 @@ def start(arguments: list[str], prepare: Callable[[], None] = lambda: None) -> i
         nowhere, said = os.open(os.devnull, os.O_RDWR), os.open(SAID, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for descriptor, target in enumerate((nowhere, nowhere, said)):
             os.dup2(target, descriptor)
-        prepare()
+        if steps is not None:
+            steps.install()
         code = kron2sum(arguments)
+        if steps is not None and noted is not None:
+            noted.write_text("\n".join(steps.seen.elements()))
     finally:
         os._exit(code)
 
@@ -186,18 +184,17 @@ class Shard:
     out: Path
     expected: bytes = b""
     seconds: float = 0.0
-    steps: list[str] = field(default_factory=list)
-    blocks_bytes: int = 0
+    steps: Counter[str] = field(default_factory=Counter)
 
     @property
     def work(self) -> Path:
         """The work file of the table."""
-        return self.out.with_name(WORK.format(self.out.name))
+        return self.out.with_name(f".{self.out.name}{outputs.WORK_SUFFIX}")
 
     @property
     def blocks(self) -> Path:
         """The finished blocks."""
-        return self.out.with_name(BLOCKS.format(self.out.name))
+        return self.out.with_name(f".{self.out.name}{checkpoint.SUFFIX}")
 
     def learn(self) -> None:
         """Scan undisturbed: the expected result, the time, and the steps."""
@@ -206,14 +203,8 @@ class Shard:
         self.seconds = time.perf_counter() - began
         self.expected = self.out.read_bytes()
         noted = self.out.with_suffix(".steps")
-
-        def prepare() -> None:
-            steps = Steps(None, 0)
-            steps.install()
-            die_at_exit(steps, noted)
-
-        wait(start(self.arguments, prepare))
-        self.steps = noted.read_text().split("\n")
+        wait(start(self.arguments, Steps(), noted))
+        self.steps = Counter(noted.read_text().split("\n"))
         noted.unlink()
         self.out.unlink()
 
@@ -225,10 +216,9 @@ class Shard:
     def finish(self, tally: Tally) -> None:
         """Resume to the end, and compare."""
         run(*self.arguments)
-        taken = [
-            line for line in self.out.with_name(self.out.name + ".log").read_text().splitlines() if "taken" in line
-        ]
-        tally.blocks_taken_over += int(taken[0].split()[3]) if taken else 0
+        log = self.out.with_name(self.out.name + ".log").read_text()
+        taken = [line.split() for line in log.splitlines() if "taken over" in line]
+        tally.blocks_taken_over += int(taken[0][taken[0].index("finished") - 1]) if taken else 0
         if not self.out.exists():
             tally.lost += 1
         elif self.out.read_bytes() != self.expected:
@@ -236,64 +226,51 @@ class Shard:
         tally.left_over += self.work.exists() + self.blocks.exists()
 
 
-def die_at_exit(steps: Steps, noted: Path) -> None:
-    """Write the names of all steps when the process ends."""
-    leave = os._exit
-
-    def noting(code: int) -> None:
-        noted.write_text("\n".join(steps.names))
-        leave(code)
-
-    os._exit = noting  # type: ignore[assignment]
-
-
 def kill_after_time(shard: Shard, rng: random.Random, tally: Tally) -> None:
     """Kill at a random moment between start and end."""
     child = start(shard.arguments)
     time.sleep(rng.uniform(0, shard.seconds))
-    _kill(child, "time", tally)
+    _kill(child, "after a time", tally)
 
 
 def kill_on_files(shard: Shard, rng: random.Random, tally: Tally) -> None:
     """Kill when the finished blocks reach a size, the table is being written, or the result appears."""
-    kind = rng.choice(("blocks", "work", "result"))
+    kind = rng.choice(("finished blocks grow", "work file is there", "result appears"))
     size = rng.randrange(20_000, 160_000)
-    appeared = {
-        "blocks": lambda: _size(shard.blocks) >= size,
-        "work": lambda: _size(shard.work) > 0,
-        "result": shard.out.exists,
+    is_so = {
+        "finished blocks grow": lambda: _size(shard.blocks) >= size,
+        "work file is there": lambda: _size(shard.work) > 0,
+        "result appears": shard.out.exists,
     }[kind]
     child = start(shard.arguments)
     end = time.monotonic() + TIMEOUT
-    while (
-        not appeared()
-        and time.monotonic() < end
-        and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    ):
-        pass
-    _kill(child, f"file: {kind}", tally)
+    while not is_so() and time.monotonic() < end:
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            break
+    _kill(child, f"as {kind}", tally)
 
 
 def kill_at_step(shard: Shard, rng: random.Random, tally: Tally) -> None:
-    """Kill at a random step, all names of steps with the same probability."""
-    name = rng.choice(sorted(set(shard.steps)))
-    target = rng.choice([i for i, step in enumerate(shard.steps) if step == name])
-    share = rng.random()
-    child = start(shard.arguments, lambda: Steps(target, share).install())
-    if _kill(child, "step", tally, wait_first=True):
-        tally.steps[name] += 1
-
-
-def _kill(child: int, kind: str, tally: Tally, wait_first: bool = False) -> bool:
-    if not wait_first:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+    """Kill at a random step, all names of steps with the same probability; of the table one of the last."""
+    name = rng.choice(sorted(shard.steps))
+    most = shard.steps[name] if name == "table" else max(1, shard.steps[name] // 2)  # fewer in a resumed scan
+    number = most - 1 - rng.randrange(min(most, 3)) if name == "table" else rng.randrange(most)
+    child = start(shard.arguments, Steps((name, number), rng.random()))
     killed = wait(child) == -signal.SIGKILL
+    _count(killed, f"in a write of the {name}" if name in ("table", "blocks") else name, tally)
+
+
+def _kill(child: int, kind: str, tally: Tally) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    _count(wait(child) == -signal.SIGKILL, kind, tally)
+
+
+def _count(killed: bool, kind: str, tally: Tally) -> None:
     if killed:
         tally.kills[kind] += 1
     else:
         tally.survived += 1
-    return killed
 
 
 def _size(path: Path) -> int:
@@ -303,7 +280,7 @@ def _size(path: Path) -> int:
         return -1
 
 
-WAYS = (kill_after_time, kill_on_files, kill_at_step)
+WAYS = (kill_after_time, kill_on_files, kill_at_step, kill_at_step)
 
 
 @contextlib.contextmanager
@@ -329,7 +306,7 @@ def harness(folder: Path, kills: int, seed: int) -> Tally:
         shards = [_shard(i + 1) for i in range(SHARDS)]
         for shard in shards:
             shard.learn()
-        while sum(tally.kills.values()) < kills:
+        while tally.kills.total() < kills:
             for shard in shards:
                 for _ in range(rng.randint(1, 3)):
                     rng.choice(WAYS)(shard, rng, tally)

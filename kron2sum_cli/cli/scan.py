@@ -70,7 +70,8 @@ EXAMPLES = (
     default=defaults.DEFAULT_TESTS,
     group=TESTS,
     absent="any",
-    help="any, common, specific, trait:NAME, only:NAME, or NAME=FILE for a contrast of the traits; repeatable.",
+    help="any, common, specific, trait:NAME, trait:NAME|OTHERS, only:NAME, axis:K, NAME=FILE for a contrast of "
+    "the traits, or NAME=FILE0,FILE1 for nested ones; repeatable.",
 )
 @file_option("--sets", group=TESTS, help="Test these sets of variants: a name, then variants or regions, a line.")
 @option(

@@ -5,11 +5,11 @@ import sys
 
 
 def say(line: str) -> None:
-    """Print a line on standard error, if anybody is there to read it."""
+    """Print a line on standard error, if anybody is there to read it, and it is no file on a full disk."""
     if sys.stderr is not None:
         try:
             print(line, file=sys.stderr, flush=True)
-        except BrokenPipeError:
+        except OSError:
             silence(sys.stderr.fileno())
 
 

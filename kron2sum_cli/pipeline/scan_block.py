@@ -22,6 +22,9 @@ from kron2sum_cli.tables.scan_table import information_columns, scan_batch
 COLLINEAR = 1e-6
 """A variant of whose squared length less than this share lies outside the covariates has no statistics."""
 
+EXPLAINED = {"float32": 1e-5, "float64": 1e-12}
+"""A variant that leaves less than this share of ``rᵀK⁻¹r`` has no statistics: what is left is rounding."""
+
 Array = NDArray[np.float64]
 
 
@@ -83,6 +86,8 @@ def scan_block(plan: ScanPlan, block: Block) -> FinishedBlock:
     G = _prepare(plan, dosages, counts, tested)
     usable, statistics = _usable(plan.scanner.statistics(G), counts, tested, block.wanted)
     in_span = int(np.count_nonzero(block.wanted[tested])) - len(usable)
+    left = _something_left(plan, statistics)
+    explaining, usable, statistics = len(usable) - len(left), usable[left], _take(statistics, left)
     tested = tested[usable]
     results = [test(statistics.u, statistics.v, hypothesis, plan.context) for hypothesis in plan.hypotheses]
     columns = _Columns(len(kept), tested)
@@ -92,8 +97,11 @@ def scan_block(plan: ScanPlan, block: Block) -> FinishedBlock:
         tally.update(_add_refits(columns, plan, plan.refit, results, G, usable, statistics.outside))
     kept &= block.wanted
     tally["variants tested"] = len(tested)
-    tally["variants without variation (empty statistics)"] = int(np.count_nonzero(kept & counts.constant))
+    absent = kept & (counts.n_called == 0)
+    tally["variants without any genotype (empty frequency and statistics)"] = int(np.count_nonzero(absent))
+    tally["variants without variation (empty statistics)"] = int(np.count_nonzero(kept & counts.constant & ~absent))
     tally["variants in the span of the covariates (empty statistics)"] = in_span
+    tally["variants that explain the traits completely (empty statistics)"] = explaining
     batch = scan_batch(plan.schema, columns.columns | _identity(plan, block.positions, counts))
     if not kept.all():
         batch = batch.filter(flags(kept))
@@ -157,8 +165,21 @@ def _usable(
     typical = np.maximum(2 * f * (1 - f) * called, 1e-3)
     varies = (statistics.length > COLLINEAR * typical) & np.all(_diagonal(statistics.v) > 0, axis=1)
     usable = np.flatnonzero(varies & wanted[tested])
+    return usable, _take(statistics, usable)
+
+
+def _take(statistics: BlockStatistics, variants: NDArray[np.intp]) -> BlockStatistics:
     parts = (statistics.u, statistics.v, statistics.length, statistics.outside)
-    return usable, BlockStatistics(*(part[usable] for part in parts))
+    return BlockStatistics(*(part[variants] for part in parts))
+
+
+def _something_left(plan: ScanPlan, statistics: BlockStatistics) -> NDArray[np.intp]:
+    """Positions of the variants that leave more of the traits unexplained than rounding does."""
+    rounding = EXPLAINED[plan.scanner.rotation.dtype.name]
+    with np.errstate(all="ignore"):
+        statistic = test(statistics.u, statistics.v, plan.hypotheses[0], plan.context).chisq
+    # The statistic is np log(q0 / q1); a q1 of 0 or less makes it infinite or NaN.
+    return np.flatnonzero(statistic < -plan.context.size * np.log(rounding))
 
 
 def _diagonal(v: Array) -> Array:
@@ -211,7 +232,7 @@ def _add_refits(
     for j, trait in enumerate(plan.traits):
         columns.put(f"BETA_REFIT.{trait}", done.beta[:, j], hits)
         columns.put(f"SE_REFIT.{trait}", done.se[:, j], hits)
-    failed = int(np.count_nonzero(np.any(np.isnan(done.chisq), axis=0)))
+    failed = int(np.count_nonzero(np.isnan(np.vstack([*done.chisq, done.beta.T, done.se.T])).any(axis=0)))
     return {"variants refitted": len(hits), "refits that did not converge (empty cells)": failed}
 
 
