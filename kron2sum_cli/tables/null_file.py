@@ -151,7 +151,7 @@ class NullWriter:
         prefix = _prefix(chromosome)
         if chromosome is not None:
             self._chromosomes.append(chromosome)
-        self._hash.add(prefix, model.summary.axes, model.data.s, model.data.Z)
+        self._hash.add(prefix, model.summary, model.data.s, model.data.Z)
         for name, array in _model_arrays(prefix, model):
             self._archive.write(name, array)
         if chromosome is None:
@@ -198,9 +198,10 @@ class _ModelHash:
         self._digest = hashlib.sha256(repr(names).encode())
         self._update(d.Y, d.X, d.A)
 
-    def add(self, prefix: str, axes: TraitAxes, s: Array, Z: Array) -> None:
-        """Take in a fit."""
-        self._digest.update(prefix.encode())
+    def add(self, prefix: str, summary: FitSummary, s: Array, Z: Array) -> None:
+        """Take in a fit; its rank is that of refits, too."""
+        axes = summary.axes
+        self._digest.update(f"{prefix}{summary.rank}".encode())
         self._update(s, axes.T, axes.c0, axes.c1, Z)
 
     def hexdigest(self) -> str:
@@ -314,7 +315,7 @@ def _check_hash(
     for chromosome, summary in summaries.items():
         prefix = _prefix(chromosome)
         s, Z = archive.array(prefix + "s", shape=(None,)), archive.array(prefix + "Z", shape=(None, p))
-        found.add(prefix, summary.axes, s, Z)
+        found.add(prefix, summary, s, Z)
     if found.hexdigest() != expected:
         raise archive.damaged("its numbers are not those of its hash")
 

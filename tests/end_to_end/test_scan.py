@@ -260,5 +260,6 @@ def test_refits_of_a_thin_grm_are_those_of_the_null_model_search(tmp_path: Path)
         spectrum = spectrum_of_relationship(GG, G)
         data = rotate_traits(spectrum, read_null(str(null)).description.Y)
         expected = 2 * (climb(data, model.summary.axes, 3, False).point.lml - ml.point.lml)
-        assert rows.loc[name].CHISQ_REFIT == pytest.approx(expected, rel=1e-5, abs=1e-5)
+        found = float(rows.loc[name].CHISQ_REFIT)
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
         assert n > model.data.V.shape[1]

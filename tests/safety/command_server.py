@@ -1,8 +1,8 @@
 """Runs kron2sum in processes of its own, quickly: one process imports everything, and forks for each command.
 
-    with CommandServer() as kron2sum:
-        kron2sum.folder = folder
-        done = kron2sum("scan", "--null", "null.npz", most_bytes=1000)
+with CommandServer() as kron2sum:
+    kron2sum.folder = folder
+    done = kron2sum("scan", "--null", "null.npz", most_bytes=1000)
 """
 
 import json

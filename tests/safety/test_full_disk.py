@@ -20,9 +20,7 @@ SHARES = (0.0, 0.001, 0.02, 0.3, 0.7, 1.0)
 
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: "-".join((command[0], command[-1])))
-def test_file_that_cannot_grow(
-    folder: Path, kron2sum: CommandServer, command: tuple[str, ...], share: float
-) -> None:
+def test_file_that_cannot_grow(folder: Path, kron2sum: CommandServer, command: tuple[str, ...], share: float) -> None:
     out = folder / command[-1]
     assert kron2sum(*command).code == 0
     size = out.stat().st_size
@@ -54,7 +52,7 @@ def test_full_file_system(folder: Path, tmp_path: Path) -> None:
     """A small file system of its own, where the system allows one: outputs, work files and logs share its room."""
     mounted = tmp_path / "mounted"
     mounted.mkdir()
-    mount = f"mount -t tmpfs -o size=24k tmpfs {mounted} && exec \"$@\""
+    mount = f'mount -t tmpfs -o size=24k tmpfs {mounted} && exec "$@"'
     namespace = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh")
     if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no mounts in a name space here")

@@ -11,4 +11,4 @@ def test_killed_and_resumed() -> None:
     command = (sys.executable, "-m", "benchmarks.kill_and_resume", "--kills", "8")
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "results lost: 0, wrong under the final name: 0, different after --resume: 0, files left over: 0" in done.stdout
+    assert "lost: 0, wrong under the final name: 0, different after --resume: 0, files left over: 0" in done.stdout

@@ -85,7 +85,7 @@ class ObservedScanner:
             V[part] -= taken @ taken.transpose(0, 2, 1)
         projected = self.Qx.T @ G
         length = total - np.einsum("cb,cb->b", projected, projected, dtype=np.float64)
-        return BlockStatistics(u, V, np.where(self._estimable(V, complete), length, 0.0))
+        return BlockStatistics(u, V, np.where(self._estimable(V, complete), length, 0.0), np.zeros(len(length)))
 
     def explained(self, G: Floats, rotated: Floats) -> Floats:
         """``(L⁻¹DᵀP M1)ᵀ`` for variants G (n, b) and ``VᵀG`` (m, b): (b, p, q + ca)."""
