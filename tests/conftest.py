@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import scipy.optimize
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # The machine may be busy, and a failure must come back when the tests are run again.
-settings.register_profile("kron2sum", deadline=None, derandomize=True)
+settings.register_profile("kron2sum", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kron2sum")
 
 
