@@ -1,6 +1,7 @@
 """PLINK 2 genotypes: ``.pgen`` with its ``.pvar`` and ``.psam``, through the package Pgenlib."""
 
 import os
+import struct
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,6 +23,8 @@ PIECE_BYTES = 1 << 20
 """Dosages of so many bytes are read at once: they stay in the processor's cache until they are in place."""
 
 _MISSING = -9
+_HEADER_ELSEWHERE = (b"\x01", b"\x20", b"\x21")
+"""Storage modes without counts: a ``.bed``, and those with an index in a file of its own."""
 
 
 class PgenReader(Protocol):
@@ -107,18 +110,41 @@ def open_pgen(path: str) -> PgenSource:
     InputError : Pgenlib is not installed, one of the files is missing or malformed, their counts differ,
         or a variant has more than two alleles
     """
-    reader = _open_reader(path)
+    claimed = _claimed_counts(path)
     stem = path[:-5] if path.lower().endswith(".pgen") else path
     pvar, psam = _companion(path, stem, PVAR_SUFFIXES), _companion(path, stem, PSAM_SUFFIXES)
     samples, variants = read_psam(psam), read_pvar(pvar)
-    for what, companion, found, expected in (
-        ("samples", psam, len(samples), reader.get_raw_sample_ct()),
-        ("variants", pvar, len(variants), reader.get_variant_ct()),
-    ):
-        if found != expected:
-            raise InputError(f"{path} has {expected} {what}, but {companion} has {found}; they do not belong together")
+
+    def refuse_other_counts(counts: tuple[int, int]) -> None:
+        for what, companion, found, expected in zip(
+            ("variants", "samples"), (pvar, psam), (len(variants), len(samples)), counts, strict=True
+        ):
+            if found != expected:
+                raise InputError(
+                    f"{path} has {expected} {what}, but {companion} has {found}; they do not belong together"
+                )
+
+    if claimed is not None:
+        refuse_other_counts(claimed)  # before Pgenlib takes memory for what a damaged header claims
+    reader = _open_reader(path)
+    refuse_other_counts((reader.get_variant_ct(), reader.get_raw_sample_ct()))
     index = (f"{path}.pgi",) if os.path.isfile(f"{path}.pgi") else ()
     return PgenSource(path, (path, *index, pvar, psam), samples, variants, deque([reader]))
+
+
+def _claimed_counts(path: str) -> tuple[int, int] | None:
+    """The numbers of variants and samples in the header; None where that is in a ``.pgen.pgi``, or is none."""
+    try:
+        with open(path, "rb") as file:
+            header = file.read(11)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from None
+    if header[2:3] in _HEADER_ELSEWHERE:
+        return None
+    if len(header) < 11:
+        raise InputError(f"{path} cannot be opened as a .pgen (its header is short); check it with plink2 --validate")
+    n_variants, n_samples = struct.unpack("<2I", header[3:])
+    return n_variants, n_samples
 
 
 def _companion(path: str, stem: str, suffixes: tuple[str, ...]) -> str:

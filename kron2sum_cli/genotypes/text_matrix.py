@@ -2,6 +2,8 @@
 
 import csv
 import gzip
+import os
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.tables.text import GZIP_MAGIC, Row, find_delimiter, parse_number
+from kron2sum_cli.tables.text import GZIP_MAGIC, Row, find_delimiter, most_unpacked, parse_number, suspicious
 
 MOST_CHARACTERS = 1 << 27
 """Characters of a line; a longer one is a mistake, or a compressed file made to fill the memory."""
@@ -31,20 +33,24 @@ def stream_rows(path: str) -> Iterator[Row]:
         with open(path, "rb") as binary:
             compressed = binary.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         opener = gzip.open if compressed else open
+        most = most_unpacked(os.path.getsize(path)) if compressed else sys.maxsize
         with opener(path, "rt", encoding="utf-8-sig", newline=None) as file:
-            yield from _split(file, path)
+            yield from _split(file, path, most)
     except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error, csv.Error):
         raise InputError(f"{path} is not readable as text; check that it is the file you mean") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from None
 
 
-def _split(lines: Any, path: str) -> Iterator[Row]:
+def _split(lines: Any, path: str, most: int) -> Iterator[Row]:
     delimiter = ""
     for number, line in enumerate(iter(partial(lines.readline, MOST_CHARACTERS), ""), 1):
         if "\0" in line or len(line) == MOST_CHARACTERS:
             what = "is longer than any matrix needs" if "\0" not in line else "has a NUL byte, so the file looks binary"
             raise InputError(f"{path}, line {number}: {what}; check that it is the file you mean")
+        most -= len(line)
+        if most < 0:
+            raise suspicious(path)
         if not line.strip():
             continue
         delimiter = delimiter or find_delimiter(line)

@@ -135,6 +135,7 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
         return
     if settings.tests or COVARIANCES in settings.columns:
         required(joined.metadata, _all_names(tables), ("traits", "axes", "nulls", "settings"))
+        required(joined.metadata["settings"], _all_names(tables), ("stat",))
     computed = later_columns(settings, joined.metadata, ordered[0].schema.names)
     names = _chosen_columns(ordered[0], joined.metadata, computed.names, settings)
     total = sum(table.num_rows for table in tables)

@@ -203,6 +203,8 @@ def _design(settings: FitSettings, relationship: Samples) -> Design:
     samples = analysed_samples(pheno, covar, relationship, keep, remove, cast(Literal["drop"], settings.missing))
     for reason, count in samples.counts.items():
         logger.info("%d %s", count, reason)
+    if samples.counts.get("samples removed by --remove") == 0:
+        logger.warning("--remove %s names no sample of %s; check its IDs", settings.remove, relationship.source)
     Y = transform_traits(samples.Y, samples.traits, cast(Literal["none"], settings.transform))
     X, covariates = _covariates(settings, samples)
     _check_traits(Y, X, samples.traits, covariates, pheno)

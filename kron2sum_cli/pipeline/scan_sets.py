@@ -73,6 +73,11 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
     schema = set_schema([h.name for h in hypotheses[1:]])
     chosen = choose_variants(settings, inputs)
     members, counts = _find(read_sets(settings.sets), settings.sets, inputs, chosen.positions)
+    if not any(len(one.positions) for one in members):
+        raise InputError(
+            f"{settings.sets}: none of its sets has a variant of the scan; check its names and regions against"
+            f" {inputs.source.path}"
+        )
     metadata = scan_metadata(settings, inputs, chosen.span) | {"sets": file_records([settings.sets])}
     with (
         atomic_output(settings.out) as file,

@@ -109,8 +109,18 @@ def _pieces(file: BinaryIO | gzip.GzipFile, start: bytes = b"") -> Iterator[byte
         piece = b"" if b"\0" in piece else file.read(_PIECE_BYTES)
 
 
+def most_unpacked(packed_bytes: int) -> int:
+    """To how many bytes a compressed file of this size may unpack: text is not much denser than its entropy."""
+    return max(_MOST_TIMES * packed_bytes, _UNSUSPICIOUS_BYTES)
+
+
+def suspicious(name: str) -> InputError:
+    """The message for a compressed file that unpacks to more."""
+    return InputError(f"{name} unpacks to more than {_MOST_TIMES} times its size; if that is right, give it unpacked")
+
+
 def _unpacked(packed: bytes, name: str) -> bytes:
-    left = max(_MOST_TIMES * len(packed), _UNSUSPICIOUS_BYTES)
+    left = most_unpacked(len(packed))
     pieces: list[bytes] = []
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
@@ -118,9 +128,7 @@ def _unpacked(packed: bytes, name: str) -> bytes:
                 pieces.append(piece)
                 left -= len(piece)
                 if left < 0:
-                    raise InputError(
-                        f"{name} unpacks to more than {_MOST_TIMES} times its size; if that is right, give it unpacked"
-                    )
+                    raise suspicious(name)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{name} is damaged gzip data ({error}); copy or compress the file again") from None
     return b"".join(pieces)

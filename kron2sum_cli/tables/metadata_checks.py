@@ -101,7 +101,7 @@ def _check_entries(value: Mapping[str, Any], entries: Mapping[str, Callable[[Any
 
 
 def _is_nulls(value: Any) -> bool:
-    complete = {"chromosome", "axes", "quadratic", "size", "residual_df"}
+    complete = {"chromosome", "axes", "quadratic", "size", "residual_df", "coupled"}
     return (
         isinstance(value, list)
         and bool(value)
@@ -115,6 +115,7 @@ _NULLS: Mapping[str, Callable[[Any], bool]] = {
     "quadratic": _is_positive,
     "size": _is_positive,
     "residual_df": _is_positive,
+    "coupled": lambda value: isinstance(value, bool),
 }
 _NULL: Mapping[str, Callable[[Any], bool]] = {
     "hash": _is_text,

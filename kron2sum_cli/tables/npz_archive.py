@@ -115,9 +115,9 @@ class ArchiveReader:
     def json(self, key: str) -> Any:
         """What a JSON text says."""
         try:
-            text = str(self.array(key, "U", ()))
-            text.encode()
-            return json.loads(text, parse_constant=_refuse_constant)
+            found = json.loads(str(self.array(key, "U", ())), parse_constant=_refuse_constant)
+            json.dumps(found, ensure_ascii=False).encode()  # no lone surrogates
+            return found
         except (ValueError, RecursionError) as error:
             raise self.damaged(f"{key}: {error}") from error
 

@@ -119,5 +119,6 @@ def _check_array(name: str, array: Array, shape: tuple[int, ...]) -> None:
 
 def _check_equal(what: str, a: Array, b: Array) -> None:
     size = max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0))
-    if not np.abs(a - b).max(initial=0.0) <= TOLERANCE * size:  # False for NaN, too
+    # Comparisons with NaN are False.
+    if not (size < np.inf and np.abs(a - b).max(initial=0.0) <= TOLERANCE * size):
         raise ValueError(what)

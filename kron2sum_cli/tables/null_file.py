@@ -5,7 +5,6 @@ JSON text ``meta`` has the names and how it was made. ``C0``, ``C1``, ``B`` and 
 who look in by hand. The same model makes the same bytes.
 """
 
-import hashlib
 import io
 import json
 import os
@@ -27,12 +26,14 @@ from kron2sum_cli.model.uncertainty import Estimates
 from kron2sum_cli.tables.inputs import display_name, open_input, unreadable
 from kron2sum_cli.tables.npz_archive import ArchiveReader, ArchiveWriter
 from kron2sum_cli.tables.null_checks import check_meta, check_model, check_summary
+from kron2sum_cli.tables.null_hash import HASHED_ARRAYS, ModelHash
 from kron2sum_cli.tables.samples import Samples
 
 FORMAT = 1
 """Version of the file's layout."""
 
 _CONTRAST_ARRAYS = ("Z", "s", "V", "Yx", "Kxx", "Kxm", "Rx")
+_COPIES = ("C0", "C1", "B")
 _AXES_ARRAYS = ("T", "Tinv", "c0", "c1")
 _ESTIMATES = tuple(field.name for field in fields(Estimates))
 
@@ -134,7 +135,7 @@ class NullWriter:
     def __init__(self, file: BinaryIO, description: NullDescription) -> None:
         self._archive = ArchiveWriter(file)
         self._description = description
-        self._hash = _ModelHash(description)
+        self._hash = ModelHash(*_identity(description))
         self._chromosomes: list[str] = []
         self._tables()
 
@@ -151,11 +152,11 @@ class NullWriter:
         prefix = _prefix(chromosome)
         if chromosome is not None:
             self._chromosomes.append(chromosome)
-        self._hash.add(prefix, model.summary, model.data.s, model.data.Z)
+        self._hash.add(prefix, model.summary, {name: getattr(model.data, name) for name in HASHED_ARRAYS})
         for name, array in _model_arrays(prefix, model):
             self._archive.write(name, array)
         if chromosome is None:
-            for name in ("C0", "C1", "B"):
+            for name in _COPIES:
                 self._archive.write(name, getattr(model.summary.estimates, name))
 
     def finish(self, profile: Mapping[str, Any]) -> str:
@@ -189,28 +190,9 @@ class NullWriter:
             self._archive.write(name, getattr(d, name))
 
 
-class _ModelHash:
-    """What identifies a null model: its samples, tables and names, and the numbers of every fit."""
-
-    def __init__(self, description: NullDescription) -> None:
-        d = description
-        names = (d.method, d.traits, d.covariates, d.samples.fids, d.samples.iids)
-        self._digest = hashlib.sha256(repr(names).encode())
-        self._update(d.Y, d.X, d.A)
-
-    def add(self, prefix: str, summary: FitSummary, s: Array, Z: Array) -> None:
-        """Take in a fit; its rank is that of refits, too."""
-        axes = summary.axes
-        self._digest.update(f"{prefix}{summary.rank}".encode())
-        self._update(s, axes.T, axes.c0, axes.c1, Z)
-
-    def hexdigest(self) -> str:
-        """The hash, in hexadecimal digits."""
-        return self._digest.hexdigest()
-
-    def _update(self, *arrays: Array) -> None:
-        for array in arrays:
-            self._digest.update(np.ascontiguousarray(array).tobytes())
+def _identity(d: NullDescription) -> tuple[tuple[Any, ...], tuple[Array, ...]]:
+    """The names and the tables that a model is of."""
+    return (d.method, d.traits, d.covariates, d.samples.fids, d.samples.iids), (d.Y, d.X, d.A)
 
 
 def _prefix(chromosome: str | None) -> str:
@@ -286,7 +268,7 @@ def _read(archive: ArchiveReader, name: str, open_file: Callable[[], BinaryIO]) 
     meta = archive.json("meta")
     if not isinstance(meta, dict) or "format" not in meta:
         raise archive.damaged("meta has no format")
-    if meta["format"] != FORMAT:
+    if meta["format"] != FORMAT or meta["format"] is True:
         raise InputError(
             f"{name}: was written by kron2sum {meta.get('version')} in layout {meta['format']}, this one reads"
             f" {FORMAT}; use that version or fit it again"
@@ -296,6 +278,7 @@ def _read(archive: ArchiveReader, name: str, open_file: Callable[[], BinaryIO]) 
         description = _description(archive, meta, name)
         whole = _summary(archive, _prefix(None), description)
         chromosomes = {c: _summary(archive, _prefix(c), description) for c in meta["chromosomes"]}
+        _check_copies(archive, description, whole)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise archive.damaged(error) from error
     _check_hash(archive, meta["hash"], description, {None: whole, **chromosomes})
@@ -307,15 +290,22 @@ def _read(archive: ArchiveReader, name: str, open_file: Callable[[], BinaryIO]) 
     return NullFile(description, whole, chromosomes, meta["profile"], meta["hash"], load)
 
 
+def _check_copies(archive: ArchiveReader, description: NullDescription, whole: FitSummary) -> None:
+    """What stands at the top for those who look in by hand is what is used."""
+    if archive.texts("traits") != description.traits:
+        raise ValueError("traits are not those of meta")
+    for name in _COPIES:
+        if not np.array_equal(archive.array(name), getattr(whole.estimates, name)):
+            raise ValueError(f"{name} is not that of the whole fit")
+
+
 def _check_hash(
     archive: ArchiveReader, expected: str, description: NullDescription, summaries: Mapping[str | None, FitSummary]
 ) -> None:
-    found = _ModelHash(description)
-    p = len(description.traits)
+    found = ModelHash(*_identity(description))
     for chromosome, summary in summaries.items():
         prefix = _prefix(chromosome)
-        s, Z = archive.array(prefix + "s", shape=(None,)), archive.array(prefix + "Z", shape=(None, p))
-        found.add(prefix, summary, s, Z)
+        found.add(prefix, summary, {name: archive.array(prefix + name) for name in HASHED_ARRAYS})
     if found.hexdigest() != expected:
         raise archive.damaged("its numbers are not those of its hash")
 

@@ -27,6 +27,7 @@ from kron2sum_cli.tables.arrow import numbers
 from kron2sum_cli.tables.metadata_checks import check_metadata
 from kron2sum_cli.tables.parquet_seal import MAGIC, check_data, check_footer
 from kron2sum_cli.tables.table_writers import (
+    LARGEST_GROUP,
     SEPARATORS,
     DelimitedWriter,
     JsonWriter,
@@ -268,7 +269,19 @@ def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
         parquet = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
         schema = parquet.schema_arrow
     metadata = _metadata(schema, name)
+    _check_layout(parquet, name)
     return ScanFile(name, schema.remove_metadata(), metadata, parquet.metadata.num_rows, parquet)
+
+
+def _check_layout(parquet: pq.ParquetFile, name: str) -> None:
+    """Refuse columns and row groups that `ScanWriter` does not write, before any memory is taken for them."""
+    for field in parquet.schema_arrow:
+        if field.type != _field(field.name).type:
+            raise InputError(f"{name}: column {field.name} has values of type {field.type}; copy or scan it again")
+    metadata = parquet.metadata
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        if group.num_rows > LARGEST_GROUP:
+            raise InputError(f"{name}: has a group of {group.num_rows} rows, not as kron2sum writes it; scan it again")
 
 
 def _changed(name: str, error: ValueError) -> InputError:

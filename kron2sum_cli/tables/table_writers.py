@@ -14,7 +14,7 @@ from kron2sum_cli.tables.parquet_seal import new_hash, seal
 SEPARATORS = {"tsv": "\t", "csv": ","}
 
 _CELLS_IN_GROUP = 1 << 21
-_MOST_ROWS, _FEWEST_ROWS = 1 << 16, 1 << 10
+LARGEST_GROUP, _SMALLEST_GROUP = 1 << 16, 1 << 10
 _COMPRESSION_LEVEL = 1
 _TEXT_ROWS = 1 << 13
 
@@ -35,7 +35,7 @@ class TableWriter(Protocol):
 def rows_in_group(schema: pa.Schema) -> int:
     """Rows of a Parquet row group: a function of the number of columns alone, so that shards agree."""
     rows = _CELLS_IN_GROUP // max(len(schema), 1)
-    return min(max(1 << (rows.bit_length() - 1), _FEWEST_ROWS), _MOST_ROWS)
+    return min(max(1 << (rows.bit_length() - 1), _SMALLEST_GROUP), LARGEST_GROUP)
 
 
 class ParquetWriter:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.tables.inputs import GZIP_MAGIC, display_name, read_bytes
+from kron2sum_cli.tables.inputs import GZIP_MAGIC, display_name, most_unpacked, read_bytes, suspicious
 from kron2sum_cli.tables.samples import Samples
 
 __all__ = [
@@ -16,11 +16,13 @@ __all__ = [
     "find_delimiter",
     "id_columns",
     "iter_rows",
+    "most_unpacked",
     "parse_number",
     "read_id_list",
     "read_name_list",
     "read_text",
     "split_rows",
+    "suspicious",
 ]
 
 NAME_HEADERS = frozenset({"ID", "SNP", "SNPID", "RSID"})

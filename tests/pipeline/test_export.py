@@ -64,8 +64,8 @@ TABLE = pa.Table.from_batches([ROWS]).replace_schema_metadata(None)
 def _here(tmp_path, monkeypatch):
     """An empty folder, and row groups of 64 rows so that edges are met."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(table_writers, "_FEWEST_ROWS", 32)
-    monkeypatch.setattr(table_writers, "_MOST_ROWS", 64)
+    monkeypatch.setattr(table_writers, "_SMALLEST_GROUP", 32)
+    monkeypatch.setattr(table_writers, "LARGEST_GROUP", 64)
 
 
 def write_scan(path: str, start: int = 0, stop: int = TOTAL, **changes: Any) -> str:

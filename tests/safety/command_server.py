@@ -26,6 +26,7 @@ def run(task, err):
     os.dup2(os.open(task["out"], os.O_WRONLY), 1)
     os.dup2(err, 2)
     os.chdir(task["folder"])
+    exec(task["change"], {})
     if task["most_bytes"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (task["most_bytes"],) * 2)
     return main(task["arguments"])
@@ -94,7 +95,9 @@ class CommandServer:
         self.start(*arguments, **options)
         return self.wait()
 
-    def start(self, *arguments: object, stdin: str = os.devnull, most_bytes: int | None = None) -> int:
+    def start(
+        self, *arguments: object, stdin: str = os.devnull, most_bytes: int | None = None, change: str = ""
+    ) -> int:
         """Start a command; returns the number of its process.
 
         Parameters
@@ -102,9 +105,11 @@ class CommandServer:
         arguments : of kron2sum
         stdin : a file
         most_bytes : no file may grow larger
+        change : a program that runs first, in the same process
         """
         self._out.write_bytes(b"")
-        task = {"arguments": [str(argument) for argument in arguments], "most_bytes": most_bytes}
+        task: dict[str, Any] = {"arguments": [str(argument) for argument in arguments], "change": change}
+        task["most_bytes"] = most_bytes
         task |= {"folder": str(self.folder), "in": stdin, "out": str(self._out)}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(task) + "\n")

@@ -53,8 +53,8 @@ def written(batches: list[pa.RecordBatch], to: str = "parquet", schema: pa.Schem
 
 @pytest.fixture
 def small_groups(monkeypatch):
-    monkeypatch.setattr(table_writers, "_FEWEST_ROWS", 8)
-    monkeypatch.setattr(table_writers, "_MOST_ROWS", 16)
+    monkeypatch.setattr(table_writers, "_SMALLEST_GROUP", 8)
+    monkeypatch.setattr(table_writers, "LARGEST_GROUP", 16)
     return 16
 
 
@@ -153,8 +153,8 @@ def test_no_number_never_passes(value):
 def test_bytes_do_not_depend_on_batches(sizes):
     """Nor on the order in which the rows arrive at the writer: 16 rows make a row group here."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(table_writers, "_FEWEST_ROWS", 8)
-        monkeypatch.setattr(table_writers, "_MOST_ROWS", 16)
+        monkeypatch.setattr(table_writers, "_SMALLEST_GROUP", 8)
+        monkeypatch.setattr(table_writers, "LARGEST_GROUP", 16)
         whole = make_batch(sum(sizes))
         edges = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
         cut = [whole.slice(a, b - a) for a, b in pairwise(edges)]

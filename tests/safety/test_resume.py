@@ -1,0 +1,138 @@
+"""What --resume goes on with, and what it refuses."""
+
+import fcntl
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from kron2sum_cli.cli import run
+from tests.safety.command_server import CommandServer, work_files
+
+SCAN = ("scan", "-q", "--refit", "0", "--out", "out.parquet")
+BLOCKS = ".out.parquet.kron2sum-blocks"
+
+
+@pytest.fixture
+def interrupted(folder: Path, kron2sum: CommandServer) -> Path:
+    """The finished blocks of a scan that found no room for its table: of all its variants."""
+    done = kron2sum("scan", "-q", "--refit", "0", "--to", "tsv", "--out", "out.parquet", most_bytes=60_000)
+    assert (done.code, work_files(folder)) == (1, [BLOCKS])
+    return folder / BLOCKS
+
+
+@pytest.fixture
+def expected(interrupted: Path, kron2sum: CommandServer) -> bytes:
+    """The table of a scan that nothing interrupts."""
+    assert kron2sum("scan", "-q", "--refit", "0", "--out", "expected.parquet").code == 0
+    return (interrupted.parent / "expected.parquet").read_bytes()
+
+
+def log_of(folder: Path) -> str:
+    return (folder / "out.parquet.log").read_text()
+
+
+def test_resumed(expected: bytes, interrupted: Path, kron2sum: CommandServer) -> None:
+    assert kron2sum(*SCAN, "--resume").code == 0
+    assert "1 finished blocks of an interrupted scan taken over" in log_of(interrupted.parent)
+    assert (interrupted.parent / "out.parquet").read_bytes() == expected
+    assert not interrupted.exists()
+
+
+def test_without_resume_it_begins_again(expected: bytes, interrupted: Path, kron2sum: CommandServer) -> None:
+    assert kron2sum(*SCAN).code == 0
+    assert "taken over" not in log_of(interrupted.parent)
+    assert (interrupted.parent / "out.parquet").read_bytes() == expected
+
+
+def test_any_damage_is_thrown_away(expected: bytes, interrupted: Path, kron2sum: CommandServer) -> None:
+    """Cut or changed anywhere: what remains of it is right, and the result is the same."""
+    content = interrupted.read_bytes()
+    edges = [0, 1, 31, 32, 33, len(content) // 2, len(content) - 1]
+    changed = [bytearray(content) for _ in range(8)]
+    for number, copy in enumerate(changed):
+        copy[number * (len(copy) - 1) // 7] ^= 1 << number
+    for damaged in [*(content[:edge] for edge in edges), *changed, content + b"more", os.urandom(1000)]:
+        interrupted.write_bytes(damaged)
+        assert kron2sum(*SCAN, "--resume").code == 0
+        assert (interrupted.parent / "out.parquet").read_bytes() == expected
+        assert not interrupted.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (("--maf", "0.1"), "the filters changed since the interrupted scan: filters: maf (0.1 instead of null)"),
+        (("--stat", "f"), 'the options changed since the interrupted scan: settings: stat ("f" instead of "lr")'),
+        (("--chr", "1"), "the shard or region changed"),
+        (("--test", "common"), "the options changed"),
+        (("--precision", "double"), "the options changed"),
+        (("--null", "other.npz"), "the null model changed since the interrupted scan: null: "),
+        (("--geno", "v.bed"), "the genotypes changed since the interrupted scan: inputs: geno"),
+    ],
+)
+def test_refused_where_something_differs(
+    interrupted: Path, kron2sum: CommandServer, options: tuple[str, ...], what: str
+) -> None:
+    folder = interrupted.parent
+    assert kron2sum("fit", "-q", "--rank", "1", "--pheno", "y.csv", "--grm", "g.bed", "--out", "other.npz").code == 0
+    for suffix in ("bed", "bim", "fam"):
+        (folder / f"v.{suffix}").write_bytes((folder / f"g.{suffix}").read_bytes().replace(b"v17\t", b"w17\t"))
+    before = interrupted.read_bytes()
+    done = kron2sum(*SCAN, "--resume", *options)
+    assert done.code == 1
+    assert done.line.startswith("kron2sum scan: error: out.parquet: cannot be resumed, as ")
+    assert what in done.line
+    assert done.line.endswith("; use the same, or scan without --resume")
+    assert interrupted.read_bytes() == before
+
+
+def test_another_version_is_refused(
+    interrupted: Path, kron2sum: CommandServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kron2sum_cli.pipeline.scan_metadata.__version__", "99")
+    before = interrupted.read_bytes()
+    assert run([*SCAN, "--resume"]) == 1
+    assert "the version of kron2sum changed" in log_of(interrupted.parent)
+    assert interrupted.read_bytes() == before
+
+
+def test_two_scans_of_one_output_do_not_mix(folder: Path, kron2sum: CommandServer) -> None:
+    """The second is refused while the first lives; a dead one is no obstacle."""
+    reading = folder / "pipe"
+    os.mkfifo(reading)
+    first = kron2sum.start(*SCAN, "--extract", "pipe")
+    with CommandServer() as second:
+        second.folder = folder
+        while not (folder / "out.parquet.log").exists():
+            pass
+        done = second(*SCAN)
+        assert (done.code, "another run is writing it now" in done.line) == (1, True)
+        os.kill(first, signal.SIGKILL)
+        assert kron2sum.wait().code == -signal.SIGKILL
+        assert second(*SCAN).code == 0
+
+
+@pytest.mark.parametrize("name", [BLOCKS, ".out.parquet.kron2sum-work"])
+def test_another_log_does_not_help(folder: Path, kron2sum: CommandServer, name: str) -> None:
+    with open(folder / name, "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = kron2sum(*SCAN, "--log", "other.log")
+    assert done.line == (
+        "kron2sum scan: error: out.parquet: another run is writing it now; wait for it to end or choose another name"
+    )
+
+
+@pytest.mark.parametrize("name", [BLOCKS, ".out.parquet.kron2sum-work"])
+def test_links_and_pipes_in_the_place_of_work_files_are_left_alone(
+    folder: Path, kron2sum: CommandServer, name: str
+) -> None:
+    (folder / name).symlink_to(folder / "y.csv")
+    content = (folder / "y.csv").read_bytes()
+    assert kron2sum(*SCAN).code == 1
+    assert (folder / "y.csv").read_bytes() == content
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    done = kron2sum(*SCAN)
+    assert (done.code, "is in the place of a work file and is not a file; remove it" in done.line) == (1, True)
