@@ -66,3 +66,15 @@ def user_seconds(command: Sequence[str | Path]) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     seconds(command)
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+
+
+def cpu_seconds(command: Sequence[str | Path], threads: int = 1) -> float:
+    """User and system time of one run."""
+
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = spent()
+    seconds(command, threads)
+    return spent() - before

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -102,20 +103,14 @@ def header(text: str) -> bytes:
 @pytest.mark.parametrize("change", CHANGES)
 def test_arrays_that_are_something_else(tmp_path: Path, arrays: Arrays, change: str) -> None:
     """Every array of the file in turn."""
-    taken = []
     for name, array in arrays.items():
         is_number = array.dtype.kind == "f"
         if not is_number and change not in ("objects", "no array", "an empty file", "a huge text"):
             continue
         path = write(tmp_path / "x.npz", arrays | {name: CHANGES[change](array)})
-        try:
+        with pytest.raises(InputError, match=re.escape(str(path))):
             read_all(path)
-        except InputError as error:
-            assert str(path) in str(error)
-        else:
-            taken.append(name)
     assert EXECUTED == []
-    assert taken == []
 
 
 def test_rotation_that_is_none(tmp_path: Path, arrays: Arrays) -> None:
