@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.simulated import write_genotypes, write_traits
-from kron2sum_cli.cli import main as kron2sum
+from kron2sum_cli.cli import run as kron2sum
 from kron2sum_cli.pipeline import export, fit, scan, scan_blocks
 from kron2sum_cli.tables import checkpoint, outputs, table_writers
 

@@ -6,12 +6,16 @@
 
 Data are simulated; ``--grm PREFIX`` (GCTA's .grm.bin and .grm.id) with ``--pheno CSV --traits A,B`` takes real ones for
 ``cost`` and ``prediction``. The heterogeneous-stock mice come with GEMMA (Debian package gemma-doc), whose ``-gk 1``
-makes the relationship matrix. Complete traits are the same samples with missing cells filled in by means.
+makes the relationship matrix. Where ``gemma`` is installed its predictions are compared, too. Complete traits are the
+same samples with missing cells filled in by means.
 """
 
 import argparse
 import csv
+import shutil
 import statistics
+import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,13 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.model import fitting
+from kron2sum_cli.model.block_scanner import BlockStatistics, block_scanner
 from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test
 from kron2sum_cli.model.missing.fitting import fit
 from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells, observed_spectrum
 from kron2sum_cli.model.missing.prediction import missing_cells
 from kron2sum_cli.model.missing.scanner import observed_scanner
-from kron2sum_cli.model.scanner import BlockStatistics, block_scanner
 from kron2sum_cli.model.spectrum import Array, spectrum_of_relationship
 
 Rng = np.random.Generator
@@ -191,10 +195,23 @@ def power(replicates: int, n: int, share: float, sizes: list[float], rng: Rng, l
         )
 
 
+def predicted_by_gemma(study: Study) -> Array:
+    """All cells by ``gemma -predict`` (n, p), from its own fit of the samples with all traits."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.savetxt(Path(folder) / "kinship.txt", study.K, fmt="%.10g")
+        lines = ("\t".join("NA" if np.isnan(y) else repr(float(y)) for y in row) for row in study.Y)
+        (Path(folder) / "traits.txt").write_text("\n".join(lines) + "\n")
+        columns = [str(k + 1) for k in range(study.Y.shape[1])]
+        command = ["gemma", "-p", "traits.txt", "-n", *columns, "-k", "kinship.txt", "-predict", "1", "-o", "g"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        return np.loadtxt(Path(folder) / "output" / "g.prdt.txt")
+
+
 def prediction(study: Study, share: float, folds: int, rng: Rng, lines: Callable[[str], None]) -> None:
     """Observed cells masked in turn, predicted from the rest; squared error over the trait's variance."""
     n, p = study.Y.shape
-    errors, naive, inside = [], [], []
+    errors: dict[str, list[Array]] = {"exact": [], "gemma -predict": [], "mean of the trait": []}
+    inside = []
     for _ in range(folds):
         masked = np.isfinite(study.Y) & (rng.random((n, p)) < share)
         Y = np.where(masked, np.nan, study.Y)
@@ -203,16 +220,21 @@ def prediction(study: Study, share: float, folds: int, rng: Rng, lines: Callable
         fitted = fit(part.cells(), p, True)
         data = fitted.point.data
         mean, variance = missing_cells(fitted.point)
-        truth = np.where(masked, study.Y, np.nan)[kept][data.rows, data.traits]
+        cells = data.rows, data.traits
+        truth = np.where(masked, study.Y, np.nan)[kept][cells]
         known = np.isfinite(truth)
-        scale = np.nanvar(study.Y, axis=0)[data.traits][known]
-        errors.append((truth - mean)[known] ** 2 / scale)
-        naive.append((truth[known] - np.nanmean(part.Y, axis=0)[data.traits][known]) ** 2 / scale)
+        found = {"exact": mean, "mean of the trait": np.nanmean(part.Y, axis=0)[data.traits]}
+        if shutil.which("gemma"):
+            found["gemma -predict"] = predicted_by_gemma(part)[cells]
+        scale = np.nanvar(study.Y, axis=0)[data.traits]
+        for name, values in found.items():
+            errors[name].append(((truth - values) ** 2 / scale)[known])
         inside.append(np.abs(truth - mean)[known] < 1.959964 * np.sqrt(variance[known]))
-    lines(f"{folds} times {share:.0%} of the observed cells masked, {sum(map(len, errors))} cells in all")
-    lines(f"mean squared error over the trait's variance: {np.mean(np.concatenate(errors)):.3f};")
-    lines(f"    of the trait's mean {np.mean(np.concatenate(naive)):.3f}")
-    lines(f"coverage of 95% intervals: {np.mean(np.concatenate(inside)):.3f}")
+    lines(f"{folds} times {share:.0%} of the observed cells masked, {sum(map(len, inside))} cells in all")
+    for name, parts in errors.items():
+        if parts:
+            lines(f"mean squared error over the trait's variance, {name}: {np.mean(np.concatenate(parts)):.3f}")
+    lines(f"coverage of 95% intervals, exact: {np.mean(np.concatenate(inside)):.3f}")
 
 
 def main() -> None:

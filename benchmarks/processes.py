@@ -1,4 +1,4 @@
-"""Whole processes: their time and their largest memory."""
+"""Whole processes, their time and their largest memory, and the table that the measurements make."""
 
 import os
 import resource
@@ -6,16 +6,39 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from itertools import chain
 from pathlib import Path
 
 KRON2SUM = (sys.executable, "-m", "kron2sum_cli")
+WIDTHS = (58, 12, 22, 8, 8)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement: ours, that of a peer, their ratio, what is asked of the ratio (or of ours without a peer)."""
+
+    what: str
+    ours: str
+    peer: str = ""
+    ratio: str = ""
+    asked: str = ""
+
+
+def print_table(rows: Iterable[Row]) -> None:
+    """A header and the rows, each as soon as it is measured."""
+    for row in chain([Row("measured", "kron2sum", "peer", "ratio", "at most")], rows):
+        what, *numbers = (f"{cell:>{width}}" for cell, width in zip(astuple(row), WIDTHS, strict=True))
+        print(f"{what.strip():<{WIDTHS[0]}}", *numbers, flush=True)
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The environment with so many BLAS threads."""
+    """The environment with so many BLAS threads and this copy of the program; bytecode is kept, as if installed."""
     limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    return {**os.environ, **limits}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    paths = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), kept.get("PYTHONPATH"))))
+    return {**kept, **limits, "PYTHONPATH": paths}
 
 
 def seconds(command: Sequence[str | Path], threads: int = 2, folder: Path | None = None) -> float:

@@ -12,9 +12,10 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.memory import fit_command, genotypes
-from benchmarks.processes import KRON2SUM, paired, seconds
+from benchmarks.processes import KRON2SUM, Row, paired, print_table, seconds
 
-CASES = ((4000, 20_000, 5), (1200, 100_000, 2), (4000, 20_000, 50))
+CASES = {(4000, 20_000, 5): "1.25", (1200, 100_000, 2): "1.6", (4000, 20_000, 50): "1.6"}
+"""n, variants, p, and what is asked of the ratio."""
 PRODUCT = """
 import sys, numpy as np
 n, variants, block = map(int, sys.argv[1:])
@@ -26,8 +27,8 @@ for _ in range(0, variants, block):
 """
 
 
-def compare(folder: Path, n: int, variants: int, p: int, runs: int, threads: int) -> str:
-    """One line of the table."""
+def compare(folder: Path, n: int, variants: int, p: int, runs: int, threads: int = 2) -> Row:
+    """One case."""
     stem = genotypes(folder, n, variants)
     if not (folder / f"null{n}x{p}.npz").exists():
         seconds(fit_command(folder, n, p, stem))
@@ -35,7 +36,8 @@ def compare(folder: Path, n: int, variants: int, p: int, runs: int, threads: int
     scan = (*scan, "--null", folder / f"null{n}x{p}.npz", "--geno", f"{stem}.bed", "--out", folder / "out.parquet")
     product = (sys.executable, "-c", PRODUCT, str(n), str(variants), "1024")
     ours, floor, ratio = paired([scan], [product], runs, threads)
-    return f"{n:>7} {variants:>9} {p:>4}  {ours:8.2f} {floor:8.2f}  {ratio:6.2f}"
+    what = f"scan, n = {n:,}, {variants:,} variants, p = {p}"
+    return Row(what, f"{ours:.2f} s", f"sgemm {floor:.2f} s", f"{ratio:.2f}", CASES.get((n, variants, p), ""))
 
 
 def main() -> None:
@@ -46,13 +48,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--case", action="append", help="n,variants,p")
     options = parser.parse_args()
-    cases = [tuple(map(int, case.split(","))) for case in options.case] if options.case else list(CASES)
+    cases = [tuple(map(int, case.split(","))) for case in options.case] if options.case else CASES
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        print("      n  variants    p   scan, s  sgemm, s   ratio")
-        for n, variants, p in cases:
-            print(compare(folder, n, variants, p, options.runs, options.threads), flush=True)
+        print_table(compare(folder, n, variants, p, options.runs, options.threads) for n, variants, p in cases)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ import argparse
 import numpy as np
 
 from kron2sum_cli.errors import Kron2SumError
+from kron2sum_cli.model.block_scanner import block_scanner
 from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.fitting import climb, fit
 from kron2sum_cli.model.hypotheses import TestContext, compare, hypothesis, reduction
 from kron2sum_cli.model.likelihood import Point, evaluate
 from kron2sum_cli.model.refit import refit
-from kron2sum_cli.model.scanner import block_scanner
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
 from kron2sum_cli.model.trait_axes import axes_of_covariances

@@ -36,7 +36,7 @@ def reference() -> str:
 
 
 def _command(name: str, command: GroupedCommand) -> Iterator[str]:
-    with click.Context(command, info_name=f"{PROGRAM} {name}") as ctx:
+    with click.Context(command, parent=click.Context(cli, **cli.context_settings), info_name=name) as ctx:
         usage = " ".join(command.collect_usage_pieces(ctx))
     yield from (f"## {PROGRAM} {name}", "", f"{command.help}", "")
     yield from ("```text", f"{PROGRAM} {name} {usage}", "```", "")

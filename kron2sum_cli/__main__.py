@@ -1,8 +1,6 @@
 """``python -m kron2sum_cli``, the same as ``kron2sum``."""
 
-import sys
-
 from kron2sum_cli.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

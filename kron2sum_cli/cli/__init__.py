@@ -7,6 +7,8 @@ Modules of the pipeline that import numpy are imported by the commands as they r
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 import click
 
@@ -32,8 +34,8 @@ __all__ = ["cli", "main", "run"]
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
     },
-    epilog="They work in this order without further options: fit writes null.npz, scan reads it and writes "
-    "scan.parquet, export prints that.",
+    epilog="They work in this order: fit writes null.npz, scan reads it and writes scan.parquet, export prints that. "
+    "kron2sum COMMAND --help has all options of a command, and examples.",
 )
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s", allow_from_autoenv=False)
 def cli() -> None:
@@ -44,24 +46,26 @@ for command in (fit, scan, export):
     cli.add_command(command)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line as a process of its own: signals end it within a second.
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line as a process of its own, which ends with it: signals end it within a second.
 
     Parameters
     ----------
     arguments : without the program's name; None for those of the process
 
-    Returns
-    -------
-    The exit code: 0 done, 1 bad input, numbers or files, 2 usage, 3 not converged, 128 + a signal.
+    The exit code is 0 done, 1 bad input, numbers or files, 2 usage, 3 not converged, 128 + a signal.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         with stopping_on_signals(_typed(arguments)):
-            return run(arguments)
+            code = run(arguments)
     except Stopped as error:
         code = report(error, _typed(arguments))
-        os._exit(code)  # threads of the computation would be waited for
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # full, closed or absent: told before, as far as possible
+            stream.flush()
+    # Not sys.exit, which waits for the threads of a computation and takes all libraries apart for a tenth of a second.
+    os._exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from kron2sum_cli.cli.start_up import prepare_libraries
+
 COMMON_GROUP = "Common options"
 
 
@@ -78,6 +80,7 @@ class GroupedCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; with --debug an error shows where it came from."""
+        prepare_libraries()
         try:
             return super().invoke(ctx)
         except Exception:

@@ -1,15 +1,16 @@
 """Options from a TOML file: one table a command, keys named as the options."""
 
-import sys
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
 
 from kron2sum_cli.cli.command import did_you_mean, setting_name
 from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.pipeline.reading import open_input
+
+MOST_BYTES = 1 << 20
 
 _NOT_IN_FILE = ("config", "help", "version")
 
@@ -47,11 +48,14 @@ def load_config(ctx: click.Context, param: click.Parameter, path: str | None) ->
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        with open_input(path) as file:
+            content = file.read(MOST_BYTES + 1)  # a device has no end
+        if len(content) > MOST_BYTES:
+            raise ValueError("it is too large")
         return tomllib.loads(content.decode("utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not a TOML file: {error}") from error
 
 

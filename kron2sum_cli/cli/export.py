@@ -24,6 +24,7 @@ from kron2sum_cli.pipeline.settings import ExportSettings, format_of
 ROWS = "Rows"
 COLUMNS = "Columns"
 PICTURES = "Pictures and reports"
+LEADS = "Lead variants (of --leads, pictures and reports)"
 OUTPUT = "Output"
 
 EXAMPLES = (
@@ -32,14 +33,16 @@ EXAMPLES = (
     "kron2sum export scan.parquet --p-below 5e-8 --sort position --out hits.csv",
     "kron2sum export shard1.parquet shard2.parquet shard3.parquet --out merged.parquet",
     "kron2sum export null.npz --to json",
+    "kron2sum export null.npz --to blup --out predictions.tsv",
     "kron2sum export --check scan.parquet null.npz",
     "kron2sum export scan.parquet --plot manhattan --out manhattan.png",
     "kron2sum export scan.parquet --report scan.html --null null.npz",
+    "kron2sum export scan.parquet --leads --geno example_data/genotypes.bed --clump-r2 0.1 --clump-kb 1000",
     "kron2sum export scan.parquet --to ssf --out results.tsv.gz",
 )
 
 
-@click.command(cls=GroupedCommand, examples=EXAMPLES)
+@click.command(cls=GroupedCommand, examples=EXAMPLES, short_help="Print, join, convert, draw or report results.")
 @click.argument("inputs", nargs=-1, type=FILE, metavar="[SCAN.parquet ... | null.npz]")
 @option("--top", type=int, metavar="N", group=ROWS, help="The N variants with the smallest P, in that order.")
 @number_option("--p-below", group=ROWS, metavar="P", help="Variants with a smaller P.")
@@ -50,9 +53,13 @@ EXAMPLES = (
     absent="order of the genotype file",
     help="position, p, or a column (-COLUMN: the largest first).",
 )
+@flag_option("--leads", group=ROWS, help="Lead variants only: the strongest of each locus in any test.")
 @flag_option("--allow-gaps", group=ROWS, help="Export although parts of the scan are missing.")
 @names_option(
-    "--columns", group=COLUMNS, help="Columns in this order; patterns such as 'BETA.*' too; cov for all covariances."
+    "--columns",
+    group=COLUMNS,
+    help="Columns in this order; patterns such as 'BETA.*' too; P.NAME for the P of MLOG10P.NAME; cov for all "
+    "covariances.",
 )
 @names_option(
     "--test",
@@ -62,14 +69,6 @@ EXAMPLES = (
     help="Further tests, computed from the table: as for kron2sum scan; repeatable.",
 )
 @names_option("--trait", "traits", group=COLUMNS, help="Leave out the columns of all other traits.")
-@option("--digits", type=int, metavar="N", group=OUTPUT, absent="all", help="Significant digits of numbers.")
-@option(
-    "--to",
-    type=click.Choice(defaults.EXPORT_FORMATS),
-    group=OUTPUT,
-    absent="by the suffix of --out, else tsv",
-    help="Format; null models go to tsv and json.",
-)
 @option(
     "--plot",
     type=click.Choice((*defaults.SCAN_PLOTS, *defaults.NULL_PLOTS)),
@@ -77,23 +76,51 @@ EXAMPLES = (
     help="Draw a picture to --out FILE.png, .svg or .pdf; architecture is of a null model.",
 )
 @file_option("--report", group=PICTURES, help="Write one self-contained HTML page about the scan.")
-@file_option("--null", group=PICTURES, help="The scan's null model, for the heritabilities of the report.")
-@option(
-    "--window",
-    type=int,
-    default=defaults.DEFAULT_WINDOW,
-    show_default=True,
-    metavar="BASES",
-    group=PICTURES,
-    help="Variants nearer than this belong to one lead variant.",
-)
 @number_option(
     "--significance",
     default=defaults.DEFAULT_SIGNIFICANCE,
-    show_default=True,
+    absent="5e-8",
     metavar="P",
-    group=PICTURES,
-    help="Significance of lead variants.",
+    group=LEADS,
+    help="Largest P of a lead variant.",
+)
+@number_option(
+    "--clump-kb",
+    default=defaults.DEFAULT_CLUMP_KB,
+    absent=f"{defaults.DEFAULT_CLUMP_KB:g}",
+    metavar="KB",
+    group=LEADS,
+    help="Variants no farther than this from a lead variant belong to it.",
+)
+@file_option(
+    "--geno",
+    "--bed",
+    "--pgen",
+    "--bgen",
+    multiple=True,
+    group=LEADS,
+    absent="by distance alone",
+    help="Clump by linkage disequilibrium in these genotypes, those of the scan; repeatable.",
+)
+@number_option(
+    "--clump-r2",
+    metavar="R2",
+    group=LEADS,
+    absent=f"{defaults.DEFAULT_CLUMP_R2:g}",
+    help="Least r² with the lead variant; needs --geno.",
+)
+@file_option(
+    "--null",
+    group=LEADS,
+    help="The scan's null model: clumps in the analysed samples, gives the report heritabilities.",
+)
+@option("--digits", type=int, metavar="N", group=OUTPUT, absent="all", help="Significant digits of numbers.")
+@option(
+    "--to",
+    type=click.Choice(defaults.EXPORT_FORMATS),
+    group=OUTPUT,
+    absent="by the suffix of --out, else tsv",
+    help="Format; null models go to tsv and json, their predictions to blup.",
 )
 @file_option("--out", default=defaults.STDIO, group=OUTPUT, absent="standard output", help="The output.")
 @flag_option("--check", group=OUTPUT, help="Only check that the files are whole and as they were written.")

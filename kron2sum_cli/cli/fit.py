@@ -58,7 +58,7 @@ EXAMPLES = (
     default=defaults.DEFAULT_MISSING,
     group=SAMPLES,
     show_default=True,
-    help="What becomes of a sample with a trait missing.",
+    help="A sample with some traits missing: drop it, or use exactly what was observed of it.",
 )
 @file_option("--keep", group=SAMPLES, help="Analyse these samples only.")
 @file_option("--remove", group=SAMPLES, help="Leave these samples out.")
@@ -118,6 +118,11 @@ EXAMPLES = (
     type=click.Choice(defaults.PROFILES),
     group=MODEL,
     help="Profile-likelihood intervals of the heritabilities.",
+)
+@flag_option(
+    "--predict",
+    group=MODEL,
+    help="Predict genetic values and missing traits of all samples of the relationship matrix, for export --to blup.",
 )
 @file_option("--out", default=defaults.DEFAULT_NULL, group=OUTPUT, show_default=True, help="The null model.")
 @flag_option("--allow-unconverged", group=OUTPUT, help="Write the null model even if it did not converge.")

@@ -26,7 +26,7 @@ else:  # generic from click 8.5 on
 Command = TypeVar("Command", bound=Callable[..., Any])
 Settings = TypeVar("Settings", FitSettings, ScanSettings, ExportSettings)
 
-FILE = click.Path(allow_dash=True)
+FILE = click.Path(allow_dash=True, readable=False)  # who opens it says better why it cannot be read
 
 
 class _Text(ParamType):

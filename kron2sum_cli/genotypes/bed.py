@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.genotypes.bim import read_bim
 from kron2sum_cli.genotypes.fam import read_fam
+from kron2sum_cli.genotypes.signatures import PLINK, SAMPLE_MAJOR, VARIANT_MAJOR
 from kron2sum_cli.genotypes.source import Variants, refuse_positions_outside
 from kron2sum_cli.tables.samples import Samples
 
-MAGIC = b"\x6c\x1b"
-VARIANT_MAJOR = b"\x01"
-SAMPLE_MAJOR = b"\x00"
 HEADER_BYTES = 3
 
 CHECKED_WHOLE_BYTES = 64 << 20
@@ -29,6 +27,7 @@ FEWEST_FOR_SURPLUS = 100
 """From so many variants on, a sample that is homozygous for allele 1 in all of them is taken for padding."""
 
 _PAGE_BYTES = 4096
+_STRETCH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -68,16 +67,24 @@ class BedLayout:
         try:
             with open(self.path, "rb", buffering=0) as file:
                 if self.record_bytes <= _PAGE_BYTES and span <= 4 * len(variants):
-                    offset = HEADER_BYTES + first * self.record_bytes
-                    records = np.fromfile(file, np.uint8, span * self.record_bytes, offset=offset)
-                    ends = records.reshape(span, self.record_bytes)[:, -1]
-                    return ends.take(variants - first)
+                    return self._last_bytes_of_run(file, first, span).take(variants - first)
                 return np.array([self._last_byte(file, variant) for variant in variants], np.uint8)
         except (OSError, ValueError, IndexError):
             raise InputError(
                 f"{self.path} can no longer be read at variant {first + 1} to {first + span}; "
                 "did another program change it?"
             ) from None
+
+    def _last_bytes_of_run(self, file: FileIO, first: int, count: int) -> NDArray[np.uint8]:
+        """The last byte of each of consecutive variants, of which a stretch is read at a time."""
+        ends = np.empty(count, np.uint8)
+        file.seek(HEADER_BYTES + first * self.record_bytes)
+        step = max(_STRETCH_BYTES // self.record_bytes, 1)
+        for start in range(0, count, step):
+            part = ends[start : start + step]
+            records = np.fromfile(file, np.uint8, len(part) * self.record_bytes)
+            part[:] = records.reshape(len(part), self.record_bytes)[:, -1]
+        return ends
 
     def _last_byte(self, file: FileIO, variant: int) -> int:
         file.seek(HEADER_BYTES + (int(variant) + 1) * self.record_bytes - 1)
@@ -130,17 +137,6 @@ class BedSource:
         return dosages
 
 
-def is_plink_bed(path: str) -> bool:
-    """Whether a file is (or by its name claims to be) a PLINK 1 ``.bed``."""
-    if path.lower().endswith(".bed"):
-        return True
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
-
-
 def open_bed(path: str) -> BedSource:
     """Open a PLINK 1 file set, and refuse it where its three files cannot belong together.
 
@@ -180,15 +176,15 @@ def _check_magic(path: str) -> None:
             start = file.read(HEADER_BYTES)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from None
-    if start == MAGIC + SAMPLE_MAJOR:
+    if start == PLINK + SAMPLE_MAJOR:
         raise InputError(
             f"{path} is in sample-major order; write it in variant-major order with: "
             "plink1.9 --bfile OLD --make-bed --out NEW"
         )
-    if start != MAGIC + VARIANT_MAJOR:
+    if start != PLINK + VARIANT_MAJOR:
         raise InputError(
             f"{path} is not a PLINK 1 .bed: it starts with the bytes {start.hex(' ') or '(none)'}, "
-            f"not {(MAGIC + VARIANT_MAJOR).hex(' ')}; check the path, or make it with plink2 --make-bed"
+            f"not {(PLINK + VARIANT_MAJOR).hex(' ')}; check the path, or make it with plink2 --make-bed"
         )
 
 

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.genotypes.bgen_dosages import Compression
+from kron2sum_cli.genotypes.signatures import BGEN, BGEN_AT
 from kron2sum_cli.genotypes.variant_lines import table_schema
 
-MAGIC = b"bgen"
-MAGIC_AT = 16
 BATCH_VARIANTS = 1 << 16
 """So many variants at a time are turned into Arrow arrays, which need a tenth of the memory of lists."""
 
@@ -90,8 +89,8 @@ def read_header(path: str) -> BgenHeader:
 
 
 def _parse_header(file: BinaryIO, path: str) -> BgenHeader:
-    offset, header_bytes, n_variants, n_samples = struct.unpack("<4I", file.read(MAGIC_AT))
-    if file.read(len(MAGIC)) != MAGIC:
+    offset, header_bytes, n_variants, n_samples = struct.unpack("<4I", file.read(BGEN_AT))
+    if file.read(len(BGEN)) != BGEN:
         raise InputError(f"{path} is not BGEN: its bytes 17 to 20 are not 'bgen'; check the path")
     file.seek(header_bytes)
     (flags,) = struct.unpack("<I", file.read(4))

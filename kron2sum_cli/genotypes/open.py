@@ -38,11 +38,7 @@ import os
 from contextlib import suppress
 
 from kron2sum_cli.errors import InputError, UsageError
-from kron2sum_cli.genotypes.bed import MAGIC, SAMPLE_MAJOR, VARIANT_MAJOR, open_bed
-from kron2sum_cli.genotypes.bgen import open_bgen
-from kron2sum_cli.genotypes.bgen_records import MAGIC as BGEN_MAGIC
-from kron2sum_cli.genotypes.bgen_records import MAGIC_AT as BGEN_MAGIC_AT
-from kron2sum_cli.genotypes.pgen import open_pgen
+from kron2sum_cli.genotypes.signatures import BGEN, BGEN_AT, PLINK, SAMPLE_MAJOR, VARIANT_MAJOR
 from kron2sum_cli.genotypes.source import GenotypeSource
 
 SUFFIXES = (".bed", ".pgen", ".bgen")
@@ -70,12 +66,19 @@ def open_genotypes(path: str) -> GenotypeSource:
     if path == "-":
         raise UsageError("genotypes cannot be read from standard input, as other files belong to them; give a path")
     file = path if os.path.isfile(path) else _with_suffix(path)
+    # Here, because a command needs one format at most, and all of them would be a fifth of its start.
     format_ = _format(file)
     if format_ == ".bed":
+        from kron2sum_cli.genotypes.bed import open_bed
+
         return open_bed(file)
     if format_ == ".pgen":
+        from kron2sum_cli.genotypes.pgen import open_pgen
+
         return open_pgen(file)
     if format_ == ".bgen":
+        from kron2sum_cli.genotypes.bgen import open_bgen
+
         return open_bgen(file)
     raise InputError(
         f"{file} is not a genotype file; give a .bed (PLINK 1), .pgen (PLINK 2) or .bgen, or convert it to one, "
@@ -102,11 +105,11 @@ def _format(path: str) -> str | None:
     start = b""
     if os.path.isfile(path):  # opening a pipe would wait
         with suppress(OSError), open(path, "rb") as file:
-            start = file.read(BGEN_MAGIC_AT + len(BGEN_MAGIC))
-    if start[BGEN_MAGIC_AT:] == BGEN_MAGIC:
+            start = file.read(BGEN_AT + len(BGEN))
+    if start[BGEN_AT:] == BGEN:
         return ".bgen"
     claimed = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
-    if start.startswith(MAGIC) and claimed != ".bgen":
+    if start.startswith(PLINK) and claimed != ".bgen":
         # A .pgen has 02 or more here.
         return ".bed" if start[2:3] in (SAMPLE_MAJOR, VARIANT_MAJOR) else ".pgen"
     return claimed

@@ -26,6 +26,10 @@ GCTA_SUFFIXES = (".grm.bin", ".grm.id", ".grm.N.bin")
 PLINK2_SUFFIXES = (".rel.bin", ".rel.id", ".rel")
 
 
+MOST_SIZE = 1e100
+"""The largest number of a relationship matrix, and the inverse of the smallest that its largest may be."""
+
+
 @dataclass(frozen=True)
 class RelationshipFile:
     """A relationship matrix of which the names are read and the numbers are not yet.
@@ -64,10 +68,12 @@ class RelationshipFile:
         if isinstance(self.stored, NamedTable) and not self.stored.square:
             counts["columns read"] = len(self.stored.names)
             G = self.stored.load_columns(rows)
+            _refuse_size(G, MOST_SIZE**0.5, self.files[0])
             if G.shape[1] < len(rows):
                 return Relationship(samples, G, None, counts, self.files)
             return Relationship(samples, None, G @ G.T, counts, self.files)
         K = gather(self.stored.lines(), self.stored.lower, rows, self.samples, self.files[0])
+        _refuse_size(K, MOST_SIZE, self.files[0])
         return Relationship(samples, None, K, counts, self.files)
 
 
@@ -113,6 +119,13 @@ def open_relationship(path: str, id_path: str | None = None) -> RelationshipFile
     table = open_named_table(path)
     format_name = "matrix with names" if table.square else "table of G"
     return RelationshipFile(table.samples, (path,), format_name, table)
+
+
+def _refuse_size(M: NDArray[np.float64], most: float, path: str) -> None:
+    """Refuse numbers whose products are infinite or vanish; zeros alone are told of later."""
+    largest = max(float(M.max(initial=0.0)), -float(M.min(initial=0.0)))
+    if largest > most or 0 < largest < 1 / most:
+        raise InputError(f"{path}: its largest number is {largest:g}; multiply all, so that it is of the order of 1")
 
 
 def _with_names(path: str, id_path: str, format_name: str) -> RelationshipFile:

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.tables.samples import Samples
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Variants:
     source : the file they were read from, for messages
     """
 
-    table: pa.Table
+    table: "pa.Table"
     source: str
 
     def __len__(self) -> int:

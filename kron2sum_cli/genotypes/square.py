@@ -40,6 +40,7 @@ def mirror_lower(K: NDArray[np.float64]) -> None:
         K[: rows.start, rows] = K[rows, : rows.start].T
 
 
+@np.errstate(invalid="ignore")  # NaNs are refused below, whatever their bits
 def gather(
     lines: Iterable[tuple[int, NDArray[Any]]],
     lower: bool,
@@ -126,6 +127,6 @@ def _symmetrise(K: NDArray[np.float64], samples: Samples, path: str) -> None:
                 f"'{samples.label(int(j))}' have {below[i, j]:g} one way and {above[i, j]:g} the other; "
                 "give a symmetric matrix"
             )
-        mean = (below + above) / 2
+        mean = 0.5 * below + 0.5 * above  # the sum of large numbers may overflow
         K[rows, : rows.stop] = mean
         K[: rows.stop, rows] = mean.T

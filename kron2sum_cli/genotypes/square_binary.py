@@ -106,8 +106,11 @@ def open_npy(path: str, ids: str, n: int) -> BinarySquare:
             }[version]
             shape, _, dtype = read_header(file)
             offset = file.tell()
-    except (ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{path} is not a readable .npy ({error}); write it again with numpy.save") from None
+    except OSError:
+        raise
+    except Exception as error:  # numpy raises what Python's own parser meets, too
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path} is not a readable .npy ({reason}); write it again with numpy.save") from None
     if dtype.kind not in "fiu":
         raise InputError(f"{path} holds {dtype} values; save an array of numbers (float64)")
     if shape != (n, n):

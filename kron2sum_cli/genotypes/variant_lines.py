@@ -12,7 +12,7 @@ from pyarrow import csv
 from kron2sum_cli.errors import InputError
 
 TABLE_COLUMNS = ("CHR", "POS", "SNPID", "EA", "NEA")
-CHUNK_BYTES = 32 << 20
+CHUNK_BYTES = 1 << 18
 """How much of a file is parsed at once; bounds the memory beside the finished table."""
 
 LONGEST_LINE = 1 << 26

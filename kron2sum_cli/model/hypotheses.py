@@ -8,6 +8,7 @@ design A1 tested given a smaller one A0, and its statistic the likelihood ratio 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,9 @@ from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.tail_probability import chi2_mlog10p, f_mlog10p
 
 Statistic = Literal["lr", "f"]
+
+_MOST_LISTED = 10
+"""Traits that a message names."""
 
 
 @dataclass(frozen=True)
@@ -129,13 +133,22 @@ def named_hypothesis(name: str, traits: Sequence[str], Tinv: Array | None = None
         fixed = others if kind == "only" else (given.split(",") if bar else [])
         for other in (trait, *fixed):
             if other not in traits:
-                raise NumericalError(f"test {name}: there is no trait {other}; there are {', '.join(traits)}")
+                raise NumericalError(f"test {name}: there is no trait {other}; {_advice(other, traits)}")
         free = [k for k, other in enumerate(traits) if other != trait and other not in fixed]
         return hypothesis(name, eye[:, [traits.index(trait)]], eye[:, free])
     raise NumericalError(
         f"test {name}: must be any, common, specific, trait:NAME, trait:NAME|OTHERS, only:NAME or axis:K (K from 1 to"
         f" {len(traits)})"
     )
+
+
+def _advice(name: str, traits: Sequence[str]) -> str:
+    """What to write instead of a trait that is not there."""
+    near = get_close_matches(name, traits)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    more = f" and {len(traits) - _MOST_LISTED} more" if len(traits) > _MOST_LISTED else ""
+    return f"there are {', '.join(traits[:_MOST_LISTED])}{more}"
 
 
 def reduction(u: Array, v: Array, design: Array, T: Array) -> Array:

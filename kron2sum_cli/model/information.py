@@ -22,6 +22,7 @@ from scipy import linalg
 
 from kron2sum_cli.model.likelihood import Point, mean_block
 from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.trait_axes import TraitAxes
 
 Mask = NDArray[np.bool_]
 Positions = NDArray[np.intp]
@@ -75,21 +76,25 @@ def direction_covariance(point: Point, rank: int) -> DirectionCovariance:
     which for REML with a trait design leaves out terms of order ac/(np).
     """
     p = point.data.ntraits
-    empty0, empty1 = faces(point, rank)
-    i, j = np.tril_indices(p)
-    free = np.concatenate([~(empty0[i] & empty0[j]), ~(empty1[i] & empty1[j])])
+    empty = faces(point.axes, point.data.mean_eigenvalue, rank)
+    free = free_directions(*empty)
     neffects = 0 if point.coupled is None else point.coupled.beta.size
     if not uses_observed_information(p, neffects):
         return _invert_pairs(expected_information(point), free)
-    information = observed_information(point) + _face_curvature(point, empty0, empty1)
-    return _invert_dense(information, free)
+    curvature = face_curvature(point.axes, point.score0, point.score1, *empty)
+    return invert_dense(observed_information(point) + curvature, free)
 
 
-def faces(point: Point, rank: int) -> tuple[Mask, Mask]:
-    """Which axes (p,) have no genetic variance, and which no residual variance."""
-    axes = point.axes
-    empty0 = (point.data.mean_eigenvalue * axes.c0**2 < FACE) | (np.arange(axes.c0.size) >= rank)
+def faces(axes: TraitAxes, mean_eigenvalue: float, rank: int) -> tuple[Mask, Mask]:
+    """Which axes (p,) have no genetic variance, and which no residual variance; C0 has at most this rank."""
+    empty0 = (mean_eigenvalue * axes.c0**2 < FACE) | (np.arange(axes.c0.size) >= rank)
     return empty0, axes.c1**2 < FACE
+
+
+def free_directions(empty0: Mask, empty1: Mask) -> Mask:
+    """Which entries of (E0, E1) lie along the faces with these empty axes: (2N,)."""
+    i, j = np.tril_indices(empty0.size)
+    return np.concatenate([~(empty0[i] & empty0[j]), ~(empty1[i] & empty1[j])])
 
 
 def expected_information(point: Point) -> tuple[Array, Array, Array]:
@@ -199,13 +204,13 @@ def _as_functionals(left: Array, effects: Array) -> Array:
     return np.hstack(both)
 
 
-def _face_curvature(point: Point, empty0: Mask, empty1: Mask) -> Array:
+def face_curvature(axes: TraitAxes, score0: Array, score1: Array, empty0: Mask, empty1: Mask) -> Array:
     """What the score on the empty axes adds to the information along a face: ``-2 Σ_l e_lᵀ S e_l / c_l²``."""
-    p = point.data.ntraits
+    p = axes.c0.size
     pairs = p * (p + 1) // 2
     index = pair_positions(p)
     H = np.zeros((2 * pairs, 2 * pairs))
-    parts = ((0, empty0, point.score0, point.axes.c0), (pairs, empty1, point.score1, point.axes.c1))
+    parts = ((0, empty0, score0, axes.c0), (pairs, empty1, score1, axes.c1))
     for start, empty, score, root in parts:
         none = np.flatnonzero(empty)
         for axis in np.flatnonzero(~empty):
@@ -237,7 +242,7 @@ def _invert_pairs(information: tuple[Array, Array, Array], free: Mask) -> Direct
     )
 
 
-def _invert_dense(information: Array, free: Mask) -> DirectionCovariance:
+def invert_dense(information: Array, free: Mask) -> DirectionCovariance:
     """Inverse on the free directions by Cholesky, each scaled to information 1."""
     pairs = free.size // 2
     kept = np.flatnonzero(free)

@@ -1,4 +1,4 @@
-"""Two LAPACK routines in place and without Python's lock.
+"""Two LAPACK decompositions in place and without Python's lock.
 
 scipy's wrappers hold the interpreter's lock, so that for the minutes of a large eigendecomposition no progress is shown
 and Ctrl-C waits; numpy's release it, but hold up to five matrices. Called through the pointers that scipy exports for
@@ -7,6 +7,7 @@ Cython, the routines overwrite their input and take no more memory than their ow
 
 import ctypes
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
@@ -18,36 +19,64 @@ from kron2sum_cli.errors import NumericalError
 Array = NDArray[np.float64]
 
 LARGEST_ORDER = 32_000
-"""The workspace of dsyevd for a larger matrix does not fit a 32-bit integer."""
+"""The workspace for a matrix much larger than this does not fit a 32-bit integer."""
+
+PANEL, MOST_PANELS = 512, 8
+"""Eigenvectors that are transformed at once, at least, and into how many panels they are cut at most; both fixed, so
+that no digit depends on the number of threads."""
+
+_BLOCK = 64
+"""Rows of workspace a column that LAPACK's blocked routines can use at most."""
 
 
-def eigh_in_place(K: Array) -> tuple[Array, Array]:
-    """Eigenvalues, increasing, and eigenvectors of a symmetric matrix by divide and conquer (dsyevd).
+def eigh_in_place(K: Array, threads: int = 1) -> tuple[Array, Array]:
+    """Eigenvalues, increasing, and eigenvectors of a symmetric matrix by divide and conquer.
+
+    ``K = Q T Qᵀ`` with T tridiagonal (dsytrd), ``T = Z diag(s) Zᵀ`` (dstedc), and ``E = QZ`` (dormtr), as in dsyevd.
+    The last step is done panel by panel.
 
     Parameters
     ----------
     K : (n, n) float64 in Fortran order or a block of such a matrix, n up to `LARGEST_ORDER`; it becomes the
         eigenvectors. The workspace is 2n².
+    threads : that share the panels; more than one where BLAS itself runs on one
 
     Raises
     ------
     NumericalError
-        Where the matrix is too large or the routine does not converge.
+        Where the matrix is too large or a routine does not converge.
     """
     n = K.shape[0]
     if n > LARGEST_ORDER:
         raise NumericalError(f"a relationship matrix of {n} samples is beyond {LARGEST_ORDER}; use fewer GRM variants")
-    stride = _leading_dimension(K)
-    values = np.empty(n)
+    stride, columns = _leading_dimension(K), max(n, 1)
+    values, off_diagonal, tau = np.empty(n), np.empty(columns), np.empty(columns)
+    size = _BLOCK * columns
+    _call("dsytrd", b"L", n, K, stride, values, off_diagonal, tau, np.empty(size), size)
+    Z = _tridiagonal_vectors(values, off_diagonal)
 
-    def call(work: Array, lwork: int, iwork: NDArray[np.intc], liwork: int) -> None:
-        _call("dsyevd", b"V", b"L", n, K, stride, values, work, lwork, iwork, liwork)
+    width = max(PANEL, -(-n // MOST_PANELS))
 
-    work, iwork = np.empty(1), np.empty(1, np.intc)
-    call(work, -1, iwork, -1)
-    lwork, liwork = int(work[0]), int(iwork[0])
-    call(np.empty(lwork), lwork, np.empty(liwork, np.intc), liwork)
+    def transform(start: int) -> None:
+        panel = Z[:, start : start + width]
+        size = _BLOCK * (panel.shape[1] + _BLOCK + 1)
+        work = np.empty(size)
+        _call("dormtr", b"L", b"L", b"N", n, panel.shape[1], K, stride, tau, panel, columns, work, size)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(transform, range(0, n, width)))
+    K[:] = Z
     return values, K
+
+
+def _tridiagonal_vectors(values: Array, off_diagonal: Array) -> Array:
+    """Eigenvectors of a symmetric tridiagonal matrix, whose diagonal becomes its eigenvalues."""
+    n = values.size
+    columns = max(n, 1)
+    Z, size, integers = np.empty((n, n), order="F"), 1 + 4 * n + n * n, 3 + 5 * n
+    work, iwork = np.empty(size), np.empty(integers, np.intc)
+    _call("dstedc", b"I", n, values, off_diagonal, Z, columns, work, size, iwork, integers)
+    return Z
 
 
 def svd_in_place(M: Array) -> tuple[Array, Array, Array]:

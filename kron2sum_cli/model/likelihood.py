@@ -13,7 +13,7 @@ from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.contrasts import Contrasts
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import EPSILON, Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 LOG2PI = float(np.log(2 * np.pi))
@@ -228,7 +228,8 @@ def covariates_singular(data: Contrasts) -> bool:
         return False
     inverse = np.divide(1.0, data.s, out=np.zeros_like(data.s), where=data.s > 0)
     given = data.Kxx - (data.Kxm * inverse) @ data.Kxm.T
-    return bool(linalg.eigvalsh(given)[0] <= 1e-10 * max(float(np.trace(data.Kxx)), data.mean_eigenvalue))
+    noise = data.nsamples * EPSILON * max(float(data.s.max(initial=0.0)), float(np.trace(data.Kxx)))
+    return bool(linalg.eigvalsh(given)[0] <= noise)
 
 
 def _least_squares(data: Contrasts, axes: TraitAxes, W: Array, Z: Array) -> Coupled:

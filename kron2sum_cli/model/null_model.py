@@ -2,10 +2,17 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from scipy import linalg
+
+from kron2sum_cli.model.block_scanner import BlockScanner, CoupledBlockScanner, block_scanner
 from kron2sum_cli.model.contrasts import Contrasts
 from kron2sum_cli.model.fitting import Certificate
-from kron2sum_cli.model.generalised_least_squares import Metric, metric
 from kron2sum_cli.model.likelihood import Point, evaluate
+from kron2sum_cli.model.missing.likelihood import ObservedPoint
+from kron2sum_cli.model.missing.likelihood import evaluate as evaluate_observed
+from kron2sum_cli.model.missing.observed import ObservedCells
+from kron2sum_cli.model.missing.scanner import ObservedScanner, observed_scanner
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates
@@ -39,7 +46,7 @@ class FitSummary:
 
 @dataclass(frozen=True)
 class NullModel:
-    """A fit with the data that tests of variants need.
+    """A fit of complete traits with the data that tests of variants need.
 
     Attributes
     ----------
@@ -56,6 +63,38 @@ class NullModel:
         """The likelihood at the fitted covariances."""
         return evaluate(self.data, self.summary.axes, self.summary.reml)
 
-    def metric(self) -> Metric:
-        """The metric of the fitted K⁻¹."""
-        return metric(self.point(), self.Qx)
+    def scanner(self, dtype: type[np.floating]) -> BlockScanner | CoupledBlockScanner:
+        """The scanner of blocks of variants, in single or double precision."""
+        return block_scanner(self.point(), self.Qx, dtype)
+
+
+@dataclass(frozen=True)
+class ObservedNullModel:
+    """A fit of the observed cells with the data that tests of variants need.
+
+    Attributes
+    ----------
+    summary : the fit
+    data : rotated traits and their missing cells
+    """
+
+    summary: FitSummary
+    data: ObservedCells
+
+    def point(self) -> ObservedPoint:
+        """The likelihood at the fitted covariances."""
+        return evaluate_observed(self.data, self.summary.axes, self.summary.reml)
+
+    @property
+    def _reduced(self) -> bool:
+        return bool(self.data.A.shape[1] < self.data.ntraits)
+
+    @property
+    def Qx(self) -> Array:
+        """(n, c) orthonormal basis of the covariates that have an effect on every trait of its own."""
+        X = self.data.X[:, :0] if self._reduced else self.data.X
+        return np.asarray(linalg.qr(X, mode="economic")[0]) if X.shape[1] else X
+
+    def scanner(self, dtype: type[np.floating]) -> ObservedScanner:
+        """The scanner of blocks of variants, in single or double precision (double where they cannot be centred)."""
+        return observed_scanner(self.point(), np.float64 if self._reduced else dtype)

@@ -15,8 +15,10 @@ from scipy import optimize, special
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.likelihood import Point, evaluate
+from kron2sum_cli.model.missing.likelihood import ObservedPoint
+from kron2sum_cli.model.missing.likelihood import evaluate as evaluate_observed
 from kron2sum_cli.model.spectrum import Array
-from kron2sum_cli.model.trait_axes import axes_of_factors
+from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
 
 FIRST_STEP = 0.1
 """The log odds of a heritability are first changed by this much in the search for an end of an interval."""
@@ -78,14 +80,14 @@ class _Profile:
     rank : largest rank of C0
     """
 
-    fitted: Point
+    fitted: Point | ObservedPoint
     basis: Array
     scale: float
     mean_diagonal: float
     rank: int
 
     @staticmethod
-    def of_trait(fitted: Point, trait: int, mean_diagonal: float, rank: int) -> "_Profile":
+    def of_trait(fitted: Point | ObservedPoint, trait: int, mean_diagonal: float, rank: int) -> "_Profile":
         """The profile of a trait: axes are turned so that the first one is the trait."""
         Tinv = fitted.axes.Tinv
         turn = np.linalg.qr(Tinv[trait][:, None], mode="complete")[0]
@@ -132,7 +134,7 @@ class _Profile:
         rows1 = _FixedRow(M1.reshape(p, p), float(np.sqrt(variance * special.expit(-log_odds))))
         F0, F1 = rows0.factor(), rows1.factor()
         try:
-            point = evaluate(data, axes_of_factors(basis @ F0, basis @ F1, data.mean_eigenvalue), self.fitted.reml)
+            point = _moved(self.fitted, axes_of_factors(basis @ F0, basis @ F1, data.mean_eigenvalue))
         except (NumericalError, np.linalg.LinAlgError):
             return NOT_DEFINED, np.zeros_like(x)
         turn = point.axes.T @ basis
@@ -142,6 +144,13 @@ class _Profile:
         if not (np.isfinite(point.lml) and np.all(np.isfinite(gradient))):
             return NOT_DEFINED, np.zeros_like(x)
         return -point.lml, -gradient
+
+
+def _moved(fitted: Point | ObservedPoint, axes: TraitAxes) -> Point | ObservedPoint:
+    """The same likelihood elsewhere."""
+    if isinstance(fitted, ObservedPoint):
+        return evaluate_observed(fitted.data, axes, fitted.reml)
+    return evaluate(fitted.data, axes, fitted.reml)
 
 
 @dataclass(frozen=True)
@@ -166,7 +175,9 @@ class _FixedRow:
         return out
 
 
-def heritability_interval(point: Point, trait: int, mean_diagonal: float, rank: int, level: float = 0.95) -> Interval:
+def heritability_interval(
+    point: Point | ObservedPoint, trait: int, mean_diagonal: float, rank: int, level: float = 0.95
+) -> Interval:
     """All heritabilities h of a trait with ``2 (l_max - l(h)) ≤ χ²₁(level)``, l(h) the maximum over all else.
 
     Parameters

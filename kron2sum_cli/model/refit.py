@@ -5,9 +5,11 @@ is the curvature there: Newton steps with the information of the null model, one
 few steps. Rows enter through their moments alone: a step costs the same whatever the number of samples.
 
 Frames (see `variant_likelihood`) change by triangular factors close to I. So the information of the null model stays
-the right one, and the axes that C0 leaves empty stay the last ones: a step is one along that face of the cone. Where
-the score points off a face with one empty axis, a variant climbs again from there with the face released. What does
-not converge (its optimum lies on another face, or far away) is left to the search that fits null models.
+the right one, and the axes that C0 leaves empty stay the last ones: a step is one along that face of the cone. A
+variant whose optimum lies on another face goes there and climbs again, one axis at a time: it fills an empty axis
+where the score points off the face, and empties its smallest axis where no step along the face leads further. What has
+not converged then (its optimum lies far away, or C1 tends to a singular matrix) is left to the search that fits null
+models.
 """
 
 from collections.abc import Sequence
@@ -18,12 +20,12 @@ import numpy as np
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
 from kron2sum_cli.model.fitting import BOUNDARY, CERTIFIED_GAIN, Fit, climb
-from kron2sum_cli.model.information import DirectionCovariance, direction_covariance, uses_observed_information
+from kron2sum_cli.model.information import direction_covariance, expected_information, uses_observed_information
 from kron2sum_cli.model.likelihood import evaluate
 from kron2sum_cli.model.row_moments import RowMoments, VariantMoments, row_moments
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
-from kron2sum_cli.model.variant_likelihood import Mask, Points, States, VariantLikelihood, put, take
+from kron2sum_cli.model.variant_likelihood import Indices, Mask, Points, States, VariantLikelihood, put, take
 
 GAIN_TOLERANCE = 1e-8
 """A refit ends when the next step is predicted to add no more than this to the log-likelihood."""
@@ -36,7 +38,10 @@ RESIDUAL_ROOM = 0.1
 """Refits may lower the smallest ratio of residual to genetic variance of the null model by this factor."""
 
 RELEASED = 1e-6
-"""Genetic share that a released axis gets where the information off the face is taken."""
+"""Genetic share that an axis has at least where the information of a face on which it is not empty is taken."""
+
+MOST_FACES = 8
+"""A refit that has not ended on so many faces beside the null model's is left to the search of null models."""
 
 BATCH_BYTES = 1 << 21
 """Size of the largest array of a batch of variants: several of them should stay in the cache."""
@@ -68,16 +73,14 @@ class Refitter:
     null : the maximum likelihood (not restricted) fit without a variant
     moments : of the rows, traits in the axes of the null model
     empty : number of axes that its C0 leaves empty, the last ones
-    metric : its inverse information along the face
-    released : its inverse information with the face released; None where not exactly one axis is empty
+    metrics : (2N, 2N) inverse information along the face with 0, 1, ... p empty axes
     """
 
     data: Contrasts
     null: Fit
     moments: RowMoments
     empty: int
-    metric: DirectionCovariance
-    released: DirectionCovariance | None
+    metrics: tuple[Array, ...]
 
     def refit(self, variants: Array, design: Array, outside: Array | None = None) -> Refit:
         """Refit with effects in the span of ``design``.
@@ -131,18 +134,15 @@ def refitter(data: Contrasts, null: Fit) -> Refitter:
     genetic, residual = tau * axes.c0**2, np.maximum(axes.c1**2, BOUNDARY)
     ratio = RESIDUAL_ROOM * tau * float(np.min(residual / np.maximum(genetic, residual)))
     empty = int(np.count_nonzero(genetic < BOUNDARY))
-    released = None
-    if empty == 1 and null.rank == data.ntraits:
-        c0 = np.sqrt(np.maximum(genetic, RELEASED) / tau)
-        inner = evaluate(data, TraitAxes(axes.T, axes.Tinv, c0, axes.c1), reml=False)
-        released = direction_covariance(inner, null.rank)
+    metrics = [_expected(data, axes, q) for q in range(data.ntraits + 1)]
+    known = direction_covariance(null.point, null.rank)
+    metrics[empty] = np.block([[known.v00, known.v01], [known.v01.T, known.v11]])
     return Refitter(
         data=data,
         null=null,
         moments=row_moments(replace(data, Z=data.Z @ axes.T.T), ratio),
         empty=empty,
-        metric=direction_covariance(null.point, null.rank),
-        released=released,
+        metrics=tuple(metrics),
     )
 
 
@@ -155,14 +155,8 @@ def _refit_together(fitter: Refitter, variants: Array, outside: Array, design: A
     moments, axes = fitter.moments.of_variants(variants, outside), fitter.null.point.axes
     likelihood = VariantLikelihood(fitter.moments, axes.T @ design, axes.logdet_T, fitter.empty, fitter.null.rank)
     states = _initial(fitter, outside.size)
-    points, reached = _climb(likelihood, fitter.metric, moments, states)
-    leaving = np.flatnonzero(reached & (points.off_face > CERTIFIED_GAIN))
-    reached[leaving] = False
-    if leaving.size and fitter.released is not None:
-        start = take(states, leaving)
-        found, reached[leaving] = _climb(replace(likelihood, empty=0), fitter.released, take(moments, leaving), start)
-        put(states, leaving, start)
-        put(points, leaving, found)
+    points, reached = _climb(likelihood, fitter.metrics[fitter.empty], moments, states)
+    reached = _climb_other_faces(fitter, likelihood, moments, states, points, reached)
     half = np.linalg.solve(np.linalg.cholesky(points.information), design.T)
     refits = Refit(points.lml, points.gamma @ design.T, np.sqrt(np.sum(half**2, axis=1)))
     for k in np.flatnonzero(~reached):
@@ -177,19 +171,89 @@ def _refit_apart(fitter: Refitter, variants: Array, outside: Array, design: Arra
     return Refit(*(np.array(column) for column in zip(*each, strict=True)))
 
 
+def _climb_other_faces(
+    fitter: Refitter,
+    likelihood: VariantLikelihood,
+    variants: VariantMoments,
+    states: States,
+    points: Points,
+    reached: Mask,
+) -> Mask:
+    """Go on with variants that have no optimum on the null model's face, and tell which have reached one.
+
+    States and points are overwritten.
+    """
+    p, lowest = fitter.data.ntraits, points.lml.copy()
+    empty = np.full(reached.size, fitter.empty)
+    for _ in range(MOST_FACES):
+        leaving = reached & (points.off_face > CERTIFIED_GAIN)
+        moving = np.flatnonzero(leaving | (~reached & (empty < p)))
+        filled = leaving[moving]
+        for q in np.unique(empty[moving[filled]]):
+            _fill(states, points, moving[filled & (empty[moving] == q)], q)
+        for q in np.unique(empty[moving[~filled]]):
+            _empty_smallest(states, moving[~filled & (empty[moving] == q)], q)
+        empty[moving] += np.where(filled, -1, 1)
+        for q in np.unique(empty[moving]):
+            which = moving[empty[moving] == q]
+            start = take(states, which)
+            on_face = replace(likelihood, empty=int(q))
+            found, reached[which] = _climb(on_face, fitter.metrics[q], take(variants, which), start, learn=True)
+            put(states, which, start)
+            put(points, which, found)
+    return reached & (points.off_face <= CERTIFIED_GAIN) & (points.lml >= lowest)
+
+
+def _fill(states: States, points: Points, which: Indices, empty: int) -> None:
+    """Turn the axes of a face so that the last but ``empty - 1`` is the steepest way into the cone."""
+    first = states.share.shape[1] - empty
+    steepest = np.linalg.eigh(points.score0[which, first:, first:])[1][:, :, ::-1]
+    states.frame[which, first:] = steepest.transpose(0, 2, 1) @ states.frame[which, first:]
+
+
+def _empty_smallest(states: States, which: Indices, empty: int) -> None:
+    """Take the genetic variance, now residual, from the axis that has least of it: the last but ``empty``."""
+    full = states.share.shape[1] - empty
+    h, R = np.linalg.eigh(states.share[which, :full, :full])
+    h[:, 0] = 0.0
+    states.share[which, :full, :full] = h[:, ::-1, None] * np.eye(full)
+    states.frame[which, :full] = R[:, :, ::-1].transpose(0, 2, 1) @ states.frame[which, :full]
+
+
+def _expected(data: Contrasts, axes: TraitAxes, empty: int) -> Array:
+    """Inverse expected information along the face on which the last ``empty`` of these axes are empty."""
+    p, tau = data.ntraits, data.mean_eigenvalue
+    genetic = np.maximum(tau * axes.c0**2, RELEASED)
+    genetic[p - empty :] = 0.0
+    c0, c1 = np.sqrt(genetic / tau), np.sqrt(np.maximum(1 - genetic, BOUNDARY))
+    a, b, d = expected_information(evaluate(data, TraitAxes(axes.T, axes.Tinv, c0, c1), reml=False))
+    i, j = np.tril_indices(p)
+    free = np.minimum(i, j) < p - empty
+    determinant = np.where(free, a * d - b**2, 1.0)
+    v00, v01, v11 = np.where(free, (d, -b, a), 0.0) / determinant
+    return np.block([[np.diag(v00), np.diag(v01)], [np.diag(v01), np.diag(np.where(free, v11, 1 / d))]])
+
+
 def _climb(
-    likelihood: VariantLikelihood, metric: DirectionCovariance, variants: VariantMoments, states: States
+    likelihood: VariantLikelihood, metric: Array, variants: VariantMoments, states: States, learn: bool = False
 ) -> tuple[Points, Mask]:
-    """Climb from the given states, which are overwritten, and tell which reached an optimum on their face."""
+    """Climb from the given states, which are overwritten, and tell which reached an optimum on their face.
+
+    Steps go by the inverse information ``metric`` (2N, 2N), which each variant updates by its own scores (BFGS) where
+    it is to ``learn``: far from the null model its own curvature is another one.
+    """
     points = likelihood.evaluate(states, variants)
-    E0, E1, predicted = _step(likelihood, metric, points)
+    metrics = np.repeat(metric[None], points.lml.size, axis=0) if learn else metric
+    score = _score(points)
+    step = _step(score, metrics)
+    predicted = 0.5 * np.einsum("bn,bn->b", score, step)
     length = np.ones(predicted.size)
     for _ in range(MAX_STEPS):
         rising = np.flatnonzero((predicted > GAIN_TOLERANCE) & (length > SHORTEST))
         if not rising.size:
             break
-        size = length[rising, None, None]
-        trial, defined = _move(likelihood, take(states, rising), size * E0[rising], size * E1[rising])
+        taken = length[rising, None] * step[rising]
+        trial, defined = _move(likelihood, take(states, rising), *_changes(likelihood, taken))
         tried = likelihood.evaluate(trial, take(variants, rising))
         noise = 1e-12 * np.abs(points.lml[rising])
         higher = defined & tried.inside & (tried.lml >= points.lml[rising] - noise)
@@ -197,8 +261,25 @@ def _climb(
         won, which = rising[higher], np.flatnonzero(higher)
         put(states, won, take(trial, which))
         put(points, won, take(tried, which))
-        E0[won], E1[won], predicted[won] = _step(likelihood, metric, take(tried, which))
+        new = _score(take(tried, which))
+        if learn:
+            metrics[won] = _updated(metrics[won], taken[which], score[won] - new)
+        score[won] = new
+        step[won] = _step(new, metrics[won] if learn else metrics)
+        predicted[won] = 0.5 * np.einsum("bn,bn->b", new, step[won])
     return points, predicted <= GAIN_TOLERANCE
+
+
+def _updated(metrics: Array, steps: Array, lost: Array) -> Array:
+    """Inverse information (b, 2N, 2N) made to agree with what the score lost in a step, where that is a curvature."""
+    curvature = np.einsum("bn,bn->b", steps, lost)
+    is_one = curvature > 1e-8 * np.linalg.norm(steps, axis=1) * np.linalg.norm(lost, axis=1)
+    rho = np.where(is_one, 1.0, 0.0) / np.where(is_one, curvature, 1.0)
+    moved = np.einsum("bmn,bn->bm", metrics, lost)
+    across = rho[:, None, None] * steps[:, :, None] * moved[:, None, :]
+    along = rho + rho**2 * np.einsum("bn,bn->b", lost, moved)
+    both = steps[:, :, None] * steps[:, None, :]
+    return np.asarray(metrics - across - across.transpose(0, 2, 1) + along[:, None, None] * both)
 
 
 def _initial(fitter: Refitter, b: int) -> States:
@@ -216,16 +297,26 @@ def _axes(fitter: Refitter, frame: Array, share: Array) -> TraitAxes:
     return TraitAxes(T, np.asarray(np.linalg.inv(T)), np.sqrt(h / fitter.data.mean_eigenvalue), np.sqrt(1 - h))
 
 
-def _step(likelihood: VariantLikelihood, metric: DirectionCovariance, points: Points) -> tuple[Array, Array, Array]:
-    """Newton steps of ``N τ C0 Nᵀ`` and ``N C1 Nᵀ``, each (b, p, p), and what they are predicted to gain, (b,)."""
-    i, j = np.tril_indices(likelihood.design.shape[0])
-    tau, twice = likelihood.moments.data.mean_eigenvalue, np.where(i == j, 1.0, 2.0)
-    g0, g1 = twice * points.score0[:, i, j], twice * points.score1[:, i, j]
-    x0, x1 = g0 @ metric.v00 + g1 @ metric.v01.T, g0 @ metric.v01 + g1 @ metric.v11
-    E0, E1 = np.empty(points.score0.shape), np.empty(points.score1.shape)
-    E0[:, i, j] = E0[:, j, i] = tau * x0
-    E1[:, i, j] = E1[:, j, i] = x1
-    return E0, E1, 0.5 * (np.einsum("bn,bn->b", g0, x0) + np.einsum("bn,bn->b", g1, x1))
+def _score(points: Points) -> Array:
+    """The score in the pairs of axes of both matrices, (b, 2N)."""
+    i, j = np.tril_indices(points.score0.shape[1])
+    twice = np.where(i == j, 1.0, 2.0)
+    return np.hstack([twice * points.score0[:, i, j], twice * points.score1[:, i, j]])
+
+
+def _step(score: Array, metrics: Array) -> Array:
+    """Newton steps (b, 2N) by one inverse information, or each by its own."""
+    return score @ metrics if metrics.ndim == 2 else np.einsum("bn,bnm->bm", score, metrics)
+
+
+def _changes(likelihood: VariantLikelihood, steps: Array) -> tuple[Array, Array]:
+    """The changes of ``N τ C0 Nᵀ`` and ``N C1 Nᵀ``, each (b, p, p)."""
+    p, pairs = likelihood.design.shape[0], steps.shape[1] // 2
+    i, j = np.tril_indices(p)
+    E0, E1 = np.empty((2, len(steps), p, p))
+    E0[:, i, j] = E0[:, j, i] = likelihood.moments.data.mean_eigenvalue * steps[:, :pairs]
+    E1[:, i, j] = E1[:, j, i] = steps[:, pairs:]
+    return E0, E1
 
 
 def _move(likelihood: VariantLikelihood, states: States, E0: Array, E1: Array) -> tuple[States, Mask]:
@@ -236,7 +327,7 @@ def _move(likelihood: VariantLikelihood, states: States, E0: Array, E1: Array) -
     if 0 < full < p:
         # C0 keeps its rank: [A, B; Bᵀ, BᵀA⁻¹B], which elimination turns into [A, 0; 0, 0].
         eliminate = np.repeat(np.eye(p)[None], len(frame), axis=0)
-        cross = np.linalg.solve(genetic[:, :full, :full], genetic[:, :full, full:])
+        cross = np.linalg.solve(_regular(genetic[:, :full, :full]), genetic[:, :full, full:])
         eliminate[:, full:, :full] = -cross.transpose(0, 2, 1)
         genetic[:, full:], genetic[:, :, full:] = 0.0, 0.0
         residual = eliminate @ residual @ eliminate.transpose(0, 2, 1)
@@ -244,6 +335,15 @@ def _move(likelihood: VariantLikelihood, states: States, E0: Array, E1: Array) -
     upper, defined = _upper_cholesky(genetic + residual)
     white = np.linalg.inv(upper)
     return States(white @ frame, white @ genetic @ white.transpose(0, 2, 1)), defined
+
+
+def _regular(M: Array) -> Array:
+    """The matrices, I in place of those that are not positive definite: the states that they lead to are refused."""
+    try:
+        np.linalg.cholesky(M)
+        return M
+    except np.linalg.LinAlgError:
+        return np.where((np.linalg.eigvalsh(M)[:, 0] > 0)[:, None, None], M, np.eye(M.shape[1]))
 
 
 def _upper_cholesky(M: Array) -> tuple[Array, Mask]:

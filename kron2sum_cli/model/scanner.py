@@ -3,21 +3,15 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.arguments import matrix
+from kron2sum_cli.model.block_scanner import block_scanner, squared_lengths
 from kron2sum_cli.model.generalised_least_squares import LeastSquares, Metric, least_squares
 from kron2sum_cli.model.hypotheses import TestContext, hypothesis, test, trait_effects
-from kron2sum_cli.model.likelihood import LOG2PI, Point, normalised_effects
+from kron2sum_cli.model.likelihood import LOG2PI
 from kron2sum_cli.model.spectrum import Array
-
-LEFT_BY_EFFECTS = 1e-9
-"""A variant of whose information the coupled fixed effects leave less than this share, in some direction of the
-traits, counts as lying in their span."""
-
-STRETCH = 512
-"""Squares that are added in single precision before they go into a sum in double."""
 
 
 @dataclass(frozen=True)
@@ -192,135 +186,3 @@ class BlockScan:
     trait_mlog10p: Array
     u: Array
     v: Array
-
-
-@dataclass(frozen=True)
-class BlockStatistics:
-    """Score and information of every variant of a block along the trait axes.
-
-    Attributes
-    ----------
-    u : (b, p) ``gᵀ P_j y_j``
-    v : (b, p) ``gᵀ P_j g``, the information; the effect on axis j is u/v with variance 1/v. Where the fixed effects of
-        the null model couple the axes, (b, p, p)
-    length : (b,) squared length of g outside the span of X
-    outside : (b,) the part of it outside the rotation too, where GGᵀ is 0
-    """
-
-    u: Array
-    v: Array
-    length: Array
-    outside: Array
-
-
-@dataclass(frozen=True)
-class BlockScanner:
-    """``u`` and ``v`` of blocks of variants for A = I (or any invertible A): thin products after one rotation.
-
-    The score needs no rotated variant, ``u = gᵀ(Vα)``: its p columns ride along as further rows of the rotation.
-
-    Attributes
-    ----------
-    rotation : (m + p, n) ``[V, Vα]ᵀ`` in the precision of the scan, α = K⁻¹r of the null model
-    weights : (m, p + 1) inverse variances W, and a column of ones
-    silent_weight : (p,) inverse variances outside V and X; None where there is nothing outside
-    Qx : (n, c) basis of X, needed for what is outside
-    """
-
-    rotation: NDArray[np.floating]
-    weights: NDArray[np.floating]
-    silent_weight: Array | None
-    Qx: NDArray[np.floating]
-
-    def rotate(self, G: NDArray[np.floating]) -> Array:
-        """Rotated variants ``VᵀG`` (m, b) in double precision, for refits."""
-        return np.asarray(self.rotation[: self.weights.shape[0]] @ G, dtype=np.float64)
-
-    def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
-        """Statistics of a block of variants G (n, b), without missing values, in the precision of the rotation.
-
-        Where X has an intercept, centre G first: that changes nothing but rounding.
-        """
-        m = self.weights.shape[0]
-        rotated = self.rotation @ G
-        u = rotated[m:].T.astype(np.float64)
-        squares = rotated[:m]
-        np.multiply(squares, squares, out=squares)
-        sums = (squares.T @ self.weights).astype(np.float64)
-        v, length = sums[:, :-1], sums[:, -1]
-        outside = np.zeros(len(length))
-        if self.silent_weight is not None:
-            projected = squared_lengths((self.Qx.T @ G).T)
-            outside = np.maximum(squared_lengths(G.T) - length - projected, 0.0)
-            v, length = v + np.multiply.outer(outside, self.silent_weight), length + outside
-        return BlockStatistics(u, v, length, outside)
-
-
-def squared_lengths(rows: NDArray[np.floating]) -> Array:
-    """Sums of squares of the rows of (b, n), short stretches in their own precision and these in double."""
-    b, n = rows.shape
-    total = np.zeros(b)
-    for start in range(0, n, STRETCH):
-        part = rows[:, start : start + STRETCH]
-        total += np.einsum("bi,bi->b", part, part)
-    return total
-
-
-@dataclass(frozen=True)
-class CoupledBlockScanner:
-    """``u`` and ``V`` (p, p) of blocks of variants for a trait design A of rank below p.
-
-    ``P = K⁻¹ - FFᵀ`` with ``F = K⁻¹M H^-½``, so that ``V_jl = δ_jl Σ_i g̃_i² w_ij - Σ_q (g̃ᵀF_jq)(g̃ᵀF_lq)``. In double
-    precision, because variants cannot be centred.
-
-    Attributes
-    ----------
-    diagonal : of ``K⁻¹``: the scanner without the fixed effects
-    F : (m, pq)
-    """
-
-    diagonal: BlockScanner
-    F: Array
-
-    @property
-    def rotation(self) -> NDArray[np.floating]:
-        """The rotation of the variants."""
-        return self.diagonal.rotation
-
-    def rotate(self, G: NDArray[np.floating]) -> Array:
-        """Rotated variants ``VᵀG`` (m, b)."""
-        return self.diagonal.rotate(G)
-
-    def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
-        """Statistics of a block of variants G (n, b), without missing values."""
-        plain = self.diagonal.statistics(G)
-        b, p = plain.u.shape
-        explained = (self.rotate(G).T @ self.F).reshape(b, p, -1)
-        V = plain.v[:, :, None] * np.eye(p) - explained @ explained.transpose(0, 2, 1)
-        size = np.sqrt(np.where(plain.v > 0, plain.v, 1.0))
-        left = np.linalg.eigvalsh(V / (size[:, :, None] * size[:, None, :]))[:, 0]
-        return BlockStatistics(plain.u, V, np.where(left > LEFT_BY_EFFECTS, plain.length, 0.0), plain.outside)
-
-
-def block_scanner(point: Point, Qx: Array, dtype: type[np.floating] = np.float32) -> BlockScanner | CoupledBlockScanner:
-    """The scanner of blocks at a null model, in single or double precision (double where the axes are coupled)."""
-    data = point.data
-    if point.coupled is not None and data.design is not None:
-        effects = normalised_effects(data, point.coupled, point.W)
-        F = effects.transpose(1, 0, 2).reshape(effects.shape[1], -1)
-        return CoupledBlockScanner(_diagonal_scanner(point, Qx, np.float64), F)
-    return _diagonal_scanner(point, Qx, dtype)
-
-
-def _diagonal_scanner(point: Point, Qx: Array, dtype: type[np.floating]) -> BlockScanner:
-    data = point.data
-    m, p = point.W.shape
-    rotation = np.empty((m + p, data.nsamples), dtype=dtype)
-    rotation[:m] = data.V.T
-    rotation[m:] = (data.V @ point.alpha).T
-    return BlockScanner(
-        rotation=rotation,
-        weights=np.hstack([point.W, np.ones((m, 1))]).astype(dtype),
-        silent_weight=point.silent_weight if data.nsilent else None,
-        Qx=Qx.astype(dtype),
-    )

@@ -7,6 +7,7 @@ from scipy import linalg
 
 from kron2sum_cli.model.generalised_least_squares import independent_columns
 from kron2sum_cli.model.likelihood import Point
+from kron2sum_cli.model.missing.scanner import ObservedScanner
 from kron2sum_cli.model.spectrum import Array
 
 
@@ -31,11 +32,13 @@ class SetScores:
     Attributes
     ----------
     u : (q, p) ``g_aᵀP_jy_j``
-    V : (p, q, q) ``g_aᵀP_jg_b``
+    V : (p, q, q) ``g_aᵀP_jg_b``; (p, p, q, q) where fixed effects or missing cells couple the axes
+    sizes : (p, q) the diagonals of V, where they couple the axes without what they take away
     """
 
     u: Array
     V: Array
+    sizes: Array
 
 
 def set_scores(point: Point, rows: Array, outside: Array) -> SetScores:
@@ -48,7 +51,20 @@ def set_scores(point: Point, rows: Array, outside: Array) -> SetScores:
     outside : (q, q) their inner products outside the rotation and the covariates
     """
     V = np.einsum("ia,ij,ib->jab", rows, point.W, rows, optimize=True)
-    return SetScores(rows.T @ point.alpha, V + point.silent_weight[:, None, None] * outside)
+    V = V + point.silent_weight[:, None, None] * outside
+    return SetScores(rows.T @ point.alpha, V, np.einsum("jaa->ja", V))
+
+
+def observed_set_scores(scanner: ObservedScanner, G: Array) -> SetScores:
+    """Scores of a set G (n, q) given the observed cells, by a scanner in double precision."""
+    rows, (m, p) = scanner.rotate(G), scanner.weights.shape
+    complete = np.einsum("ia,ij,ib->jab", rows, scanner.weights, rows, optimize=True)
+    if scanner.silent is not None:
+        complete = complete + scanner.silent[:, None, None] * (G.T @ G - rows.T @ rows)
+    taken = scanner.explained(G, rows)
+    V = -np.einsum("ajx,blx->jlab", taken, taken, optimize=True)
+    V[np.arange(p), np.arange(p)] += complete
+    return SetScores(G.T @ scanner.rotation[m:].T, V, np.einsum("jaa->ja", complete))
 
 
 def reduce_set(scores: SetScores, design: Array, T: Array) -> SetReduction:
@@ -61,9 +77,10 @@ def reduce_set(scores: SetScores, design: Array, T: Array) -> SetReduction:
     if q == 0 or e == 0:
         return SetReduction(0.0, 0)
     D = T @ design
-    H = np.einsum("je,jf,jab->eafb", D, D, scores.V, optimize=True).reshape(e * q, e * q)
+    between = "je,lf,jlab->eafb" if scores.V.ndim == 4 else "je,jf,jab->eafb"
+    H = np.einsum(between, D, D, scores.V, optimize=True).reshape(e * q, e * q)
     h = (D.T @ scores.u.T).reshape(-1)
-    kept = independent_columns(H, np.diag(H), 1e-8)
+    kept = independent_columns(H, ((D**2).T @ scores.sizes).reshape(-1), 1e-8)
     if not kept.size:
         return SetReduction(0.0, 0)
     chol = linalg.cho_factor(H[np.ix_(kept, kept)], lower=True)

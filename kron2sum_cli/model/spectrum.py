@@ -115,11 +115,14 @@ def reflectors(X: Array) -> Reflectors:
     return Reflectors(np.asfortranarray(qr, np.float64), np.asarray(tau, np.float64), np.asarray(R, np.float64))
 
 
-def spectrum_of_features(G: Array, X: Array, overwrite: bool = False) -> Spectrum:
-    """Spectrum of GGᵀ from G (n, r); in O(nr²) where r < n. ``overwrite`` lets G be destroyed."""
+def spectrum_of_features(G: Array, X: Array, overwrite: bool = False, threads: int = 1) -> Spectrum:
+    """Spectrum of GGᵀ from G (n, r); in O(nr²) where r < n. ``overwrite`` lets G be destroyed.
+
+    For ``threads`` see `eigh_in_place`, which decomposes GGᵀ where r ≥ n.
+    """
     n, r = G.shape
     if r > n - X.shape[1]:
-        return spectrum_of_relationship(G @ G.T, X, overwrite=True)
+        return spectrum_of_relationship(G @ G.T, X, True, threads)
     basis = reflectors(X)
     c = X.shape[1]
     mean_diagonal = _centred_square(G)
@@ -141,8 +144,10 @@ def spectrum_of_features(G: Array, X: Array, overwrite: bool = False) -> Spectru
     )
 
 
-def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False) -> Spectrum:
+def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False, threads: int = 1) -> Spectrum:
     """Spectrum of ``GGᵀ = K`` (n, n), symmetric; O(n³). ``overwrite`` lets K be destroyed.
+
+    For ``threads`` see `eigh_in_place`.
 
     Raises
     ------
@@ -156,7 +161,7 @@ def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False) -> Spe
     Kq = basis.to_basis(np.array(K, order="F", copy=not overwrite or not K.flags.f_contiguous), both_sides=True)
     Kxx, Kx_rest = Kq[:c, :c].copy(), Kq[:c, c:].copy()
     del K
-    s, E = eigh_in_place(Kq[c:, c:])
+    s, E = eigh_in_place(Kq[c:, c:], threads)
     smallest, largest = float(s[0]), float(s[-1])
     noise = n * EPSILON * max(largest, float(np.trace(Kxx)))
     if smallest < -NEGATIVE_EIGENVALUE * max(largest, 0.0) - noise:

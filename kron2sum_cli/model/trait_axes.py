@@ -86,6 +86,7 @@ def axes_of_factors(L0: Array, L1: Array, tau: float) -> TraitAxes:
     c1 = np.concatenate([c1, np.zeros(p - c1.size)])[::-1]
     W = Wt[::-1].T
     c0 = np.linalg.norm(Q0 @ W, axis=0)
+    c0[L0.shape[1] :] = 0
     norm = np.hypot(c0, c1)
     T = linalg.solve_triangular(R, W, check_finite=False).T / size
     Tinv = size[:, None] * (R.T @ W)

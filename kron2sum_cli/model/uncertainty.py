@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from kron2sum_cli.model.generalised_least_squares import Effects, least_squares, metric
 from kron2sum_cli.model.information import DirectionCovariance, direction_covariance
 from kron2sum_cli.model.likelihood import Point
+from kron2sum_cli.model.missing.information import direction_covariance as observed_direction_covariance
+from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
@@ -84,15 +86,25 @@ def estimates_of(point: Point, Qx: Array, rank: int, mean_diagonal: float, A: Ar
     mean_diagonal : mean diagonal of the centred GGᵀ, ḡ
     A, X : (p, a) trait design and (n, c) covariates of the fixed effects
     """
-    axes = point.axes
+    covariance, effects = direction_covariance(point, rank), fixed_effects(point, Qx, A, X)
+    return _estimates(point.axes, point.data.mean_eigenvalue, mean_diagonal, covariance, effects)
+
+
+def estimates_of_observed(point: ObservedPoint, rank: int, mean_diagonal: float) -> Estimates:
+    """What a fitted point of the likelihood of observed cells says; parameters as for `estimates_of`."""
+    covariance, effects = observed_direction_covariance(point, rank), Effects(point.B, point.B_se)
+    return _estimates(point.axes, point.data.mean_eigenvalue, mean_diagonal, covariance, effects)
+
+
+def _estimates(
+    axes: TraitAxes, mean_eigenvalue: float, mean_diagonal: float, covariance: DirectionCovariance, effects: Effects
+) -> Estimates:
     C0, C1 = axes.C0, axes.C1
-    covariance = direction_covariance(point, rank)
     spread0, spread1 = _spread(axes.Tinv, covariance.v00), _spread(axes.Tinv, covariance.v11)
     h2, h2_se = _heritability(C0, C1, mean_diagonal, _diagonal_moments(axes.Tinv, covariance))
-    present0, present1 = _present(point)
+    present0, present1 = _present(C0, C1, mean_eigenvalue)
     rg, rg_se = _correlation(C0, spread0, present0)
     re, re_se = _correlation(C1, spread1, present1)
-    effects = fixed_effects(point, Qx, A, X)
     return Estimates(
         C0=C0,
         C0_se=_root(spread0.variance),
@@ -107,7 +119,7 @@ def estimates_of(point: Point, Qx: Array, rank: int, mean_diagonal: float, A: Ar
         B=effects.B,
         B_se=effects.se,
         axis_share=axis_shares(axes),
-        axis_h2=point.data.mean_eigenvalue * axes.c0**2,
+        axis_h2=mean_eigenvalue * axes.c0**2,
     )
 
 
@@ -125,10 +137,9 @@ def axis_shares(axes: TraitAxes) -> Array:
     return np.asarray((squared / squared.sum(axis=1, keepdims=True)).mean(axis=0))
 
 
-def _present(point: Point) -> tuple[Mask, Mask]:
+def _present(C0: Array, C1: Array, mean_eigenvalue: float) -> tuple[Mask, Mask]:
     """Which traits have genetic variance, and which have residual variance."""
-    genetic = point.data.mean_eigenvalue * np.diag(point.axes.C0)
-    residual = np.diag(point.axes.C1)
+    genetic, residual = mean_eigenvalue * np.diag(C0), np.diag(C1)
     total = genetic + residual
     return genetic > NO_VARIANCE * total, residual > NO_VARIANCE * total
 

@@ -1,6 +1,7 @@
 """From result tables or a null model to one table, text or object."""
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,12 +14,13 @@ import pyarrow as pa
 
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.pipeline.export_check import check_null, check_scan
-from kron2sum_cli.pipeline.export_views import scan_view, write_architecture, write_view
+from kron2sum_cli.pipeline.export_views import lead_rows, scan_view, write_architecture, write_view
 from kron2sum_cli.pipeline.later_columns import COVARIANCES, LaterColumns, later_columns
 from kron2sum_cli.pipeline.progress import Progress
-from kron2sum_cli.pipeline.row_selection import below, rounded, sort_columns, sorted_rows, top_rows
+from kron2sum_cli.pipeline.row_selection import below, numbered_rows, rounded, sort_columns, sorted_rows, top_rows
 from kron2sum_cli.pipeline.settings import STDIO, ExportSettings, without_folders
 from kron2sum_cli.reports.estimates import null_estimates_json, null_estimates_tsv
+from kron2sum_cli.reports.predictions import predictions_tsv
 from kron2sum_cli.tables.columns import choose_columns
 from kron2sum_cli.tables.inputs import display_name, open_input, unreadable
 from kron2sum_cli.tables.metadata_checks import required
@@ -27,9 +29,11 @@ from kron2sum_cli.tables.outputs import atomic_output, guard_inputs
 from kron2sum_cli.tables.scan_parts import EXPORTED, join_parts
 from kron2sum_cli.tables.scan_table import (
     TRAIT_COLUMNS,
+    TRAIT_COUNT,
     TRAIT_REFIT_COLUMNS,
     ScanFile,
     ScanWriter,
+    information_columns,
     open_scan,
     with_metadata,
 )
@@ -37,7 +41,7 @@ from kron2sum_cli.tables.scan_table import (
 LOGGER = logging.getLogger("kron2sum.export")
 
 _ZIP = b"PK"
-_NULL_FORMATS = {"tsv": null_estimates_tsv, "json": null_estimates_json}
+_NULL_FORMATS = {"tsv": null_estimates_tsv, "json": null_estimates_json, "blup": predictions_tsv}
 
 
 def export(settings: ExportSettings, progress: Progress) -> None:
@@ -99,7 +103,9 @@ def _open(path: str, stack: ExitStack) -> _Input:
 
 def _export_null(file: _Input, settings: ExportSettings) -> None:
     used = [
-        name for name in ("top", "p_below", "sort", "columns", "traits", "tests", "digits") if getattr(settings, name)
+        name
+        for name in ("top", "p_below", "sort", "leads", "columns", "traits", "tests", "digits")
+        if getattr(settings, name)
     ]
     if used:
         options = ", ".join(
@@ -117,6 +123,8 @@ def _export_null(file: _Input, settings: ExportSettings) -> None:
 
 
 def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress: Progress) -> None:
+    if settings.to == "blup":
+        raise UsageError(f"{tables[0].name}: is a table of a scan; --to blup is for a null model of fit --predict")
     joined = join_parts([table.name for table in tables], [table.metadata for table in tables])
     _check_same_columns(tables)
     if joined.missing and not settings.allow_gaps:
@@ -128,11 +136,14 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
         LOGGER.warning("%s are missing", gap)
     ordered = [tables[index] for index in joined.order]
     _check_different_variants(ordered)
-    if settings.is_view:
+    if settings.is_view or settings.leads:
         required(joined.metadata, _all_names(tables), ("traits", "null", "counts"))
         required(joined.metadata["null"], _all_names(tables), ("hash", "samples", "C0", "C1"))
-        write_view(scan_view(ordered, joined.metadata, settings), settings)
+        view = scan_view(ordered, joined.metadata, settings)
+    if settings.is_view:
+        write_view(view, settings)
         return
+    leads = lead_rows(view, settings) if settings.leads else None
     if settings.tests or COVARIANCES in settings.columns:
         required(joined.metadata, _all_names(tables), ("traits", "axes", "nulls", "settings"))
         required(joined.metadata["settings"], _all_names(tables), ("stat",))
@@ -143,7 +154,8 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
         LOGGER.debug("%s: %d variants", table.name, table.num_rows)
     with progress.task("Exporting", total, "variants") as advance:
         read = _columns_to_read(ordered[0], names, computed, settings)
-        batches = map(computed.add_to, _rows(ordered, read, advance))
+        rows = _rows(ordered, read, advance)
+        batches = map(computed.add_to, rows if leads is None else numbered_rows(rows, leads))
         schema = computed.schema(ordered[0].schema)
         written = _write(_chosen_rows(batches, settings), schema, names, joined.metadata, settings)
     log = LOGGER.debug if settings.out == STDIO else LOGGER.info
@@ -206,9 +218,9 @@ def _chosen_columns(
 def _columns_of_traits(table: ScanFile, traits: Sequence[str], wanted: Sequence[str]) -> list[str]:
     """All columns but those of other traits and of the axes, which say nothing about a trait alone."""
     kept = {traits[i] for i in choose_columns(wanted, traits, "--trait", table.name)}
-    kinds = (*TRAIT_COLUMNS, *TRAIT_REFIT_COLUMNS)
+    kinds = (TRAIT_COUNT, *TRAIT_COLUMNS, *TRAIT_REFIT_COLUMNS)
     dropped = {f"{kind}.{trait}" for trait in traits if trait not in kept for kind in kinds}
-    axes = {f"INFO.{axis}" for axis in range(1, len(traits) + 1)}
+    axes = {*information_columns(len(traits)), *information_columns(len(traits), coupled=True)}
     return [name for name in table.schema.names if name not in dropped | axes]
 
 
@@ -253,6 +265,15 @@ def _chosen_rows(batches: Iterable[pa.RecordBatch], settings: ExportSettings) ->
     return batches if settings.sort is None else sorted_rows(batches, settings.sort)
 
 
+def _clumping_record(settings: ExportSettings) -> dict[str, Any]:
+    """What made the rows of a table lead variants."""
+    by_distance = {"significance": settings.significance, "clump_kb": settings.clump_kb}
+    if not settings.geno:
+        return by_distance
+    genotypes = [os.path.basename(path) for path in settings.geno]
+    return {**by_distance, "clump_r2": settings.least_r2, "geno": genotypes}
+
+
 def _write(
     batches: Iterable[pa.RecordBatch],
     schema: pa.Schema,
@@ -265,6 +286,8 @@ def _write(
     change = {name: getattr(settings, name) for name in ("top", "p_below", "sort")}
     if settings.digits is not None:
         change["digits"] = settings.digits
+    if settings.leads:
+        change["leads"] = _clumping_record(settings)
     if settings.tests:
         change["tests"] = [without_folders(test) for test in settings.tests]
     change["columns"] = None if chosen.names == schema.names else list(names)

@@ -1,18 +1,29 @@
 """Exact refits of the variants of a block whose tests are small."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.block_scanner import BlockScanner, CoupledBlockScanner
 from kron2sum_cli.model.fitting import climb
 from kron2sum_cli.model.hypotheses import Hypothesis
-from kron2sum_cli.model.null_model import NullModel
-from kron2sum_cli.model.refit import Refitter, refitter
+from kron2sum_cli.model.missing import fitting as missing_fitting
+from kron2sum_cli.model.missing.observed import unshifted
+from kron2sum_cli.model.missing.refit import refit as refit_observed
+from kron2sum_cli.model.missing.scanner import ObservedScanner
+from kron2sum_cli.model.null_model import NullModel, ObservedNullModel
+from kron2sum_cli.model.refit import Refit, refitter
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
 
 Array = NDArray[np.float64]
+
+NO_FIT = "the search of its maximum did not converge"
+
+WithDesign = Callable[[Array], Refit]
+"""Refits of h variants with effects in the span of a design (p, e)."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +32,13 @@ class RefitPlan:
 
     Attributes
     ----------
-    refitter : the maximum likelihood fit without a variant, ready for refits
+    null_lml : log-likelihood of the maximum likelihood fit without a variant
+    prepare : from variants G (n, h), and their squared lengths (h,) outside the rotation and the covariates
     mlog10p : variants with a test above it are refitted
     """
 
-    refitter: Refitter
+    null_lml: float
+    prepare: Callable[[NDArray[np.floating], Array], WithDesign]
     mlog10p: float
 
 
@@ -45,29 +58,59 @@ class BlockRefit:
     se: Array
 
 
-def refit_plan(model: NullModel, threshold: float) -> RefitPlan | None:
-    """The plan for a null model, whose ML fit is found from its REML fit; None where nothing is to be refitted."""
+def refit_plan(
+    model: NullModel | ObservedNullModel,
+    scanner: BlockScanner | CoupledBlockScanner | ObservedScanner,
+    threshold: float,
+) -> RefitPlan | None:
+    """The plan for a null model, whose ML fit is found from its REML fit; None where nothing is to be refitted.
+
+    Raises
+    ------
+    NumericalError
+        Where there is no such fit: under ML the likelihood can grow without bound, where under REML it does not.
+    """
     if threshold <= 0:
         return None
-    summary = model.summary
+    summary, mlog10p = model.summary, -float(np.log10(threshold))
+    if isinstance(model, ObservedNullModel):
+        observed = missing_fitting.climb(unshifted(model.data), summary.axes, summary.rank, False)
+        if not observed.certificate.certified:
+            raise NumericalError(NO_FIT)
+
+        def of_observed(G: NDArray[np.floating], outside: Array) -> WithDesign:
+            return lambda design: refit_observed(observed, G.astype(np.float64), design)
+
+        return RefitPlan(observed.point.lml, of_observed, mlog10p)
     null = climb(model.data, summary.axes, summary.rank, False)
-    return RefitPlan(refitter(model.data, null), -float(np.log10(threshold)))
+    if not null.certificate.certified:
+        raise NumericalError(NO_FIT)
+    fitter = refitter(model.data, null)
+
+    def of_complete(G: NDArray[np.floating], outside: Array) -> WithDesign:
+        rotated = scanner.rotate(G)
+        return lambda design: fitter.refit(rotated, design, outside)
+
+    return RefitPlan(null.point.lml, of_complete, mlog10p)
 
 
-def refit_block(plan: RefitPlan, rotated: Array, outside: Array, hypotheses: Sequence[Hypothesis]) -> BlockRefit:
-    """Refit variants (m, h) under every design that the hypotheses compare; the first is the any-effect one.
+def refit_block(
+    plan: RefitPlan, G: NDArray[np.floating], outside: Array, hypotheses: Sequence[Hypothesis]
+) -> BlockRefit:
+    """Refit variants G (n, h) under every design that the hypotheses compare; the first is the any-effect one.
 
     ``outside`` (h,) is their squared length outside the rotation and the covariates.
     """
     done: dict[bytes, tuple[Array, Array, Array]] = {}
+    h, refit = G.shape[1], plan.prepare(G, outside)
 
     def fitted(design: Array) -> tuple[Array, Array, Array]:
-        if design.shape[1] == 0 or rotated.shape[1] == 0:
-            nothing = np.empty((rotated.shape[1], design.shape[0]))
-            return np.full(rotated.shape[1], plan.refitter.null.point.lml), nothing, nothing
+        if design.shape[1] == 0 or h == 0:
+            nothing = np.empty((h, design.shape[0]))
+            return np.full(h, plan.null_lml), nothing, nothing
         key = np.round(design @ design.T, 9).tobytes()  # the space it spans
         if key not in done:
-            result = plan.refitter.refit(rotated, design, outside)
+            result = refit(design)
             done[key] = (result.lml, result.beta, result.se)
         return done[key]
 

@@ -74,3 +74,26 @@ def peak_memory_mib() -> float:
     """The largest resident memory of this process so far, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / _MIB if sys.platform == "darwin" else peak / 1024
+
+
+def available_memory_mib(
+    cgroup_root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> int | None:
+    """Memory that the process may use: the machine's, or less where its control groups allow less; None if unknown."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if "SC_PHYS_PAGES" in os.sysconf_names else []
+    limits += _cgroup_memory(cgroup_root, membership)
+    return min(limits) // _MIB if limits else None
+
+
+def _cgroup_memory(root: Path, membership: Path) -> Iterable[int]:
+    """Memory limits in bytes, of every control group that this process is under."""
+    for line in _text(membership).splitlines():
+        number, controllers, group = [*line.split(":", 2), "", ""][:3]
+        if number == "0" and not controllers:
+            found = [folder / "memory.max" for folder in _upwards(root, group)]
+        elif "memory" in controllers.split(","):
+            found = [folder / "memory.limit_in_bytes" for folder in _upwards(root / "memory", group)]
+        else:
+            continue
+        texts = [_text(path).strip() for path in found]
+        yield from (int(text) for text in texts if text.isdigit())

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from kron2sum_cli.genotypes.chromosomes import PLINK_NUMBERS, normalise_chromosome
 
@@ -16,6 +17,15 @@ def below(batches: Iterable[pa.RecordBatch], p_value: float) -> Iterator[pa.Reco
     """Rows with P below a value; those without a P are left out."""
     for batch in batches:
         yield batch.filter(pc.less(batch.column("P"), p_value))
+
+
+def numbered_rows(batches: Iterable[pa.RecordBatch], numbers: NDArray[np.intp]) -> Iterator[pa.RecordBatch]:
+    """The rows of these numbers, which are increasing and count from 0."""
+    start = 0
+    for batch in batches:
+        low, high = np.searchsorted(numbers, (start, start + len(batch)))
+        yield batch.take(pa.array(numbers[low:high] - start))
+        start += len(batch)
 
 
 def top_rows(batches: Iterable[pa.RecordBatch], number: int) -> Iterator[pa.RecordBatch]:

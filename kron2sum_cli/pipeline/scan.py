@@ -10,11 +10,13 @@ import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
+from kron2sum_cli.errors import InputError, NumericalError
+from kron2sum_cli.model.block_scanner import BlockScanner, CoupledBlockScanner
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
-from kron2sum_cli.model.null_model import NullModel
-from kron2sum_cli.model.scanner import block_scanner
+from kron2sum_cli.model.missing.scanner import ObservedScanner
+from kron2sum_cli.model.null_model import NullModel, ObservedNullModel
 from kron2sum_cli.pipeline.progress import Advance, Progress
-from kron2sum_cli.pipeline.refit_block import refit_plan
+from kron2sum_cli.pipeline.refit_block import RefitPlan, refit_plan
 from kron2sum_cli.pipeline.scan_block import ScanPlan, scan_block
 from kron2sum_cli.pipeline.scan_blocks import block_width, blocks_of, in_order, segments
 from kron2sum_cli.pipeline.scan_inputs import Chosen, ScanInputs, choose_variants, open_inputs
@@ -45,10 +47,11 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     hypotheses = [any_effect, *asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)]
     settings = _without_refits(settings, null)
     tests = [h.name for h in hypotheses[1:]]
-    schema = scan_schema(null.traits, tests, settings.refit > 0, {}, null.description.coupled)
+    d = null.description
+    schema = scan_schema(null.traits, tests, settings.refit > 0, {}, d.coupled, counted=d.has_missing)
     counts = Counter(chosen.counts)
     metadata = scan_metadata(settings, inputs, chosen.span)
-    width = block_width(settings, len(null.samples))
+    width = block_width(settings, null.description)
     logger.info("%d variants to test in blocks of %d", len(chosen.positions), width)
     with (
         checkpoint(settings.out, metadata | {"block": width}, settings.resume) as kept,
@@ -66,7 +69,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
 
 def _without_refits(settings: ScanSettings, null: NullFile) -> ScanSettings:
     """The settings without refits where the trait design of the null model does not allow them."""
-    if settings.refit and null.description.coupled:
+    if settings.refit and null.description.reduced:
         logger.warning("no variants are refitted: refits need a null model without --trait-design, or a square one")
         return replace(settings, refit=0.0)
     return settings
@@ -84,7 +87,7 @@ def _blocks(
 ) -> Iterator[FinishedBlock]:
     """All blocks in the order of the file: those of an interrupted scan, then the others, kept as they come."""
     finished = 0
-    for done in kept.finished():
+    for done in kept.finished(schema):
         finished += 1
         yield done
     if finished:
@@ -100,6 +103,8 @@ def _blocks(
             kept.add(done)
             advance(int(np.count_nonzero(block.wanted)))
             yield done
+    if finished:
+        raise InputError(f"{settings.out}: there are more finished blocks than this scan has; scan without --resume")
 
 
 def _plan(
@@ -111,28 +116,44 @@ def _plan(
 ) -> ScanPlan:
     null = inputs.null
     model = null.load(chromosome)
-    point = model.point()
     dtype = np.float32 if settings.precision == "single" else np.float64
     context = test_context(null_record(null, chromosome), settings.stat)
+    scanner = model.scanner(dtype)
     return ScanPlan(
         source=inputs.source,
         rows=inputs.rows,
         filters=inputs.filters,
-        scanner=block_scanner(point, model.Qx, dtype),
+        scanner=scanner,
         centred=_spans_intercept(model),
-        axes=point.axes,
+        axes=model.summary.axes,
         context=context,
         hypotheses=hypotheses,
-        refit=refit_plan(model, settings.refit),
+        refit=_refits(model, scanner, settings.refit, chromosome),
         traits=null.traits,
+        observed=np.isfinite(null.description.Y) if null.description.has_missing else None,
         schema=schema,
     )
 
 
-def _spans_intercept(model: NullModel) -> bool:
-    """Whether a constant lies in the span of the projected covariates."""
-    n = model.Qx.shape[0]
-    return bool(np.sum(model.Qx.sum(axis=0) ** 2) > n * (1 - 1e-9))
+def _refits(
+    model: NullModel | ObservedNullModel,
+    scanner: BlockScanner | CoupledBlockScanner | ObservedScanner,
+    threshold: float,
+    chromosome: str | None,
+) -> RefitPlan | None:
+    """How to refit; nothing where the null model has no fit by maximum likelihood, which is said."""
+    try:
+        return refit_plan(model, scanner, threshold)
+    except NumericalError as error:
+        where = f" of chromosome {chromosome}" if chromosome else ""
+        logger.warning("no variants%s are refitted: by maximum likelihood, which refits need, %s", where, error)
+        return None
+
+
+def _spans_intercept(model: NullModel | ObservedNullModel) -> bool:
+    """Whether a constant lies in the span of the covariates that have an effect on every trait of its own."""
+    Qx = model.Qx
+    return bool(np.sum(Qx.sum(axis=0) ** 2) > Qx.shape[0] * (1 - 1e-9))
 
 
 def _report(counts: Mapping[str, int], out: str) -> None:

@@ -11,19 +11,26 @@ from numpy.typing import NDArray
 from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
 from kron2sum_cli.genotypes.filters import VariantFilters, passes
 from kron2sum_cli.genotypes.source import GenotypeSource
+from kron2sum_cli.model.block_scanner import BlockScanner, BlockStatistics, CoupledBlockScanner
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, pack_information, test, trait_effects
-from kron2sum_cli.model.scanner import BlockScanner, BlockStatistics, CoupledBlockScanner
+from kron2sum_cli.model.missing.scanner import ObservedScanner
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.pipeline.refit_block import RefitPlan, refit_block
 from kron2sum_cli.tables.arrow import flags, numbers
 from kron2sum_cli.tables.checkpoint import FinishedBlock
-from kron2sum_cli.tables.scan_table import information_columns, scan_batch
+from kron2sum_cli.tables.scan_table import TRAIT_COUNT, information_columns, scan_batch
 
 COLLINEAR = 1e-6
 """A variant of whose squared length less than this share lies outside the covariates has no statistics."""
 
 EXPLAINED = {"float32": 1e-5, "float64": 1e-12}
 """A variant that leaves less than this share of ``rᵀK⁻¹r`` has no statistics: what is left is rounding."""
+
+IN_SPAN = "variants in the span of the covariates (empty statistics)"
+IN_SPAN_OF_TRAIT = "variants in the span of the covariates in the samples of a trait (empty statistics)"
+
+REFIT_COLUMNS = ("CHISQ_REFIT", "MLOG10P_REFIT", "BETA_REFIT.", "SE_REFIT.")
+"""How the names of columns of refits begin."""
 
 Array = NDArray[np.float64]
 
@@ -44,19 +51,21 @@ class ScanPlan:
     hypotheses : the any-effect hypothesis, then the others
     refit : which variants are refitted and how; None for none
     traits : names
+    observed : (n, p) which cells of the traits were observed; None where all were
     schema : of the result table
     """
 
     source: GenotypeSource
     rows: NDArray[np.intp]
     filters: VariantFilters
-    scanner: BlockScanner | CoupledBlockScanner
+    scanner: BlockScanner | CoupledBlockScanner | ObservedScanner
     centred: bool
     axes: TraitAxes
     context: TestContext
     hypotheses: Sequence[Hypothesis]
     refit: RefitPlan | None
     traits: Sequence[str]
+    observed: NDArray[np.bool_] | None
     schema: pa.Schema
 
 
@@ -82,6 +91,7 @@ def scan_block(plan: ScanPlan, block: Block) -> FinishedBlock:
     counts = genotype_counts(dosages, hard_calls=plan.filters.need_hard_calls)
     kept, left_out = _passing(counts, plan.filters, block.wanted)
     tally = Counter({f"variants left out by {option}": number for option, number in left_out.items()})
+    of_traits = None if plan.observed is None else _trait_counts(plan.observed, dosages, counts)
     tested = np.flatnonzero(kept & ~counts.constant)
     G = _prepare(plan, dosages, counts, tested)
     usable, statistics = _usable(plan.scanner.statistics(G), counts, tested, block.wanted)
@@ -95,13 +105,19 @@ def scan_block(plan: ScanPlan, block: Block) -> FinishedBlock:
     _add_effects(columns, plan, statistics)
     if plan.refit is not None:
         tally.update(_add_refits(columns, plan, plan.refit, results, G, usable, statistics.outside))
+    else:
+        for name in plan.schema.names:
+            if name.startswith(REFIT_COLUMNS):  # asked for, but the null model allows none
+                columns.put(name, np.full(len(tested), np.nan))
     kept &= block.wanted
     tally["variants tested"] = len(tested)
     absent = kept & (counts.n_called == 0)
     tally["variants without any genotype (empty frequency and statistics)"] = int(np.count_nonzero(absent))
     tally["variants without variation (empty statistics)"] = int(np.count_nonzero(kept & counts.constant & ~absent))
-    tally["variants in the span of the covariates (empty statistics)"] = in_span
+    tally[IN_SPAN if plan.observed is None else IN_SPAN_OF_TRAIT] = in_span
     tally["variants that explain the traits completely (empty statistics)"] = explaining
+    if of_traits is not None:
+        columns.columns |= {f"{TRAIT_COUNT}.{trait}": n for trait, n in zip(plan.traits, of_traits.T, strict=True)}
     batch = scan_batch(plan.schema, columns.columns | _identity(plan, block.positions, counts))
     if not kept.all():
         batch = batch.filter(flags(kept))
@@ -116,6 +132,17 @@ def _passing(
     if not wanted.all():
         left_out = passes(counts.take(np.flatnonzero(wanted)), filters)[1]
     return kept, left_out
+
+
+def _trait_counts(
+    observed: NDArray[np.bool_], dosages: NDArray[np.float32], counts: GenotypeCounts
+) -> NDArray[np.int32]:
+    """Samples with a genotype and each trait, for every variant: (b, p)."""
+    found = np.tile(observed.sum(axis=0).astype(np.int32), (dosages.shape[1], 1))
+    some = np.flatnonzero(counts.n_called < len(observed))
+    absent = np.isnan(dosages[:, some]).astype(np.float32)
+    found[some] -= (absent.T @ observed.astype(np.float32)).astype(np.int32)
+    return found
 
 
 class _Columns:
@@ -224,7 +251,7 @@ def _add_refits(
     """Refit the variants with a small test, and count them."""
     largest = np.max([result.mlog10p for result in results], axis=0)
     hits = np.flatnonzero(largest > refit.mlog10p) if refit.mlog10p > 0 else np.arange(len(usable))
-    done = refit_block(refit, plan.scanner.rotate(G[:, usable[hits]]), outside[hits], plan.hypotheses)
+    done = refit_block(refit, G[:, usable[hits]], outside[hits], plan.hypotheses)
     for k, hypothesis in enumerate(plan.hypotheses):
         suffix = _suffix(k, hypothesis)
         columns.put("CHISQ_REFIT" + suffix, done.chisq[k], hits)

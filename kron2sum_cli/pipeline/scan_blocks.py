@@ -14,6 +14,7 @@ from kron2sum_cli.genotypes.chromosomes import encode_chromosomes
 from kron2sum_cli.pipeline.scan_block import Block
 from kron2sum_cli.pipeline.scan_inputs import Chosen, ScanInputs
 from kron2sum_cli.pipeline.settings import ScanSettings
+from kron2sum_cli.tables.null_description import NullDescription
 
 logger = logging.getLogger("kron2sum.scan")
 
@@ -28,6 +29,9 @@ COPIES_OF_BLOCK = 4
 
 BASE_BYTES = 300 << 20
 """What Python and its libraries take."""
+
+MISSING_MATRICES = 3
+"""Matrices over the missing cells, in double precision, that the null model's likelihood holds at once."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -77,7 +81,7 @@ def blocks_of(segment: Segment, width: int) -> list[Block]:
     return [Block(positions, wanted) for positions, wanted in parts if wanted.any()]
 
 
-def block_width(settings: ScanSettings, n: int) -> int:
+def block_width(settings: ScanSettings, null: NullDescription) -> int:
     """Variants in a block: a power of two that fits the memory.
 
     Raises
@@ -85,12 +89,15 @@ def block_width(settings: ScanSettings, n: int) -> int:
     InputError
         Where the null model and the smallest blocks need more than ``--memory``.
     """
-    size = 8 if settings.precision == "double" else 4
+    n, size = len(null.samples), 8 if settings.precision == "double" else 4
     per_variant = COPIES_OF_BLOCK * n * size
     width = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, BLOCK_BYTES // (n * size)))
     limit = settings.common.memory_mib
     if limit is not None:
         model = n * n * (8 + size)
+        if null.has_missing:
+            columns = null.ncells + null.A.shape[1] * len(null.covariates)
+            model += columns**2 * (MISSING_MATRICES * 8 + size) + null.ncells * n * (8 + size)
         left = limit * 2**20 - model - BASE_BYTES
         fits = left // (per_variant * settings.common.threads)
         if fits < SMALLEST_BLOCK:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from kron2sum_cli._version import __version__
 from kron2sum_cli.genotypes.chromosomes import normalise_chromosome
 from kron2sum_cli.genotypes.source import GenotypeSource
@@ -27,6 +29,7 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs, span: Span) -> dic
             "C1": null.whole.estimates.C1.tolist(),
             "samples": len(null.samples),
             "covariates": list(null.covariates),
+            **_observed(null),
         },
         "nulls": [null_record(null, chromosome) for chromosome in (None, *null.chromosomes)],
         "null_of_chr": _null_of_chromosomes(null, source),
@@ -42,6 +45,13 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs, span: Span) -> dic
         "inputs": {"geno": file_records(source.files), **_contrast_records(settings)},
         "span": span.to_metadata(),
     }
+
+
+def _observed(null: NullFile) -> dict[str, Any]:
+    """How many samples have each trait, where some lack one."""
+    if not null.description.has_missing:
+        return {}
+    return {"observed": dict(zip(null.traits, np.isfinite(null.description.Y).sum(axis=0).tolist(), strict=True))}
 
 
 def _contrast_records(settings: ScanSettings) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -18,8 +18,11 @@ from kron2sum_cli.genotypes.chromosomes import encode_chromosomes, parse_region
 from kron2sum_cli.genotypes.counts import genotype_counts
 from kron2sum_cli.genotypes.filters import VariantFilters, passes, select_by_name
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare, named_hypothesis
-from kron2sum_cli.model.likelihood import Point
-from kron2sum_cli.model.set_test import reduce_set, set_scores
+from kron2sum_cli.model.missing.likelihood import evaluate
+from kron2sum_cli.model.missing.observed import without_missing
+from kron2sum_cli.model.missing.scanner import observed_scanner
+from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.model.set_test import SetScores, observed_set_scores, reduce_set, set_scores
 from kron2sum_cli.pipeline.progress import Progress
 from kron2sum_cli.pipeline.scan_blocks import in_order
 from kron2sum_cli.pipeline.scan_inputs import ScanInputs, choose_variants, open_inputs
@@ -28,6 +31,7 @@ from kron2sum_cli.pipeline.settings import ScanSettings
 from kron2sum_cli.pipeline.tests_asked import asked_hypotheses
 from kron2sum_cli.reports.later_tests import null_record, test_context
 from kron2sum_cli.tables.arrow import numbers, texts
+from kron2sum_cli.tables.null_file import NullFile
 from kron2sum_cli.tables.outputs import atomic_output
 from kron2sum_cli.tables.provenance import file_records
 from kron2sum_cli.tables.scan_table import ScanWriter, scan_batch, set_schema
@@ -47,11 +51,10 @@ class _Members:
 
 @dataclass(frozen=True)
 class _SetPlan:
-    """What is done with every set under one null model; Qx is the basis of its covariates."""
+    """What is done with every set under one null model."""
 
     inputs: ScanInputs
-    point: Point
-    Qx: NDArray[np.float64]
+    scores: Callable[[NDArray[np.float64]], SetScores]
     context: TestContext
     hypotheses: Sequence[Hypothesis]
     schema: pa.Schema
@@ -152,18 +155,31 @@ def _plan(
     schema: pa.Schema,
     chromosome: str | None,
 ) -> _SetPlan:
-    model = inputs.null.load(chromosome)
     context = test_context(null_record(inputs.null, chromosome), settings.stat)
-    return _SetPlan(inputs, model.point(), model.Qx, context, hypotheses, schema)
+    return _SetPlan(inputs, _scores(inputs.null, chromosome), context, hypotheses, schema)
+
+
+def _scores(null: NullFile, chromosome: str | None) -> Callable[[NDArray[np.float64]], SetScores]:
+    """What gives the scores of sets (n, q); a reduced trait design goes the way of observed cells."""
+    model = null.load(chromosome)
+    if isinstance(model, NullModel) and not null.description.reduced:
+        point, Qx = model.point(), model.Qx
+
+        def projected(G: NDArray[np.float64]) -> SetScores:
+            rows = point.data.V.T @ G
+            rest = G - point.data.V @ rows - Qx @ (Qx.T @ G)
+            return set_scores(point, rows, rest.T @ rest if point.data.nsilent else np.zeros((G.shape[1],) * 2))
+
+        return projected
+    summary = model.summary
+    cells = without_missing(model.data, null.description.X) if isinstance(model, NullModel) else model.data
+    return partial(observed_set_scores, observed_scanner(evaluate(cells, summary.axes, summary.reml), np.float64))
 
 
 def _test_set(plan: _SetPlan, members: _Members) -> pa.RecordBatch:
     """One row of the table."""
     G = _genotypes(plan, members.positions)
-    V, Qx = plan.point.data.V, plan.Qx
-    rows = V.T @ G
-    rest = G - V @ rows - Qx @ (Qx.T @ G)
-    scores = set_scores(plan.point, rows, rest.T @ rest if plan.point.data.nsilent else np.zeros((G.shape[1],) * 2))
+    scores = plan.scores(G)
     columns: dict[str, Sequence[object]] = {
         "SET": [members.name],
         "N_VARIANTS": [len(members.positions)],

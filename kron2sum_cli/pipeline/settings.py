@@ -4,6 +4,7 @@ The rules are checked when a record is made, before any file is opened, and ever
 reported at once. This module imports neither numpy nor pyarrow: the command line reads its defaults.
 """
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -36,15 +37,17 @@ DEFAULT_EXPORT_FORMAT = "tsv"
 
 TRANSFORMS = ("none", "standardize", "rank-normal")
 GRM_SCALES = ("standardized", "centered")
-MISSING_CHOICES = ("drop",)
+MISSING_CHOICES = ("drop", "exact")
 PROFILES = ("h2",)
 PRECISIONS = ("single", "double")
 STATISTICS = ("lr", "f")
 SCAN_FORMATS = ("parquet", "tsv")
-EXPORT_FORMATS = ("tsv", "csv", "parquet", "json", "ssf")
+EXPORT_FORMATS = ("tsv", "csv", "parquet", "json", "ssf", "blup")
 SCAN_PLOTS = ("manhattan", "mirrored", "qq", "effects")
 NULL_PLOTS = ("architecture",)
-DEFAULT_WINDOW = 500_000
+LEAD_PLOTS = ("manhattan", "mirrored", "effects")
+DEFAULT_CLUMP_KB = 500.0
+DEFAULT_CLUMP_R2 = 0.1
 DEFAULT_SIGNIFICANCE = 5e-8
 
 _NAMED_TESTS = ("any", "common", "specific")
@@ -139,6 +142,7 @@ class FitSettings:
     drop_redundant : leave out covariates inside the span of others
     allow_unconverged : write a null model that did not converge
     profile : "h2" for profile-likelihood intervals
+    predict : whether the file gets predictions for all samples of the relationship matrix
     out : the null model's file
     """
 
@@ -166,6 +170,7 @@ class FitSettings:
     drop_redundant: bool = False
     allow_unconverged: bool = False
     profile: str | None = None
+    predict: bool = False
     out: str = DEFAULT_NULL
     common: CommonSettings = field(default_factory=CommonSettings)
 
@@ -298,8 +303,12 @@ class ExportSettings:
     digits : significant digits of numbers; None for all
     plot : a picture, one of `SCAN_PLOTS` or `NULL_PLOTS`, instead of a table
     report : an HTML page instead of a table
-    null : the null model's file, from which the report has heritabilities with standard errors
-    window : bases within which variants belong to one lead variant
+    null : the null model's file, from which the report has heritabilities with standard errors, and clumping the
+        analysed samples
+    leads : keep lead variants only
+    geno : genotypes to clump lead variants by linkage disequilibrium; none to clump them by distance
+    clump_kb : kilobases within which variants belong to one lead variant
+    clump_r2 : the least r² with it, with genotypes; None for the default
     significance : P that a lead variant is below
     allow_gaps : merge tables although variants between them are missing
     check : only check that the inputs are as they were written
@@ -318,7 +327,10 @@ class ExportSettings:
     plot: str | None = None
     report: str | None = None
     null: str | None = None
-    window: int = DEFAULT_WINDOW
+    leads: bool = False
+    geno: tuple[str, ...] = ()
+    clump_kb: float = DEFAULT_CLUMP_KB
+    clump_r2: float | None = None
     significance: float = DEFAULT_SIGNIFICANCE
     allow_gaps: bool = False
     check: bool = False
@@ -332,7 +344,12 @@ class ExportSettings:
     def input_paths(self) -> tuple[str, ...]:
         """Every file named as an input."""
         contrasts = (path for test in self.tests for path in contrast_files(test))
-        return (*self.inputs, *contrasts, *((self.null,) if self.null is not None else ()))
+        return (*self.inputs, *contrasts, *self.geno, *((self.null,) if self.null is not None else ()))
+
+    @property
+    def least_r2(self) -> float:
+        """The least r² of a variant with its lead variant."""
+        return DEFAULT_CLUMP_R2 if self.clump_r2 is None else self.clump_r2
 
     @property
     def is_view(self) -> bool:
@@ -354,12 +371,10 @@ class ExportSettings:
             yield "--plot and --report exclude each other; run twice"
         if self.check and (self.is_view or self.out != STDIO):
             yield "--check writes nothing; leave out --out, --plot and --report"
-        if self.null is not None and self.report is None:
-            yield "--null belongs to --report"
-        if self.window < 0:
-            yield f"--window {self.window}: must be 0 or more"
-        yield from _outside("--significance", self.significance, 0, 1)
-        rows = ("top", "p_below", "sort", "columns", "tests", "digits")
+        yield from self._clump_problems()
+        if not 0 < self.significance < 1:
+            yield f"--significance {self.significance:g}: must be above 0 and below 1"
+        rows = ("top", "p_below", "sort", "leads", "columns", "tests", "digits")
         ignored = [f"--{name.replace('_', '-').replace('tests', 'test')}" for name in rows if getattr(self, name)]
         if self.is_view and ignored:
             yield f"{', '.join(ignored)}: for tables only, not for --plot, --report or --to ssf"
@@ -373,12 +388,27 @@ class ExportSettings:
         if self.p_below is not None and not self.p_below > 0:
             yield f"--p-below {self.p_below:g}: must be above 0"
 
+    def _clump_problems(self) -> Iterable[str]:
+        has_leads = self.leads or self.report is not None or self.plot in LEAD_PLOTS
+        if self.geno and not has_leads:
+            yield f"--geno is for lead variants: of --leads, --report, and --plot {', '.join(LEAD_PLOTS)}"
+        if self.null is not None and self.report is None and not self.geno:
+            yield "--null belongs to --report and to --geno"
+        if self.clump_r2 is not None and not self.geno:
+            yield "--clump-r2 needs the genotypes (--geno)"
+        yield from _repeated("--geno", self.geno)
+        if not 0 <= self.clump_kb < math.inf:
+            yield f"--clump-kb {self.clump_kb:g}: must be 0 or more"
+        yield from _outside("--clump-r2", self.clump_r2 or 0.0, 0, 1)
+
 
 def _empty_texts(settings: FitSettings | ScanSettings | ExportSettings) -> Iterable[str]:
-    """Options given as an empty text, such as an unset shell variable leaves behind."""
+    """Options given as an empty text, such as an unset shell variable leaves behind, and an output without a name."""
     for record in fields(settings):
         if getattr(settings, record.name) == "":
             yield f"--{record.name.replace('_', '-')}: a value is needed"
+    if settings.out.endswith("/"):
+        yield f"--out {settings.out}: is a folder; name a file in it"
 
 
 def contrast_files(test: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from matplotlib.textpath import TextPath
 
 from kron2sum_cli.model.uncertainty import Estimates
 from kron2sum_cli.reports.effects import NORMAL_95
-from kron2sum_cli.reports.figure import BLUE, GREY, PALE, new_figure, panel_title, shortened
+from kron2sum_cli.reports.figure import BLUE, GREY, PALE, new_figure, panel_title, shortened_apart
 from kron2sum_cli.reports.scan_view import Array
 
 MOST_NUMBERS = 12
@@ -21,7 +21,7 @@ MOST_NUMBERS = 12
 _CELL, _SMALL_CELL, _LEAST_CELL = 0.5, 0.28, 0.12
 _LEAST_SIDE = 1.9
 _MARGIN, _GAP, _TOP = 0.08, 0.2, 0.38
-_DOTS_WIDTH, _BAR_WIDTH, _BAR_LABELS = 1.6, 0.1, 0.36
+_DOTS_WIDTH, _BAR_WIDTH, _BAR_LABELS = 1.6, 0.1, 0.5
 _AXIS_LABELS, _SCALE_HEIGHT = 0.42, 1.6
 _WHITE_TEXT_FROM = 0.65
 
@@ -34,7 +34,7 @@ def draw_architecture(traits: Sequence[str], estimates: Estimates) -> Figure:
     traits : the p names, in the order of the estimates
     estimates : of a null model; what is NaN there is left grey, an interval without a standard error is not drawn
     """
-    names = [shortened(trait) for trait in traits]
+    names = shortened_apart(traits)
     return _one_trait(names[0], estimates) if len(names) == 1 else _several_traits(names, estimates)
 
 
@@ -76,7 +76,9 @@ def _several_traits(names: Sequence[str], estimates: Estimates) -> Figure:
     dots.set_ylim(p - 0.5, -0.5)
     dots.set_yticks([])
     scale = _place(figure, edges[4], bottom + side - min(side, _SCALE_HEIGHT), _BAR_WIDTH, min(side, _SCALE_HEIGHT))
-    figure.colorbar(image, cax=scale, ticks=[-1, -0.5, 0, 0.5, 1]).outline.set_visible(False)
+    colours = figure.colorbar(image, cax=scale, ticks=[-1, -0.5, 0, 0.5, 1])
+    colours.outline.set_visible(False)
+    colours.set_label("correlation", labelpad=1)
     what = "correlation (SE)" if with_numbers else "correlation"
     x, y = _MARGIN / figure.get_figwidth(), 1 - 0.04 / figure.get_figheight()
     figure.text(x, y, f"{what}: genetic below,\nresidual above the diagonal", va="top", fontweight="bold")

@@ -10,9 +10,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from kron2sum_cli.reports.figure import BLUE, GREY, PALE, new_figure, panel_title, shortened, without_axes
+from kron2sum_cli.reports.clumping import Clumping
+from kron2sum_cli.reports.figure import (
+    BLUE,
+    GREY,
+    PALE,
+    new_figure,
+    panel_title,
+    shortened,
+    shortened_apart,
+    without_axes,
+)
 from kron2sum_cli.reports.genome import measure_genome
-from kron2sum_cli.reports.lead_variants import clump, find_candidates
+from kron2sum_cli.reports.lead_variants import clump_candidates, find_candidates
 from kron2sum_cli.reports.scan_view import Array, ScanView, level_text
 
 NORMAL_95 = 1.959964
@@ -43,21 +53,21 @@ class TopEffects:
     threshold: float
 
 
-def effects_data(view: ScanView, threshold: float, window: int, top: int) -> TopEffects:
+def effects_data(view: ScanView, threshold: float, clumping: Clumping, top: int) -> TopEffects:
     """The strongest lead variants by the joint test, whether significant or not.
 
     Parameters
     ----------
     view : the table
     threshold : -log10 p of significance
-    window : largest distance in bases to a lead variant
+    clumping : which variants belong to a lead variant
     top : how many variants, at most
     """
     kinds = ("BETA", "SE", "MLOG10P")
-    columns = ["SNPID", "EA", *(f"{kind}.{trait}" for kind in kinds for trait in view.traits)]
+    columns = [f"{kind}.{trait}" for kind in kinds for trait in view.traits]
     found = find_candidates(view, measure_genome(view), view.main_tests[:1], columns, threshold)
-    leads = clump(found.codes, found.positions, found.scores, window).leads[:top]
-    rows = found.rows.take(leads)
+    (strongest,) = clump_candidates(found, [found.scores], -np.inf, clumping, top)
+    rows = found.rows.take(strongest.leads)
     beta, se, mlog10p = (_matrix(rows, kind, view.traits) for kind in kinds)
     variants, alleles = (tuple(rows.column(name).to_pylist()) for name in ("SNPID", "EA"))
     return TopEffects(variants, alleles, view.traits, beta, se, mlog10p, threshold)
@@ -75,10 +85,10 @@ def draw_effects(data: TopEffects) -> Figure:
     rows = -(-count // columns)
     figure = new_figure(1.6 + 1.25 * max(columns, 2), 0.8 + rows * (0.45 + 0.17 * lines))
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    for j, trait in enumerate(data.traits):
+    for j, title in enumerate(shortened_apart(data.traits, 18 if columns > 2 else 28)):
         axes = panels[j // columns, j % columns]
         _draw_panel(axes, data, j)
-        panel_title(axes, shortened(trait, 18 if columns > 2 else 28))
+        panel_title(axes, title)
     without_axes(list(panels.flat)[count:])
     panels[0, 0].set_ylim(lines - 0.4, -0.6)
     figure.supxlabel("effect of one more effect allele, 95% interval", fontsize=8)

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.model.fitting import Certificate
 from kron2sum_cli.model.information import uses_observed_information
+from kron2sum_cli.model.missing.information import uses_observed_information as uses_observed_information_of_cells
 from kron2sum_cli.model.null_model import FitSummary
-from kron2sum_cli.tables.delimited import MISSING
-from kron2sum_cli.tables.null_file import NullDescription, NullFile
+from kron2sum_cli.tables.null_description import NullDescription
+from kron2sum_cli.tables.null_file import NullFile
+from kron2sum_cli.tables.text import MISSING
 
 WIDE = 8
 """Matrices over more traits than this are summed up on the screen."""
@@ -43,7 +45,9 @@ def null_estimates_json(null: NullFile) -> str:
     content: dict[str, Any] = {"version": null.version, "method": null.method}
     content |= _fit_object(null.whole)
     content |= {"n": len(null.samples), "traits": list(null.traits), "covariates": list(null.covariates)}
-    content |= {"effects": _effect_names(null.description), "information": _information(null.whole)}
+    if null.description.has_missing:
+        content["n_observed"] = np.isfinite(null.description.Y).sum(axis=0)
+    content |= {"effects": _effect_names(null.description), "information": _information(null.description, null.whole)}
     content |= {"grm": dict(null.grm), "profile": dict(null.profile)}
     if null.chromosomes:
         content["loco"] = {name: _fit_object(summary) for name, summary in null.chromosomes.items()}
@@ -60,7 +64,7 @@ def screen_table(
     """Lines for people: what was fitted, what it says, and why it is an optimum."""
     traits = description.traits
     lines = [_headline(description, whole), ""]
-    lines += [*_heritabilities(traits, whole, profile), "", *_correlations(traits, whole), ""]
+    lines += [*_heritabilities(description, whole, profile), "", *_correlations(traits, whole), ""]
     lines += [*_axes(traits, whole), "", *_fixed_effects(description, whole)]
     if chromosomes:
         lines += [*_without_chromosomes(traits, chromosomes), ""]
@@ -137,21 +141,32 @@ def _effect_names(description: NullDescription) -> list[str]:
     return [f"A{k + 1}" for k in range(a)]
 
 
-def _information(summary: FitSummary) -> str:
+def _information(description: NullDescription, summary: FitSummary) -> str:
+    """Which information the standard errors come from."""
     p, B = summary.axes.c0.size, summary.estimates.B
+    if description.has_missing:
+        return "observed" if uses_observed_information_of_cells(p, description.ncells + B.size) else "average"
     return "observed" if uses_observed_information(p, B.size if B.shape[1] < p else 0) else "expected"
 
 
 def _headline(description: NullDescription, whole: FitSummary) -> str:
     p, c = len(description.traits), len(description.covariates)
     return (
-        f"{len(description.samples)} samples, {_count(p, 'trait')}, {_count(c, 'covariate')}, C0 of rank at most"
-        f" {whole.rank}; {description.method.upper()} log-likelihood {whole.lml:.6f}"
+        f"{len(description.samples)} samples{_missing(description)}, {_count(p, 'trait')}, {_count(c, 'covariate')},"
+        f" C0 of rank at most {whole.rank}; {description.method.upper()} log-likelihood {whole.lml:.6f}"
     )
 
 
-def _heritabilities(traits: Sequence[str], whole: FitSummary, profile: Mapping[str, Any]) -> list[str]:
-    e = whole.estimates
+def _missing(description: NullDescription) -> str:
+    """How many of the samples lack traits, where some do."""
+    if not description.has_missing:
+        return ""
+    partial = int(np.count_nonzero(np.isnan(description.Y).any(axis=1)))
+    return f" ({partial} of them with some of the traits, {description.ncells} values missing)"
+
+
+def _heritabilities(description: NullDescription, whole: FitSummary, profile: Mapping[str, Any]) -> list[str]:
+    e, traits = whole.estimates, description.traits
     header = ["trait", "genetic variance", "residual", "h2", "se"] + ["95% interval (profile)"] * bool(profile)
     rows = [header]
     for j, trait in enumerate(traits):
@@ -162,7 +177,7 @@ def _heritabilities(traits: Sequence[str], whole: FitSummary, profile: Mapping[s
         rows.append(row)
     definition = (
         f"h2 of trait j = C0_jj g / (C0_jj g + C1_jj), g = {whole.mean_diagonal:.6g} the mean diagonal of the centred"
-        f" GGᵀ; se: delta method, {_information(whole)} information"
+        f" GGᵀ; se: delta method, {_information(description, whole)} information"
     )
     return [*_aligned(rows), definition]
 

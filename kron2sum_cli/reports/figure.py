@@ -117,6 +117,33 @@ def shortened(name: str, longest: int = LONGEST_NAME) -> str:
     return f"{name[:head]}…{name[len(name) - (longest - head - 1) :]}"
 
 
+def shortened_apart(names: Sequence[str], longest: int = LONGEST_NAME) -> list[str]:
+    """Names cut to a length at the place that keeps them apart: in the middle, at an end, or at both.
+
+    Names that no cut keeps apart are numbered.
+
+    Examples
+    --------
+    >>> shortened_apart(["concentration_of_LDL_in_plasma", "concentration_of_HDL_in_plasma"], 14)
+    ['…LDL_in_plasma', '…HDL_in_plasma']
+    """
+    letters = zip(*(name for name in names if len(name) > longest), strict=False)
+    differ = next((k for k, letter in enumerate(letters) if len(set(letter)) > 1), 0)
+    start = max(0, differ - longest // 2 + 1)
+    cuts: list[Callable[[str], str]] = [
+        lambda name: shortened(name, longest),
+        lambda name: f"{name[: longest - 1]}…",
+        lambda name: f"…{name[1 - longest :]}",
+        lambda name: f"…{name[start : start + longest - 2]}…",
+    ]
+    for cut in cuts:
+        found = [name if len(name) <= longest else cut(name) for name in names]
+        if len(set(found)) == len(set(names)):
+            return found
+    numbered = enumerate(names, start=1)
+    return [name if len(name) <= longest else shortened(f"{k} {name}", longest) for k, name in numbered]
+
+
 def panel_title(axes: Axes, text: str) -> None:
     """A title over the left end of a panel."""
     axes.set_title(text, loc="left", fontweight="bold", pad=4)

@@ -8,7 +8,7 @@ from html import escape
 STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; color: #1b1b1b; background: #fff;
-  max-width: 72rem; margin: 0 auto; padding: 1.5rem; }
+  max-width: 84rem; margin: 0 auto; padding: 1.5rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .2rem; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; padding-bottom: .2rem; border-bottom: 1px solid #ccc; }
 p { max-width: 50rem; }
@@ -21,6 +21,7 @@ th { font-weight: 600; }
 thead th { border-bottom: 1px solid #888; vertical-align: bottom; }
 th.text, td.text { text-align: left; }
 td.prose { white-space: normal; overflow-wrap: anywhere; min-width: 11rem; }
+th.long { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
 tbody th { position: sticky; left: 0; background: #fff; }
 td.strong { background: #fdeadd; }
 small { color: #555; }
@@ -32,6 +33,9 @@ nav a { margin-right: 1rem; }
 a { color: #0060a0; }
 @media print { body { max-width: none; padding: 0; } h2 { break-after: avoid; } tr, figure { break-inside: avoid; } }
 """
+
+LONGEST_HEADING = 20
+"""The heading of a column that has more letters may break into lines."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def markup(content: str | Markup) -> str:
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[Content]], caption: str = "") -> Markup:
     """A table whose first column names its rows; it scrolls sideways where the page is narrow."""
-    head = "".join(f'<th scope="col"{_text(column)}>{escape(column.heading)}</th>' for column in columns)
+    head = "".join(f'<th scope="col"{_heading_classes(column)}>{escape(column.heading)}</th>' for column in columns)
     headings = f"<thead><tr>{head}</tr></thead>\n" if any(column.heading for column in columns) else ""
     body = "\n".join(f"<tr>{_row(columns, row)}</tr>" for row in rows)
     title = f"<caption>{escape(caption)}</caption>\n" if caption else ""
@@ -85,6 +89,13 @@ def _row(columns: Sequence[Column], row: Sequence[Content]) -> str:
 
 def _text(column: Column) -> str:
     return ' class="text"' if column.is_text else ""
+
+
+def _heading_classes(column: Column) -> str:
+    names = [
+        name for name, holds in (("text", column.is_text), ("long", len(column.heading) > LONGEST_HEADING)) if holds
+    ]
+    return f' class="{" ".join(names)}"' if names else ""
 
 
 def _classes(column: Column, cell: Cell) -> str:

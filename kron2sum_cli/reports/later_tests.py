@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 def null_record(null: NullFile, chromosome: str | None) -> dict[str, Any]:
     """What the metadata of a result table says of one null model."""
     summary = null.whole if chromosome is None else null.chromosomes[chromosome]
-    size = len(null.samples) * len(null.traits)
+    size = null.description.nobserved
     return {
         "chromosome": chromosome,
         "axes": summary.axes.T.tolist(),

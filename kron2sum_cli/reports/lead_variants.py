@@ -1,6 +1,5 @@
-"""The strongest variant of every locus: clumping by distance."""
+"""The strongest variants of a result table, and which of them lead a locus."""
 
-from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,11 +7,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.reports.clumping import Clumping, Clumps, Linkage, clump, clump_linked
 from kron2sum_cli.reports.genome import Genome, placed_batches
 from kron2sum_cli.reports.scan_view import Array, ScanTest, ScanView, numbers
 
 MOST_CANDIDATES = 5000
 """Beside all significant variants, so many of the strongest are looked at for leads."""
+
+_IDENTITY = ("CHR", "POS", "SNPID", "EA", "NEA")
 
 
 @dataclass(frozen=True)
@@ -21,15 +24,23 @@ class Candidates:
 
     Attributes
     ----------
-    rows : their columns
+    rows : their columns, among them CHR, POS, SNPID, EA and NEA
+    numbers : (m,) which rows of the table they are
     codes, positions : (m,) chromosome (index into the genome's) and placed position
     scores : (m,) the greatest -log10 p of the tests
     """
 
     rows: pa.Table
+    numbers: NDArray[np.intp]
     codes: NDArray[np.intp]
     positions: NDArray[np.int64]
     scores: Array
+
+    def take(self, kept: NDArray[np.intp]) -> "Candidates":
+        """Some of them, in this order."""
+        return Candidates(
+            self.rows.take(kept), self.numbers[kept], self.codes[kept], self.positions[kept], self.scores[kept]
+        )
 
 
 def find_candidates(
@@ -41,17 +52,18 @@ def find_candidates(
     ----------
     view, genome : the table and its chromosomes
     tests : a variant counts by the smallest p of these
-    columns : what is to be known of each
+    columns : what is to be known of each, beside its place, name and alleles
     threshold : -log10 p
     """
-    wanted = list(dict.fromkeys([*columns, *(test.column for test in tests)]))
+    wanted = list(dict.fromkeys([*_IDENTITY, *columns, *(test.column for test in tests)]))
     found: list[Candidates] = []
-    floor, enough = -np.inf, 4 * MOST_CANDIDATES
+    floor, enough, start = -np.inf, 4 * MOST_CANDIDATES, 0
     for batch, codes, positions in placed_batches(view, wanted, genome):
         scores = np.fmax.reduce([numbers(batch, test.column) for test in tests])
         kept = np.flatnonzero(scores > floor)
         rows = pa.Table.from_batches([batch]).take(kept)
-        found.append(Candidates(rows, codes[kept], positions[kept], scores[kept]))
+        found.append(Candidates(rows, start + kept, codes[kept], positions[kept], scores[kept]))
+        start += len(batch)
         if sum(len(part.scores) for part in found) > enough:
             found = [_strongest(found, threshold)]
             weak = found[0].scores[found[0].scores < threshold]
@@ -62,60 +74,82 @@ def find_candidates(
 
 def _strongest(parts: Sequence[Candidates], threshold: float) -> Candidates:
     """All significant variants, and others up to `MOST_CANDIDATES` in all; of equal ones the first."""
-    rows = pa.concat_tables([part.rows for part in parts])
-    scores = np.concatenate([part.scores for part in parts])
-    order = np.argsort(-scores, kind="stable")
-    room = max(MOST_CANDIDATES, int(np.count_nonzero(scores >= threshold)))
-    kept = np.sort(order[:room])
-    codes = np.concatenate([part.codes for part in parts])[kept]
-    positions = np.concatenate([part.positions for part in parts])[kept]
-    return Candidates(rows.take(kept), codes, positions, scores[kept])
+    whole = Candidates(
+        pa.concat_tables([part.rows for part in parts]),
+        np.concatenate([part.numbers for part in parts]),
+        np.concatenate([part.codes for part in parts]),
+        np.concatenate([part.positions for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+    )
+    order = np.argsort(-whole.scores, kind="stable")
+    room = max(MOST_CANDIDATES, int(np.count_nonzero(whole.scores >= threshold)))
+    return whole.take(np.sort(order[:room]))
 
 
 def _none(columns: Sequence[str]) -> Candidates:
     rows = pa.table({name: pa.array([], pa.float64()) for name in columns})
-    return Candidates(rows, np.empty(0, np.intp), np.empty(0, np.int64), np.empty(0))
+    nothing = np.empty(0, np.intp)
+    return Candidates(rows, nothing, nothing, np.empty(0, np.int64), np.empty(0))
 
 
-@dataclass(frozen=True)
-class Clumps:
-    """Loci, the strongest first.
-
-    Attributes
-    ----------
-    leads : (k,) the lead variant of each
-    sizes : (k,) how many variants belong to each, the lead among them
-    """
-
-    leads: NDArray[np.intp]
-    sizes: NDArray[np.intp]
-
-
-def clump(codes: NDArray[np.intp], positions: NDArray[np.int64], scores: Array, window: int) -> Clumps:
-    """Loci of variants: the strongest takes all within `window` bases, then the strongest of the rest, and so on.
+def clump_candidates(
+    found: Candidates, scores: Sequence[Array], threshold: float, clumping: Clumping, most: int | None = None
+) -> list[Clumps]:
+    """Loci of the candidates by each of several tests.
 
     Parameters
     ----------
-    codes, positions, scores : (m,) chromosome, position and strength of each variant; of equally strong ones the
-        first leads
-    window : largest distance to the lead, on either side
+    found : m candidates
+    scores : for each test (m,) -log10 p, NaN where there is none
+    threshold : smallest -log10 p of a variant of a locus
+    clumping : which variants belong together
+    most : find the strongest so many loci of each test only; None for all
 
     Returns
     -------
-    Indices into the m variants. A variant between two leads belongs to the stronger one.
+    For each test indices into the candidates.
+
+    Raises
+    ------
+    InputError
+        If a variant is not in the genotypes that linkage disequilibrium is to be told from.
     """
-    leads: list[int] = []
-    sizes: list[int] = []
-    taken: dict[int, list[tuple[int, int]]] = {}
-    for variant in np.argsort(-scores, kind="stable").tolist():
-        position = int(positions[variant])
-        on_chromosome = taken.setdefault(int(codes[variant]), [])
-        at = bisect_left(on_chromosome, (position, -1))
-        near = [locus for there, locus in on_chromosome[max(at - 1, 0) : at + 1] if abs(there - position) <= window]
-        if near:
-            sizes[min(near)] += 1
-        else:
-            insort(on_chromosome, (position, len(leads)))
-            leads.append(variant)
-            sizes.append(1)
-    return Clumps(np.array(leads, dtype=np.intp), np.array(sizes, dtype=np.intp))
+    passing = [np.flatnonzero(values >= threshold) for values in scores]
+    if clumping.linkage is None:
+        loci = [
+            clump(found.codes[high], found.positions[high], values[high], clumping.window)
+            for high, values in zip(passing, scores, strict=True)
+        ]
+    else:
+        places = _places(found, np.unique(np.concatenate(passing)), clumping.linkage)
+        loci = [
+            _linked(found.take(high), values[high], places[high], clumping, clumping.linkage, most)
+            for high, values in zip(passing, scores, strict=True)
+        ]
+    return [Clumps(high[locus.leads[:most]], locus.sizes[:most]) for high, locus in zip(passing, loci, strict=True)]
+
+
+def _places(found: Candidates, wanted: NDArray[np.intp], linkage: Linkage) -> NDArray[np.intp]:
+    """Where the wanted candidates are in the genotypes; -1 for the others."""
+    places = np.full(len(found.scores), -1, dtype=np.intp)
+    places[wanted] = linkage.places(found.rows.select(_IDENTITY).take(wanted))
+    absent = wanted[places[wanted] < 0]
+    if absent.size:
+        chromosome, position, name, *alleles = (
+            found.rows.column(column)[int(absent[0])].as_py() for column in _IDENTITY
+        )
+        raise InputError(
+            f"{linkage.source}: lacks {absent.size} of the {len(wanted)} variants to clump, such as {name} at"
+            f" {chromosome}:{position} with alleles {' and '.join(map(str, alleles))}; give the genotypes that were"
+            " scanned, or clump by distance (without --geno)"
+        )
+    return places
+
+
+def _linked(
+    found: Candidates, scores: Array, places: NDArray[np.intp], clumping: Clumping, linkage: Linkage, most: int | None
+) -> Clumps:
+    def linked(lead: int, near: NDArray[np.intp]) -> NDArray[np.bool_]:
+        return np.asarray(linkage.r2(int(places[lead]), places[near]) >= clumping.r2)
+
+    return clump_linked(found.codes, found.positions, scores, clumping.window, linked, most)

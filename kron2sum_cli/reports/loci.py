@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from kron2sum_cli.reports.clumping import Clumping, Clumps
 from kron2sum_cli.reports.genome import measure_genome
-from kron2sum_cli.reports.lead_variants import Candidates, clump, find_candidates
+from kron2sum_cli.reports.lead_variants import Candidates, clump_candidates, find_candidates
 from kron2sum_cli.reports.scan_view import ScanTest, ScanView
 
-_COLUMNS = ("SNPID", "EA", "NEA", "EAF", "N")
+_COLUMNS = ("EAF", "N")
 
 
 @dataclass(frozen=True)
@@ -45,33 +46,30 @@ class Loci:
     leads: Mapping[str, int]
 
 
-def find_loci(view: ScanView, tests: Sequence[ScanTest], threshold: float, window: int) -> Loci:
-    """Clump the significant variants of all tests together.
+def find_loci(view: ScanView, tests: Sequence[ScanTest], threshold: float, clumping: Clumping) -> Loci:
+    """Clump the significant variants of all tests together, and of each by itself.
 
     Parameters
     ----------
     view : the table
     tests : those that count
     threshold : -log10 p of significance
-    window : largest distance in bases to a lead variant
+    clumping : which variants belong to a lead variant
     """
     of_traits = [f"{kind}.{trait}" for trait in view.traits for kind in ("BETA", "SE", "MLOG10P")]
     refit = [name for name in ("MLOG10P_REFIT",) if name in view.columns]
     columns = [*_COLUMNS, "MLOG10P", *refit, *of_traits]
     found = find_candidates(view, measure_genome(view), tests, columns, threshold)
-    significant, leads = {}, {}
-    for test in tests:
-        scores = np.asarray(found.rows.column(test.column).to_numpy(), dtype=float)
-        high = np.flatnonzero(scores >= threshold)
-        significant[test.column] = len(high)
-        leads[test.column] = len(clump(found.codes[high], found.positions[high], scores[high], window).leads)
-    return Loci(_loci(found, tests, threshold, window), significant, leads)
+    by_test = [np.asarray(found.rows.column(test.column).to_numpy(), dtype=float) for test in tests]
+    together, *each = clump_candidates(found, [found.scores, *by_test], threshold, clumping)
+    names = [test.column for test in tests]
+    significant = {name: int(np.sum(scores >= threshold)) for name, scores in zip(names, by_test, strict=True)}
+    leads = {name: len(clumps.leads) for name, clumps in zip(names, each, strict=True)}
+    return Loci(_loci(found, together, tests, threshold), significant, leads)
 
 
-def _loci(found: Candidates, tests: Sequence[ScanTest], threshold: float, window: int) -> tuple[Locus, ...]:
-    high = np.flatnonzero(found.scores >= threshold)
-    clumps = clump(found.codes[high], found.positions[high], found.scores[high], window)
-    rows = found.rows.take(high[clumps.leads]).to_pylist()
+def _loci(found: Candidates, clumps: Clumps, tests: Sequence[ScanTest], threshold: float) -> tuple[Locus, ...]:
+    rows = found.rows.take(clumps.leads).to_pylist()
     loci = []
     for row, size in zip(rows, clumps.sizes.tolist(), strict=True):
         values = {test: row[test.column] for test in tests}

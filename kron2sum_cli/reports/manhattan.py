@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from kron2sum_cli.reports.clumping import Clumping
 from kron2sum_cli.reports.figure import (
     BLUE,
     DOTS_PER_INCH,
@@ -21,10 +22,11 @@ from kron2sum_cli.reports.figure import (
     new_figure,
     panel_title,
     shortened,
+    shortened_apart,
 )
 from kron2sum_cli.reports.genome import Genome, measure_genome, placed_batches
 from kron2sum_cli.reports.labels import MARKER, Label, place_labels
-from kron2sum_cli.reports.lead_variants import clump, find_candidates
+from kron2sum_cli.reports.lead_variants import clump_candidates, find_candidates
 from kron2sum_cli.reports.scan_view import Array, ScanTest, ScanView, numbers
 from kron2sum_cli.reports.thinning import Thinner
 
@@ -74,7 +76,7 @@ class Manhattan:
     threshold: float
 
 
-def manhattan_data(view: ScanView, tests: Sequence[ScanTest], threshold: float, window: int) -> Manhattan:
+def manhattan_data(view: ScanView, tests: Sequence[ScanTest], threshold: float, clumping: Clumping) -> Manhattan:
     """The points to draw: all that are significant, and of the others as many as a picture can show.
 
     Parameters
@@ -82,7 +84,7 @@ def manhattan_data(view: ScanView, tests: Sequence[ScanTest], threshold: float, 
     view : the table
     tests : a panel each
     threshold : -log10 p of significance
-    window : largest distance in bases to a lead variant
+    clumping : which variants belong to a lead variant
     """
     genome = measure_genome(view)
     thinners = [Thinner(genome.length, threshold, _CELLS) for _ in tests]
@@ -90,7 +92,7 @@ def manhattan_data(view: ScanView, tests: Sequence[ScanTest], threshold: float, 
         x = genome.x(codes, positions)
         for thinner, test in zip(thinners, tests, strict=True):
             thinner.add(x, numbers(batch, test.column), codes)
-    leads = _leads(view, genome, tests, threshold, window)
+    leads = _leads(view, genome, tests, threshold, clumping)
     panels = (
         Panel(test, *thinner.points(), leads=names) for test, thinner, names in zip(tests, thinners, leads, strict=True)
     )
@@ -98,19 +100,18 @@ def manhattan_data(view: ScanView, tests: Sequence[ScanTest], threshold: float, 
 
 
 def _leads(
-    view: ScanView, genome: Genome, tests: Sequence[ScanTest], threshold: float, window: int
+    view: ScanView, genome: Genome, tests: Sequence[ScanTest], threshold: float, clumping: Clumping
 ) -> list[tuple[Label, ...]]:
     """Lead variants of every test."""
-    found = find_candidates(view, genome, tests, ["SNPID"], threshold)
+    found = find_candidates(view, genome, tests, [], threshold)
     names = found.rows.column("SNPID").to_pylist()
     x = genome.x(found.codes, found.positions)
-    leads = []
-    for test in tests:
-        scores = np.asarray(found.rows.column(test.column).to_numpy(), dtype=float)
-        high = np.flatnonzero(scores >= threshold)
-        order = high[clump(found.codes[high], found.positions[high], scores[high], window).leads]
-        leads.append(tuple(Label(names[i], float(x[i]), float(scores[i])) for i in order.tolist()))
-    return leads
+    scores = [np.asarray(found.rows.column(test.column).to_numpy(), dtype=float) for test in tests]
+    loci = clump_candidates(found, scores, threshold, clumping)
+    return [
+        tuple(Label(names[i], float(x[i]), float(values[i])) for i in clumps.leads.tolist())
+        for clumps, values in zip(loci, scores, strict=True)
+    ]
 
 
 def draw_manhattan(data: Manhattan) -> Figure:
@@ -120,9 +121,9 @@ def draw_manhattan(data: Manhattan) -> Figure:
     height += 0.6 if count == 1 else 0
     figure = new_figure(PAGE_WIDTH, 0.6 + count * height)
     all_axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
-    for axes, panel in zip(all_axes, data.panels, strict=True):
+    for axes, panel, title in zip(all_axes, data.panels, _titles(data), strict=True):
         _draw_points(axes, data, panel)
-        panel_title(axes, shortened(panel.test.label, _LONGEST_TITLE))
+        panel_title(axes, title)
         axes.set_ylim(0, _limit(panel, data.threshold, height))
     _genome_ticks(all_axes[-1], data.genome)
     figure.supylabel(Y_LABEL, fontsize=8)
@@ -144,7 +145,7 @@ def draw_mirrored(data: Manhattan) -> Figure:
     lower.spines["bottom"].set_visible(False)
     lower.spines["top"].set_visible(True)
     lower.set_xticks([])
-    first, second = (shortened(panel.test.label, _LONGEST_TITLE) for panel in data.panels)
+    first, second = _titles(data)
     panel_title(upper, first)
     lower.text(0, -0.03, second, transform=lower.transAxes, fontweight="bold", va="top")
     _genome_ticks(upper, data.genome)
@@ -154,6 +155,10 @@ def draw_mirrored(data: Manhattan) -> Figure:
     _name_leads(upper, data.panels[0], data.threshold)
     _name_leads(lower, data.panels[1], data.threshold, upward=False)
     return figure
+
+
+def _titles(data: Manhattan) -> list[str]:
+    return shortened_apart([panel.test.label for panel in data.panels], _LONGEST_TITLE)
 
 
 def _limit(panel: Panel, threshold: float, height: float) -> float:

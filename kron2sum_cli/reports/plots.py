@@ -5,7 +5,7 @@ matplotlib is an optional extra: this module imports what needs it only when a p
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from kron2sum_cli.errors import UsageError
 from kron2sum_cli.model.uncertainty import Estimates
+from kron2sum_cli.reports.clumping import Clumping
 from kron2sum_cli.reports.scan_view import ScanTest, ScanView
 
 SCAN_PLOTS = ("manhattan", "mirrored", "qq", "effects")
@@ -26,9 +27,6 @@ PICTURE_FORMATS = ("png", "svg", "pdf")
 SIGNIFICANCE = 5e-8
 """Genome-wide significance in human data."""
 
-WINDOW = 500_000
-"""Variants nearer than so many bases to a lead variant belong to it."""
-
 TOP = 10
 MOST_PANELS = 24
 
@@ -40,12 +38,12 @@ class PlotSettings:
     Attributes
     ----------
     significance : the p-value of genome-wide significance
-    window : bases within which variants belong to a lead variant
+    clumping : which variants belong to a lead variant
     top : variants in the picture of effects, at most
     """
 
     significance: float = SIGNIFICANCE
-    window: int = WINDOW
+    clumping: Clumping = field(default_factory=Clumping)
     top: int = TOP
 
     @property
@@ -90,11 +88,11 @@ def plot_scan(kind: str, view: ScanView, to: str, settings: PlotSettings) -> byt
     render = drawing("figure").render
     if kind == "manhattan":
         manhattan = drawing("manhattan")
-        data = manhattan.manhattan_data(view, _panels(kind, view), settings.threshold, settings.window)
+        data = manhattan.manhattan_data(view, _panels(kind, view), settings.threshold, settings.clumping)
         picture: bytes = render(lambda: manhattan.draw_manhattan(data), to)
     elif kind == "mirrored":
         manhattan = drawing("manhattan")
-        data = manhattan.manhattan_data(view, _two_panels(view), settings.threshold, settings.window)
+        data = manhattan.manhattan_data(view, _two_panels(view), settings.threshold, settings.clumping)
         picture = render(lambda: manhattan.draw_mirrored(data), to)
     elif kind == "qq":
         qq = drawing("qq")
@@ -103,7 +101,7 @@ def plot_scan(kind: str, view: ScanView, to: str, settings: PlotSettings) -> byt
     else:
         _panels(kind, view)
         effects = drawing("effects")
-        top = effects.effects_data(view, settings.threshold, settings.window, settings.top)
+        top = effects.effects_data(view, settings.threshold, settings.clumping, settings.top)
         picture = render(lambda: effects.draw_effects(top), to)
     return picture
 

@@ -18,9 +18,10 @@ from kron2sum_cli.reports.figure import (
     ORANGE,
     PALE,
     PURPLE,
+    freeze_layout,
     new_figure,
     panel_title,
-    shortened,
+    shortened_apart,
     without_axes,
 )
 from kron2sum_cli.reports.scan_view import Array, ScanTest, ScanView, numbers
@@ -137,16 +138,20 @@ def draw_qq(data: Sequence[QQ]) -> Figure:
     rows = -(-count // columns)
     figure = new_figure(_PANEL * columns + (1.0 if columns == 1 else 0.1), _PANEL * rows + 0.35)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes, test in zip(panels, data, strict=False):
-        _draw_panel(axes, test)
+    titles = shortened_apart([qq.test.label for qq in data])
+    for axes, qq, title in zip(panels, data, titles, strict=False):
+        panel_title(axes, title)
+        _draw_panel(axes, qq)
     without_axes(panels[count:])
     figure.supxlabel("expected −log₁₀ p", fontsize=8)
     figure.supylabel("observed −log₁₀ p", fontsize=8)
+    freeze_layout(figure)
+    for axes in panels[:count]:
+        _move_key_off_points(axes)
     return figure
 
 
 def _draw_panel(axes: Axes, qq: QQ) -> None:
-    panel_title(axes, shortened(qq.test.label))
     if not qq.everything.count:
         axes.text(0.5, 0.5, "no variant has\nthis statistic", transform=axes.transAxes, ha="center", color=GREY)
         axes.set(xticks=[], yticks=[])
@@ -167,6 +172,17 @@ def _draw_panel(axes: Axes, qq: QQ) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
     axes.legend(loc="upper left", fontsize=6.5, handletextpad=0, borderpad=0, labelspacing=0.2, markerscale=2)
+
+
+def _move_key_off_points(axes: Axes) -> None:
+    """Leave the key where it is unless points lie under it, as those of few variants may."""
+    key = axes.get_legend()
+    if key is None:
+        return
+    box = key.get_window_extent()
+    points = [line for line in axes.lines if line.get_marker() == "o"]
+    if any(box.count_contains(axes.transData.transform(line.get_xydata())) for line in points):
+        key.set_loc("best")
 
 
 def _draw_points(axes: Axes, curve: Curve, colour: str) -> None:

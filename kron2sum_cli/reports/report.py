@@ -19,6 +19,9 @@ MOST_LOCI = 200
 MOST_CORRELATIONS = 12
 """Correlations among more traits than this are not listed as numbers."""
 
+LONGEST_LIST = 48
+"""Traits whose test a lead variant passes: where their names are longer than this, they are counted."""
+
 NOTHING = "–"
 
 _DOTS_PER_INCH = 160
@@ -32,20 +35,19 @@ def scan_report(view: ScanView, settings: PlotSettings, null: NullFile | None) -
     Parameters
     ----------
     view : the scan
-    settings : significance, the window of lead variants, and how many of them have their effects drawn
-    null : the null model of the scan, for heritabilities and standard errors; without it the page has the
-        correlations alone, which the scan knows too
+    settings : significance, how lead variants are found, and how many of them have their effects drawn
+    null : the null model of the scan (see `check_null_of`), for heritabilities and standard errors; without it the
+        page has the correlations alone, which the scan knows too
 
     Raises
     ------
     InputError
-        If the null model is not that of the scan, or the table lacks a column.
+        If the table lacks a column, or genotypes lack a variant of it.
     UsageError
         If matplotlib is missing.
     """
-    _check_null(view, null)
     tests = [*view.main_tests, *view.further_tests]
-    loci = find_loci(view, tests, settings.threshold, settings.window)
+    loci = find_loci(view, tests, settings.threshold, settings.clumping)
     parts = {
         "run": ("What was run", _run(view)),
         "counts": ("Counts", [_counts(view.metadata["counts"])]),
@@ -59,12 +61,19 @@ def scan_report(view: ScanView, settings: PlotSettings, null: NullFile | None) -
     return page("kron2sum scan", _headline(view), sections, links)
 
 
-def _check_null(view: ScanView, null: NullFile | None) -> None:
+def check_null_of(view: ScanView, null: NullFile) -> None:
+    """Refuse a null model that is not that of the scan.
+
+    Raises
+    ------
+    InputError
+        Naming the hashes of both.
+    """
     scanned_with = view.metadata["null"]["hash"]
-    if null is not None and null.hash != scanned_with:
+    if null.hash != scanned_with:
         raise InputError(
             f"{view.name}: was scanned with another null model (hash {scanned_with[:_HASH_DIGITS]}) than the one given"
-            f" for the report ({null.hash[:_HASH_DIGITS]}); give that of the scan"
+            f" ({null.hash[:_HASH_DIGITS]}); give that of the scan"
         )
 
 
@@ -90,7 +99,7 @@ def _run(view: ScanView) -> list[Markup]:
     rows = [(name, Cell(value, prose=True)) for name, value in facts.items()]
     columns = [Column("", True), Column("", True)]
     files = list(_input_files(metadata))
-    inputs = table([Column("input", True), Column("file", True), Column("bytes"), Column("SHA-256", True)], files)
+    inputs = table([Column("input", True), Column("file", True), Column("bytes"), Column("hash", True)], files)
     return [table(columns, rows), inputs] if files else [table(columns, rows)]
 
 
@@ -210,7 +219,7 @@ def _drawn_tests(view: ScanView) -> list[ScanTest]:
 
 def _manhattan(view: ScanView, settings: PlotSettings) -> Markup:
     manhattan, figure = drawing("manhattan"), drawing("figure")
-    data = manhattan.manhattan_data(view, _drawn_tests(view), settings.threshold, settings.window)
+    data = manhattan.manhattan_data(view, _drawn_tests(view), settings.threshold, settings.clumping)
     drawn = figure.render(lambda: manhattan.draw_manhattan(data), "png", _DOTS_PER_INCH)
     caption = f"Dashed: p = {level_text(settings.threshold)}. Diamonds: lead variants of each test."
     if data.genome.without_position:
@@ -221,14 +230,14 @@ def _manhattan(view: ScanView, settings: PlotSettings) -> Markup:
 
 
 def _leads(view: ScanView, loci: Loci, settings: PlotSettings) -> list[Markup]:
-    level, window = f"p ≤ {level_text(settings.threshold)}", f"{settings.window / 1000:g} kb"
+    level = f"p ≤ {level_text(settings.threshold)}"
     if not loci.found:
         return [paragraph(f"No variant has {level} in any test.")]
     shown = loci.found[:MOST_LOCI]
     said = (
-        f"Variants with {level} in at least one test, clumped by distance: a lead variant is the strongest within"
-        f" {window}. Effects are of one more effect allele (EA) in the joint model, with standard errors; below them"
-        " stands the p of the trait's own test. What passes is shaded."
+        f"Variants with {level} in at least one test, {settings.clumping.said}. Effects are of one more effect allele"
+        " (EA) in the joint model, with standard errors; below them stands the p of the trait's own test. What passes"
+        " is shaded."
     )
     if len(shown) < len(loci.found):
         said += f" The strongest {len(shown)} of {len(loci.found):,} are listed."
@@ -244,9 +253,10 @@ def _effects(view: ScanView, settings: PlotSettings) -> list[Markup]:
     if len(view.traits) >= MOST_PANELS:
         return []
     effects, figure = drawing("effects"), drawing("figure")
-    data = effects.effects_data(view, settings.threshold, settings.window, settings.top)
+    data = effects.effects_data(view, settings.threshold, settings.clumping, settings.top)
     drawn = figure.render(lambda: effects.draw_effects(data), "png", _DOTS_PER_INCH)
-    by = view.main_tests[0].label
+    (test, *others) = view.main_tests
+    by = f"the {test.label}" if others else f"the test of {test.label}"
     caption = f"The {len(data.variants)} strongest lead variants by {by}, each with its effect allele."
     return [
         image(drawn, "effects of the strongest variants on every trait, with 95% intervals", caption, _width(drawn))
@@ -270,7 +280,17 @@ def _lead_row(view: ScanView, locus: Locus, joint: Sequence[str]) -> list[Conten
         effect = f"{_short(row[f'BETA.{trait}'])} ({_short(row[f'SE.{trait}'])})"
         html = f"{effect}<br><small>{p_text(row[test.column])}</small>"
         cells.append(Cell(Markup(html), strong=test.column in passed))
-    return [*cells, str(locus.size), Cell(", ".join(test.label for test in locus.passes), prose=True)]
+    return [*cells, str(locus.size), Cell(_passed_text(view, locus.passes), prose=True)]
+
+
+def _passed_text(view: ScanView, passes: Sequence[ScanTest]) -> str:
+    """Tests by name; of many traits their number, as the shaded cells show which."""
+    traits = [test.label for test in passes if test in view.trait_tests]
+    if len(", ".join(traits)) > LONGEST_LIST:
+        traits = [f"{len(traits)} of {len(view.traits)} traits"]
+    joint = [test.label for test in passes if test == view.joint]
+    further = [test.label for test in passes if test in view.further_tests]
+    return ", ".join([*joint, *traits, *further])
 
 
 def p_text(mlog10p: float | None) -> str:

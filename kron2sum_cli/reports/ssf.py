@@ -173,7 +173,7 @@ def ssf_metadata(view: ScanView, trait: str, file: SsfFile, modified: date) -> s
         f"genome_assembly: {UNKNOWN_ASSEMBLY}",
         "coordinate_system: 1-based",
         "samples:",
-        f"  - sample_size: {int(null['samples'])}",
+        f"  - sample_size: {int(null.get('observed', {}).get(trait, null['samples']))}",
         f"data_file_name: {_quoted(file.name)}",
         "file_type: GWAS-SSF v1.0",
         f"data_file_md5sum: {file.md5}",
@@ -252,7 +252,8 @@ class _Order:
 
 def _columns_to_read(view: ScanView, traits: Mapping[str, Any], extra: Mapping[str, str]) -> list[str]:
     of_traits = [f"{kind}.{trait}" for trait in traits for kind in ("BETA", "SE", "MLOG10P")]
-    return ["CHR", "POS", "SNPID", "EA", "NEA", "EAF", "N", "MLOG10P", *of_traits, *extra]
+    own = [name for trait in traits if (name := f"N.{trait}") in view.columns]
+    return ["CHR", "POS", "SNPID", "EA", "NEA", "EAF", "N", "MLOG10P", *own, *of_traits, *extra]
 
 
 def _further_columns(view: ScanView) -> dict[str, str]:
@@ -339,7 +340,8 @@ def _where_matching(names: pa.Array, pattern: str) -> pa.Array:
 
 
 def _trait_columns(rows: pa.RecordBatch, trait: str) -> dict[str, pa.Array]:
-    return {
+    own = {"n": rows.column(f"N.{trait}")} if f"N.{trait}" in rows.schema.names else {}
+    return own | {
         "beta": rows.column(f"BETA.{trait}"),
         "standard_error": rows.column(f"SE.{trait}"),
         "neg_log_10_p_value": pc.max_element_wise(rows.column(f"MLOG10P.{trait}"), _P_OF_ONE),

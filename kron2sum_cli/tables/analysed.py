@@ -14,6 +14,9 @@ from kron2sum_cli.tables.samples import Samples, count_absent, match
 
 Missing = Literal["drop", "exact"]
 
+KEPT_WITH_SOME = "samples kept with some of the traits"
+DROPPED_WITH_SOME = "of these with some of the traits"
+
 
 @dataclass(frozen=True)
 class AnalysedSamples:
@@ -23,6 +26,8 @@ class AnalysedSamples:
     ----------
     samples : who they are
     relationship_rows, pheno_rows : (n,) their positions in these files
+    other_rows : positions in the relationship file of the samples that are not analysed, less those that ``keep`` and
+        ``remove`` leave out
     covar_rows : (n,) their positions in the covariate file, or None without one
     traits : the p traits
     Y : (n, p) float64; NaN only if missing cells are kept
@@ -35,6 +40,7 @@ class AnalysedSamples:
     samples: Samples
     relationship_rows: NDArray[np.intp]
     pheno_rows: NDArray[np.intp]
+    other_rows: NDArray[np.intp]
     covar_rows: NDArray[np.intp] | None
     traits: tuple[str, ...]
     Y: NDArray[np.float64]
@@ -84,7 +90,8 @@ def analysed_samples(
     NumericalError : a trait or a categorical covariate is constant over the analysed samples
     """
     counts = _file_counts(pheno, covar, relationship)
-    found = _matched(pheno, covar, relationship, _listed(relationship, keep, remove, counts), counts)
+    listed = _listed(relationship, keep, remove, counts)
+    found = _matched(pheno, covar, relationship, listed, counts)
     found = found.where(_with_phenotypes(pheno, found.pheno, missing, counts))
     coded = CodedCovariates((), np.empty((len(found.pheno), 0)), {})
     if covar is not None and found.covar is not None:
@@ -98,6 +105,7 @@ def analysed_samples(
         samples=relationship.take(found.relationship),
         relationship_rows=found.relationship,
         pheno_rows=found.pheno,
+        other_rows=np.setdiff1d(listed, found.relationship, assume_unique=True),
         covar_rows=found.covar,
         traits=pheno.names,
         Y=Y,
@@ -189,13 +197,11 @@ def _with_phenotypes(
     absent = np.isnan(pheno.values[rows])
     some: NDArray[np.bool_] = np.any(absent, axis=1)
     every: NDArray[np.bool_] = np.all(absent, axis=1)
-    partial = some & ~every
+    partial = int(np.count_nonzero(some & ~every))
     dropped = every if missing == "exact" else some
     counts["samples dropped for missing phenotype"] = int(dropped.sum())
-    if missing == "exact":
-        counts["samples kept with some of the traits"] = int(partial.sum())
-    else:
-        counts["of these with some of the traits"] = int(partial.sum())
+    if partial:
+        counts[KEPT_WITH_SOME if missing == "exact" else DROPPED_WITH_SOME] = partial
     _refuse_all_missing(absent, dropped, pheno, "trait")
     return ~dropped
 

@@ -52,15 +52,21 @@ class Checkpoint:
         self._file, self._path, self._start, self._end = file, path, start, end
         self.work = FinishedWork(path)
 
-    def finished(self) -> Iterator[FinishedBlock]:
-        """The blocks that an earlier run finished, in order."""
+    def finished(self, schema: pa.Schema) -> Iterator[FinishedBlock]:
+        """The blocks that an earlier run finished, in order.
+
+        Raises
+        ------
+        InputError
+            Where one is not a block of a table with this schema, which a checksum does not show.
+        """
         if self._file is None or self._start == self._end:
             return
         self._file.seek(self._start)
         while self._file.tell() < self._end:
             content = _next(self._file)
             assert content is not None  # counted when the file was opened
-            yield _unpack(content, self._path)
+            yield _unpack(content, schema, self._path)
         self._file.seek(self._end)
 
     def add(self, block: FinishedBlock) -> None:
@@ -149,9 +155,8 @@ def _begin(file: BinaryIO, path: str, identity: Mapping[str, Any]) -> None:
 
 def _recover(file: BinaryIO, out: str, identity: Mapping[str, Any]) -> tuple[int, int]:
     """Where the whole blocks of an earlier run begin and end; (0, 0) where there are none."""
-    header = _next(file)
-    earlier, now = json.loads(header or b"null"), json.loads(_canonical(identity))
-    if not isinstance(earlier, dict):
+    earlier, now = _identity(_next(file)), json.loads(_canonical(identity))
+    if earlier is None:
         return 0, 0
     for key in (*_WORDS, *sorted((earlier.keys() | now.keys()) - _WORDS.keys())):
         if earlier.get(key) != now.get(key):
@@ -165,6 +170,15 @@ def _recover(file: BinaryIO, out: str, identity: Mapping[str, Any]) -> tuple[int
     file.truncate(end)
     file.seek(end)
     return start, end
+
+
+def _identity(header: bytes | None) -> dict[str, Any] | None:
+    """What the first frame says; None where it is not one of this program."""
+    try:
+        identity = json.loads(header or b"null")
+    except (ValueError, RecursionError):
+        return None
+    return identity if isinstance(identity, dict) else None
 
 
 def _next(file: BinaryIO) -> bytes | None:
@@ -181,13 +195,18 @@ def _next(file: BinaryIO) -> bytes | None:
     return content if counts_length == 0 else struct.pack("<Q", counts_length) + content
 
 
-def _unpack(content: bytes, path: str) -> FinishedBlock:
-    (length,) = struct.unpack("<Q", content[:8])
+def _unpack(content: bytes, schema: pa.Schema, path: str) -> FinishedBlock:
     try:
+        (length,) = struct.unpack("<Q", content[:8])
         counts = json.loads(content[8 : 8 + length])
         with pa.ipc.open_stream(pa.BufferReader(content[8 + length :])) as stream:
             batch = stream.read_next_batch()
-    except (ValueError, StopIteration, pa.ArrowException) as error:
+        batch.validate(full=True)
+        if not batch.schema.equals(schema):
+            raise ValueError("it has other columns than this scan")
+        if not (isinstance(counts, dict) and all(type(number) is int for number in counts.values())):
+            raise ValueError("its counts are no whole numbers")
+    except (ValueError, RecursionError, StopIteration, struct.error, OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: is not what a scan keeps ({error}); scan without --resume") from error
     return FinishedBlock(batch, counts)
 

@@ -67,6 +67,34 @@ def code_covariates(table: SampleTable, rows: NDArray[np.intp]) -> CodedCovariat
     return CodedCovariates(tuple(names), X, counts)
 
 
+def code_others(
+    table: SampleTable, rows: NDArray[np.intp], coded: Mapping[str, Mapping[str, int]]
+) -> NDArray[np.float64]:
+    """Covariates of further samples, coded as those of the analysed ones.
+
+    Parameters
+    ----------
+    table : the covariates, as read
+    rows : (t,) positions of the samples in it, -1 where it lacks them
+    coded : the ``levels`` of the analysed samples' `CodedCovariates`
+
+    Returns
+    -------
+    (t, q), NaN where a value is missing, or is a level that no analysed sample has
+    """
+    columns: list[NDArray[np.float64]] = []
+    for name, values, levels in zip(table.names, table.values.T, table.levels, strict=True):
+        own = np.where(rows >= 0, values[rows], np.nan)
+        if levels is None:
+            columns.append(own)
+            continue
+        code_of = {level: code for code, level in enumerate(levels)}
+        codes = [code_of[level] for level in coded[name]]
+        known = np.isin(own, codes)
+        columns += [np.where(known, own == code, np.nan) for code in codes[1:]]
+    return np.column_stack(columns) if columns else np.empty((len(rows), 0))
+
+
 def _present_levels(name: str, codes: NDArray[np.intp], levels: Sequence[str], file: str) -> list[tuple[str, int]]:
     """The levels that occur, sorted, each with its code."""
     present = [(levels[code], int(code)) for code in np.unique(codes)]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-MISSING = "NA"
+from kron2sum_cli.tables.text import MISSING
 
 
 def delimited_header(names: Sequence[str], separator: str) -> bytes:

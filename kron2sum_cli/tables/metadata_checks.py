@@ -125,6 +125,7 @@ _NULL: Mapping[str, Callable[[Any], bool]] = {
     "C1": _is_matrix,
     "samples": _is_whole,
     "covariates": _is_names,
+    "observed": _is_counts,
 }
 _ENTRIES: Mapping[str, Callable[[Any], bool]] = {
     "version": _is_text,

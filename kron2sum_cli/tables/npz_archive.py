@@ -46,7 +46,11 @@ class _Sink:
 
     def write(self, data: Any) -> int:
         if not self.abandoned:
-            self._file.write(data)
+            try:
+                self._file.write(data)
+            except BaseException:
+                self.abandoned = True  # else `zipfile` would go on when it is destroyed
+                raise
         return memoryview(data).nbytes
 
     def flush(self) -> None:

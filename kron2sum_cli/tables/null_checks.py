@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kron2sum_cli.model.contrasts import Contrasts
 from kron2sum_cli.model.null_model import FitSummary, NullModel
 from kron2sum_cli.model.uncertainty import Estimates
 
@@ -42,6 +43,8 @@ def check_meta(meta: Mapping[str, Any]) -> None:
         raise ValueError("has_fids is neither true nor false")
     if not all(isinstance(number, int) for number in meta["counts"].values()):
         raise ValueError("counts are no whole numbers")
+    if isinstance(meta.get("missing_cells", 1), bool) or not _is_positive(meta.get("missing_cells", 1)):
+        raise ValueError("missing_cells is no positive whole number")
     grm = meta["grm"]
     if not isinstance(grm.get("path"), str) or not isinstance(grm.get("files"), list):
         raise ValueError("grm does not say what it was made of")
@@ -52,6 +55,19 @@ def check_meta(meta: Mapping[str, Any]) -> None:
             raise ValueError("profile is no list of intervals")
 
 
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def check_traits(Y: Array, missing_cells: int) -> None:
+    """Check that Y (n, p) has this many missing cells, and something in every row and column."""
+    missing = np.isnan(Y)
+    if np.isinf(Y).any() or np.count_nonzero(missing) != missing_cells:
+        raise ValueError(f"Y has other missing cells than the {missing_cells} of meta")
+    if missing.all(axis=0).any() or missing.all(axis=1).any():
+        raise ValueError("Y has a sample or a trait without any value")
+
+
 def _check_names(key: str, names: object) -> None:
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{key} is no list of names")
@@ -60,6 +76,7 @@ def _check_names(key: str, names: object) -> None:
     "".join(names).encode()  # a lone surrogate is a ValueError, too
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused
 def check_summary(summary: FitSummary, p: int, c: int, a: int) -> None:
     """Check the axes, the scalars and the estimates of one fit, for p traits, c covariates and a columns of A."""
     axes, estimates = summary.axes, summary.estimates
@@ -82,9 +99,40 @@ def check_summary(summary: FitSummary, p: int, c: int, a: int) -> None:
     _check_equal("C1 is not that of the trait axes", estimates.C1, axes.C1)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused
 def check_model(model: NullModel, Y: Array) -> None:
     """Check the rotation of one fit: V and Qx have orthonormal columns, ``Z = VᵀY``, ``Yx = QxᵀY``."""
-    data, Qx = model.data, model.Qx
+    _check_rotation(model.data, model.Qx, Y)
+
+
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused
+def check_observed_model(data: Contrasts, shift: Array | None, reml: bool, Y: Array, X: Array) -> None:
+    """Check the rotation of a fit of observed cells, ``VᵀX``, and that the shift S of GGᵀ is a multiple of (XᵀX)⁻¹.
+
+    Parameters
+    ----------
+    data : traits with missing cells filled in, rotated with the covariates as their design
+    shift : (c, c), or None
+    reml : whether the fit is one by REML
+    Y : (n, p) traits, NaN in missing cells
+    X : (n, c) covariates
+    """
+    design = data.design
+    assert design is not None
+    n, c = X.shape
+    _check_rotation(data, np.empty((n, 0)), np.where(np.isnan(Y), np.nanmean(Y, axis=0), Y))
+    _check_array("design_X", design.X, (data.s.size, c))
+    _check_equal("design_X is not the rotated covariates", data.V.T @ X, design.X)
+    if (shift is not None) != (reml and c > 0 and design.A.shape[1] == data.ntraits):
+        raise ValueError("GGᵀ is shifted where it should not be, or is not")
+    if shift is not None:
+        product = shift @ (X.T @ X)
+        if not np.trace(product) > 0:
+            raise ValueError("shift is not positive")
+        _check_equal("shift is not that of the covariates", product, np.trace(product) / c * np.eye(c))
+
+
+def _check_rotation(data: Contrasts, Qx: Array, Y: Array) -> None:
     for name in ("s", "Z", "Yx", "Kxx", "Kxm", "Rx"):
         array = getattr(data, name)
         _check_array(name, array, array.shape)
@@ -96,8 +144,10 @@ def check_model(model: NullModel, Y: Array) -> None:
     _check_equal("V is not orthonormal", data.V.T @ rotated, x)
     _check_equal("Qx is not orthonormal", Qx.T @ projected, q)
     _check_equal("Qx and V are not orthogonal", 1 + Qx.T @ rotated, np.ones(len(q)))
-    _check_equal("Z is not the rotated traits", data.V.T @ (Y @ y), data.Z @ y)
-    _check_equal("Yx is not the projected traits", Qx.T @ (Y @ y), data.Yx @ y)
+    combined = Y @ y
+    length = float(np.linalg.norm(combined))  # a projection may be all rounding: that of traits that are standardised
+    _check_equal("Z is not the rotated traits", data.V.T @ combined, data.Z @ y, length)
+    _check_equal("Yx is not the projected traits", Qx.T @ combined, data.Yx @ y, length)
 
 
 def _estimate_shape(name: str, p: int, c: int, a: int) -> tuple[int, ...]:
@@ -117,8 +167,9 @@ def _check_array(name: str, array: Array, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name} has a number that is not finite")
 
 
-def _check_equal(what: str, a: Array, b: Array) -> None:
-    size = max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0))
+def _check_equal(what: str, a: Array, b: Array, size: float = 0.0) -> None:
+    """Refuse numbers that differ, by the size of the largest or by `size`."""
+    size = max(size, np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0))
     # Comparisons with NaN are False.
     if not (size < np.inf and np.abs(a - b).max(initial=0.0) <= TOLERANCE * size):
         raise ValueError(what)

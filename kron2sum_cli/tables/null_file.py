@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
@@ -18,60 +18,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
-from kron2sum_cli.model.fitting import Certificate
-from kron2sum_cli.model.null_model import FitSummary, NullModel
-from kron2sum_cli.model.trait_axes import TraitAxes
-from kron2sum_cli.model.uncertainty import Estimates
+from kron2sum_cli.model.null_model import FitSummary, NullModel, ObservedNullModel
 from kron2sum_cli.tables.inputs import display_name, open_input, unreadable
 from kron2sum_cli.tables.npz_archive import ArchiveReader, ArchiveWriter
-from kron2sum_cli.tables.null_checks import check_meta, check_model, check_summary
-from kron2sum_cli.tables.null_hash import HASHED_ARRAYS, ModelHash
+from kron2sum_cli.tables.null_checks import check_meta, check_traits
+from kron2sum_cli.tables.null_description import NullDescription
+from kron2sum_cli.tables.null_hash import ModelHash
+from kron2sum_cli.tables.null_models import (
+    hashed_arrays,
+    model_arrays,
+    prefix_of,
+    read_hashed_arrays,
+    read_model,
+    read_summary,
+)
+from kron2sum_cli.tables.null_predictions import NUMBERS, Predictions, prediction_arrays, read_predictions
 from kron2sum_cli.tables.samples import Samples
 
 FORMAT = 1
 """Version of the file's layout."""
 
-_CONTRAST_ARRAYS = ("Z", "s", "V", "Yx", "Kxx", "Kxm", "Rx")
 _COPIES = ("C0", "C1", "B")
-_AXES_ARRAYS = ("T", "Tinv", "c0", "c1")
-_ESTIMATES = tuple(field.name for field in fields(Estimates))
 
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class NullDescription:
-    """What a null model's file says besides its fits.
-
-    Attributes
-    ----------
-    version : of the program that wrote it
-    method : "reml" or "ml"
-    traits, covariates : names, in the order of C0 and of the rows of B
-    samples : the analysed samples, in the order of the rotation
-    Y, X, A : (n, p) traits as analysed, (n, c) covariates, (p, a) trait design
-    grm : what the relationship matrix was made of: ``path``, ``files`` (name, size, hash), ``options``
-    inputs : phenotype and covariate files (name, size, hash)
-    counts : samples, by reason
-    """
-
-    version: str
-    method: str
-    traits: tuple[str, ...]
-    covariates: tuple[str, ...]
-    samples: Samples
-    Y: Array
-    X: Array
-    A: Array
-    grm: Mapping[str, Any]
-    inputs: Mapping[str, Any]
-    counts: Mapping[str, int]
-
-    @property
-    def coupled(self) -> bool:
-        """Whether the trait design has fewer columns than traits, so that fixed effects couple the trait axes."""
-        return bool(self.A.shape[1] < self.A.shape[0])
+_ZIP_MAGIC = b"PK\x03\x04"
 
 
 @dataclass(frozen=True)
@@ -86,6 +58,7 @@ class NullFile:
     profile : trait to profile-likelihood interval of its heritability
     hash : identifies the model, for provenance
     load : reads the model of a chromosome, or the whole one's for None
+    predictions : of genetic values and cells, where they were asked for
     """
 
     description: NullDescription
@@ -93,7 +66,8 @@ class NullFile:
     chromosomes: Mapping[str, FitSummary]
     profile: Mapping[str, Any]
     hash: str
-    load: Callable[[str | None], NullModel]
+    load: Callable[[str | None], NullModel | ObservedNullModel]
+    predictions: Predictions | None = None
 
     @property
     def version(self) -> str:
@@ -147,17 +121,23 @@ class NullWriter:
     ) -> None:
         self._archive.abandon()
 
-    def add(self, chromosome: str | None, model: NullModel) -> None:
+    def add(self, chromosome: str | None, model: NullModel | ObservedNullModel) -> None:
         """Write the fit without a chromosome, or (None, and first) the whole one."""
-        prefix = _prefix(chromosome)
+        prefix = prefix_of(chromosome)
         if chromosome is not None:
             self._chromosomes.append(chromosome)
-        self._hash.add(prefix, model.summary, {name: getattr(model.data, name) for name in HASHED_ARRAYS})
-        for name, array in _model_arrays(prefix, model):
+        self._hash.add(prefix, model.summary, hashed_arrays(model))
+        for name, array in model_arrays(prefix, model):
             self._archive.write(name, array)
         if chromosome is None:
             for name in _COPIES:
                 self._archive.write(name, getattr(model.summary.estimates, name))
+
+    def add_predictions(self, predictions: Predictions) -> None:
+        """Write predictions, after all fits."""
+        _add_to_hash(self._hash, predictions)
+        for name, array in prediction_arrays(predictions):
+            self._archive.write(name, array)
 
     def finish(self, profile: Mapping[str, Any]) -> str:
         """Write the names and the provenance; returns the hash of the model."""
@@ -176,6 +156,8 @@ class NullWriter:
             "has_fids": d.samples.fids is not None,
             "hash": self._hash.hexdigest(),
         }
+        if d.has_missing:
+            meta["missing_cells"] = d.ncells
         self._archive.write("meta", np.array(json.dumps(meta, sort_keys=True, ensure_ascii=False)))
         self._archive.close()
         return self._hash.hexdigest()
@@ -195,32 +177,9 @@ def _identity(d: NullDescription) -> tuple[tuple[Any, ...], tuple[Array, ...]]:
     return (d.method, d.traits, d.covariates, d.samples.fids, d.samples.iids), (d.Y, d.X, d.A)
 
 
-def _prefix(chromosome: str | None) -> str:
-    return "whole/" if chromosome is None else f"loco/{chromosome}/"
-
-
-def _model_arrays(prefix: str, model: NullModel) -> Iterator[tuple[str, NDArray[Any]]]:
-    summary, data = model.summary, model.data
-    scalars = {
-        "nsilent": data.nsilent,
-        "reml": summary.reml,
-        "rank": summary.rank,
-        "lml": summary.lml,
-        "mean_diagonal": summary.mean_diagonal,
-        "quadratic": summary.quadratic,
-        "certificate": asdict(summary.certificate),
-        "logdet_MtM": data.design.logdet_MtM if data.design else None,
-    }
-    yield prefix + "scalars", np.array(json.dumps(scalars, sort_keys=True))
-    for name in _AXES_ARRAYS:
-        yield prefix + name, getattr(summary.axes, name)
-    for name in _ESTIMATES:
-        yield f"{prefix}estimates/{name}", getattr(summary.estimates, name)
-    yield prefix + "Qx", model.Qx
-    for name in _CONTRAST_ARRAYS:
-        yield prefix + name, getattr(data, name)
-    if data.design is not None:
-        yield prefix + "design_X", data.design.X
+def _add_to_hash(digest: ModelHash, predictions: Predictions) -> None:
+    samples = predictions.samples
+    digest.add_predictions((samples.fids, samples.iids), [getattr(predictions, name) for name in NUMBERS])
 
 
 def read_null(path: str) -> NullFile:
@@ -248,7 +207,8 @@ def _content(path: str) -> bytes | None:
         return None
     try:
         with open_input(path) as file:
-            return file.read()
+            start = file.read(len(_ZIP_MAGIC))
+            return start + file.read() if start == _ZIP_MAGIC else start  # what is something else may have no end
     except OSError as error:
         raise unreadable(display_name(path), error) from None
 
@@ -276,18 +236,19 @@ def _read(archive: ArchiveReader, name: str, open_file: Callable[[], BinaryIO]) 
     try:
         check_meta(meta)
         description = _description(archive, meta, name)
-        whole = _summary(archive, _prefix(None), description)
-        chromosomes = {c: _summary(archive, _prefix(c), description) for c in meta["chromosomes"]}
+        whole = read_summary(archive, prefix_of(None), description)
+        chromosomes = {c: read_summary(archive, prefix_of(c), description) for c in meta["chromosomes"]}
+        predictions = read_predictions(archive, description, name)
         _check_copies(archive, description, whole)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise archive.damaged(error) from error
-    _check_hash(archive, meta["hash"], description, {None: whole, **chromosomes})
+    _check_hash(archive, meta["hash"], description, {None: whole, **chromosomes}, predictions)
 
-    def load(chromosome: str | None) -> NullModel:
+    def load(chromosome: str | None) -> NullModel | ObservedNullModel:
         with _archive(open_file, name) as again:
-            return _model(again, _prefix(chromosome), description)
+            return read_model(again, prefix_of(chromosome), description)
 
-    return NullFile(description, whole, chromosomes, meta["profile"], meta["hash"], load)
+    return NullFile(description, whole, chromosomes, meta["profile"], meta["hash"], load, predictions)
 
 
 def _check_copies(archive: ArchiveReader, description: NullDescription, whole: FitSummary) -> None:
@@ -300,12 +261,18 @@ def _check_copies(archive: ArchiveReader, description: NullDescription, whole: F
 
 
 def _check_hash(
-    archive: ArchiveReader, expected: str, description: NullDescription, summaries: Mapping[str | None, FitSummary]
+    archive: ArchiveReader,
+    expected: str,
+    description: NullDescription,
+    summaries: Mapping[str | None, FitSummary],
+    predictions: Predictions | None,
 ) -> None:
     found = ModelHash(*_identity(description))
     for chromosome, summary in summaries.items():
-        prefix = _prefix(chromosome)
-        found.add(prefix, summary, {name: archive.array(prefix + name) for name in HASHED_ARRAYS})
+        prefix = prefix_of(chromosome)
+        found.add(prefix, summary, read_hashed_arrays(archive, prefix))
+    if predictions is not None:
+        _add_to_hash(found, predictions)
     if found.hexdigest() != expected:
         raise archive.damaged("its numbers are not those of its hash")
 
@@ -315,67 +282,18 @@ def _description(archive: ArchiveReader, meta: Mapping[str, Any], name: str) -> 
     n, p = len(iids), len(meta["traits"])
     if not n or not p:
         raise ValueError("it has no samples or no traits")
+    Y = archive.array("Y", shape=(n, p))
+    check_traits(Y, meta.get("missing_cells", 0))
     return NullDescription(
         version=meta["version"],
         method=meta["method"],
         traits=tuple(meta["traits"]),
         covariates=tuple(meta["covariates"]),
         samples=Samples(archive.texts("fids", n) if meta["has_fids"] else None, iids, name),
-        Y=archive.array("Y", shape=(n, p)),
+        Y=Y,
         X=archive.array("X", shape=(n, len(meta["covariates"]))),
         A=archive.array("A", shape=(p, None)),
         grm=meta["grm"],
         inputs=meta["inputs"],
         counts=meta["counts"],
     )
-
-
-def _summary(archive: ArchiveReader, prefix: str, description: NullDescription) -> FitSummary:
-    scalars = archive.json(prefix + "scalars")
-    summary = FitSummary(
-        axes=TraitAxes(**{key: archive.array(prefix + key) for key in _AXES_ARRAYS}),
-        reml=bool(scalars["reml"]),
-        rank=int(scalars["rank"]),
-        lml=float(scalars["lml"]),
-        mean_diagonal=float(scalars["mean_diagonal"]),
-        quadratic=float(scalars["quadratic"]),
-        certificate=Certificate(**scalars["certificate"]),
-        estimates=Estimates(**{key: archive.array(f"{prefix}estimates/{key}") for key in _ESTIMATES}),
-    )
-    check_summary(summary, len(description.traits), len(description.covariates), description.A.shape[1])
-    return summary
-
-
-def _model(archive: ArchiveReader, prefix: str, description: NullDescription) -> NullModel:
-    """One fit with its arrays.
-
-    Raises
-    ------
-    InputError
-        Where they do not make a null model of the description's traits.
-    """
-    try:
-        model = NullModel(_summary(archive, prefix, description), *_contrasts(archive, prefix, description))
-        check_model(model, description.Y)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise archive.damaged(error) from error
-    return model
-
-
-def _contrasts(archive: ArchiveReader, prefix: str, description: NullDescription) -> tuple[Contrasts, Array]:
-    """The rotated traits, and the basis of the projected covariates."""
-    n, p = description.Y.shape
-    scalars = archive.json(prefix + "scalars")
-    s = archive.array(prefix + "s", shape=(None,))
-    m = s.size
-    Qx = archive.array(prefix + "Qx", shape=(n, None))
-    c = Qx.shape[1]
-    shapes: dict[str, tuple[int | None, ...]] = {
-        "Z": (m, p), "V": (n, m), "Yx": (c, p), "Kxx": (c, c), "Kxm": (c, m), "Rx": (c, c)
-    }  # fmt: skip
-    arrays = {key: archive.array(prefix + key, shape=shape) for key, shape in shapes.items()}
-    design = None
-    if description.A.shape[1] < p:
-        X = archive.array(prefix + "design_X", shape=(m, len(description.covariates)))
-        design = CoupledDesign(description.A, X, float(scalars["logdet_MtM"]))
-    return Contrasts(s=s, nsilent=int(scalars["nsilent"]), design=design, **arrays), Qx

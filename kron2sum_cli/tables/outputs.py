@@ -186,6 +186,8 @@ def output_error(path: str, error: OSError) -> OutputError:
         reason = f"the folder {folder} does not exist; make it first"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         reason = f"cannot be written ({error.strerror}); check the permissions of {folder}"
+    elif error.errno == errno.EISDIR:
+        reason = "is a folder; name a file in it"
     elif error.errno == errno.ENOTDIR:
         reason = f"{folder} is not a folder"
     else:

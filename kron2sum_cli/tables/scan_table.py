@@ -42,6 +42,7 @@ VARIANT_COLUMNS = ("CHR", "POS", "SNPID", "EA", "NEA", "EAF", "N")
 ANY_COLUMNS = ("CHISQ", "DF", "P", "MLOG10P")
 REFIT_COLUMNS = ("CHISQ_REFIT", "MLOG10P_REFIT")
 TRAIT_COLUMNS = ("BETA", "SE", "MLOG10P")
+TRAIT_COUNT = "N"
 TRAIT_REFIT_COLUMNS = ("BETA_REFIT", "SE_REFIT")
 TEST_COLUMNS = ("CHISQ", "DF", "MLOG10P")
 
@@ -59,7 +60,12 @@ def information_columns(p: int, coupled: bool = False) -> list[str]:
 
 
 def scan_schema(
-    traits: Sequence[str], tests: Sequence[str], refit: bool, metadata: Mapping[str, Any], coupled: bool = False
+    traits: Sequence[str],
+    tests: Sequence[str],
+    refit: bool,
+    metadata: Mapping[str, Any],
+    coupled: bool = False,
+    counted: bool = False,
 ) -> pa.Schema:
     """The columns of a result table, in order, and its metadata.
 
@@ -69,7 +75,8 @@ def scan_schema(
     tests : names of the tests beyond the any-effect test
     refit : whether the columns of exact refits are there
     metadata : what the file says of its making (see the module)
-    coupled : whether the null model's fixed effects couple the trait axes
+    coupled : whether the null model's fixed effects or missing cells couple the trait axes
+    counted : whether every trait has its own number of samples
 
     Raises
     ------
@@ -77,7 +84,8 @@ def scan_schema(
         If a trait and a test have the same name, so that two columns would.
     """
     names = [*VARIANT_COLUMNS, *ANY_COLUMNS, *(REFIT_COLUMNS if refit else ())]
-    names += [f"{column}.{trait}" for trait in traits for column in TRAIT_COLUMNS]
+    of_trait = (*((TRAIT_COUNT,) if counted else ()), *TRAIT_COLUMNS)
+    names += [f"{column}.{trait}" for trait in traits for column in of_trait]
     if refit:
         names += [f"{column}.{trait}" for trait in traits for column in TRAIT_REFIT_COLUMNS]
     of_test = (*TEST_COLUMNS, *(REFIT_COLUMNS if refit else ()))

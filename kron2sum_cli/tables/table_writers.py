@@ -13,7 +13,7 @@ from kron2sum_cli.tables.parquet_seal import new_hash, seal
 
 SEPARATORS = {"tsv": "\t", "csv": ","}
 
-_CELLS_IN_GROUP = 1 << 21
+_CELLS_IN_GROUP = 1 << 19
 LARGEST_GROUP, _SMALLEST_GROUP = 1 << 16, 1 << 10
 _COMPRESSION_LEVEL = 1
 _TEXT_ROWS = 1 << 13

@@ -10,6 +10,7 @@ from kron2sum_cli.tables.samples import Samples
 
 __all__ = [
     "GZIP_MAGIC",
+    "MISSING",
     "NAME_HEADERS",
     "Row",
     "display_name",
@@ -24,6 +25,9 @@ __all__ = [
     "split_rows",
     "suspicious",
 ]
+
+MISSING = "NA"
+"""An empty cell, where text is written."""
 
 NAME_HEADERS = frozenset({"ID", "SNP", "SNPID", "RSID"})
 """Header names (in any case, with or without ``#``) that mark the column of variant names."""

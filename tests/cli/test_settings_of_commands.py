@@ -305,4 +305,4 @@ def test_configuration_that_cannot_be_read(failure_of, tmp_path):
     assert "is not a TOML file" in failure_of("scan", "--config", "c.toml")[1]
     code, errors = failure_of("scan", "--config", "nothing.toml")
     assert code == 1
-    assert "nothing.toml: cannot be read (No such file or directory)" in errors
+    assert "nothing.toml: there is no such file; check the path" in errors

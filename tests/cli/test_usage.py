@@ -155,3 +155,36 @@ def test_shell_completion():
     environment = {"_KRON2SUM_COMPLETE": "bash_complete", "COMP_WORDS": "kron2sum s", "COMP_CWORD": "1"}
     done = subprocess.run(KRON2SUM, env=os.environ | environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "plain,scan\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unneeded"),
+    [
+        (["fit", "--pheno", "no.csv", "--grm", "no.grm.bin"], {"pyarrow", "bed_reader", "scipy.special"}),
+        (["scan", "--null", "no.npz"], {"bed_reader", "Pgenlib", "kron2sum_cli.genotypes.pgen"}),
+    ],
+)
+def test_commands_load_no_more_than_they_need(arguments, unneeded, tmp_path):
+    """They run into missing files, which is after their imports."""
+    unneeded = unneeded | {"pandas", "rich", "scipy.stats", "scipy.optimize", "numpy.f2py.crackfortran"}
+    program = "import sys; from kron2sum_cli.cli import run; code = run(sys.argv[1:]); print(code, *sys.modules)"
+    words = [sys.executable, "-c", program, *arguments, "--log", str(tmp_path / "log"), "--out", str(tmp_path / "out")]
+    code, *loaded = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    assert (code, unneeded & set(loaded)) == ("1", set())
+    assert "scipy.linalg" in loaded
+
+
+def test_modules_left_for_later_work_when_used():
+    program = """
+import sys, types
+from kron2sum_cli.cli.start_up import UNUSED, load_when_used
+load_when_used(UNUSED)
+import numpy, scipy.linalg
+later = [name for name in UNUSED if type(sys.modules[name]) is not types.ModuleType]
+from numpy.testing import assert_allclose
+assert_allclose(numpy.ma.masked_equal([1, 2], 2).sum(), 1)
+assert numpy.f2py.get_include()
+print(*later, *(type(sys.modules[name]) is types.ModuleType for name in UNUSED))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["numpy.testing", "numpy.f2py", "numpy.ma", "True", "True", "True"]

@@ -55,7 +55,7 @@ def blocks(page: str) -> list[Block]:
 
 
 def _is_installed(name: str) -> bool:
-    return shutil.which(name) is not None or find_spec(name) is not None
+    return shutil.which(name) is not None or (name.isidentifier() and find_spec(name) is not None)
 
 
 def _fenced(lines: Sequence[str]) -> Iterator[tuple[int, str, list[str], str]]:

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from example_commands import EXAMPLE, kron2sum, scan
+from scipy import stats
 
 from kron2sum_cli.genotypes.bed import open_bed
 from kron2sum_cli.model.contrasts import rotate_traits
@@ -102,6 +103,14 @@ def test_single_precision_stays_close_to_double(example: Path, tmp_path: Path) -
     assert np.nanmax(np.abs(single.MLOG10P - double.MLOG10P)) < 1e-4
 
 
+def test_threads_change_no_byte_of_a_null_model(tmp_path: Path) -> None:
+    nulls = [tmp_path / f"{threads}.npz" for threads in (1, 2, 3)]
+    for threads, null in enumerate(nulls, 1):
+        files = ("--pheno", EXAMPLE / "phenotypes.csv", "--grm", EXAMPLE / "genotypes.bed", "--grm-maf", "0.45")
+        assert kron2sum("fit", *files, "--threads", str(threads), "--out", null) == 0
+    assert len({null.read_bytes() for null in nulls}) == 1
+
+
 @pytest.mark.parametrize("null", ["null.npz", "loco.npz"])
 def test_threads_shards_and_regions_change_no_byte(example: Path, tmp_path: Path, null: str) -> None:
     options = ("--test", "common", "--refit", "1e-3")
@@ -135,6 +144,22 @@ def test_later_tests_equal_those_of_a_scan(example: Path, tmp_path: Path, null: 
     assert len(columns) > 20
     for name in columns:
         np.testing.assert_allclose(later_rows[name], now[name], rtol=1e-9, atol=1e-9)
+
+
+def test_p_of_any_test_is_a_column_when_it_is_asked_for(example: Path, tmp_path: Path) -> None:
+    names = ["P.height", "P.common", "P.only:weight"]
+    columns = ("--columns", ",".join([*names, "BETA.height", "SE.height", "CHISQ.common", "CHISQ.only:weight"]))
+    out = tmp_path / "p.parquet"
+    assert kron2sum("export", "-q", example / "scan.parquet", "--test", "only:weight", *columns, "--out", out) == 0
+    found = table(out)
+    assert list(found)[:3] == names
+    for name in names[1:]:
+        np.testing.assert_allclose(found[name], stats.chi2.sf(found[f"CHISQ{name[1:]}"], 1), rtol=1e-9)
+    wald = stats.chi2.sf((found["BETA.height"] / found["SE.height"]) ** 2, 1)
+    np.testing.assert_allclose(found["P.height"], wald, atol=0.005)
+    bare = ("--columns", "SNPID,P.height")
+    assert kron2sum("export", "-q", example / "scan.parquet", *bare, "--out", tmp_path / "bare.parquet") == 0
+    np.testing.assert_array_equal(table(tmp_path / "bare.parquet")["P.height"], found["P.height"])
 
 
 def test_f_statistic_is_exact_where_the_likelihood_ratio_is_not(example: Path, tmp_path: Path) -> None:

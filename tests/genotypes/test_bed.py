@@ -13,7 +13,7 @@ import pytest
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.genotypes import bed
-from kron2sum_cli.genotypes.bed import is_plink_bed, open_bed
+from kron2sum_cli.genotypes.bed import open_bed
 
 N, M = 13, 150
 """13 samples: three unused places in the last byte of a variant."""
@@ -193,12 +193,3 @@ def test_bim_of_another_file(path: str) -> None:
     edit_lines(path.removesuffix("bed") + "bim", lambda lines: lines[:-1])
     with pytest.raises(InputError, match="it would fit 150 variants"):
         open_bed(path)
-
-
-def test_telling_a_bed_apart(path: str, tmp_path: Path) -> None:
-    renamed = str(shutil.copy(path, tmp_path / "genotypes"))
-    (tmp_path / "other.txt").write_text("1 2 3\n")
-    assert is_plink_bed(path) and is_plink_bed(renamed)
-    assert is_plink_bed(str(tmp_path / "absent.BED"))
-    assert not is_plink_bed(str(tmp_path / "other.txt"))
-    assert not is_plink_bed(str(tmp_path / "absent")) and not is_plink_bed(str(tmp_path))

@@ -7,7 +7,7 @@ import pytest
 from dense_oracle import Array, Data, Dense
 
 from kron2sum_cli import Kron2Sum
-from kron2sum_cli.model.scanner import BlockScanner, block_scanner
+from kron2sum_cli.model.block_scanner import BlockScanner, block_scanner
 from kron2sum_cli.model.spectrum import spectrum_of_features
 
 N, P = 60, 3

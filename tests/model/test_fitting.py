@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from dense_oracle import Array, Data, Dense, derivative
 
-from benchmarks.hard_null_models import CASES, best_of_lbfgs, make
+from benchmarks.hard_null_models import CASES, best_of_lbfgs, make, simulate
 from kron2sum_cli import Kron2Sum
 from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model import fitting
@@ -55,6 +55,33 @@ def test_bounded_ranks(case: str, reml: bool) -> None:
     for rank in (1, 2):
         assert lml[rank - 1] >= best_of_lbfgs(data, rank, reml, rng, starts=2) - 1e-4
         assert np.linalg.matrix_rank(fits[rank - 1].point.axes.C0, tol=1e-10 * problem.Y.var()) <= rank
+
+
+@pytest.mark.parametrize(("seed", "p", "reml"), [(2, 2, True), (3, 2, False)])
+def test_a_rank_that_is_too_low_for_eigenvalues_over_12_orders(seed: int, p: int, reml: bool) -> None:
+    """The expected information is then wrong by orders, and the likelihood is narrow where axes have to turn."""
+    rng = np.random.default_rng(seed)
+    n = 80
+    s = 10.0 ** rng.uniform(-12, 0, size=n)
+    C0, C1 = (L @ L.T / p for L in rng.normal(size=(2, p, p + 1)))
+    Y, G = simulate(rng, n, C0, 1e-13 * C1, s / s.mean())
+    data = rotate_traits(spectrum_of_features(G, np.ones((n, 1))), Y)
+    result = fit(data, 1, reml)
+    assert result.certificate.certified
+    assert result.certificate.steps <= 60
+    assert result.point.lml >= best_of_lbfgs(data, 1, reml, rng, starts=2) - 1e-4
+
+
+@pytest.mark.parametrize("k", [11, 76])
+def test_few_samples_for_each_trait_are_searched_from_corners_and_beside(k: int) -> None:
+    """Nearly all starts end at a maximum that is not the highest: one combination has no residual variance there."""
+    problem = make("p near n/10", np.random.default_rng([77, k]), 3)
+    data = rotate_traits(spectrum_of_features(problem.G, problem.X), problem.Y)
+    reml = k == 76
+    from_shares = max(climb(data, starting_axes(data, share), 3, reml).point.lml for share in (0.5, 0.1, 0.9))
+    best = fit(data, 3, reml)
+    assert best.certificate.certified and best.certificate.active_C1 >= 1
+    assert best.point.lml > from_shares + 0.1
 
 
 # The conditions of an optimum, by the dense density
@@ -209,8 +236,10 @@ def test_a_saddle_is_left(rank: int, reml: bool) -> None:
     data = rotate_traits(spectrum_of_features(problem.G, problem.X), problem.Y)
     best = fit(data, rank, reml).point
     start = starting_axes(data, 0.5)
-    no_genetics = TraitAxes(start.T, start.Tinv, np.zeros(2), np.ones(2))
-    singular_C1 = TraitAxes(start.T, start.Tinv, start.c0 * [1.4, 1], start.c1 * [0, 1])
+    order = np.argsort(np.abs(start.Tinv[0]))  # its axes all have the same share, and so come in any order
+    T, Tinv = start.T[order], start.Tinv[:, order]
+    no_genetics = TraitAxes(T, Tinv, np.zeros(2), np.ones(2))
+    singular_C1 = TraitAxes(T, Tinv, start.c0 * [1.4, 1], start.c1 * [0, 1])
     for saddle in (no_genetics, singular_C1):
         result = climb(data, saddle, rank, reml)
         assert result.certificate.certified

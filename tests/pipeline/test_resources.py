@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kron2sum_cli.pipeline import resources
-from kron2sum_cli.pipeline.resources import available_threads, peak_memory_mib
+from kron2sum_cli.pipeline.resources import available_memory_mib, available_threads, peak_memory_mib
 
 
 @pytest.fixture
@@ -65,6 +65,20 @@ def test_omp_num_threads(threads):
 def test_nonsense_in_the_files(threads):
     assert threads("garbage\n0::\n:::\n", {"cpu.max": "0 0\n"}) == 8
     assert threads("0::/\n", {"cpu.max": "\n"}) == 8
+
+
+def test_memory(tmp_path):
+    """The least of what the machine has and what the control groups, of either version, allow."""
+    machine = available_memory_mib(tmp_path, Path("nowhere"))
+    assert machine > 100
+    membership = tmp_path / "membership"
+    for text, file in (("0::/a/b\n", "a/memory.max"), ("4:memory:/a\n", "memory/a/memory.limit_in_bytes")):
+        membership.write_text(text)
+        limit = tmp_path / "cgroup" / file
+        limit.parent.mkdir(parents=True, exist_ok=True)
+        for content, expected in ((f"{64 << 20}\n", 64), ("max\n", machine), (f"{1 << 62}\n", machine)):
+            limit.write_text(content)
+            assert available_memory_mib(tmp_path / "cgroup", membership) == expected
 
 
 def test_peak_memory():

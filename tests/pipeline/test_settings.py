@@ -8,7 +8,7 @@ from kron2sum_cli.pipeline.settings import CommonSettings, ExportSettings, FitSe
 
 def test_all_problems_of_a_record_are_reported():
     with pytest.raises(UsageError) as caught:
-        FitSettings("y", "g", transform="log", grm_scale="x", missing="exact", profile="rg", grm_geno=-1)
+        FitSettings("y", "g", transform="log", grm_scale="x", missing="guess", profile="rg", grm_geno=-1)
     assert len(str(caught.value).splitlines()) == 5
     with pytest.raises(UsageError) as caught:
         ScanSettings(precision="half", stat="t", to="csv", shard=(0, 2), refit=float("nan"))

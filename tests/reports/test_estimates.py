@@ -15,7 +15,8 @@ from kron2sum_cli.model.null_model import FitSummary
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.uncertainty import estimates_of
 from kron2sum_cli.reports.estimates import COLUMNS, null_estimates_json, null_estimates_tsv, screen_table
-from kron2sum_cli.tables.null_file import NullDescription, NullFile
+from kron2sum_cli.tables.null_description import NullDescription
+from kron2sum_cli.tables.null_file import NullFile
 from kron2sum_cli.tables.samples import Samples
 
 Array = NDArray[np.float64]

@@ -26,11 +26,12 @@ from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.model.uncertainty import Estimates
 from kron2sum_cli.reports import lead_variants
 from kron2sum_cli.reports.architecture import correlations_shown, draw_architecture
+from kron2sum_cli.reports.clumping import Clumping, clump, clump_linked
 from kron2sum_cli.reports.effects import draw_effects, effects_data
-from kron2sum_cli.reports.figure import render, shortened
+from kron2sum_cli.reports.figure import render, shortened, shortened_apart
 from kron2sum_cli.reports.genome import measure_genome, placed_batches
 from kron2sum_cli.reports.labels import Label, place_labels
-from kron2sum_cli.reports.lead_variants import clump, find_candidates
+from kron2sum_cli.reports.lead_variants import find_candidates
 from kron2sum_cli.reports.manhattan import draw_manhattan, draw_mirrored, manhattan_data
 from kron2sum_cli.reports.plots import (
     MOST_PANELS,
@@ -49,7 +50,7 @@ Array = NDArray[np.float64]
 
 TRAITS = ("height", "weight")
 THRESHOLD = 7.3
-WINDOW = 500_000
+CLUMPING = Clumping()
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +188,26 @@ def test_clumps_are_those_of_the_definition(variants: list[tuple[int, int, int]]
     assert (found.leads.tolist(), found.sizes.tolist()) == (leads, sizes)
 
 
+@given(LOCI, st.integers(0, 20), st.integers(0, 2**32 - 1), st.sampled_from([None, 1, 3]))
+def test_linked_clumps_are_those_of_the_definition(
+    variants: list[tuple[int, int, int]], window: int, seed: int, most: int | None
+) -> None:
+    linked = np.random.default_rng(seed).random((len(variants), len(variants))) < 0.5
+    left = sorted(range(len(variants)), key=lambda i: (-variants[i][2], i))
+    leads, sizes = [], []
+    while left and len(leads) != most:
+        lead, *others = left
+        code, position, _ = variants[lead]
+        near = {i for i in others if variants[i][0] == code and abs(variants[i][1] - position) <= window}
+        taken = {i for i in near if linked[lead, i]}
+        leads.append(lead)
+        sizes.append(1 + len(taken))
+        left = [i for i in others if i not in taken]
+    codes, positions, scores = np.array(variants, dtype=np.int64).reshape(-1, 3).T
+    found = clump_linked(codes, positions, scores.astype(float), window, lambda i, near: linked[i, near], most)
+    assert (found.leads.tolist(), found.sizes.tolist()) == (leads, sizes)
+
+
 @pytest.mark.parametrize("size", [10, 300, 10_000])
 @pytest.mark.parametrize("most", [5, 100_000])
 def test_candidates_are_all_significant_variants_and_the_strongest_others(
@@ -200,6 +221,7 @@ def test_candidates_are_all_significant_variants_and_the_strongest_others(
     expected = np.sort(order[:number])
     names = np.array(column(view, "SNPID"))
     assert found.rows.column("SNPID").to_pylist() == names[expected].tolist()
+    assert found.numbers.tolist() == expected.tolist()
     np.testing.assert_array_equal(found.scores, scores[expected])
 
 
@@ -207,7 +229,7 @@ def test_candidates_are_all_significant_variants_and_the_strongest_others(
 
 
 def test_points_of_the_picture_are_those_of_the_table(view: ScanView) -> None:
-    data = manhattan_data(view, view.main_tests, THRESHOLD, WINDOW)
+    data = manhattan_data(view, view.main_tests, THRESHOLD, CLUMPING)
     for panel, name in zip(data.panels, ["MLOG10P", "MLOG10P.height", "MLOG10P.weight"], strict=True):
         all_y = values(view, name)
         high = np.sort(all_y[all_y >= THRESHOLD])
@@ -218,7 +240,7 @@ def test_points_of_the_picture_are_those_of_the_table(view: ScanView) -> None:
 
 
 def test_the_figure_draws_these_points_and_marks_the_leads(view: ScanView) -> None:
-    data = manhattan_data(view, view.main_tests, THRESHOLD, WINDOW)
+    data = manhattan_data(view, view.main_tests, THRESHOLD, CLUMPING)
     drawn: list[Figure] = []
     render(lambda: drawn.append(draw_manhattan(data)) or drawn[0], "png", 50)  # type: ignore[func-returns-value]
     for axes, panel in zip(drawn[0].axes, data.panels, strict=True):
@@ -230,7 +252,7 @@ def test_the_figure_draws_these_points_and_marks_the_leads(view: ScanView) -> No
 
 
 def test_lead_variants_are_named(view: ScanView) -> None:
-    (panel,) = manhattan_data(view, view.main_tests[:1], THRESHOLD, WINDOW).panels
+    (panel,) = manhattan_data(view, view.main_tests[:1], THRESHOLD, CLUMPING).panels
     y = values(view, "MLOG10P")
     strongest = int(np.nanargmax(y))
     assert panel.leads[0].text == column(view, "SNPID")[strongest]
@@ -273,7 +295,7 @@ def test_of_points_above_each_other_the_first_is_named() -> None:
 
 def test_names_of_chromosomes_do_not_touch() -> None:
     columns = simulated(600, ["y"], chromosomes=[f"scaffold_{i}" for i in range(60)])
-    data = manhattan_data(view_of(columns, ["y"]), view_of(columns, ["y"]).main_tests, THRESHOLD, WINDOW)
+    data = manhattan_data(view_of(columns, ["y"]), view_of(columns, ["y"]).main_tests, THRESHOLD, CLUMPING)
 
     def draw() -> Figure:
         figure = draw_manhattan(data)
@@ -289,7 +311,7 @@ def test_names_of_chromosomes_do_not_touch() -> None:
 def test_one_chromosome_has_positions_under_it() -> None:
     columns = simulated(100, ["y"], chromosomes=["chr7"])
     view = view_of(columns, ["y"])
-    (axes,) = draw_manhattan(manhattan_data(view, view.main_tests, THRESHOLD, WINDOW)).axes
+    (axes,) = draw_manhattan(manhattan_data(view, view.main_tests, THRESHOLD, CLUMPING)).axes
     assert axes.get_xlabel() == "position on chromosome 7 (Mb)"
     first = min(columns["POS"])
     for label, x in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True):
@@ -297,7 +319,7 @@ def test_one_chromosome_has_positions_under_it() -> None:
 
 
 def test_mirrored_panels_share_the_genome(view: ScanView) -> None:
-    upper, lower = draw_mirrored(manhattan_data(view, view.trait_tests, THRESHOLD, WINDOW)).axes
+    upper, lower = draw_mirrored(manhattan_data(view, view.trait_tests, THRESHOLD, CLUMPING)).axes
     assert upper.get_xlim() == lower.get_xlim()
     assert upper.get_ylim()[0] == 0 and lower.get_ylim()[1] == 0 and lower.get_ylim()[0] > THRESHOLD
 
@@ -370,11 +392,28 @@ def test_the_figure_says_lambda(view: ScanView) -> None:
         assert [name.partition(":")[0] for name in said[1:]] == [curve.name for curve in qq.classes]
 
 
+@pytest.mark.parametrize("size", [7, 2000])
+def test_the_key_covers_no_points(size: int) -> None:
+    view = view_of(simulated(size, TRAITS, peaks=1, seed=4), TRAITS)
+
+    def draw() -> Figure:
+        figure = draw_qq(qq_data(view, view.main_tests))
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            key = axes.get_legend()
+            assert key is not None
+            points = [axes.transData.transform(line.get_xydata()) for line in axes.lines if line.get_marker() == "o"]
+            assert key.get_window_extent().count_contains(np.concatenate(points)) == 0
+        return figure
+
+    render(draw, "png", 50)
+
+
 # Effects
 
 
 def test_effects_are_those_of_the_leads_by_the_joint_test(view: ScanView) -> None:
-    data = effects_data(view, THRESHOLD, WINDOW, 4)
+    data = effects_data(view, THRESHOLD, CLUMPING, 4)
     names = column(view, "SNPID")
     rows = [names.index(name) for name in data.variants]
     y = values(view, "MLOG10P")
@@ -386,7 +425,7 @@ def test_effects_are_those_of_the_leads_by_the_joint_test(view: ScanView) -> Non
 
 
 def test_the_figure_draws_intervals_and_fills_what_is_significant(view: ScanView) -> None:
-    data = effects_data(view, THRESHOLD, WINDOW, 5)
+    data = effects_data(view, THRESHOLD, CLUMPING, 5)
     for j, axes in enumerate(draw_effects(data).axes):
         segments = np.array([path.vertices for path in axes.collections[-1].get_paths()])
         np.testing.assert_allclose(segments[:, 0, 0], data.beta[:, j] - 1.959964 * data.se[:, j])
@@ -400,7 +439,7 @@ def test_the_figure_draws_intervals_and_fills_what_is_significant(view: ScanView
 
 def test_without_significant_variants_the_strongest_are_shown() -> None:
     view = view_of(simulated(100, TRAITS, peaks=0), TRAITS)
-    assert len(effects_data(view, 50.0, WINDOW, 10).variants) == 10
+    assert len(effects_data(view, 50.0, CLUMPING, 10).variants) == 10
 
 
 # Architecture
@@ -503,3 +542,19 @@ def test_names_are_drawn_as_they_are_and_letters_without_a_shape_are_logged(capl
 def test_long_names_lose_their_middle() -> None:
     assert shortened("x" * 28) == "x" * 28
     assert len(shortened("a" * 40 + "b")) == 28 and shortened("a" * 40 + "b").endswith("b")
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{}" + "x" * 40, "x" * 40 + "{}", "x" * 11 + "{}" + "x" * 40, "x" * 40 + "{}" + "x" * 40]
+)
+def test_names_that_are_cut_stay_apart(pattern: str) -> None:
+    names = ["short", *(pattern.format(k) for k in range(12))]
+    cut = shortened_apart(names, 16)
+    assert cut[0] == "short" and len(set(cut)) == 13
+    assert all(len(name) <= 16 and "…" in name for name in cut[1:])
+
+
+def test_names_that_no_cut_keeps_apart_are_numbered() -> None:
+    names = [a + "x" * 30 + b + "x" * 30 for a in "ab" for b in "cd"]
+    cut = shortened_apart(names, 12)
+    assert len(set(cut)) == 4 and all(name.startswith(f"{k} ") for k, name in enumerate(cut, 1))

@@ -13,10 +13,11 @@ from scan_views import HASH, column, simulated, view_of
 pytest.importorskip("matplotlib")
 
 from kron2sum_cli.errors import InputError
+from kron2sum_cli.reports.clumping import Clumping
 from kron2sum_cli.reports.html import STYLE
 from kron2sum_cli.reports.plots import MOST_PANELS, PlotSettings
 from kron2sum_cli.reports.qq import qq_data
-from kron2sum_cli.reports.report import MOST_LOCI, p_text, scan_report
+from kron2sum_cli.reports.report import MOST_LOCI, check_null_of, p_text, scan_report
 from kron2sum_cli.reports.scan_view import ScanView
 from kron2sum_cli.tables.null_file import NullFile
 
@@ -162,6 +163,11 @@ def test_inflation_is_that_of_every_test(page: Page, view: ScanView) -> None:
         assert row[4] == f"{np.sum(y >= SETTINGS.threshold):,}"
 
 
+def test_it_says_how_lead_variants_were_clumped(page: Page) -> None:
+    said = "clumped by distance: a lead variant is the strongest within 500 kb."
+    assert said in page.sections["leads"]
+
+
 def test_lead_variants_are_listed_with_effects_and_what_they_pass(page: Page, view: ScanView) -> None:
     header, *rows = page.tables["leads"][0]
     assert header == [
@@ -185,8 +191,21 @@ def test_lead_variants_are_listed_with_effects_and_what_they_pass(page: Page, vi
     assert best == sorted(best, reverse=True)
 
 
+def test_of_many_traits_that_a_variant_passes_the_number_is_told() -> None:
+    names = tuple(f"a_trait_with_a_long_name_{j}" for j in range(5))
+    view = view_of(simulated(500, names, peaks=6), names)
+    snps, mlog10p = column(view, "SNPID"), {name: column(view, f"MLOG10P.{name}") for name in names}
+    counted = 0
+    for row in report(view, settings=PlotSettings(significance=0.1)).tables["leads"][0][1:]:
+        passed = [name for name in names if mlog10p[name][snps.index(row[0])] >= 1]
+        expected = f"{len(passed)} of 5 traits" if len(passed) > 1 else "".join(passed)
+        assert row[-1].removeprefix("joint test").removeprefix(", ") == expected
+        counted += len(passed) > 1
+    assert counted > 5
+
+
 def test_a_wider_window_makes_fewer_and_larger_loci(view: ScanView) -> None:
-    pages = [report(view, settings=PlotSettings(window=window)) for window in (0, 10**9)]
+    pages = [report(view, settings=PlotSettings(clumping=Clumping(window))) for window in (0, 10**9)]
     narrow, wide = (page.tables["leads"][0][1:] for page in pages)
     assert len(wide) < len(narrow)
     assert sum(int(row[-2]) for row in narrow) == sum(int(row[-2]) for row in wide)
@@ -195,7 +214,7 @@ def test_a_wider_window_makes_fewer_and_larger_loci(view: ScanView) -> None:
 
 def test_of_very_many_leads_the_strongest_are_listed(monkeypatch: pytest.MonkeyPatch, view: ScanView) -> None:
     monkeypatch.setattr("kron2sum_cli.reports.report.MOST_LOCI", 2)
-    page = report(view, settings=PlotSettings(window=0))
+    page = report(view, settings=PlotSettings(clumping=Clumping(0)))
     assert len(page.tables["leads"][0]) == 3
     assert re.search(r"The strongest 2 of \d+ are listed", page.sections["leads"])
     assert MOST_LOCI >= 100
@@ -239,7 +258,7 @@ def test_another_null_model_is_refused(view: ScanView) -> None:
     with pytest.raises(
         InputError, match="memory: was scanned with another null model .hash 0123456789ab. than the one"
     ):
-        scan_report(view, SETTINGS, null_of(TRAITS, model_hash="f" * 64))
+        check_null_of(view, null_of(TRAITS, model_hash="f" * 64))
 
 
 @pytest.mark.parametrize("traits", [1, 3, MOST_PANELS + 1])

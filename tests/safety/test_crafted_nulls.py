@@ -166,6 +166,14 @@ def test_wrong_scalars(tmp_path: Path, arrays: Arrays) -> None:
                 read_all(write(tmp_path / "x.npz", arrays | {"whole/scalars": np.array(text)}))
 
 
+def test_traits_of_mean_zero_are_no_damage(folder: Path) -> None:
+    """Their projection on the intercept is all rounding."""
+    for transform in ("standardize", "rank-normal"):
+        command = f"fit -q --pheno y.csv --grm g.bed --transform {transform} --out centred.npz"
+        assert run(command.split()) == 0
+        read_all(folder / "centred.npz")
+
+
 def test_compressed_archives_are_not_unpacked(tmp_path: Path, arrays: Arrays) -> None:
     bomb = header("{'descr': '<f8', 'fortran_order': False, 'shape': (10000000,), }") + bytes(80_000_000)
     path = write(tmp_path / "x.npz", arrays | {"whole/s": bomb}, zipfile.ZIP_DEFLATED)

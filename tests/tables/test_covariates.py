@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kron2sum_cli.errors import InputError, NumericalError
-from kron2sum_cli.tables.covariates import MAX_LEVELS, code_covariates
+from kron2sum_cli.tables.covariates import MAX_LEVELS, code_covariates, code_others
 from kron2sum_cli.tables.phenotypes import SampleTable
 from kron2sum_cli.tables.samples import Samples
 
@@ -35,6 +35,15 @@ def test_only_levels_of_the_analysed_samples_count() -> None:
     coded = code_covariates(covar, np.array([1, 2]))
     assert coded.names == ("site=c",)
     assert coded.levels == {"site": {"b": 1, "c": 1}}
+
+
+def test_further_samples_are_coded_alike() -> None:
+    """Of the levels of those analysed; -1 is a sample that the table lacks."""
+    covar = table(("age", "site"), [[1, 2, 3, np.nan], [0, 1, 2, 2]], (None, ("Oslo", "Bergen", "Rome")))
+    coded = code_covariates(covar, np.array([1, 2]))
+    assert coded.names == ("age", "site=Rome")
+    found = code_others(covar, np.array([3, 0, -1, 2]), coded.levels)
+    np.testing.assert_array_equal(found, [[np.nan, 1], [1, np.nan], [np.nan, np.nan], [3, 1]])
 
 
 def test_a_single_level_is_refused() -> None:

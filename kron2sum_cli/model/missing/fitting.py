@@ -7,22 +7,23 @@ that have trait a and o_ab of those that have both, filling in means leaves abou
 ``o_ab C1_ab + (o_ab - o_a o_b) ḡ C0_ab`` of C1.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
 
 import numpy as np
 from scipy import linalg
 
-from kron2sum_cli.errors import ConvergenceError, NumericalError
-from kron2sum_cli.model import fitting
-from kron2sum_cli.model.fitting import Certificate
-from kron2sum_cli.model.likelihood import Point
+from kron2sum_cli.errors import ConvergenceError
+from kron2sum_cli.model import climbing, fitting
+from kron2sum_cli.model.certificate import Certificate
+from kron2sum_cli.model.fitting import FLOOR, may_lose_C1
 from kron2sum_cli.model.missing.information import affordable, information
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells
 from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.starts import SHARES, starting_axes
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
+from kron2sum_cli.model.trust_region import Curvature
 
 CHEAP = 2e8
 """Multiplications of one likelihood up to which a search is made from all starts."""
@@ -59,86 +60,64 @@ class ObservedFit:
 
 
 @dataclass(frozen=True)
-class _ObservedChart(fitting._Chart):
-    """A chart with the curvature given as a matrix.
+class ObservedLikelihood:
+    """The likelihood of the observed cells, to climb.
 
     Attributes
     ----------
-    information : (2N, 2N) minus the second derivatives in the entries of (E0, E1)
+    cells : what it is the likelihood of
+    reml : restricted or not
     """
 
-    information: Array
+    cells: ObservedCells
+    reml: bool
 
-    def hessian_product(self, point: Point, grams: tuple[Array, Array, Array], x: Array) -> Array:
-        """Hessian of the log-likelihood times x."""
-        P, N = self.split(x)
-        i, j = np.tril_indices(self.axes.c0.size)
-        steps = np.concatenate([E[i, j] for E in self.directions(P, N)])
-        change = -np.where(i == j, 1.0, 0.5) * (self.information @ steps).reshape(2, -1)
-        d = np.zeros((2, *P.shape))
-        d[:, i, j] = d[:, j, i] = change
-        return self.join(2 * (d[0] * self.axes.c0 + point.score0 @ P), 2 * (d[1] * self.axes.c1 + point.score1 @ N))
+    @property
+    def tau(self) -> float:
+        """Mean eigenvalue of GGᵀ."""
+        return self.cells.mean_eigenvalue
 
+    @property
+    def ncells(self) -> int:
+        """Number of contrasts of all traits, those of missing cells included."""
+        return self.cells.filled.nrows * self.cells.ntraits
 
-class _Search(fitting._Search):
-    """The climb of complete data with the likelihood of the observed cells in the place of theirs."""
+    @property
+    def floor(self) -> float:
+        """Smallest c1 that a climb may reach."""
+        return FLOOR if self.cells.singular else 0.0
 
-    def __init__(self, cells: ObservedCells, start: TraitAxes, rank: int, reml: bool) -> None:
-        self.cells, self.data, self.rank, self.reml = cells, cells.filled, rank, reml
-        self.tau = self.data.mean_eigenvalue
-        self.floor = fitting.FLOOR if cells.singular else 0.0
-        self.steps, self.evaluations = 0, 1
-        self.exact = False
-        self.point = self._evaluate(start.truncated(rank))
-        self.widen()
+    @property
+    def may_lose_C1(self) -> bool:
+        """Whether an axis may have no residual variance at all."""
+        return may_lose_C1(self.cells.filled)
 
-    def _evaluate(self, axes: TraitAxes) -> Point:
-        return cast(Point, evaluate(self.cells, axes, self.reml))
+    def evaluate(self, axes: TraitAxes) -> ObservedPoint:
+        """The likelihood at one point."""
+        return evaluate(self.cells, axes, self.reml)
 
-    def plan(self) -> fitting._Plan:
-        """The local model at the point reached."""
-        point = cast(ObservedPoint, self.point)
-        self.exact = self.exact or (self.radius < NARROW and affordable(point))
-        chart = fitting._Chart(point.axes, self.tau, self.rank)
-        if self.exact:
-            chart = _ObservedChart(point.axes, self.tau, self.rank, information(point))
+    def curvature(self, point: ObservedPoint, narrowest: float) -> Curvature:
+        """The average information, or the observed one where that has predicted badly."""
         grams = point.grams()
-        return fitting._Plan(chart, grams, fitting._preconditioner(chart, self.point, grams))
+        if narrowest < NARROW and affordable(point):
+            return Curvature(grams, None, partial(_change_of_scores, information(point)))
+        return Curvature(grams, None, partial(point.curvature, grams))
 
-    def attempt(self, axes: Callable[[], TraitAxes]) -> Point | None:
-        """The likelihood at these axes, None where it is not defined."""
-        self.evaluations += 1
-        try:
-            reached = axes()
-            if reached.c1.min() < self.floor:
-                return None
-            point = self._evaluate(reached)
-        except (NumericalError, np.linalg.LinAlgError):
-            return None
-        return point if np.isfinite(point.lml) else None
+
+def _change_of_scores(of_directions: Array, E0: Array, E1: Array) -> tuple[Array, Array]:
+    """Change of (score0, score1) for a small step, by the information (2N, 2N) of the entries of (E0, E1)."""
+    i, j = np.tril_indices(E0.shape[0])
+    steps = np.concatenate([E0[i, j], E1[i, j]])
+    change = -np.where(i == j, 1.0, 0.5) * (of_directions @ steps).reshape(2, -1)
+    d = np.zeros((2, *E0.shape))
+    d[:, i, j] = d[:, j, i] = change
+    return d[0], d[1]
 
 
 def climb(data: ObservedCells, start: TraitAxes, rank: int, reml: bool) -> ObservedFit:
     """Climb from ``start`` to an optimum with C0 of at most this rank; its certificate says whether it got there."""
-    search = _Search(data, start, rank, reml)
-    while search.steps < MAX_STEPS and search.radius > 1e-9:
-        plan = search.plan()
-        step = fitting._trust_region_step(plan, search.point, search.radius)
-        if step.predicted > fitting.GAIN_TOLERANCE or (step.at_edge and search.radius < 1e-3):
-            search.newton(plan, step)
-            search.snap()
-        elif not search.snap():
-            certificate = fitting._certificate(search, plan, step.predicted)
-            if certificate.cone_gain <= fitting.GAIN_TOLERANCE or not search.enter_cone(plan):
-                return _result(search, certificate)
-        search.steps += 1
-    plan = search.plan()
-    predicted = fitting._trust_region_step(plan, search.point, np.inf).predicted
-    return _result(search, fitting._certificate(search, plan, predicted))
-
-
-def _result(search: _Search, certificate: Certificate) -> ObservedFit:
-    return ObservedFit(cast(ObservedPoint, search.point), search.rank, certificate)
+    summit = climbing.climb(ObservedLikelihood(data, reml), start, rank, MAX_STEPS)
+    return ObservedFit(summit.point, rank, summit.certificate)
 
 
 def corrected_start(data: ObservedCells, filled: TraitAxes) -> TraitAxes:
@@ -186,11 +165,11 @@ def fit(data: ObservedCells, rank: int, reml: bool) -> ObservedFit:
 
 
 def _starts(data: ObservedCells, reml: bool) -> list[TraitAxes]:
-    filled = fitting.climb(data.filled, fitting.starting_axes(data.filled, fitting.SHARES[0]), data.ntraits, reml)
+    filled = fitting.climb(data.filled, starting_axes(data.filled, SHARES[0]), data.ntraits, reml)
     starts = [corrected_start(data, filled.point.axes)]
     size = data.ncells + data.A.shape[1] * data.X.shape[1]
     if size**2 * (data.U.shape[1] + size) <= CHEAP:
-        starts += [fitting.starting_axes(data.filled, share) for share in fitting.SHARES]
+        starts += [starting_axes(data.filled, share) for share in SHARES]
     return starts
 
 

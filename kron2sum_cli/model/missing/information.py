@@ -10,9 +10,10 @@ import numpy as np
 
 from kron2sum_cli.model.information import (
     DirectionCovariance,
-    _face_curvature,
-    _invert_dense,
+    face_curvature,
     faces,
+    free_directions,
+    invert_dense,
     pair_positions,
 )
 from kron2sum_cli.model.missing.design import Design, half_solve, inverse_of, row_traces
@@ -25,11 +26,9 @@ EXACT_ENTRIES = 1 << 25
 
 def direction_covariance(point: ObservedPoint, rank: int) -> DirectionCovariance:
     """Inverse information of (C0, C1) in the axes of an optimum; C0 has at most this rank."""
-    empty0, empty1 = faces(point, rank)  # type: ignore[arg-type]
-    i, j = np.tril_indices(point.data.ntraits)
-    free = np.concatenate([~(empty0[i] & empty0[j]), ~(empty1[i] & empty1[j])])
-    curvature = _face_curvature(point, empty0, empty1)  # type: ignore[arg-type]
-    return _invert_dense(information(point) + curvature, free)
+    empty = faces(point.axes, point.data.mean_eigenvalue, rank)
+    curvature = face_curvature(point.axes, point.score0, point.score1, *empty)
+    return invert_dense(information(point) + curvature, free_directions(*empty))
 
 
 def information(point: ObservedPoint) -> Array:
@@ -41,8 +40,12 @@ def information(point: ObservedPoint) -> Array:
 
 def affordable(point: ObservedPoint) -> bool:
     """Whether the observed information fits."""
-    p = point.data.ntraits
-    return bool(p * (p + 1) * point.design.size**2 <= EXACT_ENTRIES)
+    return uses_observed_information(point.data.ntraits, point.design.size)
+
+
+def uses_observed_information(ntraits: int, ncolumns: int) -> bool:
+    """Whether standard errors are those of the observed information, for this many missing cells and fixed effects."""
+    return ntraits * (ntraits + 1) * ncolumns**2 <= EXACT_ENTRIES
 
 
 def score_products(point: ObservedPoint) -> Array:

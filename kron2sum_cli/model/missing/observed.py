@@ -182,6 +182,17 @@ def restored_cells(filled: Contrasts, Y: Array, X: Array, shift: Array | None) -
     return ObservedCells(filled, X, rows, traits, U, outside, means[traits], logdet, shift)
 
 
+def unshifted(data: ObservedCells) -> ObservedCells:
+    """The same cells with GGᵀ as it is, for likelihoods that its shift would change (ML); O(n³)."""
+    if data.shift is None:
+        return data
+    filled, X = data.filled, data.X
+    relationship = (filled.V * filled.s) @ filled.V.T - X @ data.shift @ X.T
+    Y = filled.V @ filled.Z
+    Y[data.rows, data.traits] = np.nan
+    return observed_cells(spectrum_of_relationship(relationship, X[:, :0], overwrite=True), Y, data.A, X)
+
+
 def without_missing(data: Contrasts, X: Array) -> ObservedCells:
     """Complete traits, rotated with their covariates X (n, c) as the design (`rotate_coupled`), in this form."""
     none, nothing = np.empty(0, np.intp), np.empty(0)

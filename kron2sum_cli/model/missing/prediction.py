@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kron2sum_cli.model.block_scanner import BlockStatistics
 from kron2sum_cli.model.likelihood import Point
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.scanner import ObservedScanner
-from kron2sum_cli.model.scanner import BlockStatistics
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from kron2sum_cli.model.block_scanner import BlockStatistics
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.observed import Indices
-from kron2sum_cli.model.scanner import BlockStatistics
 from kron2sum_cli.model.spectrum import Array
 
 Floats = NDArray[np.floating]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from missing_oracle import Array, Observed, problem
 
+from kron2sum_cli.model.block_scanner import block_scanner
 from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.generalised_least_squares import least_squares, metric
 from kron2sum_cli.model.likelihood import evaluate as evaluate_complete
@@ -20,7 +21,6 @@ from kron2sum_cli.model.missing.prediction import (
     new_cells,
 )
 from kron2sum_cli.model.missing.scanner import observed_scanner
-from kron2sum_cli.model.scanner import block_scanner
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import axes_of_covariances
 

@@ -6,15 +6,22 @@ import numpy as np
 import pytest
 from missing_oracle import PATTERNS, Array, Observed, problem
 
+from kron2sum_cli.model.block_scanner import block_scanner
 from kron2sum_cli.model.contrasts import rotate_coupled, rotate_traits
 from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test, trait_effects
 from kron2sum_cli.model.likelihood import evaluate as evaluate_complete
 from kron2sum_cli.model.missing.fitting import climb, fit
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
-from kron2sum_cli.model.missing.observed import observed_cells, observed_spectrum, with_added, without_missing
+from kron2sum_cli.model.missing.observed import (
+    observed_cells,
+    observed_spectrum,
+    unshifted,
+    with_added,
+    without_missing,
+)
 from kron2sum_cli.model.missing.refit import refit
 from kron2sum_cli.model.missing.scanner import observed_scanner
-from kron2sum_cli.model.scanner import block_scanner
+from kron2sum_cli.model.set_test import observed_set_scores, reduce_set
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import axes_of_covariances
 
@@ -53,6 +60,33 @@ def test_score_and_information(reml: bool, share: float, pattern: str, r: int, a
         np.testing.assert_allclose(found.u[k] @ T, u, rtol=1e-8, atol=1e-8)
         np.testing.assert_allclose(T.T @ found.v[k] @ T, V, rtol=1e-8, atol=1e-8 * np.abs(V).max())
         assert (found.length[k] > 0) == (np.linalg.matrix_rank(V, hermitian=True, tol=1e-8 * V.max()) == 3)
+
+
+@pytest.mark.parametrize("r", [90, 20])
+@pytest.mark.parametrize("a", [None, 2])
+def test_sets_of_variants(r: int, a: int | None) -> None:
+    """One of them is the sum of two others, and one is a covariate: neither adds effects that were not there."""
+    dense, G = problem(3, r=r, a=a)
+    point = point_of(dense, G, True, shifted=a is None)
+    g = variants(60, 4)
+    with_more = np.column_stack([g, g[:, 0] + g[:, 1], *([dense.X[:, 1]] if a is None else [])])
+    scores = observed_set_scores(observed_scanner(point, np.float64), with_more)
+    for design in (np.eye(3), np.ones((3, 1)), np.eye(3)[:, :2]):
+        M1 = np.kron(design, g)[dense.seen]
+        u = M1.T @ dense.Q @ dense.y
+        found = reduce_set(scores, design, point.axes.T)
+        assert found.chisq == pytest.approx(u @ np.linalg.solve(M1.T @ dense.Q @ M1, u), rel=1e-7)
+        assert found.rank == M1.shape[1]
+
+
+@pytest.mark.parametrize("r", [90, 20])
+def test_the_matrix_without_its_shift(r: int) -> None:
+    dense, G = problem(4, r=r)
+    spectrum, shift = observed_spectrum(G, dense.X, True, True)
+    data = unshifted(observed_cells(spectrum, dense.Y, dense.A, dense.X, shift))
+    np.testing.assert_allclose((data.filled.V * data.filled.s) @ data.filled.V.T, dense.R, atol=1e-10)
+    point = evaluate(data, axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue), False)
+    assert point.lml == pytest.approx(dense.lml(False), abs=1e-8)
 
 
 @pytest.mark.parametrize("name", ["any", "common", "specific", "trait:b", "only:b"])

@@ -1,0 +1,302 @@
+"""The readers that `fuzz_readers` tries: for each a valid file, how it is damaged, and how it is read."""
+
+import contextlib
+import hashlib
+import io
+import json
+import shutil
+import struct
+import subprocess
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import click
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.mutations import Mutation, damaged, one_of, text
+from benchmarks.simulated import write_genotypes, write_traits
+from kron2sum_cli.cli import cli, run
+from kron2sum_cli.cli.config import load_config
+from kron2sum_cli.genotypes.bim import read_bim
+from kron2sum_cli.genotypes.fam import read_fam
+from kron2sum_cli.genotypes.open import open_genotypes
+from kron2sum_cli.genotypes.oxford_sample import read_oxford_sample
+from kron2sum_cli.genotypes.psam import read_psam
+from kron2sum_cli.genotypes.pvar import read_pvar
+from kron2sum_cli.genotypes.relationship import open_relationship
+from kron2sum_cli.tables import checkpoint, parquet_seal
+from kron2sum_cli.tables.null_file import read_null
+from kron2sum_cli.tables.phenotypes import read_sample_table
+from kron2sum_cli.tables.samples import Samples
+from kron2sum_cli.tables.scan_table import open_scan
+from kron2sum_cli.tables.sets_file import read_sets
+from kron2sum_cli.tables.text import read_id_list, read_name_list
+from kron2sum_cli.tables.trait_design import read_trait_design
+
+SAMPLES, VARIANTS = 30, 40
+TAB = "\t"
+
+Read = Callable[[str], str | None]
+"""Reads the file of this name; what is wrong with what it found, if anything."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader.
+
+    Attributes
+    ----------
+    reader : its name
+    name : the file that is damaged
+    seeds : valid contents of it
+    mutate : the damage
+    read : the reader, on what else lies in the folder
+    """
+
+    reader: str
+    name: str
+    seeds: Sequence[bytes]
+    mutate: Mutation
+    read: Read
+
+
+def targets(folder: Path) -> Iterator[Target]:
+    """All readers, with their files in ``folder``."""
+    write_genotypes(folder / "g", SAMPLES, VARIANTS, missing=0.03)
+    write_traits(folder / "y.csv", SAMPLES, 2)
+    lines = (folder / "g.bim").read_text().splitlines()
+    on_two = (f"{1 + 2 * k // VARIANTS}\t{line.partition(TAB)[2]}\n" for k, line in enumerate(lines))
+    (folder / "g.bim").write_text("".join(on_two))
+    with contextlib.chdir(folder):
+        for command in (
+            "fit -q --pheno y.csv --grm g.bed --loco",
+            "scan -q --refit 0",
+            "scan -q --refit 0 --shard 1/2 --out half.parquet",
+        ):
+            if run(command.split()):
+                raise RuntimeError(command)
+        yield from _texts(folder)
+        yield from _genotypes(folder)
+        yield from _matrices(folder)
+        yield from _sealed(folder)
+
+
+def _texts(folder: Path) -> Iterator[Target]:
+    table = (folder / "y.csv").read_bytes()
+    tables = [table, table.replace(b",", b"\t"), table.replace(b",", b" "), table.replace(b"FID,", b"#FID,")]
+    codes = [b"IID,a,b\n" + b"".join(b"i%d,%d,%s\n" % (i, i, b"NA" if i % 3 else b"x") for i in range(9))]
+    ids = [b"f0 i0\nf1 i1\nf2 i2\n", b"#FID\tIID\nf0\ti0\n", b"IID\ni0\ni1\n", b"i0\ni1\n"]
+    names = [b"v0\nv1\nv2\n", b"CHR\tPOS\tSNPID\n1\t5\tv0\n1\t6\tv1\n", b"#CHROM POS ID\n1 5 v0\n"]
+    config = b'[scan]\nmaf = 0.01\nthreads = 2\ntest = ["any", "common"]\n[fit]\nno-intercept = true\npheno = "y"\n'
+    design = b"trait,a,b\nt1,1,0\nt2,-1,0.5\n"
+    yield Target("phenotypes", "t", tables, text, _phenotypes)
+    yield Target("covariates", "t", codes, text, _covariates)
+    yield Target("list of samples", "t", ids, text, lambda path: _done(read_id_list(path)))
+    yield Target("list of variants", "t", names, text, lambda path: _done(read_name_list(path)))
+    yield Target("sets", "t", [b"s1 v0 v1\ns2 1:5-100,v3\n", b"s1\tX:1-2\n"], text, lambda path: _done(read_sets(path)))
+    yield Target("trait design", "t", [design, design.replace(b",", b" ")], text, _trait_design)
+    yield Target("configuration", "t", [config], text, _configuration)
+
+
+def _genotypes(folder: Path) -> Iterator[Target]:
+    for suffix in ("fam", "bim", "bed"):
+        shutil.copy(folder / f"g.{suffix}", folder / f"d.{suffix}")
+    bim, fam, bed = ((folder / f"g.{suffix}").read_bytes() for suffix in ("bim", "fam", "bed"))
+    yield Target(".fam", "t", [fam, fam.replace(b"\t", b" ")], text, lambda path: _samples(read_fam(path)))
+    yield Target(".bim", "t", [bim, bim.replace(b"\t", b" ")], text, lambda path: _done(read_bim(path)))
+    yield Target(".bed", "d.bed", [bed], damaged, _copies)
+    if shutil.which("plink2"):
+        for extra in ("--make-pgen", "--export bgen-1.2 ref-first bits=8", "--export oxford"):
+            made = f"plink2 --silent --bfile g {extra} --out p"
+            subprocess.run(made.split(), check=True, capture_output=True, cwd=folder)
+        pvar, psam, pgen = ((folder / f"p.{suffix}").read_bytes() for suffix in ("pvar", "psam", "pgen"))
+        bgen, sample = (folder / "p.bgen").read_bytes(), (folder / "p.sample").read_bytes()
+        (folder / "p.bgi").unlink(missing_ok=True)
+        yield Target(".pvar", "t", [pvar, bim], text, lambda path: _done(read_pvar(path)))
+        yield Target(".psam", "t", [psam, psam.replace(b"#FID\t", b"#")], text, lambda path: _samples(read_psam(path)))
+        yield Target(".sample", "t", [sample], text, lambda path: _samples(read_oxford_sample(path)))
+        yield Target(".pgen", "p.pgen", [pgen], damaged, _copies)
+        yield Target(".bgen", "p.bgen", [bgen], one_of((damaged, _bgen_block)), _copies)
+
+
+def _matrices(folder: Path) -> Iterator[Target]:
+    K = np.cov(np.random.default_rng(1).standard_normal((SAMPLES, 90)))
+    ids = "".join(f"f{i} i{i}\n" for i in range(SAMPLES))
+    for name in ("m.grm.id", "m.rel.id", "K.id"):
+        (folder / name).write_text(ids)
+    K.astype("<f4")[np.tril_indices(SAMPLES)].tofile(folder / "m.grm.bin")
+    square = "\n".join(" ".join(f"{x:.10g}" for x in row) for row in K).encode() + b"\n"
+    triangle = "\n".join("\t".join(f"{x:.10g}" for x in K[i, : i + 1]) for i in range(SAMPLES)).encode() + b"\n"
+    names = ",".join(f"i{i}" for i in range(SAMPLES))
+    rows = "\n".join(f"i{i}," + ",".join(f"{x:.10g}" for x in K[i]) for i in range(SAMPLES))
+    array = io.BytesIO()
+    np.save(array, K)
+    with_ids = partial(_relationship, ids="K.id")
+    grm = (folder / "m.grm.bin").read_bytes()
+    yield Target(".grm.id", "m.grm.id", [ids.encode()], text, lambda _: _relationship("m.grm.bin"))
+    (folder / "m.grm.id").write_text(ids)
+    yield Target(".grm.bin", "m.grm.bin", [grm], damaged, _relationship)
+    yield Target(".rel", "m.rel", [square, triangle], text, _relationship)
+    yield Target(".cXX.txt", "t", [square, triangle], text, with_ids)
+    yield Target(".npy", "t", [array.getvalue()], damaged, with_ids)
+    yield Target("table of relationships", "t", [f"IID,{names}\n{rows}\n".encode()], text, _relationship)
+    yield Target("table of G", "t", [(folder / "y.csv").read_bytes()], text, _relationship)
+
+
+def _sealed(folder: Path) -> Iterator[Target]:
+    null, scan = (folder / "null.npz").read_bytes(), (folder / "scan.parquet").read_bytes()
+    half = (folder / "half.parquet").read_bytes()
+    identity, blocks = _finished_blocks(folder, "half.parquet")
+    yield Target("null model", "t", [null], damaged, partial(_same, digest=_null, expected=_null("null.npz")))
+    yield Target("null model, checksums made anew", "t", [null], _npz_member, partial(_same, digest=_null))
+    expected = {_scan("scan.parquet"), _scan("half.parquet")}
+    yield Target("result table", "t", [scan, half], damaged, partial(_same, digest=_scan, expected=expected))
+    yield Target("result table, footer sealed anew", "t", [scan, half], _sealed_footer, partial(_same, digest=_scan))
+    resume = partial(_finished, identity=identity, schema=open_scan("half.parquet").schema.remove_metadata())
+    name = f".out.parquet{checkpoint.SUFFIX}"
+    yield Target("finished blocks", name, [blocks], damaged, resume)
+    yield Target("finished blocks, checksums made anew", name, [blocks], _frame, resume)
+
+
+def _phenotypes(path: str) -> str | None:
+    table = read_sample_table(path)
+    return "an infinity" if np.isinf(table.values).any() else _some(table.samples)
+
+
+def _covariates(path: str) -> str | None:
+    table = read_sample_table(path, categorical=("b",), missing_codes=frozenset({"-9", "x"}), kind="covariate")
+    return "an infinity" if np.isinf(table.values).any() else _some(table.samples)
+
+
+def _some(samples: Samples) -> str | None:
+    return _samples(samples) if len(samples) else "no sample"
+
+
+def _samples(samples: Samples) -> str | None:
+    fids = samples.fids or ("",) * len(samples)
+    keys = list(zip(fids, samples.iids, strict=True))
+    return "a sample twice" if len(set(keys)) < len(keys) else None
+
+
+def _done(found: object) -> None:
+    """Reading is all that is asked for."""
+
+
+def _trait_design(path: str) -> str | None:
+    return None if np.isfinite(read_trait_design(path, ("t1", "t2"))).all() else "not finite"
+
+
+def _configuration(path: str) -> None:
+    context = click.Context(cli.commands["scan"], parent=click.Context(cli), info_name="scan")
+    load_config(context, context.command.params[0], path)
+
+
+def _copies(path: str) -> str | None:
+    source = open_genotypes(path)
+    n, m = len(source.samples), len(source.variants)
+    copies = source.read(np.arange(min(m, 50)), np.arange(n))
+    right = copies.shape[0] == n and not np.isinf(copies).any()
+    return None if right and not (copies < 0).any() and not (copies > 2).any() else "copies that cannot be"
+
+
+def _relationship(path: str, ids: str | None = None) -> str | None:
+    file = open_relationship(path, ids)
+    found = file.load(np.arange(len(file.samples)))
+    arrays = [a for a in vars(found).values() if isinstance(a, np.ndarray)]
+    return None if all(np.isfinite(a).all() for a in arrays) else "not finite"
+
+
+def _null(path: str) -> str:
+    null = read_null(path)
+    models = [null.load(chromosome) for chromosome in (None, *null.chromosomes)]
+    return repr([(m.summary.axes.T.tobytes(), m.data.Z.tobytes(), m.data.s.tobytes()) for m in models])
+
+
+def _scan(path: str) -> str:
+    table = open_scan(path)
+    with open(path, "rb") as file:
+        table.check(file)
+    return repr([table.metadata, *(batch.to_pydict() for batch in table.iter_batches())])
+
+
+def _same(path: str, digest: Callable[[str], str], expected: Any = None) -> str | None:
+    found = digest(path)
+    return None if expected is None or found == expected or found in expected else "taken with other content"
+
+
+def _finished_blocks(folder: Path, name: str) -> tuple[dict[str, Any], bytes]:
+    """The blocks of a scan, and what identifies it."""
+    table, identity = open_scan(name), {"null": "a", "span": {"of": VARIANTS}}
+    work = folder / f".out.parquet{checkpoint.SUFFIX}"
+    with contextlib.suppress(KeyboardInterrupt), checkpoint.checkpoint("out.parquet", identity, False) as kept:
+        for batch in table.iter_batches(batch_size=7):
+            kept.add(checkpoint.FinishedBlock(batch, {"tested": len(batch)}))
+        raise KeyboardInterrupt
+    return identity, work.read_bytes()
+
+
+def _finished(path: str, identity: dict[str, Any], schema: pa.Schema) -> None:
+    with checkpoint.checkpoint("out.parquet", identity, True) as kept:
+        for block in kept.finished(schema):
+            _done(block)
+
+
+def _bgen_block(data: bytes, rng: Random) -> bytes:
+    """Change the genotypes of the first variant within their compression."""
+    start = data.index(b"\x78\x9c")
+    size = int.from_bytes(data[start - 8 : start - 4], "little") - 4
+    content = damaged(zlib.decompress(data[start : start + size]), rng)
+    packed = zlib.compress(content)
+    lengths = struct.pack("<II", len(packed) + 4, len(content))
+    return data[: start - 8] + lengths + packed + data[start + size :]
+
+
+def _npz_member(data: bytes, rng: Random) -> bytes:
+    """Change one array or a text within an archive."""
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(changed, "w") as new:
+        chosen = rng.choice(["meta.npy", *old.namelist()])
+        for name in old.namelist():
+            content = old.read(name)
+            new.writestr(name, damaged(content, rng) if name == chosen else content)
+    return changed.getvalue()
+
+
+def _sealed_footer(data: bytes, rng: Random) -> bytes:
+    """Change the metadata of kron2sum in the footer, or the data, and seal them anew."""
+    length = int.from_bytes(data[-8:-4], "little")
+    body, footer = data[: len(data) - 8 - length - 72], data[-8 - length :]
+    if rng.random() < 0.7:
+        start = footer.index(b'{"') if b'{"' in footer else 0
+        at = rng.randrange(start, len(footer) - 8)
+        footer = (
+            footer[:at]
+            + bytes([rng.choice(b'0123456789[]{}",:-aeE\0') if rng.random() < 0.8 else 255])
+            + footer[at + 1 :]
+        )
+    else:
+        at = rng.randrange(4, len(body))
+        body = body[:at] + bytes([rng.randrange(256)]) + body[at + 1 :]
+    return body + parquet_seal.seal(hashlib.sha256(body).digest(), footer) + footer
+
+
+def _frame(data: bytes, rng: Random) -> bytes:
+    """Change what one frame holds, with its length and checksum."""
+    frames, at, size = [], 0, checkpoint._FRAME.size
+    while at < len(data):
+        length, counts, _ = checkpoint._FRAME.unpack(data[at : at + size])
+        frames.append((counts, data[at + size : at + size + length]))
+        at += size + length
+    k = rng.randrange(len(frames))
+    counts, content = frames[k]
+    content = damaged(content, rng) if rng.random() < 0.8 else json.dumps(rng.choice(([], {}, 3, {"null": 3}))).encode()
+    frames[k] = (rng.choice((counts, counts, 0, len(content))), content)
+    digest = partial(hashlib.blake2b, digest_size=checkpoint._DIGEST_BYTES)
+    return b"".join(checkpoint._FRAME.pack(len(c), n, digest(c).digest()) + c for n, c in frames)

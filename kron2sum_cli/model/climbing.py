@@ -1,0 +1,239 @@
+"""The climb of a likelihood of C0 ⪰ 0 (of bounded rank) and C1 ⪰ 0 from a start to an optimum, with its certificate.
+
+Steps are those of `trust_region`. A stationary point in factors may be a saddle of the cone problem: where C0 or C1 has
+lost rank its score must not point into the cone (that is checked on the matrix of the score, and left along the
+offending direction).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from scipy import linalg
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.certificate import BOUNDARY, CERTIFIED_GAIN, Certificate
+from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
+from kron2sum_cli.model.trust_region import Curvature, LocalModel, Located, Step, local_model
+
+GAIN_TOLERANCE = 1e-8
+"""A climb ends when no step is predicted to raise the log-likelihood by more than this."""
+
+FACE = 1e-3
+"""An axis whose c0 or c1 is below this share is tried at exactly 0."""
+
+NARROWEST = 1e-9
+"""A climb gives up where its trust region is narrower."""
+
+EARLY = 0.1
+"""A face is left before its maximum where this share of what the cone promises exceeds what a step on it does."""
+
+LEAVING = 4
+"""Largest number of axes that leave a face at once."""
+
+PointT = TypeVar("PointT", bound=Located)
+
+
+class Likelihood(Protocol[PointT]):
+    """A log-likelihood of C0 and C1 that can be climbed."""
+
+    @property
+    def tau(self) -> float:
+        """Mean eigenvalue of GGᵀ."""
+
+    @property
+    def ncells(self) -> int:
+        """Number of contrasts of all traits."""
+
+    @property
+    def floor(self) -> float:
+        """Smallest c1 that a climb may reach."""
+
+    @property
+    def may_lose_C1(self) -> bool:
+        """Whether an axis may have no residual variance at all."""
+
+    def evaluate(self, axes: TraitAxes) -> PointT:
+        """The likelihood at one point; raises NumericalError where it is not defined."""
+
+    def curvature(self, point: PointT, narrowest: float) -> Curvature:
+        """The second order at a point; ``narrowest`` is the smallest radius that the trust region has had."""
+
+
+@dataclass(frozen=True)
+class Summit(Generic[PointT]):
+    """Where a climb ended, and its certificate, which says whether that is an optimum."""
+
+    point: PointT
+    certificate: Certificate
+
+
+@dataclass(frozen=True)
+class _Ascent:
+    """A step ``factor factorᵀ`` into a cone, factor (p, q) in the axes, and what it is predicted to gain."""
+
+    gain: float
+    factor: Array
+
+
+class _Climb(Generic[PointT]):
+    """A climb in progress: the point reached, the trust region, and what it has cost."""
+
+    def __init__(self, likelihood: Likelihood[PointT], start: TraitAxes, rank: int) -> None:
+        self.likelihood, self.rank, self.tau = likelihood, rank, likelihood.tau
+        self.steps, self.evaluations = 0, 1
+        self.point = likelihood.evaluate(start.truncated(rank))
+        self.narrowest, self.by_observed = np.inf, False
+        self.widen()
+
+    def widen(self) -> None:
+        """Start over with a wide trust region."""
+        self.radius = float(np.sqrt(self.likelihood.ncells)) / 4
+
+    def model(self) -> LocalModel:
+        """The local model at the point reached."""
+        self.narrowest = min(self.narrowest, self.radius)
+        curvature = self.likelihood.curvature(self.point, self.narrowest)
+        return local_model(self.point, self.tau, self.rank, curvature, self.by_observed)
+
+    def measure_by_observed(self) -> None:
+        """From here on let the observed information measure lengths."""
+        self.by_observed = True
+        self.widen()
+
+    def attempt(self, axes: Callable[[], TraitAxes]) -> PointT | None:
+        """The likelihood at these axes, None where it is not defined."""
+        self.evaluations += 1
+        try:
+            reached = axes()
+            if reached.c1.min() < self.likelihood.floor:
+                return None
+            point = self.likelihood.evaluate(reached)
+        except (NumericalError, np.linalg.LinAlgError):
+            return None
+        return point if np.isfinite(point.lml) else None
+
+    def newton(self, model: LocalModel, step: Step) -> None:
+        """Take the step if it raises the likelihood as predicted, and adapt the trust region."""
+        trial = self.attempt(lambda: model.chart.move(step.x))
+        noise = 1e-13 * abs(self.point.lml)
+        gain = -np.inf if trial is None else trial.lml - self.point.lml
+        ratio = (gain + noise) / (step.predicted + noise)
+        if ratio < 0.25:
+            self.radius = 0.25 * min(self.radius, model.metric.norm(step.x))
+        elif ratio > 0.75 and step.at_edge:
+            self.radius *= 2
+        if trial is not None and ratio > 1e-4:
+            self.point = trial
+
+    def snap(self) -> bool:
+        """Put nearly-zero axes at exactly 0 where that does not lower the likelihood."""
+        axes = self.point.axes
+        small0 = (axes.c0 > 0) & (axes.c0 * np.sqrt(self.tau) < FACE) & (np.diag(self.point.score0) <= 0)
+        small1 = (axes.c1 > 0) & (axes.c1 < FACE) & (np.diag(self.point.score1) <= 0)
+        small1 &= self.likelihood.may_lose_C1
+        if not (small0.any() or small1.any()):
+            return False
+        c0, c1 = np.where(small0, 0.0, axes.c0), np.where(small1, 0.0, axes.c1)
+        trial = self.attempt(lambda: TraitAxes(axes.T, axes.Tinv, c0, c1))
+        if trial is None or trial.lml < self.point.lml - 1e-12 * abs(self.point.lml):
+            return False
+        self.point = trial
+        return True
+
+    def leave_face_early(self, model: LocalModel, step: Step) -> bool:
+        """Enter a cone before the maximum of its face is reached, where that promises much more than a step on it."""
+        axes = self.point.axes
+        on_face = axes.c1[0] ** 2 < BOUNDARY or self.tau * axes.c0[self.rank - 1] ** 2 < BOUNDARY
+        if step.at_edge or not on_face:
+            return False
+        ascents = _cone_ascents(model)
+        return EARLY * _gain(ascents) > step.predicted and self.enter_cone(ascents)
+
+    def enter_cone(self, ascents: tuple[_Ascent, _Ascent]) -> bool:
+        """Leave a face along the directions of predicted ascent, if that raises the likelihood."""
+        axes = self.point.axes
+        genetic = ascents[0].gain >= ascents[1].gain
+        extra = axes.Tinv @ (ascents[0] if genetic else ascents[1]).factor
+        L0, L1 = ((axes.Tinv * c)[:, c > 0] for c in (axes.c0, axes.c1))
+        for _ in range(40):
+            F0, F1 = (np.hstack([L0, extra]), L1) if genetic else (L0, np.hstack([L1, extra]))
+            trial = self.attempt(partial(self._truncated_axes, F0, F1))
+            if trial is not None and trial.lml > self.point.lml:
+                self.point = trial
+                self.widen()
+                return True
+            extra = 0.5 * extra
+        return False
+
+    def _truncated_axes(self, L0: Array, L1: Array) -> TraitAxes:
+        return axes_of_factors(L0, L1, self.tau).truncated(self.rank)
+
+    def summit(self, model: LocalModel, predicted: float) -> Summit[PointT]:
+        """The point reached, with its certificate."""
+        g = model.gradient()
+        share0 = self.tau * self.point.axes.c0[: self.rank] ** 2
+        share1 = self.point.axes.c1**2
+        certificate = Certificate(
+            predicted_gain=float(predicted),
+            cone_gain=_gain(_cone_ascents(model)),
+            gradient_norm=float(np.sqrt(max(float(g @ model.metric.solve(g)), 0.0))),
+            smallest_C0=float(share0.min()),
+            smallest_C1=float(share1.min()),
+            active_C0=int(np.count_nonzero(share0 < BOUNDARY)),
+            active_C1=int(np.count_nonzero(share1 < BOUNDARY)),
+            steps=self.steps,
+            evaluations=self.evaluations,
+        )
+        return Summit(self.point, certificate)
+
+
+def climb(likelihood: Likelihood[PointT], start: TraitAxes, rank: int, max_steps: int) -> Summit[PointT]:
+    """Climb from ``start`` to an optimum with C0 of at most this rank; its certificate says whether it got there."""
+    search = _Climb(likelihood, start, rank)
+    while search.steps < max_steps and search.radius > NARROWEST:
+        model = search.model()
+        step = model.step(search.radius)
+        done = step.predicted <= GAIN_TOLERANCE and not (step.at_edge and search.radius < 1e-3)
+        if not search.by_observed and (model.misjudges(step) or (done and model.observed_gain() > CERTIFIED_GAIN)):
+            search.measure_by_observed()
+        elif not done:
+            if not search.leave_face_early(model, step):
+                search.newton(model, step)
+                search.snap()
+        elif not search.snap():
+            ascents = _cone_ascents(model)
+            if _gain(ascents) <= GAIN_TOLERANCE or not search.enter_cone(ascents):
+                return search.summit(model, step.predicted)
+        search.steps += 1
+    model = search.model()
+    return search.summit(model, model.step(np.inf).predicted)
+
+
+def _cone_ascents(model: LocalModel) -> tuple[_Ascent, _Ascent]:
+    """Ascents into the cones of C0 (as far as its rank may grow) and of C1."""
+    point, chart, curvature = model.point, model.chart, model.curvature
+    p = point.axes.c0.size
+    rank = int(np.count_nonzero(chart.tau * point.axes.c0**2 >= BOUNDARY))
+    room = p if chart.rank == p else chart.rank - rank
+    return _ascent_into_cone(point.score0, curvature, 2, room), _ascent_into_cone(point.score1, curvature, 0, p)
+
+
+def _gain(ascents: tuple[_Ascent, _Ascent]) -> float:
+    return max(ascent.gain for ascent in ascents)
+
+
+def _ascent_into_cone(score: Array, curvature: Curvature, power: int, room: int) -> _Ascent:
+    """The best steps ``t vvᵀ`` into the cone, by leading eigenvectors v of the score; at most ``room`` of them."""
+    values, vectors = linalg.eigh(score)
+    gain, columns = 0.0, [np.zeros((score.shape[0], 0))]
+    for slope, v in zip(values[::-1][: min(room, LEAVING)], vectors.T[::-1], strict=False):
+        information = curvature.along(v, power)
+        if slope <= 0 or information <= 0:
+            break
+        gain += float(slope**2 / (2 * information))
+        columns.append(np.sqrt(slope / information) * v[:, None])
+    return _Ascent(gain, np.hstack(columns))

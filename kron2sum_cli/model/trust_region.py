@@ -1,0 +1,360 @@
+"""One Newton step on factors of C0 and C1 in a trust region.
+
+The unknowns are factors in the trait axes of the current point: ``C0 → (D0 + P)(D0 + P)ᵀ``, ``C1 → (D1 + N)(D1 + N)ᵀ``
+with ``D0 = diag(c0)``, ``D1 = diag(c1)``, P lower and N upper triangular. Semi-definiteness is then no constraint, a
+Newton step sees the curvature of the map and so lands on a face of the cone instead of creeping to it, and there is no
+rotation left over. Axes are in the order of their genetic share, so that an entry of P (or N) beside the diagonal turns
+an axis of much genetic (residual) variance towards one of little, and leaves the little as it is: the least eigenvalues
+of C0 and C1, to which the likelihood is most sensitive, are moved by the entries on the diagonal alone.
+
+Steps solve the trust-region problem by conjugate gradients (Steihaug 1983), preconditioned by the information, which is
+a 2 × 2 block for every pair of axes. The expected information is a safe measure of length for a model that fits. Where
+the model does not fit (a rank that is too low, with eigenvalues of GGᵀ of many sizes) it can be wrong by ten orders;
+then the observed information takes its place.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
+
+MAX_CG = 60
+
+RIDGE = 1e-10
+"""Share of the largest information of an unknown that is added to that of all."""
+
+SMALL_BEND = 1e-3
+"""A step to the edge of the trust region that bends the likelihood less than this share of what the information says
+shows that the information is not that of the model."""
+
+LEAST_OBSERVED = 1e-8
+"""Smallest eigenvalue of a block of the observed information, in units of the expected one."""
+
+Indices = NDArray[np.intp]
+Mask = NDArray[np.bool_]
+Grams = tuple[Array, Array, Array]
+
+
+class Located(Protocol):
+    """What a step needs of a likelihood at one point: trait axes, log-likelihood, and the scores in the axes."""
+
+    @property
+    def axes(self) -> TraitAxes:
+        """The trait axes of (C0, C1)."""
+
+    @property
+    def lml(self) -> float:
+        """The log-likelihood."""
+
+    @property
+    def score0(self) -> Array:
+        """Derivative in the axes' C0, (p, p) symmetric."""
+
+    @property
+    def score1(self) -> Array:
+        """Derivative in the axes' C1, (p, p) symmetric."""
+
+
+@dataclass(frozen=True)
+class ObservedRows:
+    """What the observed information of single directions follows from, but for what coupled fixed effects explain.
+
+    Attributes
+    ----------
+    s : (m,) eigenvalues of GGᵀ
+    alpha, W : (m, p) ``K⁻¹r`` and the inverse variances in the axes
+    """
+
+    s: Array
+    alpha: Array
+    W: Array
+
+    def grams(self, expected: Grams) -> Grams:
+        """Twice the observed information of every pair of axes on its own, given twice the expected one."""
+        squares = self.alpha**2
+        products = (squares.T @ (self.s[:, None] ** power * self.W) for power in range(3))
+        Q0, Q1, Q2 = (A + A.T - Q for A, Q in zip(products, expected, strict=True))
+        return Q0, Q1, Q2
+
+    def along(self, v: Array, power: int, expected: float) -> float:
+        """Information of ``E = vvᵀ``, of C0 (``power`` 2) or C1 (0), given the expected one."""
+        return float(np.sum(self.s**power * (self.alpha @ v) ** 2 * (self.W @ v**2))) - expected
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """The second order of a likelihood at one point.
+
+    Attributes
+    ----------
+    expected : twice the expected information of pairs of axes, of E1, of E0 and E1, and of E0: three (p, p)
+    observed : for the same of the observed information; None where it is not at hand
+    change : change of (score0, score1) for a small step (E0, E1)
+    """
+
+    expected: Grams
+    observed: ObservedRows | None
+    change: Callable[[Array, Array], tuple[Array, Array]]
+
+    def along(self, v: Array, power: int) -> float:
+        """Information of ``E = vvᵀ``, of C0 (``power`` 2) or C1 (0); positive."""
+        expected = 0.5 * float(v**2 @ self.expected[power] @ v**2)
+        observed = expected if self.observed is None else self.observed.along(v, power, expected)
+        return observed if observed > 0 else expected
+
+
+@dataclass(frozen=True)
+class Chart:
+    """The unknowns around one point, as one vector: the entries of P, then those of N.
+
+    Attributes
+    ----------
+    axes : of the point
+    tau : mean eigenvalue of GGᵀ
+    rank : largest rank of C0
+    rows, columns : of all pairs of axes, rows ≥ columns; P has entries there, N at the transposed places
+    free0, free1 : which of the pairs' entries of P, and of N, are unknowns
+    """
+
+    axes: TraitAxes
+    tau: float
+    rank: int
+    rows: Indices
+    columns: Indices
+    free0: Mask
+    free1: Mask
+
+    def split(self, x: Array) -> tuple[Array, Array]:
+        """P and N, both (p, p), of a vector."""
+        p, n0 = self.axes.c0.size, np.count_nonzero(self.free0)
+        P, N = np.zeros((p, p)), np.zeros((p, p))
+        P[self.rows[self.free0], self.columns[self.free0]] = x[:n0]
+        N[self.columns[self.free1], self.rows[self.free1]] = x[n0:]
+        return P, N
+
+    def join(self, P: Array, N: Array) -> Array:
+        """The transpose of ``split``: gradients with respect to P and N as a vector."""
+        of_P = P[self.rows[self.free0], self.columns[self.free0]]
+        return np.concatenate([of_P, N[self.columns[self.free1], self.rows[self.free1]]])
+
+    def directions(self, P: Array, N: Array) -> tuple[Array, Array]:
+        """First-order change (E0, E1) of the diagonalised covariances."""
+        E0 = P * self.axes.c0
+        E1 = N * self.axes.c1
+        return E0 + E0.T, E1 + E1.T
+
+    def move(self, x: Array) -> TraitAxes:
+        """The axes of the point reached by a step."""
+        P, N = self.split(x)
+        kept0, kept1 = np.unique(self.columns[self.free0]), np.unique(self.rows[self.free1])
+        L0 = self.axes.Tinv @ (np.diag(self.axes.c0) + P)[:, kept0]
+        L1 = self.axes.Tinv @ (np.diag(self.axes.c1) + N)[:, kept1]
+        return axes_of_factors(L0, L1, self.tau)
+
+    def gradient(self, point: Located) -> Array:
+        """Gradient of the log-likelihood in the unknowns."""
+        return self.join(2 * point.score0 * self.axes.c0, 2 * point.score1 * self.axes.c1)
+
+
+def chart_at(axes: TraitAxes, tau: float, rank: int) -> Chart:
+    """The chart around axes: columns of the factors that are 0 stay so."""
+    t, u = np.tril_indices(axes.c0.size)
+    return Chart(axes, tau, rank, t, u, (u < rank) & (axes.c0[u] > 0), axes.c1[t] > 0)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A positive definite matrix of 2 × 2 blocks ``[a, b; b, d]``, one for the entries of P and N of each pair of axes.
+
+    Attributes
+    ----------
+    a, b, d : one for each pair; 1, 0, 1 where an entry is not free
+    free0, free1 : those of the chart
+    """
+
+    a: Array
+    b: Array
+    d: Array
+    free0: Mask
+    free1: Mask
+
+    def _spread(self, x: Array) -> tuple[Array, Array]:
+        x0, x1 = np.zeros_like(self.a), np.zeros_like(self.d)
+        n0 = np.count_nonzero(self.free0)
+        x0[self.free0], x1[self.free1] = x[:n0], x[n0:]
+        return x0, x1
+
+    def solve(self, g: Array) -> Array:
+        """``M⁻¹g``."""
+        g0, g1 = self._spread(g)
+        det = self.a * self.d - self.b**2
+        x0, x1 = (self.d * g0 - self.b * g1) / det, (self.a * g1 - self.b * g0) / det
+        return np.concatenate([x0[self.free0], x1[self.free1]])
+
+    def norm(self, x: Array) -> float:
+        """``√(xᵀMx)``."""
+        return float(np.sqrt(max(self.inner(x, x), 0.0)))
+
+    def inner(self, x: Array, y: Array) -> float:
+        """``xᵀMy``."""
+        (x0, x1), (y0, y1) = self._spread(x), self._spread(y)
+        return float((self.a * x0 + self.b * x1) @ y0 + (self.b * x0 + self.d * x1) @ y1)
+
+
+def expected_metric(chart: Chart, point: Located, grams: Grams) -> Metric:
+    """The expected information of the unknowns at a point, with the curvature that the cone adds."""
+    a, b, d = _blocks(chart, grams)
+    cone0, cone1 = _cone_curvature(chart, point)
+    a, d = _with_ridge(a + np.maximum(cone0, 0), chart.free0), _with_ridge(d + np.maximum(cone1, 0), chart.free1)
+    limit = 0.9999 * np.sqrt(a * d)
+    return Metric(a, np.clip(b, -limit, limit), d, chart.free0, chart.free1)
+
+
+def _with_ridge(diagonal: Array, free: Mask) -> Array:
+    """The diagonal with a little of its largest free entry added, and 1 where an entry is not free."""
+    ridge = RIDGE * float(diagonal.max(initial=0.0, where=free))
+    return np.where(free, diagonal + (ridge if ridge > 0 else 1.0), 1.0)
+
+
+def observed_metric(chart: Chart, point: Located, grams: Grams, expected: Metric) -> Metric:
+    """The observed information of the unknowns, with the absolute values of its eigenvalues."""
+    a, b, d = _blocks(chart, grams)
+    cone0, cone1 = _cone_curvature(chart, point)
+    unit0, unit1 = np.sqrt(expected.a), np.sqrt(expected.d)
+    a, d = np.where(chart.free0, a + cone0, 1.0) / unit0**2, np.where(chart.free1, d + cone1, 1.0) / unit1**2
+    b = b / (unit0 * unit1)
+    values, vectors = np.linalg.eigh(np.moveaxis(np.array([[a, b], [b, d]]), 2, 0))
+    sizes = np.maximum(np.abs(values), LEAST_OBSERVED)
+    blocks = (vectors * sizes[:, None, :]) @ vectors.transpose(0, 2, 1)
+    a, b, d = blocks[:, 0, 0] * unit0**2, blocks[:, 0, 1] * unit0 * unit1, blocks[:, 1, 1] * unit1**2
+    return Metric(a, b, d, chart.free0, chart.free1)
+
+
+def _blocks(chart: Chart, grams: Grams) -> tuple[Array, Array, Array]:
+    """Information of the entries of P, between those of P and N, and of N, for each pair of axes."""
+    t, u = chart.rows, chart.columns
+    twice = np.where(t == u, 2.0, 1.0)
+    k0, k1 = chart.axes.c0[u], chart.axes.c1[t]
+    Q0, Q1, Q2 = (twice * Q[t, u] for Q in grams)
+    return Q2 * k0**2, np.where(chart.free0 & chart.free1, Q1 * k0 * k1, 0.0), Q0 * k1**2
+
+
+def _cone_curvature(chart: Chart, point: Located) -> tuple[Array, Array]:
+    """What the curvature of the factors adds to the information of the entries of P and N."""
+    return -2 * np.diag(point.score0)[chart.rows], -2 * np.diag(point.score1)[chart.columns]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step in the unknowns.
+
+    Attributes
+    ----------
+    x : the step
+    predicted : what it is predicted to gain
+    bend : what the likelihood is predicted to lose by its curvature, ``-½ xᵀHx``
+    at_edge : whether the trust region ends it
+    """
+
+    x: Array
+    predicted: float
+    bend: float
+    at_edge: bool
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """The quadratic model of a likelihood around a point, in the unknowns of its chart."""
+
+    point: Located
+    chart: Chart
+    curvature: Curvature
+    metric: Metric
+
+    def gradient(self) -> Array:
+        """Gradient of the log-likelihood."""
+        return self.chart.gradient(self.point)
+
+    def hessian_product(self, x: Array) -> Array:
+        """Hessian of the log-likelihood times x."""
+        point, chart, axes = self.point, self.chart, self.chart.axes
+        P, N = chart.split(x)
+        d0, d1 = self.curvature.change(*chart.directions(P, N))
+        return chart.join(2 * (d0 * axes.c0 + point.score0 @ P), 2 * (d1 * axes.c1 + point.score1 @ N))
+
+    def step(self, radius: float) -> Step:
+        """Steihaug's conjugate gradients for max g·x + ½x·Hx, ‖x‖_M ≤ radius."""
+        M, g = self.metric, self.gradient()
+        x, Hx = np.zeros_like(g), np.zeros_like(g)
+        residual = g
+        y = M.solve(residual)
+        direction = y
+        ry = float(residual @ y)
+        goal = ry * min(0.01, np.sqrt(max(ry, 0)))
+        for _ in range(MAX_CG):
+            if ry <= max(goal, 1e-14):
+                break
+            Hd = self.hessian_product(direction)
+            bend = -float(direction @ Hd)
+            length = ry / bend if bend > 0 else np.inf
+            if bend <= 0 and not np.isfinite(radius):
+                return Step(x, np.inf, 0.0, True)
+            if bend <= 0 or M.norm(x + length * direction) >= radius:
+                edge = _to_edge(M, x, direction, radius)
+                x, Hx = x + edge * direction, Hx + edge * Hd
+                return _step(g, x, Hx, True)
+            x, Hx = x + length * direction, Hx + length * Hd
+            residual = residual + length * Hd
+            y = M.solve(residual)
+            ry, previous = float(residual @ y), ry
+            direction = y + (ry / previous) * direction
+        return _step(g, x, Hx, False)
+
+    def misjudges(self, step: Step) -> bool:
+        """Whether a step to the edge of the trust region shows that the metric is not the model's."""
+        length = self.metric.norm(step.x)
+        return self.curvature.observed is not None and step.at_edge and abs(step.bend) < 0.5 * SMALL_BEND * length**2
+
+    def observed_gain(self) -> float:
+        """What a Newton step of every pair of axes on its own would gain by the observed information; 0 without it."""
+        if self.curvature.observed is None:
+            return 0.0
+        metric = observed_metric(
+            self.chart, self.point, self.curvature.observed.grams(self.curvature.expected), self.metric
+        )
+        g = self.gradient()
+        return 0.5 * float(g @ metric.solve(g))
+
+
+def local_model(point: Located, tau: float, rank: int, curvature: Curvature, by_observed: bool) -> LocalModel:
+    """The local model around a point whose C0 has at most this rank.
+
+    Parameters
+    ----------
+    point : the point
+    tau : mean eigenvalue of GGᵀ
+    rank : largest rank of C0
+    curvature : at the point
+    by_observed : whether the observed information measures lengths, where it is at hand
+    """
+    chart = chart_at(point.axes, tau, rank)
+    metric = expected_metric(chart, point, curvature.expected)
+    if by_observed and curvature.observed is not None:
+        metric = observed_metric(chart, point, curvature.observed.grams(curvature.expected), metric)
+    return LocalModel(point, chart, curvature, metric)
+
+
+def _step(g: Array, x: Array, Hx: Array, at_edge: bool) -> Step:
+    bend = -0.5 * float(x @ Hx)
+    return Step(x, float(g @ x) - bend, bend, at_edge)
+
+
+def _to_edge(M: Metric, x: Array, direction: Array, radius: float) -> float:
+    """The positive t with ``‖x + t·direction‖_M = radius``."""
+    a, b, c = M.inner(direction, direction), M.inner(x, direction), M.inner(x, x) - radius**2
+    return float((-b + np.sqrt(max(b * b - a * c, 0.0))) / a)

@@ -1,0 +1,102 @@
+"""A short run of the fuzzer of readers, and what longer runs have found."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import fuzz_readers
+from benchmarks.fuzz_targets import Target, targets
+from kron2sum_cli.cli import run
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.genotypes.relationship import open_relationship
+from tests.safety.conftest import SAMPLES
+
+EXECUTIONS = 25
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Target]]:
+    """A folder, and the readers with their files in it."""
+    folder = tmp_path_factory.mktemp("fuzzed")
+    return folder, list(targets(folder))
+
+
+def test_every_reader_refuses_or_reads(fuzzed: tuple[Path, list[Target]], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, readers = fuzzed
+    monkeypatch.chdir(folder)
+    wrong = {}
+    for target in readers:
+        whole = (folder / target.name).read_bytes() if (folder / target.name).exists() else None
+        rng, tally = random.Random(7), fuzz_readers.Tally()
+        for _ in range(EXECUTIONS):
+            (folder / target.name).write_bytes(target.mutate(rng.choice(target.seeds), rng))
+            if found := fuzz_readers._tried(target, tally):
+                wrong[target.reader] = found
+        if whole is not None:
+            (folder / target.name).write_bytes(whole)
+    assert wrong == {}
+
+
+def test_valid_files_are_read(fuzzed: tuple[Path, list[Target]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the fuzzer starts from is taken, so that it tries more than the door."""
+    folder, readers = fuzzed
+    monkeypatch.chdir(folder)
+    for target in readers:
+        before = (folder / target.name).read_bytes() if (folder / target.name).exists() else None
+        for seed in target.seeds:
+            (folder / target.name).write_bytes(seed)
+            assert target.read(target.name) is None, target.reader
+        if before is not None:
+            (folder / target.name).write_bytes(before)
+
+
+def matrix(folder: Path, content: np.ndarray | bytes) -> str:
+    """A .npy, and its names."""
+    if isinstance(content, bytes):
+        (folder / "K.npy").write_bytes(content)
+    else:
+        np.save(folder / "K.npy", content)
+    return str(folder / "K.npy")
+
+
+@pytest.mark.parametrize("header", [b"{'descr': '<f8', (\n", b"'''", b"(" * 300, b"{'shape': 1e9999}", b"\xff\x00"])
+def test_headers_that_python_cannot_parse(folder: Path, header: bytes) -> None:
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    with pytest.raises(InputError, match="is not a readable .npy"):
+        open_relationship(matrix(folder, content), "g.fam")
+
+
+def test_sizes_beyond_what_can_be_computed(folder: Path) -> None:
+    rows = np.arange(SAMPLES)
+    K = np.cov(np.random.default_rng(1).standard_normal((SAMPLES, 200)))
+    for size in (1e-120, 1e120, 1.5e308):
+        with pytest.raises(InputError, match="its largest number is"):
+            open_relationship(matrix(folder, size / K.max() * K), "g.fam").load(rows)
+    open_relationship(matrix(folder, 1e-90 * K), "g.fam").load(rows)
+    table = (folder / "y.csv").read_text().splitlines()
+    table[3] = "f2,i2,1e300,1"
+    (folder / "G.csv").write_text("\n".join(table) + "\n")
+    with pytest.raises(InputError, match="its largest number is 1e\\+300"):
+        open_relationship("G.csv").load(rows)
+
+
+def test_names_for_genotypes_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They have their own, which would be used instead."""
+    assert run(["fit", "-q", "--pheno", "y.csv", "--grm", "g.bed", "--grm-id", "g.fam"]) == 2
+    assert "g.bed has names of its own: leave out --grm-id g.fam" in capsys.readouterr().err
+
+
+def test_devices_that_never_end(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for device in ("/dev/zero", "/dev/urandom"):
+        assert run(["scan", "--null", device]) == 1
+        assert "is not a null model" in capsys.readouterr().err
+        assert run(["scan", "--config", device]) == 1
+        assert "is not a TOML file: it is too large" in capsys.readouterr().err
+
+
+def test_a_configuration_without_a_bottom(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "deep.toml").write_text("[scan]\nmaf = " + "[" * 5000)
+    assert run(["scan", "--config", "deep.toml"]) == 1
+    assert "is not a TOML file" in capsys.readouterr().err
