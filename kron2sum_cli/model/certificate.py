@@ -37,3 +37,10 @@ class Certificate:
     def certified(self) -> bool:
         """Whether the first-order conditions hold."""
         return max(self.predicted_gain, self.cone_gain) <= CERTIFIED_GAIN
+
+    def complaint(self, lml: float) -> str:
+        """Why a fit that ended at this log-likelihood is none."""
+        return (
+            f"the null model did not converge: after {self.steps} steps the log-likelihood is {lml:.6f},"
+            f" and a gain of {max(self.predicted_gain, self.cone_gain):.3g} is still predicted"
+        )

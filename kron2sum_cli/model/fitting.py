@@ -8,7 +8,7 @@ from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model import climbing
-from kron2sum_cli.model.certificate import BOUNDARY, CERTIFIED_GAIN, Certificate
+from kron2sum_cli.model.certificate import Certificate
 from kron2sum_cli.model.contrasts import Contrasts
 from kron2sum_cli.model.information import full_grams
 from kron2sum_cli.model.likelihood import Point, covariates_singular, evaluate
@@ -23,8 +23,6 @@ from kron2sum_cli.model.starts import (
 )
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.trust_region import Curvature, ObservedRows
-
-__all__ = ["BOUNDARY", "CERTIFIED_GAIN", "Certificate", "Fit", "bounded", "climb", "fit", "starting_axes"]
 
 SAME = 1e-6
 """Searches that end less than this apart in log-likelihood have found the same optimum."""
@@ -140,7 +138,7 @@ def fit(data: Contrasts, rank: int, reml: bool) -> Fit:
     if thorough:
         best = _best_around(data, best, reml)
     if not best.certificate.certified:
-        raise ConvergenceError(_complaint(best) if has_maximum else NO_MAXIMUM, best)
+        raise ConvergenceError(best.certificate.complaint(best.point.lml) if has_maximum else NO_MAXIMUM, best)
     return best
 
 
@@ -161,11 +159,3 @@ def _distinct(fits: list[Fit]) -> list[Fit]:
         if all(abs(found.point.lml - other.point.lml) > SAME for other in kept):
             kept.append(found)
     return kept
-
-
-def _complaint(fit: Fit) -> str:
-    certificate = fit.certificate
-    return (
-        f"the null model did not converge: after {certificate.steps} steps the log-likelihood is {fit.point.lml:.6f},"
-        f" and a gain of {max(certificate.predicted_gain, certificate.cone_gain):.3g} is still predicted"
-    )

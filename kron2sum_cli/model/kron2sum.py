@@ -7,13 +7,15 @@ from numpy.typing import ArrayLike
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.arguments import matrix
+from kron2sum_cli.model.certificate import Certificate
 from kron2sum_cli.model.collinearity import combination, dependencies
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled, rotate_traits
-from kron2sum_cli.model.fitting import Certificate, fit, starting_axes
+from kron2sum_cli.model.fitting import fit
 from kron2sum_cli.model.generalised_least_squares import LeastSquares, Metric, least_squares, metric
 from kron2sum_cli.model.likelihood import Point, evaluate, logdet_covariance
 from kron2sum_cli.model.scanner import FastScanner
 from kron2sum_cli.model.spectrum import Array, spectrum_of_features
+from kron2sum_cli.model.starts import starting_axes
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
 
 

@@ -6,12 +6,12 @@ import numpy as np
 from scipy import linalg
 
 from kron2sum_cli.model.block_scanner import BlockScanner, CoupledBlockScanner, block_scanner
+from kron2sum_cli.model.certificate import Certificate
 from kron2sum_cli.model.contrasts import Contrasts
-from kron2sum_cli.model.fitting import Certificate
 from kron2sum_cli.model.likelihood import Point, evaluate
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.likelihood import evaluate as evaluate_observed
-from kron2sum_cli.model.missing.observed import ObservedCells
+from kron2sum_cli.model.missing.observed import ObservedCells, without_missing
 from kron2sum_cli.model.missing.scanner import ObservedScanner, observed_scanner
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -62,6 +62,10 @@ class NullModel:
     def point(self) -> Point:
         """The likelihood at the fitted covariances."""
         return evaluate(self.data, self.summary.axes, self.summary.reml)
+
+    def observed_point(self, X: Array) -> ObservedPoint:
+        """The same as a likelihood of observed cells, of which none is missing; X (n, c) are the covariates."""
+        return evaluate_observed(without_missing(self.data, X), self.summary.axes, self.summary.reml)
 
     def scanner(self, dtype: type[np.floating]) -> BlockScanner | CoupledBlockScanner:
         """The scanner of blocks of variants, in single or double precision."""

@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.certificate import BOUNDARY, CERTIFIED_GAIN
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
-from kron2sum_cli.model.fitting import BOUNDARY, CERTIFIED_GAIN, Fit, climb
+from kron2sum_cli.model.fitting import Fit, climb
 from kron2sum_cli.model.information import direction_covariance, expected_information, uses_observed_information
 from kron2sum_cli.model.likelihood import evaluate
 from kron2sum_cli.model.row_moments import RowMoments, VariantMoments, row_moments

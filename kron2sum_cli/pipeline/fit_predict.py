@@ -10,8 +10,6 @@ from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.model.block_scanner import BlockStatistics, block_scanner
 from kron2sum_cli.model.generalised_least_squares import least_squares, metric
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
-from kron2sum_cli.model.missing.likelihood import evaluate as evaluate_observed
-from kron2sum_cli.model.missing.observed import without_missing
 from kron2sum_cli.model.missing.prediction import (
     EffectsOfCovariates,
     Prediction,
@@ -113,10 +111,9 @@ def _observed_predictor(point: ObservedPoint) -> _Predictor:
 
 def _predictor(model: NullModel, design: Design) -> _Predictor:
     """With complete traits; a trait design of lower rank goes the way of observed cells, of which none is missing."""
-    summary = model.summary
     if design.reduced:
-        return _observed_predictor(evaluate_observed(without_missing(model.data, design.X), summary.axes, summary.reml))
-    point, B = model.point(), summary.estimates.B
+        return _observed_predictor(model.observed_point(design.X))
+    point, B = model.point(), model.summary.estimates.B
     fitted = least_squares(metric(point, model.Qx), [(design.A, design.X)])
 
     def effects(K: Array) -> EffectsOfCovariates:

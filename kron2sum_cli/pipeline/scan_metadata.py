@@ -7,8 +7,9 @@ import numpy as np
 from kron2sum_cli._version import __version__
 from kron2sum_cli.genotypes.chromosomes import normalise_chromosome
 from kron2sum_cli.genotypes.source import GenotypeSource
+from kron2sum_cli.pipeline.hypothesis_names import contrast_files, without_folders
 from kron2sum_cli.pipeline.scan_inputs import ScanInputs
-from kron2sum_cli.pipeline.settings import ScanSettings, contrast_files, without_folders
+from kron2sum_cli.pipeline.settings import ScanSettings
 from kron2sum_cli.reports.later_tests import null_record
 from kron2sum_cli.tables.null_file import NullFile
 from kron2sum_cli.tables.provenance import file_records

@@ -18,8 +18,6 @@ from kron2sum_cli.genotypes.chromosomes import encode_chromosomes, parse_region
 from kron2sum_cli.genotypes.counts import genotype_counts
 from kron2sum_cli.genotypes.filters import VariantFilters, passes, select_by_name
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare, named_hypothesis
-from kron2sum_cli.model.missing.likelihood import evaluate
-from kron2sum_cli.model.missing.observed import without_missing
 from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.model.set_test import SetScores, observed_set_scores, reduce_set, set_scores
@@ -171,9 +169,8 @@ def _scores(null: NullFile, chromosome: str | None) -> Callable[[NDArray[np.floa
             return set_scores(point, rows, rest.T @ rest if point.data.nsilent else np.zeros((G.shape[1],) * 2))
 
         return projected
-    summary = model.summary
-    cells = without_missing(model.data, null.description.X) if isinstance(model, NullModel) else model.data
-    return partial(observed_set_scores, observed_scanner(evaluate(cells, summary.axes, summary.reml), np.float64))
+    observed = model.observed_point(null.description.X) if isinstance(model, NullModel) else model.point()
+    return partial(observed_set_scores, observed_scanner(observed, np.float64))
 
 
 def _test_set(plan: _SetPlan, members: _Members) -> pa.RecordBatch:

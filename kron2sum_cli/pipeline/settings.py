@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
 from kron2sum_cli.errors import UsageError
+from kron2sum_cli.pipeline.hypothesis_names import contrast_files, naming_problems
 
 if TYPE_CHECKING:
     from kron2sum_cli.genotypes.chromosomes import Region
@@ -50,7 +51,6 @@ DEFAULT_CLUMP_KB = 500.0
 DEFAULT_CLUMP_R2 = 0.1
 DEFAULT_SIGNIFICANCE = 5e-8
 
-_NAMED_TESTS = ("any", "common", "specific")
 _SUFFIXES = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".parquet": "parquet", ".json": "json"}
 
 
@@ -265,7 +265,7 @@ class ScanSettings:
     def _problems(self) -> Iterable[str]:
         yield from _stdin_twice(self.input_paths)
         yield from self._filter_problems()
-        yield from (problem for test in self.tests for problem in _test_problems(test))
+        yield from (problem for test in self.tests for problem in naming_problems(test))
         yield from _repeated("--test", (test.partition("=")[0] for test in self.tests))
         yield from _outside("--refit", self.refit, 0, 1)
         if self.sets is not None and (self.shard is not None or self.resume):
@@ -379,7 +379,7 @@ class ExportSettings:
         if self.is_view and ignored:
             yield f"{', '.join(ignored)}: for tables only, not for --plot, --report or --to ssf"
         yield from _stdin_twice(self.inputs)
-        yield from (problem for test in self.tests for problem in _test_problems(test))
+        yield from (problem for test in self.tests for problem in naming_problems(test))
         yield from _repeated("--test", (test.partition("=")[0] for test in self.tests))
         yield from _repeated("input files", (path for path in self.inputs if path != STDIO))
         yield from _not_one_of("--to", self.to, EXPORT_FORMATS)
@@ -409,34 +409,3 @@ def _empty_texts(settings: FitSettings | ScanSettings | ExportSettings) -> Itera
             yield f"--{record.name.replace('_', '-')}: a value is needed"
     if settings.out.endswith("/"):
         yield f"--out {settings.out}: is a folder; name a file in it"
-
-
-def contrast_files(test: str) -> tuple[str, ...]:
-    """The files that a test NAME=FILE or NAME=FILE0,FILE1 names."""
-    _, equals, paths = test.partition("=")
-    return tuple(paths.split(",")) if equals else ()
-
-
-def without_folders(test: str) -> str:
-    """A test as a file may say it, which holds no path."""
-    name, equals, _ = test.partition("=")
-    return f"{name}={','.join(map(os.path.basename, contrast_files(test)))}" if equals else test
-
-
-def _test_problems(test: str) -> Iterable[str]:
-    name, equals, _ = test.partition("=")
-    kind, colon, rest = test.partition(":")
-    if equals:
-        paths = contrast_files(test)
-        if not name or len(paths) > 2 or not all(paths):
-            yield f"--test {test}: must be NAME=FILE, or NAME=FILE0,FILE1 for nested designs"
-        elif name in _NAMED_TESTS:
-            yield f"--test {test}: {name} has a meaning already; choose another name"
-    elif kind in ("trait", "only", "axis") and colon:
-        if not rest:
-            yield f"--test {test}: name {'an axis' if kind == 'axis' else 'a trait'} after the colon"
-    elif test not in _NAMED_TESTS:
-        yield (
-            f"--test {test}: must be {', '.join(_NAMED_TESTS)}, trait:NAME, trait:NAME|OTHERS, only:NAME, axis:K,"
-            " NAME=FILE or NAME=FILE0,FILE1"
-        )

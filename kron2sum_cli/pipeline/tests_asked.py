@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.model.hypotheses import Hypothesis, hypothesis, named_hypothesis
-from kron2sum_cli.pipeline.settings import contrast_files
+from kron2sum_cli.pipeline.hypothesis_names import contrast_files
 from kron2sum_cli.tables.trait_design import read_trait_design
 
 

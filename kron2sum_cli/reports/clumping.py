@@ -1,6 +1,5 @@
 """Loci of significant variants: which belong to which lead variant, by distance or by linkage disequilibrium."""
 
-from bisect import bisect_left, insort
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -77,58 +76,32 @@ class Clumps:
     sizes: NDArray[np.intp]
 
 
-def clump(codes: NDArray[np.intp], positions: NDArray[np.int64], scores: Array, window: int) -> Clumps:
-    """Loci of variants: the strongest takes all within `window` bases, then the strongest of the rest, and so on.
-
-    Parameters
-    ----------
-    codes, positions, scores : (m,) chromosome, position and strength of each variant; of equally strong ones the
-        first leads
-    window : largest distance to the lead, on either side
-
-    Returns
-    -------
-    Indices into the m variants. A variant between two leads belongs to the stronger one.
-    """
-    leads: list[int] = []
-    sizes: list[int] = []
-    taken: dict[int, list[tuple[int, int]]] = {}
-    for variant in np.argsort(-scores, kind="stable").tolist():
-        position = int(positions[variant])
-        on_chromosome = taken.setdefault(int(codes[variant]), [])
-        at = bisect_left(on_chromosome, (position, -1))
-        near = [locus for there, locus in on_chromosome[max(at - 1, 0) : at + 1] if abs(there - position) <= window]
-        if near:
-            sizes[min(near)] += 1
-        else:
-            insort(on_chromosome, (position, len(leads)))
-            leads.append(variant)
-            sizes.append(1)
-    return Clumps(np.array(leads, dtype=np.intp), np.array(sizes, dtype=np.intp))
-
-
-def clump_linked(
+def clump(
     codes: NDArray[np.intp],
     positions: NDArray[np.int64],
     scores: Array,
     window: int,
-    linked: Callable[[int, NDArray[np.intp]], NDArray[np.bool_]],
+    linked: Callable[[int, NDArray[np.intp]], NDArray[np.bool_]] | None = None,
     most: int | None = None,
 ) -> Clumps:
     """Loci of variants: the strongest takes those within `window` bases that are linked to it, and so on.
 
     Parameters
     ----------
-    codes, positions, scores, window : as for `clump`
-    linked : which of some variants are linked to a lead; asked once a lead, for those near it that none has taken
+    codes, positions, scores : (m,) chromosome, position and strength of each variant; of equally strong ones the
+        first leads
+    window : largest distance to the lead, on either side
+    linked : which of some variants are linked to a lead; asked once a lead, for those near it that none has taken;
+        None where all are
     most : find the strongest so many loci only; None for all
 
     Returns
     -------
-    Indices into the m variants. A variant linked to two leads belongs to the stronger one.
+    Indices into the m variants. A variant that could belong to two leads belongs to the stronger one.
     """
     along = np.lexsort((positions, codes))
     starts = np.searchsorted(codes[along], np.arange(codes.max(initial=-1) + 2))
+    placed = positions[along]
     free = np.ones(len(codes), dtype=np.bool_)
     leads: list[int] = []
     sizes: list[int] = []
@@ -138,11 +111,12 @@ def clump_linked(
         if len(leads) == most:
             break
         free[variant] = False
-        on_chromosome = along[starts[codes[variant]] : starts[codes[variant] + 1]]
+        first, last = starts[codes[variant]], starts[codes[variant] + 1]
         edges = (positions[variant] - window, positions[variant] + window + 1)
-        low, high = np.searchsorted(positions[on_chromosome], edges)
-        near = on_chromosome[low:high][free[on_chromosome[low:high]]]
-        members = near[linked(variant, near)] if near.size else near
+        low, high = first + np.searchsorted(placed[first:last], edges)
+        members = along[low:high][free[along[low:high]]]
+        if linked is not None and members.size:
+            members = members[linked(variant, members)]
         free[members] = False
         leads.append(variant)
         sizes.append(1 + len(members))

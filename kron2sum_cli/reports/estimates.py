@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.model.fitting import Certificate
+from kron2sum_cli.model.certificate import Certificate
 from kron2sum_cli.model.information import uses_observed_information
 from kron2sum_cli.model.missing.information import uses_observed_information as uses_observed_information_of_cells
 from kron2sum_cli.model.null_model import FitSummary

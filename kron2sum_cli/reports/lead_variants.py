@@ -1,6 +1,6 @@
 """The strongest variants of a result table, and which of them lead a locus."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.reports.clumping import Clumping, Clumps, Linkage, clump, clump_linked
+from kron2sum_cli.reports.clumping import Clumping, Clumps, Linkage, clump
 from kron2sum_cli.reports.genome import Genome, placed_batches
 from kron2sum_cli.reports.scan_view import Array, ScanTest, ScanView, numbers
 
@@ -115,18 +115,14 @@ def clump_candidates(
         If a variant is not in the genotypes that linkage disequilibrium is to be told from.
     """
     passing = [np.flatnonzero(values >= threshold) for values in scores]
-    if clumping.linkage is None:
-        loci = [
-            clump(found.codes[high], found.positions[high], values[high], clumping.window)
-            for high, values in zip(passing, scores, strict=True)
-        ]
-    else:
-        places = _places(found, np.unique(np.concatenate(passing)), clumping.linkage)
-        loci = [
-            _linked(found.take(high), values[high], places[high], clumping, clumping.linkage, most)
-            for high, values in zip(passing, scores, strict=True)
-        ]
-    return [Clumps(high[locus.leads[:most]], locus.sizes[:most]) for high, locus in zip(passing, loci, strict=True)]
+    wanted = np.unique(np.concatenate(passing))
+    places = None if clumping.linkage is None else _places(found, wanted, clumping.linkage)
+    loci = []
+    for high, values in zip(passing, scores, strict=True):
+        linked = None if places is None else _linked(places[high], clumping)
+        clumps = clump(found.codes[high], found.positions[high], values[high], clumping.window, linked, most)
+        loci.append(Clumps(high[clumps.leads], clumps.sizes))
+    return loci
 
 
 def _places(found: Candidates, wanted: NDArray[np.intp], linkage: Linkage) -> NDArray[np.intp]:
@@ -146,10 +142,8 @@ def _places(found: Candidates, wanted: NDArray[np.intp], linkage: Linkage) -> ND
     return places
 
 
-def _linked(
-    found: Candidates, scores: Array, places: NDArray[np.intp], clumping: Clumping, linkage: Linkage, most: int | None
-) -> Clumps:
-    def linked(lead: int, near: NDArray[np.intp]) -> NDArray[np.bool_]:
-        return np.asarray(linkage.r2(int(places[lead]), places[near]) >= clumping.r2)
-
-    return clump_linked(found.codes, found.positions, scores, clumping.window, linked, most)
+def _linked(places: NDArray[np.intp], clumping: Clumping) -> Callable[[int, NDArray[np.intp]], NDArray[np.bool_]]:
+    """Which of some variants are in linkage disequilibrium with a lead, all by their index into the places."""
+    linkage = clumping.linkage
+    assert linkage is not None
+    return lambda lead, near: np.asarray(linkage.r2(int(places[lead]), places[near]) >= clumping.r2)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kron2sum_cli.model.certificate import Certificate
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
-from kron2sum_cli.model.fitting import Certificate
 from kron2sum_cli.model.missing.observed import restored_cells
 from kron2sum_cli.model.null_model import FitSummary, NullModel, ObservedNullModel
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -34,8 +34,7 @@ def prefix_of(chromosome: str | None) -> str:
 def model_arrays(prefix: str, model: NullModel | ObservedNullModel) -> Iterator[tuple[str, NDArray[Any]]]:
     """All arrays of a fit, by name."""
     summary = model.summary
-    observed = isinstance(model, ObservedNullModel)
-    data = model.data.filled if isinstance(model, ObservedNullModel) else model.data
+    data, shift = _rotated(model)
     scalars = {
         "nsilent": data.nsilent,
         "reml": summary.reml,
@@ -51,22 +50,25 @@ def model_arrays(prefix: str, model: NullModel | ObservedNullModel) -> Iterator[
         yield prefix + name, getattr(summary.axes, name)
     for name in ESTIMATES:
         yield f"{prefix}estimates/{name}", getattr(summary.estimates, name)
-    yield prefix + "Qx", np.empty((data.nsamples, 0)) if observed else model.Qx
+    yield prefix + "Qx", model.Qx if isinstance(model, NullModel) else np.empty((data.nsamples, 0))
     for name in CONTRAST_ARRAYS:
         yield prefix + name, getattr(data, name)
     if data.design is not None:
         yield prefix + "design_X", data.design.X
-    if isinstance(model, ObservedNullModel) and model.data.shift is not None:
-        yield prefix + SHIFT, model.data.shift
+    if shift is not None:
+        yield prefix + SHIFT, shift
 
 
 def hashed_arrays(model: NullModel | ObservedNullModel) -> dict[str, Array]:
     """Those of the arrays of a fit that its hash is of."""
-    data = model.data.filled if isinstance(model, ObservedNullModel) else model.data
+    data, shift = _rotated(model)
     arrays = {name: getattr(data, name) for name in HASHED_ARRAYS}
-    if isinstance(model, ObservedNullModel) and model.data.shift is not None:
-        arrays[SHIFT] = model.data.shift
-    return arrays
+    return arrays if shift is None else {**arrays, SHIFT: shift}
+
+
+def _rotated(model: NullModel | ObservedNullModel) -> tuple[Contrasts, Array | None]:
+    """The rotated traits, missing cells filled in, and the shift of GGᵀ, if there is one."""
+    return (model.data, None) if isinstance(model, NullModel) else (model.data.filled, model.data.shift)
 
 
 def read_hashed_arrays(archive: ArchiveReader, prefix: str) -> dict[str, Array]:

@@ -6,17 +6,15 @@ from rows and columns of the n·p × n·p covariance.
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from example_commands import EXAMPLE, kron2sum
 from numpy.typing import NDArray
-from scipy.linalg import null_space
-from scipy.stats import multivariate_normal
 
 from kron2sum_cli.genotypes.bed import open_bed
+from tests.model.missing.missing_oracle import Observed
 
 Array = NDArray[np.float64]
 
@@ -60,47 +58,10 @@ def relationship(without: str | None = None, every: int = 1) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Dense:
-    """The observed cells' Gaussian for samples ``iids``: Y (n, p) with NaN, A, X, relatedness R, C0 and C1."""
+class Dense(Observed):
+    """The observed cells' Gaussian for samples ``iids``."""
 
     iids: list[str]
-    Y: Array
-    A: Array
-    X: Array
-    R: Array
-    C0: Array
-    C1: Array
-
-    @cached_property
-    def seen(self) -> NDArray[np.bool_]:
-        return np.isfinite(self.Y.T.ravel())
-
-    @cached_property
-    def y(self) -> Array:
-        return self.Y.T.ravel()[self.seen]
-
-    @cached_property
-    def M(self) -> Array:
-        return np.kron(self.A, self.X)[self.seen]
-
-    @cached_property
-    def K(self) -> Array:
-        whole = np.kron(self.C0, self.R) + np.kron(self.C1, np.eye(len(self.R)))
-        return whole[np.ix_(self.seen, self.seen)]
-
-    @cached_property
-    def Q(self) -> Array:
-        """``K⁻¹ - K⁻¹M(MᵀK⁻¹M)⁻¹MᵀK⁻¹``."""
-        inverse = np.linalg.inv(self.K)
-        return inverse - inverse @ self.M @ np.linalg.solve(self.M.T @ inverse @ self.M, self.M.T @ inverse)
-
-    def lml(self, restricted: bool) -> float:
-        if restricted:
-            N = null_space(self.M.T)
-            return float(multivariate_normal(np.zeros(N.shape[1]), N.T @ self.K @ N).logpdf(N.T @ self.y))
-        inverse = np.linalg.inv(self.K)
-        beta = np.linalg.solve(self.M.T @ inverse @ self.M, self.M.T @ inverse @ self.y)
-        return float(multivariate_normal(self.M @ beta, self.K).logpdf(self.y))
 
     def drop(self, A1: Array, G: Array) -> tuple[float, Array, Array]:
         """How far effects ``A1 ⊗ G`` lower ``rᵀK⁻¹r``, the effects, and their covariance for scale 1."""
@@ -108,17 +69,6 @@ class Dense:
         covariance = np.linalg.inv(M1.T @ self.Q @ M1)
         u = M1.T @ self.Q @ self.y
         return float(u @ covariance @ u), covariance @ u, covariance
-
-    def quadratic(self) -> float:
-        return float(self.y @ self.Q @ self.y)
-
-    def kriging(self, covariance: Array, M: Array, variance: Array) -> tuple[Array, Array]:
-        """Means and variances of targets by the bordered system of universal kriging."""
-        size = self.M.shape[1]
-        bordered = np.block([[self.K, self.M], [self.M.T, np.zeros((size, size))]])
-        rhs = np.vstack([covariance.T, M.T])
-        solution = np.linalg.solve(bordered, rhs)
-        return solution[: self.y.size].T @ self.y, variance - np.sum(solution * rhs, axis=0)
 
     def genetic(self, R: pd.DataFrame, iids: list[str]) -> tuple[Array, Array]:
         """Means and variances of the genetic values of samples, trait by trait for each: (t·p,)."""
@@ -147,7 +97,7 @@ def dense_of(
     X = np.column_stack([np.ones(len(iids)), covariates.loc[iids]])
     C0, C1 = np.array(found["C0"]), np.array(found["C1"])
     return Dense(
-        iids, traits.loc[iids].to_numpy(), np.eye(3) if A is None else A, X, R.loc[iids, iids].to_numpy(), C0, C1
+        traits.loc[iids].to_numpy(), np.eye(3) if A is None else A, X, R.loc[iids, iids].to_numpy(), C0, C1, iids
     )
 
 

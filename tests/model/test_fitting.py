@@ -12,10 +12,11 @@ from kron2sum_cli import Kron2Sum
 from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model import fitting
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled, rotate_traits
-from kron2sum_cli.model.fitting import Fit, climb, fit, starting_axes
+from kron2sum_cli.model.fitting import Fit, climb, fit
 from kron2sum_cli.model.information import full_grams
 from kron2sum_cli.model.likelihood import Point, evaluate
 from kron2sum_cli.model.spectrum import spectrum_of_features
+from kron2sum_cli.model.starts import starting_axes
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
 
 Rng = np.random.Generator

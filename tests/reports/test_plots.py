@@ -26,7 +26,7 @@ from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.model.uncertainty import Estimates
 from kron2sum_cli.reports import lead_variants
 from kron2sum_cli.reports.architecture import correlations_shown, draw_architecture
-from kron2sum_cli.reports.clumping import Clumping, clump, clump_linked
+from kron2sum_cli.reports.clumping import Clumping, clump
 from kron2sum_cli.reports.effects import draw_effects, effects_data
 from kron2sum_cli.reports.figure import render, shortened, shortened_apart
 from kron2sum_cli.reports.genome import measure_genome, placed_batches
@@ -204,7 +204,7 @@ def test_linked_clumps_are_those_of_the_definition(
         sizes.append(1 + len(taken))
         left = [i for i in others if i not in taken]
     codes, positions, scores = np.array(variants, dtype=np.int64).reshape(-1, 3).T
-    found = clump_linked(codes, positions, scores.astype(float), window, lambda i, near: linked[i, near], most)
+    found = clump(codes, positions, scores.astype(float), window, lambda i, near: linked[i, near], most)
     assert (found.leads.tolist(), found.sizes.tolist()) == (leads, sizes)
 
 

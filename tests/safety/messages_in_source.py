@@ -19,8 +19,10 @@ COLLECTING = {
     "cli/failures.py": {"explain"},
     "cli/command.py": {"resolve_command"},
     "genotypes/filters.py": {"__post_init__"},
-    "pipeline/settings.py": {"_problems", "_filter_problems", "_clump_problems", "_test_problems", "_empty_texts",
+    "pipeline/settings.py": {"_problems", "_filter_problems", "_clump_problems", "_empty_texts",
                              "_outside", "_repeated", "_not_one_of", "_stdin_twice"},
+    "pipeline/hypothesis_names.py": {"naming_problems"},
+    "model/certificate.py": {"complaint"},
 }  # fmt: skip
 """Functions whose texts are messages, although no error is made there."""
 

@@ -160,7 +160,8 @@ def fit(data: ObservedCells, rank: int, reml: bool) -> ObservedFit:
     certified = [found for found in fits if found.certificate.certified] if data.singular else []
     best = max(certified or fits, key=lambda found: found.point.lml)
     if not best.certificate.certified:
-        raise ConvergenceError(_complaint(best), best)
+        ran_off = data.singular and best.certificate.smallest_C1 < SINGULAR_C1
+        raise ConvergenceError(NO_MAXIMUM if ran_off else best.certificate.complaint(best.point.lml), best)
     return best
 
 
@@ -171,13 +172,3 @@ def _starts(data: ObservedCells, reml: bool) -> list[TraitAxes]:
     if size**2 * (data.U.shape[1] + size) <= CHEAP:
         starts += [starting_axes(data.filled, share) for share in SHARES]
     return starts
-
-
-def _complaint(fit: ObservedFit) -> str:
-    certificate = fit.certificate
-    if fit.point.data.singular and certificate.smallest_C1 < SINGULAR_C1:
-        return NO_MAXIMUM
-    return (
-        f"the null model did not converge: after {certificate.steps} steps the log-likelihood is {fit.point.lml:.6f},"
-        f" and a gain of {max(certificate.predicted_gain, certificate.cone_gain):.3g} is still predicted"
-    )
