@@ -70,25 +70,24 @@ def gather(
     place = np.full(len(samples), -1, dtype=np.intp)
     place[rows] = np.arange(len(rows))
     in_file_order = np.sort(rows)
-    K = np.empty((len(rows), len(rows)))
-    n_seen, upper_is_zero = 0, True
+    K = np.zeros((len(rows), len(rows)))
+    n_seen, one_triangle = 0, True
     for i, values in lines:
         if not lower:
-            upper_is_zero = upper_is_zero and not values[i + 1 :].any()
+            one_triangle = one_triangle and not values[i + 1 :].any()
         if place[i] < 0:
             continue
         n_seen += 1
         if lower:
             earlier = in_file_order[:n_seen]
             K[place[i], place[earlier]] = values[earlier]
-            K[place[earlier], place[i]] = values[earlier]
         else:
             K[place[i]] = values[rows]
     chosen = samples.take(rows)
-    _refuse_not_finite(K, chosen, path)
-    if upper_is_zero and not lower:
+    if one_triangle:
         _add_transpose(K)
-    elif not lower:
+    _refuse_not_finite(K, chosen, path)
+    if not one_triangle:
         _symmetrise(K, chosen, path)
     return K
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Generic
@@ -33,11 +33,11 @@ logger = logging.getLogger("kron2sum.fit")
 Array = NDArray[np.float64]
 
 ONE_THREAD_UP_TO = 2500
-"""Up to so many samples complete traits are fitted with BLAS on one thread.
+"""Up to so many samples a relationship matrix is decomposed with BLAS on one thread.
 
-To make a matrix tridiagonal the threads of BLAS wait for each other several times a column. That halves 0.4 s at
-n = 2,000 on two idle cores, and makes ten seconds of them where another program has one of the cores. With one thread
-no digit of the fit to a relationship matrix depends on ``--threads``, either.
+To make a matrix tridiagonal the threads of BLAS wait for each other several times a column. That halves 0.6 s at
+n = 2,000 on two idle cores, and makes 20 seconds of them where another program has one of the cores. With one thread
+no digit depends on ``--threads``, either.
 """
 
 
@@ -80,15 +80,12 @@ def rotate_samples(
         else:
             X = design.X[:, :0] if design.reduced else design.X
             of_matrix = spectrum_of_features if features else spectrum_of_relationship
-            with _one_thread_of_blas(len(X)):
-                spectrum = of_matrix(matrix, X, True, settings.common.threads if len(X) <= ONE_THREAD_UP_TO else 1)
+            few = len(X) <= ONE_THREAD_UP_TO
+            with threadpool_limits(1, user_api="blas") if few else nullcontext():
+                spectrum = of_matrix(matrix, X, True, settings.common.threads if few else 1)
     contrasts = spectrum.nsamples - spectrum.ncovariates
     logger.info("%d contrasts, rank of the relationship matrix among them %d", contrasts, spectrum.s.size)
     return RotatedSamples(spectrum, shift)
-
-
-def _one_thread_of_blas(n: int) -> AbstractContextManager[object]:
-    return threadpool_limits(1, user_api="blas") if n <= ONE_THREAD_UP_TO else nullcontext()
 
 
 @contextmanager
@@ -112,7 +109,8 @@ def fitted_null(
     """
     if design.has_missing:
         return _observed_null(settings, rotated, design, whole)
-    with _one_thread_of_blas(len(design.Y)):
+    # Many small products and decompositions: threads of BLAS would wait for each other more than they work.
+    with threadpool_limits(1, user_api="blas"):
         return _complete_null(settings, rotated.spectrum, design, whole)
 
 
