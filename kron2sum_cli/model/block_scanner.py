@@ -117,7 +117,7 @@ class CoupledBlockScanner:
         """Statistics of a block of variants G (n, b), without missing values."""
         plain = self.diagonal.statistics(G)
         b, p = plain.u.shape
-        explained = (self.rotate(G).T @ self.F).reshape(b, p, -1)
+        explained = (self.rotate(G).T @ self.F).reshape(b, p, self.F.shape[1] // p)
         V = plain.v[:, :, None] * np.eye(p) - explained @ explained.transpose(0, 2, 1)
         size = np.sqrt(np.where(plain.v > 0, plain.v, 1.0))
         left = np.linalg.eigvalsh(V / (size[:, :, None] * size[:, None, :]))[:, 0]

@@ -189,7 +189,7 @@ def test_ssf_has_the_samples_of_every_trait(folder: Path, tmp_path: Path) -> Non
 
 def test_sets_of_variants(folder: Path, tmp_path: Path) -> None:
     names = ["snp0001", "snp0002", "snp0409"]
-    (tmp_path / "sets.txt").write_text(f"three {' '.join(names)}\ntwice snp0001 snp0001\n")
+    (tmp_path / "sets.txt").write_text(f"three {' '.join(names)}\ntwice snp0001 snp0001\nnone nothing\n")
     out = tmp_path / "sets.parquet"
     assert scan(folder / "exact.npz", out, "--sets", tmp_path / "sets.txt", "--test", "common") == 0
     row, dense = table(out).set_index("SET").loc["three"], dense_of(folder, folder / "exact.npz")
@@ -199,6 +199,7 @@ def test_sets_of_variants(folder: Path, tmp_path: Path) -> None:
         expected = size * np.log(q0 / (q0 - dense.drop(A1, G)[0]))
         assert row["CHISQ" + suffix] == pytest.approx(expected, rel=1e-6)
     assert (row.DF, row["DF.common"]) == (9, 3)
+    assert table(out).set_index("SET").loc["none"].isna()[["CHISQ", "P", "CHISQ.common"]].all()
 
 
 @pytest.mark.parametrize("columns", [2, 3])

@@ -145,3 +145,4 @@ def test_information_of_coupled_axes_is_a_matrix(r: int, restricted: bool) -> No
     for k in range(4):
         result = scanner.scan(np.eye(P), block[:, k : k + 1])
         np.testing.assert_allclose(result["lml"] - scanner.null_lml(), ratios[k], rtol=1e-8)
+    assert scanner.scan_block(block[:, :0]).v.shape == (0, P, P)

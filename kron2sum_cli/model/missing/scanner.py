@@ -99,7 +99,7 @@ class ObservedScanner:
             if outside is not None and self.silent is not None:
                 product[:, :r] += self.silent[j] * outside
             np.multiply(product[:, self.index], self.loadings[j], out=seen[:, j])
-        flat = seen.reshape(b * p, -1)
+        flat = seen.reshape(b * p, self.index.size)
         out = np.empty_like(flat)
         for start in range(0, flat.shape[1], COLUMNS):
             stop = start + COLUMNS

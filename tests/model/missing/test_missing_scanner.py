@@ -79,6 +79,13 @@ def test_sets_of_variants(r: int, a: int | None) -> None:
         assert found.rank == M1.shape[1]
 
 
+def test_a_set_without_variants_has_no_rank() -> None:
+    dense, G = problem(3)
+    point = point_of(dense, G, True)
+    scores = observed_set_scores(observed_scanner(point, np.float64), np.empty((60, 0)))
+    assert reduce_set(scores, np.eye(3), point.axes.T).rank == 0
+
+
 @pytest.mark.parametrize("r", [90, 20])
 def test_the_matrix_without_its_shift(r: int) -> None:
     dense, G = problem(4, r=r)
