@@ -16,7 +16,7 @@ from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.pipeline.export_check import check_null, check_scan
 from kron2sum_cli.pipeline.export_views import lead_rows, scan_view, write_architecture, write_view
 from kron2sum_cli.pipeline.hypothesis_names import without_folders
-from kron2sum_cli.pipeline.later_columns import COVARIANCES, LaterColumns, later_columns
+from kron2sum_cli.pipeline.later_columns import COVARIANCE, COVARIANCES, LaterColumns, later_columns
 from kron2sum_cli.pipeline.progress import Progress
 from kron2sum_cli.pipeline.row_selection import below, numbered_rows, rounded, sort_columns, sorted_rows, top_rows
 from kron2sum_cli.pipeline.settings import STDIO, ExportSettings
@@ -147,7 +147,7 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
     leads = lead_rows(view, settings) if settings.leads else None
     if settings.tests or COVARIANCES in settings.columns:
         required(joined.metadata, _all_names(tables), ("traits", "axes", "nulls", "settings"))
-        required(joined.metadata["settings"], _all_names(tables), ("stat",))
+        required(joined.metadata["settings"], _all_names(tables), ("stat", "tests"))
     computed = later_columns(settings, joined.metadata, ordered[0].schema.names)
     names = _chosen_columns(ordered[0], joined.metadata, computed.names, settings)
     total = sum(table.num_rows for table in tables)
@@ -207,7 +207,7 @@ def _chosen_columns(
     chosen: dict[str, None] = {}
     for pattern in settings.columns:
         if pattern == COVARIANCES:
-            chosen |= dict.fromkeys(name for name in computed if name.startswith("COV."))
+            chosen |= dict.fromkeys(name for name in names if name.startswith(COVARIANCE))
             continue
         fitting = [name for name in names if fnmatchcase(name, pattern)] if pattern not in names else [pattern]
         if not fitting:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,19 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.model.hypotheses import Hypothesis
+from kron2sum_cli.pipeline.hypothesis_names import contrast_files, without_folders
 from kron2sum_cli.pipeline.settings import ExportSettings
 from kron2sum_cli.pipeline.tests_asked import asked_hypotheses
 from kron2sum_cli.reports.later_tests import effect_covariances, later_tests, needed_columns
 from kron2sum_cli.reports.scan_view import numbers
-from kron2sum_cli.tables.scan_table import TEST_COLUMNS
+from kron2sum_cli.tables.provenance import file_records
+from kron2sum_cli.tables.scan_table import TEST_COLUMNS, refuse_repeated
 
 COVARIANCES = "cov"
 """The word in ``--columns`` that stands for the covariances of all effects."""
+
+COVARIANCE = "COV."
+"""How the names of these begin."""
 
 _MLOG10 = "MLOG10"
 
@@ -74,6 +80,8 @@ def later_columns(settings: ExportSettings, metadata: Mapping[str, Any], there: 
     ------
     InputError
         Where the table lacks the columns that they are computed from.
+    UsageError
+        Where a test has the name of a trait, or of another test.
     """
     covariances = COVARIANCES in settings.columns
     if not settings.tests and not covariances:
@@ -86,15 +94,46 @@ def later_columns(settings: ExportSettings, metadata: Mapping[str, Any], there: 
         raise InputError(
             f"column {absent[0]} is not in the table, so --test and cov cannot be computed; export the whole scan"
         )
-    Tinv = np.linalg.inv(np.array(metadata["axes"]))
-    asked = asked_hypotheses(settings.tests, traits, Tinv)
-    hypotheses = [h for h in asked if f"MLOG10P.{h.name}" not in there]
-    names = [f"{kind}.{h.name}" for h in hypotheses for kind in TEST_COLUMNS]
+    hypotheses, names = _further_tests(settings.tests, metadata, there)
+    refuse_repeated([*there, *names])
     if covariances:
-        names += [f"COV.{a}.{b}" for i, a in enumerate(traits) for b in traits[i:]]
+        pairs = [f"{COVARIANCE}{a}.{b}" for i, a in enumerate(traits) for b in traits[i:]]
+        names += [name for name in pairs if name not in there]
     p_values = _p_values(settings.columns, [*there, *names])
     needed = [*needed, *(_MLOG10 + name for name in p_values if _MLOG10 + name in there)]
     return LaterColumns(metadata, hypotheses, covariances, p_values, [*names, *p_values], needed)
+
+
+def _further_tests(
+    tests: Sequence[str], metadata: Mapping[str, Any], there: Sequence[str]
+) -> tuple[list[Hypothesis], list[str]]:
+    """The hypotheses of which the table lacks a column, and the columns to add.
+
+    A column of the table that has the name of another test, or of a trait, is not taken for one of the test.
+    """
+    traits, Tinv = metadata["traits"], np.linalg.inv(np.array(metadata["axes"]))
+    hypotheses: list[Hypothesis] = []
+    names: list[str] = []
+    for test in tests:
+        same = _is_test_of_scan(test, metadata)
+        for hypothesis in asked_hypotheses([test], traits, Tinv):
+            columns = [f"{kind}.{hypothesis.name}" for kind in TEST_COLUMNS]
+            if same and hypothesis.name not in traits:
+                columns = [column for column in columns if column not in there]
+            if columns:
+                hypotheses.append(hypothesis)
+                names += columns
+    return hypotheses, names
+
+
+def _is_test_of_scan(test: str, metadata: Mapping[str, Any]) -> bool:
+    """Whether a test of the scan that has this test's name is the same: a contrast is where its files are."""
+    files = contrast_files(test)
+    if not files:
+        return True
+    records = iter(metadata.get("inputs", {}).get("tests", ()))
+    of_test = {asked: list(islice(records, len(contrast_files(asked)))) for asked in metadata["settings"]["tests"]}
+    return of_test.get(without_folders(test)) == file_records(files)
 
 
 def _p_values(asked: Sequence[str], there: Sequence[str]) -> list[str]:

@@ -91,19 +91,37 @@ def scan_schema(
     of_test = (*TEST_COLUMNS, *(REFIT_COLUMNS if refit else ()))
     names += [f"{column}.{test}" for test in tests for column in of_test]
     names += information_columns(len(traits), coupled)
+    refuse_repeated(names)
+    return with_metadata(pa.schema([_field(name) for name in names]), metadata)
+
+
+def set_schema(tests: Sequence[str]) -> pa.Schema:
+    """The columns of a table of sets of variants, one row a set, for these tests beyond the any-effect test.
+
+    Raises
+    ------
+    UsageError
+        If two tests have the same name.
+    """
+    names = ["SET", "N_VARIANTS", "N_TESTED", *ANY_COLUMNS]
+    names += [f"{column}.{test}" for test in tests for column in TEST_COLUMNS]
+    refuse_repeated(names)
+    return pa.schema([_field(name) for name in names])
+
+
+def refuse_repeated(names: Sequence[str]) -> None:
+    """Refuse columns of which two have the same name.
+
+    Raises
+    ------
+    UsageError
+        Naming the first, and the trait or test that it is called after.
+    """
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise UsageError(
             f"two columns would be called {twice[0]}: rename the trait or test {twice[0].split('.', 1)[1]}"
         )
-    return with_metadata(pa.schema([_field(name) for name in names]), metadata)
-
-
-def set_schema(tests: Sequence[str]) -> pa.Schema:
-    """The columns of a table of sets of variants, one row a set, for these tests beyond the any-effect test."""
-    names = ["SET", "N_VARIANTS", "N_TESTED", *ANY_COLUMNS]
-    names += [f"{column}.{test}" for test in tests for column in TEST_COLUMNS]
-    return pa.schema([_field(name) for name in names])
 
 
 def with_metadata(schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Schema:

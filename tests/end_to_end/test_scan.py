@@ -146,6 +146,42 @@ def test_later_tests_equal_those_of_a_scan(example: Path, tmp_path: Path, null: 
         np.testing.assert_allclose(later_rows[name], now[name], rtol=1e-9, atol=1e-9)
 
 
+def test_a_later_test_is_never_mistaken_for_another_of_its_name(
+    example: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither for a contrast from another file, nor for a trait, nor for a part of nested designs."""
+    contrasts = [tmp_path / folder / "c.csv" for folder in "ab"]
+    for path, text in zip(contrasts, ("height,1\nweight,0\nglucose,0", "height,0\nweight,1\nglucose,0"), strict=True):
+        path.parent.mkdir()
+        path.write_text(f"trait,x\n{text}\n")
+    a, b = contrasts
+    table_of_a, again = tmp_path / "a.parquet", tmp_path / "again.parquet"
+    assert scan(example / "null.npz", table_of_a, "--refit", "0", "--chr", "5", "--test", f"my={a}") == 0
+    assert kron2sum("export", "-q", table_of_a, "--test", f"my={a}", "--to", "parquet", "--out", again) == 0
+    assert pq.read_table(again).equals(pq.read_table(table_of_a))
+    for tests, name in (([f"my={b}"], "my"), ([f"height={b}"], "height"), ([f"n.h1={a}", f"n={a},{b}"], "n.h1")):
+        capsys.readouterr()
+        options = [word for test in tests for word in ("--test", test)]
+        assert kron2sum("export", "-q", table_of_a, *options) == 2
+        assert f"rename the trait or test {name}\n" in capsys.readouterr().err
+    (tmp_path / "sets.txt").write_text("one snp0001\n")
+    sets = ("--sets", tmp_path / "sets.txt", "--test", f"n.h1={a}", "--test", f"n={a},{b}")
+    assert scan(example / "null.npz", tmp_path / "sets.parquet", *sets) == 2
+
+
+def test_later_columns_that_a_table_has_in_part_are_completed(example: Path, tmp_path: Path) -> None:
+    """Covariances that it has already are not there twice."""
+    whole, part, later = (tmp_path / f"{name}.parquet" for name in ("whole", "part", "later"))
+    columns = "CHR,BETA.*,INFO.*,MLOG10P.common,cov"
+    assert scan(example / "null.npz", whole, "--refit", "0", "--chr", "5", "--test", "common") == 0
+    assert kron2sum("export", "-q", whole, "--columns", columns, "--to", "parquet", "--out", part) == 0
+    options = ("--test", "common", "--columns", "CHISQ.common,MLOG10P.common,cov", "--to", "parquet")
+    assert kron2sum("export", "-q", part, *options, "--out", later) == 0
+    found = table(later)
+    assert len(found.columns) == 2 + 6
+    np.testing.assert_allclose(found["CHISQ.common"], table(whole)["CHISQ.common"], rtol=1e-9)
+
+
 def test_p_of_any_test_is_a_column_when_it_is_asked_for(example: Path, tmp_path: Path) -> None:
     names = ["P.height", "P.common", "P.only:weight"]
     columns = ("--columns", ",".join([*names, "BETA.height", "SE.height", "CHISQ.common", "CHISQ.only:weight"]))
