@@ -17,7 +17,7 @@ from kron2sum_cli.pipeline.tests_asked import asked_hypotheses
 from kron2sum_cli.reports.later_tests import effect_covariances, later_tests, needed_columns
 from kron2sum_cli.reports.scan_view import numbers
 from kron2sum_cli.tables.provenance import file_records
-from kron2sum_cli.tables.scan_table import TEST_COLUMNS, refuse_repeated
+from kron2sum_cli.tables.scan_table import SET, TEST_COLUMNS, refuse_repeated
 
 COVARIANCES = "cov"
 """The word in ``--columns`` that stands for the covariances of all effects."""
@@ -90,6 +90,8 @@ def later_columns(settings: ExportSettings, metadata: Mapping[str, Any], there: 
     traits = metadata["traits"]
     needed = needed_columns(metadata)
     absent = [name for name in needed if name not in there]
+    if absent and SET in there:
+        raise InputError("a table of sets has no columns for --test and cov; give --test to kron2sum scan --sets")
     if absent:
         raise InputError(
             f"column {absent[0]} is not in the table, so --test and cov cannot be computed; export the whole scan"

@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
@@ -25,7 +25,7 @@ from kron2sum_cli.pipeline.progress import Progress
 from kron2sum_cli.pipeline.scan_blocks import in_order
 from kron2sum_cli.pipeline.scan_inputs import ScanInputs, choose_variants, open_inputs
 from kron2sum_cli.pipeline.scan_metadata import scan_metadata
-from kron2sum_cli.pipeline.settings import ScanSettings
+from kron2sum_cli.pipeline.settings import DEFAULT_REFIT, ScanSettings
 from kron2sum_cli.pipeline.tests_asked import asked_hypotheses
 from kron2sum_cli.reports.later_tests import null_record, test_context
 from kron2sum_cli.tables.arrow import numbers, texts
@@ -36,6 +36,8 @@ from kron2sum_cli.tables.scan_table import ScanWriter, scan_batch, set_schema
 from kron2sum_cli.tables.sets_file import VariantSet, read_sets
 
 logger = logging.getLogger("kron2sum.scan")
+
+NOT_THERE = "members of sets are no variant of the scan"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
             f"{settings.sets}: none of its sets has a variant of the scan; check its names and regions against"
             f" {inputs.source.path}"
         )
-    metadata = scan_metadata(settings, inputs, chosen.span) | {"sets": file_records([settings.sets])}
+    metadata = scan_metadata(_without_refits(settings), inputs, chosen.span) | {"sets": file_records([settings.sets])}
     with (
         atomic_output(settings.out) as file,
         threadpool_limits(limits=1, user_api="blas"),
@@ -97,6 +99,13 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
     logger.info("results written to %s", settings.out)
 
 
+def _without_refits(settings: ScanSettings) -> ScanSettings:
+    """The settings as they apply to sets, which are not fitted again."""
+    if settings.refit not in (0.0, DEFAULT_REFIT):
+        logger.warning("--refit %g: sets of variants are not refitted", settings.refit)
+    return replace(settings, refit=0.0)
+
+
 def _find(
     sets: Sequence[VariantSet], path: str, inputs: ScanInputs, allowed: NDArray[np.intp]
 ) -> tuple[list[_Members], Mapping[str, int]]:
@@ -111,16 +120,21 @@ def _find(
         places.setdefault(name, []).append(position)
     codes, code_of_variant = encode_chromosomes(variants.table["CHR"])
     found = []
-    counts = Counter({"sets": len(sets), "members that are no variant of the scan": 0})
+    counts = Counter({"sets": len(sets), NOT_THERE: 0})
+    unknown: list[tuple[str, str]] = []
     for one in sets:
         positions: set[int] = set()
         for member in one.members:
             here = _in_region(member, inputs, allowed) if _is_region(member) else places.get(member, [])
-            counts["members that are no variant of the scan"] += not here
+            if not here:
+                unknown.append((member, one.name))
             positions.update(here)
         ordered = np.array(sorted(positions), dtype=np.intp)
         on = {codes[int(code)] for code in np.unique(code_of_variant[ordered])}
         found.append(_Members(one.name, ordered, _null_of(on, one, path, inputs)))
+    if unknown:
+        counts[NOT_THERE] = len(unknown)
+        logger.warning("%s: %d %s, such as %s of set %s", path, len(unknown), NOT_THERE, *unknown[0])
     return found, counts
 
 

@@ -38,6 +38,8 @@ from kron2sum_cli.tables.table_writers import (
 
 METADATA_KEY = "kron2sum"
 
+SET = "SET"
+"""The first column of a table of sets of variants, which no other table has."""
 VARIANT_COLUMNS = ("CHR", "POS", "SNPID", "EA", "NEA", "EAF", "N")
 ANY_COLUMNS = ("CHISQ", "DF", "P", "MLOG10P")
 REFIT_COLUMNS = ("CHISQ_REFIT", "MLOG10P_REFIT")
@@ -47,7 +49,7 @@ TRAIT_REFIT_COLUMNS = ("BETA_REFIT", "SE_REFIT")
 TEST_COLUMNS = ("CHISQ", "DF", "MLOG10P")
 
 _TYPES = {"CHR": pa.string(), "POS": pa.int64(), "SNPID": pa.string(), "EA": pa.string(), "NEA": pa.string()}
-_TYPES |= {"N": pa.int32(), "DF": pa.int32(), "SET": pa.string()}
+_TYPES |= {"N": pa.int32(), "DF": pa.int32(), SET: pa.string()}
 _TYPES |= {"N_VARIANTS": pa.int32(), "N_TESTED": pa.int32()}
 _REPEATING = ("CHR", "EA", "NEA", "N", "DF")
 
@@ -103,7 +105,7 @@ def set_schema(tests: Sequence[str]) -> pa.Schema:
     UsageError
         If two tests have the same name.
     """
-    names = ["SET", "N_VARIANTS", "N_TESTED", *ANY_COLUMNS]
+    names = [SET, "N_VARIANTS", "N_TESTED", *ANY_COLUMNS]
     names += [f"{column}.{test}" for test in tests for column in TEST_COLUMNS]
     refuse_repeated(names)
     return pa.schema([_field(name) for name in names])

@@ -233,11 +233,19 @@ def test_an_interrupted_scan_goes_on_to_the_same_bytes(example: Path, tmp_path: 
     assert not list(tmp_path.glob(".out*"))
 
 
-def test_sets_equal_the_joint_dense_test(example: Path, tmp_path: Path) -> None:
+def test_sets_equal_the_joint_dense_test(
+    example: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = ["snp0001", "snp0002", "snp0003", "snp0002"]
     (tmp_path / "sets.txt").write_text(f"one {names[0]}\nthree {' '.join(names[1:])},{names[0]}\nnone nothing\n")
     out = tmp_path / "sets.parquet"
-    assert scan(example / "null.npz", out, "--sets", tmp_path / "sets.txt", "--test", "common") == 0
+    options = ("--sets", tmp_path / "sets.txt", "--test", "common", "--refit", "0.5")
+    assert scan(example / "null.npz", out, *options) == 0
+    assert "1 members of sets are no variant of the scan, such as nothing of set none" in caplog.text
+    assert "--refit 0.5: sets of variants are not refitted" in caplog.text
+    assert metadata(out)["settings"]["refit"] == 0
+    assert kron2sum("export", "-q", out, "--test", "specific") == 1
+    assert "give --test to kron2sum scan --sets" in capsys.readouterr().err
     rows, singles = table(out).set_index("SET"), table(example / "scan.parquet").set_index("SNPID")
     assert pytest.approx(singles.loc["snp0001"].CHISQ, rel=1e-4) == rows.loc["one"].CHISQ
     ids = list(singles.index)
