@@ -113,7 +113,8 @@ def named_hypothesis(name: str, traits: Sequence[str], Tinv: Array | None = None
     Raises
     ------
     NumericalError
-        Where the name is none of these, the trait is unknown, or there are too few traits for the test.
+        Where the name is none of these, a trait is unknown or both tested and without effect, or there are too few
+        traits for the test.
     """
     eye, ones = np.eye(len(traits)), np.ones((len(traits), 1))
     kind, _, rest = name.partition(":")
@@ -131,6 +132,8 @@ def named_hypothesis(name: str, traits: Sequence[str], Tinv: Array | None = None
             raise NumericalError(f"test {name}: only:NAME takes one trait")
         others = [other for other in traits if other != trait]
         fixed = others if kind == "only" else (given.split(",") if bar else [])
+        if trait in fixed:
+            raise NumericalError(f"test {name}: {trait} is on both sides of the bar; after it name other traits only")
         for other in (trait, *fixed):
             if other not in traits:
                 raise NumericalError(f"test {name}: there is no trait {other}; {_advice(other, traits)}")

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable
 
 _NAMED_TESTS = ("any", "common", "specific")
+_FORMS = ("trait", "only", "axis")
 
 
 def contrast_files(test: str) -> tuple[str, ...]:
@@ -26,9 +27,9 @@ def naming_problems(test: str) -> Iterable[str]:
         paths = contrast_files(test)
         if not name or len(paths) > 2 or not all(paths):
             yield f"--test {test}: must be NAME=FILE, or NAME=FILE0,FILE1 for nested designs"
-        elif name in _NAMED_TESTS:
+        elif name in _NAMED_TESTS or (colon and kind in _FORMS):
             yield f"--test {test}: {name} has a meaning already; choose another name"
-    elif kind in ("trait", "only", "axis") and colon:
+    elif kind in _FORMS and colon:
         if not rest:
             yield f"--test {test}: name {'an axis' if kind == 'axis' else 'a trait'} after the colon"
     elif test not in _NAMED_TESTS:

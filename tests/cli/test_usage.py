@@ -84,6 +84,7 @@ def test_no_command_shows_the_help_as_an_error(capsys):
         (["fit", "--pheno-name", "a,,b"], ["a name is empty"]),
         (["scan", "--test", "comon"], ["--test comon: must be any, common"]),
         (["scan", "--test", "any=x.csv"], ["any has a meaning already"]),
+        (["scan", "--test", "trait:height=x.csv"], ["trait:height has a meaning already"]),
         (["scan", "--test", "=x.csv"], ["must be NAME=FILE"]),
         (["scan", "--test", "only:"], ["name a trait"]),
         (["scan", "--test", "a=1", "--test", "a=2"], ["a named more than once"]),
