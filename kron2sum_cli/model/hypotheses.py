@@ -158,12 +158,12 @@ def reduction(u: Array, v: Array, design: Array, T: Array) -> Array:
     """``χ²`` of effects in the span of ``design`` (p, e), for u (b, p) and v (b, p) or (b, p, p): (b,).
 
     Where v is diagonal and the design leaves out fewer dimensions than it has, from the full test less the contrast
-    left out.
+    left out. Orthonormal columns along the axes, so that traits of very different units cost no precision.
     """
     p, e = design.shape
     if e == 0:
         return np.zeros(u.shape[0])
-    D = T @ design
+    D = orthonormal(T @ design)
     if v.ndim == 3:
         return _quadratic(u @ D, np.einsum("je,bjk,kf->bef", D, v, D, optimize=True))
     if 2 * e <= p or p == 1:
@@ -171,8 +171,13 @@ def reduction(u: Array, v: Array, design: Array, T: Array) -> Array:
     total = np.sum(u * (u / v), axis=1)
     if e == p:
         return np.asarray(total)
-    L = linalg.solve(T.T, linalg.null_space(design.T))
+    L = orthonormal(linalg.solve(T.T, linalg.null_space(design.T)))
     return np.asarray(total - _quadratic((u / v) @ L, _information(1 / v, L)))
+
+
+def orthonormal(M: Array) -> Array:
+    """Orthonormal columns with the span of M (p, e), whose columns are independent."""
+    return np.asarray(np.linalg.qr(M)[0])
 
 
 def _information(weights: Array, D: Array) -> Array:

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import linalg
 
 from kron2sum_cli.model.generalised_least_squares import independent_columns
+from kron2sum_cli.model.hypotheses import orthonormal
 from kron2sum_cli.model.likelihood import Point
 from kron2sum_cli.model.missing.scanner import ObservedScanner
 from kron2sum_cli.model.spectrum import Array
@@ -68,15 +69,15 @@ def observed_set_scores(scanner: ObservedScanner, G: Array) -> SetScores:
 
 
 def reduce_set(scores: SetScores, design: Array, T: Array) -> SetReduction:
-    """Effects ``B Aᵀ`` of the set, B (q, e) free and A = ``design`` (p, e).
+    """Effects ``B Aᵀ`` of the set, B (q, e) free and A = ``design`` (p, e) of full column rank.
 
-    ``χ² = hᵀH⁻¹h`` with ``H = Σ_j d_jd_jᵀ ⊗ V_j`` and ``h = vec(uᵀ...)``, ``D = TA``; effects that are linear
-    combinations of others count once.
+    ``χ² = hᵀH⁻¹h`` with ``H = Σ_j d_jd_jᵀ ⊗ V_j`` and ``h = vec(uᵀ...)``, ``D = TA`` made orthonormal; effects that are
+    linear combinations of others count once.
     """
     q, e = scores.u.shape[0], design.shape[1]
     if q == 0 or e == 0:
         return SetReduction(0.0, 0)
-    D = T @ design
+    D = orthonormal(T @ design)
     between = "je,lf,jlab->eafb" if scores.V.ndim == 4 else "je,jf,jab->eafb"
     H = np.einsum(between, D, D, scores.V, optimize=True).reshape(e * q, e * q)
     h = (D.T @ scores.u.T).reshape(-1)

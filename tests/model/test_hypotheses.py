@@ -1,10 +1,10 @@
-"""Tests by name."""
+"""Tests by name, and what a design takes off the quadratic form."""
 
 import numpy as np
 import pytest
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.hypotheses import hypothesis, named_hypothesis
+from kron2sum_cli.model.hypotheses import hypothesis, named_hypothesis, reduction
 
 TRAITS = ("height", "weight", "glucose")
 
@@ -34,3 +34,17 @@ def test_designs_without_rank_are_refused() -> None:
     with pytest.raises(NumericalError, match="test specific: its design has no rank beyond"):
         named_hypothesis("specific", TRAITS[:1])
     assert hypothesis("repeated", np.hstack([ones, ones])).df == 1
+
+
+@pytest.mark.parametrize("e", range(1, 7))
+def test_reduction_is_that_of_the_definition_whatever_the_rank(e: int) -> None:
+    """Traits of very different units, with and without the short way over what a design leaves out."""
+    rng = np.random.default_rng(e)
+    p, b = 6, 4
+    T = rng.normal(size=(p, p)) / 10.0 ** np.arange(-2, 4)
+    u, v, design = rng.normal(size=(b, p)), rng.gamma(3, size=(b, p)), rng.normal(size=(p, e))
+    bases = [np.linalg.qr(np.sqrt(v[k])[:, None] * (T @ design))[0] for k in range(b)]
+    expected = [np.sum((bases[k].T @ (u[k] / np.sqrt(v[k]))) ** 2) for k in range(b)]
+    np.testing.assert_allclose(reduction(u, v, design, T), expected, rtol=1e-8)
+    full = v[:, :, None] * np.eye(p)
+    np.testing.assert_allclose(reduction(u, full, design, T), expected, rtol=1e-8)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.hypotheses import orthonormal
 from kron2sum_cli.model.missing.fitting import ObservedFit, climb
 from kron2sum_cli.model.missing.observed import with_added
 from kron2sum_cli.model.refit import Refit
@@ -26,19 +27,21 @@ def refit(null: ObservedFit, G: Array, design: Array) -> Refit:
     """
     if null.point.reml:
         raise ValueError("refits need a null model by maximum likelihood")
-    p, b = null.point.data.ntraits, G.shape[1]
+    p, b, axes = null.point.data.ntraits, G.shape[1], null.point.axes
+    # The same span, and well conditioned whatever the units of the traits.
+    basis = axes.Tinv @ orthonormal(axes.T @ design)
     found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
     for k in range(b):
-        alternative = with_added(null.point.data, design, G[:, [k]])
+        alternative = with_added(null.point.data, basis, G[:, [k]])
         try:
-            fitted = climb(alternative, null.point.axes, null.rank, False)
+            fitted = climb(alternative, axes, null.rank, False)
         except (NumericalError, np.linalg.LinAlgError):
             continue
         if not fitted.certificate.certified:
             continue
-        e = design.shape[1]
+        e = basis.shape[1]
         covariance = fitted.point.B_covariance[-e:, -e:]
         found.lml[k] = fitted.point.lml
-        found.beta[k] = design @ fitted.point.theta[-e:]
-        found.se[k] = np.sqrt(np.einsum("te,ef,tf->t", design, covariance, design))
+        found.beta[k] = basis @ fitted.point.theta[-e:]
+        found.se[k] = np.sqrt(np.einsum("te,ef,tf->t", basis, covariance, basis))
     return found
