@@ -24,7 +24,8 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
     if any(square is not None and not _is_square(square, p) for square in squares):
         raise ValueError("axes, C0 and C1 are not all square matrices of the traits")
     axes = [metadata.get("axes"), *(record["axes"] for record in nulls)]
-    if any(square is not None and not np.linalg.det(np.array(square)) for square in axes):
+    # Not the determinant itself, which of many axes in large units is 0 by rounding.
+    if any(square is not None and not np.linalg.slogdet(np.array(square)).sign for square in axes):
         raise ValueError("axes are singular")
     chromosomes = [record.get("chromosome") for record in nulls]
     known = all(code in chromosomes for code in metadata.get("null_of_chr", {}).values())
