@@ -6,8 +6,8 @@ from numpy.typing import ArrayLike
 from kron2sum_cli.model.spectrum import Array
 
 
-def matrix(name: str, M: ArrayLike) -> Array:
-    """A copy of M as a finite matrix of double precision.
+def matrix(name: str, M: ArrayLike, advice: str = "") -> Array:
+    """A copy of M as a finite matrix of double precision; ``advice`` ends the message where values are missing.
 
     Raises
     ------
@@ -18,5 +18,5 @@ def matrix(name: str, M: ArrayLike) -> Array:
     if copy.ndim != 2:
         raise ValueError(f"{name} must have two dimensions; it has {copy.ndim}")
     if not np.all(np.isfinite(copy)):
-        raise ValueError(f"{name} has values that are not finite")
+        raise ValueError(f"{name} has values that are not finite{advice}")
     return copy

@@ -18,6 +18,8 @@ from kron2sum_cli.model.spectrum import Array, spectrum_of_features
 from kron2sum_cli.model.starts import starting_axes
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
 
+MISSING_TRAITS = "; leave out samples with a missing trait, or fit them with kron2sum fit --missing exact"
+
 
 class Kron2Sum:
     """Multi-trait linear mixed model, fitted by (restricted) maximum likelihood.
@@ -28,7 +30,7 @@ class Kron2Sum:
 
     Parameters
     ----------
-    Y : (n, p) traits
+    Y : (n, p) traits, none missing: ``kron2sum fit --missing exact`` fits what was observed where some are
     A : (p, a) trait design, full column rank; usually the identity
     X : (n, c) covariates, full column rank; c may be 0
     G : (n, r) with relatedness GGᵀ
@@ -59,7 +61,8 @@ class Kron2Sum:
     def __init__(
         self, Y: ArrayLike, A: ArrayLike, X: ArrayLike, G: ArrayLike, rank: int = 1, restricted: bool = False
     ) -> None:
-        self._Y, self._A, self._X, self._G = (matrix(name, M) for name, M in (("Y", Y), ("A", A), ("X", X), ("G", G)))
+        self._Y = matrix("Y", Y, MISSING_TRAITS)
+        self._A, self._X, self._G = (matrix(name, M) for name, M in (("A", A), ("X", X), ("G", G)))
         if rank != int(rank):
             raise ValueError(f"rank must be a whole number; it is {rank}")
         self._rank, self._restricted = int(rank), bool(restricted)

@@ -60,6 +60,13 @@ def test_values_that_are_not_finite_are_refused(name: str, value: float) -> None
         Kron2Sum(**given)
 
 
+def test_missing_traits_are_met_with_what_to_do() -> None:
+    given = arguments()
+    given["Y"] = replaced(given["Y"], 0, 0, np.nan)
+    with pytest.raises(ValueError, match="leave out samples with a missing trait, or .* kron2sum fit --missing exact"):
+        Kron2Sum(**given)
+
+
 def with_column(M: Array, column: int, values: Array) -> Array:
     copy = M.copy()
     copy[:, column] = values
