@@ -9,7 +9,7 @@ from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.arguments import matrix
 from kron2sum_cli.model.block_scanner import block_scanner, squared_lengths
 from kron2sum_cli.model.generalised_least_squares import LeastSquares, Metric, least_squares
-from kron2sum_cli.model.hypotheses import TestContext, hypothesis, test, trait_effects
+from kron2sum_cli.model.hypotheses import Statistic, TestContext, TestResult, hypothesis, test, trait_effects
 from kron2sum_cli.model.likelihood import LOG2PI
 from kron2sum_cli.model.spectrum import Array
 
@@ -146,7 +146,7 @@ class FastScanner:
             raise ValueError(f"G must have one row a sample, ({n}, b); its shape is {variants.shape}")
         statistics = block_scanner(point, self.metric.Qx, np.float64).statistics(variants)
         varies = statistics.length > 1e-10 * squared_lengths(variants.T)
-        context = TestContext(point.axes.T, point.quadratic, self._size, self._size - self.A.shape[1] * self.X.shape[1])
+        context = self._context("lr")
         u, v = statistics.u[varies], statistics.v[varies]
         effects = trait_effects(u, v, point.axes.Tinv, context)
         any_effect = test(u, v, hypothesis("any", np.eye(p)), context)
@@ -166,6 +166,54 @@ class FastScanner:
             v=spread(v),
         )
 
+    def test_block(
+        self, block: "BlockScan", A1: ArrayLike, A0: ArrayLike | None = None, statistic: Statistic = "lr"
+    ) -> TestResult:
+        """Test another hypothesis on scanned variants: effects ``[A0, A1]`` against effects ``A0``.
+
+        Parameters
+        ----------
+        block : what `scan_block` of this scanner returned
+        A1 : (p, e) trait design; ones of shape (p, 1) for an effect that is common to all traits
+        A0 : (p, e0) design that it is tested against; None for no effect
+        statistic : "lr" for the likelihood ratio, "f" for the F test, which is exact for K known up to its scale
+
+        Returns
+        -------
+        Statistics of every variant; NaN where the block has none.
+
+        Raises
+        ------
+        ValueError
+            Where a shape does not fit or a value is not finite.
+        NumericalError
+            Where A1 adds no rank to A0.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from kron2sum_cli import Kron2Sum
+        >>> rng = np.random.default_rng(0)
+        >>> model = Kron2Sum(rng.normal(size=(60, 2)), np.eye(2), np.ones((60, 1)), rng.normal(size=(60, 80)))
+        >>> scanner = model.get_fast_scanner()
+        >>> block = scanner.scan_block(rng.binomial(2, 0.3, size=(60, 5)))
+        >>> common = scanner.test_block(block, np.ones((2, 1)))
+        >>> specific = scanner.test_block(block, np.eye(2), np.ones((2, 1)))
+        >>> bool(np.allclose(common.chisq + specific.chisq, block.chisq)), specific.df
+        (True, 1)
+        """
+        p = self.metric.point.data.ntraits
+        given = [("A1", A1)] if A0 is None else [("A1", A1), ("A0", A0)]
+        designs = [matrix(name, M) for name, M in given]
+        for (name, _), M in zip(given, designs, strict=True):
+            if M.shape[0] != p:
+                raise ValueError(f"{name} must have one row a trait, ({p}, e); its shape is {M.shape}")
+        return test(block.u, block.v, hypothesis("A1", *designs), self._context(statistic))
+
+    def _context(self, statistic: Statistic) -> TestContext:
+        point, residual_df = self.metric.point, self._size - self.A.shape[1] * self.X.shape[1]
+        return TestContext(point.axes.T, point.quadratic, self._size, residual_df, statistic)
+
 
 @dataclass(frozen=True)
 class BlockScan:
@@ -176,7 +224,7 @@ class BlockScan:
     chisq, mlog10p : (b,) likelihood ratio of any effect, on p degrees of freedom, and its -log10 p
     beta, se, trait_mlog10p : (b, p) effect on every trait, its standard error, -log10 p given effects on the others
     u, v : score (b, p) and information (b, p), or (b, p, p) where the axes are coupled, along the trait axes: with
-        them `hypotheses.test` answers every other hypothesis
+        them `FastScanner.test_block` answers every other hypothesis
     """
 
     chisq: Array

@@ -182,6 +182,22 @@ def test_later_columns_that_a_table_has_in_part_are_completed(example: Path, tmp
     np.testing.assert_allclose(found["CHISQ.common"], table(whole)["CHISQ.common"], rtol=1e-9)
 
 
+def test_the_library_tests_a_finished_scan_as_its_page_says(
+    example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "c.csv").write_text("trait,x\nheight,1\nweight,1\nglucose,0\n")
+    later = tmp_path / "later.parquet"
+    options = ("--test", f"mine={tmp_path / 'c.csv'}", "--to", "parquet", "--out", later)
+    assert kron2sum("export", "-q", example / "scan.parquet", *options) == 0
+    page = (EXAMPLE.parent / "docs" / "reference" / "python.md").read_text()
+    block = page.partition("```python\n")[2].partition("```")[0]
+    *lines, last = block.strip().splitlines()
+    monkeypatch.chdir(example)
+    names: dict[str, object] = {}
+    exec("\n".join(lines), names)
+    np.testing.assert_array_equal(eval(last, names), table(later)["MLOG10P.mine"])
+
+
 def test_p_of_any_test_is_a_column_when_it_is_asked_for(example: Path, tmp_path: Path) -> None:
     names = ["P.height", "P.common", "P.only:weight"]
     columns = ("--columns", ",".join([*names, "BETA.height", "SE.height", "CHISQ.common", "CHISQ.only:weight"]))

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from kron2sum_cli import Kron2Sum
+from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
 
@@ -94,3 +96,27 @@ def test_hypotheses_are_two_nested_fits_at_fixed_K(A: np.ndarray) -> None:
     common, specific = (test(block.u, block.v, named_hypothesis(n, traits), context) for n in ("common", "specific"))
     assert common.chisq[0] + specific.chisq[0] == pytest.approx(block.chisq[0], rel=1e-12)
     assert common.df + specific.df == p
+
+
+@pytest.mark.parametrize("A", [np.eye(3), np.array([[1.0], [0.5], [-1.0]])], ids=["identity", "one column"])
+def test_any_hypothesis_from_a_block(A: np.ndarray) -> None:
+    """Two nested fits at fixed K; a variant without statistics has none in any test."""
+    rng = np.random.default_rng(7)
+    n, p = 60, 3
+    model = Kron2Sum(rng.normal(size=(n, p)), A, np.ones((n, 1)), rng.normal(size=(n, 90)) / 9, rank=p)
+    scanner, ones = model.get_fast_scanner(), np.ones((p, 1))
+    G = np.column_stack([rng.binomial(2, 0.4, size=n), np.zeros(n)]).astype(float)
+    block = scanner.scan_block(G)
+    lml = {e: scanner.scan(design, G[:, :1])["lml"] for e, design in ((1, ones), (3, np.eye(p)))}
+    for A1, A0, gain in ((ones, None, lml[1] - scanner.null_lml()), (np.eye(p), ones, lml[3] - lml[1])):
+        found = scanner.test_block(block, A1, A0)
+        assert found.chisq[0] == pytest.approx(2 * gain, rel=1e-7)
+        assert found.mlog10p[0] == pytest.approx(chi2_mlog10p(found.chisq[0], found.df))
+        f, residual = scanner.test_block(block, A1, A0, "f"), n * p - A.shape[1] - (1 if A0 is None else 3)
+        statistic = np.expm1(found.chisq[0] / (n * p)) * residual / found.df
+        assert f.mlog10p[0] == pytest.approx(-np.log10(stats.f.sf(statistic, found.df, residual)), rel=1e-9)
+        assert np.isnan([found.chisq[1], found.mlog10p[1], f.mlog10p[1]]).all()
+    with pytest.raises(ValueError, match=r"A1 must have one row a trait, \(3, e\)"):
+        scanner.test_block(block, np.ones((2, 1)))
+    with pytest.raises(NumericalError, match="no rank beyond"):
+        scanner.test_block(block, ones, ones)
