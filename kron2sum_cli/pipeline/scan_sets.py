@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -20,8 +20,9 @@ from kron2sum_cli.genotypes.filters import VariantFilters, passes, select_by_nam
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare, named_hypothesis
 from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.null_model import NullModel
-from kron2sum_cli.model.set_test import SetScores, observed_set_scores, reduce_set, set_scores
+from kron2sum_cli.model.set_test import SetReduction, SetScores, observed_set_scores, reduce_set, set_scores
 from kron2sum_cli.pipeline.progress import Progress
+from kron2sum_cli.pipeline.scan_block import EXPLAINED
 from kron2sum_cli.pipeline.scan_blocks import in_order
 from kron2sum_cli.pipeline.scan_inputs import ScanInputs, choose_variants, open_inputs
 from kron2sum_cli.pipeline.scan_metadata import scan_metadata
@@ -37,6 +38,7 @@ from kron2sum_cli.tables.sets_file import VariantSet, read_sets
 
 logger = logging.getLogger("kron2sum.scan")
 
+EXPLAINING = "sets that explain the traits completely (empty statistics)"
 NOT_THERE = "members of sets are no variant of the scan"
 
 
@@ -92,8 +94,13 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
             plan = _plan(settings, inputs, hypotheses, schema, chromosome)
             for batch, _ in in_order(partial(_test_set, plan), list(group), settings.common.threads):
                 writer.write(batch)
+                counts[EXPLAINING] += batch["DF"][0].as_py() > 0 and not batch["CHISQ"][0].is_valid
                 advance(1)
-        writer.set_metadata(metadata | {"counts": counts})
+        writer.set_metadata(metadata | {"counts": dict(counts)})
+    if counts[EXPLAINING]:
+        logger.warning(
+            "%d %s: they have as many effects as there are values; split them", counts[EXPLAINING], EXPLAINING
+        )
     for reason, number in counts.items():
         logger.info("%d %s", number, reason)
     logger.info("results written to %s", settings.out)
@@ -108,7 +115,7 @@ def _without_refits(settings: ScanSettings) -> ScanSettings:
 
 def _find(
     sets: Sequence[VariantSet], path: str, inputs: ScanInputs, allowed: NDArray[np.intp]
-) -> tuple[list[_Members], Mapping[str, int]]:
+) -> tuple[list[_Members], Counter[str]]:
     """The variants of every set that the options allow."""
     variants = inputs.source.variants
     names = {member for one in sets for member in one.members if not _is_region(member)}
@@ -201,7 +208,7 @@ def _test_set(plan: _SetPlan, members: _Members) -> pa.RecordBatch:
         below = reduce_set(scores, hypothesis.base, plan.context.T)
         above = reduce_set(scores, hypothesis.full, plan.context.T)
         chisq = mlog10p = None
-        if above.rank > below.rank:
+        if above.rank > below.rank and _leaves_something(above, plan.context):
             drops = (np.array([below.chisq]), np.array([above.chisq]))
             result = compare(*drops, below.rank, above.rank, plan.context)
             chisq, mlog10p = float(result.chisq[0]), float(result.mlog10p[0])
@@ -213,6 +220,12 @@ def _test_set(plan: _SetPlan, members: _Members) -> pa.RecordBatch:
         if not k:
             columns["P"] = [None if mlog10p is None else 10.0**-mlog10p]
     return scan_batch(plan.schema, columns)
+
+
+def _leaves_something(reduction: SetReduction, context: TestContext) -> bool:
+    """Whether the effects of a set leave more of the traits unexplained than rounding does."""
+    left = context.quadratic - reduction.chisq
+    return reduction.rank < context.residual_df and left > EXPLAINED["float64"] * context.quadratic
 
 
 def _genotypes(plan: _SetPlan, positions: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -278,6 +278,28 @@ def test_sets_equal_the_joint_dense_test(
     assert np.isnan(rows.loc["none"].CHISQ)
 
 
+def test_a_set_with_as_many_effects_as_values_has_no_statistics(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it leaves of the traits is rounding."""
+    people = [line.split()[:2] for line in (EXAMPLE / "genotypes.fam").read_text().splitlines()[:60]]
+    (tmp_path / "keep.txt").write_text("".join(f"{fid} {iid}\n" for fid, iid in people))
+    regions = [f"r{k}.{end} {k}:1-{end}000000\n" for k in (1, 2, 3) for end in (3, 12, 18, 30)]
+    (tmp_path / "sets.txt").write_text("".join(regions) + "one snp0002\n")
+    null, out = tmp_path / "null.npz", tmp_path / "sets.parquet"
+    assert kron2sum("fit", "-q", "--pheno", EXAMPLE / "phenotypes.csv", "--grm", EXAMPLE / "genotypes.bed",
+                    "--keep", tmp_path / "keep.txt", "--out", null) == 0  # fmt: skip
+    for stat in ("lr", "f"):
+        assert scan(null, out, "--sets", tmp_path / "sets.txt", "--stat", stat) == 0
+        rows = table(out)
+        values = 3 * (len(read_null(str(null)).samples) - 1)
+        whole = values <= rows.DF
+        assert 0 < whole.sum() < len(whole)
+        assert rows.loc[whole, ["CHISQ", "P", "MLOG10P"]].isna().all(axis=None)
+        assert rows.loc[~whole, ["CHISQ", "P", "MLOG10P"]].notna().all(axis=None)
+        assert f"{whole.sum()} sets that explain the traits completely (empty statistics)" in caplog.text
+
+
 def test_a_trait_design_of_lower_rank_gives_the_dense_test(example: Path, tmp_path: Path) -> None:
     (tmp_path / "A.csv").write_text("trait,x,y\nheight,1,0.5\nweight,1,-1\nglucose,1,0\n")
     null = tmp_path / "coupled.npz"
