@@ -165,7 +165,7 @@ def test_nobody_is_complete() -> None:
     relationship = samples("ab", "g.fam")
     with pytest.raises(InputError, match=r"y.csv: no sample is left .* trait 'q' is missing in 2 of 2 samples"):
         analysed_samples(pheno, None, relationship)
-    with pytest.raises(NumericalError, match=r"y.csv: traits 'p', 'q' are constant over the 1 analysed"):
+    with pytest.raises(NumericalError, match=r"y.csv: none of the 1 analysed samples has trait 'q'"):
         analysed_samples(pheno, None, relationship, missing="exact")
     covar = table(samples("ab", "x.csv"), "u", [[nan], [nan]])
     full = table(samples("ab", "y.csv"), "p", [[1], [2]])
@@ -174,6 +174,9 @@ def test_nobody_is_complete() -> None:
 
 
 def test_constant_over_the_analysed_samples() -> None:
+    both = table(samples("ab", "y.csv"), "pq", [[1, 2], [1, 2]])
+    with pytest.raises(NumericalError, match=r"y.csv: traits 'p', 'q' are constant over the 2 analysed samples"):
+        analysed_samples(both, None, samples("ab", "g.fam"))
     pheno = table(samples("abc", "y.csv"), "pq", [[1, 1], [1, 2], [2, 3]])
     with pytest.raises(NumericalError, match=r"y.csv: trait 'p' is constant over the 2 analysed samples"):
         analysed_samples(pheno, None, samples("ab", "g.fam"))
