@@ -14,9 +14,10 @@ import click
 
 from kron2sum_cli.cli.streams import say
 from kron2sum_cli.errors import readable
+from kron2sum_cli.pipeline.export_settings import ExportSettings
 from kron2sum_cli.pipeline.progress import Advance, Progress
 from kron2sum_cli.pipeline.run_log import LOGGER, recorded_run
-from kron2sum_cli.pipeline.settings import CommonSettings, ExportSettings, FitSettings, ScanSettings
+from kron2sum_cli.pipeline.settings import CommonSettings, FitSettings, ScanSettings
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

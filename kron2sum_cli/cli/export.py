@@ -19,7 +19,9 @@ from kron2sum_cli.cli.options import (
     settings_from,
 )
 from kron2sum_cli.pipeline import settings as defaults
-from kron2sum_cli.pipeline.settings import ExportSettings, format_of
+from kron2sum_cli.pipeline.export_settings import ExportSettings
+from kron2sum_cli.pipeline.settings import format_of
+from kron2sum_cli.pipeline.settings_rules import STDIO
 
 ROWS = "Rows"
 COLUMNS = "Columns"
@@ -122,7 +124,7 @@ EXAMPLES = (
     absent="by the suffix of --out, else tsv",
     help="Format; null models go to tsv and json, their predictions to blup.",
 )
-@file_option("--out", default=defaults.STDIO, group=OUTPUT, absent="standard output", help="The output.")
+@file_option("--out", default=STDIO, group=OUTPUT, absent="standard output", help="The output.")
 @flag_option("--check", group=OUTPUT, help="Only check that the files are whole and as they were written.")
 @common_options
 @click.pass_context

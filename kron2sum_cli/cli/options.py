@@ -12,9 +12,11 @@ from kron2sum_cli.cli.command import COMMON_GROUP, GroupedOption
 from kron2sum_cli.cli.config import load_config
 from kron2sum_cli.errors import UsageError
 from kron2sum_cli.pipeline import settings as defaults
+from kron2sum_cli.pipeline.export_settings import ExportSettings
 from kron2sum_cli.pipeline.resources import available_threads
 from kron2sum_cli.pipeline.run_log import default_log
-from kron2sum_cli.pipeline.settings import CommonSettings, ExportSettings, FitSettings, ScanSettings
+from kron2sum_cli.pipeline.settings import CommonSettings, FitSettings, ScanSettings
+from kron2sum_cli.pipeline.settings_rules import STDIO
 
 if TYPE_CHECKING:
     from kron2sum_cli.pipeline.places import Region
@@ -200,5 +202,5 @@ def refuse_terminal(out: str) -> None:
     UsageError
         If the output is standard output and that is a terminal.
     """
-    if out == defaults.STDIO and sys.stdout is not None and sys.stdout.isatty():
+    if out == STDIO and sys.stdout is not None and sys.stdout.isatty():
         raise UsageError("the output is not text and standard output is a terminal; name a file with --out")

@@ -14,12 +14,13 @@ import pyarrow as pa
 
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.pipeline.export_check import check_null, check_scan
+from kron2sum_cli.pipeline.export_settings import ExportSettings
 from kron2sum_cli.pipeline.export_views import lead_rows, scan_view, write_architecture, write_view
 from kron2sum_cli.pipeline.hypothesis_names import without_folders
 from kron2sum_cli.pipeline.later_columns import COVARIANCE, COVARIANCES, LaterColumns, later_columns
 from kron2sum_cli.pipeline.progress import Progress
 from kron2sum_cli.pipeline.row_selection import below, numbered_rows, rounded, sort_columns, sorted_rows, top_rows
-from kron2sum_cli.pipeline.settings import STDIO, ExportSettings
+from kron2sum_cli.pipeline.settings_rules import STDIO
 from kron2sum_cli.reports.estimates import null_estimates_json, null_estimates_tsv
 from kron2sum_cli.reports.predictions import predictions_tsv
 from kron2sum_cli.tables.columns import choose_columns

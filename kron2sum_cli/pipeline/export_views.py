@@ -12,8 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import OutputError
+from kron2sum_cli.pipeline.export_settings import ExportSettings
 from kron2sum_cli.pipeline.linkage import open_linkage
-from kron2sum_cli.pipeline.settings import ExportSettings
 from kron2sum_cli.reports.clumping import Clumping
 from kron2sum_cli.reports.genome import measure_genome
 from kron2sum_cli.reports.lead_variants import clump_candidates, find_candidates

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.model.hypotheses import Hypothesis
+from kron2sum_cli.pipeline.export_settings import ExportSettings
 from kron2sum_cli.pipeline.hypothesis_names import contrast_files, without_folders
-from kron2sum_cli.pipeline.settings import ExportSettings
 from kron2sum_cli.pipeline.tests_asked import asked_hypotheses
 from kron2sum_cli.reports.later_tests import effect_covariances, later_tests, needed_columns
 from kron2sum_cli.reports.scan_view import numbers

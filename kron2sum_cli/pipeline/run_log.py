@@ -9,8 +9,9 @@ from io import FileIO
 
 from kron2sum_cli._version import __version__
 from kron2sum_cli.errors import Kron2SumError, OutputError, readable
+from kron2sum_cli.pipeline.export_settings import ExportSettings
 from kron2sum_cli.pipeline.resources import peak_memory_mib
-from kron2sum_cli.pipeline.settings import ExportSettings, FitSettings, ScanSettings
+from kron2sum_cli.pipeline.settings import FitSettings, ScanSettings
 from kron2sum_cli.tables.outputs import (
     discard_unfinished,
     guard_inputs,

@@ -1,24 +1,29 @@
 """What a command was asked to do: one frozen record a command, with its defaults and rules in one place.
 
+The record of `kron2sum export` is in `export_settings`.
+
 The rules are checked when a record is made, before any file is opened, and every broken rule is
 reported at once. This module imports neither numpy nor pyarrow: the command line reads its defaults.
 """
 
-import math
 import os
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from kron2sum_cli.errors import UsageError
 from kron2sum_cli.pipeline.hypothesis_names import contrast_files, naming_problems
+from kron2sum_cli.pipeline.settings_rules import (
+    STDIO,
+    empty_texts,
+    not_one_of,
+    outside,
+    raise_all,
+    repeated,
+    stdin_twice,
+)
 
 if TYPE_CHECKING:
     from kron2sum_cli.genotypes.chromosomes import Region
-
-STDIO = "-"
-"""The file name that stands for standard input or output."""
 
 DEFAULT_NULL = "null.npz"
 DEFAULT_SCAN = "scan.parquet"
@@ -60,30 +65,6 @@ def format_of(out: str, formats: Iterable[str], default: str) -> str:
     return named if named is not None and named in formats else default
 
 
-def _raise_all(problems: Iterable[str]) -> None:
-    found = list(problems)
-    if found:
-        raise UsageError("\n".join(found))
-
-
-def _outside(option: str, value: float, low: float, high: float) -> list[str]:
-    return [] if low <= value <= high else [f"{option} {value:g}: must lie between {low:g} and {high:g}"]
-
-
-def _repeated(option: str, names: Iterable[str]) -> list[str]:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    return [f"{option}: {', '.join(twice)} named more than once"] if twice else []
-
-
-def _not_one_of(option: str, value: str, choices: tuple[str, ...]) -> list[str]:
-    return [] if value in choices else [f"{option} {value}: must be one of {', '.join(choices)}"]
-
-
-def _stdin_twice(paths: Iterable[str]) -> list[str]:
-    times = sum(path == STDIO for path in paths)
-    return ["only one input can come from standard input (-)"] if times > 1 else []
-
-
 @dataclass(frozen=True)
 class CommonSettings:
     """What every command takes.
@@ -105,7 +86,7 @@ class CommonSettings:
     verbose: bool = False
 
     def __post_init__(self) -> None:
-        _raise_all(self._problems())
+        raise_all(self._problems())
 
     def _problems(self) -> Iterable[str]:
         if self.threads < 1:
@@ -175,7 +156,7 @@ class FitSettings:
     common: CommonSettings = field(default_factory=CommonSettings)
 
     def __post_init__(self) -> None:
-        _raise_all([*_empty_texts(self), *self._problems()])
+        raise_all([*empty_texts(self), *self._problems()])
 
     @property
     def input_paths(self) -> tuple[str, ...]:
@@ -184,21 +165,21 @@ class FitSettings:
         return tuple(path for path in (*named, self.trait_design) if path is not None)
 
     def _problems(self) -> Iterable[str]:
-        yield from _stdin_twice(self.input_paths)
-        yield from _repeated("--pheno-name", self.pheno_names)
-        yield from _repeated("--covar-name", self.covar_names)
-        yield from _repeated("--cat-covar", self.cat_covar_names)
+        yield from stdin_twice(self.input_paths)
+        yield from repeated("--pheno-name", self.pheno_names)
+        yield from repeated("--covar-name", self.covar_names)
+        yield from repeated("--cat-covar", self.cat_covar_names)
         if self.covar is None:
             yield from (f"{option} needs --covar" for option in self._options_of_covariates())
         if isinstance(self.rank, int) and self.rank < 1:
             yield f"--rank {self.rank}: must be 1 or more, or auto"
-        yield from _not_one_of("--transform", self.transform, TRANSFORMS)
-        yield from _not_one_of("--grm-scale", self.grm_scale, GRM_SCALES)
-        yield from _not_one_of("--missing", self.missing, MISSING_CHOICES)
+        yield from not_one_of("--transform", self.transform, TRANSFORMS)
+        yield from not_one_of("--grm-scale", self.grm_scale, GRM_SCALES)
+        yield from not_one_of("--missing", self.missing, MISSING_CHOICES)
         if self.profile is not None:
-            yield from _not_one_of("--profile", self.profile, PROFILES)
-        yield from _outside("--grm-maf", self.grm_maf, 0, 0.5)
-        yield from _outside("--grm-geno", self.grm_geno, 0, 1)
+            yield from not_one_of("--profile", self.profile, PROFILES)
+        yield from outside("--grm-maf", self.grm_maf, 0, 0.5)
+        yield from outside("--grm-geno", self.grm_geno, 0, 1)
 
     def _options_of_covariates(self) -> Iterable[str]:
         if self.covar_names:
@@ -253,7 +234,7 @@ class ScanSettings:
     common: CommonSettings = field(default_factory=CommonSettings)
 
     def __post_init__(self) -> None:
-        _raise_all([*_empty_texts(self), *self._problems()])
+        raise_all([*empty_texts(self), *self._problems()])
 
     @property
     def input_paths(self) -> tuple[str, ...]:
@@ -263,149 +244,24 @@ class ScanSettings:
         return tuple(path for path in named if path is not None)
 
     def _problems(self) -> Iterable[str]:
-        yield from _stdin_twice(self.input_paths)
+        yield from stdin_twice(self.input_paths)
         yield from self._filter_problems()
         yield from (problem for test in self.tests for problem in naming_problems(test))
-        yield from _repeated("--test", (test.partition("=")[0] for test in self.tests))
-        yield from _outside("--refit", self.refit, 0, 1)
+        yield from repeated("--test", (test.partition("=")[0] for test in self.tests))
+        yield from outside("--refit", self.refit, 0, 1)
         if self.sets is not None and (self.shard is not None or self.resume):
             yield "--sets: sets are scanned in one part, without --shard and --resume"
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             part, parts = self.shard
             yield f"--shard {part}/{parts}: the part must lie between 1 and the number of parts"
-        yield from _not_one_of("--precision", self.precision, PRECISIONS)
-        yield from _not_one_of("--stat", self.stat, STATISTICS)
-        yield from _not_one_of("--to", self.to, SCAN_FORMATS)
+        yield from not_one_of("--precision", self.precision, PRECISIONS)
+        yield from not_one_of("--stat", self.stat, STATISTICS)
+        yield from not_one_of("--to", self.to, SCAN_FORMATS)
 
     def _filter_problems(self) -> Iterable[str]:
         bounds = (("--maf", self.maf, 0.5), ("--max-missing", self.max_missing, 1), ("--hwe", self.hwe, 1))
         for option, value, high in bounds:
             if value is not None:
-                yield from _outside(option, value, 0, high)
+                yield from outside(option, value, 0, high)
         if self.mac is not None and not self.mac >= 0:
             yield f"--mac {self.mac:g}: must be 0 or more"
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """What `kron2sum export` was asked to do.
-
-    Attributes
-    ----------
-    inputs : result tables of scans, or one null model
-    to : the output's format, one of `EXPORT_FORMATS`
-    top : the number of variants with the smallest P to keep; None for all
-    p_below : keep variants with P below it; None for all
-    sort : "position", "p", a column, or "-COLUMN" for the largest first; None for the file's order
-    columns : names or patterns of the columns to keep (none: all)
-    tests : further tests to compute from the tables, as for a scan
-    traits : keep these traits' columns and leave out those of the others (none: all)
-    digits : significant digits of numbers; None for all
-    plot : a picture, one of `SCAN_PLOTS` or `NULL_PLOTS`, instead of a table
-    report : an HTML page instead of a table
-    null : the null model's file, from which the report has heritabilities with standard errors, and clumping the
-        analysed samples
-    leads : keep lead variants only
-    geno : genotypes to clump lead variants by linkage disequilibrium; none to clump them by distance
-    clump_kb : kilobases within which variants belong to one lead variant
-    clump_r2 : the least r² with it, with genotypes; None for the default
-    significance : P that a lead variant is below
-    allow_gaps : merge tables although variants between them are missing
-    check : only check that the inputs are as they were written
-    out : the output
-    """
-
-    inputs: tuple[str, ...] = (DEFAULT_SCAN,)
-    to: str = DEFAULT_EXPORT_FORMAT
-    top: int | None = None
-    p_below: float | None = None
-    sort: str | None = None
-    columns: tuple[str, ...] = ()
-    tests: tuple[str, ...] = ()
-    traits: tuple[str, ...] = ()
-    digits: int | None = None
-    plot: str | None = None
-    report: str | None = None
-    null: str | None = None
-    leads: bool = False
-    geno: tuple[str, ...] = ()
-    clump_kb: float = DEFAULT_CLUMP_KB
-    clump_r2: float | None = None
-    significance: float = DEFAULT_SIGNIFICANCE
-    allow_gaps: bool = False
-    check: bool = False
-    out: str = STDIO
-    common: CommonSettings = field(default_factory=CommonSettings)
-
-    def __post_init__(self) -> None:
-        _raise_all([*_empty_texts(self), *self._problems()])
-
-    @property
-    def input_paths(self) -> tuple[str, ...]:
-        """Every file named as an input."""
-        contrasts = (path for test in self.tests for path in contrast_files(test))
-        return (*self.inputs, *contrasts, *self.geno, *((self.null,) if self.null is not None else ()))
-
-    @property
-    def least_r2(self) -> float:
-        """The least r² of a variant with its lead variant."""
-        return DEFAULT_CLUMP_R2 if self.clump_r2 is None else self.clump_r2
-
-    @property
-    def is_view(self) -> bool:
-        """Whether a picture, a page or GWAS-SSF files are asked for, rather than one table."""
-        return self.plot is not None or self.report is not None or self.to == "ssf"
-
-    def _problems(self) -> Iterable[str]:
-        if not self.inputs:
-            yield "no file to export"
-        if self.digits is not None and not 1 <= self.digits <= 17:
-            yield f"--digits {self.digits}: must be from 1 to 17"
-        if self.plot is not None:
-            yield from _not_one_of("--plot", self.plot, (*SCAN_PLOTS, *NULL_PLOTS))
-        if self.plot is not None and self.out == STDIO:
-            yield "--plot needs --out FILE.png, .svg or .pdf"
-        if self.to == "ssf" and self.out == STDIO:
-            yield "--to ssf needs --out FILE: it writes a file a trait, FILE with the trait before its suffix"
-        if self.plot is not None and self.report is not None:
-            yield "--plot and --report exclude each other; run twice"
-        if self.check and (self.is_view or self.out != STDIO):
-            yield "--check writes nothing; leave out --out, --plot and --report"
-        yield from self._clump_problems()
-        if not 0 < self.significance < 1:
-            yield f"--significance {self.significance:g}: must be above 0 and below 1"
-        rows = ("top", "p_below", "sort", "leads", "columns", "tests", "digits")
-        ignored = [f"--{name.replace('_', '-').replace('tests', 'test')}" for name in rows if getattr(self, name)]
-        if self.is_view and ignored:
-            yield f"{', '.join(ignored)}: for tables only, not for --plot, --report or --to ssf"
-        yield from _stdin_twice(self.inputs)
-        yield from (problem for test in self.tests for problem in naming_problems(test))
-        yield from _repeated("--test", (test.partition("=")[0] for test in self.tests))
-        yield from _repeated("input files", (path for path in self.inputs if path != STDIO))
-        yield from _not_one_of("--to", self.to, EXPORT_FORMATS)
-        if self.top is not None and self.top < 1:
-            yield f"--top {self.top}: must be 1 or more"
-        if self.p_below is not None and not self.p_below > 0:
-            yield f"--p-below {self.p_below:g}: must be above 0"
-
-    def _clump_problems(self) -> Iterable[str]:
-        has_leads = self.leads or self.report is not None or self.plot in LEAD_PLOTS
-        if self.geno and not has_leads:
-            yield f"--geno is for lead variants: of --leads, --report, and --plot {', '.join(LEAD_PLOTS)}"
-        if self.null is not None and self.report is None and not self.geno:
-            yield "--null belongs to --report and to --geno"
-        if self.clump_r2 is not None and not self.geno:
-            yield "--clump-r2 needs the genotypes (--geno)"
-        yield from _repeated("--geno", self.geno)
-        if not 0 <= self.clump_kb < math.inf:
-            yield f"--clump-kb {self.clump_kb:g}: must be 0 or more"
-        yield from _outside("--clump-r2", self.clump_r2 or 0.0, 0, 1)
-
-
-def _empty_texts(settings: FitSettings | ScanSettings | ExportSettings) -> Iterable[str]:
-    """Options given as an empty text, such as an unset shell variable leaves behind, and an output without a name."""
-    for record in fields(settings):
-        if getattr(settings, record.name) == "":
-            yield f"--{record.name.replace('_', '-')}: a value is needed"
-    if settings.out.endswith("/"):
-        yield f"--out {settings.out}: is a folder; name a file in it"

@@ -2,8 +2,9 @@
 
 import pytest
 
+from kron2sum_cli.pipeline.export_settings import ExportSettings
 from kron2sum_cli.pipeline.places import Region
-from kron2sum_cli.pipeline.settings import CommonSettings, ExportSettings, FitSettings, ScanSettings
+from kron2sum_cli.pipeline.settings import CommonSettings, FitSettings, ScanSettings
 
 FIT = ("fit", "--pheno", "y.csv", "--grm", "g.bed")
 

@@ -19,8 +19,8 @@ from kron2sum_cli.errors import InputError, OutputError, UsageError
 from kron2sum_cli.pipeline import export as export_module
 from kron2sum_cli.pipeline import row_selection
 from kron2sum_cli.pipeline.export import export
+from kron2sum_cli.pipeline.export_settings import ExportSettings
 from kron2sum_cli.pipeline.progress import NoProgress
-from kron2sum_cli.pipeline.settings import ExportSettings
 from kron2sum_cli.tables import table_writers
 from kron2sum_cli.tables.scan_table import ScanWriter, open_scan, scan_batch, scan_schema, with_metadata
 

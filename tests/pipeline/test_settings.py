@@ -3,7 +3,8 @@
 import pytest
 
 from kron2sum_cli.errors import UsageError
-from kron2sum_cli.pipeline.settings import CommonSettings, ExportSettings, FitSettings, ScanSettings, format_of
+from kron2sum_cli.pipeline.export_settings import ExportSettings
+from kron2sum_cli.pipeline.settings import CommonSettings, FitSettings, ScanSettings, format_of
 
 
 def test_all_problems_of_a_record_are_reported():

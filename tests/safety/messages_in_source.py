@@ -19,8 +19,9 @@ COLLECTING = {
     "cli/failures.py": {"explain"},
     "cli/command.py": {"resolve_command"},
     "genotypes/filters.py": {"__post_init__"},
-    "pipeline/settings.py": {"_problems", "_filter_problems", "_clump_problems", "_empty_texts",
-                             "_outside", "_repeated", "_not_one_of", "_stdin_twice"},
+    "pipeline/settings.py": {"_problems", "_filter_problems"},
+    "pipeline/export_settings.py": {"_problems", "_clump_problems"},
+    "pipeline/settings_rules.py": {"empty_texts", "outside", "repeated", "not_one_of", "stdin_twice"},
     "pipeline/hypothesis_names.py": {"naming_problems"},
     "model/certificate.py": {"complaint"},
 }  # fmt: skip

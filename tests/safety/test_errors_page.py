@@ -73,7 +73,7 @@ def test_a_message_is_read_as_what_it_can_be() -> None:
     found = messages()
     assert "…: the folder … does not exist; make it first" in found
     assert "test …: its design has no rank beyond the design it is tested against" in found
-    assert found["only one input can come from standard input (-)"] == {"pipeline/settings.py"}
+    assert found["only one input can come from standard input (-)"] == {"pipeline/settings_rules.py"}
     raised = subprocess.run(
         ["grep", "-rhoE", r"raise (Input|Usage|Output|Numerical)Error\(", ROOT / "kron2sum_cli"],
         capture_output=True, text=True, check=True,
