@@ -15,8 +15,8 @@ MOST_BYTES = 1 << 20
 _NOT_IN_FILE = ("config", "help", "version")
 
 
-def load_config(ctx: click.Context, param: click.Parameter, path: str | None) -> None:
-    """Let the file's table for this command stand for defaults (a callback of ``--config``).
+def load_config(ctx: click.Context, param: click.Parameter, path: str | None) -> str | None:
+    """Let the file's table for this command stand for defaults, and keep its path (a callback of ``--config``).
 
     Raises
     ------
@@ -26,7 +26,7 @@ def load_config(ctx: click.Context, param: click.Parameter, path: str | None) ->
         If a table is no command, a key no option, or a value not what the option takes; all are named.
     """
     if path is None:
-        return
+        return None
     tables = _read(path)
     assert ctx.parent is not None
     assert isinstance(ctx.parent.command, click.Group)
@@ -44,6 +44,7 @@ def load_config(ctx: click.Context, param: click.Parameter, path: str | None) ->
                 ctx.default_map = settings
     if problems:
         raise UsageError("\n".join(problems))
+    return path
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -150,7 +150,6 @@ _COMMON = (
         "--config",
         group=COMMON_GROUP,
         is_eager=True,
-        expose_value=False,
         callback=load_config,
         help="TOML file with a table a command and a key an option. The command line and the environment "
         "(such as KRON2SUM_SCAN_THREADS=4) go before it.",
@@ -175,6 +174,7 @@ def settings_from(kind: type[Settings], values: dict[str, Any]) -> Settings:
         memory_mib=memory,
         seed=values.pop("seed"),
         log=default_log(values["out"]) if log is None else log,
+        config=values.pop("config"),
         quiet=values.pop("quiet"),
         verbose=values.pop("verbose"),
     )

@@ -86,7 +86,8 @@ class ExportSettings:
     def input_paths(self) -> tuple[str, ...]:
         """Every file named as an input."""
         contrasts = (path for test in self.tests for path in contrast_files(test))
-        return (*self.inputs, *contrasts, *self.geno, *((self.null,) if self.null is not None else ()))
+        null = () if self.null is None else (self.null,)
+        return (*self.inputs, *contrasts, *self.geno, *null, *self.common.input_paths)
 
     @property
     def least_r2(self) -> float:
@@ -120,7 +121,7 @@ class ExportSettings:
         ignored = [f"--{name.replace('_', '-').replace('tests', 'test')}" for name in rows if getattr(self, name)]
         if self.is_view and ignored:
             yield f"{', '.join(ignored)}: for tables only, not for --plot, --report or --to ssf"
-        yield from stdin_twice(self.inputs)
+        yield from stdin_twice(self.input_paths)
         yield from (problem for test in self.tests for problem in naming_problems(test))
         yield from repeated("--test", (test.partition("=")[0] for test in self.tests))
         yield from repeated("input files", (path for path in self.inputs if path != STDIO))

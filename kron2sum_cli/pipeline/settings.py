@@ -6,6 +6,7 @@ The rules are checked when a record is made, before any file is opened, and ever
 reported at once. This module imports neither numpy nor pyarrow: the command line reads its defaults.
 """
 
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -75,6 +76,7 @@ class CommonSettings:
     memory_mib : upper bound on the working set in MiB; None for no bound
     seed : seed of every random number
     log : the log file; None for no log
+    config : the file that options were read from; None for none
     quiet, verbose : less or more on standard error
     """
 
@@ -82,11 +84,17 @@ class CommonSettings:
     memory_mib: int | None = None
     seed: int = DEFAULT_SEED
     log: str | None = None
+    config: str | None = None
     quiet: bool = False
     verbose: bool = False
 
     def __post_init__(self) -> None:
         raise_all(self._problems())
+
+    @property
+    def input_paths(self) -> tuple[str, ...]:
+        """Every file named as an input, whatever the command."""
+        return () if self.config is None else (self.config,)
 
     def _problems(self) -> Iterable[str]:
         if self.threads < 1:
@@ -162,7 +170,7 @@ class FitSettings:
     def input_paths(self) -> tuple[str, ...]:
         """Every file named as an input."""
         named = (self.pheno, self.grm, self.covar, self.keep, self.remove, self.grm_id, self.grm_extract)
-        return tuple(path for path in (*named, self.trait_design) if path is not None)
+        return tuple(path for path in (*named, self.trait_design, *self.common.input_paths) if path is not None)
 
     def _problems(self) -> Iterable[str]:
         yield from stdin_twice(self.input_paths)
@@ -240,7 +248,7 @@ class ScanSettings:
     def input_paths(self) -> tuple[str, ...]:
         """Every file named as an input."""
         contrasts = tuple(path for test in self.tests for path in contrast_files(test))
-        named = (self.null, self.geno, self.extract, self.exclude, self.sets, *contrasts)
+        named = (self.null, self.geno, self.extract, self.exclude, self.sets, *contrasts, *self.common.input_paths)
         return tuple(path for path in named if path is not None)
 
     def _problems(self) -> Iterable[str]:
@@ -263,5 +271,5 @@ class ScanSettings:
         for option, value, high in bounds:
             if value is not None:
                 yield from outside(option, value, 0, high)
-        if self.mac is not None and not self.mac >= 0:
-            yield f"--mac {self.mac:g}: must be 0 or more"
+        if self.mac is not None and not 0 <= self.mac < math.inf:
+            yield f"--mac {self.mac:g}: must be 0 or more, and finite"

@@ -237,7 +237,7 @@ def test_configuration(settings_of, config):
         covar="x.csv",
         covar_names=("age", "sex"),
         loco=True,
-        common=common("null.npz.log"),
+        common=common("null.npz.log", config=config),
     )
     assert settings_of("scan", "--config", config) == ScanSettings(
         tests=("any", "common"),
@@ -245,9 +245,9 @@ def test_configuration(settings_of, config):
         geno="v.bed",
         refit=1e-6,
         shard=(1, 2),
-        common=common("scan.parquet.log", threads=5),
+        common=common("scan.parquet.log", threads=5, config=config),
     )
-    assert settings_of("export", "--config", config) == ExportSettings(common=common())
+    assert settings_of("export", "--config", config) == ExportSettings(common=common(config=config))
 
 
 def test_precedence(settings_of, config, monkeypatch):
@@ -264,7 +264,9 @@ def test_precedence(settings_of, config, monkeypatch):
 
 def test_configuration_from_the_environment(settings_of, config, monkeypatch):
     monkeypatch.setenv("KRON2SUM_SCAN_CONFIG", config)
-    assert settings_of("scan").common.threads == 5
+    settings = settings_of("scan")
+    assert settings.common.threads == 5
+    assert settings.input_paths == ("null.npz", "v.bed", config)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,16 @@ def test_outputs_in_wrong_places(folder: Path, capsys: pytest.CaptureFixture[str
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+@pytest.mark.parametrize(
+    "command", [f"{FIT} c.toml", f"{SCAN} c.toml", "export -q --out c.toml", "export --report c.toml"]
+)
+def test_a_configuration_is_an_input(folder: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    (folder / "c.toml").write_text("[scan]\nmaf = 0.1\n")
+    assert run([*command.split(), "--config", "c.toml"]) == 1
+    assert "c.toml: is also an input (c.toml), which is never overwritten" in line_of(capsys)
+    assert (folder / "c.toml").read_text() == "[scan]\nmaf = 0.1\n"
+
+
 @pytest.mark.parametrize("command", [FIT, SCAN, "export -q --out", "export -q --to ssf --out", "export --report"])
 def test_a_folder_for_an_output(folder: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     (folder / "folder").mkdir()
