@@ -5,10 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
+from command_on_path import ROOT
 
+from kron2sum_cli.__main__ import main as module_main
 from kron2sum_cli.tables.outputs import WORK_SUFFIX
 
 PROGRAM = """
@@ -146,3 +149,25 @@ def test_closed_standard_output(tmp_path):
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert "standard output is closed" in done.stderr
+
+
+LOADING = """
+import os, runpy, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("kron2sum_cli", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["kron2sum_cli.cli", "click", "kron2sum_cli.pipeline.settings"])
+def test_interrupted_while_it_is_loaded(module):
+    done = subprocess.run([sys.executable, "-c", LOADING, module], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "kron2sum: interrupted\n")
+
+
+def test_the_command_is_the_module():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"kron2sum": f"kron2sum_cli.__main__:{module_main.__name__}"}
