@@ -86,8 +86,8 @@ def analysed_samples(
 
     Raises
     ------
-    InputError : no sample is left after a step; samples of two files cannot be told apart
-    NumericalError : a trait or a categorical covariate is constant over the analysed samples, or none has the trait
+    InputError : no sample is left after a step; no sample has a trait; samples of two files cannot be told apart
+    NumericalError : a trait or a categorical covariate is constant over the analysed samples
     """
     counts = _file_counts(pheno, covar, relationship)
     listed = _listed(relationship, keep, remove, counts)
@@ -227,13 +227,13 @@ def _refuse_all_missing(absent: NDArray[np.bool_], dropped: NDArray[np.bool_], t
 
 
 def _refuse_constant(Y: NDArray[np.float64], pheno: SampleTable) -> None:
-    """Every trait varies over the samples that have it, of which there are some."""
-    absent = [name for name, y in zip(pheno.names, Y.T, strict=True) if not np.isfinite(y).any()]
-    if absent:
-        raise NumericalError(
-            f"{pheno.samples.source}: none of the {len(Y)} analysed samples has trait '{absent[0]}'; leave it out "
-            "(--pheno-name), or check the missing codes"
-        )
+    """Every trait varies over the samples that have it, which some have."""
+    for name, values in zip(pheno.names, Y.T, strict=True):
+        if np.isnan(values).all():
+            raise InputError(
+                f"{pheno.samples.source}: trait '{name}' is missing in all {len(Y)} analysed samples: leave it out "
+                "(--pheno-name), or check the missing codes"
+            )
     varies = np.fmax.reduce(Y, axis=0) > np.fmin.reduce(Y, axis=0)
     if varies.all():
         return

@@ -16,6 +16,10 @@ from kron2sum_cli.tables.text import Row, display_name, id_columns, iter_rows, r
 
 Kind = Literal["trait", "covariate"]
 
+MOST_SIZE = 1e50
+"""The largest number of a trait or covariate, and the inverse of the smallest that its largest may be: standard errors
+come from fourth powers."""
+
 MISSING = frozenset({"", "."}.union(map("".join, [*product("nN", "aA"), *product("nN", "aA", "nN")])))
 """What always stands for a missing value: nothing, ``.``, and NA and nan in any case."""
 
@@ -58,6 +62,10 @@ class _Layout:
     @property
     def place(self) -> str:
         return f"{self.file}, line {self.header.line}"
+
+    @property
+    def numeric_names(self) -> tuple[str, ...]:
+        return tuple(self.header.fields[i] for i in self.numeric)
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,7 @@ def read_sample_table(
     numbers = np.asarray(body.numbers, dtype=np.float64).reshape(len(samples), len(layout.numeric))
     for code in _numeric_codes(missing_codes):
         numbers[numbers == code] = np.nan
-    _refuse_infinities(numbers, body, layout)
+    _refuse_sizes(numbers, body, layout)
     columns = tuple(layout.header.fields[i] for i in layout.chosen)
     values, levels = _assemble(numbers, body.texts, layout)
     return SampleTable(samples, columns, values, levels, path, _minus_nine_warnings(values, levels, layout))
@@ -247,16 +255,24 @@ def _numeric_codes(missing_codes: frozenset[str]) -> list[float]:
     return codes
 
 
-def _refuse_infinities(numbers: NDArray[np.float64], body: _Body, layout: _Layout) -> None:
-    infinite = np.isinf(numbers)
-    if not infinite.any():
-        return
-    row, column = np.argwhere(infinite)[0]
-    name = layout.header.fields[layout.numeric[column]]
-    raise InputError(
-        f"{layout.file}, line {body.lines[row]}: {layout.kind} '{name}' of sample "
-        f"'{' '.join(body.ids[row])}' is infinite; write a number that is finite, or NA"
-    )
+def _refuse_sizes(numbers: NDArray[np.float64], body: _Body, layout: _Layout) -> None:
+    """Refuse infinite numbers, and those whose powers would be infinite or vanish."""
+    largest = np.fmax(np.fmax.reduce(numbers, axis=0), -np.fmin.reduce(numbers, axis=0))
+    if (largest > MOST_SIZE).any():
+        row, column = np.argwhere(np.abs(numbers) > MOST_SIZE)[0]
+        value = numbers[row, column]
+        what = "infinite" if np.isinf(value) else f"{value:g}, too large to be computed with"
+        raise InputError(
+            f"{layout.file}, line {body.lines[row]}: {layout.kind} '{layout.numeric_names[column]}' of sample "
+            f"'{' '.join(body.ids[row])}' is {what}; write a number between -1e50 and 1e50, or NA"
+        )
+    vanishing = (largest > 0) & (largest < 1 / MOST_SIZE)
+    if vanishing.any():
+        column = int(np.argmax(vanishing))
+        raise InputError(
+            f"{layout.file}: {layout.kind} '{layout.numeric_names[column]}' has no number larger than "
+            f"{largest[column]:g}, too small to be computed with; multiply all, so that they are of the order of 1"
+        )
 
 
 def _assemble(

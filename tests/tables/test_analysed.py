@@ -165,7 +165,7 @@ def test_nobody_is_complete() -> None:
     relationship = samples("ab", "g.fam")
     with pytest.raises(InputError, match=r"y.csv: no sample is left .* trait 'q' is missing in 2 of 2 samples"):
         analysed_samples(pheno, None, relationship)
-    with pytest.raises(NumericalError, match=r"y.csv: none of the 1 analysed samples has trait 'q'"):
+    with pytest.raises(InputError, match=r"y.csv: trait 'q' is missing in all 1 analysed samples: leave it out"):
         analysed_samples(pheno, None, relationship, missing="exact")
     covar = table(samples("ab", "x.csv"), "u", [[nan], [nan]])
     full = table(samples("ab", "y.csv"), "p", [[1], [2]])

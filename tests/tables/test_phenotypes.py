@@ -100,6 +100,9 @@ def test_categorical(tmp_path: Path) -> None:
         ("IID a\ns_1 1_000\n", r"'1_000', not a number"),
         ("IID a\ns1 \u0661\n", r"'\u0661', not a number"),
         ("IID a b\ns1 1 2\ns2 NA -inf\n", r"line 3: trait 'b' of sample 's2' is infinite"),
+        ("IID a\ns1 1\ns2 1e51\n", r"line 3: trait 'a' of sample 's2' is 1e\+51, too large to be computed with"),
+        ("IID a b\ns1 1 -1e300\n", r"line 2: trait 'b' of sample 's1' is -1e\+300, too large to be computed with"),
+        ("IID a b\ns1 1 0\ns2 2 -1e-51\n", r"trait 'b' has no number larger than 1e-51, too small"),
         ("IID a\ns1 1e999\n", r"line 2: trait 'a' of sample 's1' is infinite"),
     ],
 )
@@ -144,7 +147,7 @@ def test_a_million_columns(tmp_path: Path) -> None:
     assert (table.values == 0.5).all()
 
 
-NUMBERS = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False))
+NUMBERS = st.one_of(st.none(), st.just(0.0), st.floats(1e-50, 1e50), st.floats(-1e50, -1e-50))
 
 
 @settings(deadline=None)
