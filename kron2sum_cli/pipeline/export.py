@@ -20,6 +20,7 @@ from kron2sum_cli.pipeline.hypothesis_names import without_folders
 from kron2sum_cli.pipeline.later_columns import COVARIANCE, COVARIANCES, LaterColumns, later_columns
 from kron2sum_cli.pipeline.progress import Progress
 from kron2sum_cli.pipeline.row_selection import below, numbered_rows, rounded, sort_columns, sorted_rows, top_rows
+from kron2sum_cli.pipeline.settings import NULL_PLOTS
 from kron2sum_cli.pipeline.settings_rules import STDIO
 from kron2sum_cli.reports.estimates import null_estimates_json, null_estimates_tsv
 from kron2sum_cli.reports.predictions import predictions_tsv
@@ -106,9 +107,11 @@ def _open(path: str, stack: ExitStack) -> _Input:
 def _export_null(file: _Input, settings: ExportSettings) -> None:
     used = [
         name
-        for name in ("top", "p_below", "sort", "leads", "columns", "traits", "tests", "digits")
+        for name in ("top", "p_below", "sort", "leads", "columns", "traits", "tests", "digits", "report")
         if getattr(settings, name)
     ]
+    if settings.plot is not None and settings.plot not in NULL_PLOTS:
+        used.append(f"plot {settings.plot}")
     if used:
         options = ", ".join(
             f"--{name[:-1]}" if name in ("traits", "tests") else f"--{name.replace('_', '-')}" for name in used

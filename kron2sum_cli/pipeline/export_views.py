@@ -23,7 +23,7 @@ from kron2sum_cli.reports.scan_view import ScanView
 from kron2sum_cli.reports.ssf import ssf_metadata, ssf_paths, write_ssf
 from kron2sum_cli.tables.columns import choose_columns
 from kron2sum_cli.tables.null_file import NullFile, read_null
-from kron2sum_cli.tables.outputs import atomic_output
+from kron2sum_cli.tables.outputs import atomic_output, guard_inputs
 from kron2sum_cli.tables.scan_table import ScanFile
 
 LOGGER = logging.getLogger("kron2sum.export")
@@ -58,7 +58,7 @@ def write_view(view: ScanView, settings: ExportSettings) -> None:
         If the null model is not that of the scan, or genotypes are not those that were scanned.
     """
     if settings.to == "ssf" and settings.plot is None and settings.report is None:
-        _write_ssf(view, settings.out)
+        _write_ssf(view, settings)
         return
     null = _null_of(view, settings)
     out = settings.out if settings.report is None else settings.report
@@ -111,10 +111,12 @@ def _write(path: str, content: bytes) -> None:
     LOGGER.info("%s written", path)
 
 
-def _write_ssf(view: ScanView, out: str) -> None:
-    if os.path.isdir(out):
-        raise OutputError(f"{out}: is a folder; name a file in it")
-    paths = ssf_paths(out, view.traits)
+def _write_ssf(view: ScanView, settings: ExportSettings) -> None:
+    if os.path.isdir(settings.out):
+        raise OutputError(f"{settings.out}: is a folder; name a file in it")
+    paths = ssf_paths(settings.out, view.traits)
+    for path in paths.values():
+        guard_inputs(path, settings.input_paths)
     with ExitStack() as stack:
         files = {
             trait: (os.path.basename(path), stack.enter_context(atomic_output(path))) for trait, path in paths.items()

@@ -46,8 +46,9 @@ def stdin_twice(paths: Iterable[str]) -> list[str]:
 
 def empty_texts(settings: "FitSettings | ScanSettings | ExportSettings") -> Iterable[str]:
     """Options given as an empty text, such as an unset shell variable leaves behind, and an output without a name."""
-    for record in fields(settings):
-        if getattr(settings, record.name) == "":
-            yield f"--{record.name.replace('_', '-')}: a value is needed"
+    values = {record.name: getattr(settings, record.name) for record in fields(settings)} | {"log": settings.common.log}
+    for name, value in values.items():
+        if value == "":
+            yield f"--{name.replace('_', '-')}: a value is needed"
     if settings.out.endswith("/"):
         yield f"--out {settings.out}: is a folder; name a file in it"

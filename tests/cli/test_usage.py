@@ -92,6 +92,7 @@ def test_no_command_shows_the_help_as_an_error(capsys):
         (["scan", "--maf", "0.7", "--mac", "-1", "--hwe", "nan"], ["--maf 0.7", "--mac -1", "--hwe nan"]),
         (["scan", "--null", "-", "--geno", "-"], ["only one input can come from standard input"]),
         (["export", "-", "--report", "x.html", "--null", "-"], ["only one input can come from standard input"]),
+        (["scan", "--log", ""], ["--log: a value is needed"]),
         (["scan", "--mac", "inf"], ["--mac inf: must be 0 or more, and finite"]),
         (["scan", "--null", ""], ["--null: a value is needed"]),
         (["scan", "--log", "-"], ["--log -: standard output holds results only"]),

@@ -74,6 +74,26 @@ def test_a_configuration_is_an_input(folder: Path, capsys: pytest.CaptureFixture
     assert (folder / "c.toml").read_text() == "[scan]\nmaf = 0.1\n"
 
 
+def test_no_file_of_a_trait_overwrites_an_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "scan.parquet").rename(folder / "scan.t1.tsv")
+    content = (folder / "scan.t1.tsv").read_bytes()
+    assert run(["export", "-q", "scan.t1.tsv", "--to", "ssf", "--out", "scan.tsv"]) == 1
+    assert "scan.t1.tsv: is also an input (scan.t1.tsv), which is never overwritten" in line_of(capsys)
+    assert (folder / "scan.t1.tsv").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [("--report x.html", "--report"), ("--plot qq --out x.png", "--plot qq")],
+)
+def test_what_a_null_model_has_not_is_not_written(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: str, named: str
+) -> None:
+    assert run(["export", "-q", "null.npz", *options.split()]) == 2
+    assert f"null.npz: is a null model, to which {named} does not apply" in line_of(capsys)
+    assert not {path.suffix for path in folder.iterdir()} & {".html", ".png"}
+
+
 @pytest.mark.parametrize("command", [FIT, SCAN, "export -q --out", "export -q --to ssf --out", "export --report"])
 def test_a_folder_for_an_output(folder: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     (folder / "folder").mkdir()
