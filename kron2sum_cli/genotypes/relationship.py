@@ -20,8 +20,9 @@ from kron2sum_cli.genotypes.square_binary import (
 )
 from kron2sum_cli.genotypes.text_matrix import TextSquare, is_number, open_text_square, stream_rows
 from kron2sum_cli.tables.samples import Samples, refuse_duplicates
-from kron2sum_cli.tables.text import id_columns, read_text, split_rows
+from kron2sum_cli.tables.text import display_name, id_columns, read_text, split_rows
 
+STDIN = "-"
 GCTA_SUFFIXES = (".grm.bin", ".grm.id", ".grm.N.bin")
 PLINK2_SUFFIXES = (".rel.bin", ".rel.id", ".rel")
 
@@ -186,9 +187,10 @@ def _needed(id_path: str | None, path: str) -> str:
 def _require_file(path: str) -> None:
     if os.path.isdir(path):
         raise InputError(f"{path} is a directory; give a file in it")
+    if path == STDIN or (os.path.exists(path) and not os.path.isfile(path)):
+        raise InputError(f"{display_name(path)} is no file, and a matrix is read more than once; write it to one first")
     if not os.path.isfile(path):
-        what = "is no file, and cannot be read twice" if os.path.exists(path) else "there is no such file"
-        raise InputError(f"{path}: {what}; check the path")
+        raise InputError(f"{path}: there is no such file; check the path")
 
 
 def _starts_with_numpy_magic(path: str) -> bool:

@@ -1,6 +1,7 @@
 """Relationship matrices of other programs: the same answer from every format, and every refusal."""
 
 import gzip
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -292,6 +293,10 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
             open_relationship(str(tmp_path / name))
     with pytest.raises(InputError, match="is a directory"):
         open_relationship(str(tmp_path))
+    os.mkfifo(tmp_path / "pipe")
+    for name, said in (("-", "standard input"), (str(tmp_path / "pipe"), "pipe")):
+        with pytest.raises(InputError, match=f"{said} is no file, and a matrix is read more than once; write it to"):
+            open_relationship(name)
 
 
 @pytest.mark.parametrize(
