@@ -124,10 +124,15 @@ def open_locked(work: Path, out: str) -> int:
         If it cannot be opened.
     """
     while True:
-        descriptor = os.open(work, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        try:
+            descriptor = os.open(work, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR):
+                raise _not_a_file(work) from error
+            raise
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise OutputError(f"{work}: is in the place of a work file and is not a file; remove it")
+                raise _not_a_file(work)
             lock(descriptor, out)
             # The run that held the lock may have renamed or removed the file in between: then it is no longer ours.
             if _is_still(work, descriptor):
@@ -136,6 +141,10 @@ def open_locked(work: Path, out: str) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _not_a_file(work: Path) -> OutputError:
+    return OutputError(f"{work}: is in the place of a work file and is not a file; remove it")
 
 
 def discard_unfinished() -> None:

@@ -174,14 +174,13 @@ def test_another_log_does_not_help(folder: Path, kron2sum: CommandServer, name: 
 
 
 @pytest.mark.parametrize("name", [BLOCKS, ".out.parquet.kron2sum-work"])
-def test_links_and_pipes_in_the_place_of_work_files_are_left_alone(
+def test_what_is_no_file_in_the_place_of_work_files_is_left_alone(
     folder: Path, kron2sum: CommandServer, name: str
 ) -> None:
-    (folder / name).symlink_to(folder / "y.csv")
     content = (folder / "y.csv").read_bytes()
-    assert kron2sum(*SCAN).code == 1
+    for put in (lambda path: path.symlink_to(folder / "y.csv"), os.mkfifo, os.mkdir):
+        put(folder / name)
+        done = kron2sum(*SCAN)
+        assert (done.code, "is in the place of a work file and is not a file; remove it" in done.line) == (1, True)
+        (folder / name).rmdir() if put is os.mkdir else (folder / name).unlink()
     assert (folder / "y.csv").read_bytes() == content
-    (folder / name).unlink()
-    os.mkfifo(folder / name)
-    done = kron2sum(*SCAN)
-    assert (done.code, "is in the place of a work file and is not a file; remove it" in done.line) == (1, True)
