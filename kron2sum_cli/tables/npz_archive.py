@@ -1,6 +1,7 @@
 """Uncompressed ``.npz`` archives without pickles: written in one pass, read with every claim checked first."""
 
 import json
+import os
 import zipfile
 from typing import Any, BinaryIO
 
@@ -11,6 +12,8 @@ from kron2sum_cli.errors import InputError
 
 _TIMELESS = (1980, 1, 1, 0, 0, 0)
 _TYPES = {"f": np.dtype("<f8"), "U": np.dtype("<U0")}
+_END_BYTES, _END_MARK = 22, b"PK\5\6"
+"""The last record of an archive without a comment, and how it begins."""
 _MOST_TEXT = 1 << 28
 """Bytes of a JSON text; numpy keeps four a character."""
 
@@ -81,6 +84,9 @@ class ArchiveReader:
             raise InputError(
                 f"{name}: is not a null model, or is cut short or damaged; make it with kron2sum fit ({error})"
             ) from error
+        file.seek(-_END_BYTES, os.SEEK_END)
+        if file.read(len(_END_MARK)) != _END_MARK:
+            raise self.damaged("something was added behind its end")
 
     def __contains__(self, key: str) -> bool:
         return key + ".npy" in self._archive.NameToInfo

@@ -41,7 +41,8 @@ def atomic_output(path: str) -> Iterator[BinaryIO]:
     Parameters
     ----------
     path : the output; ``-`` is standard output. Devices, pipes and ``/dev/stdout`` are written to
-        directly, since nothing can be renamed there. Of a symbolic link the target is replaced.
+        directly, since nothing can be renamed there. Of a symbolic link the target is replaced. A file
+        that is replaced hands its permissions on.
 
     Yields
     ------
@@ -188,13 +189,15 @@ def resume_advice() -> str:
 
 def output_error(path: str, error: OSError) -> OutputError:
     """The message for a failure of the system to write `path`."""
-    folder = os.path.dirname(path) or "."
+    folder = os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path) or "."
     if error.errno in _NO_SPACE:
         reason = f"no space left to write it ({error.strerror}); free some or write elsewhere"
     elif error.errno == errno.ENOENT:
         reason = f"the folder {folder} does not exist; make it first"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         reason = f"cannot be written ({error.strerror}); check the permissions of {folder}"
+    elif error.errno == errno.ENAMETOOLONG:
+        reason = "the name is too long for a file and its work file; choose a shorter one"
     elif error.errno == errno.EISDIR:
         reason = "is a folder; name a file in it"
     elif error.errno == errno.ENOTDIR:
@@ -231,6 +234,7 @@ def _to_file(path: str) -> Iterator[BinaryIO]:
         file = _open_emptied(work, path)
         _unfinished.add(work)
         try:
+            _keep_permissions(file, target)
             yield file
             _publish(file, work, target)
         except BaseException:
@@ -258,6 +262,12 @@ def _open_emptied(work: Path, path: str) -> BufferedWriter:
         os.close(descriptor)
         raise
     return os.fdopen(descriptor, "wb")
+
+
+def _keep_permissions(file: BufferedWriter, target: Path) -> None:
+    """Give the work file the permissions of the file that it will replace: what was private stays so."""
+    with suppress(OSError):  # there is none, or the file system has no permissions
+        os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
 
 
 def _is_still(work: Path, descriptor: int) -> bool:

@@ -113,6 +113,15 @@ def test_arrays_that_are_something_else(tmp_path: Path, arrays: Arrays, change: 
     assert EXECUTED == []
 
 
+def test_something_behind_the_end(tmp_path: Path, arrays: Arrays) -> None:
+    path = write(tmp_path / "x.npz", arrays)
+    assert read_all(path) is None
+    for more in (b"\0", b"x" * 100):
+        path.write_bytes(write(tmp_path / "x.npz", arrays).read_bytes() + more)
+        with pytest.raises(InputError, match=r"x.npz: .*something was added behind its end"):
+            read_all(path)
+
+
 def test_rotation_that_is_none(tmp_path: Path, arrays: Arrays) -> None:
     V = arrays["whole/V"]
     for changed in (1.001 * V, np.roll(V, 1, axis=0), np.zeros_like(V), V[:, ::-1]):

@@ -44,6 +44,16 @@ def test_permissions_follow_the_umask(tmp_path):
     assert stat.S_IMODE(out.stat().st_mode) == 0o640
 
 
+def test_a_private_file_stays_private(tmp_path):
+    out = tmp_path / "x"
+    out.touch()
+    for mode in (0o600, 0o664):
+        out.chmod(mode)
+        with atomic_output(str(out)) as file:
+            file.write(b"abc")
+        assert (stat.S_IMODE(out.stat().st_mode), out.read_bytes()) == (mode, b"abc")
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_any_exception_leaves_the_old_file(tmp_path, error):
     out = tmp_path / "x"
@@ -153,6 +163,14 @@ def test_file_system_without_locks_still_works(tmp_path, monkeypatch):
 def test_missing_folder_folder_and_file_as_folder(tmp_path):
     missing = str(tmp_path / "nowhere" / "x")
     with pytest.raises(OutputError, match="nowhere/x: the folder .*nowhere does not"), atomic_output(missing):
+        pass
+    (tmp_path / "link").symlink_to(missing)
+    with pytest.raises(OutputError, match="link: the folder .*nowhere does not"), atomic_output(str(tmp_path / "link")):
+        pass
+    with (
+        pytest.raises(OutputError, match="is too long .* choose a shorter"),
+        atomic_output(str(tmp_path / ("x" * 250))),
+    ):
         pass
     with pytest.raises(OutputError, match="is a folder"), atomic_output(str(tmp_path)):
         pass
