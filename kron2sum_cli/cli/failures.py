@@ -46,6 +46,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         remedy = "give a smaller --memory or --threads, or a larger machine"
         return f"not enough memory{_in_brackets(error)}; {remedy}"
+    if isinstance(error, ImportError):
+        return f"a library cannot be loaded ({error}); allow more memory, or install kron2sum again"
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return f"no space left{_of_file(error)} ({error.strerror}); free some or write elsewhere"
     if isinstance(error, OSError) and error.strerror:

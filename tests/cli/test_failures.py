@@ -34,6 +34,7 @@ def outcome(pipeline, capsys):
         (ConvergenceError("stuck", result=object()), 3, "error: stuck"),
         (MemoryError(), 1, "error: not enough memory; give a smaller --memory or"),
         (MemoryError("Unable to allocate 8 TiB"), 1, "not enough memory (Unable to allocate 8 TiB)"),
+        (ImportError("x.so: failed to map"), 1, "error: a library cannot be loaded (x.so: failed to map); allow more"),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "error: no space left (No space"),
         (OSError(errno.EDQUOT, "Quota exceeded", "x.tmp"), 1, "error: no space left for x.tmp (Quota"),
         (FileNotFoundError(errno.ENOENT, "No such file", "y.csv"), 1, "error: y.csv: No such file"),
