@@ -40,6 +40,9 @@ n = 2,000 on two idle cores, and makes 20 seconds of them where another program 
 no digit depends on ``--threads``, either.
 """
 
+EQUAL_EIGENVALUES = 1e-9
+"""Eigenvalues that differ by no more than this share of the largest are one."""
+
 
 @dataclass(frozen=True)
 class RotatedSamples:
@@ -85,6 +88,12 @@ def rotate_samples(
                 spectrum = of_matrix(matrix, X, True, settings.common.threads if few else 1)
     contrasts = spectrum.nsamples - spectrum.ncovariates
     logger.info("%d contrasts, rank of the relationship matrix among them %d", contrasts, spectrum.s.size)
+    if spectrum.s.size == contrasts and np.ptp(spectrum.s) <= EQUAL_EIGENVALUES * spectrum.s.max():
+        logger.warning(
+            "the relationship matrix is a multiple of the identity given the covariates: genetic and residual variances"
+            " cannot be told apart, so that heritabilities and correlations mean nothing; the sums of the variances do,"
+            " and the tests of a scan"
+        )
     return RotatedSamples(spectrum, shift)
 
 
