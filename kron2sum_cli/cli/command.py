@@ -2,7 +2,7 @@
 
 import os
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from itertools import groupby
 from typing import Any
@@ -44,6 +44,22 @@ class GroupedOption(click.Option):
             if value := os.environ.get(f"{prefix}_{name.upper()}"):
                 return str(not click.BOOL.convert(value, self, ctx))
         return None
+
+
+def unknown_variables(ctx: click.Context) -> Iterator[str]:
+    """What to say of variables of the environment that look like options of this command, and are none."""
+    prefix = f"{ctx.auto_envvar_prefix}_"
+    names = {
+        setting_name(name)
+        for option in ctx.command.params
+        if isinstance(option, click.Option)
+        for name in (option.name or "", *option.opts, *option.secondary_opts)
+    }
+    known = sorted(f"{prefix}{name.upper()}" for name in names)
+    for variable in sorted(os.environ):
+        if variable.startswith(prefix) and variable not in known:
+            close = get_close_matches(variable, known, n=1)
+            yield f"{variable} in the environment is no option" + (f"; did you mean {close[0]}?" if close else "")
 
 
 def setting_name(option: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kron2sum_cli.cli.command import unknown_variables
 from kron2sum_cli.cli.streams import say
 from kron2sum_cli.errors import readable
 from kron2sum_cli.pipeline.export_settings import ExportSettings
@@ -45,6 +46,8 @@ def session(ctx: click.Context, settings: FitSettings | ScanSettings | ExportSet
     LOGGER.addHandler(handler)
     try:
         with recorded_run(command_line, settings):
+            for problem in unknown_variables(ctx):
+                LOGGER.warning("%s", problem)
             yield BarProgress(handler) if _shows_bars(settings.common) else LineProgress()
     finally:
         LOGGER.removeHandler(handler)

@@ -178,6 +178,16 @@ def test_environment(settings_of, monkeypatch):
     assert settings_of("scan", "--threads", "2").common.threads == 2
 
 
+def test_mistyped_variable(settings_of, monkeypatch, capsys):
+    for name in ("KRON2SUM_SCAN_REFITT", "KRON2SUM_SCAN_THREADS", "KRON2SUM_FIT_PHENOS"):
+        monkeypatch.setenv(name, "1")
+    settings_of("scan", "-q")
+    assert capsys.readouterr().err == (
+        "kron2sum scan: warning: KRON2SUM_SCAN_REFITT in the environment is no option;"
+        " did you mean KRON2SUM_SCAN_REFIT?\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "value", "method", "intercept"),
     [
