@@ -120,18 +120,20 @@ def full_grams(point: Point) -> tuple[Array, Array, Array]:
 def _mean_grams(point: Point) -> tuple[Array, Array, Array]:
     """What the projected covariates add to the Gram matrices of the contrasts.
 
-    ``K_j⁻¹ = diag(W_j, 0) + F_jF_jᵀ`` with ``F_j = [-c0_j² W_j Kmx; I] S_j^-½``.
+    ``K_j⁻¹ = diag(W_j, 0) + F_jF_jᵀ`` with ``F_j = [-c0_j² W_j Kmx; I] S_j^-½``. The rows of GGᵀF_j are
+    ``c1_j² W_j Kmx S_j^-½``, and ``F_jᵀGGᵀF_l = S_j^-½ᵀ (A + c1_j² c1_l² R W_j W_l Rᵀ) S_l^-½``, a sum for the reason
+    that `MeanBlock` gives, with its A and R.
     """
     data, W = point.data, point.W
     p, c = data.ntraits, data.ncovariates
-    root = np.linalg.inv(mean_block(data, point.axes, W).cholesky).transpose(0, 2, 1)
-    lower = -np.einsum("j,ij,ci,jcq->ijq", point.axes.c0**2, W, data.Kxm, root, optimize=True)
-    upper = root.transpose(1, 0, 2)
-    moved = data.s[:, None, None] * lower + np.einsum("ci,cjq->ijq", data.Kxm, upper)
-    moved_upper = np.einsum("ci,ijq->cjq", data.Kxm, lower) + np.einsum("cd,djq->cjq", data.Kxx, upper)
-    F = np.vstack([lower, upper]).reshape(-1, p * c)
-    GF = np.vstack([moved, moved_upper]).reshape(-1, p * c)
-    FF, FGF = F.T @ F, F.T @ GF
+    block, root_s = mean_block(data, point.axes, W), np.sqrt(data.s)[:, None, None]
+    half = np.linalg.inv(block.cholesky).transpose(0, 2, 1)
+    rows = np.einsum("ij,ci,jcq->ijq", W, block.R, half, optimize=True)
+    genetic, residual = (root[:, None] ** 2 * rows for root in (point.axes.c0, point.axes.c1))
+    lower, moved = -root_s * genetic, root_s * residual
+    below, upper = residual.reshape(-1, p * c), half.transpose(1, 0, 2).reshape(c, p * c)
+    flat = lower.reshape(-1, p * c)
+    FF, FGF = flat.T @ flat + upper.T @ upper, below.T @ below + upper.T @ block.A @ upper
 
     def total(rows: Array, gram: Array) -> Array:
         one = rows.sum(axis=2).T @ W

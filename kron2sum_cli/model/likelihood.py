@@ -23,14 +23,22 @@ LOG2PI = float(np.log(2 * np.pi))
 class MeanBlock:
     """What the projected covariates add on every axis j, given the contrasts.
 
-    ``S_j = c0_j² Kxx + c1_j² I - c0_j⁴ Kxm W_j Kmx`` is the covariance of the fixed effects ``Qxᵀ X B`` of axis j.
+    ``S_j = c0_j² Kxx + c1_j² I - c0_j⁴ Kxm W_j Kmx`` is the covariance of the fixed effects ``Qxᵀ X B`` of axis j. As
+    c1_j tends to 0 this difference can be smaller than its terms by ten orders, and what rounding leaves of it has a
+    score and a curvature that contradict each other. With ``R = Kxm diag(s)^-½`` and ``A = Kxx - RRᵀ`` it is the sum
+    ``c0_j² A + c1_j² (I + c0_j² R W_j Rᵀ)``, and its derivatives are sums, too.
 
     Attributes
     ----------
+    A, R : (c, c) and (c, m), those of `conditional_covariance`
+    RWR : (p, c, c) ``R W_j Rᵀ``
     S : (p, c, c)
     dS0, dS1 : (p, c, c) derivatives of S with respect to c0_j² and c1_j²
     """
 
+    A: Array
+    R: Array
+    RWR: Array
     S: Array
     dS0: Array
     dS1: Array
@@ -209,27 +217,36 @@ def _logdet_contrasts(data: Contrasts, axes: TraitAxes, variances: Array) -> flo
 def mean_block(data: Contrasts, axes: TraitAxes, W: Array) -> MeanBlock:
     """The conditional covariance of the projected fixed effects on every axis, and its derivatives."""
     a, b = axes.c0[:, None, None] ** 2, axes.c1[:, None, None] ** 2
-    c, Kxx, Kxm = data.ncovariates, data.Kxx, data.Kxm
-    pairs = (Kxm[:, None, :] * Kxm[None, :, :]).reshape(c * c, W.shape[0])
-    KWK = (pairs @ W).T.reshape(W.shape[1], c, c)
-    KWWK = (pairs @ W**2).T.reshape(W.shape[1], c, c)
-    KsWWK = (pairs @ (data.s[:, None] * W**2)).T.reshape(W.shape[1], c, c)
-    eye = np.eye(c)
+    c, (A, R) = data.ncovariates, conditional_covariance(data)
+    pairs = (R[:, None, :] * R[None, :, :]).reshape(c * c, W.shape[0])
+
+    def weighted(weights: Array) -> Array:
+        return np.asarray((pairs @ weights).T.reshape(W.shape[1], c, c))
+
+    RWR, eye = weighted(W), np.eye(c)
     return MeanBlock(
-        S=a * Kxx + b * eye - a**2 * KWK,
-        dS0=Kxx - 2 * a * KWK + a**2 * KsWWK,
-        dS1=eye + a**2 * KWWK,
+        A=A,
+        R=R,
+        RWR=RWR,
+        S=a * A + b * (eye + a * RWR),
+        dS0=A + b**2 * weighted(W**2),
+        dS1=eye + a**2 * weighted(data.s[:, None] * W**2),
     )
+
+
+def conditional_covariance(data: Contrasts) -> tuple[Array, Array]:
+    """GGᵀ of the projected covariates given the contrasts, ``Kxx - RRᵀ`` (c, c), and ``R = Kxm diag(s)^-½`` (c, m)."""
+    root = np.sqrt(data.s)
+    R = np.divide(data.Kxm, root, out=np.zeros_like(data.Kxm), where=root > 0)
+    return data.Kxx - R @ R.T, R
 
 
 def covariates_singular(data: Contrasts) -> bool:
     """Whether GGᵀ, given the contrasts, is singular on the projected covariates."""
     if data.ncovariates == 0:
         return False
-    inverse = np.divide(1.0, data.s, out=np.zeros_like(data.s), where=data.s > 0)
-    given = data.Kxx - (data.Kxm * inverse) @ data.Kxm.T
     noise = data.nsamples * EPSILON * max(float(data.s.max(initial=0.0)), float(np.trace(data.Kxx)))
-    return bool(linalg.eigvalsh(given)[0] <= noise)
+    return bool(linalg.eigvalsh(conditional_covariance(data)[0])[0] <= noise)
 
 
 def _least_squares(data: Contrasts, axes: TraitAxes, W: Array, Z: Array) -> Coupled:

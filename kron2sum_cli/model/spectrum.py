@@ -159,7 +159,7 @@ def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False, thread
     mean_diagonal = float((np.trace(K) - K.sum() / n) / n)
     K = K.T if K.flags.c_contiguous else K
     Kq = basis.to_basis(np.array(K, order="F", copy=not overwrite or not K.flags.f_contiguous), both_sides=True)
-    Kxx, Kx_rest = Kq[:c, :c].copy(), Kq[:c, c:].copy()
+    Kxx, Kx_rest = 0.5 * (Kq[:c, :c] + Kq[:c, :c].T), Kq[:c, c:].copy()  # symmetric in the last digit, too
     del K
     s, E = eigh_in_place(Kq[c:, c:], threads)
     smallest, largest = float(s[0]), float(s[-1])
@@ -172,7 +172,8 @@ def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False, thread
     s = np.where(s > noise, s, 0.0)
     rank = int(np.count_nonzero(s))
     first = n - c - rank if rank <= THIN_BELOW * (n - c) else 0
-    s, Kxv = s[first:].copy(), Kx_rest @ E[:, first:]
+    s = s[first:].copy()
+    Kxv = np.where(s > 0, Kx_rest @ E[:, first:], 0.0)  # where s is 0 a semi-definite GGᵀ leaves only rounding
     return Spectrum(
         V=_lift(basis, Kq[:, c + first :] if first == 0 else Kq[:, c + first :].copy(order="F"), c),
         s=s,

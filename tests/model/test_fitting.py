@@ -58,19 +58,48 @@ def test_bounded_ranks(case: str, reml: bool) -> None:
         assert np.linalg.matrix_rank(fits[rank - 1].point.axes.C0, tol=1e-10 * problem.Y.var()) <= rank
 
 
-@pytest.mark.parametrize(("seed", "p", "reml"), [(2, 2, True), (3, 2, False)])
-def test_a_rank_that_is_too_low_for_eigenvalues_over_12_orders(seed: int, p: int, reml: bool) -> None:
-    """The expected information is then wrong by orders, and the likelihood is narrow where axes have to turn."""
-    rng = np.random.default_rng(seed)
+def over_12_orders(rng: Rng, p: int, c: int) -> Contrasts:
+    """Traits all genetic but for rounding, c covariates, and eigenvalues of GGᵀ over 12 orders."""
     n = 80
     s = 10.0 ** rng.uniform(-12, 0, size=n)
     C0, C1 = (L @ L.T / p for L in rng.normal(size=(2, p, p + 1)))
     Y, G = simulate(rng, n, C0, 1e-13 * C1, s / s.mean())
-    data = rotate_traits(spectrum_of_features(G, np.ones((n, 1))), Y)
+    X = np.hstack([np.ones((n, 1)), rng.normal(size=(n, c - 1))])
+    return rotate_traits(spectrum_of_features(G, X), Y)
+
+
+@pytest.mark.parametrize(("seed", "p", "reml"), [(2, 2, True), (3, 2, False)])
+def test_a_rank_that_is_too_low_for_eigenvalues_over_12_orders(seed: int, p: int, reml: bool) -> None:
+    """The expected information is then wrong by orders, and the likelihood is narrow where axes have to turn."""
+    rng = np.random.default_rng(seed)
+    data = over_12_orders(rng, p, 1)
     result = fit(data, 1, reml)
     assert result.certificate.certified
     assert result.certificate.steps <= 60
     assert result.point.lml >= best_of_lbfgs(data, 1, reml, rng, starts=2) - 1e-4
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rounding_of_the_mean_slows_no_climb(seed: int) -> None:
+    """Given all contrasts next to nothing is left of the mean's variance under ML: its curvature has to be right."""
+    data = over_12_orders(np.random.default_rng(seed), 3, 3)
+    result = climb(data, starting_axes(data, 0.5), 1, False)
+    assert result.certificate.certified
+    assert result.certificate.steps <= 60
+
+
+def test_score_and_information_of_ml_agree_where_C1_is_singular() -> None:
+    """``c0_j² tr(K_j⁻¹ GGᵀ K_l⁻¹) + c1_j² tr(K_j⁻¹ K_l⁻¹) = tr(K_l⁻¹)``, the trace in the score, and so with GGᵀ."""
+    data = over_12_orders(np.random.default_rng(0), 2, 3)
+    start = starting_axes(data, 0.5)
+    axes = TraitAxes(start.T, start.Tinv, start.c0 * [2**0.5, 0], np.array([0.0, 1.0]))
+    point = evaluate(data, axes, False)
+    Q0, Q1, Q2 = full_grams(point)
+    c0, c1 = axes.c0[:, None] ** 2, axes.c1[:, None] ** 2
+    traces0 = np.diag(point.alpha.T @ (data.s[:, None] * point.alpha) - 2 * point.score0)
+    traces1 = np.diag(point.alpha.T @ point.alpha - 2 * point.score1)
+    np.testing.assert_allclose(c0 * Q2 + c1 * Q1, np.tile(traces0, (2, 1)), rtol=1e-11)
+    np.testing.assert_allclose(c0 * Q1 + c1 * Q0, np.tile(traces1, (2, 1)), rtol=1e-11)
 
 
 @pytest.mark.parametrize("k", [11, 76])
