@@ -25,6 +25,13 @@ GAIN_TOLERANCE = 1e-8
 FACE = 1e-3
 """An axis whose c0 or c1 is below this share is tried at exactly 0."""
 
+SMALL = 1.0
+"""A step that is predicted to gain less than this is so short that the likelihood should be quadratic along it."""
+
+MISPREDICTED = 0.5
+"""Error of a small step's gain, as a share of the predicted one, that shows a wrong curvature: where that is more than
+twice the true one, or less than two thirds of it, a Newton step leaves more than half of the way."""
+
 NARROWEST = 1e-9
 """A climb gives up where its trust region is narrower."""
 
@@ -59,8 +66,8 @@ class Likelihood(Protocol[PointT]):
     def evaluate(self, axes: TraitAxes) -> PointT:
         """The likelihood at one point; raises NumericalError where it is not defined."""
 
-    def curvature(self, point: PointT, narrowest: float) -> Curvature:
-        """The second order at a point; ``narrowest`` is the smallest radius that the trust region has had."""
+    def curvature(self, point: PointT, mispredicted: bool) -> Curvature:
+        """The second order at a point; ``mispredicted`` is whether what has been given as such does not do."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class _Climb(Generic[PointT]):
         self.likelihood, self.rank, self.tau = likelihood, rank, likelihood.tau
         self.steps, self.evaluations = 0, 1
         self.point = likelihood.evaluate(start.truncated(rank))
-        self.narrowest, self.by_observed = np.inf, False
+        self.mispredicted, self.by_observed = False, False
         self.widen()
 
     def widen(self) -> None:
@@ -95,8 +102,7 @@ class _Climb(Generic[PointT]):
 
     def model(self) -> LocalModel:
         """The local model at the point reached."""
-        self.narrowest = min(self.narrowest, self.radius)
-        curvature = self.likelihood.curvature(self.point, self.narrowest)
+        curvature = self.likelihood.curvature(self.point, self.mispredicted)
         return local_model(self.point, self.tau, self.rank, curvature, self.by_observed)
 
     def measure_by_observed(self) -> None:
@@ -126,6 +132,7 @@ class _Climb(Generic[PointT]):
             self.radius = 0.25 * min(self.radius, model.metric.norm(step.x))
         elif ratio > 0.75 and step.at_edge:
             self.radius *= 2
+        self.mispredicted |= step.predicted < SMALL and abs(ratio - 1) > MISPREDICTED
         if trial is not None and ratio > 1e-4:
             self.point = trial
 

@@ -82,7 +82,7 @@ class CompleteLikelihood:
         """The likelihood at one point."""
         return evaluate(self.data, axes, self.reml)
 
-    def curvature(self, point: Point, narrowest: float) -> Curvature:
+    def curvature(self, point: Point, mispredicted: bool) -> Curvature:
         """The expected and the observed information of pairs of axes, and the exact Hessian."""
         grams = full_grams(point)
         rows = ObservedRows(self.data.s, point.alpha, point.W)

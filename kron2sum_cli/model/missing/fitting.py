@@ -1,10 +1,10 @@
 """The maximum of the likelihood of the observed cells over C0 and C1.
 
-The search is that of complete data (`model.fitting`), on the score of the observed cells and their average
-information; where that predicts badly (on a face of bounded rank), on the observed information. It starts from the fit
-of the traits with missing cells filled in by means, corrected for what that takes away: with o_a the share of samples
-that have trait a and o_ab of those that have both, filling in means leaves about ``o_a o_b C0_ab`` of C0 and
-``o_ab C1_ab + (o_ab - o_a o_b) ḡ C0_ab`` of C1.
+The search is that of complete data (`model.fitting`), on the score of the observed cells and their average information;
+where that predicts badly (on a face of bounded rank, or where much is left that a trait design does not explain), on
+the observed information. It starts from the fit of the traits with missing cells filled in by means, corrected for what
+that takes away: with o_a the share of samples that have trait a and o_ab of those that have both, filling in means
+leaves about ``o_a o_b C0_ab`` of C0 and ``o_ab C1_ab + (o_ab - o_a o_b) ḡ C0_ab`` of C1.
 """
 
 from dataclasses import dataclass
@@ -38,10 +38,6 @@ NO_MAXIMUM = (
 )
 
 MAX_STEPS = 150
-
-NARROW = 0.1
-"""A trust region narrower than this, of 1 for a step to which the likelihood is just not indifferent, asks for the
-observed information."""
 
 LEAST_SHARE = 0.02
 """Smallest share of variance, genetic and residual, of any combination of traits in a corrected start."""
@@ -96,10 +92,10 @@ class ObservedLikelihood:
         """The likelihood at one point."""
         return evaluate(self.cells, axes, self.reml)
 
-    def curvature(self, point: ObservedPoint, narrowest: float) -> Curvature:
+    def curvature(self, point: ObservedPoint, mispredicted: bool) -> Curvature:
         """The average information, or the observed one where that has predicted badly."""
         grams = point.grams()
-        if narrowest < NARROW and affordable(point):
+        if mispredicted and affordable(point):
             return Curvature(grams, None, partial(_change_of_scores, information(point)))
         return Curvature(grams, None, partial(point.curvature, grams))
 

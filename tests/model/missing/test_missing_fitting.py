@@ -19,6 +19,7 @@ from kron2sum_cli.model.missing.fitting import climb, corrected_start, fit
 from kron2sum_cli.model.missing.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells, observed_spectrum, without_missing
 from kron2sum_cli.model.spectrum import spectrum_of_features
+from kron2sum_cli.model.starts import starting_axes
 from kron2sum_cli.model.trait_axes import axes_of_covariances
 
 
@@ -121,6 +122,21 @@ def test_a_boundary_of_C1_is_reached_where_the_covariates_have_variance() -> Non
     found = fit(observed_cells(spectrum, Y, dense.A, dense.X, shift), 2, True)
     assert found.certificate.certified
     assert found.certificate.active_C1 > 0
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_a_trait_design_that_does_not_fit_is_no_slower(seed: int) -> None:
+    """The average information of what the design leaves in the residuals is a multiple of the observed one."""
+    rng, n = np.random.default_rng(seed), 80
+    G = rng.normal(size=(n, 2 * n)) / np.sqrt(2 * n)
+    X = np.hstack([np.ones((n, 1)), rng.normal(size=(n, 1))])
+    Y = G @ rng.normal(size=(2 * n, 2)) + rng.normal(size=(n, 2)) + 10 * X @ rng.normal(size=(2, 2))
+    A = rng.normal(size=(2, 1))
+    Y[rng.random(Y.shape) < 0.05] = np.nan
+    data = observed_cells(spectrum_of_features(G, np.empty((n, 0))), Y, A, X)
+    found = [climb(data, starting_axes(data.filled, share), 2, True) for share in (0.5, 0.1)]
+    assert all(f.certificate.certified and f.certificate.steps <= 60 for f in found)
+    np.testing.assert_allclose(found[0].point.lml, found[1].point.lml, rtol=1e-8)
 
 
 def test_a_likelihood_without_a_maximum_says_so() -> None:
