@@ -78,11 +78,6 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
     schema = set_schema([h.name for h in hypotheses[1:]])
     chosen = choose_variants(settings, inputs)
     members, counts = _find(read_sets(settings.sets), settings.sets, inputs, chosen.positions)
-    if not any(len(one.positions) for one in members):
-        raise InputError(
-            f"{settings.sets}: none of its sets has a variant of the scan; check its names and regions against"
-            f" {inputs.source.path}"
-        )
     metadata = scan_metadata(_without_refits(settings), inputs, chosen.span) | {"sets": file_records([settings.sets])}
     with (
         atomic_output(settings.out) as file,
@@ -116,7 +111,13 @@ def _without_refits(settings: ScanSettings) -> ScanSettings:
 def _find(
     sets: Sequence[VariantSet], path: str, inputs: ScanInputs, allowed: NDArray[np.intp]
 ) -> tuple[list[_Members], Counter[str]]:
-    """The variants of every set that the options allow."""
+    """The variants of every set that the options allow.
+
+    Raises
+    ------
+    InputError
+        Where there are none.
+    """
     variants = inputs.source.variants
     names = {member for one in sets for member in one.members if not _is_region(member)}
     column = variants.table["SNPID"]
@@ -139,6 +140,11 @@ def _find(
         ordered = np.array(sorted(positions), dtype=np.intp)
         on = {codes[int(code)] for code in np.unique(code_of_variant[ordered])}
         found.append(_Members(one.name, ordered, _null_of(on, one, path, inputs)))
+    if not any(len(one.positions) for one in found):
+        raise InputError(
+            f"{path}: none of its sets has a variant of the scan; check its names and regions against"
+            f" {inputs.source.path}"
+        )
     if unknown:
         counts[NOT_THERE] = len(unknown)
         logger.warning("%s: %d %s, such as %s of set %s", path, len(unknown), NOT_THERE, *unknown[0])

@@ -338,7 +338,7 @@ def test_a_trait_on_too_few_samples_is_refused_by_name(folder: Path, capsys: pyt
     traits["weight"] = np.nan
     traits.to_csv(folder / "few.csv", index=False)
     assert fit(folder, "few.npz", pheno="few.csv") == 1
-    assert "analysed samples has trait 'weight'; leave it out" in capsys.readouterr().err
+    assert "trait 'weight' is missing in all 103 analysed samples: leave it out" in capsys.readouterr().err
 
 
 def test_traits_never_seen_together_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
