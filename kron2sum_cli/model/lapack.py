@@ -8,6 +8,7 @@ Cython, the routines overwrite their input and take no more memory than their ow
 import ctypes
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -22,8 +23,8 @@ LARGEST_ORDER = 32_000
 """The workspace for a matrix much larger than this does not fit a 32-bit integer."""
 
 PANEL, MOST_PANELS = 512, 8
-"""Eigenvectors that are transformed at once, at least, and into how many panels they are cut at most; both fixed, so
-that no digit depends on the number of threads."""
+"""Reflections that are kept together; eigenvectors that are transformed at once, at least, and into how many panels
+they are cut at most. All fixed, so that no digit depends on the number of threads."""
 
 _BLOCK = 64
 """Rows of workspace a column that LAPACK's blocked routines can use at most."""
@@ -32,14 +33,15 @@ _BLOCK = 64
 def eigh_in_place(K: Array, threads: int = 1) -> tuple[Array, Array]:
     """Eigenvalues, increasing, and eigenvectors of a symmetric matrix by divide and conquer.
 
-    ``K = Q T Qᵀ`` with T tridiagonal (dsytrd), ``T = Z diag(s) Zᵀ`` (dstedc), and ``E = QZ`` (dormtr), as in dsyevd.
-    The last step is done panel by panel.
+    ``K = Q T Qᵀ`` with T tridiagonal (dsytrd), ``T = Z diag(s) Zᵀ`` (dstedc), and ``E = QZ`` (dormqr), as in dsyevd,
+    which has K, Z and a workspace of n² for dstedc at once. Here Q is put aside as half a matrix, for Z to take its
+    place.
 
     Parameters
     ----------
     K : (n, n) float64 in Fortran order or a block of such a matrix, n up to `LARGEST_ORDER`; it becomes the
-        eigenvectors. The workspace is 2n².
-    threads : that share the panels; more than one where BLAS itself runs on one
+        eigenvectors. The workspace is 1.5n².
+    threads : that share the panels of Z; more than one where BLAS itself runs on one
 
     Raises
     ------
@@ -49,34 +51,60 @@ def eigh_in_place(K: Array, threads: int = 1) -> tuple[Array, Array]:
     n = K.shape[0]
     if n > LARGEST_ORDER:
         raise NumericalError(f"a relationship matrix of {n} samples is beyond {LARGEST_ORDER}; use fewer GRM variants")
-    stride, columns = _leading_dimension(K), max(n, 1)
+    columns = max(n, 1)
     values, off_diagonal, tau = np.empty(n), np.empty(columns), np.empty(columns)
     size = _BLOCK * columns
-    _call("dsytrd", b"L", n, K, stride, values, off_diagonal, tau, np.empty(size), size)
-    Z = _tridiagonal_vectors(values, off_diagonal)
-
+    _call("dsytrd", b"L", n, K, _leading_dimension(K), values, off_diagonal, tau, np.empty(size), size)
+    reflectors = [_take_reflectors(K, tau, start) for start in range(0, n - 1, PANEL)]
+    _tridiagonal_vectors(values, off_diagonal, K)
     width = max(PANEL, -(-n // MOST_PANELS))
 
     def transform(start: int) -> None:
-        panel = Z[:, start : start + width]
-        size = _BLOCK * (panel.shape[1] + _BLOCK + 1)
-        work = np.empty(size)
-        _call("dormtr", b"L", b"L", b"N", n, panel.shape[1], K, stride, tau, panel, columns, work, size)
+        for reflector in reversed(reflectors):
+            reflector.apply(K[:, start : start + width])
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(transform, range(0, n, width)))
-    K[:] = Z
     return values, K
 
 
-def _tridiagonal_vectors(values: Array, off_diagonal: Array) -> Array:
-    """Eigenvectors of a symmetric tridiagonal matrix, whose diagonal becomes its eigenvalues."""
+@dataclass(frozen=True)
+class _Reflectors:
+    """Some consecutive Householder reflections ``I - τ v vᵀ`` of dsytrd.
+
+    Attributes
+    ----------
+    V : (m, k) unit lower trapezoidal, one v a column, in Fortran order; they change the last m rows
+    tau : (k,)
+    """
+
+    V: Array
+    tau: Array
+
+    def apply(self, Z: Array) -> None:
+        """Multiply the columns of Z (n, b), in place."""
+        (m, k), b = self.V.shape, Z.shape[1]
+        rows = Z[len(Z) - m :]
+        size = _BLOCK * (b + _BLOCK + 1)
+        work = np.empty(size)
+        _call("dormqr", b"L", b"N", m, b, k, self.V, m, self.tau, rows, _leading_dimension(Z), work, size)
+
+
+def _take_reflectors(K: Array, tau: Array, start: int) -> _Reflectors:
+    """A copy of those that dsytrd has left below the diagonal of a panel of K, from this column on."""
+    stop = min(start + PANEL, len(K) - 1)
+    V = K[start + 1 :, start:stop].copy(order="F")
+    # It is 1 by definition. LAPACK's unblocked code writes 1 there for a while, at which other threads may look.
+    np.fill_diagonal(V, 1.0)
+    return _Reflectors(V, tau[start:stop])
+
+
+def _tridiagonal_vectors(values: Array, off_diagonal: Array, Z: Array) -> None:
+    """Eigenvectors of a symmetric tridiagonal matrix into Z (n, n); its diagonal becomes its eigenvalues."""
     n = values.size
-    columns = max(n, 1)
-    Z, size, integers = np.empty((n, n), order="F"), 1 + 4 * n + n * n, 3 + 5 * n
+    size, integers = 1 + 4 * n + n * n, 3 + 5 * n
     work, iwork = np.empty(size), np.empty(integers, np.intc)
-    _call("dstedc", b"I", n, values, off_diagonal, Z, columns, work, size, iwork, integers)
-    return Z
+    _call("dstedc", b"I", n, values, off_diagonal, Z, _leading_dimension(Z), work, size, iwork, integers)
 
 
 def svd_in_place(M: Array) -> tuple[Array, Array, Array]:
