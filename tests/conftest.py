@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import signal
 from typing import Any
 
 import pytest
@@ -9,6 +10,10 @@ from hypothesis import HealthCheck, settings
 # The machine may be busy, and a failure must come back when the tests are run again.
 settings.register_profile("kron2sum", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kron2sum")
+
+# A shell lets its background jobs ignore Ctrl-C, and with them all that the tests start to press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
