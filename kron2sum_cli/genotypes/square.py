@@ -40,7 +40,7 @@ def mirror_lower(K: NDArray[np.float64]) -> None:
         K[: rows.start, rows] = K[rows, : rows.start].T
 
 
-@np.errstate(invalid="ignore")  # NaNs are refused below, whatever their bits
+@np.errstate(invalid="ignore", over="ignore")  # NaNs are refused below; twice a diagonal is made, and not kept
 def gather(
     lines: Iterable[tuple[int, NDArray[Any]]],
     lower: bool,

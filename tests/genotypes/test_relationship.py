@@ -182,6 +182,16 @@ def test_numbers_that_are_not_finite(tmp_path: Path, K: NDArray[np.float64], bad
     np.testing.assert_array_equal(file.load(np.arange(8, N)).K, K[8:, 8:])
 
 
+@pytest.mark.parametrize("name", ["rel triangle", "rel square0", "rel bin triangle"])
+def test_a_diagonal_whose_double_is_too_large(tmp_path: Path, K: NDArray[np.float64], name: str) -> None:
+    large = K.copy()
+    large[3, 3] = 1.5e308
+    given = FORMATS[name](tmp_path, large)
+    file = open_relationship(*((given,) if isinstance(given, str) else given))
+    with pytest.raises(InputError, match=r"its largest number is 1.5e\+308; multiply all"):
+        file.load(np.arange(N))
+
+
 @pytest.mark.parametrize("cut", [0, 4, 4 * 21, 4 * N * (N + 1) // 2 - 1])
 def test_gcta_of_another_size(tmp_path: Path, K: NDArray[np.float64], cut: int) -> None:
     path = Path(write_gcta(tmp_path, K) + ".grm.bin")
