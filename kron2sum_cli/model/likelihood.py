@@ -31,14 +31,12 @@ class MeanBlock:
     Attributes
     ----------
     A, R : (c, c) and (c, m), those of `conditional_covariance`
-    RWR : (p, c, c) ``R W_j Rᵀ``
     S : (p, c, c)
     dS0, dS1 : (p, c, c) derivatives of S with respect to c0_j² and c1_j²
     """
 
     A: Array
     R: Array
-    RWR: Array
     S: Array
     dS0: Array
     dS1: Array
@@ -223,12 +221,11 @@ def mean_block(data: Contrasts, axes: TraitAxes, W: Array) -> MeanBlock:
     def weighted(weights: Array) -> Array:
         return np.asarray((pairs @ weights).T.reshape(W.shape[1], c, c))
 
-    RWR, eye = weighted(W), np.eye(c)
+    eye = np.eye(c)
     return MeanBlock(
         A=A,
         R=R,
-        RWR=RWR,
-        S=a * A + b * (eye + a * RWR),
+        S=a * A + b * (eye + a * weighted(W)),
         dS0=A + b**2 * weighted(W**2),
         dS1=eye + a**2 * weighted(data.s[:, None] * W**2),
     )

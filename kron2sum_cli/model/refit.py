@@ -21,7 +21,6 @@ from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.certificate import BOUNDARY, CERTIFIED_GAIN
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
 from kron2sum_cli.model.fitting import Fit, climb
-from kron2sum_cli.model.hypotheses import orthonormal
 from kron2sum_cli.model.information import direction_covariance, expected_information, uses_observed_information
 from kron2sum_cli.model.likelihood import evaluate
 from kron2sum_cli.model.row_moments import RowMoments, VariantMoments, row_moments
@@ -107,8 +106,7 @@ class Refitter:
             if self.data.nsilent:
                 raise ValueError("GGᵀ has null directions outside V: refits need the variants' squared lengths there")
             outside = np.zeros(b)
-        # The same span, and well conditioned whatever the units of the traits.
-        basis = axes.Tinv @ orthonormal(axes.T @ design)
+        basis = axes.well_conditioned(design)
         together = uses_observed_information(p, 0) and self.null.certificate.active_C1 == 0
         found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
         present = np.einsum("ib,ib->b", variants, variants) + outside > 0

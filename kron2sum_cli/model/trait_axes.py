@@ -45,6 +45,10 @@ class TraitAxes:
         """``log|det T|``."""
         return float(np.linalg.slogdet(self.T)[1])
 
+    def well_conditioned(self, design: Array) -> Array:
+        """A basis (p, e) of the span of ``design`` that is orthonormal along the axes, whatever the units of traits."""
+        return np.asarray(self.Tinv @ np.linalg.qr(self.T @ design)[0])
+
     def truncated(self, rank: int) -> "TraitAxes":
         """The axes with the genetic variance of all but the first ``rank`` given to C1."""
         kept = np.arange(self.c0.size) < rank

@@ -3,7 +3,6 @@
 import numpy as np
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.hypotheses import orthonormal
 from kron2sum_cli.model.missing.fitting import ObservedFit, climb
 from kron2sum_cli.model.missing.observed import with_added
 from kron2sum_cli.model.refit import Refit
@@ -28,8 +27,7 @@ def refit(null: ObservedFit, G: Array, design: Array) -> Refit:
     if null.point.reml:
         raise ValueError("refits need a null model by maximum likelihood")
     p, b, axes = null.point.data.ntraits, G.shape[1], null.point.axes
-    # The same span, and well conditioned whatever the units of the traits.
-    basis = axes.Tinv @ orthonormal(axes.T @ design)
+    basis = axes.well_conditioned(design)
     found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
     for k in range(b):
         alternative = with_added(null.point.data, basis, G[:, [k]])
