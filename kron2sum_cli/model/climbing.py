@@ -11,7 +11,6 @@ from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.certificate import BOUNDARY, CERTIFIED_GAIN, Certificate
@@ -235,7 +234,7 @@ def _gain(ascents: tuple[_Ascent, _Ascent]) -> float:
 
 def _ascent_into_cone(score: Array, curvature: Curvature, power: int, room: int) -> _Ascent:
     """The best steps ``t vvᵀ`` into the cone, by leading eigenvectors v of the score; at most ``room`` of them."""
-    values, vectors = linalg.eigh(score)
+    values, vectors = np.linalg.eigh(score)
     gain, columns = 0.0, [np.zeros((score.shape[0], 0))]
     for slope, v in zip(values[::-1][: min(room, LEAVING)], vectors.T[::-1], strict=False):
         information = curvature.along(v, power)

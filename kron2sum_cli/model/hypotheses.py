@@ -290,5 +290,5 @@ def unpack_information(packed: Array, p: int) -> Array:
 def _basis(M: Array) -> Array:
     """Orthonormal basis of the columns of M, scaled to equal length."""
     norms = np.linalg.norm(M, axis=0)
-    U, sizes, _ = linalg.svd(M[:, norms > 0] / norms[norms > 0], full_matrices=False)
+    U, sizes, _ = np.linalg.svd(M[:, norms > 0] / norms[norms > 0], full_matrices=False)
     return np.asarray(U[:, sizes > 1e-10 * max(M.shape)]) if sizes.size else np.empty((M.shape[0], 0))

@@ -1,4 +1,4 @@
-"""Two LAPACK decompositions in place and without Python's lock.
+"""Two LAPACK decompositions in place and without Python's lock, and a small solve.
 
 scipy's wrappers hold the interpreter's lock, so that for the minutes of a large eigendecomposition no progress is shown
 and Ctrl-C waits; numpy's release it, but hold up to five matrices. Called through the pointers that scipy exports for
@@ -9,11 +9,12 @@ import ctypes
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cython_lapack
+from scipy.linalg import cython_lapack, lapack
 
 from kron2sum_cli.errors import NumericalError
 
@@ -22,9 +23,12 @@ Array = NDArray[np.float64]
 LARGEST_ORDER = 32_000
 """The workspace for a matrix much larger than this does not fit a 32-bit integer."""
 
-PANEL, MOST_PANELS = 512, 8
-"""Reflections that are kept together; eigenvectors that are transformed at once, at least, and into how many panels
-they are cut at most. All fixed, so that no digit depends on the number of threads."""
+REFLECTIONS = 128
+"""Reflections that are applied together: enough for a matrix product, few enough for the cache."""
+
+PANEL, MOST_PANELS = 256, 8
+"""Eigenvectors that are transformed at once, at least, and into how many panels they are cut at most. All fixed, so
+that no digit depends on the number of threads."""
 
 _BLOCK = 64
 """Rows of workspace a column that LAPACK's blocked routines can use at most."""
@@ -33,7 +37,7 @@ _BLOCK = 64
 def eigh_in_place(K: Array, threads: int = 1) -> tuple[Array, Array]:
     """Eigenvalues, increasing, and eigenvectors of a symmetric matrix by divide and conquer.
 
-    ``K = Q T Qᵀ`` with T tridiagonal (dsytrd), ``T = Z diag(s) Zᵀ`` (dstedc), and ``E = QZ`` (dormqr), as in dsyevd,
+    ``K = Q T Qᵀ`` with T tridiagonal (dsytrd), ``T = Z diag(s) Zᵀ`` (dstedc), and ``E = QZ`` (dlarfb), as in dsyevd,
     which has K, Z and a workspace of n² for dstedc at once. Here Q is put aside as half a matrix, for Z to take its
     place.
 
@@ -55,48 +59,47 @@ def eigh_in_place(K: Array, threads: int = 1) -> tuple[Array, Array]:
     values, off_diagonal, tau = np.empty(n), np.empty(columns), np.empty(columns)
     size = _BLOCK * columns
     _call("dsytrd", b"L", n, K, _leading_dimension(K), values, off_diagonal, tau, np.empty(size), size)
-    reflectors = [_take_reflectors(K, tau, start) for start in range(0, n - 1, PANEL)]
-    _tridiagonal_vectors(values, off_diagonal, K)
-    width = max(PANEL, -(-n // MOST_PANELS))
-
-    def transform(start: int) -> None:
-        for reflector in reversed(reflectors):
-            reflector.apply(K[:, start : start + width])
-
     with ThreadPoolExecutor(threads) as pool:
+        reflectors = list(pool.map(partial(_take_reflectors, K, tau), range(0, n - 1, REFLECTIONS)))
+        _tridiagonal_vectors(values, off_diagonal, K)
+        width = max(PANEL, -(-n // MOST_PANELS))
+
+        def transform(start: int) -> None:
+            for reflector in reversed(reflectors):
+                reflector.apply(K[:, start : start + width])
+
         list(pool.map(transform, range(0, n, width)))
     return values, K
 
 
 @dataclass(frozen=True)
 class _Reflectors:
-    """Some consecutive Householder reflections ``I - τ v vᵀ`` of dsytrd.
+    """The product ``I - V T Vᵀ`` of some consecutive Householder reflections ``I - τ v vᵀ`` of dsytrd.
 
     Attributes
     ----------
     V : (m, k) unit lower trapezoidal, one v a column, in Fortran order; they change the last m rows
-    tau : (k,)
+    T : (k, k) upper triangular, in Fortran order
     """
 
     V: Array
-    tau: Array
+    T: Array
 
     def apply(self, Z: Array) -> None:
         """Multiply the columns of Z (n, b), in place."""
         (m, k), b = self.V.shape, Z.shape[1]
-        rows = Z[len(Z) - m :]
-        size = _BLOCK * (b + _BLOCK + 1)
-        work = np.empty(size)
-        _call("dormqr", b"L", b"N", m, b, k, self.V, m, self.tau, rows, _leading_dimension(Z), work, size)
+        rows, work = Z[len(Z) - m :], np.empty((b, k))
+        how = (b"L", b"N", b"F", b"C")  # from the left, not transposed, first to last, a reflection a column
+        _invoke("dlarfb", *how, m, b, k, self.V, m, self.T, k, rows, _leading_dimension(Z), work, b)
 
 
 def _take_reflectors(K: Array, tau: Array, start: int) -> _Reflectors:
-    """A copy of those that dsytrd has left below the diagonal of a panel of K, from this column on."""
-    stop = min(start + PANEL, len(K) - 1)
+    """A copy of those that dsytrd has left below the diagonal of some columns of K, from this one on."""
+    stop = min(start + REFLECTIONS, len(K) - 1)
     V = K[start + 1 :, start:stop].copy(order="F")
-    # It is 1 by definition. LAPACK's unblocked code writes 1 there for a while, at which other threads may look.
-    np.fill_diagonal(V, 1.0)
-    return _Reflectors(V, tau[start:stop])
+    (m, k), T = V.shape, np.empty((stop - start, stop - start), order="F")
+    _invoke("dlarft", b"F", b"C", m, k, V, m, tau[start:stop], T, k)
+    return _Reflectors(V, T)
 
 
 def _tridiagonal_vectors(values: Array, off_diagonal: Array, Z: Array) -> None:
@@ -138,6 +141,22 @@ def svd_in_place(M: Array) -> tuple[Array, Array, Array]:
     return M, sigma, Vt
 
 
+def solve_triangular(R: Array, M: Array) -> Array:
+    """``R⁻¹M`` for R (k, k) upper triangular (dtrtrs), in a fraction of the time of scipy's routine of that name.
+
+    Raises
+    ------
+    NumericalError
+        Where R has a zero on its diagonal.
+    """
+    if M.size == 0:
+        return M
+    solution, info = lapack.dtrtrs(R, M)
+    if info != 0:
+        raise NumericalError(f"LAPACK dtrtrs failed with code {info}")
+    return np.asarray(solution)
+
+
 def _leading_dimension(M: Array) -> int:
     """Distance between columns, in numbers."""
     rows, columns = M.shape
@@ -149,12 +168,17 @@ def _leading_dimension(M: Array) -> int:
 
 
 def _call(name: str, *arguments: bytes | int | NDArray[Any]) -> None:
-    """Call a routine; integers and texts go by address, as Fortran wants them, and info comes last."""
-    info = ctypes.c_int(0)
+    """Call a routine whose last argument, which is not given here, says whether it succeeded."""
+    info = np.zeros(1, np.intc)
+    _invoke(name, *arguments, info)
+    if info[0] != 0:
+        raise NumericalError(f"LAPACK {name} failed with code {info[0]}")
+
+
+def _invoke(name: str, *arguments: bytes | int | NDArray[Any]) -> None:
+    """Call a routine; integers and texts go by address, as Fortran wants them."""
     held = [_by_address(argument) for argument in arguments]
-    _routine(name, len(held) + 1)(*(pointer for pointer, _ in held), ctypes.byref(info))
-    if info.value != 0:
-        raise NumericalError(f"LAPACK {name} failed with code {info.value}")
+    _routine(name, len(held))(*(pointer for pointer, _ in held))
 
 
 def _by_address(argument: bytes | int | NDArray[Any]) -> tuple[Any, Any]:

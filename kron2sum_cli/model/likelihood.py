@@ -243,7 +243,7 @@ def covariates_singular(data: Contrasts) -> bool:
     if data.ncovariates == 0:
         return False
     noise = data.nsamples * EPSILON * max(float(data.s.max(initial=0.0)), float(np.trace(data.Kxx)))
-    return bool(linalg.eigvalsh(conditional_covariance(data)[0])[0] <= noise)
+    return bool(np.linalg.eigvalsh(conditional_covariance(data)[0])[0] <= noise)
 
 
 def _least_squares(data: Contrasts, axes: TraitAxes, W: Array, Z: Array) -> Coupled:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.lapack import solve_triangular
 from kron2sum_cli.model.spectrum import Array
 
 
@@ -82,17 +82,17 @@ def axes_of_factors(L0: Array, L1: Array, tau: float) -> TraitAxes:
     if not np.all(np.isfinite(size)) or np.any(size == 0):
         raise NumericalError("the covariance of the traits is zero or not finite")
     stacked = np.vstack([root * L0.T, L1.T]) / size
-    Q, R = linalg.qr(stacked, mode="economic", check_finite=False)
+    Q, R = np.linalg.qr(stacked)
     if R.shape[0] < p or np.min(np.abs(np.diag(R))) < 1e-13:
         raise NumericalError("the covariance of the traits is singular: some traits are linear combinations of others")
     Q0, Q1 = Q[: L0.shape[1]], Q[L0.shape[1] :]
-    _, c1, Wt = linalg.svd(Q1, full_matrices=True, check_finite=False)
+    _, c1, Wt = np.linalg.svd(Q1)
     c1 = np.concatenate([c1, np.zeros(p - c1.size)])[::-1]
     W = Wt[::-1].T
     c0 = np.linalg.norm(Q0 @ W, axis=0)
     c0[L0.shape[1] :] = 0
     norm = np.hypot(c0, c1)
-    T = linalg.solve_triangular(R, W, check_finite=False).T / size
+    T = solve_triangular(R, W).T / size
     Tinv = size[:, None] * (R.T @ W)
     return TraitAxes(T, Tinv, c0 / norm / root, np.minimum(c1 / norm, 1.0))
 
@@ -113,7 +113,7 @@ def factor(C: Array) -> Array:
     if not np.allclose(C, C.T, rtol=1e-8, atol=1e-8 * np.max(np.abs(C), initial=0)):
         raise NumericalError("a trait covariance matrix must be symmetric")
     size = np.sqrt(np.where(np.diag(C) > 0, np.diag(C), 1.0))
-    values, vectors = linalg.eigh(C / np.multiply.outer(size, size), check_finite=False)
+    values, vectors = np.linalg.eigh(C / np.multiply.outer(size, size))
     if values[0] < -1e-8:
         raise NumericalError(
             "a trait covariance matrix must be positive semi-definite; its smallest scaled eigenvalue is"

@@ -151,7 +151,7 @@ class Chart:
     def move(self, x: Array) -> TraitAxes:
         """The axes of the point reached by a step."""
         P, N = self.split(x)
-        kept0, kept1 = np.unique(self.columns[self.free0]), np.unique(self.rows[self.free1])
+        kept0, kept1 = (np.flatnonzero(np.bincount(k)) for k in (self.columns[self.free0], self.rows[self.free1]))
         L0 = self.axes.Tinv @ (np.diag(self.axes.c0) + P)[:, kept0]
         L1 = self.axes.Tinv @ (np.diag(self.axes.c1) + N)[:, kept1]
         return axes_of_factors(L0, L1, self.tau)

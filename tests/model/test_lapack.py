@@ -18,6 +18,7 @@ def symmetric_block(n: int) -> np.ndarray:
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 40, 131])
 def test_eigenvectors(n, monkeypatch):
     monkeypatch.setattr(lapack, "PANEL", 16)
+    monkeypatch.setattr(lapack, "REFLECTIONS", 12)
     A = symmetric_block(n)
     s, E = eigh_in_place(symmetric_block(n))
     np.testing.assert_allclose(s, np.linalg.eigvalsh(A), rtol=0, atol=1e-12)
@@ -27,6 +28,7 @@ def test_eigenvectors(n, monkeypatch):
 
 def test_no_digit_depends_on_the_number_of_threads(monkeypatch):
     monkeypatch.setattr(lapack, "PANEL", 16)
+    monkeypatch.setattr(lapack, "REFLECTIONS", 12)
     results = [eigh_in_place(symmetric_block(131), threads) for threads in (1, 2, 3)]
     for s, E in results[1:]:
         np.testing.assert_array_equal(s, results[0][0])
