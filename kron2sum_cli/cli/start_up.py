@@ -4,8 +4,11 @@ import os
 import sys
 from importlib.util import LazyLoader, find_spec, module_from_spec
 
-UNUSED = ("numpy.testing", "numpy.f2py", "numpy.ma")
-"""What importing scipy loads by the way, for a third of its time; nothing here uses them."""
+UNUSED = ("numpy.testing", "numpy.f2py", "numpy.ma", "numpy.char", "numpy.rec", "numpy.ctypeslib")
+"""What importing scipy loads by the way, for a third of its time; nothing here uses them.
+
+``numpy.ma`` is loaded after all by a glance of those functions of scipy.linalg that look for masked arrays.
+"""
 
 
 def prepare_libraries() -> None:

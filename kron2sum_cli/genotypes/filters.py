@@ -5,7 +5,6 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import UsageError
@@ -126,6 +125,8 @@ def select_by_name(variants: Variants, filters: VariantFilters) -> tuple[NDArray
 
 def names_not_found(names: frozenset[str], variants: Variants) -> int:
     """How many of these names no variant of the file has."""
+    import pyarrow.compute as pc
+
     column = variants.table["SNPID"]
     return len(names) - int(pc.count_distinct(column.filter(flags(_named(column, names)))).as_py())
 
@@ -195,4 +196,6 @@ def _in_regions(
 
 
 def _named(column: pa.ChunkedArray, names: frozenset[str]) -> NDArray[np.bool_]:
+    import pyarrow.compute as pc  # here, because it takes a while and few scans choose variants by name
+
     return truths(pc.is_in(column, value_set=texts(list(names))))

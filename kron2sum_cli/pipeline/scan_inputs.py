@@ -2,7 +2,9 @@
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +37,14 @@ class ScanInputs:
     source : the genotypes
     rows : (n,) positions of the null model's samples in them
     filters : on variants
+    records : names, sizes and hashes of the files of the genotypes
     """
 
     null: NullFile
     source: GenotypeSource
     rows: NDArray[np.intp]
     filters: VariantFilters
+    records: Sequence[Mapping[str, Any]]
 
 
 def open_inputs(settings: ScanSettings) -> ScanInputs:
@@ -53,9 +57,9 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
     """
     guard_inputs(settings.out, settings.input_paths)
     null = read_null(settings.null)
-    source = _open_genotypes(settings, null)
+    source, records = _open_genotypes(settings, null)
     guard_inputs(settings.out, source.files)
-    return ScanInputs(null, source, _rows(null, source), _filters(settings, source))
+    return ScanInputs(null, source, _rows(null, source), _filters(settings, source), records)
 
 
 @dataclass(frozen=True)
@@ -118,12 +122,14 @@ def _runs(positions: NDArray[np.intp]) -> tuple[tuple[int, int], ...]:
     return tuple((int(run[0]), int(run[-1]) + 1) for run in np.split(positions, edges))
 
 
-def _open_genotypes(settings: ScanSettings, null: NullFile) -> GenotypeSource:
+def _open_genotypes(settings: ScanSettings, null: NullFile) -> tuple[GenotypeSource, Sequence[Mapping[str, Any]]]:
+    """The genotypes and the records of their files."""
     if settings.geno is None:
         return _recorded_genotypes(settings, null)
     source = open_genotypes(settings.geno)
     recorded = {record["name"]: record for record in null.grm["files"]}
-    for record in file_records(source.files):
+    records = file_records(source.files)
+    for record in records:
         if record["name"] in recorded and record != recorded[record["name"]]:
             logger.warning(
                 "%s: %s has other content than the file of that name that the null model was made from; fit again if"
@@ -131,10 +137,10 @@ def _open_genotypes(settings: ScanSettings, null: NullFile) -> GenotypeSource:
                 source.path,
                 record["name"],
             )
-    return source
+    return source, records
 
 
-def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> GenotypeSource:
+def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> tuple[GenotypeSource, Sequence[Mapping[str, Any]]]:
     """The genotypes that the GRM was made from, if they are still what they were."""
     if not null.grm.get("genotypes"):
         raise UsageError("--geno: needed, because the relationship matrix of this null model was not made of genotypes")
@@ -153,7 +159,7 @@ def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> GenotypeSourc
             f"{found}: is not the file that the null model was made from (its size or content differ); fit again, or"
             " name the genotypes to scan with --geno"
         )
-    return source
+    return source, files
 
 
 def _rows(null: NullFile, source: GenotypeSource) -> NDArray[np.intp]:

@@ -43,7 +43,7 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs, span: Span) -> dic
             "stat": settings.stat,
             "refit": settings.refit,
         },
-        "inputs": {"geno": file_records(source.files), **_contrast_records(settings)},
+        "inputs": {"geno": inputs.records, **_contrast_records(settings)},
         "span": span.to_metadata(),
     }
 

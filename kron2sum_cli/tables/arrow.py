@@ -42,6 +42,18 @@ def texts(values: Sequence[str]) -> pa.Array:
     return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
 
 
+def not_finite(column: pa.Array) -> NDArray[np.intp]:
+    """Positions of the cells of a column of floats that are NaN or infinite; empty cells are not."""
+    validity, data = column.buffers()
+    if len(column) == 0:
+        return np.zeros(0, dtype=np.intp)
+    here = slice(column.offset, column.offset + len(column))
+    wrong = ~np.isfinite(np.frombuffer(data, dtype=column.type.to_pandas_dtype())[here])
+    if validity is not None:
+        wrong &= np.unpackbits(np.frombuffer(validity, dtype=np.uint8), bitorder="little")[here].astype(np.bool_)
+    return np.flatnonzero(wrong)
+
+
 def truths(column: pa.ChunkedArray) -> NDArray[np.bool_]:
     """The values of a column of true and false without empty cells."""
     parts = [np.zeros(0, dtype=np.bool_)]

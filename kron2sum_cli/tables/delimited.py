@@ -1,9 +1,11 @@
-"""Rows of an Arrow table as delimited text, column by column in Arrow rather than cell by cell in Python."""
+"""Rows of an Arrow table as delimited text, column by column in Arrow rather than cell by cell in Python.
+
+Arrow's functions are imported where they are used: they take a while, which a scan into Parquet need not spend.
+"""
 
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kron2sum_cli.tables.text import MISSING
 
@@ -19,6 +21,8 @@ def delimited_rows(batch: pa.RecordBatch, separator: str) -> bytes:
 
     A text that has the separator, a quote or a line end in it is quoted.
     """
+    import pyarrow.compute as pc
+
     if len(batch) == 0:
         return b""
     columns = [_cells(column, separator) for column in batch.columns]
@@ -34,6 +38,8 @@ def _cells(column: pa.Array, separator: str) -> pa.Array:
 
 
 def _quoted(column: pa.Array, separator: str) -> pa.Array:
+    import pyarrow.compute as pc
+
     special = pc.match_substring_regex(column, pattern=f'[{separator}"\r\n]')
     if not pc.any(special).as_py():
         return column

@@ -19,11 +19,10 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kron2sum_cli.errors import InputError, NumericalError, UsageError
-from kron2sum_cli.tables.arrow import numbers
+from kron2sum_cli.tables.arrow import not_finite, numbers
 from kron2sum_cli.tables.metadata_checks import check_metadata
 from kron2sum_cli.tables.parquet_seal import MAGIC, check_data, check_footer
 from kron2sum_cli.tables.table_writers import (
@@ -150,9 +149,9 @@ def check_finite(batch: pa.RecordBatch) -> None:
         column = batch.column(name)
         if not pa.types.is_floating(column.type):
             continue
-        finite = pc.is_finite(column)
-        if pc.all(finite).as_py() is False:
-            row = pc.index(finite, False).as_py()
+        wrong = not_finite(column)
+        if wrong.size:
+            row = int(wrong[0])
             variant = batch.column("SNPID")[row].as_py() if "SNPID" in batch.schema.names else f"row {row + 1}"
             raise NumericalError(f"variant {variant}: {name} is {column[row].as_py()}, which is not a number to report")
 
@@ -188,7 +187,7 @@ class ScanWriter:
             If a cell is NaN or infinite.
         """
         check_finite(batch)
-        self._writer.write(batch.cast(self._schema.remove_metadata()))
+        self._writer.write(pa.RecordBatch.from_arrays(batch.columns, schema=self._schema.remove_metadata()))
 
     def set_metadata(self, metadata: Mapping[str, Any]) -> None:
         """Replace the metadata, for what is known only at the end (counts); text files have none."""
@@ -361,10 +360,10 @@ def _kind(name: str) -> str:
 def _array(values: Any, column_type: pa.DataType) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
-    if isinstance(values, pa.Array):
-        return values.cast(column_type)
     if isinstance(values, np.ndarray) and values.dtype.kind in "if":
-        return numbers(values).cast(column_type)
+        values = numbers(values)
+    if isinstance(values, pa.Array):
+        return values if values.type == column_type else values.cast(column_type)
     return pa.array(values, type=column_type, from_pandas=True)
 
 
