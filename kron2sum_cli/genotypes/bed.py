@@ -1,11 +1,14 @@
-"""PLINK 1 genotypes: ``.bed`` with its ``.bim`` and ``.fam``."""
+"""PLINK 1 genotypes: ``.bed`` with its ``.bim`` and ``.fam``.
+
+Every byte of a variant has the genotypes of four samples, which one look into a table of 256 rows decodes. That takes
+a fifth of the time of the bed-reader library, which for 1,200 samples takes a ninth of that of their rotation; the
+tests compare with it.
+"""
 
 import os
-from dataclasses import dataclass, field
-from io import FileIO
-from pathlib import Path
+from dataclasses import dataclass
+from io import BufferedReader, FileIO
 
-import bed_reader
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +31,16 @@ FEWEST_FOR_SURPLUS = 100
 
 _PAGE_BYTES = 4096
 _STRETCH_BYTES = 1 << 20
+_DECODED_BYTES = 1 << 16
+"""Bytes of the file that are decoded at once: 1 MiB of dosages, for the cache."""
+
+_GAP_BYTES = 1 << 14
+"""Bytes between two variants that are rather read than passed over."""
+
+_CODES = np.array([2, np.nan, 1, 0], dtype=np.float32)
+"""Copies of allele 1 for the codes 00, 01 (missing), 10 and 11."""
+_DOSAGES_OF_BYTE = _CODES[np.arange(256)[:, None] >> np.arange(0, 8, 2) & 3]
+"""(256, 4) dosages of the samples of a byte, the first in its lowest bits."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +83,28 @@ class BedLayout:
                     return self._last_bytes_of_run(file, first, span).take(variants - first)
                 return np.array([self._last_byte(file, variant) for variant in variants], np.uint8)
         except (OSError, ValueError, IndexError):
-            raise InputError(
-                f"{self.path} can no longer be read at variant {first + 1} to {first + span}; "
-                "did another program change it?"
-            ) from None
+            raise self.unreadable(variants) from None
+
+    def records(self, file: BufferedReader, variants: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """All bytes of each of these variants (increasing positions), (len(variants), record_bytes) uint8."""
+        parts = []
+        far = 1 + _GAP_BYTES // self.record_bytes
+        for run in np.split(variants, np.flatnonzero(np.diff(variants) > far) + 1):
+            first, span = int(run[0]), int(run[-1] - run[0]) + 1
+            content = np.empty(span * self.record_bytes, np.uint8)
+            file.seek(HEADER_BYTES + first * self.record_bytes)
+            if file.readinto(content.data) != len(content):
+                raise self.unreadable(run)
+            part = content.reshape(span, self.record_bytes)
+            parts.append(part if span == len(run) else part.take(run - first, axis=0))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def unreadable(self, variants: NDArray[np.intp]) -> InputError:
+        """What to say where these variants cannot be read any more."""
+        return InputError(
+            f"{self.path} can no longer be read at variant {variants[0] + 1} to {variants[-1] + 1}; "
+            "did another program change it?"
+        )
 
     def _last_bytes_of_run(self, file: FileIO, first: int, count: int) -> NDArray[np.uint8]:
         """The last byte of each of consecutive variants, of which a stretch is read at a time."""
@@ -108,13 +139,11 @@ class BedSource:
     samples: Samples
     variants: Variants
     layout: BedLayout
-    _reader: bed_reader.open_bed = field(repr=False, compare=False)
 
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Dosages of the effect allele, 0 to 2, NaN where missing.
 
-        Every call opens the file by itself, so that several threads may read at once. bed-reader says
-        nothing of bits that are set behind the last sample, so they are looked at here.
+        Every call opens the file by itself, so that several threads may read at once.
 
         Parameters
         ----------
@@ -131,10 +160,52 @@ class BedSource:
         IndexError : a position is not in the file
         """
         refuse_positions_outside(self.samples, self.variants, variants, rows)
-        _refuse_missing_samples(self.layout, self.layout.last_bytes(variants), self.files[2])
-        # Given the counts, bed-reader never parses the .fam and .bim.
-        dosages: NDArray[np.float32] = self._reader.read((rows, variants), dtype="float32", order="F", num_threads=1)
-        return dosages
+        places = _places(rows, self.layout.record_bytes)
+        dosages = np.empty((len(variants), len(rows)), np.float32)
+        step = max(_DECODED_BYTES // self.layout.record_bytes, 1)
+        try:
+            with open(self.path, "rb") as file:
+                for start in range(0, len(variants), step):
+                    records = self.layout.records(file, variants[start : start + step])
+                    _refuse_missing_samples(self.layout, records[:, -1], self.files[2])
+                    places.decode(records, dosages[start : start + step])
+        except OSError:
+            raise self.layout.unreadable(variants) from None
+        return dosages.T
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the genotypes of some samples are in the bytes of a variant.
+
+    Attributes
+    ----------
+    used : (k,) positions of the bytes that have any of them; None for all bytes
+    columns : (n,) position of each sample among the 4k genotypes of those bytes; None for the first n
+    """
+
+    used: NDArray[np.intp] | None
+    columns: NDArray[np.intp] | None
+
+    def decode(self, records: NDArray[np.uint8], dosages: NDArray[np.float32]) -> None:
+        """Write the dosages (b, n) of these samples in the records (b, record_bytes) of variants."""
+        if self.used is not None:
+            records = records.take(self.used, axis=1)
+        of_all = _DOSAGES_OF_BYTE.take(records, axis=0).reshape(len(records), -1)
+        if self.columns is None:
+            dosages[:] = of_all[:, : dosages.shape[1]]
+        else:
+            of_all.take(self.columns, axis=1, out=dosages, mode="clip")  # unlike "raise", straight into the output
+
+
+def _places(rows: NDArray[np.intp], record_bytes: int) -> _Places:
+    """Where samples are, given their positions in the file."""
+    byte, within = np.divmod(rows, 4)
+    has_any = np.zeros(record_bytes, dtype=np.bool_)
+    has_any[byte] = True
+    columns = 4 * (np.cumsum(has_any) - 1)[byte] + within
+    in_order = np.array_equal(columns, np.arange(len(rows)))
+    return _Places(None if has_any.all() else np.flatnonzero(has_any), None if in_order else columns)
 
 
 def open_bed(path: str) -> BedSource:
@@ -164,10 +235,7 @@ def open_bed(path: str) -> BedSource:
     layout = BedLayout(path, len(samples), len(variants))
     _check_size(layout, bim, fam)
     _check_last_samples(layout, samples)
-    reader = bed_reader.open_bed(
-        Path(path), iid_count=len(samples), sid_count=len(variants), num_threads=1, skip_format_check=True
-    )
-    return BedSource(path, (path, bim, fam), samples, variants, layout, reader)
+    return BedSource(path, (path, bim, fam), samples, variants, layout)
 
 
 def _check_magic(path: str) -> None:

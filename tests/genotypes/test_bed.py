@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import bed_reader
 import numpy as np
 import pytest
 
@@ -89,11 +90,27 @@ def test_threads_read_the_same(path: str) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-def test_fam_and_bim_are_not_parsed_by_bed_reader(path: str) -> None:
-    source = open_bed(path)
-    os.remove(fam_of(path))
-    os.remove(path.removesuffix("bed") + "bim")
-    assert source.read(np.arange(3), np.arange(N)).shape == (N, 3)
+@pytest.mark.parametrize("n", [1, 5, 64, 333])
+@pytest.mark.parametrize("gap_bytes", [0, 40, 1 << 14])
+@pytest.mark.parametrize("stretch_bytes", [1, 700, 1 << 16])
+def test_bed_reader_reads_the_same(
+    make_bed: Callable[..., str],
+    simulate_dosages: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    n: int,
+    gap_bytes: int,
+    stretch_bytes: int,
+) -> None:
+    monkeypatch.setattr(bed, "_GAP_BYTES", gap_bytes)
+    monkeypatch.setattr(bed, "_DECODED_BYTES", stretch_bytes)
+    path = make_bed(simulate_dosages(n, M, missing=0.2))
+    source, peer, rng = open_bed(path), bed_reader.open_bed(path), np.random.default_rng(n)
+    some = np.sort(rng.permutation(n)[: -(-n // 3)])
+    for rows in (np.arange(n), some, rng.permutation(n), np.arange(n // 2, n), rng.integers(0, n, 2 * n), some[:1]):
+        for variants in (np.arange(M), np.arange(20, 61), np.sort(rng.permutation(M)[:40]), np.array([0, 1, M - 1])):
+            found = source.read(variants, rows)
+            np.testing.assert_array_equal(found, peer.read((rows, variants), dtype="float32"))
+            assert found.flags.f_contiguous
 
 
 @pytest.mark.parametrize(("variants", "rows"), [([0, M], [0]), ([0], [-1]), ([0], [N])])
