@@ -56,7 +56,8 @@ class Segment:
 def segments(inputs: ScanInputs, chosen: Chosen) -> Iterator[Segment]:
     """Runs of variants with the same null model: the whole one's, or with LOCO that without their chromosome."""
     null, source = inputs.null, inputs.source
-    wanted = np.isin(chosen.named, chosen.positions, assume_unique=True)
+    everything = chosen.positions is chosen.named  # for which np.isin would take several times their memory
+    wanted = np.ones(len(chosen.named), np.bool_) if everything else np.isin(chosen.named, chosen.positions)
     if not null.chromosomes:
         yield Segment(None, chosen.named, wanted)
         return
@@ -76,7 +77,8 @@ def segments(inputs: ScanInputs, chosen: Chosen) -> Iterator[Segment]:
 
 def blocks_of(segment: Segment, width: int) -> list[Block]:
     """Blocks cut at multiples of the width in the file, those of which something is asked for."""
-    edges = np.flatnonzero(np.diff(segment.positions // width)) + 1
+    multiples = np.arange(width, 1 + segment.positions.max(initial=0), width)
+    edges = np.searchsorted(segment.positions, multiples)  # several in one place leave parts without variants
     parts = zip(np.split(segment.positions, edges), np.split(segment.wanted, edges), strict=True)
     return [Block(positions, wanted) for positions, wanted in parts if wanted.any()]
 
