@@ -152,8 +152,7 @@ def solve_triangular(R: Array, M: Array) -> Array:
     if M.size == 0:
         return M
     solution, info = lapack.dtrtrs(R, M)
-    if info != 0:
-        raise NumericalError(f"LAPACK dtrtrs failed with code {info}")
+    _refuse_failure("dtrtrs", info)
     return np.asarray(solution)
 
 
@@ -171,8 +170,12 @@ def _call(name: str, *arguments: bytes | int | NDArray[Any]) -> None:
     """Call a routine whose last argument, which is not given here, says whether it succeeded."""
     info = np.zeros(1, np.intc)
     _invoke(name, *arguments, info)
-    if info[0] != 0:
-        raise NumericalError(f"LAPACK {name} failed with code {info[0]}")
+    _refuse_failure(name, int(info[0]))
+
+
+def _refuse_failure(name: str, info: int) -> None:
+    if info != 0:
+        raise NumericalError(f"LAPACK {name} failed with code {info}")
 
 
 def _invoke(name: str, *arguments: bytes | int | NDArray[Any]) -> None:
