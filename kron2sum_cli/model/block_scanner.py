@@ -124,22 +124,32 @@ class CoupledBlockScanner:
         return BlockStatistics(plain.u, V, np.where(left > LEFT_BY_EFFECTS, plain.length, 0.0), plain.outside)
 
 
-def block_scanner(point: Point, Qx: Array, dtype: type[np.floating] = np.float32) -> BlockScanner | CoupledBlockScanner:
-    """The scanner of blocks at a null model, in single or double precision (double where the axes are coupled)."""
+def block_scanner(
+    point: Point, Qx: Array, dtype: type[np.floating] = np.float32, rows: NDArray[np.floating] | None = None
+) -> BlockScanner | CoupledBlockScanner:
+    """The scanner of blocks at a null model, in single or double precision (double where the axes are coupled).
+
+    ``rows`` (m + p, n), whose first m are ``Vᵀ``, become its rotation where they have that precision.
+    """
     data = point.data
     if point.coupled is not None and data.design is not None:
         effects = normalised_effects(data, point.coupled, point.W)
         F = effects.transpose(1, 0, 2).reshape(effects.shape[1], -1)
-        return CoupledBlockScanner(_diagonal_scanner(point, Qx, np.float64), F)
-    return _diagonal_scanner(point, Qx, dtype)
+        return CoupledBlockScanner(_diagonal_scanner(point, Qx, np.float64, rows), F)
+    return _diagonal_scanner(point, Qx, dtype, rows)
 
 
-def _diagonal_scanner(point: Point, Qx: Array, dtype: type[np.floating]) -> BlockScanner:
+def _diagonal_scanner(
+    point: Point, Qx: Array, dtype: type[np.floating], rows: NDArray[np.floating] | None
+) -> BlockScanner:
     data = point.data
     m, p = point.W.shape
-    rotation = np.empty((m + p, data.nsamples), dtype=dtype)
-    rotation[:m] = data.V.T
-    rotation[m:] = (data.V @ point.alpha).T
+    if rows is None or rows.dtype != dtype:
+        rotation = np.empty((m + p, data.nsamples), dtype=dtype)
+        rotation[:m] = data.V.T
+    else:
+        rotation = rows
+    rotation[m:] = data.to_samples(point.alpha).T
     return BlockScanner(
         rotation=rotation,
         weights=np.hstack([point.W, np.ones((m, 1))]).astype(dtype),

@@ -1,11 +1,16 @@
 """The data of one likelihood: traits in the coordinates of a spectrum."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.spectrum import Array, Spectrum
+
+STRETCH = 128
+"""Columns of V that are taken into double precision at once."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Contrasts:
     Z : (m, p) rotated traits, m = k + e: the k columns of V and e ≤ p that hold what Y has outside them
     s : (m,) eigenvalues, 0 for the e appended rows
     nsilent : number of further rows with eigenvalue 0 in which every trait is 0
-    V : (n, m) the rotation, ``Z = VᵀY``
+    V : (n, m) the rotation, ``Z = VᵀY``; in single precision where it was read for a scan in that
     Yx : (c, p) ``QxᵀY``, the part of Y in the span of the projected covariates
     Kxx, Kxm : (c, c) and (c, m) GGᵀ of the projected covariates, and between them and the rows
     Rx : (c, c) ``X = Qx Rx``
@@ -43,7 +48,7 @@ class Contrasts:
     Z: Array
     s: Array
     nsilent: int
-    V: Array
+    V: NDArray[np.floating]
     Yx: Array
     Kxx: Array
     Kxm: Array
@@ -74,6 +79,25 @@ class Contrasts:
     def mean_eigenvalue(self) -> float:
         """Mean of the eigenvalues over all contrasts."""
         return float(self.s.sum()) / self.nrows
+
+    def to_rows(self, F: Array) -> Array:
+        """``VᵀF`` for F (n, ...), in double precision."""
+        nothing = np.empty((0, *F.shape[1:]))
+        return np.concatenate([nothing, *(part.T @ F for _, part in self._in_double())])
+
+    def to_samples(self, R: Array) -> Array:
+        """``VR`` for R (m, ...), in double precision."""
+        total = np.zeros((self.nsamples, *R.shape[1:]))
+        for columns, part in self._in_double():
+            total += part @ R[columns]
+        return total
+
+    def _in_double(self) -> Iterator[tuple[slice, Array]]:
+        """V, or stretches of its columns, for a copy of it in double precision would be twice as large."""
+        step = self.V.shape[1] if self.V.dtype == np.float64 else STRETCH
+        for start in range(0, self.V.shape[1], max(step, 1)):
+            columns = slice(start, start + step)
+            yield columns, np.asarray(self.V[:, columns], dtype=np.float64)
 
 
 def rotate_traits(spectrum: Spectrum, Y: Array) -> Contrasts:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.block_scanner import BlockScanner, CoupledBlockScanner, block_scanner
@@ -53,11 +54,14 @@ class NullModel:
     summary : the fit
     data : rotated traits
     Qx : (n, c) orthonormal basis of the projected covariates
+    rows : (m + p, n) of which the first m are ``Vᵀ`` of the data, and the others room for a scanner, so that there is
+        one copy of V; None where V was not read for a scan
     """
 
     summary: FitSummary
     data: Contrasts
     Qx: Array
+    rows: NDArray[np.floating] | None = None
 
     def point(self) -> Point:
         """The likelihood at the fitted covariances."""
@@ -69,7 +73,7 @@ class NullModel:
 
     def scanner(self, dtype: type[np.floating]) -> BlockScanner | CoupledBlockScanner:
         """The scanner of blocks of variants, in single or double precision."""
-        return block_scanner(self.point(), self.Qx, dtype)
+        return block_scanner(self.point(), self.Qx, dtype, self.rows)
 
 
 @dataclass(frozen=True)

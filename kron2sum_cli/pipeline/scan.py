@@ -51,7 +51,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     schema = scan_schema(null.traits, tests, settings.refit > 0, {}, d.coupled, counted=d.has_missing)
     counts = Counter(chosen.counts)
     metadata = scan_metadata(settings, inputs, chosen.span)
-    width = block_width(settings, null.description)
+    width = block_width(settings, null)
     logger.info("%d variants to test in blocks of %d", len(chosen.positions), width)
     with (
         checkpoint(settings.out, metadata | {"block": width}, settings.resume) as kept,
@@ -115,8 +115,8 @@ def _plan(
     chromosome: str | None,
 ) -> ScanPlan:
     null = inputs.null
-    model = null.load(chromosome)
-    dtype = np.float32 if settings.precision == "single" else np.float64
+    dtype = np.float64 if settings.precision == "double" or null.description.reduced else np.float32
+    model = null.load(chromosome, dtype)
     context = test_context(null_record(null, chromosome), settings.stat)
     scanner = model.scanner(dtype)
     return ScanPlan(

@@ -14,7 +14,7 @@ from kron2sum_cli.genotypes.chromosomes import encode_chromosomes
 from kron2sum_cli.pipeline.scan_block import Block
 from kron2sum_cli.pipeline.scan_inputs import Chosen, ScanInputs
 from kron2sum_cli.pipeline.settings import ScanSettings
-from kron2sum_cli.tables.null_description import NullDescription
+from kron2sum_cli.tables.null_file import NullFile
 
 logger = logging.getLogger("kron2sum.scan")
 
@@ -83,7 +83,7 @@ def blocks_of(segment: Segment, width: int) -> list[Block]:
     return [Block(positions, wanted) for positions, wanted in parts if wanted.any()]
 
 
-def block_width(settings: ScanSettings, null: NullDescription) -> int:
+def block_width(settings: ScanSettings, null: NullFile) -> int:
     """Variants in a block: a power of two that fits the memory.
 
     Raises
@@ -91,15 +91,15 @@ def block_width(settings: ScanSettings, null: NullDescription) -> int:
     InputError
         Where the null model and the smallest blocks need more than ``--memory``.
     """
-    n, size = len(null.samples), 8 if settings.precision == "double" else 4
+    d, n, size = null.description, len(null.samples), 8 if settings.precision == "double" else 4
     per_variant = COPIES_OF_BLOCK * n * size
     width = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, BLOCK_BYTES // (n * size)))
     limit = settings.common.memory_mib
     if limit is not None:
-        model = n * n * (8 + size)
-        if null.has_missing:
-            columns = null.ncells + null.A.shape[1] * len(null.covariates)
-            model += columns**2 * (MISSING_MATRICES * 8 + size) + null.ncells * n * (8 + size)
+        model = n * null.nrows * (8 if d.reduced else size)
+        if d.has_missing:
+            columns = d.ncells + d.A.shape[1] * len(null.covariates)
+            model += 8 * n * null.nrows + columns**2 * (MISSING_MATRICES * 8 + size) + d.ncells * n * (8 + size)
         left = limit * 2**20 - model - BASE_BYTES
         fits = left // (per_variant * settings.common.threads)
         if fits < SMALLEST_BLOCK:

@@ -14,6 +14,7 @@ _TIMELESS = (1980, 1, 1, 0, 0, 0)
 _TYPES = {"f": np.dtype("<f8"), "U": np.dtype("<U0")}
 _END_BYTES, _END_MARK = 22, b"PK\5\6"
 """The last record of an archive without a comment, and how it begins."""
+_STRETCH_BYTES = 1 << 20
 _MOST_TEXT = 1 << 28
 """Bytes of a JSON text; numpy keeps four a character."""
 
@@ -95,6 +96,28 @@ class ArchiveReader:
         """The message for an archive that does not hold what it should."""
         return InputError(f"{self.name}: is not a null model of kron2sum fit, or is damaged ({reason}); fit it again")
 
+    def fill(self, key: str, columns: NDArray[np.floating]) -> None:
+        """Read a matrix of floats into ``columns``, of its shape and in Fortran order, a few of them at a time."""
+        info, (n, m) = self._member(key), columns.shape
+        step = max(_STRETCH_BYTES // (8 * max(n, 1)), 1)
+        try:
+            with self._archive.open(info) as member, np.errstate(over="ignore"):
+                shape, fortran = self._check_header(member, info.file_size, key, "f")
+                if shape != (n, m):
+                    raise self.damaged(f"{key} has the shape {shape}")
+                if not fortran and min(n, m) > 1:
+                    columns[:] = self.array(key)
+                    return
+                for start in range(0, m, step):
+                    part = columns[:, start : start + step]
+                    content = np.frombuffer(member.read(8 * part.size), _TYPES["f"])
+                    part[:] = content.reshape(part.shape, order="F")
+                member.read(1)  # the checksum is compared at the end
+        except (InputError, OSError):
+            raise
+        except Exception as error:  # parsers of zipfile and numpy, see above
+            raise self.damaged(f"{key}: {error}") from error
+
     def array(self, key: str, kind: str = "f", shape: tuple[int | None, ...] | None = None) -> NDArray[Any]:
         """One array: float64 ("f") or text ("U"), of this shape (None: any length; no shape: any)."""
         info = self._member(key)
@@ -141,17 +164,18 @@ class ArchiveReader:
             raise self.damaged(f"{key} claims {info.file_size} bytes")
         return info
 
-    def _check_header(self, member: Any, size: int, key: str, kind: str) -> None:
-        """Refuse an array of another type, or that claims more bytes than the file has."""
+    def _check_header(self, member: Any, size: int, key: str, kind: str) -> tuple[tuple[int, ...], bool]:
+        """Shape, and whether in Fortran order; refuse another type, or one that claims more bytes than the file has."""
         version = np.lib.format.read_magic(member)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = reader(member)
+        shape, fortran, dtype = reader(member)
         wanted = _TYPES[kind]
         if dtype.kind != kind or dtype.byteorder != wanted.byteorder or (kind == "f" and dtype != wanted):
             raise self.damaged(f"{key} has the type {dtype}")
         claimed = int(np.prod(shape, dtype=object)) * dtype.itemsize
         if any(n < 0 for n in shape) or claimed > size or (kind == "U" and not shape and claimed > _MOST_TEXT):
             raise self.damaged(f"{key} claims {shape} of {dtype}")
+        return shape, fortran
 
 
 def _refuse_constant(text: str) -> float:

@@ -122,7 +122,7 @@ def check_observed_model(data: Contrasts, shift: Array | None, reml: bool, Y: Ar
     n, c = X.shape
     _check_rotation(data, np.empty((n, 0)), np.where(np.isnan(Y), np.nanmean(Y, axis=0), Y))
     _check_array("design_X", design.X, (data.s.size, c))
-    _check_equal("design_X is not the rotated covariates", data.V.T @ X, design.X)
+    _check_equal("design_X is not the rotated covariates", data.to_rows(X), design.X)
     if (shift is not None) != (reml and c > 0 and design.A.shape[1] == data.ntraits):
         raise ValueError("GGᵀ is shifted where it should not be, or is not")
     if shift is not None:
@@ -140,13 +140,13 @@ def _check_rotation(data: Contrasts, Qx: Array, Y: Array) -> None:
         raise ValueError("s is negative, or its number does not fit the samples")
     rng = np.random.default_rng(0)
     x, q, y = (rng.standard_normal(size) for size in (len(data.s), Qx.shape[1], Y.shape[1]))
-    rotated, projected = data.V @ x, Qx @ q
-    _check_equal("V is not orthonormal", data.V.T @ rotated, x)
+    rotated, projected = data.to_samples(x), Qx @ q
+    _check_equal("V is not orthonormal", data.to_rows(rotated), x)
     _check_equal("Qx is not orthonormal", Qx.T @ projected, q)
     _check_equal("Qx and V are not orthogonal", 1 + Qx.T @ rotated, np.ones(len(q)))
     combined = Y @ y
     length = float(np.linalg.norm(combined))  # a projection may be all rounding: that of traits that are standardised
-    _check_equal("Z is not the rotated traits", data.V.T @ combined, data.Z @ y, length)
+    _check_equal("Z is not the rotated traits", data.to_rows(combined), data.Z @ y, length)
     _check_equal("Yx is not the projected traits", Qx.T @ combined, data.Yx @ y, length)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,16 @@ Array = NDArray[np.float64]
 _ZIP_MAGIC = b"PK\x03\x04"
 
 
+class LoadModel(Protocol):
+    """Reads a fit with its arrays, the rotation in the precision of a scan (double for that of observed cells)."""
+
+    def __call__(
+        self, chromosome: str | None, dtype: type[np.floating] = np.float64
+    ) -> NullModel | ObservedNullModel:
+        """The model of a chromosome, or the whole one's for None."""
+        ...
+
+
 @dataclass(frozen=True)
 class NullFile:
     """A null model's file: its summaries at once, its large arrays when they are asked for.
@@ -58,6 +68,7 @@ class NullFile:
     profile : trait to profile-likelihood interval of its heritability
     hash : identifies the model, for provenance
     load : reads the model of a chromosome, or the whole one's for None
+    nrows : largest number of columns of a rotation
     predictions : of genetic values and cells, where they were asked for
     """
 
@@ -66,7 +77,8 @@ class NullFile:
     chromosomes: Mapping[str, FitSummary]
     profile: Mapping[str, Any]
     hash: str
-    load: Callable[[str | None], NullModel | ObservedNullModel]
+    load: LoadModel
+    nrows: int
     predictions: Predictions | None = None
 
     @property
@@ -244,11 +256,13 @@ def _read(archive: ArchiveReader, name: str, open_file: Callable[[], BinaryIO]) 
         raise archive.damaged(error) from error
     _check_hash(archive, meta["hash"], description, {None: whole, **chromosomes}, predictions)
 
-    def load(chromosome: str | None) -> NullModel | ObservedNullModel:
-        with _archive(open_file, name) as again:
-            return read_model(again, prefix_of(chromosome), description)
+    nrows = max(archive.array(prefix_of(c) + "s", shape=(None,)).size for c in (None, *chromosomes))
 
-    return NullFile(description, whole, chromosomes, meta["profile"], meta["hash"], load, predictions)
+    def load(chromosome: str | None, dtype: type[np.floating] = np.float64) -> NullModel | ObservedNullModel:
+        with _archive(open_file, name) as again:
+            return read_model(again, prefix_of(chromosome), description, dtype)
+
+    return NullFile(description, whole, chromosomes, meta["profile"], meta["hash"], load, nrows, predictions)
 
 
 def _check_copies(archive: ArchiveReader, description: NullDescription, whole: FitSummary) -> None:

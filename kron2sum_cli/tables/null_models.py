@@ -100,8 +100,10 @@ def read_summary(archive: ArchiveReader, prefix: str, description: NullDescripti
     return summary
 
 
-def read_model(archive: ArchiveReader, prefix: str, description: NullDescription) -> NullModel | ObservedNullModel:
-    """One fit with its arrays.
+def read_model(
+    archive: ArchiveReader, prefix: str, description: NullDescription, dtype: type[np.floating]
+) -> NullModel | ObservedNullModel:
+    """One fit with its arrays, the rotation in the precision of a scan (double for that of observed cells).
 
     Raises
     ------
@@ -110,10 +112,10 @@ def read_model(archive: ArchiveReader, prefix: str, description: NullDescription
     """
     try:
         summary = read_summary(archive, prefix, description)
-        data, Qx = _contrasts(archive, prefix, description)
+        data, Qx, rows = _contrasts(archive, prefix, description, np.float64 if description.has_missing else dtype)
         if description.has_missing:
             return _observed_model(archive, prefix, description, summary, data)
-        model = NullModel(summary, data, Qx)
+        model = NullModel(summary, data, Qx, rows)
         check_model(model, description.Y)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise archive.damaged(error) from error
@@ -129,8 +131,10 @@ def _observed_model(
     return ObservedNullModel(summary, restored_cells(data, d.Y, d.X, shift))
 
 
-def _contrasts(archive: ArchiveReader, prefix: str, description: NullDescription) -> tuple[Contrasts, Array]:
-    """The rotated traits, and the basis of the projected covariates."""
+def _contrasts(
+    archive: ArchiveReader, prefix: str, description: NullDescription, dtype: type[np.floating]
+) -> tuple[Contrasts, Array, NDArray[np.floating]]:
+    """The rotated traits, the basis of the projected covariates, and the `NullModel.rows`."""
     n, p = description.Y.shape
     scalars = archive.json(prefix + "scalars")
     s = archive.array(prefix + "s", shape=(None,))
@@ -138,11 +142,13 @@ def _contrasts(archive: ArchiveReader, prefix: str, description: NullDescription
     Qx = archive.array(prefix + "Qx", shape=(n, None))
     c = Qx.shape[1]
     shapes: dict[str, tuple[int | None, ...]] = {
-        "Z": (m, p), "V": (n, m), "Yx": (c, p), "Kxx": (c, c), "Kxm": (c, m), "Rx": (c, c)
+        "Z": (m, p), "Yx": (c, p), "Kxx": (c, c), "Kxm": (c, m), "Rx": (c, c)
     }  # fmt: skip
     arrays = {key: archive.array(prefix + key, shape=shape) for key, shape in shapes.items()}
     design = None
     if description.coupled:
         X = archive.array(prefix + "design_X", shape=(m, len(description.covariates)))
         design = CoupledDesign(description.A, X, float(scalars["logdet_MtM"]))
-    return Contrasts(s=s, nsilent=int(scalars["nsilent"]), design=design, **arrays), Qx
+    rows = np.empty((m + p, n), dtype=dtype)
+    archive.fill(prefix + "V", rows[:m].T)
+    return Contrasts(s=s, nsilent=int(scalars["nsilent"]), V=rows[:m].T, design=design, **arrays), Qx, rows

@@ -70,7 +70,7 @@ def null_file(
         inputs={},
         counts={},
     )
-    return NullFile(description, whole, dict.fromkeys(chromosomes, whole), profile or {}, "hash", no_model)
+    return NullFile(description, whole, dict.fromkeys(chromosomes, whole), profile or {}, "hash", no_model, 0)
 
 
 def rows_of(tsv: str) -> dict[tuple[str, str, str], tuple[str, str]]:
