@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ import pytest
 from example_commands import EXAMPLE, kron2sum, scan
 from scipy import stats
 
+from kron2sum_cli.errors import InputError
 from kron2sum_cli.genotypes.bed import open_bed
 from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.fitting import climb
 from kron2sum_cli.model.spectrum import spectrum_of_relationship
+from kron2sum_cli.pipeline.scan_blocks import block_width
+from kron2sum_cli.pipeline.settings import CommonSettings, ScanSettings
 from kron2sum_cli.tables.null_file import read_null
 from kron2sum_cli.tables.samples import match
 
@@ -341,6 +345,35 @@ def test_metadata_has_no_path_and_no_time(example: Path) -> None:
     text = pq.read_schema(example / "scan.parquet").metadata[b"kron2sum"].decode()
     assert str(example) not in text
     assert str(EXAMPLE) not in text
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_null_model_read_in_the_precision_of_a_scan(example: Path, dtype: type[np.floating]) -> None:
+    """One copy of the rotation, with the numbers of that of a model in double precision."""
+    null = read_null(str(example / "null.npz"))
+    double, model = null.load(None), null.load(None, dtype)
+    rotation = model.scanner(dtype).rotation
+    assert model.data.V.dtype == dtype and np.shares_memory(model.data.V, rotation)
+    np.testing.assert_array_equal(model.data.V, double.data.V.astype(dtype))
+    copied = replace(double, rows=None).scanner(dtype).rotation
+    np.testing.assert_array_equal(rotation[:-3], copied[:-3])
+    np.testing.assert_allclose(rotation[-3:], copied[-3:], rtol=0, atol=4 * np.finfo(dtype).eps * np.abs(copied).max())
+    F, R = null.description.Y, double.data.Z
+    size = 8 * np.finfo(dtype).eps
+    np.testing.assert_allclose(model.data.to_rows(F), double.data.V.T @ F, rtol=0, atol=size * np.linalg.norm(F))
+    np.testing.assert_allclose(model.data.to_samples(R), double.data.V @ R, rtol=0, atol=size * np.linalg.norm(R))
+
+
+def test_memory_counts_the_rank_of_the_relationship_matrix(example: Path) -> None:
+    null = read_null(str(example / "null.npz"))
+    settings = ScanSettings(common=CommonSettings(threads=1, memory_mib=1000))
+    n = len(null.samples)
+    assert null.nrows == n - len(null.covariates)
+    assert block_width(settings, null) == 1024
+    most = (1000 - 300) * 2**20 // (4 * n)
+    assert block_width(settings, replace(null, nrows=most - 2000)) < 1024
+    with pytest.raises(InputError, match="--memory 1000: the null model of .* samples and 1 threads need"):
+        block_width(settings, replace(null, nrows=most))
 
 
 def test_refits_of_a_thin_grm_are_those_of_the_null_model_search(tmp_path: Path) -> None:

@@ -47,10 +47,10 @@ def write(path: Path, arrays: dict[str, Any], compression: int = zipfile.ZIP_STO
     return path
 
 
-def read_all(path: Path) -> None:
+def read_all(path: Path, dtype: type[np.floating] = np.float64) -> None:
     null = read_null(str(path))
     for chromosome in (None, *null.chromosomes):
-        null.load(chromosome)
+        null.load(chromosome, dtype)
 
 
 def rehashed(arrays: Arrays, folder: Path) -> Arrays:
@@ -122,11 +122,42 @@ def test_something_behind_the_end(tmp_path: Path, arrays: Arrays) -> None:
             read_all(path)
 
 
-def test_rotation_that_is_none(tmp_path: Path, arrays: Arrays) -> None:
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rotation_that_is_none(tmp_path: Path, arrays: Arrays, dtype: type[np.floating]) -> None:
     V = arrays["whole/V"]
-    for changed in (1.001 * V, np.roll(V, 1, axis=0), np.zeros_like(V), V[:, ::-1]):
+    huge = with_first(V, 1e300)  # infinite in single precision
+    for changed in (1.001 * V, np.roll(V, 1, axis=0), np.zeros_like(V), V[:, ::-1], huge, with_first(V, np.nan)):
         with pytest.raises(InputError, match="V is not orthonormal|V are not orthogonal|Z is not the rotated"):
-            read_all(write(tmp_path / "x.npz", arrays | {"whole/V": changed}))
+            read_all(write(tmp_path / "x.npz", arrays | {"whole/V": changed}), dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("change", CHANGES)
+def test_rotation_that_is_something_else(tmp_path: Path, arrays: Arrays, dtype: type[np.floating], change: str) -> None:
+    path = write(tmp_path / "x.npz", arrays | {"whole/V": CHANGES[change](arrays["whole/V"])})
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        read_all(path, dtype)
+
+
+def test_rotation_that_is_damaged_or_ends(tmp_path: Path, arrays: Arrays) -> None:
+    path = write(tmp_path / "x.npz", arrays)
+    content = path.read_bytes()
+    V = np.asfortranarray(arrays["whole/V"]).tobytes("A")
+    place = content.index(V) + len(V) // 2
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(InputError, match="whole/V: Bad CRC-32"):
+        read_all(path, np.float32)
+    short = io.BytesIO()
+    np.lib.format.write_array(short, arrays["whole/V"])
+    with pytest.raises(InputError, match="whole/V"):
+        read_all(write(tmp_path / "x.npz", arrays | {"whole/V": short.getvalue()[:-8]}), np.float32)
+
+
+def test_rotation_in_the_order_of_rows(tmp_path: Path, arrays: Arrays) -> None:
+    V = np.ascontiguousarray(arrays["whole/V"])
+    null = read_null(str(write(tmp_path / "x.npz", arrays | {"whole/V": V})))
+    np.testing.assert_array_equal(null.load(None).data.V, V)
+    np.testing.assert_array_equal(null.load(None, np.float32).data.V, V.astype(np.float32))
 
 
 def test_other_numbers_with_their_own_hash(tmp_path: Path, arrays: Arrays) -> None:
