@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
@@ -83,6 +84,10 @@ class TestResult:
     chisq: Array
     df: int
     mlog10p: Array
+
+    def take(self, variants: NDArray[np.intp]) -> "TestResult":
+        """The results of some of the variants."""
+        return TestResult(self.chisq[variants], self.df, self.mlog10p[variants])
 
 
 def hypothesis(name: str, A1: Array, A0: Array | None = None) -> Hypothesis:

@@ -96,10 +96,13 @@ def scan_block(plan: ScanPlan, block: Block) -> FinishedBlock:
     G = _prepare(plan, dosages, counts, tested)
     usable, statistics = _usable(plan.scanner.statistics(G), counts, tested, block.wanted)
     in_span = int(np.count_nonzero(block.wanted[tested])) - len(usable)
-    left = _something_left(plan, statistics)
+    with np.errstate(all="ignore"):  # the statistic of a variant that leaves nothing is infinite or NaN
+        joint = test(statistics.u, statistics.v, plan.hypotheses[0], plan.context)
+    left = _something_left(plan, joint)
     explaining, usable, statistics = len(usable) - len(left), usable[left], _take(statistics, left)
     tested = tested[usable]
-    results = [test(statistics.u, statistics.v, hypothesis, plan.context) for hypothesis in plan.hypotheses]
+    others = [test(statistics.u, statistics.v, hypothesis, plan.context) for hypothesis in plan.hypotheses[1:]]
+    results = [joint.take(left), *others]
     columns = _Columns(len(kept), tested)
     _add_tests(columns, plan, results)
     _add_effects(columns, plan, statistics)
@@ -200,13 +203,11 @@ def _take(statistics: BlockStatistics, variants: NDArray[np.intp]) -> BlockStati
     return BlockStatistics(*(part[variants] for part in parts))
 
 
-def _something_left(plan: ScanPlan, statistics: BlockStatistics) -> NDArray[np.intp]:
+def _something_left(plan: ScanPlan, joint: TestResult) -> NDArray[np.intp]:
     """Positions of the variants that leave more of the traits unexplained than rounding does."""
     rounding = EXPLAINED[plan.scanner.rotation.dtype.name]
-    with np.errstate(all="ignore"):
-        statistic = test(statistics.u, statistics.v, plan.hypotheses[0], plan.context).chisq
     # The statistic is np log(q0 / q1); a q1 of 0 or less makes it infinite or NaN.
-    return np.flatnonzero(statistic < -plan.context.size * np.log(rounding))
+    return np.flatnonzero(joint.chisq < -plan.context.size * np.log(rounding))
 
 
 def _diagonal(v: Array) -> Array:
