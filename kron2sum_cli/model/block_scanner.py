@@ -1,6 +1,7 @@
 """Score and information of blocks of variants with C0 and C1 fixed: the products that a scan consists of."""
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,7 @@ class BlockScanner:
     weights: NDArray[np.floating]
     silent_weight: Array | None
     Qx: NDArray[np.floating]
+    _own: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
     def rotate(self, G: NDArray[np.floating]) -> Array:
         """Rotated variants ``VᵀG`` (m, b) in double precision, for refits."""
@@ -64,7 +66,7 @@ class BlockScanner:
         Where X has an intercept, centre G first: that changes nothing but rounding.
         """
         m = self.weights.shape[0]
-        rotated = self.rotation @ G
+        rotated = np.matmul(self.rotation, G, out=self._workspace(G.shape[1]))
         u = rotated[m:].T.astype(np.float64)
         squares = rotated[:m]
         np.multiply(squares, squares, out=squares)
@@ -76,6 +78,13 @@ class BlockScanner:
             outside = np.maximum(squared_lengths(G.T) - length - projected, 0.0)
             v, length = v + np.multiply.outer(outside, self.silent_weight), length + outside
         return BlockStatistics(u, v, length, outside)
+
+    def _workspace(self, width: int) -> NDArray[np.floating]:
+        """Memory for a block's rotation: one for every thread, or the heap would be full of holes of that size."""
+        size = self.rotation.shape[0] * width
+        if getattr(self._own, "memory", np.empty(0)).size < size:
+            self._own.memory = np.empty(size, self.rotation.dtype)
+        return np.asarray(self._own.memory[:size].reshape(-1, width))
 
 
 def squared_lengths(rows: NDArray[np.floating]) -> Array:

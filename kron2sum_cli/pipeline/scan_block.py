@@ -94,6 +94,7 @@ def scan_block(plan: ScanPlan, block: Block) -> FinishedBlock:
     of_traits = None if plan.observed is None else _trait_counts(plan.observed, dosages, counts)
     tested = np.flatnonzero(kept & ~counts.constant)
     G = _prepare(plan, dosages, counts, tested)
+    del dosages  # as large as the rotated variants, whose place this may be
     usable, statistics = _usable(plan.scanner.statistics(G), counts, tested, block.wanted)
     in_span = int(np.count_nonzero(block.wanted[tested])) - len(usable)
     with np.errstate(all="ignore"):  # the statistic of a variant that leaves nothing is infinite or NaN
