@@ -2,7 +2,11 @@
 
 import os
 import sys
-from importlib.util import LazyLoader, find_spec, module_from_spec
+from importlib import import_module
+from importlib.util import find_spec
+from threading import Lock
+from types import ModuleType
+from typing import Any
 
 UNUSED = ("numpy.testing", "numpy.f2py", "numpy.ma", "numpy.char", "numpy.rec", "numpy.ctypeslib")
 """What importing scipy loads by the way, for a third of its time; nothing here uses them.
@@ -19,7 +23,7 @@ def prepare_libraries() -> None:
 
 
 def load_when_used(names: tuple[str, ...]) -> None:
-    """Put modules in place of which the code runs at the first look at what is in them.
+    """Put modules in place that load themselves at the first look at what is in them.
 
     Parameters
     ----------
@@ -27,11 +31,28 @@ def load_when_used(names: tuple[str, ...]) -> None:
     """
     for name in names:
         spec = None if name in sys.modules else find_spec(name)
-        if spec is None or spec.loader is None:
+        if spec is None:
             continue
-        spec.loader = LazyLoader(spec.loader)
-        module = module_from_spec(spec)
+        module = _Later(name)
+        module.__spec__, module.__file__ = spec, spec.origin
         sys.modules[name] = module
         package, _, attribute = name.rpartition(".")
         setattr(sys.modules[package], attribute, module)
-        spec.loader.exec_module(module)
+
+
+class _Later(ModuleType):
+    """Stands for a module until somebody needs it.
+
+    The import system then loads it, under its locks: several threads may be the first to look. (With
+    `importlib.util.LazyLoader` of Python 3.11 the second of them sees half a module.)
+    """
+
+    def __getattr__(self, attribute: str) -> Any:
+        with _STAND_INS:
+            if sys.modules.get(self.__name__) is self:
+                del sys.modules[self.__name__]
+        return getattr(import_module(self.__name__), attribute)
+
+
+_STAND_INS = Lock()
+"""Held while a module that stands for another is taken away."""

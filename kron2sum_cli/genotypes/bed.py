@@ -96,7 +96,7 @@ class BedLayout:
             if file.readinto(content.data) != len(content):
                 raise self.unreadable(run)
             part = content.reshape(span, self.record_bytes)
-            parts.append(part if span == len(run) else part.take(run - first, axis=0))
+            parts.append(part if (np.diff(run) == 1).all() else part.take(run - first, axis=0))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def unreadable(self, variants: NDArray[np.intp]) -> InputError:
@@ -163,6 +163,8 @@ class BedSource:
         places = _places(rows, self.layout.record_bytes)
         dosages = np.empty((len(variants), len(rows)), np.float32)
         step = max(_DECODED_BYTES // self.layout.record_bytes, 1)
+        if not len(variants):
+            return dosages.T
         try:
             with open(self.path, "rb") as file:
                 for start in range(0, len(variants), step):

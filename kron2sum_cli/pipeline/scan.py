@@ -103,6 +103,7 @@ def _blocks(
             kept.add(done)
             advance(int(np.count_nonzero(block.wanted)))
             yield done
+        del plan  # else two rotations would be in memory while the next is read
     if finished:
         raise InputError(f"{settings.out}: there are more finished blocks than this scan has; scan without --resume")
 

@@ -97,6 +97,8 @@ def block_width(settings: ScanSettings, null: NullFile) -> int:
     limit = settings.common.memory_mib
     if limit is not None:
         model = n * null.nrows * (8 if d.reduced else size)
+        if settings.null == "-":  # held whole
+            model += 8 * n * null.nrows * (1 + len(null.chromosomes))
         if d.has_missing:
             columns = d.ncells + d.A.shape[1] * len(null.covariates)
             model += 8 * n * null.nrows + columns**2 * (MISSING_MATRICES * 8 + size) + d.ncells * n * (8 + size)

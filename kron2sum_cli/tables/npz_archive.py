@@ -96,27 +96,33 @@ class ArchiveReader:
         """The message for an archive that does not hold what it should."""
         return InputError(f"{self.name}: is not a null model of kron2sum fit, or is damaged ({reason}); fit it again")
 
-    def fill(self, key: str, columns: NDArray[np.floating]) -> None:
-        """Read a matrix of floats into ``columns``, of its shape and in Fortran order, a few of them at a time."""
-        info, (n, m) = self._member(key), columns.shape
+    def matrix(self, key: str, shape: tuple[int, int], dtype: type[np.floating], spare: int) -> NDArray[np.floating]:
+        """A matrix (n, m) of floats in another precision, transposed (m, n), with some rows to spare behind it.
+
+        It is read a few columns at a time, for a copy of it in double precision may not fit the memory.
+        """
+        info, (n, m) = self._member(key), shape
         step = max(_STRETCH_BYTES // (8 * max(n, 1)), 1)
         try:
             with self._archive.open(info) as member, np.errstate(over="ignore"):
-                shape, fortran = self._check_header(member, info.file_size, key, "f")
-                if shape != (n, m):
-                    raise self.damaged(f"{key} has the shape {shape}")
+                found, fortran = self._check_header(member, info.file_size, key, "f")
+                if found != shape:
+                    raise self.damaged(f"{key} has the shape {found}")
+                rows = np.empty((m + spare, n), dtype)
+                columns = rows[:m].T
                 if not fortran and min(n, m) > 1:
                     columns[:] = self.array(key)
-                    return
+                    return rows
                 for start in range(0, m, step):
                     part = columns[:, start : start + step]
                     content = np.frombuffer(member.read(8 * part.size), _TYPES["f"])
                     part[:] = content.reshape(part.shape, order="F")
                 member.read(1)  # the checksum is compared at the end
-        except (InputError, OSError):
+        except (InputError, OSError, MemoryError):
             raise
         except Exception as error:  # parsers of zipfile and numpy, see above
             raise self.damaged(f"{key}: {error}") from error
+        return rows
 
     def array(self, key: str, kind: str = "f", shape: tuple[int | None, ...] | None = None) -> NDArray[Any]:
         """One array: float64 ("f") or text ("U"), of this shape (None: any length; no shape: any)."""
@@ -127,7 +133,7 @@ class ArchiveReader:
             with self._archive.open(info) as member:
                 value = np.lib.format.read_array(member, allow_pickle=False)
                 member.read(1)  # the checksum is compared at the end
-        except (InputError, OSError):
+        except (InputError, OSError, MemoryError):
             raise
         except Exception as error:  # parsers of zipfile and numpy, see above
             raise self.damaged(f"{key}: {error}") from error

@@ -49,9 +49,7 @@ _ZIP_MAGIC = b"PK\x03\x04"
 class LoadModel(Protocol):
     """Reads a fit with its arrays, the rotation in the precision of a scan (double for that of observed cells)."""
 
-    def __call__(
-        self, chromosome: str | None, dtype: type[np.floating] = np.float64
-    ) -> NullModel | ObservedNullModel:
+    def __call__(self, chromosome: str | None, dtype: type[np.floating] = np.float64) -> NullModel | ObservedNullModel:
         """The model of a chromosome, or the whole one's for None."""
         ...
 

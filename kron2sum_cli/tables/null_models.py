@@ -149,6 +149,5 @@ def _contrasts(
     if description.coupled:
         X = archive.array(prefix + "design_X", shape=(m, len(description.covariates)))
         design = CoupledDesign(description.A, X, float(scalars["logdet_MtM"]))
-    rows = np.empty((m + p, n), dtype=dtype)
-    archive.fill(prefix + "V", rows[:m].T)
+    rows = archive.matrix(prefix + "V", (n, m), dtype, spare=p)
     return Contrasts(s=s, nsilent=int(scalars["nsilent"]), V=rows[:m].T, design=design, **arrays), Qx, rows

@@ -20,7 +20,16 @@ OPTIONS = [
     for param in command.params
     if isinstance(param, click.Option)
 ]
+EXAMPLE = Path(__file__).parents[2] / "example_data"
+FIT_EXAMPLE = ["--pheno", EXAMPLE / "phenotypes.csv", "--grm", EXAMPLE / "genotypes.bed"]
 KRON2SUM = [sys.executable, "-c", "import sys; from kron2sum_cli.cli import main; sys.exit(main())"]
+
+
+@pytest.fixture(scope="module")
+def null_of_example(tmp_path_factory):
+    null = tmp_path_factory.mktemp("example") / "null.npz"
+    subprocess.run([*KRON2SUM, "fit", "-q", *FIT_EXAMPLE, "--out", null], check=True)
+    return null
 
 
 def test_version(capsys):
@@ -185,9 +194,8 @@ def test_a_fit_and_a_scan_load_nothing_that_they_can_do_without(tmp_path):
 
     With missing genotypes and two traits, into Parquet.
     """
-    data = Path(__file__).parents[2] / "example_data"
     null, out = tmp_path / "null.npz", tmp_path / "scan.parquet"
-    fit = ["fit", "--pheno", data / "phenotypes.csv", "--grm", data / "genotypes.bed", "--out", null]
+    fit = ["fit", *FIT_EXAMPLE, "--out", null]
     scan = ["scan", "--null", null, "--refit", "0", "--out", out]
     program = "import sys; from kron2sum_cli.cli import run; code = run(sys.argv[1:]); print(code, *sys.modules)"
     unneeded = {"pandas", "rich", "numpy.ma.core", "numpy.f2py.crackfortran", "numpy.testing._private", "scipy.stats"}
@@ -195,6 +203,45 @@ def test_a_fit_and_a_scan_load_nothing_that_they_can_do_without(tmp_path):
         words = [sys.executable, "-c", program, *command, "-q"]
         code, *loaded = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
         assert (code, (unneeded | others) & set(loaded)) == ("0", set())
+
+
+def test_modules_left_for_later_are_whole_for_every_thread():
+    program = """
+import sys, threading
+from kron2sum_cli.cli.start_up import UNUSED, load_when_used
+load_when_used(UNUSED)
+import numpy, scipy.linalg
+sys.setswitchinterval(1e-6)
+barrier, wrong = threading.Barrier(8), []
+
+def look():
+    barrier.wait()
+    try:
+        assert numpy.ma.isMaskedArray(numpy.zeros(2)) is False
+        assert numpy.rec.fromarrays([[1]]).f0[0] == 1
+        numpy.testing.assert_equal(numpy.char.upper("a"), "A")
+    except BaseException as error:
+        wrong.append(repr(error))
+
+threads = [threading.Thread(target=look) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(wrong, numpy.ma is sys.modules["numpy.ma"], "numpy.ma.core" in sys.modules)
+"""
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["[]", "True", "True"]
+
+
+@pytest.mark.parametrize("options", [["--refit", "0", "--test", "trait:height"], ["--refit", "0.01"]])
+def test_threads_of_a_process_of_its_own(null_of_example, tmp_path, options):
+    """Nothing is loaded there that other tests have loaded before."""
+    for threads in ("4", "4", "1"):
+        out = tmp_path / f"{threads}.parquet"
+        words = ["scan", "-q", "--null", null_of_example, "--threads", threads, "--out", out, *options]
+        done = subprocess.run([*KRON2SUM, *words], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "4.parquet").read_bytes() == (tmp_path / "1.parquet").read_bytes()
 
 
 def test_modules_left_for_later_work_when_used():
