@@ -66,7 +66,7 @@ class BlockScanner:
         Where X has an intercept, centre G first: that changes nothing but rounding.
         """
         m = self.weights.shape[0]
-        rotated = np.matmul(self.rotation, G, out=self._workspace(G.shape[1]))
+        rotated = np.matmul(self.rotation, G, out=self._workspace(G))
         u = rotated[m:].T.astype(np.float64)
         squares = rotated[:m]
         np.multiply(squares, squares, out=squares)
@@ -79,12 +79,14 @@ class BlockScanner:
             v, length = v + np.multiply.outer(outside, self.silent_weight), length + outside
         return BlockStatistics(u, v, length, outside)
 
-    def _workspace(self, width: int) -> NDArray[np.floating]:
+    def _workspace(self, G: NDArray[np.floating]) -> NDArray[np.floating]:
         """Memory for a block's rotation: one for every thread, or the heap would be full of holes of that size."""
-        size = self.rotation.shape[0] * width
-        if getattr(self._own, "memory", np.empty(0)).size < size:
-            self._own.memory = np.empty(size, self.rotation.dtype)
-        return np.asarray(self._own.memory[:size].reshape(-1, width))
+        shape, dtype = (self.rotation.shape[0], G.shape[1]), np.result_type(self.rotation, G)
+        size = shape[0] * shape[1]
+        memory: NDArray[np.floating] | None = getattr(self._own, "memory", None)
+        if memory is None or memory.size < size or memory.dtype != dtype:
+            memory = self._own.memory = np.empty(size, dtype)
+        return memory[:size].reshape(shape)
 
 
 def squared_lengths(rows: NDArray[np.floating]) -> Array:

@@ -1,5 +1,6 @@
 """The statistics of blocks of variants against dense P y and against the scanner's likelihood ratio."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,3 +147,15 @@ def test_information_of_coupled_axes_is_a_matrix(r: int, restricted: bool) -> No
         result = scanner.scan(np.eye(P), block[:, k : k + 1])
         np.testing.assert_allclose(result["lml"] - scanner.null_lml(), ratios[k], rtol=1e-8)
     assert scanner.scan_block(block[:, :0]).v.shape == (0, P, P)
+
+
+def test_blocks_do_not_change_each_other(case: Case) -> None:
+    """Wide and narrow ones, in single and double precision, in two threads: each as with a scanner of its own."""
+    shared, block = case.scanner(np.float32), centred(case)
+    blocks = [block, block[:, :3], block[:, :0], block.astype(np.float32), block[:, 2:6].astype(np.float32)] * 20
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(shared.statistics, blocks))
+    for G, found in zip(blocks, together, strict=True):
+        alone = case.scanner(np.float32).statistics(G)
+        for name in ("u", "v", "length", "outside"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
