@@ -77,6 +77,7 @@ def read_variant_lines(
     """
     chunks = _line_chunks(file, path, chunk_bytes, first_line, start)
     tables = [_parse(chunk, line, path, columns) for chunk, line in chunks]
+    pa.default_memory_pool().release_unused()  # else the process keeps as much again as the table takes
     return pa.concat_tables([pa.Table.from_batches([], schema=table_schema()), *tables])
 
 
