@@ -35,7 +35,7 @@ from kron2sum_cli.tables import checkpoint, parquet_seal
 from kron2sum_cli.tables.null_file import read_null
 from kron2sum_cli.tables.phenotypes import read_sample_table
 from kron2sum_cli.tables.samples import Samples
-from kron2sum_cli.tables.scan_table import open_scan
+from kron2sum_cli.tables.scan_file import open_scan
 from kron2sum_cli.tables.sets_file import read_sets
 from kron2sum_cli.tables.text import read_id_list, read_name_list
 from kron2sum_cli.tables.trait_design import read_trait_design

@@ -29,15 +29,14 @@ from kron2sum_cli.tables.inputs import display_name, open_input, unreadable
 from kron2sum_cli.tables.metadata_checks import required
 from kron2sum_cli.tables.null_file import read_null
 from kron2sum_cli.tables.outputs import atomic_output, guard_inputs
+from kron2sum_cli.tables.scan_file import ScanFile, open_scan
 from kron2sum_cli.tables.scan_parts import EXPORTED, join_parts
 from kron2sum_cli.tables.scan_table import (
     TRAIT_COLUMNS,
     TRAIT_COUNT,
     TRAIT_REFIT_COLUMNS,
-    ScanFile,
     ScanWriter,
     information_columns,
-    open_scan,
     with_metadata,
 )
 

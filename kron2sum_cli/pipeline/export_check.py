@@ -4,7 +4,7 @@ import logging
 from typing import BinaryIO
 
 from kron2sum_cli.tables.null_file import read_null
-from kron2sum_cli.tables.scan_table import open_scan
+from kron2sum_cli.tables.scan_file import open_scan
 
 LOGGER = logging.getLogger("kron2sum.export")
 

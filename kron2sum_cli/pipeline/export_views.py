@@ -24,7 +24,7 @@ from kron2sum_cli.reports.ssf import ssf_metadata, ssf_paths, write_ssf
 from kron2sum_cli.tables.columns import choose_columns
 from kron2sum_cli.tables.null_file import NullFile, read_null
 from kron2sum_cli.tables.outputs import atomic_output, guard_inputs
-from kron2sum_cli.tables.scan_table import ScanFile
+from kron2sum_cli.tables.scan_file import ScanFile
 
 LOGGER = logging.getLogger("kron2sum.export")
 

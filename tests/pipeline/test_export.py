@@ -22,7 +22,8 @@ from kron2sum_cli.pipeline.export import export
 from kron2sum_cli.pipeline.export_settings import ExportSettings
 from kron2sum_cli.pipeline.progress import NoProgress
 from kron2sum_cli.tables import table_writers
-from kron2sum_cli.tables.scan_table import ScanWriter, open_scan, scan_batch, scan_schema, with_metadata
+from kron2sum_cli.tables.scan_file import open_scan
+from kron2sum_cli.tables.scan_table import ScanWriter, scan_batch, scan_schema, with_metadata
 
 TOTAL = 1000
 TRAITS = ["height", "weight"]

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from kron2sum_cli.reports.scan_view import ScanView
-from kron2sum_cli.tables.scan_table import ScanWriter, open_scan, scan_batch, scan_schema
+from kron2sum_cli.tables.scan_file import open_scan
+from kron2sum_cli.tables.scan_table import ScanWriter, scan_batch, scan_schema
 
 Array = NDArray[np.float64]
 

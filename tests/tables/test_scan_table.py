@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from kron2sum_cli.errors import InputError, NumericalError, UsageError
 from kron2sum_cli.tables import table_writers
-from kron2sum_cli.tables.scan_table import ScanWriter, open_scan, scan_batch, scan_schema, with_metadata
+from kron2sum_cli.tables.scan_file import open_scan
+from kron2sum_cli.tables.scan_table import ScanWriter, scan_batch, scan_schema, with_metadata
 from kron2sum_cli.tables.table_writers import rows_in_group
 
 METADATA: dict[str, Any] = {"version": "0.1.0", "traits": ["a", "b"], "ü": [1.5, None]}
