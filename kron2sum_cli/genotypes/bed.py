@@ -6,6 +6,7 @@ tests compare with it.
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
 
@@ -30,9 +31,8 @@ FEWEST_FOR_SURPLUS = 100
 """From so many variants on, a sample that is homozygous for allele 1 in all of them is taken for padding."""
 
 _PAGE_BYTES = 4096
-_STRETCH_BYTES = 1 << 20
 _DECODED_BYTES = 1 << 16
-"""Bytes of the file that are decoded at once: 1 MiB of dosages, for the cache."""
+"""Bytes of the file that are read and decoded at once: 1 MiB of dosages, for the cache."""
 
 _GAP_BYTES = 1 << 14
 """Bytes between two variants that are rather read than passed over."""
@@ -76,17 +76,28 @@ class BedLayout:
         """The last byte of each of these variants (increasing positions), (len(variants),) uint8."""
         if not len(variants):
             return np.zeros(0, dtype=np.uint8)
-        first, span = int(variants[0]), int(variants[-1]) - int(variants[0]) + 1
+        if self.record_bytes <= _PAGE_BYTES and variants[-1] - variants[0] < 4 * len(variants):
+            return np.concatenate([records[:, -1].copy() for _, records in self.stretches(variants)])
         try:
             with open(self.path, "rb", buffering=0) as file:
-                if self.record_bytes <= _PAGE_BYTES and span <= 4 * len(variants):
-                    return self._last_bytes_of_run(file, first, span).take(variants - first)
                 return np.array([self._last_byte(file, variant) for variant in variants], np.uint8)
-        except (OSError, ValueError, IndexError):
-            raise self.unreadable(variants) from None
+        except (OSError, IndexError):
+            raise self._unreadable(variants) from None
 
-    def records(self, file: BufferedReader, variants: NDArray[np.intp]) -> NDArray[np.uint8]:
-        """All bytes of each of these variants (increasing positions), (len(variants), record_bytes) uint8."""
+    def stretches(self, variants: NDArray[np.intp]) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+        """All bytes of these variants (increasing positions): which of them, and their records (b, record_bytes)."""
+        if not len(variants):
+            return
+        step = max(_DECODED_BYTES // self.record_bytes, 1)
+        try:
+            with open(self.path, "rb") as file:
+                for start in range(0, len(variants), step):
+                    part = slice(start, start + step)
+                    yield part, self._records(file, variants[part])
+        except OSError:
+            raise self._unreadable(variants) from None
+
+    def _records(self, file: BufferedReader, variants: NDArray[np.intp]) -> NDArray[np.uint8]:
         parts = []
         far = 1 + _GAP_BYTES // self.record_bytes
         for run in np.split(variants, np.flatnonzero(np.diff(variants) > far) + 1):
@@ -94,28 +105,16 @@ class BedLayout:
             content = np.empty(span * self.record_bytes, np.uint8)
             file.seek(HEADER_BYTES + first * self.record_bytes)
             if file.readinto(content.data) != len(content):
-                raise self.unreadable(run)
+                raise self._unreadable(run)
             part = content.reshape(span, self.record_bytes)
             parts.append(part if (np.diff(run) == 1).all() else part.take(run - first, axis=0))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def unreadable(self, variants: NDArray[np.intp]) -> InputError:
-        """What to say where these variants cannot be read any more."""
+    def _unreadable(self, variants: NDArray[np.intp]) -> InputError:
         return InputError(
             f"{self.path} can no longer be read at variant {variants[0] + 1} to {variants[-1] + 1}; "
             "did another program change it?"
         )
-
-    def _last_bytes_of_run(self, file: FileIO, first: int, count: int) -> NDArray[np.uint8]:
-        """The last byte of each of consecutive variants, of which a stretch is read at a time."""
-        ends = np.empty(count, np.uint8)
-        file.seek(HEADER_BYTES + first * self.record_bytes)
-        step = max(_STRETCH_BYTES // self.record_bytes, 1)
-        for start in range(0, count, step):
-            part = ends[start : start + step]
-            records = np.fromfile(file, np.uint8, len(part) * self.record_bytes)
-            part[:] = records.reshape(len(part), self.record_bytes)[:, -1]
-        return ends
 
     def _last_byte(self, file: FileIO, variant: int) -> int:
         file.seek(HEADER_BYTES + (int(variant) + 1) * self.record_bytes - 1)
@@ -162,17 +161,9 @@ class BedSource:
         refuse_positions_outside(self.samples, self.variants, variants, rows)
         places = _places(rows, self.layout.record_bytes)
         dosages = np.empty((len(variants), len(rows)), np.float32)
-        step = max(_DECODED_BYTES // self.layout.record_bytes, 1)
-        if not len(variants):
-            return dosages.T
-        try:
-            with open(self.path, "rb") as file:
-                for start in range(0, len(variants), step):
-                    records = self.layout.records(file, variants[start : start + step])
-                    _refuse_missing_samples(self.layout, records[:, -1], self.files[2])
-                    places.decode(records, dosages[start : start + step])
-        except OSError:
-            raise self.layout.unreadable(variants) from None
+        for part, records in self.layout.stretches(variants):
+            _refuse_missing_samples(self.layout, records[:, -1], self.files[2])
+            places.decode(records, dosages[part])
         return dosages.T
 
 

@@ -191,8 +191,8 @@ def _scores(null: NullFile, chromosome: str | None) -> Callable[[NDArray[np.floa
         point, Qx = model.point(), model.Qx
 
         def projected(G: NDArray[np.float64]) -> SetScores:
-            rows = point.data.V.T @ G
-            rest = G - point.data.V @ rows - Qx @ (Qx.T @ G)
+            rows = point.data.to_rows(G)
+            rest = G - point.data.to_samples(rows) - Qx @ (Qx.T @ G)
             return set_scores(point, rows, rest.T @ rest if point.data.nsilent else np.zeros((G.shape[1],) * 2))
 
         return projected

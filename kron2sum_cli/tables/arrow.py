@@ -50,7 +50,7 @@ def not_finite(column: pa.Array) -> NDArray[np.intp]:
     here = slice(column.offset, column.offset + len(column))
     wrong = ~np.isfinite(np.frombuffer(data, dtype=column.type.to_pandas_dtype())[here])
     if validity is not None:
-        wrong &= np.unpackbits(np.frombuffer(validity, dtype=np.uint8), bitorder="little")[here].astype(np.bool_)
+        wrong &= _bits(validity)[here]
     return np.flatnonzero(wrong)
 
 
@@ -58,6 +58,9 @@ def truths(column: pa.ChunkedArray) -> NDArray[np.bool_]:
     """The values of a column of true and false without empty cells."""
     parts = [np.zeros(0, dtype=np.bool_)]
     for chunk in column.chunks:
-        bits = np.unpackbits(np.frombuffer(chunk.buffers()[1], dtype=np.uint8), bitorder="little")
-        parts.append(bits[chunk.offset : chunk.offset + len(chunk)].astype(np.bool_))
+        parts.append(_bits(chunk.buffers()[1])[chunk.offset : chunk.offset + len(chunk)])
     return np.concatenate(parts)
+
+
+def _bits(bitmap: pa.Buffer) -> NDArray[np.bool_]:
+    return np.unpackbits(np.frombuffer(bitmap, dtype=np.uint8), bitorder="little").astype(np.bool_)

@@ -3,6 +3,8 @@
 import json
 import os
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -103,44 +105,45 @@ class ArchiveReader:
         """
         info, (n, m) = self._member(key), shape
         step = max(_STRETCH_BYTES // (8 * max(n, 1)), 1)
-        try:
-            with self._archive.open(info) as member, np.errstate(over="ignore"):
-                found, fortran = self._check_header(member, info.file_size, key, "f")
-                if found != shape:
-                    raise self.damaged(f"{key} has the shape {found}")
-                rows = np.empty((m + spare, n), dtype)
-                columns = rows[:m].T
-                if not fortran and min(n, m) > 1:
-                    columns[:] = self.array(key)
-                    return rows
-                for start in range(0, m, step):
-                    part = columns[:, start : start + step]
-                    content = np.frombuffer(member.read(8 * part.size), _TYPES["f"])
-                    part[:] = content.reshape(part.shape, order="F")
-                member.read(1)  # the checksum is compared at the end
-        except (InputError, OSError, MemoryError):
-            raise
-        except Exception as error:  # parsers of zipfile and numpy, see above
-            raise self.damaged(f"{key}: {error}") from error
+        with self._parsing(key), self._archive.open(info) as member, np.errstate(over="ignore"):
+            found, fortran = self._check_header(member, info.file_size, key, "f")
+            if found != shape:
+                raise self.damaged(f"{key} has the shape {found}")
+            rows = np.empty((m + spare, n), dtype)
+            columns = rows[:m].T
+            if not fortran and min(n, m) > 1:
+                columns[:] = self.array(key)
+                return rows
+            for start in range(0, m, step):
+                part = columns[:, start : start + step]
+                content = np.frombuffer(member.read(8 * part.size), _TYPES["f"])
+                part[:] = content.reshape(part.shape, order="F")
+            member.read(1)  # the checksum is compared at the end
         return rows
 
     def array(self, key: str, kind: str = "f", shape: tuple[int | None, ...] | None = None) -> NDArray[Any]:
         """One array: float64 ("f") or text ("U"), of this shape (None: any length; no shape: any)."""
         info = self._member(key)
-        try:
+        with self._parsing(key):
             with self._archive.open(info) as member:
                 self._check_header(member, info.file_size, key, kind)
             with self._archive.open(info) as member:
                 value = np.lib.format.read_array(member, allow_pickle=False)
                 member.read(1)  # the checksum is compared at the end
-        except (InputError, OSError, MemoryError):
-            raise
-        except Exception as error:  # parsers of zipfile and numpy, see above
-            raise self.damaged(f"{key}: {error}") from error
         wanted = shape if shape is not None else (None,) * value.ndim
         if value.ndim != len(wanted) or any(w not in (None, size) for w, size in zip(wanted, value.shape, strict=True)):
             raise self.damaged(f"{key} has the shape {value.shape}")
         return value
+
+    @contextmanager
+    def _parsing(self, key: str) -> Iterator[None]:
+        """Whatever the parsers of zipfile and numpy raise says that the archive is damaged."""
+        try:
+            yield
+        except (InputError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            raise self.damaged(f"{key}: {error}") from error
 
     def texts(self, key: str, number: int | None = None) -> tuple[str, ...]:
         """A list of texts, of this length."""

@@ -252,9 +252,7 @@ def _read(archive: ArchiveReader, name: str, open_file: Callable[[], BinaryIO]) 
         _check_copies(archive, description, whole)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise archive.damaged(error) from error
-    _check_hash(archive, meta["hash"], description, {None: whole, **chromosomes}, predictions)
-
-    nrows = max(archive.array(prefix_of(c) + "s", shape=(None,)).size for c in (None, *chromosomes))
+    nrows = _check_hash(archive, meta["hash"], description, {None: whole, **chromosomes}, predictions)
 
     def load(chromosome: str | None, dtype: type[np.floating] = np.float64) -> NullModel | ObservedNullModel:
         with _archive(open_file, name) as again:
@@ -278,15 +276,19 @@ def _check_hash(
     description: NullDescription,
     summaries: Mapping[str | None, FitSummary],
     predictions: Predictions | None,
-) -> None:
-    found = ModelHash(*_identity(description))
+) -> int:
+    """Compare the hash with the numbers; how many columns the largest rotation has is seen on the way."""
+    found, nrows = ModelHash(*_identity(description)), 0
     for chromosome, summary in summaries.items():
         prefix = prefix_of(chromosome)
-        found.add(prefix, summary, read_hashed_arrays(archive, prefix))
+        arrays = read_hashed_arrays(archive, prefix)
+        found.add(prefix, summary, arrays)
+        nrows = max(nrows, arrays["s"].size)
     if predictions is not None:
         _add_to_hash(found, predictions)
     if found.hexdigest() != expected:
         raise archive.damaged("its numbers are not those of its hash")
+    return nrows
 
 
 def _description(archive: ArchiveReader, meta: Mapping[str, Any], name: str) -> NullDescription:
