@@ -31,6 +31,7 @@ FEWEST_FOR_SURPLUS = 100
 """From so many variants on, a sample that is homozygous for allele 1 in all of them is taken for padding."""
 
 _PAGE_BYTES = 4096
+_STRETCH_BYTES = 1 << 20
 _DECODED_BYTES = 1 << 16
 """Bytes of the file that are read and decoded at once: 1 MiB of dosages, for the cache."""
 
@@ -77,18 +78,18 @@ class BedLayout:
         if not len(variants):
             return np.zeros(0, dtype=np.uint8)
         if self.record_bytes <= _PAGE_BYTES and variants[-1] - variants[0] < 4 * len(variants):
-            return np.concatenate([records[:, -1].copy() for _, records in self.stretches(variants)])
+            return np.concatenate([records[:, -1].copy() for _, records in self.stretches(variants, _STRETCH_BYTES)])
         try:
             with open(self.path, "rb", buffering=0) as file:
                 return np.array([self._last_byte(file, variant) for variant in variants], np.uint8)
         except (OSError, IndexError):
             raise self._unreadable(variants) from None
 
-    def stretches(self, variants: NDArray[np.intp]) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-        """All bytes of these variants (increasing positions): which of them, and their records (b, record_bytes)."""
+    def stretches(self, variants: NDArray[np.intp], size: int) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+        """All bytes of these variants (increasing positions), about ``size`` at once: which, and their records."""
         if not len(variants):
             return
-        step = max(_DECODED_BYTES // self.record_bytes, 1)
+        step = max(size // self.record_bytes, 1)
         try:
             with open(self.path, "rb") as file:
                 for start in range(0, len(variants), step):
@@ -161,7 +162,7 @@ class BedSource:
         refuse_positions_outside(self.samples, self.variants, variants, rows)
         places = _places(rows, self.layout.record_bytes)
         dosages = np.empty((len(variants), len(rows)), np.float32)
-        for part, records in self.layout.stretches(variants):
+        for part, records in self.layout.stretches(variants, _DECODED_BYTES):
             _refuse_missing_samples(self.layout, records[:, -1], self.files[2])
             places.decode(records, dosages[part])
         return dosages.T
