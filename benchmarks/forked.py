@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kron2sum_cli.cli import main as kron2sum
-from kron2sum_cli.pipeline import export, fit, scan
+from kron2sum_cli.export import export
+from kron2sum_cli.fit import fit
+from kron2sum_cli.scan import scan
 
 IMPORTED = (export, fit, scan)  # before the processes fork
 

@@ -24,21 +24,19 @@ from benchmarks.mutations import Mutation, damaged, one_of, text
 from benchmarks.simulated import write_genotypes, write_traits
 from kron2sum_cli.cli import cli, run
 from kron2sum_cli.cli.config import load_config
-from kron2sum_cli.genotypes.bim import read_bim
-from kron2sum_cli.genotypes.fam import read_fam
+from kron2sum_cli.files import parquet_seal
+from kron2sum_cli.files.null_file import read_null
+from kron2sum_cli.files.sample_table import read_sample_table
+from kron2sum_cli.files.samples import Samples
+from kron2sum_cli.files.scan_file import open_scan
+from kron2sum_cli.files.text import read_id_list, read_name_list
+from kron2sum_cli.files.trait_design import read_trait_design
 from kron2sum_cli.genotypes.open import open_genotypes
-from kron2sum_cli.genotypes.oxford_sample import read_oxford_sample
-from kron2sum_cli.genotypes.psam import read_psam
-from kron2sum_cli.genotypes.pvar import read_pvar
 from kron2sum_cli.genotypes.relationship import open_relationship
-from kron2sum_cli.tables import checkpoint, parquet_seal
-from kron2sum_cli.tables.null_file import read_null
-from kron2sum_cli.tables.phenotypes import read_sample_table
-from kron2sum_cli.tables.samples import Samples
-from kron2sum_cli.tables.scan_file import open_scan
-from kron2sum_cli.tables.sets_file import read_sets
-from kron2sum_cli.tables.text import read_id_list, read_name_list
-from kron2sum_cli.tables.trait_design import read_trait_design
+from kron2sum_cli.genotypes.sample_files import read_fam, read_oxford_sample, read_psam
+from kron2sum_cli.genotypes.variants import read_bim, read_pvar
+from kron2sum_cli.scan import resume as checkpoint
+from kron2sum_cli.scan.sets import read_sets
 
 SAMPLES, VARIANTS = 30, 40
 TAB = "\t"

@@ -28,8 +28,12 @@ from typing import Any
 
 from benchmarks.simulated import write_genotypes, write_traits
 from kron2sum_cli.cli import run as kron2sum
-from kron2sum_cli.pipeline import export, fit, scan, scan_blocks
-from kron2sum_cli.tables import checkpoint, outputs, table_writers
+from kron2sum_cli.export import export
+from kron2sum_cli.files import outputs, table_writers
+from kron2sum_cli.fit import fit
+from kron2sum_cli.scan import blocks as scan_blocks
+from kron2sum_cli.scan import resume as checkpoint
+from kron2sum_cli.scan import scan
 
 IMPORTED = (export, fit, scan)  # before the processes fork
 SAMPLES, VARIANTS, TRAITS, SHARDS = 120, 3000, 2, 3

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.processes import KRON2SUM, paired, seconds
-from kron2sum_cli.tables.null_file import read_null
+from kron2sum_cli.files.null_file import read_null
 
 
 def main() -> None:

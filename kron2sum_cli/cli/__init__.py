@@ -14,12 +14,12 @@ import click
 
 from kron2sum_cli._version import __version__
 from kron2sum_cli.cli.command import SuggestingGroup
+from kron2sum_cli.cli.console import silence
 from kron2sum_cli.cli.export import export
 from kron2sum_cli.cli.failures import report
 from kron2sum_cli.cli.fit import fit
 from kron2sum_cli.cli.scan import scan
 from kron2sum_cli.cli.signals import Stopped, stopping_on_signals
-from kron2sum_cli.cli.streams import silence
 
 PROGRAM = "kron2sum"
 _COMPLETE = "_KRON2SUM_COMPLETE"

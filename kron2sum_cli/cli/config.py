@@ -8,7 +8,7 @@ import click
 
 from kron2sum_cli.cli.command import did_you_mean, setting_name
 from kron2sum_cli.errors import InputError, UsageError
-from kron2sum_cli.pipeline.reading import open_input
+from kron2sum_cli.files.inputs import open_input
 
 MOST_BYTES = 1 << 20
 

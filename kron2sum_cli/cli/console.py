@@ -13,15 +13,30 @@ from typing import TYPE_CHECKING
 import click
 
 from kron2sum_cli.cli.command import unknown_variables
-from kron2sum_cli.cli.streams import say
 from kron2sum_cli.errors import readable
-from kron2sum_cli.pipeline.export_settings import ExportSettings
-from kron2sum_cli.pipeline.progress import Advance, Progress
-from kron2sum_cli.pipeline.run_log import LOGGER, recorded_run
-from kron2sum_cli.pipeline.settings import CommonSettings, FitSettings, ScanSettings
+from kron2sum_cli.files.run_log import LOGGER, recorded_run
+from kron2sum_cli.progress import Advance, Progress
+from kron2sum_cli.settings import CommonSettings, ExportSettings, FitSettings, ScanSettings
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+
+
+def say(line: str) -> None:
+    """Print a line on standard error, if anybody is there to read it, and it is no file on a full disk."""
+    if sys.stderr is not None:
+        try:
+            print(line, file=sys.stderr, flush=True)
+        except OSError:
+            silence(sys.stderr.fileno())
+
+
+def silence(descriptor: int) -> None:
+    """Let what is still to be written to a pipe without a reader go nowhere, at exit too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
 
 SECONDS_BETWEEN_LINES = 30.0
 

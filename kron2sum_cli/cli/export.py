@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from kron2sum_cli import settings as defaults
 from kron2sum_cli.cli.command import GroupedCommand
 from kron2sum_cli.cli.console import session
 from kron2sum_cli.cli.options import (
@@ -18,10 +19,7 @@ from kron2sum_cli.cli.options import (
     refuse_terminal,
     settings_from,
 )
-from kron2sum_cli.pipeline import settings as defaults
-from kron2sum_cli.pipeline.export_settings import ExportSettings
-from kron2sum_cli.pipeline.settings import format_of
-from kron2sum_cli.pipeline.settings_rules import STDIO
+from kron2sum_cli.settings import STDIO, ExportSettings, format_of
 
 ROWS = "Rows"
 COLUMNS = "Columns"
@@ -136,6 +134,6 @@ def export(ctx: click.Context, /, inputs: tuple[str, ...], to: str | None, **val
     if settings.to == "parquet":
         refuse_terminal(settings.out)
     with session(ctx, settings) as progress:
-        from kron2sum_cli.pipeline.export import export as export_results
+        from kron2sum_cli.export.export import export as export_results
 
         export_results(settings, progress)

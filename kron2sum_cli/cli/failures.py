@@ -4,8 +4,8 @@ import errno
 
 import click
 
+from kron2sum_cli.cli.console import say
 from kron2sum_cli.cli.signals import Stopped
-from kron2sum_cli.cli.streams import say
 from kron2sum_cli.errors import Kron2SumError, UsageError, readable
 
 EXIT_BAD_INPUT = 1

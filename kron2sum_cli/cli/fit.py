@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from kron2sum_cli import settings as defaults
 from kron2sum_cli.cli.command import GroupedCommand
 from kron2sum_cli.cli.console import session
 from kron2sum_cli.cli.options import (
@@ -17,8 +18,7 @@ from kron2sum_cli.cli.options import (
     refuse_terminal,
     settings_from,
 )
-from kron2sum_cli.pipeline import settings as defaults
-from kron2sum_cli.pipeline.settings import FitSettings
+from kron2sum_cli.settings import FitSettings
 
 SAMPLES = "Traits, covariates and samples"
 RELATIONSHIP = "Relationship matrix"
@@ -133,6 +133,6 @@ def fit(ctx: click.Context, /, reml: bool, **values: Any) -> None:
     settings = settings_from(FitSettings, {**values, "method": "reml" if reml else "ml"})
     refuse_terminal(settings.out)
     with session(ctx, settings) as progress:
-        from kron2sum_cli.pipeline.fit import fit_null_model
+        from kron2sum_cli.fit.fit import fit_null_model
 
         fit_null_model(settings, progress)

@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from kron2sum_cli import settings as defaults
 from kron2sum_cli.cli.command import COMMON_GROUP, GroupedOption
 from kron2sum_cli.cli.config import load_config
 from kron2sum_cli.errors import UsageError
-from kron2sum_cli.pipeline import settings as defaults
-from kron2sum_cli.pipeline.export_settings import ExportSettings
-from kron2sum_cli.pipeline.resources import available_threads
-from kron2sum_cli.pipeline.run_log import default_log
-from kron2sum_cli.pipeline.settings import CommonSettings, FitSettings, ScanSettings
-from kron2sum_cli.pipeline.settings_rules import STDIO
+from kron2sum_cli.files.run_log import default_log
+from kron2sum_cli.resources import available_threads
+from kron2sum_cli.settings import STDIO, CommonSettings, ExportSettings, FitSettings, ScanSettings
 
 if TYPE_CHECKING:
-    from kron2sum_cli.pipeline.places import Region
+    from kron2sum_cli.genotypes.chromosomes import Region
 
     ParamType = click.ParamType[Any]
 else:  # generic from click 8.5 on
@@ -74,13 +72,13 @@ def _read_shard(text: str) -> tuple[int, int]:
 
 def _read_chromosomes(text: str) -> tuple[tuple[str, ...], ...]:
     # Imported here because it imports numpy, for which --help need not wait.
-    from kron2sum_cli.pipeline.places import parse_chromosomes
+    from kron2sum_cli.genotypes.chromosomes import parse_chromosomes
 
     return parse_chromosomes(text)
 
 
 def _read_region(text: str) -> "tuple[Region, ...]":
-    from kron2sum_cli.pipeline.places import parse_region
+    from kron2sum_cli.genotypes.chromosomes import parse_region
 
     return (parse_region(text),)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from kron2sum_cli import settings as defaults
 from kron2sum_cli.cli.command import GroupedCommand
 from kron2sum_cli.cli.console import session
 from kron2sum_cli.cli.options import (
@@ -20,8 +21,7 @@ from kron2sum_cli.cli.options import (
     refuse_terminal,
     settings_from,
 )
-from kron2sum_cli.pipeline import settings as defaults
-from kron2sum_cli.pipeline.settings import ScanSettings, format_of
+from kron2sum_cli.settings import ScanSettings, format_of
 
 INPUT = "Input"
 FILTERS = "Variants (counted on the analysed samples)"
@@ -119,10 +119,10 @@ def scan(ctx: click.Context, /, to: str | None, out: str | None, **values: Any) 
         refuse_terminal(settings.out)
     with session(ctx, settings) as progress:
         if settings.sets is not None:
-            from kron2sum_cli.pipeline.scan_sets import scan_sets
+            from kron2sum_cli.scan.sets import scan_sets
 
             scan_sets(settings, progress)
         else:
-            from kron2sum_cli.pipeline.scan import scan_variants
+            from kron2sum_cli.scan.scan import scan_variants
 
             scan_variants(settings, progress)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from kron2sum_cli.cli.streams import say
-from kron2sum_cli.pipeline.run_log import discard_unfinished, resume_advice
+from kron2sum_cli.cli.console import say
+from kron2sum_cli.files.run_log import discard_unfinished, resume_advice
 
 GRACE_SECONDS = 0.6
 """How long the command may take to stop by itself (a matrix factorisation cannot be interrupted)."""

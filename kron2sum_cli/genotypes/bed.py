@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.genotypes.bim import read_bim
-from kron2sum_cli.genotypes.fam import read_fam
-from kron2sum_cli.genotypes.signatures import PLINK, SAMPLE_MAJOR, VARIANT_MAJOR
-from kron2sum_cli.genotypes.source import Variants, refuse_positions_outside
-from kron2sum_cli.tables.samples import Samples
+from kron2sum_cli.files.samples import Samples
+from kron2sum_cli.genotypes.sample_files import read_fam
+from kron2sum_cli.genotypes.source import PLINK, SAMPLE_MAJOR, VARIANT_MAJOR, Variants, refuse_positions_outside
+from kron2sum_cli.genotypes.variants import read_bim
 
 HEADER_BYTES = 3
 

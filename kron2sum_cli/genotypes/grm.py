@@ -11,7 +11,7 @@ from kron2sum_cli.errors import InputError
 from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
 from kron2sum_cli.genotypes.filters import VariantFilters, select_by_name
 from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
-from kron2sum_cli.genotypes.square import add_outer_product, mirror_lower
+from kron2sum_cli.genotypes.square_matrix import add_outer_product, mirror_lower
 
 Scale = Literal["standardized", "centered"]
 Precision = Literal["single", "double"]

@@ -22,7 +22,7 @@ from kron2sum_cli.genotypes.grm import (
     sum_genotypes,
 )
 from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
-from kron2sum_cli.genotypes.square import mirror_lower
+from kron2sum_cli.genotypes.square_matrix import mirror_lower
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,7 @@ import os
 from contextlib import suppress
 
 from kron2sum_cli.errors import InputError, UsageError
-from kron2sum_cli.genotypes.signatures import BGEN, BGEN_AT, PLINK, SAMPLE_MAJOR, VARIANT_MAJOR
-from kron2sum_cli.genotypes.source import GenotypeSource
+from kron2sum_cli.genotypes.source import BGEN, BGEN_AT, PLINK, SAMPLE_MAJOR, VARIANT_MAJOR, GenotypeSource
 
 SUFFIXES = (".bed", ".pgen", ".bgen")
 _MATRIX_SUFFIXES = (".grm.bin", ".rel", ".rel.bin")

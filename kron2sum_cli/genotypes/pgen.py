@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.genotypes.psam import read_psam
-from kron2sum_cli.genotypes.pvar import read_pvar
+from kron2sum_cli.files.samples import Samples
+from kron2sum_cli.genotypes.sample_files import read_psam
 from kron2sum_cli.genotypes.source import Variants, refuse_positions_outside
-from kron2sum_cli.tables.samples import Samples
+from kron2sum_cli.genotypes.variants import read_pvar
 
 PVAR_SUFFIXES = (".pvar", ".pvar.zst", ".bim")
 PSAM_SUFFIXES = (".psam", ".fam")

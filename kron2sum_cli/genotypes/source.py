@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.tables.samples import Samples
+from kron2sum_cli.files.samples import Samples
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+PLINK = b"\x6c\x1b"
+"""PLINK 1 and 2; the third byte says which, and the layout."""
+VARIANT_MAJOR = b"\x01"
+SAMPLE_MAJOR = b"\x00"
+
+BGEN = b"bgen"
+BGEN_AT = 16
+"""Where it stands in the file."""
 
 
 @dataclass(frozen=True)

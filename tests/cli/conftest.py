@@ -32,7 +32,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Recorder:
     """The mocked pipeline, in an empty folder, with 3 threads available and nothing in the environment."""
     recorder = Recorder()
     for command, function in FUNCTIONS.items():
-        module = ModuleType(f"kron2sum_cli.pipeline.{command}")
+        module = ModuleType(f"kron2sum_cli.{command}.{command}")
         setattr(module, function, recorder.called(command))
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr("kron2sum_cli.cli.options.available_threads", lambda: 3)

@@ -13,9 +13,9 @@ import pytest
 from kron2sum_cli._version import __version__
 from kron2sum_cli.cli import console, run
 from kron2sum_cli.cli.console import BarProgress, LineProgress, StderrHandler, duration, status
-from kron2sum_cli.pipeline.progress import NoProgress
-from kron2sum_cli.pipeline.run_log import LOGGER
-from kron2sum_cli.pipeline.settings import CommonSettings
+from kron2sum_cli.files.run_log import LOGGER
+from kron2sum_cli.progress import NoProgress
+from kron2sum_cli.settings import CommonSettings
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def talk(pipeline):
         with progress.task("Scanning", 10, "variants") as advance:
             advance(10)
 
-    sys.modules["kron2sum_cli.pipeline.scan"].scan_variants = function
+    sys.modules["kron2sum_cli.scan.scan"].scan_variants = function
 
 
 def test_messages_go_to_standard_error(talk, capsys):
@@ -128,7 +128,7 @@ def test_warnings_of_libraries_go_to_the_log(pipeline, tmp_path, capsys):
             logging.captureWarnings(True)  # pytest has put its own recorder in the place of ours
             warnings.warn("divide by zero", RuntimeWarning, stacklevel=1)
 
-    sys.modules["kron2sum_cli.pipeline.scan"].scan_variants = function
+    sys.modules["kron2sum_cli.scan.scan"].scan_variants = function
     assert run(["scan"]) == 0
     assert "divide by zero" in (tmp_path / "scan.parquet.log").read_text()
 
@@ -246,7 +246,7 @@ def scan_variants(settings, progress):
     for _ in range(2000):
         logging.getLogger("kron2sum").info("a line for people")
     open("done", "w").close()
-module = sys.modules["kron2sum_cli.pipeline.scan"] = types.ModuleType("scan")
+module = sys.modules["kron2sum_cli.scan.scan"] = types.ModuleType("scan")
 module.scan_variants = scan_variants
 sys.exit(main(["scan"]))
 """

@@ -2,9 +2,8 @@
 
 import pytest
 
-from kron2sum_cli.pipeline.export_settings import ExportSettings
-from kron2sum_cli.pipeline.places import Region
-from kron2sum_cli.pipeline.settings import CommonSettings, FitSettings, ScanSettings
+from kron2sum_cli.genotypes.chromosomes import Region
+from kron2sum_cli.settings import CommonSettings, ExportSettings, FitSettings, ScanSettings
 
 FIT = ("fit", "--pheno", "y.csv", "--grm", "g.bed")
 

@@ -12,13 +12,13 @@ import pytest
 from command_on_path import ROOT
 
 from kron2sum_cli.__main__ import main as module_main
-from kron2sum_cli.tables.outputs import WORK_SUFFIX
+from kron2sum_cli.files.outputs import WORK_SUFFIX
 
 PROGRAM = """
 import sys, threading, time, types
 import numpy
 from kron2sum_cli.cli import main
-from kron2sum_cli.tables.outputs import atomic_output
+from kron2sum_cli.files.outputs import atomic_output
 
 def sleeps(settings, progress):
     with atomic_output(settings.out) as file:
@@ -42,7 +42,7 @@ def threads(settings, progress):
     print("ready", flush=True)
     worker.join()
 
-module = sys.modules["kron2sum_cli.pipeline.scan"] = types.ModuleType("scan")
+module = sys.modules["kron2sum_cli.scan.scan"] = types.ModuleType("scan")
 module.scan_variants = globals()[sys.argv[1]]
 sys.exit(main(["scan"]))
 """
@@ -115,7 +115,7 @@ def test_ignored_signals_stay_ignored(tmp_path):
 EXPORT = """
 import sys, numpy, pyarrow as pa
 from kron2sum_cli.cli import main
-from kron2sum_cli.tables.scan_table import ScanWriter, scan_batch, scan_schema
+from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, scan_schema
 metadata = {"version": "1", "null": {"hash": "1"}, "traits": ["a"], "inputs": {}, "counts": {}}
 metadata["span"] = {"start": 0, "stop": 50000, "of": 50000}
 schema = scan_schema(["a"], [], False, metadata)
@@ -162,7 +162,7 @@ runpy.run_module("kron2sum_cli", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("module", ["kron2sum_cli.cli", "click", "kron2sum_cli.pipeline.settings"])
+@pytest.mark.parametrize("module", ["kron2sum_cli.cli", "click", "kron2sum_cli.settings"])
 def test_interrupted_while_it_is_loaded(module):
     done = subprocess.run([sys.executable, "-c", LOADING, module], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "kron2sum: interrupted\n")

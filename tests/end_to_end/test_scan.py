@@ -13,14 +13,14 @@ from example_commands import EXAMPLE, kron2sum, scan
 from scipy import stats
 
 from kron2sum_cli.errors import InputError
+from kron2sum_cli.files.null_file import read_null
+from kron2sum_cli.files.samples import match
 from kron2sum_cli.genotypes.bed import open_bed
 from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.fitting import climb
 from kron2sum_cli.model.spectrum import spectrum_of_relationship
-from kron2sum_cli.pipeline.scan_blocks import block_width
-from kron2sum_cli.pipeline.settings import CommonSettings, ScanSettings
-from kron2sum_cli.tables.null_file import read_null
-from kron2sum_cli.tables.samples import match
+from kron2sum_cli.scan.blocks import block_width
+from kron2sum_cli.settings import CommonSettings, ScanSettings
 
 
 def table(path: Path) -> pd.DataFrame:
@@ -227,7 +227,7 @@ def test_f_statistic_is_exact_where_the_likelihood_ratio_is_not(example: Path, t
 
 
 def test_an_interrupted_scan_goes_on_to_the_same_bytes(example: Path, tmp_path: Path, monkeypatch) -> None:
-    from kron2sum_cli.pipeline import scan as module
+    from kron2sum_cli.scan import scan as module
 
     whole, out = tmp_path / "whole.parquet", tmp_path / "out.parquet"
     options = ("--memory", "340", "--threads", "1")

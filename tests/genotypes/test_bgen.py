@@ -13,10 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.genotypes import bgen_records
+from kron2sum_cli.genotypes import bgen_format as bgen_records
 from kron2sum_cli.genotypes.bgen import open_bgen
-from kron2sum_cli.genotypes.bgen_dosages import Compression, read_block
-from kron2sum_cli.genotypes.oxford_sample import read_oxford_sample
+from kron2sum_cli.genotypes.bgen_format import Compression, read_block
+from kron2sum_cli.genotypes.sample_files import read_oxford_sample
 
 N, M = 23, 40
 SAMPLE_HEADER = "ID_1 ID_2 missing sex\n0 0 0 D\n"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.genotypes.bim import read_bim
-from kron2sum_cli.genotypes.fam import read_fam
+from kron2sum_cli.genotypes.sample_files import read_fam
+from kron2sum_cli.genotypes.variants import read_bim
 
 TABS = "1\trs1\t0\t100\tA\tG\nX\trs2\t0.5\t-9\tAT\tC\n"
 ROWS = [

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.genotypes import square
+from kron2sum_cli.genotypes import square_matrix as square
 from kron2sum_cli.genotypes.bed import open_bed
 from kron2sum_cli.genotypes.grm import Scale, relationship_from_genotypes
 from kron2sum_cli.genotypes.source import Relationship

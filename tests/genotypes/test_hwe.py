@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kron2sum_cli.genotypes.counts import genotype_counts
-from kron2sum_cli.genotypes.hwe import hwe_exact
+from kron2sum_cli.genotypes.filters import hwe_exact
 
 
 def exact_p(het: int, hom_1: int, hom_2: int) -> Fraction:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.genotypes import pgen
 from kron2sum_cli.genotypes.pgen import open_pgen
-from kron2sum_cli.genotypes.psam import read_psam
-from kron2sum_cli.genotypes.pvar import read_pvar
+from kron2sum_cli.genotypes.sample_files import read_psam
+from kron2sum_cli.genotypes.variants import read_pvar
 
 N, M = 37, 60
 STEP = 2.0**-14

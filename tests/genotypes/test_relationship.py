@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, UsageError
-from kron2sum_cli.genotypes import square
+from kron2sum_cli.genotypes import square_matrix as square
 from kron2sum_cli.genotypes.relationship import open_relationship
 
 N = 23

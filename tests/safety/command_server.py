@@ -19,7 +19,7 @@ from typing import Any, Self
 PROGRAM = """
 import json, os, resource, sys
 from kron2sum_cli.cli import main
-import kron2sum_cli.pipeline.export, kron2sum_cli.pipeline.fit, kron2sum_cli.pipeline.scan
+import kron2sum_cli.export.export, kron2sum_cli.fit.fit, kron2sum_cli.scan.scan
 
 def run(task, err):
     os.dup2(os.open(task["in"], os.O_RDONLY), 0)

@@ -14,8 +14,8 @@ import pytest
 
 from kron2sum_cli.cli import run
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.tables.null_file import _identity, read_null
-from kron2sum_cli.tables.null_hash import HASHED_ARRAYS, ModelHash
+from kron2sum_cli.files.null_file import _identity, read_null
+from kron2sum_cli.files.null_hash import HASHED_ARRAYS, ModelHash
 
 Arrays = dict[str, np.ndarray]
 EXECUTED: list[str] = []

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kron2sum_cli.tables.scan_table import ScanWriter, scan_batch, scan_schema
+from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, scan_schema
 from tests.safety.command_server import CommandServer, Done, work_files
 
 SECONDS = 2.0
@@ -22,7 +22,7 @@ SECONDS = 2.0
 
 SLOW_BLOCKS = """
 import time
-import kron2sum_cli.pipeline.scan as scan, kron2sum_cli.pipeline.scan_blocks as blocks
+import kron2sum_cli.scan.scan as scan, kron2sum_cli.scan.blocks as blocks
 blocks.LARGEST_BLOCK, scan_block = 16, scan.scan_block
 def slow(plan, block):
     time.sleep(0.02 if block.positions[0] < 200 else 60)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from kron2sum_cli.cli import run
-from kron2sum_cli.tables import checkpoint
+from kron2sum_cli.scan import resume as checkpoint
 from tests.safety.command_server import CommandServer, work_files
 
 SCAN = ("scan", "-q", "--refit", "0", "--out", "out.parquet")
@@ -95,7 +95,7 @@ def test_refused_where_something_differs(
 def test_another_version_is_refused(
     interrupted: Path, kron2sum: CommandServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kron2sum_cli.pipeline.scan_metadata.__version__", "99")
+    monkeypatch.setattr("kron2sum_cli.scan.metadata.__version__", "99")
     before = interrupted.read_bytes()
     assert run([*SCAN, "--resume"]) == 1
     assert "the version of kron2sum changed" in log_of(interrupted.parent)

@@ -1,0 +1,454 @@
+"""From result tables or a null model to one table, text or object."""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError, OutputError, UsageError
+from kron2sum_cli.export.genome import measure_genome
+from kron2sum_cli.export.later_tests import COVARIANCE, COVARIANCES, LaterColumns, later_columns
+from kron2sum_cli.export.leads import Clumping, clump_candidates, find_candidates
+from kron2sum_cli.export.linkage import open_linkage
+from kron2sum_cli.export.plots import PlotSettings, picture_format, plot_architecture, plot_scan
+from kron2sum_cli.export.predictions import predictions_tsv
+from kron2sum_cli.export.report import check_null_of, scan_report
+from kron2sum_cli.export.results import ScanView
+from kron2sum_cli.export.rows import below, numbered_rows, rounded, sort_columns, sorted_rows, top_rows
+from kron2sum_cli.export.ssf import ssf_metadata, ssf_paths, write_ssf
+from kron2sum_cli.files.columns import choose_columns
+from kron2sum_cli.files.estimates import null_estimates_json, null_estimates_tsv
+from kron2sum_cli.files.inputs import display_name, open_input, unreadable
+from kron2sum_cli.files.metadata_checks import required
+from kron2sum_cli.files.null_file import NullFile, read_null
+from kron2sum_cli.files.outputs import atomic_output, guard_inputs
+from kron2sum_cli.files.scan_file import ScanFile, open_scan
+from kron2sum_cli.files.scan_parts import EXPORTED, join_parts
+from kron2sum_cli.files.scan_table import (
+    TRAIT_COLUMNS,
+    TRAIT_COUNT,
+    TRAIT_REFIT_COLUMNS,
+    ScanWriter,
+    information_columns,
+    with_metadata,
+)
+from kron2sum_cli.progress import Progress
+from kron2sum_cli.settings import NULL_PLOTS, STDIO, ExportSettings, without_folders
+
+LOGGER = logging.getLogger("kron2sum.export")
+
+
+def check_null(path: str, name: str) -> None:
+    """Read a null model with all its fits.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or its numbers are not those of its hash, or do not make a null model.
+    """
+    null = read_null(path)
+    for chromosome in (None, *null.chromosomes):
+        null.load(chromosome)
+    left_out = f", {len(null.chromosomes)} chromosomes left out in turn" if null.chromosomes else ""
+    LOGGER.info(
+        "%s: sound: a null model of %d samples and %d traits%s, hash %s",
+        name,
+        len(null.samples),
+        len(null.traits),
+        left_out,
+        null.hash,
+    )
+
+
+def check_scan(handle: BinaryIO, name: str) -> None:
+    """Read a result table to its last byte.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or was changed after it was written.
+    NumericalError
+        If a cell is NaN or infinite.
+    """
+    table = open_scan(handle, name)
+    table.check(handle)
+    null = table.metadata.get("null")
+    of = f", null model {null['hash']}" if isinstance(null, dict) and "hash" in null else ""
+    LOGGER.info("%s: sound: %d rows, %d columns%s", name, table.num_rows, len(table.schema), of)
+
+
+def scan_view(tables: Sequence[ScanFile], metadata: Mapping[str, Any], settings: ExportSettings) -> ScanView:
+    """The tables of a scan as one, for reports.
+
+    Raises
+    ------
+    InputError
+        Where a trait of ``--trait`` is not there.
+    """
+
+    def rows(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for table in tables:
+            yield from table.iter_batches(columns)
+
+    traits = list(metadata["traits"])
+    chosen = (
+        choose_columns(settings.traits, traits, "--trait", tables[0].name) if settings.traits else range(len(traits))
+    )
+    return ScanView(tables[0].name, tuple(tables[0].schema.names), metadata, rows, tuple(traits[k] for k in chosen))
+
+
+def write_view(view: ScanView, settings: ExportSettings) -> None:
+    """Write what the settings ask for: a picture, a report, or GWAS-SSF files.
+
+    Raises
+    ------
+    InputError
+        If the null model is not that of the scan, or genotypes are not those that were scanned.
+    """
+    if settings.to == "ssf" and settings.plot is None and settings.report is None:
+        _write_ssf(view, settings)
+        return
+    null = _null_of(view, settings)
+    out = settings.out if settings.report is None else settings.report
+    plot = PlotSettings(settings.significance, _clumping(settings, out, null))
+    if settings.plot is not None:
+        _write(out, plot_scan(settings.plot, view, picture_format(out), plot))
+    else:
+        _write(out, scan_report(view, plot, null).encode())
+
+
+def _null_of(view: ScanView, settings: ExportSettings) -> NullFile | None:
+    """The null model that was named, if it is the scan's."""
+    null = read_null(settings.null) if settings.null is not None else None
+    if null is not None:
+        check_null_of(view, null)
+    return null
+
+
+def _clumping(settings: ExportSettings, out: str, null: NullFile | None) -> Clumping:
+    """How lead variants are told from those near them."""
+    linkage = open_linkage(settings.geno, out, null) if settings.geno else None
+    return Clumping(round(1000 * settings.clump_kb), settings.least_r2, linkage)
+
+
+def lead_rows(view: ScanView, settings: ExportSettings) -> NDArray[np.intp]:
+    """Which rows of the table are lead variants, in order: the strongest of their locus in any test.
+
+    Raises
+    ------
+    InputError
+        As `write_view`.
+    """
+    tests = [*view.main_tests, *view.further_tests]
+    clumping = _clumping(settings, settings.out, _null_of(view, settings))
+    threshold = PlotSettings(settings.significance).threshold
+    found = find_candidates(view, measure_genome(view), tests, [], threshold)
+    (loci,) = clump_candidates(found, [found.scores], threshold, clumping)
+    LOGGER.info("%d lead variant%s", len(loci.leads), "s" * (len(loci.leads) != 1))
+    return np.asarray(np.sort(found.numbers[loci.leads]))
+
+
+def write_architecture(null: NullFile, settings: ExportSettings) -> None:
+    """Draw the genetic architecture of a null model."""
+    _write(settings.out, plot_architecture(null.traits, null.whole.estimates, picture_format(settings.out)))
+
+
+def _write(path: str, content: bytes) -> None:
+    with atomic_output(path) as file:
+        file.write(content)
+    LOGGER.info("%s written", path)
+
+
+def _write_ssf(view: ScanView, settings: ExportSettings) -> None:
+    if os.path.isdir(settings.out):
+        raise OutputError(f"{settings.out}: is a folder; name a file in it")
+    paths = ssf_paths(settings.out, view.traits)
+    for path in paths.values():
+        guard_inputs(path, settings.input_paths)
+    with ExitStack() as stack:
+        files = {
+            trait: (os.path.basename(path), stack.enter_context(atomic_output(path))) for trait, path in paths.items()
+        }
+        written = write_ssf(view, files)
+    for reason, number in written.left_out.items():
+        LOGGER.info("%d %s: left out", number, reason)
+    today = datetime.now(UTC).date()
+    for trait, path in paths.items():
+        _write(f"{path}-meta.yaml", ssf_metadata(view, trait, written.files[trait], today).encode())
+        LOGGER.info("%s written: %d variants", path, written.files[trait].rows)
+
+
+_ZIP = b"PK"
+_NULL_FORMATS = {"tsv": null_estimates_tsv, "json": null_estimates_json, "blup": predictions_tsv}
+
+
+def export(settings: ExportSettings, progress: Progress) -> None:
+    """Write what `settings` ask for: tables of scans as one, or the estimates of a null model; or check the files.
+
+    Raises
+    ------
+    InputError
+        If a file is neither, is damaged, or tables do not belong together.
+    UsageError
+        If a column or trait is not there, or an option does not apply.
+    OutputError
+        If the output cannot be written.
+    """
+    for path in (settings.out, settings.report):
+        if path is not None:
+            guard_inputs(path, settings.input_paths)
+    with ExitStack() as stack:
+        files = [_open(path, stack) for path in settings.inputs]
+        if settings.check:
+            for file in files:
+                check_null(file.path, file.name) if file.is_null else check_scan(file.handle, file.name)
+            return
+        nulls = [file for file in files if file.is_null]
+        if nulls and len(files) > 1:
+            raise UsageError(f"{nulls[0].name}: is a null model; export it alone")
+        if nulls:
+            _export_null(nulls[0], settings)
+        else:
+            _export_scans([open_scan(file.handle, file.name) for file in files], settings, progress)
+
+
+@dataclass(frozen=True)
+class _Input:
+    """An input: a seekable file, its name for messages, and the path to read a null model from."""
+
+    handle: BinaryIO
+    name: str
+    path: str
+    is_null: bool
+
+
+def _open(path: str, stack: ExitStack) -> _Input:
+    """Open an input; of standard input and pipes a copy, since both kinds are read from their end."""
+    handle = stack.enter_context(open_input(path, "make it with kron2sum scan"))
+    path_again = path if path != STDIO else f"/dev/fd/{handle.fileno()}"
+    try:
+        if not handle.seekable():
+            copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+            shutil.copyfileobj(handle, copy)
+            handle, path_again = copy, f"/dev/fd/{copy.fileno()}"
+            handle.seek(0)
+        head = handle.read(2)
+        handle.seek(0)
+    except OSError as error:
+        raise unreadable(display_name(path), error) from error
+    return _Input(handle, display_name(path), path_again, head == _ZIP)
+
+
+def _export_null(file: _Input, settings: ExportSettings) -> None:
+    used = [
+        name
+        for name in ("top", "p_below", "sort", "leads", "columns", "traits", "tests", "digits", "report")
+        if getattr(settings, name)
+    ]
+    if settings.plot is not None and settings.plot not in NULL_PLOTS:
+        used.append(f"plot {settings.plot}")
+    if used:
+        options = ", ".join(
+            f"--{name[:-1]}" if name in ("traits", "tests") else f"--{name.replace('_', '-')}" for name in used
+        )
+        raise UsageError(f"{file.name}: is a null model, to which {options} does not apply")
+    if settings.plot is not None:
+        write_architecture(read_null(file.path), settings)
+        return
+    if settings.to not in _NULL_FORMATS:
+        raise UsageError(f"{file.name}: is a null model; --to must be {' or '.join(_NULL_FORMATS)}")
+    text = _NULL_FORMATS[settings.to](read_null(file.path))
+    with atomic_output(settings.out) as out:
+        out.write(text.encode())
+
+
+def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress: Progress) -> None:
+    if settings.to == "blup":
+        raise UsageError(f"{tables[0].name}: is a table of a scan; --to blup is for a null model of fit --predict")
+    joined = join_parts([table.name for table in tables], [table.metadata for table in tables])
+    _check_same_columns(tables)
+    if joined.missing and not settings.allow_gaps:
+        raise InputError(
+            f"{', '.join(joined.missing)} are missing from {_all_names(tables)}; add the tables that have them, "
+            "or export what is there with --allow-gaps"
+        )
+    for gap in joined.missing:
+        LOGGER.warning("%s are missing", gap)
+    ordered = [tables[index] for index in joined.order]
+    _check_different_variants(ordered)
+    if settings.is_view or settings.leads:
+        required(joined.metadata, _all_names(tables), ("traits", "null", "counts"))
+        required(joined.metadata["null"], _all_names(tables), ("hash", "samples", "C0", "C1"))
+        view = scan_view(ordered, joined.metadata, settings)
+    if settings.is_view:
+        write_view(view, settings)
+        return
+    leads = lead_rows(view, settings) if settings.leads else None
+    if settings.tests or COVARIANCES in settings.columns:
+        required(joined.metadata, _all_names(tables), ("traits", "axes", "nulls", "settings"))
+        required(joined.metadata["settings"], _all_names(tables), ("stat", "tests"))
+    computed = later_columns(settings, joined.metadata, ordered[0].schema.names)
+    names = _chosen_columns(ordered[0], joined.metadata, computed.names, settings)
+    total = sum(table.num_rows for table in tables)
+    for table in ordered:
+        LOGGER.debug("%s: %d variants", table.name, table.num_rows)
+    with progress.task("Exporting", total, "variants") as advance:
+        read = _columns_to_read(ordered[0], names, computed, settings)
+        rows = _rows(ordered, read, advance)
+        batches = map(computed.add_to, rows if leads is None else numbered_rows(rows, leads))
+        schema = computed.schema(ordered[0].schema)
+        written = _write_table(_chosen_rows(batches, settings), schema, names, joined.metadata, settings)
+    log = LOGGER.debug if settings.out == STDIO else LOGGER.info
+    log("%d of %d variants written to %s", written, total, settings.out)
+
+
+def _all_names(tables: Sequence[ScanFile]) -> str:
+    return ", ".join(table.name for table in tables)
+
+
+def _check_different_variants(tables: Sequence[ScanFile]) -> None:
+    """Refuse to join scans of two versions of a genotype file, which begin with the same variant."""
+    seen: dict[Any, tuple[str, Any]] = {}
+    identity = ["CHR", "POS", "EA", "NEA"]
+    for table in tables if len(tables) > 1 else ():
+        geno = table.metadata["inputs"].get("geno")
+        first = next(table.iter_batches(identity, 1), None) if set(identity) <= set(table.schema.names) else None
+        if first is None or not len(first):
+            continue
+        variant = tuple(first.to_pylist()[0].values())
+        other, of = seen.setdefault(variant, (table.name, geno))
+        if of != geno:
+            raise InputError(
+                f"{table.name} and {other} are scans of different genotype files that both begin with the variant at"
+                f" {variant[0]}:{variant[1]}; leave one out, or scan all parts of one file"
+            )
+
+
+def _check_same_columns(tables: Sequence[ScanFile]) -> None:
+    for table in tables[1:]:
+        if not table.schema.equals(tables[0].schema):
+            odd = [name for name in table.schema.names if name not in tables[0].schema.names]
+            odd += [name for name in tables[0].schema.names if name not in table.schema.names]
+            what = f" ({odd[0]} is in one only)" if odd else ""
+            raise InputError(f"{table.name}: has other columns than {tables[0].name}{what}; scan both alike")
+
+
+def _chosen_columns(
+    table: ScanFile, metadata: Mapping[str, Any], computed: Sequence[str], settings: ExportSettings
+) -> list[str]:
+    """Names of the columns to write, in order."""
+    names: list[str] = table.schema.names
+    if settings.traits:
+        names = _columns_of_traits(table, list(metadata.get("traits", ())), settings.traits)
+    names = [*names, *computed]
+    if not settings.columns:
+        return names
+    chosen: dict[str, None] = {}
+    for pattern in settings.columns:
+        if pattern == COVARIANCES:
+            chosen |= dict.fromkeys(name for name in names if name.startswith(COVARIANCE))
+            continue
+        fitting = [name for name in names if fnmatchcase(name, pattern)] if pattern not in names else [pattern]
+        if not fitting:
+            fitting = [names[i] for i in choose_columns([pattern], names, "--columns", table.name)]
+        chosen |= dict.fromkeys(fitting)
+    return list(chosen)
+
+
+def _columns_of_traits(table: ScanFile, traits: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """All columns but those of other traits and of the axes, which say nothing about a trait alone."""
+    kept = {traits[i] for i in choose_columns(wanted, traits, "--trait", table.name)}
+    kinds = (TRAIT_COUNT, *TRAIT_COLUMNS, *TRAIT_REFIT_COLUMNS)
+    dropped = {f"{kind}.{trait}" for trait in traits if trait not in kept for kind in kinds}
+    axes = {*information_columns(len(traits)), *information_columns(len(traits), coupled=True)}
+    return [name for name in table.schema.names if name not in dropped | axes]
+
+
+def _columns_to_read(
+    table: ScanFile, names: Sequence[str], computed: LaterColumns, settings: ExportSettings
+) -> list[str]:
+    """The columns to write and those that choose and sort the rows.
+
+    Raises
+    ------
+    InputError
+        If the table lacks one that an option needs.
+    """
+    needed: dict[str, Sequence[str]] = {}
+    if settings.p_below is not None:
+        needed["--p-below"] = ["P"]
+    if settings.top is not None:
+        needed["--top"] = ["MLOG10P"]
+    if settings.sort is not None:
+        needed["--sort"] = sort_columns(settings.sort)
+    wanted = dict.fromkeys([*names, *computed.needed])
+    there = [*table.schema.names, *computed.names]
+    for option, columns in needed.items():
+        found = choose_columns(columns, there, option, table.name)
+        wanted |= dict.fromkeys(there[i] for i in found)
+    return [name for name in wanted if name not in computed.names]
+
+
+def _rows(tables: Iterable[ScanFile], columns: Sequence[str], advance: Any) -> Iterator[pa.RecordBatch]:
+    for table in tables:
+        for batch in table.iter_batches(columns):
+            yield batch
+            advance(len(batch))
+
+
+def _chosen_rows(batches: Iterable[pa.RecordBatch], settings: ExportSettings) -> Iterable[pa.RecordBatch]:
+    """The rows to write, in order; in memory all at once only where they have to be sorted."""
+    if settings.p_below is not None:
+        batches = below(batches, settings.p_below)
+    if settings.top is not None:
+        batches = top_rows(batches, settings.top)
+    return batches if settings.sort is None else sorted_rows(batches, settings.sort)
+
+
+def _clumping_record(settings: ExportSettings) -> dict[str, Any]:
+    """What made the rows of a table lead variants."""
+    by_distance = {"significance": settings.significance, "clump_kb": settings.clump_kb}
+    if not settings.geno:
+        return by_distance
+    genotypes = [os.path.basename(path) for path in settings.geno]
+    return {**by_distance, "clump_r2": settings.least_r2, "geno": genotypes}
+
+
+def _write_table(
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    names: Sequence[str],
+    metadata: Mapping[str, Any],
+    settings: ExportSettings,
+) -> int:
+    """Write the chosen columns; returns the number of rows."""
+    chosen = pa.schema([schema.field(name) for name in names])
+    change = {name: getattr(settings, name) for name in ("top", "p_below", "sort")}
+    if settings.digits is not None:
+        change["digits"] = settings.digits
+    if settings.leads:
+        change["leads"] = _clumping_record(settings)
+    if settings.tests:
+        change["tests"] = [without_folders(test) for test in settings.tests]
+    change["columns"] = None if chosen.names == schema.names else list(names)
+    if any(value is not None for value in change.values()):
+        metadata = {**metadata, EXPORTED: change}
+    rows = 0
+    with (
+        atomic_output(settings.out) as out,
+        ScanWriter(out, with_metadata(chosen, metadata), settings.to) as writer,
+    ):
+        for batch in batches:
+            writer.write(rounded(batch.select(list(names)), settings.digits))
+            rows += len(batch)
+    return rows

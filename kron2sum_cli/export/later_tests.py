@@ -1,0 +1,232 @@
+"""Columns of an exported table that its scan did not write: further tests, covariances of effects, P values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.export.results import numbers
+from kron2sum_cli.files.null_record import test_context
+from kron2sum_cli.files.provenance import file_records
+from kron2sum_cli.files.scan_table import SET, TEST_COLUMNS, information_columns, refuse_repeated
+from kron2sum_cli.files.trait_design import asked_hypotheses
+from kron2sum_cli.model.hypotheses import (
+    Hypothesis,
+    effect_covariance,
+    score_and_information,
+    test,
+    unpack_information,
+)
+from kron2sum_cli.settings import ExportSettings, contrast_files, without_folders
+
+Array = NDArray[np.float64]
+
+
+def needed_columns(metadata: Mapping[str, Any]) -> list[str]:
+    """The columns that later tests are computed from."""
+    traits = metadata["traits"]
+    return ["CHR", *(f"BETA.{trait}" for trait in traits), *_information_of(metadata)]
+
+
+def _information_of(metadata: Mapping[str, Any]) -> list[str]:
+    return information_columns(len(metadata["traits"]), bool(metadata["nulls"][0]["coupled"]))
+
+
+def later_tests(
+    batch: pa.RecordBatch, metadata: Mapping[str, Any], hypotheses: Sequence[Hypothesis]
+) -> dict[str, NDArray[Any]]:
+    """``CHISQ.NAME``, ``DF.NAME`` and ``MLOG10P.NAME`` of every hypothesis, NaN where a variant has no statistics.
+
+    Parameters
+    ----------
+    batch : rows of a result table, with `needed_columns`
+    metadata : of the table
+    hypotheses : see `model.hypotheses`
+    """
+    size = len(batch)
+    columns: dict[str, NDArray[Any]] = {}
+    for hypothesis in hypotheses:
+        for kind in ("CHISQ", "DF", "MLOG10P"):
+            columns[f"{kind}.{hypothesis.name}"] = np.full(size, np.nan)
+    beta, information = _effects(batch, metadata)
+    for record, rows in _rows_by_null(batch, metadata, np.asarray(np.isfinite(beta).all(axis=1))):
+        context = test_context(record, metadata["settings"]["stat"])
+        u, v = score_and_information(beta[rows], information[rows], context.T)
+        for hypothesis in hypotheses:
+            result = test(u, v, hypothesis, context)
+            columns[f"CHISQ.{hypothesis.name}"][rows] = result.chisq
+            columns[f"DF.{hypothesis.name}"][rows] = result.df
+            columns[f"MLOG10P.{hypothesis.name}"][rows] = result.mlog10p
+    return columns
+
+
+def effect_covariances(batch: pa.RecordBatch, metadata: Mapping[str, Any]) -> dict[str, Array]:
+    """``COV.T1.T2``, the covariance of the effects on every two traits (T1 before or equal to T2).
+
+    On the scale of the table's standard errors: ``COV.T.T`` is the square of ``SE.T``.
+    """
+    traits = metadata["traits"]
+    p = len(traits)
+    beta, information = _effects(batch, metadata)
+    covariance = np.full((len(batch), p, p), np.nan)
+    for record, rows in _rows_by_null(batch, metadata, np.asarray(np.isfinite(beta).all(axis=1))):
+        context = test_context(record, metadata["settings"]["stat"])
+        u, v = score_and_information(beta[rows], information[rows], context.T)
+        explained = np.sum(u * (beta[rows] @ context.T.T), axis=1)
+        scale = (context.quadratic - explained) / context.size
+        covariance[rows] = scale[:, None, None] * effect_covariance(v, np.asarray(np.linalg.inv(context.T)))
+    return {f"COV.{traits[i]}.{traits[j]}": covariance[:, i, j] for i in range(p) for j in range(i, p)}
+
+
+def _effects(batch: pa.RecordBatch, metadata: Mapping[str, Any]) -> tuple[Array, Array]:
+    """Effects on the traits (b, p) and information along the axes, NaN where empty."""
+
+    def stack(names: Sequence[str]) -> Array:
+        columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
+        return np.column_stack(columns).astype(float)
+
+    traits = metadata["traits"]
+    beta = stack([f"BETA.{trait}" for trait in traits])
+    return beta, unpack_information(stack(_information_of(metadata)), len(traits))
+
+
+def _rows_by_null(
+    batch: pa.RecordBatch, metadata: Mapping[str, Any], usable: NDArray[np.bool_]
+) -> list[tuple[Mapping[str, Any], NDArray[np.intp]]]:
+    """The usable rows of every null model of the table."""
+    records = metadata["nulls"]
+    of_chromosome = {record["chromosome"]: k for k, record in enumerate(records)}
+    spelling = metadata.get("null_of_chr", {})
+    if len(records) == 1:
+        return [(records[0], np.flatnonzero(usable))]
+    codes = np.array([of_chromosome[spelling.get(name)] for name in batch.column("CHR").to_pylist()])
+    return [(record, np.flatnonzero(usable & (codes == k))) for k, record in enumerate(records)]
+
+
+COVARIANCES = "cov"
+"""The word in ``--columns`` that stands for the covariances of all effects."""
+
+COVARIANCE = "COV."
+"""How the names of these begin."""
+
+_MLOG10 = "MLOG10"
+
+
+@dataclass(frozen=True)
+class LaterColumns:
+    """What is computed from the columns of a table.
+
+    Attributes
+    ----------
+    metadata : of the table
+    hypotheses : tests that the table does not have
+    covariances : whether the covariances of the effects are asked for
+    p_values : ``P.NAME`` that are asked for, 10 to the power of -``MLOG10P.NAME``; 0 below the smallest double
+    names : the new columns
+    needed : the columns that they are computed from
+    """
+
+    metadata: Mapping[str, Any]
+    hypotheses: Sequence[Hypothesis]
+    covariances: bool
+    p_values: Sequence[str]
+    names: Sequence[str]
+    needed: Sequence[str]
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        """The table's columns and the new ones."""
+        for name in self.names:
+            schema = schema.append(pa.field(name, pa.int32() if name.startswith("DF.") else pa.float64()))
+        return schema
+
+    def add_to(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows with the new columns."""
+        if not self.names:
+            return batch
+        columns: dict[str, NDArray[np.float64]] = {}
+        if self.hypotheses:
+            columns |= later_tests(batch, self.metadata, self.hypotheses)
+        if self.covariances:
+            columns |= effect_covariances(batch, self.metadata)
+        for name in self.p_values:
+            mlog10p = _MLOG10 + name
+            columns[name] = 10.0 ** -(columns[mlog10p] if mlog10p in columns else numbers(batch, mlog10p))
+        for name in self.names:
+            values = pa.array(columns[name], mask=np.isnan(columns[name]))
+            batch = batch.append_column(name, values.cast(pa.int32()) if name.startswith("DF.") else values)
+        return batch
+
+
+def later_columns(settings: ExportSettings, metadata: Mapping[str, Any], there: Sequence[str]) -> LaterColumns:
+    """The columns that the options ask for and the table does not have.
+
+    Raises
+    ------
+    InputError
+        Where the table lacks the columns that they are computed from.
+    UsageError
+        Where a test has the name of a trait, or of another test.
+    """
+    covariances = COVARIANCES in settings.columns
+    if not settings.tests and not covariances:
+        p_values = _p_values(settings.columns, there)
+        return LaterColumns(metadata, (), False, p_values, p_values, [_MLOG10 + name for name in p_values])
+    traits = metadata["traits"]
+    needed = needed_columns(metadata)
+    absent = [name for name in needed if name not in there]
+    if absent and SET in there:
+        raise InputError("a table of sets has no columns for --test and cov; give --test to kron2sum scan --sets")
+    if absent:
+        raise InputError(
+            f"column {absent[0]} is not in the table, so --test and cov cannot be computed; export the whole scan"
+        )
+    hypotheses, names = _further_tests(settings.tests, metadata, there)
+    refuse_repeated([*there, *names])
+    if covariances:
+        pairs = [f"{COVARIANCE}{a}.{b}" for i, a in enumerate(traits) for b in traits[i:]]
+        names += [name for name in pairs if name not in there]
+    p_values = _p_values(settings.columns, [*there, *names])
+    needed = [*needed, *(_MLOG10 + name for name in p_values if _MLOG10 + name in there)]
+    return LaterColumns(metadata, hypotheses, covariances, p_values, [*names, *p_values], needed)
+
+
+def _further_tests(
+    tests: Sequence[str], metadata: Mapping[str, Any], there: Sequence[str]
+) -> tuple[list[Hypothesis], list[str]]:
+    """The hypotheses of which the table lacks a column, and the columns to add.
+
+    A column of the table that has the name of another test, or of a trait, is not taken for one of the test.
+    """
+    traits, Tinv = metadata["traits"], np.linalg.inv(np.array(metadata["axes"]))
+    hypotheses: list[Hypothesis] = []
+    names: list[str] = []
+    for asked in tests:
+        same = _is_test_of_scan(asked, metadata)
+        for hypothesis in asked_hypotheses([asked], traits, Tinv):
+            columns = [f"{kind}.{hypothesis.name}" for kind in TEST_COLUMNS]
+            if same and hypothesis.name not in traits:
+                columns = [column for column in columns if column not in there]
+            if columns:
+                hypotheses.append(hypothesis)
+                names += columns
+    return hypotheses, names
+
+
+def _is_test_of_scan(test: str, metadata: Mapping[str, Any]) -> bool:
+    """Whether a test of the scan that has this test's name is the same: a contrast is where its files are."""
+    files = contrast_files(test)
+    if not files:
+        return True
+    records = iter(metadata.get("inputs", {}).get("tests", ()))
+    of_test = {asked: list(islice(records, len(contrast_files(asked)))) for asked in metadata["settings"]["tests"]}
+    return of_test.get(without_folders(test)) == file_records(files)
+
+
+def _p_values(asked: Sequence[str], there: Sequence[str]) -> list[str]:
+    """The columns ``P.NAME`` that are asked for where there is ``MLOG10P.NAME``."""
+    return [name for name in dict.fromkeys(asked) if name.startswith("P.") and _MLOG10 + name in there]

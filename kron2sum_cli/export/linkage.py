@@ -1,0 +1,145 @@
+"""Linkage disequilibrium between the variants of a scan, from its genotypes."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.files.null_file import NullFile
+from kron2sum_cli.files.outputs import guard_inputs
+from kron2sum_cli.files.samples import Samples, match
+from kron2sum_cli.genotypes.chromosomes import normalise_chromosome
+from kron2sum_cli.genotypes.open import open_genotypes
+from kron2sum_cli.genotypes.source import GenotypeSource
+
+LOGGER = logging.getLogger("kron2sum.export")
+
+_CELLS_AT_ONCE = 1 << 22
+"""Genotypes that are read at once (32 MiB as float64), whatever the number of variants near a lead."""
+
+_IDENTITY = ("CHR", "POS", "SNPID", "EA", "NEA")
+
+
+@dataclass(frozen=True)
+class GenotypeLinkage:
+    """r² among the samples of a scan.
+
+    Attributes
+    ----------
+    sources : genotype files; a variant's place is its position in the first, or the size of the first plus that in
+        the second, and so on
+    rows : for each file the positions of the samples
+    whose : the samples, for people
+    """
+
+    sources: tuple[GenotypeSource, ...]
+    rows: tuple[NDArray[np.intp], ...]
+    whose: str
+
+    @property
+    def source(self) -> str:
+        """The files, for messages."""
+        return ", ".join(source.path for source in self.sources)
+
+    @property
+    def description(self) -> str:
+        """The genotypes and whose they are."""
+        return f"among {self.whose}, with missing genotypes at the mean"
+
+    def places(self, variants: pa.Table) -> NDArray[np.intp]:
+        """Where variants are: those of the same name, chromosome, position and pair of alleles; -1 for the others."""
+        names = pa.array(variants.column("SNPID").to_pylist(), pa.string())
+        known: dict[tuple[object, ...], int] = {}
+        for source, start in zip(self.sources, self._starts, strict=False):
+            table = source.variants.table
+            near = np.flatnonzero(np.asarray(pc.is_in(table["SNPID"], value_set=names).combine_chunks()))
+            for key, place in zip(_keys(table.select(_IDENTITY).take(near)), near.tolist(), strict=True):
+                known.setdefault(key, start + place)
+        return np.array([known.get(key, -1) for key in _keys(variants)], dtype=np.intp)
+
+    def r2(self, lead: int, others: NDArray[np.intp]) -> NDArray[np.float64]:
+        """r² of one variant with each of the others, missing genotypes at the variant's mean.
+
+        ``r² = (xᵀy)² / (xᵀx yᵀy)``, x and y centred; 0 for a variant that does not vary.
+        """
+        x = self._centred(np.array([lead]))[:, 0]
+        at_once = max(1, _CELLS_AT_ONCE // len(x))
+        order = np.argsort(others)
+        found = np.empty(len(others))
+        for start in range(0, len(others), at_once):
+            block = order[start : start + at_once]
+            y = self._centred(others[block])
+            squares = (x @ x) * np.einsum("ij,ij->j", y, y)
+            found[block] = np.divide((x @ y) ** 2, squares, out=np.zeros(len(block)), where=squares > 0)
+        return found
+
+    @property
+    def _starts(self) -> list[int]:
+        return list(accumulate((len(source.variants) for source in self.sources), initial=0))
+
+    def _centred(self, places: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Dosages of variants (places increasing) less their mean, 0 where missing."""
+        parts = []
+        for source, rows, start in zip(self.sources, self.rows, self._starts, strict=False):
+            here = places[(places >= start) & (places < start + len(source.variants))] - start
+            if len(here):
+                parts.append(source.read(here, rows).astype(np.float64))
+        dosages = np.concatenate(parts, axis=1)
+        missing = np.isnan(dosages)
+        called = np.maximum(np.count_nonzero(~missing, axis=0), 1)
+        return np.asarray(np.where(missing, 0.0, dosages - np.nansum(dosages, axis=0) / called))
+
+
+def _keys(variants: pa.Table) -> list[tuple[object, ...]]:
+    """What makes a variant the same one, whichever allele a format names first."""
+    spelled = {code: normalise_chromosome(code) for code in variants.column("CHR").unique().to_pylist()}
+    columns = (variants.column(name).to_pylist() for name in _IDENTITY)
+    return [
+        (spelled[code], place, name, frozenset(alleles)) for code, place, name, *alleles in zip(*columns, strict=True)
+    ]
+
+
+def open_linkage(paths: Sequence[str], out: str, null: NullFile | None) -> GenotypeLinkage:
+    """Open the genotypes of a scan to tell linkage disequilibrium from.
+
+    Parameters
+    ----------
+    paths : genotype files of any format
+    out : the output, which must be none of them
+    null : the null model of the scan, whose samples are taken; without it all samples of the first file
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or lacks one of the samples.
+    OutputError
+        If the output is one of the files.
+    """
+    sources = tuple(open_genotypes(path) for path in paths)
+    for source in sources:
+        guard_inputs(out, source.files)
+    samples = sources[0].samples if null is None else null.samples
+    rows = tuple(_rows(samples, source) for source in sources)
+    kind = "samples of the genotypes" if null is None else "analysed samples"
+    linkage = GenotypeLinkage(sources, rows, f"the {len(samples):,} {kind}")
+    LOGGER.info("lead variants clumped by linkage disequilibrium %s, in %s", linkage.description, linkage.source)
+    if null is None:
+        LOGGER.info("give the null model (--null) to take the analysed samples only")
+    return linkage
+
+
+def _rows(samples: Samples, source: GenotypeSource) -> NDArray[np.intp]:
+    rows = match(samples, source.samples)
+    absent = np.flatnonzero(rows < 0)
+    if absent.size:
+        raise InputError(
+            f"{source.path}: lacks {absent.size} of the {len(samples)} samples of {samples.source}, such as"
+            f" {samples.label(int(absent[0]))}; give the genotypes that were scanned"
+        )
+    return rows

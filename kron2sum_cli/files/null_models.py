@@ -1,0 +1,153 @@
+"""The arrays of one fit in a null model's file: what they are called, and the model that they make."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kron2sum_cli.files.npz_archive import ArchiveReader
+from kron2sum_cli.files.null_checks import check_model, check_observed_model, check_summary
+from kron2sum_cli.files.null_description import NullDescription
+from kron2sum_cli.files.null_hash import HASHED_ARRAYS, SHIFT
+from kron2sum_cli.model.certificate import Certificate
+from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
+from kron2sum_cli.model.missing.observed import restored_cells
+from kron2sum_cli.model.null_model import FitSummary, NullModel, ObservedNullModel
+from kron2sum_cli.model.trait_axes import TraitAxes
+from kron2sum_cli.model.uncertainty import Estimates
+
+CONTRAST_ARRAYS = ("Z", "s", "V", "Yx", "Kxx", "Kxm", "Rx")
+AXES_ARRAYS = ("T", "Tinv", "c0", "c1")
+ESTIMATES = tuple(field.name for field in fields(Estimates))
+
+Array = NDArray[np.float64]
+
+
+def prefix_of(chromosome: str | None) -> str:
+    """Where the arrays of a fit lie: that without a chromosome, or (None) the whole one."""
+    return "whole/" if chromosome is None else f"loco/{chromosome}/"
+
+
+def model_arrays(prefix: str, model: NullModel | ObservedNullModel) -> Iterator[tuple[str, NDArray[Any]]]:
+    """All arrays of a fit, by name."""
+    summary = model.summary
+    data, shift = _rotated(model)
+    scalars = {
+        "nsilent": data.nsilent,
+        "reml": summary.reml,
+        "rank": summary.rank,
+        "lml": summary.lml,
+        "mean_diagonal": summary.mean_diagonal,
+        "quadratic": summary.quadratic,
+        "certificate": asdict(summary.certificate),
+        "logdet_MtM": data.design.logdet_MtM if data.design else None,
+    }
+    yield prefix + "scalars", np.array(json.dumps(scalars, sort_keys=True))
+    for name in AXES_ARRAYS:
+        yield prefix + name, getattr(summary.axes, name)
+    for name in ESTIMATES:
+        yield f"{prefix}estimates/{name}", getattr(summary.estimates, name)
+    yield prefix + "Qx", model.Qx if isinstance(model, NullModel) else np.empty((data.nsamples, 0))
+    for name in CONTRAST_ARRAYS:
+        yield prefix + name, getattr(data, name)
+    if data.design is not None:
+        yield prefix + "design_X", data.design.X
+    if shift is not None:
+        yield prefix + SHIFT, shift
+
+
+def hashed_arrays(model: NullModel | ObservedNullModel) -> dict[str, Array]:
+    """Those of the arrays of a fit that its hash is of."""
+    data, shift = _rotated(model)
+    arrays = {name: getattr(data, name) for name in HASHED_ARRAYS}
+    return arrays if shift is None else {**arrays, SHIFT: shift}
+
+
+def _rotated(model: NullModel | ObservedNullModel) -> tuple[Contrasts, Array | None]:
+    """The rotated traits, missing cells filled in, and the shift of GGᵀ, if there is one."""
+    return (model.data, None) if isinstance(model, NullModel) else (model.data.filled, model.data.shift)
+
+
+def read_hashed_arrays(archive: ArchiveReader, prefix: str) -> dict[str, Array]:
+    """`hashed_arrays` of a fit in a file."""
+    names = [*HASHED_ARRAYS, *([SHIFT] if prefix + SHIFT in archive else [])]
+    return {name: archive.array(prefix + name) for name in names}
+
+
+def read_summary(archive: ArchiveReader, prefix: str, description: NullDescription) -> FitSummary:
+    """What a fit says.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, OverflowError
+        Where it is no fit of the description's traits.
+    """
+    scalars = archive.json(prefix + "scalars")
+    summary = FitSummary(
+        axes=TraitAxes(**{key: archive.array(prefix + key) for key in AXES_ARRAYS}),
+        reml=bool(scalars["reml"]),
+        rank=int(scalars["rank"]),
+        lml=float(scalars["lml"]),
+        mean_diagonal=float(scalars["mean_diagonal"]),
+        quadratic=float(scalars["quadratic"]),
+        certificate=Certificate(**scalars["certificate"]),
+        estimates=Estimates(**{key: archive.array(f"{prefix}estimates/{key}") for key in ESTIMATES}),
+    )
+    check_summary(summary, len(description.traits), len(description.covariates), description.A.shape[1])
+    return summary
+
+
+def read_model(
+    archive: ArchiveReader, prefix: str, description: NullDescription, dtype: type[np.floating]
+) -> NullModel | ObservedNullModel:
+    """One fit with its arrays, the rotation in the precision of a scan (double for that of observed cells).
+
+    Raises
+    ------
+    InputError
+        Where they do not make a null model of the description's traits.
+    """
+    try:
+        summary = read_summary(archive, prefix, description)
+        data, Qx, rows = _contrasts(archive, prefix, description, np.float64 if description.has_missing else dtype)
+        if description.has_missing:
+            return _observed_model(archive, prefix, description, summary, data)
+        model = NullModel(summary, data, Qx, rows)
+        check_model(model, description.Y)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise archive.damaged(error) from error
+    return model
+
+
+def _observed_model(
+    archive: ArchiveReader, prefix: str, description: NullDescription, summary: FitSummary, data: Contrasts
+) -> ObservedNullModel:
+    d, c = description, len(description.covariates)
+    shift = archive.array(prefix + SHIFT, shape=(c, c)) if prefix + SHIFT in archive else None
+    check_observed_model(data, shift, summary.reml, d.Y, d.X)
+    return ObservedNullModel(summary, restored_cells(data, d.Y, d.X, shift))
+
+
+def _contrasts(
+    archive: ArchiveReader, prefix: str, description: NullDescription, dtype: type[np.floating]
+) -> tuple[Contrasts, Array, NDArray[np.floating]]:
+    """The rotated traits, the basis of the projected covariates, and the `NullModel.rows`."""
+    n, p = description.Y.shape
+    scalars = archive.json(prefix + "scalars")
+    s = archive.array(prefix + "s", shape=(None,))
+    m = s.size
+    Qx = archive.array(prefix + "Qx", shape=(n, None))
+    c = Qx.shape[1]
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "Z": (m, p), "Yx": (c, p), "Kxx": (c, c), "Kxm": (c, m), "Rx": (c, c)
+    }  # fmt: skip
+    arrays = {key: archive.array(prefix + key, shape=shape) for key, shape in shapes.items()}
+    design = None
+    if description.coupled:
+        X = archive.array(prefix + "design_X", shape=(m, len(description.covariates)))
+        design = CoupledDesign(description.A, X, float(scalars["logdet_MtM"]))
+    rows = archive.matrix(prefix + "V", (n, m), dtype, spare=p)
+    return Contrasts(s=s, nsilent=int(scalars["nsilent"]), V=rows[:m].T, design=design, **arrays), Qx, rows

@@ -1,0 +1,191 @@
+"""The Parquet table of a scan, read again: everything it claims is checked, and what it is not is said."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.files.metadata_checks import check_metadata
+from kron2sum_cli.files.parquet_seal import MAGIC, check_data, check_footer
+from kron2sum_cli.files.scan_table import METADATA_KEY, check_finite, column_field
+from kron2sum_cli.files.table_writers import LARGEST_GROUP, rows_in_group
+
+
+@dataclass(frozen=True)
+class ScanFile:
+    """A result table that was opened for reading.
+
+    Attributes
+    ----------
+    name : the file, for messages
+    schema : its columns
+    metadata : what it says of its making
+    num_rows : how many variants it has
+    """
+
+    name: str
+    schema: pa.Schema
+    metadata: Mapping[str, Any]
+    num_rows: int
+    _file: pq.ParquetFile
+
+    def iter_batches(
+        self, columns: Sequence[str] | None = None, batch_size: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows in order, some columns only where they are named.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged (a checksum does not match).
+        """
+        names = self.schema.names if columns is None else list(columns)
+        size = batch_size or rows_in_group(self.schema)
+        rows = 0
+        try:
+            for batch in self._file.iter_batches(batch_size=size, columns=names):
+                rows += len(batch)
+                yield batch.select(names)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise InputError(f"{self.name}: is damaged ({_first_line(error)}); copy or scan it again") from error
+        if rows != self.num_rows:  # Arrow passes over pages of a kind that it does not know
+            raise InputError(f"{self.name}: is damaged (it has {rows} of {self.num_rows} rows); copy or scan it again")
+
+    def check(self, file: BinaryIO) -> None:
+        """Read everything, and compare it with its checksums and hashes.
+
+        Parameters
+        ----------
+        file : the same file, open and seekable
+
+        Raises
+        ------
+        InputError
+            If it was damaged or changed after it was written.
+        NumericalError
+            If a cell is NaN or infinite.
+        """
+        for batch in self.iter_batches():
+            check_finite(batch)
+        try:
+            check_data(file)
+        except ValueError as error:
+            raise _changed(self.name, error) from error
+
+
+def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
+    """Open the Parquet table of a scan.
+
+    Parameters
+    ----------
+    source : a path, or an open seekable file
+    name : what to call it in messages, where it is not a path
+
+    Raises
+    ------
+    InputError
+        If it is not a table that `kron2sum scan` wrote, or an incomplete one; the message says what it is.
+    """
+    name = name or str(source)
+    with _reading(name), _opened(source) as file:
+        head = file.read(len(MAGIC))
+    if head != MAGIC:
+        raise InputError(f"{name}: is {describe(head)}, not a Parquet table of kron2sum scan{_remedy(head)}")
+    with _reading(name), _opened(source) as file:
+        try:
+            check_footer(file)
+        except ValueError as error:
+            raise _changed(name, error) from error
+    with _reading(name):
+        parquet = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
+        schema = parquet.schema_arrow
+    metadata = _metadata(schema, name)
+    _check_layout(parquet, name)
+    return ScanFile(name, schema.remove_metadata(), metadata, parquet.metadata.num_rows, parquet)
+
+
+def _check_layout(parquet: pq.ParquetFile, name: str) -> None:
+    """Refuse columns and row groups that `ScanWriter` does not write, before any memory is taken for them."""
+    for field in parquet.schema_arrow:
+        if field.type != column_field(field.name).type:
+            raise InputError(f"{name}: column {field.name} has values of type {field.type}; copy or scan it again")
+    metadata = parquet.metadata
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        if group.num_rows > LARGEST_GROUP:
+            raise InputError(f"{name}: has a group of {group.num_rows} rows, not as kron2sum writes it; scan it again")
+
+
+def _changed(name: str, error: ValueError) -> InputError:
+    return InputError(f"{name}: {error}; copy or scan it again")
+
+
+def describe(head: bytes) -> str:
+    """What a file is by its first bytes, in words."""
+    if head[:4] == MAGIC:
+        return "a Parquet file"
+    if head[:2] == b"PK":
+        return "a zip archive (as a null model is)"
+    if head[:2] == b"\x1f\x8b":
+        return "gzip-compressed"
+    if head[:3] == b"\x6c\x1b\x01":
+        return "a PLINK .bed file"
+    if not head:
+        return "empty"
+    return "text" if all(byte in b"\t\r\n" or byte >= 32 for byte in head) else "a file of another kind"
+
+
+@contextmanager
+def _opened(source: str | BinaryIO) -> Iterator[BinaryIO]:
+    """The file, at its beginning, where one that is open already ends up again."""
+    if isinstance(source, str):
+        with open(source, "rb") as file:
+            yield file
+    else:
+        source.seek(0)
+        yield source
+        source.seek(0)
+
+
+def _remedy(head: bytes) -> str:
+    if describe(head) == "text":
+        return "; text tables cannot be read again: keep the .parquet of the scan and export that"
+    return "; make one with kron2sum scan --to parquet"
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, pa.ArrowNotImplementedError) as error:  # among them ArrowInvalid and UnicodeDecodeError
+        reason = "its end is missing or damaged: it was copied or written only in part"
+        raise InputError(f"{name}: {reason}; copy or scan it again ({_first_line(error)})") from error
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror or _first_line(error)})") from error
+
+
+def _metadata(schema: pa.Schema, name: str) -> Mapping[str, Any]:
+    text = (schema.metadata or {}).get(METADATA_KEY.encode())
+    if text is None:
+        raise InputError(f"{name}: is a Parquet file, but not one of kron2sum scan (no kron2sum metadata)")
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name}: its kron2sum metadata is damaged; copy or scan it again") from error
+    if not isinstance(metadata, dict) or "version" not in metadata:
+        raise InputError(f"{name}: its kron2sum metadata has no version; make it again with kron2sum scan")
+    try:
+        check_metadata(metadata)
+    except ValueError as error:
+        raise InputError(
+            f"{name}: its kron2sum metadata is wrong ({error}); make it again with kron2sum scan"
+        ) from error
+    return metadata
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

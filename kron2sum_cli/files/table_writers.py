@@ -1,0 +1,222 @@
+"""Rows of Arrow batches into Parquet, delimited text or JSON, as they come and in bounded memory."""
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kron2sum_cli.files.parquet_seal import new_hash, seal
+from kron2sum_cli.files.text import MISSING
+
+SEPARATORS = {"tsv": "\t", "csv": ","}
+
+_CELLS_IN_GROUP = 1 << 19
+LARGEST_GROUP, _SMALLEST_GROUP = 1 << 16, 1 << 10
+_COMPRESSION_LEVEL = 1
+_TEXT_ROWS = 1 << 13
+
+
+class TableWriter(Protocol):
+    """What takes the rows of a table, in order."""
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+    def abandon(self) -> None:
+        """Write no more, not even what would make the file look complete; nothing to do after the end."""
+
+
+def rows_in_group(schema: pa.Schema) -> int:
+    """Rows of a Parquet row group: a function of the number of columns alone, so that shards agree."""
+    rows = _CELLS_IN_GROUP // max(len(schema), 1)
+    return min(max(1 << (rows.bit_length() - 1), _SMALLEST_GROUP), LARGEST_GROUP)
+
+
+class ParquetWriter:
+    """Row groups of a fixed size, whatever the size of the batches.
+
+    Parameters
+    ----------
+    file : where to write; need not be seekable
+    schema : of the batches; its metadata goes into the file, unless `metadata` is set before the end
+    repeating : columns with few different values
+    """
+
+    def __init__(self, file: BinaryIO, schema: pa.Schema, repeating: list[str]) -> None:
+        self.metadata = schema.metadata
+        self._rows = rows_in_group(schema)
+        self._waiting: list[pa.RecordBatch] = []
+        self._nwaiting = 0
+        self._file = _Counted(file)
+        self._writer = pq.ParquetWriter(
+            pa.PythonFile(self._file, mode="w"),
+            schema.remove_metadata(),
+            compression="zstd",
+            compression_level=_COMPRESSION_LEVEL,
+            use_dictionary=repeating or False,
+            version="2.6",
+            data_page_version="1.0",
+            store_schema=False,
+            write_page_checksum=True,
+        )
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows; whole row groups are written."""
+        self._waiting.append(batch)
+        self._nwaiting += len(batch)
+        if self._nwaiting < self._rows:
+            return
+        table = pa.Table.from_batches(self._waiting)
+        whole = self._nwaiting - self._nwaiting % self._rows
+        for start in range(0, whole, self._rows):
+            self._write_group(table.slice(start, self._rows))
+        self._waiting = table.slice(whole).to_batches()
+        self._nwaiting -= whole
+
+    def close(self) -> None:
+        """Write the last rows and the end of the file."""
+        if self._nwaiting:
+            self._write_group(pa.Table.from_batches(self._waiting))
+        if self.metadata:
+            self._writer.add_key_value_metadata(self.metadata)
+        self._file.hold()
+        self._writer.close()
+        self._file.release(seal)
+
+    def abandon(self) -> None:
+        """Write no more: the file has no end and cannot be read as a table."""
+        self._file.abandoned = True  # Arrow ends its file when it is destroyed, whatever happened
+        self._writer.is_open = False
+
+    def _write_group(self, table: pa.Table) -> None:
+        # In one chunk: page edges would otherwise depend on the batches.
+        self._writer.write_table(table.combine_chunks(), row_group_size=self._rows)
+
+
+class DelimitedWriter:
+    """A header line and a line a row."""
+
+    def __init__(self, file: BinaryIO, schema: pa.Schema, separator: str) -> None:
+        self._file = file
+        self._separator = separator
+        file.write(delimited_header(schema.names, separator))
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
+        for start in range(0, len(batch), _TEXT_ROWS):
+            self._file.write(delimited_rows(batch.slice(start, _TEXT_ROWS), self._separator))
+
+    def close(self) -> None:
+        """Nothing is left."""
+
+    def abandon(self) -> None:
+        """Nothing is left."""
+
+
+class JsonWriter:
+    """A list of objects, one a row and one a line; missing cells are null."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._before = "[\n"
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
+        for start in range(0, len(batch), _TEXT_ROWS):
+            rows = batch.slice(start, _TEXT_ROWS).to_pylist()
+            lines = ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
+            self._file.write((self._before + lines).encode())
+            self._before = ",\n"
+
+    def close(self) -> None:
+        """End the list."""
+        self._file.write(b"[]\n" if self._before == "[\n" else b"\n]\n")
+
+    def abandon(self) -> None:
+        """Leave the list open."""
+
+
+class _Counted(io.RawIOBase):
+    """A file that knows its position by counting, since a pipe cannot tell; closing it closes nothing."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._position = 0
+        self._hash = new_hash()
+        self._held: list[bytes] | None = None
+        self.abandoned = False
+
+    def hold(self) -> None:
+        """Keep what is written from now on until `release`."""
+        self._held = []
+
+    def release(self, before: Callable[[bytes, bytes], bytes]) -> None:
+        """Write what was held, and before it what a function makes of the hash of all that was written and of it."""
+        held = b"".join(self._held or ())
+        self._held = None
+        self._file.write(before(self._hash.digest(), held) + held)
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: Any) -> int:
+        if self._held is not None:
+            self._held.append(bytes(data))
+        elif not self.abandoned:
+            self._file.write(data)
+            self._hash.update(data)
+        self._position += len(data)
+        return len(data)
+
+
+def delimited_header(names: Sequence[str], separator: str) -> bytes:
+    """The header line."""
+    header = pa.RecordBatch.from_arrays([pa.array([name]) for name in names], names=list(names))
+    return delimited_rows(header, separator)
+
+
+def delimited_rows(batch: pa.RecordBatch, separator: str) -> bytes:
+    """One line a row: missing cells as ``NA``, floats with the fewest digits that read back the same.
+
+    A text that has the separator, a quote or a line end in it is quoted.
+    """
+    import pyarrow.compute as pc
+
+    if len(batch) == 0:
+        return b""
+    columns = [_cells(column, separator) for column in batch.columns]
+    joined = pc.binary_join_element_wise(*columns, separator)
+    lines = pc.binary_join_element_wise(joined, "", "\n")
+    return _content(lines)
+
+
+def _cells(column: pa.Array, separator: str) -> pa.Array:
+    if pa.types.is_string(column.type):
+        return _quoted(column, separator).fill_null(MISSING)
+    return column.cast(pa.string()).fill_null(MISSING)
+
+
+def _quoted(column: pa.Array, separator: str) -> pa.Array:
+    import pyarrow.compute as pc
+
+    special = pc.match_substring_regex(column, pattern=f'[{separator}"\r\n]')
+    if not pc.any(special).as_py():
+        return column
+    quoted = pc.binary_join_element_wise('"', pc.replace_substring(column, '"', '""'), '"', "")
+    return pc.if_else(special, quoted, column)
+
+
+def _content(lines: pa.StringArray) -> bytes:
+    """The texts of an array one after the other: its data buffer."""
+    _, offsets, data = lines.buffers()
+    edges = memoryview(offsets).cast("i")
+    return bytes(memoryview(data)[edges[lines.offset] : edges[lines.offset + len(lines)]])

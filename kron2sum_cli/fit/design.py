@@ -1,0 +1,313 @@
+"""From phenotype and covariate files to the traits, covariates and trait design of a fit."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError, NumericalError
+from kron2sum_cli.files.sample_table import SampleTable, code_others, read_sample_table
+from kron2sum_cli.files.samples import Samples, match
+from kron2sum_cli.files.text import read_id_list
+from kron2sum_cli.files.trait_design import read_trait_design
+from kron2sum_cli.fit.relationship import Grm
+from kron2sum_cli.fit.samples import DROPPED_WITH_SOME, AnalysedSamples, Missing, analysed_samples
+from kron2sum_cli.model.collinearity import combination, dependencies
+from kron2sum_cli.model.missing.cost import missing_cost
+from kron2sum_cli.model.missing.observed import check_observed
+from kron2sum_cli.resources import available_memory_mib
+from kron2sum_cli.settings import FitSettings
+
+Transform = Literal["none", "standardize", "rank-normal"]
+
+
+def transform_traits(Y: NDArray[np.float64], names: Sequence[str], transform: Transform) -> NDArray[np.float64]:
+    """Transform every trait over the samples that have it.
+
+    ``standardize`` gives mean 0 and standard deviation 1 (with n - 1). ``rank-normal`` replaces the value
+    of rank r of n by the normal quantile of (r - 3/8) / (n + 1/4) (Blom 1958); ties get their average
+    rank. The trait itself is transformed, not its residuals: covariates stay in the model.
+
+    Parameters
+    ----------
+    Y : (n, p) traits of the analysed samples, NaN where missing
+    names : the p traits, for messages
+    transform : which
+
+    Returns
+    -------
+    (n, p) float64, NaN where Y is; Y itself for ``none``
+
+    Raises
+    ------
+    NumericalError : a trait to be transformed has fewer than two distinct values
+    """
+    if transform == "none":
+        return Y
+    apply = _standardized if transform == "standardize" else _rank_normal
+    transformed = np.full(Y.shape, np.nan)
+    for column, name in enumerate(names):
+        observed = ~np.isnan(Y[:, column])
+        values = Y[observed, column]
+        if values.size == 0 or values.min() == values.max():
+            raise NumericalError(
+                f"trait '{name}' has fewer than two distinct values in the analysed samples, so that "
+                f"--transform {transform} is not defined; leave the trait out"
+            )
+        transformed[observed, column] = apply(values)
+    return transformed
+
+
+def _standardized(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean 0, standard deviation 1."""
+    # Units are divided out first, so that neither sum nor squares overflow or vanish.
+    scaled = values / np.abs(values).max()
+    centred = scaled - scaled.mean()
+    unit = np.abs(centred).max()
+    centred /= unit
+    return np.asarray(centred / centred.std(ddof=1), dtype=np.float64)
+
+
+def _rank_normal(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Normal quantiles of the ranks, by Blom's formula."""
+    # Here, because few fits ask for it and it would be a tenth of their start.
+    from scipy.special import ndtri
+
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    average_rank = np.cumsum(counts) - (counts - 1) / 2
+    quantile = ndtri((average_rank - 0.375) / (values.size + 0.25))
+    return np.asarray(quantile[inverse], dtype=np.float64)
+
+
+logger = logging.getLogger("kron2sum.fit")
+
+Array = NDArray[np.float64]
+
+INTERCEPT = "intercept"
+
+BASE_MIB = 300
+"""What Python and its libraries take."""
+
+MATRICES = 3
+"""Matrices of samples by the rank of GGᵀ that a fit of complete traits holds at once."""
+
+
+@dataclass(frozen=True)
+class Others:
+    """Samples of the relationship matrix that are not analysed.
+
+    Attributes
+    ----------
+    samples : t of them
+    rows : (t,) their positions in the matrix
+    X : (t, c) their covariates, NaN where one is not known
+    """
+
+    samples: Samples
+    rows: NDArray[np.intp]
+    X: Array
+
+
+@dataclass(frozen=True)
+class Design:
+    """Everything of the model but the relationship matrix.
+
+    Attributes
+    ----------
+    samples : who is analysed, and from where
+    Y, X, A : (n, p), NaN in missing cells; (n, c); (p, a)
+    covariates : names of the columns of X
+    others : further samples to predict, none unless predictions are asked for
+    """
+
+    samples: AnalysedSamples
+    Y: Array
+    X: Array
+    A: Array
+    covariates: tuple[str, ...]
+    others: Others
+
+    @property
+    def reduced(self) -> bool:
+        """Whether the trait design leaves fixed effects that the contrasts cannot drop."""
+        return bool(self.A.shape[1] < self.A.shape[0])
+
+    @property
+    def has_missing(self) -> bool:
+        """Whether the likelihood is that of the observed cells, because some are missing."""
+        return bool(np.isnan(self.Y).any())
+
+
+def read_design(settings: FitSettings, grm: Grm) -> Design:
+    """Read the tables, match the samples, check the columns.
+
+    Raises
+    ------
+    InputError, NumericalError
+        Where a file or its numbers do not make a model.
+    """
+    pheno, covar = _tables(settings)
+    keep = read_id_list(settings.keep) if settings.keep else None
+    remove = read_id_list(settings.remove) if settings.remove else None
+    samples = analysed_samples(pheno, covar, grm.samples, keep, remove, cast(Missing, settings.missing))
+    _report(settings, samples, grm.samples)
+    Y = transform_traits(samples.Y, samples.traits, cast(Transform, settings.transform))
+    X, covariates, kept = _covariates(settings, samples.X_values, samples.covariates)
+    if np.isnan(Y).any():
+        _check_missing(settings, samples, Y, X, covariates, grm.largest_rank(len(Y)))
+    _check_traits(Y, X, samples.traits, covariates, pheno)
+    p = len(samples.traits)
+    A = read_trait_design(settings.trait_design, samples.traits) if settings.trait_design else np.eye(p)
+    others = _others(settings, samples, grm.samples, covar, kept)
+    return Design(samples, Y, X, A, covariates, others)
+
+
+def _tables(settings: FitSettings) -> tuple[SampleTable, SampleTable | None]:
+    codes = frozenset(settings.missing_codes)
+    pheno = read_sample_table(settings.pheno, settings.pheno_names or None, codes)
+    covar = None
+    if settings.covar is not None:
+        covar = read_sample_table(
+            settings.covar,
+            settings.covar_names or None,
+            codes,
+            categorical=settings.cat_covar_names,
+            kind="covariate",
+        )
+    for table in (pheno, covar):
+        for warning in table.warnings if table else ():
+            logger.warning(warning)
+    return pheno, covar
+
+
+def _report(settings: FitSettings, samples: AnalysedSamples, relationship: Samples) -> None:
+    for reason, count in samples.counts.items():
+        logger.info("%d %s", count, reason)
+    partial = samples.counts.get(DROPPED_WITH_SOME)
+    if partial:
+        logger.info("%d samples were dropped that have some of the traits: --missing exact would use them", partial)
+    if samples.counts.get("samples removed by --remove") == 0:
+        logger.warning("--remove %s names no sample of %s; check its IDs", settings.remove, relationship.source)
+
+
+def _covariates(
+    settings: FitSettings, values: Array, covariates: tuple[str, ...]
+) -> tuple[Array, tuple[str, ...], list[int]]:
+    """X with its intercept, redundant columns refused or dropped; its names, and which columns were kept."""
+    X = _with_intercept(settings, values)
+    names = (INTERCEPT,) * settings.intercept + covariates
+    found = dependencies(X)
+    if found and not settings.drop_redundant:
+        raise NumericalError(
+            f"{settings.covar}: covariate {combination(names, found[0])} over the analysed samples;"
+            " leave it out, or add --drop-redundant"
+        )
+    for dependency in found:
+        logger.info("covariate %s: dropped", combination(names, dependency))
+    dropped = {dependency.column for dependency in found}
+    kept = [k for k in range(len(names)) if k not in dropped]
+    return X[:, kept], tuple(names[k] for k in kept), kept
+
+
+def _with_intercept(settings: FitSettings, values: Array) -> Array:
+    return np.hstack([np.ones((len(values), 1 if settings.intercept else 0)), values])
+
+
+def _check_traits(Y: Array, X: Array, traits: Sequence[str], covariates: Sequence[str], pheno: SampleTable) -> None:
+    """Refuse too few samples, and traits that are combinations of covariates and other traits."""
+    n, p, c = Y.shape[0], Y.shape[1], X.shape[1]
+    observed = ~np.isnan(Y)
+    whole = observed.all(axis=1)
+    if n - c < p + 1:
+        what = "all traits and covariates" if whole.all() else "a trait and all covariates"
+        raise NumericalError(
+            f"{pheno.path}: {n} samples have {what}, and {p} traits with {c} covariates need at least {p + c + 1};"
+            " take fewer traits or covariates"
+        )
+    for k, seen in enumerate(observed.T):
+        y = Y[seen, k]
+        if np.linalg.norm(_residuals(y, X[seen])) <= 1e-7 * np.linalg.norm(y - y.mean()):
+            raise NumericalError(
+                f"{pheno.path}: trait {traits[k]} is a linear combination of the covariates ({', '.join(covariates)});"
+                " leave it or them out"
+            )
+    if np.count_nonzero(whole) - c < p + 1:
+        return
+    for dependency in dependencies(_residuals(Y[whole], X[whole])):
+        raise NumericalError(
+            f"{pheno.path}: trait {combination(traits, dependency)}"
+            + (" (and the covariates)" if c > 1 else "")
+            + "; leave one of them out"
+        )
+
+
+def _residuals(Y: Array, X: Array) -> Array:
+    return np.asarray(Y - X @ np.linalg.lstsq(X, Y, rcond=None)[0]) if X.shape[1] else Y
+
+
+def _check_missing(
+    settings: FitSettings, samples: AnalysedSamples, Y: Array, X: Array, covariates: Sequence[str], rank: int
+) -> None:
+    """Refuse traits on too few samples and more missing cells than memory allows, and say what they cost.
+
+    GGᵀ has at most the given rank.
+    """
+    traits, missing = samples.traits, np.isnan(Y)
+    check_observed(Y, X, traits, covariates)
+    together = (~missing).T.astype(float) @ ~missing
+    apart = np.argwhere(np.tril(together == 0))
+    if apart.size:
+        j, k = apart[0]
+        logger.warning(
+            "no sample has both traits of %d pairs (such as %s and %s): their residual covariances are not determined",
+            len(apart),
+            traits[k],
+            traits[j],
+        )
+    cost = missing_cost(missing, X.shape[1], rank)
+    needed = BASE_MIB + ((MATRICES * 8 * len(Y) * rank + cost.fit_bytes) >> 20)
+    limit, whose = settings.common.memory_mib, "--memory allows"
+    if limit is None:
+        limit, whose = available_memory_mib(), "the machine has"
+    logger.info(
+        "%d missing cells on %d samples: the fit needs some %d MiB and %.2g operations a likelihood, the scan %.1f"
+        " times those of complete traits",
+        cost.ncells,
+        cost.nrows,
+        needed,
+        cost.likelihood_flops,
+        cost.scan_ratio,
+    )
+    if limit is not None and needed > limit:
+        raise InputError(
+            f"--missing exact: {cost.ncells} missing cells on {cost.nrows} samples need some {needed} MiB, and {whose}"
+            f" {limit} MiB; {_way_out(samples, missing)}, or use --missing drop"
+        )
+
+
+def _way_out(samples: AnalysedSamples, missing: NDArray[np.bool_]) -> str:
+    """Which trait and which samples have most missing cells."""
+    of_trait, of_sample = missing.sum(axis=0), missing.sum(axis=1)
+    trait, most = int(of_trait.argmax()), int(of_sample.max())
+    worst = np.flatnonzero(of_sample == most)
+    p = missing.shape[1]
+    return (
+        f"leave out (--pheno-name) traits such as {samples.traits[trait]}, which {of_trait[trait]} samples lack, or"
+        f" (--remove) samples that lack {most} of the {p} traits ({worst.size}, such as"
+        f" {samples.samples.label(int(worst[0]))})"
+    )
+
+
+def _others(
+    settings: FitSettings, samples: AnalysedSamples, relationship: Samples, covar: SampleTable | None, kept: list[int]
+) -> Others:
+    """The samples of the relationship matrix that are not analysed, where they are to be predicted."""
+    rows = samples.other_rows if settings.predict else samples.other_rows[:0]
+    others = relationship.take(rows)
+    values = np.empty((len(rows), 0))
+    if covar is not None:
+        values = code_others(covar, match(others, covar.samples), samples.levels)
+    return Others(others, rows, _with_intercept(settings, values)[:, kept])

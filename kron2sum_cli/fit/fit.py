@@ -1,0 +1,140 @@
+"""From phenotype, covariate and relationship files to a null model's file."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from kron2sum_cli._version import __version__
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.files.estimates import screen_table
+from kron2sum_cli.files.null_description import NullDescription
+from kron2sum_cli.files.null_file import NullWriter
+from kron2sum_cli.files.null_predictions import Predictions
+from kron2sum_cli.files.outputs import atomic_output, guard_inputs
+from kron2sum_cli.files.provenance import file_records
+from kron2sum_cli.fit.design import Design, read_design
+from kron2sum_cli.fit.null_model import fitted_null, rotate_samples
+from kron2sum_cli.fit.relationship import Grm, report_relationship
+from kron2sum_cli.genotypes.source import Relationship
+from kron2sum_cli.model.null_model import FitSummary, NullModel, ObservedNullModel
+from kron2sum_cli.progress import Progress
+from kron2sum_cli.settings import FitSettings
+
+logger = logging.getLogger("kron2sum.fit")
+
+
+def fit_null_model(settings: FitSettings, progress: Progress) -> None:
+    """Fit the null model that the settings describe and write its file.
+
+    Raises
+    ------
+    InputError, NumericalError, OutputError
+        Where a file or the numbers do not allow it.
+    ConvergenceError
+        Where the optimum is not certified, unless the settings allow it.
+    """
+    guard_inputs(settings.out, settings.input_paths)
+    grm = Grm.open(settings)
+    guard_inputs(settings.out, grm.files)
+    design = read_design(settings, grm)
+    description = _description(settings, grm, design)
+    with (
+        atomic_output(settings.out) as file,
+        NullWriter(file, description) as writer,
+        threadpool_limits(settings.common.threads, user_api="blas"),
+    ):
+        summaries: dict[str | None, FitSummary] = {}
+        profile: dict[str, Any] = {}
+        predictions: Predictions | None = None
+        for chromosome, model, relationship in _models(settings, grm, design, progress):
+            writer.add(chromosome, model)
+            summaries[chromosome] = model.summary
+            if chromosome is None:
+                profile = _profiles(settings, model, design.samples.traits)
+            if relationship is not None:
+                # Here, because scipy.special would be a tenth of the start of every fit.
+                from kron2sum_cli.fit.predictions import predict
+
+                predictions = predict(model, relationship, design, progress)
+        if predictions is not None:
+            writer.add_predictions(predictions)
+        writer.finish(profile)
+        chromosomes = {name: summary for name, summary in summaries.items() if name is not None}
+        for line in screen_table(description, summaries[None], chromosomes, profile):
+            logger.info("%s", line)
+    logger.info("null model written to %s", settings.out)
+
+
+def _models(
+    settings: FitSettings, grm: Grm, design: Design, progress: Progress
+) -> Iterator[tuple[str | None, NullModel | ObservedNullModel, Relationship | None]]:
+    """Fit every relationship matrix, those without a chromosome starting from the whole one's fit.
+
+    With the whole one's fit comes its matrix, where predictions are asked for.
+    """
+    whole: FitSummary | None = None
+    rows = np.concatenate([design.samples.relationship_rows, design.others.rows])
+    for chromosome, relationship in grm.relationships(settings, rows, progress):
+        kept = relationship if settings.predict and chromosome is None else None
+        if settings.predict:
+            relationship = _of_first(relationship, len(design.Y))  # nothing else may hold it
+        if chromosome is None:
+            report_relationship(relationship, design.samples.samples)
+        rotated = rotate_samples(settings, relationship, design, progress)
+        del relationship
+        model = fitted_null(settings, rotated, design, whole)
+        whole = whole or model.summary
+        yield chromosome, model, kept
+
+
+def _of_first(relationship: Relationship, n: int) -> Relationship:
+    """A copy for the first n samples."""
+    samples = relationship.samples.take(np.arange(n))
+    G = None if relationship.G is None else relationship.G[:n].copy()
+    K = None if relationship.K is None else relationship.K[:n, :n].copy()
+    return Relationship(samples, G, K, relationship.counts, relationship.files)
+
+
+def _description(settings: FitSettings, grm: Grm, design: Design) -> NullDescription:
+    options = {"scale": settings.grm_scale, "maf": settings.grm_maf, "geno": settings.grm_geno}
+    genotypes = grm.source is not None
+    return NullDescription(
+        version=__version__,
+        method=settings.method,
+        traits=design.samples.traits,
+        covariates=design.covariates,
+        samples=design.samples.samples,
+        Y=design.Y,
+        X=design.X,
+        A=design.A,
+        grm={
+            "path": grm.source.path if grm.source is not None else settings.grm,
+            "genotypes": genotypes,
+            "files": file_records(grm.files),
+            "options": options if genotypes else {},
+        },
+        inputs={"pheno": file_records([settings.pheno]), "covar": file_records([settings.covar or "-"])},
+        counts=dict(design.samples.counts),
+    )
+
+
+def _profiles(settings: FitSettings, model: NullModel | ObservedNullModel, traits: Sequence[str]) -> dict[str, Any]:
+    """Profile-likelihood intervals of the heritabilities, where they were asked for."""
+    if settings.profile is None:
+        return {}
+    # Here, because scipy.optimize would be a fifth of the start of every fit.
+    from kron2sum_cli.model.profile import heritability_interval
+
+    summary, point = model.summary, model.point()
+    found = {}
+    for j, trait in enumerate(traits):
+        try:
+            interval = heritability_interval(point, j, summary.mean_diagonal, summary.rank)
+        except NumericalError as error:
+            logger.warning("no profile interval for %s: %s", trait, error)
+            continue
+        found[trait] = {"low": interval.low, "high": interval.high, "at_boundary": interval.at_boundary}
+    return found

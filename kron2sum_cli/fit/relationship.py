@@ -1,0 +1,150 @@
+"""The relationship matrix of a fit: genotypes or a matrix file."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.files.samples import Samples
+from kron2sum_cli.files.text import read_name_list
+from kron2sum_cli.genotypes.open import is_genotype_file, open_genotypes
+from kron2sum_cli.genotypes.relationship import NamedTable, RelationshipFile, open_relationship
+from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
+from kron2sum_cli.genotypes.square_matrix import tiles
+from kron2sum_cli.progress import Advance, Progress
+from kron2sum_cli.settings import FitSettings
+
+if TYPE_CHECKING:
+    from kron2sum_cli.genotypes.grm import Scale
+
+logger = logging.getLogger("kron2sum.fit")
+
+DOUBLE_UP_TO = 5000
+"""Up to so many samples the products of the GRM are made in double precision; beyond in single, for half the time."""
+
+DUPLICATE_RELATEDNESS = 0.99
+"""Two samples whose relatedness is above this share of their own are reported as near-duplicates."""
+
+
+@dataclass(frozen=True)
+class Grm:
+    """The relationship matrix that was asked for, opened but not read: genotypes or a matrix file."""
+
+    source: GenotypeSource | None
+    file: RelationshipFile | None
+
+    @staticmethod
+    def open(settings: FitSettings) -> "Grm":
+        """Open what ``--grm`` names.
+
+        Raises
+        ------
+        InputError, UsageError
+            Where it is no relationship matrix, or one that the options do not go with.
+        """
+        if is_genotype_file(settings.grm):
+            if settings.grm_id is not None:
+                raise UsageError(f"{settings.grm} has names of its own: leave out --grm-id {settings.grm_id}")
+            return Grm(open_genotypes(settings.grm), None)
+        if settings.loco:
+            raise InputError(
+                f"{settings.grm}: --loco needs the genotypes that the matrix is made of; give --grm a .bed,"
+                " .pgen or .bgen"
+            )
+        return Grm(None, open_relationship(settings.grm, settings.grm_id))
+
+    @property
+    def samples(self) -> Samples:
+        """All samples of the matrix."""
+        return self._one.samples
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Every file that it is made of."""
+        return self._one.files
+
+    def largest_rank(self, n: int) -> int:
+        """What the rank of the matrix of n samples is at most, as far as it is known before it is read."""
+        if self.source is not None:
+            return min(n, len(self.source.variants))
+        stored = self.file.stored if self.file is not None else None
+        return min(n, len(stored.names)) if isinstance(stored, NamedTable) and not stored.square else n
+
+    @property
+    def _one(self) -> GenotypeSource | RelationshipFile:
+        one = self.source or self.file
+        assert one is not None
+        return one
+
+    def relationships(
+        self, settings: FitSettings, rows: NDArray[np.intp], progress: Progress
+    ) -> Iterator[tuple[str | None, Relationship]]:
+        """The whole matrix (None) of some samples, then with LOCO that without each chromosome."""
+        if self.file is not None:
+            yield None, self.file.load(rows)
+            return
+        assert self.source is not None
+        # Here, because a fit with a matrix needs neither these nor Arrow, half of its start.
+        from kron2sum_cli.genotypes.grm import relationship_from_genotypes
+        from kron2sum_cli.genotypes.loco import relationships_by_chromosome
+
+        extract = frozenset(read_name_list(settings.grm_extract)) if settings.grm_extract else None
+        with progress.task("Reading the GRM's genotypes", len(self.source.variants), "variants") as advance:
+            options: dict[str, Any] = {
+                "scale": cast("Scale", settings.grm_scale),
+                "min_maf": settings.grm_maf,
+                "max_missing": settings.grm_geno,
+                "extract": extract,
+                "precision": "double" if len(rows) <= DOUBLE_UP_TO else "single",
+                "progress": _increments(advance),
+            }
+            if not settings.loco:
+                yield None, relationship_from_genotypes(self.source, rows, **options)
+                return
+            for part in relationships_by_chromosome(self.source, rows, **options):
+                yield part.chromosome, part.relationship
+
+
+def _increments(advance: Advance) -> Callable[[int, int], None]:
+    """A callback of (done, total) for a listener to increments."""
+    seen = 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal seen
+        advance(done - seen)
+        seen = done
+
+    return report
+
+
+def _near_duplicates(K: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Pairs of rows of K (n, n) that are related as one individual to itself."""
+    root = np.sqrt(np.maximum(K.diagonal(), 1e-300))
+    pairs = []
+    for rows in tiles(len(K)):
+        close = K[rows, : rows.stop] > DUPLICATE_RELATEDNESS * np.multiply.outer(root[rows], root[: rows.stop])
+        i, j = np.nonzero(np.tril(close, rows.start - 1))
+        pairs += list(zip(j.tolist(), (i + rows.start).tolist(), strict=True))
+    return pairs
+
+
+def report_relationship(relationship: Relationship, analysed: Samples) -> None:
+    """Say what the matrix was made of, and which of the samples (n, those of its rows) are near-duplicates."""
+    for reason, count in relationship.counts.items():
+        logger.info("relationship matrix: %d %s", count, reason)
+    if relationship.K is None:
+        return
+    pairs = _near_duplicates(relationship.K)
+    if pairs:
+        j, i = pairs[0]
+        logger.warning(
+            "%d pairs of samples are near-duplicates by their relatedness (such as %s and %s): if they are one"
+            " individual measured twice, remove one of each pair with --remove",
+            len(pairs),
+            analysed.label(j),
+            analysed.label(i),
+        )

@@ -1,0 +1,458 @@
+"""What `kron2sum export` was asked to do; see `settings`."""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Literal
+
+from kron2sum_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from kron2sum_cli.genotypes.chromosomes import Region
+
+
+STDIO = "-"
+"""The file name that stands for standard input or output."""
+
+
+def raise_all(problems: Iterable[str]) -> None:
+    """Raise one `UsageError` with a line for each problem, if there is any."""
+    found = list(problems)
+    if found:
+        raise UsageError("\n".join(found))
+
+
+def outside(option: str, value: float, low: float, high: float) -> list[str]:
+    """What is wrong with a number that is not within two bounds, or NaN."""
+    return [] if low <= value <= high else [f"{option} {value:g}: must lie between {low:g} and {high:g}"]
+
+
+def repeated(option: str, names: Iterable[str]) -> list[str]:
+    """What is wrong with an option that names something twice."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    return [f"{option}: {', '.join(twice)} named more than once"] if twice else []
+
+
+def not_one_of(option: str, value: str, choices: tuple[str, ...]) -> list[str]:
+    """What is wrong with a word that is no choice."""
+    return [] if value in choices else [f"{option} {value}: must be one of {', '.join(choices)}"]
+
+
+def stdin_twice(paths: Iterable[str]) -> list[str]:
+    """What is wrong with inputs of which more than one is standard input."""
+    times = sum(path == STDIO for path in paths)
+    return ["only one input can come from standard input (-)"] if times > 1 else []
+
+
+def empty_texts(settings: "FitSettings | ScanSettings | ExportSettings") -> Iterable[str]:
+    """Options given as an empty text, such as an unset shell variable leaves behind, and an output without a name."""
+    values = {record.name: getattr(settings, record.name) for record in fields(settings)} | {"log": settings.common.log}
+    for name, value in values.items():
+        if value == "":
+            yield f"--{name.replace('_', '-')}: a value is needed"
+    if settings.out.endswith("/"):
+        yield f"--out {settings.out}: is a folder; name a file in it"
+
+
+_NAMED_TESTS = ("any", "common", "specific")
+_FORMS = ("trait", "only", "axis")
+
+
+def contrast_files(test: str) -> tuple[str, ...]:
+    """The files that a test NAME=FILE or NAME=FILE0,FILE1 names."""
+    _, equals, paths = test.partition("=")
+    return tuple(paths.split(",")) if equals else ()
+
+
+def without_folders(test: str) -> str:
+    """A test as a file may say it, which holds no path."""
+    name, equals, _ = test.partition("=")
+    return f"{name}={','.join(map(os.path.basename, contrast_files(test)))}" if equals else test
+
+
+def naming_problems(test: str) -> Iterable[str]:
+    """What is wrong with a test as it was asked for."""
+    name, equals, _ = test.partition("=")
+    kind, colon, rest = test.partition(":")
+    if equals:
+        paths = contrast_files(test)
+        if not name or len(paths) > 2 or not all(paths):
+            yield f"--test {test}: must be NAME=FILE, or NAME=FILE0,FILE1 for nested designs"
+        elif name in _NAMED_TESTS or (colon and kind in _FORMS):
+            yield f"--test {test}: {name} has a meaning already; choose another name"
+    elif kind in _FORMS and colon:
+        if not rest:
+            yield f"--test {test}: name {'an axis' if kind == 'axis' else 'a trait'} after the colon"
+    elif test not in _NAMED_TESTS:
+        yield (
+            f"--test {test}: must be {', '.join(_NAMED_TESTS)}, trait:NAME, trait:NAME|OTHERS, only:NAME, axis:K,"
+            " NAME=FILE or NAME=FILE0,FILE1"
+        )
+
+
+DEFAULT_NULL = "null.npz"
+DEFAULT_SCAN = "scan.parquet"
+DEFAULT_SEED = 0
+DEFAULT_TRANSFORM = "none"
+DEFAULT_GRM_SCALE = "standardized"
+DEFAULT_GRM_MAF = 0.01
+DEFAULT_GRM_GENO = 0.05
+DEFAULT_METHOD: Literal["reml", "ml"] = "reml"
+DEFAULT_MISSING = "drop"
+DEFAULT_TESTS = ("any",)
+DEFAULT_REFIT = 1e-4
+DEFAULT_PRECISION = "single"
+DEFAULT_STAT = "lr"
+DEFAULT_SCAN_FORMAT = "parquet"
+DEFAULT_EXPORT_FORMAT = "tsv"
+
+TRANSFORMS = ("none", "standardize", "rank-normal")
+GRM_SCALES = ("standardized", "centered")
+MISSING_CHOICES = ("drop", "exact")
+PROFILES = ("h2",)
+PRECISIONS = ("single", "double")
+STATISTICS = ("lr", "f")
+SCAN_FORMATS = ("parquet", "tsv")
+EXPORT_FORMATS = ("tsv", "csv", "parquet", "json", "ssf", "blup")
+SCAN_PLOTS = ("manhattan", "mirrored", "qq", "effects")
+NULL_PLOTS = ("architecture",)
+LEAD_PLOTS = ("manhattan", "mirrored", "effects")
+DEFAULT_CLUMP_KB = 500.0
+DEFAULT_CLUMP_R2 = 0.1
+DEFAULT_SIGNIFICANCE = 5e-8
+
+_SUFFIXES = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".parquet": "parquet", ".json": "json"}
+
+
+def format_of(out: str, formats: Iterable[str], default: str) -> str:
+    """The format that the suffix of an output names, where it is one of `formats`; else the default."""
+    named = _SUFFIXES.get(os.path.splitext(out)[1].lower())
+    return named if named is not None and named in formats else default
+
+
+@dataclass(frozen=True)
+class CommonSettings:
+    """What every command takes.
+
+    Attributes
+    ----------
+    threads : threads that may run at once
+    memory_mib : upper bound on the working set in MiB; None for no bound
+    seed : seed of every random number
+    log : the log file; None for no log
+    config : the file that options were read from; None for none
+    quiet, verbose : less or more on standard error
+    """
+
+    threads: int = 1
+    memory_mib: int | None = None
+    seed: int = DEFAULT_SEED
+    log: str | None = None
+    config: str | None = None
+    quiet: bool = False
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        raise_all(self._problems())
+
+    @property
+    def input_paths(self) -> tuple[str, ...]:
+        """Every file named as an input, whatever the command."""
+        return () if self.config is None else (self.config,)
+
+    def _problems(self) -> Iterable[str]:
+        if self.threads < 1:
+            yield f"--threads {self.threads}: must be 1 or more"
+        if self.memory_mib is not None and self.memory_mib < 1:
+            yield f"--memory {self.memory_mib}: must be 1 MiB or more"
+        if self.seed < 0:
+            yield f"--seed {self.seed}: must be 0 or more"
+        if self.log == STDIO:
+            yield "--log -: standard output holds results only; name a file (or /dev/stderr)"
+        if self.quiet and self.verbose:
+            yield "--quiet and --verbose exclude each other"
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What `kron2sum fit` was asked to do.
+
+    Attributes
+    ----------
+    pheno, pheno_names : the phenotype file and the traits taken from it (none: all)
+    covar, covar_names, cat_covar_names : the covariate file, its columns (none: all), the categorical ones
+    missing_codes : further words for a missing value
+    intercept : whether X has a column of ones
+    keep, remove : files of samples to keep, to leave out
+    transform : of each trait, one of `TRANSFORMS`
+    grm, grm_id : the relationship matrix, and its sample list where the format has none
+    grm_scale, grm_maf, grm_geno, grm_extract : how a GRM is made of genotypes
+    method : "reml" or "ml"
+    rank : the rank of C0; None for full, "auto" to choose it
+    trait_design : file of the p x a matrix A; None for the identity
+    loco : one null model for each chromosome of the GRM
+    missing : what becomes of a sample with a trait missing, one of `MISSING_CHOICES`
+    drop_redundant : leave out covariates inside the span of others
+    allow_unconverged : write a null model that did not converge
+    profile : "h2" for profile-likelihood intervals
+    predict : whether the file gets predictions for all samples of the relationship matrix
+    out : the null model's file
+    """
+
+    pheno: str
+    grm: str
+    pheno_names: tuple[str, ...] = ()
+    covar: str | None = None
+    covar_names: tuple[str, ...] = ()
+    cat_covar_names: tuple[str, ...] = ()
+    missing_codes: tuple[str, ...] = ()
+    intercept: bool = True
+    keep: str | None = None
+    remove: str | None = None
+    transform: str = DEFAULT_TRANSFORM
+    grm_id: str | None = None
+    grm_scale: str = DEFAULT_GRM_SCALE
+    grm_maf: float = DEFAULT_GRM_MAF
+    grm_geno: float = DEFAULT_GRM_GENO
+    grm_extract: str | None = None
+    method: Literal["reml", "ml"] = DEFAULT_METHOD
+    rank: int | Literal["auto"] | None = None
+    trait_design: str | None = None
+    loco: bool = False
+    missing: str = DEFAULT_MISSING
+    drop_redundant: bool = False
+    allow_unconverged: bool = False
+    profile: str | None = None
+    predict: bool = False
+    out: str = DEFAULT_NULL
+    common: CommonSettings = field(default_factory=CommonSettings)
+
+    def __post_init__(self) -> None:
+        raise_all([*empty_texts(self), *self._problems()])
+
+    @property
+    def input_paths(self) -> tuple[str, ...]:
+        """Every file named as an input."""
+        named = (self.pheno, self.grm, self.covar, self.keep, self.remove, self.grm_id, self.grm_extract)
+        return tuple(path for path in (*named, self.trait_design, *self.common.input_paths) if path is not None)
+
+    def _problems(self) -> Iterable[str]:
+        yield from stdin_twice(self.input_paths)
+        yield from repeated("--pheno-name", self.pheno_names)
+        yield from repeated("--covar-name", self.covar_names)
+        yield from repeated("--cat-covar", self.cat_covar_names)
+        if self.covar is None:
+            yield from (f"{option} needs --covar" for option in self._options_of_covariates())
+        if isinstance(self.rank, int) and self.rank < 1:
+            yield f"--rank {self.rank}: must be 1 or more, or auto"
+        yield from not_one_of("--transform", self.transform, TRANSFORMS)
+        yield from not_one_of("--grm-scale", self.grm_scale, GRM_SCALES)
+        yield from not_one_of("--missing", self.missing, MISSING_CHOICES)
+        if self.profile is not None:
+            yield from not_one_of("--profile", self.profile, PROFILES)
+        yield from outside("--grm-maf", self.grm_maf, 0, 0.5)
+        yield from outside("--grm-geno", self.grm_geno, 0, 1)
+
+    def _options_of_covariates(self) -> Iterable[str]:
+        if self.covar_names:
+            yield "--covar-name"
+        if self.cat_covar_names:
+            yield "--cat-covar"
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """What `kron2sum scan` was asked to do.
+
+    Attributes
+    ----------
+    null : the null model's file
+    geno : the genotypes; None for those that the GRM was made from
+    extract, exclude : files of variants to keep, to leave out
+    chromosomes : chromosomes to scan, as `parse_chromosomes` returns them (none: all)
+    regions : parts of chromosomes to scan (none: all)
+    maf, mac, max_missing, hwe : filters on the analysed samples; None for no filter
+    tests : "any", "common", "specific", "trait:NAME", "trait:NAME|OTHERS", "only:NAME", "axis:K", "NAME=FILE" or
+        "NAME=FILE0,FILE1"
+    sets : file of sets of variants, each tested together; None to test every variant
+    refit : variants with P below it are fitted again; 0 for never, 1 for all
+    shard : (i, n) for the i-th of n parts, counted from 1
+    resume : go on with an interrupted scan of the same output
+    precision : "single" or "double"
+    stat : "lr" for the likelihood ratio, "f" for the F test
+    to : format of the result table, one of `SCAN_FORMATS`
+    out : the result table
+    """
+
+    null: str = DEFAULT_NULL
+    geno: str | None = None
+    extract: str | None = None
+    exclude: str | None = None
+    chromosomes: tuple[tuple[str, ...], ...] = ()
+    regions: "tuple[Region, ...]" = ()
+    maf: float | None = None
+    mac: float | None = None
+    max_missing: float | None = None
+    hwe: float | None = None
+    tests: tuple[str, ...] = DEFAULT_TESTS
+    sets: str | None = None
+    refit: float = DEFAULT_REFIT
+    shard: tuple[int, int] | None = None
+    resume: bool = False
+    precision: str = DEFAULT_PRECISION
+    stat: str = DEFAULT_STAT
+    to: str = DEFAULT_SCAN_FORMAT
+    out: str = DEFAULT_SCAN
+    common: CommonSettings = field(default_factory=CommonSettings)
+
+    def __post_init__(self) -> None:
+        raise_all([*empty_texts(self), *self._problems()])
+
+    @property
+    def input_paths(self) -> tuple[str, ...]:
+        """Every file named as an input."""
+        contrasts = tuple(path for test in self.tests for path in contrast_files(test))
+        named = (self.null, self.geno, self.extract, self.exclude, self.sets, *contrasts, *self.common.input_paths)
+        return tuple(path for path in named if path is not None)
+
+    def _problems(self) -> Iterable[str]:
+        yield from stdin_twice(self.input_paths)
+        yield from self._filter_problems()
+        yield from (problem for test in self.tests for problem in naming_problems(test))
+        yield from repeated("--test", (test.partition("=")[0] for test in self.tests))
+        yield from outside("--refit", self.refit, 0, 1)
+        if self.sets is not None and (self.shard is not None or self.resume):
+            yield "--sets: sets are scanned in one part, without --shard and --resume"
+        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
+            part, parts = self.shard
+            yield f"--shard {part}/{parts}: the part must lie between 1 and the number of parts"
+        yield from not_one_of("--precision", self.precision, PRECISIONS)
+        yield from not_one_of("--stat", self.stat, STATISTICS)
+        yield from not_one_of("--to", self.to, SCAN_FORMATS)
+
+    def _filter_problems(self) -> Iterable[str]:
+        bounds = (("--maf", self.maf, 0.5), ("--max-missing", self.max_missing, 1), ("--hwe", self.hwe, 1))
+        for option, value, high in bounds:
+            if value is not None:
+                yield from outside(option, value, 0, high)
+        if self.mac is not None and not 0 <= self.mac < math.inf:
+            yield f"--mac {self.mac:g}: must be 0 or more, and finite"
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What `kron2sum export` was asked to do.
+
+    Attributes
+    ----------
+    inputs : result tables of scans, or one null model
+    to : the output's format, one of `EXPORT_FORMATS`
+    top : the number of variants with the smallest P to keep; None for all
+    p_below : keep variants with P below it; None for all
+    sort : "position", "p", a column, or "-COLUMN" for the largest first; None for the file's order
+    columns : names or patterns of the columns to keep (none: all)
+    tests : further tests to compute from the tables, as for a scan
+    traits : keep these traits' columns and leave out those of the others (none: all)
+    digits : significant digits of numbers; None for all
+    plot : a picture, one of `SCAN_PLOTS` or `NULL_PLOTS`, instead of a table
+    report : an HTML page instead of a table
+    null : the null model's file, from which the report has heritabilities with standard errors, and clumping the
+        analysed samples
+    leads : keep lead variants only
+    geno : genotypes to clump lead variants by linkage disequilibrium; none to clump them by distance
+    clump_kb : kilobases within which variants belong to one lead variant
+    clump_r2 : the least r² with it, with genotypes; None for the default
+    significance : P that a lead variant is below
+    allow_gaps : merge tables although variants between them are missing
+    check : only check that the inputs are as they were written
+    out : the output
+    """
+
+    inputs: tuple[str, ...] = (DEFAULT_SCAN,)
+    to: str = DEFAULT_EXPORT_FORMAT
+    top: int | None = None
+    p_below: float | None = None
+    sort: str | None = None
+    columns: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+    traits: tuple[str, ...] = ()
+    digits: int | None = None
+    plot: str | None = None
+    report: str | None = None
+    null: str | None = None
+    leads: bool = False
+    geno: tuple[str, ...] = ()
+    clump_kb: float = DEFAULT_CLUMP_KB
+    clump_r2: float | None = None
+    significance: float = DEFAULT_SIGNIFICANCE
+    allow_gaps: bool = False
+    check: bool = False
+    out: str = STDIO
+    common: CommonSettings = field(default_factory=CommonSettings)
+
+    def __post_init__(self) -> None:
+        raise_all([*empty_texts(self), *self._problems()])
+
+    @property
+    def input_paths(self) -> tuple[str, ...]:
+        """Every file named as an input."""
+        contrasts = (path for test in self.tests for path in contrast_files(test))
+        null = () if self.null is None else (self.null,)
+        return (*self.inputs, *contrasts, *self.geno, *null, *self.common.input_paths)
+
+    @property
+    def least_r2(self) -> float:
+        """The least r² of a variant with its lead variant."""
+        return DEFAULT_CLUMP_R2 if self.clump_r2 is None else self.clump_r2
+
+    @property
+    def is_view(self) -> bool:
+        """Whether a picture, a page or GWAS-SSF files are asked for, rather than one table."""
+        return self.plot is not None or self.report is not None or self.to == "ssf"
+
+    def _problems(self) -> Iterable[str]:
+        if not self.inputs:
+            yield "no file to export"
+        if self.digits is not None and not 1 <= self.digits <= 17:
+            yield f"--digits {self.digits}: must be from 1 to 17"
+        if self.plot is not None:
+            yield from not_one_of("--plot", self.plot, (*SCAN_PLOTS, *NULL_PLOTS))
+        if self.plot is not None and self.out == STDIO:
+            yield "--plot needs --out FILE.png, .svg or .pdf"
+        if self.to == "ssf" and self.out == STDIO:
+            yield "--to ssf needs --out FILE: it writes a file a trait, FILE with the trait before its suffix"
+        if self.plot is not None and self.report is not None:
+            yield "--plot and --report exclude each other; run twice"
+        if self.check and (self.is_view or self.out != STDIO):
+            yield "--check writes nothing; leave out --out, --plot and --report"
+        yield from self._clump_problems()
+        if not 0 < self.significance < 1:
+            yield f"--significance {self.significance:g}: must be above 0 and below 1"
+        rows = ("top", "p_below", "sort", "leads", "columns", "tests", "digits")
+        ignored = [f"--{name.replace('_', '-').replace('tests', 'test')}" for name in rows if getattr(self, name)]
+        if self.is_view and ignored:
+            yield f"{', '.join(ignored)}: for tables only, not for --plot, --report or --to ssf"
+        yield from stdin_twice(self.input_paths)
+        yield from (problem for test in self.tests for problem in naming_problems(test))
+        yield from repeated("--test", (test.partition("=")[0] for test in self.tests))
+        yield from repeated("input files", (path for path in self.inputs if path != STDIO))
+        yield from not_one_of("--to", self.to, EXPORT_FORMATS)
+        if self.top is not None and self.top < 1:
+            yield f"--top {self.top}: must be 1 or more"
+        if self.p_below is not None and not self.p_below > 0:
+            yield f"--p-below {self.p_below:g}: must be above 0"
+
+    def _clump_problems(self) -> Iterable[str]:
+        has_leads = self.leads or self.report is not None or self.plot in LEAD_PLOTS
+        if self.geno and not has_leads:
+            yield f"--geno is for lead variants: of --leads, --report, and --plot {', '.join(LEAD_PLOTS)}"
+        if self.null is not None and self.report is None and not self.geno:
+            yield "--null belongs to --report and to --geno"
+        if self.clump_r2 is not None and not self.geno:
+            yield "--clump-r2 needs the genotypes (--geno)"
+        yield from repeated("--geno", self.geno)
+        if not 0 <= self.clump_kb < math.inf:
+            yield f"--clump-kb {self.clump_kb:g}: must be 0 or more"
+        yield from outside("--clump-r2", self.clump_r2 or 0.0, 0, 1)

@@ -1,0 +1,557 @@
+"""Pictures: what is drawn is what the table says, nothing significant is lost, and names do not collide."""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain, combinations
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scan_views import column, simulated, view_of
+from scipy import stats
+
+pytest.importorskip("matplotlib")
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.export import leads as lead_variants
+from kron2sum_cli.export.architecture import correlations_shown, draw_architecture
+from kron2sum_cli.export.effects import draw_effects, effects_data
+from kron2sum_cli.export.figure import render, shortened, shortened_apart
+from kron2sum_cli.export.genome import measure_genome, placed_batches
+from kron2sum_cli.export.leads import Clumping, clump, find_candidates
+from kron2sum_cli.export.manhattan import Label, Thinner, draw_manhattan, draw_mirrored, manhattan_data, place_labels
+from kron2sum_cli.export.plots import (
+    MOST_PANELS,
+    PICTURE_FORMATS,
+    SCAN_PLOTS,
+    PlotSettings,
+    picture_format,
+    plot_architecture,
+    plot_scan,
+)
+from kron2sum_cli.export.qq import CLASS_NAMES, draw_qq, inflation, qq_data
+from kron2sum_cli.export.results import ScanView
+from kron2sum_cli.model.uncertainty import Estimates
+
+Array = NDArray[np.float64]
+
+TRAITS = ("height", "weight")
+THRESHOLD = 7.3
+CLUMPING = Clumping()
+
+
+@pytest.fixture(scope="module")
+def view() -> ScanView:
+    return view_of(simulated(3000, TRAITS, peaks=8), TRAITS)
+
+
+def values(view: ScanView, name: str) -> Array:
+    return np.array(column(view, name), dtype=float)
+
+
+def in_batches(view: ScanView, size: int) -> ScanView:
+    def rows(names: Sequence[str]) -> Any:
+        for batch in view.rows(names):
+            yield from (batch.slice(start, size) for start in range(0, len(batch), size))
+
+    return replace(view, rows=rows)
+
+
+def changed(view: ScanView, **columns: Sequence[Any]) -> ScanView:
+    """The same table with other columns."""
+
+    def rows(names: Sequence[str]) -> Any:
+        table = pa.Table.from_batches(view.rows(names))
+        for name, new in columns.items():
+            if name in names:
+                at = table.schema.get_field_index(name)
+                table = table.set_column(at, name, pa.array(new, table.schema.field(name).type))
+        yield from table.combine_chunks().to_batches()
+
+    return replace(view, rows=rows)
+
+
+def without_rows(view: ScanView) -> ScanView:
+    return replace(view, rows=lambda names: (batch.slice(0, 0) for batch in view.rows(names)))
+
+
+def without_statistics(view: ScanView) -> ScanView:
+    names = [name for name in view.columns if name.startswith(("MLOG10P", "BETA", "SE", "CHISQ", "DF"))]
+    return changed(view, **{name: [None] * len(column(view, "POS")) for name in names})
+
+
+# Thinning
+
+POINTS = st.lists(st.tuples(st.floats(0, 1), st.one_of(st.floats(0, 20), st.just(float("nan")))), max_size=60)
+
+
+def thinned(points: list[tuple[float, float]], batch: int) -> list[tuple[float, float]]:
+    thinner = Thinner(1.0, 5.0, (4, 3))
+    for start in range(0, len(points), batch):
+        x, y = np.array(points[start : start + batch]).T
+        thinner.add(x, y, np.zeros(len(x), dtype=np.intp))
+    x, y, _ = thinner.points()
+    return list(zip(x.tolist(), y.tolist(), strict=True))
+
+
+@given(POINTS, st.integers(1, 20))
+def test_thinning_never_drops_a_significant_point(points: list[tuple[float, float]], batch: int) -> None:
+    kept = thinned(points, batch)
+    assert [point for point in kept if point[1] >= 5] == [point for point in points if point[1] >= 5]
+
+
+@given(POINTS, st.integers(1, 20))
+def test_every_cell_of_the_picture_keeps_its_first_point_whatever_the_batches(
+    points: list[tuple[float, float]], batch: int
+) -> None:
+    first: dict[tuple[int, int], tuple[float, float]] = {}
+    expected = []
+    for x, y in points:
+        cell = (min(int(x * 4), 3), min(int(y * (3 / 5)), 2)) if y < 5 else None
+        if cell is not None and cell not in first:
+            first[cell] = (x, y)
+            expected.append((x, y))
+        elif y >= 5:
+            expected.append((x, y))
+    assert thinned(points, batch) == expected
+
+
+def test_memory_of_points_does_not_grow_with_their_number() -> None:
+    random = np.random.default_rng(0)
+    thinner = Thinner(1.0, 5.0, (100, 50))
+    for _ in range(20):
+        thinner.add(random.random(100_000), random.exponential(0.43, 100_000), np.zeros(100_000, dtype=np.intp))
+    assert len(thinner.points()[0]) <= 100 * 50 + 2 * 20 * 100_000 * 1e-5 * 5
+
+
+# Places
+
+
+def test_chromosomes_stand_in_their_order_and_do_not_overlap() -> None:
+    columns = simulated(400, TRAITS, chromosomes=["10", "2", "X", "chr1", "MT"])
+    genome = measure_genome(view_of(columns, TRAITS))
+    assert genome.labels == ["1", "2", "10", "X", "MT"]
+    assert np.all(genome.start[1:] > genome.start[:-1] + genome.width[:-1])
+    assert genome.length == genome.start[-1] + genome.width[-1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_a_variant_without_a_position_stands_at_the_one_before_it_on_its_chromosome(size: int) -> None:
+    columns = simulated(7, ["y"])
+    columns |= {"CHR": ["1", "1", "1", "2", "2", "2", "2"], "POS": np.array([0, 8, -9, 0, 5, 0, 9])}
+    view = in_batches(view_of(columns, ["y"]), size)
+    genome = measure_genome(view)
+    assert genome.without_position == 4
+    placed = [positions.tolist() for _, _, positions in placed_batches(view, [], genome)]
+    assert list(chain.from_iterable(placed)) == [0, 8, 8, 0, 5, 5, 9]
+    x = [genome.x(codes, positions) for _, codes, positions in placed_batches(view, [], genome)]
+    assert np.all(np.diff(np.concatenate(x)) >= 0)
+
+
+def test_a_chromosome_without_any_position_has_a_place_too() -> None:
+    columns = simulated(6, ["y"]) | {"CHR": ["1", "1", "1", "0", "0", "0"], "POS": np.array([1, 50, 100, 0, 0, 0])}
+    genome = measure_genome(view_of(columns, ["y"]))
+    assert genome.labels == ["0", "1"]
+    assert np.all(genome.width > 0)
+
+
+# Lead variants
+
+LOCI = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 40), st.integers(0, 5)), max_size=40)
+
+
+@given(LOCI, st.integers(0, 20))
+def test_clumps_are_those_of_the_definition(variants: list[tuple[int, int, int]], window: int) -> None:
+    left = sorted(range(len(variants)), key=lambda i: (-variants[i][2], i))
+    leads, sizes = [], []
+    while left:
+        code, position, _ = variants[left[0]]
+        near = [i for i in left if variants[i][0] == code and abs(variants[i][1] - position) <= window]
+        leads.append(left[0])
+        sizes.append(len(near))
+        left = [i for i in left if i not in near]
+    codes, positions, scores = np.array(variants, dtype=np.int64).reshape(-1, 3).T
+    found = clump(codes, positions, scores.astype(float), window)
+    assert (found.leads.tolist(), found.sizes.tolist()) == (leads, sizes)
+
+
+@given(LOCI, st.integers(0, 20), st.integers(0, 2**32 - 1), st.sampled_from([None, 1, 3]))
+def test_linked_clumps_are_those_of_the_definition(
+    variants: list[tuple[int, int, int]], window: int, seed: int, most: int | None
+) -> None:
+    linked = np.random.default_rng(seed).random((len(variants), len(variants))) < 0.5
+    left = sorted(range(len(variants)), key=lambda i: (-variants[i][2], i))
+    leads, sizes = [], []
+    while left and len(leads) != most:
+        lead, *others = left
+        code, position, _ = variants[lead]
+        near = {i for i in others if variants[i][0] == code and abs(variants[i][1] - position) <= window}
+        taken = {i for i in near if linked[lead, i]}
+        leads.append(lead)
+        sizes.append(1 + len(taken))
+        left = [i for i in others if i not in taken]
+    codes, positions, scores = np.array(variants, dtype=np.int64).reshape(-1, 3).T
+    found = clump(codes, positions, scores.astype(float), window, lambda i, near: linked[i, near], most)
+    assert (found.leads.tolist(), found.sizes.tolist()) == (leads, sizes)
+
+
+@pytest.mark.parametrize("size", [10, 300, 10_000])
+@pytest.mark.parametrize("most", [5, 100_000])
+def test_candidates_are_all_significant_variants_and_the_strongest_others(
+    view: ScanView, monkeypatch: pytest.MonkeyPatch, size: int, most: int
+) -> None:
+    monkeypatch.setattr(lead_variants, "MOST_CANDIDATES", most)
+    found = find_candidates(in_batches(view, size), measure_genome(view), view.main_tests, ["SNPID"], THRESHOLD)
+    scores = np.fmax.reduce([values(view, test.column) for test in view.main_tests])
+    order = np.argsort(-np.where(np.isnan(scores), -1, scores), kind="stable")
+    number = min(max(most, int(np.sum(scores >= THRESHOLD))), int(np.sum(~np.isnan(scores))))
+    expected = np.sort(order[:number])
+    names = np.array(column(view, "SNPID"))
+    assert found.rows.column("SNPID").to_pylist() == names[expected].tolist()
+    assert found.numbers.tolist() == expected.tolist()
+    np.testing.assert_array_equal(found.scores, scores[expected])
+
+
+# Manhattan
+
+
+def test_points_of_the_picture_are_those_of_the_table(view: ScanView) -> None:
+    data = manhattan_data(view, view.main_tests, THRESHOLD, CLUMPING)
+    for panel, name in zip(data.panels, ["MLOG10P", "MLOG10P.height", "MLOG10P.weight"], strict=True):
+        all_y = values(view, name)
+        high = np.sort(all_y[all_y >= THRESHOLD])
+        assert high.size
+        np.testing.assert_array_equal(np.sort(panel.y[panel.y >= THRESHOLD]), high)
+        assert set(panel.y.tolist()) <= set(all_y.tolist())
+    assert [panel.test.label for panel in data.panels] == ["joint test", *TRAITS]
+
+
+def test_the_figure_draws_these_points_and_marks_the_leads(view: ScanView) -> None:
+    data = manhattan_data(view, view.main_tests, THRESHOLD, CLUMPING)
+    drawn: list[Figure] = []
+    render(lambda: drawn.append(draw_manhattan(data)) or drawn[0], "png", 50)  # type: ignore[func-returns-value]
+    for axes, panel in zip(drawn[0].axes, data.panels, strict=True):
+        first, second, _, leads = axes.lines[:4]
+        y = np.concatenate([np.asarray(first.get_ydata()), np.asarray(second.get_ydata())])
+        np.testing.assert_array_equal(np.sort(y), np.sort(panel.y))
+        assert list(leads.get_ydata()) == [lead.y for lead in panel.leads]
+        assert axes.get_ylim()[1] > panel.top
+
+
+def test_lead_variants_are_named(view: ScanView) -> None:
+    (panel,) = manhattan_data(view, view.main_tests[:1], THRESHOLD, CLUMPING).panels
+    y = values(view, "MLOG10P")
+    strongest = int(np.nanargmax(y))
+    assert panel.leads[0].text == column(view, "SNPID")[strongest]
+    assert panel.leads[0].y == y[strongest]
+
+
+def labels_of(figure: Figure) -> list[list[Any]]:
+    return [[text.get_window_extent() for text in axes.texts] for axes in figure.axes]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_names_stay_in_the_panel_and_off_each_other(seed: int) -> None:
+    random = np.random.default_rng(seed)
+
+    def draw() -> Figure:
+        figure = Figure(figsize=(4, 2), dpi=100)
+        axes = figure.subplots()
+        axes.set(xlim=(0, 1), ylim=(0, 10))
+        figure.draw_without_rendering()
+        points = np.column_stack([random.random(15), random.uniform(2, 8, 15)])
+        names = [Label(f"rs{i:06}", x, y) for i, (x, y) in enumerate(points.tolist())]
+        written = place_labels(axes, names, points)
+        assert written == len(axes.texts) >= 5
+        (boxes,) = labels_of(figure)
+        frame = axes.get_window_extent()
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+        assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 + 1 and box.y0 >= frame.y0 for box in boxes)
+        return figure
+
+    render(draw, "png", 50)
+
+
+def test_of_points_above_each_other_the_first_is_named() -> None:
+    figure = Figure(figsize=(4, 2), dpi=100)
+    axes = figure.subplots()
+    axes.set(xlim=(0, 1), ylim=(0, 10))
+    assert place_labels(axes, [Label("a", 0.5, 8), Label("b", 0.501, 4), Label("c", 0.9, 4)], np.empty((0, 2))) == 2
+    assert [text.get_text() for text in axes.texts] == ["a", "c"]
+
+
+def test_names_of_chromosomes_do_not_touch() -> None:
+    columns = simulated(600, ["y"], chromosomes=[f"scaffold_{i}" for i in range(60)])
+    data = manhattan_data(view_of(columns, ["y"]), view_of(columns, ["y"]).main_tests, THRESHOLD, CLUMPING)
+
+    def draw() -> Figure:
+        figure = draw_manhattan(data)
+        figure.draw_without_rendering()
+        shown = [label.get_window_extent() for label in figure.axes[0].get_xticklabels() if label.get_text()]
+        assert 5 < len(shown) < 60
+        assert not any(a.overlaps(b) for a, b in combinations(shown, 2))
+        return figure
+
+    render(draw, "png", 50)
+
+
+def test_one_chromosome_has_positions_under_it() -> None:
+    columns = simulated(100, ["y"], chromosomes=["chr7"])
+    view = view_of(columns, ["y"])
+    (axes,) = draw_manhattan(manhattan_data(view, view.main_tests, THRESHOLD, CLUMPING)).axes
+    assert axes.get_xlabel() == "position on chromosome 7 (Mb)"
+    first = min(columns["POS"])
+    for label, x in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True):
+        assert float(label.get_text()) * 1e6 == pytest.approx(x + first)
+
+
+def test_mirrored_panels_share_the_genome(view: ScanView) -> None:
+    upper, lower = draw_mirrored(manhattan_data(view, view.trait_tests, THRESHOLD, CLUMPING)).axes
+    assert upper.get_xlim() == lower.get_xlim()
+    assert upper.get_ylim()[0] == 0 and lower.get_ylim()[1] == 0 and lower.get_ylim()[0] > THRESHOLD
+
+
+def test_a_scan_of_one_trait_has_one_panel() -> None:
+    view = view_of(simulated(50, ["y"]), ["y"])
+    assert [test.label for test in view.main_tests] == ["y"]
+
+
+# QQ
+
+
+def test_quantiles_and_their_band() -> None:
+    view = view_of(simulated(700, TRAITS), TRAITS)
+    found = qq_data(view, view.main_tests)
+    for qq, name, df in zip(found, ["MLOG10P", "MLOG10P.height", "MLOG10P.weight"], (2, 1, 1), strict=True):
+        y = values(view, name)
+        y = np.sort(y[~np.isnan(y)])[::-1]
+        n = y.size
+        ranks = np.arange(1, n + 1)
+        assert (qq.df, qq.everything.count) == (df, n)
+        np.testing.assert_array_equal(qq.everything.observed, y)
+        np.testing.assert_allclose(qq.everything.expected, -np.log10((ranks - 0.5) / n))
+        np.testing.assert_allclose(10**-qq.everything.low, stats.beta.ppf(0.975, ranks, n + 1 - ranks))
+        np.testing.assert_allclose(10**-qq.everything.high, stats.beta.ppf(0.025, ranks, n + 1 - ranks))
+
+
+def test_the_band_holds_ordered_p_values_of_independent_tests() -> None:
+    random = np.random.default_rng(4)
+    n, repeats = 40, 2000
+    p = np.sort(random.random((repeats, n)), axis=1)
+    columns = simulated(n, ["y"], peaks=0)
+    columns |= {name: np.ones(n) for name in columns if name not in ("CHR", "POS", "SNPID", "EA", "NEA", "EAF")}
+    (qq,) = qq_data(view_of(columns, ["y"]), view_of(columns, ["y"]).main_tests)
+    inside = (-np.log10(p) >= qq.everything.low) & (-np.log10(p) <= qq.everything.high)
+    np.testing.assert_allclose(inside.mean(axis=0), 0.95, atol=0.025)
+
+
+def test_classes_are_by_minor_allele_frequency_with_edges_above(view: ScanView) -> None:
+    frequencies = [0.001, 0.999, 0.01, 0.99, 0.049, 0.05, 0.95, 0.2, 0.8, 0.5, 0.6, float("nan")]
+    columns = simulated(len(frequencies), ["y"], peaks=0) | {"EAF": frequencies}
+    columns |= {name: np.ones(12) for name in columns if name.startswith(("MLOG10P", "DF"))}
+    view = view_of(columns, ["y"])
+    (qq,) = qq_data(view, view.main_tests)
+    assert {curve.name: curve.count for curve in qq.classes} == dict(zip(CLASS_NAMES, (2, 3, 2, 4), strict=True))
+    assert qq.everything.count == 12
+
+
+def test_of_many_p_values_the_smallest_are_all_drawn() -> None:
+    view = view_of(simulated(20_000, ["y"]), ["y"])
+    (qq,) = qq_data(view, view.main_tests)
+    ranks = qq.everything.ranks
+    assert ranks[:1000].tolist() == list(range(1, 1001))
+    assert ranks[-1] == qq.everything.count and len(ranks) <= 2000 and np.all(np.diff(ranks) > 0)
+
+
+@pytest.mark.parametrize("df", [1, 2, 10])
+def test_inflation_is_that_of_the_median(df: int) -> None:
+    chisq = stats.chi2.rvs(df, size=100_001, random_state=1) * 1.2
+    expected = np.median(chisq) / stats.chi2.median(df)
+    assert inflation(-stats.chi2.logsf(chisq, df) / np.log(10), df) == pytest.approx(expected)
+    assert np.isnan(inflation(np.empty(0), df))
+
+
+def test_the_figure_says_lambda(view: ScanView) -> None:
+    data = qq_data(view, view.main_tests)
+    for axes, qq in zip(draw_qq(data).axes, data, strict=False):
+        said = [text.get_text() for text in axes.get_legend().get_texts()]  # type: ignore[union-attr]
+        assert said[0] == f"all: λ = {qq.everything.inflation:.3f}"
+        assert [name.partition(":")[0] for name in said[1:]] == [curve.name for curve in qq.classes]
+
+
+@pytest.mark.parametrize("size", [7, 2000])
+def test_the_key_covers_no_points(size: int) -> None:
+    view = view_of(simulated(size, TRAITS, peaks=1, seed=4), TRAITS)
+
+    def draw() -> Figure:
+        figure = draw_qq(qq_data(view, view.main_tests))
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            key = axes.get_legend()
+            assert key is not None
+            points = [axes.transData.transform(line.get_xydata()) for line in axes.lines if line.get_marker() == "o"]
+            assert key.get_window_extent().count_contains(np.concatenate(points)) == 0
+        return figure
+
+    render(draw, "png", 50)
+
+
+# Effects
+
+
+def test_effects_are_those_of_the_leads_by_the_joint_test(view: ScanView) -> None:
+    data = effects_data(view, THRESHOLD, CLUMPING, 4)
+    names = column(view, "SNPID")
+    rows = [names.index(name) for name in data.variants]
+    y = values(view, "MLOG10P")
+    assert y[rows[0]] == np.nanmax(y) and np.all(np.diff(y[rows]) <= 0) and len(rows) == 4
+    for j, trait in enumerate(TRAITS):
+        np.testing.assert_array_equal(data.beta[:, j], values(view, f"BETA.{trait}")[rows])
+        np.testing.assert_array_equal(data.se[:, j], values(view, f"SE.{trait}")[rows])
+    assert list(data.alleles) == [column(view, "EA")[row] for row in rows]
+
+
+def test_the_figure_draws_intervals_and_fills_what_is_significant(view: ScanView) -> None:
+    data = effects_data(view, THRESHOLD, CLUMPING, 5)
+    for j, axes in enumerate(draw_effects(data).axes):
+        segments = np.array([path.vertices for path in axes.collections[-1].get_paths()])
+        np.testing.assert_allclose(segments[:, 0, 0], data.beta[:, j] - 1.959964 * data.se[:, j])
+        np.testing.assert_allclose(segments[:, 1, 0], data.beta[:, j] + 1.959964 * data.se[:, j])
+        filled = next(line for line in axes.lines if line.get_markerfacecolor() != "white" and line.get_marker() == "o")
+        significant = data.mlog10p[:, j] >= THRESHOLD
+        np.testing.assert_array_equal(filled.get_xdata(), data.beta[significant, j])
+    names = [label.get_text() for label in draw_effects(data).axes[0].get_yticklabels()]
+    assert names == [f"{variant}-{allele}" for variant, allele in zip(data.variants, data.alleles, strict=True)]
+
+
+def test_without_significant_variants_the_strongest_are_shown() -> None:
+    view = view_of(simulated(100, TRAITS, peaks=0), TRAITS)
+    assert len(effects_data(view, 50.0, CLUMPING, 10).variants) == 10
+
+
+# Architecture
+
+
+def estimates(p: int) -> Estimates:
+    random = np.random.default_rng(p)
+    pairs = {name: random.uniform(-0.9, 0.9, (p, p)) for name in ("rg", "re")}
+    errors = {f"{name}_se": random.uniform(0, 0.3, (p, p)) for name in ("rg", "re")}
+    h2 = {"h2": random.random(p), "h2_se": random.uniform(0, 0.2, p)}
+    return cast(Estimates, SimpleNamespace(**pairs, **errors, **h2))
+
+
+def test_genetic_correlations_stand_below_residual_ones_above_the_diagonal() -> None:
+    e = estimates(4)
+    r, se = correlations_shown(e)
+    for i, j in combinations(range(4), 2):
+        assert (r[j, i], se[j, i]) == (e.rg[j, i], e.rg_se[j, i])
+        assert (r[i, j], se[i, j]) == (e.re[i, j], e.re_se[i, j])
+    assert np.all(np.isnan(np.diag(r)))
+
+
+def test_the_heat_map_says_these_numbers_and_the_dots_are_heritabilities() -> None:
+    e = estimates(3)
+    e.rg[2, 0] = e.rg_se[2, 0] = e.h2_se[1] = np.nan
+    heat, dots, _ = draw_architecture(["a", "b", "c"], e).axes
+    said = [text.get_text() for text in heat.texts]
+    assert f"{e.rg[1, 0]:.2f}".replace("-", "−") in said and f"({e.rg_se[1, 0]:.2f})" in said
+    assert f"{e.re[0, 1]:.2f}".replace("-", "−") in said and "n/a" in said
+    np.testing.assert_array_equal(dots.lines[-1].get_xdata(), e.h2)
+    assert heat.get_ylim() == dots.get_ylim()
+
+
+@pytest.mark.parametrize("p", [1, 2, 12, 13, 40])
+def test_architectures_of_any_number_of_traits_are_drawn(p: int) -> None:
+    assert plot_architecture([f"trait_{j}" for j in range(p)], estimates(p), "png").startswith(b"\x89PNG")
+
+
+# Files
+
+
+def test_pictures_are_the_same_bytes_every_time_whatever_the_users_settings(view: ScanView) -> None:
+    for to in PICTURE_FORMATS:
+        first = plot_scan("manhattan", view, to, PlotSettings())
+        with mpl.rc_context({"font.size": 20, "svg.hashsalt": "other", "axes.grid": True}):
+            assert plot_scan("manhattan", in_batches(view, 333), to, PlotSettings()) == first
+        assert not re.search(rb"CreationDate|<dc:date>|Matplotlib v", first)
+
+
+@pytest.mark.parametrize("kind", SCAN_PLOTS)
+@pytest.mark.parametrize("empty", [without_rows, without_statistics])
+def test_tables_without_anything_to_draw_are_drawn(view: ScanView, kind: str, empty: Any) -> None:
+    assert plot_scan(kind, empty(view), "png", PlotSettings()).startswith(b"\x89PNG")
+
+
+def test_formats_are_told_by_the_suffix() -> None:
+    assert [picture_format(f"a.b.{suffix}") for suffix in ("png", "SVG", "pdf")] == ["png", "svg", "pdf"]
+    for out in ("-", "a.jpg", "png"):
+        with pytest.raises(UsageError, match=re.escape(f"--out {out}: a picture is a .png, .svg or .pdf")):
+            picture_format(out)
+
+
+def test_pictures_with_too_many_or_too_few_panels_are_refused_with_the_way_out() -> None:
+    many = [f"t{j}" for j in range(MOST_PANELS)]
+    view = view_of(simulated(5, many), many)
+    for kind in ("manhattan", "qq", "effects"):
+        with pytest.raises(UsageError, match=f"--plot {kind}: {MOST_PANELS} traits are too many .* --trait"):
+            plot_scan(kind, view, "png", PlotSettings())
+    for traits in (("a",), ("a", "b", "c")):
+        with pytest.raises(UsageError, match="--plot mirrored: shows two traits"):
+            plot_scan("mirrored", view_of(simulated(5, traits), traits), "png", PlotSettings())
+
+
+def test_one_of_two_traits_is_mirrored_by_the_joint_test(view: ScanView) -> None:
+    assert plot_scan("mirrored", replace(view, traits=("weight",)), "png", PlotSettings()).startswith(b"\x89PNG")
+
+
+def test_a_table_without_the_columns_is_refused_by_name(view: ScanView) -> None:
+    lacking = replace(view, columns=tuple(name for name in view.columns if name != "EAF"))
+    with pytest.raises(InputError, match="has no column EAF"):
+        plot_scan("qq", lacking, "png", PlotSettings())
+
+
+@pytest.mark.parametrize("kind", SCAN_PLOTS)
+def test_without_matplotlib_the_message_says_how_to_get_it(
+    view: ScanView, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UsageError, match=r"pip install 'kron2sum-cli\[plot\]'"):
+        plot_scan(kind, view, "png", PlotSettings())
+
+
+def test_names_are_drawn_as_they_are_and_letters_without_a_shape_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    traits = ("$x^{$", "<b>身高</b>")
+    view = view_of(simulated(100, traits), traits)
+    assert plot_scan("manhattan", view, "svg", PlotSettings()).startswith(b"<?xml")
+    assert "2 letters of names are not in the font" in caplog.text
+
+
+def test_long_names_lose_their_middle() -> None:
+    assert shortened("x" * 28) == "x" * 28
+    assert len(shortened("a" * 40 + "b")) == 28 and shortened("a" * 40 + "b").endswith("b")
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{}" + "x" * 40, "x" * 40 + "{}", "x" * 11 + "{}" + "x" * 40, "x" * 40 + "{}" + "x" * 40]
+)
+def test_names_that_are_cut_stay_apart(pattern: str) -> None:
+    names = ["short", *(pattern.format(k) for k in range(12))]
+    cut = shortened_apart(names, 16)
+    assert cut[0] == "short" and len(set(cut)) == 13
+    assert all(len(name) <= 16 and "…" in name for name in cut[1:])
+
+
+def test_names_that_no_cut_keeps_apart_are_numbered() -> None:
+    names = [a + "x" * 30 + b + "x" * 30 for a in "ab" for b in "cd"]
+    cut = shortened_apart(names, 12)
+    assert len(set(cut)) == 4 and all(name.startswith(f"{k} ") for k, name in enumerate(cut, 1))

@@ -1,0 +1,285 @@
+"""The report: well-formed, self-contained, escaped, and its numbers are those of the table."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from scan_views import HASH, column, simulated, view_of
+
+pytest.importorskip("matplotlib")
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.export.leads import Clumping
+from kron2sum_cli.export.plots import MOST_PANELS, PlotSettings
+from kron2sum_cli.export.qq import qq_data
+from kron2sum_cli.export.report import MOST_LOCI, STYLE, check_null_of, p_text, scan_report
+from kron2sum_cli.export.results import ScanView
+from kron2sum_cli.files.null_file import NullFile
+
+TRAITS = ("height", "weight")
+SETTINGS = PlotSettings()
+ATTACK = "<script>alert('1')</script>&\"x"
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """The elements of a page, of which every one must be closed in its turn."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, dict[str, str]]] = []
+        self.sections: dict[str, str] = {}
+        self.tables: dict[str, list[list[list[str]]]] = {}
+        self._section = ""
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        assert len(values) == len(attrs)
+        self.attributes.append((tag, values))
+        if tag == "section":
+            self._section = values["id"]
+            self.sections[self._section] = ""
+            self.tables[self._section] = []
+        if tag == "table":
+            self.tables[self._section].append([])
+        if tag == "tr":
+            self.tables[self._section][-1].append([])
+        if tag in ("td", "th"):
+            self.tables[self._section][-1][-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._section:
+            self.sections[self._section] += data
+        if any(tag in ("td", "th") for tag in self.open):
+            cell = self.tables[self._section][-1][-1]
+            cell[-1] += data if not cell[-1] else " " + data
+
+
+def report(view: ScanView, null: NullFile | None = None, settings: PlotSettings = SETTINGS) -> Page:
+    return Page(scan_report(view, settings, null))
+
+
+def null_of(traits: tuple[str, ...], profile: bool = False, model_hash: str = HASH) -> NullFile:
+    random = np.random.default_rng(1)
+    p = len(traits)
+    estimates = {name: random.uniform(-0.9, 0.9, (p, p)) for name in ("rg", "re")}
+    estimates |= {f"{name}_se": random.uniform(0, 0.3, (p, p)) for name in ("rg", "re")}
+    estimates |= {"h2": random.random(p), "h2_se": random.uniform(0, 0.2, p)}
+    intervals = {trait: {"low": 0.125, "high": 0.875} for trait in traits} if profile else {}
+    whole = SimpleNamespace(estimates=SimpleNamespace(**estimates))
+    return cast(NullFile, SimpleNamespace(hash=model_hash, traits=traits, whole=whole, profile=intervals))
+
+
+@pytest.fixture(scope="module")
+def view() -> ScanView:
+    return view_of(simulated(2000, TRAITS, ("common",), refit=True, peaks=6), TRAITS, ("common",), refit=True)
+
+
+@pytest.fixture(scope="module")
+def page(view: ScanView) -> Page:
+    return report(view)
+
+
+# The page
+
+
+def test_the_page_needs_nothing_from_outside(view: ScanView) -> None:
+    html = scan_report(view, SETTINGS, null_of(TRAITS))
+    assert html.startswith('<!DOCTYPE html>\n<html lang="en">')
+    for tag, attributes in Page(html).attributes:
+        assert tag not in ("script", "link", "iframe", "object")
+        assert attributes.get("src", "data:image/png;base64,").startswith("data:image/png;base64,")
+        assert attributes.get("href", "#").startswith("#")
+        assert not any(name.startswith("on") for name in attributes)
+    assert "url(" not in STYLE and "@import" not in STYLE and "://" not in html
+
+
+def test_pictures_have_a_text_and_links_lead_somewhere(page: Page) -> None:
+    images = [attributes for tag, attributes in page.attributes if tag == "img"]
+    assert len(images) == 3 and all(attributes["alt"] and int(attributes["width"]) > 100 for attributes in images)
+    links = [attributes["href"] for tag, attributes in page.attributes if tag == "a"]
+    assert links == [f"#{name}" for name in page.sections]
+
+
+def test_the_same_scan_makes_the_same_page(view: ScanView) -> None:
+    assert scan_report(view, SETTINGS, None) == scan_report(view, SETTINGS, None)
+
+
+def test_names_cannot_break_out_of_the_page() -> None:
+    columns = simulated(300, [ATTACK, "b"]) | {"SNPID": [ATTACK] * 300, "EA": ["<i>"] * 300, "CHR": ["<b>"] * 300}
+    view = view_of(columns, [ATTACK, "b"])
+    view.metadata["inputs"]["geno"][0] |= {"name": ATTACK, "hash": ATTACK}
+    view.metadata["null"]["covariates"] = [ATTACK]
+    view.metadata["filters"][ATTACK] = ATTACK
+    view.metadata["counts"][ATTACK] = 1
+    html = scan_report(view, SETTINGS, null_of((ATTACK, "b")))
+    page = Page(html)
+    assert "<script" not in html and "<i>" not in html and "<b>" not in html
+    assert all(ATTACK in page.sections[name] for name in ("run", "counts", "architecture", "inflation", "leads"))
+
+
+# What it says
+
+
+def test_it_says_what_was_run_and_how_many(page: Page, view: ScanView) -> None:
+    facts = dict(row for row in page.tables["run"][0] if len(row) == 2)
+    assert facts["program"] == "kron2sum 1.2.3"
+    assert facts["null model"] == "REML, log-likelihood -12.5000"
+    assert facts["null model's hash"] == HASH
+    assert facts["filters"] == "maf 0.001"
+    assert facts["settings"] == "tests any, common; precision single"
+    assert page.tables["run"][1][1] == ["geno", "v.bed", "12,345", f"{HASH[:12]} …"]
+    assert page.tables["counts"][0] == [["variants read", "2,007"], ["variants tested", "2,000"]]
+
+
+def test_files_of_every_part_of_a_joined_scan_are_listed(view: ScanView) -> None:
+    record = {"name": "chr2.bed", "size": 1, "hash": HASH}
+    joined = replace(view, metadata={**view.metadata, "parts": [{"geno": [record], "span": {}}], "inputs": {}})
+    assert report(joined).tables["run"][1][1][1] == "chr2.bed"
+
+
+def test_inflation_is_that_of_every_test(page: Page, view: ScanView) -> None:
+    header, *rows = page.tables["inflation"][0]
+    assert header == ["test", "df", "variants", "λ", "p ≤ 5e-8", "lead variants"]
+    tests = [*view.main_tests, *view.further_tests]
+    assert [row[0] for row in rows] == ["joint test", *TRAITS, "common"]
+    for row, qq in zip(rows, qq_data(view, tests), strict=True):
+        y = np.array(column(view, qq.test.column), dtype=float)
+        assert row[1:4] == [str(qq.df), f"{np.sum(~np.isnan(y)):,}", f"{qq.everything.inflation:.4f}"]
+        assert row[4] == f"{np.sum(y >= SETTINGS.threshold):,}"
+
+
+def test_it_says_how_lead_variants_were_clumped(page: Page) -> None:
+    said = "clumped by distance: a lead variant is the strongest within 500 kb."
+    assert said in page.sections["leads"]
+
+
+def test_lead_variants_are_listed_with_effects_and_what_they_pass(page: Page, view: ScanView) -> None:
+    header, *rows = page.tables["leads"][0]
+    assert header == [
+        *("variant", "place", "EA", "other", "EAF", "N", "joint p", "joint p, refit", *TRAITS, "variants", "passes")
+    ]
+    table = {name: column(view, name) for name in view.columns}
+    columns = {test.label: table[test.column] for test in [*view.main_tests, *view.further_tests]}
+    assert rows
+    for row in rows:
+        i = table["SNPID"].index(row[0])
+        passes = [
+            label for label, values in columns.items() if values[i] is not None and values[i] >= SETTINGS.threshold
+        ]
+        assert row[-1] == ", ".join(passes) and passes
+        assert row[1] == f"{table['CHR'][i]}:{table['POS'][i]:,}"
+        assert row[6:8] == [p_text(table["MLOG10P"][i]), p_text(table["MLOG10P_REFIT"][i])]
+        for j, trait in enumerate(TRAITS):
+            effect = f"{table[f'BETA.{trait}'][i]:.3g} ({table[f'SE.{trait}'][i]:.3g})".replace("-", "−")
+            assert row[8 + j] == f"{effect} {p_text(table[f'MLOG10P.{trait}'][i])}"
+    best = [max(values[table["SNPID"].index(row[0])] for values in columns.values()) for row in rows]
+    assert best == sorted(best, reverse=True)
+
+
+def test_of_many_traits_that_a_variant_passes_the_number_is_told() -> None:
+    names = tuple(f"a_trait_with_a_long_name_{j}" for j in range(5))
+    view = view_of(simulated(500, names, peaks=6), names)
+    snps, mlog10p = column(view, "SNPID"), {name: column(view, f"MLOG10P.{name}") for name in names}
+    counted = 0
+    for row in report(view, settings=PlotSettings(significance=0.1)).tables["leads"][0][1:]:
+        passed = [name for name in names if mlog10p[name][snps.index(row[0])] >= 1]
+        expected = f"{len(passed)} of 5 traits" if len(passed) > 1 else "".join(passed)
+        assert row[-1].removeprefix("joint test").removeprefix(", ") == expected
+        counted += len(passed) > 1
+    assert counted > 5
+
+
+def test_a_wider_window_makes_fewer_and_larger_loci(view: ScanView) -> None:
+    pages = [report(view, settings=PlotSettings(clumping=Clumping(window))) for window in (0, 10**9)]
+    narrow, wide = (page.tables["leads"][0][1:] for page in pages)
+    assert len(wide) < len(narrow)
+    assert sum(int(row[-2]) for row in narrow) == sum(int(row[-2]) for row in wide)
+    assert all(row[-2] == "1" for row in narrow)
+
+
+def test_of_very_many_leads_the_strongest_are_listed(monkeypatch: pytest.MonkeyPatch, view: ScanView) -> None:
+    monkeypatch.setattr("kron2sum_cli.export.report.MOST_LOCI", 2)
+    page = report(view, settings=PlotSettings(clumping=Clumping(0)))
+    assert len(page.tables["leads"][0]) == 3
+    assert re.search(r"The strongest 2 of \d+ are listed", page.sections["leads"])
+    assert MOST_LOCI >= 100
+
+
+def test_without_significant_variants_it_says_so() -> None:
+    view = view_of(simulated(100, TRAITS, peaks=0), TRAITS)
+    assert "No variant has p ≤ 5e-8 in any test." in report(view).sections["leads"]
+
+
+def test_a_variant_without_a_position_has_no_place_made_up() -> None:
+    columns = simulated(50, TRAITS) | {"POS": np.full(50, -9)}
+    page = report(view_of(columns, TRAITS), settings=PlotSettings(significance=0.5))
+    assert all(row[1].endswith(":?") for row in page.tables["leads"][0][1:])
+    assert "50 variants without a position" in page.sections["genome"]
+
+
+# Architecture
+
+
+def test_without_the_null_model_it_has_the_correlations_that_the_scan_knows(page: Page) -> None:
+    assert page.tables["architecture"][0] == [["", *TRAITS], ["height", "", "0.000"], ["weight", "0.500", ""]]
+    assert "Heritabilities and standard errors are in the report when" in page.sections["architecture"]
+
+
+@pytest.mark.parametrize("profile", [False, True])
+def test_with_the_null_model_it_has_heritabilities_and_standard_errors(view: ScanView, profile: bool) -> None:
+    null = null_of(TRAITS, profile)
+    e = null.whole.estimates
+    page = report(view, null)
+    heritabilities, correlations = page.tables["architecture"]
+    interval = ["0.1250 to 0.8750"] if profile else []
+    expected = [[t, f"{h:.4f}", f"{s:.4f}", *interval] for t, h, s in zip(TRAITS, e.h2, e.h2_se, strict=True)]
+    assert heritabilities[1:] == expected
+    below = f"{e.rg[1, 0]:.3f} ({e.rg_se[1, 0]:.3f})".replace("-", "−")
+    above = f"{e.re[0, 1]:.3f} ({e.re_se[0, 1]:.3f})".replace("-", "−")
+    assert correlations[1:] == [["height", "", above], ["weight", below, ""]]
+
+
+def test_another_null_model_is_refused(view: ScanView) -> None:
+    with pytest.raises(
+        InputError, match="memory: was scanned with another null model .hash 0123456789ab. than the one"
+    ):
+        check_null_of(view, null_of(TRAITS, model_hash="f" * 64))
+
+
+@pytest.mark.parametrize("traits", [1, 3, MOST_PANELS + 1])
+def test_any_number_of_traits_has_a_report(traits: int) -> None:
+    names = tuple(f"t{j}" for j in range(traits))
+    page = report(view_of(simulated(60, names), names), null_of(names), PlotSettings(significance=0.01))
+    assert [row[0] for row in page.tables["inflation"][0][1:]] == [*(["joint test"] if traits > 1 else []), *names]
+    assert ("joint p" in page.tables["leads"][0][0]) == (traits > 1)
+
+
+def test_a_table_without_rows_has_a_report(view: ScanView) -> None:
+    empty: Any = replace(view, rows=lambda names: iter(()))
+    assert "No variant has" in report(empty).sections["leads"]
+
+
+@pytest.mark.parametrize(
+    ("mlog10p", "text"),
+    [(0.0, "1"), (2.9, "0.0013"), (3.0, "1.0e-3"), (7.0, "1.0e-7"), (7.30103, "5.0e-8"), (1e5 + 0.5, "3.2e-100001")],
+)
+def test_p_values_of_any_size_are_written(mlog10p: float, text: str) -> None:
+    assert p_text(mlog10p) == text
+
+
+def test_a_p_value_that_rounds_up_keeps_one_digit_before_the_point() -> None:
+    assert p_text(7.0000001) == "1.0e-7"
