@@ -172,39 +172,6 @@ def test_shell_completion():
     assert (done.returncode, done.stdout) == (0, "plain,scan\n")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "unneeded"),
-    [
-        (["fit", "--pheno", "no.csv", "--grm", "no.grm.bin"], {"pyarrow", "scipy.special"}),
-        (["scan", "--null", "no.npz"], {"Pgenlib", "kron2sum_cli.genotypes.pgen"}),
-    ],
-)
-def test_commands_load_no_more_than_they_need(arguments, unneeded, tmp_path):
-    """They run into missing files, which is after their imports."""
-    unneeded = unneeded | {"pandas", "rich", "scipy.stats", "scipy.optimize", "numpy.f2py.crackfortran"}
-    program = "import sys; from kron2sum_cli.cli import run; code = run(sys.argv[1:]); print(code, *sys.modules)"
-    words = [sys.executable, "-c", program, *arguments, "--log", str(tmp_path / "log"), "--out", str(tmp_path / "out")]
-    code, *loaded = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
-    assert (code, unneeded & set(loaded)) == ("1", set())
-    assert "scipy.linalg" in loaded
-
-
-def test_a_fit_and_a_scan_load_nothing_that_they_can_do_without(tmp_path):
-    """Whole runs: what is loaded at the first look, such as numpy.ma by parts of scipy.linalg, shows in its submodules.
-
-    With missing genotypes and two traits, into Parquet.
-    """
-    null, out = tmp_path / "null.npz", tmp_path / "scan.parquet"
-    fit = ["fit", *FIT_EXAMPLE, "--out", null]
-    scan = ["scan", "--null", null, "--refit", "0", "--out", out]
-    program = "import sys; from kron2sum_cli.cli import run; code = run(sys.argv[1:]); print(code, *sys.modules)"
-    unneeded = {"pandas", "rich", "numpy.ma.core", "numpy.f2py.crackfortran", "numpy.testing._private", "scipy.stats"}
-    for command, others in ((fit, {"scipy.optimize"}), (scan, {"pyarrow.compute", "scipy.optimize"})):
-        words = [sys.executable, "-c", program, *command, "-q"]
-        code, *loaded = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
-        assert (code, (unneeded | others) & set(loaded)) == ("0", set())
-
-
 def test_modules_left_for_later_are_whole_for_every_thread():
     program = """
 import sys, threading

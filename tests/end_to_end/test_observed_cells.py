@@ -277,7 +277,9 @@ def test_predictions_change_nothing_else(folder: Path) -> None:
     assert fit(folder, "plain.npz") == 0
     plain, more = exported(folder / "plain.npz"), exported(folder / "exact.npz")
     assert plain["lml"] == pytest.approx(more["lml"], abs=1e-8)
-    assert plain["C0"] == pytest.approx(np.array(more["C0"]), rel=1e-5)
+    # A certified optimum with a predicted gain of g lies some √(2g) standard errors from the maximum.
+    apart = np.abs(np.array(plain["C0"]) - np.array(more["C0"])) / np.array(plain["C0_se"])
+    assert apart.max() < 1e-3
 
 
 def test_predictions_have_to_be_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

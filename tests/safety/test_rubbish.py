@@ -204,11 +204,3 @@ def test_names_of_what_is_no_file(folder: Path, capsys: pytest.CaptureFixture[st
             assert run([*FIT.split(), "-q", option, name]) == 1
             (line,) = capsys.readouterr().err.splitlines()
             assert line.isprintable()
-
-
-def test_gzip_bomb(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kron2sum_cli.files.text._UNSUSPICIOUS_BYTES", 1 << 18)
-    for character in (b"1", b"\0", b"\n", b" "):
-        (folder / "bomb").write_bytes(gzip.compress(character * (1 << 20)))
-        assert problem("fit --grm g.bed --out out.npz --pheno bomb", folder, capsys) is None
-        assert problem("fit --pheno y.csv --out out.npz --grm bomb --grm-id bomb", folder, capsys) is None
