@@ -15,6 +15,7 @@ from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.fit.design import Design
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.model import fitting
+from kron2sum_cli.model.climbing import Optimum
 from kron2sum_cli.model.contrasts import rotate_coupled, rotate_traits
 from kron2sum_cli.model.fitting import Fit
 from kron2sum_cli.model.missing import fitting as missing_fitting
@@ -169,9 +170,9 @@ def _fit(settings: FitSettings, problem: _Problem[Fitted], whole: FitSummary | N
             raise NumericalError(f"--rank {rank}: there are {p} traits; give at most that")
         return problem.fit(rank)
     except ConvergenceError as error:
-        if settings.allow_unconverged and isinstance(error.result, Fit | ObservedFit):
+        if settings.allow_unconverged and isinstance(error.result, Optimum):
             logger.warning("%s; written all the same (--allow-unconverged)", error)
-            return error.result  # type: ignore[return-value]  # of the problem's kind
+            return error.result
         raise ConvergenceError(
             f"{error}; no null model was written (--allow-unconverged writes it; fewer or differently scaled traits,"
             " or --rank, may help)",

@@ -13,15 +13,20 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.certificate import BOUNDARY, CERTIFIED_GAIN, Certificate
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
 from kron2sum_cli.model.trust_region import Curvature, LocalModel, Located, Step, local_model
 
+CERTIFIED_GAIN = 1e-6
+"""A predicted gain above this is not an optimum."""
+
+BOUNDARY = 1e-12
+"""An axis whose genetic (or residual) share of variance is below this is on the boundary."""
+
 GAIN_TOLERANCE = 1e-8
 """A climb ends when no step is predicted to raise the log-likelihood by more than this."""
 
-FACE = 1e-3
+NEAR_BOUNDARY = 1e-3
 """An axis whose c0 or c1 is below this share is tried at exactly 0."""
 
 SMALL = 1.0
@@ -70,10 +75,55 @@ class Likelihood(Protocol[PointT]):
 
 
 @dataclass(frozen=True)
-class Summit(Generic[PointT]):
-    """Where a climb ended, and its certificate, which says whether that is an optimum."""
+class Certificate:
+    """Why a point is an optimum.
+
+    Attributes
+    ----------
+    predicted_gain : what the best further Newton step is predicted to add to the log-likelihood
+    cone_gain : what the best step from a face into the cone is predicted to add
+    gradient_norm : norm of the projected gradient in the metric of the information
+    smallest_C0, smallest_C1 : smallest eigenvalues, of the covariances scaled to total variance 1 on every axis
+    active_C0, active_C1 : number of axes on the boundary of either cone
+    steps, evaluations : Newton steps taken; likelihoods evaluated
+    """
+
+    predicted_gain: float
+    cone_gain: float
+    gradient_norm: float
+    smallest_C0: float
+    smallest_C1: float
+    active_C0: int
+    active_C1: int
+    steps: int
+    evaluations: int
+
+    @property
+    def certified(self) -> bool:
+        """Whether the first-order conditions hold."""
+        return max(self.predicted_gain, self.cone_gain) <= CERTIFIED_GAIN
+
+    def complaint(self, lml: float) -> str:
+        """Why a fit that ended at this log-likelihood is none."""
+        return (
+            f"the null model did not converge: after {self.steps} steps the log-likelihood is {lml:.6f},"
+            f" and a gain of {max(self.predicted_gain, self.cone_gain):.3g} is still predicted"
+        )
+
+
+@dataclass(frozen=True)
+class Optimum(Generic[PointT]):
+    """Where a climb ended, and the certificate that says whether that is an optimum.
+
+    Attributes
+    ----------
+    point : the likelihood there
+    rank : largest rank of C0 allowed
+    certificate : the first-order conditions
+    """
 
     point: PointT
+    rank: int
     certificate: Certificate
 
 
@@ -135,11 +185,11 @@ class _Climb(Generic[PointT]):
         if trial is not None and ratio > 1e-4:
             self.point = trial
 
-    def snap(self) -> bool:
+    def empty_small_axes(self) -> bool:
         """Put nearly-zero axes at exactly 0 where that does not lower the likelihood."""
         axes = self.point.axes
-        small0 = (axes.c0 > 0) & (axes.c0 * np.sqrt(self.tau) < FACE) & (np.diag(self.point.score0) <= 0)
-        small1 = (axes.c1 > 0) & (axes.c1 < FACE) & (np.diag(self.point.score1) <= 0)
+        small0 = (axes.c0 > 0) & (axes.c0 * np.sqrt(self.tau) < NEAR_BOUNDARY) & (np.diag(self.point.score0) <= 0)
+        small1 = (axes.c1 > 0) & (axes.c1 < NEAR_BOUNDARY) & (np.diag(self.point.score1) <= 0)
         small1 &= self.likelihood.may_lose_C1
         if not (small0.any() or small1.any()):
             return False
@@ -178,7 +228,7 @@ class _Climb(Generic[PointT]):
     def _truncated_axes(self, L0: Array, L1: Array) -> TraitAxes:
         return axes_of_factors(L0, L1, self.tau).truncated(self.rank)
 
-    def summit(self, model: LocalModel, predicted: float) -> Summit[PointT]:
+    def optimum(self, model: LocalModel, predicted: float) -> Optimum[PointT]:
         """The point reached, with its certificate."""
         g = model.gradient()
         share0 = self.tau * self.point.axes.c0[: self.rank] ** 2
@@ -194,10 +244,10 @@ class _Climb(Generic[PointT]):
             steps=self.steps,
             evaluations=self.evaluations,
         )
-        return Summit(self.point, certificate)
+        return Optimum(self.point, self.rank, certificate)
 
 
-def climb(likelihood: Likelihood[PointT], start: TraitAxes, rank: int, max_steps: int) -> Summit[PointT]:
+def climb(likelihood: Likelihood[PointT], start: TraitAxes, rank: int, max_steps: int) -> Optimum[PointT]:
     """Climb from ``start`` to an optimum with C0 of at most this rank; its certificate says whether it got there."""
     search = _Climb(likelihood, start, rank)
     while search.steps < max_steps and search.radius > NARROWEST:
@@ -209,14 +259,14 @@ def climb(likelihood: Likelihood[PointT], start: TraitAxes, rank: int, max_steps
         elif not done:
             if not search.leave_face_early(model, step):
                 search.newton(model, step)
-                search.snap()
-        elif not search.snap():
+                search.empty_small_axes()
+        elif not search.empty_small_axes():
             ascents = _cone_ascents(model)
             if _gain(ascents) <= GAIN_TOLERANCE or not search.enter_cone(ascents):
-                return search.summit(model, step.predicted)
+                return search.optimum(model, step.predicted)
         search.steps += 1
     model = search.model()
-    return search.summit(model, model.step(np.inf).predicted)
+    return search.optimum(model, model.step(np.inf).predicted)
 
 
 def _cone_ascents(model: LocalModel) -> tuple[_Ascent, _Ascent]:

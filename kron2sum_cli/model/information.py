@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from kron2sum_cli.model.climbing import BOUNDARY
 from kron2sum_cli.model.likelihood import Point, mean_block
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -32,9 +33,6 @@ OBSERVED_TRAITS = 40
 
 OBSERVED_EFFECTS = 100
 """With a trait design: up to so many fixed effects."""
-
-FACE = 1e-12
-"""An axis whose genetic (or residual) share of variance is below this is on the boundary."""
 
 SINGULAR = 1e-11
 """Smallest share of its own information that the others may leave to a direction."""
@@ -87,8 +85,8 @@ def direction_covariance(point: Point, rank: int) -> DirectionCovariance:
 
 def faces(axes: TraitAxes, mean_eigenvalue: float, rank: int) -> tuple[Mask, Mask]:
     """Which axes (p,) have no genetic variance, and which no residual variance; C0 has at most this rank."""
-    empty0 = (mean_eigenvalue * axes.c0**2 < FACE) | (np.arange(axes.c0.size) >= rank)
-    return empty0, axes.c1**2 < FACE
+    empty0 = (mean_eigenvalue * axes.c0**2 < BOUNDARY) | (np.arange(axes.c0.size) >= rank)
+    return empty0, axes.c1**2 < BOUNDARY
 
 
 def free_directions(empty0: Mask, empty1: Mask) -> Mask:

@@ -26,8 +26,8 @@ FIRST_STEP = 0.1
 PRECISION = 1e-4
 """Ends of an interval are found to this precision, in log odds."""
 
-BOUNDARY = 35.0
-"""Log odds of heritabilities that are 0 and 1 to double precision."""
+LARGEST_LOG_ODDS = 35.0
+"""Log odds of a heritability that is 1 to double precision."""
 
 EMPTY_AXIS = 0.05
 """Length with which an axis without genetic or residual variance starts: at 0 the gradient would vanish."""
@@ -200,13 +200,13 @@ def heritability_interval(
     profile = _Profile.of_trait(point, trait, mean_diagonal, rank)
     genetic, residual = mean_diagonal * point.axes.C0[trait, trait], point.axes.C1[trait, trait]
     with np.errstate(divide="ignore"):
-        centre = float(np.clip(np.log(genetic) - np.log(residual), -BOUNDARY, BOUNDARY))
+        centre = float(np.clip(np.log(genetic) - np.log(residual), -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS))
     floor = point.lml - 0.5 * float(special.chdtri(1, 1 - level))
-    low, high = (_end(profile, centre, boundary, floor) for boundary in (-BOUNDARY, BOUNDARY))
+    low, high = (_end(profile, centre, boundary, floor) for boundary in (-LARGEST_LOG_ODDS, LARGEST_LOG_ODDS))
     return Interval(
-        low=0.0 if low == -BOUNDARY else float(special.expit(low)),
-        high=1.0 if high == BOUNDARY else float(special.expit(high)),
-        at_boundary=low == -BOUNDARY or high == BOUNDARY,
+        low=0.0 if low == -LARGEST_LOG_ODDS else float(special.expit(low)),
+        high=1.0 if high == LARGEST_LOG_ODDS else float(special.expit(high)),
+        at_boundary=low == -LARGEST_LOG_ODDS or high == LARGEST_LOG_ODDS,
     )
 
 
@@ -223,7 +223,7 @@ def _end(profile: _Profile, centre: float, boundary: float, floor: float) -> flo
         h = special.expit(centre)
         raise NumericalError(f"the profile likelihood could not be maximised near the estimated heritability {h:.4g}")
     while True:
-        outside = float(np.clip(inside + step, -BOUNDARY, BOUNDARY))
+        outside = float(np.clip(inside + step, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS))
         found = profile.maximum(outside, [near.x, even])
         if found.lml < floor:
             break

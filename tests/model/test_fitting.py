@@ -11,12 +11,12 @@ from benchmarks.hard_null_models import CASES, best_of_lbfgs, make, simulate
 from kron2sum_cli import Kron2Sum
 from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model import fitting
+from kron2sum_cli.model.climbing import Optimum
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled, rotate_traits
-from kron2sum_cli.model.fitting import Fit, climb, fit
+from kron2sum_cli.model.fitting import climb, fit, starting_axes
 from kron2sum_cli.model.information import full_grams
 from kron2sum_cli.model.likelihood import Point, evaluate
 from kron2sum_cli.model.spectrum import spectrum_of_features
-from kron2sum_cli.model.starts import starting_axes
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
 
 Rng = np.random.Generator
@@ -253,7 +253,7 @@ def test_what_cannot_be_certified_is_an_error(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ConvergenceError, match="did not converge: after 1 steps .* gain of .* predicted") as caught:
         model.fit(verbose=False)
     assert caught.value.exit_code == 3
-    assert isinstance(caught.value.result, Fit)
+    assert isinstance(caught.value.result, Optimum)
     assert caught.value.result.point.lml > before
     assert model.certificate is None
 

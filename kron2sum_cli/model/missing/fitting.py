@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model import climbing, fitting
-from kron2sum_cli.model.certificate import Certificate
-from kron2sum_cli.model.fitting import FLOOR, may_lose_C1
-from kron2sum_cli.model.missing.information import affordable, information
+from kron2sum_cli.model.climbing import Optimum
+from kron2sum_cli.model.fitting import FLOOR, SHARES, may_lose_C1, starting_axes
+from kron2sum_cli.model.missing.information import affordable, information, uses_observed_information
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells
 from kron2sum_cli.model.spectrum import Array
-from kron2sum_cli.model.starts import SHARES, starting_axes
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
 from kron2sum_cli.model.trust_region import Curvature
 
@@ -39,20 +39,16 @@ NO_MAXIMUM = (
 
 MAX_STEPS = 150
 
+BYTES = 8
+"""A number in double precision."""
+
 LEAST_SHARE = 0.02
 """Smallest share of variance, genetic and residual, of any combination of traits in a corrected start."""
 
 
-@dataclass(frozen=True)
-class ObservedFit:
-    """A fitted model: the point, the largest rank of C0 allowed, and the certificate of the optimum.
-
-    The gains of the certificate are predicted by the average information, or the observed one where a search used it.
-    """
-
-    point: ObservedPoint
-    rank: int
-    certificate: Certificate
+ObservedFit = Optimum[ObservedPoint]
+"""A fit of the observed cells. The gains in its certificate are predicted by the average information, or by the
+observed one where a search used it."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +108,7 @@ def _change_of_scores(of_directions: Array, E0: Array, E1: Array) -> tuple[Array
 
 def climb(data: ObservedCells, start: TraitAxes, rank: int, reml: bool) -> ObservedFit:
     """Climb from ``start`` to an optimum with C0 of at most this rank; its certificate says whether it got there."""
-    summit = climbing.climb(ObservedLikelihood(data, reml), start, rank, MAX_STEPS)
-    return ObservedFit(summit.point, rank, summit.certificate)
+    return climbing.climb(ObservedLikelihood(data, reml), start, rank, MAX_STEPS)
 
 
 def corrected_start(data: ObservedCells, filled: TraitAxes) -> TraitAxes:
@@ -168,3 +163,42 @@ def _starts(data: ObservedCells, reml: bool) -> list[TraitAxes]:
     if size**2 * (data.U.shape[1] + size) <= CHEAP:
         starts += [starting_axes(data.filled, share) for share in SHARES]
     return starts
+
+
+@dataclass(frozen=True)
+class MissingCost:
+    """The size of a problem with missing cells.
+
+    Attributes
+    ----------
+    ncells : q, missing cells
+    nrows : samples with a missing cell
+    fit_bytes : memory of the fit beyond that of complete traits
+    likelihood_flops : floating point operations of one likelihood and its gradient
+    scan_ratio : operations of the scan of a variant, as a multiple of its rotation
+    """
+
+    ncells: int
+    nrows: int
+    fit_bytes: int
+    likelihood_flops: float
+    scan_ratio: float
+
+
+def missing_cost(missing: NDArray[np.bool_], ncovariates: int, rank: int) -> MissingCost:
+    """The cost for a pattern of missing cells (n, p), this many covariates, and GGᵀ of at most this rank."""
+    n, p = missing.shape
+    m = min(n, rank + ncovariates + p)
+    q, rows = int(missing.sum()), int(missing.any(axis=1).sum())
+    size = q + p * ncovariates
+    largest = int(missing.sum(axis=0).max(initial=0))
+    directions = 2 * p * (p + 1) if uses_observed_information(p, size) else 0
+    matrices = (4 + directions) * size**2 + (q + 2 * largest) * m + (p * p + 6 * p) * m
+    pairs = float(np.sum(np.multiply.outer(missing.sum(axis=0), missing.sum(axis=0)))) * m
+    return MissingCost(
+        ncells=q,
+        nrows=rows,
+        fit_bytes=BYTES * matrices,
+        likelihood_flops=3 * pairs + float(size) ** 3,
+        scan_ratio=1 + p * (rows + ncovariates) / n + 0.6 * p * size**2 / (n * m),
+    )

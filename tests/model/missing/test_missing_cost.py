@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 from missing_oracle import problem
 
-from kron2sum_cli.model.missing.cost import missing_cost
+from kron2sum_cli.model.missing.fitting import missing_cost
 from kron2sum_cli.model.missing.information import information
 from kron2sum_cli.model.missing.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import observed_cells

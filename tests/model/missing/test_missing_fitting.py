@@ -11,6 +11,7 @@ from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model import fitting as complete
 from kron2sum_cli.model import uncertainty
 from kron2sum_cli.model.contrasts import rotate_coupled
+from kron2sum_cli.model.fitting import starting_axes
 from kron2sum_cli.model.information import direction_covariance as complete_covariance
 from kron2sum_cli.model.information import observed_information
 from kron2sum_cli.model.likelihood import evaluate as evaluate_complete
@@ -19,7 +20,6 @@ from kron2sum_cli.model.missing.fitting import climb, corrected_start, fit
 from kron2sum_cli.model.missing.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells, observed_spectrum, without_missing
 from kron2sum_cli.model.spectrum import spectrum_of_features
-from kron2sum_cli.model.starts import starting_axes
 from kron2sum_cli.model.trait_axes import axes_of_covariances
 
 
