@@ -1,4 +1,8 @@
-"""Writes reference/commands.md from the commands themselves: python docs/generate_reference.py"""
+"""Writes what the program itself knows into the reference: python docs/generate_reference.py
+
+The whole of reference/commands.md comes from the commands, the tables of columns in reference/files.md from their
+register, `kron2sum_cli.files.scan_columns`.
+"""
 
 import re
 from collections.abc import Iterator
@@ -8,8 +12,10 @@ import click
 
 from kron2sum_cli.cli import PROGRAM, cli
 from kron2sum_cli.cli.command import COMMON_GROUP, GroupedCommand, GroupedOption
+from kron2sum_cli.files.scan_columns import COLUMNS, Column
 
 PAGE = Path(__file__).parent / "reference" / "commands.md"
+FILES = Path(__file__).parent / "reference" / "files.md"
 
 _NOTE = re.compile(r"(.*?)(?:  \[(?:default: )?(.*)\])?")
 
@@ -71,5 +77,25 @@ def _escaped(text: str) -> str:
     return text.replace("*", "&#42;").replace("|", "&#124;")
 
 
+_TABLE_OF_COLUMNS = re.compile("(?<=<!-- columns -->\n).*?(?=<!-- end of columns -->)", re.DOTALL)
+_ENDINGS = {"test": "NAME", "trait": "T", "axis": "k", "pair": "T1.T2"}
+
+
+def page_of_files() -> str:
+    """The page of files as it is, with the table of columns as they are declared."""
+    lines = ["| column | of every | type | holds |", "|---|---|---|---|", *map(_row_of_column, COLUMNS)]
+    return _TABLE_OF_COLUMNS.sub(lambda _: "\n".join([*lines, ""]), FILES.read_text(encoding="utf-8"))
+
+
+def _row_of_column(column: Column) -> str:
+    ending = _ENDINGS.get(column.of)
+    names = [column.name] if column.of == "test" else []
+    if ending is not None and column.name != "P":
+        names.append(column.named(ending))
+    shown = ", ".join(f"`{name}`" for name in names or [column.name])
+    return f"| {shown} | {column.of} | {column.type} | {_escaped(column.meaning)} |"
+
+
 if __name__ == "__main__":
     PAGE.write_text(reference(), encoding="utf-8")
+    FILES.write_text(page_of_files(), encoding="utf-8")

@@ -32,16 +32,10 @@ from kron2sum_cli.files.inputs import display_name, open_input, unreadable
 from kron2sum_cli.files.metadata_checks import required
 from kron2sum_cli.files.null_file import NullFile, read_null
 from kron2sum_cli.files.outputs import atomic_output, guard_inputs
+from kron2sum_cli.files.scan_columns import TRAIT_COLUMNS, TRAIT_N, TRAIT_REFIT_COLUMNS, axis_columns
 from kron2sum_cli.files.scan_file import ScanFile, open_scan
 from kron2sum_cli.files.scan_parts import EXPORTED, join_parts
-from kron2sum_cli.files.scan_table import (
-    TRAIT_COLUMNS,
-    TRAIT_COUNT,
-    TRAIT_REFIT_COLUMNS,
-    ScanWriter,
-    information_columns,
-    with_metadata,
-)
+from kron2sum_cli.files.scan_table import ScanWriter, with_metadata
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import NULL_PLOTS, STDIO, ExportSettings, without_folders
 
@@ -368,9 +362,9 @@ def _chosen_columns(
 def _columns_of_traits(table: ScanFile, traits: Sequence[str], wanted: Sequence[str]) -> list[str]:
     """All columns but those of other traits and of the axes, which say nothing about a trait alone."""
     kept = {traits[i] for i in choose_columns(wanted, traits, "--trait", table.name)}
-    kinds = (TRAIT_COUNT, *TRAIT_COLUMNS, *TRAIT_REFIT_COLUMNS)
-    dropped = {f"{kind}.{trait}" for trait in traits if trait not in kept for kind in kinds}
-    axes = {*information_columns(len(traits)), *information_columns(len(traits), coupled=True)}
+    of_trait = (TRAIT_N, *TRAIT_COLUMNS, *TRAIT_REFIT_COLUMNS)
+    dropped = {column.named(trait) for trait in traits if trait not in kept for column in of_trait}
+    axes = {*axis_columns(len(traits)), *axis_columns(len(traits), coupled=True)}
     return [name for name in table.schema.names if name not in dropped | axes]
 
 

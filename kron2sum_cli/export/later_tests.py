@@ -13,7 +13,7 @@ from kron2sum_cli.errors import InputError
 from kron2sum_cli.export.results import numbers
 from kron2sum_cli.files.null_record import test_context
 from kron2sum_cli.files.provenance import file_records
-from kron2sum_cli.files.scan_table import SET, TEST_COLUMNS, information_columns, refuse_repeated
+from kron2sum_cli.files.scan_columns import SET, TEST_COLUMNS, axis_columns, refuse_repeated
 from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.model.hypotheses import (
     Hypothesis,
@@ -34,7 +34,7 @@ def needed_columns(metadata: Mapping[str, Any]) -> list[str]:
 
 
 def _information_of(metadata: Mapping[str, Any]) -> list[str]:
-    return information_columns(len(metadata["traits"]), bool(metadata["nulls"][0]["coupled"]))
+    return axis_columns(len(metadata["traits"]), bool(metadata["nulls"][0]["coupled"]))
 
 
 def later_tests(
@@ -179,7 +179,7 @@ def later_columns(settings: ExportSettings, metadata: Mapping[str, Any], there: 
     traits = metadata["traits"]
     needed = needed_columns(metadata)
     absent = [name for name in needed if name not in there]
-    if absent and SET in there:
+    if absent and SET.name in there:
         raise InputError("a table of sets has no columns for --test and cov; give --test to kron2sum scan --sets")
     if absent:
         raise InputError(
@@ -208,7 +208,7 @@ def _further_tests(
     for asked in tests:
         same = _is_test_of_scan(asked, metadata)
         for hypothesis in asked_hypotheses([asked], traits, Tinv):
-            columns = [f"{kind}.{hypothesis.name}" for kind in TEST_COLUMNS]
+            columns = [column.named(hypothesis.name) for column in TEST_COLUMNS]
             if same and hypothesis.name not in traits:
                 columns = [column for column in columns if column not in there]
             if columns:

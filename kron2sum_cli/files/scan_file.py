@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.metadata_checks import check_metadata
 from kron2sum_cli.files.parquet_seal import MAGIC, check_data, check_footer
-from kron2sum_cli.files.scan_table import METADATA_KEY, check_finite, column_field
+from kron2sum_cli.files.scan_columns import column_of
+from kron2sum_cli.files.scan_table import METADATA_KEY, check_finite
 from kron2sum_cli.files.table_writers import LARGEST_GROUP, rows_in_group
 
 
@@ -112,7 +113,15 @@ def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
 def _check_layout(parquet: pq.ParquetFile, name: str) -> None:
     """Refuse columns and row groups that `ScanWriter` does not write, before any memory is taken for them."""
     for field in parquet.schema_arrow:
-        if field.type != column_field(field.name).type:
+        column = column_of(field.name)
+        if field.name.startswith("INFO."):
+            raise InputError(
+                f"{name}: was written by an earlier version of kron2sum ({field.name} is now called"
+                f" AXIS.{field.name[5:]}); scan again"
+            )
+        if column is None:
+            raise InputError(f"{name}: has a column {field.name}, which kron2sum scan does not write; scan again")
+        if field.type != column.type:
             raise InputError(f"{name}: column {field.name} has values of type {field.type}; copy or scan it again")
     metadata = parquet.metadata
     for group in map(metadata.row_group, range(metadata.num_row_groups)):

@@ -1,4 +1,4 @@
-"""The result table of a scan: its columns, and how it is written; `files.scan_file` reads it.
+"""How the result table of a scan is written; `files.scan_columns` has its columns, `files.scan_file` reads it.
 
 The same rows and metadata make the same bytes, however the rows were cut into batches. The metadata is
 one JSON object under the key `kron2sum`, with (at least)
@@ -10,106 +10,19 @@ one JSON object under the key `kron2sum`, with (at least)
 """
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
 import pyarrow as pa
 
-from kron2sum_cli.errors import NumericalError, UsageError
+from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.files.arrow import not_finite, numbers
+from kron2sum_cli.files.scan_columns import SNPID, column_of
 from kron2sum_cli.files.table_writers import SEPARATORS, DelimitedWriter, JsonWriter, ParquetWriter, TableWriter
 
 METADATA_KEY = "kron2sum"
-
-SET = "SET"
-"""The first column of a table of sets of variants, which no other table has."""
-VARIANT_COLUMNS = ("CHR", "POS", "SNPID", "EA", "NEA", "EAF", "N")
-ANY_COLUMNS = ("CHISQ", "DF", "P", "MLOG10P")
-REFIT_COLUMNS = ("CHISQ_REFIT", "MLOG10P_REFIT")
-TRAIT_COLUMNS = ("BETA", "SE", "MLOG10P")
-TRAIT_COUNT = "N"
-TRAIT_REFIT_COLUMNS = ("BETA_REFIT", "SE_REFIT")
-TEST_COLUMNS = ("CHISQ", "DF", "MLOG10P")
-
-_TYPES = {"CHR": pa.string(), "POS": pa.int64(), "SNPID": pa.string(), "EA": pa.string(), "NEA": pa.string()}
-_TYPES |= {"N": pa.int32(), "DF": pa.int32(), SET: pa.string()}
-_TYPES |= {"N_VARIANTS": pa.int32(), "N_TESTED": pa.int32()}
-_REPEATING = ("CHR", "EA", "NEA", "N", "DF")
-
-
-def information_columns(p: int, coupled: bool = False) -> list[str]:
-    """``INFO.1`` to ``INFO.p``; where the axes are coupled the lower triangle, ``INFO.1.1``, ``INFO.2.1``..."""
-    if coupled:
-        return [f"INFO.{i}.{j}" for i in range(1, p + 1) for j in range(1, i + 1)]
-    return [f"INFO.{axis}" for axis in range(1, p + 1)]
-
-
-def scan_schema(
-    traits: Sequence[str],
-    tests: Sequence[str],
-    refit: bool,
-    metadata: Mapping[str, Any],
-    coupled: bool = False,
-    counted: bool = False,
-) -> pa.Schema:
-    """The columns of a result table, in order, and its metadata.
-
-    Parameters
-    ----------
-    traits : the p trait names
-    tests : names of the tests beyond the any-effect test
-    refit : whether the columns of exact refits are there
-    metadata : what the file says of its making (see the module)
-    coupled : whether the null model's fixed effects or missing cells couple the trait axes
-    counted : whether every trait has its own number of samples
-
-    Raises
-    ------
-    UsageError
-        If a trait and a test have the same name, so that two columns would.
-    """
-    names = [*VARIANT_COLUMNS, *ANY_COLUMNS, *(REFIT_COLUMNS if refit else ())]
-    of_trait = (*((TRAIT_COUNT,) if counted else ()), *TRAIT_COLUMNS)
-    names += [f"{column}.{trait}" for trait in traits for column in of_trait]
-    if refit:
-        names += [f"{column}.{trait}" for trait in traits for column in TRAIT_REFIT_COLUMNS]
-    of_test = (*TEST_COLUMNS, *(REFIT_COLUMNS if refit else ()))
-    names += [f"{column}.{test}" for test in tests for column in of_test]
-    names += information_columns(len(traits), coupled)
-    refuse_repeated(names)
-    return with_metadata(pa.schema([column_field(name) for name in names]), metadata)
-
-
-def set_schema(tests: Sequence[str]) -> pa.Schema:
-    """The columns of a table of sets of variants, one row a set, for these tests beyond the any-effect test.
-
-    Raises
-    ------
-    UsageError
-        If two tests have the same name.
-    """
-    names = [SET, "N_VARIANTS", "N_TESTED", *ANY_COLUMNS]
-    names += [f"{column}.{test}" for test in tests for column in TEST_COLUMNS]
-    refuse_repeated(names)
-    return pa.schema([column_field(name) for name in names])
-
-
-def refuse_repeated(names: Sequence[str]) -> None:
-    """Refuse columns of which two have the same name.
-
-    Raises
-    ------
-    UsageError
-        Naming the first, and the trait or test that it is called after.
-    """
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise UsageError(
-            f"two columns would be called {twice[0]}: rename the trait or test {twice[0].split('.', 1)[1]}"
-        )
 
 
 def with_metadata(schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Schema:
@@ -139,7 +52,7 @@ def check_finite(batch: pa.RecordBatch) -> None:
         wrong = not_finite(column)
         if wrong.size:
             row = int(wrong[0])
-            variant = batch.column("SNPID")[row].as_py() if "SNPID" in batch.schema.names else f"row {row + 1}"
+            variant = batch.column(SNPID.name)[row].as_py() if SNPID.name in batch.schema.names else f"row {row + 1}"
             raise NumericalError(f"variant {variant}: {name} is {column[row].as_py()}, which is not a number to report")
 
 
@@ -159,7 +72,7 @@ class ScanWriter:
         self._schema = schema
         self._writer: TableWriter
         if to == "parquet":
-            self._writer = ParquetWriter(file, schema, [n for n in schema.names if _kind(n) in _REPEATING])
+            self._writer = ParquetWriter(file, schema, _repeating(schema))
         elif to == "json":
             self._writer = JsonWriter(file)
         else:
@@ -194,14 +107,10 @@ class ScanWriter:
             self._writer.abandon()
 
 
-def column_field(name: str) -> pa.Field:
-    """Name, type and nullability of a column of a result table."""
-    column_type = _TYPES.get(_kind(name), pa.float64())
-    return pa.field(name, column_type, nullable=name not in ("CHR", "POS", "SNPID", "EA", "NEA", "N"))
-
-
-def _kind(name: str) -> str:
-    return name.partition(".")[0]
+def _repeating(schema: pa.Schema) -> list[str]:
+    """Names of the columns with few different values."""
+    found = ((name, column_of(name)) for name in schema.names)
+    return [name for name, column in found if column is not None and column.repeating]
 
 
 def _array(values: Any, column_type: pa.DataType) -> pa.Array:

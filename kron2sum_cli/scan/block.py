@@ -9,7 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.files.arrow import flags, numbers
-from kron2sum_cli.files.scan_table import TRAIT_COUNT, information_columns, scan_batch
+from kron2sum_cli.files.scan_columns import TRAIT_N, axis_columns
+from kron2sum_cli.files.scan_table import scan_batch
 from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
 from kron2sum_cli.genotypes.filters import VariantFilters, passes
 from kron2sum_cli.genotypes.source import GenotypeSource
@@ -121,7 +122,7 @@ def scan_block(plan: ScanPlan, block: Block) -> FinishedBlock:
     tally[IN_SPAN if plan.observed is None else IN_SPAN_OF_TRAIT] = in_span
     tally["variants that explain the traits completely (empty statistics)"] = explaining
     if of_traits is not None:
-        columns.columns |= {f"{TRAIT_COUNT}.{trait}": n for trait, n in zip(plan.traits, of_traits.T, strict=True)}
+        columns.columns |= {TRAIT_N.named(trait): n for trait, n in zip(plan.traits, of_traits.T, strict=True)}
     batch = scan_batch(plan.schema, columns.columns | _identity(plan, block.positions, counts))
     if not kept.all():
         batch = batch.filter(flags(kept))
@@ -237,7 +238,7 @@ def _add_effects(columns: _Columns, plan: ScanPlan, statistics: BlockStatistics)
         columns.put(f"MLOG10P.{trait}", effects.mlog10p[:, j])
     information = pack_information(statistics.v)
     coupled = statistics.v.ndim == 3
-    for k, name in enumerate(information_columns(len(plan.traits), coupled)):
+    for k, name in enumerate(axis_columns(len(plan.traits), coupled)):
         columns.put(name, information[:, k])
 
 

@@ -14,7 +14,8 @@ from kron2sum_cli.errors import InputError, NumericalError
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.null_record import null_record, test_context
 from kron2sum_cli.files.outputs import atomic_output
-from kron2sum_cli.files.scan_table import ScanWriter, scan_schema
+from kron2sum_cli.files.scan_columns import scan_schema
+from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.model.block_scanner import BlockScanner, CoupledBlockScanner
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
@@ -48,7 +49,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     settings = _without_refits(settings, null)
     tests = [h.name for h in hypotheses[1:]]
     d = null.description
-    schema = scan_schema(null.traits, tests, settings.refit > 0, {}, d.coupled, counted=d.has_missing)
+    schema = scan_schema(null.traits, tests, settings.refit > 0, d.coupled, d.has_missing)
     counts = Counter(chosen.counts)
     metadata = scan_metadata(settings, inputs, chosen.span)
     width = block_width(settings, null)

@@ -19,7 +19,8 @@ from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.null_record import null_record, test_context
 from kron2sum_cli.files.outputs import atomic_output
 from kron2sum_cli.files.provenance import file_records
-from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, set_schema
+from kron2sum_cli.files.scan_columns import set_schema
+from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
 from kron2sum_cli.files.text import read_text, split_rows
 from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.genotypes.chromosomes import encode_chromosomes, parse_region

@@ -115,10 +115,11 @@ def test_ignored_signals_stay_ignored(tmp_path):
 EXPORT = """
 import sys, numpy, pyarrow as pa
 from kron2sum_cli.cli import main
-from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, scan_schema
+from kron2sum_cli.files.scan_columns import scan_schema
+from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, with_metadata
 metadata = {"version": "1", "null": {"hash": "1"}, "traits": ["a"], "inputs": {}, "counts": {}}
 metadata["span"] = {"start": 0, "stop": 50000, "of": 50000}
-schema = scan_schema(["a"], [], False, metadata)
+schema = with_metadata(scan_schema(["a"], []), metadata)
 columns = {f.name: ["x"] * 50000 if f.type == pa.string() else numpy.zeros(50000) for f in schema}
 with open("scan.parquet", "wb") as file, ScanWriter(file, schema) as writer:
     writer.write(scan_batch(schema, columns))

@@ -46,7 +46,7 @@ def test_estimates_as_json(folder: Path) -> None:
 def test_columns_of_a_result_table(folder: Path) -> None:
     columns = pq.read_schema(folder / "scan.parquet").names
     general = [re.sub(r"\.(height|weight|glucose)$", ".T", name).replace(".common", ".NAME") for name in columns]
-    assert {re.sub(r"^INFO\.\d$", "INFO.1", name) for name in general} <= NAMES
+    assert {re.sub(r"^AXIS\.\d$", "AXIS.k", name) for name in general} <= NAMES
 
 
 def test_metadata_of_a_result_table(folder: Path) -> None:

@@ -176,7 +176,7 @@ def test_a_later_test_is_never_mistaken_for_another_of_its_name(
 def test_later_columns_that_a_table_has_in_part_are_completed(example: Path, tmp_path: Path) -> None:
     """Covariances that it has already are not there twice."""
     whole, part, later = (tmp_path / f"{name}.parquet" for name in ("whole", "part", "later"))
-    columns = "CHR,BETA.*,INFO.*,MLOG10P.common,cov"
+    columns = "CHR,BETA.*,AXIS.*,MLOG10P.common,cov"
     assert scan(example / "null.npz", whole, "--refit", "0", "--chr", "5", "--test", "common") == 0
     assert kron2sum("export", "-q", whole, "--columns", columns, "--to", "parquet", "--out", part) == 0
     options = ("--test", "common", "--columns", "CHISQ.common,MLOG10P.common,cov", "--to", "parquet")
@@ -320,7 +320,7 @@ def test_a_trait_design_of_lower_rank_gives_the_dense_test(example: Path, tmp_pa
             chisq = u @ np.linalg.solve(M1.T @ P @ M1, u)
             expected = size * np.log(y @ P @ y / (y @ P @ y - chisq))
             assert rows.iloc[index]["CHISQ" + suffix] == pytest.approx(expected, rel=1e-6)
-    assert "INFO.2.1" in rows
+    assert "AXIS.2.1" in rows
 
 
 def test_loco_uses_the_null_of_every_chromosome(example: Path, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from kron2sum_cli.export.results import ScanView
+from kron2sum_cli.files.scan_columns import scan_schema
 from kron2sum_cli.files.scan_file import open_scan
-from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, scan_schema
+from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, with_metadata
 
 Array = NDArray[np.float64]
 
@@ -68,7 +69,7 @@ def statistics(
     columns["P"] = 10.0 ** -columns["MLOG10P"]
     for j, trait in enumerate(traits):
         columns |= {f"BETA.{trait}": z[:, j] * se[:, j], f"SE.{trait}": se[:, j]}
-        columns |= {f"MLOG10P.{trait}": mlog10p(z[:, j] ** 2, 1), f"INFO.{j + 1}": 1 / se[:, j] ** 2}
+        columns |= {f"MLOG10P.{trait}": mlog10p(z[:, j] ** 2, 1), f"AXIS.{j + 1}": 1 / se[:, j] ** 2}
     endings = ["", *(f".{test}" for test in tests)]
     for ending in endings[1:]:
         other = random.chisquare(1, size)
@@ -114,7 +115,7 @@ def view_of(
     """A table in memory that is read in batches of so many rows."""
     size = len(columns["CHR"])
     metadata = metadata_of(traits, tests, size)
-    schema = scan_schema(traits, tests, refit, metadata)
+    schema = with_metadata(scan_schema(traits, tests, refit), metadata)
     table = pa.Table.from_batches([scan_batch(schema, columns)])
 
     def rows(names: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -126,7 +127,7 @@ def view_of(
 def opened(path: Path, columns: dict[str, Any], traits: Sequence[str], tests: Sequence[str] = ()) -> ScanView:
     """The same through a file."""
     metadata = metadata_of(traits, tests, len(columns["CHR"]))
-    schema = scan_schema(traits, tests, False, metadata)
+    schema = with_metadata(scan_schema(traits, tests), metadata)
     with open(path, "wb") as file, ScanWriter(file, schema) as writer:
         writer.write(scan_batch(schema, columns))
     scan = open_scan(str(path))

@@ -20,14 +20,15 @@ from kron2sum_cli.export import export as export_module
 from kron2sum_cli.export import rows as row_selection
 from kron2sum_cli.export.export import export
 from kron2sum_cli.files import table_writers
+from kron2sum_cli.files.scan_columns import scan_schema
 from kron2sum_cli.files.scan_file import open_scan
-from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, scan_schema, with_metadata
+from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, with_metadata
 from kron2sum_cli.progress import NoProgress
 from kron2sum_cli.settings import ExportSettings
 
 TOTAL = 1000
 TRAITS = ["height", "weight"]
-SCHEMA = scan_schema(TRAITS, ["common"], False, {})
+SCHEMA = scan_schema(TRAITS, ["common"])
 
 
 def metadata(start: int, stop: int, **changes: Any) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def test_overlap_and_other_columns_are_refused():
     write_scan("b.parquet", 500, 1000)
     with pytest.raises(InputError, match="overlaps"):
         run("a.parquet", "b.parquet", out="out.tsv")
-    schema = scan_schema(TRAITS, [], False, metadata(600, 1000))
+    schema = with_metadata(scan_schema(TRAITS, []), metadata(600, 1000))
     with open("c.parquet", "wb") as file, ScanWriter(file, schema) as writer:
         writer.write(ROWS.slice(600).select(schema.names))
     with pytest.raises(InputError, match=r"c.parquet: has other columns than a.parquet \(CHISQ.common"):
@@ -193,7 +194,7 @@ def test_unknown_names_are_met_with_suggestions():
 
 def test_trait():
     names = exported(write_scan("scan.parquet"), traits=("weight",)).schema.names
-    dropped = ("BETA.height", "SE.height", "MLOG10P.height", "INFO.1", "INFO.2")
+    dropped = ("BETA.height", "SE.height", "MLOG10P.height", "AXIS.1", "AXIS.2")
     assert names == [name for name in SCHEMA.names if name not in dropped]
 
 

@@ -98,7 +98,7 @@ def one_row(**changes: Any) -> dict[str, Any]:
     columns: dict[str, Any] = {
         "CHR": ["1"], "POS": [5], "SNPID": ["rs1"], "EA": ["A"], "NEA": ["G"], "EAF": [0.25], "N": [9],
         "CHISQ": [1.5], "DF": [1], "P": [0.25], "MLOG10P": [0.5],
-        "BETA.y": [0.125], "SE.y": [0.5], "MLOG10P.y": [0.5], "INFO.1": [4.0],
+        "BETA.y": [0.125], "SE.y": [0.5], "MLOG10P.y": [0.5], "AXIS.1": [4.0],
     }  # fmt: skip
     return columns | {name.replace("_", "."): [value] for name, value in changes.items()}
 

@@ -21,12 +21,13 @@ from hypothesis import strategies as st
 
 from kron2sum_cli.errors import InputError, NumericalError, UsageError
 from kron2sum_cli.files import table_writers
+from kron2sum_cli.files.scan_columns import COLUMNS, column_of, scan_schema, set_schema
 from kron2sum_cli.files.scan_file import open_scan
-from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, scan_schema, with_metadata
+from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, with_metadata
 from kron2sum_cli.files.table_writers import rows_in_group
 
 METADATA: dict[str, Any] = {"version": "0.1.0", "traits": ["a", "b"], "ü": [1.5, None]}
-SCHEMA = scan_schema(["a", "b"], ["common"], True, METADATA)
+SCHEMA = with_metadata(scan_schema(["a", "b"], ["common"], refit=True), METADATA)
 
 
 def make_batch(rows: int, schema: pa.Schema = SCHEMA, seed: int = 0) -> pa.RecordBatch:
@@ -78,7 +79,7 @@ def test_columns_and_types_in_order():
     names += ["BETA.a", "SE.a", "MLOG10P.a", "BETA.b", "SE.b", "MLOG10P.b"]
     names += ["BETA_REFIT.a", "SE_REFIT.a", "BETA_REFIT.b", "SE_REFIT.b"]
     names += ["CHISQ.common", "DF.common", "MLOG10P.common", "CHISQ_REFIT.common", "MLOG10P_REFIT.common"]
-    names += ["INFO.1", "INFO.2"]
+    names += ["AXIS.1", "AXIS.2"]
     assert SCHEMA.names == names
     types = {"CHR": "string", "POS": "int64", "SNPID": "string", "EA": "string", "NEA": "string"}
     types |= {"N": "int32", "DF": "int32", "DF.common": "int32"}
@@ -101,14 +102,14 @@ def test_without_refit_and_tests():
         "BETA.a",
         "SE.a",
         "MLOG10P.a",
-        "INFO.1",
+        "AXIS.1",
     ]
-    assert scan_schema(["a"], [], False, {}).names == names
+    assert scan_schema(["a"], []).names == names
 
 
 def test_trait_and_test_of_one_name_are_refused():
     with pytest.raises(UsageError, match="MLOG10P.common"):
-        scan_schema(["common"], ["common"], False, {})
+        scan_schema(["common"], ["common"])
 
 
 def test_metadata_is_canonical():
@@ -171,7 +172,7 @@ def test_row_groups_have_a_fixed_size(tmp_path, small_groups):
 
 def test_rows_in_group_bounds_memory():
     for p in (1, 2, 10, 100, 1000):
-        schema = scan_schema([f"t{i}" for i in range(p)], [], True, {})
+        schema = scan_schema([f"t{i}" for i in range(p)], [], refit=True)
         rows = rows_in_group(schema)
         assert 1024 <= rows <= 65536
         assert rows * len(schema) * 8 <= max(16 << 20, 1024 * len(schema) * 8)
@@ -222,8 +223,9 @@ def test_full_disk_says_nothing_by_itself():
     """Arrow ends its file when it is destroyed, which must not fail aloud a second time."""
     code = """
 import sys, numpy, pyarrow as pa
-from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, scan_schema
-schema = scan_schema(["a"], [], False, {})
+from kron2sum_cli.files.scan_columns import scan_schema
+from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
+schema = scan_schema(["a"], [])
 class Full:
     def write(self, data): raise OSError(28, "No space left on device")
 try:
@@ -335,3 +337,22 @@ def test_damaged_tables_never_give_other_numbers(tmp_path):
         path.write_bytes(damaged)
         with suppress(InputError):
             assert read_all(path) == true
+
+
+def test_every_column_is_declared_once_and_found_by_its_names():
+    assert len({(column.name, column.of) for column in COLUMNS}) == len(COLUMNS)
+    for schema in (SCHEMA, scan_schema(["a"], ["b"], counted=True, coupled=True), set_schema(["common"])):
+        for field in schema:
+            column = column_of(field.name)
+            assert column is not None
+            assert field.equals(column.field(field.name))
+    assert column_of("COV.a.b") is not None
+    assert [column_of(name) for name in ("INFO.1", "AXIS", "COV", "x", "")] == [None] * 5
+
+
+@pytest.mark.parametrize(("name", "message"), [("INFO.1", "now called AXIS.1"), ("BET.a", "does not write")])
+def test_columns_of_other_programs_and_versions_are_refused(tmp_path, name, message):
+    schema = with_metadata(pa.schema([("SNPID", pa.string()), (name, pa.float64())]), METADATA)
+    (tmp_path / "x").write_bytes(written([], schema=schema))
+    with pytest.raises(InputError, match=f"x: .*{name}.*{message}"):
+        open_scan(str(tmp_path / "x"))

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, scan_schema
+from kron2sum_cli.files.scan_columns import scan_schema
+from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, with_metadata
 from tests.safety.command_server import CommandServer, Done, work_files
 
 SECONDS = 2.0
@@ -102,7 +103,7 @@ def large(folder: Path) -> Path:
     rows = 200_000
     metadata = {"version": "1", "null": {"hash": "1"}, "traits": ["a"], "inputs": {}, "counts": {}}
     metadata["span"] = {"start": 0, "stop": rows, "of": rows}
-    schema = scan_schema(["a"], [], False, metadata)
+    schema = with_metadata(scan_schema(["a"], []), metadata)
     columns = {field.name: ["x"] * rows if field.type == pa.string() else np.zeros(rows) for field in schema}
     with open(folder / "large.parquet", "wb") as file, ScanWriter(file, schema) as writer:
         writer.write(scan_batch(schema, columns))

@@ -1,0 +1,217 @@
+"""The columns of results, each declared once: name, type, meaning; everything that writes or reads one looks here.
+
+A table has the columns of its variants (or sets), those of the test of any effect, then those of every trait, of every
+further test, and of the trait axes. To add a column: declare it, name it in `scan_schema`, and fill it in `scan.block`.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from kron2sum_cli.errors import UsageError
+
+ANY = "any"
+"""Name of the test of an effect on any trait; its columns have no ending."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of results.
+
+    Attributes
+    ----------
+    name : str
+        Its name; of a column that every trait, test, axis or pair of traits has, what stands before the dot.
+    type : pa.DataType
+        Of its values.
+    meaning : str
+        What it holds, as the page of files says it.
+    of : str
+        Whose it is: "variant", "set", "test", "trait", "axis", or "pair" of traits.
+    ssf : str
+        Name in a GWAS-SSF file; "" where the standard has none and ours is not written there.
+    required : bool
+        Whether no cell may be empty.
+    repeating : bool
+        Whether it has few different values, which a dictionary shortens.
+    """
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    of: Literal["variant", "set", "test", "trait", "axis", "pair"] = "variant"
+    ssf: str = ""
+    required: bool = False
+    repeating: bool = False
+
+    def named(self, *of: str) -> str:
+        """Name of the column of one trait, test, axis or pair of traits.
+
+        Examples
+        --------
+        >>> BETA.named("height"), CHISQ.named("common"), CHISQ.named("any"), COV.named("height", "weight")
+        ('BETA.height', 'CHISQ.common', 'CHISQ', 'COV.height.weight')
+        """
+        return self.name if self.of == "test" and of == (ANY,) else ".".join((self.name, *of))
+
+    def field(self, name: str) -> pa.Field:
+        """The column under one of its names, for a schema of Arrow."""
+        return pa.field(name, self.type, nullable=not self.required)
+
+
+_TEXT, _NUMBER, _COUNT = pa.string(), pa.float64(), pa.int32()
+
+CHR = Column("CHR", _TEXT, "chromosome, as in the genotype file", ssf="chromosome", required=True, repeating=True)
+POS = Column("POS", pa.int64(), "position in base pairs", ssf="base_pair_location", required=True)
+SNPID = Column("SNPID", _TEXT, "name of the variant", required=True)
+EA = Column("EA", _TEXT, "effect allele", ssf="effect_allele", required=True, repeating=True)
+NEA = Column("NEA", _TEXT, "other allele", ssf="other_allele", required=True, repeating=True)
+EAF = Column("EAF", _NUMBER, "frequency of the effect allele in the analysed samples", ssf="effect_allele_frequency")
+N = Column("N", _COUNT, "analysed samples with a genotype", ssf="n", required=True, repeating=True)
+
+SET = Column("SET", _TEXT, "name of the set", "set")
+N_VARIANTS = Column("N_VARIANTS", _COUNT, "members of the set that the scan has", "set")
+N_TESTED = Column("N_TESTED", _COUNT, "of these, variants that vary and pass the filters", "set")
+
+CHISQ = Column("CHISQ", _NUMBER, "likelihood ratio statistic", "test", "chi_square")
+DF = Column("DF", _COUNT, "degrees of freedom", "test", "degrees_of_freedom", repeating=True)
+P = Column("P", _NUMBER, "P value; 0 where it is below 10⁻³²³", "test")
+MLOG10P = Column("MLOG10P", _NUMBER, "-log₁₀ P, which does not underflow", "test", "neg_log_10_p_value")
+CHISQ_REFIT = Column("CHISQ_REFIT", _NUMBER, "likelihood ratio statistic of a refit", "test", "refit_chi_square")
+MLOG10P_REFIT = Column("MLOG10P_REFIT", _NUMBER, "-log₁₀ P of a refit", "test", "refit_neg_log_10_p_value")
+
+TRAIT_N = Column(
+    "N", _COUNT, "analysed samples with a genotype and the trait", "trait", "n", required=True, repeating=True
+)
+BETA = Column("BETA", _NUMBER, "effect of one more effect allele in the joint model", "trait", "beta")
+SE = Column("SE", _NUMBER, "standard error of the effect", "trait", "standard_error")
+TRAIT_MLOG10P = Column(
+    "MLOG10P", _NUMBER, "-log₁₀ P of the effect given effects on the other traits", "trait", "neg_log_10_p_value"
+)
+BETA_REFIT = Column("BETA_REFIT", _NUMBER, "effect of one more effect allele in a refit", "trait")
+SE_REFIT = Column("SE_REFIT", _NUMBER, "standard error of the effect in a refit", "trait")
+
+AXIS = Column("AXIS", _NUMBER, "information along a trait axis, or of two of them where they are coupled", "axis")
+COV = Column("COV", _NUMBER, "covariance of the effects on two traits", "pair")
+
+VARIANT_COLUMNS = (CHR, POS, SNPID, EA, NEA, EAF, N)
+IDENTITY_COLUMNS = (CHR, POS, SNPID, EA, NEA)
+SET_COLUMNS = (SET, N_VARIANTS, N_TESTED)
+ANY_COLUMNS = (CHISQ, DF, P, MLOG10P)
+TEST_COLUMNS = (CHISQ, DF, MLOG10P)
+TEST_REFIT_COLUMNS = (CHISQ_REFIT, MLOG10P_REFIT)
+TRAIT_COLUMNS = (BETA, SE, TRAIT_MLOG10P)
+TRAIT_REFIT_COLUMNS = (BETA_REFIT, SE_REFIT)
+
+COLUMNS = (
+    *VARIANT_COLUMNS,
+    *SET_COLUMNS,
+    *ANY_COLUMNS,
+    *TEST_REFIT_COLUMNS,
+    TRAIT_N,
+    *TRAIT_COLUMNS,
+    *TRAIT_REFIT_COLUMNS,
+    AXIS,
+    COV,
+)
+"""All columns that a scan writes or an export computes."""
+
+_BY_NAME = {column.name: column for column in reversed(COLUMNS)}
+
+
+def column_of(name: str) -> Column | None:
+    """The column that a name in a table belongs to; None for one that is not declared.
+
+    A trait and a test can have columns of the same name and type (``MLOG10P.height``); either is returned.
+    """
+    column = _BY_NAME.get(name.partition(".")[0])
+    return None if column is None or (column.of in ("axis", "pair") and "." not in name) else column
+
+
+def axis_columns(p: int, coupled: bool = False) -> list[str]:
+    """Names of the columns of the information along the p trait axes.
+
+    Examples
+    --------
+    >>> axis_columns(2)
+    ['AXIS.1', 'AXIS.2']
+    >>> axis_columns(2, coupled=True)
+    ['AXIS.1.1', 'AXIS.2.1', 'AXIS.2.2']
+    """
+    if coupled:  # the lower triangle of a matrix
+        return [AXIS.named(str(j), str(k)) for j in range(1, p + 1) for k in range(1, j + 1)]
+    return [AXIS.named(str(j)) for j in range(1, p + 1)]
+
+
+def scan_schema(
+    traits: Sequence[str], tests: Sequence[str], refit: bool = False, coupled: bool = False, counted: bool = False
+) -> pa.Schema:
+    """The columns of a table of variants, in order.
+
+    Parameters
+    ----------
+    traits : Sequence of str
+        Names of the p traits.
+    tests : Sequence of str
+        Names of the tests beyond that of any effect.
+    refit : bool
+        Whether it has the columns of refits.
+    coupled : bool
+        Whether the null model's fixed effects or missing cells couple the trait axes.
+    counted : bool
+        Whether every trait has its own number of samples.
+
+    Raises
+    ------
+    UsageError
+        Where a trait and a test have the same name, so that two columns would.
+    """
+    of_trait = (*((TRAIT_N,) if counted else ()), *TRAIT_COLUMNS)
+    of_test = (*TEST_COLUMNS, *(TEST_REFIT_COLUMNS if refit else ()))
+    found = [column.field(column.name) for column in VARIANT_COLUMNS]
+    found += [column.field(column.name) for column in (*ANY_COLUMNS, *(TEST_REFIT_COLUMNS if refit else ()))]
+    found += _fields(of_trait, traits)
+    if refit:
+        found += _fields(TRAIT_REFIT_COLUMNS, traits)
+    found += _fields(of_test, tests)
+    found += [AXIS.field(name) for name in axis_columns(len(traits), coupled)]
+    return _schema(found)
+
+
+def set_schema(tests: Sequence[str]) -> pa.Schema:
+    """The columns of a table of sets of variants, for these tests beyond that of any effect.
+
+    Raises
+    ------
+    UsageError
+        Where two tests have the same name.
+    """
+    found = [column.field(column.name) for column in (*SET_COLUMNS, *ANY_COLUMNS)]
+    return _schema([*found, *_fields(TEST_COLUMNS, tests)])
+
+
+def _fields(columns: Sequence[Column], names: Sequence[str]) -> list[pa.Field]:
+    return [column.field(column.named(name)) for name in names for column in columns]
+
+
+def _schema(found: Sequence[pa.Field]) -> pa.Schema:
+    refuse_repeated([field.name for field in found])
+    return pa.schema(found)
+
+
+def refuse_repeated(names: Sequence[str]) -> None:
+    """Refuse columns of which two have the same name.
+
+    Raises
+    ------
+    UsageError
+        Naming the first, and the trait or test that it is called after.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UsageError(
+            f"two columns would be called {twice[0]}: rename the trait or test {twice[0].split('.', 1)[1]}"
+        )
