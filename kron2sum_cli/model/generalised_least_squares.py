@@ -103,6 +103,7 @@ class LeastSquares:
     quadratic : ``rᵀK⁻¹r``
     rank : number of estimated columns
     shapes : (q_k, a_k) of every B_k
+    combination : (rank, N) all columns as combinations of the estimated ones
     """
 
     beta: Array
@@ -110,6 +111,7 @@ class LeastSquares:
     quadratic: float
     rank: int
     shapes: tuple[tuple[int, int], ...]
+    combination: Array
 
     def effects(self, term: int, scale: float) -> Effects:
         """B_k (q, a) and its standard errors with the covariance K times ``scale``."""
@@ -133,7 +135,8 @@ def least_squares(K: Metric, terms: Sequence[Term]) -> LeastSquares:
     (A, X), coupled = terms[0], K.point.coupled
     null = _ProjectedNull(K, A) if coupled is None else _CoupledNull(K, coupled)
     shapes = tuple((F.shape[1], design.shape[1]) for design, F in terms)
-    fitted = LeastSquares(null.beta(), null.covariance(), K.quadratic(), A.shape[1] * X.shape[1], shapes)
+    size = A.shape[1] * X.shape[1]
+    fitted = LeastSquares(null.beta(), null.covariance(), K.quadratic(), size, shapes, np.eye(size))
     return _with_added(fitted, null, terms[1]) if len(terms) > 1 else fitted
 
 
@@ -146,7 +149,13 @@ def _with_added(fitted: LeastSquares, null: "_ProjectedNull | _CoupledNull", add
     H1 = null.given(whole, D, F, L)
     kept = independent_columns(H1, np.where(np.tile(F.in_span, A1.shape[1]), 0.0, np.diag(whole)))
     score = (D.T @ K.scores(F).T).reshape(-1)[kept]
-    L, covariance1 = L[:, kept], _inverse(H1[np.ix_(kept, kept)])
+    covariance1 = _inverse(H1[np.ix_(kept, kept)])
+    of_added = covariance1 @ H1[kept]
+    of_added[:, kept] = np.eye(kept.size)
+    of_null = L - L[:, kept] @ of_added
+    nothing = np.zeros((kept.size, L.shape[0]))
+    combination = np.block([[np.eye(L.shape[0]), of_null], [nothing, of_added]])
+    L = L[:, kept]
     beta1, cross = covariance1 @ score, -L @ covariance1
     estimated = np.concatenate([np.arange(L.shape[0]), L.shape[0] + kept])
     beta = np.full(L.shape[0] + H1.shape[0], np.nan)
@@ -155,9 +164,8 @@ def _with_added(fitted: LeastSquares, null: "_ProjectedNull | _CoupledNull", add
     covariance[np.ix_(estimated, estimated)] = np.block(
         [[fitted.covariance - cross @ L.T, cross], [cross.T, covariance1]]
     )
-    return LeastSquares(
-        beta, covariance, fitted.quadratic - float(beta1 @ score), fitted.rank + int(kept.size), fitted.shapes
-    )
+    quadratic, rank = fitted.quadratic - float(beta1 @ score), fitted.rank + int(kept.size)
+    return LeastSquares(beta, covariance, quadratic, rank, fitted.shapes, combination)
 
 
 def _inverse(H: Array) -> Array:

@@ -1,22 +1,23 @@
 """The public model."""
 
+import warnings
 from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.arguments import matrix
 from kron2sum_cli.model.certificate import Certificate
 from kron2sum_cli.model.collinearity import combination, dependencies
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled, rotate_traits
+from kron2sum_cli.model.covariance import RIDGE, CholeskyCovariance, LowRankCovariance, matrix
+from kron2sum_cli.model.fast_scanner import FastScanner, FixedEffects
 from kron2sum_cli.model.fitting import fit
-from kron2sum_cli.model.generalised_least_squares import LeastSquares, Metric, least_squares, metric
+from kron2sum_cli.model.generalised_least_squares import metric
 from kron2sum_cli.model.likelihood import Point, evaluate, logdet_covariance
-from kron2sum_cli.model.scanner import FastScanner
 from kron2sum_cli.model.spectrum import Array, spectrum_of_features
-from kron2sum_cli.model.starts import starting_axes
-from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
+from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances, axes_of_factors
 
 MISSING_TRAITS = "; leave out samples with a missing trait, or fit them with kron2sum fit --missing exact"
 
@@ -28,22 +29,41 @@ class Kron2Sum:
     (Casale et al. 2015, Nature Methods 12:755); the numbers are computed in coordinates in which samples and traits
     are independent, with C0 of any rank.
 
+    Before `fit` C0 and C1 are those from which glimix-core starts: with g the largest entry of G, C0 is the matrix of
+    ones times rank/g², and C1 is LLᵀ plus a small ridge, L lower triangular with ones. (`fit` starts elsewhere.)
+
+    Few samples and linearly dependent columns of Y, A or X cause a warning. All numbers at the present C0 and C1 are
+    there all the same, with the fixed effects of minimum norm, but `fit` raises an error where the likelihood has no
+    maximum.
+
+    The scale of the fast scanner and of its standard errors counts np values, as in glimix-core, whether the model is
+    restricted or not; see `FastScanner`.
+
     Parameters
     ----------
-    Y : (n, p) traits, none missing: ``kron2sum fit --missing exact`` fits what was observed where some are
-    A : (p, a) trait design, full column rank; usually the identity
-    X : (n, c) covariates, full column rank; c may be 0
-    G : (n, r) with relatedness GGᵀ
-    rank : largest rank of C0, 1 to p
-    restricted : REML if true
+    Y : array_like (n, p)
+        Traits, none missing: ``kron2sum fit --missing exact`` fits what was observed where some are.
+    A : array_like (p, a)
+        Trait design, a at most p; usually the identity.
+    X : array_like (n, c)
+        Covariates; c may be 0.
+    G : array_like (n, r)
+        Relatedness is GGᵀ.
+    rank : int
+        Largest rank of C0, 1 to p.
+    restricted : bool
+        REML if true.
 
     Raises
     ------
     ValueError
         Where shapes do not fit, a value is not finite, or the rank is out of range.
-    NumericalError
-        Where A or X is collinear, traits are linear combinations of each other, or there are fewer samples than
-        the fixed effects and traits need.
+
+    Warns
+    -----
+    UserWarning
+        Where columns of A, X or Y are linear combinations of others, where there are as many parameters as values,
+        or where GGᵀ is zero given the covariates.
 
     Examples
     --------
@@ -65,20 +85,17 @@ class Kron2Sum:
         self._A, self._X, self._G = (matrix(name, M) for name, M in (("A", A), ("X", X), ("G", G)))
         if rank != int(rank):
             raise ValueError(f"rank must be a whole number; it is {rank}")
-        self._rank, self._restricted = int(rank), bool(restricted)
-        self._check()
-        coupled = self._A.shape[1] < self.ntraits
-        projected = np.empty((self.nsamples, 0)) if coupled else self._X
-        spectrum = spectrum_of_features(self._G, projected)
-        self._Qx = spectrum.Qx
-        self._data: Contrasts = (
-            rotate_coupled(spectrum, self._Y, self._A, self._X) if coupled else rotate_traits(spectrum, self._Y)
-        )
-        start = starting_axes(self._data, 0.5)
+        self._rank, self._restricted, self._name = int(rank), bool(restricted), "Kron2Sum"
+        self._check_shapes()
+        self._design = FixedEffects.of(self._A, self._X)
+        self._data, self._Qx = self._rotated()
+        self._no_maximum = self._without_maximum()
+        for message in self._complaints():
+            warnings.warn(message, UserWarning, stacklevel=2)
         self._certificate: Certificate | None = None
-        self._point = evaluate(self._data, start.truncated(self._rank), self._restricted)
+        self._set_start()
 
-    def _check(self) -> None:
+    def _check_shapes(self) -> None:
         n, p = self._Y.shape
         for name, M in (("X", self._X), ("G", self._G)):
             if M.shape[0] != n:
@@ -87,13 +104,65 @@ class Kron2Sum:
             raise ValueError(f"A must be ({p}, a) with a at most {p}; its shape is {self._A.shape}")
         if not 1 <= self._rank <= p:
             raise ValueError(f"rank must be from 1 to the number of traits, {p}; it is {self._rank}")
-        if n - self._X.shape[1] < p + 1:
-            raise NumericalError(
-                f"{n} samples are too few for {p} traits and {self._X.shape[1]} covariates:"
-                f" at least {p + self._X.shape[1] + 1} are needed"
+
+    def _rotated(self) -> tuple[Contrasts, Array]:
+        """The traits in independent rows, and the basis (n, c) of the covariates that are projected out.
+
+        Covariates are projected out where they have an effect on every trait of its own and leave any contrasts.
+        """
+        A, X, n = self._design.independent_A, self._design.independent_X, self.nsamples
+        if A.shape[1] == self.ntraits and X.shape[1] < n:
+            spectrum = spectrum_of_features(self._G, X)
+            return rotate_traits(spectrum, self._Y), spectrum.Qx
+        spectrum = spectrum_of_features(self._G, np.empty((n, 0)))
+        return rotate_coupled(spectrum, self._Y, A, X), spectrum.Qx
+
+    def _without_maximum(self) -> str | None:
+        """Why the likelihood has no maximum, whatever G is; None where it may have one."""
+        X, (n, p) = self._design.independent_X, self._Y.shape
+        if n - X.shape[1] < p:
+            return (
+                f"{n} samples are too few for {p} traits and {X.shape[1]} covariates:"
+                f" at least {p + X.shape[1]} are needed"
             )
-        _require_independent("A", self._A)
-        _require_independent("X", self._X, "Y", self._Y)
+        names = [f"X[:, {k}]" for k in range(self._X.shape[1])] + [f"Y[:, {k}]" for k in range(p)]
+        found = dependencies(np.hstack([self._X, self._Y]))
+        redundant = [combination(names, each) for each in found if each.column >= self._X.shape[1]]
+        return f"{'; '.join(redundant)}: leave it out" if redundant else None
+
+    def _complaints(self) -> list[str]:
+        """What is redundant or too little in the arguments, in words."""
+        found = []
+        for name, M in (("A", self._A), ("X", self._X)):
+            names = [f"{name}[:, {k}]" for k in range(M.shape[1])]
+            found += [f"{combination(names, each)}: effects are those of minimum norm" for each in dependencies(M)]
+        if self._no_maximum:
+            found.append(f"the likelihood has no maximum: {self._no_maximum}")
+        effects, p, k = self._design.rank, self.ntraits, self._rank
+        covariances = p * k - k * (k - 1) // 2 + p * (p + 1) // 2
+        if effects + covariances >= self._Y.size:
+            found.append(
+                f"{self.nsamples} samples of {p} traits are few for {effects} fixed effects and {covariances}"
+                " parameters of C0 and C1: estimates are not reliable"
+            )
+        if self._data.mean_eigenvalue == 0:
+            found.append("the relationship matrix is zero given the covariates: C0 cannot be estimated")
+        return found
+
+    def _set_start(self) -> None:
+        """Go to the C0 and C1 from which glimix-core starts."""
+        largest = float(self._G.max(initial=-np.inf))
+        largest = largest if np.isfinite(largest) and largest != 0 else 1.0
+        p, self._unit = self.ntraits, largest
+        C0, C1 = LowRankCovariance(np.ones((p, self._rank))), CholeskyCovariance(np.tril(np.ones((p, p))), RIDGE)
+        axes = axes_of_factors(C0.L / largest, linalg.cholesky(C1.value(), lower=True), self._mean_eigenvalue)
+        self._point = evaluate(self._data, axes.truncated(self._rank), self._restricted)
+        self._factors = C0, C1
+
+    @property
+    def _mean_eigenvalue(self) -> float:
+        """The measure of GGᵀ in the trait axes; 1 where GGᵀ is zero, for then any will do."""
+        return self._data.mean_eigenvalue or 1.0
 
     def at(self, C0: ArrayLike, C1: ArrayLike) -> Self:
         """The same model at given covariances C0 and C1 (p, p).
@@ -108,30 +177,42 @@ class Kron2Sum:
         c0, c1, shape = matrix("C0", C0), matrix("C1", C1), (self.ntraits, self.ntraits)
         if c0.shape != shape or c1.shape != shape:
             raise ValueError(f"C0 and C1 must be {shape}; their shapes are {c0.shape} and {c1.shape}")
-        axes = axes_of_covariances(c0, c1, self._data.mean_eigenvalue)
+        axes = axes_of_covariances(c0, c1, self._mean_eigenvalue)
         if np.any(axes.c0[self._rank :] > 1e-6 * axes.c0[0]):
             raise ValueError(f"C0 has rank above {self._rank}, the largest of this model")
-        return self._moved(evaluate(self._data, axes.truncated(self._rank), self._restricted), None)
-
-    def _moved(self, point: Point, certificate: Certificate | None) -> Self:
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, _point=point, _certificate=certificate)
+        other.__dict__.update(self.__dict__)
+        other._move(evaluate(self._data, axes.truncated(self._rank), self._restricted), None)
         return other
+
+    def _move(self, point: Point, certificate: Certificate | None) -> None:
+        axes = point.axes
+        L0 = (axes.Tinv * axes.c0)[:, : self._rank]
+        L0 = L0 * np.where(L0.sum(axis=0) < 0, -1.0, 1.0)
+        R = np.asarray(np.linalg.qr((axes.Tinv * axes.c1).T, mode="r"))
+        L1 = (R * np.where(np.diag(R) < 0, -1.0, 1.0)[:, None]).T
+        self._point, self._certificate = point, certificate
+        self._factors = LowRankCovariance(self._unit * L0), CholeskyCovariance(L1)
 
     def fit(self, verbose: bool = True) -> None:
         """Maximise the likelihood over C0 and C1.
 
         Parameters
         ----------
-        verbose : print one line with the log-likelihood and the certificate of the optimum
+        verbose : bool
+            Print one line with the log-likelihood and the certificate of the optimum.
 
         Raises
         ------
+        NumericalError
+            Where the likelihood has no maximum because samples are too few or traits are linear combinations of others.
         ConvergenceError
-            Where the optimum cannot be certified.
+            Where the optimum cannot be certified, or the likelihood has no maximum for another reason.
         """
+        if self._no_maximum:
+            raise NumericalError(f"the likelihood has no maximum: {self._no_maximum}")
         result = fit(self._data, self._rank, self._restricted)
-        self._point, self._certificate = result.point, result.certificate
+        self._move(result.point, result.certificate)
         if verbose:
             certificate = result.certificate
             print(
@@ -161,8 +242,12 @@ class Kron2Sum:
 
     @property
     def name(self) -> str:
-        """Name of this function."""
-        return "Kron2Sum"
+        """Name of this function, which can be set."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
 
     @property
     def A(self) -> Array:
@@ -191,16 +276,14 @@ class Kron2Sum:
 
     @property
     def L0(self) -> Array:
-        """Factor ``C0 = L0 L0ᵀ``, (p, rank): the trait axes' genetic loadings."""
-        axes = self._point.axes
-        return np.asarray((axes.Tinv * axes.c0)[:, : self._rank])
+        """Factor ``C0 = L0 L0ᵀ``, (p, rank)."""
+        return self._factors[0].L / self._unit
 
     @property
     def L1(self) -> Array:
         """Lower Cholesky factor ``C1 = L1 L1ᵀ``, (p, p)."""
-        axes = self._point.axes
-        R = np.asarray(np.linalg.qr((axes.Tinv * axes.c1).T, mode="r"))
-        return np.asarray((R * np.where(np.diag(R) < 0, -1.0, 1.0)[:, None]).T)
+        C1 = self._factors[1]
+        return np.asarray(linalg.cholesky(C1.value(), lower=True)) if C1.ridge else C1.L
 
     @property
     def nsamples(self) -> int:
@@ -220,17 +303,17 @@ class Kron2Sum:
     @property
     def B(self) -> Array:
         """Fixed effects, (c, a), at the present C0 and C1."""
-        return self._least_squares().effects(0, 1.0).B
+        return self._design.fit(metric(self._point, self._Qx)).effects(0, 1.0).B
 
     @property
     def beta(self) -> Array:
         """``vec(B)``, (ca,)."""
-        return self._least_squares().beta
+        return self._design.fit(metric(self._point, self._Qx)).beta
 
     @property
     def beta_covariance(self) -> Array:
-        """``(MᵀK⁻¹M)⁻¹``, (ca, ca)."""
-        return self._least_squares().covariance
+        """``(MᵀK⁻¹M)⁻¹``, (ca, ca); the pseudo-inverse where columns of M are redundant."""
+        return self._design.fit(metric(self._point, self._Qx)).covariance
 
     def lml(self) -> float:
         """Log marginal likelihood, with all constants (restricted if the model is)."""
@@ -241,19 +324,19 @@ class Kron2Sum:
         return self.lml()
 
     def gradient(self) -> dict[str, Array]:
-        """Gradient of the log marginal likelihood.
+        """Gradient of the log marginal likelihood by the parameters of glimix-core.
 
         Returns
         -------
-        dict with ``C0.Lu``, (p·rank,), with respect to the entries of `L0` row by row, and ``C1.Lu``, (p(p+1)/2,), with
-        respect to the lower triangle of `L1` row by row.
+        dict
+            ``C0.Lu``, (p·rank,): by the entries of ``g L0`` row by row, g the largest entry of G. ``C1.Lu``,
+            (p(p+1)/2,): by the entries of L below its diagonal row by row, then by the logarithms of its diagonal,
+            where L is `L1`; before a fit C1 is LLᵀ plus its ridge.
         """
         point, T = self._point, self._point.axes.T
         of_C0, of_C1 = T.T @ point.score0 @ T, T.T @ point.score1 @ T
-        return {
-            "C0.Lu": (2 * of_C0 @ self.L0).reshape(-1),
-            "C1.Lu": (2 * of_C1 @ self.L1)[np.tril_indices(self.ntraits)],
-        }
+        C0, C1 = self._factors
+        return {"C0.Lu": C0.chain(of_C0 / self._unit**2), "C1.Lu": C1.chain(of_C1)}
 
     def mean(self) -> Array:
         """``(A ⊗ X) vec(B)``, (pn,)."""
@@ -265,19 +348,5 @@ class Kron2Sum:
 
     def get_fast_scanner(self) -> FastScanner:
         """Scanner of fixed effects with C0 and C1 as they are now."""
-        return FastScanner(self._metric(), self._A, self._X, logdet_covariance(self._point))
-
-    def _metric(self) -> Metric:
-        return metric(self._point, self._Qx)
-
-    def _least_squares(self) -> LeastSquares:
-        return least_squares(self._metric(), [(self._A, self._X)])
-
-
-def _require_independent(name: str, M: Array, name2: str = "", M2: Array | None = None) -> None:
-    both = M if M2 is None else np.hstack([M, M2])
-    names = [f"{name}[:, {k}]" for k in range(M.shape[1])]
-    names += [f"{name2}[:, {k}]" for k in range(both.shape[1] - M.shape[1])]
-    found = dependencies(both)
-    if found:
-        raise NumericalError(f"{combination(names, found[0])}: leave it out")
+        K = metric(self._point, self._Qx)
+        return FastScanner(K, self._design, logdet_covariance(self._point))

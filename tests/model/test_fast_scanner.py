@@ -8,7 +8,7 @@ from dense_oracle import Array, Data, Dense, vec
 
 from kron2sum_cli import Kron2Sum
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.scanner import FastScanner
+from kron2sum_cli.model.fast_scanner import FastScanner
 
 N, P = 30, 3
 DESIGNS = {
