@@ -5,7 +5,7 @@ from typing import Any
 
 import griffe
 
-MODULES = ("model.kron2sum", "model.fast_scanner", "model.covariance", "model.certificate")
+MODULES = ("model.certificate",)
 """The modules of the API page. Docstrings of others are not parsed: nobody sees them."""
 
 SECTIONS = ("parameters", "attributes")

@@ -125,7 +125,7 @@ class Kron2Sum:
                 f"{n} samples are too few for {p} traits and {X.shape[1]} covariates:"
                 f" at least {p + X.shape[1]} are needed"
             )
-        names = [f"X[:, {k}]" for k in range(self._X.shape[1])] + [f"Y[:, {k}]" for k in range(p)]
+        names = _column_names("X", self._X) + _column_names("Y", self._Y)
         found = dependencies(np.hstack([self._X, self._Y]))
         redundant = [combination(names, each) for each in found if each.column >= self._X.shape[1]]
         return f"{'; '.join(redundant)}: leave it out" if redundant else None
@@ -134,13 +134,14 @@ class Kron2Sum:
         """What is redundant or too little in the arguments, in words."""
         found = []
         for name, M in (("A", self._A), ("X", self._X)):
-            names = [f"{name}[:, {k}]" for k in range(M.shape[1])]
-            found += [f"{combination(names, each)}: effects are those of minimum norm" for each in dependencies(M)]
-        if self._no_maximum:
-            found.append(f"the likelihood has no maximum: {self._no_maximum}")
+            redundant = [combination(_column_names(name, M), each) for each in dependencies(M)]
+            if redundant:
+                found.append(f"{'; '.join(redundant)}: effects are those of minimum norm")
         effects, p, k = self._design.rank, self.ntraits, self._rank
         covariances = p * k - k * (k - 1) // 2 + p * (p + 1) // 2
-        if effects + covariances >= self._Y.size:
+        if self._no_maximum:
+            found.append(f"the likelihood has no maximum: {self._no_maximum}")
+        elif effects + covariances >= self._Y.size:
             found.append(
                 f"{self.nsamples} samples of {p} traits are few for {effects} fixed effects and {covariances}"
                 " parameters of C0 and C1: estimates are not reliable"
@@ -350,3 +351,7 @@ class Kron2Sum:
         """Scanner of fixed effects with C0 and C1 as they are now."""
         K = metric(self._point, self._Qx)
         return FastScanner(K, self._design, logdet_covariance(self._point))
+
+
+def _column_names(name: str, M: Array) -> list[str]:
+    return [f"{name}[:, {k}]" for k in range(M.shape[1])]

@@ -87,22 +87,23 @@ def gradient_of(case: Case, covariances: Callable[[Array], tuple[Array, Array]],
 
 
 def test_gradient(case: Case) -> None:
-    L0, L1 = case.model.L0, case.model.L1
-    lower = np.tril_indices(P)
+    """By the entries of g L0, g the largest entry of G, and by L1: below its diagonal, then logs of the diagonal."""
+    L0, L1, g = case.model.L0, case.model.L1, case.dense.data.G.max()
+    below = np.tril_indices(P, -1)
 
     def change_L0(x: Array) -> tuple[Array, Array]:
-        L = x.reshape(L0.shape)
+        L = x.reshape(L0.shape) / g
         return L @ L.T, L1 @ L1.T
 
     def change_L1(x: Array) -> tuple[Array, Array]:
-        L = np.zeros((P, P))
-        L[lower] = x
+        L = np.diag(np.exp(x[-P:]))
+        L[below] = x[:-P]
         return L0 @ L0.T, L @ L.T
 
     gradient = case.model.gradient()
     assert set(gradient) == {"C0.Lu", "C1.Lu"}
-    same(gradient["C0.Lu"], gradient_of(case, change_L0, L0.reshape(-1)))
-    same(gradient["C1.Lu"], gradient_of(case, change_L1, L1[lower]))
+    same(gradient["C0.Lu"], gradient_of(case, change_L0, g * L0.reshape(-1)))
+    same(gradient["C1.Lu"], gradient_of(case, change_L1, np.concatenate([L1[below], np.log(np.diag(L1))])))
 
 
 def test_fixed_effects(case: Case) -> None:

@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dense_oracle import Array
+from dense_oracle import Array, Data, Dense, vec
+from scipy.linalg import null_space
+from scipy.stats import multivariate_normal
 
 import kron2sum_cli
 from kron2sum_cli import Kron2Sum
@@ -76,14 +78,88 @@ def with_column(M: Array, column: int, values: Array) -> Array:
 Y, X = arguments()["Y"], arguments()["X"]
 
 
+def dense_at(model: Kron2Sum, given: dict[str, Any]) -> Dense:
+    return Dense(Data(given["Y"], given["A"], given["X"], given["G"]), model.C0, model.C1)
+
+
+def assert_same_numbers(model: Kron2Sum, dense: Dense) -> None:
+    """Of the dense model, where the pseudo-inverse stands for the inverse."""
+    white = np.linalg.solve(dense.root, dense.M)
+    pseudo_inverse = np.linalg.pinv(white, rcond=1e-9)
+    beta = pseudo_inverse @ np.linalg.solve(dense.root, vec(dense.data.Y))
+    np.testing.assert_allclose(model.beta, beta, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(vec(model.B), beta, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(model.beta_covariance, pseudo_inverse @ pseudo_inverse.T, rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(model.mean(), dense.M @ beta, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(model.covariance(), dense.K, rtol=1e-12)
+    scanner, residual = model.get_fast_scanner(), np.linalg.solve(dense.root, vec(dense.data.Y) - dense.M @ beta)
+    scale = residual @ residual / residual.size
+    np.testing.assert_allclose(scanner.null_scale, scale, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(scanner.null_beta, beta, rtol=1e-8, atol=1e-8)
+    covariance = scanner.null_scale * pseudo_inverse @ pseudo_inverse.T
+    np.testing.assert_allclose(scanner.null_beta_covariance, covariance, rtol=1e-7, atol=1e-7)
+
+
+def assert_same_lml(model: Kron2Sum, dense: Dense, restricted: bool) -> None:
+    N = null_space(dense.M.T)
+    if restricted and N.shape[1] == 0:
+        expected = 0.0  # the density of no contrasts
+    elif restricted:
+        expected = multivariate_normal(np.zeros(N.shape[1]), N.T @ dense.K @ N).logpdf(N.T @ vec(dense.data.Y))
+    else:
+        beta = np.linalg.lstsq(np.linalg.solve(dense.root, dense.M), np.linalg.solve(dense.root, vec(dense.data.Y)))[0]
+        expected = dense.log_density(dense.M, beta)
+    np.testing.assert_allclose(model.lml(), expected, rtol=1e-9, atol=1e-9)
+
+
+SQUARE = np.random.default_rng(7).normal(size=(3, 3))
+
+
+@pytest.mark.parametrize("restricted", [False, True], ids=["ML", "REML"])
 @pytest.mark.parametrize("r", [4, 30])
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"A": np.ones((3, 2))}, r"A\[:, 1\] is a multiple of A\[:, 0\]"),
+        ({"A": np.ones((3, 2))}, r"A\[:, 1\] is a multiple of A\[:, 0\]: effects are those of minimum norm"),
         ({"A": np.zeros((3, 1))}, r"A\[:, 0\] is zero"),
-        ({"X": np.ones((N, 2))}, r"X\[:, 1\] is a multiple of X\[:, 0\]"),
+        ({"A": SQUARE[:, :2] @ SQUARE[:2]}, r"A\[:, 2\] is a linear combination of A\[:, 0\], A\[:, 1\]"),
+        ({"X": np.ones((N, 2))}, r"X\[:, 1\] is a multiple of X\[:, 0\]: effects are those of minimum norm"),
         ({"X": np.hstack([X, X @ [[2.0], [1.0]]])}, r"X\[:, 2\] is a linear combination of X\[:, 0\], X\[:, 1\]"),
+        ({"X": np.hstack([X, X]), "A": SQUARE}, r"X\[:, 2\] is a multiple of X\[:, 0\]"),
+        ({"X": np.hstack([X, 0 * X])}, r"X\[:, 2\] is zero"),
+    ],
+)  # fmt: skip
+def test_redundant_effects_are_warned_of_and_have_minimum_norm(
+    restricted: bool, r: int, changes: dict[str, Any], message: str
+) -> None:
+    given = arguments(**changes)
+    given["G"] = given["G"][:, :r]
+    with pytest.warns(UserWarning, match=message):
+        model = Kron2Sum(**given, restricted=restricted)
+    dense = dense_at(model, given)
+    assert_same_numbers(model, dense)
+    assert_same_lml(model, dense, restricted)
+
+
+def test_redundant_effects_do_not_change_a_fit() -> None:
+    plain = Kron2Sum(**arguments(), rank=2, restricted=True)
+    with pytest.warns(UserWarning, match=r"X\[:, 2\] is a linear combination"):
+        redundant = Kron2Sum(**arguments(X=np.hstack([X, X @ [[2.0], [1.0]]])), rank=2, restricted=True)
+    plain.fit(verbose=False)
+    redundant.fit(verbose=False)
+    np.testing.assert_allclose(redundant.lml(), plain.lml(), rtol=1e-9)
+    np.testing.assert_allclose(redundant.mean(), plain.mean(), rtol=1e-6, atol=1e-8)
+    g = np.random.default_rng(1).normal(size=(N, 1))
+    ours, theirs = (model.get_fast_scanner().scan(np.eye(3), g) for model in (redundant, plain))
+    for name in ("lml", "scale", "effsizes1", "effsizes1_se", "rank"):
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("restricted", [False, True], ids=["ML", "REML"])
+@pytest.mark.parametrize("r", [4, 30])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
         ({"Y": with_column(Y, 0, np.zeros(N))}, r"Y\[:, 0\] is zero"),
         ({"Y": with_column(Y, 1, np.full(N, 7.0))}, r"Y\[:, 1\] is a multiple of X\[:, 0\]"),
         ({"Y": with_column(Y, 2, Y[:, 0])}, r"Y\[:, 2\] is a multiple of Y\[:, 0\]"),
@@ -94,20 +170,73 @@ Y, X = arguments()["Y"], arguments()["X"]
         ({"G": np.ones((N, 3)) * 1e-3}, "the relationship matrix is zero given the covariates"),
     ],
 )  # fmt: skip
-def test_degenerate_data_are_refused_by_name(r: int, changes: dict[str, Any], message: str) -> None:
+def test_where_there_is_no_maximum_there_are_numbers_but_no_fit(
+    restricted: bool, r: int, changes: dict[str, Any], message: str
+) -> None:
     given = arguments()
     given["G"] = given["G"][:, :r]
+    given |= changes
+    with pytest.warns(UserWarning, match=message):
+        model = Kron2Sum(**given, restricted=restricted)
+    dense = dense_at(model, given)
+    assert_same_numbers(model, dense)
+    assert_same_lml(model, dense, restricted)
     with pytest.raises(NumericalError, match=message):
-        Kron2Sum(**(given | changes))
+        model.fit(verbose=False)
 
 
-def test_too_few_samples_are_refused() -> None:
+@pytest.mark.parametrize("restricted", [False, True], ids=["ML", "REML"])
+@pytest.mark.parametrize("r", [1, 4, 30])
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@pytest.mark.filterwarnings("ignore:X.* effects are those of minimum norm:UserWarning")
+def test_too_few_samples_have_numbers_but_no_fit(restricted: bool, r: int, n: int) -> None:
+    given = arguments(A=SQUARE)
+    given |= {"Y": given["Y"][:n], "X": given["X"][:n], "G": given["G"][:n, :r]}
+    few = f"{n} samples are too few for 3 traits and {min(n, 2)} covariates: at least {3 + min(n, 2)} are needed"
+    with pytest.warns(UserWarning, match=f"the likelihood has no maximum: {few}"):
+        model = Kron2Sum(**given, restricted=restricted)
+    dense = dense_at(model, given)
+    assert_same_numbers(model, dense)
+    assert_same_lml(model, dense, restricted)
+    with pytest.raises(NumericalError, match=few):
+        model.fit(verbose=False)
+    scanner = model.get_fast_scanner()
+    if n <= 2:
+        assert (scanner.null_scale, scanner.null_lml()) == (0, np.inf)
+        for refused in (lambda: scanner.scan(np.eye(3), np.ones((n, 1))), lambda: scanner.scan_block(np.ones((n, 1)))):
+            with pytest.raises(NumericalError, match="the effects explain the traits completely"):
+                refused()
+
+
+def test_as_many_contrasts_as_traits_are_enough_for_a_maximum() -> None:
     given = arguments()
-    few = {name: given[name][:5] for name in ("Y", "X", "G")}
-    with pytest.raises(NumericalError, match="5 samples are too few for 3 traits and 2 covariates: at least 6 are"):
-        Kron2Sum(A=np.eye(3), **few)
-    enough = {name: given[name][:6] for name in ("Y", "X", "G")}
-    assert np.isfinite(Kron2Sum(A=np.eye(3), **enough).lml())
+    given |= {name: given[name][:5] for name in ("Y", "X", "G")}
+    with pytest.warns(UserWarning, match=r"5 samples of 3 traits are few for 6 fixed effects and 12 parameters"):
+        model = Kron2Sum(**given, rank=3, restricted=True)
+    model.fit(verbose=False)
+    assert model.certificate is not None and model.certificate.certified
+    best = model.lml()
+    rng = np.random.default_rng(2)
+    for _ in range(200):
+        step0, step1 = (0.05 * rng.normal(size=(3, 3)) for _ in range(2))
+        L0, L1 = model.L0 + step0 * np.abs(model.L0).max(), model.L1 + step1 * np.abs(model.L1).max()
+        assert model.at(L0 @ L0.T, L1 @ L1.T).lml() < best
+
+
+def test_the_start_does_not_need_a_positive_entry_of_G() -> None:
+    """glimix-core divides G by its largest entry, be it negative or zero."""
+    given = arguments()
+    for G in (-np.abs(given["G"]), -np.maximum(given["G"], 0)):
+        model = Kron2Sum(**(given | {"G": G}))
+        assert np.isfinite(model.lml())
+        assert np.linalg.matrix_rank(model.C0) == 1
+
+
+def test_the_name_can_be_set() -> None:
+    model = Kron2Sum(**arguments())
+    assert model.name == "Kron2Sum"
+    model.name = "mine"
+    assert model.name == "mine"
 
 
 def test_arguments_are_copied() -> None:
