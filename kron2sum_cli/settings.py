@@ -50,7 +50,7 @@ def empty_texts(settings: "FitSettings | ScanSettings | ExportSettings") -> Iter
     """Options given as an empty text, such as an unset shell variable leaves behind, and an output without a name."""
     values = {record.name: getattr(settings, record.name) for record in fields(settings)} | {"log": settings.common.log}
     for name, value in values.items():
-        if value == "":
+        if value == "" or (name in ("grm", "geno") and "" in value):
             yield f"--{name.replace('_', '-')}: a value is needed"
     if settings.out.endswith("/"):
         yield f"--out {settings.out}: is a folder; name a file in it"
@@ -187,7 +187,9 @@ class FitSettings:
     intercept : whether X has a column of ones
     keep, remove : files of samples to keep, to leave out
     transform : of each trait, one of `TRANSFORMS`
-    grm, grm_id : the relationship matrix, and its sample list where the format has none
+    grm, grm_list : the relationship matrix: one matrix, or files of genotypes, which are one data set in this order;
+        a file that names more of them, one a line
+    grm_id : the sample list of a matrix whose format has none
     grm_scale, grm_maf, grm_geno, grm_extract : how a GRM is made of genotypes
     method : "reml" or "ml"
     rank : the rank of C0; None for full, "auto" to choose it
@@ -202,7 +204,7 @@ class FitSettings:
     """
 
     pheno: str
-    grm: str
+    grm: tuple[str, ...]
     pheno_names: tuple[str, ...] = ()
     covar: str | None = None
     covar_names: tuple[str, ...] = ()
@@ -212,6 +214,7 @@ class FitSettings:
     keep: str | None = None
     remove: str | None = None
     transform: str = DEFAULT_TRANSFORM
+    grm_list: str | None = None
     grm_id: str | None = None
     grm_scale: str = DEFAULT_GRM_SCALE
     grm_maf: float = DEFAULT_GRM_MAF
@@ -235,11 +238,15 @@ class FitSettings:
     @property
     def input_paths(self) -> tuple[str, ...]:
         """Every file named as an input."""
-        named = (self.pheno, self.grm, self.covar, self.keep, self.remove, self.grm_id, self.grm_extract)
-        return tuple(path for path in (*named, self.trait_design, *self.common.input_paths) if path is not None)
+        named = (self.pheno, *self.grm, self.grm_list, self.covar, self.keep, self.remove, self.grm_id)
+        others = (self.grm_extract, self.trait_design, *self.common.input_paths)
+        return tuple(path for path in (*named, *others) if path is not None)
 
     def _problems(self) -> Iterable[str]:
         yield from stdin_twice(self.input_paths)
+        if not self.grm and self.grm_list is None:
+            yield "--grm: a value is needed"
+        yield from repeated("--grm", self.grm)
         yield from repeated("--pheno-name", self.pheno_names)
         yield from repeated("--covar-name", self.covar_names)
         yield from repeated("--cat-covar", self.cat_covar_names)
@@ -269,7 +276,10 @@ class ScanSettings:
     Attributes
     ----------
     null : the null model's file
-    geno : the genotypes; None for those that the GRM was made from
+    geno, geno_list : files of genotypes, which are one data set in this order; a file that names more of them, one a
+        line; neither for those that the GRM was made from
+    sample : the samples of BGEN files that have none; None for those in or beside them
+    bim, fam : the variants and samples of PLINK 1 files, where they have other names
     extract, exclude : files of variants to keep, to leave out
     chromosomes : chromosomes to scan, as `parse_chromosomes` returns them (none: all)
     regions : parts of chromosomes to scan (none: all)
@@ -287,7 +297,11 @@ class ScanSettings:
     """
 
     null: str = DEFAULT_NULL
-    geno: str | None = None
+    geno: tuple[str, ...] = ()
+    geno_list: str | None = None
+    sample: str | None = None
+    bim: str | None = None
+    fam: str | None = None
     extract: str | None = None
     exclude: str | None = None
     chromosomes: tuple[tuple[str, ...], ...] = ()
@@ -314,11 +328,13 @@ class ScanSettings:
     def input_paths(self) -> tuple[str, ...]:
         """Every file named as an input."""
         contrasts = tuple(path for test in self.tests for path in contrast_files(test))
-        named = (self.null, self.geno, self.extract, self.exclude, self.sets, *contrasts, *self.common.input_paths)
+        genotypes = (*self.geno, self.geno_list, self.sample, self.bim, self.fam)
+        named = (self.null, *genotypes, self.extract, self.exclude, self.sets, *contrasts, *self.common.input_paths)
         return tuple(path for path in named if path is not None)
 
     def _problems(self) -> Iterable[str]:
         yield from stdin_twice(self.input_paths)
+        yield from self._genotype_problems()
         yield from self._filter_problems()
         yield from (problem for test in self.tests for problem in naming_problems(test))
         yield from repeated("--test", (test.partition("=")[0] for test in self.tests))
@@ -331,6 +347,15 @@ class ScanSettings:
         yield from not_one_of("--precision", self.precision, PRECISIONS)
         yield from not_one_of("--stat", self.stat, STATISTICS)
         yield from not_one_of("--to", self.to, SCAN_FORMATS)
+
+    def _genotype_problems(self) -> Iterable[str]:
+        yield from repeated("--geno", self.geno)
+        if not self.geno and self.geno_list is None:
+            for name in ("sample", "bim", "fam"):
+                if getattr(self, name) is not None:
+                    yield f"--{name} belongs to genotypes: name them with --geno"
+        if self.bim is not None and len(self.geno) > 1:
+            yield "--bim has the variants of one file, and --geno names several"
 
     def _filter_problems(self) -> Iterable[str]:
         bounds = (("--maf", self.maf, 0.5), ("--max-missing", self.max_missing, 1), ("--hwe", self.hwe, 1))

@@ -8,7 +8,7 @@ from kron2sum_cli.settings import CommonSettings, ExportSettings, FitSettings, S
 
 def test_all_problems_of_a_record_are_reported():
     with pytest.raises(UsageError) as caught:
-        FitSettings("y", "g", transform="log", grm_scale="x", missing="guess", profile="rg", grm_geno=-1)
+        FitSettings("y", ("g",), transform="log", grm_scale="x", missing="guess", profile="rg", grm_geno=-1)
     assert len(str(caught.value).splitlines()) == 5
     with pytest.raises(UsageError) as caught:
         ScanSettings(precision="half", stat="t", to="csv", shard=(0, 2), refit=float("nan"))
@@ -22,10 +22,10 @@ def test_all_problems_of_a_record_are_reported():
 
 
 def test_input_paths():
-    fit = FitSettings("y", "g", covar="x", keep="k", remove="r", grm_id="i", grm_extract="e", trait_design="A")
-    assert set(fit.input_paths) == {"y", "g", "x", "k", "r", "i", "e", "A"}
-    scan = ScanSettings("n", "v", "a", "b", tests=("any", "trait:t", "mine=c"))
-    assert set(scan.input_paths) == {"n", "v", "a", "b", "c"}
+    fit = FitSettings("y", ("g", "h"), covar="x", keep="k", remove="r", grm_id="i", grm_extract="e", trait_design="A")
+    assert set(fit.input_paths) == {"y", "g", "h", "x", "k", "r", "i", "e", "A"}
+    scan = ScanSettings("n", ("v", "w"), "l", "s", None, "f", extract="a", exclude="b", tests=("any", "mine=c"))
+    assert set(scan.input_paths) == {"n", "v", "w", "l", "s", "f", "a", "b", "c"}
     assert ExportSettings(inputs=("p", "q")).input_paths == ("p", "q")
 
 

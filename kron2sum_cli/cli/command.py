@@ -2,6 +2,7 @@
 
 import os
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from itertools import groupby
@@ -33,17 +34,26 @@ class GroupedOption(click.Option):
             self.help = f"{self.help}  [default: {absent}]"
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
-        """The value in the environment; None where there is none or it is empty."""
+        """The value in the environment; None where there is none or it is empty.
+
+        Raises
+        ------
+        click.UsageError
+            If several variables, named after its aliases or its opposite, set it.
+        """
         prefix = ctx.auto_envvar_prefix
         if prefix is None or not self.allow_from_autoenv:
             return super().resolve_envvar_value(ctx)
-        for name in (self.name or "", *map(setting_name, self.opts)):
-            if value := os.environ.get(f"{prefix}_{name.upper()}"):
-                return value
-        for name in map(setting_name, self.secondary_opts):
-            if value := os.environ.get(f"{prefix}_{name.upper()}"):
-                return str(not click.BOOL.convert(value, self, ctx))
-        return None
+        same = (self.name or "", *map(setting_name, self.opts))
+        opposite = [f"{prefix}_{setting_name(name).upper()}" for name in self.secondary_opts]
+        variables = dict.fromkeys([*(f"{prefix}_{name.upper()}" for name in same), *opposite])
+        given = [variable for variable in variables if os.environ.get(variable)]
+        if len(given) > 1:
+            raise click.UsageError(f"{' and '.join(given)} in the environment set the same option; keep one", ctx)
+        if not given:
+            return None
+        value = os.environ[given[0]]
+        return str(not click.BOOL.convert(value, self, ctx)) if given[0] in opposite else value
 
 
 def unknown_variables(ctx: click.Context) -> Iterator[str]:
@@ -79,6 +89,32 @@ class GroupedCommand(click.Command):
         super().__init__(*args, **attributes)
         self.examples = tuple(examples)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line; an option that takes one value may be given once.
+
+        Raises
+        ------
+        click.UsageError
+            If it is given twice, also under an alias, or a flag with its opposite.
+        """
+        if not ctx.resilient_parsing:
+            self._refuse_repeated(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def _refuse_repeated(self, ctx: click.Context, args: Sequence[str]) -> None:
+        """Refuse the first option that is given more often than it takes values."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for option, times in Counter(order).items():
+            if times < 2 or not isinstance(option, click.Option) or option.multiple or option.count:
+                continue
+            typed = _spellings(option, args)
+            opposites = not set(typed).isdisjoint(option.secondary_opts) and not set(typed).isdisjoint(option.opts)
+            if opposites:
+                raise click.UsageError(f"{' and '.join(dict.fromkeys(typed))} exclude each other; give one", ctx)
+            if not option.is_flag:
+                again = f"{typed[0]} twice" if len(set(typed)) == 1 else " and ".join(dict.fromkeys(typed))
+                raise click.UsageError(f"{again}: this option takes one value; give it once", ctx)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under the heading of their group, in the order of declaration."""
         options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
@@ -103,6 +139,13 @@ class GroupedCommand(click.Command):
             if ctx.params.get("debug"):
                 traceback.print_exc()
             raise
+
+
+def _spellings(option: click.Option, args: Sequence[str]) -> list[str]:
+    """How an option was typed each time, in order."""
+    names = (*option.opts, *option.secondary_opts)
+    words = (word.partition("=")[0] for word in args)
+    return [word for word in words if word in names] or [option.opts[0]]
 
 
 class SuggestingGroup(click.Group):

@@ -97,6 +97,8 @@ EXAMPLES = (
     "--bed",
     "--pgen",
     "--bgen",
+    "--vcf",
+    "geno",
     multiple=True,
     group=LEADS,
     absent="by distance alone",

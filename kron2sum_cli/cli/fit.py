@@ -73,11 +73,12 @@ EXAMPLES = (
 @flag_option("--drop-redundant", group=SAMPLES, help="Leave out covariates that follow from the others.")
 @file_option(
     "--grm",
-    default="",
+    multiple=True,
     group=RELATIONSHIP,
     help=".bed, .pgen, .bgen, GCTA .grm.bin, plink2 .rel, GEMMA .cXX.txt, a square matrix, or a table of "
-    "samples by features.  [required]",
+    "samples by features; repeatable for genotypes in several files.  [required]",
 )
+@file_option("--grm-list", group=RELATIONSHIP, help="Genotypes in several files: a file that names one a line.")
 @file_option("--grm-id", group=RELATIONSHIP, help="Samples of a matrix without names: a .fam or a list.")
 @option(
     "--grm-scale",

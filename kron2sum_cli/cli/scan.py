@@ -50,11 +50,17 @@ EXAMPLES = (
     "--bed",
     "--pgen",
     "--bgen",
+    "--vcf",
     "geno",
+    multiple=True,
     group=INPUT,
     absent="those of the GRM",
-    help="The genotypes; the format is told from the content.",
+    help="The genotypes; the format is told from the content; repeatable: all files are one data set, in this order.",
 )
+@file_option("--geno-list", group=INPUT, help="Genotypes in several files: a file that names one a line.")
+@file_option("--sample", group=INPUT, help="Samples of BGEN files.", absent="in or beside the file")
+@file_option("--bim", group=INPUT, help="Variants of a PLINK 1 file.", absent="beside the file")
+@file_option("--fam", group=INPUT, help="Samples of PLINK 1 files.", absent="beside the file")
 @file_option("--extract", group=FILTERS, help="Scan these variants only.")
 @file_option("--exclude", group=FILTERS, help="Leave these variants out.")
 @names_option("--chr", "chromosomes", type=CHROMOSOMES, group=FILTERS, help="Chromosomes to scan, as 1-5,7,X.")

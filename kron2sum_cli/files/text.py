@@ -19,6 +19,7 @@ __all__ = [
     "iter_rows",
     "most_unpacked",
     "parse_number",
+    "read_file_list",
     "read_id_list",
     "read_name_list",
     "read_text",
@@ -148,6 +149,20 @@ def id_columns(header: Sequence[str]) -> int:
     if first == "IID":
         return 1
     return 2 if first == "FID" and len(header) > 1 and header[1] == "IID" else 0
+
+
+def read_file_list(path: str) -> tuple[str, ...]:
+    """Read a list of files, as for ``--geno-list``: one path a line, which may hold blanks.
+
+    Raises
+    ------
+    InputError : the list cannot be read, or names a file twice
+    """
+    paths = tuple(line.strip() for line in read_text(path).split("\n") if line.strip())
+    if len(set(paths)) < len(paths):
+        twice = next(name for name in paths if paths.count(name) > 1)
+        raise InputError(f"{display_name(path)} names {twice} more than once; remove one of the lines")
+    return paths
 
 
 def read_id_list(path: str) -> Samples:

@@ -111,7 +111,7 @@ def _description(settings: FitSettings, grm: Grm, design: Design) -> NullDescrip
         X=design.X,
         A=design.A,
         grm={
-            "path": grm.source.path if grm.source is not None else settings.grm,
+            "path": grm.source.path if grm.source is not None else grm.path,
             "genotypes": genotypes,
             "files": file_records(grm.files),
             "options": options if genotypes else {},

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.samples import Samples
-from kron2sum_cli.files.text import read_name_list
+from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.genotypes.open import is_genotype_file, open_genotypes
 from kron2sum_cli.genotypes.relationship import NamedTable, RelationshipFile, open_relationship
 from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
@@ -34,6 +34,7 @@ DUPLICATE_RELATEDNESS = 0.99
 class Grm:
     """The relationship matrix that was asked for, opened but not read: genotypes or a matrix file."""
 
+    path: str
     source: GenotypeSource | None
     file: RelationshipFile | None
 
@@ -46,16 +47,19 @@ class Grm:
         InputError, UsageError
             Where it is no relationship matrix, or one that the options do not go with.
         """
-        if is_genotype_file(settings.grm):
+        paths = (*settings.grm, *(read_file_list(settings.grm_list) if settings.grm_list is not None else ()))
+        if len(paths) > 1:
+            raise UsageError(f"--grm {', '.join(paths)}: several files cannot be read as one yet; join them first")
+        path = paths[0]
+        if is_genotype_file(path):
             if settings.grm_id is not None:
-                raise UsageError(f"{settings.grm} has names of its own: leave out --grm-id {settings.grm_id}")
-            return Grm(open_genotypes(settings.grm), None)
+                raise UsageError(f"{path} has names of its own: leave out --grm-id {settings.grm_id}")
+            return Grm(path, open_genotypes(path), None)
         if settings.loco:
             raise InputError(
-                f"{settings.grm}: --loco needs the genotypes that the matrix is made of; give --grm a .bed,"
-                " .pgen or .bgen"
+                f"{path}: --loco needs the genotypes that the matrix is made of; give --grm a .bed, .pgen or .bgen"
             )
-        return Grm(None, open_relationship(settings.grm, settings.grm_id))
+        return Grm(path, None, open_relationship(path, settings.grm_id))
 
     @property
     def samples(self) -> Samples:

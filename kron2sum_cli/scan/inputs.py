@@ -15,7 +15,7 @@ from kron2sum_cli.files.outputs import guard_inputs
 from kron2sum_cli.files.provenance import file_records
 from kron2sum_cli.files.samples import match
 from kron2sum_cli.files.scan_parts import Span
-from kron2sum_cli.files.text import read_name_list
+from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.genotypes.filters import VariantFilters, names_not_found, select_by_name
 from kron2sum_cli.genotypes.open import open_genotypes
 from kron2sum_cli.genotypes.source import GenotypeSource
@@ -124,9 +124,15 @@ def _runs(positions: NDArray[np.intp]) -> tuple[tuple[int, int], ...]:
 
 def _open_genotypes(settings: ScanSettings, null: NullFile) -> tuple[GenotypeSource, Sequence[Mapping[str, Any]]]:
     """The genotypes and the records of their files."""
-    if settings.geno is None:
+    paths = (*settings.geno, *(read_file_list(settings.geno_list) if settings.geno_list is not None else ()))
+    if not paths:
         return _recorded_genotypes(settings, null)
-    source = open_genotypes(settings.geno)
+    if len(paths) > 1:
+        raise UsageError(f"--geno {', '.join(paths)}: several files cannot be scanned as one yet; scan one by one")
+    for option in ("sample", "bim", "fam"):
+        if getattr(settings, option) is not None:
+            raise UsageError(f"--{option}: not read yet; give the file the name of the genotypes with .{option}")
+    source = open_genotypes(paths[0])
     recorded = {record["name"]: record for record in null.grm["files"]}
     records = file_records(source.files)
     for record in records:

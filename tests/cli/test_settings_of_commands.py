@@ -13,12 +13,13 @@ def common(log=None, **changes):
 
 
 def test_fit_by_default(settings_of):
-    assert settings_of(*FIT) == FitSettings(pheno="y.csv", grm="g.bed", common=common("null.npz.log"))
+    assert settings_of(*FIT) == FitSettings(pheno="y.csv", grm=("g.bed",), common=common("null.npz.log"))
 
 
 def test_fit_with_everything(settings_of):
     found = settings_of(
         *FIT,
+        *("--grm", "h.bed", "--grm-list", "more.txt"),
         *("--pheno-name", "a,b", "--pheno-name", "c-e", "--covar", "x.csv", "--covar-name", "age,sex"),
         *("--cat-covar", "sex,centre", "--missing-code", "-9,none", "--no-intercept", "--keep", "keep.txt"),
         *("--remove", "remove.txt", "--transform", "rank-normal", "--grm-id", "g.fam", "--grm-scale", "centered"),
@@ -29,7 +30,8 @@ def test_fit_with_everything(settings_of):
     )
     assert found == FitSettings(
         pheno="y.csv",
-        grm="g.bed",
+        grm=("g.bed", "h.bed"),
+        grm_list="more.txt",
         pheno_names=("a", "b", "c-e"),
         covar="x.csv",
         covar_names=("age", "sex"),
@@ -67,7 +69,8 @@ def test_scan_by_default(settings_of):
 
 def test_scan_with_everything(settings_of):
     found = settings_of(
-        *("scan", "--null", "n.npz", "--geno", "v.bed", "--extract", "a.txt", "--exclude", "b.txt"),
+        *("scan", "--null", "n.npz", "--geno", "v.bed", "--pgen", "w.pgen", "--geno-list", "more.txt"),
+        *("--sample", "v.sample", "--fam", "v.fam", "--extract", "a.txt", "--exclude", "b.txt"),
         *("--chr", "1-3,X", "--chr", "7", "--region", "chr6:25,000,000-34000000", "--region", "1:5-6"),
         *("--maf", "0.01", "--mac", "5", "--max-missing", "0.1", "--hwe", "1e-6", "--test", "common"),
         *("--test", "trait:height", "--test", "mine=c,1.csv", "--refit", "0", "--shard", "2/10"),
@@ -75,7 +78,10 @@ def test_scan_with_everything(settings_of):
     )
     assert found == ScanSettings(
         null="n.npz",
-        geno="v.bed",
+        geno=("v.bed", "w.pgen"),
+        geno_list="more.txt",
+        sample="v.sample",
+        fam="v.fam",
         extract="a.txt",
         exclude="b.txt",
         chromosomes=(("1", "2", "3"), ("X",), ("7",)),
@@ -95,9 +101,10 @@ def test_scan_with_everything(settings_of):
     )
 
 
-@pytest.mark.parametrize("alias", ["--geno", "--bed", "--pgen", "--bgen"])
+@pytest.mark.parametrize("alias", ["--geno", "--bed", "--pgen", "--bgen", "--vcf"])
 def test_genotypes_by_any_name(settings_of, alias):
-    assert settings_of("scan", alias, "v").geno == "v"
+    assert settings_of("scan", alias, "v").geno == ("v",)
+    assert settings_of("scan", alias, "v", "--geno", "w").geno == ("v", "w")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +175,7 @@ def test_environment(settings_of, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert settings_of("scan") == ScanSettings(
-        geno="v.bed",
+        geno=("v.bed",),
         tests=("mine=c 1.csv",),
         chromosomes=(("1",), ("X",)),
         max_missing=0.2,
@@ -238,7 +245,7 @@ def test_configuration(settings_of, config):
     assert settings_of("fit", "--config", config) == FitSettings(
         pheno="y.csv",
         pheno_names=("a", "b c"),
-        grm="g.bed",
+        grm=("g.bed",),
         method="ml",
         intercept=False,
         rank=2,
@@ -251,7 +258,7 @@ def test_configuration(settings_of, config):
     assert settings_of("scan", "--config", config) == ScanSettings(
         tests=("any", "common"),
         chromosomes=(("1",), ("X",)),
-        geno="v.bed",
+        geno=("v.bed",),
         refit=1e-6,
         shard=(1, 2),
         common=common("scan.parquet.log", threads=5, config=config),

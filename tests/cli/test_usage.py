@@ -111,6 +111,15 @@ def test_no_command_shows_the_help_as_an_error(capsys):
         (["scan", "--memory", "0", "--refit", "2"], ["--memory 0", "--refit 2"]),
         (["export", "--top", "0", "--p-below", "0"], ["--top 0", "--p-below 0"]),
         (["export", "a", "a"], ["a named more than once"]),
+        (["scan", "--geno", "a", "--bed", "a"], ["--geno: a named more than once"]),
+        (["fit", "--grm", "", "--pheno", "y"], ["--grm: a value is needed"]),
+        (["scan", "--sample", "s", "--fam", "f"], ["--sample belongs to genotypes", "--fam belongs to genotypes"]),
+        (["scan", "--geno", "a", "--geno", "b", "--bim", "c"], ["--bim has the variants of one file"]),
+        (["scan", "--threads", "2", "--threads", "3"], ["--threads twice: this option takes one value"]),
+        (["scan", "--extract=a", "--extract", "b"], ["--extract twice"]),
+        (["fit", "--covar", "a", "--covar=a"], ["--covar twice"]),
+        (["fit", "--ml", "--reml"], ["--ml and --reml exclude each other"]),
+        (["fit", "--no-intercept", "--intercept"], ["--no-intercept and --intercept exclude each other"]),
     ],
 )
 def test_wrong_usage(failure_of, arguments, messages):
@@ -135,6 +144,31 @@ def test_bad_environment_says_where_it_comes_from(failure_of, monkeypatch):
     code, errors = failure_of("scan")
     assert code == 2
     assert "KRON2SUM_SCAN_THREADS" in errors
+
+
+def test_two_variables_for_one_option(failure_of, monkeypatch):
+    monkeypatch.setenv("KRON2SUM_SCAN_BED", "a.bed")
+    monkeypatch.setenv("KRON2SUM_SCAN_GENO", "b.bed")
+    code, errors = failure_of("scan")
+    assert code == 2
+    assert "KRON2SUM_SCAN_GENO and KRON2SUM_SCAN_BED in the environment set the same option" in errors
+
+
+@pytest.mark.parametrize(("command", "param"), OPTIONS)
+def test_an_option_of_one_value_is_given_once(failure_of, command, param):
+    """Whatever the option and its name; those that may be repeated say so in their help or take names."""
+    if param.multiple or param.is_flag:
+        return
+    for first in param.opts:
+        for second in param.opts:
+            code, errors = failure_of(command.name, first, "1", f"{second}=2")
+            assert code == 2
+            assert first in errors and second in errors
+            assert "takes one value; give it once" in errors
+
+
+def test_flags_may_be_repeated(settings_of):
+    assert settings_of("scan", "-q", "--quiet", "--resume", "--resume").resume
 
 
 @pytest.mark.parametrize("command", [["fit", "--pheno", "y", "--grm", "g"], ["scan"], ["export", "--to", "parquet"]])

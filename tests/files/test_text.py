@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.text import Row, find_delimiter, id_columns, read_id_list, read_name_list, read_text, split_rows
+from kron2sum_cli.files.text import (
+    Row,
+    find_delimiter,
+    id_columns,
+    read_file_list,
+    read_id_list,
+    read_name_list,
+    read_text,
+    split_rows,
+)
 
 
 def write(path: Path, data: bytes | str) -> str:
@@ -216,3 +225,11 @@ def test_read_name_list(tmp_path: Path, text: str, names: tuple[str, ...]) -> No
 def test_read_name_list_lacking_a_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="list, line 3: there is no variant name in column 2"):
         read_name_list(write(tmp_path / "list", "CHR SNP\n1 rs1\n1\n"))
+
+
+def test_list_of_files(tmp_path):
+    (tmp_path / "list").write_text("chr1.bed\r\n\n  my data/chr 2.bed \nchr10.bed\n")
+    assert read_file_list(str(tmp_path / "list")) == ("chr1.bed", "my data/chr 2.bed", "chr10.bed")
+    (tmp_path / "list").write_text("a.bed\nb.bed\na.bed\n")
+    with pytest.raises(InputError, match=r"names a.bed more than once"):
+        read_file_list(str(tmp_path / "list"))
