@@ -31,8 +31,8 @@ from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test
 from kron2sum_cli.model.missing.fitting import fit
 from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells, observed_spectrum
-from kron2sum_cli.model.missing.prediction import missing_cells
 from kron2sum_cli.model.missing.scanner import observed_scanner
+from kron2sum_cli.model.prediction import missing_cells
 from kron2sum_cli.model.spectrum import Array, spectrum_of_relationship
 
 Rng = np.random.Generator
@@ -219,7 +219,8 @@ def prediction(study: Study, share: float, folds: int, rng: Rng, lines: Callable
         part = Study(Y, study.X, study.K).take(np.flatnonzero(kept))
         fitted = fit(part.cells(), p, True)
         data = fitted.point.data
-        mean, variance = missing_cells(fitted.point)
+        predicted = missing_cells(fitted.point)
+        mean, variance = predicted.mean, predicted.variance
         cells = data.rows, data.traits
         truth = np.where(masked, study.Y, np.nan)[kept][cells]
         known = np.isfinite(truth)

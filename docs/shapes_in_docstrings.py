@@ -5,7 +5,7 @@ from typing import Any
 
 import griffe
 
-MODULES = ("model.certificate",)
+MODULES = ("model.climbing",)
 """The modules of the API page. Docstrings of others are not parsed: nobody sees them."""
 
 SECTIONS = ("parameters", "attributes")

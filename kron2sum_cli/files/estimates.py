@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.files.null_description import NullDescription
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.text import MISSING
-from kron2sum_cli.model.certificate import Certificate
-from kron2sum_cli.model.information import uses_observed_information
-from kron2sum_cli.model.missing.information import uses_observed_information as uses_observed_information_of_cells
+from kron2sum_cli.model.climbing import Certificate
 from kron2sum_cli.model.null_model import FitSummary
 
 WIDE = 8
@@ -47,7 +45,7 @@ def null_estimates_json(null: NullFile) -> str:
     content |= {"n": len(null.samples), "traits": list(null.traits), "covariates": list(null.covariates)}
     if null.description.has_missing:
         content["n_observed"] = np.isfinite(null.description.Y).sum(axis=0)
-    content |= {"effects": _effect_names(null.description), "information": _information(null.description, null.whole)}
+    content |= {"effects": _effect_names(null.description), "information": null.description.information}
     content |= {"grm": dict(null.grm), "profile": dict(null.profile)}
     if null.chromosomes:
         content["loco"] = {name: _fit_object(summary) for name, summary in null.chromosomes.items()}
@@ -141,14 +139,6 @@ def _effect_names(description: NullDescription) -> list[str]:
     return [f"A{k + 1}" for k in range(a)]
 
 
-def _information(description: NullDescription, summary: FitSummary) -> str:
-    """Which information the standard errors come from."""
-    p, B = summary.axes.c0.size, summary.estimates.B
-    if description.has_missing:
-        return "observed" if uses_observed_information_of_cells(p, description.ncells + B.size) else "average"
-    return "observed" if uses_observed_information(p, B.size if B.shape[1] < p else 0) else "expected"
-
-
 def _headline(description: NullDescription, whole: FitSummary) -> str:
     p, c = len(description.traits), len(description.covariates)
     return (
@@ -177,7 +167,7 @@ def _heritabilities(description: NullDescription, whole: FitSummary, profile: Ma
         rows.append(row)
     definition = (
         f"h2 of trait j = C0_jj g / (C0_jj g + C1_jj), g = {whole.mean_diagonal:.6g} the mean diagonal of the centred"
-        f" GGᵀ; se: delta method, {_information(description, whole)} information"
+        f" GGᵀ; se: delta method, {description.information} information"
     )
     return [*_aligned(rows), definition]
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.model.contrasts import Contrasts
-from kron2sum_cli.model.null_model import FitSummary, NullModel
+from kron2sum_cli.model.null_model import FitSummary, TraitData
 from kron2sum_cli.model.uncertainty import Estimates
 
 TOLERANCE = 1e-6
@@ -100,54 +100,55 @@ def check_summary(summary: FitSummary, p: int, c: int, a: int) -> None:
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused
-def check_model(model: NullModel, Y: Array) -> None:
-    """Check the rotation of one fit: V and Qx have orthonormal columns, ``Z = VᵀY``, ``Yx = QxᵀY``."""
-    _check_rotation(model.data, model.Qx, Y)
-
-
-@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused
-def check_observed_model(data: Contrasts, shift: Array | None, reml: bool, Y: Array, X: Array) -> None:
-    """Check the rotation of a fit of observed cells, ``VᵀX``, and that the shift S of GGᵀ is a multiple of (XᵀX)⁻¹.
+def check_rotation(data: Contrasts, Qx: Array, shift: Array | None, reml: bool, traits: TraitData) -> None:
+    """Check the rotation of one fit: V and Qx have orthonormal columns, ``Z = VᵀY``, ``Yx = QxᵀY``, ``VᵀX``.
 
     Parameters
     ----------
-    data : traits with missing cells filled in, rotated with the covariates as their design
-    shift : (c, c), or None
-    reml : whether the fit is one by REML
-    Y : (n, p) traits, NaN in missing cells
-    X : (n, c) covariates
+    data : Contrasts
+        The rotated traits; missing cells are filled in with means.
+    Qx : NDArray (n, c)
+        Basis of the projected covariates.
+    shift : NDArray (c, c) or None
+        What GGᵀ was shifted by along the covariates: a multiple of (XᵀX)⁻¹.
+    reml : bool
+        Whether the fit is one by REML.
+    traits : TraitData
+        What was fitted.
     """
-    design = data.design
-    assert design is not None
-    n, c = X.shape
-    _check_rotation(data, np.empty((n, 0)), np.where(np.isnan(Y), np.nanmean(Y, axis=0), Y))
-    _check_array("design_X", design.X, (data.s.size, c))
-    _check_equal("design_X is not the rotated covariates", data.to_rows(X), design.X)
-    if (shift is not None) != (reml and c > 0 and design.A.shape[1] == data.ntraits):
+    Y, X = traits.Y, traits.X
+    _check_orthonormal(data, Qx)
+    y = np.random.default_rng(0).standard_normal(Y.shape[1])
+    combined = np.where(np.isnan(Y), np.nanmean(Y, axis=0), Y) @ y
+    length = float(np.linalg.norm(combined))  # a projection may be all rounding: that of traits that are standardised
+    _check_equal("Z is not the rotated traits", data.to_rows(combined), data.Z @ y, length)
+    _check_equal("Yx is not the projected traits", Qx.T @ combined, data.Yx @ y, length)
+    if data.design is not None:
+        _check_array("design_X", data.design.X, (data.s.size, X.shape[1]))
+        _check_equal("design_X is not the rotated covariates", data.to_rows(X), data.design.X)
+    if (shift is not None) != (reml and X.shape[1] > 0 and traits.has_missing and not traits.reduced):
         raise ValueError("GGᵀ is shifted where it should not be, or is not")
     if shift is not None:
         product = shift @ (X.T @ X)
         if not np.trace(product) > 0:
             raise ValueError("shift is not positive")
-        _check_equal("shift is not that of the covariates", product, np.trace(product) / c * np.eye(c))
+        _check_equal(
+            "shift is not that of the covariates", product, np.trace(product) / len(product) * np.eye(len(product))
+        )
 
 
-def _check_rotation(data: Contrasts, Qx: Array, Y: Array) -> None:
+def _check_orthonormal(data: Contrasts, Qx: Array) -> None:
     for name in ("s", "Z", "Yx", "Kxx", "Kxm", "Rx"):
         array = getattr(data, name)
         _check_array(name, array, array.shape)
     if data.s.min(initial=0.0) < 0 or data.nsilent != len(Qx) - Qx.shape[1] - len(data.s):
         raise ValueError("s is negative, or its number does not fit the samples")
     rng = np.random.default_rng(0)
-    x, q, y = (rng.standard_normal(size) for size in (len(data.s), Qx.shape[1], Y.shape[1]))
+    x, q = (rng.standard_normal(size) for size in (len(data.s), Qx.shape[1]))
     rotated, projected = data.to_samples(x), Qx @ q
     _check_equal("V is not orthonormal", data.to_rows(rotated), x)
     _check_equal("Qx is not orthonormal", Qx.T @ projected, q)
     _check_equal("Qx and V are not orthogonal", 1 + Qx.T @ rotated, np.ones(len(q)))
-    combined = Y @ y
-    length = float(np.linalg.norm(combined))  # a projection may be all rounding: that of traits that are standardised
-    _check_equal("Z is not the rotated traits", data.to_rows(combined), data.Z @ y, length)
-    _check_equal("Yx is not the projected traits", Qx.T @ combined, data.Yx @ y, length)
 
 
 def _estimate_shape(name: str, p: int, c: int, a: int) -> tuple[int, ...]:

@@ -33,7 +33,7 @@ from kron2sum_cli.files.null_models import (
 )
 from kron2sum_cli.files.null_predictions import NUMBERS, Predictions, prediction_arrays, read_predictions
 from kron2sum_cli.files.samples import Samples
-from kron2sum_cli.model.null_model import FitSummary, NullModel, ObservedNullModel
+from kron2sum_cli.model.null_model import FitSummary, NullModel
 
 FORMAT = 1
 """Version of the file's layout."""
@@ -49,7 +49,7 @@ _ZIP_MAGIC = b"PK\x03\x04"
 class LoadModel(Protocol):
     """Reads a fit with its arrays, the rotation in the precision of a scan (double for that of observed cells)."""
 
-    def __call__(self, chromosome: str | None, dtype: type[np.floating] = np.float64) -> NullModel | ObservedNullModel:
+    def __call__(self, chromosome: str | None, dtype: type[np.floating] = np.float64) -> NullModel:
         """The model of a chromosome, or the whole one's for None."""
         ...
 
@@ -131,7 +131,7 @@ class NullWriter:
     ) -> None:
         self._archive.abandon()
 
-    def add(self, chromosome: str | None, model: NullModel | ObservedNullModel) -> None:
+    def add(self, chromosome: str | None, model: NullModel) -> None:
         """Write the fit without a chromosome, or (None, and first) the whole one."""
         prefix = prefix_of(chromosome)
         if chromosome is not None:
@@ -254,7 +254,7 @@ def _read(archive: ArchiveReader, name: str, open_file: Callable[[], BinaryIO]) 
         raise archive.damaged(error) from error
     nrows = _check_hash(archive, meta["hash"], description, {None: whole, **chromosomes}, predictions)
 
-    def load(chromosome: str | None, dtype: type[np.floating] = np.float64) -> NullModel | ObservedNullModel:
+    def load(chromosome: str | None, dtype: type[np.floating] = np.float64) -> NullModel:
         with _archive(open_file, name) as again:
             return read_model(again, prefix_of(chromosome), description, dtype)
 

@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.files.npz_archive import ArchiveReader
-from kron2sum_cli.files.null_checks import check_model, check_observed_model, check_summary
+from kron2sum_cli.files.null_checks import check_rotation, check_summary
 from kron2sum_cli.files.null_description import NullDescription
 from kron2sum_cli.files.null_hash import HASHED_ARRAYS, SHIFT
-from kron2sum_cli.model.certificate import Certificate
+from kron2sum_cli.model.climbing import Certificate
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
-from kron2sum_cli.model.missing.observed import restored_cells
-from kron2sum_cli.model.null_model import FitSummary, NullModel, ObservedNullModel
+from kron2sum_cli.model.null_model import FitSummary, NullModel, restored_null_model
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates
 
@@ -31,10 +30,10 @@ def prefix_of(chromosome: str | None) -> str:
     return "whole/" if chromosome is None else f"loco/{chromosome}/"
 
 
-def model_arrays(prefix: str, model: NullModel | ObservedNullModel) -> Iterator[tuple[str, NDArray[Any]]]:
+def model_arrays(prefix: str, model: NullModel) -> Iterator[tuple[str, NDArray[Any]]]:
     """All arrays of a fit, by name."""
     summary = model.summary
-    data, shift = _rotated(model)
+    data, shift = model.contrasts, model.shift
     scalars = {
         "nsilent": data.nsilent,
         "reml": summary.reml,
@@ -50,7 +49,7 @@ def model_arrays(prefix: str, model: NullModel | ObservedNullModel) -> Iterator[
         yield prefix + name, getattr(summary.axes, name)
     for name in ESTIMATES:
         yield f"{prefix}estimates/{name}", getattr(summary.estimates, name)
-    yield prefix + "Qx", model.Qx if isinstance(model, NullModel) else np.empty((data.nsamples, 0))
+    yield prefix + "Qx", model.Qx
     for name in CONTRAST_ARRAYS:
         yield prefix + name, getattr(data, name)
     if data.design is not None:
@@ -59,16 +58,11 @@ def model_arrays(prefix: str, model: NullModel | ObservedNullModel) -> Iterator[
         yield prefix + SHIFT, shift
 
 
-def hashed_arrays(model: NullModel | ObservedNullModel) -> dict[str, Array]:
+def hashed_arrays(model: NullModel) -> dict[str, Array]:
     """Those of the arrays of a fit that its hash is of."""
-    data, shift = _rotated(model)
-    arrays = {name: getattr(data, name) for name in HASHED_ARRAYS}
+    shift = model.shift
+    arrays = {name: getattr(model.contrasts, name) for name in HASHED_ARRAYS}
     return arrays if shift is None else {**arrays, SHIFT: shift}
-
-
-def _rotated(model: NullModel | ObservedNullModel) -> tuple[Contrasts, Array | None]:
-    """The rotated traits, missing cells filled in, and the shift of GGᵀ, if there is one."""
-    return (model.data, None) if isinstance(model, NullModel) else (model.data.filled, model.data.shift)
 
 
 def read_hashed_arrays(archive: ArchiveReader, prefix: str) -> dict[str, Array]:
@@ -102,7 +96,7 @@ def read_summary(archive: ArchiveReader, prefix: str, description: NullDescripti
 
 def read_model(
     archive: ArchiveReader, prefix: str, description: NullDescription, dtype: type[np.floating]
-) -> NullModel | ObservedNullModel:
+) -> NullModel:
     """One fit with its arrays, the rotation in the precision of a scan (double for that of observed cells).
 
     Raises
@@ -112,29 +106,19 @@ def read_model(
     """
     try:
         summary = read_summary(archive, prefix, description)
-        data, Qx, rows = _contrasts(archive, prefix, description, np.float64 if description.has_missing else dtype)
-        if description.has_missing:
-            return _observed_model(archive, prefix, description, summary, data)
-        model = NullModel(summary, data, Qx, rows)
-        check_model(model, description.Y)
+        data, Qx, rows = _contrasts(archive, prefix, description, description.rotation_type(dtype))
+        shape = (len(description.covariates),) * 2
+        shift = archive.array(prefix + SHIFT, shape=shape) if prefix + SHIFT in archive else None
+        check_rotation(data, Qx, shift, summary.reml, description)
+        return restored_null_model(summary, data, Qx, description, shift, rows)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise archive.damaged(error) from error
-    return model
-
-
-def _observed_model(
-    archive: ArchiveReader, prefix: str, description: NullDescription, summary: FitSummary, data: Contrasts
-) -> ObservedNullModel:
-    d, c = description, len(description.covariates)
-    shift = archive.array(prefix + SHIFT, shape=(c, c)) if prefix + SHIFT in archive else None
-    check_observed_model(data, shift, summary.reml, d.Y, d.X)
-    return ObservedNullModel(summary, restored_cells(data, d.Y, d.X, shift))
 
 
 def _contrasts(
     archive: ArchiveReader, prefix: str, description: NullDescription, dtype: type[np.floating]
 ) -> tuple[Contrasts, Array, NDArray[np.floating]]:
-    """The rotated traits, the basis of the projected covariates, and the `NullModel.rows`."""
+    """The rotated traits, the basis of the projected covariates, and the `CompleteNullModel.rows`."""
     n, p = description.Y.shape
     scalars = archive.json(prefix + "scalars")
     s = archive.array(prefix + "s", shape=(None,))

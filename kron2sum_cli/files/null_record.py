@@ -18,7 +18,7 @@ def null_record(null: NullFile, chromosome: str | None) -> dict[str, Any]:
         "axes": summary.axes.T.tolist(),
         "quadratic": summary.quadratic,
         "size": size,
-        "residual_df": size - null.description.A.shape[1] * len(null.covariates),
+        "residual_df": size - null.description.neffects,
         "coupled": null.description.coupled,
     }
 

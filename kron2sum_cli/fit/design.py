@@ -16,8 +16,9 @@ from kron2sum_cli.files.trait_design import read_trait_design
 from kron2sum_cli.fit.relationship import Grm
 from kron2sum_cli.fit.samples import DROPPED_WITH_SOME, AnalysedSamples, Missing, analysed_samples
 from kron2sum_cli.model.collinearity import combination, dependencies
-from kron2sum_cli.model.missing.cost import missing_cost
+from kron2sum_cli.model.missing.fitting import missing_cost
 from kron2sum_cli.model.missing.observed import check_observed
+from kron2sum_cli.model.null_model import TraitData
 from kron2sum_cli.resources import available_memory_mib
 from kron2sum_cli.settings import FitSettings
 
@@ -112,33 +113,22 @@ class Others:
 
 
 @dataclass(frozen=True)
-class Design:
-    """Everything of the model but the relationship matrix.
+class Design(TraitData):
+    """Everything of the model but the relationship matrix: Y, A, X and their names.
 
     Attributes
     ----------
-    samples : who is analysed, and from where
-    Y, X, A : (n, p), NaN in missing cells; (n, c); (p, a)
-    covariates : names of the columns of X
-    others : further samples to predict, none unless predictions are asked for
+    samples : AnalysedSamples
+        Who is analysed, and from where.
+    covariates : tuple of str
+        Names of the columns of X.
+    others : Others
+        Further samples to predict, none unless predictions are asked for.
     """
 
     samples: AnalysedSamples
-    Y: Array
-    X: Array
-    A: Array
     covariates: tuple[str, ...]
     others: Others
-
-    @property
-    def reduced(self) -> bool:
-        """Whether the trait design leaves fixed effects that the contrasts cannot drop."""
-        return bool(self.A.shape[1] < self.A.shape[0])
-
-    @property
-    def has_missing(self) -> bool:
-        """Whether the likelihood is that of the observed cells, because some are missing."""
-        return bool(np.isnan(self.Y).any())
 
 
 def read_design(settings: FitSettings, grm: Grm) -> Design:
@@ -162,7 +152,7 @@ def read_design(settings: FitSettings, grm: Grm) -> Design:
     p = len(samples.traits)
     A = read_trait_design(settings.trait_design, samples.traits) if settings.trait_design else np.eye(p)
     others = _others(settings, samples, grm.samples, covar, kept)
-    return Design(samples, Y, X, A, covariates, others)
+    return Design(Y, A, X, samples, covariates, others)
 
 
 def _tables(settings: FitSettings) -> tuple[SampleTable, SampleTable | None]:

@@ -17,9 +17,10 @@ from kron2sum_cli.files.outputs import atomic_output, guard_inputs
 from kron2sum_cli.files.provenance import file_records
 from kron2sum_cli.fit.design import Design, read_design
 from kron2sum_cli.fit.null_model import fitted_null, rotate_samples
+from kron2sum_cli.fit.predictions import predict
 from kron2sum_cli.fit.relationship import Grm, report_relationship
 from kron2sum_cli.genotypes.source import Relationship
-from kron2sum_cli.model.null_model import FitSummary, NullModel, ObservedNullModel
+from kron2sum_cli.model.null_model import FitSummary, NullModel
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import FitSettings
 
@@ -55,9 +56,6 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
             if chromosome is None:
                 profile = _profiles(settings, model, design.samples.traits)
             if relationship is not None:
-                # Here, because scipy.special would be a tenth of the start of every fit.
-                from kron2sum_cli.fit.predictions import predict
-
                 predictions = predict(model, relationship, design, progress)
         if predictions is not None:
             writer.add_predictions(predictions)
@@ -70,7 +68,7 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
 
 def _models(
     settings: FitSettings, grm: Grm, design: Design, progress: Progress
-) -> Iterator[tuple[str | None, NullModel | ObservedNullModel, Relationship | None]]:
+) -> Iterator[tuple[str | None, NullModel, Relationship | None]]:
     """Fit every relationship matrix, those without a chromosome starting from the whole one's fit.
 
     With the whole one's fit comes its matrix, where predictions are asked for.
@@ -121,18 +119,14 @@ def _description(settings: FitSettings, grm: Grm, design: Design) -> NullDescrip
     )
 
 
-def _profiles(settings: FitSettings, model: NullModel | ObservedNullModel, traits: Sequence[str]) -> dict[str, Any]:
+def _profiles(settings: FitSettings, model: NullModel, traits: Sequence[str]) -> dict[str, Any]:
     """Profile-likelihood intervals of the heritabilities, where they were asked for."""
     if settings.profile is None:
         return {}
-    # Here, because scipy.optimize would be a fifth of the start of every fit.
-    from kron2sum_cli.model.profile import heritability_interval
-
-    summary, point = model.summary, model.point()
     found = {}
     for j, trait in enumerate(traits):
         try:
-            interval = heritability_interval(point, j, summary.mean_diagonal, summary.rank)
+            interval = model.heritability_interval(j)
         except NumericalError as error:
             logger.warning("no profile interval for %s: %s", trait, error)
             continue

@@ -1,8 +1,5 @@
 """Predictions with a fitted null model: genetic values of samples with traits or without, and missing cells."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,21 +7,8 @@ from kron2sum_cli.files.null_predictions import NUMBERS, Predictions
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.fit.design import Design
 from kron2sum_cli.genotypes.source import Relationship
-from kron2sum_cli.model.block_scanner import BlockStatistics, block_scanner
-from kron2sum_cli.model.generalised_least_squares import least_squares, metric
-from kron2sum_cli.model.missing.likelihood import ObservedPoint
-from kron2sum_cli.model.missing.prediction import (
-    EffectsOfCovariates,
-    Prediction,
-    effects_given_complete,
-    effects_given_observed,
-    genetic_values,
-    missing_cells,
-    new_cells,
-)
-from kron2sum_cli.model.missing.scanner import observed_scanner
-from kron2sum_cli.model.null_model import NullModel, ObservedNullModel
-from kron2sum_cli.model.trait_axes import TraitAxes
+from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.model.prediction import Prediction, Predictor
 from kron2sum_cli.progress import Progress
 
 Array = NDArray[np.float64]
@@ -33,42 +17,28 @@ BLOCK = 256
 """Samples that are predicted at a time."""
 
 
-@dataclass(frozen=True)
-class _Predictor:
-    """What predicts from relatedness K (n, t) to the analysed samples.
-
-    Attributes
-    ----------
-    axes : of the null model
-    statistics : score and information of K, taken for variants
-    effects : the fixed effects, for samples with such relatedness
-    """
-
-    axes: TraitAxes
-    statistics: Callable[[Array], BlockStatistics]
-    effects: Callable[[Array], EffectsOfCovariates]
-
-
-def predict(
-    model: NullModel | ObservedNullModel, relationship: Relationship, design: Design, progress: Progress
-) -> Predictions:
+def predict(model: NullModel, relationship: Relationship, design: Design, progress: Progress) -> Predictions:
     """Predict the analysed samples and the others.
 
     Parameters
     ----------
-    model : of the analysed samples
-    relationship : of the analysed samples, then the others
+    model : NullModel
+        That of the analysed samples.
+    relationship : Relationship
+        Of the analysed samples, then the others.
+    design : Design
+        What the model was fitted to, and who the others are.
+    progress : Progress
+        Told of every sample.
     """
-    if isinstance(model, NullModel):
-        return Predictions(_joined(design), **_numbers(_predictor(model, design), relationship, design, progress))
-    point = model.point()
-    numbers = _numbers(_observed_predictor(point), relationship, design, progress)
-    cell = point.data.rows, point.data.traits
-    numbers["cells"][cell], numbers["cells_variance"][cell] = missing_cells(point)
+    numbers = _numbers(model.predictor(), relationship, design, progress)
+    missing = model.missing_cells()
+    cell = missing.rows, missing.traits
+    numbers["cells"][cell], numbers["cells_variance"][cell] = missing.mean, missing.variance
     return Predictions(_joined(design), **numbers)
 
 
-def _numbers(predictor: _Predictor, relationship: Relationship, design: Design, progress: Progress) -> dict[str, Array]:
+def _numbers(predictor: Predictor, relationship: Relationship, design: Design, progress: Progress) -> dict[str, Array]:
     """All means and variances, but for missing cells of analysed samples, which have what was observed of them."""
     n, t, p = len(design.Y), len(relationship.samples), design.Y.shape[1]
     out = {name: np.full((t, p), np.nan) for name in NUMBERS}
@@ -78,12 +48,12 @@ def _numbers(predictor: _Predictor, relationship: Relationship, design: Design, 
         for start in range(0, t, BLOCK):
             rows = slice(start, min(start + BLOCK, t))
             K, own = _relatedness(relationship, n, rows)
-            genetic = genetic_values(predictor.axes, predictor.statistics(K), own)
+            genetic = predictor.genetic_values(K, own)
             out["genetic"][rows], out["genetic_variance"][rows] = genetic.mean, genetic.variance
             known = np.flatnonzero(new[rows])
             if known.size:
                 part = Prediction(genetic.mean[known], genetic.variance[known])
-                cells = new_cells(predictor.axes, part, X[rows][known], predictor.effects(K[:, known]))
+                cells = predictor.new_cells(part, K[:, known], X[rows][known])
                 out["cells"][start + known], out["cells_variance"][start + known] = cells.mean, cells.variance
             advance(rows.stop - start)
     return out
@@ -102,21 +72,3 @@ def _joined(design: Design) -> Samples:
     first, rest = design.samples.samples, design.others.samples
     fids = None if first.fids is None or rest.fids is None else (*first.fids, *rest.fids)
     return Samples(fids, (*first.iids, *rest.iids), first.source)
-
-
-def _observed_predictor(point: ObservedPoint) -> _Predictor:
-    scanner = observed_scanner(point, np.float64)
-    return _Predictor(point.axes, scanner.statistics, lambda K: effects_given_observed(point, scanner, K))
-
-
-def _predictor(model: NullModel, design: Design) -> _Predictor:
-    """With complete traits; a trait design of lower rank goes the way of observed cells, of which none is missing."""
-    if design.reduced:
-        return _observed_predictor(model.observed_point(design.X))
-    point, B = model.point(), model.summary.estimates.B
-    fitted = least_squares(metric(point, model.Qx), [(design.A, design.X)])
-
-    def effects(K: Array) -> EffectsOfCovariates:
-        return effects_given_complete(point, model.Qx, design.A, B, fitted.covariance, K)
-
-    return _Predictor(point.axes, block_scanner(point, model.Qx, np.float64).statistics, effects)

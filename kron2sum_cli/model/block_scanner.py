@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,20 @@ class BlockStatistics:
     outside: Array
 
 
+class Scanner(Protocol):
+    """Score and information of blocks of variants under one null model."""
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """The precision in which it multiplies, and in which it takes variants."""
+
+    def rotate(self, G: NDArray[np.floating]) -> Array:
+        """Rotated variants ``VᵀG`` (m, b) in double precision, for refits."""
+
+    def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
+        """Statistics of a block of variants G (n, b), without missing values; centred where X has an intercept."""
+
+
 @dataclass(frozen=True)
 class BlockScanner:
     """``u`` and ``v`` of blocks of variants for A = I (or any invertible A): thin products after one rotation.
@@ -55,6 +70,11 @@ class BlockScanner:
     silent_weight: Array | None
     Qx: NDArray[np.floating]
     _own: threading.local = field(default_factory=threading.local, repr=False, compare=False)
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """That of the rotation."""
+        return self.rotation.dtype
 
     def rotate(self, G: NDArray[np.floating]) -> Array:
         """Rotated variants ``VᵀG`` (m, b) in double precision, for refits."""
@@ -116,9 +136,9 @@ class CoupledBlockScanner:
     F: Array
 
     @property
-    def rotation(self) -> NDArray[np.floating]:
-        """The rotation of the variants."""
-        return self.diagonal.rotation
+    def dtype(self) -> np.dtype[np.floating]:
+        """That of the rotation."""
+        return self.diagonal.dtype
 
     def rotate(self, G: NDArray[np.floating]) -> Array:
         """Rotated variants ``VᵀG`` (m, b)."""

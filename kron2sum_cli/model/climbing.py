@@ -126,6 +126,17 @@ class Optimum(Generic[PointT]):
     rank: int
     certificate: Certificate
 
+    @property
+    def nparameters(self) -> int:
+        """Free parameters of C0 of rank k, ``pk - k(k-1)/2``, and of C1, ``p(p+1)/2``."""
+        p, k = self.point.axes.c0.size, self.rank
+        return p * k - k * (k - 1) // 2 + p * (p + 1) // 2
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion, ``2 nparameters - 2 lml``."""
+        return 2 * self.nparameters - 2 * self.point.lml
+
 
 @dataclass(frozen=True)
 class _Ascent:

@@ -110,6 +110,10 @@ class Point:
     score1: Array
     coupled: Coupled | None
 
+    def at(self, axes: TraitAxes) -> "Point":
+        """The same likelihood at other covariances; raises as `evaluate` does."""
+        return evaluate(self.data, axes, self.reml)
+
     @property
     def silent_weight(self) -> Array:
         """(p,) inverse variances of the rows of eigenvalue 0 outside V; 0 where there are none."""

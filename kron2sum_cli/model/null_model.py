@@ -1,22 +1,135 @@
-"""A fitted null model as a value: everything that tests of variants need."""
+"""The null model, whatever its data: one interface from the relationship matrix to the tests of variants.
 
+`rotate_samples` decomposes a relationship matrix, `null_likelihood` makes of it and of the traits the likelihood that a
+fit maximises, and its maximum becomes a `NullModel`. Callers ask for scores, refits and predictions without knowing
+whether all traits are complete (`CompleteNullModel`) or some cells are missing (`ObservedNullModel`). A further kind of
+data is one more class of each of the two.
+
+Symbols: Y (n, p) traits, X (n, c) covariates, A (p, a) trait design, B (c, a) fixed effects, G with relationship GGᵀ,
+C0 and C1 (p, p) genetic and residual covariance of the traits. V (n, m), s (m,): rotation and eigenvalues (`spectrum`);
+T (p, p), c0, c1 (p,): trait axes (`trait_axes`); W (m, p) inverse variances and α = K⁻¹r in them (`likelihood`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Generic, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from kron2sum_cli.model.block_scanner import BlockScanner, CoupledBlockScanner, block_scanner
-from kron2sum_cli.model.certificate import Certificate
-from kron2sum_cli.model.contrasts import Contrasts
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model import fitting
+from kron2sum_cli.model.block_scanner import Scanner, block_scanner
+from kron2sum_cli.model.climbing import Certificate, Optimum, PointT
+from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled, rotate_traits
+from kron2sum_cli.model.generalised_least_squares import least_squares, metric
+from kron2sum_cli.model.information import uses_observed_information
 from kron2sum_cli.model.likelihood import Point, evaluate
+from kron2sum_cli.model.missing import fitting as missing_fitting
+from kron2sum_cli.model.missing.information import uses_observed_information as fits_observed_information
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.likelihood import evaluate as evaluate_observed
-from kron2sum_cli.model.missing.observed import ObservedCells, without_missing
-from kron2sum_cli.model.missing.scanner import ObservedScanner, observed_scanner
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.missing.observed import (
+    ObservedCells,
+    observed_cells,
+    observed_spectrum,
+    restored_cells,
+    unshifted,
+    without_missing,
+)
+from kron2sum_cli.model.missing.refit import refit as refit_observed
+from kron2sum_cli.model.missing.scanner import observed_scanner
+from kron2sum_cli.model.prediction import (
+    MissingCells,
+    Predictor,
+    complete_predictor,
+    missing_cells,
+    no_missing_cells,
+    observed_predictor,
+)
+from kron2sum_cli.model.profile import Interval, heritability_interval
+from kron2sum_cli.model.refit import Refit, refitter
+from kron2sum_cli.model.set_test import SetScores, observed_set_scores, set_scores
+from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, spectrum_of_relationship
 from kron2sum_cli.model.trait_axes import TraitAxes
-from kron2sum_cli.model.uncertainty import Estimates
+from kron2sum_cli.model.uncertainty import Estimates, estimates_of, estimates_of_observed
+
+NO_FIT = "the search of its maximum did not converge"
+
+MISSING_MATRICES = 3
+"""Matrices over the missing cells, in double precision, that the likelihood of observed cells holds at once."""
+
+
+@dataclass(frozen=True)
+class TraitData:
+    """What a null model is fitted to, beside the relationship matrix.
+
+    Attributes
+    ----------
+    Y : NDArray (n, p)
+        Traits, NaN in missing cells.
+    A : NDArray (p, a)
+        Trait design; the identity for effects on every trait of its own.
+    X : NDArray (n, c)
+        Covariates.
+    """
+
+    Y: Array
+    A: Array
+    X: Array
+
+    @property
+    def ncells(self) -> int:
+        """Number of missing cells of Y, q."""
+        return int(np.count_nonzero(np.isnan(self.Y)))
+
+    @property
+    def has_missing(self) -> bool:
+        """Whether some cells of Y are missing."""
+        return self.ncells > 0
+
+    @property
+    def nobserved(self) -> int:
+        """Number of observed cells, np - q."""
+        return int(self.Y.size) - self.ncells
+
+    @property
+    def neffects(self) -> int:
+        """Number of fixed effects, ca."""
+        return int(self.A.shape[1] * self.X.shape[1])
+
+    @property
+    def reduced(self) -> bool:
+        """Whether the trait design has fewer columns than traits: its effects stay in the likelihood."""
+        return bool(self.A.shape[1] < self.A.shape[0])
+
+    @property
+    def coupled(self) -> bool:
+        """Whether the information of a variant has entries between trait axes."""
+        return self.reduced or self.has_missing
+
+    @property
+    def information(self) -> Literal["observed", "average", "expected"]:
+        """The information that standard errors come from."""
+        p, neffects = self.Y.shape[1], self.neffects
+        if self.has_missing:
+            return "observed" if fits_observed_information(p, self.ncells + neffects) else "average"
+        return "observed" if uses_observed_information(p, neffects if self.reduced else 0) else "expected"
+
+    def rotation_type(self, asked: type[np.floating]) -> type[np.floating]:
+        """The precision in which a scan needs V: double where variants cannot be centred or cells are missing."""
+        return np.float64 if self.coupled else asked
+
+    def scanner_bytes(self, nrows: int, itemsize: int) -> int:
+        """Memory of a model read for a scan, with ``nrows`` columns of V and numbers of ``itemsize`` bytes."""
+        n = len(self.Y)
+        rotation = n * nrows * (8 if self.reduced else itemsize)
+        if not self.has_missing:
+            return rotation
+        size = self.ncells + self.neffects
+        return rotation + 8 * n * nrows + size**2 * (MISSING_MATRICES * 8 + itemsize) + self.ncells * n * (8 + itemsize)
 
 
 @dataclass(frozen=True)
@@ -25,14 +138,22 @@ class FitSummary:
 
     Attributes
     ----------
-    axes : trait axes of the fitted C0 and C1
-    reml : fitted by restricted likelihood
-    rank : largest rank of C0 allowed
-    lml : log-likelihood with all constants
-    mean_diagonal : mean diagonal of the centred GGᵀ
-    quadratic : ``rᵀK⁻¹r``, from which tests of variants measure
-    certificate : why it is an optimum
-    estimates : what it says, with standard errors
+    axes : TraitAxes
+        Trait axes of the fitted C0 and C1.
+    reml : bool
+        Whether it is a fit by restricted likelihood.
+    rank : int
+        Largest rank of C0 allowed.
+    lml : float
+        Log-likelihood with all constants.
+    mean_diagonal : float
+        Mean diagonal of the centred GGᵀ.
+    quadratic : float
+        ``rᵀK⁻¹r``, from which tests of variants measure.
+    certificate : Certificate
+        Whether it is an optimum.
+    estimates : Estimates
+        C0, C1, B and what follows from them, with standard errors.
     """
 
     axes: TraitAxes
@@ -46,63 +167,431 @@ class FitSummary:
 
 
 @dataclass(frozen=True)
-class NullModel:
-    """A fit of complete traits with the data that tests of variants need.
+class Refits:
+    """Refits under one null model.
 
     Attributes
     ----------
-    summary : the fit
-    data : rotated traits
-    Qx : (n, c) orthonormal basis of the projected covariates
-    rows : (m + p, n) of which the first m are ``Vᵀ`` of the data, and the others room for a scanner, so that there is
-        one copy of V; None where V was not read for a scan
+    null_lml : float
+        Log-likelihood of the maximum likelihood fit without a variant.
+    prepare : callable
+        From variants G (n, h) and their squared lengths (h,) outside the rotation and the covariates to what refits
+        them with effects in the span of a design (p, e).
     """
 
-    summary: FitSummary
-    data: Contrasts
-    Qx: Array
-    rows: NDArray[np.floating] | None = None
-
-    def point(self) -> Point:
-        """The likelihood at the fitted covariances."""
-        return evaluate(self.data, self.summary.axes, self.summary.reml)
-
-    def observed_point(self, X: Array) -> ObservedPoint:
-        """The same as a likelihood of observed cells, of which none is missing; X (n, c) are the covariates."""
-        return evaluate_observed(without_missing(self.data, X), self.summary.axes, self.summary.reml)
-
-    def scanner(self, dtype: type[np.floating]) -> BlockScanner | CoupledBlockScanner:
-        """The scanner of blocks of variants, in single or double precision."""
-        return block_scanner(self.point(), self.Qx, dtype, self.rows)
+    null_lml: float
+    prepare: Callable[[NDArray[np.floating], Array], Callable[[Array], Refit]]
 
 
 @dataclass(frozen=True)
-class ObservedNullModel:
-    """A fit of the observed cells with the data that tests of variants need.
+class NullModel(ABC):
+    """A fitted null model with the data that tests of variants need.
 
     Attributes
     ----------
-    summary : the fit
-    data : rotated traits and their missing cells
+    summary : FitSummary
+        The fit.
+    contrasts : Contrasts
+        The rotated traits; missing cells are filled in.
+    Qx : NDArray (n, c)
+        Orthonormal basis of the covariates that the contrasts leave out; of no columns where they stay in.
+    shift : NDArray (c, c) or None
+        S where GGᵀ was replaced by ``GGᵀ + X S Xᵀ``, which REML does not see; None where it was not.
     """
 
     summary: FitSummary
-    data: ObservedCells
+    contrasts: Contrasts
+    Qx: Array
+    shift: Array | None
+
+    @property
+    @abstractmethod
+    def spans_intercept(self) -> bool:
+        """Whether a constant lies in the span of covariates that have an effect on every trait of its own."""
+
+    @abstractmethod
+    def point(self) -> Point | ObservedPoint:
+        """The likelihood at the fitted covariances."""
+
+    @abstractmethod
+    def scanner(self, dtype: type[np.floating]) -> Scanner:
+        """Scores and information of blocks of variants, in this precision, or double where that is not enough."""
+
+    @abstractmethod
+    def set_scores(self) -> Callable[[Array], SetScores]:
+        """Scores and information of a set of variants (n, q), in double precision."""
+
+    @abstractmethod
+    def refits(self, scanner: Scanner) -> Refits:
+        """Fits with C0 and C1 free again; the scanner is that of the scan.
+
+        Raises
+        ------
+        NumericalError
+            Where there is no fit by maximum likelihood: it can grow without bound where REML does not.
+        """
+
+    @abstractmethod
+    def predictor(self) -> Predictor:
+        """Predictions of genetic values, and of cells of samples that are not in the fit."""
+
+    @abstractmethod
+    def missing_cells(self) -> MissingCells:
+        """Predictions of the missing cells of the fit."""
+
+    def heritability_interval(self, trait: int, level: float = 0.95) -> Interval:
+        """The profile-likelihood interval of a trait's heritability: see `profile.heritability_interval`."""
+        summary = self.summary
+        return heritability_interval(self.point(), trait, summary.mean_diagonal, summary.rank, level)
+
+
+@dataclass(frozen=True)
+class CompleteNullModel(NullModel):
+    """A null model of complete traits.
+
+    Attributes
+    ----------
+    A : NDArray (p, a)
+        Trait design.
+    X : NDArray (n, c)
+        Covariates.
+    rows : NDArray (m + p, n) or None
+        The first m are ``Vᵀ`` of the contrasts, the others room for a scanner, so that there is one copy of V; None
+        where V was not read for a scan.
+    """
+
+    A: Array
+    X: Array
+    rows: NDArray[np.floating] | None = None
+
+    @property
+    def spans_intercept(self) -> bool:
+        """Whether a constant lies in the span of the projected covariates."""
+        return _spans_constant(self.Qx)
+
+    def point(self) -> Point:
+        """The likelihood at the fitted covariances."""
+        return evaluate(self.contrasts, self.summary.axes, self.summary.reml)
+
+    def scanner(self, dtype: type[np.floating]) -> Scanner:
+        """See `block_scanner`."""
+        return block_scanner(self.point(), self.Qx, dtype, self.rows)
+
+    def set_scores(self) -> Callable[[Array], SetScores]:
+        """See `set_test.set_scores`."""
+        if self._coupled:
+            scanner = observed_scanner(self._observed_point(), np.float64)
+            return lambda G: observed_set_scores(scanner, G)
+        point, Qx = self.point(), self.Qx
+
+        def scores(G: Array) -> SetScores:
+            rows = point.data.to_rows(G)
+            rest = G - point.data.to_samples(rows) - Qx @ (Qx.T @ G)
+            return set_scores(point, rows, rest.T @ rest if point.data.nsilent else np.zeros((G.shape[1],) * 2))
+
+        return scores
+
+    def refits(self, scanner: Scanner) -> Refits:
+        """See `refit.Refitter`."""
+        null = fitting.climb(self.contrasts, self.summary.axes, self.summary.rank, reml=False)
+        if not null.certificate.certified:
+            raise NumericalError(NO_FIT)
+        fitter = refitter(self.contrasts, null)
+
+        def prepare(G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
+            rotated = scanner.rotate(G)
+            return lambda design: fitter.refit(rotated, design, outside)
+
+        return Refits(null.point.lml, prepare)
+
+    def predictor(self) -> Predictor:
+        """See `prediction`."""
+        if self._coupled:
+            return observed_predictor(self._observed_point())
+        fitted = least_squares(metric(self.point(), self.Qx), [(self.A, self.X)])
+        return complete_predictor(self.point(), self.Qx, self.A, self.summary.estimates.B, fitted.covariance)
+
+    def missing_cells(self) -> MissingCells:
+        """None of them."""
+        return no_missing_cells()
+
+    @property
+    def _coupled(self) -> bool:
+        return self.contrasts.design is not None
+
+    def _observed_point(self) -> ObservedPoint:
+        """The same as a likelihood of observed cells, of which none is missing."""
+        cells = without_missing(self.contrasts, self.X)
+        return evaluate_observed(cells, self.summary.axes, self.summary.reml)
+
+
+@dataclass(frozen=True)
+class ObservedNullModel(NullModel):
+    """A null model of the observed cells of traits of which some are missing.
+
+    Attributes
+    ----------
+    cells : ObservedCells
+        The rotated traits and their missing cells.
+    """
+
+    cells: ObservedCells
+
+    @property
+    def spans_intercept(self) -> bool:
+        """Whether a constant lies in the span of the covariates, and A is invertible."""
+        X = self.cells.X
+        return not self._reduced and X.shape[1] > 0 and _spans_constant(linalg.qr(X, mode="economic")[0])
 
     def point(self) -> ObservedPoint:
         """The likelihood at the fitted covariances."""
-        return evaluate_observed(self.data, self.summary.axes, self.summary.reml)
+        return evaluate_observed(self.cells, self.summary.axes, self.summary.reml)
+
+    def scanner(self, dtype: type[np.floating]) -> Scanner:
+        """See `observed_scanner`; in double precision where variants cannot be centred."""
+        return observed_scanner(self.point(), np.float64 if self._reduced else dtype)
+
+    def set_scores(self) -> Callable[[Array], SetScores]:
+        """See `set_test.observed_set_scores`."""
+        scanner = observed_scanner(self.point(), np.float64)
+        return lambda G: observed_set_scores(scanner, G)
+
+    def refits(self, scanner: Scanner) -> Refits:
+        """See `missing.refit`."""
+        null = missing_fitting.climb(unshifted(self.cells), self.summary.axes, self.summary.rank, reml=False)
+        if not null.certificate.certified:
+            raise NumericalError(NO_FIT)
+
+        def prepare(G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
+            return lambda design: refit_observed(null, G.astype(np.float64), design)
+
+        return Refits(null.point.lml, prepare)
+
+    def predictor(self) -> Predictor:
+        """See `prediction`."""
+        return observed_predictor(self.point())
+
+    def missing_cells(self) -> MissingCells:
+        """Predictions of the missing cells of the fit."""
+        return missing_cells(self.point())
 
     @property
     def _reduced(self) -> bool:
-        return bool(self.data.A.shape[1] < self.data.ntraits)
+        return bool(self.cells.A.shape[1] < self.cells.ntraits)
+
+
+def _observed_null_model(summary: FitSummary, cells: ObservedCells) -> ObservedNullModel:
+    return ObservedNullModel(summary, cells.filled, np.empty((cells.nsamples, 0)), cells.shift, cells)
+
+
+def _spans_constant(Q: NDArray[np.floating]) -> bool:
+    """Whether a constant lies in the span of the orthonormal columns of Q (n, c)."""
+    return bool(np.sum(Q.sum(axis=0) ** 2) > Q.shape[0] * (1 - 1e-9))
+
+
+def restored_null_model(
+    summary: FitSummary,
+    contrasts: Contrasts,
+    Qx: Array,
+    data: TraitData,
+    shift: Array | None = None,
+    rows: NDArray[np.floating] | None = None,
+) -> NullModel:
+    """A null model from the numbers that were kept of it.
+
+    Parameters
+    ----------
+    summary : FitSummary
+        The fit.
+    contrasts : Contrasts
+        `NullModel.contrasts`.
+    Qx : NDArray (n, c)
+        `NullModel.Qx`.
+    data : TraitData
+        What the model was fitted to.
+    shift : NDArray (c, c) or None
+        `NullModel.shift`.
+    rows : NDArray (m + p, n) or None
+        `CompleteNullModel.rows`, where V was read for a scan.
+    """
+    if data.has_missing:
+        return _observed_null_model(summary, restored_cells(contrasts, data.Y, data.X, shift))
+    return CompleteNullModel(summary, contrasts, Qx, None, data.A, data.X, rows)
+
+
+@dataclass(frozen=True)
+class RotatedSamples:
+    """A relationship matrix decomposed for the likelihood of some traits.
+
+    Attributes
+    ----------
+    spectrum : Spectrum
+        Its eigenvalues and eigenvectors, given the covariates that are projected out.
+    shift : NDArray (c, c) or None
+        What was added to it along the covariates (`observed_spectrum`).
+    """
+
+    spectrum: Spectrum
+    shift: Array | None
+
+
+def rotate_samples(
+    relationship: Array, features: bool, data: TraitData, reml: bool, threads: int = 1
+) -> RotatedSamples:
+    """Decompose a relationship matrix, which is destroyed.
+
+    Parameters
+    ----------
+    relationship : NDArray (n, n) or (n, r)
+        GGᵀ, or G where ``features``.
+    features : bool
+        Whether it is G.
+    data : TraitData
+        What will be fitted.
+    reml : bool
+        Whether by restricted likelihood.
+    threads : int
+        See `eigh_in_place`.
+    """
+    if data.has_missing:
+        return RotatedSamples(*observed_spectrum(relationship, data.X, features, reml and not data.reduced))
+    X = data.X[:, :0] if data.reduced else data.X
+    of_matrix = spectrum_of_features if features else spectrum_of_relationship
+    return RotatedSamples(of_matrix(relationship, X, True, threads), None)
+
+
+@dataclass(frozen=True)
+class NullLikelihood(ABC, Generic[PointT]):
+    """The likelihood of C0 and C1 for some traits and one relationship matrix.
+
+    Attributes
+    ----------
+    data : TraitData
+        The traits, their design and the covariates.
+    reml : bool
+        Restricted or not.
+    mean_diagonal : float
+        Mean diagonal of the centred GGᵀ.
+    """
+
+    data: TraitData
+    reml: bool
+    mean_diagonal: float
 
     @property
-    def Qx(self) -> Array:
-        """(n, c) orthonormal basis of the covariates that have an effect on every trait of its own."""
-        X = self.data.X[:, :0] if self._reduced else self.data.X
-        return np.asarray(linalg.qr(X, mode="economic")[0]) if X.shape[1] else X
+    @abstractmethod
+    def largest_matrix(self) -> int:
+        """Order of the largest matrix that is factorised at every point; threads of BLAS pay where that is large."""
 
-    def scanner(self, dtype: type[np.floating]) -> ObservedScanner:
-        """The scanner of blocks of variants, in single or double precision (double where they cannot be centred)."""
-        return observed_scanner(self.point(), np.float64 if self._reduced else dtype)
+    @abstractmethod
+    def fit(self, rank: int) -> Optimum[PointT]:
+        """The maximum with C0 of at most this rank.
+
+        Raises
+        ------
+        ConvergenceError
+            Where no optimum could be certified; its result is the best point found.
+        """
+
+    @abstractmethod
+    def climb(self, start: TraitAxes, rank: int) -> Optimum[PointT]:
+        """The optimum reached from given axes with C0 of at most this rank; its certificate may fail."""
+
+    @abstractmethod
+    def null_model(self, optimum: Optimum[PointT]) -> NullModel:
+        """The null model of an optimum."""
+
+    def _summary(self, optimum: Optimum[Any], estimates: Estimates) -> FitSummary:
+        point = optimum.point
+        return FitSummary(
+            axes=point.axes,
+            reml=self.reml,
+            rank=optimum.rank,
+            lml=point.lml,
+            mean_diagonal=self.mean_diagonal,
+            quadratic=point.quadratic,
+            certificate=optimum.certificate,
+            estimates=estimates,
+        )
+
+
+@dataclass(frozen=True)
+class CompleteTraits(NullLikelihood[Point]):
+    """The likelihood of complete traits.
+
+    Attributes
+    ----------
+    contrasts : Contrasts
+        The rotated traits.
+    Qx : NDArray (n, c)
+        Orthonormal basis of the projected covariates.
+    """
+
+    contrasts: Contrasts
+    Qx: Array
+
+    @property
+    def largest_matrix(self) -> int:
+        """That of the traits, or of coupled fixed effects."""
+        return max(len(self.data.A), self.data.neffects if self.data.reduced else 0)
+
+    def fit(self, rank: int) -> Optimum[Point]:
+        """See `fitting.fit`."""
+        return fitting.fit(self.contrasts, rank, self.reml)
+
+    def climb(self, start: TraitAxes, rank: int) -> Optimum[Point]:
+        """See `fitting.climb`."""
+        return fitting.climb(self.contrasts, start, rank, self.reml)
+
+    def null_model(self, optimum: Optimum[Point]) -> NullModel:
+        """The null model of an optimum."""
+        A, X = self.data.A, self.data.X
+        estimates = estimates_of(optimum.point, self.Qx, optimum.rank, self.mean_diagonal, A, X)
+        return CompleteNullModel(self._summary(optimum, estimates), self.contrasts, self.Qx, None, A, X)
+
+
+@dataclass(frozen=True)
+class ObservedTraits(NullLikelihood[ObservedPoint]):
+    """The likelihood of the observed cells of traits of which some are missing.
+
+    Attributes
+    ----------
+    cells : ObservedCells
+        The rotated traits and their missing cells.
+    """
+
+    cells: ObservedCells
+
+    @property
+    def largest_matrix(self) -> int:
+        """That of the missing cells and fixed effects, q + ca."""
+        return self.data.ncells + self.data.neffects
+
+    def fit(self, rank: int) -> Optimum[ObservedPoint]:
+        """See `missing.fitting.fit`."""
+        return missing_fitting.fit(self.cells, rank, self.reml)
+
+    def climb(self, start: TraitAxes, rank: int) -> Optimum[ObservedPoint]:
+        """See `missing.fitting.climb`."""
+        return missing_fitting.climb(self.cells, start, rank, self.reml)
+
+    def null_model(self, optimum: Optimum[ObservedPoint]) -> NullModel:
+        """The null model of an optimum."""
+        estimates = estimates_of_observed(optimum.point, optimum.rank, self.mean_diagonal)
+        return _observed_null_model(self._summary(optimum, estimates), self.cells)
+
+
+def null_likelihood(rotated: RotatedSamples, data: TraitData, reml: bool) -> NullLikelihood[Any]:
+    """The likelihood of traits, with the samples rotated for them by `rotate_samples`.
+
+    Raises
+    ------
+    NumericalError
+        Where a trait has no observed cell.
+    """
+    spectrum, Y, A, X = rotated.spectrum, data.Y, data.A, data.X
+    if data.has_missing:
+        cells = observed_cells(spectrum, Y, A, X, rotated.shift)
+        return ObservedTraits(data, reml, spectrum.mean_diagonal, cells)
+    contrasts = rotate_coupled(spectrum, Y, A, X) if data.reduced else rotate_traits(spectrum, Y)
+    return CompleteTraits(data, reml, spectrum.mean_diagonal, contrasts, spectrum.Qx)

@@ -14,11 +14,10 @@ import numpy as np
 from scipy import optimize, special
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.likelihood import Point, evaluate
+from kron2sum_cli.model.likelihood import Point
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
-from kron2sum_cli.model.missing.likelihood import evaluate as evaluate_observed
 from kron2sum_cli.model.spectrum import Array
-from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
+from kron2sum_cli.model.trait_axes import axes_of_factors
 
 FIRST_STEP = 0.1
 """The log odds of a heritability are first changed by this much in the search for an end of an interval."""
@@ -134,7 +133,7 @@ class _Profile:
         rows1 = _FixedRow(M1.reshape(p, p), float(np.sqrt(variance * special.expit(-log_odds))))
         F0, F1 = rows0.factor(), rows1.factor()
         try:
-            point = _moved(self.fitted, axes_of_factors(basis @ F0, basis @ F1, data.mean_eigenvalue))
+            point = self.fitted.at(axes_of_factors(basis @ F0, basis @ F1, data.mean_eigenvalue))
         except (NumericalError, np.linalg.LinAlgError):
             return NOT_DEFINED, np.zeros_like(x)
         turn = point.axes.T @ basis
@@ -144,13 +143,6 @@ class _Profile:
         if not (np.isfinite(point.lml) and np.all(np.isfinite(gradient))):
             return NOT_DEFINED, np.zeros_like(x)
         return -point.lml, -gradient
-
-
-def _moved(fitted: Point | ObservedPoint, axes: TraitAxes) -> Point | ObservedPoint:
-    """The same likelihood elsewhere."""
-    if isinstance(fitted, ObservedPoint):
-        return evaluate_observed(fitted.data, axes, fitted.reml)
-    return evaluate(fitted.data, axes, fitted.reml)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.certificate import BOUNDARY, CERTIFIED_GAIN
+from kron2sum_cli.model.climbing import BOUNDARY, CERTIFIED_GAIN
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
 from kron2sum_cli.model.fitting import Fit, climb
 from kron2sum_cli.model.information import direction_covariance, expected_information, uses_observed_information

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.model.certificate import BOUNDARY
+from kron2sum_cli.model.climbing import BOUNDARY
 from kron2sum_cli.model.likelihood import LOG2PI
 from kron2sum_cli.model.row_moments import RowMoments, VariantMoments
 from kron2sum_cli.model.spectrum import Array

@@ -14,9 +14,8 @@ from kron2sum_cli.files.scan_table import scan_batch
 from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
 from kron2sum_cli.genotypes.filters import VariantFilters, passes
 from kron2sum_cli.genotypes.source import GenotypeSource
-from kron2sum_cli.model.block_scanner import BlockScanner, BlockStatistics, CoupledBlockScanner
+from kron2sum_cli.model.block_scanner import BlockStatistics, Scanner
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, pack_information, test, trait_effects
-from kron2sum_cli.model.missing.scanner import ObservedScanner
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.scan.refits import RefitPlan, refit_block
 from kron2sum_cli.scan.resume import FinishedBlock
@@ -59,7 +58,7 @@ class ScanPlan:
     source: GenotypeSource
     rows: NDArray[np.intp]
     filters: VariantFilters
-    scanner: BlockScanner | CoupledBlockScanner | ObservedScanner
+    scanner: Scanner
     centred: bool
     axes: TraitAxes
     context: TestContext
@@ -185,7 +184,7 @@ def _prepare(
     for k in np.flatnonzero(counts.n_called[tested] < n):
         row = by_variant[k]
         row[np.isnan(row)] = means[k]
-    return by_variant.T.astype(plan.scanner.rotation.dtype, copy=False)
+    return by_variant.T.astype(plan.scanner.dtype, copy=False)
 
 
 def _usable(
@@ -207,7 +206,7 @@ def _take(statistics: BlockStatistics, variants: NDArray[np.intp]) -> BlockStati
 
 def _something_left(plan: ScanPlan, joint: TestResult) -> NDArray[np.intp]:
     """Positions of the variants that leave more of the traits unexplained than rounding does."""
-    rounding = EXPLAINED[plan.scanner.rotation.dtype.name]
+    rounding = EXPLAINED[plan.scanner.dtype.name]
     # The statistic is np log(q0 / q1); a q1 of 0 or less makes it infinite or NaN.
     return np.flatnonzero(joint.chisq < -plan.context.size * np.log(rounding))
 

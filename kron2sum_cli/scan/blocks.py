@@ -30,9 +30,6 @@ COPIES_OF_BLOCK = 4
 BASE_BYTES = 300 << 20
 """What Python and its libraries take."""
 
-MISSING_MATRICES = 3
-"""Matrices over the missing cells, in double precision, that the null model's likelihood holds at once."""
-
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -96,12 +93,9 @@ def block_width(settings: ScanSettings, null: NullFile) -> int:
     width = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, BLOCK_BYTES // (n * size)))
     limit = settings.common.memory_mib
     if limit is not None:
-        model = n * null.nrows * (8 if d.reduced else size)
+        model = d.scanner_bytes(null.nrows, size)
         if settings.null == "-":  # held whole
             model += 8 * n * null.nrows * (1 + len(null.chromosomes))
-        if d.has_missing:
-            columns = d.ncells + d.A.shape[1] * len(null.covariates)
-            model += 8 * n * null.nrows + columns**2 * (MISSING_MATRICES * 8 + size) + d.ncells * n * (8 + size)
         left = limit * 2**20 - model - BASE_BYTES
         fits = left // (per_variant * settings.common.threads)
         if fits < SMALLEST_BLOCK:

@@ -1,29 +1,17 @@
 """Exact refits of the variants of a block whose tests are small."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.block_scanner import BlockScanner, CoupledBlockScanner
-from kron2sum_cli.model.fitting import climb
+from kron2sum_cli.model.block_scanner import Scanner
 from kron2sum_cli.model.hypotheses import Hypothesis
-from kron2sum_cli.model.missing import fitting as missing_fitting
-from kron2sum_cli.model.missing.observed import unshifted
-from kron2sum_cli.model.missing.refit import refit as refit_observed
-from kron2sum_cli.model.missing.scanner import ObservedScanner
-from kron2sum_cli.model.null_model import NullModel, ObservedNullModel
-from kron2sum_cli.model.refit import Refit, refitter
+from kron2sum_cli.model.null_model import NullModel, Refits
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
 
 Array = NDArray[np.float64]
-
-NO_FIT = "the search of its maximum did not converge"
-
-WithDesign = Callable[[Array], Refit]
-"""Refits of h variants with effects in the span of a design (p, e)."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +20,13 @@ class RefitPlan:
 
     Attributes
     ----------
-    null_lml : log-likelihood of the maximum likelihood fit without a variant
-    prepare : from variants G (n, h), and their squared lengths (h,) outside the rotation and the covariates
-    mlog10p : variants with a test above it are refitted
+    refits : Refits
+        Those of the null model.
+    mlog10p : float
+        Variants with a test above it are refitted.
     """
 
-    null_lml: float
-    prepare: Callable[[NDArray[np.floating], Array], WithDesign]
+    refits: Refits
     mlog10p: float
 
 
@@ -58,11 +46,7 @@ class BlockRefit:
     se: Array
 
 
-def refit_plan(
-    model: NullModel | ObservedNullModel,
-    scanner: BlockScanner | CoupledBlockScanner | ObservedScanner,
-    threshold: float,
-) -> RefitPlan | None:
+def refit_plan(model: NullModel, scanner: Scanner, threshold: float) -> RefitPlan | None:
     """The plan for a null model, whose ML fit is found from its REML fit; None where nothing is to be refitted.
 
     Raises
@@ -70,28 +54,7 @@ def refit_plan(
     NumericalError
         Where there is no such fit: under ML the likelihood can grow without bound, where under REML it does not.
     """
-    if threshold <= 0:
-        return None
-    summary, mlog10p = model.summary, -float(np.log10(threshold))
-    if isinstance(model, ObservedNullModel):
-        observed = missing_fitting.climb(unshifted(model.data), summary.axes, summary.rank, False)
-        if not observed.certificate.certified:
-            raise NumericalError(NO_FIT)
-
-        def of_observed(G: NDArray[np.floating], outside: Array) -> WithDesign:
-            return lambda design: refit_observed(observed, G.astype(np.float64), design)
-
-        return RefitPlan(observed.point.lml, of_observed, mlog10p)
-    null = climb(model.data, summary.axes, summary.rank, False)
-    if not null.certificate.certified:
-        raise NumericalError(NO_FIT)
-    fitter = refitter(model.data, null)
-
-    def of_complete(G: NDArray[np.floating], outside: Array) -> WithDesign:
-        rotated = scanner.rotate(G)
-        return lambda design: fitter.refit(rotated, design, outside)
-
-    return RefitPlan(null.point.lml, of_complete, mlog10p)
+    return RefitPlan(model.refits(scanner), -float(np.log10(threshold))) if threshold > 0 else None
 
 
 def refit_block(
@@ -102,12 +65,12 @@ def refit_block(
     ``outside`` (h,) is their squared length outside the rotation and the covariates.
     """
     done: dict[bytes, tuple[Array, Array, Array]] = {}
-    h, refit = G.shape[1], plan.prepare(G, outside)
+    h, refit = G.shape[1], plan.refits.prepare(G, outside)
 
     def fitted(design: Array) -> tuple[Array, Array, Array]:
         if design.shape[1] == 0 or h == 0:
             nothing = np.empty((h, design.shape[0]))
-            return np.full(h, plan.null_lml), nothing, nothing
+            return np.full(h, plan.refits.null_lml), nothing, nothing
         key = np.round(design @ design.T, 9).tobytes()  # the space it spans
         if key not in done:
             result = refit(design)

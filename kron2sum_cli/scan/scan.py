@@ -17,10 +17,9 @@ from kron2sum_cli.files.outputs import atomic_output
 from kron2sum_cli.files.scan_columns import scan_schema
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.trait_design import asked_hypotheses
-from kron2sum_cli.model.block_scanner import BlockScanner, CoupledBlockScanner
+from kron2sum_cli.model.block_scanner import Scanner
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
-from kron2sum_cli.model.missing.scanner import ObservedScanner
-from kron2sum_cli.model.null_model import NullModel, ObservedNullModel
+from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import ScanPlan, scan_block
 from kron2sum_cli.scan.blocks import block_width, blocks_of, in_order, segments
@@ -117,7 +116,7 @@ def _plan(
     chromosome: str | None,
 ) -> ScanPlan:
     null = inputs.null
-    dtype = np.float64 if settings.precision == "double" or null.description.reduced else np.float32
+    dtype = np.float64 if settings.precision == "double" else np.float32
     model = null.load(chromosome, dtype)
     context = test_context(null_record(null, chromosome), settings.stat)
     scanner = model.scanner(dtype)
@@ -126,7 +125,7 @@ def _plan(
         rows=inputs.rows,
         filters=inputs.filters,
         scanner=scanner,
-        centred=_spans_intercept(model),
+        centred=model.spans_intercept,
         axes=model.summary.axes,
         context=context,
         hypotheses=hypotheses,
@@ -138,8 +137,8 @@ def _plan(
 
 
 def _refits(
-    model: NullModel | ObservedNullModel,
-    scanner: BlockScanner | CoupledBlockScanner | ObservedScanner,
+    model: NullModel,
+    scanner: Scanner,
     threshold: float,
     chromosome: str | None,
 ) -> RefitPlan | None:
@@ -150,12 +149,6 @@ def _refits(
         where = f" of chromosome {chromosome}" if chromosome else ""
         logger.warning("no variants%s are refitted: by maximum likelihood, which refits need, %s", where, error)
         return None
-
-
-def _spans_intercept(model: NullModel | ObservedNullModel) -> bool:
-    """Whether a constant lies in the span of the covariates that have an effect on every trait of its own."""
-    Qx = model.Qx
-    return bool(np.sum(Qx.sum(axis=0) ** 2) > Qx.shape[0] * (1 - 1e-9))
 
 
 def _report(counts: Mapping[str, int], out: str) -> None:

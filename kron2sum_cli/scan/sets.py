@@ -15,7 +15,6 @@ from threadpoolctl import threadpool_limits
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.arrow import numbers, texts
-from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.null_record import null_record, test_context
 from kron2sum_cli.files.outputs import atomic_output
 from kron2sum_cli.files.provenance import file_records
@@ -27,9 +26,7 @@ from kron2sum_cli.genotypes.chromosomes import encode_chromosomes, parse_region
 from kron2sum_cli.genotypes.counts import genotype_counts
 from kron2sum_cli.genotypes.filters import VariantFilters, passes, select_by_name
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare, named_hypothesis
-from kron2sum_cli.model.missing.scanner import observed_scanner
-from kron2sum_cli.model.null_model import NullModel
-from kron2sum_cli.model.set_test import SetReduction, SetScores, observed_set_scores, reduce_set, set_scores
+from kron2sum_cli.model.set_test import SetReduction, SetScores, reduce_set
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.scan.block import EXPLAINED
 from kron2sum_cli.scan.blocks import in_order
@@ -219,23 +216,7 @@ def _plan(
     chromosome: str | None,
 ) -> _SetPlan:
     context = test_context(null_record(inputs.null, chromosome), settings.stat)
-    return _SetPlan(inputs, _scores(inputs.null, chromosome), context, hypotheses, schema)
-
-
-def _scores(null: NullFile, chromosome: str | None) -> Callable[[NDArray[np.float64]], SetScores]:
-    """What gives the scores of sets (n, q); a reduced trait design goes the way of observed cells."""
-    model = null.load(chromosome)
-    if isinstance(model, NullModel) and not null.description.reduced:
-        point, Qx = model.point(), model.Qx
-
-        def projected(G: NDArray[np.float64]) -> SetScores:
-            rows = point.data.to_rows(G)
-            rest = G - point.data.to_samples(rows) - Qx @ (Qx.T @ G)
-            return set_scores(point, rows, rest.T @ rest if point.data.nsilent else np.zeros((G.shape[1],) * 2))
-
-        return projected
-    observed = model.observed_point(null.description.X) if isinstance(model, NullModel) else model.point()
-    return partial(observed_set_scores, observed_scanner(observed, np.float64))
+    return _SetPlan(inputs, inputs.null.load(chromosome).set_scores(), context, hypotheses, schema)
 
 
 def _test_set(plan: _SetPlan, members: _Members) -> pa.RecordBatch:

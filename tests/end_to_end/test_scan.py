@@ -36,9 +36,9 @@ def dense_projection(null_path: Path, chromosome: str | None) -> tuple[np.ndarra
     null = read_null(str(null_path))
     model, d = null.load(chromosome), null.description
     n = len(null.samples)
-    GG = (model.data.V * model.data.s) @ model.data.V.T
-    Qx, cross = model.Qx, model.Qx @ model.data.Kxm @ model.data.V.T
-    GG = GG + cross + cross.T + Qx @ model.data.Kxx @ Qx.T
+    GG = (model.contrasts.V * model.contrasts.s) @ model.contrasts.V.T
+    Qx, cross = model.Qx, model.Qx @ model.contrasts.Kxm @ model.contrasts.V.T
+    GG = GG + cross + cross.T + Qx @ model.contrasts.Kxx @ Qx.T
     axes = model.summary.axes
     Ki = np.linalg.inv(np.kron(axes.C0, GG) + np.kron(axes.C1, np.eye(n)))
     M = np.kron(d.A, d.X)
@@ -353,15 +353,15 @@ def test_a_null_model_read_in_the_precision_of_a_scan(example: Path, dtype: type
     null = read_null(str(example / "null.npz"))
     double, model = null.load(None), null.load(None, dtype)
     rotation = model.scanner(dtype).rotation
-    assert model.data.V.dtype == dtype and np.shares_memory(model.data.V, rotation)
-    np.testing.assert_array_equal(model.data.V, double.data.V.astype(dtype))
+    assert model.contrasts.V.dtype == dtype and np.shares_memory(model.contrasts.V, rotation)
+    np.testing.assert_array_equal(model.contrasts.V, double.contrasts.V.astype(dtype))
     copied = replace(double, rows=None).scanner(dtype).rotation
     np.testing.assert_array_equal(rotation[:-3], copied[:-3])
     np.testing.assert_allclose(rotation[-3:], copied[-3:], rtol=0, atol=4 * np.finfo(dtype).eps * np.abs(copied).max())
-    F, R = null.description.Y, double.data.Z
+    F, R, V = null.description.Y, double.contrasts.Z, double.contrasts.V
     size = 8 * np.finfo(dtype).eps
-    np.testing.assert_allclose(model.data.to_rows(F), double.data.V.T @ F, rtol=0, atol=size * np.linalg.norm(F))
-    np.testing.assert_allclose(model.data.to_samples(R), double.data.V @ R, rtol=0, atol=size * np.linalg.norm(R))
+    np.testing.assert_allclose(model.contrasts.to_rows(F), V.T @ F, rtol=0, atol=size * np.linalg.norm(F))
+    np.testing.assert_allclose(model.contrasts.to_samples(R), V @ R, rtol=0, atol=size * np.linalg.norm(R))
 
 
 def test_memory_counts_the_rank_of_the_relationship_matrix(example: Path) -> None:
@@ -386,7 +386,7 @@ def test_refits_of_a_thin_grm_are_those_of_the_null_model_search(tmp_path: Path)
     assert scan(null, out, "--refit", "1", "--extract", tmp_path / "some.txt", "--precision", "double") == 0
     rows = table(out).set_index("SNPID")
     model = read_null(str(null)).load(None)
-    ml = climb(model.data, model.summary.axes, 3, False)
+    ml = climb(model.contrasts, model.summary.axes, 3, False)
     ids = list(table(out).SNPID)
     for name in ids:
         index = open_bed(str(EXAMPLE / "genotypes.bed")).variants.table["SNPID"].to_pylist().index(name)
@@ -394,12 +394,12 @@ def test_refits_of_a_thin_grm_are_those_of_the_null_model_search(tmp_path: Path)
         G = np.column_stack([read_null(str(null)).description.X, g])
         # The same model with the variant as a covariate of all traits.
         n = len(g)
-        GG = (model.data.V * model.data.s) @ model.data.V.T
-        cross = model.Qx @ model.data.Kxm @ model.data.V.T
-        GG = GG + cross + cross.T + model.Qx @ model.data.Kxx @ model.Qx.T
+        GG = (model.contrasts.V * model.contrasts.s) @ model.contrasts.V.T
+        cross = model.Qx @ model.contrasts.Kxm @ model.contrasts.V.T
+        GG = GG + cross + cross.T + model.Qx @ model.contrasts.Kxx @ model.Qx.T
         spectrum = spectrum_of_relationship(GG, G)
         data = rotate_traits(spectrum, read_null(str(null)).description.Y)
         expected = 2 * (climb(data, model.summary.axes, 3, False).point.lml - ml.point.lml)
         found = float(rows.loc[name].CHISQ_REFIT)
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
-        assert n > model.data.V.shape[1]
+        assert n > model.contrasts.V.shape[1]

@@ -156,8 +156,8 @@ def test_rotation_that_is_damaged_or_ends(tmp_path: Path, arrays: Arrays) -> Non
 def test_rotation_in_the_order_of_rows(tmp_path: Path, arrays: Arrays) -> None:
     V = np.ascontiguousarray(arrays["whole/V"])
     null = read_null(str(write(tmp_path / "x.npz", arrays | {"whole/V": V})))
-    np.testing.assert_array_equal(null.load(None).data.V, V)
-    np.testing.assert_array_equal(null.load(None, np.float32).data.V, V.astype(np.float32))
+    np.testing.assert_array_equal(null.load(None).contrasts.V, V)
+    np.testing.assert_array_equal(null.load(None, np.float32).contrasts.V, V.astype(np.float32))
 
 
 def test_other_numbers_with_their_own_hash(tmp_path: Path, arrays: Arrays) -> None:

@@ -63,6 +63,10 @@ class ObservedPoint:
     score1: Array
     traces: Array
 
+    def at(self, axes: TraitAxes) -> "ObservedPoint":
+        """The same likelihood at other covariances; raises as `evaluate` does."""
+        return evaluate(self.data, axes, self.reml)
+
     @property
     def B(self) -> Array:
         """Fixed effects of the covariates, (c, a)."""

@@ -58,6 +58,11 @@ class ObservedScanner:
     silent: Floats | None
     Qx: Floats
 
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """That of the rotation."""
+        return self.rotation.dtype
+
     def rotate(self, G: Floats) -> Array:
         """Rotated variants ``VᵀG`` (m, b) in double precision."""
         return np.asarray(self.rotation[: self.weights.shape[0]] @ G, dtype=np.float64)

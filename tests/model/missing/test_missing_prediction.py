@@ -12,7 +12,8 @@ from kron2sum_cli.model.generalised_least_squares import least_squares, metric
 from kron2sum_cli.model.likelihood import evaluate as evaluate_complete
 from kron2sum_cli.model.missing.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import observed_cells, observed_spectrum
-from kron2sum_cli.model.missing.prediction import (
+from kron2sum_cli.model.missing.scanner import observed_scanner
+from kron2sum_cli.model.prediction import (
     Prediction,
     effects_given_complete,
     effects_given_observed,
@@ -20,7 +21,6 @@ from kron2sum_cli.model.missing.prediction import (
     missing_cells,
     new_cells,
 )
-from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import axes_of_covariances
 
@@ -93,8 +93,8 @@ def test_missing_cells_and_genetic_values_of_the_fit(reml: bool, r: int, a: int 
     M = np.kron(dense.A, dense.X)[positions]
     mean, variance = dense.kriging(K[np.ix_(positions, np.flatnonzero(dense.seen))], M, np.diag(K)[positions])
     found = missing_cells(point)
-    np.testing.assert_allclose(found[0], mean, rtol=1e-8, atol=1e-9)
-    np.testing.assert_allclose(found[1], variance, rtol=1e-8)
+    np.testing.assert_allclose(found.mean, mean, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(found.variance, variance, rtol=1e-8)
     statistics = observed_scanner(point, np.float64).statistics(dense.R)
     own = np.diag(dense.R)
     assert_same(genetic_values(point.axes, statistics, own), kriged(dense, dense.R, own, None))
@@ -110,7 +110,7 @@ def test_predictions_of_masked_cells_cover_them() -> None:
         seen = np.where(rng.random(Y.shape) < 0.3, np.nan, Y)
         data = observed_cells(observed_spectrum(dense.R, dense.X, False, True)[0], seen, dense.A, dense.X)
         point = evaluate(data, axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue), True)
-        mean, variance = missing_cells(point)
-        miss = np.abs(Y[data.rows, data.traits] - mean) / np.sqrt(variance)
+        found = missing_cells(point)
+        miss = np.abs(Y[found.rows, found.traits] - found.mean) / np.sqrt(found.variance)
         inside, total = inside + int(np.sum(miss < 1.959964)), total + miss.size
     assert inside / total == pytest.approx(0.95, abs=0.03)

@@ -7,14 +7,16 @@ variants, for complete traits and for observed cells alike, compute predictions.
 is in the variances.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kron2sum_cli.model.block_scanner import BlockStatistics
+from kron2sum_cli.model.block_scanner import BlockStatistics, block_scanner
 from kron2sum_cli.model.likelihood import Point
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
-from kron2sum_cli.model.missing.scanner import ObservedScanner
+from kron2sum_cli.model.missing.scanner import ObservedScanner, observed_scanner
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
@@ -48,6 +50,51 @@ class EffectsOfCovariates:
     B: Array
     covariance: Array
     explained: Array
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Predictions for samples from their relatedness K (n, t) to those of the fit.
+
+    Attributes
+    ----------
+    axes : TraitAxes
+        Trait axes of the null model.
+    statistics : callable
+        Score and information of K, taken for variants.
+    effects : callable
+        The fixed effects, for samples with such relatedness.
+    """
+
+    axes: TraitAxes
+    statistics: Callable[[Array], BlockStatistics]
+    effects: Callable[[Array], EffectsOfCovariates]
+
+    def genetic_values(self, K: Array, relatedness: Array) -> Prediction:
+        """Genetic values of t samples; ``relatedness`` (t,) is that of every sample with itself."""
+        return genetic_values(self.axes, self.statistics(K), relatedness)
+
+    def new_cells(self, genetic: Prediction, K: Array, X: Array) -> Prediction:
+        """Cells of samples that are not in the fit, from their genetic values and covariates X (t, c)."""
+        return new_cells(self.axes, genetic, X, self.effects(K))
+
+
+@dataclass(frozen=True)
+class MissingCells:
+    """Predictions of the q missing cells of a fit, from what was observed of the same sample, too.
+
+    Attributes
+    ----------
+    rows, traits : NDArray (q,)
+        Sample and trait of every cell.
+    mean, variance : NDArray (q,)
+        Conditional mean given the observed cells, and the variance of what it misses.
+    """
+
+    rows: NDArray[np.intp]
+    traits: NDArray[np.intp]
+    mean: Array
+    variance: Array
 
 
 def genetic_values(axes: TraitAxes, statistics: BlockStatistics, relatedness: Array) -> Prediction:
@@ -88,12 +135,37 @@ def new_cells(axes: TraitAxes, genetic: Prediction, X: Array, effects: EffectsOf
     return Prediction(mean, variance)
 
 
-def missing_cells(point: ObservedPoint) -> tuple[Array, Array]:
-    """Mean and variance of every missing cell of the fit, (q,) each, in the order of ``data.rows`` and ``data.traits``.
+def missing_cells(point: ObservedPoint) -> MissingCells:
+    """Predictions of the missing cells of a fit of observed cells."""
+    return MissingCells(point.data.rows, point.data.traits, point.completed, point.completed_variance)
 
-    What was observed of the same sample is in them, through C1, too.
+
+def no_missing_cells() -> MissingCells:
+    """Those of a fit of complete traits."""
+    position, value = np.empty(0, np.intp), np.empty(0)
+    return MissingCells(position, position, value, value)
+
+
+def observed_predictor(point: ObservedPoint) -> Predictor:
+    """What predicts from a fit of observed cells."""
+    scanner = observed_scanner(point, np.float64)
+    return Predictor(point.axes, scanner.statistics, lambda K: effects_given_observed(point, scanner, K))
+
+
+def complete_predictor(point: Point, Qx: Array, A: Array, B: Array, covariance: Array) -> Predictor:
+    """What predicts from a fit of complete traits with projected covariates.
+
+    Parameters
+    ----------
+    point : Point
+        The fit.
+    Qx : NDArray (n, c)
+        Basis of the covariates.
+    A, B, covariance : NDArray (p, a), (c, a) and (ca, ca)
+        Trait design, estimates, and covariance of vec(B).
     """
-    return point.completed, point.completed_variance
+    scanner = block_scanner(point, Qx, np.float64)
+    return Predictor(point.axes, scanner.statistics, lambda K: effects_given_complete(point, Qx, A, B, covariance, K))
 
 
 def effects_given_observed(point: ObservedPoint, scanner: ObservedScanner, K: Array) -> EffectsOfCovariates:
