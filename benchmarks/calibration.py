@@ -1,0 +1,194 @@
+"""Type I error of every test of a scan, as users get it: through the command line, on data without any effect.
+
+For every cell (structure of the samples, n, p, covariates, rank, missing share) traits with a heritability of 0.5 are
+simulated again and again, the null model is fitted, and variants of the same structure, without effect, are tested.
+Printed is the share of variants with P below each level, over the level, with a 95% interval from resampled data sets:
+1 is right, more is too many false positives.
+
+    python -m benchmarks.calibration --structures families,clones --samples 80,300 --traits 2,4 --covariates 1,20
+
+Structures: families (full siblings by four), populations (three, Fst 0.2), clones (inbred lines, five replicates of
+each), unrelated.
+"""
+
+import argparse
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from bed_reader import to_bed
+from numpy.typing import NDArray
+
+from kron2sum_cli.cli import run
+
+LEVELS = np.array([0.05, 0.01, 0.001])
+GRM_VARIANTS = 1000
+REFIT_BELOW = 0.2
+"""Variants with a smaller P are refitted; none of the others comes near the levels."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One design: who is sampled, how many, with what."""
+
+    structure: str
+    n: int
+    p: int
+    covariates: int
+    rank: str
+    missing: float
+
+
+def genotypes(structure: str, n: int, m: int, rng: np.random.Generator) -> Array:
+    """Genotypes (n, m) of one structure."""
+    f = rng.uniform(0.1, 0.5, m)
+    if structure == "families":
+        parents = rng.binomial(1, f, size=(-(-n // 4), 2, 2, m))
+        family = np.repeat(np.arange(len(parents)), 4)[:n]
+        drawn = rng.integers(0, 2, size=(n, 2, 1, m))
+        return np.take_along_axis(parents[family], drawn, axis=2).sum(axis=(1, 2)).astype(float)
+    if structure == "populations":
+        spread = (1 - 0.2) / 0.2
+        of_population = rng.beta(f * spread, (1 - f) * spread, size=(3, m))
+        return rng.binomial(2, of_population[np.arange(n) % 3]).astype(float)
+    if structure == "clones":
+        lines = 2.0 * rng.binomial(1, f, size=(-(-n // 5), m))
+        return np.repeat(lines, 5, axis=0)[:n]
+    return rng.binomial(2, f, size=(n, m)).astype(float)
+
+
+def covariance(p: int, rng: np.random.Generator) -> Array:
+    """A correlation matrix of p traits."""
+    L = rng.normal(size=(p, p + 1))
+    C = L @ L.T
+    size = np.sqrt(np.diag(C))
+    return C / np.outer(size, size)
+
+
+def write_data(folder: Path, cell: Cell, variants: int, rng: np.random.Generator) -> list[str]:
+    """Write one data set; the options of `fit` for it."""
+    n, p = cell.n, cell.p
+    g = genotypes(cell.structure, n, GRM_VARIANTS + variants, rng)
+    of_grm, tested = g[:, :GRM_VARIANTS], g[:, GRM_VARIANTS:]
+    of_grm = of_grm[:, of_grm.std(axis=0) > 0]
+    G = (of_grm - of_grm.mean(axis=0)) / of_grm.std(axis=0) / np.sqrt(of_grm.shape[1])
+    genetic = G @ rng.normal(size=(G.shape[1], p)) @ np.linalg.cholesky(covariance(p, rng)).T
+    Y = genetic + rng.normal(size=(n, p)) @ np.linalg.cholesky(covariance(p, rng)).T
+    Y[rng.uniform(size=Y.shape) < cell.missing] = np.nan
+    names = [f"S{i}" for i in range(n)]
+    np.save(folder / "K.npy", G @ G.T)
+    (folder / "K.id").write_text("\n".join(names) + "\n")
+    (folder / "g.bed").unlink(missing_ok=True)
+    to_bed(folder / "g.bed", np.asfortranarray(tested), properties={"fid": names, "iid": names})
+    write_table(folder / "y.csv", names, "t", Y)
+    write_table(folder / "c.csv", names, "x", rng.normal(size=(n, max(cell.covariates - 1, 1))))
+    options = ["--pheno", "y.csv", "--grm", "K.npy", "--grm-id", "K.id"]
+    options += ["--covar", "c.csv"] if cell.covariates > 1 else []
+    options += ["--rank", cell.rank] if cell.rank != "full" else []
+    return options + (["--missing", "exact"] if cell.missing else [])
+
+
+def write_table(path: Path, names: Sequence[str], prefix: str, values: Array) -> None:
+    """A table of samples; NaN as NA."""
+    rows = (
+        f"{name}," + ",".join("NA" if np.isnan(x) else repr(float(x)) for x in row)
+        for name, row in zip(names, values, strict=True)
+    )
+    header = "IID," + ",".join(f"{prefix}{j}" for j in range(values.shape[1]))
+    path.write_text("\n".join([header, *rows]) + "\n")
+
+
+def p_values(folder: Path, cell: Cell, refit: bool) -> dict[str, Array] | None:
+    """-log10 P of every test on one data set; None where the null model has no fit."""
+    null, table = str(folder / "null.npz"), str(folder / "scan.parquet")
+    tests = ["--test", "common", "--test", "specific"] if cell.p > 1 else []
+    words = [
+        "scan",
+        "--null",
+        null,
+        "--geno",
+        str(folder / "g.bed"),
+        "--out",
+        table,
+        "--threads",
+        "1",
+        "--quiet",
+        *tests,
+    ]
+    if run([*words, "--refit", str(REFIT_BELOW if refit else 0)]):
+        return None
+    columns = pq.read_table(table).to_pandas()
+    columns = columns[columns.CHISQ.notna()]
+    found = {"joint": columns.MLOG10P.to_numpy()}
+    found |= {test: columns[f"MLOG10P.{test}"].to_numpy() for test in tests[1::2]}
+    found["traits"] = np.concatenate([columns[f"MLOG10P.t{j}"] for j in range(cell.p)])
+    if refit:
+        found["refit"] = columns.MLOG10P_REFIT.fillna(0).to_numpy()
+    return found
+
+
+def measure(cell: Cell, data_sets: int, variants: int, refit: bool, seed: int) -> tuple[dict[str, Array], int]:
+    """Of every test the counts (data sets, 1 + levels): tested, and P below each level; and how many fits failed."""
+    rng = np.random.default_rng([seed, cell.n, cell.p, cell.covariates])
+    counts: dict[str, list[list[int]]] = {}
+    failed = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for _ in range(data_sets):
+            options = write_data(folder, cell, variants, rng)
+            paths = [str(folder / word) if "." in word and not word.startswith("0") else word for word in options]
+            if run(["fit", *paths, "--out", str(folder / "null.npz"), "--threads", "1", "--quiet"]):
+                failed += 1
+                continue
+            for test, mlog10p in (p_values(folder, cell, refit) or {}).items():
+                below = [int(np.count_nonzero(mlog10p > -np.log10(level))) for level in LEVELS]
+                counts.setdefault(test, []).append([len(mlog10p), *below])
+    return {test: np.array(rows, dtype=float) for test, rows in counts.items()}, failed
+
+
+def lines(counts: Array) -> Iterator[str]:
+    """The ratio at each level, with its interval."""
+    drawn = np.random.default_rng(0).integers(0, len(counts), (1000, len(counts)))
+    for k, level in enumerate(LEVELS):
+        ratio = counts[:, 1 + k].sum() / counts[:, 0].sum() / level
+        resampled = counts[drawn, 1 + k].sum(axis=1) / counts[drawn, 0].sum(axis=1) / level
+        low, high = np.percentile(resampled, [2.5, 97.5])
+        yield f"{ratio:5.2f} ({low:.2f}-{high:.2f})"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--structures", default="families,populations,clones")
+    parser.add_argument("--samples", default="80,150,300,1000")
+    parser.add_argument("--traits", default="1,2,4,8")
+    parser.add_argument("--covariates", default="1,8,20")
+    parser.add_argument("--ranks", default="full,auto")
+    parser.add_argument("--missing", default="0,0.3")
+    parser.add_argument("--data-sets", type=int, default=50)
+    parser.add_argument("--variants", type=int, default=1000)
+    parser.add_argument("--refit", action="store_true")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    logging.getLogger("kron2sum").propagate = False  # the writer of the .bed lets Python print every log
+    lists = [
+        getattr(options, name).split(",")
+        for name in ("structures", "samples", "traits", "covariates", "ranks", "missing")
+    ]
+    for structure, n, p, covariates, rank, missing in product(*lists):
+        cell = Cell(structure, int(n), int(p), int(covariates), rank, float(missing))
+        found, failed = measure(cell, options.data_sets, options.variants, options.refit, options.seed)
+        print(f"{structure} n={n} p={p} c={covariates} rank={rank} missing={missing}: failed fits {failed}", flush=True)
+        for test, counts in found.items():
+            print(f"    {test:<9}{counts[:, 0].sum():>9.0f}  " + "  ".join(lines(counts)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
