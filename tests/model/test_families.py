@@ -1,4 +1,4 @@
-"""Block-diagonal relationship matrices against the dense Gaussian, and against the dense rotation of the same matrix."""
+"""Block-diagonal relationship matrices against the dense Gaussian, and against the dense rotation of the matrix."""
 
 from dataclasses import dataclass
 
