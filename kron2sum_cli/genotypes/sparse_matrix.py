@@ -1,0 +1,274 @@
+"""Sparse relationship matrices: those in which most pairs of samples are unrelated and not listed.
+
+GCTA writes ``.grm.sp`` (fastGWA's sparse matrix), R and SAIGE write Matrix Market ``.mtx``, and KING, plink2 and
+plink 1.9 write tables of pairs. A pair that is not listed is 0.
+"""
+
+import os
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.io import mmread
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.files.inputs import read_bytes
+from kron2sum_cli.files.samples import Samples
+
+Sparse = sparse.csr_array[np.float64, tuple[int, int]]
+
+ID_PAIRS = (
+    ("FID1", "IID1", "FID2", "IID2"),
+    ("FID1", "ID1", "FID2", "ID2"),
+    ("FID", "ID1", "FID", "ID2"),
+    ("IID1", "IID2"),
+    ("ID1", "ID2"),
+)
+"""Columns that name the two samples of a pair, with and without family IDs: plink2 and plink 1.9, KING between
+families, KING within families, and tables without family IDs. A leading # is ignored, and so is the case."""
+
+KINSHIP = ("KINSHIP", "PHI")
+"""Columns of kinship coefficients, half of a relationship."""
+
+RELATIONSHIP = ("PI_HAT", "RELATIONSHIP", "RELATEDNESS", "GRM", "REL", "VALUE", "R", "X")
+"""Columns of relationships as they are."""
+
+
+@dataclass(frozen=True)
+class SparseMatrix:
+    """A sparse relationship matrix.
+
+    Attributes
+    ----------
+    samples : Samples
+        Its samples; of a table of pairs those that are in one.
+    K : sparse (N, N)
+        The matrix, symmetric.
+    listed_only : bool
+        Whether samples of other files that are not among ``samples`` are unrelated to all, with 1 on the diagonal.
+    files : tuple of str
+        Every file that belongs to it.
+    format : str
+        What it is, for the log.
+    """
+
+    samples: Samples
+    K: Sparse
+    listed_only: bool
+    files: tuple[str, ...]
+    format: str
+
+
+def is_sparse_gcta(path: str) -> bool:
+    """Whether a path is GCTA's ``.grm.sp``, by its own name or by its prefix."""
+    return path.endswith(".grm.sp") or (not os.path.isfile(path) and os.path.isfile(f"{path}.grm.sp"))
+
+
+def is_matrix_market(head: bytes) -> bool:
+    """Whether a file begins as Matrix Market does."""
+    return head.lower().startswith(b"%%matrixmarket")
+
+
+def is_table_of_pairs(header: list[str]) -> bool:
+    """Whether the columns of a table name two samples and a relationship."""
+    columns = _upper(header)
+    return _id_columns(columns) is not None and _value_column(columns) is not None
+
+
+def read_gcta_sparse(path: str, samples: Samples, id_path: str) -> SparseMatrix:
+    """Read ``.grm.sp``: lines of two positions (from 0) and a relationship, each pair once, the diagonal included.
+
+    Raises
+    ------
+    InputError
+        Where a line is not that, a position is not one of the samples, or a sample has no diagonal.
+    """
+    table = _read_numbers(path)
+    n = len(samples)
+    positions = table[:, :2]
+    outside = np.flatnonzero(
+        (positions < 0).any(axis=1) | (positions >= n).any(axis=1) | (positions % 1 != 0).any(axis=1)
+    )
+    if outside.size:
+        line = int(outside[0])
+        raise InputError(
+            f"{path}, line {line + 1}: {table[line, 0]:g} {table[line, 1]:g} are no positions of the {n} samples of"
+            f" {id_path}; give the .grm.id that was written with it"
+        )
+    K = _with_diagonal(_symmetric(positions.astype(np.intp), table[:, 2], n, path), samples, path)
+    return SparseMatrix(samples, K, False, (path, id_path), "GCTA .grm.sp")
+
+
+def read_matrix_market(path: str, samples: Samples, id_path: str) -> SparseMatrix:
+    """Read a square, symmetric Matrix Market file.
+
+    Raises
+    ------
+    InputError
+        Where it is none, or has another number of rows than there are samples.
+    """
+    try:
+        K: Sparse = sparse.csr_array(mmread(path)).astype(np.float64)
+    except (ValueError, OSError, OverflowError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read as Matrix Market ({error}); write it again") from None
+    n = len(samples)
+    if K.shape != (n, n):
+        raise InputError(
+            f"{path}: has {K.shape[0]} rows and {K.shape[1]} columns, and {id_path} {n} samples; give the IDs of its"
+            " rows"
+        )
+    apart = abs(K - K.T)
+    if apart.nnz and apart.max() > 1e-6 * abs(K).max():
+        raise InputError(f"{path}: is not symmetric; write both triangles, or one with the header's word 'symmetric'")
+    _refuse_numbers(K.data, path)
+    return SparseMatrix(
+        samples, _with_diagonal(0.5 * (K + K.T), samples, path), False, (path, id_path), "Matrix Market"
+    )
+
+
+def read_table_of_pairs(path: str) -> SparseMatrix:
+    """Read a table with a header that names two samples and a value in every line; see `ID_PAIRS`.
+
+    Kinship coefficients are doubled. A pair of a sample with itself is its diagonal, 1 where there is none.
+
+    Raises
+    ------
+    InputError
+        Where a value is not a number, or a pair is there twice with different values.
+    """
+    table = _read_table(path)
+    columns = _upper(list(table.columns))
+    ids, value = _id_columns(columns), _value_column(columns)
+    assert ids is not None
+    assert value is not None
+    values = pd.to_numeric(table.iloc[:, value], errors="coerce").to_numpy(dtype=np.float64)
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if wrong.size:
+        line = int(wrong[0])
+        raise InputError(
+            f"{path}, line {line + 2}: {table.columns[value]} is {table.iloc[line, value]!r}, which is no number;"
+            " leave the pair out, or correct it"
+        )
+    values = values * (2.0 if columns[value] in KINSHIP else 1.0)
+    half = len(ids) // 2
+    first, second = (table.iloc[:, list(part)].agg("\t".join, axis=1) for part in (ids[:half], ids[half:]))
+    codes, names = pd.factorize(pd.concat([first, second], ignore_index=True))
+    pairs = codes.reshape(2, -1).T
+    parts = [str(name).split("\t") for name in names]
+    fids = tuple(part[0] for part in parts) if half == 2 else None
+    samples = Samples(fids, tuple(part[-1] for part in parts), path)
+    K = _symmetric(pairs, values, len(samples), path, header=1)
+    missing = np.ones(len(samples))
+    missing[pairs[pairs[:, 0] == pairs[:, 1], 0]] = 0.0
+    return SparseMatrix(samples, sparse.csr_array(K + sparse.diags_array(missing)), True, (path,), "table of pairs")
+
+
+def thresholded(K: NDArray[np.floating], cutoff: float) -> Sparse:
+    """A dense symmetric matrix (n, n) with every relationship below ``cutoff`` set to 0; the diagonal stays."""
+    kept = np.greater_equal(K, cutoff)
+    np.fill_diagonal(kept, True)
+    row, column = np.nonzero(kept)
+    return sparse.csr_array((K[row, column].astype(np.float64), (row, column)), shape=K.shape)
+
+
+def cut(K: Sparse, cutoff: float) -> Sparse:
+    """A sparse matrix with every relationship below ``cutoff`` set to 0; the diagonal stays."""
+    C = K.tocoo()
+    kept = (C.data >= cutoff) | (C.row == C.col)
+    return sparse.csr_array((C.data[kept], (C.row[kept], C.col[kept])), shape=K.shape)
+
+
+def of_samples(matrix: SparseMatrix, rows: NDArray[np.intp]) -> Sparse:
+    """The matrix of some samples (n, n), in their order; -1 for one that is in no pair."""
+    known = np.flatnonzero(rows >= 0)
+    n = len(rows)
+    part = matrix.K[rows[known]][:, rows[known]].tocoo()
+    alone = np.flatnonzero(rows < 0)
+    row = np.concatenate([known[part.row], alone])
+    column = np.concatenate([known[part.col], alone])
+    return sparse.csr_array((np.concatenate([part.data, np.ones(len(alone))]), (row, column)), shape=(n, n))
+
+
+def _symmetric(pairs: NDArray[np.intp], values: NDArray[np.float64], n: int, path: str, header: int = 0) -> Sparse:
+    """Both triangles from pairs in any order; a pair may be there again with the same value."""
+    _refuse_numbers(values, path)
+    low, high = pairs.min(axis=1), pairs.max(axis=1)
+    key = low.astype(np.int64) * n + high
+    order = np.argsort(key, kind="stable")
+    same = np.flatnonzero(np.diff(key[order]) == 0)
+    differ = same[values[order[same]] != values[order[same + 1]]]
+    if differ.size:
+        lines = sorted((int(order[differ[0]]), int(order[differ[0] + 1])))
+        raise InputError(
+            f"{path}, lines {lines[0] + 1 + header} and {lines[1] + 1 + header}: have the same pair of samples with"
+            f" the values {values[lines[0]]:g} and {values[lines[1]]:g}; leave one of them out"
+        )
+    once = np.delete(order, same + 1)
+    low, high, values = low[once], high[once], values[once]
+    off = low != high
+    row, column = np.concatenate([low, high[off]]), np.concatenate([high, low[off]])
+    return sparse.csr_array((np.concatenate([values, values[off]]), (row, column)), shape=(n, n))
+
+
+def _with_diagonal(K: Sparse, samples: Samples, path: str) -> Sparse:
+    """The matrix, unless a sample has no variance of its own."""
+    empty = np.flatnonzero(K.diagonal() <= 0)
+    if empty.size:
+        raise InputError(
+            f"{path}: sample '{samples.label(int(empty[0]))}' has {K.diagonal()[empty[0]]:g} on the diagonal"
+            f" ({empty.size} samples have none); write the matrix with its diagonal"
+        )
+    return K
+
+
+def _refuse_numbers(values: NDArray[np.float64], path: str) -> None:
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: has a relationship that is not a finite number; leave that pair out")
+
+
+def _read_numbers(path: str) -> NDArray[np.float64]:
+    """Three numbers a line."""
+    try:
+        table = pd.read_csv(path, sep=r"\s+", header=None, dtype=np.float64)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as lines of two positions and a number ({error})") from None
+    if table.shape[1] != 3:
+        raise InputError(f"{path}: has {table.shape[1]} columns; a .grm.sp has two positions and a relationship")
+    return table.to_numpy()
+
+
+def _read_table(path: str) -> pd.DataFrame:
+    """A table of text, CSV or white space."""
+    text = read_bytes(path)
+    header = text.partition(b"\n")[0]
+    separator = next((mark for mark in (b"\t", b",", b";") if mark in header), None)
+    try:
+        return pd.read_csv(
+            BytesIO(text),
+            sep=r"\s+" if separator is None else separator.decode(),
+            dtype=str,
+            keep_default_na=False,
+            engine="c",
+        )
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read as a table of pairs ({error})") from None
+
+
+def _upper(header: list[str]) -> list[str]:
+    return [name.lstrip("#").strip().upper() for name in header]
+
+
+def _id_columns(columns: list[str]) -> tuple[int, ...] | None:
+    """Positions of the columns that name the two samples."""
+    for names in ID_PAIRS:
+        if all(name in columns for name in names):
+            return tuple(columns.index(name) for name in names)
+    return None
+
+
+def _value_column(columns: list[str]) -> int | None:
+    """Position of the column of the relationship."""
+    return next((columns.index(name) for name in (*KINSHIP, *RELATIONSHIP) if name in columns), None)
