@@ -17,7 +17,7 @@ from kron2sum_cli.model.fitting import fit
 from kron2sum_cli.model.generalised_least_squares import metric
 from kron2sum_cli.model.likelihood import Point, evaluate, logdet_covariance
 from kron2sum_cli.model.spectrum import Array, spectrum_of_features
-from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances, axes_of_factors
+from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors, factor
 
 MISSING_TRAITS = "; leave out samples with a missing trait, or fit them with kron2sum fit --missing exact"
 
@@ -178,9 +178,11 @@ class Kron2Sum:
         c0, c1, shape = matrix("C0", C0), matrix("C1", C1), (self.ntraits, self.ntraits)
         if c0.shape != shape or c1.shape != shape:
             raise ValueError(f"C0 and C1 must be {shape}; their shapes are {c0.shape} and {c1.shape}")
-        axes = axes_of_covariances(c0, c1, self._mean_eigenvalue)
-        if np.any(axes.c0[self._rank :] > 1e-6 * axes.c0[0]):
+        L0, size = factor(c0), np.sqrt(np.where(np.diag(c0) > 0, np.diag(c0), 1.0))
+        lengths = np.linalg.norm(L0 / size[:, None], axis=0)  # increasing
+        if np.any(lengths[: -self._rank] > 1e-6 * lengths[-1]):
             raise ValueError(f"C0 has rank above {self._rank}, the largest of this model")
+        axes = axes_of_factors(L0[:, -self._rank :], factor(c1), self._mean_eigenvalue)
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._move(evaluate(self._data, axes.truncated(self._rank), self._restricted), None)
