@@ -293,12 +293,14 @@ def test_at_refuses_what_is_not_a_pair_of_covariances(
         Kron2Sum(**arguments(), rank=2).at(C0, C1)
 
 
-def test_at_takes_a_C0_of_low_rank_beside_a_C1_that_is_nearly_singular() -> None:
-    given = arguments()
-    L0, L1 = np.array([[0.7], [-1.3], [0.2]]), np.array([[1.0, 0, 0], [1.0, 1e-5, 0], [0.3, 2.0, 1e-5]])
+def test_at_takes_a_C0_that_is_tiny_beside_C1() -> None:
+    """Its rank is that of C0 alone: seen from C1, rounding makes it a full one."""
+    rng, given = np.random.default_rng(0), arguments()
+    L0, L1 = 1e-8 * rng.normal(size=(3, 1)), rng.normal(size=(3, 3))
     model = Kron2Sum(**given).at(L0 @ L0.T, L1 @ L1.T)
-    np.testing.assert_allclose(model.C0, L0 @ L0.T, rtol=1e-9)
-    np.testing.assert_allclose(model.C1, L1 @ L1.T, rtol=1e-9)
+    expected = Dense(Data(given["Y"], given["A"], given["X"], given["G"]), L0 @ L0.T, L1 @ L1.T)
+    np.testing.assert_allclose(model.covariance(), expected.K, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(model.lml(), expected.lml(False), rtol=1e-12)
 
 
 def test_singular_C1_is_a_point_where_GG_is_positive_definite_only() -> None:
