@@ -1,5 +1,6 @@
 """BGEN genotypes (versions 1.2 and 1.3), with a ``.sample`` file beside them or names inside."""
 
+import logging
 import os
 import sqlite3
 from contextlib import closing
@@ -13,22 +14,132 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
 from kron2sum_cli.genotypes.bgen_format import (
-    BATCH_VARIANTS,
     BgenHeader,
     BgenRecords,
-    block_of,
+    collect_records,
+    genotype_block,
     read_block,
     read_header,
     walk_records,
 )
 from kron2sum_cli.genotypes.sample_files import read_oxford_sample
-from kron2sum_cli.genotypes.source import Variants, refuse_positions_outside
-from kron2sum_cli.genotypes.variants import table_schema
+from kron2sum_cli.genotypes.source import Variants, require_positions
+from kron2sum_cli.genotypes.variants import with_two_alleles
+
+logger = logging.getLogger("kron2sum.genotypes")
 
 _QUERY = (
-    "SELECT chromosome, position, rsid, allele1, allele2, number_of_alleles, file_start_position, size_in_bytes "
+    "SELECT chromosome, position, CASE rsid WHEN '' THEN '.' ELSE rsid END, allele1, COALESCE(allele2, ''), "
+    "number_of_alleles, file_start_position, file_start_position + size_in_bytes "
     "FROM Variant ORDER BY file_start_position"
 )
+
+
+@dataclass(frozen=True)
+class BgenSource:
+    """The genotypes of a BGEN file (a `GenotypeSource`); made by `open_bgen`.
+
+    Attributes
+    ----------
+    path : str
+        The ``.bgen``.
+    files : tuple of str
+        The ``.bgen``, and the ``.sample`` and ``.bgi`` that were read.
+    samples : Samples
+        All samples, in the order of the file.
+    variants : Variants
+        All M variants with two alleles, in the order of the file.
+    header : BgenHeader
+        The beginning of the file.
+    starts, ends : NDArray (M,)
+        First byte of each variant, and the one behind its last.
+    """
+
+    path: str
+    files: tuple[str, ...]
+    samples: Samples
+    variants: Variants
+    header: BgenHeader
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Dosages of the effect allele (the first of the file), NaN where missing (see `GenotypeSource.read`).
+
+        Every call opens the file by itself, and decompression lets other threads run.
+
+        Raises
+        ------
+        InputError
+            The file is damaged, changed since it was opened, or has genotypes of more than two copies of a
+            chromosome.
+        IndexError
+            A position is not in the file.
+        """
+        require_positions(self, variants, rows)
+        dosages = np.empty((len(rows), len(variants)), dtype=np.float32, order="F")
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                for column, variant in enumerate(variants):
+                    start = int(self.starts[variant])
+                    record = os.pread(file.fileno(), int(self.ends[variant]) - start, start)
+                    dosages[:, column] = self._dosages(record, int(variant)).take(rows)
+        except OSError as error:
+            raise InputError(f"{self.path} can no longer be read ({error.strerror}); check the path") from None
+        return dosages
+
+    def _dosages(self, record: bytes, variant: int) -> NDArray[np.float32]:
+        try:
+            return read_block(genotype_block(record), self.header.compression, self.header.n_samples)
+        except ValueError as error:
+            name = self.variants.table["SNPID"][variant].as_py()
+            raise InputError(
+                f"{self.path}, variant {variant + 1} ({name}): its genotypes are not readable, as {error}; leave "
+                "the variant out with --exclude, or write the file again"
+            ) from None
+
+
+def open_bgen(path: str, sample: str | None = None) -> BgenSource:
+    """Open a BGEN file of version 1.2 or 1.3 (layout 2).
+
+    Parameters
+    ----------
+    path : str
+        The file. ``.bgen.bgi``, the index of bgenix, is looked for beside it; it saves going through the file.
+    sample : str or None
+        The file of its samples; by default ``.sample`` in place of ``.bgen`` where there is such a file, else the
+        names in the BGEN file itself.
+
+    Returns
+    -------
+    BgenSource
+        EA, the allele that dosages count, is the first of the two alleles of a variant, whichever of them is the
+        reference: plink2 writes ALT first unless told ``ref-first``. SNPID is the rsid of the file. Variants with
+        more than two alleles are left out, with a warning.
+
+    Raises
+    ------
+    InputError
+        The file is missing, malformed or of another layout, no variant has two alleles, there are no names of
+        samples, or the ``.sample`` has another number or order of samples.
+    """
+    header = read_header(path)
+    if not header.n_variants:
+        raise InputError(f"{path} has no variant; check the command that wrote it")
+    beside = f"{path[:-5] if path.lower().endswith('.bgen') else path}.sample"
+    if sample is None and os.path.isfile(beside):
+        sample = beside
+    samples = _read_samples(header, sample, beside)
+    records = read_index(header)
+    index = [] if records is None else [index_path(path)]
+    if records is None:
+        records = walk_records(header)
+    two_alleles = records.n_alleles == 2
+    variants = with_two_alleles(
+        Variants(records.table, path), two_alleles, "with qctool or bcftools norm -m -, or with plink2 --max-alleles 2"
+    )
+    files = (path, *([sample] if sample is not None else []), *index)
+    return BgenSource(path, files, samples, variants, header, records.starts[two_alleles], records.ends[two_alleles])
 
 
 def index_path(bgen: str) -> str:
@@ -41,149 +152,54 @@ def read_index(header: BgenHeader) -> BgenRecords | None:
 
     Parameters
     ----------
-    header : of the BGEN file
+    header : BgenHeader
+        Of the BGEN file.
 
     Returns
     -------
-    The variants; None where there is no index, or where it does not fit the file: another number of
-    variants, places that leave gaps or end elsewhere than the file. The same holds where a variant has not
-    two alleles, so that going through the file can say which.
+    BgenRecords or None
+        None where there is no index, or where it is older than the file or does not fit it: another number of
+        variants, or places that leave gaps or end elsewhere than the file.
     """
     path = index_path(header.path)
     if not os.path.isfile(path):
         return None
-    try:
-        with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True)) as connection:
-            return _read(connection, header)
-    except (sqlite3.Error, pa.ArrowException, OverflowError, ValueError):
+    records = None
+    if os.path.getmtime(path) >= os.path.getmtime(header.path):
+        try:
+            with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True)) as connection:
+                records = collect_records(connection.execute(_QUERY))
+        except (sqlite3.Error, pa.ArrowException, OverflowError, ValueError, TypeError):
+            records = None
+    if records is None or not _fits(records, header):
+        logger.warning(
+            "%s: is not used, as it is older than %s or does not fit it; write it again with bgenix -index -clobber -g",
+            path,
+            header.path,
+        )
         return None
+    return records
 
 
-def _read(connection: sqlite3.Connection, header: BgenHeader) -> BgenRecords | None:
-    cursor = connection.execute(_QUERY)
-    batches, starts, ends = [], [], []
-    while rows := cursor.fetchmany(BATCH_VARIANTS):
-        chromosome, position, name, first, second, n_alleles, start, size = zip(*rows, strict=True)
-        if set(n_alleles) != {2}:
-            return None
-        columns = (chromosome, position, [text or "." for text in name], first, second)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, table_schema(), strict=True)]
-        batches.append(pa.RecordBatch.from_arrays(arrays, schema=table_schema()))
-        starts.append(np.array(start, dtype=np.int64))
-        ends.append(starts[-1] + np.array(size, dtype=np.int64))
-    edges = np.concatenate([[header.first_variant], *ends])
-    fits = (
-        len(edges) == header.n_variants + 1
-        and np.array_equal(edges[:-1], np.concatenate(starts))
-        and edges[-1] == os.path.getsize(header.path)
+def _fits(records: BgenRecords, header: BgenHeader) -> bool:
+    edges = np.concatenate([[header.first_variant], records.ends])
+    return (
+        len(records.ends) == header.n_variants
+        and np.array_equal(edges[:-1], records.starts)
+        and int(edges[-1]) == os.path.getsize(header.path)
     )
-    return BgenRecords(pa.Table.from_batches(batches, table_schema()), edges) if fits else None
 
 
-@dataclass(frozen=True)
-class BgenSource:
-    """The genotypes of a BGEN file (a `GenotypeSource`); made by `open_bgen`.
-
-    Attributes
-    ----------
-    path : the ``.bgen``
-    files : the ``.bgen``, and the ``.sample`` and ``.bgi`` that were read
-    samples, variants : all of the file, in its order
-    header, records : the beginning of the file, and where the variants lie
-    """
-
-    path: str
-    files: tuple[str, ...]
-    samples: Samples
-    variants: Variants
-    header: BgenHeader
-    records: BgenRecords
-
-    def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Dosages of the effect allele (the first of the file), 0 to 2, NaN where missing.
-
-        Every call opens the file by itself, and decompression lets other threads run.
-
-        Parameters
-        ----------
-        variants : positions of the variants in the file, increasing
-        rows : positions of the samples in the file, in the order wanted
-
-        Returns
-        -------
-        (len(rows), len(variants)) float32 in Fortran order
-
-        Raises
-        ------
-        InputError : the file is damaged, or changed since it was opened, or has genotypes of more than two
-            copies of a chromosome
-        IndexError : a position is not in the file
-        """
-        refuse_positions_outside(self.samples, self.variants, variants, rows)
-        dosages = np.empty((len(rows), len(variants)), dtype=np.float32, order="F")
-        edges = self.records.edges
-        try:
-            with open(self.path, "rb", buffering=0) as file:
-                for column, variant in enumerate(variants):
-                    start, end = int(edges[variant]), int(edges[variant + 1])
-                    record = os.pread(file.fileno(), end - start, start)
-                    dosages[:, column] = self._dosages(record, int(variant)).take(rows)
-        except OSError as error:
-            raise InputError(f"{self.path} can no longer be read ({error.strerror}); check the path") from None
-        return dosages
-
-    def _dosages(self, record: bytes, variant: int) -> NDArray[np.float32]:
-        try:
-            return read_block(block_of(record), self.header.compression, self.header.n_samples)
-        except ValueError as error:
-            name = self.variants.table["SNPID"][variant].as_py()
-            raise InputError(
-                f"{self.path}, variant {variant + 1} ({name}): its genotypes are not readable, as {error}; leave "
-                "the variant out with --exclude, or write the file again"
-            ) from None
-
-
-def open_bgen(path: str) -> BgenSource:
-    """Open a BGEN file of version 1.2 or 1.3 (layout 2).
-
-    Parameters
-    ----------
-    path : the file. ``.sample`` in place of ``.bgen`` is looked for beside it, and ``.bgen.bgi``, the
-        index of bgenix, which saves going through the file and is only used where it fits
-
-    Returns
-    -------
-    The genotypes. EA, the allele that dosages count, is the first of the two alleles of a variant, whichever
-    of them is the reference: plink2 writes ALT first unless told ``ref-first``. SNPID is the rsid of the file.
-
-    Raises
-    ------
-    InputError : the file is missing, malformed or of another layout, a variant has not two alleles, there
-        are no names of samples, or the ``.sample`` has another number or order of samples
-    """
-    header = read_header(path)
-    stem = path[:-5] if path.lower().endswith(".bgen") else path
-    sample = f"{stem}.sample"
-    companions = [sample] if os.path.isfile(sample) else []
-    samples = _samples(header, sample)
-    if not header.n_variants:
-        raise InputError(f"{path} has no variant; check the command that wrote it")
-    records = read_index(header)
-    if records is not None:
-        companions.append(index_path(path))
-    else:
-        records = walk_records(header)
-    return BgenSource(path, (path, *companions), samples, Variants(records.table, path), header, records)
-
-
-def _samples(header: BgenHeader, sample: str) -> Samples:
-    if os.path.isfile(sample):
+def _read_samples(header: BgenHeader, sample: str | None, beside: str) -> Samples:
+    """The samples of a ``.sample`` file, or those named in the BGEN file itself."""
+    if sample is not None:
         samples = read_oxford_sample(sample)
         _refuse_other_samples(header, samples)
         return samples
     if header.iids is None:
         raise InputError(
-            f"{header.path} has no names of samples in it, and {sample} is missing; put the .sample file there"
+            f"{header.path} has no names of samples in it, and {beside} is missing; put the .sample file there, or "
+            "name it with --sample"
         )
     samples = Samples(None, header.iids, header.path)
     refuse_duplicates(samples)

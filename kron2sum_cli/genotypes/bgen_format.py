@@ -1,5 +1,10 @@
-"""Where the variants of a BGEN file (layout 2) lie, and what they are called."""
+"""The layout of BGEN files of version 1.2 and 1.3: header, variants, and genotype blocks.
 
+Specification: https://www.chg.ox.ac.uk/~gav/bgen_format/spec/v1.2.html
+"""
+
+import io
+import itertools
 import os
 import struct
 import zlib
@@ -12,11 +17,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.genotypes.source import BGEN, BGEN_AT
-from kron2sum_cli.genotypes.variants import table_schema
+from kron2sum_cli.genotypes.source import BGEN, BGEN_AT, VARIANT_SCHEMA
 
 Compression = Literal["none", "zlib", "zstd"]
 
+BATCH_VARIANTS = 1 << 16
+"""So many variants at a time are turned into Arrow arrays, which need a tenth of the memory of lists."""
+
+_COMPRESSIONS: dict[int, Compression] = {0: "none", 1: "zlib", 2: "zstd"}
+_LAYOUT = 2
+_HAS_IDS = 1 << 31
 _MISSING_BIT = 0x80
 _PLOIDY_BITS = 0x3F
 _FIXED_BYTES = 10
@@ -24,6 +34,216 @@ _FIXED_BYTES = 10
 _MOST_BITS = 32
 _EXACT_IN_SINGLE_BITS = 16
 """Up to so many bits a probability, sums of three of them are exact in single precision."""
+
+
+@dataclass(frozen=True)
+class BgenHeader:
+    """The beginning of a BGEN file.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    n_samples, n_variants : int
+        What it says that it has.
+    compression : Compression
+        Of its genotype blocks.
+    first_variant : int
+        Where the first variant begins, in bytes.
+    iids : tuple of str or None
+        Names of the samples, where there are some.
+    """
+
+    path: str
+    n_samples: int
+    n_variants: int
+    compression: Compression
+    first_variant: int
+    iids: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class BgenRecords:
+    """Where the M variants of a BGEN file lie, and what they are.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        The columns of `VARIANT_SCHEMA`, M rows; EA is the first allele, NEA the second.
+    starts, ends : NDArray (M,)
+        First byte of each variant, and the one behind its last.
+    n_alleles : NDArray (M,)
+        How many alleles each has.
+    """
+
+    table: pa.Table
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    n_alleles: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class VariantIdentity:
+    """What stands before the genotypes of a variant.
+
+    Attributes
+    ----------
+    names : tuple
+        Chromosome, position, name, first allele, second allele (empty where there is none).
+    n_alleles : int
+        How many alleles it has.
+    block_bytes : int
+        Bytes of the genotypes that follow.
+    """
+
+    names: tuple[bytes, int, bytes, bytes, bytes]
+    n_alleles: int
+    block_bytes: int
+
+
+def collect_records(rows: Iterator[tuple[Any, ...]]) -> BgenRecords:
+    """Put variants together.
+
+    Parameters
+    ----------
+    rows : iterator of tuple
+        Chromosome, position, name, first and second allele, number of alleles, start and end of each variant.
+
+    Raises
+    ------
+    pyarrow.ArrowInvalid
+        A name is not UTF-8.
+    """
+    batches, numbers = [], [np.zeros((3, 0), np.int64)]
+    while batch := list(itertools.islice(rows, BATCH_VARIANTS)):
+        columns = list(zip(*batch, strict=True))
+        arrays = [pa.array(column, field.type) for column, field in zip(columns[:5], VARIANT_SCHEMA, strict=True)]
+        batches.append(pa.RecordBatch.from_arrays(arrays, schema=VARIANT_SCHEMA))
+        numbers.append(np.array(columns[5:], dtype=np.int64))
+    n_alleles, starts, ends = np.concatenate(numbers, axis=1)
+    return BgenRecords(pa.Table.from_batches(batches, VARIANT_SCHEMA), starts, ends, n_alleles)
+
+
+def read_header(path: str) -> BgenHeader:
+    """Read the beginning of a BGEN file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, is not BGEN, or has another layout than 2 (BGEN 1.2 and 1.3).
+    """
+    try:
+        with open(path, "rb") as file:
+            return _parse_header(file, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from None
+    except (struct.error, UnicodeDecodeError):
+        raise InputError(f"{path} ends within its header or is damaged there; copy the file again") from None
+
+
+def _parse_header(file: BinaryIO, path: str) -> BgenHeader:
+    offset, header_bytes, n_variants, n_samples = struct.unpack("<4I", file.read(BGEN_AT))
+    if file.read(len(BGEN)) != BGEN:
+        raise InputError(f"{path} is not BGEN: its bytes 17 to 20 are not 'bgen'; check the path")
+    file.seek(header_bytes)
+    (flags,) = struct.unpack("<I", file.read(4))
+    layout, compression = flags >> 2 & 15, _COMPRESSIONS.get(flags & 3)
+    if layout != _LAYOUT or compression is None:
+        raise InputError(
+            f"{path} has BGEN layout {layout} and compression {flags & 3}; layout 2 (BGEN 1.2 and 1.3) is read. "
+            "Convert it: plink2 --bgen OLD ref-first --sample OLD.sample --export bgen-1.2 ref-first --out NEW"
+        )
+    iids = None
+    if flags & _HAS_IDS:
+        _, n_names = struct.unpack("<2I", file.read(8))
+        if n_names != n_samples:
+            raise InputError(f"{path} is damaged: it has {n_samples} samples, but {n_names} names of samples")
+        iids = tuple(_read_text(file, "<H").decode() for _ in range(n_samples))
+    return BgenHeader(path, n_samples, n_variants, compression, offset + 4, iids)
+
+
+def walk_records(header: BgenHeader) -> BgenRecords:
+    """Find all variants by going through the file from one to the next.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or is cut short or damaged.
+    """
+    try:
+        records = collect_records(_walk(header))
+    except pa.ArrowInvalid:
+        raise InputError(f"{header.path} has names of variants that are not UTF-8; is the file damaged?") from None
+    surplus = os.path.getsize(header.path) - int(records.ends[-1])
+    if surplus:
+        raise InputError(
+            f"{header.path} has {surplus} bytes behind the last of the {header.n_variants} variants in its header; "
+            "write the file again"
+        )
+    return records
+
+
+def _walk(header: BgenHeader) -> Iterator[tuple[Any, ...]]:
+    """Rows for `collect_records`."""
+    size, start = os.path.getsize(header.path), header.first_variant
+    with open(header.path, "rb", buffering=512) as file:
+        for number in range(1, header.n_variants + 1):
+            file.seek(start)
+            try:
+                identity = read_identity(file)
+                end = file.tell() + identity.block_bytes
+                if end > size:
+                    raise struct.error
+            except struct.error:
+                raise InputError(
+                    f"{header.path} is cut short or damaged in variant {number} of {header.n_variants} (byte {start} "
+                    f"of {size}); copy the file again"
+                ) from None
+            yield (*identity.names, identity.n_alleles, start, end)
+            start = end
+
+
+def read_identity(file: BinaryIO) -> VariantIdentity:
+    """Read what identifies a variant, up to its genotypes.
+
+    Raises
+    ------
+    struct.error
+        The file ends too early.
+    """
+    _read_text(file, "<H")  # a second name
+    name, chromosome = _read_text(file, "<H"), _read_text(file, "<H")
+    position, n_alleles = struct.unpack("<IH", file.read(6))
+    alleles = [_read_text(file, "<I") for _ in range(n_alleles)] + [b"", b""]
+    (block_bytes,) = struct.unpack("<I", file.read(4))
+    return VariantIdentity((chromosome, position, name or b".", alleles[0], alleles[1]), n_alleles, block_bytes)
+
+
+def _read_text(file: BinaryIO, length: str) -> bytes:
+    """A text behind its length."""
+    (size,) = struct.unpack(length, file.read(struct.calcsize(length)))
+    text = file.read(size)
+    if len(text) < size:
+        raise struct.error
+    return text
+
+
+def genotype_block(record: bytes) -> bytes:
+    """The genotypes of a variant, without what stands before them.
+
+    Raises
+    ------
+    ValueError
+        The bytes are not those of one variant.
+    """
+    file = io.BytesIO(record)
+    try:
+        identity = read_identity(file)
+    except struct.error:
+        raise ValueError("the file ends there") from None
+    if file.tell() + identity.block_bytes != len(record):
+        raise ValueError("the file was changed after it was opened")
+    return record[file.tell() :]
 
 
 def read_block(block: bytes, compression: Compression, n_samples: int) -> NDArray[np.float32]:
@@ -35,17 +255,22 @@ def read_block(block: bytes, compression: Compression, n_samples: int) -> NDArra
 
     Parameters
     ----------
-    block : what follows the length of the block in the file
-    compression : of the file
-    n_samples : of the file
+    block : bytes
+        What follows the length of the block in the file.
+    compression : Compression
+        Of the file.
+    n_samples : int
+        Of the file.
 
     Returns
     -------
-    (n_samples,) float32, NaN where missing
+    NDArray (n_samples,)
+        float32, NaN where missing.
 
     Raises
     ------
-    ValueError : the block is damaged, or a sample has more than two copies of the chromosome; it says what
+    ValueError
+        The block is damaged, or a sample has more than two copies of the chromosome; it says what.
     """
     data = block if compression == "none" else _decompress(block, compression, n_samples)
     if len(data) < _FIXED_BYTES + n_samples:
@@ -124,233 +349,3 @@ def _any_ploidy(data: bytes, ploidy: NDArray[np.integer], phased: bool, bits: in
     pairs = np.stack([stored[ends[diploid] - 2], stored[ends[diploid] - 1]], axis=1)
     dosages[diploid] = _diploid(pairs.reshape(-1), phased, bits)
     return dosages
-
-
-BATCH_VARIANTS = 1 << 16
-"""So many variants at a time are turned into Arrow arrays, which need a tenth of the memory of lists."""
-
-_COMPRESSIONS: dict[int, Compression] = {0: "none", 1: "zlib", 2: "zstd"}
-_LAYOUT = 2
-_HAS_IDS = 1 << 31
-_USUAL_BYTES = 512
-"""Read at first for what identifies a variant; more where alleles are long."""
-_LARGEST_BYTES = 1 << 26
-_SMALLEST_RECORD = 24
-"""Bytes of a variant of which all names are empty, without its block."""
-
-
-@dataclass(frozen=True)
-class BgenHeader:
-    """The beginning of a BGEN file.
-
-    Attributes
-    ----------
-    path : the file
-    n_samples, n_variants : how many there are
-    compression : of genotype blocks
-    first_variant : where the first variant starts, in bytes
-    iids : the names of samples in the file itself, None where there are none
-    """
-
-    path: str
-    n_samples: int
-    n_variants: int
-    compression: Compression
-    first_variant: int
-    iids: tuple[str, ...] | None
-
-
-@dataclass(frozen=True)
-class BgenRecords:
-    """All variants of a BGEN file.
-
-    Attributes
-    ----------
-    table : as in `Variants`
-    edges : (M + 1,) int64; variant i lies in the bytes ``edges[i]`` to ``edges[i + 1]`` of the file
-    """
-
-    table: pa.Table
-    edges: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class _Record:
-    """What identifies a variant, and the number of bytes before the block of its genotypes and after it."""
-
-    names: tuple[bytes, int, bytes, bytes, bytes]
-    block_at: int
-    end: int
-
-
-def read_header(path: str) -> BgenHeader:
-    """Read the beginning of a BGEN file.
-
-    Raises
-    ------
-    InputError : the file cannot be read, is not BGEN, or has another layout than 2 (BGEN 1.2 and 1.3)
-    """
-    try:
-        with open(path, "rb") as file:
-            return _parse_header(file, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from None
-    except (struct.error, UnicodeDecodeError):
-        raise InputError(f"{path} ends within its header or is damaged there; copy the file again") from None
-
-
-def _parse_header(file: BinaryIO, path: str) -> BgenHeader:
-    offset, header_bytes, n_variants, n_samples = struct.unpack("<4I", file.read(BGEN_AT))
-    if file.read(len(BGEN)) != BGEN:
-        raise InputError(f"{path} is not BGEN: its bytes 17 to 20 are not 'bgen'; check the path")
-    file.seek(header_bytes)
-    (flags,) = struct.unpack("<I", file.read(4))
-    layout, compression = flags >> 2 & 15, _COMPRESSIONS.get(flags & 3)
-    if layout != _LAYOUT or compression is None:
-        raise InputError(
-            f"{path} has BGEN layout {layout} and compression {flags & 3}; layout 2 (BGEN 1.2 and 1.3) is read. "
-            "Convert it: plink2 --bgen OLD ref-first --sample OLD.sample --export bgen-1.2 ref-first --out NEW"
-        )
-    iids = _parse_ids(file, path, n_samples) if flags & _HAS_IDS else None
-    return BgenHeader(path, n_samples, n_variants, compression, offset + 4, iids)
-
-
-def _parse_ids(file: BinaryIO, path: str, n_samples: int) -> tuple[str, ...]:
-    size, found = struct.unpack("<2I", file.read(8))
-    if found != n_samples or size < 8 + 2 * n_samples:
-        raise InputError(f"{path} is damaged: it has {n_samples} samples, but {found} names of samples")
-    data = file.read(size - 8)
-    iids, at = [], 0
-    for _ in range(n_samples):
-        name, at = _text(data, at, "<H")
-        iids.append(name.decode())
-    return tuple(iids)
-
-
-def walk_records(header: BgenHeader) -> BgenRecords:
-    """Find all variants by going through the file from one to the next.
-
-    Raises
-    ------
-    InputError : the file cannot be read, is cut short or damaged, or a variant has not two alleles
-    """
-    size = os.path.getsize(header.path)
-    if size < header.first_variant + header.n_variants * _SMALLEST_RECORD:
-        raise _cut_short(header, 1, header.first_variant, size)
-    edges = np.empty(header.n_variants + 1, dtype=np.int64)
-    edges[0] = header.first_variant
-    rows: list[tuple[bytes, int, bytes, bytes, bytes]] = []
-    batches = []
-    for number, record in enumerate(_iter_records(header, size), 1):
-        edges[number] = record.end
-        rows.append(record.names)
-        if len(rows) == BATCH_VARIANTS or number == header.n_variants:
-            batches.append(_batch(rows, header.path))
-            rows = []
-    surplus = size - int(edges[-1])
-    if surplus:
-        raise InputError(
-            f"{header.path} has {surplus} bytes behind the last of the {header.n_variants} variants in its "
-            "header; write the file again"
-        )
-    return BgenRecords(pa.Table.from_batches(batches, table_schema()), edges)
-
-
-def block_of(record: bytes) -> bytes:
-    """The genotype block of a variant, behind the number that says how long it is.
-
-    Raises
-    ------
-    ValueError : the record is not that of one variant; it says why
-    """
-    try:
-        parsed = parse_record(record, 0)
-    except struct.error:
-        raise ValueError("the file ends there") from None
-    if parsed.end != len(record):
-        raise ValueError("the file was changed after it was opened")
-    return record[parsed.block_at :]
-
-
-def parse_record(data: bytes, start: int) -> _Record:
-    """Read what identifies a variant.
-
-    Parameters
-    ----------
-    data : begins with the variant
-    start : where that is in the file
-
-    Raises
-    ------
-    struct.error : the data end too early
-    ValueError : the variant has not two alleles; it says how many
-    """
-    _, at = _text(data, 0, "<H")
-    snpid, at = _text(data, at, "<H")
-    chromosome, at = _text(data, at, "<H")
-    position, n_alleles = struct.unpack_from("<IH", data, at)
-    if n_alleles != 2:
-        name = snpid.decode("utf-8", "replace")
-        raise ValueError(f"{name!r} at {chromosome.decode('utf-8', 'replace')}:{position} has {n_alleles} alleles")
-    first, at = _text(data, at + 6, "<I")
-    second, at = _text(data, at, "<I")
-    (block_bytes,) = struct.unpack_from("<I", data, at)
-    names = (chromosome, position, snpid or b".", first, second)
-    return _Record(names, at + 4, start + at + 4 + block_bytes)
-
-
-def _text(data: bytes, at: int, length: str) -> tuple[bytes, int]:
-    """A text behind its length, and where it ends."""
-    (size,) = struct.unpack_from(length, data, at)
-    start = at + struct.calcsize(length)
-    end = start + size
-    if end > len(data):
-        raise struct.error
-    return data[start:end], end
-
-
-def _iter_records(header: BgenHeader, size: int) -> Iterator[_Record]:
-    start = header.first_variant
-    with open(header.path, "rb", buffering=0) as file:
-        for number in range(1, header.n_variants + 1):
-            try:
-                record = _read_record(file.fileno(), start)
-            except ValueError as error:
-                raise InputError(
-                    f"{header.path}, variant {number}: {error}; leave out such variants with plink2 --max-alleles "
-                    "2, or split them (qctool and bcftools can)"
-                ) from None
-            if record is None or record.end > size:
-                raise _cut_short(header, number, start, size)
-            yield record
-            start = record.end
-
-
-def _cut_short(header: BgenHeader, number: int, start: int, size: int) -> InputError:
-    return InputError(
-        f"{header.path} is cut short or damaged in variant {number} of {header.n_variants} (byte {start} of "
-        f"{size}); copy the file again"
-    )
-
-
-def _read_record(descriptor: int, start: int) -> _Record | None:
-    """The record at a place in the file, None where it has no end."""
-    wanted = _USUAL_BYTES
-    while wanted <= _LARGEST_BYTES:
-        data = os.pread(descriptor, wanted, start)
-        try:
-            return parse_record(data, start)
-        except struct.error:
-            if len(data) < wanted:
-                return None
-            wanted *= 8
-    return None
-
-
-def _batch(rows: list[tuple[bytes, int, bytes, bytes, bytes]], path: str) -> pa.RecordBatch:
-    columns = zip(*rows, strict=True)
-    try:
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, table_schema(), strict=True)]
-    except pa.ArrowInvalid:
-        raise InputError(f"{path} has names of variants that are not UTF-8; is the file damaged?") from None
-    return pa.RecordBatch.from_arrays(arrays, schema=table_schema())

@@ -35,12 +35,18 @@ No sample's sex is looked at, and no chromosome is treated apart: genotypes are 
 """
 
 import os
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.genotypes.bed import open_bed
+from kron2sum_cli.genotypes.bgen import open_bgen
+from kron2sum_cli.genotypes.pgen import open_pgen
 from kron2sum_cli.genotypes.source import BGEN, BGEN_AT, PLINK, SAMPLE_MAJOR, VARIANT_MAJOR, GenotypeSource
 
-SUFFIXES = (".bed", ".pgen", ".bgen")
+FORMATS: Mapping[str, Callable[[str], GenotypeSource]] = {".bed": open_bed, ".pgen": open_pgen, ".bgen": open_bgen}
+"""What opens a format, by the suffix that its files have."""
+
 _MATRIX_SUFFIXES = (".grm.bin", ".rel", ".rel.bin")
 
 
@@ -49,40 +55,33 @@ def open_genotypes(path: str) -> GenotypeSource:
 
     Parameters
     ----------
-    path : a ``.bed``, ``.pgen`` or BGEN file, told from its first bytes whatever its name; or the name
-        without suffix, where one such file exists, as for plink2
+    path : str
+        A ``.bed``, ``.pgen`` or BGEN file, told from its first bytes whatever its name; or the name without suffix,
+        where one such file exists, as for plink2.
 
     Returns
     -------
-    The genotypes; see the table above for their effect allele.
+    GenotypeSource
+        See the table above for its effect allele.
 
     Raises
     ------
-    InputError : there is no such file, it is of another format, or it (or a file that belongs to it) is
-        malformed; or the package that reads the format is not installed
-    UsageError : more than one genotype file has this name without suffix, or the path is ``-``
+    InputError
+        There is no such file, it is of another format, or it (or a file that belongs to it) is malformed; or the
+        package that reads the format is not installed.
+    UsageError
+        More than one genotype file has this name without suffix, or the path is ``-``.
     """
     if path == "-":
         raise UsageError("genotypes cannot be read from standard input, as other files belong to them; give a path")
     file = path if os.path.isfile(path) else _with_suffix(path)
-    # Here, because a command needs one format at most, and all of them would be a fifth of its start.
-    format_ = _format(file)
-    if format_ == ".bed":
-        from kron2sum_cli.genotypes.bed import open_bed
-
-        return open_bed(file)
-    if format_ == ".pgen":
-        from kron2sum_cli.genotypes.pgen import open_pgen
-
-        return open_pgen(file)
-    if format_ == ".bgen":
-        from kron2sum_cli.genotypes.bgen import open_bgen
-
-        return open_bgen(file)
-    raise InputError(
-        f"{file} is not a genotype file; give a .bed (PLINK 1), .pgen (PLINK 2) or .bgen, or convert it to one, "
-        "for example with plink2 --vcf FILE --make-pgen --out NEW"
-    )
+    suffix = _format(file)
+    if suffix is None:
+        raise InputError(
+            f"{file} is not a genotype file; give a .bed (PLINK 1), .pgen (PLINK 2) or .bgen, or convert it to one, "
+            "for example with plink2 --vcf FILE --make-pgen --out NEW"
+        )
+    return FORMATS[suffix](file)
 
 
 def is_genotype_file(path: str) -> bool:
@@ -92,22 +91,22 @@ def is_genotype_file(path: str) -> bool:
     not. A name without suffix means the relationship matrix made from the genotypes (``.grm.bin``, ``.rel``,
     ``.rel.bin``) where both are there.
     """
-    if os.path.isfile(path) or path.lower().endswith(SUFFIXES):
+    if os.path.isfile(path) or path.lower().endswith(tuple(FORMATS)):
         return _format(path) is not None
     if any(os.path.isfile(path + suffix) for suffix in _MATRIX_SUFFIXES):
         return False
-    return any(os.path.isfile(path + suffix) for suffix in SUFFIXES)
+    return any(os.path.isfile(path + suffix) for suffix in FORMATS)
 
 
 def _format(path: str) -> str | None:
-    """One of `SUFFIXES`: what the first bytes say, else what the name claims; None for anything else."""
+    """One of `FORMATS`: what the first bytes say, else what the name claims; None for anything else."""
     start = b""
     if os.path.isfile(path):  # opening a pipe would wait
         with suppress(OSError), open(path, "rb") as file:
             start = file.read(BGEN_AT + len(BGEN))
     if start[BGEN_AT:] == BGEN:
         return ".bgen"
-    claimed = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
+    claimed = next((suffix for suffix in FORMATS if path.lower().endswith(suffix)), None)
     if start.startswith(PLINK) and claimed != ".bgen":
         # A .pgen has 02 or more here.
         return ".bed" if start[2:3] in (SAMPLE_MAJOR, VARIANT_MAJOR) else ".pgen"
@@ -118,12 +117,12 @@ def _with_suffix(stem: str) -> str:
     """The one genotype file of this name without suffix."""
     if os.path.isdir(stem):
         raise InputError(f"{stem} is a directory; give a genotype file in it")
-    found = [stem + suffix for suffix in SUFFIXES if os.path.isfile(stem + suffix)]
+    found = [stem + suffix for suffix in FORMATS if os.path.isfile(stem + suffix)]
     if len(found) > 1:
         raise UsageError(f"{stem} may be any of {', '.join(found)}; give one of them with its suffix")
     if os.path.exists(stem) and not found:
         raise InputError(f"{stem} is no file; genotypes are read from files only, so write them to one first")
     if not found:
-        tried = "" if stem.lower().endswith(SUFFIXES) else ", and none with .bed, .pgen or .bgen behind that name"
+        tried = "" if stem.lower().endswith(tuple(FORMATS)) else ", and none with .bed, .pgen or .bgen behind that name"
         raise InputError(f"{stem}: there is no such file{tried}; check the path")
     return found[0]

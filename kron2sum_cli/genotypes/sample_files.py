@@ -1,13 +1,52 @@
-"""The samples of an Oxford ``.sample`` file, which lies beside a BGEN file."""
+"""Samples of genotype files: PLINK 1's ``.fam``, PLINK 2's ``.psam`` and Oxford's ``.sample``."""
 
+import csv
+import io
+import itertools
 from collections.abc import Sequence
+
+import pandas as pd
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
-from kron2sum_cli.files.text import Row, read_text, split_rows
+from kron2sum_cli.files.text import read_text
 
-FEWEST_COLUMNS = 5
+FAM_COLUMNS = 5
 """FID, IID, father, mother and sex; plink2 lets the phenotype be absent, and real files append more."""
+
+NO_FID = "0"
+"""What plink2 writes for a family ID that is not known."""
+
+
+def read_columns(text: str, width: int) -> pd.DataFrame:
+    """The first columns of a text with any white space between columns.
+
+    Parameters
+    ----------
+    text : str
+        A whole file.
+    width : int
+        How many columns are wanted.
+
+    Returns
+    -------
+    DataFrame
+        One row a line that is not blank, of ``width`` columns of text, empty where the line is too short; the
+        index holds the numbers of the lines, from 1.
+    """
+    first_line = " ".join(["x"] * width) + "\n"  # a line 0, so that pandas expects that many columns
+    table = pd.read_csv(
+        io.StringIO(first_line + text),
+        sep=r"\s+",
+        header=None,
+        names=range(width),
+        usecols=range(width),
+        dtype=str,
+        na_filter=False,
+        skip_blank_lines=False,
+        quoting=csv.QUOTE_NONE,
+    ).iloc[1:]
+    return table[table[0] != ""]
 
 
 def read_fam(path: str) -> Samples:
@@ -15,34 +54,23 @@ def read_fam(path: str) -> Samples:
 
     Parameters
     ----------
-    path : the file
+    path : str
+        The file.
 
     Returns
     -------
-    Its samples with FID and IID, in the order of the file.
+    Samples
+        In the order of the file; without FIDs where all of them are ``0``.
 
     Raises
     ------
-    InputError : the file cannot be read, a line is too short, or a sample is there twice
+    InputError
+        The file cannot be read, a line is too short, or a sample is there twice.
     """
-    rows = split_rows(read_text(path), path, delimiter=" ")
-    for row in rows:
-        _check_columns(row, path)
-    samples = Samples(fids=tuple(row.fields[0] for row in rows), iids=tuple(row.fields[1] for row in rows), source=path)
-    refuse_duplicates(samples, [row.line for row in rows])
-    return samples
-
-
-def _check_columns(row: Row, path: str) -> None:
-    if len(row.fields) < FEWEST_COLUMNS:
-        raise InputError(
-            f"{path}, line {row.line}: {' '.join(row.fields)!r} has {len(row.fields)} columns; "
-            "a .fam has FID, IID, father, mother, sex and phenotype in every line"
-        )
-
-
-NO_FID = "0"
-"""What stands for a family ID that is not known, for plink2."""
+    text = read_text(path)
+    return _samples(
+        text, read_columns(text, FAM_COLUMNS), 2, path, "a .fam has FID, IID, father, mother, sex and phenotype"
+    )
 
 
 def read_psam(path: str) -> Samples:
@@ -50,48 +78,37 @@ def read_psam(path: str) -> Samples:
 
     Parameters
     ----------
-    path : the file; lines that start with ``##`` are not read. Its header starts with ``#FID IID`` or
-        ``#IID``; without a header it is read as a ``.fam``
+    path : str
+        The file; lines that start with ``##`` are not read. Its header starts with ``#FID IID`` or ``#IID``;
+        without a header it is read as a ``.fam``.
 
     Returns
     -------
-    Its samples in the order of the file; without FIDs where there is no such column, or ``0`` in all of it.
+    Samples
+        In the order of the file; without FIDs where there is no such column, or ``0`` in all of it.
 
     Raises
     ------
-    InputError : the file cannot be read, a line is too short, or a sample is there twice
+    InputError
+        The file cannot be read, a line is too short, or a sample is there twice.
     """
-    rows = [row for row in split_rows(read_text(path), path, " ") if not row.fields[0].startswith("##")]
-    header = rows[0].fields if rows else ()
+    text = read_text(path)
+    number, header = next(
+        ((i, line.split()) for i, line in enumerate(io.StringIO(text), 1) if line.strip() and line[:2] != "##"),
+        (0, []),
+    )
     if header and not header[0].startswith("#"):
         return read_fam(path)
-    width = 2 if header[:2] == ("#FID", "IID") else 1
-    if header and width == 1 and header[0] != "#IID":
+    if header and header[:2] != ["#FID", "IID"] and header[0] != "#IID":
         raise InputError(
-            f"{path}, line {rows[0].line}: {' '.join(header[:6])!r} is not the header of a .psam, which "
-            "starts with #FID IID or with #IID; correct it"
+            f"{path}, line {number}: {' '.join(header[:6])!r} is not the header of a .psam, which starts with "
+            "#FID IID or with #IID; correct it"
         )
-    rows = rows[1:]
-    for row in rows:
-        if len(row.fields) < len(header):
-            raise InputError(
-                f"{path}, line {row.line}: {' '.join(row.fields[:6])!r} has {len(row.fields)} columns, but "
-                f"the header has {len(header)}; complete the line"
-            )
-    if not rows:
+    lines = read_columns(text, len(header) or 1)
+    lines = lines[lines.index > number] if header else lines.iloc[:0]
+    if lines.empty:
         raise InputError(f"{path} has no sample; check the command that wrote it")
-    fids = known_fids([row.fields[0] for row in rows]) if width == 2 else None
-    samples = Samples(fids, tuple(row.fields[width - 1] for row in rows), path)
-    refuse_duplicates(samples, [row.line for row in rows])
-    return samples
-
-
-def known_fids(fids: Sequence[str]) -> tuple[str, ...] | None:
-    """The family IDs, or None where all of them are ``0``: not known, as plink2 writes it."""
-    return None if all(fid == NO_FID for fid in fids) else tuple(fids)
-
-
-_ID_TYPE = "0"
+    return _samples(text, lines, 2 if header[0] == "#FID" else 1, path, f"the header has {len(header)}")
 
 
 def read_oxford_sample(path: str) -> Samples:
@@ -99,34 +116,48 @@ def read_oxford_sample(path: str) -> Samples:
 
     Parameters
     ----------
-    path : the file. Where its first two columns are ``ID_1 ID_2`` they are FID and IID; where only the
-        first is an ID (as QCTOOL 2 writes it) it is the IID
+    path : str
+        The file. Where its first two columns are ``ID_1 ID_2`` they are FID and IID; where only the first is an
+        ID (as QCTOOL 2 writes it) it is the IID.
 
     Returns
     -------
-    Its samples in the order of the file; without FIDs where there are none, or ``0`` in all lines.
+    Samples
+        In the order of the file; without FIDs where there are none, or ``0`` in all lines.
 
     Raises
     ------
-    InputError : the file cannot be read, has not those two lines first, a line is too short, or a sample
-        is there twice
+    InputError
+        The file cannot be read, has not those two lines first, a line is too short, or a sample is there twice.
     """
-    rows = split_rows(read_text(path), path, " ")
-    header, types = (rows[0].fields, rows[1].fields) if len(rows) > 1 else ((), ())
-    width = 2 if header[1:2] and header[1].upper() == "ID_2" else 1
-    if len(types) != len(header) or types[:width] != (_ID_TYPE,) * width or not header[0].upper().startswith("ID"):
+    text = read_text(path)
+    first_lines = itertools.islice((line.split() for line in io.StringIO(text) if line.strip()), 2)
+    header, types = [*first_lines, [], []][:2]
+    n_ids = 2 if [name.upper() for name in header[1:2]] == ["ID_2"] else 1
+    if len(types) != len(header) or types[:n_ids] != ["0"] * n_ids or not header[0].upper().startswith("ID"):
         raise InputError(
             f"{path} does not start as a .sample file does: a line of names (ID_1 ID_2 missing sex ...), then a "
             "line of types (0 0 0 D ...); write it again, for example with plink2 --export bgen-1.2"
         )
-    rows = rows[2:]
-    for row in rows:
-        if len(row.fields) != len(header):
-            raise InputError(
-                f"{path}, line {row.line}: {' '.join(row.fields[:6])!r} has {len(row.fields)} columns, but the "
-                f"first line has {len(header)}; correct the line"
-            )
-    fids = known_fids([row.fields[0] for row in rows]) if width == 2 else None
-    samples = Samples(fids, tuple(row.fields[width - 1] for row in rows), path)
-    refuse_duplicates(samples, [row.line for row in rows])
+    lines = read_columns(text, len(header)).iloc[2:]
+    return _samples(text, lines, n_ids, path, f"the first line has {len(header)}")
+
+
+def known_fids(fids: Sequence[str]) -> tuple[str, ...] | None:
+    """The family IDs, or None where all of them are ``0``: not known, as plink2 writes it."""
+    return None if all(fid == NO_FID for fid in fids) else tuple(fids)
+
+
+def _samples(text: str, lines: pd.DataFrame, n_ids: int, path: str, expected: str) -> Samples:
+    """The samples of some lines, whose first one or two columns name them and which have no empty column."""
+    short = lines.index[lines.iloc[:, -1] == ""]
+    if len(short):
+        fields = text.split("\n")[short[0] - 1].split()
+        raise InputError(
+            f"{path}, line {short[0]}: {' '.join(fields[:6])!r} has {len(fields)} columns, but {expected} in every "
+            "line; complete the line"
+        )
+    fids = known_fids(lines[0].to_list()) if n_ids == 2 else None
+    samples = Samples(fids, tuple(lines[n_ids - 1]), path)
+    refuse_duplicates(samples, lines.index.to_list())
     return samples

@@ -2,25 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.files.samples import Samples
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-
 PLINK = b"\x6c\x1b"
-"""PLINK 1 and 2; the third byte says which, and the layout."""
+"""First bytes of PLINK 1 and 2 files; the third byte says which, and the layout."""
 VARIANT_MAJOR = b"\x01"
 SAMPLE_MAJOR = b"\x00"
 
 BGEN = b"bgen"
 BGEN_AT = 16
-"""Where it stands in the file."""
+"""Where these bytes stand in a BGEN file."""
+
+VARIANT_SCHEMA = pa.schema(
+    [("CHR", pa.string()), ("POS", pa.int64()), ("SNPID", pa.string()), ("EA", pa.string()), ("NEA", pa.string())]
+)
+"""Columns of the table of `Variants`."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,14 @@ class Variants:
 
     Attributes
     ----------
-    table : Arrow table with the columns CHR (string), POS (int64), SNPID (string),
-        EA (string, the effect allele: the one that dosages count) and NEA (string)
-    source : the file they were read from, for messages
+    table : pyarrow.Table
+        Columns CHR (string), POS (int64), SNPID (string), EA (string, the effect allele: the one that dosages
+        count) and NEA (string).
+    source : str
+        The file they were read from, for messages.
     """
 
-    table: "pa.Table"
+    table: pa.Table
     source: str
 
     def __len__(self) -> int:
@@ -42,7 +46,7 @@ class Variants:
 
 
 class GenotypeSource(Protocol):
-    """One genotype file, whatever its format."""
+    """The genotypes of one file, whatever its format, or of several files that are one data set."""
 
     @property
     def path(self) -> str:
@@ -58,19 +62,22 @@ class GenotypeSource(Protocol):
 
     @property
     def variants(self) -> Variants:
-        """All variants of the file, in its order."""
+        """All variants of the file that have two alleles, in its order."""
 
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Dosages of the effect allele, 0 to 2, NaN where missing.
+        """Dosages of the effect allele, 0 to 2, NaN where missing; several threads may call it at once.
 
         Parameters
         ----------
-        variants : positions of the variants in the file, increasing
-        rows : positions of the samples in the file, in the order wanted
+        variants : NDArray (b,)
+            Positions among `variants`, increasing.
+        rows : NDArray (n,)
+            Positions among `samples`, in the order wanted.
 
         Returns
         -------
-        (len(rows), len(variants)) float32 in Fortran order. Safe to call from several threads at once.
+        NDArray (n, b)
+            float32 in Fortran order.
         """
 
 
@@ -80,11 +87,16 @@ class Relationship:
 
     Attributes
     ----------
-    samples : the samples of the rows
-    G : (n, r) float64, or None
-    K : (n, n) float64 = GGᵀ, or None; exactly one of the two is there
-    counts : what was read and left out, with reasons, for the log (in order)
-    files : every file read
+    samples : Samples
+        The n samples of the rows.
+    G : NDArray (n, r) or None
+        float64.
+    K : NDArray (n, n) or None
+        GGᵀ in float64; exactly one of the two is there.
+    counts : mapping of str to int
+        What was read and left out, with reasons, for the log (in order).
+    files : sequence of str
+        Every file read.
     """
 
     samples: Samples
@@ -94,10 +106,8 @@ class Relationship:
     files: Sequence[str]
 
 
-def refuse_positions_outside(
-    samples: Samples, variants: Variants, wanted_variants: NDArray[np.intp], rows: NDArray[np.intp]
-) -> None:
-    """Raise IndexError where a position that `GenotypeSource.read` is asked for is not in the file."""
-    for positions, count in ((wanted_variants, len(variants)), (rows, len(samples))):
+def require_positions(source: GenotypeSource, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> None:
+    """Raise IndexError where `GenotypeSource.read` is asked for a variant or sample that is not in the file."""
+    for positions, count in ((variants, len(source.variants)), (rows, len(source.samples))):
         if len(positions) and not 0 <= positions.min() <= positions.max() < count:
             raise IndexError(f"positions {positions.min()} to {positions.max()} are not all below {count}")

@@ -116,12 +116,6 @@ def test_fam_with_too_few_lines(inputs: Inputs, capsys: pytest.CaptureFixture[st
     refused(inputs, inputs.fit(), capsys, "genotypes.fam")
 
 
-@pytest.mark.parametrize("lines", [1, 2, 3])
-def test_fam_with_too_many_lines(inputs: Inputs, capsys: pytest.CaptureFixture[str], lines: int) -> None:
-    inputs.edit("genotypes.fam", lambda text: text + "".join(f"new{k} new{k} 0 0 0 -9\n" for k in range(lines)))
-    refused(inputs, inputs.fit(), capsys, "genotypes.fam")
-
-
 def test_bim_that_does_not_match(inputs: Inputs, capsys: pytest.CaptureFixture[str]) -> None:
     inputs.edit("genotypes.bim", lambda text: "".join(text.splitlines(keepends=True)[:-1]))
     refused(inputs, inputs.fit(), capsys, "genotypes.bed")

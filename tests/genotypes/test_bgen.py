@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.genotypes import bgen_format as bgen_records
+from kron2sum_cli.genotypes import bgen_format
 from kron2sum_cli.genotypes.bgen import open_bgen
 from kron2sum_cli.genotypes.bgen_format import Compression, read_block
 from kron2sum_cli.genotypes.sample_files import read_oxford_sample
@@ -131,7 +131,7 @@ def test_positions_outside_the_file_are_refused(path: str, variants: list[int], 
 def test_long_alleles_and_batches_of_variants(
     write_bgen: WriteBgen, probabilities: NDArray[np.float64], monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr(bgen_records, "BATCH_VARIANTS", batch)
+    monkeypatch.setattr(bgen_format, "BATCH_VARIANTS", batch)
     long = "ACGT" * 2000
     source = open_bgen(write_bgen(probabilities, alleles=("A", long), first_name=""))
     table = source.variants.table
@@ -210,7 +210,7 @@ def change(path: str, at: int, data: bytes) -> None:
 
 def test_message_of_a_damaged_variant(path: str) -> None:
     source = open_bgen(path)
-    change(path, int(source.records.edges[6]) - 12, b"\0" * 12)
+    change(path, int(source.ends[5]) - 12, b"\0" * 12)
     source.read(np.array([4, 6]), np.arange(N))
     with pytest.raises(InputError, match=r"g\.bgen, variant 6 \(rs5\): .* --exclude"):
         source.read(np.array([4, 5, 6]), np.arange(N))
@@ -218,7 +218,7 @@ def test_message_of_a_damaged_variant(path: str) -> None:
 
 def test_file_changed_after_opening(path: str, tmp_path: Path) -> None:
     source = open_bgen(path)
-    os.truncate(path, int(source.records.edges[6]) - 5)
+    os.truncate(path, int(source.ends[5]) - 5)
     with pytest.raises(InputError, match="variant 6 .*changed after it was opened"):
         source.read(np.array([5]), np.arange(N))
     with pytest.raises(InputError, match="variant 8 .*the file ends there"):
@@ -245,7 +245,7 @@ def test_file_cut_short(path: str, missing: int) -> None:
 def test_other_numbers_in_the_header(path: str) -> None:
     data = Path(path).read_bytes()
     change(path, 8, struct.pack("<I", 4_000_000_000))
-    with pytest.raises(InputError, match="in variant 1 of 4000000000"):
+    with pytest.raises(InputError, match="in variant 41 of 4000000000"):
         open_bgen(path)
     change(path, 8, struct.pack("<I", M - 1))
     with pytest.raises(InputError, match=r"bytes behind the last of the 39 variants"):
@@ -275,14 +275,28 @@ def test_not_bgen(tmp_path: Path) -> None:
         open_bgen(str(tmp_path / "y.bgen"))
 
 
-def test_more_than_two_alleles(tmp_path: Path) -> None:
+@pytest.mark.parametrize("index", [False, True])
+def test_more_than_two_alleles(tmp_path: Path, index: bool, caplog: pytest.LogCaptureFixture) -> None:
     bgen = pytest.importorskip("bgen")
     path = tmp_path / "g.bgen"
     with bgen.BgenWriter(str(path), 2, samples=["a", "b"]) as writer:
         writer.add_variant("v", "rs1", "1", 1, ["A", "G"], np.eye(3)[:2])
         writer.add_variant("v", "rs2", "1", 5, ["A", "G", "T"], np.eye(6)[:2])
-    with pytest.raises(InputError, match=r"variant 2: 'rs2' at 1:5 has 3 alleles; .*--max-alleles 2"):
-        open_bgen(str(path))
+        writer.add_variant("v", "rs3", "1", 7, ["A", "G"], np.eye(3)[[2, 0]])
+    if not index:
+        os.remove(f"{path}.bgi")
+    source = open_bgen(str(path))
+    assert source.variants.table["SNPID"].to_pylist() == ["rs1", "rs3"]
+    np.testing.assert_array_equal(source.read(np.arange(2), np.arange(2)), [[2, 0], [1, 2]])
+    assert "1 of 3 variants have more than two alleles and are left out, first 'rs2' at 1:5" in caplog.text
+
+
+def test_no_variant_with_two_alleles(tmp_path: Path) -> None:
+    bgen = pytest.importorskip("bgen")
+    with bgen.BgenWriter(str(tmp_path / "g.bgen"), 2, samples=["a", "b"]) as writer:
+        writer.add_variant("v", "rs2", "1", 5, ["A", "G", "T"], np.eye(6)[:2])
+    with pytest.raises(InputError, match="1 of 1 variants have more than two alleles"):
+        open_bgen(str(tmp_path / "g.bgen"))
 
 
 def test_sample_file(path: str) -> None:
@@ -354,11 +368,12 @@ def test_index_gives_the_same(
 ) -> None:
     plain = open_bgen(write_bgen(probabilities, first_name=""))
     path = write_bgen(probabilities, name="with index", index=True, first_name="")
-    monkeypatch.delattr(bgen_records, "_iter_records")
+    monkeypatch.delattr(bgen_format, "_walk")
     source = open_bgen(path)
     assert source.files == (path, f"{path}.bgi")
     assert source.variants.table.equals(plain.variants.table)
-    np.testing.assert_array_equal(source.records.edges, plain.records.edges)
+    np.testing.assert_array_equal(source.starts, plain.starts)
+    np.testing.assert_array_equal(source.ends, plain.ends)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +383,6 @@ def test_index_gives_the_same(
         "DELETE FROM Variant WHERE rsid = 'rs7'",
         "DELETE FROM Variant",
         "UPDATE Variant SET size_in_bytes = size_in_bytes + 1 WHERE rsid = 'rs39'",
-        "UPDATE Variant SET number_of_alleles = 3 WHERE rsid = 'rs7'",
         "UPDATE Variant SET position = 'x' WHERE rsid = 'rs7'",
         "DROP TABLE Variant",
     ],
@@ -384,3 +398,24 @@ def test_index_that_does_not_fit_is_not_used(
     assert source.files == (path,) and len(source.variants) == M
     Path(f"{path}.bgi").write_bytes(b"not a database, but some text")
     assert open_bgen(path).files == (path,)
+
+
+def test_index_that_is_older_than_the_file_is_not_used(
+    write_bgen: WriteBgen, probabilities: NDArray[np.float64], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same sizes and places, so that only the time tells: names of variants before they were corrected."""
+    path = write_bgen(probabilities, index=True)
+    with sqlite3.connect(f"{path}.bgi") as connection:
+        connection.execute("UPDATE Variant SET rsid = 'old' WHERE rsid = 'rs7'")
+    connection.close()
+    os.utime(f"{path}.bgi", (1, 1))
+    source = open_bgen(path)
+    assert source.variants.table["SNPID"][7].as_py() == "rs7" and source.files == (path,)
+    assert "bgi: is not used, as it is older than" in caplog.text and "bgenix -index -clobber" in caplog.text
+
+
+def test_sample_file_of_another_name(path: str, tmp_path: Path) -> None:
+    sample = tmp_path / "other.sample"
+    sample.write_text(SAMPLE_HEADER + "".join(f"f{i // 2} i{i} 0 NA\n" for i in range(N)))
+    source = open_bgen(path, str(sample))
+    assert source.samples.label(3) == "f1 i3" and source.files == (path, str(sample))
