@@ -20,7 +20,7 @@ _LARGEST_CODE = 1000
 
 @dataclass(frozen=True)
 class Region:
-    """A stretch of a chromosome: ``first <= POS <= last``; the code as `normalise_chromosome` gives it."""
+    """A part of a chromosome: ``first <= POS <= last``; the code as `normalise_chromosome` spells it."""
 
     chromosome: str
     first: int
@@ -55,11 +55,15 @@ def encode_chromosomes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.i
 
     Parameters
     ----------
-    column : strings, as the file spells them
+    column : pyarrow.ChunkedArray
+        M strings, as the file spells them.
 
     Returns
     -------
-    The k codes as `normalise_chromosome` spells them, and (M,) whole numbers below k.
+    codes : list of str
+        The k codes as `normalise_chromosome` spells them.
+    code_of_variant : NDArray (M,)
+        Positions among them.
     """
     encoded = column.combine_chunks().dictionary_encode()
     spelled = [normalise_chromosome(code) for code in encoded.dictionary.to_pylist()]
@@ -73,15 +77,18 @@ def parse_chromosomes(text: str) -> tuple[tuple[str, ...], ...]:
 
     Parameters
     ----------
-    text : the option's value
+    text : str
+        The option's value.
 
     Returns
     -------
-    A tuple for each item of the list: the one code, or all codes of the range.
+    tuple of tuple of str
+        A tuple for each item of the list: the one code, or all codes of the range.
 
     Raises
     ------
-    UsageError : an item is empty, or a range runs backwards or beyond 1000
+    UsageError
+        An item is empty, or a range runs backwards or beyond 1000.
 
     Examples
     --------
@@ -108,11 +115,13 @@ def parse_region(text: str) -> Region:
 
     Parameters
     ----------
-    text : the option's value
+    text : str
+        The option's value.
 
     Raises
     ------
-    UsageError : it does not have that form, or runs backwards
+    UsageError
+        It does not have that form, or runs backwards.
 
     Examples
     --------
@@ -124,5 +133,5 @@ def parse_region(text: str) -> Region:
         raise UsageError(f"--region {text!r} is not chr:from-to; write for example 6:25000000-34000000")
     first, last = (int(parts[end].replace(",", "")) for end in ("first", "last"))
     if first > last or last > 2**63 - 1:
-        raise UsageError(f"--region {text!r}: {first} to {last} is not a stretch; give the smaller position first")
+        raise UsageError(f"--region {text!r}: {first} to {last} is not a region; give the smaller position first")
     return Region(normalise_chromosome(parts["chromosome"].strip()), first, last)

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 HARD_CALL_DISTANCE = np.float32(0.1 + 1e-6)
-"""A dosage at most so far (but for rounding) from 0, 1 or 2 counts as that genotype, as for plink2."""
+"""Largest distance of a dosage from 0, 1 or 2 that still counts as that genotype (plink2's, and some rounding)."""
 
 
 @dataclass(frozen=True)
 class HardCalls:
-    """Samples with two, one and no copy of the effect allele for certain, each (m,) int64."""
+    """Numbers of samples that have two, one and no copy of the effect allele without doubt, each (m,) int64."""
 
     two_ea: NDArray[np.int64]
     one_ea: NDArray[np.int64]
@@ -24,11 +24,16 @@ class GenotypeCounts:
 
     Attributes
     ----------
-    n_samples : n
-    n_called : (m,) int64, genotypes that are not missing
-    ea_count : (m,) float64, copies of the effect allele among them
-    constant : (m,) bool, all genotypes called are the same, or none is called
-    hard_calls : genotypes called without doubt, None where nobody asked
+    n_samples : int
+        n.
+    n_called : NDArray (m,)
+        Genotypes that are not missing, int64.
+    ea_count : NDArray (m,)
+        Copies of the effect allele among them, float64.
+    constant : NDArray (m,)
+        Whether all genotypes called are the same, or none is called.
+    hard_calls : HardCalls or None
+        Genotypes called without doubt, where they were asked for.
     """
 
     n_samples: int
@@ -80,14 +85,16 @@ def genotype_counts(dosages: NDArray[np.float32], hard_calls: bool = False) -> G
 
     Parameters
     ----------
-    dosages : (n, m) float32 in Fortran order, n > 0; copies of the effect allele, 0 to 2, NaN where
-        missing
-    hard_calls : also count the genotypes called without doubt, which the Hardy-Weinberg test needs
+    dosages : NDArray (n, m)
+        Copies of the effect allele, 0 to 2, NaN where missing; float32 in Fortran order, n > 0.
+    hard_calls : bool
+        Whether to count the genotypes called without doubt, which the Hardy-Weinberg test needs.
 
     Returns
     -------
-    The counts. Sums of whole dosages are exact (below 8 million samples), those of others have a relative
-    error of some 1e-7. Nothing in a variant depends on the other variants of the block.
+    GenotypeCounts
+        Sums of whole dosages are exact (below 8 million samples), those of others have a relative error of some
+        1e-7. Nothing in a variant depends on the other variants of the block.
     """
     n, m = dosages.shape
     by_variant = dosages.T
@@ -96,9 +103,9 @@ def genotype_counts(dosages: NDArray[np.float32], hard_calls: bool = False) -> G
     incomplete = np.flatnonzero(np.isnan(total))
     if len(incomplete):
         some = by_variant[incomplete]
-        absent = np.isnan(some)
-        n_called[incomplete] -= np.count_nonzero(absent, axis=1)
-        some[absent] = 0
+        missing = np.isnan(some)
+        n_called[incomplete] -= np.count_nonzero(missing, axis=1)
+        some[missing] = 0
         total[incomplete] = some.sum(axis=1)
     smallest, largest = np.fmin.reduce(by_variant, axis=1), np.fmax.reduce(by_variant, axis=1)
     return GenotypeCounts(
@@ -115,8 +122,10 @@ def impute_mean(dosages: NDArray[np.float32], counts: GenotypeCounts) -> None:
 
     Parameters
     ----------
-    dosages : (n, m) float32 in Fortran order; a variant without any genotype becomes 0
-    counts : its counts, or those of the same variants in more samples
+    dosages : NDArray (n, m)
+        float32 in Fortran order; a variant without any genotype becomes 0.
+    counts : GenotypeCounts
+        Of these variants, in these samples or in more.
     """
     if not dosages.flags.f_contiguous:
         raise ValueError("impute_mean needs dosages in Fortran order")

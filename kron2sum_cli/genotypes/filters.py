@@ -1,21 +1,21 @@
-"""Which variants are tested: by name and place, then by what their genotypes are."""
+"""Which variants are tested: by name and position, then by what their genotypes are."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from kron2sum_cli.errors import UsageError
-from kron2sum_cli.files.arrow import flags, texts, truths
-from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, parse_chromosomes, parse_region
-from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
+from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes
+from kron2sum_cli.genotypes.counts import GenotypeCounts
 from kron2sum_cli.genotypes.source import Variants
 
-_TIE = 1e-8
-"""Two probabilities closer than this (relative) are the same but for rounding."""
+EQUAL_PROBABILITIES = 1e-8
+"""Relative difference up to which two probabilities count as equal, as they differ by rounding only."""
 
 
 def hwe_exact(
@@ -29,11 +29,13 @@ def hwe_exact(
 
     Parameters
     ----------
-    heterozygous, homozygous_1, homozygous_2 : (m,) numbers of samples with each genotype
+    heterozygous, homozygous_1, homozygous_2 : NDArray (m,)
+        Numbers of samples with each genotype.
 
     Returns
     -------
-    (m,) p values, without mid-p correction; 1 where there is no genotype, 0 where p underflows
+    NDArray (m,)
+        P values, without mid-p correction; 1 where there is no genotype, 0 where p underflows.
 
     References
     ----------
@@ -58,21 +60,9 @@ def _p_value(heterozygous: int, rare: int, n: int, log_factorial: NDArray[np.flo
     )
     probabilities = np.exp(log_p - log_p.max())
     observed = probabilities[heterozygous // 2]
-    tail = probabilities[probabilities <= observed * (1 + _TIE)].sum()
+    tail = probabilities[probabilities <= observed * (1 + EQUAL_PROBABILITIES)].sum()
     return float(tail / probabilities.sum())
 
-
-__all__ = [
-    "GenotypeCounts",
-    "Region",
-    "VariantFilters",
-    "genotype_counts",
-    "names_not_found",
-    "parse_chromosomes",
-    "parse_region",
-    "passes",
-    "select_by_name",
-]
 
 _UPPER_BOUNDS = {"maf": 0.5, "mac": np.inf, "max_missing": 1.0, "hwe": 1.0}
 _LISTED_CHROMOSOMES = 40
@@ -84,16 +74,23 @@ class VariantFilters:
 
     Attributes
     ----------
-    extract, exclude : names to keep, names to leave out
-    chromosomes : as `parse_chromosomes` returns them
-    regions : a variant has to lie in one of them
-    maf, mac : smallest frequency and count of the rarer allele
-    max_missing : largest share of missing genotypes
-    hwe : smallest p value of the exact test of Hardy-Weinberg equilibrium
+    extract, exclude : frozenset of str or None
+        Names to keep, names to leave out.
+    chromosomes : tuple of tuple of str
+        As `parse_chromosomes` returns them.
+    regions : tuple of Region
+        A variant has to lie in one of them.
+    maf, mac : float or None
+        Smallest frequency and count of the rarer allele.
+    max_missing : float or None
+        Largest share of missing genotypes.
+    hwe : float or None
+        Smallest p value of the exact test of Hardy-Weinberg equilibrium.
 
     Raises
     ------
-    UsageError : a bound is outside its range; all that are wrong are named
+    UsageError
+        A bound is outside its range; all that are wrong are named.
     """
 
     extract: frozenset[str] | None = None
@@ -132,19 +129,24 @@ def select_by_name(variants: Variants, filters: VariantFilters) -> tuple[NDArray
 
     Parameters
     ----------
-    variants : M variants of a file
-    filters : those on genotypes are not looked at
+    variants : Variants
+        M variants of a file.
+    filters : VariantFilters
+        Those on genotypes are not looked at.
 
     Returns
     -------
-    The positions of the variants to keep, increasing, and the number of variants left out by option
-    (``--chr``, ``--region``, ``--extract``, ``--exclude``; those given only). A variant counts at the first
-    option that leaves it out.
+    positions : NDArray
+        Of the variants to keep, increasing.
+    counts : mapping of str to int
+        How many variants each option leaves out (``--chr``, ``--region``, ``--extract``, ``--exclude``; those given
+        only). A variant counts at the first option that leaves it out.
 
     Raises
     ------
-    UsageError : the file has no variant on a chromosome of ``--chr`` or ``--region`` (of a range: on none of
-        its chromosomes)
+    UsageError
+        The file has no variant on a chromosome of ``--chr`` or ``--region`` (of a range: on none of its
+        chromosomes).
     """
     table = variants.table
     kept = np.ones(len(variants), dtype=np.bool_)
@@ -168,10 +170,8 @@ def select_by_name(variants: Variants, filters: VariantFilters) -> tuple[NDArray
 
 def names_not_found(names: frozenset[str], variants: Variants) -> int:
     """How many of these names no variant of the file has."""
-    import pyarrow.compute as pc
-
     column = variants.table["SNPID"]
-    return len(names) - int(pc.count_distinct(column.filter(flags(_named(column, names)))).as_py())
+    return len(names) - int(pc.count_distinct(column.filter(pa.array(_named(column, names)))).as_py())
 
 
 def passes(counts: GenotypeCounts, filters: VariantFilters) -> tuple[NDArray[np.bool_], Mapping[str, int]]:
@@ -179,14 +179,18 @@ def passes(counts: GenotypeCounts, filters: VariantFilters) -> tuple[NDArray[np.
 
     Parameters
     ----------
-    counts : of m variants, with hard calls where ``filters.need_hard_calls``
-    filters : those on names and places are not looked at
+    counts : GenotypeCounts
+        Of m variants, with hard calls where ``filters.need_hard_calls``.
+    filters : VariantFilters
+        Those on names and positions are not looked at.
 
     Returns
     -------
-    (m,) bool, and the number of variants left out by option (``--max-missing``, ``--maf``, ``--mac``,
-    ``--hwe``; those given only). A variant counts at the first option that leaves it out. One without any
-    genotype has frequency and count 0 here.
+    kept : NDArray (m,)
+        Whether a variant passes. One without any genotype has frequency and count 0 here.
+    dropped : mapping of str to int
+        How many variants each option leaves out (``--max-missing``, ``--maf``, ``--mac``, ``--hwe``; those given
+        only). A variant counts at the first option that leaves it out.
     """
     kept = np.ones(len(counts.n_called), dtype=np.bool_)
     dropped: dict[str, int] = {}
@@ -239,6 +243,4 @@ def _in_regions(
 
 
 def _named(column: pa.ChunkedArray, names: frozenset[str]) -> NDArray[np.bool_]:
-    import pyarrow.compute as pc  # here, because it takes a while and few scans choose variants by name
-
-    return truths(pc.is_in(column, value_set=texts(list(names))))
+    return np.asarray(pc.is_in(column, value_set=pa.array(list(names), pa.string())), dtype=np.bool_)

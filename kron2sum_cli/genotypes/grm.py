@@ -32,12 +32,18 @@ class GrmOptions:
 
     Attributes
     ----------
-    scale : whether centred genotypes are divided by their standard deviation
-    min_maf : smallest frequency of the rarer allele
-    max_missing : largest share of missing genotypes
-    extract : names of the only variants to use, None for all
-    block_mib : size of a block of genotypes in memory, in MiB
-    precision : of the products of blocks
+    scale : Scale
+        Whether centred genotypes are divided by their standard deviation.
+    min_maf : float
+        Smallest frequency of the rarer allele.
+    max_missing : float
+        Largest share of missing genotypes.
+    extract : frozenset of str or None
+        Names of the only variants to use; None for all.
+    block_mib : float
+        Size of a block of genotypes in memory, in MiB.
+    precision : Precision
+        Of the products of blocks.
     """
 
     scale: Scale
@@ -58,9 +64,12 @@ class GrmVariants:
 
     Attributes
     ----------
-    positions : (r,) in the file, increasing
-    means : (r,) mean dosages, over all samples of the file
-    weights : (r,) 1 / sqrt(2 f (1 - f)) with f = mean / 2, or 1 where genotypes are centred only
+    positions : NDArray (r,)
+        In the file, increasing.
+    means : NDArray (r,)
+        Mean dosages, over all samples of the file.
+    weights : NDArray (r,)
+        1 / sqrt(2 f (1 - f)) with f = mean / 2, or 1 where genotypes are centred only.
     """
 
     positions: NDArray[np.intp]
@@ -78,10 +87,14 @@ class GrmSums:
 
     Attributes
     ----------
-    variants : the r variants kept
-    G : (n, r) float64 where r < n, else None
-    K : (n, n) float64 = GGᵀ where r >= n, else None
-    counts : variants read, left out with the reason, used
+    variants : GrmVariants
+        The r variants kept.
+    G : NDArray (n, r) or None
+        float64, where r < n.
+    K : NDArray (n, n) or None
+        GGᵀ in float64, where r >= n.
+    counts : mapping of str to int
+        Variants read, left out with the reason, used.
     """
 
     variants: GrmVariants
@@ -92,7 +105,7 @@ class GrmSums:
 
 @dataclass(frozen=True)
 class _Block:
-    """Kept variants of one stretch of the file, their dosages (n, b), and how many were left out."""
+    """Kept variants of one part of the file, their dosages (n, b), and how many were left out."""
 
     variants: GrmVariants
     dosages: NDArray[np.float32]
@@ -120,24 +133,35 @@ def relationship_from_genotypes(
 
     Parameters
     ----------
-    source : the genotypes
-    rows : (n,) positions of the analysed samples in the file
-    scale : whether centred genotypes are divided by their standard deviation
-    min_maf : smallest frequency of the rarer allele
-    max_missing : largest share of missing genotypes
-    extract : names of the only variants to use, None for all
-    block_mib : size of a block of genotypes in memory, in MiB
-    progress : called after each block
-    precision : of the products of blocks, whose sums are always in double precision. Single precision
-        takes half the time and leaves an error of some 1e-7 in K
+    source : GenotypeSource
+        The genotypes.
+    rows : NDArray (n,)
+        Positions of the analysed samples in the file.
+    scale : Scale
+        Whether centred genotypes are divided by their standard deviation.
+    min_maf : float
+        Smallest frequency of the rarer allele.
+    max_missing : float
+        Largest share of missing genotypes.
+    extract : frozenset of str or None
+        Names of the only variants to use; None for all.
+    block_mib : float
+        Size of a block of genotypes in memory, in MiB.
+    progress : callable or None
+        Called after each block.
+    precision : Precision
+        Of the products of blocks, whose sums are always in double precision. Single precision takes half the time
+        and leaves an error of some 1e-7 in K.
 
     Returns
     -------
-    G (n, r) where r < n, else K (n, n). Beside it, at most half the size of K and three blocks are in memory.
+    Relationship
+        G (n, r) where r < n, else K (n, n). Beside it, at most half the size of K and three blocks are in memory.
 
     Raises
     ------
-    InputError : no variant is left
+    InputError
+        No variant is left.
 
     References
     ----------

@@ -31,9 +31,12 @@ class ChromosomeRelationship:
 
     Attributes
     ----------
-    chromosome : the code as `normalise_chromosome` spells it; None for that of all variants
-    n_left_out : how many variants of the whole matrix lie on it
-    relationship : over the analysed samples
+    chromosome : str or None
+        The code as `normalise_chromosome` spells it; None for the matrix of all variants.
+    n_left_out : int
+        How many variants of the whole matrix lie on it.
+    relationship : Relationship
+        Over the analysed samples.
     """
 
     chromosome: str | None
@@ -61,18 +64,21 @@ def relationships_by_chromosome(
 
     Parameters
     ----------
-    source, rows, scale, min_maf, max_missing, extract, block_mib, precision : as for
-        `relationship_from_genotypes`
-    progress : called after each block of the first pass
+    source, rows, scale, min_maf, max_missing, extract, block_mib, precision
+        As for `relationship_from_genotypes`.
+    progress : callable or None
+        Called after each block of the first pass.
 
     Yields
     ------
-    First that of all variants (``chromosome`` None), then one a chromosome, in the order of the file.
-    All are G where r < n, all are K otherwise.
+    ChromosomeRelationship
+        First that of all variants (``chromosome`` None), then one a chromosome, in the order of the file. All are
+        G where r < n, all are K otherwise.
 
     Raises
     ------
-    InputError : no variant is left, or all lie on one chromosome
+    InputError
+        No variant is left, or all lie on one chromosome.
     """
     options = GrmOptions(scale, min_maf, max_missing, extract, block_mib, precision)
     sums = sum_genotypes(source, rows, options, progress)

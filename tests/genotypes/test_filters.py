@@ -5,15 +5,9 @@ import pyarrow as pa
 import pytest
 
 from kron2sum_cli.errors import UsageError
-from kron2sum_cli.genotypes.filters import (
-    VariantFilters,
-    genotype_counts,
-    names_not_found,
-    parse_chromosomes,
-    parse_region,
-    passes,
-    select_by_name,
-)
+from kron2sum_cli.genotypes.chromosomes import parse_chromosomes, parse_region
+from kron2sum_cli.genotypes.counts import genotype_counts
+from kron2sum_cli.genotypes.filters import VariantFilters, names_not_found, passes, select_by_name
 from kron2sum_cli.genotypes.source import Variants
 
 
