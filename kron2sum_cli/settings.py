@@ -114,7 +114,7 @@ MISSING_CHOICES = ("drop", "exact")
 PROFILES = ("h2",)
 PRECISIONS = ("single", "double")
 STATISTICS = ("lr", "f")
-SCAN_FORMATS = ("parquet", "tsv")
+SCAN_FORMATS = ("parquet", "tsv", "csv")
 EXPORT_FORMATS = ("tsv", "csv", "parquet", "json", "ssf", "blup")
 SCAN_PLOTS = ("manhattan", "mirrored", "qq", "effects")
 NULL_PLOTS = ("architecture",)
@@ -123,13 +123,54 @@ DEFAULT_CLUMP_KB = 500.0
 DEFAULT_CLUMP_R2 = 0.1
 DEFAULT_SIGNIFICANCE = 5e-8
 
+COMPRESSIONS = (".gz", ".zst")
+"""Suffixes of outputs that are written compressed."""
+
 _SUFFIXES = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".parquet": "parquet", ".json": "json"}
+_OTHER_CONTENT = (".bgz", ".bz2", ".xz", ".zip", ".lz4", ".npz", ".xlsx", ".html", ".png", ".svg", ".pdf", ".vcf")
+"""Suffixes of what no table is written as."""
+
+_WRITTEN_AS = {"ssf": "tsv", "blup": "tsv"}
+"""What a format looks like to a program that knows the suffix alone."""
+
+
+def split_suffix(out: str) -> tuple[str, str]:
+    """The suffix of an output and that of its compression, in small letters; empty where there is none.
+
+    >>> split_suffix("results.TSV.gz"), split_suffix("results")
+    (('.tsv', '.gz'), ('', ''))
+    """
+    stem, suffix = os.path.splitext(out.lower())
+    return (os.path.splitext(stem)[1], suffix) if suffix in COMPRESSIONS else (suffix, "")
 
 
 def format_of(out: str, formats: Iterable[str], default: str) -> str:
     """The format that the suffix of an output names, where it is one of `formats`; else the default."""
-    named = _SUFFIXES.get(os.path.splitext(out)[1].lower())
+    named = _SUFFIXES.get(split_suffix(out)[0])
     return named if named is not None and named in formats else default
+
+
+def unknown_suffix(out: str, formats: Iterable[str]) -> list[str]:
+    """What is wrong with an output whose suffix names none of the formats, where that alone is to name it."""
+    suffix, _ = split_suffix(out)
+    if not suffix or _SUFFIXES.get(suffix, suffix) in formats:
+        return []
+    known = [name for name, written in _SUFFIXES.items() if written in formats and name != ".txt"]
+    return [
+        f"--out {out}: {suffix} is not a format that is written; end the name with {', '.join(known)}"
+        " (and .gz or .zst to compress it), or name the format with --to"
+    ]
+
+
+def untrue_suffix(out: str, to: str) -> list[str]:
+    """What is wrong with an output whose suffix says something else than its format."""
+    suffix, compression = split_suffix(out)
+    named = _SUFFIXES.get(suffix) if suffix != ".txt" or to == "parquet" else None
+    if named is not None and named != _WRITTEN_AS.get(to, to):
+        return [f"--out {out}: the suffix says {named}, and --to {to}; change one of them"]
+    if suffix in _OTHER_CONTENT or (to == "ssf" and compression == ".zst"):
+        return [f"--out {out}: {to} is not written as {compression or suffix}; choose another suffix"]
+    return []
 
 
 @dataclass(frozen=True)
@@ -252,6 +293,9 @@ class FitSettings:
         yield from repeated("--cat-covar", self.cat_covar_names)
         if self.covar is None:
             yield from (f"{option} needs --covar" for option in self._options_of_covariates())
+        suffix, compression = split_suffix(self.out)
+        if compression or (suffix in (*_SUFFIXES, *_OTHER_CONTENT) and suffix != ".npz"):
+            yield f"--out {self.out}: a null model is an .npz file; choose another suffix"
         if isinstance(self.rank, int) and self.rank < 1:
             yield f"--rank {self.rank}: must be 1 or more, or auto"
         yield from not_one_of("--transform", self.transform, TRANSFORMS)
@@ -347,6 +391,8 @@ class ScanSettings:
         yield from not_one_of("--precision", self.precision, PRECISIONS)
         yield from not_one_of("--stat", self.stat, STATISTICS)
         yield from not_one_of("--to", self.to, SCAN_FORMATS)
+        if self.to in SCAN_FORMATS:
+            yield from untrue_suffix(self.out, self.to)
 
     def _genotype_problems(self) -> Iterable[str]:
         yield from repeated("--geno", self.geno)
@@ -464,6 +510,8 @@ class ExportSettings:
         yield from repeated("--test", (test.partition("=")[0] for test in self.tests))
         yield from repeated("input files", (path for path in self.inputs if path != STDIO))
         yield from not_one_of("--to", self.to, EXPORT_FORMATS)
+        if self.to in EXPORT_FORMATS and self.plot is None and self.report is None:
+            yield from untrue_suffix(self.out, self.to)
         if self.top is not None and self.top < 1:
             yield f"--top {self.top}: must be 1 or more"
         if self.p_below is not None and not self.p_below > 0:

@@ -11,7 +11,7 @@ def test_all_problems_of_a_record_are_reported():
         FitSettings("y", ("g",), transform="log", grm_scale="x", missing="guess", profile="rg", grm_geno=-1)
     assert len(str(caught.value).splitlines()) == 5
     with pytest.raises(UsageError) as caught:
-        ScanSettings(precision="half", stat="t", to="csv", shard=(0, 2), refit=float("nan"))
+        ScanSettings(precision="half", stat="t", to="json", shard=(0, 2), refit=float("nan"))
     assert len(str(caught.value).splitlines()) == 5
     with pytest.raises(UsageError) as caught:
         ExportSettings(inputs=(), to="xlsx", top=0)

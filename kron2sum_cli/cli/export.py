@@ -19,7 +19,7 @@ from kron2sum_cli.cli.options import (
     refuse_terminal,
     settings_from,
 )
-from kron2sum_cli.settings import STDIO, ExportSettings, format_of
+from kron2sum_cli.settings import STDIO, ExportSettings, format_of, unknown_suffix
 
 ROWS = "Rows"
 COLUMNS = "Columns"
@@ -124,15 +124,19 @@ EXAMPLES = (
     absent="by the suffix of --out, else tsv",
     help="Format; null models go to tsv and json, their predictions to blup.",
 )
-@file_option("--out", default=STDIO, group=OUTPUT, absent="standard output", help="The output.")
+@file_option(
+    "--out", default=STDIO, group=OUTPUT, absent="standard output", help="The output; .gz or .zst compresses a table."
+)
 @flag_option("--check", group=OUTPUT, help="Only check that the files are whole and as they were written.")
 @common_options
 @click.pass_context
 def export(ctx: click.Context, /, inputs: tuple[str, ...], to: str | None, **values: Any) -> None:
     """Print or convert results: tables of scans, joined where there are several, or a null model."""
+    is_table = to is None and values["plot"] is None and values["report"] is None
+    problems = unknown_suffix(values["out"], defaults.EXPORT_FORMATS) if is_table else []
     to = to or format_of(values["out"], defaults.EXPORT_FORMATS, defaults.DEFAULT_EXPORT_FORMAT)
     inputs = inputs or (defaults.DEFAULT_SCAN,)
-    settings = settings_from(ExportSettings, {**values, "inputs": inputs, "to": to})
+    settings = settings_from(ExportSettings, {**values, "inputs": inputs, "to": to}, problems)
     if settings.to == "parquet":
         refuse_terminal(settings.out)
     with session(ctx, settings) as progress:

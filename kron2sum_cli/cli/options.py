@@ -1,7 +1,7 @@
 """Options of the commands: how each is typed, what it defaults to, and how values become settings."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -25,6 +25,7 @@ else:  # generic from click 8.5 on
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Settings = TypeVar("Settings", FitSettings, ScanSettings, ExportSettings)
+Made = TypeVar("Made")
 
 FILE = click.Path(allow_dash=True, readable=False)  # who opens it says better why it cannot be read
 
@@ -156,8 +157,17 @@ _COMMON = (
 )
 
 
-def settings_from(kind: type[Settings], values: dict[str, Any]) -> Settings:
+def settings_from(kind: type[Settings], values: dict[str, Any], problems: Sequence[str] = ()) -> Settings:
     """The settings of a command from the values of its options; all that is wrong is told at once.
+
+    Parameters
+    ----------
+    kind : type
+        The record to make.
+    values : dict of str
+        The values of its options, by the names of its attributes.
+    problems : sequence of str
+        What is already known to be wrong.
 
     Raises
     ------
@@ -177,12 +187,9 @@ def settings_from(kind: type[Settings], values: dict[str, Any]) -> Settings:
         verbose=values.pop("verbose"),
     )
     settings, wrong = _made(kind, **values, common=common or CommonSettings())
-    if settings is None or common is None:
-        raise UsageError("\n".join(wrong_common + wrong))
+    if settings is None or common is None or problems:
+        raise UsageError("\n".join(wrong_common + list(problems) + wrong))
     return settings
-
-
-Made = TypeVar("Made")
 
 
 def _made(kind: type[Made], **values: Any) -> tuple[Made | None, list[str]]:

@@ -21,7 +21,7 @@ from kron2sum_cli.cli.options import (
     refuse_terminal,
     settings_from,
 )
-from kron2sum_cli.settings import ScanSettings, format_of
+from kron2sum_cli.settings import ScanSettings, format_of, unknown_suffix
 
 INPUT = "Input"
 FILTERS = "Variants (counted on the analysed samples)"
@@ -113,14 +113,15 @@ EXAMPLES = (
     absent="by the suffix of --out, else parquet",
     help="Format of the result table.",
 )
-@file_option("--out", group=OUTPUT, absent=defaults.DEFAULT_SCAN, help="The result table.")
+@file_option("--out", group=OUTPUT, absent=defaults.DEFAULT_SCAN, help="The result table; .gz or .zst compresses it.")
 @common_options
 @click.pass_context
 def scan(ctx: click.Context, /, to: str | None, out: str | None, **values: Any) -> None:
     """Test every variant for effects on the traits."""
     out = f"scan.{to or defaults.DEFAULT_SCAN_FORMAT}" if out is None else out
+    problems = unknown_suffix(out, defaults.SCAN_FORMATS) if to is None else []
     to = to or format_of(out, defaults.SCAN_FORMATS, defaults.DEFAULT_SCAN_FORMAT)
-    settings = settings_from(ScanSettings, {**values, "to": to, "out": out})
+    settings = settings_from(ScanSettings, {**values, "to": to, "out": out}, problems)
     if settings.to == "parquet":
         refuse_terminal(settings.out)
     with session(ctx, settings) as progress:

@@ -36,6 +36,7 @@ from kron2sum_cli.files.scan_columns import TRAIT_COLUMNS, TRAIT_N, TRAIT_REFIT_
 from kron2sum_cli.files.scan_file import ScanFile, open_scan
 from kron2sum_cli.files.scan_parts import EXPORTED, join_parts
 from kron2sum_cli.files.scan_table import ScanWriter, with_metadata
+from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import NULL_PLOTS, STDIO, ExportSettings, without_folders
 
@@ -260,9 +261,9 @@ def _export_null(file: _Input, settings: ExportSettings) -> None:
         write_architecture(read_null(file.path), settings)
         return
     if settings.to not in _NULL_FORMATS:
-        raise UsageError(f"{file.name}: is a null model; --to must be {' or '.join(_NULL_FORMATS)}")
+        raise UsageError(f"{file.name}: is a null model; it is written as {', '.join(_NULL_FORMATS)} (--to)")
     text = _NULL_FORMATS[settings.to](read_null(file.path))
-    with atomic_output(settings.out) as out:
+    with compressed_output(settings.out) as out:
         out.write(text.encode())
 
 
@@ -439,7 +440,7 @@ def _write_table(
         metadata = {**metadata, EXPORTED: change}
     rows = 0
     with (
-        atomic_output(settings.out) as out,
+        compressed_output(settings.out) as out,
         ScanWriter(out, with_metadata(chosen, metadata), settings.to) as writer,
     ):
         for batch in batches:

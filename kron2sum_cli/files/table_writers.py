@@ -1,22 +1,70 @@
 """Rows of Arrow batches into Parquet, delimited text or JSON, as they come and in bounded memory."""
 
+import gzip
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kron2sum_cli.files.outputs import atomic_output
 from kron2sum_cli.files.parquet_seal import new_hash, seal
 from kron2sum_cli.files.text import MISSING
+from kron2sum_cli.settings import split_suffix
 
 SEPARATORS = {"tsv": "\t", "csv": ","}
 
 _CELLS_IN_GROUP = 1 << 19
 LARGEST_GROUP, _SMALLEST_GROUP = 1 << 16, 1 << 10
 _COMPRESSION_LEVEL = 1
+_GZIP_LEVEL = 6
 _TEXT_ROWS = 1 << 13
+
+
+@contextmanager
+def compressed_output(path: str) -> Iterator[BinaryIO]:
+    """`atomic_output`, compressed where the name ends in ``.gz`` or ``.zst``.
+
+    The same content gives the same bytes: no name and no time is written. When the block ends by an exception, nothing
+    that would look like the end of a compressed file is written.
+    """
+    compression = split_suffix(path)[1]
+    with atomic_output(path) as file:
+        if not compression:
+            yield file
+            return
+        into = _UntilFailure(file)
+        packed: Any = (
+            gzip.GzipFile(filename="", mode="wb", fileobj=into, mtime=0, compresslevel=_GZIP_LEVEL)
+            if compression == ".gz"
+            else pa.CompressedOutputStream(pa.PythonFile(into, mode="w"), "zstd")
+        )
+        try:
+            yield packed
+            packed.close()
+        except BaseException:
+            into.failed = True
+            packed.close()
+            raise
+
+
+class _UntilFailure(io.RawIOBase):
+    """A file to which nothing is written any more after a failure; closing it closes nothing."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.failed = False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if not self.failed:
+            self._file.write(data)
+        return len(data)
 
 
 class TableWriter(Protocol):

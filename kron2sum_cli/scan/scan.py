@@ -13,9 +13,9 @@ from threadpoolctl import threadpool_limits
 from kron2sum_cli.errors import InputError, NumericalError
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.null_record import null_record, test_context
-from kron2sum_cli.files.outputs import atomic_output
 from kron2sum_cli.files.scan_columns import scan_schema
 from kron2sum_cli.files.scan_table import ScanWriter
+from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.model.block_scanner import Scanner
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
@@ -55,7 +55,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     logger.info("%d variants to test in blocks of %d", len(chosen.positions), width)
     with (
         checkpoint(settings.out, metadata | {"block": width}, settings.resume) as kept,
-        atomic_output(settings.out) as file,
+        compressed_output(settings.out) as file,
         threadpool_limits(limits=1, user_api="blas"),
         ScanWriter(file, schema, settings.to) as writer,
         progress.task("Scanning", len(chosen.positions), "variants") as advance,

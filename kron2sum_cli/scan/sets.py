@@ -16,10 +16,10 @@ from threadpoolctl import threadpool_limits
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.arrow import numbers, texts
 from kron2sum_cli.files.null_record import null_record, test_context
-from kron2sum_cli.files.outputs import atomic_output
 from kron2sum_cli.files.provenance import file_records
 from kron2sum_cli.files.scan_columns import set_schema
 from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
+from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.text import read_text, split_rows
 from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.genotypes.chromosomes import encode_chromosomes, parse_region
@@ -115,7 +115,7 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
     members, counts = _find(read_sets(settings.sets), settings.sets, inputs, chosen.positions)
     metadata = scan_metadata(_without_refits(settings), inputs, chosen.span) | {"sets": file_records([settings.sets])}
     with (
-        atomic_output(settings.out) as file,
+        compressed_output(settings.out) as file,
         threadpool_limits(limits=1, user_api="blas"),
         ScanWriter(file, schema, settings.to) as writer,
         progress.task("Testing", len(members), "sets") as advance,

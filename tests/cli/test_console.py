@@ -85,15 +85,15 @@ def test_log_of_a_run_that_lives_is_not_touched(pipeline, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--log", "y.csv"], ["--out", "y.csv"], ["--log", "scan.parquet"], ["--out", "./g.bed"]],
+    [["--log", "y"], ["--out", "y"], ["--log", "scan.parquet"], ["--out", "./g.bed"]],
 )
 def test_outputs_never_replace_inputs(pipeline, tmp_path, capsys, arguments):
-    for name in ("y.csv", "g.bed", "scan.parquet"):
+    for name in ("y", "g.bed", "scan.parquet"):
         (tmp_path / name).write_text(name)
-    assert run(["fit", "--pheno", "y.csv", "--grm", "g.bed", "--keep", "scan.parquet", *arguments]) == 1
+    assert run(["fit", "--pheno", "y", "--grm", "g.bed", "--keep", "scan.parquet", *arguments]) == 1
     assert "also an input" in capsys.readouterr().err
     assert pipeline.calls == []
-    for name in ("y.csv", "g.bed", "scan.parquet"):
+    for name in ("y", "g.bed", "scan.parquet"):
         assert (tmp_path / name).read_text() == name
 
 

@@ -114,9 +114,12 @@ def test_genotypes_by_any_name(settings_of, alias):
         (("--to", "tsv"), "tsv", "scan.tsv"),
         (("--out", "x.tsv"), "tsv", "x.tsv"),
         (("--out", "x.txt"), "tsv", "x.txt"),
-        (("--out", "x.csv"), "parquet", "x.csv"),
+        (("--out", "x.csv"), "csv", "x.csv"),
+        (("--out", "x.csv.gz"), "csv", "x.csv.gz"),
+        (("--out", "x.parquet.zst"), "parquet", "x.parquet.zst"),
         (("--out", "tsv"), "parquet", "tsv"),
-        (("--out", "x.tsv", "--to", "parquet"), "parquet", "x.tsv"),
+        (("--out", "x.assoc", "--to", "tsv"), "tsv", "x.assoc"),
+        (("--out", "x.gz", "--to", "tsv"), "tsv", "x.gz"),
     ],
 )
 def test_format_of_a_scan(settings_of, arguments, to, out):
@@ -149,7 +152,7 @@ def test_export_with_everything(settings_of):
 
 
 @pytest.mark.parametrize(
-    ("out", "to"), [("x.csv", "csv"), ("x.PARQUET", "parquet"), ("x.json", "json"), ("x.npz", "tsv")]
+    ("out", "to"), [("x.csv", "csv"), ("x.PARQUET", "parquet"), ("x.json.GZ", "json"), ("x", "tsv")]
 )
 def test_format_of_an_export(settings_of, out, to):
     assert settings_of("export", "--out", out).to == to
