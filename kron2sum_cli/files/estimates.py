@@ -163,7 +163,8 @@ def _heritabilities(description: NullDescription, whole: FitSummary, profile: Ma
         variances = (f"{C[j, j]:.4g} ({_se(se[j, j])})" for C, se in ((e.C0, e.C0_se), (e.C1, e.C1_se)))
         row = [trait, *variances, _short(e.h2[j]), _short(e.h2_se[j])]
         if profile:
-            row.append(f"{_short(profile[trait]['low'])} to {_short(profile[trait]['high'])}")
+            found = profile.get(trait)
+            row.append(f"{_short(found['low'])} to {_short(found['high'])}" if found else "")
         rows.append(row)
     definition = (
         f"h2 of trait j = C0_jj g / (C0_jj g + C1_jj), g = {whole.mean_diagonal:.6g} the mean diagonal of the centred"

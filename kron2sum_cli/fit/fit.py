@@ -120,11 +120,12 @@ def _description(settings: FitSettings, grm: Grm, design: Design) -> NullDescrip
 
 
 def _profiles(settings: FitSettings, model: NullModel, traits: Sequence[str]) -> dict[str, Any]:
-    """Profile-likelihood intervals of the heritabilities, where they were asked for."""
-    if settings.profile is None:
-        return {}
+    """Profile-likelihood intervals of heritabilities: of all where they were asked for, else of those near 0 or 1."""
+    estimates = model.summary.estimates
     found = {}
     for j, trait in enumerate(traits):
+        if settings.profile is None and not _is_near_boundary(estimates.h2[j], estimates.h2_se[j]):
+            continue
         try:
             interval = model.heritability_interval(j)
         except NumericalError as error:
@@ -132,3 +133,8 @@ def _profiles(settings: FitSettings, model: NullModel, traits: Sequence[str]) ->
             continue
         found[trait] = {"low": interval.low, "high": interval.high, "at_boundary": interval.at_boundary}
     return found
+
+
+def _is_near_boundary(h2: float, se: float) -> bool:
+    """Whether 0 or 1 lies within two standard errors of a heritability, so that they say little of its uncertainty."""
+    return not 2 * se < h2 < 1 - 2 * se

@@ -7,6 +7,8 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import chdtrc
 from threadpoolctl import threadpool_limits
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError
@@ -31,6 +33,12 @@ no digit depends on ``--threads``, either.
 EQUAL_EIGENVALUES = 1e-9
 """Eigenvalues that differ by no more than this share of the largest are one."""
 
+VAGUE_HERITABILITY = 0.3
+"""Standard error of a heritability above which a relationship matrix says too little of it."""
+
+TOO_LOW_RANK = 0.05
+"""P value of the likelihood ratio against full rank below which the data support a higher rank of C0."""
+
 
 def rotate_samples(
     settings: FitSettings, relationship: Relationship, design: Design, progress: Progress
@@ -46,13 +54,33 @@ def rotate_samples(
     spectrum = rotated.spectrum
     contrasts = spectrum.nsamples - spectrum.ncovariates
     logger.info("%d contrasts, rank of the relationship matrix among them %d", contrasts, spectrum.s.size)
-    if spectrum.s.size == contrasts and np.ptp(spectrum.s) <= EQUAL_EIGENVALUES * spectrum.s.max():
+    _warn_of_equal_eigenvalues(spectrum.s, contrasts)
+    return rotated
+
+
+def _warn_of_equal_eigenvalues(s: NDArray[np.float64], contrasts: int) -> None:
+    """Say where the eigenvalues vary too little to tell genetic from residual variance.
+
+    The expected information of the heritability of one trait at 0 is ``½ Σ_i (s_i/τ - 1)²``, τ the mean of the n - c
+    eigenvalues; it changes little with the heritability where they hardly vary.
+    """
+    if s.size == contrasts and np.ptp(s) <= EQUAL_EIGENVALUES * s.max():
         logger.warning(
             "the relationship matrix is a multiple of the identity given the covariates: genetic and residual variances"
             " cannot be told apart, so that heritabilities and correlations mean nothing; the sums of the variances do,"
             " and the tests of a scan"
         )
-    return rotated
+        return
+    mean = s.sum() / contrasts
+    spread = np.sum((s / mean - 1) ** 2) + (contrasts - s.size) if mean > 0 else 0.0
+    error = float(np.sqrt(2 / spread)) if spread > 0 else np.inf
+    if error > VAGUE_HERITABILITY:
+        logger.warning(
+            "the eigenvalues of the relationship matrix hardly vary: a heritability has a standard error of some %.1f"
+            " whatever its estimate says, and genetic and residual variances are hardly told apart; more samples, or"
+            " closer relatives, would. The tests of a scan need neither",
+            error,
+        )
 
 
 @contextmanager
@@ -93,7 +121,10 @@ def _fit(settings: FitSettings, likelihood: NullLikelihood[Any], whole: FitSumma
         rank = p if settings.rank is None else settings.rank
         if rank > p:
             raise NumericalError(f"--rank {rank}: there are {p} traits; give at most that")
-        return likelihood.fit(rank)
+        fitted = likelihood.fit(rank)
+        if rank < p:
+            _warn_of_low_rank(fitted, likelihood)
+        return fitted
     except ConvergenceError as error:
         if settings.allow_unconverged and isinstance(error.result, Optimum):
             logger.warning("%s; written all the same (--allow-unconverged)", error)
@@ -103,6 +134,27 @@ def _fit(settings: FitSettings, likelihood: NullLikelihood[Any], whole: FitSumma
             " or --rank, may help)",
             error.result,
         ) from error
+
+
+def _warn_of_low_rank(fitted: Optimum[Any], likelihood: NullLikelihood[Any]) -> None:
+    """Say where the data support a higher rank of C0 than the one asked for.
+
+    The ratio is compared with χ² on the difference in parameters, which is conservative: full rank is at a boundary.
+    """
+    try:
+        full = likelihood.fit(likelihood.data.Y.shape[1])
+    except ConvergenceError:
+        return
+    ratio, df = 2 * (full.point.lml - fitted.point.lml), full.nparameters - fitted.nparameters
+    p_value = float(chdtrc(df, max(ratio, 0.0)))
+    if p_value < TOO_LOW_RANK:
+        logger.warning(
+            "C0 of rank %d has a log-likelihood %.2f below that of full rank (P = %.2g): its tests have too many false"
+            " positives where the traits have more genetic variance than it allows; use --rank auto, or full rank",
+            fitted.rank,
+            ratio / 2,
+            p_value,
+        )
 
 
 def _best_rank(fits: list[Optimum[Any]]) -> Optimum[Any]:

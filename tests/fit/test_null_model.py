@@ -1,0 +1,64 @@
+"""What a fit says of the rank that was asked for, and of a relationship matrix that says too little."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kron2sum_cli.cli import run
+
+
+def write(folder: Path, K: np.ndarray, Y: np.ndarray) -> list[str]:
+    """Files of a fit, and its options."""
+    names = [f"s{i}" for i in range(len(Y))]
+    np.save(folder / "K.npy", K)
+    (folder / "ids").write_text("\n".join(names) + "\n")
+    header = ",".join(["IID", *(f"t{j}" for j in range(Y.shape[1]))])
+    rows = [",".join([name, *map(str, y)]) for name, y in zip(names, Y, strict=True)]
+    (folder / "y.csv").write_text("\n".join([header, *rows]) + "\n")
+    options = [("--pheno", "y.csv"), ("--grm", "K.npy"), ("--grm-id", "ids"), ("--out", "null.npz")]
+    return ["fit", "--threads", "1", *(word for name, file in options for word in (name, str(folder / file)))]
+
+
+def families(n: int, p: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Families of five with a relationship of 0.5, and p traits with independent genetic effects."""
+    rng = np.random.default_rng(seed)
+    K = np.kron(np.eye(n // 5), np.full((5, 5), 0.5) + 0.5 * np.eye(5))
+    return K, np.linalg.cholesky(K) @ rng.normal(size=(n, p)) + 0.5 * rng.normal(size=(n, p))
+
+
+def test_a_rank_below_what_the_data_support_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = write(tmp_path, *families(200, 3, 1))
+    assert run([*words, "--rank", "1"]) == 0
+    assert "C0 of rank 1 has a log-likelihood" in capsys.readouterr().err
+    assert run([*words, "--rank", "3"]) == 0
+    assert "C0 of rank" not in capsys.readouterr().err.replace("C0 of rank at most", "")
+
+
+def test_a_rank_that_the_data_support_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    K, _ = families(200, 1, 2)
+    rng = np.random.default_rng(103)
+    one = np.linalg.cholesky(K) @ rng.normal(size=(200, 1))
+    assert run([*write(tmp_path, K, one @ rng.normal(size=(1, 3)) + rng.normal(size=(200, 3))), "--rank", "1"]) == 0
+    assert "below that of full rank" not in capsys.readouterr().err
+
+
+def test_eigenvalues_that_hardly_vary_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    K = 0.5 * np.eye(300)
+    K[0, 1] = K[1, 0] = 0.23
+    assert run(write(tmp_path, K, np.random.default_rng(1).normal(size=(300, 2)))) == 0
+    assert "the eigenvalues of the relationship matrix hardly vary" in capsys.readouterr().err
+
+
+def test_heritabilities_near_a_boundary_have_profile_intervals(tmp_path: Path) -> None:
+    K, Y = families(200, 1, 4)
+    noise = np.random.default_rng(5).normal(size=(200, 1))
+    assert run([*write(tmp_path, K, np.hstack([Y, noise])), "--quiet"]) == 0
+    assert (
+        run(["export", str(tmp_path / "null.npz"), "--to", "json", "--out", str(tmp_path / "n.json"), "--quiet"]) == 0
+    )
+    fitted = json.loads((tmp_path / "n.json").read_text())
+    assert fitted["h2"][1] < 2 * fitted["h2_se"][1]
+    assert list(fitted["profile"]) == ["t1"]
+    assert fitted["profile"]["t1"]["low"] <= fitted["h2"][1] <= fitted["profile"]["t1"]["high"]
