@@ -31,7 +31,7 @@ from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.scan_file import open_scan
 from kron2sum_cli.files.text import read_id_list, read_name_list
 from kron2sum_cli.files.trait_design import read_trait_design
-from kron2sum_cli.genotypes.open import open_genotypes
+from kron2sum_cli.genotypes.open import open_genotype_file
 from kron2sum_cli.genotypes.relationship import open_relationship
 from kron2sum_cli.genotypes.sample_files import read_fam, read_oxford_sample, read_psam
 from kron2sum_cli.genotypes.variants import read_bim, read_pvar
@@ -197,7 +197,7 @@ def _configuration(path: str) -> None:
 
 
 def _copies(path: str) -> str | None:
-    source = open_genotypes(path)
+    source = open_genotype_file(path)
     n, m = len(source.samples), len(source.variants)
     copies = source.read(np.arange(min(m, 50)), np.arange(n))
     right = copies.shape[0] == n and not np.isinf(copies).any()

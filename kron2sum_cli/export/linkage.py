@@ -15,7 +15,7 @@ from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.outputs import guard_inputs
 from kron2sum_cli.files.samples import Samples, match
 from kron2sum_cli.genotypes.chromosomes import normalise_chromosome
-from kron2sum_cli.genotypes.open import open_genotypes
+from kron2sum_cli.genotypes.open import open_genotype_file
 from kron2sum_cli.genotypes.source import GenotypeSource
 
 LOGGER = logging.getLogger("kron2sum.export")
@@ -121,7 +121,7 @@ def open_linkage(paths: Sequence[str], out: str, null: NullFile | None) -> Genot
     OutputError
         If the output is one of the files.
     """
-    sources = tuple(open_genotypes(path) for path in paths)
+    sources = tuple(open_genotype_file(path) for path in paths)
     for source in sources:
         guard_inputs(out, source.files)
     samples = sources[0].samples if null is None else null.samples

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 
+NO_FID = "0"
+"""What plink2 writes for a family ID that is not known."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -68,8 +71,10 @@ def refuse_duplicates(samples: Samples, lines: Sequence[int] | None = None) -> N
 def match(reference: Samples, other: Samples) -> NDArray[np.intp]:
     """Find the samples of one file in another.
 
-    Samples match on (FID, IID) where both files have FIDs, else on IID alone. What matches must be
-    unique in both files; IDs that the other file lacks may be repeated.
+    Samples match on (FID, IID) where both files have FIDs, else on IID alone; FIDs that are all ``0`` are none. Where
+    one file has FIDs and no IID is in both files, the names of the other file are compared with ``FID_IID``, which
+    plink2 writes into BGEN and VCF. What matches must be unique in both files; IDs that the other file lacks may be
+    repeated.
 
     Parameters
     ----------
@@ -83,9 +88,7 @@ def match(reference: Samples, other: Samples) -> NDArray[np.intp]:
     ------
     InputError : an ID that both files have is ambiguous in one of them
     """
-    with_fids = reference.fids is not None and other.fids is not None
-    reference_keys = _keys(reference, with_fids)
-    other_keys = _keys(other, with_fids)
+    reference_keys, other_keys = _comparable_keys(reference, other)
     positions = {key: index for index, key in enumerate(other_keys)}
     matched = [positions.get(key, -1) for key in reference_keys]
     if len(positions) < len(other_keys):
@@ -97,9 +100,22 @@ def match(reference: Samples, other: Samples) -> NDArray[np.intp]:
 
 def count_absent(samples: Samples, other: Samples) -> int:
     """How many samples of one file have an ID that the other file lacks (by the rule of `match`)."""
-    with_fids = samples.fids is not None and other.fids is not None
-    there = set(_keys(other, with_fids))
-    return sum(key not in there for key in _keys(samples, with_fids))
+    keys, other_keys = _comparable_keys(samples, other)
+    there = set(other_keys)
+    return sum(key not in there for key in keys)
+
+
+def _comparable_keys(samples: Samples, other: Samples) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """What the samples of two files are matched on, by the rule of `match`."""
+    has_fids = [one.fids is not None and any(fid != NO_FID for fid in one.fids) for one in (samples, other)]
+    keys, other_keys = _keys(samples, all(has_fids)), _keys(other, all(has_fids))
+    if has_fids[0] != has_fids[1] and not set(keys) & set(other_keys):
+        joined = [
+            ["_".join(key) for key in _keys(one, has)] for one, has in zip((samples, other), has_fids, strict=True)
+        ]
+        if set(joined[0]) & set(joined[1]):
+            return [(name,) for name in joined[0]], [(name,) for name in joined[1]]
+    return keys, other_keys
 
 
 def _keys(samples: Samples, with_fids: bool) -> list[tuple[str, ...]]:

@@ -109,7 +109,8 @@ def _description(settings: FitSettings, grm: Grm, design: Design) -> NullDescrip
         X=design.X,
         A=design.A,
         grm={
-            "path": grm.source.path if grm.source is not None else grm.path,
+            "path": grm.paths[0],
+            "paths": list(grm.paths),
             "genotypes": genotypes,
             "files": file_records(grm.files),
             "options": options if genotypes else {},

@@ -13,6 +13,7 @@ from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.genotypes.open import is_genotype_file, open_genotypes
 from kron2sum_cli.genotypes.relationship import NamedTable, RelationshipFile, open_relationship
+from kron2sum_cli.genotypes.several_files import SeveralFiles
 from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
 from kron2sum_cli.genotypes.square_matrix import tiles
 from kron2sum_cli.progress import Advance, Progress
@@ -34,7 +35,7 @@ DUPLICATE_RELATEDNESS = 0.99
 class Grm:
     """The relationship matrix that was asked for, opened but not read: genotypes or a matrix file."""
 
-    path: str
+    paths: tuple[str, ...]
     source: GenotypeSource | None
     file: RelationshipFile | None
 
@@ -48,18 +49,22 @@ class Grm:
             Where it is no relationship matrix, or one that the options do not go with.
         """
         paths = (*settings.grm, *(read_file_list(settings.grm_list) if settings.grm_list is not None else ()))
-        if len(paths) > 1:
-            raise UsageError(f"--grm {', '.join(paths)}: several files cannot be read as one yet; join them first")
         path = paths[0]
         if is_genotype_file(path):
             if settings.grm_id is not None:
                 raise UsageError(f"{path} has names of its own: leave out --grm-id {settings.grm_id}")
-            return Grm(path, open_genotypes(path), None)
+            source = open_genotypes(paths)
+            sources = source.sources if isinstance(source, SeveralFiles) else (source,)
+            return Grm(tuple(one.path for one in sources), source, None)
+        if len(paths) > 1:
+            raise UsageError(
+                f"--grm {', '.join(paths)}: only genotypes may lie in several files; give one relationship matrix"
+            )
         if settings.loco:
             raise InputError(
                 f"{path}: --loco needs the genotypes that the matrix is made of; give --grm a .bed, .pgen or .bgen"
             )
-        return Grm(path, None, open_relationship(path, settings.grm_id))
+        return Grm(paths, None, open_relationship(path, settings.grm_id))
 
     @property
     def samples(self) -> Samples:

@@ -35,22 +35,55 @@ No sample's sex is looked at, and no chromosome is treated apart: genotypes are 
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.genotypes.bed import open_bed
 from kron2sum_cli.genotypes.bgen import open_bgen
 from kron2sum_cli.genotypes.pgen import open_pgen
+from kron2sum_cli.genotypes.several_files import join_files
 from kron2sum_cli.genotypes.source import BGEN, BGEN_AT, PLINK, SAMPLE_MAJOR, VARIANT_MAJOR, GenotypeSource
 
-FORMATS: Mapping[str, Callable[[str], GenotypeSource]] = {".bed": open_bed, ".pgen": open_pgen, ".bgen": open_bgen}
-"""What opens a format, by the suffix that its files have."""
+SUFFIXES = (".bed", ".pgen", ".bgen")
+"""What the names of genotype files end with; elsewhere a format is called by its suffix."""
 
 _MATRIX_SUFFIXES = (".grm.bin", ".rel", ".rel.bin")
 
 
-def open_genotypes(path: str) -> GenotypeSource:
+def open_genotypes(
+    paths: Sequence[str], *, sample: str | None = None, bim: str | None = None, fam: str | None = None
+) -> GenotypeSource:
+    """Open genotype files of any format, which are one data set in this order.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        One or more files, as for `open_genotype_file`.
+    sample : str or None
+        The ``.sample`` file of all BGEN files.
+    bim, fam : str or None
+        The variants and samples of a PLINK 1 file, or the samples of all of them.
+
+    Returns
+    -------
+    GenotypeSource
+        The variants of all files, one file after the other.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, or lacks a sample of another (see `open_genotype_file` and `join_files`).
+    UsageError
+        A file of samples or variants is given, and does not belong to the genotypes.
+    """
+    sources = [open_genotype_file(path, sample=sample, bim=bim, fam=fam) for path in paths]
+    return sources[0] if len(sources) == 1 else join_files(sources)
+
+
+def open_genotype_file(
+    path: str, *, sample: str | None = None, bim: str | None = None, fam: str | None = None
+) -> GenotypeSource:
     """Open a genotype file of any format.
 
     Parameters
@@ -58,6 +91,10 @@ def open_genotypes(path: str) -> GenotypeSource:
     path : str
         A ``.bed``, ``.pgen`` or BGEN file, told from its first bytes whatever its name; or the name without suffix,
         where one such file exists, as for plink2.
+    sample : str or None
+        The samples of a BGEN file, where they are not beside it under the same name.
+    bim, fam : str or None
+        The variants and samples of a PLINK 1 file, where they are not beside it under the same name.
 
     Returns
     -------
@@ -70,7 +107,8 @@ def open_genotypes(path: str) -> GenotypeSource:
         There is no such file, it is of another format, or it (or a file that belongs to it) is malformed; or the
         package that reads the format is not installed.
     UsageError
-        More than one genotype file has this name without suffix, or the path is ``-``.
+        More than one genotype file has this name without suffix, the path is ``-``, or a file of samples or variants
+        is given that does not belong to this format.
     """
     if path == "-":
         raise UsageError("genotypes cannot be read from standard input, as other files belong to them; give a path")
@@ -81,7 +119,12 @@ def open_genotypes(path: str) -> GenotypeSource:
             f"{file} is not a genotype file; give a .bed (PLINK 1), .pgen (PLINK 2) or .bgen, or convert it to one, "
             "for example with plink2 --vcf FILE --make-pgen --out NEW"
         )
-    return FORMATS[suffix](file)
+    for option, value, belongs_to in (("sample", sample, ".bgen"), ("bim", bim, ".bed"), ("fam", fam, ".bed")):
+        if value is not None and suffix != belongs_to:
+            raise UsageError(f"--{option} {value} belongs to a {belongs_to}, and {file} is a {suffix}; leave it out")
+    if suffix == ".bed":
+        return open_bed(file, bim, fam)
+    return open_pgen(file) if suffix == ".pgen" else open_bgen(file, sample)
 
 
 def is_genotype_file(path: str) -> bool:
@@ -91,22 +134,22 @@ def is_genotype_file(path: str) -> bool:
     not. A name without suffix means the relationship matrix made from the genotypes (``.grm.bin``, ``.rel``,
     ``.rel.bin``) where both are there.
     """
-    if os.path.isfile(path) or path.lower().endswith(tuple(FORMATS)):
+    if os.path.isfile(path) or path.lower().endswith(SUFFIXES):
         return _format(path) is not None
     if any(os.path.isfile(path + suffix) for suffix in _MATRIX_SUFFIXES):
         return False
-    return any(os.path.isfile(path + suffix) for suffix in FORMATS)
+    return any(os.path.isfile(path + suffix) for suffix in SUFFIXES)
 
 
 def _format(path: str) -> str | None:
-    """One of `FORMATS`: what the first bytes say, else what the name claims; None for anything else."""
+    """One of `SUFFIXES`: what the first bytes say, else what the name claims; None for anything else."""
     start = b""
     if os.path.isfile(path):  # opening a pipe would wait
         with suppress(OSError), open(path, "rb") as file:
             start = file.read(BGEN_AT + len(BGEN))
     if start[BGEN_AT:] == BGEN:
         return ".bgen"
-    claimed = next((suffix for suffix in FORMATS if path.lower().endswith(suffix)), None)
+    claimed = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
     if start.startswith(PLINK) and claimed != ".bgen":
         # A .pgen has 02 or more here.
         return ".bed" if start[2:3] in (SAMPLE_MAJOR, VARIANT_MAJOR) else ".pgen"
@@ -117,12 +160,12 @@ def _with_suffix(stem: str) -> str:
     """The one genotype file of this name without suffix."""
     if os.path.isdir(stem):
         raise InputError(f"{stem} is a directory; give a genotype file in it")
-    found = [stem + suffix for suffix in FORMATS if os.path.isfile(stem + suffix)]
+    found = [stem + suffix for suffix in SUFFIXES if os.path.isfile(stem + suffix)]
     if len(found) > 1:
         raise UsageError(f"{stem} may be any of {', '.join(found)}; give one of them with its suffix")
     if os.path.exists(stem) and not found:
         raise InputError(f"{stem} is no file; genotypes are read from files only, so write them to one first")
     if not found:
-        tried = "" if stem.lower().endswith(tuple(FORMATS)) else ", and none with .bed, .pgen or .bgen behind that name"
+        tried = "" if stem.lower().endswith(SUFFIXES) else ", and none with .bed, .pgen or .bgen behind that name"
         raise InputError(f"{stem}: there is no such file{tried}; check the path")
     return found[0]

@@ -8,14 +8,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.samples import Samples, refuse_duplicates
+from kron2sum_cli.files.samples import NO_FID, Samples, refuse_duplicates
 from kron2sum_cli.files.text import read_text
 
 FAM_COLUMNS = 5
 """FID, IID, father, mother and sex; plink2 lets the phenotype be absent, and real files append more."""
-
-NO_FID = "0"
-"""What plink2 writes for a family ID that is not known."""
 
 
 def read_columns(text: str, width: int) -> pd.DataFrame:

@@ -127,12 +127,7 @@ def _open_genotypes(settings: ScanSettings, null: NullFile) -> tuple[GenotypeSou
     paths = (*settings.geno, *(read_file_list(settings.geno_list) if settings.geno_list is not None else ()))
     if not paths:
         return _recorded_genotypes(settings, null)
-    if len(paths) > 1:
-        raise UsageError(f"--geno {', '.join(paths)}: several files cannot be scanned as one yet; scan one by one")
-    for option in ("sample", "bim", "fam"):
-        if getattr(settings, option) is not None:
-            raise UsageError(f"--{option}: not read yet; give the file the name of the genotypes with .{option}")
-    source = open_genotypes(paths[0])
+    source = open_genotypes(paths, sample=settings.sample, bim=settings.bim, fam=settings.fam)
     recorded = {record["name"]: record for record in null.grm["files"]}
     records = file_records(source.files)
     for record in records:
@@ -150,20 +145,23 @@ def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> tuple[Genotyp
     """The genotypes that the GRM was made from, if they are still what they were."""
     if not null.grm.get("genotypes"):
         raise UsageError("--geno: needed, because the relationship matrix of this null model was not made of genotypes")
-    path = str(null.grm["path"])
-    beside = os.path.join(os.path.dirname(settings.null), path)
-    found = next((p for p in (path, beside) if os.path.isfile(p)), None)
-    if found is None:
-        raise InputError(
-            f"{path}: the genotypes that the null model was made from are not there; name them with --geno"
-        )
+    found = []
+    for path in null.grm.get("paths", [null.grm["path"]]):
+        beside = os.path.join(os.path.dirname(settings.null), path)
+        existing = next((name for name in (path, beside) if os.path.isfile(name)), None)
+        if existing is None:
+            raise InputError(
+                f"{path}: the genotypes that the null model was made from are not there; name them with --geno"
+            )
+        found.append(existing)
     # Nothing of it is parsed before its content is known to be the recorded one.
     files = list(null.grm["files"])
-    source = open_genotypes(found) if file_records([found]) == files[:1] else None
+    unchanged = all(record in files for record in file_records(found))
+    source = open_genotypes(found) if unchanged else None
     if source is None or file_records(source.files) != files:
         raise InputError(
-            f"{found}: is not the file that the null model was made from (its size or content differ); fit again, or"
-            " name the genotypes to scan with --geno"
+            f"{', '.join(found)}: is not the file that the null model was made from (its size or content differ); fit"
+            " again, or name the genotypes to scan with --geno"
         )
     return source, files
 

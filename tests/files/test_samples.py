@@ -80,6 +80,20 @@ def test_count_absent_on_iids() -> None:
     assert count_absent(with_fids([("f", "a"), ("g", "b"), ("h", "b")]), without_fids("a")) == 2
 
 
+def test_names_that_join_fid_and_iid() -> None:
+    """As plink2 writes them into BGEN and VCF, which have one name for a sample."""
+    pheno, joined = with_fids([("f", "a"), ("g", "b")]), Samples(None, ("g_b", "x_y", "f_a"), "g.bgen")
+    assert match(pheno, joined).tolist() == [2, 0] and match(joined, pheno).tolist() == [1, -1, 0]
+    assert count_absent(joined, pheno) == 1
+    assert match(pheno, Samples(None, ("a", "g_b"), "g.bgen")).tolist() == [0, -1], "IIDs come first"
+
+
+def test_fids_that_are_all_zero_are_none() -> None:
+    genotypes, pheno = with_fids([("0", "a"), ("0", "b")]), with_fids([("f", "b"), ("g", "a")])
+    assert match(pheno, genotypes).tolist() == [1, 0] and match(genotypes, pheno).tolist() == [1, 0]
+    assert match(with_fids([("0", "a"), ("f", "b")]), pheno).tolist() == [-1, 0], "one FID is known"
+
+
 def test_refuse_duplicates() -> None:
     samples = with_fids([("f", "a"), ("g", "a"), ("f", "a")], "y.csv")
     with pytest.raises(InputError, match=r"y.csv, line 9: sample 'f a' was already in line 3; remove one"):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import kron2sum_cli
 from kron2sum_cli.genotypes.counts import genotype_counts
 from kron2sum_cli.genotypes.grm import relationship_from_genotypes
-from kron2sum_cli.genotypes.open import open_genotypes
+from kron2sum_cli.genotypes.open import open_genotype_file
 from kron2sum_cli.genotypes.source import GenotypeSource
 
 EXAMPLE = Path(kron2sum_cli.__file__).parents[1] / "example_data" / "genotypes"
@@ -43,7 +43,7 @@ def plink2(tmp_path: Path) -> Plink2:
 
 @pytest.fixture(scope="module")
 def example() -> GenotypeSource:
-    return open_genotypes(str(EXAMPLE))
+    return open_genotype_file(str(EXAMPLE))
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ FORMATS = [
 
 @pytest.mark.parametrize(("name", "arguments"), FORMATS, ids=[" ".join(arguments) for _, arguments in FORMATS])
 def test_hard_calls(plink2: Plink2, example: GenotypeSource, name: str, arguments: tuple[str, ...]) -> None:
-    source = open_genotypes(plink2(name, "--bfile", str(EXAMPLE), *arguments))
+    source = open_genotype_file(plink2(name, "--bfile", str(EXAMPLE), *arguments))
     assert type(source) is not type(example)
     assert_equal(source, example)
     assert source.samples.fids == example.samples.fids
@@ -106,14 +106,14 @@ def test_hard_calls(plink2: Plink2, example: GenotypeSource, name: str, argument
 
 def test_reference_first_in_bgen_makes_it_the_effect_allele(plink2: Plink2, example: GenotypeSource) -> None:
     arguments = ("--bfile", str(EXAMPLE), "--export", "bgen-1.2", "bits=8", "ref-first")
-    source = open_genotypes(plink2("g.bgen", *arguments))
+    source = open_genotype_file(plink2("g.bgen", *arguments))
     np.testing.assert_array_equal(alleles_of(source), alleles_of(example)[::-1])
     np.testing.assert_array_equal(read_all(source), 2 - read_all(example))
 
 
 def test_swapped_alleles(plink2: Plink2, example: GenotypeSource, swapped: str) -> None:
     stem = swapped.removesuffix(".pgen")
-    source = open_genotypes(swapped)
+    source = open_genotype_file(swapped)
     assert names_of(source) == names_of(example)
     expected = alleles_of(example)
     expected[:, ::2] = expected[::-1, ::2]
@@ -123,12 +123,12 @@ def test_swapped_alleles(plink2: Plink2, example: GenotypeSource, swapped: str) 
     np.testing.assert_array_equal(read_all(source), dosages)
     eaf, other = genotype_counts(dosages).eaf, genotype_counts(read_all(example)).eaf
     np.testing.assert_allclose(eaf[::2], 1 - other[::2], rtol=1e-12)
-    assert_equal(open_genotypes(plink2("s.bgen", "--pfile", stem, "--export", "bgen-1.2", "bits=8")), source)
-    assert_equal(open_genotypes(plink2("s.bed", "--pfile", stem, "--make-bed")), source)
+    assert_equal(open_genotype_file(plink2("s.bgen", "--pfile", stem, "--export", "bgen-1.2", "bits=8")), source)
+    assert_equal(open_genotype_file(plink2("s.bed", "--pfile", stem, "--make-bed")), source)
 
 
 def test_frequencies_are_those_of_plink2(plink2: Plink2, swapped: str) -> None:
-    source = open_genotypes(swapped)
+    source = open_genotype_file(swapped)
     table = plink2("f.afreq", "--pfile", swapped.removesuffix(".pgen"), "--freq", "--nonfounders")
     lines = [line.split() for line in Path(table).read_text().splitlines()]
     columns = {name: i for i, name in enumerate(lines[0])}
@@ -146,17 +146,17 @@ def test_dosages(plink2: Plink2, example: GenotypeSource, tmp_path: Path) -> Non
     with bgen.BgenWriter(str(truth), n, samples=list(example.samples.iids), compression="zlib") as writer:
         for j, p in enumerate(probabilities):
             writer.add_variant("v", f"rs{j}", "1", j + 1, ["A", "G"], p, bit_depth=16)
-    source = open_genotypes(str(truth))
+    source = open_genotype_file(str(truth))
     np.testing.assert_allclose(read_all(source), (2 * probabilities[..., 0] + probabilities[..., 1]).T, atol=4e-5)
     pgen = plink2("d.pgen", "--bgen", str(truth), "ref-last", "--make-pgen")
-    dosages = open_genotypes(pgen)
+    dosages = open_genotype_file(pgen)
     assert_equal(dosages, source, atol=1.01 * PGEN_STEP)
     stem = pgen.removesuffix(".pgen")
     for bits, atol in ((16, 2.0**-14), (8, 2 / 255)):
         again = plink2("d.bgen", "--pfile", stem, "--export", "bgen-1.2", f"bits={bits}")
-        assert_equal(open_genotypes(again), dosages, atol)
+        assert_equal(open_genotype_file(again), dosages, atol)
     first = plink2("r.bgen", "--pfile", stem, "--export", "bgen-1.2", "ref-first")
-    np.testing.assert_allclose(read_all(open_genotypes(first)), 2 - read_all(dosages), atol=2.0**-14)
+    np.testing.assert_allclose(read_all(open_genotype_file(first)), 2 - read_all(dosages), atol=2.0**-14)
 
 
 def test_sex_chromosomes(plink2: Plink2, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_sex_chromosomes(plink2: Plink2, tmp_path: Path) -> None:
     bgen8 = plink2("x8.bgen", "--pfile", stem, "--export", "bgen-1.2", "bits=8")
     bgen16 = plink2("x16.bgen", "--pfile", stem, "--export", "bgen-1.2")
     for path in (pgen, plink2("xb.bed", "--pfile", stem, "--make-bed"), bgen8, bgen16):
-        np.testing.assert_array_equal(read_all(open_genotypes(path)), np.array(expected).T)
+        np.testing.assert_array_equal(read_all(open_genotype_file(path)), np.array(expected).T)
 
 
 def test_more_than_two_alleles(plink2: Plink2, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -191,9 +191,9 @@ def test_more_than_two_alleles(plink2: Plink2, tmp_path: Path, caplog: pytest.Lo
     vcf = "##fileformat=VCFv4.3\n##contig=<ID=1>\n" + "\n".join(lines).replace(" ", "\t")
     (tmp_path / "m.vcf").write_text(vcf + "\n")
     path = plink2("m.pgen", "--vcf", "m.vcf", "--make-pgen")
-    source = open_genotypes(path)
+    source = open_genotype_file(path)
     assert source.variants.table["SNPID"].to_pylist() == ["b"]
     np.testing.assert_array_equal(read_all(source), [[1], [2]])
     assert "1 of 2 variants have more than two alleles and are left out, first 'm' at 1:5" in caplog.text
     advice = ("--pfile", path.removesuffix(".pgen"), "--max-alleles", "2", "--make-pgen")
-    np.testing.assert_array_equal(read_all(open_genotypes(plink2("n.pgen", *advice))), read_all(source))
+    np.testing.assert_array_equal(read_all(open_genotype_file(plink2("n.pgen", *advice))), read_all(source))

@@ -11,7 +11,7 @@ import pytest
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.genotypes.bed import BedSource
 from kron2sum_cli.genotypes.bgen import BgenSource
-from kron2sum_cli.genotypes.open import is_genotype_file, open_genotypes
+from kron2sum_cli.genotypes.open import is_genotype_file, open_genotype_file
 from kron2sum_cli.genotypes.pgen import PgenSource
 
 N = 5
@@ -42,11 +42,11 @@ def folder(make_bed: Callable[..., str], simulate_dosages: Callable[..., Any], t
 def test_with_and_without_suffix(folder: Path, name: str) -> None:
     path = str(folder / name)
     stem, suffix = os.path.splitext(path)
-    source = open_genotypes(path)
+    source = open_genotype_file(path)
     assert isinstance(source, SOURCES[suffix])
-    assert open_genotypes(stem).path == path
+    assert open_genotype_file(stem).path == path
     assert is_genotype_file(path) and is_genotype_file(stem)
-    alike = open_genotypes(str(folder / "b.bed"))
+    alike = open_genotype_file(str(folder / "b.bed"))
     assert source.samples.iids == alike.samples.iids
     assert source.variants.table.equals(alike.variants.table)
     everything = np.arange(3), np.arange(N)
@@ -59,23 +59,23 @@ def test_names_say_nothing_where_the_content_does(folder: Path, name: str, compa
     os.rename(folder / name, folder / "g.data")
     for companion in companions:
         os.rename(folder / f"{stem}.{companion}", folder / f"g.data.{companion}")
-    assert isinstance(open_genotypes(str(folder / "g.data")), SOURCES[suffix])
+    assert isinstance(open_genotype_file(str(folder / "g.data")), SOURCES[suffix])
     assert is_genotype_file(str(folder / "g.data"))
     os.rename(folder / "o.bgen", folder / "o.bed")
-    assert isinstance(open_genotypes(str(folder / "o.bed")), BgenSource)
+    assert isinstance(open_genotype_file(str(folder / "o.bed")), BgenSource)
 
 
 def test_two_files_of_one_name(folder: Path) -> None:
     for name in ("b.bed", "p.pgen"):
         os.link(folder / name, folder / f"both{os.path.splitext(name)[1]}")
     with pytest.raises(UsageError, match=r"both may be any of .*both\.bed, .*both\.pgen; give one"):
-        open_genotypes(str(folder / "both"))
+        open_genotype_file(str(folder / "both"))
 
 
 def test_a_relationship_matrix_comes_before_genotypes_of_its_name(folder: Path) -> None:
     (folder / "b.grm.bin").write_bytes(b"")
     assert not is_genotype_file(str(folder / "b")) and is_genotype_file(str(folder / "b.bed"))
-    assert isinstance(open_genotypes(str(folder / "b")), BedSource)
+    assert isinstance(open_genotype_file(str(folder / "b")), BedSource)
 
 
 @pytest.mark.parametrize("name", ["none.bed", "none.pgen", "none.bgen", "none", "b.grm.bin", "b.fam"])
@@ -84,18 +84,18 @@ def test_what_is_not_there_or_not_genotypes(folder: Path, name: str) -> None:
     assert is_genotype_file(path) == name.startswith("none.")
     message = "is not a genotype file; give a .bed" if name == "b.fam" else "there is no such file"
     with pytest.raises(InputError, match=message):
-        open_genotypes(path)
+        open_genotype_file(path)
 
 
 def test_other_paths(folder: Path) -> None:
     with pytest.raises(UsageError, match="standard input"):
-        open_genotypes("-")
+        open_genotype_file("-")
     with pytest.raises(InputError, match="is a directory"):
-        open_genotypes(str(folder))
+        open_genotype_file(str(folder))
     (folder / "empty.pgen").write_bytes(b"")
     with pytest.raises(InputError, match=r"empty\.pgen cannot be opened"):
-        open_genotypes(str(folder / "empty.pgen"))
+        open_genotype_file(str(folder / "empty.pgen"))
     (folder / "text.bed").write_text("not a .bed at all")
     with pytest.raises(InputError, match="is not a PLINK 1 .bed"):
-        open_genotypes(str(folder / "text.bed"))
+        open_genotype_file(str(folder / "text.bed"))
     assert not is_genotype_file(str(folder)) and not is_genotype_file("-")

@@ -1,0 +1,139 @@
+"""Genotypes that lie in several files, such as one a chromosome, as one data set."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.files.samples import Samples, match
+from kron2sum_cli.genotypes.chromosomes import encode_chromosomes
+from kron2sum_cli.genotypes.source import GenotypeSource, Variants, require_positions
+
+logger = logging.getLogger("kron2sum.genotypes")
+
+
+@dataclass(frozen=True)
+class SeveralFiles:
+    """The genotypes of several files with the same samples (a `GenotypeSource`); made by `join_files`.
+
+    Attributes
+    ----------
+    sources : tuple of GenotypeSource
+        The files, in the order given; their variants follow one another.
+    rows : tuple of NDArray (n,)
+        Where the samples are in each file.
+    samples : Samples
+        The n samples, in the order of the first file.
+    variants : Variants
+        The variants of all files.
+    """
+
+    sources: tuple[GenotypeSource, ...]
+    rows: tuple[NDArray[np.intp], ...]
+    samples: Samples
+    variants: Variants
+
+    @property
+    def path(self) -> str:
+        """The files, for messages."""
+        return self.variants.source
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Every file that belongs to one of them, each once."""
+        return tuple(dict.fromkeys(file for source in self.sources for file in source.files))
+
+    def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Dosages of the effect allele, NaN where missing (see `GenotypeSource.read`).
+
+        Raises
+        ------
+        InputError
+            A file is damaged, or changed since it was opened.
+        IndexError
+            A position is not in the files.
+        """
+        require_positions(self, variants, rows)
+        dosages = np.empty((len(rows), len(variants)), dtype=np.float32, order="F")
+        first = 0
+        for source, rows_of_source in zip(self.sources, self.rows, strict=True):
+            behind = first + len(source.variants)
+            columns = slice(*np.searchsorted(variants, (first, behind)))
+            if columns.start < columns.stop:
+                dosages[:, columns] = source.read(variants[columns] - first, rows_of_source[rows])
+            first = behind
+        return dosages
+
+
+def join_files(sources: Sequence[GenotypeSource]) -> SeveralFiles:
+    """Put genotype files of the same samples together.
+
+    Parameters
+    ----------
+    sources : sequence of GenotypeSource
+        Two or more files, of any formats. Their samples may be in different orders.
+
+    Returns
+    -------
+    SeveralFiles
+        The variants of all files, one file after the other. Variants that are in more than one file are all kept,
+        and counted in a warning.
+
+    Raises
+    ------
+    InputError
+        A file lacks a sample of another.
+    """
+    samples = sources[0].samples
+    rows = [np.arange(len(samples)), *(_rows_in(source, sources[0]) for source in sources[1:])]
+    for number, source in enumerate(sources[1:], 1):
+        for earlier in sources[:number]:
+            _warn_of_duplicates(source.variants, earlier.variants)
+    table = pa.concat_tables([source.variants.table for source in sources])
+    names = f"{sources[0].path} and {len(sources) - 1} more file{'s' if len(sources) > 2 else ''}"
+    return SeveralFiles(tuple(sources), tuple(rows), samples, Variants(table, names))
+
+
+def _rows_in(source: GenotypeSource, first: GenotypeSource) -> NDArray[np.intp]:
+    """Where the samples of the first file are in another."""
+    for of, other in ((first, source), (source, first)):
+        positions = match(of.samples, other.samples)
+        absent = np.flatnonzero(positions < 0)
+        if len(absent):
+            labels = ", ".join(f"'{of.samples.label(int(i))}'" for i in absent[:3])
+            raise InputError(
+                f"{other.path} lacks {len(absent)} of the {len(of.samples)} samples of {of.path}: {labels}"
+                f"{', ...' if len(absent) > 3 else ''}; files that are one data set have the same samples, in any "
+                "order: make them the same (plink2 --keep), or scan the files one by one"
+            )
+    return match(first.samples, source.samples)
+
+
+def _warn_of_duplicates(variants: Variants, earlier: Variants) -> None:
+    """Say which variants of a file are also in an earlier one: same chromosome, position, name and alleles."""
+    if not set(encode_chromosomes(variants.table["CHR"])[0]) & set(encode_chromosomes(earlier.table["CHR"])[0]):
+        return
+    same_name = pc.is_in(variants.table["SNPID"], value_set=earlier.table["SNPID"])
+    candidates = variants.table.filter(same_name).to_pylist()
+    if not candidates:
+        return
+    names = pa.array({row["SNPID"] for row in candidates}, pa.string())
+    keys = {tuple(row.values()) for row in earlier.table.filter(pc.is_in(earlier.table["SNPID"], names)).to_pylist()}
+    duplicates = [row for row in candidates if tuple(row.values()) in keys]
+    if duplicates:
+        first = duplicates[0]
+        logger.warning(
+            "%d variants of %s are also in %s, first %r at %s:%d; all are kept, so that each is tested twice: leave one"
+            " of the files out if that is not meant",
+            len(duplicates),
+            variants.source,
+            earlier.source,
+            first["SNPID"],
+            first["CHR"],
+            first["POS"],
+        )

@@ -1,0 +1,93 @@
+"""The genotype files that people bring give the result table of the .bed, from the command line."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from example_commands import EXAMPLE, kron2sum, scan
+
+from kron2sum_cli.files.null_file import read_null
+
+GENOTYPES = EXAMPLE / "genotypes"
+
+pytestmark = pytest.mark.skipif(shutil.which("plink2") is None, reason="plink2 is not installed")
+
+
+def plink2(*arguments: object) -> None:
+    subprocess.run(["plink2", "--silent", "--threads", "1", *map(str, arguments)], check=True, capture_output=True)
+
+
+def table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, sep="\t", dtype={"CHR": str})
+
+
+@pytest.fixture(scope="module")
+def expected(example: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The scan of the whole .bed, as text."""
+    out = tmp_path_factory.mktemp("expected") / "s.tsv"
+    assert scan(example / "null.npz", out, "--refit", "0") == 0
+    return table(out)
+
+
+@pytest.fixture(scope="module")
+def chromosomes(expected: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The example in one .bed a chromosome."""
+    folder = tmp_path_factory.mktemp("chromosomes")
+    codes = list(dict.fromkeys(expected["CHR"]))
+    for code in codes:
+        plink2("--bfile", GENOTYPES, "--chr", code, "--make-bed", "--out", folder / f"chr{code}")
+    return [folder / f"chr{code}.bed" for code in codes]
+
+
+def test_one_file_a_chromosome(example: Path, chromosomes: list[Path], expected: pd.DataFrame, tmp_path: Path) -> None:
+    out = tmp_path / "s.tsv"
+    named = [word for path in chromosomes for word in ("--geno", path)]
+    assert kron2sum("scan", "-q", "--null", example / "null.npz", "--refit", "0", "--out", out, *named) == 0
+    pd.testing.assert_frame_equal(table(out), expected)
+    listed = tmp_path / "files.txt"
+    listed.write_text("".join(f"{path}\n" for path in chromosomes))
+    again = tmp_path / "t.tsv"
+    options = ("--geno-list", listed, "--refit", "0", "--out", again)
+    assert kron2sum("scan", "-q", "--null", example / "null.npz", *options) == 0
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_a_null_model_from_one_file_a_chromosome(
+    example: Path, chromosomes: list[Path], expected: pd.DataFrame, tmp_path: Path
+) -> None:
+    named = [word for path in chromosomes for word in ("--grm", path)]
+    files = ("--pheno", EXAMPLE / "phenotypes.csv", "--covar", EXAMPLE / "covariates.csv")
+    assert kron2sum("fit", "-q", *files, *named, "--out", tmp_path / "n.npz") == 0
+    one, other = (read_null(str(path)).whole for path in (example / "null.npz", tmp_path / "n.npz"))
+    assert one.lml == other.lml
+    # Without --geno the scan finds all of the files that the matrix was made of.
+    assert kron2sum("scan", "-q", "--null", tmp_path / "n.npz", "--refit", "0", "--out", tmp_path / "s.tsv") == 0
+    pd.testing.assert_frame_equal(table(tmp_path / "s.tsv"), expected)
+
+
+def test_matrices_are_not_joined(example: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("IID,x\na,1\nb,2\n")
+    pheno = EXAMPLE / "phenotypes.csv"
+    files = ("--grm", tmp_path / "a.csv", "--grm", tmp_path / "b.csv", "--out", tmp_path / "n.npz")
+    assert kron2sum("fit", "-q", "--pheno", pheno, *files) == 2
+    assert "only genotypes may lie in several files" in capsys.readouterr().err
+
+
+def test_names_in_a_bgen_that_join_fid_and_iid(example: Path, expected: pd.DataFrame, tmp_path: Path) -> None:
+    plink2("--bfile", GENOTYPES, "--export", "bgen-1.2", "bits=8", "--out", tmp_path / "g")
+    (tmp_path / "g.sample").rename(tmp_path / "other.sample")
+    options = ("--null", example / "null.npz", "--refit", "0", "--geno", tmp_path / "g.bgen")
+    for more in ((), ("--sample", tmp_path / "other.sample")):
+        assert kron2sum("scan", "-q", *options, *more, "--out", tmp_path / "s.tsv") == 0
+        pd.testing.assert_frame_equal(table(tmp_path / "s.tsv"), expected)
+
+
+def test_a_fam_without_fids(example: Path, expected: pd.DataFrame, tmp_path: Path) -> None:
+    fam = (EXAMPLE / "genotypes.fam").read_text().splitlines()
+    (tmp_path / "zero.fam").write_text("".join("0 " + " ".join(line.split()[1:]) + "\n" for line in fam))
+    options = ("--geno", EXAMPLE / "genotypes.bed", "--fam", tmp_path / "zero.fam", "--refit", "0")
+    assert kron2sum("scan", "-q", "--null", example / "null.npz", *options, "--out", tmp_path / "s.tsv") == 0
+    pd.testing.assert_frame_equal(table(tmp_path / "s.tsv"), expected)
