@@ -46,6 +46,8 @@ class FixedEffects:
     def of(A: Array, X: Array) -> "FixedEffects":
         """Find the redundant columns of A (p, a) and X (n, c)."""
         (independent_A, of_A), (independent_X, of_X) = _independent(A), _independent(X)
+        if independent_A.shape[1] == 0:
+            independent_X = X[:, :0]  # without effects on any trait, covariates explain nothing
         return FixedEffects(A, X, independent_A, independent_X, np.asarray(np.kron(of_A, of_X), float))
 
     @property
@@ -96,10 +98,10 @@ def _minimum_norm(fitted: LeastSquares, of_null: Array, shapes: tuple[tuple[int,
     shapes : tuple of (int, int)
         Shape of every B.
     """
-    k = of_null.shape[0]
-    T = np.hstack([fitted.combination[:, :k] @ of_null, fitted.combination[:, k:]])
-    if T.shape[0] == T.shape[1]:
+    k, size = of_null.shape
+    if fitted.rank == size + fitted.beta.size - k:
         return fitted
+    T = np.hstack([np.vstack([of_null, np.zeros((fitted.rank - k, size))]), fitted.combination[:, k:]])
     estimated = np.flatnonzero(~np.isnan(fitted.beta))
     Q, R = linalg.qr(T.T, mode="economic")
     inverse = np.asarray(linalg.solve_triangular(R, Q.T, trans="N").T) if R.size else Q

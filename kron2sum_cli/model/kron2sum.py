@@ -125,9 +125,10 @@ class Kron2Sum:
                 f"{n} samples are too few for {p} traits and {X.shape[1]} covariates:"
                 f" at least {p + X.shape[1]} are needed"
             )
-        names = _column_names("X", self._X) + _column_names("Y", self._Y)
-        found = dependencies(np.hstack([self._X, self._Y]))
-        redundant = [combination(names, each) for each in found if each.column >= self._X.shape[1]]
+        given = self._X[:, : self.ncovariates if self._design.rank else 0]
+        names = _column_names("X", given) + _column_names("Y", self._Y)
+        found = dependencies(np.hstack([given, self._Y]))
+        redundant = [combination(names, each) for each in found if each.column >= given.shape[1]]
         return f"{'; '.join(redundant)}: leave it out" if redundant else None
 
     def _complaints(self) -> list[str]:

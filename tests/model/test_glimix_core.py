@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dense_oracle import Array
+from dense_oracle import Array, derivative
 
 from kron2sum_cli import Kron2Sum, Kron2SumCov
 
@@ -20,21 +20,138 @@ def problem(seed: int, n: int = 40, p: int = 2, r: int = 60, c: int = 2) -> tupl
     return Y, np.eye(p), X, G
 
 
-def test_covariance() -> None:
+def same(ours: Any, theirs: Any, precision: float = 1e-7) -> None:
+    """Equal, with a share of the largest entry as tolerance; the likelihood of no contrasts is 1 up to rounding."""
+    theirs = np.asarray(theirs)
+    assert np.shape(ours) == theirs.shape
+    noise = precision * np.max(np.abs(theirs), initial=0) + 1e-11
+    np.testing.assert_allclose(ours, theirs, rtol=precision, atol=noise)
+
+
+@pytest.mark.parametrize("r", [1, 4, 12])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_covariance(rank: int, r: int) -> None:
+    """Made, set and asked in the same way."""
     cov = pytest.importorskip("glimix_core.cov")
-    rng = np.random.default_rng(1)
-    for r in (4, 12):
-        G = rng.normal(size=(9, r))
-        theirs = cov.Kron2SumCov(G, 3, 2)
-        theirs.C0.L = rng.normal(size=(3, 2))
-        theirs.C1.L = np.tril(rng.normal(size=(3, 3)), -1) + np.diag([1.0, 0.5, 2.0])
-        ours = Kron2SumCov.create(theirs.C0.value(), theirs.C1.value(), G)
-        v = rng.normal(size=(27, 2))
-        np.testing.assert_allclose(ours.value(), theirs.value(), rtol=1e-12)
-        np.testing.assert_allclose(ours.solve(v), theirs.solve(v), rtol=1e-8, atol=1e-10)
-        np.testing.assert_allclose(ours.solve(v[:, 0]), theirs.solve(v[:, 0]), rtol=1e-8, atol=1e-10)
-        np.testing.assert_allclose(ours.logdet(), theirs.logdet(), rtol=1e-12)
-        np.testing.assert_allclose(np.sort(ours.D), np.sort(theirs.D), rtol=1e-9)
+    rng = np.random.default_rng(rank)
+    G, v = rng.normal(size=(9, r)), rng.normal(size=(27, 2))
+    pair = Kron2SumCov(G, 3, rank), cov.Kron2SumCov(G, 3, rank)
+    L0, L1 = rng.normal(size=(3, rank)), np.tril(rng.normal(size=(3, 3)), -1) + np.diag([1.0, 0.5, 2.0])
+    for change in ("none", "L", "Lu"):
+        for K in pair:
+            if change == "L":
+                K.C0.L, K.C1.L = L0, L1
+            elif change == "Lu":
+                K.C0.Lu, K.C1.Lu = -L0.reshape(-1), np.arange(6) / 5
+        ours, theirs = pair
+        for name in ("C0", "C1"):
+            mine, other = getattr(ours, name), getattr(theirs, name)
+            same(mine.value(), other.value())
+            same(mine.L, other.L)
+            same(mine.Lu, other.Lu)
+            same(mine.gradient()["Lu"], other.gradient()["Lu"])
+            for numbers in ("gradient", "logdet_gradient"):
+                same(getattr(ours, numbers)()[f"{name}.Lu"], getattr(theirs, numbers)()[f"{name}.Lu"])
+            same(ours.gradient_dot(v)[f"{name}.Lu"], theirs.gradient_dot(v)[f"{name}.Lu"])
+            same(ours.gradient_dot(v[:, 0])[f"{name}.Lu"], theirs.gradient_dot(v[:, 0])[f"{name}.Lu"])
+        same(ours.value(), theirs.value())
+        same(ours.solve(v), theirs.solve(v))
+        same(ours.solve(v[:, 0]), theirs.solve(v[:, 0]))
+        same(ours.logdet(), theirs.logdet())
+        same(np.sort(ours.D), np.sort(theirs.D))
+        same(Kron2SumCov.create(ours.C0, ours.C1, G).value(), theirs.value())
+
+
+START = [(2, 2, 2, 6), (2, 3, 2, 4), (5, 1, 2, 4), (5, 3, 2, 4), (5, 2, 2, 6), (20, 3, 2, 6), (30, 3, 1, 40)]
+"""Samples, traits, covariates and columns of G."""
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("restricted", [False, True], ids=["ML", "REML"])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("shape", START, ids=lambda shape: "n{}-p{}-c{}-r{}".format(*shape))
+def test_a_model_starts_with_the_same_numbers(
+    glimix_kron2sum: Any, shape: tuple[int, int, int, int], rank: int, restricted: bool
+) -> None:
+    """Few samples included: as many contrasts as traits, and none at all."""
+    n, p, c, r = shape
+    rng = np.random.default_rng(sum(shape))
+    Y, X, G = (rng.normal(size=(n, columns)) for columns in (p, c, r))
+    mix = rng.normal(size=(p, p))
+    pair = [
+        each(Y, mix @ mix.T, X, G, rank=min(rank, p), restricted=restricted) for each in (Kron2Sum, glimix_kron2sum)
+    ]
+    ours, theirs = pair
+    for name in (
+        "A",
+        "B",
+        "C0",
+        "C1",
+        "M",
+        "X",
+        "beta",
+        "beta_covariance",
+        "name",
+        "ncovariates",
+        "nsamples",
+        "ntraits",
+    ):
+        if name == "name":
+            assert ours.name == theirs.name
+        else:
+            same(getattr(ours, name), getattr(theirs, name), 1e-6)
+    for name in ("lml", "value", "mean", "covariance"):
+        same(getattr(ours, name)(), getattr(theirs, name)())
+    for name, gradient in theirs.gradient().items():
+        same(ours.gradient()[name], gradient, 1e-6)
+    ours, theirs = (model.get_fast_scanner() for model in pair)
+    same(ours.null_beta, theirs.null_beta, 1e-6)
+    if n > c:
+        for name in ("null_scale", "null_beta_covariance", "null_beta_se"):
+            same(getattr(ours, name), getattr(theirs, name), 1e-6)
+        same(ours.null_lml(), theirs.null_lml())
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("restricted", [False, True], ids=["ML", "REML"])
+def test_redundant_traits_have_the_same_likelihood(glimix_kron2sum: Any, restricted: bool) -> None:
+    Y, _, X, G = problem(4, n=9)
+    arguments = np.hstack([Y, Y]), np.eye(4), X, G
+    ours, theirs = (each(*arguments, restricted=restricted) for each in (Kron2Sum, glimix_kron2sum))
+    same(ours.lml(), theirs.lml())
+    same(ours.B, theirs.B)
+
+
+def test_the_gradient_of_rank_2_is_that_of_their_likelihood_not_their_gradient(glimix_kron2sum: Any) -> None:
+    Y, A, X, G = problem(7)
+    theirs = glimix_kron2sum(Y, A, X, G, rank=2)
+    L0 = np.array([[1.0, 0.2], [-0.5, 0.8]])
+
+    def their_lml(x: Array) -> float:
+        theirs._cov.C0.Lu = x.copy()
+        return float(theirs.lml())
+
+    numeric = derivative(their_lml, L0.reshape(-1))
+    theirs._cov.C0.Lu = L0.reshape(-1)
+    assert np.abs(theirs.gradient()["C0.Lu"] - numeric).max() > 0.1 * np.abs(numeric).max()
+    ours = Kron2Sum(Y, A, X, G, rank=2).at(theirs.C0, theirs.C1)
+    T, g = ours.axes.T, G.max()
+    score = T.T @ ours.point.score0 @ T
+    same((2 * score @ L0).reshape(-1) / g**2, numeric, 1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_fit_depends_on_the_units_of_traits_there_and_not_here(glimix_kron2sum: Any) -> None:
+    Y, A, X, G = problem(8, r=6)
+    lml = {}
+    for unit in (1.0, 1e-3):
+        for name, each in (("ours", Kron2Sum), ("theirs", glimix_kron2sum)):
+            model = each(unit * Y, A, X, G)
+            model.fit(verbose=False)
+            lml[name, unit] = model.lml() + Y.size * np.log(unit)
+    np.testing.assert_allclose(lml["ours", 1e-3], lml["ours", 1.0], rtol=1e-9)
+    np.testing.assert_allclose(lml["theirs", 1.0], lml["ours", 1.0], rtol=1e-5)
+    assert lml["theirs", 1e-3] < lml["ours", 1e-3] - 1
 
 
 @pytest.mark.parametrize("restricted", [False, True], ids=["ML", "REML"])
@@ -67,15 +184,20 @@ def test_same_scan_at_fixed_parameters(glimix_kron2sum: Any, restricted: bool) -
     np.testing.assert_allclose(ours_scanner.null_lml(), their_scanner.null_lml(), rtol=1e-9)
     for name in ("null_beta", "null_beta_covariance", "null_beta_se", "null_scale"):
         np.testing.assert_allclose(getattr(ours_scanner, name), getattr(their_scanner, name), rtol=1e-7, atol=1e-9)
+    g = rng.normal(size=(40, 2))
     for A1, X1 in (
         (np.eye(2), rng.normal(size=(40, 1))),
         (np.ones((2, 1)), rng.normal(size=(40, 3))),
         (rng.normal(size=(2, 2)), rng.normal(size=(40, 2))),
+        (np.empty((2, 0)), g),
+        (np.eye(2), np.hstack([g, g])),
+        (np.array([[1.0, 0, 1], [0, 1, 1]]), g),
+        (np.eye(2), np.hstack([X[:, 1:], g[:, :1]])),
     ):
         mine, other = ours_scanner.scan(A1, X1), their_scanner.scan(A1, X1)
         assert set(other) <= set(mine)
         for key, value in other.items():
-            np.testing.assert_allclose(mine[key], value, rtol=1e-7, atol=1e-9, err_msg=key)
+            same(mine[key], value, 1e-6)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
