@@ -1,0 +1,217 @@
+"""Tests of a set of variants as random effects: SKAT, burden, and combinations by Cauchy's distribution.
+
+The effects B (s, p) of the s variants of a set on the traits are random, ``vec(B) ~ N(0, σ² Σ ⊗ W)``: Σ (p, p) is the
+kernel of the traits, W (s, s) holds the squared weights of the variants. The score statistic of ``σ² = 0`` is
+``Q = ‖W^½ U F‖²`` with the scores U (s, p) along the trait axes, ``U_j = SᵀP_jy_j``, and F a root of the kernel there,
+``FFᵀ = TΣTᵀ`` (Wu et al. 2011, AJHG 89:82; for several traits Dutta et al. 2019, Genetic Epidemiology 43:4).
+
+Kernels of the traits:
+
+- any effect: ``Σ = g C0 + C1``, g the mean diagonal of GGᵀ: the covariance of the traits (the kernel "PhC" of
+  MultiSKAT). Along the axes it is diagonal, and no invertible mixture of the traits changes the test.
+- common: ``Σ = 11ᵀ``, the same effect of a variant on every trait ("Hom").
+- one trait: ``Σ = eeᵀ``, an effect on that trait and on no other: what a variant does beside the other traits.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.quadratic_forms import mixture_mlog10p, positive_weights
+from kron2sum_cli.model.set_test import SetScores
+from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.tail_probability import LN10
+from kron2sum_cli.model.trait_axes import TraitAxes
+
+
+@dataclass(frozen=True)
+class KernelScores:
+    """Weighted scores of a set of s variants along e directions of the traits, and their covariance.
+
+    Attributes
+    ----------
+    z : NDArray (e, s)
+        ``W^½ U F``
+    A : NDArray (e, s, s) or (e, e, s, s)
+        Covariance of z: one matrix a direction where the scores of different directions are independent, else one a
+        pair of directions
+    """
+
+    z: Array
+    A: Array
+
+    @property
+    def independent(self) -> bool:
+        """Whether the scores of different directions are independent."""
+        return self.A.ndim == 3
+
+    @property
+    def blocks(self) -> Array:
+        """Covariance matrices of independent groups of scores: (e, s, s), or (1, e s, e s)."""
+        if self.independent:
+            return self.A
+        e, s = self.z.shape
+        return self.A.transpose(0, 2, 1, 3).reshape(1, e * s, e * s)
+
+
+@dataclass(frozen=True)
+class KernelTest:
+    """The result of a test of a variance component.
+
+    Attributes
+    ----------
+    q : float
+        The statistic ``Q``
+    mlog10p : float
+        -log10 P
+    shares : NDArray (s,)
+        Share of each variant in Q
+    """
+
+    q: float
+    mlog10p: float
+    shares: Array
+
+
+def any_effect_kernel(axes: TraitAxes, mean_diagonal: float) -> Array:
+    """A root F (p, p) of ``T(g C0 + C1)Tᵀ``, diagonal; ``mean_diagonal`` is g."""
+    return np.asarray(np.diag(np.sqrt(mean_diagonal * axes.c0**2 + axes.c1**2)))
+
+
+def direction_kernel(T: Array, effects: Array) -> Array:
+    """A root F (p, 1) of the kernel ``aaᵀ`` of effects (p,) on the traits that are multiples of a."""
+    return np.asarray(T @ effects)[:, None]
+
+
+def beta_weights(eaf: Array, a: float, b: float) -> Array:
+    """Weights (s,) of variants: the density of Beta(a, b) at their minor allele frequency.
+
+    Beta(1, 1) gives every variant weight 1, Beta(1, 25) rare variants up to 25 times that of common ones.
+    """
+    maf = np.minimum(eaf, 1 - eaf)
+    density = special.xlogy(a - 1, maf) + special.xlog1py(b - 1, -maf) - special.betaln(a, b)
+    return np.asarray(np.exp(density))
+
+
+def kernel_scores(scores: SetScores, F: Array, weights: Array) -> KernelScores:
+    """Scores of a set for one kernel of the traits.
+
+    Parameters
+    ----------
+    scores : SetScores
+        Scores and information along the trait axes, independent or coupled by missing cells
+    F : NDArray (p, e)
+        Root of the kernel along the axes
+    weights : NDArray (s,)
+        Weights of the variants, ``W = diag(weights²)``
+    """
+    z = (scores.u @ F).T * weights
+    between = weights[:, None] * weights
+    if scores.V.ndim == 4:
+        A = np.einsum("je,lf,jlab->efab", F, F, scores.V, optimize=True) * between
+        return KernelScores(z, A[0] if F.shape[1] == 1 else A)
+    if np.all(np.count_nonzero(F, axis=1) <= 1):
+        return KernelScores(z, np.einsum("je,jab->eab", F**2, scores.V, optimize=True) * between)
+    return KernelScores(z, np.einsum("je,jf,jab->efab", F, F, scores.V, optimize=True) * between)
+
+
+def skat(kernel: KernelScores) -> KernelTest:
+    """The test of a variance component: ``Q = ‖z‖²`` against ``Σ λ_i χ²₁``, λ the eigenvalues of the covariance of z.
+
+    Raises
+    ------
+    NumericalError
+        Where the scores have no variance.
+    """
+    terms = np.sum(kernel.z**2, axis=0)
+    q = float(np.sum(terms))
+    mlog10p = mixture_mlog10p(null_weights(kernel.blocks), np.array([q]))
+    return KernelTest(q, float(mlog10p[0]), terms / q if q else np.zeros_like(terms))
+
+
+def null_weights(blocks: Array) -> Array:
+    """All eigenvalues of covariance matrices (k, m, m) as one row (1, k m)."""
+    return positive_weights(np.linalg.eigvalsh(blocks).reshape(1, -1))
+
+
+def burden_scores(scores: SetScores, weights: Array) -> SetScores:
+    """Scores of one variant that is the weighted sum of a set's; any test of variants applies to it."""
+    V = np.einsum("...ab,a,b->...", scores.V, weights, weights, optimize=True)[..., None, None]
+    sizes = (np.abs(weights) @ np.sqrt(scores.sizes)) ** 2
+    return SetScores((weights @ scores.u)[None, :], V, sizes[None, :])
+
+
+def information_of_variants(scores: SetScores) -> Array:
+    """Information of every variant of a set by itself: (s, p), or (s, p, p) where the axes are coupled."""
+    if scores.V.ndim == 3:
+        return np.asarray(np.einsum("jaa->aj", scores.V))
+    return np.asarray(np.einsum("jlaa->ajl", scores.V))
+
+
+def acat_weights(weights: Array, eaf: Array) -> Array:
+    """Weights (s,) of the variants' P values: ``w² f (1 - f)``, which makes ACAT and SKAT weigh alike.
+
+    Liu et al. 2019 (AJHG 104:410); their pooling of the rarest variants is not done here, because scores of a linear
+    model with normal residuals have the normal distribution however rare the variant.
+    """
+    return np.asarray(weights**2 * eaf * (1 - eaf))
+
+
+def cauchy_mlog10p(mlog10p: Array, weights: Array | None = None) -> float:
+    """-log10 P of the Cauchy combination of P values, however dependent they are.
+
+    ``T = Σ_i ω_i cot(π P_i)`` with weights that sum to 1, ``P = arccot(T)/π`` (Liu and Xie 2020, JASA 115:393), on the
+    logarithmic scale, so that P may be far below the smallest double. A P value of exactly 1 would be ``T = -∞``: then
+    the result is Bonferroni's, as in STAAR.
+
+    Parameters
+    ----------
+    mlog10p : NDArray (d,)
+        -log10 of the P values
+    weights : NDArray (d,) or None
+        Not negative, not all 0; equal where None
+
+    Raises
+    ------
+    NumericalError
+        Where there are no P values, or no weight is positive.
+    """
+    m = np.asarray(mlog10p, float)
+    w = np.ones_like(m) if weights is None else np.asarray(weights, float)
+    m, w = m[w > 0], w[w > 0]
+    if not m.size or not np.all(np.isfinite(m)) or np.any(m < 0):
+        raise NumericalError("P values to be combined must be numbers between 0 and 1, one of them with a weight")
+    log_w = np.log(w / np.sum(w))
+    complement = -np.expm1(-m * LN10)
+    if np.any(complement == 0):
+        return float(max(0.0, np.max(m) - np.log10(m.size)))
+    small = complement >= 0.5
+    positive = log_w[small] + _log_cot(-m[small] * LN10)
+    negative = log_w[~small] + _log_cot(np.log(complement[~small]))
+    above, below = _log_sum(positive), _log_sum(negative)
+    if above > below:
+        log_t = above + np.log1p(-np.exp(below - above))
+        return float(-_log_arccot(log_t) / LN10)
+    log_t = below + np.log1p(-np.exp(above - below)) if below > above else -np.inf
+    return float(-np.log1p(-np.exp(_log_arccot(log_t))) / LN10)
+
+
+def _log_cot(log_p: Array) -> Array:
+    """``log cot(πp)`` for p up to ½, from log p."""
+    angle = np.pi * np.exp(log_p)
+    ratio = np.where(angle > 1e-8, angle / np.tan(np.maximum(angle, 1e-8)), 1.0)
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(np.maximum(ratio, 0.0)) - log_p - np.log(np.pi))
+
+
+def _log_arccot(log_t: float) -> float:
+    """``log(arccot(t)/π)`` for t not negative, from log t."""
+    if log_t > 30:
+        return float(-log_t - np.log(np.pi))
+    return float(np.log(np.arctan2(1.0, np.exp(log_t)) / np.pi))
+
+
+def _log_sum(logs: Array) -> float:
+    return float(special.logsumexp(logs)) if logs.size else -np.inf
