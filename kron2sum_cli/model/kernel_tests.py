@@ -133,14 +133,14 @@ def skat(kernel: KernelScores) -> KernelTest:
 
 def null_weights(blocks: Array) -> Array:
     """All eigenvalues of covariance matrices (k, m, m) as one row (1, k m)."""
-    return positive_weights(np.linalg.eigvalsh(blocks).reshape(1, -1))
+    return positive_weights(np.asarray(np.linalg.eigvalsh(blocks), np.float64).reshape(1, -1))
 
 
 def burden_scores(scores: SetScores, weights: Array) -> SetScores:
     """Scores of one variant that is the weighted sum of a set's; any test of variants applies to it."""
     V = np.einsum("...ab,a,b->...", scores.V, weights, weights, optimize=True)[..., None, None]
-    sizes = (np.abs(weights) @ np.sqrt(scores.sizes)) ** 2
-    return SetScores((weights @ scores.u)[None, :], V, sizes[None, :])
+    sizes = (np.sqrt(scores.sizes) @ np.abs(weights)) ** 2
+    return SetScores((weights @ scores.u)[None, :], V, sizes[:, None])
 
 
 def information_of_variants(scores: SetScores) -> Array:

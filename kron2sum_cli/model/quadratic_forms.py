@@ -18,10 +18,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.tail_probability import LN10
+
+Complex = NDArray[np.complex128]
 
 STEP, LONGEST = 0.09, 5.8
 """Step of the trapezoidal rule along a hyperbola, and where it ends."""
@@ -31,6 +34,9 @@ LEAST_AGREEMENT = 2e-6
 
 MOST_HALVINGS = 4
 """Times that the step is halved where the sums do not agree."""
+
+LAST_CHANGE = 1e-5
+"""Relative change of a quantile after which Newton's method, which squares the error, ends."""
 
 ROUNDING = 1e-12
 """Share of the largest weight below which a weight, positive or negative, counts as 0 that was rounded."""
@@ -53,7 +59,7 @@ class Tails:
         Log density of Q at q
     """
 
-    upper: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    upper: NDArray[np.bool_]
     log_tail: Array
     log_density: Array
 
@@ -107,7 +113,7 @@ def mixture_tails(weights: Array, q: Array) -> Tails:
     return Tails(upper, log_tail, log_density - np.log(largest))
 
 
-def mixture_quantile(weights: Array, log_upper: float, start: Array, tolerance: float = 1e-9) -> Array:
+def mixture_quantile(weights: Array, log_upper: float, start: Array) -> Array:
     """Where the upper tails of k mixtures (k, m) are ``exp(log_upper)``: (k,), by Newton's method on the log tail.
 
     Parameters
@@ -117,9 +123,7 @@ def mixture_quantile(weights: Array, log_upper: float, start: Array, tolerance: 
     log_upper : float
         Natural logarithm of the tail probability
     start : NDArray (k,)
-        Values whose upper tails are not smaller: from there the method comes to the quantile from one side
-    tolerance : float
-        Largest relative error of the tail probability at the result
+        Positive values to start from
 
     Raises
     ------
@@ -132,8 +136,9 @@ def mixture_quantile(weights: Array, log_upper: float, start: Array, tolerance: 
         found = mixture_tails(weights[open_ones], q[open_ones])
         excess = found.log_upper - log_upper
         hazard = np.exp(found.log_density - found.log_upper)
-        q[open_ones] += np.maximum(excess / hazard, -0.5 * q[open_ones])
-        open_ones = open_ones[np.abs(excess) > np.sqrt(tolerance)]
+        change = np.clip(excess / hazard / q[open_ones], -0.5, 1e3)
+        q[open_ones] *= 1 + change
+        open_ones = open_ones[np.abs(change) > LAST_CHANGE]
         if not open_ones.size:
             return q
     raise NumericalError("a quantile of a quadratic form was not found")
@@ -190,7 +195,7 @@ def _trapezoid(
     """Tail, density (both over the integrand's size at the saddle), and how far every other node alone would differ."""
     tau, scale, slope, at_saddle = path
     offset, along = hyperbola(scale, slope, step)
-    nodes = tau[:, None] - offset
+    nodes: Complex = tau[:, None] - offset
     exponent = _cgf(weights, nodes) - (0.5 - nodes) * q[:, None] - at_saddle[:, None]
     integrand = np.exp(exponent) * along
     tails = integrand / np.where(tau < 0.5, 1.0, -1.0)[:, None] / (0.5 - nodes)
@@ -201,11 +206,11 @@ def _trapezoid(
     return tail, density, np.where((tail > 0) & (density > 0), agreement, np.inf)
 
 
-def hyperbola(scale: Array, slope: Array, step: float) -> tuple[Array, Array]:
-    """Nodes and weights of ``1/(2πi) ∫ f(t) dt`` on the upper half of hyperbolas around a saddle point.
+def hyperbola(scale: Array, slope: Array, step: float) -> tuple[Complex, Complex]:
+    """Nodes and weights of ``1/(2πi) ∫ f(t) dt`` on the upper half of a hyperbola around each saddle point.
 
-    ``t = c + scale (i sinh x + slope (cosh x - 1))``; the lower half is the conjugate, so that the integral of an f that
-    is real on the real axis is the real part of the sum.
+    ``t = c + scale (i sinh x + slope (cosh x - 1))``; the lower half is the conjugate, so that the integral of an f
+    that is real on the real axis is the real part of the sum.
 
     Parameters
     ----------
@@ -229,7 +234,7 @@ def hyperbola(scale: Array, slope: Array, step: float) -> tuple[Array, Array]:
     return offset, along
 
 
-def _cgf(weights: Array, tau: np.ndarray[tuple[int, ...], np.dtype[np.complex128]]) -> Array:
+def _cgf(weights: Array, tau: Complex) -> Complex:
     """``-½ Σ log(1 - 2λt)`` at complex nodes (k, N), for weights (k, m)."""
     real = (1 - weights)[:, None, :] + 2 * weights[:, None, :] * tau.real[:, :, None]
     imaginary = 2 * weights[:, None, :] * tau.imag[:, :, None]

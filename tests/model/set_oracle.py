@@ -1,0 +1,56 @@
+"""Scores of sets of variants for the tests: complete and with missing cells, beside the dense matrices."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kron2sum_cli.model.contrasts import rotate_traits
+from kron2sum_cli.model.likelihood import evaluate
+from kron2sum_cli.model.missing.likelihood import evaluate as evaluate_observed
+from kron2sum_cli.model.missing.observed import observed_cells, observed_spectrum
+from kron2sum_cli.model.missing.scanner import observed_scanner
+from kron2sum_cli.model.set_test import SetScores, observed_set_scores, set_scores
+from kron2sum_cli.model.spectrum import Array, spectrum_of_features
+from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
+
+sys.path.insert(0, str(Path(__file__).parent / "missing"))
+from missing_oracle import Observed, problem
+
+
+@dataclass(frozen=True)
+class Case:
+    """A null model, a set S (n, s) and its scores along the axes, and the dense model."""
+
+    dense: Observed
+    axes: TraitAxes
+    S: Array
+    scores: SetScores
+
+    def columns(self, root: Array, weights: Array) -> Array:
+        """``(L ⊗ S W^½)`` in the rows of the observed cells, for a root L (p, e) of the kernel of the traits."""
+        return np.kron(root, self.S * weights)[self.dense.seen]
+
+
+def case(
+    seed: int, p: int = 3, s: int = 6, share: float = 0.0, n: int = 60, r: int = 90, frequency: float = 0.3
+) -> Case:
+    dense, G = problem(seed, share=share or 0.3, n=n, p=max(p, 2), r=r)
+    rng = np.random.default_rng(seed + 1000)
+    if not share:
+        Y = np.where(np.isnan(dense.Y), rng.normal(size=dense.Y.shape), dense.Y)[:, :p]
+        dense = Observed(Y, dense.A[:p, :p], dense.X, dense.R, dense.C0[:p, :p], dense.C1[:p, :p])
+    S = rng.binomial(2, frequency, size=(n, s)).astype(float)
+    if share:
+        spectrum, shift = observed_spectrum(G, dense.X, True, True)
+        cells = observed_cells(spectrum, dense.Y, dense.A, dense.X, shift)
+        axes = axes_of_covariances(dense.C0, dense.C1, cells.mean_eigenvalue)
+        observed = evaluate_observed(cells, axes, True)
+        return Case(dense, axes, S, observed_set_scores(observed_scanner(observed, np.float64), S))
+    data = rotate_traits(spectrum_of_features(G, dense.X), dense.Y)
+    axes = axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue)
+    rows = data.V.T @ S
+    Qx = np.linalg.qr(dense.X)[0]
+    rest = S - data.V @ rows - Qx @ (Qx.T @ S)
+    return Case(dense, axes, S, set_scores(evaluate(data, axes, True), rows, rest.T @ rest))
