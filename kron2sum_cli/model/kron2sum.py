@@ -97,6 +97,8 @@ class Kron2Sum:
 
     def _check_shapes(self) -> None:
         n, p = self._Y.shape
+        if n == 0 or p == 0:
+            raise ValueError(f"Y must have samples and traits; its shape is {self._Y.shape}")
         for name, M in (("X", self._X), ("G", self._G)):
             if M.shape[0] != n:
                 raise ValueError(f"{name} has {M.shape[0]} rows and Y has {n}: both must have one a sample")

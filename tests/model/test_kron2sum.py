@@ -39,6 +39,7 @@ def replaced(M: Array, row: int, column: int, value: float) -> Array:
         ({"A": np.ones(3)}, "A must have two dimensions; it has 1"),
         ({"X": np.ones(N)}, "X must have two dimensions; it has 1"),
         ({"G": np.ones((N, 2, 2))}, "G must have two dimensions; it has 3"),
+        ({name: np.ones((0, 3)) for name in "YXG"}, r"Y must have samples and traits; its shape is \(0, 3\)"),
         ({"X": np.ones((N + 1, 1))}, "X has 21 rows and Y has 20: both must have one a sample"),
         ({"G": np.ones((N - 1, 4))}, "G has 19 rows and Y has 20: both must have one a sample"),
         ({"A": np.eye(2)}, r"A must be \(3, a\) with a at most 3; its shape is \(2, 2\)"),
