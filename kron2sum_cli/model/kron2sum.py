@@ -203,6 +203,9 @@ class Kron2Sum:
     def fit(self, verbose: bool = True) -> None:
         """Maximise the likelihood over C0 and C1.
 
+        Where the likelihood grows without bound as C1 becomes singular (under ML, with GGᵀ centred on the samples),
+        the highest local maximum found is taken, and without any the fit fails.
+
         Parameters
         ----------
         verbose : bool
