@@ -1,0 +1,149 @@
+"""The maximum of the likelihood of families, and how precisely it is known."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from scipy import linalg
+
+from kron2sum_cli.errors import ConvergenceError
+from kron2sum_cli.model import climbing
+from kron2sum_cli.model.climbing import Optimum
+from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate
+from kron2sum_cli.model.information import (
+    DirectionCovariance,
+    face_curvature,
+    faces,
+    free_directions,
+    invert_dense,
+    pair_positions,
+)
+from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
+from kron2sum_cli.model.trust_region import Curvature, ObservedRows
+
+STARTS = (0.5, 0.1, 0.9)
+"""Genetic shares of variance from which fits start; the first alone where a climb is expensive."""
+
+CHEAP = 1_000_000
+"""Samples times squared traits up to which a fit starts from all shares."""
+
+MAX_STEPS = 200
+
+
+@dataclass(frozen=True)
+class FamilyLikelihood:
+    """The likelihood of families, to climb; see `climbing.Likelihood`."""
+
+    data: FamilyTraits
+    reml: bool
+    floor: float = 0.0
+
+    @property
+    def tau(self) -> float:
+        """Mean eigenvalue of GGᵀ."""
+        return self.data.mean_eigenvalue
+
+    @property
+    def ncells(self) -> int:
+        """Number of contrasts of all traits."""
+        return self.data.nrows * self.data.ntraits
+
+    @property
+    def may_lose_C1(self) -> bool:
+        """Whether an axis may have no residual variance at all."""
+        return bool(self.data.s.min(initial=np.inf) > 0)
+
+    def evaluate(self, axes: TraitAxes) -> FamilyPoint:
+        """The likelihood at one point."""
+        return evaluate(self.data, axes, self.reml)
+
+    def curvature(self, point: FamilyPoint, mispredicted: bool) -> Curvature:
+        """The expected and the observed information of pairs of axes, and the exact Hessian."""
+        return Curvature(
+            point.grams, ObservedRows(self.data.s, point.alpha, point.W), partial(FamilyPoint.curvature, point)
+        )
+
+
+def starting_axes(data: FamilyTraits, share: float) -> TraitAxes:
+    """The covariance of the residuals, this share of it to τC0 and the rest to C1.
+
+    Raises
+    ------
+    NumericalError
+        Where traits are linear combinations of each other.
+    """
+    tau = data.mean_eigenvalue
+    R = linalg.qr(data.residuals / np.sqrt(data.nrows), mode="r")[0][: data.ntraits]
+    return axes_of_factors(np.sqrt(share / tau) * R.T, np.sqrt(1 - share) * R.T, tau)
+
+
+def climb(data: FamilyTraits, start: TraitAxes, rank: int, reml: bool) -> Optimum[FamilyPoint]:
+    """Climb from ``start`` to an optimum with C0 of at most this rank."""
+    return climbing.climb(FamilyLikelihood(data, reml), start, rank, MAX_STEPS)
+
+
+def fit(data: FamilyTraits, rank: int, reml: bool) -> Optimum[FamilyPoint]:
+    """Maximise over C0 of at most this rank; of several starts the best end is kept.
+
+    Raises
+    ------
+    ConvergenceError
+        Where the optimum is not certified.
+    """
+    cheap = data.nsamples * data.ntraits**2 <= CHEAP
+    starts = [starting_axes(data, share) for share in (STARTS if cheap else STARTS[:1])]
+    fits = [climb(data, start, data.ntraits, reml) for start in starts]
+    if rank < data.ntraits:
+        fits = [climb(data, start, rank, reml) for start in [max(fits, key=lambda f: f.point.lml).point.axes, *starts]]
+    best = max(fits, key=lambda f: f.point.lml)
+    if not best.certificate.certified:
+        raise ConvergenceError(best.certificate.complaint(best.point.lml), best)
+    return best
+
+
+def observed_information(point: FamilyPoint) -> Array:
+    """Minus the second derivatives of the log-likelihood in the entries of (E0, E1): (2N, 2N), N = p(p+1)/2 pairs."""
+    data = point.data
+    p = data.ntraits
+    pairs, index = p * (p + 1) // 2, pair_positions(p)
+    both = np.hstack([data.s[:, None] * point.alpha, point.alpha])
+    H = np.zeros((2 * pairs, 2 * pairs))
+    for axis in range(p):
+        rows = np.concatenate([index[axis], pairs + index[axis]])
+        weighted = both * point.W[:, axis, None]
+        gram = weighted.T @ both
+        if data.ncovariates:
+            explained = linalg.solve_triangular(point.chol[axis], data.X.T @ weighted, lower=True)
+            gram -= explained.T @ explained
+        H[np.ix_(rows, rows)] += gram
+    i, j = np.tril_indices(p)
+    twice = np.where(i == j, 0.5, 1.0)
+    first, second = np.arange(pairs), pairs + np.arange(pairs)
+    Q0, Q1, Q2 = (twice * Q[i, j] for Q in point.grams)
+    H[first, first] -= Q2
+    H[first, second] -= Q1
+    H[second, first] -= Q1
+    H[second, second] -= Q0
+    return H
+
+
+def direction_covariance(point: FamilyPoint, rank: int) -> DirectionCovariance:
+    """Inverse observed information of (C0, C1) in the axes of an optimum; C0 has at most this rank."""
+    empty = faces(point.axes, point.data.mean_eigenvalue, rank)
+    curvature = face_curvature(point.axes, point.score0, point.score1, *empty)
+    return invert_dense(observed_information(point) + curvature, free_directions(*empty))
+
+
+def fixed_effects(point: FamilyPoint) -> tuple[Array, Array]:
+    """B (c, p) of the covariates as they were given, and its standard errors (c, p)."""
+    data, Tinv = point.data, point.axes.Tinv
+    if data.ncovariates == 0:
+        return np.empty((0, data.ntraits)), np.empty((0, data.ntraits))
+    B = linalg.solve_triangular(data.R, point.b @ Tinv.T)
+    variances = np.empty((data.ntraits, data.ncovariates))
+    for j, L in enumerate(point.chol):
+        # R⁻¹H⁻¹R⁻ᵀ = (R⁻¹L⁻ᵀ)(R⁻¹L⁻ᵀ)ᵀ
+        half = linalg.solve_triangular(data.R, linalg.solve_triangular(L, np.eye(len(L)), lower=True).T)
+        variances[j] = np.sum(half**2, axis=1)
+    return B, np.sqrt((Tinv**2 @ variances).T)

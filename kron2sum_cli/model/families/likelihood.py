@@ -1,0 +1,252 @@
+"""The likelihood of families at one point, with the covariates in the model.
+
+The contrasts of the covariates would fill the blocks of `spectrum`, so X stays. Along trait axis j, with ``W_j`` the
+inverse variances of the rows,
+
+    H_j = XᵀW_jX        b_j = H_j⁻¹XᵀW_jy_j        P_j = W_j - W_jX H_j⁻¹XᵀW_j
+
+and ``2 l = -(n - c)p log 2π - log|K| - Σ_j log|H_j| - Σ_j y_jᵀP_jy_j`` under REML, for an X with orthonormal columns.
+Everything costs O(np(p + c²)).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import linalg
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.families.spectrum import FamilySpectrum
+from kron2sum_cli.model.likelihood import LOG2PI
+from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.trait_axes import TraitAxes
+
+ROWS_AT_ONCE = 1 << 15
+"""Rows of a product over all samples and axes that are in memory at once."""
+
+
+@dataclass(frozen=True)
+class FamilyTraits:
+    """The data of one likelihood: traits and covariates in the rows of a `FamilySpectrum`.
+
+    Attributes
+    ----------
+    spectrum : FamilySpectrum
+        Rows and their eigenvalues.
+    Z : NDArray (n, p)
+        Rotated traits ``UᵀY``.
+    X : NDArray (n, c)
+        Rotated covariates ``UᵀQ``, Q an orthonormal basis of the covariates.
+    R : NDArray (c, c)
+        Upper triangular; the covariates as they were given are QR.
+    """
+
+    spectrum: FamilySpectrum
+    Z: Array
+    X: Array
+    R: Array
+
+    @property
+    def s(self) -> Array:
+        """Eigenvalues (n,)."""
+        return self.spectrum.s
+
+    @property
+    def nsamples(self) -> int:
+        """Number of samples, n."""
+        return int(self.Z.shape[0])
+
+    @property
+    def ntraits(self) -> int:
+        """Number of traits, p."""
+        return int(self.Z.shape[1])
+
+    @property
+    def ncovariates(self) -> int:
+        """Number of covariates, c."""
+        return int(self.X.shape[1])
+
+    @property
+    def nrows(self) -> int:
+        """Number of contrasts of a trait, n - c."""
+        return self.nsamples - self.ncovariates
+
+    @cached_property
+    def mean_eigenvalue(self) -> float:
+        """Mean eigenvalue of GGᵀ over the contrasts of the covariates, τ."""
+        of_covariates = float(np.sum(self.s[:, None] * self.X**2))
+        return (float(self.s.sum()) - of_covariates) / self.nrows
+
+    @cached_property
+    def residuals(self) -> Array:
+        """Rotated traits (n, p) less what ordinary least squares on the covariates explains."""
+        return np.asarray(self.Z - self.X @ (self.X.T @ self.Z))
+
+
+def family_traits(spectrum: FamilySpectrum, Y: Array, X: Array) -> FamilyTraits:
+    """Rotate traits Y (n, p) and covariates X (n, c).
+
+    Raises
+    ------
+    NumericalError
+        Where X does not have full column rank, or there are too few samples.
+    """
+    n, c = X.shape
+    if c >= n:
+        raise NumericalError(f"{c} covariates need more than {n} samples: give fewer covariates")
+    Q, R = linalg.qr(X, mode="economic") if c else (X, np.empty((0, 0)))
+    if c and np.any(np.abs(np.diag(R)) <= 1e-9 * np.linalg.norm(X, axis=0)):
+        raise NumericalError("a covariate lies in the span of the others: leave it out")
+    rotation = spectrum.rotation
+    return FamilyTraits(spectrum, rotation.to_rows(Y), rotation.to_rows(np.asarray(Q)), np.asarray(R))
+
+
+@dataclass(frozen=True)
+class FamilyPoint:
+    """The likelihood of families at one (C0, C1), in its trait axes; compare `likelihood.Point`.
+
+    Attributes
+    ----------
+    data : FamilyTraits
+        What it is the likelihood of.
+    reml : bool
+        Restricted or not.
+    axes : TraitAxes
+        Trait axes of (C0, C1).
+    lml : float
+        Log-likelihood with all constants.
+    W : NDArray (n, p)
+        Inverse variances.
+    alpha : NDArray (n, p)
+        ``P_j y_j``, rotated.
+    score0, score1 : NDArray (p, p)
+        Derivatives with respect to the covariances along the axes, symmetric.
+    chol : NDArray (p, c, c)
+        Lower Cholesky factors of every H_j.
+    b : NDArray (c, p)
+        Fixed effects of the orthonormal covariates along every axis.
+    """
+
+    data: FamilyTraits
+    reml: bool
+    axes: TraitAxes
+    lml: float
+    W: Array
+    alpha: Array
+    score0: Array
+    score1: Array
+    chol: Array
+    b: Array
+
+    @property
+    def quadratic(self) -> float:
+        """``rᵀK⁻¹r``."""
+        return float(np.sum(self.alpha**2 / self.W))
+
+    def normalised_effects(self, rows: slice) -> Array:
+        """``F_j = W_jX L_j⁻ᵀ`` in some rows, so that ``P_j = W_j - F_jF_jᵀ``: (p, rows, c)."""
+        p, c = self.data.ntraits, self.data.ncovariates
+        inverse = np.linalg.inv(self.chol) if c else np.empty((p, 0, 0))
+        weighted = self.W[rows].T[:, :, None] * self.data.X[rows]
+        return np.asarray(np.matmul(weighted, inverse.transpose(0, 2, 1)))
+
+    @cached_property
+    def grams(self) -> tuple[Array, Array, Array]:
+        """``tr(P_j M P_l M')`` for (M, M') = (I, I), (GGᵀ, I), (GGᵀ, GGᵀ): three (p, p); under ML with W for P."""
+        data, W = self.data, self.W
+        s = data.s[:, None]
+        Q = [W.T @ (s**power * W) for power in range(3)]
+        p, c = data.ntraits, data.ncovariates
+        if not self.reml or c == 0:
+            return Q[0], Q[1], Q[2]
+        crossed = np.zeros((2, p * c, p * c))
+        for rows in row_blocks(data.nsamples):
+            F = self.normalised_effects(rows)
+            squares = np.sum(F**2, axis=2)
+            for power in range(3):
+                one = (squares * data.s[rows] ** power) @ W[rows]
+                Q[power] = Q[power] - one - one.T
+            flat = F.transpose(1, 0, 2).reshape(-1, p * c)
+            crossed[0] += flat.T @ flat
+            crossed[1] += flat.T @ (data.s[rows, None] * flat)
+        of_pairs = crossed.reshape(2, p, c, p, c)
+        for power, (a, b) in enumerate(((0, 0), (1, 0), (1, 1))):
+            Q[power] = Q[power] + np.einsum("jalb,jalb->jl", of_pairs[a], of_pairs[b])
+        return Q[0], Q[1], Q[2]
+
+    def apply_P(self, B: Array) -> Array:
+        """``P_j b_j`` on every axis, for B (n, p) in rotated rows."""
+        WB = self.W * B
+        if self.data.ncovariates == 0:
+            return np.asarray(WB)
+        right = (self.data.X.T @ WB).T
+        effects = np.stack([linalg.cho_solve((L, True), r) for L, r in zip(self.chol, right, strict=True)], axis=1)
+        return np.asarray(WB - self.W * (self.data.X @ effects))
+
+    def curvature(self, E0: Array, E1: Array) -> tuple[Array, Array]:
+        """Change of (score0, score1) for a small step (E0, E1)."""
+        Q0, Q1, Q2 = self.grams
+        sa = self.data.s[:, None] * self.alpha
+        change = self.apply_P(sa @ E0 + self.alpha @ E1)
+        d0, d1 = change.T @ sa, change.T @ self.alpha
+        return (
+            -0.5 * (d0 + d0.T) + 0.5 * (Q2 * E0 + Q1 * E1),
+            -0.5 * (d1 + d1.T) + 0.5 * (Q1 * E0 + Q0 * E1),
+        )
+
+
+def row_blocks(n: int) -> Iterator[slice]:
+    """Stretches of rows, of a size that does not depend on the number of axes or covariates."""
+    for start in range(0, n, ROWS_AT_ONCE):
+        yield slice(start, min(start + ROWS_AT_ONCE, n))
+
+
+def evaluate(data: FamilyTraits, axes: TraitAxes, reml: bool) -> FamilyPoint:
+    """The likelihood at one point; O(np(p + c²)).
+
+    Raises
+    ------
+    NumericalError
+        Where a variance is 0 (C1 is singular and GGᵀ has a null direction), or covariates are collinear.
+    """
+    variances = axes.variances(data.s)
+    if variances.min(initial=np.inf) <= 0:
+        raise NumericalError("the likelihood is not defined: C1 is singular where GGᵀ is singular, too")
+    W, Z, X = 1 / variances, data.Z @ axes.T.T, data.X
+    n, p, c = data.nsamples, data.ntraits, data.ncovariates
+    trace0, trace1 = data.s @ W, W.sum(axis=0)
+    H, b = np.empty((p, c, c)), np.empty((c, p))
+    for j in range(p):
+        H[j] = (X * W[:, j, None]).T @ X
+    try:
+        chol = np.asarray(np.linalg.cholesky(H), np.float64)
+    except np.linalg.LinAlgError:
+        raise NumericalError("the covariates are collinear along a trait axis: leave one of them out") from None
+    right = X.T @ (W * Z)
+    for j in range(p):
+        b[:, j] = linalg.cho_solve((chol[j], True), right[:, j]) if c else 0.0
+    residual = Z - X @ b
+    alpha = W * residual
+    logdet = float(np.log(variances).sum()) - 2 * n * axes.logdet_T
+    ndof = n * p
+    if reml:
+        logdet += 2 * float(np.log(np.diagonal(chol, axis1=1, axis2=2)).sum()) + 2 * c * axes.logdet_T
+        ndof -= c * p
+        taken0, taken1 = _traces_of_effects(data, W, H)
+        trace0, trace1 = trace0 - taken0, trace1 - taken1
+    score0 = alpha.T @ (data.s[:, None] * alpha) - np.diag(trace0)
+    score1 = alpha.T @ alpha - np.diag(trace1)
+    lml = -0.5 * (ndof * LOG2PI + logdet + float(np.sum(alpha * residual)))
+    return FamilyPoint(data, reml, axes, lml, W, alpha, 0.5 * score0, 0.5 * score1, chol, b)
+
+
+def _traces_of_effects(data: FamilyTraits, W: Array, H: Array) -> tuple[Array, Array]:
+    """``tr(H_j⁻¹ XᵀW_j M W_jX)`` for M = GGᵀ and I, each (p,)."""
+    inverse = np.linalg.inv(H)
+    taken0, taken1 = np.empty(len(H)), np.empty(len(H))
+    for j in range(len(H)):
+        WX = W[:, j, None] * data.X
+        lengths = np.einsum("ia,ab,ib->i", WX, inverse[j], WX, optimize=True)
+        taken0[j], taken1[j] = data.s @ lengths, lengths.sum()
+    return taken0, taken1

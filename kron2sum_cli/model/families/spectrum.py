@@ -1,0 +1,152 @@
+"""A block-diagonal relationship matrix: families that are unrelated to each other.
+
+Where GGᵀ falls into blocks, so does its eigendecomposition: ``GGᵀ = U diag(s) Uᵀ`` with U block-diagonal, a block for
+every family, 1 for a sample without relatives. Row i of ``UᵀY`` then has covariance ``s_i C0 + C1``, independent of all
+others, as in `contrasts`. Nothing of size n × n is made.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.spectrum import EPSILON, NEGATIVE_EIGENVALUE, Array
+
+Indices = NDArray[np.intp]
+Sparse = sparse.csr_array[np.float64, tuple[int, int]]
+Precision = TypeVar("Precision", np.float32, np.float64)
+
+
+@dataclass(frozen=True)
+class FamiliesOfSize:
+    """All families of one size.
+
+    Attributes
+    ----------
+    members : NDArray (f, m)
+        Samples of each of the f families, by their position.
+    U : NDArray (f, m, m)
+        Eigenvectors of each family's block, in columns.
+    """
+
+    members: Indices
+    U: NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class FamilyRotation:
+    """The block-diagonal U. Row i of ``UᵀM`` stands at the place of sample i, whose family has as many rows as members.
+
+    Attributes
+    ----------
+    nsamples : int
+        Number of samples, n.
+    families : sequence of FamiliesOfSize
+        Families of two or more members; all other samples are their own row.
+    """
+
+    nsamples: int
+    families: Sequence[FamiliesOfSize]
+
+    def to_rows(self, M: NDArray[Precision]) -> NDArray[Precision]:
+        """``UᵀM`` for M (n, k), a new array in the precision of M."""
+        rows = M.copy()
+        for group in self.families:
+            U = group.U.astype(M.dtype, copy=False)
+            rows[group.members] = np.matmul(U.transpose(0, 2, 1), M[group.members])
+        return rows
+
+    def to_samples(self, rows: NDArray[Precision]) -> NDArray[Precision]:
+        """``UR`` for R (n, k), a new array in the precision of R."""
+        M = rows.copy()
+        for group in self.families:
+            M[group.members] = np.matmul(group.U.astype(rows.dtype, copy=False), rows[group.members])
+        return M
+
+    def in_precision(self, dtype: type[np.floating]) -> "FamilyRotation":
+        """The same rotation with eigenvectors in another precision."""
+        families = [FamiliesOfSize(group.members, group.U.astype(dtype)) for group in self.families]
+        return FamilyRotation(self.nsamples, families)
+
+
+@dataclass(frozen=True)
+class FamilySpectrum:
+    """The eigendecomposition of a block-diagonal GGᵀ.
+
+    Attributes
+    ----------
+    rotation : FamilyRotation
+        The eigenvectors.
+    s : NDArray (n,)
+        Eigenvalues, not negative, each at the place of its row.
+    mean_diagonal : float
+        Mean diagonal of GGᵀ centred over the samples, the factor of C0 in a heritability.
+    """
+
+    rotation: FamilyRotation
+    s: Array
+    mean_diagonal: float
+
+    @property
+    def nsamples(self) -> int:
+        """Number of samples, n."""
+        return self.rotation.nsamples
+
+
+def family_spectrum(K: Sparse) -> FamilySpectrum:
+    """Decompose a sparse symmetric relationship matrix K (n, n), family by family.
+
+    Families are the connected components of the samples that have a relationship other than 0. Those of one size are
+    decomposed together.
+
+    Raises
+    ------
+    NumericalError
+        Where a block has an eigenvalue below ``-NEGATIVE_EIGENVALUE`` times the largest of the matrix.
+    """
+    n = K.shape[0]
+    s = K.diagonal()
+    families = []
+    for members in families_by_size(K):
+        U, values = _decompose(K, members)
+        s[members] = values
+        families.append(FamiliesOfSize(members, U))
+    largest = float(s.max(initial=0.0))
+    if s.min(initial=0.0) < -NEGATIVE_EIGENVALUE * largest:
+        raise NumericalError(
+            f"the relationship matrix is not positive semi-definite: its eigenvalues go from {s.min():.3g} to"
+            f" {largest:.3g}; set fewer relationships to 0 (a smaller --grm-cutoff), or check its file"
+        )
+    mean_diagonal = float((K.diagonal().sum() - K.sum() / n) / n)
+    noise = n * EPSILON * largest
+    return FamilySpectrum(FamilyRotation(n, families), np.where(s > noise, s, 0.0), mean_diagonal)
+
+
+def families_by_size(K: Sparse) -> Iterator[Indices]:
+    """Members (f, m) of all families of m samples, for every m of at least 2 that occurs, small families first."""
+    _, family = connected_components(K, directed=False)
+    sizes = np.bincount(family)
+    order = np.argsort(family, kind="stable")
+    of_sample = sizes[family[order]]
+    for size in np.unique(sizes[sizes > 1]):
+        yield order[of_sample == size].reshape(-1, size)
+
+
+def _decompose(K: Sparse, members: Indices) -> tuple[Array, Array]:
+    """Eigenvectors (f, m, m) and eigenvalues (f, m) of the blocks of families of one size."""
+    f, m = members.shape
+    position = np.full(K.shape[0], -1)
+    position[members] = np.arange(m)
+    number = np.full(K.shape[0], -1)
+    number[members] = np.arange(f)[:, None]
+    of_members = sparse.coo_array(K[members.reshape(-1)])
+    row, column = members.reshape(-1)[of_members.row], of_members.col
+    blocks = np.zeros((f, m, m))
+    blocks[number[row], position[row], position[column]] = of_members.data
+    values, U = np.linalg.eigh(0.5 * (blocks + blocks.transpose(0, 2, 1)))
+    return U, values
