@@ -214,14 +214,14 @@ def _relationship(path: str, ids: str | None = None) -> str | None:
 def _null(path: str) -> str:
     null = read_null(path)
     models = [null.load(chromosome) for chromosome in (None, *null.chromosomes)]
-    return repr([(m.summary.axes.T.tobytes(), m.data.Z.tobytes(), m.data.s.tobytes()) for m in models])
+    return repr([(m.summary.axes.T.tobytes(), m.contrasts.Z.tobytes(), m.contrasts.s.tobytes()) for m in models])
 
 
 def _scan(path: str) -> str:
     table = open_scan(path)
     with open(path, "rb") as file:
         table.check(file)
-    return repr([table.metadata, *(batch.to_pydict() for batch in table.iter_batches())])
+    return repr([table.metadata.to_json(), *(batch.to_pydict() for batch in table.iter_batches())])
 
 
 def _same(path: str, digest: Callable[[str], str], expected: Any = None) -> str | None:

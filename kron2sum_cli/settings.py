@@ -103,8 +103,8 @@ DEFAULT_METHOD: Literal["reml", "ml"] = "reml"
 DEFAULT_MISSING = "drop"
 DEFAULT_TESTS = ("any",)
 DEFAULT_REFIT = 1e-4
-DEFAULT_PRECISION = "single"
-DEFAULT_STAT = "lr"
+DEFAULT_PRECISION: Literal["single", "double"] = "single"
+DEFAULT_STAT: Literal["lr", "f"] = "lr"
 DEFAULT_SCAN_FORMAT = "parquet"
 DEFAULT_EXPORT_FORMAT = "tsv"
 
@@ -359,8 +359,8 @@ class ScanSettings:
     refit: float = DEFAULT_REFIT
     shard: tuple[int, int] | None = None
     resume: bool = False
-    precision: str = DEFAULT_PRECISION
-    stat: str = DEFAULT_STAT
+    precision: Literal["single", "double"] = DEFAULT_PRECISION
+    stat: Literal["lr", "f"] = DEFAULT_STAT
     to: str = DEFAULT_SCAN_FORMAT
     out: str = DEFAULT_SCAN
     common: CommonSettings = field(default_factory=CommonSettings)

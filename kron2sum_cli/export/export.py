@@ -4,9 +4,9 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any, BinaryIO
@@ -29,13 +29,13 @@ from kron2sum_cli.export.ssf import ssf_metadata, ssf_paths, write_ssf
 from kron2sum_cli.files.columns import choose_columns
 from kron2sum_cli.files.estimates import null_estimates_json, null_estimates_tsv
 from kron2sum_cli.files.inputs import display_name, open_input, unreadable
-from kron2sum_cli.files.metadata_checks import required
 from kron2sum_cli.files.null_file import NullFile, read_null
 from kron2sum_cli.files.outputs import atomic_output, guard_inputs
 from kron2sum_cli.files.scan_columns import TRAIT_COLUMNS, TRAIT_N, TRAIT_REFIT_COLUMNS, axis_columns
 from kron2sum_cli.files.scan_file import ScanFile, open_scan
-from kron2sum_cli.files.scan_parts import EXPORTED, join_parts
-from kron2sum_cli.files.scan_table import ScanWriter, with_metadata
+from kron2sum_cli.files.scan_metadata import ScanMetadata
+from kron2sum_cli.files.scan_parts import join_parts
+from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import NULL_PLOTS, STDIO, ExportSettings, without_folders
@@ -77,12 +77,11 @@ def check_scan(handle: BinaryIO, name: str) -> None:
     """
     table = open_scan(handle, name)
     table.check(handle)
-    null = table.metadata.get("null")
-    of = f", null model {null['hash']}" if isinstance(null, dict) and "hash" in null else ""
-    LOGGER.info("%s: sound: %d rows, %d columns%s", name, table.num_rows, len(table.schema), of)
+    hash_of_null = table.metadata.null.hash
+    LOGGER.info("%s: sound: %d rows, %d columns, null model %s", name, table.num_rows, len(table.schema), hash_of_null)
 
 
-def scan_view(tables: Sequence[ScanFile], metadata: Mapping[str, Any], settings: ExportSettings) -> ScanView:
+def scan_view(tables: Sequence[ScanFile], metadata: ScanMetadata, settings: ExportSettings) -> ScanView:
     """The tables of a scan as one, for reports.
 
     Raises
@@ -95,7 +94,7 @@ def scan_view(tables: Sequence[ScanFile], metadata: Mapping[str, Any], settings:
         for table in tables:
             yield from table.iter_batches(columns)
 
-    traits = list(metadata["traits"])
+    traits = metadata.traits
     chosen = (
         choose_columns(settings.traits, traits, "--trait", tables[0].name) if settings.traits else range(len(traits))
     )
@@ -282,16 +281,11 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
     ordered = [tables[index] for index in joined.order]
     _check_different_variants(ordered)
     if settings.is_view or settings.leads:
-        required(joined.metadata, _all_names(tables), ("traits", "null", "counts"))
-        required(joined.metadata["null"], _all_names(tables), ("hash", "samples", "C0", "C1"))
         view = scan_view(ordered, joined.metadata, settings)
     if settings.is_view:
         write_view(view, settings)
         return
     leads = lead_rows(view, settings) if settings.leads else None
-    if settings.tests or COVARIANCES in settings.columns:
-        required(joined.metadata, _all_names(tables), ("traits", "axes", "nulls", "settings"))
-        required(joined.metadata["settings"], _all_names(tables), ("stat", "tests"))
     computed = later_columns(settings, joined.metadata, ordered[0].schema.names)
     names = _chosen_columns(ordered[0], joined.metadata, computed.names, settings)
     total = sum(table.num_rows for table in tables)
@@ -316,7 +310,7 @@ def _check_different_variants(tables: Sequence[ScanFile]) -> None:
     seen: dict[Any, tuple[str, Any]] = {}
     identity = ["CHR", "POS", "EA", "NEA"]
     for table in tables if len(tables) > 1 else ():
-        geno = table.metadata["inputs"].get("geno")
+        geno = table.metadata.inputs.get("geno")
         first = next(table.iter_batches(identity, 1), None) if set(identity) <= set(table.schema.names) else None
         if first is None or not len(first):
             continue
@@ -339,12 +333,12 @@ def _check_same_columns(tables: Sequence[ScanFile]) -> None:
 
 
 def _chosen_columns(
-    table: ScanFile, metadata: Mapping[str, Any], computed: Sequence[str], settings: ExportSettings
+    table: ScanFile, metadata: ScanMetadata, computed: Sequence[str], settings: ExportSettings
 ) -> list[str]:
     """Names of the columns to write, in order."""
     names: list[str] = table.schema.names
     if settings.traits:
-        names = _columns_of_traits(table, list(metadata.get("traits", ())), settings.traits)
+        names = _columns_of_traits(table, metadata.traits, settings.traits)
     names = [*names, *computed]
     if not settings.columns:
         return names
@@ -423,7 +417,7 @@ def _write_table(
     batches: Iterable[pa.RecordBatch],
     schema: pa.Schema,
     names: Sequence[str],
-    metadata: Mapping[str, Any],
+    metadata: ScanMetadata,
     settings: ExportSettings,
 ) -> int:
     """Write the chosen columns; returns the number of rows."""
@@ -437,11 +431,11 @@ def _write_table(
         change["tests"] = [without_folders(test) for test in settings.tests]
     change["columns"] = None if chosen.names == schema.names else list(names)
     if any(value is not None for value in change.values()):
-        metadata = {**metadata, EXPORTED: change}
+        metadata = replace(metadata, export=change)
     rows = 0
     with (
         compressed_output(settings.out) as out,
-        ScanWriter(out, with_metadata(chosen, metadata), settings.to) as writer,
+        ScanWriter(out, chosen, settings.to, metadata) as writer,
     ):
         for batch in batches:
             writer.write(rounded(batch.select(list(names)), settings.digits))

@@ -1,6 +1,6 @@
 """Columns of an exported table that its scan did not write: further tests, covariances of effects, P values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.export.results import numbers
-from kron2sum_cli.files.null_record import test_context
 from kron2sum_cli.files.provenance import file_records
 from kron2sum_cli.files.scan_columns import SET, TEST_COLUMNS, axis_columns, refuse_repeated
+from kron2sum_cli.files.scan_metadata import NullScale, ScanMetadata
 from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.model.hypotheses import (
     Hypothesis,
@@ -27,18 +27,18 @@ from kron2sum_cli.settings import ExportSettings, contrast_files, without_folder
 Array = NDArray[np.float64]
 
 
-def needed_columns(metadata: Mapping[str, Any]) -> list[str]:
+def needed_columns(metadata: ScanMetadata) -> list[str]:
     """The columns that later tests are computed from."""
-    traits = metadata["traits"]
+    traits = metadata.traits
     return ["CHR", *(f"BETA.{trait}" for trait in traits), *_information_of(metadata)]
 
 
-def _information_of(metadata: Mapping[str, Any]) -> list[str]:
-    return axis_columns(len(metadata["traits"]), bool(metadata["nulls"][0]["coupled"]))
+def _information_of(metadata: ScanMetadata) -> list[str]:
+    return axis_columns(len(metadata.traits), metadata.coupled)
 
 
 def later_tests(
-    batch: pa.RecordBatch, metadata: Mapping[str, Any], hypotheses: Sequence[Hypothesis]
+    batch: pa.RecordBatch, metadata: ScanMetadata, hypotheses: Sequence[Hypothesis]
 ) -> dict[str, NDArray[Any]]:
     """``CHISQ.NAME``, ``DF.NAME`` and ``MLOG10P.NAME`` of every hypothesis, NaN where a variant has no statistics.
 
@@ -54,8 +54,8 @@ def later_tests(
         for kind in ("CHISQ", "DF", "MLOG10P"):
             columns[f"{kind}.{hypothesis.name}"] = np.full(size, np.nan)
     beta, information = _effects(batch, metadata)
-    for record, rows in _rows_by_null(batch, metadata, np.asarray(np.isfinite(beta).all(axis=1))):
-        context = test_context(record, metadata["settings"]["stat"])
+    for null, rows in _rows_by_null(batch, metadata, np.asarray(np.isfinite(beta).all(axis=1))):
+        context = null.context(metadata.settings.stat)
         u, v = score_and_information(beta[rows], information[rows], context.T)
         for hypothesis in hypotheses:
             result = test(u, v, hypothesis, context)
@@ -65,17 +65,17 @@ def later_tests(
     return columns
 
 
-def effect_covariances(batch: pa.RecordBatch, metadata: Mapping[str, Any]) -> dict[str, Array]:
+def effect_covariances(batch: pa.RecordBatch, metadata: ScanMetadata) -> dict[str, Array]:
     """``COV.T1.T2``, the covariance of the effects on every two traits (T1 before or equal to T2).
 
     On the scale of the table's standard errors: ``COV.T.T`` is the square of ``SE.T``.
     """
-    traits = metadata["traits"]
+    traits = metadata.traits
     p = len(traits)
     beta, information = _effects(batch, metadata)
     covariance = np.full((len(batch), p, p), np.nan)
-    for record, rows in _rows_by_null(batch, metadata, np.asarray(np.isfinite(beta).all(axis=1))):
-        context = test_context(record, metadata["settings"]["stat"])
+    for null, rows in _rows_by_null(batch, metadata, np.asarray(np.isfinite(beta).all(axis=1))):
+        context = null.context(metadata.settings.stat)
         u, v = score_and_information(beta[rows], information[rows], context.T)
         explained = np.sum(u * (beta[rows] @ context.T.T), axis=1)
         scale = (context.quadratic - explained) / context.size
@@ -83,29 +83,27 @@ def effect_covariances(batch: pa.RecordBatch, metadata: Mapping[str, Any]) -> di
     return {f"COV.{traits[i]}.{traits[j]}": covariance[:, i, j] for i in range(p) for j in range(i, p)}
 
 
-def _effects(batch: pa.RecordBatch, metadata: Mapping[str, Any]) -> tuple[Array, Array]:
+def _effects(batch: pa.RecordBatch, metadata: ScanMetadata) -> tuple[Array, Array]:
     """Effects on the traits (b, p) and information along the axes, NaN where empty."""
 
     def stack(names: Sequence[str]) -> Array:
         columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
         return np.column_stack(columns).astype(float)
 
-    traits = metadata["traits"]
+    traits = metadata.traits
     beta = stack([f"BETA.{trait}" for trait in traits])
     return beta, unpack_information(stack(_information_of(metadata)), len(traits))
 
 
 def _rows_by_null(
-    batch: pa.RecordBatch, metadata: Mapping[str, Any], usable: NDArray[np.bool_]
-) -> list[tuple[Mapping[str, Any], NDArray[np.intp]]]:
+    batch: pa.RecordBatch, metadata: ScanMetadata, usable: NDArray[np.bool_]
+) -> list[tuple[NullScale, NDArray[np.intp]]]:
     """The usable rows of every null model of the table."""
-    records = metadata["nulls"]
-    of_chromosome = {record["chromosome"]: k for k, record in enumerate(records)}
-    spelling = metadata.get("null_of_chr", {})
-    if len(records) == 1:
-        return [(records[0], np.flatnonzero(usable))]
-    codes = np.array([of_chromosome[spelling.get(name)] for name in batch.column("CHR").to_pylist()])
-    return [(record, np.flatnonzero(usable & (codes == k))) for k, record in enumerate(records)]
+    nulls = metadata.nulls
+    if len(nulls) == 1:
+        return [(nulls[0], np.flatnonzero(usable))]
+    left_out = np.array([metadata.null_of_chr.get(name, "") for name in batch.column("CHR").to_pylist()])
+    return [(null, np.flatnonzero(usable & (left_out == (null.chromosome or "")))) for null in nulls]
 
 
 COVARIANCES = "cov"
@@ -131,7 +129,7 @@ class LaterColumns:
     needed : the columns that they are computed from
     """
 
-    metadata: Mapping[str, Any]
+    metadata: ScanMetadata
     hypotheses: Sequence[Hypothesis]
     covariances: bool
     p_values: Sequence[str]
@@ -162,7 +160,7 @@ class LaterColumns:
         return batch
 
 
-def later_columns(settings: ExportSettings, metadata: Mapping[str, Any], there: Sequence[str]) -> LaterColumns:
+def later_columns(settings: ExportSettings, metadata: ScanMetadata, there: Sequence[str]) -> LaterColumns:
     """The columns that the options ask for and the table does not have.
 
     Raises
@@ -176,7 +174,7 @@ def later_columns(settings: ExportSettings, metadata: Mapping[str, Any], there: 
     if not settings.tests and not covariances:
         p_values = _p_values(settings.columns, there)
         return LaterColumns(metadata, (), False, p_values, p_values, [_MLOG10 + name for name in p_values])
-    traits = metadata["traits"]
+    traits = metadata.traits
     needed = needed_columns(metadata)
     absent = [name for name in needed if name not in there]
     if absent and SET.name in there:
@@ -196,13 +194,13 @@ def later_columns(settings: ExportSettings, metadata: Mapping[str, Any], there: 
 
 
 def _further_tests(
-    tests: Sequence[str], metadata: Mapping[str, Any], there: Sequence[str]
+    tests: Sequence[str], metadata: ScanMetadata, there: Sequence[str]
 ) -> tuple[list[Hypothesis], list[str]]:
     """The hypotheses of which the table lacks a column, and the columns to add.
 
     A column of the table that has the name of another test, or of a trait, is not taken for one of the test.
     """
-    traits, Tinv = metadata["traits"], np.linalg.inv(np.array(metadata["axes"]))
+    traits, Tinv = metadata.traits, np.asarray(np.linalg.inv(metadata.nulls[0].axes))
     hypotheses: list[Hypothesis] = []
     names: list[str] = []
     for asked in tests:
@@ -217,13 +215,13 @@ def _further_tests(
     return hypotheses, names
 
 
-def _is_test_of_scan(test: str, metadata: Mapping[str, Any]) -> bool:
+def _is_test_of_scan(test: str, metadata: ScanMetadata) -> bool:
     """Whether a test of the scan that has this test's name is the same: a contrast is where its files are."""
     files = contrast_files(test)
     if not files:
         return True
-    records = iter(metadata.get("inputs", {}).get("tests", ()))
-    of_test = {asked: list(islice(records, len(contrast_files(asked)))) for asked in metadata["settings"]["tests"]}
+    records = iter(metadata.inputs.get("tests", ()))
+    of_test = {asked: tuple(islice(records, len(contrast_files(asked)))) for asked in metadata.settings.tests}
     return of_test.get(without_folders(test)) == file_records(files)
 
 

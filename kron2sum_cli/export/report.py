@@ -14,7 +14,9 @@ from kron2sum_cli.export.genome import measure_genome
 from kron2sum_cli.export.leads import Candidates, Clumping, Clumps, clump_candidates, find_candidates
 from kron2sum_cli.export.plots import MOST_PANELS, PlotSettings, drawing
 from kron2sum_cli.export.results import Array, ScanTest, ScanView, level_text
+from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_file import NullFile
+from kron2sum_cli.files.scan_metadata import ScanMetadata
 
 _COLUMNS = ("EAF", "N")
 
@@ -261,7 +263,7 @@ def scan_report(view: ScanView, settings: PlotSettings, null: NullFile | None) -
     loci = find_loci(view, tests, settings.threshold, settings.clumping)
     parts = {
         "run": ("What was run", _run(view)),
-        "counts": ("Counts", [_counts(view.metadata["counts"])]),
+        "counts": ("Counts", [_counts(view.metadata.counts)]),
         "architecture": ("Genetic architecture", _architecture(view, null)),
         "inflation": ("Inflation", _inflation(view, tests, loci, settings)),
         "genome": ("Along the genome", [_manhattan(view, settings)]),
@@ -280,7 +282,7 @@ def check_null_of(view: ScanView, null: NullFile) -> None:
     InputError
         Naming the hashes of both.
     """
-    scanned_with = view.metadata["null"]["hash"]
+    scanned_with = view.metadata.null.hash
     if null.hash != scanned_with:
         raise InputError(
             f"{view.name}: was scanned with another null model (hash {scanned_with[:_HASH_DIGITS]}) than the one given"
@@ -289,23 +291,23 @@ def check_null_of(view: ScanView, null: NullFile) -> None:
 
 
 def _headline(view: ScanView) -> str:
-    traits, samples = len(view.metadata["traits"]), view.metadata["null"]["samples"]
-    tested = view.metadata["counts"].get("variants tested")
+    traits, samples = len(view.metadata.traits), view.metadata.null.samples
+    tested = view.metadata.counts.get("variants tested")
     variants = f", {tested:,} variants tested" if tested is not None else ""
     return f"{traits} trait{'s' * (traits != 1)}, {samples:,} samples{variants}"
 
 
 def _run(view: ScanView) -> list[Markup]:
-    metadata, null = view.metadata, view.metadata["null"]
+    metadata, null = view.metadata, view.metadata.null
     facts = {
-        "program": f"kron2sum {metadata['version']}",
-        "traits": ", ".join(metadata["traits"]),
-        "samples": f"{null['samples']:,}",
-        "covariates": ", ".join(null["covariates"]) or "none",
-        "null model": f"{null['method'].upper()}, log-likelihood {null['lml']:.4f}",
-        "null model's hash": null["hash"],
-        "filters": _settings_text(metadata.get("filters", {})) or "none",
-        "settings": _settings_text(metadata.get("settings", {})) or "defaults",
+        "program": f"kron2sum {metadata.version}",
+        "traits": ", ".join(metadata.traits),
+        "samples": f"{null.samples:,}",
+        "covariates": ", ".join(null.covariates) or "none",
+        "null model": f"{null.method.upper()}, log-likelihood {null.lml:.4f}",
+        "null model's hash": null.hash,
+        "filters": _settings_text(to_json(metadata.filters)) or "none",
+        "settings": _settings_text(to_json(metadata.settings)) or "defaults",
     }
     rows = [(name, Cell(value, prose=True)) for name, value in facts.items()]
     columns = [Column("", True), Column("", True)]
@@ -325,15 +327,13 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _input_files(metadata: Mapping[str, Any]) -> Iterator[Sequence[Content]]:
+def _input_files(metadata: ScanMetadata) -> Iterator[Sequence[Content]]:
     """Every input file; of a table joined from several genotype files those of each part."""
-    groups = [(role, record) for role, records in metadata.get("inputs", {}).items() for record in records]
-    groups += [("geno", record) for part in metadata.get("parts", ()) for record in part["geno"]]
+    groups = [(role, record) for role, records in metadata.inputs.items() for record in records]
+    groups += [("geno", record) for part in metadata.parts for record in part.geno]
     for role, record in groups:
-        digits = (
-            Markup(f"<code>{record['hash'][:_HASH_DIGITS]}</code>…") if record["hash"].isalnum() else record["hash"]
-        )
-        yield role, record["name"], f"{record['size']:,}", digits
+        digits = Markup(f"<code>{record.hash[:_HASH_DIGITS]}</code>…") if record.hash.isalnum() else record.hash
+        yield role, record.name, f"{record.size:,}", digits
 
 
 def _counts(counts: Mapping[str, Any]) -> Markup:
@@ -341,7 +341,7 @@ def _counts(counts: Mapping[str, Any]) -> Markup:
 
 
 def _architecture(view: ScanView, null: NullFile | None) -> list[Markup]:
-    traits = list(view.metadata["traits"])
+    traits = list(view.metadata.traits)
     if null is None:
         return _correlations_of_scan(view, traits)
     estimates = null.whole.estimates
@@ -362,7 +362,7 @@ def _architecture(view: ScanView, null: NullFile | None) -> list[Markup]:
 def _heritability(null: NullFile, j: int) -> Sequence[str]:
     estimates, trait = null.whole.estimates, null.traits[j]
     profile = null.profile.get(trait)
-    interval = f"{_number(profile['low'])} to {_number(profile['high'])}" if profile else NOTHING
+    interval = f"{_number(profile.low)} to {_number(profile.high)}" if profile else NOTHING
     return trait, _number(estimates.h2[j]), _number(estimates.h2_se[j]), interval
 
 
@@ -373,7 +373,7 @@ def _correlations_of_scan(view: ScanView, traits: Sequence[str]) -> list[Markup]
     )
     if not 1 < len(traits) <= MOST_CORRELATIONS:
         return [note]
-    C0, C1 = (np.array(view.metadata["null"][name]) for name in ("C0", "C1"))
+    C0, C1 = view.metadata.null.C0, view.metadata.null.C1
     below = np.tril(np.ones_like(C0, dtype=np.bool_), -1)
     r = np.where(below, _correlation(C0), _correlation(C1))
     return [_correlation_table(traits, r, None), note]
@@ -476,7 +476,7 @@ def _effects(view: ScanView, settings: PlotSettings) -> list[Markup]:
 
 def _joint_columns(view: ScanView) -> dict[str, str]:
     """Columns with -log10 p of the joint test and their headings; of one trait that is the trait's own test."""
-    headings = {"MLOG10P": "joint p"} if len(view.metadata["traits"]) > 1 else {}
+    headings = {"MLOG10P": "joint p"} if len(view.metadata.traits) > 1 else {}
     return headings | ({"MLOG10P_REFIT": "joint p, refit"} if "MLOG10P_REFIT" in view.columns else {})
 
 

@@ -1,14 +1,14 @@
 """A result table as the reports see it: its columns, what it says of its making, and its rows as often as needed."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
+from kron2sum_cli.files.scan_metadata import ScanMetadata
 
 Array = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ class ScanView:
 
     name: str
     columns: tuple[str, ...]
-    metadata: Mapping[str, Any]
+    metadata: ScanMetadata
     rows: Callable[[Sequence[str]], Iterable[pa.RecordBatch]]
     traits: tuple[str, ...]
 
@@ -82,12 +82,12 @@ class ScanView:
     @property
     def main_tests(self) -> list[ScanTest]:
         """The joint test and each trait's; of a scan of one trait these are one and the same."""
-        return self.trait_tests if len(self.metadata["traits"]) == 1 else [self.joint, *self.trait_tests]
+        return self.trait_tests if len(self.metadata.traits) == 1 else [self.joint, *self.trait_tests]
 
     @property
     def further_tests(self) -> list[ScanTest]:
         """The tests of the scan beside the joint one and those of the traits."""
-        of_traits = {f"MLOG10P.{trait}" for trait in self.metadata["traits"]}
+        of_traits = {f"MLOG10P.{trait}" for trait in self.metadata.traits}
         found = [name for name in self.columns if name.startswith("MLOG10P.") and name not in of_traits]
         names = [name.removeprefix("MLOG10P.") for name in found]
         return [ScanTest(name, f"MLOG10P.{name}", f"DF.{name}") for name in names]

@@ -162,8 +162,8 @@ def ssf_metadata(view: ScanView, trait: str, file: SsfFile, modified: date) -> s
     file : the table
     modified : the day of writing, which the standard's schema demands
     """
-    null = view.metadata["null"]
-    covariates = [name for name in null["covariates"] if name != "intercept"]
+    null = view.metadata.null
+    covariates = [name for name in null.covariates if name != "intercept"]
     lines = [
         "# GWAS-SSF metadata. Add before a submission what a scan cannot know: genome_assembly,",
         "# genotyping_technology, and of the samples sample_ancestry_category.",
@@ -173,11 +173,11 @@ def ssf_metadata(view: ScanView, trait: str, file: SsfFile, modified: date) -> s
         f"genome_assembly: {UNKNOWN_ASSEMBLY}",
         "coordinate_system: 1-based",
         "samples:",
-        f"  - sample_size: {int(null.get('observed', {}).get(trait, null['samples']))}",
+        f"  - sample_size: {null.observed.get(trait, null.samples)}",
         f"data_file_name: {_quoted(file.name)}",
         "file_type: GWAS-SSF v1.0",
         f"data_file_md5sum: {file.md5}",
-        f"analysis_software: {_quoted('kron2sum ' + str(view.metadata['version']))}",
+        f"analysis_software: {_quoted('kron2sum ' + view.metadata.version)}",
         *(_list("adjusted_covariates", covariates) if covariates else []),
         "is_harmonised: false",
         f"is_sorted: {str(file.is_sorted).lower()}",
@@ -354,7 +354,7 @@ def _text(column: pa.Array) -> pa.Array:
 
 
 def _notes(view: ScanView, trait: str) -> str:
-    traits = view.metadata["traits"]
+    traits = view.metadata.traits
     if len(traits) == 1:
         return f"Linear mixed model of {trait}: neg_log_10_p_value is of the likelihood ratio test of beta."
     others = f"{len(traits)} traits" if len(traits) > 10 else ", ".join(traits)

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_description import NullDescription
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.text import MISSING
 from kron2sum_cli.model.climbing import Certificate
 from kron2sum_cli.model.null_model import FitSummary
+from kron2sum_cli.model.profile import Interval
 
 WIDE = 8
 """Matrices over more traits than this are summed up on the screen."""
@@ -40,13 +42,13 @@ def null_estimates_tsv(null: NullFile) -> str:
 
 def null_estimates_json(null: NullFile) -> str:
     """All estimates as one JSON object, matrices as nested lists, null where there is nothing."""
-    content: dict[str, Any] = {"version": null.version, "method": null.method}
+    content: dict[str, Any] = {"version": null.metadata.version, "method": null.metadata.method}
     content |= _fit_object(null.whole)
     content |= {"n": len(null.samples), "traits": list(null.traits), "covariates": list(null.covariates)}
     if null.description.has_missing:
         content["n_observed"] = np.isfinite(null.description.Y).sum(axis=0)
     content |= {"effects": _effect_names(null.description), "information": null.description.information}
-    content |= {"grm": dict(null.grm), "profile": dict(null.profile)}
+    content |= {"grm": to_json(null.grm), "profile": to_json(null.profile)}
     if null.chromosomes:
         content["loco"] = {name: _fit_object(summary) for name, summary in null.chromosomes.items()}
     lines = (f"{json.dumps(key)}: {_json(value)}" for key, value in content.items())
@@ -57,7 +59,7 @@ def screen_table(
     description: NullDescription,
     whole: FitSummary,
     chromosomes: Mapping[str, FitSummary],
-    profile: Mapping[str, Any],
+    profile: Mapping[str, Interval],
 ) -> list[str]:
     """Lines for people: what was fitted, what it says, and why it is an optimum."""
     traits = description.traits
@@ -77,7 +79,7 @@ def _rows(null: NullFile) -> Iterator[_Row]:
         yield "h2", trait, MISSING, float(h2), float(h2_se)
         if trait in null.profile:
             for end in ("low", "high"):
-                yield f"h2_{end}", trait, MISSING, float(null.profile[trait][end]), nothing
+                yield f"h2_{end}", trait, MISSING, getattr(null.profile[trait], end), nothing
     for name, include in (("rg", -1), ("re", -1), ("C0", 0), ("C1", 0)):
         values, errors = getattr(e, name), getattr(e, name + "_se")
         for i, j in zip(*np.tril_indices(len(traits), include), strict=True):
@@ -155,7 +157,7 @@ def _missing(description: NullDescription) -> str:
     return f" ({partial} of them with some of the traits, {description.ncells} values missing)"
 
 
-def _heritabilities(description: NullDescription, whole: FitSummary, profile: Mapping[str, Any]) -> list[str]:
+def _heritabilities(description: NullDescription, whole: FitSummary, profile: Mapping[str, Interval]) -> list[str]:
     e, traits = whole.estimates, description.traits
     header = ["trait", "genetic variance", "residual", "h2", "se"] + ["95% interval (profile)"] * bool(profile)
     rows = [header]
@@ -164,7 +166,7 @@ def _heritabilities(description: NullDescription, whole: FitSummary, profile: Ma
         row = [trait, *variances, _short(e.h2[j]), _short(e.h2_se[j])]
         if profile:
             found = profile.get(trait)
-            row.append(f"{_short(found['low'])} to {_short(found['high'])}" if found else "")
+            row.append(f"{_short(found.low)} to {_short(found.high)}" if found else "")
         rows.append(row)
     definition = (
         f"h2 of trait j = C0_jj g / (C0_jj g + C1_jj), g = {whole.mean_diagonal:.6g} the mean diagonal of the centred"
@@ -232,7 +234,7 @@ def _without_chromosomes(traits: Sequence[str], chromosomes: Mapping[str, FitSum
     return _aligned(rows)
 
 
-def _boundary(whole: FitSummary, profile: Mapping[str, Any]) -> list[str]:
+def _boundary(whole: FitSummary, profile: Mapping[str, Interval]) -> list[str]:
     certificate, rank = whole.certificate, whole.rank
     said = []
     if certificate.active_C0:

@@ -154,6 +154,10 @@ class ArchiveReader:
             raise self.damaged(f"{key}: {error}") from error
         return found
 
+    def text(self, key: str) -> str:
+        """A text."""
+        return str(self.array(key, "U", ()))
+
     def json(self, key: str) -> Any:
         """What a JSON text says."""
         try:

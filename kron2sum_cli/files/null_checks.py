@@ -4,9 +4,7 @@ The checksums of the archive find damage; these checks find files that somebody 
 on one vector, so that even the largest model is checked in the time of reading it.
 """
 
-from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,61 +17,6 @@ TOLERANCE = 1e-6
 """How far, relative to their size, two sides of an equation may be apart."""
 
 Array = NDArray[np.float64]
-
-
-def check_meta(meta: Mapping[str, Any]) -> None:
-    """Check the types of what the JSON text says.
-
-    Raises
-    ------
-    ValueError
-        Naming what is wrong; so do the other functions here.
-    """
-    texts = ("version", "hash")
-    if not all(isinstance(meta.get(key), str) for key in texts):
-        raise ValueError(f"{' or '.join(texts)} is no text")
-    if meta.get("method") not in ("reml", "ml"):
-        raise ValueError(f"method is {meta.get('method')!r}")
-    for key in ("traits", "covariates", "chromosomes"):
-        _check_names(key, meta.get(key))
-    for key in ("grm", "inputs", "counts", "profile"):
-        if not isinstance(meta.get(key), dict):
-            raise ValueError(f"{key} is no object")
-    if not isinstance(meta.get("has_fids"), bool):
-        raise ValueError("has_fids is neither true nor false")
-    if not all(isinstance(number, int) for number in meta["counts"].values()):
-        raise ValueError("counts are no whole numbers")
-    if isinstance(meta.get("missing_cells", 1), bool) or not _is_positive(meta.get("missing_cells", 1)):
-        raise ValueError("missing_cells is no positive whole number")
-    grm = meta["grm"]
-    if not isinstance(grm.get("path"), str) or not isinstance(grm.get("files"), list):
-        raise ValueError("grm does not say what it was made of")
-    if not all(isinstance(record, dict) and isinstance(record.get("name"), str) for record in grm["files"]):
-        raise ValueError("grm does not name its files")
-    for interval in meta["profile"].values():
-        if not (isinstance(interval, dict) and {"low", "high", "at_boundary"} <= interval.keys()):
-            raise ValueError("profile is no list of intervals")
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int) and value > 0
-
-
-def check_traits(Y: Array, missing_cells: int) -> None:
-    """Check that Y (n, p) has this many missing cells, and something in every row and column."""
-    missing = np.isnan(Y)
-    if np.isinf(Y).any() or np.count_nonzero(missing) != missing_cells:
-        raise ValueError(f"Y has other missing cells than the {missing_cells} of meta")
-    if missing.all(axis=0).any() or missing.all(axis=1).any():
-        raise ValueError("Y has a sample or a trait without any value")
-
-
-def _check_names(key: str, names: object) -> None:
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"{key} is no list of names")
-    if len(set(names)) < len(names):
-        raise ValueError(f"{key} has a name twice")
-    "".join(names).encode()  # a lone surrogate is a ValueError, too
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused

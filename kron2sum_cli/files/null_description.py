@@ -1,11 +1,102 @@
-"""What a null model's file says besides its fits."""
+"""What a null model's file says besides its fits: of whom and of what they are, and how they were made."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from kron2sum_cli.files.json_records import canonical_json, from_json, to_json
+from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.model.null_model import TraitData
+from kron2sum_cli.model.profile import Interval
+
+FORMAT = 2
+"""Version of the file's layout."""
+
+
+@dataclass(frozen=True)
+class GrmRecord:
+    """What a relationship matrix was made of.
+
+    Attributes
+    ----------
+    paths : tuple of str
+        As they were given.
+    genotypes : bool
+        Whether it was made of genotypes, which a scan may take again.
+    files : tuple of FileRecord
+        The files that were read.
+    options : Mapping
+        How it was made of genotypes: ``scale``, ``maf``, ``geno``.
+    """
+
+    paths: tuple[str, ...]
+    genotypes: bool
+    files: tuple[FileRecord, ...]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class NullMetadata:
+    """The JSON object ``meta`` of a null model's file.
+
+    Attributes
+    ----------
+    version : str
+        Of the program that wrote it.
+    method : str
+        "reml" or "ml".
+    traits, covariates : tuple of str
+        Names, in the order of C0 and of the rows of B.
+    grm : GrmRecord
+        What the relationship matrix was made of.
+    inputs : Mapping of str to tuple of FileRecord
+        The files of ``pheno`` and ``covar``.
+    counts : Mapping of str to int
+        Samples, by reason.
+    chromosomes : tuple of str
+        Those without which there are fits, with LOCO.
+    profile : Mapping of str to Interval
+        Profile-likelihood interval of the heritability of each trait.
+    hash : str
+        Identifies the model; "" until its last fit is written.
+    """
+
+    version: str
+    method: Literal["reml", "ml"]
+    traits: tuple[str, ...]
+    covariates: tuple[str, ...]
+    grm: GrmRecord
+    inputs: Mapping[str, tuple[FileRecord, ...]]
+    counts: Mapping[str, int]
+    chromosomes: tuple[str, ...] = ()
+    profile: Mapping[str, Interval] = field(default_factory=dict)
+    hash: str = ""
+
+    def to_json(self) -> str:
+        """The JSON text."""
+        return canonical_json({"format": FORMAT, **to_json(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "NullMetadata":
+        """The metadata of a JSON text.
+
+        Raises
+        ------
+        ValueError
+            Where the text is not what `to_json` makes, saying why.
+        """
+        try:
+            content = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
+        if isinstance(content, dict) and content.get("format") != FORMAT:
+            raise ValueError(
+                f"it is of kron2sum {content.get('version')} in layout {content.get('format')}, and this version reads"
+                f" {FORMAT}"
+            )
+        return from_json(cls, content)
 
 
 @dataclass(frozen=True)
@@ -14,20 +105,26 @@ class NullDescription(TraitData):
 
     Attributes
     ----------
-    version : of the program that wrote it
-    method : "reml" or "ml"
-    traits, covariates : names, in the order of C0 and of the rows of B
-    samples : the analysed samples, in the order of the rotation
-    grm : what the relationship matrix was made of: ``path``, ``files`` (name, size, hash), ``options``
-    inputs : phenotype and covariate files (name, size, hash)
-    counts : samples, by reason
+    metadata : NullMetadata
+        Names and provenance.
+    samples : Samples
+        The analysed samples, in the order of the rotation.
     """
 
-    version: str
-    method: str
-    traits: tuple[str, ...]
-    covariates: tuple[str, ...]
+    metadata: NullMetadata
     samples: Samples
-    grm: Mapping[str, Any]
-    inputs: Mapping[str, Any]
-    counts: Mapping[str, int]
+
+    @property
+    def method(self) -> Literal["reml", "ml"]:
+        """The likelihood."""
+        return self.metadata.method
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """Names of the traits."""
+        return self.metadata.traits
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """Names of the covariates."""
+        return self.metadata.covariates

@@ -6,11 +6,10 @@ who look in by hand. The same model makes the same bytes.
 """
 
 import io
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol, Self
 
@@ -20,8 +19,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.inputs import display_name, open_input, unreadable
 from kron2sum_cli.files.npz_archive import ArchiveReader, ArchiveWriter
-from kron2sum_cli.files.null_checks import check_meta, check_traits
-from kron2sum_cli.files.null_description import NullDescription
+from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
 from kron2sum_cli.files.null_hash import ModelHash
 from kron2sum_cli.files.null_models import (
     hashed_arrays,
@@ -34,9 +32,7 @@ from kron2sum_cli.files.null_models import (
 from kron2sum_cli.files.null_predictions import NUMBERS, Predictions, prediction_arrays, read_predictions
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.model.null_model import FitSummary, NullModel
-
-FORMAT = 1
-"""Version of the file's layout."""
+from kron2sum_cli.model.profile import Interval
 
 _COPIES = ("C0", "C1", "B")
 
@@ -63,8 +59,6 @@ class NullFile:
     description : names, samples, tables, provenance
     whole : the fit with the whole relationship matrix
     chromosomes : the fit without each chromosome, by its code; empty without ``--loco``
-    profile : trait to profile-likelihood interval of its heritability
-    hash : identifies the model, for provenance
     load : reads the model of a chromosome, or the whole one's for None
     nrows : largest number of columns of a rotation
     predictions : of genetic values and cells, where they were asked for
@@ -73,31 +67,29 @@ class NullFile:
     description: NullDescription
     whole: FitSummary
     chromosomes: Mapping[str, FitSummary]
-    profile: Mapping[str, Any]
-    hash: str
     load: LoadModel
     nrows: int
     predictions: Predictions | None = None
 
     @property
-    def version(self) -> str:
-        """Version of the program that wrote it."""
-        return self.description.version
+    def metadata(self) -> NullMetadata:
+        """Names and provenance."""
+        return self.description.metadata
 
     @property
-    def method(self) -> str:
-        """The likelihood: "reml" or "ml"."""
-        return self.description.method
+    def hash(self) -> str:
+        """Identifies the model."""
+        return self.metadata.hash
 
     @property
     def traits(self) -> tuple[str, ...]:
         """Names of the traits."""
-        return self.description.traits
+        return self.metadata.traits
 
     @property
     def covariates(self) -> tuple[str, ...]:
         """Names of the covariates."""
-        return self.description.covariates
+        return self.metadata.covariates
 
     @property
     def samples(self) -> Samples:
@@ -105,9 +97,14 @@ class NullFile:
         return self.description.samples
 
     @property
-    def grm(self) -> Mapping[str, Any]:
+    def grm(self) -> GrmRecord:
         """What the relationship matrix was made of."""
-        return self.description.grm
+        return self.metadata.grm
+
+    @property
+    def profile(self) -> Mapping[str, Interval]:
+        """Profile-likelihood intervals of heritabilities, where they were asked for."""
+        return self.metadata.profile
 
 
 class NullWriter:
@@ -149,28 +146,13 @@ class NullWriter:
         for name, array in prediction_arrays(predictions):
             self._archive.write(name, array)
 
-    def finish(self, profile: Mapping[str, Any]) -> str:
+    def finish(self, profile: Mapping[str, Interval]) -> str:
         """Write the names and the provenance; returns the hash of the model."""
-        d = self._description
-        meta = {
-            "format": FORMAT,
-            "version": d.version,
-            "method": d.method,
-            "traits": d.traits,
-            "covariates": d.covariates,
-            "grm": d.grm,
-            "inputs": d.inputs,
-            "counts": d.counts,
-            "profile": profile,
-            "chromosomes": self._chromosomes,
-            "has_fids": d.samples.fids is not None,
-            "hash": self._hash.hexdigest(),
-        }
-        if d.has_missing:
-            meta["missing_cells"] = d.ncells
-        self._archive.write("meta", np.array(json.dumps(meta, sort_keys=True, ensure_ascii=False)))
+        found, chromosomes = self._hash.hexdigest(), tuple(self._chromosomes)
+        meta = replace(self._description.metadata, profile=profile, chromosomes=chromosomes, hash=found)
+        self._archive.write("meta", np.array(meta.to_json()))
         self._archive.close()
-        return self._hash.hexdigest()
+        return found
 
     def _tables(self) -> None:
         d = self._description
@@ -235,30 +217,26 @@ def _archive(open_file: Callable[[], BinaryIO], name: str) -> Iterator[ArchiveRe
 
 
 def _read(archive: ArchiveReader, name: str, open_file: Callable[[], BinaryIO]) -> NullFile:
-    meta = archive.json("meta")
-    if not isinstance(meta, dict) or "format" not in meta:
-        raise archive.damaged("meta has no format")
-    if meta["format"] != FORMAT or meta["format"] is True:
-        raise InputError(
-            f"{name}: was written by kron2sum {meta.get('version')} in layout {meta['format']}, this one reads"
-            f" {FORMAT}; use that version or fit it again"
-        )
     try:
-        check_meta(meta)
+        meta = NullMetadata.from_json(archive.text("meta"))
+    except ValueError as error:
+        raise InputError(f"{name}: its meta cannot be used: {error}; fit it again with kron2sum fit") from error
+    try:
         description = _description(archive, meta, name)
         whole = read_summary(archive, prefix_of(None), description)
-        chromosomes = {c: read_summary(archive, prefix_of(c), description) for c in meta["chromosomes"]}
+        chromosomes = {c: read_summary(archive, prefix_of(c), description) for c in meta.chromosomes}
         predictions = read_predictions(archive, description, name)
         _check_copies(archive, description, whole)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise archive.damaged(error) from error
-    nrows = _check_hash(archive, meta["hash"], description, {None: whole, **chromosomes}, predictions)
+    summaries = dict[str | None, FitSummary]([(None, whole), *chromosomes.items()])
+    nrows = _check_hash(archive, meta.hash, description, summaries, predictions)
 
     def load(chromosome: str | None, dtype: type[np.floating] = np.float64) -> NullModel:
         with _archive(open_file, name) as again:
             return read_model(again, prefix_of(chromosome), description, dtype)
 
-    return NullFile(description, whole, chromosomes, meta["profile"], meta["hash"], load, nrows, predictions)
+    return NullFile(description, whole, chromosomes, load, nrows, predictions)
 
 
 def _check_copies(archive: ArchiveReader, description: NullDescription, whole: FitSummary) -> None:
@@ -291,23 +269,15 @@ def _check_hash(
     return nrows
 
 
-def _description(archive: ArchiveReader, meta: Mapping[str, Any], name: str) -> NullDescription:
+def _description(archive: ArchiveReader, meta: NullMetadata, name: str) -> NullDescription:
     iids = archive.texts("iids")
-    n, p = len(iids), len(meta["traits"])
+    n, p = len(iids), len(meta.traits)
     if not n or not p:
         raise ValueError("it has no samples or no traits")
-    Y = archive.array("Y", shape=(n, p))
-    check_traits(Y, meta.get("missing_cells", 0))
     return NullDescription(
-        version=meta["version"],
-        method=meta["method"],
-        traits=tuple(meta["traits"]),
-        covariates=tuple(meta["covariates"]),
-        samples=Samples(archive.texts("fids", n) if meta["has_fids"] else None, iids, name),
-        Y=Y,
-        X=archive.array("X", shape=(n, len(meta["covariates"]))),
+        Y=archive.array("Y", shape=(n, p)),
         A=archive.array("A", shape=(p, None)),
-        grm=meta["grm"],
-        inputs=meta["inputs"],
-        counts=meta["counts"],
+        X=archive.array("X", shape=(n, len(meta.covariates))),
+        metadata=meta,
+        samples=Samples(archive.texts("fids", n) if "fids" in archive else None, iids, name),
     )

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
 
 from kron2sum_cli.errors import InputError
 
@@ -13,11 +13,30 @@ PARTS = 64
 PART_BYTES = 1 << 20
 
 
-def file_record(path: str) -> dict[str, Any]:
-    """Name without folder, size in bytes and hash of a file.
+@dataclass(frozen=True)
+class FileRecord:
+    """What identifies a file.
 
-    The hash is SHA-256 of the whole file up to `WHOLE_BYTES`; of a larger file it covers the size and `PARTS` parts
-    from the first byte to the last, so that a scan of a huge file does not read it twice.
+    Attributes
+    ----------
+    name : str
+        Without its folder.
+    size : int
+        In bytes.
+    hash : str
+        SHA-256 of its size and of its bytes, or of a large file of `PARTS` parts, in hexadecimal digits.
+    """
+
+    name: str
+    size: int
+    hash: str
+
+
+def file_record(path: str) -> FileRecord:
+    """The record of a file.
+
+    All bytes are hashed up to `WHOLE_BYTES`; of a larger file `PARTS` parts from the first byte to the last, so that a
+    scan of a huge file does not read it twice.
 
     Raises
     ------
@@ -37,9 +56,9 @@ def file_record(path: str) -> dict[str, Any]:
                     digest.update(file.read(PART_BYTES))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    return {"name": os.path.basename(path), "size": size, "hash": digest.hexdigest()}
+    return FileRecord(os.path.basename(path), size, digest.hexdigest())
 
 
-def file_records(paths: Iterable[str]) -> list[dict[str, Any]]:
+def file_records(paths: Iterable[str]) -> tuple[FileRecord, ...]:
     """Records of the files that can be read again (not of standard input, pipes and devices)."""
-    return [file_record(path) for path in paths if path != "-" and os.path.isfile(path)]
+    return tuple(file_record(path) for path in paths if path != "-" and os.path.isfile(path))

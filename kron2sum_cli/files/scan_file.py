@@ -1,19 +1,18 @@
 """The Parquet table of a scan, read again: everything it claims is checked, and what it is not is said."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.metadata_checks import check_metadata
 from kron2sum_cli.files.parquet_seal import MAGIC, check_data, check_footer
 from kron2sum_cli.files.scan_columns import column_of
-from kron2sum_cli.files.scan_table import METADATA_KEY, check_finite
+from kron2sum_cli.files.scan_metadata import METADATA_KEY, ScanMetadata
+from kron2sum_cli.files.scan_table import check_finite
 from kron2sum_cli.files.table_writers import LARGEST_GROUP, rows_in_group
 
 
@@ -31,7 +30,7 @@ class ScanFile:
 
     name: str
     schema: pa.Schema
-    metadata: Mapping[str, Any]
+    metadata: ScanMetadata
     num_rows: int
     _file: pq.ParquetFile
 
@@ -114,11 +113,6 @@ def _check_layout(parquet: pq.ParquetFile, name: str) -> None:
     """Refuse columns and row groups that `ScanWriter` does not write, before any memory is taken for them."""
     for field in parquet.schema_arrow:
         column = column_of(field.name)
-        if field.name.startswith("INFO."):
-            raise InputError(
-                f"{name}: was written by an earlier version of kron2sum ({field.name} is now called"
-                f" AXIS.{field.name[5:]}); scan again"
-            )
         if column is None:
             raise InputError(f"{name}: has a column {field.name}, which kron2sum scan does not write; scan again")
         if field.type != column.type:
@@ -177,23 +171,16 @@ def _reading(name: str) -> Iterator[None]:
         raise InputError(f"{name}: cannot be read ({error.strerror or _first_line(error)})") from error
 
 
-def _metadata(schema: pa.Schema, name: str) -> Mapping[str, Any]:
+def _metadata(schema: pa.Schema, name: str) -> ScanMetadata:
     text = (schema.metadata or {}).get(METADATA_KEY.encode())
     if text is None:
         raise InputError(f"{name}: is a Parquet file, but not one of kron2sum scan (no kron2sum metadata)")
     try:
-        metadata = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{name}: its kron2sum metadata is damaged; copy or scan it again") from error
-    if not isinstance(metadata, dict) or "version" not in metadata:
-        raise InputError(f"{name}: its kron2sum metadata has no version; make it again with kron2sum scan")
-    try:
-        check_metadata(metadata)
+        return ScanMetadata.from_json(text)
     except ValueError as error:
         raise InputError(
-            f"{name}: its kron2sum metadata is wrong ({error}); make it again with kron2sum scan"
+            f"{name}: its kron2sum metadata cannot be used: {error}; make it again with kron2sum scan"
         ) from error
-    return metadata
 
 
 def _first_line(error: BaseException) -> str:

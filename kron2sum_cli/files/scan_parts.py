@@ -1,62 +1,16 @@
-"""Which variants of a genotype file a result table covers, and how several tables make one.
-
-The metadata of a table has `span`: `start` and `stop` (the first variant and the one after the last,
-counted from 0 in the genotype file) of the `of` variants of that file. Where variants between them were not
-looked at (`--chr`, `--region`), `gaps` has their ranges. `asked` has the ranges that the scan was asked for,
-of which a shard has a part; it is left out where that is the whole file. A table joined from several genotype
-files has `parts` instead: for each of them the files (`geno`) and the `span`. All other keys agree in tables
-that can be joined, but `counts`, which are numbers of variants and add up, and `geno` in `inputs`.
-"""
+"""How several result tables make one: their order, what is missing between them, and what the whole says of itself."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from kron2sum_cli.errors import InputError
-
-Range = tuple[int, int]
-
-_OF_ONE_PART = ("span", "parts", "counts", "inputs")
-EXPORTED = "export"
-"""Key of the metadata of a table that has some of the rows or columns of a scan."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """Variants of one genotype file.
-
-    Attributes
-    ----------
-    ranges : those that a table covers: half-open ranges, increasing, at least one (which may be empty)
-    asked : those that the scan was asked for, of which `ranges` may be a part (a shard)
-    of : the number of variants of the file
-    """
-
-    ranges: tuple[Range, ...]
-    asked: tuple[Range, ...]
-    of: int
-
-    @property
-    def start(self) -> int:
-        """The first variant covered."""
-        return self.ranges[0][0]
-
-    @property
-    def stop(self) -> int:
-        """The variant after the last one covered."""
-        return self.ranges[-1][1]
-
-    def to_metadata(self) -> dict[str, Any]:
-        """What the metadata of a table say."""
-        record: dict[str, Any] = {"start": self.start, "stop": self.stop, "of": self.of}
-        gaps = [[a[1], b[0]] for a, b in pairwise(self.ranges)]
-        if gaps:
-            record["gaps"] = gaps
-        if self.asked != ((0, self.of),):
-            record["asked"] = [list(edges) for edges in self.asked]
-        return record
+from kron2sum_cli.files.json_records import to_json
+from kron2sum_cli.files.provenance import FileRecord
+from kron2sum_cli.files.scan_metadata import Range, ScanMetadata, ScanPart, Span
 
 
 def union(ranges: Iterable[Range]) -> tuple[Range, ...]:
@@ -80,93 +34,98 @@ def difference(whole: Iterable[Range], taken: Iterable[Range]) -> tuple[Range, .
 
 
 @dataclass(frozen=True)
-class Part:
+class _Part:
     """What one table covers of one genotype file: position and name of the table, files and span."""
 
     table: int
     name: str
-    geno: Any
+    geno: tuple[FileRecord, ...]
     span: Span
 
 
 @dataclass(frozen=True)
 class Joined:
-    """How tables make one: their positions in the order of the rows, the metadata, and what is missing."""
+    """How tables make one.
+
+    Attributes
+    ----------
+    order : tuple of int
+        Positions of the tables in the order of the rows.
+    metadata : ScanMetadata
+        Of the whole; equal to that of a scan that was never split.
+    missing : tuple of str
+        A text for each range of variants that was asked for and is in no table.
+    """
 
     order: tuple[int, ...]
-    metadata: Mapping[str, Any]
+    metadata: ScanMetadata
     missing: tuple[str, ...]
 
 
-def join_parts(names: Sequence[str], tables: Sequence[Mapping[str, Any]]) -> Joined:
+def join_parts(names: Sequence[str], tables: Sequence[ScanMetadata]) -> Joined:
     """Order tables of one scan as the genotype file has the variants, and join their metadata.
 
     Parameters
     ----------
-    names : of the tables, for messages
-    tables : the metadata of each
-
-    Returns
-    -------
-    The order, the metadata of the whole (equal to those of a scan that was never split), and for each
-    missing range of variants a text that names it.
+    names : Sequence of str
+        Names of the tables, for messages.
+    tables : Sequence of ScanMetadata
+        What each says.
 
     Raises
     ------
     InputError
         If the tables are of different null models or settings, overlap, or cannot be put in order.
     """
-    parts_of = [_parts(index, names[index], metadata) for index, metadata in enumerate(tables)]
     for name, metadata in zip(names[1:], tables[1:], strict=True):
         _check_agreement(names[0], tables[0], name, metadata)
-    if len(tables) > 1 and EXPORTED in tables[0]:
+    if len(tables) > 1 and tables[0].export is not None:
         raise InputError(f"{names[0]}: has only some rows or columns of a scan; join the tables of the scan first")
-    groups: dict[str, list[Part]] = {}
-    for part in (part for parts in parts_of for part in parts):
-        groups.setdefault(json.dumps(part.geno, sort_keys=True), []).append(part)
+    of_file: dict[tuple[FileRecord, ...], list[_Part]] = {}
+    for index, (name, metadata) in enumerate(zip(names, tables, strict=True)):
+        for part in _parts(metadata):
+            of_file.setdefault(part.geno, []).append(_Part(index, name, part.geno, part.span))
     order: dict[int, None] = {}
-    joined: list[tuple[Any, Span]] = []
-    missing: list[str] = []
-    for parts in groups.values():
+    joined: list[ScanPart] = []
+    for geno, parts in of_file.items():
         parts.sort(key=lambda part: part.span.start)
         order |= dict.fromkeys(part.table for part in parts)
-        span = _joined_span(parts)
-        joined.append((parts[0].geno, span))
-        missing += _missing(span)
-    return Joined(tuple(order), _joined_metadata(tables, joined), tuple(missing))
+        joined.append(ScanPart(geno, _joined_span(parts)))
+    missing = tuple(text for part in joined for text in _missing(part.span))
+    return Joined(tuple(order), _joined_metadata(tables, joined), missing)
 
 
-def _check_agreement(first: str, a: Mapping[str, Any], other: str, b: Mapping[str, Any]) -> None:
+def _parts(metadata: ScanMetadata) -> tuple[ScanPart, ...]:
+    if metadata.span is None:
+        return metadata.parts
+    return (ScanPart(metadata.inputs.get("geno", ()), metadata.span),)
+
+
+def _check_agreement(first: str, a: ScanMetadata, other: str, b: ScanMetadata) -> None:
     """Refuse to join tables that two different scans made, saying in what they differ."""
-    if _null_hash(a) != _null_hash(b):
+    if a.null.hash != b.null.hash:
         raise InputError(
-            f"{other}: was scanned with another null model than {first} (hash {_null_hash(b)[:12]} instead of "
-            f"{_null_hash(a)[:12]}); join tables of one null model only"
+            f"{other}: was scanned with another null model than {first} (hash {b.null.hash[:12]} instead of "
+            f"{a.null.hash[:12]}); join tables of one null model only"
         )
-    for key in sorted((a.keys() | b.keys()) - set(_OF_ONE_PART)):
-        if a.get(key) != b.get(key):
-            what = first_difference(a.get(key), b.get(key), key)
-            raise InputError(f"{other}: differs from {first} in {what}; join parts of one scan only")
-    inputs_a, inputs_b = (_other_inputs(metadata) for metadata in (a, b))
-    if inputs_a != inputs_b:
-        what = first_difference(inputs_a, inputs_b, "inputs")
-        raise InputError(f"{other}: differs from {first} in {what}; join parts of one scan only")
+    difference = first_difference(_shared(a), _shared(b))
+    if difference is not None:
+        raise InputError(f"{other}: differs from {first} in {difference}; join parts of one scan only")
 
 
-def _null_hash(metadata: Mapping[str, Any]) -> str:
-    null = metadata.get("null")
-    return str(null.get("hash", "")) if isinstance(null, dict) else ""
+def _shared(metadata: ScanMetadata) -> dict[str, Any]:
+    """What is the same in all parts of a scan."""
+    shared = {key: value for key, value in to_json(metadata).items() if key not in ("span", "parts", "counts")}
+    return shared | {"inputs": {role: files for role, files in shared["inputs"].items() if role != "geno"}}
 
 
-def _other_inputs(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    return {role: files for role, files in metadata["inputs"].items() if role != "geno"}
-
-
-def first_difference(a: Any, b: Any, path: str) -> str:
-    """The first place where two values differ, with both values."""
+def first_difference(a: Any, b: Any, path: str = "") -> str | None:
+    """The first place, in the order of the keys, where two values of JSON differ, with both; None where none does."""
+    if a == b:
+        return None
     if isinstance(a, dict) and isinstance(b, dict):
         key = min(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
-        return first_difference(a.get(key), b.get(key), f"{path}: {key}")
+        return first_difference(a.get(key), b.get(key), f"{path}: {key}" if path else key)
     return f"{path} ({_short(b)} instead of {_short(a)})"
 
 
@@ -175,33 +134,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _parts(index: int, name: str, metadata: Mapping[str, Any]) -> list[Part]:
-    try:
-        _sum([metadata["counts"]])
-        if metadata.get("parts"):
-            return [Part(index, name, part["geno"], _span(part["span"])) for part in metadata["parts"]]
-        return [Part(index, name, metadata["inputs"].get("geno"), _span(metadata["span"]))]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{name}: its metadata do not say which variants it covers; scan again") from error
-
-
-def _span(record: Mapping[str, Any]) -> Span:
-    of = record["of"]
-    edges = [record["start"], *(edge for gap in record.get("gaps", ()) for edge in gap), record["stop"]]
-    asked = [edge for pair in record.get("asked", [[0, of]]) for edge in pair]
-    for numbers in (edges, asked):
-        increasing = all(type(edge) is int for edge in (0, *numbers, of)) and numbers == sorted(numbers)
-        in_file = bool(numbers) and 0 <= numbers[0] <= numbers[-1] <= of
-        if not (increasing and in_file and len(numbers) % 2 == 0):
-            raise ValueError("edges must be whole numbers that increase within the file")
-    return Span(_pairs(edges), _pairs(asked), of)
-
-
-def _pairs(edges: Sequence[int]) -> tuple[Range, ...]:
-    return tuple(zip(edges[::2], edges[1::2], strict=True))
-
-
-def _joined_span(parts: Sequence[Part]) -> Span:
+def _joined_span(parts: Sequence[_Part]) -> Span:
     """The span of parts in order, ranges that touch made one."""
     for a, b in pairwise(part for part in parts if part.span.start < part.span.stop):
         _check_order(a, b)
@@ -210,7 +143,7 @@ def _joined_span(parts: Sequence[Part]) -> Span:
     return Span(ranges or parts[0].span.ranges, asked or parts[0].span.asked, parts[0].span.of)
 
 
-def _check_order(a: Part, b: Part) -> None:
+def _check_order(a: _Part, b: _Part) -> None:
     """Refuse parts that overlap, or of which one lies in a gap of the other."""
     if a.span.stop <= b.span.start:
         return
@@ -235,25 +168,14 @@ def _named(edges: Range) -> str:
     return f"variant {first}" if first == last else f"variants {first} to {last}"
 
 
-def _joined_metadata(tables: Sequence[Mapping[str, Any]], joined: Sequence[tuple[Any, Span]]) -> Mapping[str, Any]:
+def _joined_metadata(tables: Sequence[ScanMetadata], joined: Sequence[ScanPart]) -> ScanMetadata:
     if len(tables) == 1:
         return tables[0]
-    metadata = {key: value for key, value in tables[0].items() if key not in _OF_ONE_PART}
-    metadata["counts"] = _sum([table["counts"] for table in tables])
-    metadata["inputs"] = dict(tables[0]["inputs"])
+    counts: Counter[str] = Counter()
+    for table in tables:
+        counts.update(table.counts)
+    whole = replace(tables[0], counts=dict(counts))
     if len(joined) == 1:
-        metadata["span"] = joined[0][1].to_metadata()
-    else:
-        metadata["inputs"].pop("geno", None)
-        metadata["parts"] = [{"geno": geno, "span": span.to_metadata()} for geno, span in joined]
-    return metadata
-
-
-def _sum(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Counts added up, of any nesting; a count that one of them lacks is 0 there."""
-    total: dict[str, Any] = {}
-    for key, first in ((key, value) for count in counts for key, value in count.items()):
-        if key not in total:
-            values = [count[key] for count in counts if key in count]
-            total[key] = _sum(values) if isinstance(first, dict) else sum(values)
-    return total
+        return replace(whole, span=joined[0].span, parts=())
+    inputs = {role: files for role, files in whole.inputs.items() if role != "geno"}
+    return replace(whole, inputs=inputs, span=None, parts=tuple(joined))

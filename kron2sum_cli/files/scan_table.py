@@ -1,15 +1,8 @@
 """How the result table of a scan is written; `files.scan_columns` has its columns, `files.scan_file` reads it.
 
-The same rows and metadata make the same bytes, however the rows were cut into batches. The metadata is
-one JSON object under the key `kron2sum`, with (at least)
-
-- `version`, `null` (with its `hash`), `traits`, `axes`, `filters`, `settings`: equal in all parts of a scan;
-- `inputs`: role to file records (name, size, hash), such as `{"geno": [{...}, ...]}`;
-- `span`: the variants of the genotype file that were scanned, see `files.scan_parts`;
-- `counts`: numbers of variants, which add up over the parts.
+The same rows and metadata make the same bytes, however the rows were cut into batches.
 """
 
-import json
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -20,15 +13,8 @@ import pyarrow as pa
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.files.arrow import not_finite, numbers
 from kron2sum_cli.files.scan_columns import SNPID, column_of
+from kron2sum_cli.files.scan_metadata import METADATA_KEY, ScanMetadata
 from kron2sum_cli.files.table_writers import SEPARATORS, DelimitedWriter, JsonWriter, ParquetWriter, TableWriter
-
-METADATA_KEY = "kron2sum"
-
-
-def with_metadata(schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Schema:
-    """The same columns with other metadata, as canonical JSON (keys sorted, no spaces)."""
-    text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return schema.with_metadata({METADATA_KEY: text})
 
 
 def scan_batch(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.RecordBatch:
@@ -61,14 +47,22 @@ class ScanWriter:
 
     Parameters
     ----------
-    file : where to write; need not be seekable
-    schema : columns and metadata
-    to : "parquet", "tsv", "csv" or "json"
+    file : BinaryIO
+        Where to write; need not be seekable.
+    schema : pa.Schema
+        The columns.
+    to : str
+        "parquet", "tsv", "csv" or "json".
+    metadata : ScanMetadata or None
+        What a Parquet file says of its making; `metadata` can also be set later, for what is known only at the end.
 
     Use it as a context: after an exception nothing more is written, and the file is not a table.
     """
 
-    def __init__(self, file: BinaryIO, schema: pa.Schema, to: str = "parquet") -> None:
+    def __init__(
+        self, file: BinaryIO, schema: pa.Schema, to: str = "parquet", metadata: ScanMetadata | None = None
+    ) -> None:
+        self.metadata = metadata
         self._schema = schema
         self._writer: TableWriter
         if to == "parquet":
@@ -87,12 +81,7 @@ class ScanWriter:
             If a cell is NaN or infinite.
         """
         check_finite(batch)
-        self._writer.write(pa.RecordBatch.from_arrays(batch.columns, schema=self._schema.remove_metadata()))
-
-    def set_metadata(self, metadata: Mapping[str, Any]) -> None:
-        """Replace the metadata, for what is known only at the end (counts); text files have none."""
-        if isinstance(self._writer, ParquetWriter):
-            self._writer.metadata = with_metadata(self._schema, metadata).metadata
+        self._writer.write(pa.RecordBatch.from_arrays(batch.columns, schema=self._schema))
 
     def __enter__(self) -> Self:
         return self
@@ -102,6 +91,8 @@ class ScanWriter:
     ) -> None:
         try:
             if kind is None:
+                if self.metadata is not None and isinstance(self._writer, ParquetWriter):
+                    self._writer.metadata = {METADATA_KEY: self.metadata.to_json()}
                 self._writer.close()
         finally:
             self._writer.abandon()

@@ -92,19 +92,19 @@ class ParquetWriter:
     Parameters
     ----------
     file : where to write; need not be seekable
-    schema : of the batches; its metadata goes into the file, unless `metadata` is set before the end
+    schema : of the batches
     repeating : columns with few different values
     """
 
     def __init__(self, file: BinaryIO, schema: pa.Schema, repeating: list[str]) -> None:
-        self.metadata = schema.metadata
+        self.metadata: dict[str, str] = {}
         self._rows = rows_in_group(schema)
         self._waiting: list[pa.RecordBatch] = []
         self._nwaiting = 0
         self._file = _Counted(file)
         self._writer = pq.ParquetWriter(
             pa.PythonFile(self._file, mode="w"),
-            schema.remove_metadata(),
+            schema,
             compression="zstd",
             compression_level=_COMPRESSION_LEVEL,
             use_dictionary=repeating or False,

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -10,7 +9,7 @@ from threadpoolctl import threadpool_limits
 from kron2sum_cli._version import __version__
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.files.estimates import screen_table
-from kron2sum_cli.files.null_description import NullDescription
+from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
 from kron2sum_cli.files.null_file import NullWriter
 from kron2sum_cli.files.null_predictions import Predictions
 from kron2sum_cli.files.outputs import atomic_output, guard_inputs
@@ -21,6 +20,7 @@ from kron2sum_cli.fit.predictions import predict
 from kron2sum_cli.fit.relationship import Grm, report_relationship
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.model.null_model import FitSummary, NullModel
+from kron2sum_cli.model.profile import Interval
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import FitSettings
 
@@ -48,7 +48,7 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
         threadpool_limits(settings.common.threads, user_api="blas"),
     ):
         summaries: dict[str | None, FitSummary] = {}
-        profile: dict[str, Any] = {}
+        profile: dict[str, Interval] = {}
         predictions: Predictions | None = None
         for chromosome, model, relationship in _models(settings, grm, design, progress):
             writer.add(chromosome, model)
@@ -99,40 +99,34 @@ def _of_first(relationship: Relationship, n: int) -> Relationship:
 def _description(settings: FitSettings, grm: Grm, design: Design) -> NullDescription:
     options = {"scale": settings.grm_scale, "maf": settings.grm_maf, "geno": settings.grm_geno}
     genotypes = grm.source is not None
-    return NullDescription(
+    metadata = NullMetadata(
         version=__version__,
         method=settings.method,
         traits=design.samples.traits,
         covariates=design.covariates,
-        samples=design.samples.samples,
-        Y=design.Y,
-        X=design.X,
-        A=design.A,
-        grm={
-            "path": grm.paths[0],
-            "paths": list(grm.paths),
-            "genotypes": genotypes,
-            "files": file_records(grm.files),
-            "options": options if genotypes else {},
-        },
+        grm=GrmRecord(
+            paths=grm.paths,
+            genotypes=genotypes,
+            files=file_records(grm.files),
+            options=options if genotypes else {},
+        ),
         inputs={"pheno": file_records([settings.pheno]), "covar": file_records([settings.covar or "-"])},
         counts=dict(design.samples.counts),
     )
+    return NullDescription(Y=design.Y, A=design.A, X=design.X, metadata=metadata, samples=design.samples.samples)
 
 
-def _profiles(settings: FitSettings, model: NullModel, traits: Sequence[str]) -> dict[str, Any]:
+def _profiles(settings: FitSettings, model: NullModel, traits: Sequence[str]) -> dict[str, Interval]:
     """Profile-likelihood intervals of heritabilities: of all where they were asked for, else of those near 0 or 1."""
     estimates = model.summary.estimates
-    found = {}
+    found: dict[str, Interval] = {}
     for j, trait in enumerate(traits):
         if settings.profile is None and not _is_near_boundary(estimates.h2[j], estimates.h2_se[j]):
             continue
         try:
-            interval = model.heritability_interval(j)
+            found[trait] = model.heritability_interval(j)
         except NumericalError as error:
             logger.warning("no profile interval for %s: %s", trait, error)
-            continue
-        found[trait] = {"low": interval.low, "high": interval.high, "at_boundary": interval.at_boundary}
     return found
 
 

@@ -2,9 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +10,9 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.null_file import NullFile, read_null
 from kron2sum_cli.files.outputs import guard_inputs
-from kron2sum_cli.files.provenance import file_records
+from kron2sum_cli.files.provenance import FileRecord, file_records
 from kron2sum_cli.files.samples import match
-from kron2sum_cli.files.scan_parts import Span
+from kron2sum_cli.files.scan_metadata import Span
 from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.genotypes.filters import VariantFilters, names_not_found, select_by_name
 from kron2sum_cli.genotypes.open import open_genotypes
@@ -44,7 +42,7 @@ class ScanInputs:
     source: GenotypeSource
     rows: NDArray[np.intp]
     filters: VariantFilters
-    records: Sequence[Mapping[str, Any]]
+    records: tuple[FileRecord, ...]
 
 
 def open_inputs(settings: ScanSettings) -> ScanInputs:
@@ -122,31 +120,31 @@ def _runs(positions: NDArray[np.intp]) -> tuple[tuple[int, int], ...]:
     return tuple((int(run[0]), int(run[-1]) + 1) for run in np.split(positions, edges))
 
 
-def _open_genotypes(settings: ScanSettings, null: NullFile) -> tuple[GenotypeSource, Sequence[Mapping[str, Any]]]:
+def _open_genotypes(settings: ScanSettings, null: NullFile) -> tuple[GenotypeSource, tuple[FileRecord, ...]]:
     """The genotypes and the records of their files."""
     paths = (*settings.geno, *(read_file_list(settings.geno_list) if settings.geno_list is not None else ()))
     if not paths:
         return _recorded_genotypes(settings, null)
     source = open_genotypes(paths, sample=settings.sample, bim=settings.bim, fam=settings.fam)
-    recorded = {record["name"]: record for record in null.grm["files"]}
+    recorded = {record.name: record for record in null.grm.files}
     records = file_records(source.files)
     for record in records:
-        if record["name"] in recorded and record != recorded[record["name"]]:
+        if record.name in recorded and record != recorded[record.name]:
             logger.warning(
                 "%s: %s has other content than the file of that name that the null model was made from; fit again if"
                 " it changed since",
                 source.path,
-                record["name"],
+                record.name,
             )
     return source, records
 
 
-def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> tuple[GenotypeSource, Sequence[Mapping[str, Any]]]:
+def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> tuple[GenotypeSource, tuple[FileRecord, ...]]:
     """The genotypes that the GRM was made from, if they are still what they were."""
-    if not null.grm.get("genotypes"):
+    if not null.grm.genotypes:
         raise UsageError("--geno: needed, because the relationship matrix of this null model was not made of genotypes")
     found = []
-    for path in null.grm.get("paths", [null.grm["path"]]):
+    for path in null.grm.paths:
         beside = os.path.join(os.path.dirname(settings.null), path)
         existing = next((name for name in (path, beside) if os.path.isfile(name)), None)
         if existing is None:
@@ -155,7 +153,7 @@ def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> tuple[Genotyp
             )
         found.append(existing)
     # Nothing of it is parsed before its content is known to be the recorded one.
-    files = list(null.grm["files"])
+    files = null.grm.files
     unchanged = all(record in files for record in file_records(found))
     source = open_genotypes(found) if unchanged else None
     if source is None or file_records(source.files) != files:

@@ -6,58 +6,73 @@ import numpy as np
 
 from kron2sum_cli._version import __version__
 from kron2sum_cli.files.null_file import NullFile
-from kron2sum_cli.files.null_record import null_record
-from kron2sum_cli.files.provenance import file_records
-from kron2sum_cli.files.scan_parts import Span
+from kron2sum_cli.files.provenance import FileRecord, file_records
+from kron2sum_cli.files.scan_metadata import NullScale, ScanMetadata, ScannedNull, Span, TestOptions
 from kron2sum_cli.genotypes.chromosomes import normalise_chromosome
 from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.scan.inputs import ScanInputs
 from kron2sum_cli.settings import ScanSettings, contrast_files, without_folders
 
 
-def scan_metadata(settings: ScanSettings, inputs: ScanInputs, span: Span) -> dict[str, Any]:
+def scan_metadata(settings: ScanSettings, inputs: ScanInputs, span: Span) -> ScanMetadata:
     """The metadata of a result table, without its counts."""
-    null, source = inputs.null, inputs.source
-    axes = null.whole.axes
-    return {
-        "version": __version__,
-        "null": {
-            "hash": null.hash,
-            "method": null.method,
-            "lml": null.whole.lml,
-            "C0": null.whole.estimates.C0.tolist(),
-            "C1": null.whole.estimates.C1.tolist(),
-            "samples": len(null.samples),
-            "covariates": list(null.covariates),
-            **_observed(null),
-        },
-        "nulls": [null_record(null, chromosome) for chromosome in (None, *null.chromosomes)],
-        "null_of_chr": _null_of_chromosomes(null, source),
-        "traits": list(null.traits),
-        "axes": axes.T.tolist(),
-        "filters": _filter_record(settings),
-        "settings": {
-            "tests": [without_folders(test) for test in settings.tests],
-            "precision": settings.precision,
-            "stat": settings.stat,
-            "refit": settings.refit,
-        },
-        "inputs": {"geno": inputs.records, **_contrast_records(settings)},
-        "span": span.to_metadata(),
+    null = inputs.null
+    return ScanMetadata(
+        version=__version__,
+        null=_scanned_null(null),
+        nulls=tuple(null_scale(null, chromosome) for chromosome in (None, *null.chromosomes)),
+        traits=null.traits,
+        filters=_filters(settings),
+        settings=TestOptions(
+            tests=tuple(without_folders(test) for test in settings.tests),
+            precision=settings.precision,
+            stat=settings.stat,
+            refit=settings.refit,
+        ),
+        inputs={"geno": inputs.records, **_further_inputs(settings)},
+        coupled=null.description.coupled,
+        null_of_chr=_null_of_chromosomes(null, inputs.source),
+        span=span,
+    )
+
+
+def null_scale(null: NullFile, chromosome: str | None) -> NullScale:
+    """What tests of variants take from the null model without a chromosome, or (None) from the whole one."""
+    summary = null.whole if chromosome is None else null.chromosomes[chromosome]
+    size = null.description.nobserved
+    return NullScale(
+        chromosome=chromosome,
+        axes=summary.axes.T,
+        quadratic=summary.quadratic,
+        size=size,
+        residual_df=size - null.description.neffects,
+    )
+
+
+def _scanned_null(null: NullFile) -> ScannedNull:
+    observed: dict[str, int] = {}
+    if null.description.has_missing:
+        observed = dict(zip(null.traits, np.isfinite(null.description.Y).sum(axis=0).tolist(), strict=True))
+    estimates = null.whole.estimates
+    return ScannedNull(
+        hash=null.hash,
+        method=null.metadata.method,
+        lml=null.whole.lml,
+        C0=estimates.C0,
+        C1=estimates.C1,
+        samples=len(null.samples),
+        covariates=null.covariates,
+        observed=observed,
+    )
+
+
+def _further_inputs(settings: ScanSettings) -> dict[str, tuple[FileRecord, ...]]:
+    """The files of contrasts and of sets, where there are some."""
+    paths = {
+        "tests": [path for test in settings.tests for path in contrast_files(test)],
+        "sets": [] if settings.sets is None else [settings.sets],
     }
-
-
-def _observed(null: NullFile) -> dict[str, Any]:
-    """How many samples have each trait, where some lack one."""
-    if not null.description.has_missing:
-        return {}
-    return {"observed": dict(zip(null.traits, np.isfinite(null.description.Y).sum(axis=0).tolist(), strict=True))}
-
-
-def _contrast_records(settings: ScanSettings) -> dict[str, Any]:
-    """The files of contrasts, where a test has some."""
-    paths = [path for test in settings.tests for path in contrast_files(test)]
-    return {"tests": file_records(paths)} if paths else {}
+    return {role: file_records(files) for role, files in paths.items() if files}
 
 
 def _null_of_chromosomes(null: NullFile, source: GenotypeSource) -> dict[str, str]:
@@ -68,14 +83,12 @@ def _null_of_chromosomes(null: NullFile, source: GenotypeSource) -> dict[str, st
     return {name: code for name in spelled if (code := normalise_chromosome(name)) in null.chromosomes}
 
 
-def _filter_record(settings: ScanSettings) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        name: getattr(settings, name)
-        for name in ("maf", "mac", "max_missing", "hwe")
-        if getattr(settings, name) is not None
-    }
-    for name in ("extract", "exclude"):
-        path = getattr(settings, name)
-        if path is not None:
-            record[name] = file_records([path])
-    return record
+def _filters(settings: ScanSettings) -> dict[str, Any]:
+    """The options on variants that were given."""
+    given = {name: getattr(settings, name) for name in ("maf", "mac", "max_missing", "hwe")}
+    given |= {name: path and file_records([path]) for name, path in _lists(settings).items()}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _lists(settings: ScanSettings) -> dict[str, str | None]:
+    return {"extract": settings.extract, "exclude": settings.exclude}

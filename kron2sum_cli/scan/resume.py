@@ -159,10 +159,11 @@ def _recover(file: BinaryIO, out: str, identity: Mapping[str, Any]) -> tuple[int
     if earlier is None:
         return 0, 0
     for key in (*_WORDS, *sorted((earlier.keys() | now.keys()) - _WORDS.keys())):
-        if earlier.get(key) != now.get(key):
+        difference = first_difference(earlier.get(key), now.get(key), key)
+        if difference is not None:
             raise InputError(
                 f"{out}: cannot be resumed, as {_WORDS.get(key, key)} changed since the interrupted scan:"
-                f" {first_difference(earlier.get(key), now.get(key), key)}; use the same, or scan without --resume"
+                f" {difference}; use the same, or scan without --resume"
             )
     start = end = file.tell()
     while _next(file) is not None:

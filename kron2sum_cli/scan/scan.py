@@ -11,8 +11,8 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from kron2sum_cli.errors import InputError, NumericalError
+from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_file import NullFile
-from kron2sum_cli.files.null_record import null_record, test_context
 from kron2sum_cli.files.scan_columns import scan_schema
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
@@ -24,7 +24,7 @@ from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import ScanPlan, scan_block
 from kron2sum_cli.scan.blocks import block_width, blocks_of, in_order, segments
 from kron2sum_cli.scan.inputs import Chosen, ScanInputs, choose_variants, open_inputs
-from kron2sum_cli.scan.metadata import scan_metadata
+from kron2sum_cli.scan.metadata import null_scale, scan_metadata
 from kron2sum_cli.scan.refits import RefitPlan, refit_plan
 from kron2sum_cli.scan.resume import Checkpoint, FinishedBlock, checkpoint
 from kron2sum_cli.settings import ScanSettings
@@ -54,7 +54,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     width = block_width(settings, null)
     logger.info("%d variants to test in blocks of %d", len(chosen.positions), width)
     with (
-        checkpoint(settings.out, metadata | {"block": width}, settings.resume) as kept,
+        checkpoint(settings.out, to_json(metadata) | {"block": width}, settings.resume) as kept,
         compressed_output(settings.out) as file,
         threadpool_limits(limits=1, user_api="blas"),
         ScanWriter(file, schema, settings.to) as writer,
@@ -63,7 +63,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         for done in _blocks(settings, inputs, chosen, width, hypotheses, schema, kept, advance):
             writer.write(done.batch)
             counts.update(done.counts)
-        writer.set_metadata(metadata | {"counts": {k: v for k, v in sorted(counts.items()) if v}})
+        writer.metadata = replace(metadata, counts={k: v for k, v in sorted(counts.items()) if v})
     _report(counts, settings.out)
 
 
@@ -118,7 +118,7 @@ def _plan(
     null = inputs.null
     dtype = np.float64 if settings.precision == "double" else np.float32
     model = null.load(chromosome, dtype)
-    context = test_context(null_record(null, chromosome), settings.stat)
+    context = null_scale(null, chromosome).context(settings.stat)
     scanner = model.scanner(dtype)
     return ScanPlan(
         source=inputs.source,

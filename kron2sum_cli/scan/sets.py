@@ -15,8 +15,6 @@ from threadpoolctl import threadpool_limits
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.arrow import numbers, texts
-from kron2sum_cli.files.null_record import null_record, test_context
-from kron2sum_cli.files.provenance import file_records
 from kron2sum_cli.files.scan_columns import set_schema
 from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
 from kron2sum_cli.files.table_writers import compressed_output
@@ -31,7 +29,7 @@ from kron2sum_cli.progress import Progress
 from kron2sum_cli.scan.block import EXPLAINED
 from kron2sum_cli.scan.blocks import in_order
 from kron2sum_cli.scan.inputs import ScanInputs, choose_variants, open_inputs
-from kron2sum_cli.scan.metadata import scan_metadata
+from kron2sum_cli.scan.metadata import null_scale, scan_metadata
 from kron2sum_cli.settings import DEFAULT_REFIT, ScanSettings
 
 
@@ -113,7 +111,7 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
     schema = set_schema([h.name for h in hypotheses[1:]])
     chosen = choose_variants(settings, inputs)
     members, counts = _find(read_sets(settings.sets), settings.sets, inputs, chosen.positions)
-    metadata = scan_metadata(_without_refits(settings), inputs, chosen.span) | {"sets": file_records([settings.sets])}
+    metadata = scan_metadata(_without_refits(settings), inputs, chosen.span)
     with (
         compressed_output(settings.out) as file,
         threadpool_limits(limits=1, user_api="blas"),
@@ -126,7 +124,7 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
                 writer.write(batch)
                 counts[EXPLAINING] += batch["DF"][0].as_py() > 0 and not batch["CHISQ"][0].is_valid
                 advance(1)
-        writer.set_metadata(metadata | {"counts": dict(counts)})
+        writer.metadata = replace(metadata, counts=dict(counts))
     if counts[EXPLAINING]:
         logger.warning(
             "%d %s: they have as many effects as there are values; split them", counts[EXPLAINING], EXPLAINING
@@ -215,7 +213,7 @@ def _plan(
     schema: pa.Schema,
     chromosome: str | None,
 ) -> _SetPlan:
-    context = test_context(null_record(inputs.null, chromosome), settings.stat)
+    context = null_scale(inputs.null, chromosome).context(settings.stat)
     return _SetPlan(inputs, inputs.null.load(chromosome).set_scores(), context, hypotheses, schema)
 
 

@@ -112,16 +112,19 @@ def test_ignored_signals_stay_ignored(tmp_path):
     assert (tmp_path / "scan.parquet").read_bytes() == b"x"
 
 
+TESTS_AND_PROGRAM = os.pathsep.join(map(str, Path(__file__).resolve().parents[1:3]))
+
 EXPORT = """
 import sys, numpy, pyarrow as pa
 from kron2sum_cli.cli import main
 from kron2sum_cli.files.scan_columns import scan_schema
-from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, with_metadata
-metadata = {"version": "1", "null": {"hash": "1"}, "traits": ["a"], "inputs": {}, "counts": {}}
-metadata["span"] = {"start": 0, "stop": 50000, "of": 50000}
-schema = with_metadata(scan_schema(["a"], []), metadata)
+from kron2sum_cli.files.scan_metadata import Span
+from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
+from scan_metadata_of import scan_metadata_of
+metadata = scan_metadata_of(["a"], Span(((0, 50000),), ((0, 50000),), 50000))
+schema = scan_schema(["a"], [])
 columns = {f.name: ["x"] * 50000 if f.type == pa.string() else numpy.zeros(50000) for f in schema}
-with open("scan.parquet", "wb") as file, ScanWriter(file, schema) as writer:
+with open("scan.parquet", "wb") as file, ScanWriter(file, schema, metadata=metadata) as writer:
     writer.write(scan_batch(schema, columns))
 sys.exit(main(["export", *sys.argv[1:]]))
 """
@@ -130,14 +133,14 @@ sys.exit(main(["export", *sys.argv[1:]]))
 @pytest.mark.parametrize("to", ["tsv", "json", "parquet"])
 def test_reader_that_closes_early_ends_it_quietly(tmp_path, to):
     command = f'{sys.executable} -c "$PROGRAM" --to {to} | head -c 100 | wc -c; exit ${{PIPESTATUS[0]}}'
-    environment = os.environ | {"PROGRAM": EXPORT}
+    environment = os.environ | {"PROGRAM": EXPORT, "PYTHONPATH": TESTS_AND_PROGRAM}
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "100", "")
 
 
 def test_full_device_under_standard_output(tmp_path):
     command = f'{sys.executable} -c "$PROGRAM" > /dev/full'
-    environment = os.environ | {"PROGRAM": EXPORT}
+    environment = os.environ | {"PROGRAM": EXPORT, "PYTHONPATH": TESTS_AND_PROGRAM}
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("kron2sum export: error: standard output: no space left")
@@ -146,7 +149,7 @@ def test_full_device_under_standard_output(tmp_path):
 
 def test_closed_standard_output(tmp_path):
     command = f'{sys.executable} -c "$PROGRAM" >&-'
-    environment = os.environ | {"PROGRAM": EXPORT}
+    environment = os.environ | {"PROGRAM": EXPORT, "PYTHONPATH": TESTS_AND_PROGRAM}
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert "standard output is closed" in done.stderr

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scan_metadata_of import scan_metadata_of
 from scipy import stats
 
 from kron2sum_cli.export.results import ScanView
 from kron2sum_cli.files.scan_columns import scan_schema
 from kron2sum_cli.files.scan_file import open_scan
-from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, with_metadata
+from kron2sum_cli.files.scan_metadata import ScanMetadata, Span
+from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
 
 Array = NDArray[np.float64]
-
-HASH = "0123456789abcdef" * 4
 
 
 def mlog10p(chisq: Array, df: int) -> Array:
@@ -82,27 +82,8 @@ def statistics(
     return columns
 
 
-def metadata_of(traits: Sequence[str], tests: Sequence[str], size: int) -> dict[str, Any]:
-    p = len(traits)
-    C0 = np.full((p, p), 0.5) + 0.5 * np.eye(p)
-    return {
-        "version": "1.2.3",
-        "null": {
-            "hash": HASH,
-            "method": "reml",
-            "lml": -12.5,
-            "C0": C0.tolist(),
-            "C1": np.eye(p).tolist(),
-            "samples": 1000,
-            "covariates": ["intercept", "age"],
-        },
-        "traits": list(traits),
-        "filters": {"maf": 0.001},
-        "settings": {"tests": ["any", *tests], "precision": "single"},
-        "inputs": {"geno": [{"name": "v.bed", "size": 12345, "hash": HASH}]},
-        "span": {"start": 0, "stop": size, "of": size},
-        "counts": {"variants read": size + 7, "variants tested": size},
-    }
+def metadata_of(traits: Sequence[str], tests: Sequence[str], size: int) -> ScanMetadata:
+    return scan_metadata_of(traits, Span(((0, size),), ((0, size),), size), tests)
 
 
 def view_of(
@@ -115,7 +96,7 @@ def view_of(
     """A table in memory that is read in batches of so many rows."""
     size = len(columns["CHR"])
     metadata = metadata_of(traits, tests, size)
-    schema = with_metadata(scan_schema(traits, tests, refit), metadata)
+    schema = scan_schema(traits, tests, refit)
     table = pa.Table.from_batches([scan_batch(schema, columns)])
 
     def rows(names: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -127,8 +108,8 @@ def view_of(
 def opened(path: Path, columns: dict[str, Any], traits: Sequence[str], tests: Sequence[str] = ()) -> ScanView:
     """The same through a file."""
     metadata = metadata_of(traits, tests, len(columns["CHR"]))
-    schema = with_metadata(scan_schema(traits, tests), metadata)
-    with open(path, "wb") as file, ScanWriter(file, schema) as writer:
+    schema = scan_schema(traits, tests)
+    with open(path, "wb") as file, ScanWriter(file, schema, metadata=metadata) as writer:
         writer.write(scan_batch(schema, columns))
     scan = open_scan(str(path))
     return ScanView(scan.name, tuple(scan.schema.names), scan.metadata, scan.iter_batches, tuple(traits))

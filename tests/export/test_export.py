@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scan_metadata_of import scan_metadata_of
 
 from kron2sum_cli.errors import InputError, OutputError, UsageError
 from kron2sum_cli.export import export as export_module
@@ -22,7 +23,8 @@ from kron2sum_cli.export.export import export
 from kron2sum_cli.files import table_writers
 from kron2sum_cli.files.scan_columns import scan_schema
 from kron2sum_cli.files.scan_file import open_scan
-from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, with_metadata
+from kron2sum_cli.files.scan_metadata import ScanMetadata, Span
+from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
 from kron2sum_cli.progress import NoProgress
 from kron2sum_cli.settings import ExportSettings
 
@@ -31,18 +33,9 @@ TRAITS = ["height", "weight"]
 SCHEMA = scan_schema(TRAITS, ["common"])
 
 
-def metadata(start: int, stop: int, **changes: Any) -> dict[str, Any]:
-    return {
-        "version": "0.1.0",
-        "null": {"hash": "a" * 64},
-        "traits": TRAITS,
-        "axes": [[1.0, 0.0], [0.0, 1.0]],
-        "filters": {},
-        "settings": {"tests": ["any", "common"]},
-        "inputs": {"geno": [{"name": "g.bed", "hash": "1"}]},
-        "span": {"start": start, "stop": stop, "of": TOTAL},
-        "counts": {"variants read": stop - start},
-    } | changes
+def metadata(start: int, stop: int, **changes: Any) -> ScanMetadata:
+    span = Span(((start, stop),), ((0, TOTAL),), TOTAL)
+    return scan_metadata_of(TRAITS, span, ["common"], counts={"variants read": stop - start}, **changes)
 
 
 def make_rows() -> pa.RecordBatch:
@@ -73,7 +66,7 @@ def _here(tmp_path, monkeypatch):
 def write_scan(path: str, start: int = 0, stop: int = TOTAL, **changes: Any) -> str:
     with (
         open(path, "wb") as file,
-        ScanWriter(file, with_metadata(SCHEMA, metadata(start, stop, **changes))) as writer,
+        ScanWriter(file, SCHEMA, metadata=metadata(start, stop, **changes)) as writer,
     ):
         writer.write(ROWS.slice(start, stop - start))
     return path
@@ -128,8 +121,8 @@ def test_overlap_and_other_columns_are_refused():
     write_scan("b.parquet", 500, 1000)
     with pytest.raises(InputError, match="overlaps"):
         run("a.parquet", "b.parquet", out="out.tsv")
-    schema = with_metadata(scan_schema(TRAITS, []), metadata(600, 1000))
-    with open("c.parquet", "wb") as file, ScanWriter(file, schema) as writer:
+    schema = scan_schema(TRAITS, [])
+    with open("c.parquet", "wb") as file, ScanWriter(file, schema, metadata=metadata(600, 1000)) as writer:
         writer.write(ROWS.slice(600).select(schema.names))
     with pytest.raises(InputError, match=r"c.parquet: has other columns than a.parquet \(CHISQ.common"):
         run("a.parquet", "c.parquet", out="out.tsv")
@@ -203,7 +196,7 @@ def test_export_of_an_export():
     write_scan("scan.parquet")
     exported("scan.parquet", columns=("SNPID", "P"), p_below=0.1)
     Path("out.parquet").rename("some.parquet")
-    assert open_scan("some.parquet").metadata["export"] == {
+    assert open_scan("some.parquet").metadata.export == {
         "top": None,
         "p_below": 0.1,
         "sort": None,

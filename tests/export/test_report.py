@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from scan_views import HASH, column, simulated, view_of
+from scan_metadata_of import HASH
+from scan_views import column, simulated, view_of
 
 pytest.importorskip("matplotlib")
 
@@ -19,6 +20,9 @@ from kron2sum_cli.export.qq import qq_data
 from kron2sum_cli.export.report import MOST_LOCI, STYLE, check_null_of, p_text, scan_report
 from kron2sum_cli.export.results import ScanView
 from kron2sum_cli.files.null_file import NullFile
+from kron2sum_cli.files.provenance import FileRecord
+from kron2sum_cli.files.scan_metadata import ScanPart, Span
+from kron2sum_cli.model.profile import Interval
 
 TRAITS = ("height", "weight")
 SETTINGS = PlotSettings()
@@ -78,7 +82,7 @@ def null_of(traits: tuple[str, ...], profile: bool = False, model_hash: str = HA
     estimates = {name: random.uniform(-0.9, 0.9, (p, p)) for name in ("rg", "re")}
     estimates |= {f"{name}_se": random.uniform(0, 0.3, (p, p)) for name in ("rg", "re")}
     estimates |= {"h2": random.random(p), "h2_se": random.uniform(0, 0.2, p)}
-    intervals = {trait: {"low": 0.125, "high": 0.875} for trait in traits} if profile else {}
+    intervals = {trait: Interval(0.125, 0.875, False) for trait in traits} if profile else {}
     whole = SimpleNamespace(estimates=SimpleNamespace(**estimates))
     return cast(NullFile, SimpleNamespace(hash=model_hash, traits=traits, whole=whole, profile=intervals))
 
@@ -121,10 +125,14 @@ def test_the_same_scan_makes_the_same_page(view: ScanView) -> None:
 def test_names_cannot_break_out_of_the_page() -> None:
     columns = simulated(300, [ATTACK, "b"]) | {"SNPID": [ATTACK] * 300, "EA": ["<i>"] * 300, "CHR": ["<b>"] * 300}
     view = view_of(columns, [ATTACK, "b"])
-    view.metadata["inputs"]["geno"][0] |= {"name": ATTACK, "hash": ATTACK}
-    view.metadata["null"]["covariates"] = [ATTACK]
-    view.metadata["filters"][ATTACK] = ATTACK
-    view.metadata["counts"][ATTACK] = 1
+    metadata = replace(
+        view.metadata,
+        inputs={"geno": (FileRecord(ATTACK, 1, ATTACK),)},
+        null=replace(view.metadata.null, covariates=(ATTACK,)),
+        filters={ATTACK: ATTACK},
+        counts={ATTACK: 1},
+    )
+    view = replace(view, metadata=metadata)
     html = scan_report(view, SETTINGS, null_of((ATTACK, "b")))
     page = Page(html)
     assert "<script" not in html and "<i>" not in html and "<b>" not in html
@@ -140,14 +148,14 @@ def test_it_says_what_was_run_and_how_many(page: Page, view: ScanView) -> None:
     assert facts["null model"] == "REML, log-likelihood -12.5000"
     assert facts["null model's hash"] == HASH
     assert facts["filters"] == "maf 0.001"
-    assert facts["settings"] == "tests any, common; precision single"
+    assert facts["settings"] == "tests any, common; precision single; stat lr; refit 0.0001"
     assert page.tables["run"][1][1] == ["geno", "v.bed", "12,345", f"{HASH[:12]} …"]
     assert page.tables["counts"][0] == [["variants read", "2,007"], ["variants tested", "2,000"]]
 
 
 def test_files_of_every_part_of_a_joined_scan_are_listed(view: ScanView) -> None:
-    record = {"name": "chr2.bed", "size": 1, "hash": HASH}
-    joined = replace(view, metadata={**view.metadata, "parts": [{"geno": [record], "span": {}}], "inputs": {}})
+    part = ScanPart((FileRecord("chr2.bed", 1, HASH),), Span(((0, 1),), ((0, 1),), 1))
+    joined = replace(view, metadata=replace(view.metadata, span=None, parts=(part,), inputs={}))
     assert report(joined).tables["run"][1][1][1] == "chr2.bed"
 
 

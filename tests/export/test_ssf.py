@@ -262,7 +262,8 @@ def test_metadata_say_what_the_scan_knows_and_no_more() -> None:
 
 def test_without_covariates_there_is_no_list_of_them() -> None:
     view = view_of(one_row(), ["y"])
-    view.metadata["null"]["covariates"] = ["intercept"]
+    null = replace(view.metadata.null, covariates=("intercept",))
+    view = replace(view, metadata=replace(view.metadata, null=null))
     text = metadata(view, "y")
     assert "adjusted_covariates" not in text and "is_sorted: true" in text
     assert "Linear mixed model of y" in text and "joint_" not in text

@@ -10,12 +10,15 @@ import pytest
 from numpy.typing import NDArray
 
 from kron2sum_cli.files.estimates import COLUMNS, null_estimates_json, null_estimates_tsv, screen_table
-from kron2sum_cli.files.null_description import NullDescription
+from kron2sum_cli.files.json_records import to_json
+from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
 from kron2sum_cli.files.null_file import NullFile
+from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.model.contrasts import rotate_coupled, rotate_traits
 from kron2sum_cli.model.fitting import fit
 from kron2sum_cli.model.null_model import FitSummary
+from kron2sum_cli.model.profile import Interval
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.uncertainty import estimates_of
 
@@ -25,7 +28,7 @@ N = 40
 KEYS_OF_THE_CONTRACT = {"version", "method", "lml", "converged", "rank", "n", "traits", "covariates", "grm"} | {
     name + end for name in ("C0", "C1", "h2", "rg", "re", "B") for end in ("", "_se")
 }
-PROFILE = {"t1": {"low": 0.25, "high": 0.75, "at_boundary": False}}
+PROFILE = {"t1": Interval(0.25, 0.75, False)}
 
 
 def no_model(_: str | None) -> Any:
@@ -48,7 +51,7 @@ def null_file(
     A: Array | None = None,
     rank: int | None = None,
     chromosomes: tuple[str, ...] = (),
-    profile: Mapping[str, Any] | None = None,
+    profile: Mapping[str, Interval] | None = None,
 ) -> NullFile:
     rng = np.random.default_rng(7)
     n = max(N, 5 * p)
@@ -57,20 +60,19 @@ def null_file(
     X = np.column_stack([np.ones(n), rng.normal(size=n)])
     A = np.eye(p) if A is None else A
     whole = summary(Y, X, G, A, rank or p)
-    description = NullDescription(
+    metadata = NullMetadata(
         version="1.2.3",
         method="reml",
         traits=tuple(f"t{j + 1}" for j in range(p)),
         covariates=("intercept", "age"),
-        samples=Samples(None, tuple(f"i{i}" for i in range(n)), "simulated"),
-        Y=Y,
-        X=X,
-        A=A,
-        grm={"path": "g.bed", "files": [{"name": "g.bed", "size": 3, "hash": "00"}], "options": {"maf": 0.01}},
+        grm=GrmRecord(("g.bed",), True, (FileRecord("g.bed", 3, "00"),), {"maf": 0.01}),
         inputs={},
         counts={},
+        profile=profile or {},
     )
-    return NullFile(description, whole, dict.fromkeys(chromosomes, whole), profile or {}, "hash", no_model, 0)
+    samples = Samples(None, tuple(f"i{i}" for i in range(n)), "simulated")
+    description = NullDescription(Y=Y, A=A, X=X, metadata=metadata, samples=samples)
+    return NullFile(description, whole, dict.fromkeys(chromosomes, whole), no_model, 0)
 
 
 def rows_of(tsv: str) -> dict[tuple[str, str, str], tuple[str, str]]:
@@ -136,8 +138,8 @@ def test_the_keys_of_the_contract() -> None:
     assert (content["converged"], content["rank"], content["lml"]) == (True, 3, null.whole.lml)
     assert content["traits"] == ["t1", "t2", "t3"]
     assert content["covariates"] == ["intercept", "age"]
-    assert content["grm"] == null.grm
-    assert content["profile"] == PROFILE
+    assert content["grm"] == to_json(null.grm)
+    assert content["profile"] == {"t1": {"low": 0.25, "high": 0.75, "at_boundary": False}}
     assert content["information"] == "observed"
     assert content["certificate"]["certified"] is True
     assert "loco" not in content
@@ -219,7 +221,7 @@ def test_boundaries_in_words() -> None:
     assert "C1 has rank 1: 2 combinations of the traits all genetic" in line
     assert "--profile h2" in line
     profile = {f"t{j}": PROFILE["t1"] for j in (1, 2, 3)}
-    assert "--profile" not in line_with(replace(null, profile=profile), "boundary:")
+    assert "--profile" not in line_with(replace(null_file(profile=profile), whole=whole), "boundary:")
 
 
 def with_active(whole: FitSummary, active_C0: int, active_C1: int) -> FitSummary:

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from scan_metadata_of import scan_metadata_of
 
 from kron2sum_cli.files.scan_columns import scan_schema
-from kron2sum_cli.files.scan_table import ScanWriter, scan_batch, with_metadata
+from kron2sum_cli.files.scan_metadata import Span
+from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
 from tests.safety.command_server import CommandServer, Done, work_files
 
 SECONDS = 2.0
@@ -101,11 +103,10 @@ def test_scan_without_a_finished_block(folder: Path, kron2sum: CommandServer) ->
 def large(folder: Path) -> Path:
     """A table that takes seconds to export."""
     rows = 200_000
-    metadata = {"version": "1", "null": {"hash": "1"}, "traits": ["a"], "inputs": {}, "counts": {}}
-    metadata["span"] = {"start": 0, "stop": rows, "of": rows}
-    schema = with_metadata(scan_schema(["a"], []), metadata)
+    metadata = scan_metadata_of(["a"], Span(((0, rows),), ((0, rows),), rows))
+    schema = scan_schema(["a"], [])
     columns = {field.name: ["x"] * rows if field.type == pa.string() else np.zeros(rows) for field in schema}
-    with open(folder / "large.parquet", "wb") as file, ScanWriter(file, schema) as writer:
+    with open(folder / "large.parquet", "wb") as file, ScanWriter(file, schema, metadata=metadata) as writer:
         writer.write(scan_batch(schema, columns))
     return folder / "large.parquet"
 

@@ -14,14 +14,14 @@ from kron2sum_cli.cli import run
 from kron2sum_cli.scan import resume as checkpoint
 from tests.safety.command_server import CommandServer, work_files
 
-SCAN = ("scan", "-q", "--refit", "0", "--out", "out.parquet")
-BLOCKS = ".out.parquet.kron2sum-blocks"
+SCAN = ("scan", "-q", "--refit", "0", "--out", "out.tsv")
+BLOCKS = ".out.tsv.kron2sum-blocks"
 
 
 @pytest.fixture
 def interrupted(folder: Path, kron2sum: CommandServer) -> Path:
     """The finished blocks of a scan that found no room for its table: of all its variants."""
-    done = kron2sum("scan", "-q", "--refit", "0", "--to", "tsv", "--out", "out.parquet", most_bytes=60_000)
+    done = kron2sum("scan", "-q", "--refit", "0", "--out", "out.tsv", most_bytes=60_000)
     assert (done.code, work_files(folder)) == (1, [BLOCKS])
     return folder / BLOCKS
 
@@ -29,25 +29,25 @@ def interrupted(folder: Path, kron2sum: CommandServer) -> Path:
 @pytest.fixture
 def expected(interrupted: Path, kron2sum: CommandServer) -> bytes:
     """The table of a scan that nothing interrupts."""
-    assert kron2sum("scan", "-q", "--refit", "0", "--out", "expected.parquet").code == 0
-    return (interrupted.parent / "expected.parquet").read_bytes()
+    assert kron2sum("scan", "-q", "--refit", "0", "--out", "expected.tsv").code == 0
+    return (interrupted.parent / "expected.tsv").read_bytes()
 
 
 def log_of(folder: Path) -> str:
-    return (folder / "out.parquet.log").read_text()
+    return (folder / "out.tsv.log").read_text()
 
 
 def test_resumed(expected: bytes, interrupted: Path, kron2sum: CommandServer) -> None:
     assert kron2sum(*SCAN, "--resume").code == 0
     assert "1 finished blocks of an interrupted scan taken over" in log_of(interrupted.parent)
-    assert (interrupted.parent / "out.parquet").read_bytes() == expected
+    assert (interrupted.parent / "out.tsv").read_bytes() == expected
     assert not interrupted.exists()
 
 
 def test_without_resume_it_begins_again(expected: bytes, interrupted: Path, kron2sum: CommandServer) -> None:
     assert kron2sum(*SCAN).code == 0
     assert "taken over" not in log_of(interrupted.parent)
-    assert (interrupted.parent / "out.parquet").read_bytes() == expected
+    assert (interrupted.parent / "out.tsv").read_bytes() == expected
 
 
 def test_any_damage_is_thrown_away(expected: bytes, interrupted: Path, kron2sum: CommandServer) -> None:
@@ -60,7 +60,7 @@ def test_any_damage_is_thrown_away(expected: bytes, interrupted: Path, kron2sum:
     for damaged in [*(content[:edge] for edge in edges), *changed, content + b"more", os.urandom(1000)]:
         interrupted.write_bytes(damaged)
         assert kron2sum(*SCAN, "--resume").code == 0
-        assert (interrupted.parent / "out.parquet").read_bytes() == expected
+        assert (interrupted.parent / "out.tsv").read_bytes() == expected
         assert not interrupted.exists()
 
 
@@ -86,7 +86,7 @@ def test_refused_where_something_differs(
     before = interrupted.read_bytes()
     done = kron2sum(*SCAN, "--resume", *options)
     assert done.code == 1
-    assert done.line.startswith("kron2sum scan: error: out.parquet: cannot be resumed, as ")
+    assert done.line.startswith("kron2sum scan: error: out.tsv: cannot be resumed, as ")
     assert what in done.line
     assert done.line.endswith("; use the same, or scan without --resume")
     assert interrupted.read_bytes() == before
@@ -140,11 +140,11 @@ def test_blocks_that_somebody_made(expected: bytes, interrupted: Path, kron2sum:
         assert "is not what a scan keeps" in kron2sum(*SCAN, "--resume").line, what
     interrupted.write_bytes(framed([identity, (counts, block), (counts, block)]))
     assert "there are more finished blocks than this scan has" in kron2sum(*SCAN, "--resume").line
-    assert not (interrupted.parent / "out.parquet").exists()
+    assert not (interrupted.parent / "out.tsv").exists()
     for start in ((0, b"{"), (0, b"[]"), (0, b"\xff"), (0, b"[" * 100_000)):
         interrupted.write_bytes(framed([start, (counts, block)]))
         assert kron2sum(*SCAN, "--resume").code == 0
-        assert (interrupted.parent / "out.parquet").read_bytes() == expected
+        assert (interrupted.parent / "out.tsv").read_bytes() == expected
 
 
 def test_two_scans_of_one_output_do_not_mix(folder: Path, kron2sum: CommandServer) -> None:
@@ -154,7 +154,7 @@ def test_two_scans_of_one_output_do_not_mix(folder: Path, kron2sum: CommandServe
     first = kron2sum.start(*SCAN, "--extract", "pipe")
     with CommandServer() as second:
         second.folder = folder
-        while not (folder / "out.parquet.log").exists():
+        while not (folder / "out.tsv.log").exists():
             pass
         done = second(*SCAN)
         assert (done.code, "another run is writing it now" in done.line) == (1, True)
@@ -163,17 +163,17 @@ def test_two_scans_of_one_output_do_not_mix(folder: Path, kron2sum: CommandServe
         assert second(*SCAN).code == 0
 
 
-@pytest.mark.parametrize("name", [BLOCKS, ".out.parquet.kron2sum-work"])
+@pytest.mark.parametrize("name", [BLOCKS, ".out.tsv.kron2sum-work"])
 def test_another_log_does_not_help(folder: Path, kron2sum: CommandServer, name: str) -> None:
     with open(folder / name, "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         done = kron2sum(*SCAN, "--log", "other.log")
     assert done.line == (
-        "kron2sum scan: error: out.parquet: another run is writing it now; wait for it to end or choose another name"
+        "kron2sum scan: error: out.tsv: another run is writing it now; wait for it to end or choose another name"
     )
 
 
-@pytest.mark.parametrize("name", [BLOCKS, ".out.parquet.kron2sum-work"])
+@pytest.mark.parametrize("name", [BLOCKS, ".out.tsv.kron2sum-work"])
 def test_what_is_no_file_in_the_place_of_work_files_is_left_alone(
     folder: Path, kron2sum: CommandServer, name: str
 ) -> None:

@@ -1,0 +1,246 @@
+"""What a result table says of its making: one JSON object under the key ``kron2sum`` of its Parquet file.
+
+It holds no time, host or path, so that the same inputs give the same bytes, whatever the threads or shards.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kron2sum_cli.files.json_records import canonical_json, from_json, to_json
+from kron2sum_cli.files.provenance import FileRecord
+from kron2sum_cli.model.hypotheses import TestContext
+
+Array = NDArray[np.float64]
+Range = tuple[int, int]
+
+METADATA_KEY = "kron2sum"
+LAYOUT = 2
+"""Version of the table's columns and of this object."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Variants of one genotype file, counted from 0, as half-open ranges in increasing order.
+
+    Attributes
+    ----------
+    ranges : tuple of (int, int)
+        Those that a table covers, at least one (which may be empty).
+    asked : tuple of (int, int)
+        Those that the scan was asked for, of which `ranges` may be a part (a shard).
+    of : int
+        The number of variants of the file.
+    """
+
+    ranges: tuple[Range, ...]
+    asked: tuple[Range, ...]
+    of: int
+
+    def __post_init__(self) -> None:
+        for name, ranges in (("ranges", self.ranges), ("asked", self.asked)):
+            edges = [edge for pair in ranges for edge in pair]
+            if not edges or edges != sorted(edges) or not 0 <= edges[0] <= edges[-1] <= self.of:
+                raise ValueError(f"span.{name} do not increase within the file")
+
+    @property
+    def start(self) -> int:
+        """The first variant covered."""
+        return self.ranges[0][0]
+
+    @property
+    def stop(self) -> int:
+        """The variant after the last one covered."""
+        return self.ranges[-1][1]
+
+
+@dataclass(frozen=True)
+class ScannedNull:
+    """The null model of a scan.
+
+    Attributes
+    ----------
+    hash : str
+        Identifies it.
+    method : str
+        "reml" or "ml".
+    lml : float
+        Log-likelihood with all constants.
+    C0, C1 : Array (p, p)
+        Genetic and residual covariance of the traits.
+    samples : int
+        Number of analysed samples.
+    covariates : tuple of str
+        Their names.
+    observed : Mapping of str to int
+        Samples that have each trait, where some lack one.
+    """
+
+    hash: str
+    method: Literal["reml", "ml"]
+    lml: float
+    C0: Array
+    C1: Array
+    samples: int
+    covariates: tuple[str, ...]
+    observed: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NullScale:
+    """What tests of variants take from the null model of the whole genome, or of the others without a chromosome.
+
+    Attributes
+    ----------
+    chromosome : str or None
+        The chromosome that was left out; None for the whole genome.
+    axes : Array (p, p)
+        T, the trait axes.
+    quadratic : float
+        ``rᵀK⁻¹r``, from which tests measure.
+    size : int
+        Number of observed values of the traits, np where none is missing.
+    residual_df : int
+        `size` less the number of fixed effects.
+    """
+
+    chromosome: str | None
+    axes: Array
+    quadratic: float
+    size: int
+    residual_df: int
+
+    def __post_init__(self) -> None:
+        # Not the determinant, which of many axes in large units is 0 by rounding.
+        square = self.axes.ndim == 2 and self.axes.shape[0] == self.axes.shape[1]
+        if not square or not np.linalg.slogdet(self.axes).sign:
+            raise ValueError("axes are no square matrix, or singular")
+        if min(self.quadratic, self.size, self.residual_df) <= 0:
+            raise ValueError("quadratic, size and residual_df are not positive")
+
+    def context(self, statistic: Literal["lr", "f"]) -> TestContext:
+        """The scale of tests by one statistic."""
+        return TestContext(self.axes, self.quadratic, self.size, self.residual_df, statistic)
+
+
+@dataclass(frozen=True)
+class TestOptions:
+    """How a scan tested.
+
+    Attributes
+    ----------
+    tests : tuple of str
+        As they were asked for, files without their folders.
+    precision, stat : str
+        "single" or "double"; "lr" or "f".
+    refit : float
+        Variants with P below it were fitted again.
+    """
+
+    __test__ = False  # not a test class, whatever its name
+
+    tests: tuple[str, ...]
+    precision: Literal["single", "double"]
+    stat: Literal["lr", "f"]
+    refit: float
+
+
+@dataclass(frozen=True)
+class ScanPart:
+    """A genotype file of a table that was joined from several: its files, and which of its variants were scanned."""
+
+    geno: tuple[FileRecord, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class ScanMetadata:
+    """What a result table says of its making.
+
+    Attributes
+    ----------
+    version : str
+        Of the program that wrote it.
+    null : ScannedNull
+        The null model.
+    nulls : tuple of NullScale
+        That of the whole genome, and with LOCO that without each chromosome.
+    traits : tuple of str
+        Their names, in the order of `ScannedNull.C0` and of the columns of `NullScale.axes`.
+    filters : Mapping
+        The options on variants that were given, files as their records.
+    settings : TestOptions
+        How variants were tested.
+    inputs : Mapping of str to tuple of FileRecord
+        The files of ``geno``, ``tests`` and ``sets``.
+    coupled : bool
+        Whether fixed effects or missing cells couple the trait axes, so that the information is a matrix.
+    null_of_chr : Mapping of str to str
+        With LOCO, which null model a chromosome, as the file spells it, was tested with.
+    span : Span or None
+        The variants of the genotype file that were scanned; None for a table of several files, which has `parts`.
+    parts : tuple of ScanPart
+        Of a table joined from several genotype files.
+    counts : Mapping of str to int
+        Numbers of variants (or sets), which add up over the parts of a scan.
+    export : Mapping or None
+        Of a table that `kron2sum export` made, how it chose rows and columns.
+    """
+
+    version: str
+    null: ScannedNull
+    nulls: tuple[NullScale, ...]
+    traits: tuple[str, ...]
+    filters: Mapping[str, Any]
+    settings: TestOptions
+    inputs: Mapping[str, tuple[FileRecord, ...]]
+    coupled: bool = False
+    null_of_chr: Mapping[str, str] = field(default_factory=dict)
+    span: Span | None = None
+    parts: tuple[ScanPart, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    export: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        p = len(self.traits)
+        matrices = (self.null.C0, self.null.C1, *(null.axes for null in self.nulls))
+        if not p or len(set(self.traits)) < p or any(matrix.shape != (p, p) for matrix in matrices):
+            raise ValueError("axes, C0 and C1 are not matrices of its traits")
+        chromosomes = [null.chromosome for null in self.nulls]
+        if None not in chromosomes or not set(self.null_of_chr.values()) <= set(chromosomes):
+            raise ValueError("a chromosome has no null model")
+        if (self.span is None) == (not self.parts):
+            raise ValueError("they do not say which variants it covers")
+
+    def to_json(self) -> str:
+        """The JSON text; equal metadata give equal texts."""
+        return canonical_json({"layout": LAYOUT, "axes": self.nulls[0].axes, **to_json(self)})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "ScanMetadata":
+        """The metadata of a JSON text.
+
+        Raises
+        ------
+        ValueError
+            Where the text is not what `to_json` makes, saying why.
+        """
+        try:
+            content = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("they are nested too deeply") from error
+        if isinstance(content, dict) and content.get("layout") != LAYOUT:
+            raise ValueError(
+                f"they are of kron2sum {content.get('version')} in layout {content.get('layout', 1)}, and this version"
+                f" reads {LAYOUT} (columns INFO.k are called AXIS.k since)"
+            )
+        return from_json(cls, content)
+
+    def null_of(self, chromosome: str) -> NullScale:
+        """The null model that the variants of a chromosome, as the file spells it, were tested with."""
+        left_out = self.null_of_chr.get(chromosome)
+        return next(null for null in self.nulls if null.chromosome == left_out)

@@ -1,0 +1,109 @@
+"""What a result table and a null model say of their making, written and read again."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scan_metadata_of import scan_metadata_of
+
+from kron2sum_cli.files.json_records import from_json, to_json
+from kron2sum_cli.files.null_description import GrmRecord, NullMetadata
+from kron2sum_cli.files.provenance import FileRecord
+from kron2sum_cli.files.scan_metadata import NullScale, ScanMetadata, ScanPart, Span
+from kron2sum_cli.model.profile import Interval
+
+SPAN = Span(((0, 5), (7, 9)), ((0, 9),), 10)
+METADATA = scan_metadata_of(["a", "b"], SPAN, ["common"], export={"top": 3}, coupled=True)
+
+
+def test_every_record_is_read_back() -> None:
+    axes = np.array([[1.0, 2.0], [3.0, 5.0]]) / 3
+    of_chromosome = NullScale("X", axes, 7.5, 20, 15)
+    metadata = replace(METADATA, nulls=(*METADATA.nulls, of_chromosome), null_of_chr={"chrX": "X"})
+    again = ScanMetadata.from_json(metadata.to_json())
+    assert again.to_json() == metadata.to_json()
+    np.testing.assert_array_equal(again.null_of("chrX").axes, axes)
+    assert again.null_of("1").chromosome is None
+    assert (again.span, again.settings, again.export) == (SPAN, METADATA.settings, {"top": 3})
+    context = again.null_of("chrX").context("f")
+    assert (context.quadratic, context.size, context.residual_df, context.statistic) == (7.5, 20, 15, "f")
+
+
+def test_equal_records_are_equal_texts() -> None:
+    text, other = (
+        replace(METADATA, filters=filters).to_json() for filters in ({"maf": 0.1, "ü": 1}, {"ü": 1, "maf": 0.1})
+    )
+    assert text == other
+    assert json.loads(text)["filters"] == {"maf": 0.1, "ü": 1}
+    assert '"filters":{"maf":0.1,"ü":1}' in text
+
+
+def test_a_table_of_several_files() -> None:
+    part = ScanPart((FileRecord("1.bed", 3, "ab"),), SPAN)
+    metadata = replace(METADATA, span=None, parts=(part,))
+    assert ScanMetadata.from_json(metadata.to_json()).parts == (part,)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_axes_of_many_traits_in_any_unit(unit: float) -> None:
+    """The determinant of 100 axes is below the smallest double where traits have a standard deviation of 10⁴."""
+    axes = unit * np.random.default_rng(0).normal(size=(100, 100))
+    assert NullScale(None, axes, 1.0, 1, 1).axes is axes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layout": 1}, r"in layout 1, .* reads 2 \(columns INFO.k are called AXIS.k since\)"),
+        ({"version": None}, "version is null"),
+        ({"traits": ["a", "a"]}, "axes, C0 and C1 are not matrices of its traits"),
+        ({"traits": []}, "axes, C0 and C1 are not matrices of its traits"),
+        ({"nulls": []}, "a chromosome has no null model"),
+        ({"null_of_chr": {"1": "1"}}, "a chromosome has no null model"),
+        ({"nulls": [{"chromosome": None}]}, r"nulls\[0\].axes is missing"),
+        ({"settings": 3}, "settings is no object"),
+        ({"counts": {"variants read": 0.5}}, "counts.variants read is 0.5"),
+        ({"counts": {"variants read": True}}, "counts.variants read is true"),
+        ({"span": None}, "they do not say which variants it covers"),
+        ({"span": {"ranges": [[0, 5, 6]], "asked": [[0, 9]], "of": 9}}, r"span.ranges\[0\] is \[0, 5, 6\]"),
+        ({"span": {"ranges": [[5, 0]], "asked": [[0, 9]], "of": 9}}, "span.ranges do not increase within the file"),
+        ({"span": {"ranges": [[0, 5]], "asked": [[0, 10]], "of": 9}}, "span.asked do not increase within the file"),
+        ({"span": {"ranges": [], "asked": [[0, 9]], "of": 9}}, "span.ranges do not increase"),
+    ],
+)
+def test_what_is_wrong_is_named(change: dict[str, object], message: str) -> None:
+    content = json.loads(METADATA.to_json()) | change
+    with pytest.raises(ValueError, match=message):
+        ScanMetadata.from_json(json.dumps(content))
+
+
+def test_singular_axes_are_refused() -> None:
+    with pytest.raises(ValueError, match="no square matrix, or singular"):
+        NullScale(None, np.zeros((2, 2)), 1.0, 1, 1)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "1", "null", "[" * 100_000])
+def test_texts_that_are_no_metadata(text: str) -> None:
+    for kind in (ScanMetadata, NullMetadata):
+        with pytest.raises(ValueError, match=r"."):
+            kind.from_json(text)
+
+
+def test_metadata_of_a_null_model() -> None:
+    grm = GrmRecord(("g.bed",), True, (FileRecord("g.bed", 3, "00"),), {"maf": 0.01})
+    metadata = NullMetadata(
+        "1.2.3", "ml", ("a",), ("intercept",), grm, {"pheno": ()}, {"analysed": 9},
+        chromosomes=("1", "X"), profile={"a": Interval(0.25, 0.75, False)}, hash="ab",
+    )  # fmt: skip
+    assert NullMetadata.from_json(metadata.to_json()) == metadata
+    older = json.loads(metadata.to_json()) | {"format": 1}
+    with pytest.raises(ValueError, match=r"of kron2sum 1\.2\.3 in layout 1, and this version reads 2"):
+        NullMetadata.from_json(json.dumps(older))
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    for bad in (float("nan"), float("inf"), "x", [1.0, [2.0]], None):
+        content = to_json(METADATA.nulls[0]) | {"axes": [[1.0, bad]]}
+        with pytest.raises(ValueError, match="axes"):
+            from_json(NullScale, content)
