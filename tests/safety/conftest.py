@@ -22,7 +22,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         kron2sum.folder = folder
         fit = kron2sum("fit", "-q", "--pheno", "y.csv", "--grm", "g.bed")
         scan = kron2sum("scan", "-q", "--refit", "0")
-    assert (fit.err, scan.err) == ("", "")
+    assert (fit.code, scan.code, scan.err) == (0, 0, "")
     for log in folder.glob("*.log"):
         log.unlink()
     return folder
