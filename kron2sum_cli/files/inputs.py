@@ -1,4 +1,4 @@
-"""Opening what is read from beginning to end: files, standard input, pipes, with or without gzip."""
+"""Opening what is read from beginning to end: files, standard input, pipes, also with gzip or Zstandard."""
 
 import gzip
 import io
@@ -14,6 +14,8 @@ from typing import BinaryIO
 from kron2sum_cli.errors import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+"""First bytes of compressed files."""
 
 SECONDS_FOR_WRITER = 10.0
 """A named pipe is given up when nobody has opened it for writing by then."""
@@ -63,21 +65,23 @@ def unreadable(name: str, error: OSError) -> InputError:
 
 
 def read_bytes(path: str) -> bytes:
-    """The content of a file, decompressed; of one with NUL bytes, which is no text, perhaps only the beginning.
+    """The content of a file, without gzip compression (Zstandard is for `read_text`).
+
+    Of a file with NUL bytes, which is no text, perhaps only the beginning.
 
     Raises
     ------
-    InputError : it cannot be opened or read, or is damaged gzip data, or unpacks to far more than text does
+    InputError : it cannot be opened or read, or is damaged compressed data, or unpacks to far more than text does
     """
     try:
         with open_input(path) as file:
-            start = file.read(len(GZIP_MAGIC))
-            if start != GZIP_MAGIC:
+            start = file.read(len(ZSTD_MAGIC))
+            if not start.startswith(GZIP_MAGIC) and start != ZSTD_MAGIC:
                 return b"".join(_pieces(file, start))
             packed = start + file.read()
     except OSError as error:
         raise unreadable(display_name(path), error) from None
-    return _unpacked(packed, display_name(path))
+    return packed if start == ZSTD_MAGIC else _unpacked(packed, display_name(path))
 
 
 def _is_pipe(path: str) -> bool:

@@ -41,13 +41,16 @@ class Samples:
         return Samples(fids, tuple(self.iids[i] for i in indices), self.source)
 
 
-def refuse_duplicates(samples: Samples, lines: Sequence[int] | None = None) -> None:
+def refuse_duplicates(
+    samples: Samples, lines: Sequence[int] | None = None, remedy: str = "remove one of the two"
+) -> None:
     """Check that every sample of a file is there once.
 
     Parameters
     ----------
     samples : the samples of one file
     lines : the line of each, for the message; without it the message counts samples from 1
+    remedy : what to do, for the message
 
     Raises
     ------
@@ -63,7 +66,7 @@ def refuse_duplicates(samples: Samples, lines: Sequence[int] | None = None) -> N
         if key in first:
             raise InputError(
                 f"{samples.source}, {place} {numbers[index]}: sample '{samples.label(index)}' was already "
-                f"in {place} {numbers[first[key]]}; remove one of the two"
+                f"in {place} {numbers[first[key]]}; {remedy}"
             )
         first[key] = index
 

@@ -1,11 +1,14 @@
 """Text files as people have them: compressed or not, any line end, comma, tab or white space."""
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.inputs import GZIP_MAGIC, display_name, most_unpacked, read_bytes, suspicious
+from kron2sum_cli.files.inputs import GZIP_MAGIC, ZSTD_MAGIC, display_name, most_unpacked, read_bytes, suspicious
 from kron2sum_cli.files.samples import Samples
 
 __all__ = [
@@ -53,7 +56,7 @@ def read_text(path: str) -> str:
 
     Parameters
     ----------
-    path : a file, gzip-compressed (told from its first bytes) or not; ``-`` is standard input
+    path : a file, compressed with gzip or Zstandard (told from its first bytes) or not; ``-`` is standard input
 
     Returns
     -------
@@ -65,6 +68,11 @@ def read_text(path: str) -> str:
     """
     name = display_name(path)
     data = read_bytes(path)
+    if data.startswith(ZSTD_MAGIC):
+        try:
+            data = bytes(pa.input_stream(pa.BufferReader(data), compression="zstd").read())
+        except OSError as error:
+            raise InputError(f"{name} is damaged Zstandard data ({error}); copy or compress the file again") from None
     nul = data.find(b"\0")
     if nul >= 0:
         raise InputError(
@@ -204,23 +212,29 @@ def read_name_list(path: str) -> tuple[str, ...]:
 
     Parameters
     ----------
-    path : a file with one name a line, in its first or only column. If the first line is a header with
-        a column ``SNPID``, ``ID``, ``SNP`` or ``RSID``, the names are in that column, so that an exported
-        table of results is such a list too; only then a comma is a delimiter, as names may hold one.
+    path : str
+        A file of names with white space between them, one or several a line, as for plink2. If the first line is a
+        header with a column ``SNPID``, ``ID``, ``SNP`` or ``RSID``, the names are in that column, so that an exported
+        table of results and a ``.pvar`` are such lists too; only then a comma is a delimiter, as names may hold one.
+        Lines of a ``.bim`` are recognised, and have the names in their second column.
 
     Returns
     -------
-    The names in the order of the file, each once.
+    tuple of str
+        The names in the order of the file, each once.
 
     Raises
     ------
-    InputError : the file cannot be read, or a line has no name
+    InputError
+        The file cannot be read, or a line has no name.
     """
-    text = read_text(path)
+    text = re.sub("^##.*", "", read_text(path), flags=re.MULTILINE)  # the comments of a .pvar
     rows = iter_rows(text, path)
     column = _name_column(next(rows).fields)
     if column is None:
-        column, rows = 0, iter_rows(text, path, " ")
+        column, rows = 1, iter_rows(text, path, " ")
+        if not _is_bim_line(next(iter_rows(text, path, " ")).fields):
+            return tuple(dict.fromkeys(name for row in rows for name in row.fields))
     names = dict[str, None]()
     for row in rows:
         if len(row.fields) <= column or not row.fields[column]:
@@ -236,6 +250,16 @@ def _name_column(header: Sequence[str]) -> int | None:
     """Position of the column of variant names, or None where the line is no header."""
     found = (i for i, name in enumerate(header) if name.removeprefix("#").upper() in NAME_HEADERS)
     return next(found, None)
+
+
+def _is_bim_line(fields: Sequence[str]) -> bool:
+    """Whether a line is one of a ``.bim``: chromosome, name, centimorgans, position, allele 1 and allele 2."""
+    return (
+        len(fields) == 6
+        and re.fullmatch(r"-?[0-9.]+(e-?[0-9]+)?", fields[2]) is not None
+        and re.fullmatch("-?[0-9]+", fields[3]) is not None
+        and re.fullmatch(r"[ACGTNacgtn0-9.*<>_-]+", fields[4] + fields[5]) is not None
+    )
 
 
 def _empty(name: str) -> InputError:

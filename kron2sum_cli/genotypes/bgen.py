@@ -22,7 +22,7 @@ from kron2sum_cli.genotypes.bgen_format import (
     read_header,
     walk_records,
 )
-from kron2sum_cli.genotypes.sample_files import read_oxford_sample
+from kron2sum_cli.genotypes.sample_files import RENAME_DUPLICATE, read_oxford_sample
 from kron2sum_cli.genotypes.source import Variants, require_positions
 from kron2sum_cli.genotypes.variants import with_two_alleles
 
@@ -202,7 +202,7 @@ def _read_samples(header: BgenHeader, sample: str | None, beside: str) -> Sample
             "name it with --sample"
         )
     samples = Samples(None, header.iids, header.path)
-    refuse_duplicates(samples)
+    refuse_duplicates(samples, remedy=RENAME_DUPLICATE)
     return samples
 
 

@@ -14,9 +14,8 @@ from kron2sum_cli.files.text import Row, id_columns, read_text, split_rows
 from kron2sum_cli.genotypes.sample_files import read_fam
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.genotypes.square_matrix import (
-    NUMPY_MAGIC,
-    BinarySquare,
-    TextSquare,
+    ListedTriangle,
+    StoredSquare,
     gather,
     is_number,
     numbers,
@@ -24,8 +23,14 @@ from kron2sum_cli.genotypes.square_matrix import (
     open_npy,
     open_plink2_binary,
     open_text_square,
+    refuse_empty_diagonal,
     stream_rows,
 )
+
+STDIN = "-"
+NUMPY_MAGIC = b"\x93NUMPY"
+GCTA_SUFFIXES = (".grm.bin", ".grm.id", ".grm.N.bin", ".grm.gz", ".grm.zst", ".grm")
+PLINK2_SUFFIXES = (".rel.bin", ".rel.id", ".rel.zst", ".rel")
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,18 @@ class NamedTable:
 
     Attributes
     ----------
-    path : the file
-    samples : the samples of its lines
-    names : names of its columns of numbers, r of them
-    n_id_columns : columns before them
-    square : whether the columns are the same samples, so that this is GGᵀ; else it is G
-    lower : always False: whole rows are stored
+    path : str
+        The file.
+    samples : Samples
+        The samples of its lines.
+    names : tuple of str
+        Names of its r columns of numbers.
+    n_id_columns : int
+        Columns before them.
+    square : bool
+        Whether the columns are the same samples, so that this is GGᵀ; else it is G.
+    lower : bool
+        False: whole rows are stored.
     """
 
     path: str
@@ -54,7 +65,8 @@ class NamedTable:
 
         Raises
         ------
-        InputError : a line has too few or too many fields, or a field is not a number
+        InputError
+            A line has too few or too many fields, or a field is not a number.
         """
         rows = stream_rows(self.path)
         next(rows)
@@ -68,13 +80,14 @@ class NamedTable:
 
         Raises
         ------
-        InputError : as `lines`, or a number is not finite
+        InputError
+            As `lines`, or a number is not finite.
         """
-        place = np.full(len(self.samples), -1, dtype=np.intp)
-        place[rows] = np.arange(len(rows))
+        row_of = np.full(len(self.samples), -1, dtype=np.intp)
+        row_of[rows] = np.arange(len(rows))
         G = np.empty((len(rows), len(self.names)))
         for i, values in self.lines():
-            if place[i] < 0:
+            if row_of[i] < 0:
                 continue
             if not np.isfinite(values).all():
                 name = self.names[int(np.argmin(np.isfinite(values)))]
@@ -82,7 +95,7 @@ class NamedTable:
                     f"{self.path}: sample '{self.samples.label(i)}' has no finite number in column {name!r}; "
                     "fill it in, or leave the sample out (--remove)"
                 )
-            G[place[i]] = values
+            G[row_of[i]] = values
         return G
 
     def _numbers(self, row: Row) -> NDArray[np.float64]:
@@ -97,8 +110,9 @@ def open_named_table(path: str) -> NamedTable:
 
     Raises
     ------
-    InputError : the header names no samples, a sample is there twice, or the table is neither a square matrix
-        with the same names on both sides nor a table of other columns
+    InputError
+        The header names no samples, a sample is there twice, or the table is neither a square matrix with the same
+        names on both sides nor a table of other columns.
     """
     rows = stream_rows(path)
     header = next(rows).fields
@@ -114,6 +128,11 @@ def open_named_table(path: str) -> NamedTable:
             "is there twice); give both sides the same names"
         )
     if not square and not id_columns(header):
+        if len(header) == 3 and is_number(header[2]):
+            raise InputError(
+                f"{path} has three columns and no header: if a line has two samples and their relationship, "
+                "put the line 'ID1 ID2 RELATIONSHIP' first ('ID1 ID2 KINSHIP' for kinship coefficients)"
+            )
         raise InputError(
             f"{path}, line 1: the first column is {header[0]!r}; a table that is G itself starts with the "
             "columns FID and IID, or IID; a relationship matrix has the same names in its header and its rows"
@@ -140,91 +159,94 @@ def _samples(rows: Iterator[Row], n_id_columns: int, path: str) -> Samples:
     return samples
 
 
-STDIN = "-"
-GCTA_SUFFIXES = (".grm.bin", ".grm.id", ".grm.N.bin")
-PLINK2_SUFFIXES = (".rel.bin", ".rel.id", ".rel")
-
-
-MOST_SIZE = 1e100
-"""The largest number of a relationship matrix, and the inverse of the smallest that its largest may be."""
-
-
 @dataclass(frozen=True)
 class RelationshipFile:
     """A relationship matrix of which the names are read and the numbers are not yet.
 
     Attributes
     ----------
-    samples : its samples, in the order of its rows
-    files : every file that belongs to it
-    format : what it is, for the log
-    stored : how its numbers are stored
+    samples : Samples
+        In the order of its rows.
+    files : tuple of str
+        Every file that belongs to it.
+    format : str
+        What it is, for the log.
+    stored : StoredSquare or NamedTable
+        How its numbers are stored.
     """
 
     samples: Samples
     files: tuple[str, ...]
     format: str
-    stored: BinarySquare | TextSquare | NamedTable
+    stored: StoredSquare | NamedTable
 
     def load(self, rows: NDArray[np.intp]) -> Relationship:
         """Read the numbers of some samples; beside the result, a row of the file is in memory.
 
         Parameters
         ----------
-        rows : (n,) positions of the samples, each once, in the order wanted
+        rows : NDArray (n,)
+            Positions of the samples, each once, in the order wanted.
 
         Returns
         -------
-        K, the rows and columns of a matrix as they are; of a table that is G itself, G with r columns where
-        r < n, else K = GGᵀ.
+        Relationship
+            K, the rows and columns of a matrix as they are; of a table that is G itself, G with r columns where
+            r < n, else K = GGᵀ.
 
         Raises
         ------
-        InputError : the file is cut short, or holds something else than finite numbers, or is not symmetric
+        InputError
+            The file is cut short, or holds something else than finite numbers, or is not symmetric, or a diagonal
+            entry is 0.
         """
         counts = {"samples read": len(self.samples)}
         samples = self.samples.take(rows)
         if isinstance(self.stored, NamedTable) and not self.stored.square:
             counts["columns read"] = len(self.stored.names)
             G = self.stored.load_columns(rows)
-            _refuse_size(G, MOST_SIZE**0.5, self.files[0])
             if G.shape[1] < len(rows):
                 return Relationship(samples, G, None, counts, self.files)
             return Relationship(samples, None, G @ G.T, counts, self.files)
         K = gather(self.stored.lines(), self.stored.lower, rows, self.samples, self.files[0])
-        _refuse_size(K, MOST_SIZE, self.files[0])
+        refuse_empty_diagonal(K, samples, self.files[0])
         return Relationship(samples, None, K, counts, self.files)
 
 
 def open_relationship(path: str, id_path: str | None = None) -> RelationshipFile:
     """Open a relationship matrix in any of the formats known.
 
-    - GCTA: ``.grm.bin`` with ``.grm.id``, given by any of its names or their common prefix;
-    - plink2: ``.rel`` or ``.rel.bin`` with ``.rel.id``, square or triangle;
+    - GCTA: ``.grm.bin``, or its text ``.grm.gz``, with ``.grm.id``, given by any of its names or their common prefix;
+    - plink2: ``.rel``, ``.rel.zst`` or ``.rel.bin`` with ``.rel.id``, square or triangle;
     - text without names (GEMMA's ``.cXX.txt`` and ``.sXX.txt``) and ``.npy``, square, with ``id_path``;
     - a table with a header: a square matrix with names on both sides, or samples as rows (``FID IID`` or
       ``IID`` first) and any other columns, which are G itself, neither centred nor scaled here.
 
+    Text may be compressed with gzip or Zstandard.
+
     Parameters
     ----------
-    path : the file or prefix
-    id_path : names of the rows, a ``.fam`` or a list with ``FID IID`` or ``IID`` in each line
+    path : str
+        The file or prefix.
+    id_path : str or None
+        Names of the rows, a ``.fam`` or a list with ``FID IID`` or ``IID`` in each line.
 
     Raises
     ------
-    InputError : a file is missing, of no known format, of the wrong size, or names a sample twice
-    UsageError : ``id_path`` is needed and not given, or given and not needed
+    InputError
+        A file is missing, of no known format, of the wrong size, or names a sample twice.
+    UsageError
+        ``id_path`` is needed and not given, or given and not needed.
     """
-    stem = _stem(path, GCTA_SUFFIXES, (".grm.bin",))
+    stem = _stem(path, GCTA_SUFFIXES, (".grm.bin", ".grm.gz", ".grm.zst"))
     if stem is not None:
-        return _with_names(f"{stem}.grm.bin", id_path or f"{stem}.grm.id", "GCTA .grm.bin")
-    stem = _stem(path, PLINK2_SUFFIXES, (".rel", ".rel.bin"))
+        name = _existing(path, stem, (".grm.bin", ".grm.gz", ".grm.zst", ".grm"))
+        format_name = "GCTA .grm.bin" if name.endswith(".bin") else "GCTA .grm.gz"
+        return _with_names(name, id_path or f"{stem}.grm.id", format_name)
+    stem = _stem(path, PLINK2_SUFFIXES, (".rel", ".rel.zst", ".rel.bin"))
     if stem is not None:
-        binary = path.endswith(".rel.bin") or not os.path.isfile(f"{stem}.rel")
-        name = f"{stem}.rel.bin" if binary else f"{stem}.rel"
+        name = _existing(path, stem, (".rel", ".rel.zst", ".rel.bin"))
         return _with_names(name, id_path or f"{stem}.rel.id", "plink2 .rel")
-    if path.endswith(".grm.gz"):
-        raise InputError(f"{path} is GCTA's text format; convert it with gcta64 --grm-gz ... --make-grm-bin")
     _require_file(path)
     if _starts_with_numpy_magic(path):
         return _with_names(path, _needed(id_path, path), "NumPy .npy")
@@ -240,22 +262,17 @@ def open_relationship(path: str, id_path: str | None = None) -> RelationshipFile
     return RelationshipFile(table.samples, (path,), format_name, table)
 
 
-def _refuse_size(M: NDArray[np.float64], most: float, path: str) -> None:
-    """Refuse numbers whose products are infinite or vanish; zeros alone are told of later."""
-    largest = max(float(M.max(initial=0.0)), -float(M.min(initial=0.0)))
-    if largest > most or 0 < largest < 1 / most:
-        raise InputError(f"{path}: its largest number is {largest:g}; multiply all, so that it is of the order of 1")
-
-
 def _with_names(path: str, id_path: str, format_name: str) -> RelationshipFile:
     """A matrix whose names are in a file of their own."""
     _require_file(path)
     _require_file(id_path)
     samples = _read_ids(id_path)
     n = len(samples)
-    stored: BinarySquare | TextSquare
+    stored: StoredSquare
     if format_name == "GCTA .grm.bin":
         stored = open_gcta(path, id_path, n)
+    elif format_name == "GCTA .grm.gz":
+        stored = ListedTriangle(path, n)
     elif path.endswith(".rel.bin"):
         stored = open_plink2_binary(path, id_path, n)
     elif format_name == "NumPy .npy":
@@ -273,6 +290,13 @@ def _stem(path: str, suffixes: tuple[str, ...], matrices: tuple[str, ...]) -> st
             return path[: -len(suffix)]
     is_prefix = not os.path.isfile(path) and any(os.path.isfile(path + suffix) for suffix in matrices)
     return path if is_prefix else None
+
+
+def _existing(path: str, stem: str, suffixes: tuple[str, ...]) -> str:
+    """The matrix of a file set: the one named, else the first that is there, else the first that could be."""
+    if path.endswith(suffixes) and not path.endswith(".id"):
+        return path
+    return next((stem + suffix for suffix in suffixes if os.path.isfile(stem + suffix)), stem + suffixes[0])
 
 
 def _read_ids(path: str) -> Samples:

@@ -11,6 +11,12 @@ from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.samples import NO_FID, Samples, refuse_duplicates
 from kron2sum_cli.files.text import read_text
 
+RENAME_DUPLICATE = (
+    "give one of the two another name in this file (its line must stay, as the genotypes of both are there), and leave "
+    "it out with fit --remove"
+)
+"""Remedy for a sample that is twice in the samples of genotypes."""
+
 FAM_COLUMNS = 5
 """FID, IID, father, mother and sex; plink2 lets the phenotype be absent, and real files append more."""
 
@@ -156,5 +162,5 @@ def _samples(text: str, lines: pd.DataFrame, n_ids: int, path: str, expected: st
         )
     fids = known_fids(lines[0].to_list()) if n_ids == 2 else None
     samples = Samples(fids, tuple(lines[n_ids - 1]), path)
-    refuse_duplicates(samples, lines.index.to_list())
+    refuse_duplicates(samples, lines.index.to_list(), RENAME_DUPLICATE)
     return samples

@@ -1,68 +1,82 @@
-"""Relationship matrices as plain numbers in a binary file: GCTA's, plink2's and NumPy's."""
+"""Square relationship matrices as they are stored: in text, in binary files, in GCTA's list of pairs."""
 
 import csv
 import gzip
+import io
 import os
-import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, Protocol, TextIO
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.inputs import GZIP_MAGIC, most_unpacked, suspicious
+from kron2sum_cli.files.inputs import GZIP_MAGIC, ZSTD_MAGIC
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.text import Row, find_delimiter, parse_number
 
-MOST_CHARACTERS = 1 << 27
-"""Characters of a line; a longer one is a mistake, or a compressed file made to fill the memory."""
+TILE = 512
+"""Rows and columns of a large matrix that are worked on at once."""
+
+LARGEST_ASYMMETRY = 1e-5
+"""Largest difference of two opposite entries, relative to the largest entry, that still counts as rounding."""
+
+
+class StoredSquare(Protocol):
+    """An n x n matrix in a file."""
+
+    @property
+    def lower(self) -> bool:
+        """Whether row i holds i + 1 numbers, the lower triangle with the diagonal."""
+
+    def lines(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """The rows one by one, each with its position."""
 
 
 def stream_rows(path: str) -> Iterator[Row]:
-    """The rows of a text file, gzip-compressed or not, that are not blank.
+    """The rows of a text file that are not blank; of gzip and Zstandard files too.
 
     The delimiter is told from the first line: tab, else comma (with the quoting of CSV), else white space.
 
     Raises
     ------
-    InputError : the file cannot be read, or is not text
+    InputError
+        The file cannot be read, or is not text.
     """
     try:
-        with open(path, "rb") as binary:
-            compressed = binary.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-        opener = gzip.open if compressed else open
-        most = most_unpacked(os.path.getsize(path)) if compressed else sys.maxsize
-        with opener(path, "rt", encoding="utf-8-sig", newline=None) as file:
-            yield from _split(file, path, most)
+        with open_text(path) as file:
+            delimiter = ""
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                delimiter = delimiter or find_delimiter(line)
+                if delimiter == " ":
+                    fields = line.split()
+                elif '"' in line:
+                    fields = next(csv.reader([line.rstrip("\n")], delimiter=delimiter, strict=True))
+                else:
+                    fields = line.rstrip("\n").split(delimiter)
+                yield Row(number, tuple(fields))
     except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error, csv.Error):
         raise InputError(f"{path} is not readable as text; check that it is the file you mean") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from None
+        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from None
 
 
-def _split(lines: Any, path: str, most: int) -> Iterator[Row]:
-    delimiter = ""
-    for number, line in enumerate(iter(partial(lines.readline, MOST_CHARACTERS), ""), 1):
-        if "\0" in line or len(line) == MOST_CHARACTERS:
-            what = "is longer than any matrix needs" if "\0" not in line else "has a NUL byte, so the file looks binary"
-            raise InputError(f"{path}, line {number}: {what}; check that it is the file you mean")
-        most -= len(line)
-        if most < 0:
-            raise suspicious(path)
-        if not line.strip():
-            continue
-        delimiter = delimiter or find_delimiter(line)
-        if delimiter == " ":
-            fields = line.split()
-        elif '"' in line:
-            fields = next(csv.reader([line.rstrip("\n")], delimiter=delimiter, strict=True))
-        else:
-            fields = line.rstrip("\n").split(delimiter)
-        yield Row(number, tuple(fields))
+def open_text(path: str) -> TextIO:
+    """Open a text file, decompressed where its first bytes say that it is compressed."""
+    with open(path, "rb") as binary:
+        start = binary.read(len(ZSTD_MAGIC))
+    encoding = "utf-8-sig"
+    if start.startswith(GZIP_MAGIC):
+        return gzip.open(path, "rt", encoding=encoding)
+    if start == ZSTD_MAGIC:
+        return io.TextIOWrapper(io.BufferedReader(pa.input_stream(path, compression="zstd")), encoding)
+    return open(path, encoding=encoding)
 
 
 def numbers(row: Row, skipped: int, path: str) -> NDArray[np.float64]:
@@ -70,7 +84,8 @@ def numbers(row: Row, skipped: int, path: str) -> NDArray[np.float64]:
 
     Raises
     ------
-    InputError : one is not a number
+    InputError
+        One is not a number.
     """
     fields = row.fields[skipped:]
     joined = "".join(fields)
@@ -94,13 +109,16 @@ def is_number(field: str) -> bool:
 
 @dataclass(frozen=True)
 class TextSquare:
-    """An n x n matrix in text without names.
+    """An n x n matrix in text without names (a `StoredSquare`).
 
     Attributes
     ----------
-    path : the file
-    n : rows
-    lower : whether line i holds i numbers, the lower triangle with the diagonal
+    path : str
+        The file.
+    n : int
+        Rows.
+    lower : bool
+        Whether line i holds i numbers, the lower triangle with the diagonal.
     """
 
     path: str
@@ -112,8 +130,8 @@ class TextSquare:
 
         Raises
         ------
-        InputError : a line is too short or too long, holds something else than numbers, or there are too
-            few or too many
+        InputError
+            A line is too short or too long, holds something else than numbers, or there are too few or too many.
         """
         found = 0
         for i, row in enumerate(stream_rows(self.path)):
@@ -135,7 +153,8 @@ def open_text_square(path: str, first_row: Sequence[str], ids: str, n: int) -> T
 
     Raises
     ------
-    InputError : its first row has neither n numbers nor one
+    InputError
+        Its first row has neither n numbers nor one.
     """
     if len(first_row) not in {1, n}:
         raise InputError(
@@ -144,13 +163,167 @@ def open_text_square(path: str, first_row: Sequence[str], ids: str, n: int) -> T
     return TextSquare(path, n, lower=len(first_row) < n)
 
 
-TILE = 512
-LARGEST_ASYMMETRY = 1e-5
-"""How far a matrix may be from symmetric, relative to its largest entry."""
+@dataclass(frozen=True)
+class BinarySquare:
+    """An n x n matrix in a binary file, row by row (a `StoredSquare`).
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    n : int
+        Rows.
+    lower : bool
+        Whether only the lower triangle with the diagonal is there.
+    dtype : dtype
+        Of a number.
+    offset : int
+        Bytes before the first number.
+    """
+
+    path: str
+    n: int
+    lower: bool
+    dtype: np.dtype[Any]
+    offset: int = 0
+
+    @property
+    def expected_bytes(self) -> int:
+        """Bytes of the whole file."""
+        n_numbers = self.n * (self.n + 1) // 2 if self.lower else self.n * self.n
+        return self.offset + n_numbers * self.dtype.itemsize
+
+    def lines(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """The rows one by one, each with its position.
+
+        Raises
+        ------
+        InputError
+            The file is shorter than when it was opened.
+        """
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            for i in range(self.n):
+                wanted = i + 1 if self.lower else self.n
+                values = np.fromfile(file, self.dtype, wanted)
+                if len(values) < wanted:
+                    raise InputError(f"{self.path} ends in row {i + 1}; did another program change it?")
+                yield i, values
+
+
+def open_gcta(path: str, ids: str, n: int) -> BinarySquare:
+    """GCTA's ``.grm.bin``: the lower triangle in single precision.
+
+    Raises
+    ------
+    InputError
+        Its size does not fit n samples.
+    """
+    matrix = BinarySquare(path, n, lower=True, dtype=np.dtype("<f4"))
+    found = os.path.getsize(path)
+    if found != matrix.expected_bytes:
+        fitting = int((np.sqrt(8 * (found // 4) + 1) - 1) / 2)
+        exactly = fitting * (fitting + 1) * 2 == found
+        raise InputError(
+            f"{path} has {found} bytes, but the lower triangle of the {n} samples in {ids} takes "
+            f"{matrix.expected_bytes}; the file has {f'{fitting} samples' if exactly else 'been cut short'} "
+            "or does not belong to these names"
+        )
+    return matrix
+
+
+def open_plink2_binary(path: str, ids: str, n: int) -> BinarySquare:
+    """plink2's ``.rel.bin``: square or lower triangle, in double or single precision, told by its size.
+
+    Raises
+    ------
+    InputError
+        Its size does not fit n samples.
+    """
+    found = os.path.getsize(path)
+    layouts = [BinarySquare(path, n, lower, np.dtype(number)) for number in ("<f8", "<f4") for lower in (False, True)]
+    for matrix in layouts:
+        if matrix.expected_bytes == found:
+            return matrix
+    sizes = ", ".join(str(matrix.expected_bytes) for matrix in layouts)
+    raise InputError(
+        f"{path} has {found} bytes, but a matrix of the {n} samples in {ids} takes one of {sizes} (square or "
+        "triangle, in double or single precision); the file is cut short or does not belong to these names"
+    )
+
+
+def open_npy(path: str, ids: str, n: int) -> BinarySquare:
+    """A square array in NumPy's ``.npy``, of whole or floating-point numbers.
+
+    Raises
+    ------
+    InputError
+        It is not such an array of n rows and columns, or is cut short.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy raises what Python's own parser meets, too
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path} is not a readable .npy ({reason}); write it again with numpy.save") from None
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{path} holds {array.dtype} values; save an array of numbers (float64)")
+    if array.shape != (n, n):
+        raise InputError(
+            f"{path} holds an array of shape {array.shape}, but {ids} lists {n} samples; the matrix needs one row "
+            "and one column for each"
+        )
+    # The order does not matter: a transposed symmetric matrix is the same.
+    return BinarySquare(path, n, lower=False, dtype=array.dtype, offset=array.offset)
+
+
+@dataclass(frozen=True)
+class ListedTriangle:
+    """GCTA's ``.grm.gz``: a line for each pair of the lower triangle, in order (a `StoredSquare`).
+
+    A line has the positions of two samples (from 1), the number of variants, and the relationship.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    n : int
+        Samples.
+    """
+
+    path: str
+    n: int
+    lower: bool = True
+
+    def lines(self) -> Iterator[tuple[int, NDArray[np.float64]]]:
+        """The rows one by one, each with its position.
+
+        Raises
+        ------
+        InputError
+            The file is not readable, or its pairs are not those of the lower triangle in order.
+        """
+        try:
+            with open_text(self.path) as file:
+                table = pd.read_csv(file, sep=r"\s+", header=None, dtype=np.float64).to_numpy()
+        except (ValueError, OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{self.path} is not readable as GCTA's list of pairs ({error})") from None
+        if table.shape != (self.n * (self.n + 1) // 2, 4):
+            raise InputError(
+                f"{self.path} has {len(table)} lines of {table.shape[1]} columns, but {self.n} samples make "
+                f"{self.n * (self.n + 1) // 2} lines of 4; the file is cut short or does not belong to these names"
+            )
+        row, column = np.tril_indices(self.n)
+        wrong = np.flatnonzero((table[:, 0] != row + 1) | (table[:, 1] != column + 1))
+        if len(wrong):
+            raise InputError(
+                f"{self.path}, line {wrong[0] + 1}: has the pair {table[wrong[0], 0]:g} {table[wrong[0], 1]:g} where "
+                f"{row[wrong[0]] + 1} {column[wrong[0]] + 1} is expected; write it again with gcta64 --make-grm-gz"
+            )
+        yield from enumerate(np.split(table[:, 3], np.cumsum(np.arange(1, self.n))))
 
 
 def tiles(n: int) -> Iterator[slice]:
-    """The rows of an n x n matrix in stretches of `TILE`."""
+    """The rows of an n x n matrix in slices of `TILE`."""
     for start in range(0, n, TILE):
         yield slice(start, min(start + TILE, n))
 
@@ -160,8 +333,10 @@ def add_outer_product(K: NDArray[np.float64], x: NDArray[np.floating[Any]]) -> N
 
     Parameters
     ----------
-    K : (n, n) float64; its part above the diagonal tiles is neither read nor written
-    x : (n, b) in Fortran order
+    K : NDArray (n, n)
+        float64; its part above the diagonal tiles is neither read nor written.
+    x : NDArray (n, b)
+        In Fortran order.
     """
     for rows in tiles(len(K)):
         K[rows, : rows.stop] += x[rows] @ x[: rows.stop].T
@@ -175,7 +350,7 @@ def mirror_lower(K: NDArray[np.float64]) -> None:
         K[: rows.start, rows] = K[rows, : rows.start].T
 
 
-@np.errstate(invalid="ignore", over="ignore")  # NaNs are refused below; twice a diagonal is made, and not kept
+@np.errstate(invalid="ignore", over="ignore")  # what is not finite is refused below
 def gather(
     lines: Iterable[tuple[int, NDArray[Any]]],
     lower: bool,
@@ -187,44 +362,64 @@ def gather(
 
     Parameters
     ----------
-    lines : the N rows of the file in order, each with its position i: i + 1 numbers if ``lower``, else N
-    lower : whether the file stores the lower triangle only. A file that stores N numbers a row with zeros
-        in place of the upper triangle is recognised
-    rows : (n,) the rows and columns wanted, each once, in the order wanted
-    samples : the N samples of the file
-    path : the file, for messages
+    lines : iterable
+        The N rows of the file in order, each with its position i: i + 1 numbers if ``lower``, else N.
+    lower : bool
+        Whether the file stores the lower triangle only. A file that stores N numbers a row with zeros in place of
+        the upper triangle is recognised.
+    rows : NDArray (n,)
+        The rows and columns wanted, each once, in the order wanted.
+    samples : Samples
+        The N samples of the file.
+    path : str
+        The file, for messages.
 
     Returns
     -------
-    (n, n) float64, exactly symmetric
+    NDArray (n, n)
+        float64, exactly symmetric.
 
     Raises
     ------
-    InputError : an entry is not finite, or the matrix is not symmetric to 1e-5 of its largest entry
+    InputError
+        An entry is not finite, or the matrix is not symmetric to 1e-5 of its largest entry.
     """
-    place = np.full(len(samples), -1, dtype=np.intp)
-    place[rows] = np.arange(len(rows))
+    row_of = np.full(len(samples), -1, dtype=np.intp)
+    row_of[rows] = np.arange(len(rows))
     in_file_order = np.sort(rows)
     K = np.zeros((len(rows), len(rows)))
     n_seen, one_triangle = 0, True
     for i, values in lines:
         if not lower:
             one_triangle = one_triangle and not values[i + 1 :].any()
-        if place[i] < 0:
+        if row_of[i] < 0:
             continue
         n_seen += 1
         if lower:
             earlier = in_file_order[:n_seen]
-            K[place[i], place[earlier]] = values[earlier]
+            K[row_of[i], row_of[earlier]] = values[earlier]
         else:
-            K[place[i]] = values[rows]
-    chosen = samples.take(rows)
+            K[row_of[i]] = values[rows]
+    analysed = samples.take(rows)
     if one_triangle:
         _add_transpose(K)
-    _refuse_not_finite(K, chosen, path)
+    _refuse_not_finite(K, analysed, path)
     if not one_triangle:
-        _symmetrise(K, chosen, path)
+        _symmetrise(K, analysed, path)
     return K
+
+
+def refuse_empty_diagonal(K: NDArray[np.float64], samples: Samples, path: str) -> None:
+    """Raise InputError where a sample is related to others (n, n) and not to itself."""
+    empty = np.flatnonzero(K.diagonal() <= 0)
+    empty = empty[np.abs(K[empty]).max(axis=1, initial=0.0) > 0]
+    if len(empty):
+        i = int(empty[0])
+        raise InputError(
+            f"{path}: sample '{samples.label(i)}' has {K[i, i]:g} on the diagonal ({len(empty)} of {len(K)} samples "
+            "have 0 or less), where a relationship matrix has about 1, and kinship 0.5: fill the diagonal in if it was "
+            "left out; if these are distances, give similarities, such as 1 - distance"
+        )
 
 
 def _refuse_not_finite(K: NDArray[np.float64], samples: Samples, path: str) -> None:
@@ -261,122 +456,6 @@ def _symmetrise(K: NDArray[np.float64], samples: Samples, path: str) -> None:
                 f"'{samples.label(int(j))}' have {below[i, j]:g} one way and {above[i, j]:g} the other; "
                 "give a symmetric matrix"
             )
-        mean = 0.5 * below + 0.5 * above  # the sum of large numbers may overflow
+        mean = (below + above) / 2
         K[rows, : rows.stop] = mean
         K[: rows.stop, rows] = mean.T
-
-
-NUMPY_MAGIC = b"\x93NUMPY"
-_BUFFER_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class BinarySquare:
-    """An n x n matrix, row by row.
-
-    Attributes
-    ----------
-    path : the file
-    n : rows
-    lower : whether only the lower triangle with the diagonal is there
-    dtype : of a number
-    offset : bytes before the first number
-    """
-
-    path: str
-    n: int
-    lower: bool
-    dtype: np.dtype[Any]
-    offset: int = 0
-
-    @property
-    def expected_bytes(self) -> int:
-        """Bytes of the whole file."""
-        numbers = self.n * (self.n + 1) // 2 if self.lower else self.n * self.n
-        return self.offset + numbers * self.dtype.itemsize
-
-    def lines(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """The rows one by one, each with its position."""
-        with open(self.path, "rb", buffering=_BUFFER_BYTES) as file:
-            file.seek(self.offset)
-            for i in range(self.n):
-                wanted = (i + 1 if self.lower else self.n) * self.dtype.itemsize
-                data = file.read(wanted)
-                if len(data) < wanted:
-                    raise InputError(f"{self.path} ends in row {i + 1}; did another program change it?")
-                yield i, np.frombuffer(data, self.dtype)
-
-
-def open_gcta(path: str, ids: str, n: int) -> BinarySquare:
-    """GCTA's ``.grm.bin``: the lower triangle in single precision.
-
-    Raises
-    ------
-    InputError : its size does not fit n samples
-    """
-    matrix = BinarySquare(path, n, lower=True, dtype=np.dtype("<f4"))
-    found = os.path.getsize(path)
-    if found != matrix.expected_bytes:
-        fitting = int((np.sqrt(8 * (found // 4) + 1) - 1) / 2)
-        exactly = fitting * (fitting + 1) * 2 == found
-        raise InputError(
-            f"{path} has {found} bytes, but the lower triangle of the {n} samples in {ids} takes "
-            f"{matrix.expected_bytes}; the file has {f'{fitting} samples' if exactly else 'been cut short'} "
-            "or does not belong to these names"
-        )
-    return matrix
-
-
-def open_plink2_binary(path: str, ids: str, n: int) -> BinarySquare:
-    """plink2's ``.rel.bin``: square or lower triangle, in double or single precision, told by its size.
-
-    Raises
-    ------
-    InputError : its size does not fit n samples
-    """
-    found = os.path.getsize(path)
-    layouts = [BinarySquare(path, n, lower, np.dtype(number)) for number in ("<f8", "<f4") for lower in (False, True)]
-    for matrix in layouts:
-        if matrix.expected_bytes == found:
-            return matrix
-    sizes = ", ".join(str(matrix.expected_bytes) for matrix in layouts)
-    raise InputError(
-        f"{path} has {found} bytes, but a matrix of the {n} samples in {ids} takes one of {sizes} (square or "
-        "triangle, in double or single precision); the file is cut short or does not belong to these names"
-    )
-
-
-def open_npy(path: str, ids: str, n: int) -> BinarySquare:
-    """A square array in NumPy's ``.npy``, of whole or floating-point numbers.
-
-    Raises
-    ------
-    InputError : it is not such an array of n rows and columns, or is cut short
-    """
-    try:
-        with open(path, "rb") as file:
-            version = np.lib.format.read_magic(file)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, _, dtype = read_header(file)
-            offset = file.tell()
-    except OSError:
-        raise
-    except Exception as error:  # numpy raises what Python's own parser meets, too
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path} is not a readable .npy ({reason}); write it again with numpy.save") from None
-    if dtype.kind not in "fiu":
-        raise InputError(f"{path} holds {dtype} values; save an array of numbers (float64)")
-    if shape != (n, n):
-        raise InputError(
-            f"{path} holds an array of shape {shape}, but {ids} lists {n} samples; the matrix needs one row "
-            "and one column for each"
-        )
-    # The order does not matter: a transposed symmetric matrix is the same.
-    matrix = BinarySquare(path, n, lower=False, dtype=dtype, offset=offset)
-    found = os.path.getsize(path)
-    if found != matrix.expected_bytes:
-        raise InputError(f"{path} has {found} bytes, but its header promises {matrix.expected_bytes}; it is cut short")
-    return matrix

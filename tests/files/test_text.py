@@ -7,6 +7,7 @@ import io
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,10 +38,11 @@ def write(path: Path, data: bytes | str) -> str:
         b"a b\r\nc d\r\n",
         b"a b\rc d\r",
         gzip.compress(b"a b\nc d\n", mtime=0),
+        pa.compress(b"a b\nc d\n", "zstd", asbytes=True),
         gzip.compress(b"a b\n", mtime=0) + gzip.compress(b"c d\n", mtime=0),
         gzip.compress(b"\xef\xbb\xbfa b\r\nc d\r\n", mtime=0),
     ],
-    ids=["plain", "bom", "crlf", "cr", "gzip", "gzip members", "gzip bom crlf"],
+    ids=["plain", "bom", "crlf", "cr", "gzip", "zstd", "gzip members", "gzip bom crlf"],
 )
 def test_read_text_normalises(tmp_path: Path, data: bytes) -> None:
     assert read_text(write(tmp_path / "file.txt", data)) == "a b\nc d\n"
@@ -73,6 +75,7 @@ def test_errors_name_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"a\rb\rc\xe9\n", r"f, line 3: byte 0xe9 is not UTF-8; convert the file .*iconv"),
         (gzip.compress(b"a b c d e f g\n" * 50, mtime=0)[:-12], r"f is damaged gzip data"),
         (b"\x1f\x8b\x08\x00nothing of the kind", r"f is damaged gzip data"),
+        (b"\x28\xb5\x2f\xfdnothing of the kind", r"f is damaged Zstandard data"),
     ],
 )
 def test_read_text_refuses(tmp_path: Path, data: bytes, message: str) -> None:
@@ -210,7 +213,7 @@ def test_read_id_list_lacking_an_id(tmp_path: Path, text: str) -> None:
     ("text", "names"),
     [
         ("rs1\nrs2\nrs1\n", ("rs1", "rs2")),
-        ("rs1 A 0.1\nrs2 C 0.2\n", ("rs1", "rs2")),
+        ("rs1 A 0.1\nrs2 C 0.2\n", ("rs1", "A", "0.1", "rs2", "C", "0.2")),
         ("1:10:A:C,T\nrs2\n", ("1:10:A:C,T", "rs2")),
         ("SNP\nrs1\n", ("rs1",)),
         ("#ID P\nrs1 0.1\n", ("rs1",)),
@@ -220,6 +223,23 @@ def test_read_id_list_lacking_an_id(tmp_path: Path, text: str) -> None:
 )
 def test_read_name_list(tmp_path: Path, text: str, names: tuple[str, ...]) -> None:
     assert read_name_list(write(tmp_path / "list", text)) == names
+
+
+def test_several_names_a_line(tmp_path: Path) -> None:
+    """As plink2 reads them."""
+    assert read_name_list(write(tmp_path / "list", "rs1 rs2\trs3\n\nrs4 rs1\n")) == ("rs1", "rs2", "rs3", "rs4")
+
+
+@pytest.mark.parametrize("name", ["x.bim", "list.txt"])
+def test_a_bim_is_a_list(tmp_path: Path, name: str) -> None:
+    """Also where the names are numbers, which chromosomes and positions are too."""
+    bim = "1\t7\t0\t100\tA\tG\n1\t8\t1e-3\t7\tAT\t<DEL>\n"
+    assert read_name_list(write(tmp_path / name, bim)) == ("7", "8")
+
+
+def test_a_pvar_is_a_list(tmp_path: Path) -> None:
+    pvar = "##fileformat=VCFv4.2\n##contig=<ID=1,length=5>\n#CHROM\tPOS\tID\tREF\tALT\n1\t100\trs1\tA\tG\n"
+    assert read_name_list(write(tmp_path / "x.pvar", pvar)) == ("rs1",)
 
 
 def test_read_name_list_lacking_a_name(tmp_path: Path) -> None:

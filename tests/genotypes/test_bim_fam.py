@@ -93,7 +93,9 @@ def test_fam_with_any_white_space_and_further_columns(tmp_path: Path, text: str)
 
 def test_fam_with_a_sample_twice(tmp_path: Path) -> None:
     path = write(tmp_path, "f i 0 0 0 0\ng i 0 0 0 0\n\nf\ti 0 0 0 0\n", "fam")
-    with pytest.raises(InputError, match=r"x\.fam, line 4: sample 'f i' was already in line 1"):
+    with pytest.raises(
+        InputError, match=r"x\.fam, line 4: sample 'f i' was already in line 1; give one .* another name"
+    ):
         read_fam(path)
 
 

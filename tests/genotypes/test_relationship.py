@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
@@ -90,11 +91,26 @@ def write_table(folder: Path, text: str) -> str:
     return str(folder / "k.csv")
 
 
+def write_compressed(folder: Path, name: str, text: str) -> str:
+    """As the suffix says."""
+    write_gcta(folder, np.eye(N))
+    (folder / "k.grm.bin").unlink()
+    (folder / "k.rel.id").write_text(ids("#FID\tIID\n"))
+    with pa.output_stream(str(folder / name), compression="detect") as file:
+        file.write(text.encode())
+    return str(folder / name)
+
+
 FORMATS: dict[str, Callable[[Path, NDArray[np.float64]], str | tuple[str, str]]] = {
     "gcta prefix": write_gcta,
     "gcta bin": lambda folder, K: write_gcta(folder, K) + ".grm.bin",
     "gcta id": lambda folder, K: write_gcta(folder, K) + ".grm.id",
     "gcta N": lambda folder, K: write_gcta(folder, K) + ".grm.N.bin",
+    "gcta text": lambda folder, K: write_compressed(folder, "k.grm.gz", listed(K)),
+    "gcta text prefix": lambda folder, K: write_compressed(folder, "k.grm.gz", listed(K)).removesuffix(".grm.gz"),
+    "plink2 list": lambda folder, K: write_compressed(folder, "k.grm.zst", listed(K)),
+    "rel zst": lambda folder, K: write_compressed(folder, "k.rel.zst", square_text(K)),
+    "rel zst prefix": lambda folder, K: write_compressed(folder, "k.rel.zst", lower_text(K)).removesuffix(".rel.zst"),
     "rel square": lambda folder, K: write_rel(folder, square_text(K)),
     "rel square0": lambda folder, K: write_rel(folder, square_text(np.tril(K))),
     "rel triangle": lambda folder, K: write_rel(folder, lower_text(K)),
@@ -182,14 +198,17 @@ def test_numbers_that_are_not_finite(tmp_path: Path, K: NDArray[np.float64], bad
     np.testing.assert_array_equal(file.load(np.arange(8, N)).K, K[8:, 8:])
 
 
-@pytest.mark.parametrize("name", ["rel triangle", "rel square0", "rel bin triangle"])
-def test_a_diagonal_whose_double_is_too_large(tmp_path: Path, K: NDArray[np.float64], name: str) -> None:
-    large = K.copy()
-    large[3, 3] = 1.5e308
-    given = FORMATS[name](tmp_path, large)
-    file = open_relationship(*((given,) if isinstance(given, str) else given))
-    with pytest.raises(InputError, match=r"its largest number is 1.5e\+308; multiply all"):
+def test_a_diagonal_that_was_left_out(tmp_path: Path, K: NDArray[np.float64]) -> None:
+    """Or distances: an individual at no distance from itself."""
+    hollow = K - np.diag(np.diag(K))
+    file = open_relationship(*write_npy(tmp_path, hollow))
+    message = r"k\.npy: sample 'i0' has 0 on the diagonal \(23 of 23 samples .*if these are distances, .* 1 - distance"
+    with pytest.raises(InputError, match=message):
         file.load(np.arange(N))
+    hollow[3] = hollow[:, 3] = 0
+    np.fill_diagonal(hollow, np.where(np.arange(N) == 3, 0, 9))
+    loaded = open_relationship(*write_npy(tmp_path, hollow)).load(np.arange(N)).K
+    np.testing.assert_array_equal(loaded, hollow, "a sample without any relationship may stay")
 
 
 @pytest.mark.parametrize("cut", [0, 4, 4 * 21, 4 * N * (N + 1) // 2 - 1])
@@ -246,7 +265,7 @@ def test_text_of_other_samples(tmp_path: Path, K: NDArray[np.float64]) -> None:
         (np.zeros((N, N + 1)), r"shape \(23, 24\), but .* lists 23 samples"),
         (np.zeros(N), r"shape \(23,\)"),
         (np.zeros((N, N), dtype="U1"), "<U1 values"),
-        (np.full((N, N), None), "object values"),
+        (np.full((N, N), None), "not a readable .npy"),
         (np.zeros((N, N), dtype=complex), "complex128 values"),
     ],
 )
@@ -332,9 +351,30 @@ def test_tables_that_cannot_be_told(tmp_path: Path, content: bytes, message: str
         open_relationship(str(path))
 
 
-def test_gcta_text_format(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--make-grm-bin"):
-        open_relationship(str(tmp_path / "k.grm.gz"))
+def listed(K: NDArray[np.float64]) -> str:
+    """GCTA's text: two positions from 1, a number of variants, the relationship."""
+    return "".join(f"{i + 1}\t{j + 1}\t100\t{float(K[i, j])!r}\n" for i in range(len(K)) for j in range(i + 1))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda lines: lines[:-1], "has 275 lines of 4 columns, but 23 samples make 276 lines of 4"),
+        (lambda lines: [lines[1], lines[0], *lines[2:]], "line 1: has the pair 2 1 where 1 1 is expected"),
+        (lambda lines: [*lines[:-1], "23 23 100 x\n"], "not readable as GCTA's list of pairs"),
+    ],
+)
+def test_gcta_text_that_is_wrong(tmp_path: Path, K: NDArray[np.float64], edit: Any, message: str) -> None:
+    write_gcta(tmp_path, K)
+    text = "".join(edit(listed(K).splitlines(keepends=True)))
+    (tmp_path / "k.grm.gz").write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(InputError, match=message):
+        open_relationship(str(tmp_path / "k.grm.gz")).load(np.arange(N))
+
+
+def test_three_columns_without_a_header(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="three columns and no header: .* put the line 'ID1 ID2 RELATIONSHIP' first"):
+        open_relationship(write_table(tmp_path, "a b 0.5\na c 0.25\n"))
 
 
 def table_of_G(G: NDArray[np.float64], header: str = "IID") -> str:
@@ -389,6 +429,8 @@ def test_what_plink2_writes(make_bed: Callable[..., str], simulate_dosages: Call
         "bin4": ["--make-rel", "bin4"],
         "bin_triangle": ["--make-rel", "bin", "triangle"],
         "gcta": ["--make-grm-bin"],
+        "zs": ["--make-rel", "square", "zs"],
+        "list": ["--make-grm-list", "zs"],
     }.items():
         subprocess.run([*plink2, f"{stem}_{name}", *options], check=True)
         K = open_relationship(f"{stem}_{name}").load(np.arange(60)).K
