@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.spectrum import Array
@@ -113,34 +114,39 @@ def mixture_tails(weights: Array, q: Array) -> Tails:
     return Tails(upper, log_tail, log_density - np.log(largest))
 
 
-def mixture_quantile(weights: Array, log_upper: float, start: Array) -> Array:
-    """Where the upper tails of k mixtures (k, m) are ``exp(log_upper)``: (k,), by Newton's method on the log tail.
+def mixture_quantile(weights: Array, log_upper: float) -> Array:
+    """Where the upper tails of k mixtures are ``exp(log_upper)``, by Newton's method on the logarithm of the tail.
 
     Parameters
     ----------
     weights : NDArray (k, m)
         λ of each mixture
     log_upper : float
-        Natural logarithm of the tail probability
-    start : NDArray (k,)
-        Positive values to start from
+        Natural logarithm of the tail probability, negative
+
+    Returns
+    -------
+    NDArray (k,)
+        To a relative precision of 1e-9
 
     Raises
     ------
     NumericalError
         Where it does not converge.
     """
-    q = np.array(start, dtype=float)
+    mean, variance = weights.sum(axis=1), 2 * np.sum(weights**2, axis=1)
+    q = mean - 2 * np.max(weights, axis=1) * log_upper
+    if log_upper > -600:
+        q = np.maximum(variance / mean * special.gammainccinv(mean**2 / variance, np.exp(log_upper)), 1e-9 * mean)
     open_ones = np.arange(q.size)
     for _ in range(60):
         found = mixture_tails(weights[open_ones], q[open_ones])
-        excess = found.log_upper - log_upper
         hazard = np.exp(found.log_density - found.log_upper)
-        change = np.clip(excess / hazard / q[open_ones], -0.5, 1e3)
+        change = np.clip((found.log_upper - log_upper) / hazard / q[open_ones], -0.5, 1e3)
         q[open_ones] *= 1 + change
         open_ones = open_ones[np.abs(change) > LAST_CHANGE]
         if not open_ones.size:
-            return q
+            return np.asarray(q)
     raise NumericalError("a quantile of a quadratic form was not found")
 
 
@@ -196,7 +202,7 @@ def _trapezoid(
     tau, scale, slope, at_saddle = path
     offset, along = hyperbola(scale, slope, step)
     nodes: Complex = tau[:, None] - offset
-    exponent = _cgf(weights, nodes) - (0.5 - nodes) * q[:, None] - at_saddle[:, None]
+    exponent = cgf(weights, nodes) - (0.5 - nodes) * q[:, None] - at_saddle[:, None]
     integrand = np.exp(exponent) * along
     tails = integrand / np.where(tau < 0.5, 1.0, -1.0)[:, None] / (0.5 - nodes)
     tail, density = np.sum(tails.real, axis=1), np.sum(integrand.real, axis=1)
@@ -234,12 +240,21 @@ def hyperbola(scale: Array, slope: Array, step: float) -> tuple[Complex, Complex
     return offset, along
 
 
-def _cgf(weights: Array, tau: Complex) -> Complex:
-    """``-½ Σ log(1 - 2λt)`` at complex nodes (k, N), for weights (k, m)."""
-    real = (1 - weights)[:, None, :] + 2 * weights[:, None, :] * tau.real[:, :, None]
-    imaginary = 2 * weights[:, None, :] * tau.imag[:, :, None]
-    modulus = np.sum(np.log(real**2 + imaginary**2), axis=2)
-    return np.asarray(-0.25 * modulus - 0.5j * np.sum(np.arctan2(imaginary, real), axis=2))
+def cgf(weights: Array, tau: Complex) -> Complex:
+    """``-½ Σ log(1 - 2λt)`` at nodes ``τ = ½ - t`` (k, N) on or below the real axis, for weights (k, m), largest 1.
+
+    Factors are multiplied in pairs before their logarithm is taken: each has an argument above -¾π on the paths taken
+    here, so that the argument of a product lies between -2π and 0.
+    """
+    factors = (1 - weights)[:, None, :] + 2 * weights[:, None, :] * tau[:, :, None]
+    last = factors.shape[2] // 2 * 2
+    pairs = factors[:, :, 0:last:2] * factors[:, :, 1:last:2]
+    if last < factors.shape[2]:
+        pairs = np.concatenate([pairs, factors[:, :, last:]], axis=2)
+    angle = np.arctan2(pairs.imag, pairs.real)
+    np.subtract(angle, 2 * np.pi, out=angle, where=angle > 0)
+    modulus = np.log(pairs.real**2 + pairs.imag**2)
+    return np.asarray(-0.25 * np.sum(modulus, axis=2) - 0.5j * np.sum(angle, axis=2))
 
 
 def _upper_saddle(weights: Array, q: Array) -> Array:
