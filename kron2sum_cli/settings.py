@@ -118,6 +118,7 @@ SCAN_FORMATS = ("parquet", "tsv", "csv")
 EXPORT_FORMATS = ("tsv", "csv", "parquet", "json", "ssf", "blup")
 SCAN_PLOTS = ("manhattan", "mirrored", "qq", "effects")
 NULL_PLOTS = ("architecture",)
+TEST_PLOTS = ("manhattan", "mirrored", "qq")
 LEAD_PLOTS = ("manhattan", "mirrored", "effects")
 DEFAULT_CLUMP_KB = 500.0
 DEFAULT_CLUMP_R2 = 0.1
@@ -437,6 +438,7 @@ class ExportSettings:
     clump_r2 : the least r² with it, with genotypes; None for the default
     significance : P that a lead variant is below
     allow_gaps : merge tables although variants between them are missing
+    maf_classes : whether a QQ plot has classes of minor allele frequency
     check : only check that the inputs are as they were written
     out : the output
     """
@@ -459,6 +461,7 @@ class ExportSettings:
     clump_r2: float | None = None
     significance: float = DEFAULT_SIGNIFICANCE
     allow_gaps: bool = False
+    maf_classes: bool = False
     check: bool = False
     out: str = STDIO
     common: CommonSettings = field(default_factory=CommonSettings)
@@ -503,6 +506,10 @@ class ExportSettings:
             yield f"--significance {self.significance:g}: must be above 0 and below 1"
         rows = ("top", "p_below", "sort", "leads", "columns", "tests", "digits")
         ignored = [f"--{name.replace('_', '-').replace('tests', 'test')}" for name in rows if getattr(self, name)]
+        if self.plot in TEST_PLOTS:
+            ignored = [name for name in ignored if name != "--test"]
+        if self.maf_classes and self.report is None and self.plot != "qq":
+            yield "--maf-classes belongs to --plot qq and to --report"
         if self.is_view and ignored:
             yield f"{', '.join(ignored)}: for tables only, not for --plot, --report or --to ssf"
         yield from stdin_twice(self.input_paths)

@@ -66,7 +66,7 @@ EXAMPLES = (
     "tests",
     type=TEST,
     group=COLUMNS,
-    help="Further tests, computed from the table: as for kron2sum scan; repeatable.",
+    help="Further tests, computed from the table: as for kron2sum scan; repeatable. With --plot: the tests to draw.",
 )
 @names_option("--trait", "traits", group=COLUMNS, help="Leave out the columns of all other traits.")
 @option(
@@ -76,6 +76,7 @@ EXAMPLES = (
     help="Draw a picture to --out FILE.png, .svg or .pdf; architecture is of a null model.",
 )
 @file_option("--report", group=PICTURES, help="Write one self-contained HTML page about the scan.")
+@flag_option("--maf-classes", group=PICTURES, help="QQ plots by class of minor allele frequency too.")
 @number_option(
     "--significance",
     default=defaults.DEFAULT_SIGNIFICANCE,

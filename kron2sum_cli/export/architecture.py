@@ -10,7 +10,7 @@ from matplotlib.image import AxesImage
 from matplotlib.textpath import TextPath
 
 from kron2sum_cli.export.effects import NORMAL_95
-from kron2sum_cli.export.figure import BLUE, GREY, PALE, new_figure, panel_title, shortened_apart
+from kron2sum_cli.export.figure import BLUE, GREY, PALE, new_figure, panel_title, wrapped
 from kron2sum_cli.export.results import Array
 from kron2sum_cli.model.uncertainty import Estimates
 
@@ -24,6 +24,7 @@ _MARGIN, _GAP, _TOP = 0.08, 0.2, 0.38
 _DOTS_WIDTH, _BAR_WIDTH, _BAR_LABELS = 1.6, 0.1, 0.5
 _AXIS_LABELS, _SCALE_HEIGHT = 0.42, 1.6
 _WHITE_TEXT_FROM = 0.65
+_NAME_WIDTH, _LONG_NAME_WIDTH = 28, 60
 
 
 def draw_architecture(traits: Sequence[str], estimates: Estimates) -> Figure:
@@ -31,10 +32,12 @@ def draw_architecture(traits: Sequence[str], estimates: Estimates) -> Figure:
 
     Parameters
     ----------
-    traits : the p names, in the order of the estimates
-    estimates : of a null model; what is NaN there is left grey, an interval without a standard error is not drawn
+    traits : sequence of str
+        The p names, in the order of the estimates.
+    estimates : Estimates
+        Of a null model; what is NaN there is left grey, an interval without a standard error is not drawn.
     """
-    names = shortened_apart(traits)
+    names = [wrapped(name, _NAME_WIDTH if len(traits) <= MOST_NUMBERS else _LONG_NAME_WIDTH) for name in traits]
     return _one_trait(names[0], estimates) if len(names) == 1 else _several_traits(names, estimates)
 
 
@@ -62,20 +65,20 @@ def _several_traits(names: Sequence[str], estimates: Estimates) -> Figure:
     with_numbers = p <= MOST_NUMBERS
     side = max(_LEAST_SIDE, p * (_CELL if with_numbers else max(_LEAST_CELL, min(_SMALL_CELL, 10 / p))))
     size = 7.0 if side / p > 0.16 else 5.0
-    longest = max(_width(name, size) for name in names)
+    longest = max(_width(line, size) for name in names for line in name.splitlines())
     left = _MARGIN + longest + 0.06
     bottom = max(_AXIS_LABELS, _MARGIN + 0.1 + longest * (0.75 if with_numbers else 1.0))
     edges = np.cumsum([left, side, _GAP, _DOTS_WIDTH, _GAP, _BAR_WIDTH, _BAR_LABELS]).tolist()
     figure = new_figure(edges[-1], bottom + side + _TOP)
     figure.set_layout_engine("none")
-    heat = _place(figure, left, bottom, side, side)
+    heat = _add_axes(figure, left, bottom, side, side)
     image = _draw_correlations(heat, estimates)
     _name_cells(heat, names, size, slanted=with_numbers)
-    dots = _place(figure, edges[2], bottom, _DOTS_WIDTH, side)
+    dots = _add_axes(figure, edges[2], bottom, _DOTS_WIDTH, side)
     _draw_heritabilities(dots, estimates)
     dots.set_ylim(p - 0.5, -0.5)
     dots.set_yticks([])
-    scale = _place(figure, edges[4], bottom + side - min(side, _SCALE_HEIGHT), _BAR_WIDTH, min(side, _SCALE_HEIGHT))
+    scale = _add_axes(figure, edges[4], bottom + side - min(side, _SCALE_HEIGHT), _BAR_WIDTH, min(side, _SCALE_HEIGHT))
     colours = figure.colorbar(image, cax=scale, ticks=[-1, -0.5, 0, 0.5, 1])
     colours.outline.set_visible(False)
     colours.set_label("correlation", labelpad=1)
@@ -91,7 +94,7 @@ def _name_cells(axes: Axes, names: Sequence[str], size: float, slanted: bool) ->
     axes.set_yticks(range(len(names)), names, fontsize=size)
 
 
-def _place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+def _add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 

@@ -1,10 +1,10 @@
-"""Effects of the strongest variants on every trait, with 95% intervals."""
+"""Effects of lead variants on every trait, with 95% intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,33 +14,42 @@ from kron2sum_cli.export.figure import (
     BLUE,
     GREY,
     PALE,
+    hide,
     new_figure,
     panel_title,
+    say_nothing_to_draw,
     shortened,
-    shortened_apart,
-    without_axes,
+    wrapped,
 )
-from kron2sum_cli.export.genome import measure_genome
-from kron2sum_cli.export.leads import Clumping, clump_candidates, find_candidates
-from kron2sum_cli.export.results import Array, ScanView, level_text
+from kron2sum_cli.export.genome import Genome
+from kron2sum_cli.export.leads import Clumping, Loci, clump_candidates
+from kron2sum_cli.export.results import Array, column_values, significance_text
 
 NORMAL_95 = 1.959964
 """Half the width of a 95% interval in standard errors."""
+
+ONE_UNIT = 5.0
+"""Traits whose median standard errors differ by no more than this factor have one axis."""
 
 _MOST_IN_ROW = 5
 _LONGEST_ALLELE = 8
 
 
 @dataclass(frozen=True)
-class TopEffects:
+class LeadEffects:
     """Lead variants and their effects, the strongest first.
 
     Attributes
     ----------
-    variants, alleles : (k,) names and effect alleles
-    traits : names of the p traits
-    beta, se, mlog10p : (k, p) effect of one more effect allele in the joint model, its standard error, its -log10 p
-    threshold : -log10 p of significance
+    variants, alleles : tuple of str, length k
+        Names and effect alleles.
+    traits : tuple of str, length p
+    beta, se, mlog10p : Array (k, p)
+        Effect of one more effect allele in the joint model, its standard error, its -log10 p.
+    threshold : float
+        -log10 p of significance.
+    found : int
+        How many lead variants there are; 0 where none passes and the strongest variants are shown instead.
     """
 
     variants: tuple[str, ...]
@@ -50,58 +59,89 @@ class TopEffects:
     se: Array
     mlog10p: Array
     threshold: float
+    found: int
+
+    @property
+    def title(self) -> str:
+        """Which variants these are."""
+        level = f"p ≤ {significance_text(self.threshold)}"
+        if not self.found:
+            return f"no variant has {level} in any test: the strongest {len(self.variants)}"
+        if self.found > len(self.variants):
+            return f"the strongest {len(self.variants)} of {self.found} lead variants"
+        return f"{self.found} lead variant{'s' * (self.found != 1)}"
 
 
-def effects_data(view: ScanView, threshold: float, clumping: Clumping, top: int) -> TopEffects:
-    """The strongest lead variants by the joint test, whether significant or not.
+def effect_columns(traits: Sequence[str]) -> list[str]:
+    """The columns that `lead_effects` needs of the candidates."""
+    return [f"{kind}.{trait}" for kind in ("BETA", "SE", "MLOG10P") for trait in traits]
+
+
+def lead_effects(loci: Loci, genome: Genome, traits: Sequence[str], clumping: Clumping, most: int) -> LeadEffects:
+    """Effects of the lead variants, the strongest of any test first; where none passes, of the strongest variants.
 
     Parameters
     ----------
-    view : the table
-    threshold : -log10 p of significance
-    clumping : which variants belong to a lead variant
-    top : how many variants, at most
+    loci : Loci
+        Whose candidates have the columns that `effect_columns` names.
+    genome : Genome
+        Of the same table.
+    traits : sequence of str
+    clumping : Clumping
+        As the loci were found with.
+    most : int
+        How many variants, at most.
     """
-    kinds = ("BETA", "SE", "MLOG10P")
-    columns = [f"{kind}.{trait}" for kind in kinds for trait in view.traits]
-    found = find_candidates(view, measure_genome(view), view.main_tests[:1], columns, threshold)
-    (strongest,) = clump_candidates(found, [found.scores], -np.inf, clumping, top)
-    rows = found.rows.take(strongest.leads)
-    beta, se, mlog10p = (_matrix(rows, kind, view.traits) for kind in kinds)
+    leads, candidates = loci.together.leads, loci.candidates
+    if not leads.size:
+        (strongest,) = clump_candidates(candidates, genome, [candidates.mlog10p], clumping, most)
+    shown = leads[:most] if leads.size else strongest.leads
+    rows = candidates.rows.take(shown)
+    beta, se, mlog10p = (_matrix(rows, kind, traits) for kind in ("BETA", "SE", "MLOG10P"))
     variants, alleles = (tuple(rows.column(name).to_pylist()) for name in ("SNPID", "EA"))
-    return TopEffects(variants, alleles, view.traits, beta, se, mlog10p, threshold)
+    return LeadEffects(variants, alleles, tuple(traits), beta, se, mlog10p, loci.threshold, len(leads))
 
 
-def _matrix(rows: Any, kind: str, traits: Sequence[str]) -> Array:
-    columns = [np.asarray(rows.column(f"{kind}.{trait}").to_numpy(), dtype=float) for trait in traits]
-    return np.column_stack(columns)
+def _matrix(rows: pa.Table, kind: str, traits: Sequence[str]) -> Array:
+    return np.column_stack([column_values(rows, f"{kind}.{trait}") for trait in traits])
 
 
-def draw_effects(data: TopEffects) -> Figure:
+def draw_effects(data: LeadEffects) -> Figure:
     """A panel a trait, a line a variant; filled where the trait's own test is significant."""
     count, lines = len(data.traits), max(len(data.variants), 1)
     columns = min(count, _MOST_IN_ROW)
     rows = -(-count // columns)
-    figure = new_figure(1.6 + 1.25 * max(columns, 2), 0.8 + rows * (0.45 + 0.17 * lines))
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    for j, title in enumerate(shortened_apart(data.traits, 18 if columns > 2 else 28)):
+    titles = [wrapped(trait, 18 if columns > 2 else 28) for trait in data.traits]
+    title_height = 0.12 * max(title.count("\n") for title in titles)
+    figure = new_figure(1.6 + 1.25 * max(columns, 2), 1.0 + rows * (0.45 + title_height + 0.17 * lines))
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=has_one_unit(data.se))
+    for j, title in enumerate(titles):
         axes = panels[j // columns, j % columns]
         _draw_panel(axes, data, j)
         panel_title(axes, title)
-    without_axes(list(panels.flat)[count:])
+    hide(list(panels.flat)[count:])
     panels[0, 0].set_ylim(lines - 0.4, -0.6)
     figure.supxlabel("effect of one more effect allele, 95% interval", fontsize=8)
-    _key(figure, data.threshold)
+    figure.suptitle(data.title, fontsize=8, x=0.01, ha="left")
+    _draw_key(figure, data.threshold)
     return figure
 
 
-def _draw_panel(axes: Axes, data: TopEffects, j: int) -> None:
+def has_one_unit(se: Array) -> bool:
+    """Whether effects on the traits can share an axis: their standard errors (k, p) are of about one size."""
+    known = se[np.isfinite(se).all(axis=1)]
+    if not known.size:
+        return True
+    medians = np.median(known, axis=0)
+    return bool(medians.max() <= ONE_UNIT * medians.min())
+
+
+def _draw_panel(axes: Axes, data: LeadEffects, j: int) -> None:
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     lines = np.arange(len(data.variants))
     if not len(lines):
-        nothing = "no variant has\nthis statistic"
-        axes.text(0.5, 0.5, nothing, transform=axes.transAxes, ha="center", va="center", color=GREY)
+        say_nothing_to_draw(axes)
         axes.set(xticks=[], yticks=[])
         return
     for line in lines[::2]:
@@ -123,11 +163,11 @@ def _name(variant: str, allele: str) -> str:
     return f"{shortened(variant)}-{shortened(allele or '?', _LONGEST_ALLELE)}"
 
 
-def _key(figure: Figure, threshold: float) -> None:
+def _draw_key(figure: Figure, threshold: float) -> None:
     def mark(face: str) -> Line2D:
         return Line2D([], [], marker="o", linestyle="none", markersize=4, color=BLUE, markerfacecolor=face)
 
-    labels = [f"p ≤ {level_text(threshold)} for this trait", "larger p"]
+    labels = [f"p ≤ {significance_text(threshold)} for this trait", "larger p"]
     figure.legend(
-        [mark(BLUE), mark("white")], labels, loc="outside upper right", ncols=2, handletextpad=0.1, borderpad=0
+        [mark(BLUE), mark("white")], labels, loc="outside lower right", ncols=2, handletextpad=0.1, borderpad=0
     )

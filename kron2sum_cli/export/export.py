@@ -1,14 +1,15 @@
-"""From result tables or a null model to one table, text or object."""
+"""`kron2sum export`: reads results or a null model, writes a table, a picture, a page or GWAS-SSF files."""
 
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -16,31 +17,95 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, OutputError, UsageError
-from kron2sum_cli.export.genome import measure_genome
-from kron2sum_cli.export.later_tests import COVARIANCE, COVARIANCES, LaterColumns, later_columns
-from kron2sum_cli.export.leads import Clumping, clump_candidates, find_candidates
+from kron2sum_cli.export.computed_columns import COVARIANCES, ComputedColumns, computed_columns
+from kron2sum_cli.export.estimates import estimates_json, estimates_tsv, predictions_tsv
+from kron2sum_cli.export.genome import read_genome
+from kron2sum_cli.export.leads import Clumping, find_loci
 from kron2sum_cli.export.linkage import open_linkage
-from kron2sum_cli.export.plots import PlotSettings, picture_format, plot_architecture, plot_scan
-from kron2sum_cli.export.predictions import predictions_tsv
-from kron2sum_cli.export.report import check_null_of, scan_report
-from kron2sum_cli.export.results import ScanView
+from kron2sum_cli.export.results import ScanResults
 from kron2sum_cli.export.rows import below, numbered_rows, rounded, sort_columns, sorted_rows, top_rows
 from kron2sum_cli.export.ssf import ssf_metadata, ssf_paths, write_ssf
 from kron2sum_cli.files.columns import choose_columns
-from kron2sum_cli.files.estimates import null_estimates_json, null_estimates_tsv
 from kron2sum_cli.files.inputs import display_name, open_input, unreadable
 from kron2sum_cli.files.null_file import NullFile, read_null
 from kron2sum_cli.files.outputs import atomic_output, guard_inputs
-from kron2sum_cli.files.scan_columns import TRAIT_COLUMNS, TRAIT_N, TRAIT_REFIT_COLUMNS, axis_columns
+from kron2sum_cli.files.scan_columns import COV, TRAIT_COLUMNS, TRAIT_N, TRAIT_REFIT_COLUMNS, axis_columns
 from kron2sum_cli.files.scan_file import ScanFile, open_scan
 from kron2sum_cli.files.scan_metadata import ScanMetadata
 from kron2sum_cli.files.scan_parts import join_parts
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
+from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import NULL_PLOTS, STDIO, ExportSettings, without_folders
 
 LOGGER = logging.getLogger("kron2sum.export")
+
+MANY_LEFT_OUT = 0.1
+"""Share of the variants that a GWAS-SSF file may lack without a warning."""
+
+_ZIP = b"PK"
+_NULL_FORMATS: Mapping[str, Callable[[NullFile], str]] = {
+    "tsv": estimates_tsv,
+    "json": estimates_json,
+    "blup": predictions_tsv,
+}
+
+
+def export(settings: ExportSettings, progress: Progress) -> None:
+    """Write what `settings` ask for: tables of scans as one, or the estimates of a null model; or check the files.
+
+    Raises
+    ------
+    InputError
+        If a file is neither, is damaged, or tables do not belong together.
+    UsageError
+        If a column or trait is not there, or an option does not apply.
+    OutputError
+        If the output cannot be written.
+    """
+    for path in (settings.out, settings.report):
+        if path is not None:
+            guard_inputs(path, settings.input_paths)
+    with ExitStack() as stack:
+        files = [_open(path, stack) for path in settings.inputs]
+        nulls = [file for file in files if file.is_null]
+        if settings.check:
+            for file in files:
+                check_null(file.path, file.name) if file.is_null else check_scan(file.handle, file.name)
+        elif nulls and len(files) > 1:
+            raise UsageError(f"{nulls[0].name}: is a null model; export it alone")
+        elif nulls:
+            _export_null(nulls[0], settings)
+        else:
+            _export_scans([open_scan(file.handle, file.name) for file in files], settings, progress)
+
+
+@dataclass(frozen=True)
+class _Input:
+    """An input: a seekable file, its name for messages, and the path to read a null model from."""
+
+    handle: BinaryIO
+    name: str
+    path: str
+    is_null: bool
+
+
+def _open(path: str, stack: ExitStack) -> _Input:
+    """Open an input; of standard input and pipes a copy, since both kinds are read from their end."""
+    handle = stack.enter_context(open_input(path, "make it with kron2sum scan"))
+    path_again = path if path != STDIO else f"/dev/fd/{handle.fileno()}"
+    try:
+        if not handle.seekable():
+            copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+            shutil.copyfileobj(handle, copy)
+            handle, path_again = copy, f"/dev/fd/{copy.fileno()}"
+            handle.seek(0)
+        head = handle.read(2)
+        handle.seek(0)
+    except OSError as error:
+        raise unreadable(display_name(path), error) from error
+    return _Input(handle, display_name(path), path_again, head == _ZIP)
 
 
 def check_null(path: str, name: str) -> None:
@@ -81,169 +146,8 @@ def check_scan(handle: BinaryIO, name: str) -> None:
     LOGGER.info("%s: sound: %d rows, %d columns, null model %s", name, table.num_rows, len(table.schema), hash_of_null)
 
 
-def scan_view(tables: Sequence[ScanFile], metadata: ScanMetadata, settings: ExportSettings) -> ScanView:
-    """The tables of a scan as one, for reports.
-
-    Raises
-    ------
-    InputError
-        Where a trait of ``--trait`` is not there.
-    """
-
-    def rows(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        for table in tables:
-            yield from table.iter_batches(columns)
-
-    traits = metadata.traits
-    chosen = (
-        choose_columns(settings.traits, traits, "--trait", tables[0].name) if settings.traits else range(len(traits))
-    )
-    return ScanView(tables[0].name, tuple(tables[0].schema.names), metadata, rows, tuple(traits[k] for k in chosen))
-
-
-def write_view(view: ScanView, settings: ExportSettings) -> None:
-    """Write what the settings ask for: a picture, a report, or GWAS-SSF files.
-
-    Raises
-    ------
-    InputError
-        If the null model is not that of the scan, or genotypes are not those that were scanned.
-    """
-    if settings.to == "ssf" and settings.plot is None and settings.report is None:
-        _write_ssf(view, settings)
-        return
-    null = _null_of(view, settings)
-    out = settings.out if settings.report is None else settings.report
-    plot = PlotSettings(settings.significance, _clumping(settings, out, null))
-    if settings.plot is not None:
-        _write(out, plot_scan(settings.plot, view, picture_format(out), plot))
-    else:
-        _write(out, scan_report(view, plot, null).encode())
-
-
-def _null_of(view: ScanView, settings: ExportSettings) -> NullFile | None:
-    """The null model that was named, if it is the scan's."""
-    null = read_null(settings.null) if settings.null is not None else None
-    if null is not None:
-        check_null_of(view, null)
-    return null
-
-
-def _clumping(settings: ExportSettings, out: str, null: NullFile | None) -> Clumping:
-    """How lead variants are told from those near them."""
-    linkage = open_linkage(settings.geno, out, null) if settings.geno else None
-    return Clumping(round(1000 * settings.clump_kb), settings.least_r2, linkage)
-
-
-def lead_rows(view: ScanView, settings: ExportSettings) -> NDArray[np.intp]:
-    """Which rows of the table are lead variants, in order: the strongest of their locus in any test.
-
-    Raises
-    ------
-    InputError
-        As `write_view`.
-    """
-    tests = [*view.main_tests, *view.further_tests]
-    clumping = _clumping(settings, settings.out, _null_of(view, settings))
-    threshold = PlotSettings(settings.significance).threshold
-    found = find_candidates(view, measure_genome(view), tests, [], threshold)
-    (loci,) = clump_candidates(found, [found.scores], threshold, clumping)
-    LOGGER.info("%d lead variant%s", len(loci.leads), "s" * (len(loci.leads) != 1))
-    return np.asarray(np.sort(found.numbers[loci.leads]))
-
-
-def write_architecture(null: NullFile, settings: ExportSettings) -> None:
-    """Draw the genetic architecture of a null model."""
-    _write(settings.out, plot_architecture(null.traits, null.whole.estimates, picture_format(settings.out)))
-
-
-def _write(path: str, content: bytes) -> None:
-    with atomic_output(path) as file:
-        file.write(content)
-    LOGGER.info("%s written", path)
-
-
-def _write_ssf(view: ScanView, settings: ExportSettings) -> None:
-    if os.path.isdir(settings.out):
-        raise OutputError(f"{settings.out}: is a folder; name a file in it")
-    paths = ssf_paths(settings.out, view.traits)
-    for path in paths.values():
-        guard_inputs(path, settings.input_paths)
-    with ExitStack() as stack:
-        files = {
-            trait: (os.path.basename(path), stack.enter_context(atomic_output(path))) for trait, path in paths.items()
-        }
-        written = write_ssf(view, files)
-    for reason, number in written.left_out.items():
-        LOGGER.info("%d %s: left out", number, reason)
-    today = datetime.now(UTC).date()
-    for trait, path in paths.items():
-        _write(f"{path}-meta.yaml", ssf_metadata(view, trait, written.files[trait], today).encode())
-        LOGGER.info("%s written: %d variants", path, written.files[trait].rows)
-
-
-_ZIP = b"PK"
-_NULL_FORMATS = {"tsv": null_estimates_tsv, "json": null_estimates_json, "blup": predictions_tsv}
-
-
-def export(settings: ExportSettings, progress: Progress) -> None:
-    """Write what `settings` ask for: tables of scans as one, or the estimates of a null model; or check the files.
-
-    Raises
-    ------
-    InputError
-        If a file is neither, is damaged, or tables do not belong together.
-    UsageError
-        If a column or trait is not there, or an option does not apply.
-    OutputError
-        If the output cannot be written.
-    """
-    for path in (settings.out, settings.report):
-        if path is not None:
-            guard_inputs(path, settings.input_paths)
-    with ExitStack() as stack:
-        files = [_open(path, stack) for path in settings.inputs]
-        if settings.check:
-            for file in files:
-                check_null(file.path, file.name) if file.is_null else check_scan(file.handle, file.name)
-            return
-        nulls = [file for file in files if file.is_null]
-        if nulls and len(files) > 1:
-            raise UsageError(f"{nulls[0].name}: is a null model; export it alone")
-        if nulls:
-            _export_null(nulls[0], settings)
-        else:
-            _export_scans([open_scan(file.handle, file.name) for file in files], settings, progress)
-
-
-@dataclass(frozen=True)
-class _Input:
-    """An input: a seekable file, its name for messages, and the path to read a null model from."""
-
-    handle: BinaryIO
-    name: str
-    path: str
-    is_null: bool
-
-
-def _open(path: str, stack: ExitStack) -> _Input:
-    """Open an input; of standard input and pipes a copy, since both kinds are read from their end."""
-    handle = stack.enter_context(open_input(path, "make it with kron2sum scan"))
-    path_again = path if path != STDIO else f"/dev/fd/{handle.fileno()}"
-    try:
-        if not handle.seekable():
-            copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-            shutil.copyfileobj(handle, copy)
-            handle, path_again = copy, f"/dev/fd/{copy.fileno()}"
-            handle.seek(0)
-        head = handle.read(2)
-        handle.seek(0)
-    except OSError as error:
-        raise unreadable(display_name(path), error) from error
-    return _Input(handle, display_name(path), path_again, head == _ZIP)
-
-
 def _export_null(file: _Input, settings: ExportSettings) -> None:
+    """Write the estimates or predictions of a null model, or draw them."""
     used = [
         name
         for name in ("top", "p_below", "sort", "leads", "columns", "traits", "tests", "digits", "report")
@@ -257,7 +161,11 @@ def _export_null(file: _Input, settings: ExportSettings) -> None:
         )
         raise UsageError(f"{file.name}: is a null model, to which {options} does not apply")
     if settings.plot is not None:
-        write_architecture(read_null(file.path), settings)
+        _require_plot_extra()
+        from kron2sum_cli.export.plots import picture_format, plot_architecture
+
+        null = read_null(file.path)
+        _write(settings.out, plot_architecture(null.traits, null.whole.estimates, picture_format(settings.out)))
         return
     if settings.to not in _NULL_FORMATS:
         raise UsageError(f"{file.name}: is a null model; it is written as {', '.join(_NULL_FORMATS)} (--to)")
@@ -266,9 +174,47 @@ def _export_null(file: _Input, settings: ExportSettings) -> None:
         out.write(text.encode())
 
 
+def _require_plot_extra() -> None:
+    """Refuse pictures and pages where what draws them is not installed.
+
+    Raises
+    ------
+    UsageError
+        Naming the package and how to get it.
+    """
+    for package in ("matplotlib", "jinja2"):
+        if find_spec(package) is None:
+            raise UsageError(f"pictures need {package}, which is not installed: pip install 'kron2sum-cli[plot]'")
+
+
 def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress: Progress) -> None:
+    """Join the tables of a scan, and write what is asked for."""
     if settings.to == "blup":
         raise UsageError(f"{tables[0].name}: is a table of a scan; --to blup is for a null model of fit --predict")
+    tables, metadata = _join(tables, settings)
+    computed = computed_columns(settings, metadata, tables[0].schema.names)
+    if settings.is_view or settings.leads:
+        scan = scan_results(tables, metadata, computed, settings)
+    if settings.is_view:
+        _write_view(scan, settings)
+        return
+    leads = lead_rows(scan, settings) if settings.leads else None
+    names = _chosen_columns(tables[0], metadata, computed.names, settings)
+    total = sum(table.num_rows for table in tables)
+    for table in tables:
+        LOGGER.debug("%s: %d variants", table.name, table.num_rows)
+    with progress.task("Exporting", total, "variants") as advance:
+        read = _columns_to_read(tables[0], names, computed, settings)
+        rows = _rows(tables, read, advance)
+        batches = map(computed.add_to, rows if leads is None else numbered_rows(rows, leads))
+        schema = computed.schema(tables[0].schema)
+        written = _write_table(_chosen_rows(batches, settings), schema, names, metadata, settings)
+    log = LOGGER.debug if settings.out == STDIO else LOGGER.info
+    log("%d of %d variants written to %s", written, total, settings.out)
+
+
+def _join(tables: Sequence[ScanFile], settings: ExportSettings) -> tuple[list[ScanFile], ScanMetadata]:
+    """The tables in the order of their variants, and the metadata of all."""
     joined = join_parts([table.name for table in tables], [table.metadata for table in tables])
     _check_same_columns(tables)
     if joined.missing and not settings.allow_gaps:
@@ -280,25 +226,7 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
         LOGGER.warning("%s are missing", gap)
     ordered = [tables[index] for index in joined.order]
     _check_different_variants(ordered)
-    if settings.is_view or settings.leads:
-        view = scan_view(ordered, joined.metadata, settings)
-    if settings.is_view:
-        write_view(view, settings)
-        return
-    leads = lead_rows(view, settings) if settings.leads else None
-    computed = later_columns(settings, joined.metadata, ordered[0].schema.names)
-    names = _chosen_columns(ordered[0], joined.metadata, computed.names, settings)
-    total = sum(table.num_rows for table in tables)
-    for table in ordered:
-        LOGGER.debug("%s: %d variants", table.name, table.num_rows)
-    with progress.task("Exporting", total, "variants") as advance:
-        read = _columns_to_read(ordered[0], names, computed, settings)
-        rows = _rows(ordered, read, advance)
-        batches = map(computed.add_to, rows if leads is None else numbered_rows(rows, leads))
-        schema = computed.schema(ordered[0].schema)
-        written = _write_table(_chosen_rows(batches, settings), schema, names, joined.metadata, settings)
-    log = LOGGER.debug if settings.out == STDIO else LOGGER.info
-    log("%d of %d variants written to %s", written, total, settings.out)
+    return ordered, joined.metadata
 
 
 def _all_names(tables: Sequence[ScanFile]) -> str:
@@ -332,6 +260,133 @@ def _check_same_columns(tables: Sequence[ScanFile]) -> None:
             raise InputError(f"{table.name}: has other columns than {tables[0].name}{what}; scan both alike")
 
 
+def scan_results(
+    tables: Sequence[ScanFile], metadata: ScanMetadata, computed: ComputedColumns, settings: ExportSettings
+) -> ScanResults:
+    """The tables of a scan as one, for pictures, reports and lead variants.
+
+    Raises
+    ------
+    InputError
+        Where a trait of ``--trait`` is not there.
+    """
+
+    def rows(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        further = set(columns) & set(computed.names)
+        stored = [name for name in columns if name not in further]
+        read = list(dict.fromkeys([*stored, *computed.needed])) if further else stored
+        for batch in (batch for table in tables for batch in table.iter_batches(read)):
+            yield computed.add_to(batch).select(list(columns)) if further else batch
+
+    name, traits = tables[0].name, list(metadata.traits)
+    chosen = choose_columns(settings.traits, traits, "--trait", name) if settings.traits else range(len(traits))
+    tests: list[str] = []
+    if settings.plot is not None and settings.tests:
+        hypotheses = asked_hypotheses(settings.tests, traits, np.asarray(np.linalg.inv(metadata.nulls[0].axes)))
+        tests = [*(["any"] if "any" in settings.tests else []), *(hypothesis.name for hypothesis in hypotheses)]
+    columns = (*tables[0].schema.names, *computed.names)
+    return ScanResults(name, columns, metadata, rows, tuple(traits[k] for k in chosen), tuple(tests))
+
+
+def _write_view(scan: ScanResults, settings: ExportSettings) -> None:
+    """Write what the settings ask for: a picture, a report, or GWAS-SSF files."""
+    if settings.plot is None and settings.report is None:
+        _write_ssf(scan, settings)
+        return
+    _require_plot_extra()
+    from kron2sum_cli.export.plots import PictureSettings, picture_format, plot_scan
+    from kron2sum_cli.export.report import scan_report
+
+    null = null_of(scan, settings)
+    out = settings.out if settings.report is None else settings.report
+    pictures = PictureSettings(_clumping(settings, out, null), by_frequency=settings.maf_classes)
+    if settings.plot is not None:
+        _write(out, plot_scan(settings.plot, scan, picture_format(out), pictures))
+    else:
+        _write(out, scan_report(scan, pictures, null).encode())
+
+
+def null_of(scan: ScanResults, settings: ExportSettings) -> NullFile | None:
+    """The null model that was named, if it is the scan's.
+
+    Raises
+    ------
+    InputError
+        If it is another one, naming the hashes of both.
+    """
+    null = read_null(settings.null) if settings.null is not None else None
+    scanned_with = scan.metadata.null.hash
+    if null is not None and null.hash != scanned_with:
+        raise InputError(
+            f"{scan.name}: was scanned with another null model (hash {scanned_with[:12]}) than the one given"
+            f" ({null.hash[:12]}); give that of the scan"
+        )
+    return null
+
+
+def _clumping(settings: ExportSettings, out: str, null: NullFile | None) -> Clumping:
+    """How lead variants are told from those near them."""
+    linkage = open_linkage(settings.geno, out, null) if settings.geno else None
+    return Clumping(settings.significance, round(1000 * settings.clump_kb), settings.least_r2, linkage)
+
+
+def lead_rows(scan: ScanResults, settings: ExportSettings) -> NDArray[np.intp]:
+    """Which rows of the table are lead variants, in order: the strongest of their locus in any test.
+
+    Raises
+    ------
+    InputError
+        If the null model is not that of the scan, or genotypes are not those that were scanned.
+    """
+    clumping = _clumping(settings, settings.out, null_of(scan, settings))
+    loci = find_loci(scan, read_genome(scan), scan.all_tests, [], clumping)
+    leads = loci.together.leads
+    LOGGER.info("%d lead variant%s", len(leads), "s" * (len(leads) != 1))
+    return np.asarray(np.sort(loci.candidates.row_numbers[leads]))
+
+
+def _write(path: str, content: bytes) -> None:
+    with atomic_output(path) as file:
+        file.write(content)
+    LOGGER.info("%s written", path)
+
+
+def _write_ssf(scan: ScanResults, settings: ExportSettings) -> None:
+    """Write a GWAS-SSF file and its metadata for every trait.
+
+    Raises
+    ------
+    InputError
+        If no variant can be written, with the reasons.
+    """
+    if os.path.isdir(settings.out):
+        raise OutputError(f"{settings.out}: is a folder; name a file in it")
+    paths = ssf_paths(settings.out, scan.traits)
+    for path in paths.values():
+        guard_inputs(path, settings.input_paths)
+    with ExitStack() as stack:
+        files = {
+            trait: (os.path.basename(path), stack.enter_context(atomic_output(path))) for trait, path in paths.items()
+        }
+        written = write_ssf(scan, files)
+        reasons = [f"{number:,} {reason}" for reason, number in written.left_out.items()]
+        if not written.rows:
+            raise InputError(
+                f"{scan.name}: has no variant that GWAS-SSF has room for ({'; '.join(reasons) or 'it has no rows'});"
+                " give variants chromosomes, positions and alleles in the genotype file and scan again, or export"
+                " --to tsv"
+            )
+    for reason in reasons:
+        LOGGER.info("%s: left out", reason)
+    left_out = sum(written.left_out.values())
+    if left_out > MANY_LEFT_OUT * (written.rows + left_out):
+        LOGGER.warning("%d of %d variants are not in the files", left_out, written.rows + left_out)
+    today = datetime.now(UTC).date()
+    for trait, path in paths.items():
+        _write(f"{path}-meta.yaml", ssf_metadata(scan, trait, written.files[trait], today).encode())
+        LOGGER.info("%s written: %d variants", path, written.files[trait].rows)
+
+
 def _chosen_columns(
     table: ScanFile, metadata: ScanMetadata, computed: Sequence[str], settings: ExportSettings
 ) -> list[str]:
@@ -345,7 +400,7 @@ def _chosen_columns(
     chosen: dict[str, None] = {}
     for pattern in settings.columns:
         if pattern == COVARIANCES:
-            chosen |= dict.fromkeys(name for name in names if name.startswith(COVARIANCE))
+            chosen |= dict.fromkeys(name for name in names if name.startswith(f"{COV.name}."))
             continue
         fitting = [name for name in names if fnmatchcase(name, pattern)] if pattern not in names else [pattern]
         if not fitting:
@@ -364,7 +419,7 @@ def _columns_of_traits(table: ScanFile, traits: Sequence[str], wanted: Sequence[
 
 
 def _columns_to_read(
-    table: ScanFile, names: Sequence[str], computed: LaterColumns, settings: ExportSettings
+    table: ScanFile, names: Sequence[str], computed: ComputedColumns, settings: ExportSettings
 ) -> list[str]:
     """The columns to write and those that choose and sort the rows.
 
@@ -381,10 +436,10 @@ def _columns_to_read(
     if settings.sort is not None:
         needed["--sort"] = sort_columns(settings.sort)
     wanted = dict.fromkeys([*names, *computed.needed])
-    there = [*table.schema.names, *computed.names]
+    available = [*table.schema.names, *computed.names]
     for option, columns in needed.items():
-        found = choose_columns(columns, there, option, table.name)
-        wanted |= dict.fromkeys(there[i] for i in found)
+        found = choose_columns(columns, available, option, table.name)
+        wanted |= dict.fromkeys(available[i] for i in found)
     return [name for name in wanted if name not in computed.names]
 
 

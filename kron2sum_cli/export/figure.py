@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ PAGE_WIDTH = 7.2
 """Inches: the width of two columns of a journal."""
 
 LONGEST_NAME = 28
+"""Letters of the name of a variant; longer ones lose their middle."""
+
+LONGEST_WRAPPED = 240
+"""Letters of the name of a trait, which is shown whole up to here."""
 
 _STYLE: dict[Any, Any] = {
     "figure.dpi": DOTS_PER_INCH,
@@ -65,9 +70,12 @@ def render(draw: Callable[[], Figure], to: str, dots_per_inch: int = DOTS_PER_IN
 
     Parameters
     ----------
-    draw : makes the figure
-    to : "png", "svg" or "pdf"
-    dots_per_inch : of PNG, and of the dots within the others
+    draw : callable
+        Makes the figure.
+    to : str
+        "png", "svg" or "pdf".
+    dots_per_inch : int
+        Of PNG, and of the dots within the others.
     """
     file = io.BytesIO()
     with _style(), _missing_letters_logged():
@@ -117,31 +125,20 @@ def shortened(name: str, longest: int = LONGEST_NAME) -> str:
     return f"{name[:head]}…{name[len(name) - (longest - head - 1) :]}"
 
 
-def shortened_apart(names: Sequence[str], longest: int = LONGEST_NAME) -> list[str]:
-    """Names cut to a length at the place that keeps them apart: in the middle, at an end, or at both.
-
-    Names that no cut keeps apart are numbered.
+def wrapped(name: str, width: int) -> str:
+    """A name in lines of at most so many letters, broken after a space or a sign where there is one.
 
     Examples
     --------
-    >>> shortened_apart(["concentration_of_LDL_in_plasma", "concentration_of_HDL_in_plasma"], 14)
-    ['…LDL_in_plasma', '…HDL_in_plasma']
+    >>> wrapped("mean_corpuscular_haemoglobin_concentration", 20).splitlines()
+    ['mean_corpuscular_', 'haemoglobin_', 'concentration']
     """
-    letters = zip(*(name for name in names if len(name) > longest), strict=False)
-    differ = next((k for k, letter in enumerate(letters) if len(set(letter)) > 1), 0)
-    start = max(0, differ - longest // 2 + 1)
-    cuts: list[Callable[[str], str]] = [
-        lambda name: shortened(name, longest),
-        lambda name: f"{name[: longest - 1]}…",
-        lambda name: f"…{name[1 - longest :]}",
-        lambda name: f"…{name[start : start + longest - 2]}…",
-    ]
-    for cut in cuts:
-        found = [name if len(name) <= longest else cut(name) for name in names]
-        if len(set(found)) == len(set(names)):
-            return found
-    numbered = enumerate(names, start=1)
-    return [name if len(name) <= longest else shortened(f"{k} {name}", longest) for k, name in numbered]
+    rest, lines = shortened(name, LONGEST_WRAPPED), []
+    while len(rest) > width:
+        cut = max((found.end() for found in re.finditer(r"[\s_.,:;/-]", rest[:width])), default=width)
+        lines.append(rest[:cut].rstrip())
+        rest = rest[cut:]
+    return "\n".join([*lines, rest])
 
 
 def panel_title(axes: Axes, text: str) -> None:
@@ -149,7 +146,13 @@ def panel_title(axes: Axes, text: str) -> None:
     axes.set_title(text, loc="left", fontweight="bold", pad=4)
 
 
-def without_axes(panels: Sequence[Axes]) -> None:
+def hide(panels: Sequence[Axes]) -> None:
     """Hide panels that nothing is drawn in."""
     for axes in panels:
         axes.set_axis_off()
+
+
+def say_nothing_to_draw(axes: Axes) -> None:
+    """Say in a panel that no variant has its statistic."""
+    text = "no variant has\nthis statistic"
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY)

@@ -1,20 +1,29 @@
-"""Where variants lie along the genome: the order of chromosomes, and one axis through all of them."""
+"""One axis through all chromosomes, and where variants lie on it."""
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from kron2sum_cli.export.results import Array, ScanView
+from kron2sum_cli.export.results import Array, ScanResults
+from kron2sum_cli.genotypes.chromosomes import normalise_chromosome
 
 GAP = 0.004
 """Room between two chromosomes, as a share of the genome."""
 
 NARROWEST = 0.004
 """Width of a chromosome whose variants all have one position, as a share of the genome."""
+
+MOST_CHROMOSOMES = 60
+"""With more chromosomes than this, the short ones are drawn as one stretch of scaffolds."""
+
+SHORT = 0.005
+"""Share of the genome below which a chromosome is short."""
+
+UNPLACED = "unplaced"
 
 _LETTERS = ("X", "Y", "XY", "MT", "M")
 
@@ -23,13 +32,23 @@ _LETTERS = ("X", "Y", "XY", "MT", "M")
 class Genome:
     """Chromosomes side by side.
 
+    A chromosome is unplaced if it is called 0, or if none of its variants has a position: its variants are then
+    counted in the order of the table, and that number is their position on the axis.
+
     Attributes
     ----------
-    chromosomes : the k codes as the table spells them, in the order of the axis
-    first, last : (k,) least and greatest known position
-    start : (k,) where each begins on the axis
-    width : (k,) how long each is on the axis
-    without_position : number of variants whose position is not known (0 or negative)
+    chromosomes : tuple of str, length k
+        The codes as the table spells them, in the order of the axis.
+    first, last : NDArray (k,)
+        Least and greatest position.
+    start, width : Array (k,)
+        Where each begins on the axis, and how long it is there.
+    unplaced : NDArray (k,) of bool
+        Chromosomes whose variants have no known place.
+    pooled : NDArray (k,) of bool
+        Scaffolds that are drawn as one stretch.
+    without_position : int
+        Number of variants whose position is not known (0 or negative).
     """
 
     chromosomes: tuple[str, ...]
@@ -37,6 +56,8 @@ class Genome:
     last: NDArray[np.int64]
     start: Array
     width: Array
+    unplaced: NDArray[np.bool_]
+    pooled: NDArray[np.bool_]
     without_position: int
 
     @property
@@ -46,12 +67,34 @@ class Genome:
 
     @property
     def labels(self) -> list[str]:
-        """The codes without a prefix ``chr``."""
-        return [bare_code(code) for code in self.chromosomes]
+        """Names for people: without a prefix ``chr``, and `UNPLACED` for chromosome 0."""
+        return [UNPLACED if normalise_chromosome(code) == "0" else bare_code(code) for code in self.chromosomes]
 
-    def x(self, codes: NDArray[np.intp], positions: NDArray[np.int64]) -> Array:
-        """Places on the axis of variants, by chromosome and placed position."""
-        return np.asarray(self.start[codes] + np.maximum(positions - self.first[codes], 0))
+    @property
+    def ticks(self) -> list[tuple[str, float, float]]:
+        """Name, start and end on the axis of every chromosome, the pooled ones as one."""
+        ends = self.start + self.width
+        named = zip(self.labels, self.start.tolist(), ends.tolist(), self.pooled.tolist(), strict=True)
+        ticks = [(name, start, end) for name, start, end, is_pooled in named if not is_pooled]
+        if self.pooled.any():
+            name = f"{np.count_nonzero(self.pooled):,} scaffolds"
+            ticks.append((name, float(self.start[self.pooled].min()), float(ends[self.pooled].max())))
+        return sorted(ticks, key=lambda tick: tick[1])
+
+    def x(self, chromosomes: NDArray[np.intp], positions: NDArray[np.int64]) -> Array:
+        """Places on the axis of variants.
+
+        Parameters
+        ----------
+        chromosomes : NDArray (m,)
+            Index of each variant's chromosome.
+        positions : NDArray (m,)
+            As `located_batches` gives them.
+        """
+        scale = self.width / np.maximum(self.last - self.first, 1)
+        scale = np.where(self.last > self.first, scale, 0.0)
+        offset = np.maximum(positions - self.first[chromosomes], 0)
+        return np.asarray(self.start[chromosomes] + scale[chromosomes] * offset)
 
 
 def bare_code(code: str) -> str:
@@ -82,66 +125,133 @@ def chromosome_key(code: str) -> tuple[int, int, tuple[tuple[int, str], ...]]:
     return 2, 0, parts
 
 
-def measure_genome(view: ScanView) -> Genome:
+@dataclass
+class _Extent:
+    """How far a chromosome reaches: its least and greatest known position, and its number of variants."""
+
+    first: int = field(default=np.iinfo(np.int64).max)
+    last: int = 0
+    variants: int = 0
+
+
+def read_genome(scan: ScanResults) -> Genome:
     """The chromosomes of a table and how far they reach."""
-    spans: dict[str, tuple[int, int]] = {}
+    extents: dict[str, _Extent] = {}
     without = 0
-    for batch in view.read(["CHR", "POS"]):
-        names, codes = _encoded(batch.column("CHR"))
+    for batch in scan.read(["CHR", "POS"]):
+        names, of_batch = _encoded(batch.column("CHR"))
         positions = np.asarray(batch.column("POS"))
         known = positions > 0
         without += int(np.count_nonzero(~known))
         first = np.full(len(names), np.iinfo(np.int64).max)
         last = np.zeros(len(names), dtype=np.int64)
-        np.minimum.at(first, codes[known], positions[known])
-        np.maximum.at(last, codes[known], positions[known])
-        for name, low, high in zip(names, first.tolist(), last.tolist(), strict=True):
-            before = spans.get(name, (low, high))
-            spans[name] = (min(low, before[0]), max(high, before[1]))
-    return _side_by_side(spans, without)
+        np.minimum.at(first, of_batch[known], positions[known])
+        np.maximum.at(last, of_batch[known], positions[known])
+        variants = np.bincount(of_batch, minlength=len(names))
+        for name, low, high, number in zip(names, first.tolist(), last.tolist(), variants.tolist(), strict=True):
+            extent = extents.setdefault(name, _Extent())
+            extent.first, extent.last = min(extent.first, low), max(extent.last, high)
+            extent.variants += number
+    return _side_by_side(extents, without)
 
 
-def _side_by_side(spans: dict[str, tuple[int, int]], without: int) -> Genome:
-    chromosomes = tuple(sorted(spans, key=chromosome_key))
-    last = np.array([spans[name][1] for name in chromosomes], dtype=np.int64)
-    first = np.minimum(np.array([spans[name][0] for name in chromosomes], dtype=np.int64), last)
-    known = float(np.sum(last - first)) or 1.0
-    width = np.maximum((last - first).astype(float), NARROWEST * known)
-    start = np.concatenate([[0.0], np.cumsum(width + GAP * known)[:-1]]) if chromosomes else np.empty(0)
-    return Genome(chromosomes, first, last, start, width, without)
+def _side_by_side(extents: dict[str, _Extent], without_position: int) -> Genome:
+    """Lay chromosomes along the axis: placed ones to scale, then scaffolds, then unplaced ones."""
+    names = sorted(extents, key=chromosome_key)
+    variants, first, last = (
+        np.array([getattr(extents[name], what) for name in names], dtype=np.int64)
+        for what in ("variants", "first", "last")
+    )
+    unplaced = np.array([normalise_chromosome(name) == "0" for name in names], dtype=np.bool_) | (last == 0)
+    first, last = np.where(unplaced, 1, first), np.where(unplaced, variants, last)
+    width = (last - first).astype(float)
+    per_variant = float(width[~unplaced].sum()) / max(int(variants[~unplaced].sum()), 1) or 1.0
+    width[unplaced] = variants[unplaced] * per_variant
+    total = width.sum() or 1.0
+    pooled = _pooled(names, width / total)
+    narrowest = NARROWEST * total * np.where(pooled, 10 / max(int(np.count_nonzero(pooled)), 10), 1.0)
+    order = np.lexsort((pooled, unplaced & ~pooled))
+    names = [names[k] for k in order]
+    first, last, unplaced, pooled = first[order], last[order], unplaced[order], pooled[order]
+    width = np.maximum(width, narrowest)[order]
+    gap = np.where(pooled[:-1] & pooled[1:], 0.0, GAP * total)
+    start = np.cumsum(np.concatenate([[0.0], width[:-1] + gap]))[: len(names)]
+    return Genome(tuple(names), first, last, start, width, unplaced, pooled, without_position)
 
 
-def placed_batches(
-    view: ScanView, columns: Sequence[str], genome: Genome
+def _pooled(names: Sequence[str], shares: Array) -> NDArray[np.bool_]:
+    """Which of many chromosomes are too short to be told apart; the sex chromosomes and MT are not."""
+    if len(names) <= MOST_CHROMOSOMES:
+        return np.zeros(len(names), dtype=np.bool_)
+    lettered = np.array([bare_code(name).upper() in _LETTERS for name in names])
+    return np.asarray((shares < SHORT) & ~lettered)
+
+
+def located_batches(
+    scan: ScanResults, columns: Sequence[str], genome: Genome
 ) -> Iterator[tuple[pa.RecordBatch, NDArray[np.intp], NDArray[np.int64]]]:
-    """Batches with the chromosome and the placed position of every variant.
+    """Batches with the chromosome and the position of every variant.
 
-    A variant without a position is placed at the one before it in the file, if that is on the same chromosome, else
-    at 0: genotype files have variants in the order of the map, and arrays of mice or plants many without a position.
+    A variant without a position stands at the one before it in the table, if that is on the same chromosome, else at
+    0: genotype files have variants in the order of the map, and arrays of mice or plants many without a position. On
+    an unplaced chromosome the position is the variant's number in the order of the table.
+
+    Parameters
+    ----------
+    scan : ScanResults
+    columns : sequence of str
+        What to read beside CHR and POS.
+    genome : Genome
+        Of the same table.
 
     Yields
     ------
-    The batch with the columns (and CHR and POS), (b,) indices into the chromosomes of the genome, (b,) positions.
+    batch : pyarrow.RecordBatch
+        The columns, CHR and POS among them.
+    chromosomes : NDArray (b,)
+        Indices into the chromosomes of the genome.
+    positions : NDArray (b,)
+        Positions on them.
     """
     index = {name: k for k, name in enumerate(genome.chromosomes)}
-    code, position = -1, 0
-    for batch in view.read(["CHR", "POS", *columns]):
+    seen = np.zeros(len(index), dtype=np.int64)
+    chromosome, position = -1, 0
+    for batch in scan.read(["CHR", "POS", *columns]):
         names, of_batch = _encoded(batch.column("CHR"))
-        codes = np.array([index[name] for name in names], dtype=np.intp)[of_batch]
-        positions = _filled(codes, np.asarray(batch.column("POS")), code, position)
-        code, position = int(codes[-1]), int(positions[-1])
-        yield batch, codes, positions
+        chromosomes = np.array([index[name] for name in names], dtype=np.intp)[of_batch]
+        positions = _filled(chromosomes, np.asarray(batch.column("POS")), chromosome, position)
+        chromosome, position = int(chromosomes[-1]), int(positions[-1])
+        unplaced = genome.unplaced[chromosomes]
+        if unplaced.any():
+            positions = np.where(unplaced, seen[chromosomes] + _count_within(chromosomes), positions)
+        seen += np.bincount(chromosomes, minlength=len(seen))
+        yield batch, chromosomes, positions
 
 
-def _filled(codes: NDArray[np.intp], positions: NDArray[np.int64], code: int, position: int) -> NDArray[np.int64]:
-    """Positions, each unknown one replaced by the last known one on its chromosome; `code`, `position` came before."""
-    before = np.concatenate([[code], codes[:-1]])
-    anchors = (positions > 0) | (codes != before)
-    source = np.maximum.accumulate(np.where(anchors, np.arange(len(codes)), -1))
+def _filled(
+    chromosomes: NDArray[np.intp], positions: NDArray[np.int64], chromosome: int, position: int
+) -> NDArray[np.int64]:
+    """Positions, each unknown one replaced by the last known one on its chromosome.
+
+    `chromosome` and `position` are those of the variant before the first.
+    """
+    before = np.concatenate([[chromosome], chromosomes[:-1]])
+    anchors = (positions > 0) | (chromosomes != before)
+    source = np.maximum.accumulate(np.where(anchors, np.arange(len(chromosomes)), -1))
     filled = np.where(source >= 0, positions[source], position)
     return np.asarray(np.maximum(filled, 0))
 
 
+def _count_within(chromosomes: NDArray[np.intp]) -> NDArray[np.int64]:
+    """For each variant which of its chromosome it is, counted from 1."""
+    order = np.argsort(chromosomes, kind="stable")
+    ordered = chromosomes[order]
+    numbers = np.empty(len(order), dtype=np.int64)
+    numbers[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered) + 1
+    return numbers
+
+
 def _encoded(column: pa.Array) -> tuple[list[str], NDArray[np.intp]]:
+    """The codes that occur, and for each row which one it has."""
     encoded = column.dictionary_encode()
     return encoded.dictionary.to_pylist(), np.asarray(encoded.indices).astype(np.intp)

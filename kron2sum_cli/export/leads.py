@@ -1,59 +1,50 @@
-"""The strongest variants of a result table, and which of them lead a locus."""
+"""Lead variants: the strongest variants of a scan, and which others belong to each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.export.genome import Genome, placed_batches
-from kron2sum_cli.export.results import Array, ScanTest, ScanView, numbers
+from kron2sum_cli.export.genome import Genome, located_batches
+from kron2sum_cli.export.linkage import VARIANT_KEY, GenotypeLinkage
+from kron2sum_cli.export.results import Array, ScanResults, ScanTest, column_values
+from kron2sum_cli.settings import DEFAULT_CLUMP_KB, DEFAULT_CLUMP_R2, DEFAULT_SIGNIFICANCE
 
-WINDOW = 500_000
-"""Variants farther than so many bases from a lead variant do not belong to it."""
-
-R2 = 0.1
-"""With genotypes, neither do those whose r² with it is smaller."""
-
-
-class Linkage(Protocol):
-    """Linkage disequilibrium between variants of a result table."""
-
-    @property
-    def description(self) -> str:
-        """The genotypes and whose they are, for people."""
-
-    @property
-    def source(self) -> str:
-        """The genotype files, for messages."""
-
-    def places(self, variants: pa.Table) -> NDArray[np.intp]:
-        """Where variants (columns CHR, POS, SNPID, EA, NEA) are in the genotypes; -1 for those that are not there."""
-
-    def r2(self, lead: int, others: NDArray[np.intp]) -> Array:
-        """r² of one variant with each of the others, all by their place."""
+MOST_CANDIDATES = 5000
+"""Beside all significant variants, so many of the strongest are looked at for leads."""
 
 
 @dataclass(frozen=True)
 class Clumping:
-    """Which variants belong to a lead variant.
+    """Which variants are lead variants, and which belong to them.
 
     Attributes
     ----------
-    window : those no more than so many bases from it,
-    r2 : and, where `linkage` is known, with at least this r²
-    linkage : None for distance alone
+    significance : float
+        Largest p of a lead variant and of those that belong to it.
+    window : int
+        Those that belong to it are no more than so many bases from it
+    r2 : float
+        and, where `linkage` is known, have at least this r² with it.
+    linkage : GenotypeLinkage or None
+        The genotypes; None for distance alone.
     """
 
-    window: int = WINDOW
-    r2: float = R2
-    linkage: Linkage | None = None
+    significance: float = DEFAULT_SIGNIFICANCE
+    window: int = round(1000 * DEFAULT_CLUMP_KB)
+    r2: float = DEFAULT_CLUMP_R2
+    linkage: GenotypeLinkage | None = None
 
     @property
-    def said(self) -> str:
+    def threshold(self) -> float:
+        """-log10 of the significance."""
+        return float(-np.log10(self.significance))
+
+    @property
+    def description(self) -> str:
         """How, in a sentence that follows "lead variants:"."""
         window = f"{self.window / 1000:g} kb"
         if self.linkage is None:
@@ -70,65 +61,14 @@ class Clumps:
 
     Attributes
     ----------
-    leads : (k,) the lead variant of each
-    sizes : (k,) how many variants belong to each, the lead among them
+    leads : NDArray (k,)
+        Index of the lead variant of each.
+    sizes : NDArray (k,)
+        How many variants belong to each, the lead among them.
     """
 
     leads: NDArray[np.intp]
     sizes: NDArray[np.intp]
-
-
-def clump(
-    codes: NDArray[np.intp],
-    positions: NDArray[np.int64],
-    scores: Array,
-    window: int,
-    linked: Callable[[int, NDArray[np.intp]], NDArray[np.bool_]] | None = None,
-    most: int | None = None,
-) -> Clumps:
-    """Loci of variants: the strongest takes those within `window` bases that are linked to it, and so on.
-
-    Parameters
-    ----------
-    codes, positions, scores : (m,) chromosome, position and strength of each variant; of equally strong ones the
-        first leads
-    window : largest distance to the lead, on either side
-    linked : which of some variants are linked to a lead; asked once a lead, for those near it that none has taken;
-        None where all are
-    most : find the strongest so many loci only; None for all
-
-    Returns
-    -------
-    Indices into the m variants. A variant that could belong to two leads belongs to the stronger one.
-    """
-    along = np.lexsort((positions, codes))
-    starts = np.searchsorted(codes[along], np.arange(codes.max(initial=-1) + 2))
-    placed = positions[along]
-    free = np.ones(len(codes), dtype=np.bool_)
-    leads: list[int] = []
-    sizes: list[int] = []
-    for variant in np.argsort(-scores, kind="stable").tolist():
-        if not free[variant]:
-            continue
-        if len(leads) == most:
-            break
-        free[variant] = False
-        first, last = starts[codes[variant]], starts[codes[variant] + 1]
-        edges = (positions[variant] - window, positions[variant] + window + 1)
-        low, high = first + np.searchsorted(placed[first:last], edges)
-        members = along[low:high][free[along[low:high]]]
-        if linked is not None and members.size:
-            members = members[linked(variant, members)]
-        free[members] = False
-        leads.append(variant)
-        sizes.append(1 + len(members))
-    return Clumps(np.array(leads, dtype=np.intp), np.array(sizes, dtype=np.intp))
-
-
-MOST_CANDIDATES = 5000
-"""Beside all significant variants, so many of the strongest are looked at for leads."""
-
-_IDENTITY = ("CHR", "POS", "SNPID", "EA", "NEA")
 
 
 @dataclass(frozen=True)
@@ -137,126 +77,276 @@ class Candidates:
 
     Attributes
     ----------
-    rows : their columns, among them CHR, POS, SNPID, EA and NEA
-    numbers : (m,) which rows of the table they are
-    codes, positions : (m,) chromosome (index into the genome's) and placed position
-    scores : (m,) the greatest -log10 p of the tests
+    rows : pyarrow.Table, m rows
+        Their columns, among them CHR, POS, SNPID, EA and NEA.
+    row_numbers : NDArray (m,)
+        Which rows of the table they are, counted from 0.
+    chromosomes, positions : NDArray (m,)
+        Index into the genome's chromosomes, and position as `located_batches` gives it.
+    mlog10p : Array (m,)
+        The greatest -log10 p of the tests.
     """
 
     rows: pa.Table
-    numbers: NDArray[np.intp]
-    codes: NDArray[np.intp]
+    row_numbers: NDArray[np.intp]
+    chromosomes: NDArray[np.intp]
     positions: NDArray[np.int64]
-    scores: Array
+    mlog10p: Array
 
     def take(self, kept: NDArray[np.intp]) -> "Candidates":
         """Some of them, in this order."""
         return Candidates(
-            self.rows.take(kept), self.numbers[kept], self.codes[kept], self.positions[kept], self.scores[kept]
+            self.rows.take(kept),
+            self.row_numbers[kept],
+            self.chromosomes[kept],
+            self.positions[kept],
+            self.mlog10p[kept],
         )
 
 
-def find_candidates(
-    view: ScanView, genome: Genome, tests: Sequence[ScanTest], columns: Sequence[str], threshold: float
-) -> Candidates:
-    """All variants with -log10 p of some test at the threshold or above, and the strongest of the others.
+@dataclass(frozen=True)
+class Loci:
+    """The significant variants of a scan and how they make loci.
 
-    Parameters
+    Attributes
     ----------
-    view, genome : the table and its chromosomes
-    tests : a variant counts by the smallest p of these
-    columns : what is to be known of each, beside its place, name and alleles
-    threshold : -log10 p
+    tests : tuple of ScanTest
+        The tests that count.
+    candidates : Candidates
+        The variants; the indices of all clumps are into these.
+    together : Clumps
+        Loci by the smallest p of any test.
+    by_test : dict of str to Clumps
+        Loci by each test alone, under its column.
+    significant : dict of str to int
+        How many variants pass each test, under its column.
+    threshold : float
+        -log10 p from which on a test is passed.
     """
-    wanted = list(dict.fromkeys([*_IDENTITY, *columns, *(test.column for test in tests)]))
-    found: list[Candidates] = []
-    floor, enough, start = -np.inf, 4 * MOST_CANDIDATES, 0
-    for batch, codes, positions in placed_batches(view, wanted, genome):
-        scores = np.fmax.reduce([numbers(batch, test.column) for test in tests])
-        kept = np.flatnonzero(scores > floor)
-        rows = pa.Table.from_batches([batch]).take(kept)
-        found.append(Candidates(rows, start + kept, codes[kept], positions[kept], scores[kept]))
-        start += len(batch)
-        if sum(len(part.scores) for part in found) > enough:
-            found = [_strongest(found, threshold)]
-            weak = found[0].scores[found[0].scores < threshold]
-            floor = float(weak.min()) if weak.size else np.nextafter(threshold, 0)
-            enough = 2 * len(found[0].scores) + 4 * MOST_CANDIDATES
-    return _strongest(found, threshold) if found else _none(wanted)
+
+    tests: tuple[ScanTest, ...]
+    candidates: Candidates
+    together: Clumps
+    by_test: dict[str, Clumps]
+    significant: dict[str, int]
+    threshold: float
+
+    def passed(self, variant: int) -> list[ScanTest]:
+        """The tests that a candidate passes."""
+        row = self.candidates.rows.slice(variant, 1)
+        return [test for test in self.tests if column_values(row, test.column)[0] >= self.threshold]
 
 
-def _strongest(parts: Sequence[Candidates], threshold: float) -> Candidates:
-    """All significant variants, and others up to `MOST_CANDIDATES` in all; of equal ones the first."""
-    whole = Candidates(
-        pa.concat_tables([part.rows for part in parts]),
-        np.concatenate([part.numbers for part in parts]),
-        np.concatenate([part.codes for part in parts]),
-        np.concatenate([part.positions for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-    )
-    order = np.argsort(-whole.scores, kind="stable")
-    room = max(MOST_CANDIDATES, int(np.count_nonzero(whole.scores >= threshold)))
-    return whole.take(np.sort(order[:room]))
-
-
-def _none(columns: Sequence[str]) -> Candidates:
-    rows = pa.table({name: pa.array([], pa.float64()) for name in columns})
-    nothing = np.empty(0, np.intp)
-    return Candidates(rows, nothing, nothing, np.empty(0, np.int64), np.empty(0))
-
-
-def clump_candidates(
-    found: Candidates, scores: Sequence[Array], threshold: float, clumping: Clumping, most: int | None = None
-) -> list[Clumps]:
-    """Loci of the candidates by each of several tests.
+def find_loci(
+    scan: ScanResults, genome: Genome, tests: Sequence[ScanTest], columns: Sequence[str], clumping: Clumping
+) -> Loci:
+    """Clump the significant variants of all tests together, and of each by itself.
 
     Parameters
     ----------
-    found : m candidates
-    scores : for each test (m,) -log10 p, NaN where there is none
-    threshold : smallest -log10 p of a variant of a locus
-    clumping : which variants belong together
-    most : find the strongest so many loci of each test only; None for all
-
-    Returns
-    -------
-    For each test indices into the candidates.
+    scan : ScanResults
+    genome : Genome
+        Of the same table.
+    tests : sequence of ScanTest
+        Those that count.
+    columns : sequence of str
+        What is to be known of each variant, beside its place, name, alleles and tests.
+    clumping : Clumping
 
     Raises
     ------
     InputError
         If a variant is not in the genotypes that linkage disequilibrium is to be told from.
     """
-    passing = [np.flatnonzero(values >= threshold) for values in scores]
-    wanted = np.unique(np.concatenate(passing))
-    places = None if clumping.linkage is None else _places(found, wanted, clumping.linkage)
+    found = find_candidates(scan, genome, tests, columns, clumping.threshold)
+    by_test = [column_values(found.rows, test.column) for test in tests]
+    together, *each = clump_candidates(found, genome, [found.mlog10p, *by_test], clumping)
+    names = [test.column for test in tests]
+    significant = [int(np.sum(values >= clumping.threshold)) for values in by_test]
+    return Loci(
+        tuple(tests),
+        found,
+        together,
+        dict(zip(names, each, strict=True)),
+        dict(zip(names, significant, strict=True)),
+        clumping.threshold,
+    )
+
+
+def find_candidates(
+    scan: ScanResults, genome: Genome, tests: Sequence[ScanTest], columns: Sequence[str], threshold: float
+) -> Candidates:
+    """All variants with -log10 p of some test at the threshold or above, and the strongest of the others.
+
+    Parameters
+    ----------
+    scan : ScanResults
+    genome : Genome
+        Of the same table.
+    tests : sequence of ScanTest
+        A variant counts by the smallest p of these.
+    columns : sequence of str
+        What is to be known of each, beside its place, name, alleles and tests.
+    threshold : float
+        -log10 p.
+    """
+    wanted = list(dict.fromkeys([*VARIANT_KEY, *columns, *(test.column for test in tests)]))
+    found: list[Candidates] = []
+    floor, enough, start = -np.inf, 4 * MOST_CANDIDATES, 0
+    for batch, chromosomes, positions in located_batches(scan, wanted, genome):
+        mlog10p = np.fmax.reduce([column_values(batch, test.column) for test in tests])
+        kept = np.flatnonzero(mlog10p > floor)
+        rows = pa.Table.from_batches([batch]).take(kept)
+        found.append(Candidates(rows, start + kept, chromosomes[kept], positions[kept], mlog10p[kept]))
+        start += len(batch)
+        if sum(len(part.mlog10p) for part in found) > enough:
+            found = [_strongest(found, threshold)]
+            weak = found[0].mlog10p[found[0].mlog10p < threshold]
+            floor = float(weak.min()) if weak.size else np.nextafter(threshold, 0)
+            enough = 2 * len(found[0].mlog10p) + 4 * MOST_CANDIDATES
+    if found:
+        return _strongest(found, threshold)
+    rows = pa.table({name: pa.array([], pa.float64()) for name in wanted})
+    nothing = np.empty(0, np.intp)
+    return Candidates(rows, nothing, nothing, np.empty(0, np.int64), np.empty(0))
+
+
+def _strongest(parts: Sequence[Candidates], threshold: float) -> Candidates:
+    """All significant variants, and others up to `MOST_CANDIDATES` in all; of equal ones the first."""
+    whole = Candidates(
+        pa.concat_tables([part.rows for part in parts]),
+        np.concatenate([part.row_numbers for part in parts]),
+        np.concatenate([part.chromosomes for part in parts]),
+        np.concatenate([part.positions for part in parts]),
+        np.concatenate([part.mlog10p for part in parts]),
+    )
+    order = np.argsort(-whole.mlog10p, kind="stable")
+    number = max(MOST_CANDIDATES, int(np.count_nonzero(whole.mlog10p >= threshold)))
+    return whole.take(np.sort(order[:number]))
+
+
+def clump_candidates(
+    found: Candidates, genome: Genome, by_test: Sequence[Array], clumping: Clumping, most: int | None = None
+) -> list[Clumps]:
+    """Loci of the candidates by each of several tests.
+
+    Parameters
+    ----------
+    found : Candidates
+        The m variants.
+    genome : Genome
+        Of the same table.
+    by_test : sequence of Array (m,)
+        -log10 p of each test, NaN where there is none.
+    clumping : Clumping
+    most : int or None
+        Find only the strongest so many loci of each test, significant or not; None for all significant ones.
+
+    Returns
+    -------
+    list of Clumps
+        For each test indices into the candidates.
+
+    Raises
+    ------
+    InputError
+        If a variant is not in the genotypes that linkage disequilibrium is to be told from.
+    """
+    threshold = clumping.threshold if most is None else -np.inf
+    passing = [np.flatnonzero(mlog10p >= threshold) for mlog10p in by_test]
+    linkage = clumping.linkage
+    indices = None if linkage is None else _genotype_indices(found, np.unique(np.concatenate(passing)), linkage)
     loci = []
-    for high, values in zip(passing, scores, strict=True):
-        linked = None if places is None else _linked(places[high], clumping)
-        clumps = clump(found.codes[high], found.positions[high], values[high], clumping.window, linked, most)
+    for high, mlog10p in zip(passing, by_test, strict=True):
+        linked = None if indices is None or linkage is None else _linked(indices[high], linkage, clumping.r2)
+        chromosomes = found.chromosomes[high]
+        unplaced = genome.unplaced[chromosomes]
+        clumps = clump(chromosomes, found.positions[high], mlog10p[high], clumping.window, unplaced, linked, most)
         loci.append(Clumps(high[clumps.leads], clumps.sizes))
     return loci
 
 
-def _places(found: Candidates, wanted: NDArray[np.intp], linkage: Linkage) -> NDArray[np.intp]:
-    """Where the wanted candidates are in the genotypes; -1 for the others."""
-    places = np.full(len(found.scores), -1, dtype=np.intp)
-    places[wanted] = linkage.places(found.rows.select(_IDENTITY).take(wanted))
-    absent = wanted[places[wanted] < 0]
+def clump(
+    chromosomes: NDArray[np.intp],
+    positions: NDArray[np.int64],
+    mlog10p: Array,
+    window: int,
+    unplaced: NDArray[np.bool_],
+    linked: Callable[[int, NDArray[np.intp]], NDArray[np.bool_]] | None = None,
+    most: int | None = None,
+) -> Clumps:
+    """Loci of variants: the strongest takes those within `window` bases that are linked to it, and so on.
+
+    A variant that could belong to two leads belongs to the stronger one. Distances between unplaced variants are not
+    known: one takes those of its chromosome that are linked to it, and none where linkage is not known.
+
+    Parameters
+    ----------
+    chromosomes, positions : NDArray (m,)
+        Where the variants are.
+    mlog10p : Array (m,)
+        -log10 p of each; of equally strong ones the first leads.
+    window : int
+        Largest distance to the lead, on either side.
+    unplaced : NDArray (m,) of bool
+        Variants on unplaced chromosomes.
+    linked : callable or None
+        Which of some variants are linked to a lead; asked once a lead, for those near it that none has taken. None
+        where linkage is not known.
+    most : int or None
+        Find the strongest so many loci only; None for all.
+
+    Returns
+    -------
+    Clumps
+        Indices into the m variants.
+    """
+    order = np.lexsort((positions, chromosomes))
+    starts = np.searchsorted(chromosomes[order], np.arange(chromosomes.max(initial=-1) + 2))
+    ordered_positions = positions[order]
+    free = np.ones(len(chromosomes), dtype=np.bool_)
+    leads: list[int] = []
+    sizes: list[int] = []
+    for variant in np.argsort(-mlog10p, kind="stable").tolist():
+        if not free[variant]:
+            continue
+        if len(leads) == most:
+            break
+        free[variant] = False
+        first, last = starts[chromosomes[variant]], starts[chromosomes[variant] + 1]
+        if not unplaced[variant]:
+            edges = (positions[variant] - window, positions[variant] + window + 1)
+            first, last = first + np.searchsorted(ordered_positions[first:last], edges)
+        elif linked is None:
+            last = first
+        members = order[first:last][free[order[first:last]]]
+        if linked is not None and members.size:
+            members = members[linked(variant, members)]
+        free[members] = False
+        leads.append(variant)
+        sizes.append(1 + len(members))
+    return Clumps(np.array(leads, dtype=np.intp), np.array(sizes, dtype=np.intp))
+
+
+def _genotype_indices(found: Candidates, wanted: NDArray[np.intp], linkage: GenotypeLinkage) -> NDArray[np.intp]:
+    """Index of the wanted candidates in the genotypes; -1 for the others."""
+    indices = np.full(len(found.mlog10p), -1, dtype=np.intp)
+    indices[wanted] = linkage.find(found.rows.select(VARIANT_KEY).take(wanted))
+    absent = wanted[indices[wanted] < 0]
     if absent.size:
         chromosome, position, name, *alleles = (
-            found.rows.column(column)[int(absent[0])].as_py() for column in _IDENTITY
+            found.rows.column(column)[int(absent[0])].as_py() for column in VARIANT_KEY
         )
         raise InputError(
             f"{linkage.source}: lacks {absent.size} of the {len(wanted)} variants to clump, such as {name} at"
             f" {chromosome}:{position} with alleles {' and '.join(map(str, alleles))}; give the genotypes that were"
             " scanned, or clump by distance (without --geno)"
         )
-    return places
+    return indices
 
 
-def _linked(places: NDArray[np.intp], clumping: Clumping) -> Callable[[int, NDArray[np.intp]], NDArray[np.bool_]]:
-    """Which of some variants are in linkage disequilibrium with a lead, all by their index into the places."""
-    linkage = clumping.linkage
-    assert linkage is not None
-    return lambda lead, near: np.asarray(linkage.r2(int(places[lead]), places[near]) >= clumping.r2)
+def _linked(
+    indices: NDArray[np.intp], linkage: GenotypeLinkage, r2: float
+) -> Callable[[int, NDArray[np.intp]], NDArray[np.bool_]]:
+    """Which of some variants have r² with a lead; variants are numbered as `indices` has them."""
+    return lambda lead, others: np.asarray(linkage.r2(int(indices[lead]), indices[others]) >= r2)

@@ -23,7 +23,8 @@ LOGGER = logging.getLogger("kron2sum.export")
 _CELLS_AT_ONCE = 1 << 22
 """Genotypes that are read at once (32 MiB as float64), whatever the number of variants near a lead."""
 
-_IDENTITY = ("CHR", "POS", "SNPID", "EA", "NEA")
+VARIANT_KEY = ("CHR", "POS", "SNPID", "EA", "NEA")
+"""Columns that tell variants apart."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,17 @@ class GenotypeLinkage:
 
     Attributes
     ----------
-    sources : genotype files; a variant's place is its position in the first, or the size of the first plus that in
-        the second, and so on
-    rows : for each file the positions of the samples
-    whose : the samples, for people
+    sources : tuple of GenotypeSource
+        Genotype files; the variants of all are counted through, those of the second after those of the first.
+    sample_rows : tuple of NDArray (n,)
+        For each file where the samples are in it.
+    samples_description : str
+        The samples, for people.
     """
 
     sources: tuple[GenotypeSource, ...]
-    rows: tuple[NDArray[np.intp], ...]
-    whose: str
+    sample_rows: tuple[NDArray[np.intp], ...]
+    samples_description: str
 
     @property
     def source(self) -> str:
@@ -50,17 +53,27 @@ class GenotypeLinkage:
     @property
     def description(self) -> str:
         """The genotypes and whose they are."""
-        return f"among {self.whose}, with missing genotypes at the mean"
+        return f"among {self.samples_description}, with missing genotypes at the mean"
 
-    def places(self, variants: pa.Table) -> NDArray[np.intp]:
-        """Where variants are: those of the same name, chromosome, position and pair of alleles; -1 for the others."""
+    def find(self, variants: pa.Table) -> NDArray[np.intp]:
+        """Index of variants, by name, chromosome, position and pair of alleles; -1 for those that are not there.
+
+        Parameters
+        ----------
+        variants : pyarrow.Table, m rows
+            With the columns of `VARIANT_KEY`.
+
+        Returns
+        -------
+        NDArray (m,)
+        """
         names = pa.array(variants.column("SNPID").to_pylist(), pa.string())
         known: dict[tuple[object, ...], int] = {}
         for source, start in zip(self.sources, self._starts, strict=False):
             table = source.variants.table
             near = np.flatnonzero(np.asarray(pc.is_in(table["SNPID"], value_set=names).combine_chunks()))
-            for key, place in zip(_keys(table.select(_IDENTITY).take(near)), near.tolist(), strict=True):
-                known.setdefault(key, start + place)
+            for key, index in zip(_keys(table.select(VARIANT_KEY).take(near)), near.tolist(), strict=True):
+                known.setdefault(key, start + index)
         return np.array([known.get(key, -1) for key in _keys(variants)], dtype=np.intp)
 
     def r2(self, lead: int, others: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -83,11 +96,11 @@ class GenotypeLinkage:
     def _starts(self) -> list[int]:
         return list(accumulate((len(source.variants) for source in self.sources), initial=0))
 
-    def _centred(self, places: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Dosages of variants (places increasing) less their mean, 0 where missing."""
+    def _centred(self, variants: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Dosages (n, k) of k variants, their indices increasing, less their mean; 0 where missing."""
         parts = []
-        for source, rows, start in zip(self.sources, self.rows, self._starts, strict=False):
-            here = places[(places >= start) & (places < start + len(source.variants))] - start
+        for source, rows, start in zip(self.sources, self.sample_rows, self._starts, strict=False):
+            here = variants[(variants >= start) & (variants < start + len(source.variants))] - start
             if len(here):
                 parts.append(source.read(here, rows).astype(np.float64))
         dosages = np.concatenate(parts, axis=1)
@@ -99,9 +112,10 @@ class GenotypeLinkage:
 def _keys(variants: pa.Table) -> list[tuple[object, ...]]:
     """What makes a variant the same one, whichever allele a format names first."""
     spelled = {code: normalise_chromosome(code) for code in variants.column("CHR").unique().to_pylist()}
-    columns = (variants.column(name).to_pylist() for name in _IDENTITY)
+    columns = (variants.column(name).to_pylist() for name in VARIANT_KEY)
     return [
-        (spelled[code], place, name, frozenset(alleles)) for code, place, name, *alleles in zip(*columns, strict=True)
+        (spelled[code], position, name, frozenset(alleles))
+        for code, position, name, *alleles in zip(*columns, strict=True)
     ]
 
 
@@ -110,9 +124,12 @@ def open_linkage(paths: Sequence[str], out: str, null: NullFile | None) -> Genot
 
     Parameters
     ----------
-    paths : genotype files of any format
-    out : the output, which must be none of them
-    null : the null model of the scan, whose samples are taken; without it all samples of the first file
+    paths : sequence of str
+        Genotype files of any format.
+    out : str
+        The output, which must be none of them.
+    null : NullFile or None
+        The null model of the scan, whose samples are taken; without it all samples of the first file.
 
     Raises
     ------

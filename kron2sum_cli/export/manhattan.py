@@ -22,12 +22,13 @@ from kron2sum_cli.export.figure import (
     freeze_layout,
     new_figure,
     panel_title,
+    say_nothing_to_draw,
     shortened,
-    shortened_apart,
+    wrapped,
 )
-from kron2sum_cli.export.genome import Genome, measure_genome, placed_batches
-from kron2sum_cli.export.leads import Clumping, clump_candidates, find_candidates
-from kron2sum_cli.export.results import Array, ScanTest, ScanView, numbers
+from kron2sum_cli.export.genome import Genome, located_batches
+from kron2sum_cli.export.leads import Loci
+from kron2sum_cli.export.results import Array, ScanResults, ScanTest, column_values
 
 
 class Thinner:
@@ -38,9 +39,12 @@ class Thinner:
 
     Parameters
     ----------
-    length : x runs from 0 to this
-    threshold : y from which on every point is kept
-    cells : columns of the grid over x, and rows over 0 to the threshold
+    length : float
+        x runs from 0 to this.
+    threshold : float
+        y from which on every point is kept.
+    cells : tuple of two int
+        Columns of the grid over x, and rows over 0 to the threshold.
     """
 
     def __init__(self, length: float, threshold: float, cells: tuple[int, int]) -> None:
@@ -75,8 +79,8 @@ FONT_SIZE = 6.5
 MARKER = 2.8
 """Size of the marker of a named point, in printer's points."""
 
-_RISES = (4.0, 12.0, 20.0, 28.0)
-_SHIFTS = (0.0, 0.3, -0.3, 0.6, -0.6, 0.95, -0.95)
+_OFFSETS_UP = (4.0, 12.0, 20.0, 28.0)
+_OFFSETS_ACROSS = (0.0, 0.3, -0.3, 0.6, -0.6, 0.95, -0.95)
 
 
 @dataclass(frozen=True)
@@ -89,14 +93,14 @@ class Label:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _LabelBox:
     """Where a name may stand, in pixels: its box, and where the line from its point ends."""
 
     box: Bbox
     end: tuple[float, float]
 
 
-class _Panel:
+class _Occupied:
     """What is taken in a panel already, in pixels."""
 
     def __init__(self, axes: Axes, points: Array) -> None:
@@ -105,13 +109,13 @@ class _Panel:
         self.boxes: list[Bbox] = []
         self.lines = np.empty((0, 2))
 
-    def take(self, place: _Place, line: Array) -> None:
-        self.boxes.append(place.box)
+    def add(self, label_box: _LabelBox, line: Array) -> None:
+        self.boxes.append(label_box.box)
         self.lines = np.concatenate([self.lines, line])
 
-    def is_free(self, place: _Place, line: Array, unit: float) -> bool:
-        padded = place.box.padded(unit)
-        inside = place.box.y0 >= self.frame.y0 and place.box.y1 <= self.frame.y1 + 2 * unit
+    def is_free(self, label_box: _LabelBox, line: Array, pixels: float) -> bool:
+        padded = label_box.box.padded(pixels)
+        inside = label_box.box.y0 >= self.frame.y0 and label_box.box.y1 <= self.frame.y1 + 2 * pixels
         over_names = any(padded.overlaps(box) or _covers(box, line) for box in self.boxes)
         return inside and not over_names and not _covers(padded, self.lines)
 
@@ -123,58 +127,63 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Array, upward: boo
 
     Parameters
     ----------
-    axes : a panel whose size and limits are final
-    labels : in order of importance
-    points : (m, 2) points that are better not covered
-    upward : whether a name stands above its point, or below
+    axes : matplotlib.axes.Axes
+        A panel whose size and limits are final.
+    labels : sequence of Label
+        In order of importance.
+    points : Array (m, 2)
+        Points that are better not covered.
+    upward : bool
+        Whether a name stands above its point, or below.
 
     Returns
     -------
-    How many were written.
+    int
+        How many were written.
     """
     figure = axes.get_figure()
     assert figure is not None
-    unit = figure.dpi / 72
-    panel = _Panel(axes, points)
+    pixels = figure.dpi / 72  # a printer's point in pixels
+    occupied = _Occupied(axes, points)
     named: list[float] = []
     for label in labels:
         point = axes.transData.transform((label.x, label.y))
-        if any(abs(point[0] - x) < MARKER * unit for x in named):
+        if any(abs(point[0] - x) < MARKER * pixels for x in named):
             continue
         text = axes.text(label.x, label.y, label.text, fontsize=FONT_SIZE, ha="center", va="center")
         text.set_in_layout(False)
-        place = _best_place(point, text.get_window_extent(), panel, unit, upward)
-        if place is None:
+        label_box = _best_box(point, text.get_window_extent(), occupied, pixels, upward)
+        if label_box is None:
             text.remove()
             continue
         named.append(point[0])
-        panel.take(place, _line(point, place.end))
-        _write(axes, text, label, place, unit)
+        occupied.add(label_box, _line(point, label_box.end))
+        _write(axes, text, label, label_box, pixels)
     return len(named)
 
 
-def _best_place(point: Array, size: Bbox, panel: _Panel, unit: float, upward: bool) -> _Place | None:
-    """The first place near the point that is free, and, if there is one, that covers no dot."""
+def _best_box(point: Array, size: Bbox, occupied: _Occupied, pixels: float, upward: bool) -> _LabelBox | None:
+    """The first box near the point that is free, and, if there is one, that covers no dot."""
     second_best = None
-    for place in _places(point, size, panel.frame, unit, upward):
-        if not panel.is_free(place, _line(point, place.end), unit):
+    for label_box in _label_boxes(point, size, occupied.frame, pixels, upward):
+        if not occupied.is_free(label_box, _line(point, label_box.end), pixels):
             continue
-        if not _covers(place.box.padded(MARKER * unit), panel.dots):
-            return place
-        second_best = second_best or place
+        if not _covers(label_box.box.padded(MARKER * pixels), occupied.dots):
+            return label_box
+        second_best = second_best or label_box
     return second_best
 
 
-def _places(point: Array, size: Bbox, frame: Bbox, unit: float, upward: bool) -> Iterator[_Place]:
+def _label_boxes(point: Array, size: Bbox, frame: Bbox, pixels: float, upward: bool) -> Iterator[_LabelBox]:
     sign = 1 if upward else -1
     half = size.width / 2
-    for rise in _RISES:
-        for shift in _SHIFTS:
-            middle = min(max(point[0] + shift * size.width, frame.x0 + half + 3 * unit), frame.x1 - half)
-            near = point[1] + sign * rise * unit
+    for up in _OFFSETS_UP:
+        for across in _OFFSETS_ACROSS:
+            middle = min(max(point[0] + across * size.width, frame.x0 + half + 3 * pixels), frame.x1 - half)
+            near = point[1] + sign * up * pixels
             box = Bbox.from_extents(middle - half, near, middle + half, near + sign * size.height)
             box = Bbox.from_extents(box.xmin, box.ymin, box.xmax, box.ymax)
-            yield _Place(box, (min(max(point[0], box.x0), box.x1), near))
+            yield _LabelBox(box, (min(max(point[0], box.x0), box.x1), near))
 
 
 def _line(start: Array, end: tuple[float, float]) -> Array:
@@ -188,14 +197,15 @@ def _covers(box: Bbox, dots: Array) -> bool:
     return bool(np.any((x > box.x0) & (x < box.x1) & (y > box.y0) & (y < box.y1)))
 
 
-def _write(axes: Axes, text: Text, label: Label, place: _Place, unit: float) -> None:
-    """Move a name to its place, with a thin line from its point where it does not stand right at it."""
+def _write(axes: Axes, text: Text, label: Label, label_box: _LabelBox, pixels: float) -> None:
+    """Move a name into its box, with a thin line from its point where it does not stand right at it."""
     to_data = axes.transData.inverted()
-    middle = to_data.transform(((place.box.x0 + place.box.x1) / 2, (place.box.y0 + place.box.y1) / 2))
+    box = label_box.box
+    middle = to_data.transform(((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2))
     text.set_position((float(middle[0]), float(middle[1])))
     start = axes.transData.transform((label.x, label.y))
-    if np.hypot(*(np.array(place.end) - start)) > 1.5 * _RISES[0] * unit:
-        end = to_data.transform(place.end)
+    if np.hypot(*(np.array(label_box.end) - start)) > 1.5 * _OFFSETS_UP[0] * pixels:
+        end = to_data.transform(label_box.end)
         line = ([label.x, float(end[0])], [label.y, float(end[1])])
         axes.plot(*line, color=GREY, linewidth=0.4, zorder=1.5, scalex=False, scaley=False)
 
@@ -210,7 +220,7 @@ NAME_HEIGHT = 16.0
 
 _CELL = 2 / DOTS_PER_INCH
 _PANEL_HEIGHT, _LEAST_PANEL_HEIGHT, _PAGE_HEIGHT = 1.6, 0.8, 9.2
-_LONGEST_TITLE = 60
+_TITLE_WIDTH = 90
 _CELLS = (int(PAGE_WIDTH / _CELL), int(_PANEL_HEIGHT / _CELL))
 
 
@@ -220,9 +230,11 @@ class Panel:
 
     Attributes
     ----------
-    test : the test
-    x, y, chromosome : (m,) place, -log10 p and chromosome of each point drawn
-    leads : (k,) places, -log10 p and names of the lead variants, the strongest first
+    test : ScanTest
+    x, y, chromosome : NDArray (m,)
+        Place on the axis, -log10 p and chromosome of each point drawn.
+    leads : tuple of Label
+        Places, -log10 p and names of the lead variants of the test, the strongest first.
     """
 
     test: ScanTest
@@ -246,42 +258,39 @@ class Manhattan:
     threshold: float
 
 
-def manhattan_data(view: ScanView, tests: Sequence[ScanTest], threshold: float, clumping: Clumping) -> Manhattan:
+def manhattan_data(scan: ScanResults, genome: Genome, tests: Sequence[ScanTest], loci: Loci) -> Manhattan:
     """The points to draw: all that are significant, and of the others as many as a picture can show.
 
     Parameters
     ----------
-    view : the table
-    tests : a panel each
-    threshold : -log10 p of significance
-    clumping : which variants belong to a lead variant
+    scan : ScanResults
+    genome : Genome
+        Of the same table.
+    tests : sequence of ScanTest
+        A panel each.
+    loci : Loci
+        Of these tests, and perhaps others.
     """
-    genome = measure_genome(view)
-    thinners = [Thinner(genome.length, threshold, _CELLS) for _ in tests]
-    for batch, codes, positions in placed_batches(view, [test.column for test in tests], genome):
-        x = genome.x(codes, positions)
+    thinners = [Thinner(genome.length, loci.threshold, _CELLS) for _ in tests]
+    for batch, chromosomes, positions in located_batches(scan, [test.column for test in tests], genome):
+        x = genome.x(chromosomes, positions)
         for thinner, test in zip(thinners, tests, strict=True):
-            thinner.add(x, numbers(batch, test.column), codes)
-    leads = _leads(view, genome, tests, threshold, clumping)
+            thinner.add(x, column_values(batch, test.column), chromosomes)
     panels = (
-        Panel(test, *thinner.points(), leads=names) for test, thinner, names in zip(tests, thinners, leads, strict=True)
+        Panel(test, *thinner.points(), leads=lead_labels(genome, test, loci))
+        for test, thinner in zip(tests, thinners, strict=True)
     )
-    return Manhattan(genome, tuple(panels), threshold)
+    return Manhattan(genome, tuple(panels), loci.threshold)
 
 
-def _leads(
-    view: ScanView, genome: Genome, tests: Sequence[ScanTest], threshold: float, clumping: Clumping
-) -> list[tuple[Label, ...]]:
-    """Lead variants of every test."""
-    found = find_candidates(view, genome, tests, [], threshold)
+def lead_labels(genome: Genome, test: ScanTest, loci: Loci) -> tuple[Label, ...]:
+    """Names of the lead variants of a test at their places, the strongest first."""
+    leads = loci.by_test[test.column].leads
+    found = loci.candidates.take(leads)
+    x = genome.x(found.chromosomes, found.positions).tolist()
+    y = column_values(found.rows, test.column).tolist()
     names = found.rows.column("SNPID").to_pylist()
-    x = genome.x(found.codes, found.positions)
-    scores = [np.asarray(found.rows.column(test.column).to_numpy(), dtype=float) for test in tests]
-    loci = clump_candidates(found, scores, threshold, clumping)
-    return [
-        tuple(Label(names[i], float(x[i]), float(values[i])) for i in clumps.leads.tolist())
-        for clumps, values in zip(loci, scores, strict=True)
-    ]
+    return tuple(Label(*label) for label in zip(names, x, y, strict=True))
 
 
 def draw_manhattan(data: Manhattan) -> Figure:
@@ -291,16 +300,16 @@ def draw_manhattan(data: Manhattan) -> Figure:
     height += 0.6 if count == 1 else 0
     figure = new_figure(PAGE_WIDTH, 0.6 + count * height)
     all_axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
-    for axes, panel, title in zip(all_axes, data.panels, _titles(data), strict=True):
-        _draw_points(axes, data, panel)
-        panel_title(axes, title)
-        axes.set_ylim(0, _limit(panel, data.threshold, height))
-    _genome_ticks(all_axes[-1], data.genome)
+    for axes, panel in zip(all_axes, data.panels, strict=True):
+        draw_points(axes, data, panel)
+        panel_title(axes, wrapped(panel.test.label, _TITLE_WIDTH))
+        axes.set_ylim(0, height_of_axis(panel, data.threshold, height))
+    genome_ticks(all_axes[-1], data.genome)
     figure.supylabel(Y_LABEL, fontsize=8)
     freeze_layout(figure)
-    _thin_ticks(all_axes[-1], data.genome)
+    thin_ticks(all_axes[-1], data.genome)
     for axes, panel in zip(all_axes, data.panels, strict=True):
-        _name_leads(axes, panel, data.threshold)
+        name_leads(axes, panel, data.threshold)
     return figure
 
 
@@ -309,36 +318,33 @@ def draw_mirrored(data: Manhattan) -> Figure:
     figure = new_figure(PAGE_WIDTH, 4.4)
     upper, lower = figure.subplots(2, 1)
     for axes, panel in zip((upper, lower), data.panels, strict=True):
-        _draw_points(axes, data, panel)
-        axes.set_ylim(0, _limit(panel, data.threshold, 2.0))
+        draw_points(axes, data, panel)
+        axes.set_ylim(0, height_of_axis(panel, data.threshold, 2.0))
     lower.invert_yaxis()
     lower.spines["bottom"].set_visible(False)
     lower.spines["top"].set_visible(True)
     lower.set_xticks([])
-    first, second = _titles(data)
+    first, second = (wrapped(panel.test.label, _TITLE_WIDTH) for panel in data.panels)
     panel_title(upper, first)
     lower.text(0, -0.03, second, transform=lower.transAxes, fontweight="bold", va="top")
-    _genome_ticks(upper, data.genome)
+    genome_ticks(upper, data.genome)
     figure.supylabel(Y_LABEL, fontsize=8)
     freeze_layout(figure)
-    _thin_ticks(upper, data.genome)
-    _name_leads(upper, data.panels[0], data.threshold)
-    _name_leads(lower, data.panels[1], data.threshold, upward=False)
+    thin_ticks(upper, data.genome)
+    name_leads(upper, data.panels[0], data.threshold)
+    name_leads(lower, data.panels[1], data.threshold, upward=False)
     return figure
 
 
-def _titles(data: Manhattan) -> list[str]:
-    return shortened_apart([panel.test.label for panel in data.panels], _LONGEST_TITLE)
-
-
-def _limit(panel: Panel, threshold: float, height: float) -> float:
+def height_of_axis(panel: Panel, threshold: float, height: float) -> float:
     """The top of the y axis of a panel so many inches high, title included."""
     points = 72 * height - 26
     room = NAME_HEIGHT if panel.leads else 2.0
     return max(panel.top, threshold) * points / (points - room)
 
 
-def _draw_points(axes: Axes, data: Manhattan, panel: Panel) -> None:
+def draw_points(axes: Axes, data: Manhattan, panel: Panel) -> None:
+    """The points of a panel, the line of significance and the marks of the leads."""
     axes.set_xlim(-0.005 * data.genome.length, 1.005 * data.genome.length)
     dots: dict[str, Any] = {"marker": "o", "markersize": 1.7, "markeredgewidth": 0, "linestyle": "none"}
     for parity, colour in enumerate((BLUE, SKY)):
@@ -349,37 +355,43 @@ def _draw_points(axes: Axes, data: Manhattan, panel: Panel) -> None:
     x, y = [lead.x for lead in panel.leads], [lead.y for lead in panel.leads]
     axes.plot(x, y, "D", color=VERMILION, markersize=MARKER, zorder=3)
     if not panel.y.size:
-        axes.text(0.5, 0.5, "no variant has this statistic", transform=axes.transAxes, ha="center", color=GREY)
+        say_nothing_to_draw(axes)
 
 
-def _name_leads(axes: Axes, panel: Panel, threshold: float, upward: bool = True) -> None:
+def name_leads(axes: Axes, panel: Panel, threshold: float, upward: bool = True) -> None:
+    """Write the names of the strongest leads."""
     high = panel.y >= threshold
     points = np.column_stack([panel.x[high], panel.y[high]])
     names = [Label(shortened(lead.text), lead.x, lead.y) for lead in panel.leads[:MOST_LABELS]]
     place_labels(axes, names, points, upward)
 
 
-def _genome_ticks(axes: Axes, genome: Genome) -> None:
+def genome_ticks(axes: Axes, genome: Genome) -> None:
     """Names of the chromosomes under their middles, or of a single one its positions."""
+    ticks = genome.ticks
     if len(genome.chromosomes) == 1:
         first, last = int(genome.first[0]), int(genome.last[0])
-        ticks = [tick for tick in MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(first, last) if first <= tick <= last]
-        axes.set_xticks([tick - first for tick in ticks], [f"{tick / 1e6:.10g}" for tick in ticks])
-        axes.set_xlabel(f"position on chromosome {genome.labels[0]} (Mb)")
+        positions = MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(first, last)
+        shown = np.array([position for position in positions if first <= position <= last], dtype=np.int64)
+        unplaced = bool(genome.unplaced[0])
+        names = [f"{position:,}" if unplaced else f"{position / 1e6:.10g}" for position in shown.tolist()]
+        axes.set_xticks(genome.x(np.zeros(len(shown), dtype=np.intp), shown), names)
+        where = f"position on chromosome {genome.labels[0]} (Mb)"
+        axes.set_xlabel("variants without a position, in the order of the table" if unplaced else where)
         return
-    axes.set_xticks(genome.start + genome.width / 2, genome.labels)
+    axes.set_xticks([(start + end) / 2 for _, start, end in ticks], [name for name, _, _ in ticks])
     axes.set_xlabel("chromosome")
     axes.tick_params(axis="x", length=2)
 
 
-def _thin_ticks(axes: Axes, genome: Genome) -> None:
+def thin_ticks(axes: Axes, genome: Genome) -> None:
     """Leave out names of chromosomes that would touch the one before."""
     if len(genome.chromosomes) == 1:
         return
     right, names = -np.inf, []
-    for name, label in zip(genome.labels, axes.get_xticklabels(), strict=True):
+    for label in axes.get_xticklabels():
         box = label.get_window_extent()
         fits = box.x0 > right + 0.2 * box.height
-        names.append(name if fits else "")
+        names.append(label.get_text() if fits else "")
         right = box.x1 if fits else right
     axes.set_xticks(axes.get_xticks(), names)

@@ -1,55 +1,48 @@
-"""The pictures of `kron2sum export --plot`: which there are, and how to get one as the bytes of a file.
-
-matplotlib is an optional extra: this module imports what needs it only when a picture is drawn.
-"""
+"""The pictures of `kron2sum export --plot` as the bytes of a file."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
-from types import ModuleType
 
-import numpy as np
+from matplotlib.figure import Figure
 
 from kron2sum_cli.errors import UsageError
-from kron2sum_cli.export.leads import Clumping
-from kron2sum_cli.export.results import ScanTest, ScanView
+from kron2sum_cli.export.architecture import draw_architecture
+from kron2sum_cli.export.effects import draw_effects, effect_columns, lead_effects
+from kron2sum_cli.export.figure import render
+from kron2sum_cli.export.genome import read_genome
+from kron2sum_cli.export.heatmap import draw_heat_map, heat_map_data
+from kron2sum_cli.export.leads import Clumping, find_loci
+from kron2sum_cli.export.manhattan import draw_manhattan, draw_mirrored, manhattan_data
+from kron2sum_cli.export.qq import draw_qq, qq_data
+from kron2sum_cli.export.results import ScanResults, ScanTest
 from kron2sum_cli.model.uncertainty import Estimates
-
-SCAN_PLOTS = ("manhattan", "mirrored", "qq", "effects")
-"""Pictures of a result table."""
-
-NULL_PLOTS = ("architecture",)
-"""Pictures of a null model."""
 
 PICTURE_FORMATS = ("png", "svg", "pdf")
 
-SIGNIFICANCE = 5e-8
-"""Genome-wide significance in human data."""
+MOST_PANELS = 7
+"""Of more tests than this (a joint test and six traits) a Manhattan plot is a heat map."""
 
-TOP = 10
-MOST_PANELS = 24
+MOST_EFFECT_PANELS = 24
 
 
 @dataclass(frozen=True)
-class PlotSettings:
-    """What a picture of a scan shows.
+class PictureSettings:
+    """What pictures of a scan show.
 
     Attributes
     ----------
-    significance : the p-value of genome-wide significance
-    clumping : which variants belong to a lead variant
-    top : variants in the picture of effects, at most
+    clumping : Clumping
+        Significance, and which variants are lead variants.
+    most_effects : int
+        Variants in the picture of effects, at most.
+    by_frequency : bool
+        Whether a QQ plot has classes of minor allele frequency.
     """
 
-    significance: float = SIGNIFICANCE
     clumping: Clumping = field(default_factory=Clumping)
-    top: int = TOP
-
-    @property
-    def threshold(self) -> float:
-        """-log10 of the significance."""
-        return float(-np.log10(self.significance))
+    most_effects: int = 10
+    by_frequency: bool = False
 
 
 def picture_format(out: str) -> str:
@@ -68,42 +61,67 @@ def picture_format(out: str) -> str:
     return suffix
 
 
-def plot_scan(kind: str, view: ScanView, to: str, settings: PlotSettings) -> bytes:
-    """Draw a picture of a result table.
+def plot_scan(kind: str, scan: ScanResults, to: str, settings: PictureSettings) -> bytes:
+    """Draw a picture of the results of a scan.
 
     Parameters
     ----------
-    kind : one of `SCAN_PLOTS`
-    view : the table
-    to : "png", "svg" or "pdf"
-    settings : what it shows
+    kind : str
+        One of `settings.SCAN_PLOTS`.
+    scan : ScanResults
+    to : str
+        "png", "svg" or "pdf".
+    settings : PictureSettings
 
     Raises
     ------
     UsageError
-        If matplotlib is missing, or there are too many or too few traits for the picture.
+        If there are too many or too few traits for the picture.
     InputError
         If the table lacks a column, or is damaged.
     """
-    render = drawing("figure").render
-    if kind == "manhattan":
-        manhattan = drawing("manhattan")
-        data = manhattan.manhattan_data(view, _panels(kind, view), settings.threshold, settings.clumping)
-        picture: bytes = render(lambda: manhattan.draw_manhattan(data), to)
-    elif kind == "mirrored":
-        manhattan = drawing("manhattan")
-        data = manhattan.manhattan_data(view, _two_panels(view), settings.threshold, settings.clumping)
-        picture = render(lambda: manhattan.draw_mirrored(data), to)
-    elif kind == "qq":
-        qq = drawing("qq")
-        curves = qq.qq_data(view, _panels(kind, view))
-        picture = render(lambda: qq.draw_qq(curves), to)
-    else:
-        _panels(kind, view)
-        effects = drawing("effects")
-        top = effects.effects_data(view, settings.threshold, settings.clumping, settings.top)
-        picture = render(lambda: effects.draw_effects(top), to)
-    return picture
+    if kind == "qq":
+        curves = qq_data(scan, scan.drawn_tests, settings.by_frequency)
+        return render(lambda: draw_qq(curves), to)
+    if kind == "effects":
+        return render(_effects(scan, settings), to)
+    tests = _two_tests(scan) if kind == "mirrored" else scan.drawn_tests
+    return render(manhattan_of(scan, tests, settings.clumping, kind == "mirrored"), to)
+
+
+def manhattan_of(
+    scan: ScanResults, tests: Sequence[ScanTest], clumping: Clumping, mirrored: bool = False
+) -> Callable[[], Figure]:
+    """Draws tests along the genome: panels, or of many tests a heat map."""
+    genome = read_genome(scan)
+    loci = find_loci(scan, genome, tests, [], clumping)
+    if len(tests) > MOST_PANELS:
+        colours = heat_map_data(scan, genome, tests, loci)
+        return lambda: draw_heat_map(colours)
+    data = manhattan_data(scan, genome, tests, loci)
+    return lambda: draw_mirrored(data) if mirrored else draw_manhattan(data)
+
+
+def _effects(scan: ScanResults, settings: PictureSettings) -> Callable[[], Figure]:
+    if len(scan.traits) > MOST_EFFECT_PANELS:
+        raise UsageError(
+            f"--plot effects: {len(scan.traits)} traits are too many for one picture; choose some with --trait"
+        )
+    genome = read_genome(scan)
+    loci = find_loci(scan, genome, scan.all_tests, effect_columns(scan.traits), settings.clumping)
+    data = lead_effects(loci, genome, scan.traits, settings.clumping, settings.most_effects)
+    return lambda: draw_effects(data)
+
+
+def _two_tests(scan: ScanResults) -> list[ScanTest]:
+    """Two tests or traits, or the joint test and one trait of several."""
+    tests = scan.trait_tests if len(scan.traits) == 2 and not scan.chosen_tests else scan.drawn_tests
+    if len(tests) != 2:
+        raise UsageError(
+            f"--plot mirrored: shows two traits, or one and the joint test, and here are {len(tests)};"
+            " choose with --trait A,B or --test A --test B"
+        )
+    return tests
 
 
 def plot_architecture(traits: Sequence[str], estimates: Estimates, to: str) -> bytes:
@@ -111,51 +129,10 @@ def plot_architecture(traits: Sequence[str], estimates: Estimates, to: str) -> b
 
     Parameters
     ----------
-    traits, estimates : of the null model
-    to : "png", "svg" or "pdf"
-
-    Raises
-    ------
-    UsageError
-        If matplotlib is missing.
+    traits : sequence of str
+    estimates : Estimates
+        Of a null model.
+    to : str
+        "png", "svg" or "pdf".
     """
-    architecture = drawing("architecture")
-    picture: bytes = drawing("figure").render(lambda: architecture.draw_architecture(traits, estimates), to)
-    return picture
-
-
-def drawing(name: str) -> ModuleType:
-    """A module of this package that needs matplotlib.
-
-    Raises
-    ------
-    UsageError
-        If matplotlib is not installed.
-    """
-    try:
-        import_module("matplotlib")
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "pictures need matplotlib, which is not installed: pip install 'kron2sum-cli[plot]'"
-        ) from error
-    return import_module(f"kron2sum_cli.export.{name}")
-
-
-def _panels(kind: str, view: ScanView) -> list[ScanTest]:
-    tests = view.main_tests
-    if len(tests) > MOST_PANELS:
-        raise UsageError(
-            f"--plot {kind}: {len(view.traits)} traits are too many for one picture; choose some with --trait"
-        )
-    return tests
-
-
-def _two_panels(view: ScanView) -> list[ScanTest]:
-    """Two traits, or the joint test and one trait of several."""
-    tests = view.trait_tests if len(view.traits) == 2 else view.main_tests
-    if len(tests) != 2:
-        raise UsageError(
-            f"--plot mirrored: shows two traits, or one and the joint test, and here are {len(view.traits)};"
-            " choose with --trait A,B"
-        )
-    return tests
+    return render(lambda: draw_architecture(traits, estimates), to)

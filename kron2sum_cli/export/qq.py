@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -19,12 +21,14 @@ from kron2sum_cli.export.figure import (
     PALE,
     PURPLE,
     freeze_layout,
+    hide,
     new_figure,
     panel_title,
-    shortened_apart,
-    without_axes,
+    say_nothing_to_draw,
+    shortened,
+    wrapped,
 )
-from kron2sum_cli.export.results import Array, ScanTest, ScanView, numbers
+from kron2sum_cli.export.results import Array, ScanResults, ScanTest, column_values
 
 CLASS_EDGES = (0.01, 0.05, 0.2)
 """Minor allele frequencies between the classes; a frequency at an edge belongs to the class above."""
@@ -32,13 +36,22 @@ CLASS_EDGES = (0.01, 0.05, 0.2)
 CLASS_NAMES = ("MAF < 1%", "1% to 5%", "5% to 20%", "≥ 20%")
 _CLASS_COLOURS = (ORANGE, PURPLE, GREEN, BLUE)
 
+FEWEST_IN_CLASS = 100
+"""A class of fewer variants is not drawn: its λ says nothing."""
+
+MOST_PANELS = 7
+"""The traits of more tests than this share one panel."""
+
 LEVEL = 0.95
 """The band holds each ordered p-value of independent tests under the null hypothesis with this probability."""
 
+COLOURS = colormaps["viridis"]
 _EVERY_RANK = 1000
 _FURTHER_RANKS = 1000
 _PANEL = 2.3
 _MOST_IN_ROW = 3
+_MOST_IN_KEY = 20
+_TITLE_WIDTH = 34
 
 
 @dataclass(frozen=True)
@@ -47,12 +60,18 @@ class Curve:
 
     Attributes
     ----------
-    name : the class
-    count : n, how many variants
-    inflation : λ; NaN without variants
-    ranks : (k,) which of the n ordered p-values are drawn, counted from 1
-    expected, observed : (k,) -log10 of ``(rank - 1/2) / n``, and of the p-value
-    low, high : (k,) the band of that rank's -log10 p
+    name : str
+        The class.
+    count : int
+        n, how many variants.
+    inflation : float
+        λ; NaN without variants.
+    ranks : NDArray (k,)
+        Which of the n ordered p-values are drawn, counted from 1.
+    expected, observed : Array (k,)
+        -log10 of ``(rank - 1/2) / n``, and of the p-value.
+    low, high : Array (k,)
+        The band of that rank's -log10 p.
     """
 
     name: str
@@ -67,7 +86,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class QQ:
-    """One test and its degrees of freedom: all variants together, and those of each class that has any."""
+    """One test and its degrees of freedom: all variants together, and those of each class of frequencies, if any."""
 
     test: ScanTest
     df: int
@@ -75,10 +94,18 @@ class QQ:
     classes: tuple[Curve, ...]
 
 
-def qq_data(view: ScanView, tests: Sequence[ScanTest]) -> list[QQ]:
-    """Ordered p-values of every test; memory holds those of one test at a time (9 bytes a variant)."""
-    classes = _classes(view)
-    return [_of_test(view, test, classes) for test in tests]
+def qq_data(scan: ScanResults, tests: Sequence[ScanTest], by_frequency: bool = False) -> list[QQ]:
+    """Ordered p-values of every test; memory holds those of one test at a time (9 bytes a variant).
+
+    Parameters
+    ----------
+    scan : ScanResults
+    tests : sequence of ScanTest
+    by_frequency : bool
+        Whether to make classes of minor allele frequency, of `FEWEST_IN_CLASS` variants or more each.
+    """
+    classes = _classes(scan) if by_frequency else None
+    return [_of_test(scan, test, classes) for test in tests]
 
 
 def inflation(mlog10p: Array, df: int) -> float:
@@ -92,11 +119,11 @@ def inflation(mlog10p: Array, df: int) -> float:
     return float(stats.chi2.isf(median, df) / stats.chi2.ppf(0.5, df))
 
 
-def _classes(view: ScanView) -> NDArray[np.int8]:
+def _classes(scan: ScanResults) -> NDArray[np.int8]:
     """The class of every variant by its minor allele frequency; of those without one the last index plus one."""
     parts = [np.empty(0, dtype=np.int8)]
-    for batch in view.read(["EAF"]):
-        frequency = numbers(batch, "EAF")
+    for batch in scan.read(["EAF"]):
+        frequency = column_values(batch, "EAF")
         minor = np.minimum(frequency, 1 - frequency)
         # Frequencies are counts over counts: 0.01 may come as 1 - 0.99.
         of_batch = np.digitize(minor + 1e-12, CLASS_EDGES)
@@ -104,13 +131,15 @@ def _classes(view: ScanView) -> NDArray[np.int8]:
     return np.concatenate(parts)
 
 
-def _of_test(view: ScanView, test: ScanTest, classes: NDArray[np.int8]) -> QQ:
-    values = np.concatenate([np.empty(0), *(numbers(batch, test.column) for batch in view.read([test.column]))])
-    known = ~np.isnan(values)
-    values, classes = values[known], classes[known]
-    df = view.degrees_of_freedom(test)
-    curves = [_curve(name, values[classes == k], df) for k, name in enumerate(CLASS_NAMES)]
-    return QQ(test, df, _curve("all", values, df), tuple(curve for curve in curves if curve.count))
+def _of_test(scan: ScanResults, test: ScanTest, classes: NDArray[np.int8] | None) -> QQ:
+    mlog10p = np.concatenate([np.empty(0), *(column_values(batch, test.column) for batch in scan.read([test.column]))])
+    known = ~np.isnan(mlog10p)
+    df = scan.degrees_of_freedom(test)
+    curves = []
+    if classes is not None:
+        members = [(name, known & (classes == k)) for k, name in enumerate(CLASS_NAMES)]
+        curves = [_curve(name, mlog10p[of], df) for name, of in members if np.count_nonzero(of) >= FEWEST_IN_CLASS]
+    return QQ(test, df, _curve("all", mlog10p[known], df), tuple(curves))
 
 
 def _curve(name: str, values: Array, df: int) -> Curve:
@@ -132,17 +161,24 @@ def _drawn_ranks(n: int) -> NDArray[np.int64]:
 
 
 def draw_qq(data: Sequence[QQ]) -> Figure:
-    """A panel a test: its band filled for all variants, and for each class between two lines of its colour."""
-    count = len(data)
+    """A panel a test: its band filled for all variants, and for each class between two lines of its colour.
+
+    Of more tests than `MOST_PANELS` the first has a panel, and the others one together.
+    """
+    many = len(data) > MOST_PANELS
+    count = 2 if many else len(data)
     columns = 2 if count == 4 else min(count, _MOST_IN_ROW)
     rows = -(-count // columns)
-    figure = new_figure(_PANEL * columns + (1.0 if columns == 1 else 0.1), _PANEL * rows + 0.35)
+    panel = 3.1 if many else _PANEL
+    figure = new_figure(panel * columns + (1.0 if columns == 1 else 0.1), panel * rows + 0.35)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    titles = shortened_apart([qq.test.label for qq in data])
-    for axes, qq, title in zip(panels, data, titles, strict=False):
-        panel_title(axes, title)
+    for axes, qq in zip(panels, data[:1] if many else data, strict=False):
+        panel_title(axes, wrapped(qq.test.label, _TITLE_WIDTH))
         _draw_panel(axes, qq)
-    without_axes(panels[count:])
+    if many:
+        panel_title(panels[1], f"{len(data) - 1} other tests")
+        _draw_together(panels[1], data[1:])
+    hide(panels[count:])
     figure.supxlabel("expected −log₁₀ p", fontsize=8)
     figure.supylabel("observed −log₁₀ p", fontsize=8)
     freeze_layout(figure)
@@ -153,25 +189,52 @@ def draw_qq(data: Sequence[QQ]) -> Figure:
 
 def _draw_panel(axes: Axes, qq: QQ) -> None:
     if not qq.everything.count:
-        axes.text(0.5, 0.5, "no variant has\nthis statistic", transform=axes.transAxes, ha="center", color=GREY)
+        say_nothing_to_draw(axes)
         axes.set(xticks=[], yticks=[])
         return
-    everything = qq.everything
-    axes.fill_between(everything.expected, everything.low, everything.high, color=PALE, linewidth=0, zorder=1)
-    right = float(everything.expected[0])
-    axes.plot([0, right], [0, right], color=GREY, linewidth=0.6, zorder=1.5)
-    _draw_points(axes, everything, BLACK)
+    _draw_band(axes, qq.everything)
+    _draw_points(axes, qq.everything, BLACK, 2)
     colours = dict(zip(CLASS_NAMES, _CLASS_COLOURS, strict=True))
     for curve in qq.classes:
         for edge in (curve.low, curve.high):
             axes.plot(curve.expected, edge, color=colours[curve.name], linewidth=0.5, zorder=1.2)
-        _draw_points(axes, curve, colours[curve.name])
-    axes.set_xlim(0, 1.03 * right)
-    curves = (everything, *qq.classes)
-    axes.set_ylim(0, 1.08 * max(float(everything.observed[0]), *(float(curve.high[0]) for curve in curves)))
+        _draw_points(axes, curve, colours[curve.name], 2)
+    _set_limits(axes, [qq.everything, *qq.classes])
+    axes.legend(loc="upper left", fontsize=6.5, handletextpad=0, borderpad=0, labelspacing=0.2, markerscale=2)
+
+
+def _draw_together(axes: Axes, data: Sequence[QQ]) -> None:
+    """Curves of many tests in one panel, told apart by a colour each as far as colours go."""
+    curves = {qq.test.label: qq.everything for qq in data if qq.everything.count}
+    if not curves:
+        say_nothing_to_draw(axes)
+        axes.set(xticks=[], yticks=[])
+        return
+    _draw_band(axes, max(curves.values(), key=lambda curve: curve.count))
+    for k, (name, curve) in enumerate(curves.items()):
+        colour = COLOURS(k / max(len(curves) - 1, 1))
+        _draw_points(axes, curve, colour, 1.4, f"{shortened(name)}: λ = {curve.inflation:.3f}")
+    _set_limits(axes, list(curves.values()))
+    size = 6.0 if len(curves) <= _MOST_IN_KEY else 5.0
+    columns = -(-len(curves) // (2 * _MOST_IN_KEY))
+    key = axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=size, handletextpad=0, markerscale=3)
+    key.set_in_layout(True)
+    if columns > 1:
+        key.set_ncols(columns)
+
+
+def _draw_band(axes: Axes, curve: Curve) -> None:
+    """The band of all variants, and the line of equal quantiles."""
+    axes.fill_between(curve.expected, curve.low, curve.high, color=PALE, linewidth=0, zorder=1)
+    right = float(curve.expected[0])
+    axes.plot([0, right], [0, right], color=GREY, linewidth=0.6, zorder=1.5)
+
+
+def _set_limits(axes: Axes, curves: Sequence[Curve]) -> None:
+    axes.set_xlim(0, 1.03 * max(float(curve.expected[0]) for curve in curves))
+    axes.set_ylim(0, 1.08 * max(max(float(curve.observed[0]), float(curve.high[0])) for curve in curves))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
-    axes.legend(loc="upper left", fontsize=6.5, handletextpad=0, borderpad=0, labelspacing=0.2, markerscale=2)
 
 
 def _move_key_off_points(axes: Axes) -> None:
@@ -185,8 +248,7 @@ def _move_key_off_points(axes: Axes) -> None:
         key.set_loc("best")
 
 
-def _draw_points(axes: Axes, curve: Curve, colour: str) -> None:
-    label = f"{curve.name}: λ = {curve.inflation:.3f}"
-    axes.plot(
-        curve.expected, curve.observed, "o", color=colour, markersize=2, markeredgewidth=0, label=label, rasterized=True
-    )
+def _draw_points(axes: Axes, curve: Curve, colour: Any, size: float, label: str = "") -> None:
+    label = label or f"{curve.name}: λ = {curve.inflation:.3f}"
+    dots: dict[str, Any] = {"markersize": size, "markeredgewidth": 0, "rasterized": True}
+    axes.plot(curve.expected, curve.observed, "o", color=colour, label=label, **dots)

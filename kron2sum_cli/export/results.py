@@ -1,4 +1,4 @@
-"""A result table as the reports see it: its columns, what it says of its making, and its rows as often as needed."""
+"""The results of a scan as pictures, reports and GWAS-SSF read them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from kron2sum_cli.files.scan_metadata import ScanMetadata
 Array = NDArray[np.float64]
 
 JOINT = "joint test"
-"""What the reports call the test of any effect."""
+"""What pictures and reports call the test of any effect."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,15 @@ class ScanTest:
 
     Attributes
     ----------
-    label : for people: the trait, the name of the test, or `JOINT`
-    column : where its -log10 p stands
-    df_column : where its degrees of freedom stand; None for 1
+    label : str
+        For people: the trait, the name of the test, or `JOINT`.
+    column : str
+        The column of its -log10 p.
+    df_column : str or None
+        The column of its degrees of freedom; None for 1.
     """
 
-    __test__ = False  # not a test class, whatever its name
+    __test__ = False  # not a test of this code, whatever its name
 
     label: str
     column: str
@@ -35,16 +38,23 @@ class ScanTest:
 
 
 @dataclass(frozen=True)
-class ScanView:
-    """A result table to report on.
+class ScanResults:
+    """The table of a scan, or of its parts joined.
 
     Attributes
     ----------
-    name : the table, for messages
-    columns : the names of its columns
-    metadata : what it says of its making
-    rows : reads columns of all rows, in order; may be called again
-    traits : the traits to show
+    name : str
+        The table, for messages.
+    columns : tuple of str
+        Names of its columns.
+    metadata : ScanMetadata
+        What the table says of its making.
+    rows : callable
+        Reads some columns of all rows, in order; may be called again.
+    traits : tuple of str
+        The traits to show.
+    chosen_tests : tuple of str
+        Names of the tests to draw (``--test``); empty for the joint test and those of the traits.
     """
 
     name: str
@@ -52,6 +62,7 @@ class ScanView:
     metadata: ScanMetadata
     rows: Callable[[Sequence[str]], Iterable[pa.RecordBatch]]
     traits: tuple[str, ...]
+    chosen_tests: tuple[str, ...] = ()
 
     def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Some columns of all rows, in order.
@@ -86,11 +97,24 @@ class ScanView:
 
     @property
     def further_tests(self) -> list[ScanTest]:
-        """The tests of the scan beside the joint one and those of the traits."""
+        """The tests of the table beside the joint one and those of the traits."""
         of_traits = {f"MLOG10P.{trait}" for trait in self.metadata.traits}
         found = [name for name in self.columns if name.startswith("MLOG10P.") and name not in of_traits]
         names = [name.removeprefix("MLOG10P.") for name in found]
         return [ScanTest(name, f"MLOG10P.{name}", f"DF.{name}") for name in names]
+
+    @property
+    def all_tests(self) -> list[ScanTest]:
+        """Every test of the table."""
+        return [*self.main_tests, *self.further_tests]
+
+    @property
+    def drawn_tests(self) -> list[ScanTest]:
+        """The tests that a picture shows."""
+        if not self.chosen_tests:
+            return self.main_tests
+        known = {"any": self.joint} | {test.label: test for test in [*self.further_tests, *self.trait_tests]}
+        return [known[name] for name in self.chosen_tests]
 
     def degrees_of_freedom(self, test: ScanTest) -> int:
         """Of a test; 1 where no variant has a statistic."""
@@ -102,17 +126,19 @@ class ScanView:
         return 1
 
 
-def numbers(batch: pa.RecordBatch, column: str) -> Array:
-    """A column as float64, NaN where a cell is empty."""
-    return np.asarray(batch.column(column).cast(pa.float64()).to_numpy(zero_copy_only=False))
+def column_values(rows: pa.RecordBatch | pa.Table, column: str) -> Array:
+    """A column of numbers as float64, NaN where a cell is empty."""
+    values = rows.column(column).cast(pa.float64())
+    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    return np.asarray(values.to_numpy(zero_copy_only=False))
 
 
-def level_text(threshold: float) -> str:
+def significance_text(threshold: float) -> str:
     """The p-value of a -log10 p, for people.
 
     Examples
     --------
-    >>> level_text(7.30103), level_text(1.30103)
+    >>> significance_text(7.30103), significance_text(1.30103)
     ('5e-8', '0.05')
     """
     return f"{10.0**-threshold:.2g}".replace("e-0", "e-")

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from kron2sum_cli.genotypes.chromosomes import PLINK_NUMBERS, normalise_chromosome
+from kron2sum_cli.export.genome import chromosome_key
+from kron2sum_cli.genotypes.chromosomes import normalise_chromosome
 
 _FEWEST_CANDIDATES = 1 << 16
-_LETTERED = {letters: int(number) for number, letters in PLINK_NUMBERS.items()}
 
 
 def below(batches: Iterable[pa.RecordBatch], p_value: float) -> Iterator[pa.RecordBatch]:
@@ -64,9 +64,11 @@ def sorted_rows(batches: Iterable[pa.RecordBatch], key: str) -> Iterator[pa.Reco
 
     Parameters
     ----------
-    batches : the rows
-    key : "position" (chromosomes as numbers, then X, Y, XY, MT, then others by name), "p", a column, or
-        "-COLUMN" for the largest first
+    batches : iterable of pyarrow.RecordBatch
+        The rows.
+    key : str
+        "position" (chromosomes as numbers, then X, Y, XY, MT, then others by name), "p", a column, or "-COLUMN" for
+        the largest first.
     """
     table = pa.Table.from_batches(list(batches)) if (batches := list(batches)) else None
     if table is None:
@@ -83,19 +85,14 @@ def sorted_rows(batches: Iterable[pa.RecordBatch], key: str) -> Iterator[pa.Reco
 
 
 def _chromosome_ranks(codes: pa.ChunkedArray) -> pa.ChunkedArray:
+    """For every row the rank of its chromosome."""
     encoded = codes.combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
     names = encoded.dictionary.to_pylist()
     ranks = np.empty(len(names), dtype=np.int64)
-    ranks[sorted(range(len(names)), key=lambda i: _chromosome_key(names[i]))] = np.arange(len(names))
+    ranks[sorted(range(len(names)), key=lambda k: chromosome_key(normalise_chromosome(names[k])))] = range(len(names))
     return pa.chunked_array([pa.array(ranks).take(encoded.indices)])
-
-
-def _chromosome_key(code: str) -> tuple[int, str]:
-    name = normalise_chromosome(code)
-    number = int(name) if name.isdecimal() else _LETTERED.get(name, 1 << 40)
-    return number, name
 
 
 def rounded(batch: pa.RecordBatch, digits: int | None) -> pa.RecordBatch:
@@ -106,10 +103,10 @@ def rounded(batch: pa.RecordBatch, digits: int | None) -> pa.RecordBatch:
         if pa.types.is_floating(field.type):
             values = batch.column(k).to_numpy(zero_copy_only=False)
             with np.errstate(divide="ignore", invalid="ignore"):
-                places = digits - 1 - np.floor(np.log10(np.abs(values)))
-            usual = np.abs(places) <= 300  # not zero, empty, or beyond the powers of ten that a double has
-            power = 10.0 ** np.abs(np.where(usual, places, 0))
-            shorter = np.where(places >= 0, np.round(values * power) / power, np.round(values / power) * power)
+                decimals = digits - 1 - np.floor(np.log10(np.abs(values)))
+            usual = np.abs(decimals) <= 300  # not zero, empty, or beyond the powers of ten that a double has
+            power = 10.0 ** np.abs(np.where(usual, decimals, 0))
+            shorter = np.where(decimals >= 0, np.round(values * power) / power, np.round(values / power) * power)
             column = pa.array(np.where(usual, shorter, values), mask=np.asarray(batch.column(k).is_null()))
             batch = batch.set_column(k, field, column.cast(field.type))
     return batch

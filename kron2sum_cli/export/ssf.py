@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import UsageError
 from kron2sum_cli.export.genome import bare_code
-from kron2sum_cli.export.results import ScanView
+from kron2sum_cli.export.results import ScanResults
 from kron2sum_cli.files.table_writers import delimited_header, delimited_rows
 
 MANDATORY = (
@@ -69,10 +69,14 @@ class SsfFile:
 
     Attributes
     ----------
-    name : the file, without its folder
-    rows : how many variants it has
-    md5 : of its bytes
-    is_sorted : whether its variants are in the order of chromosome and position
+    name : str
+        The file, without its folder.
+    rows : int
+        How many variants it has.
+    md5 : str
+        Of its bytes.
+    is_sorted : bool
+        Whether its variants are in the order of chromosome and position.
     """
 
     name: str
@@ -87,6 +91,11 @@ class SsfTables:
 
     files: Mapping[str, SsfFile]
     left_out: Mapping[str, int]
+
+    @property
+    def rows(self) -> int:
+        """How many variants each file has."""
+        return max(file.rows for file in self.files.values())
 
 
 def ssf_paths(out: str, traits: Sequence[str]) -> dict[str, str]:
@@ -118,20 +127,21 @@ def ssf_paths(out: str, traits: Sequence[str]) -> dict[str, str]:
     return paths
 
 
-def write_ssf(view: ScanView, outputs: Mapping[str, tuple[str, BinaryIO]]) -> SsfTables:
+def write_ssf(scan: ScanResults, outputs: Mapping[str, tuple[str, BinaryIO]]) -> SsfTables:
     """Write the table of every trait in one pass, in bounded memory.
 
     Parameters
     ----------
-    view : the scan
-    outputs : for each trait the name of its file, which is compressed if it ends in ``.gz``, and the open file
+    scan : ScanResults
+    outputs : Mapping of str to (str, BinaryIO)
+        For each trait the name of its file, which is compressed if it ends in ``.gz``, and the open file.
 
     Raises
     ------
     InputError
         If the table lacks a column, or is damaged.
     """
-    extra = _further_columns(view)
+    extra = _further_columns(scan)
     left_out: Counter[str] = Counter()
     order = _Order()
     with ExitStack() as stack:
@@ -139,7 +149,7 @@ def write_ssf(view: ScanView, outputs: Mapping[str, tuple[str, BinaryIO]]) -> Ss
             trait: stack.enter_context(_Writer(name, file, [*MANDATORY, *ENCOURAGED, NAME_IN_FILE, *extra.values()]))
             for trait, (name, file) in outputs.items()
         }
-        for batch in view.read(_columns_to_read(view, outputs, extra)):
+        for batch in scan.read(_columns_to_read(scan, outputs, extra)):
             chromosomes = _chromosome_numbers(batch.column("CHR"))
             kept = _fit_to_write(batch, chromosomes, list(outputs), left_out)
             rows, chromosomes = batch.take(kept), chromosomes[kept]
@@ -152,22 +162,25 @@ def write_ssf(view: ScanView, outputs: Mapping[str, tuple[str, BinaryIO]]) -> Ss
     return SsfTables(files, {reason: number for reason, number in left_out.items() if number})
 
 
-def ssf_metadata(view: ScanView, trait: str, file: SsfFile, modified: date) -> str:
+def ssf_metadata(scan: ScanResults, trait: str, file: SsfFile, modified: date) -> str:
     """The YAML that goes beside a table, with what the scan knows and nothing else.
 
     Parameters
     ----------
-    view : the scan
-    trait : whose table it is
-    file : the table
-    modified : the day of writing, which the standard's schema demands
+    scan : ScanResults
+    trait : str
+        Whose table it is.
+    file : SsfFile
+        The table.
+    modified : date
+        The day of writing, which the standard's schema demands.
     """
-    null = view.metadata.null
+    null = scan.metadata.null
     covariates = [name for name in null.covariates if name != "intercept"]
     lines = [
         "# GWAS-SSF metadata. Add before a submission what a scan cannot know: genome_assembly,",
         "# genotyping_technology, and of the samples sample_ancestry_category.",
-        f"author_notes: {_quoted(_notes(view, trait))}",
+        f"author_notes: {_quoted(_notes(scan, trait))}",
         f"date_metadata_last_modified: {modified.isoformat()}",
         *_list("trait_description", [trait]),
         f"genome_assembly: {UNKNOWN_ASSEMBLY}",
@@ -177,7 +190,7 @@ def ssf_metadata(view: ScanView, trait: str, file: SsfFile, modified: date) -> s
         f"data_file_name: {_quoted(file.name)}",
         "file_type: GWAS-SSF v1.0",
         f"data_file_md5sum: {file.md5}",
-        f"analysis_software: {_quoted('kron2sum ' + view.metadata.version)}",
+        f"analysis_software: {_quoted('kron2sum ' + scan.metadata.version)}",
         *(_list("adjusted_covariates", covariates) if covariates else []),
         "is_harmonised: false",
         f"is_sorted: {str(file.is_sorted).lower()}",
@@ -250,13 +263,13 @@ class _Order:
         self._last = (int(chromosomes[-1]), int(positions[-1]))
 
 
-def _columns_to_read(view: ScanView, traits: Mapping[str, Any], extra: Mapping[str, str]) -> list[str]:
+def _columns_to_read(scan: ScanResults, traits: Mapping[str, Any], extra: Mapping[str, str]) -> list[str]:
     of_traits = [f"{kind}.{trait}" for trait in traits for kind in ("BETA", "SE", "MLOG10P")]
-    own = [name for trait in traits if (name := f"N.{trait}") in view.columns]
+    own = [name for trait in traits if (name := f"N.{trait}") in scan.columns]
     return ["CHR", "POS", "SNPID", "EA", "NEA", "EAF", "N", "MLOG10P", *own, *of_traits, *extra]
 
 
-def _further_columns(view: ScanView) -> dict[str, str]:
+def _further_columns(scan: ScanResults) -> dict[str, str]:
     """Columns of the scan that are about all traits, and what they are called here."""
     kinds = {
         "CHISQ": "chi_square",
@@ -265,9 +278,9 @@ def _further_columns(view: ScanView) -> dict[str, str]:
         "CHISQ_REFIT": "refit_chi_square",
         "MLOG10P_REFIT": "refit_neg_log_10_p_value",
     }
-    tests = {"": "joint"} | {f".{test.label}": f"test_{test.label}" for test in view.further_tests}
+    tests = {"": "joint"} | {f".{test.label}": f"test_{test.label}" for test in scan.further_tests}
     found = {kind + ending: f"{test}_{name}" for ending, test in tests.items() for kind, name in kinds.items()}
-    return {column: name for column, name in found.items() if column in view.columns}
+    return {column: name for column, name in found.items() if column in scan.columns}
 
 
 def _chromosome_numbers(column: pa.Array) -> NDArray[np.int64]:
@@ -353,8 +366,8 @@ def _text(column: pa.Array) -> pa.Array:
     return column.cast(pa.string()).fill_null(MISSING)
 
 
-def _notes(view: ScanView, trait: str) -> str:
-    traits = view.metadata.traits
+def _notes(scan: ScanResults, trait: str) -> str:
+    traits = scan.metadata.traits
     if len(traits) == 1:
         return f"Linear mixed model of {trait}: neg_log_10_p_value is of the likelihood ratio test of beta."
     others = f"{len(traits)} traits" if len(traits) > 10 else ", ".join(traits)

@@ -1,16 +1,11 @@
-"""The estimates of a null model as a table for people, as TSV and as JSON."""
+"""The estimates of a null model as a table for people."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_description import NullDescription
-from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.text import MISSING
 from kron2sum_cli.model.climbing import Certificate
 from kron2sum_cli.model.null_model import FitSummary
@@ -19,40 +14,7 @@ from kron2sum_cli.model.profile import Interval
 WIDE = 8
 """Matrices over more traits than this are summed up on the screen."""
 
-COLUMNS = ("parameter", "trait", "trait2", "estimate", "se")
-
-_MATRICES = ("C0", "C1", "h2", "rg", "re", "B")
-
 Array = NDArray[np.float64]
-_Row = tuple[str, str, str, float, float]
-
-
-def null_estimates_tsv(null: NullFile) -> str:
-    """All estimates of the whole model, one a row.
-
-    Columns: ``parameter``, ``trait``, ``trait2``, ``estimate``, ``se``. Of C0, C1, rg and re the lower triangle; of B
-    the covariate stands in ``trait2``; ``h2_low`` and ``h2_high`` are the profile-likelihood interval; of T (axis in
-    ``trait``, trait in ``trait2``) every entry; ``NA`` where there is nothing.
-    """
-    lines = ["\t".join(COLUMNS)]
-    for parameter, trait, trait2, estimate, se in _rows(null):
-        lines.append("\t".join((parameter, trait, trait2, _exact(estimate), _exact(se))))
-    return "\n".join(lines) + "\n"
-
-
-def null_estimates_json(null: NullFile) -> str:
-    """All estimates as one JSON object, matrices as nested lists, null where there is nothing."""
-    content: dict[str, Any] = {"version": null.metadata.version, "method": null.metadata.method}
-    content |= _fit_object(null.whole)
-    content |= {"n": len(null.samples), "traits": list(null.traits), "covariates": list(null.covariates)}
-    if null.description.has_missing:
-        content["n_observed"] = np.isfinite(null.description.Y).sum(axis=0)
-    content |= {"effects": _effect_names(null.description), "information": null.description.information}
-    content |= {"grm": to_json(null.grm), "profile": to_json(null.profile)}
-    if null.chromosomes:
-        content["loco"] = {name: _fit_object(summary) for name, summary in null.chromosomes.items()}
-    lines = (f"{json.dumps(key)}: {_json(value)}" for key, value in content.items())
-    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def screen_table(
@@ -71,69 +33,7 @@ def screen_table(
     return [*lines, *_boundary(whole, profile), *_certificate(whole.certificate)]
 
 
-def _rows(null: NullFile) -> Iterator[_Row]:
-    traits, whole = null.traits, null.whole
-    e, nothing = whole.estimates, float("nan")
-    yield "lml", MISSING, MISSING, whole.lml, nothing
-    for trait, h2, h2_se in zip(traits, e.h2, e.h2_se, strict=True):
-        yield "h2", trait, MISSING, float(h2), float(h2_se)
-        if trait in null.profile:
-            for end in ("low", "high"):
-                yield f"h2_{end}", trait, MISSING, getattr(null.profile[trait], end), nothing
-    for name, include in (("rg", -1), ("re", -1), ("C0", 0), ("C1", 0)):
-        values, errors = getattr(e, name), getattr(e, name + "_se")
-        for i, j in zip(*np.tril_indices(len(traits), include), strict=True):
-            yield name, traits[i], traits[j], float(values[i, j]), float(errors[i, j])
-    for effect, b, se in zip(_effect_names(null.description), e.B.T, e.B_se.T, strict=True):
-        for k, covariate in enumerate(null.covariates):
-            yield "B", effect, covariate, float(b[k]), float(se[k])
-    for number, (share, genetic, loadings) in enumerate(
-        zip(e.axis_share, e.axis_h2, whole.axes.T, strict=True), start=1
-    ):
-        axis = f"axis{number}"
-        yield "axis_share", axis, MISSING, float(share), nothing
-        yield "axis_h2", axis, MISSING, float(genetic), nothing
-        for trait, loading in zip(traits, loadings, strict=True):
-            yield "T", axis, trait, float(loading), nothing
-
-
-def _fit_object(summary: FitSummary) -> dict[str, Any]:
-    e = summary.estimates
-    content: dict[str, Any] = {
-        "lml": summary.lml,
-        "converged": summary.certificate.certified,
-        "rank": summary.rank,
-        "mean_diagonal": summary.mean_diagonal,
-    }
-    for name in _MATRICES:
-        content |= {name: getattr(e, name), f"{name}_se": getattr(e, f"{name}_se")}
-    content["axes"] = {"T": summary.axes.T, "share": e.axis_share, "h2": e.axis_h2}
-    content["certificate"] = asdict(summary.certificate) | {"certified": summary.certificate.certified}
-    return content
-
-
-def _json(value: Any) -> str:
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    """Lists for arrays, and None for what is not a finite number."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
-
-
-def _exact(value: float) -> str:
-    return repr(value) if np.isfinite(value) else MISSING
-
-
-def _effect_names(description: NullDescription) -> list[str]:
+def effect_names(description: NullDescription) -> list[str]:
     """Names of the columns of B: the traits, or with a trait design A1, A2, ... for its columns."""
     p, a = description.A.shape
     if a == p and np.array_equal(description.A, np.eye(p)):
@@ -216,7 +116,7 @@ def _axes(traits: Sequence[str], whole: FitSummary) -> list[str]:
 
 
 def _fixed_effects(description: NullDescription, whole: FitSummary) -> list[str]:
-    e, names = whole.estimates, _effect_names(description)
+    e, names = whole.estimates, effect_names(description)
     if not description.covariates or max(len(names), len(description.covariates)) > WIDE:
         return []
     rows = [["effect of", *names]]

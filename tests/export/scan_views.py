@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scan_metadata_of import scan_metadata_of
 from scipy import stats
 
-from kron2sum_cli.export.results import ScanView
+from kron2sum_cli.export.results import ScanResults
 from kron2sum_cli.files.scan_columns import scan_schema
 from kron2sum_cli.files.scan_file import open_scan
 from kron2sum_cli.files.scan_metadata import ScanMetadata, Span
@@ -92,7 +92,7 @@ def view_of(
     tests: Sequence[str] = (),
     refit: bool = False,
     batch_rows: int = 1 << 16,
-) -> ScanView:
+) -> ScanResults:
     """A table in memory that is read in batches of so many rows."""
     size = len(columns["CHR"])
     metadata = metadata_of(traits, tests, size)
@@ -102,19 +102,19 @@ def view_of(
     def rows(names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         yield from table.select(list(names)).to_batches(max_chunksize=batch_rows)
 
-    return ScanView("memory", tuple(schema.names), metadata, rows, tuple(traits))
+    return ScanResults("memory", tuple(schema.names), metadata, rows, tuple(traits))
 
 
-def opened(path: Path, columns: dict[str, Any], traits: Sequence[str], tests: Sequence[str] = ()) -> ScanView:
+def opened(path: Path, columns: dict[str, Any], traits: Sequence[str], tests: Sequence[str] = ()) -> ScanResults:
     """The same through a file."""
     metadata = metadata_of(traits, tests, len(columns["CHR"]))
     schema = scan_schema(traits, tests)
     with open(path, "wb") as file, ScanWriter(file, schema, metadata=metadata) as writer:
         writer.write(scan_batch(schema, columns))
     scan = open_scan(str(path))
-    return ScanView(scan.name, tuple(scan.schema.names), scan.metadata, scan.iter_batches, tuple(traits))
+    return ScanResults(scan.name, tuple(scan.schema.names), scan.metadata, scan.iter_batches, tuple(traits))
 
 
-def column(view: ScanView, name: str) -> list[Any]:
+def column(view: ScanResults, name: str) -> list[Any]:
     """A whole column."""
     return [value for batch in view.read([name]) for value in batch.column(name).to_pylist()]

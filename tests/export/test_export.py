@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+import re
+import sys
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -283,3 +285,34 @@ def test_null_model_has_no_rows_nor_other_formats(null_model):
         run("null.npz", top=3, traits=("height",))
     with pytest.raises(UsageError, match="export it alone"):
         run(write_scan("scan.parquet"), "null.npz")
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+def test_without_the_extra_for_pictures_the_message_says_how_to_get_it(package, monkeypatch):
+    write_scan("scan.parquet")
+    monkeypatch.setitem(sys.modules, package, None)
+    for options in ({"plot": "manhattan", "out": "m.png"}, {"report": "scan.html"}):
+        with pytest.raises(UsageError, match=rf"pictures need {package}.*pip install 'kron2sum-cli\[plot\]'"):
+            run("scan.parquet", **options)
+
+
+def test_gwas_ssf_without_a_variant_is_refused_with_the_reasons():
+    """The alleles of these variants are of other letters than the standard's."""
+    write_scan("scan.parquet")
+    with pytest.raises(InputError, match=r"no variant that GWAS-SSF has room for .*[0-9]+ variants with other alleles"):
+        run("scan.parquet", to="ssf", out="ssf.tsv")
+    assert list(Path().glob("ssf*")) == []
+
+
+def test_gwas_ssf_that_lacks_many_variants_warns(caplog):
+    columns = {name: ROWS.column(name) for name in ROWS.schema.names}
+    half = [letter for _ in range(TOTAL // 2) for letter in ("A", "A0")]
+    columns |= {"EA": half, "NEA": ["C"] * TOTAL, "EAF": np.full(TOTAL, 0.5), "CHR": ["1"] * TOTAL}
+    with (
+        open("scan.parquet", "wb") as file,
+        ScanWriter(file, SCHEMA, metadata=metadata(0, TOTAL)) as writer,
+    ):
+        writer.write(scan_batch(SCHEMA, columns))
+    run("scan.parquet", to="ssf", out="ssf.tsv")
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.fullmatch(r"[0-9]+ of 1000 variants are not in the files", said)

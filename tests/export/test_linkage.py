@@ -92,8 +92,8 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 ANALYSED = np.flatnonzero(np.arange(N) % 4)
 
 
-def export(scanned: Path, *options: object) -> int:
-    return run(["export", str(scanned / "scan.parquet"), "--significance", str(SIGNIFICANCE), *map(str, options)])
+def export(scanned: Path, *options: object, significance: float = SIGNIFICANCE) -> int:
+    return run(["export", str(scanned / "scan.parquet"), "--significance", str(significance), *map(str, options)])
 
 
 def leads_by_definition(scanned: Path, r2: Array, least: float, kb: float) -> list[str]:
@@ -132,23 +132,23 @@ def test_r2_is_the_squared_correlation(tmp_path: Path, monkeypatch: pytest.Monke
     assert link.r2(3, np.array([M - 1])).tolist() == [0.0]
 
 
-def test_variants_of_several_files_have_places_one_after_the_other(tmp_path: Path) -> None:
+def test_variants_of_several_files_are_counted_one_after_the_other(tmp_path: Path) -> None:
     paths = [write_bed(tmp_path / "b.bed", slice(20, None)), write_bed(tmp_path / "a.bed", slice(0, 20))]
     link = open_linkage(paths, "out.html", None)
     whole = open_linkage([write_bed(tmp_path / "g.bed")], "out.html", None)
     table = whole.sources[0].variants.table
-    places = link.places(table)
-    assert places.tolist() == [*range(M - 20, M), *range(M - 20)]
-    found, expected = link.r2(int(places[19]), places[5:40]), whole.r2(19, np.arange(5, 40))
+    indices = link.find(table)
+    assert indices.tolist() == [*range(M - 20, M), *range(M - 20)]
+    found, expected = link.r2(int(indices[19]), indices[5:40]), whole.r2(19, np.arange(5, 40))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
 
 
 def test_a_variant_is_known_by_name_place_and_alleles_in_any_order(tmp_path: Path) -> None:
     table = open_linkage([write_bed(tmp_path / "g.bed")], "out.html", None).sources[0].variants.table
     other = open_linkage([write_bed(tmp_path / "h.bed", swapped=True, spelling="chr")], "out.html", None)
-    assert other.places(table).tolist() == list(range(M))
+    assert other.find(table).tolist() == list(range(M))
     moved = table.set_column(1, "POS", pa.array(POSITIONS + 1))
-    assert set(other.places(moved).tolist()) == {-1}
+    assert set(other.find(moved).tolist()) == {-1}
 
 
 # Lead variants of a table
@@ -209,8 +209,8 @@ def test_only_variants_near_leads_are_read(scanned: Path, monkeypatch: pytest.Mo
         return r2(self, lead, others)
 
     monkeypatch.setattr(GenotypeLinkage, "r2", noted)
-    options = ("--significance", "0.1", "--geno", scanned / "g.bed", "--out", "leads.tsv", "-q")
-    assert export(scanned, "--leads", *options) == 0
+    options = ("--geno", scanned / "g.bed", "--out", "leads.tsv", "-q")
+    assert export(scanned, "--leads", *options, significance=0.1) == 0
     table = pd.read_parquet(scanned / "scan.parquet")
     scores = table[["MLOG10P", *(f"MLOG10P.{trait}" for trait in TRAITS)]].max(axis=1)
     assert asked and asked <= set(np.flatnonzero(scores >= 1).tolist())
@@ -283,6 +283,6 @@ def test_genotypes_are_never_overwritten(scanned: Path, capsys: pytest.CaptureFi
     shutil.copy(scanned / "g.bim", "g.bim")
     shutil.copy(scanned / "g.fam", "g.fam")
     shutil.copy(scanned / "g.bed", "g.bed")
-    assert export(scanned, "--leads", "--geno", "g.bed", "--out", "g.bim") == 1
+    assert export(scanned, "--leads", "--geno", "g.bed", "--to", "tsv", "--out", "g.bim") == 1
     assert "is also an input" in capsys.readouterr().err
     assert Path("g.bim").read_bytes() == (scanned / "g.bim").read_bytes()

@@ -1,7 +1,6 @@
 """Pictures: what is drawn is what the table says, nothing significant is lost, and names do not collide."""
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, combinations
@@ -25,41 +24,60 @@ from matplotlib.figure import Figure
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.export import leads as lead_variants
 from kron2sum_cli.export.architecture import correlations_shown, draw_architecture
-from kron2sum_cli.export.effects import draw_effects, effects_data
-from kron2sum_cli.export.figure import render, shortened, shortened_apart
-from kron2sum_cli.export.genome import measure_genome, placed_batches
-from kron2sum_cli.export.leads import Clumping, clump, find_candidates
-from kron2sum_cli.export.manhattan import Label, Thinner, draw_manhattan, draw_mirrored, manhattan_data, place_labels
+from kron2sum_cli.export.effects import LeadEffects, draw_effects, effect_columns, lead_effects
+from kron2sum_cli.export.figure import render, shortened, wrapped
+from kron2sum_cli.export.genome import located_batches, read_genome
+from kron2sum_cli.export.leads import Clumping, clump, find_candidates, find_loci
+from kron2sum_cli.export.manhattan import (
+    Label,
+    Manhattan,
+    Thinner,
+    draw_manhattan,
+    draw_mirrored,
+    manhattan_data,
+    place_labels,
+)
 from kron2sum_cli.export.plots import (
-    MOST_PANELS,
+    MOST_EFFECT_PANELS,
     PICTURE_FORMATS,
-    SCAN_PLOTS,
-    PlotSettings,
+    PictureSettings,
     picture_format,
     plot_architecture,
     plot_scan,
 )
 from kron2sum_cli.export.qq import CLASS_NAMES, draw_qq, inflation, qq_data
-from kron2sum_cli.export.results import ScanView
+from kron2sum_cli.export.results import ScanResults, ScanTest
 from kron2sum_cli.model.uncertainty import Estimates
+from kron2sum_cli.settings import SCAN_PLOTS
 
 Array = NDArray[np.float64]
 
 TRAITS = ("height", "weight")
-THRESHOLD = 7.3
-CLUMPING = Clumping()
+CLUMPING = Clumping(significance=10**-7.3)
+THRESHOLD = CLUMPING.threshold
 
 
 @pytest.fixture(scope="module")
-def view() -> ScanView:
+def view() -> ScanResults:
     return view_of(simulated(3000, TRAITS, peaks=8), TRAITS)
 
 
-def values(view: ScanView, name: str) -> Array:
+def manhattan(view: ScanResults, tests: Sequence[ScanTest] | None = None) -> Manhattan:
+    genome, tests = read_genome(view), view.main_tests if tests is None else tests
+    return manhattan_data(view, genome, tests, find_loci(view, genome, tests, [], CLUMPING))
+
+
+def effects(view: ScanResults, most: int, clumping: Clumping = CLUMPING) -> LeadEffects:
+    genome = read_genome(view)
+    loci = find_loci(view, genome, view.all_tests, effect_columns(view.traits), clumping)
+    return lead_effects(loci, genome, view.traits, clumping, most)
+
+
+def values(view: ScanResults, name: str) -> Array:
     return np.array(column(view, name), dtype=float)
 
 
-def in_batches(view: ScanView, size: int) -> ScanView:
+def in_batches(view: ScanResults, size: int) -> ScanResults:
     def rows(names: Sequence[str]) -> Any:
         for batch in view.rows(names):
             yield from (batch.slice(start, size) for start in range(0, len(batch), size))
@@ -67,7 +85,7 @@ def in_batches(view: ScanView, size: int) -> ScanView:
     return replace(view, rows=rows)
 
 
-def changed(view: ScanView, **columns: Sequence[Any]) -> ScanView:
+def changed(view: ScanResults, **columns: Sequence[Any]) -> ScanResults:
     """The same table with other columns."""
 
     def rows(names: Sequence[str]) -> Any:
@@ -81,11 +99,11 @@ def changed(view: ScanView, **columns: Sequence[Any]) -> ScanView:
     return replace(view, rows=rows)
 
 
-def without_rows(view: ScanView) -> ScanView:
+def without_rows(view: ScanResults) -> ScanResults:
     return replace(view, rows=lambda names: (batch.slice(0, 0) for batch in view.rows(names)))
 
 
-def without_statistics(view: ScanView) -> ScanView:
+def without_statistics(view: ScanResults) -> ScanResults:
     names = [name for name in view.columns if name.startswith(("MLOG10P", "BETA", "SE", "CHISQ", "DF"))]
     return changed(view, **{name: [None] * len(column(view, "POS")) for name in names})
 
@@ -139,7 +157,7 @@ def test_memory_of_points_does_not_grow_with_their_number() -> None:
 
 def test_chromosomes_stand_in_their_order_and_do_not_overlap() -> None:
     columns = simulated(400, TRAITS, chromosomes=["10", "2", "X", "chr1", "MT"])
-    genome = measure_genome(view_of(columns, TRAITS))
+    genome = read_genome(view_of(columns, TRAITS))
     assert genome.labels == ["1", "2", "10", "X", "MT"]
     assert np.all(genome.start[1:] > genome.start[:-1] + genome.width[:-1])
     assert genome.length == genome.start[-1] + genome.width[-1]
@@ -150,18 +168,18 @@ def test_a_variant_without_a_position_stands_at_the_one_before_it_on_its_chromos
     columns = simulated(7, ["y"])
     columns |= {"CHR": ["1", "1", "1", "2", "2", "2", "2"], "POS": np.array([0, 8, -9, 0, 5, 0, 9])}
     view = in_batches(view_of(columns, ["y"]), size)
-    genome = measure_genome(view)
+    genome = read_genome(view)
     assert genome.without_position == 4
-    placed = [positions.tolist() for _, _, positions in placed_batches(view, [], genome)]
+    placed = [positions.tolist() for _, _, positions in located_batches(view, [], genome)]
     assert list(chain.from_iterable(placed)) == [0, 8, 8, 0, 5, 5, 9]
-    x = [genome.x(codes, positions) for _, codes, positions in placed_batches(view, [], genome)]
+    x = [genome.x(codes, positions) for _, codes, positions in located_batches(view, [], genome)]
     assert np.all(np.diff(np.concatenate(x)) >= 0)
 
 
 def test_a_chromosome_without_any_position_has_a_place_too() -> None:
     columns = simulated(6, ["y"]) | {"CHR": ["1", "1", "1", "0", "0", "0"], "POS": np.array([1, 50, 100, 0, 0, 0])}
-    genome = measure_genome(view_of(columns, ["y"]))
-    assert genome.labels == ["0", "1"]
+    genome = read_genome(view_of(columns, ["y"]))
+    assert genome.labels == ["1", "unplaced"]
     assert np.all(genome.width > 0)
 
 
@@ -181,7 +199,7 @@ def test_clumps_are_those_of_the_definition(variants: list[tuple[int, int, int]]
         sizes.append(len(near))
         left = [i for i in left if i not in near]
     codes, positions, scores = np.array(variants, dtype=np.int64).reshape(-1, 3).T
-    found = clump(codes, positions, scores.astype(float), window)
+    found = clump(codes, positions, scores.astype(float), window, np.zeros(len(codes), np.bool_))
     assert (found.leads.tolist(), found.sizes.tolist()) == (leads, sizes)
 
 
@@ -201,32 +219,33 @@ def test_linked_clumps_are_those_of_the_definition(
         sizes.append(1 + len(taken))
         left = [i for i in others if i not in taken]
     codes, positions, scores = np.array(variants, dtype=np.int64).reshape(-1, 3).T
-    found = clump(codes, positions, scores.astype(float), window, lambda i, near: linked[i, near], most)
+    placed = np.zeros(len(codes), np.bool_)
+    found = clump(codes, positions, scores.astype(float), window, placed, lambda i, near: linked[i, near], most)
     assert (found.leads.tolist(), found.sizes.tolist()) == (leads, sizes)
 
 
 @pytest.mark.parametrize("size", [10, 300, 10_000])
 @pytest.mark.parametrize("most", [5, 100_000])
 def test_candidates_are_all_significant_variants_and_the_strongest_others(
-    view: ScanView, monkeypatch: pytest.MonkeyPatch, size: int, most: int
+    view: ScanResults, monkeypatch: pytest.MonkeyPatch, size: int, most: int
 ) -> None:
     monkeypatch.setattr(lead_variants, "MOST_CANDIDATES", most)
-    found = find_candidates(in_batches(view, size), measure_genome(view), view.main_tests, ["SNPID"], THRESHOLD)
+    found = find_candidates(in_batches(view, size), read_genome(view), view.main_tests, ["SNPID"], THRESHOLD)
     scores = np.fmax.reduce([values(view, test.column) for test in view.main_tests])
     order = np.argsort(-np.where(np.isnan(scores), -1, scores), kind="stable")
     number = min(max(most, int(np.sum(scores >= THRESHOLD))), int(np.sum(~np.isnan(scores))))
     expected = np.sort(order[:number])
     names = np.array(column(view, "SNPID"))
     assert found.rows.column("SNPID").to_pylist() == names[expected].tolist()
-    assert found.numbers.tolist() == expected.tolist()
-    np.testing.assert_array_equal(found.scores, scores[expected])
+    assert found.row_numbers.tolist() == expected.tolist()
+    np.testing.assert_array_equal(found.mlog10p, scores[expected])
 
 
 # Manhattan
 
 
-def test_points_of_the_picture_are_those_of_the_table(view: ScanView) -> None:
-    data = manhattan_data(view, view.main_tests, THRESHOLD, CLUMPING)
+def test_points_of_the_picture_are_those_of_the_table(view: ScanResults) -> None:
+    data = manhattan(view)
     for panel, name in zip(data.panels, ["MLOG10P", "MLOG10P.height", "MLOG10P.weight"], strict=True):
         all_y = values(view, name)
         high = np.sort(all_y[all_y >= THRESHOLD])
@@ -236,8 +255,8 @@ def test_points_of_the_picture_are_those_of_the_table(view: ScanView) -> None:
     assert [panel.test.label for panel in data.panels] == ["joint test", *TRAITS]
 
 
-def test_the_figure_draws_these_points_and_marks_the_leads(view: ScanView) -> None:
-    data = manhattan_data(view, view.main_tests, THRESHOLD, CLUMPING)
+def test_the_figure_draws_these_points_and_marks_the_leads(view: ScanResults) -> None:
+    data = manhattan(view)
     drawn: list[Figure] = []
     render(lambda: drawn.append(draw_manhattan(data)) or drawn[0], "png", 50)  # type: ignore[func-returns-value]
     for axes, panel in zip(drawn[0].axes, data.panels, strict=True):
@@ -248,8 +267,8 @@ def test_the_figure_draws_these_points_and_marks_the_leads(view: ScanView) -> No
         assert axes.get_ylim()[1] > panel.top
 
 
-def test_lead_variants_are_named(view: ScanView) -> None:
-    (panel,) = manhattan_data(view, view.main_tests[:1], THRESHOLD, CLUMPING).panels
+def test_lead_variants_are_named(view: ScanResults) -> None:
+    (panel,) = manhattan(view, view.main_tests[:1]).panels
     y = values(view, "MLOG10P")
     strongest = int(np.nanargmax(y))
     assert panel.leads[0].text == column(view, "SNPID")[strongest]
@@ -292,7 +311,7 @@ def test_of_points_above_each_other_the_first_is_named() -> None:
 
 def test_names_of_chromosomes_do_not_touch() -> None:
     columns = simulated(600, ["y"], chromosomes=[f"scaffold_{i}" for i in range(60)])
-    data = manhattan_data(view_of(columns, ["y"]), view_of(columns, ["y"]).main_tests, THRESHOLD, CLUMPING)
+    data = manhattan(view_of(columns, ["y"]))
 
     def draw() -> Figure:
         figure = draw_manhattan(data)
@@ -308,15 +327,15 @@ def test_names_of_chromosomes_do_not_touch() -> None:
 def test_one_chromosome_has_positions_under_it() -> None:
     columns = simulated(100, ["y"], chromosomes=["chr7"])
     view = view_of(columns, ["y"])
-    (axes,) = draw_manhattan(manhattan_data(view, view.main_tests, THRESHOLD, CLUMPING)).axes
+    (axes,) = draw_manhattan(manhattan(view)).axes
     assert axes.get_xlabel() == "position on chromosome 7 (Mb)"
     first = min(columns["POS"])
     for label, x in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True):
         assert float(label.get_text()) * 1e6 == pytest.approx(x + first)
 
 
-def test_mirrored_panels_share_the_genome(view: ScanView) -> None:
-    upper, lower = draw_mirrored(manhattan_data(view, view.trait_tests, THRESHOLD, CLUMPING)).axes
+def test_mirrored_panels_share_the_genome(view: ScanResults) -> None:
+    upper, lower = draw_mirrored(manhattan(view, view.trait_tests)).axes
     assert upper.get_xlim() == lower.get_xlim()
     assert upper.get_ylim()[0] == 0 and lower.get_ylim()[1] == 0 and lower.get_ylim()[0] > THRESHOLD
 
@@ -355,14 +374,25 @@ def test_the_band_holds_ordered_p_values_of_independent_tests() -> None:
     np.testing.assert_allclose(inside.mean(axis=0), 0.95, atol=0.025)
 
 
-def test_classes_are_by_minor_allele_frequency_with_edges_above(view: ScanView) -> None:
+def test_classes_are_by_minor_allele_frequency_with_edges_above(monkeypatch: pytest.MonkeyPatch) -> None:
     frequencies = [0.001, 0.999, 0.01, 0.99, 0.049, 0.05, 0.95, 0.2, 0.8, 0.5, 0.6, float("nan")]
     columns = simulated(len(frequencies), ["y"], peaks=0) | {"EAF": frequencies}
     columns |= {name: np.ones(12) for name in columns if name.startswith(("MLOG10P", "DF"))}
     view = view_of(columns, ["y"])
-    (qq,) = qq_data(view, view.main_tests)
+    monkeypatch.setattr("kron2sum_cli.export.qq.FEWEST_IN_CLASS", 1)
+    (qq,) = qq_data(view, view.main_tests, by_frequency=True)
     assert {curve.name: curve.count for curve in qq.classes} == dict(zip(CLASS_NAMES, (2, 3, 2, 4), strict=True))
     assert qq.everything.count == 12
+
+
+def test_classes_are_drawn_when_asked_for_and_have_100_variants_or_more(view: ScanResults) -> None:
+    assert all(qq.classes == () for qq in qq_data(view, view.main_tests))
+    minor = np.minimum(values(view, "EAF"), 1 - values(view, "EAF"))
+    for qq, test in zip(qq_data(view, view.main_tests, by_frequency=True), view.main_tests, strict=True):
+        sizes = np.bincount(np.digitize(minor[~np.isnan(values(view, test.column))], (0.01, 0.05, 0.2)), minlength=4)
+        expected = {name: size for name, size in zip(CLASS_NAMES, sizes.tolist(), strict=True) if size >= 100}
+        assert {curve.name: curve.count for curve in qq.classes} == expected
+        assert 0 < len(expected) < 4
 
 
 def test_of_many_p_values_the_smallest_are_all_drawn() -> None:
@@ -381,7 +411,7 @@ def test_inflation_is_that_of_the_median(df: int) -> None:
     assert np.isnan(inflation(np.empty(0), df))
 
 
-def test_the_figure_says_lambda(view: ScanView) -> None:
+def test_the_figure_says_lambda(view: ScanResults) -> None:
     data = qq_data(view, view.main_tests)
     for axes, qq in zip(draw_qq(data).axes, data, strict=False):
         said = [text.get_text() for text in axes.get_legend().get_texts()]  # type: ignore[union-attr]
@@ -409,11 +439,11 @@ def test_the_key_covers_no_points(size: int) -> None:
 # Effects
 
 
-def test_effects_are_those_of_the_leads_by_the_joint_test(view: ScanView) -> None:
-    data = effects_data(view, THRESHOLD, CLUMPING, 4)
+def test_effects_are_those_of_the_leads_of_any_test(view: ScanResults) -> None:
+    data = effects(view, 4)
     names = column(view, "SNPID")
     rows = [names.index(name) for name in data.variants]
-    y = values(view, "MLOG10P")
+    y = np.fmax.reduce([values(view, test.column) for test in view.all_tests])
     assert y[rows[0]] == np.nanmax(y) and np.all(np.diff(y[rows]) <= 0) and len(rows) == 4
     for j, trait in enumerate(TRAITS):
         np.testing.assert_array_equal(data.beta[:, j], values(view, f"BETA.{trait}")[rows])
@@ -421,8 +451,8 @@ def test_effects_are_those_of_the_leads_by_the_joint_test(view: ScanView) -> Non
     assert list(data.alleles) == [column(view, "EA")[row] for row in rows]
 
 
-def test_the_figure_draws_intervals_and_fills_what_is_significant(view: ScanView) -> None:
-    data = effects_data(view, THRESHOLD, CLUMPING, 5)
+def test_the_figure_draws_intervals_and_fills_what_is_significant(view: ScanResults) -> None:
+    data = effects(view, 5)
     for j, axes in enumerate(draw_effects(data).axes):
         segments = np.array([path.vertices for path in axes.collections[-1].get_paths()])
         np.testing.assert_allclose(segments[:, 0, 0], data.beta[:, j] - 1.959964 * data.se[:, j])
@@ -436,7 +466,20 @@ def test_the_figure_draws_intervals_and_fills_what_is_significant(view: ScanView
 
 def test_without_significant_variants_the_strongest_are_shown() -> None:
     view = view_of(simulated(100, TRAITS, peaks=0), TRAITS)
-    assert len(effects_data(view, 50.0, CLUMPING, 10).variants) == 10
+    assert len(effects(view, 10, Clumping(significance=1e-50)).variants) == 10
+
+
+def test_variants_that_pass_no_test_are_not_shown_beside_those_that_do() -> None:
+    """Of ten variants two pass a trait's test, and none the joint one."""
+    columns = simulated(10, TRAITS, peaks=0) | {"POS": np.arange(1, 11) * 10_000_000, "CHR": ["1"] * 10}
+    columns |= {name: np.full(10, 5.0) for name in columns if name.startswith("MLOG10P")}
+    columns["MLOG10P.weight"] = np.where(np.isin(np.arange(10), (3, 7)), 9.0, 1.0)
+    view = view_of(columns, TRAITS)
+    data = effects(view, 10)
+    assert list(data.variants) == ["rs4", "rs8"] and data.title == "2 lead variants"
+    assert effects(view, 1).title == "the strongest 1 of 2 lead variants"
+    nothing = effects(view, 10, Clumping(significance=1e-20))
+    assert len(nothing.variants) == 10 and nothing.title.startswith("no variant has p ≤ 1e-20 in any test")
 
 
 # Architecture
@@ -478,18 +521,18 @@ def test_architectures_of_any_number_of_traits_are_drawn(p: int) -> None:
 # Files
 
 
-def test_pictures_are_the_same_bytes_every_time_whatever_the_users_settings(view: ScanView) -> None:
+def test_pictures_are_the_same_bytes_every_time_whatever_the_users_settings(view: ScanResults) -> None:
     for to in PICTURE_FORMATS:
-        first = plot_scan("manhattan", view, to, PlotSettings())
+        first = plot_scan("manhattan", view, to, PictureSettings())
         with mpl.rc_context({"font.size": 20, "svg.hashsalt": "other", "axes.grid": True}):
-            assert plot_scan("manhattan", in_batches(view, 333), to, PlotSettings()) == first
+            assert plot_scan("manhattan", in_batches(view, 333), to, PictureSettings()) == first
         assert not re.search(rb"CreationDate|<dc:date>|Matplotlib v", first)
 
 
 @pytest.mark.parametrize("kind", SCAN_PLOTS)
 @pytest.mark.parametrize("empty", [without_rows, without_statistics])
-def test_tables_without_anything_to_draw_are_drawn(view: ScanView, kind: str, empty: Any) -> None:
-    assert plot_scan(kind, empty(view), "png", PlotSettings()).startswith(b"\x89PNG")
+def test_tables_without_anything_to_draw_are_drawn(view: ScanResults, kind: str, empty: Any) -> None:
+    assert plot_scan(kind, empty(view), "png", PictureSettings()).startswith(b"\x89PNG")
 
 
 def test_formats_are_told_by_the_suffix() -> None:
@@ -500,39 +543,28 @@ def test_formats_are_told_by_the_suffix() -> None:
 
 
 def test_pictures_with_too_many_or_too_few_panels_are_refused_with_the_way_out() -> None:
-    many = [f"t{j}" for j in range(MOST_PANELS)]
-    view = view_of(simulated(5, many), many)
-    for kind in ("manhattan", "qq", "effects"):
-        with pytest.raises(UsageError, match=f"--plot {kind}: {MOST_PANELS} traits are too many .* --trait"):
-            plot_scan(kind, view, "png", PlotSettings())
+    many = [f"t{j}" for j in range(MOST_EFFECT_PANELS + 1)]
+    with pytest.raises(UsageError, match="--plot effects: 25 traits are too many .* --trait"):
+        plot_scan("effects", view_of(simulated(5, many), many), "png", PictureSettings())
     for traits in (("a",), ("a", "b", "c")):
         with pytest.raises(UsageError, match="--plot mirrored: shows two traits"):
-            plot_scan("mirrored", view_of(simulated(5, traits), traits), "png", PlotSettings())
+            plot_scan("mirrored", view_of(simulated(5, traits), traits), "png", PictureSettings())
 
 
-def test_one_of_two_traits_is_mirrored_by_the_joint_test(view: ScanView) -> None:
-    assert plot_scan("mirrored", replace(view, traits=("weight",)), "png", PlotSettings()).startswith(b"\x89PNG")
+def test_one_of_two_traits_is_mirrored_by_the_joint_test(view: ScanResults) -> None:
+    assert plot_scan("mirrored", replace(view, traits=("weight",)), "png", PictureSettings()).startswith(b"\x89PNG")
 
 
-def test_a_table_without_the_columns_is_refused_by_name(view: ScanView) -> None:
+def test_a_table_without_the_columns_is_refused_by_name(view: ScanResults) -> None:
     lacking = replace(view, columns=tuple(name for name in view.columns if name != "EAF"))
     with pytest.raises(InputError, match="has no column EAF"):
-        plot_scan("qq", lacking, "png", PlotSettings())
-
-
-@pytest.mark.parametrize("kind", SCAN_PLOTS)
-def test_without_matplotlib_the_message_says_how_to_get_it(
-    view: ScanView, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UsageError, match=r"pip install 'kron2sum-cli\[plot\]'"):
-        plot_scan(kind, view, "png", PlotSettings())
+        plot_scan("qq", lacking, "png", PictureSettings(by_frequency=True))
 
 
 def test_names_are_drawn_as_they_are_and_letters_without_a_shape_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     traits = ("$x^{$", "<b>身高</b>")
     view = view_of(simulated(100, traits), traits)
-    assert plot_scan("manhattan", view, "svg", PlotSettings()).startswith(b"<?xml")
+    assert plot_scan("manhattan", view, "svg", PictureSettings()).startswith(b"<?xml")
     assert "2 letters of names are not in the font" in caplog.text
 
 
@@ -541,17 +573,8 @@ def test_long_names_lose_their_middle() -> None:
     assert len(shortened("a" * 40 + "b")) == 28 and shortened("a" * 40 + "b").endswith("b")
 
 
-@pytest.mark.parametrize(
-    "pattern", ["{}" + "x" * 40, "x" * 40 + "{}", "x" * 11 + "{}" + "x" * 40, "x" * 40 + "{}" + "x" * 40]
-)
-def test_names_that_are_cut_stay_apart(pattern: str) -> None:
-    names = ["short", *(pattern.format(k) for k in range(12))]
-    cut = shortened_apart(names, 16)
-    assert cut[0] == "short" and len(set(cut)) == 13
-    assert all(len(name) <= 16 and "…" in name for name in cut[1:])
-
-
-def test_names_that_no_cut_keeps_apart_are_numbered() -> None:
-    names = [a + "x" * 30 + b + "x" * 30 for a in "ab" for b in "cd"]
-    cut = shortened_apart(names, 12)
-    assert len(set(cut)) == 4 and all(name.startswith(f"{k} ") for k, name in enumerate(cut, 1))
+@pytest.mark.parametrize("name", ["concentration_of_LDL_in_plasma", "x" * 100, "a b", "days to flowering, 2019"])
+def test_long_names_of_traits_are_shown_whole_in_lines(name: str) -> None:
+    lines = wrapped(name, 14).splitlines()
+    assert "".join(lines).replace(" ", "") == name.replace(" ", "")
+    assert all(len(line) <= 14 for line in lines)

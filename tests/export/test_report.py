@@ -14,18 +14,21 @@ from scan_views import column, simulated, view_of
 pytest.importorskip("matplotlib")
 
 from kron2sum_cli.errors import InputError
+from kron2sum_cli.export import export as export_module
 from kron2sum_cli.export.leads import Clumping
-from kron2sum_cli.export.plots import MOST_PANELS, PlotSettings
+from kron2sum_cli.export.plots import MOST_PANELS, PictureSettings
 from kron2sum_cli.export.qq import qq_data
-from kron2sum_cli.export.report import MOST_LOCI, STYLE, check_null_of, p_text, scan_report
-from kron2sum_cli.export.results import ScanView
+from kron2sum_cli.export.report import MOST_LOCI, p_text, scan_report
+from kron2sum_cli.export.results import ScanResults
+from kron2sum_cli.files.null_description import GrmRecord
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.scan_metadata import ScanPart, Span
 from kron2sum_cli.model.profile import Interval
+from kron2sum_cli.settings import ExportSettings
 
 TRAITS = ("height", "weight")
-SETTINGS = PlotSettings()
+SETTINGS = PictureSettings()
 ATTACK = "<script>alert('1')</script>&\"x"
 VOID = {"meta", "img", "br"}
 
@@ -72,7 +75,7 @@ class Page(HTMLParser):
             cell[-1] += data if not cell[-1] else " " + data
 
 
-def report(view: ScanView, null: NullFile | None = None, settings: PlotSettings = SETTINGS) -> Page:
+def report(view: ScanResults, null: NullFile | None = None, settings: PictureSettings = SETTINGS) -> Page:
     return Page(scan_report(view, settings, null))
 
 
@@ -83,24 +86,26 @@ def null_of(traits: tuple[str, ...], profile: bool = False, model_hash: str = HA
     estimates |= {f"{name}_se": random.uniform(0, 0.3, (p, p)) for name in ("rg", "re")}
     estimates |= {"h2": random.random(p), "h2_se": random.uniform(0, 0.2, p)}
     intervals = {trait: Interval(0.125, 0.875, False) for trait in traits} if profile else {}
-    whole = SimpleNamespace(estimates=SimpleNamespace(**estimates))
-    return cast(NullFile, SimpleNamespace(hash=model_hash, traits=traits, whole=whole, profile=intervals))
+    whole = SimpleNamespace(estimates=SimpleNamespace(**estimates), rank=p)
+    grm = GrmRecord(("g.bed",), True, (), {"maf": 0.01, "scale": "standardized"})
+    null = SimpleNamespace(hash=model_hash, traits=traits, whole=whole, profile=intervals, grm=grm)
+    return cast(NullFile, null)
 
 
 @pytest.fixture(scope="module")
-def view() -> ScanView:
+def view() -> ScanResults:
     return view_of(simulated(2000, TRAITS, ("common",), refit=True, peaks=6), TRAITS, ("common",), refit=True)
 
 
 @pytest.fixture(scope="module")
-def page(view: ScanView) -> Page:
+def page(view: ScanResults) -> Page:
     return report(view)
 
 
 # The page
 
 
-def test_the_page_needs_nothing_from_outside(view: ScanView) -> None:
+def test_the_page_needs_nothing_from_outside(view: ScanResults) -> None:
     html = scan_report(view, SETTINGS, null_of(TRAITS))
     assert html.startswith('<!DOCTYPE html>\n<html lang="en">')
     for tag, attributes in Page(html).attributes:
@@ -108,7 +113,8 @@ def test_the_page_needs_nothing_from_outside(view: ScanView) -> None:
         assert attributes.get("src", "data:image/png;base64,").startswith("data:image/png;base64,")
         assert attributes.get("href", "#").startswith("#")
         assert not any(name.startswith("on") for name in attributes)
-    assert "url(" not in STYLE and "@import" not in STYLE and "://" not in html
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in style and "@import" not in style and "://" not in html
 
 
 def test_pictures_have_a_text_and_links_lead_somewhere(page: Page) -> None:
@@ -118,7 +124,7 @@ def test_pictures_have_a_text_and_links_lead_somewhere(page: Page) -> None:
     assert links == [f"#{name}" for name in page.sections]
 
 
-def test_the_same_scan_makes_the_same_page(view: ScanView) -> None:
+def test_the_same_scan_makes_the_same_page(view: ScanResults) -> None:
     assert scan_report(view, SETTINGS, None) == scan_report(view, SETTINGS, None)
 
 
@@ -142,24 +148,24 @@ def test_names_cannot_break_out_of_the_page() -> None:
 # What it says
 
 
-def test_it_says_what_was_run_and_how_many(page: Page, view: ScanView) -> None:
+def test_it_says_what_was_run_and_how_many(page: Page, view: ScanResults) -> None:
     facts = dict(row for row in page.tables["run"][0] if len(row) == 2)
     assert facts["program"] == "kron2sum 1.2.3"
     assert facts["null model"] == "REML, log-likelihood -12.5000"
     assert facts["null model's hash"] == HASH
     assert facts["filters"] == "maf 0.001"
     assert facts["settings"] == "tests any, common; precision single; stat lr; refit 0.0001"
-    assert page.tables["run"][1][1] == ["geno", "v.bed", "12,345", f"{HASH[:12]} …"]
+    assert page.tables["run"][1][1] == ["geno", "v.bed", "12,345", f"{HASH[:12]}…"]
     assert page.tables["counts"][0] == [["variants read", "2,007"], ["variants tested", "2,000"]]
 
 
-def test_files_of_every_part_of_a_joined_scan_are_listed(view: ScanView) -> None:
+def test_files_of_every_part_of_a_joined_scan_are_listed(view: ScanResults) -> None:
     part = ScanPart((FileRecord("chr2.bed", 1, HASH),), Span(((0, 1),), ((0, 1),), 1))
     joined = replace(view, metadata=replace(view.metadata, span=None, parts=(part,), inputs={}))
     assert report(joined).tables["run"][1][1][1] == "chr2.bed"
 
 
-def test_inflation_is_that_of_every_test(page: Page, view: ScanView) -> None:
+def test_inflation_is_that_of_every_test(page: Page, view: ScanResults) -> None:
     header, *rows = page.tables["inflation"][0]
     assert header == ["test", "df", "variants", "λ", "p ≤ 5e-8", "lead variants"]
     tests = [*view.main_tests, *view.further_tests]
@@ -167,7 +173,7 @@ def test_inflation_is_that_of_every_test(page: Page, view: ScanView) -> None:
     for row, qq in zip(rows, qq_data(view, tests), strict=True):
         y = np.array(column(view, qq.test.column), dtype=float)
         assert row[1:4] == [str(qq.df), f"{np.sum(~np.isnan(y)):,}", f"{qq.everything.inflation:.4f}"]
-        assert row[4] == f"{np.sum(y >= SETTINGS.threshold):,}"
+        assert row[4] == f"{np.sum(y >= SETTINGS.clumping.threshold):,}"
 
 
 def test_it_says_how_lead_variants_were_clumped(page: Page) -> None:
@@ -175,7 +181,7 @@ def test_it_says_how_lead_variants_were_clumped(page: Page) -> None:
     assert said in page.sections["leads"]
 
 
-def test_lead_variants_are_listed_with_effects_and_what_they_pass(page: Page, view: ScanView) -> None:
+def test_lead_variants_are_listed_with_effects_and_what_they_pass(page: Page, view: ScanResults) -> None:
     header, *rows = page.tables["leads"][0]
     assert header == [
         *("variant", "place", "EA", "other", "EAF", "N", "joint p", "joint p, refit", *TRAITS, "variants", "passes")
@@ -186,7 +192,9 @@ def test_lead_variants_are_listed_with_effects_and_what_they_pass(page: Page, vi
     for row in rows:
         i = table["SNPID"].index(row[0])
         passes = [
-            label for label, values in columns.items() if values[i] is not None and values[i] >= SETTINGS.threshold
+            label
+            for label, values in columns.items()
+            if values[i] is not None and values[i] >= SETTINGS.clumping.threshold
         ]
         assert row[-1] == ", ".join(passes) and passes
         assert row[1] == f"{table['CHR'][i]}:{table['POS'][i]:,}"
@@ -203,7 +211,7 @@ def test_of_many_traits_that_a_variant_passes_the_number_is_told() -> None:
     view = view_of(simulated(500, names, peaks=6), names)
     snps, mlog10p = column(view, "SNPID"), {name: column(view, f"MLOG10P.{name}") for name in names}
     counted = 0
-    for row in report(view, settings=PlotSettings(significance=0.1)).tables["leads"][0][1:]:
+    for row in report(view, settings=PictureSettings(Clumping(0.1))).tables["leads"][0][1:]:
         passed = [name for name in names if mlog10p[name][snps.index(row[0])] >= 1]
         expected = f"{len(passed)} of 5 traits" if len(passed) > 1 else "".join(passed)
         assert row[-1].removeprefix("joint test").removeprefix(", ") == expected
@@ -211,17 +219,17 @@ def test_of_many_traits_that_a_variant_passes_the_number_is_told() -> None:
     assert counted > 5
 
 
-def test_a_wider_window_makes_fewer_and_larger_loci(view: ScanView) -> None:
-    pages = [report(view, settings=PlotSettings(clumping=Clumping(window))) for window in (0, 10**9)]
+def test_a_wider_window_makes_fewer_and_larger_loci(view: ScanResults) -> None:
+    pages = [report(view, settings=PictureSettings(clumping=Clumping(window=window))) for window in (0, 10**9)]
     narrow, wide = (page.tables["leads"][0][1:] for page in pages)
     assert len(wide) < len(narrow)
     assert sum(int(row[-2]) for row in narrow) == sum(int(row[-2]) for row in wide)
     assert all(row[-2] == "1" for row in narrow)
 
 
-def test_of_very_many_leads_the_strongest_are_listed(monkeypatch: pytest.MonkeyPatch, view: ScanView) -> None:
+def test_of_very_many_leads_the_strongest_are_listed(monkeypatch: pytest.MonkeyPatch, view: ScanResults) -> None:
     monkeypatch.setattr("kron2sum_cli.export.report.MOST_LOCI", 2)
-    page = report(view, settings=PlotSettings(clumping=Clumping(0)))
+    page = report(view, settings=PictureSettings(clumping=Clumping(window=0)))
     assert len(page.tables["leads"][0]) == 3
     assert re.search(r"The strongest 2 of \d+ are listed", page.sections["leads"])
     assert MOST_LOCI >= 100
@@ -234,7 +242,7 @@ def test_without_significant_variants_it_says_so() -> None:
 
 def test_a_variant_without_a_position_has_no_place_made_up() -> None:
     columns = simulated(50, TRAITS) | {"POS": np.full(50, -9)}
-    page = report(view_of(columns, TRAITS), settings=PlotSettings(significance=0.5))
+    page = report(view_of(columns, TRAITS), settings=PictureSettings(Clumping(0.5)))
     assert all(row[1].endswith(":?") for row in page.tables["leads"][0][1:])
     assert "50 variants without a position" in page.sections["genome"]
 
@@ -248,7 +256,7 @@ def test_without_the_null_model_it_has_the_correlations_that_the_scan_knows(page
 
 
 @pytest.mark.parametrize("profile", [False, True])
-def test_with_the_null_model_it_has_heritabilities_and_standard_errors(view: ScanView, profile: bool) -> None:
+def test_with_the_null_model_it_has_heritabilities_and_standard_errors(view: ScanResults, profile: bool) -> None:
     null = null_of(TRAITS, profile)
     e = null.whole.estimates
     page = report(view, null)
@@ -261,22 +269,21 @@ def test_with_the_null_model_it_has_heritabilities_and_standard_errors(view: Sca
     assert correlations[1:] == [["height", "", above], ["weight", below, ""]]
 
 
-def test_another_null_model_is_refused(view: ScanView) -> None:
-    with pytest.raises(
-        InputError, match="memory: was scanned with another null model .hash 0123456789ab. than the one"
-    ):
-        check_null_of(view, null_of(TRAITS, model_hash="f" * 64))
+def test_another_null_model_is_refused(view: ScanResults, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_module, "read_null", lambda path: null_of(TRAITS, model_hash="f" * 64))
+    with pytest.raises(InputError, match="memory: was scanned with another null model .hash 0123456789ab. than the"):
+        export_module.null_of(view, ExportSettings(null="other.npz", report="scan.html"))
 
 
 @pytest.mark.parametrize("traits", [1, 3, MOST_PANELS + 1])
 def test_any_number_of_traits_has_a_report(traits: int) -> None:
     names = tuple(f"t{j}" for j in range(traits))
-    page = report(view_of(simulated(60, names), names), null_of(names), PlotSettings(significance=0.01))
+    page = report(view_of(simulated(60, names), names), null_of(names), PictureSettings(Clumping(0.01)))
     assert [row[0] for row in page.tables["inflation"][0][1:]] == [*(["joint test"] if traits > 1 else []), *names]
     assert ("joint p" in page.tables["leads"][0][0]) == (traits > 1)
 
 
-def test_a_table_without_rows_has_a_report(view: ScanView) -> None:
+def test_a_table_without_rows_has_a_report(view: ScanResults) -> None:
     empty: Any = replace(view, rows=lambda names: iter(()))
     assert "No variant has" in report(empty).sections["leads"]
 

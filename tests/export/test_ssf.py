@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from scan_views import column, opened, simulated, view_of
 
 from kron2sum_cli.errors import InputError, UsageError
-from kron2sum_cli.export.results import ScanView
+from kron2sum_cli.export.results import ScanResults
 from kron2sum_cli.export.ssf import (
     ENCOURAGED,
     MANDATORY,
@@ -40,7 +40,7 @@ TRAITS = ("height", "weight")
 DAY = date(2024, 2, 29)
 
 
-def written(view: ScanView, suffix: str = ".tsv") -> tuple[dict[str, bytes], SsfTables]:
+def written(view: ScanResults, suffix: str = ".tsv") -> tuple[dict[str, bytes], SsfTables]:
     files = {trait: io.BytesIO() for trait in view.traits}
     tables = write_ssf(view, {trait: (f"out.{trait}{suffix}", file) for trait, file in files.items()})
     return {trait: file.getvalue() for trait, file in files.items()}, tables
@@ -232,7 +232,7 @@ def test_names_of_files_must_differ_and_be_files() -> None:
 # Metadata
 
 
-def metadata(view: ScanView, trait: str) -> str:
+def metadata(view: ScanResults, trait: str) -> str:
     _, tables = written(view)
     return ssf_metadata(view, trait, tables.files[trait], DAY)
 

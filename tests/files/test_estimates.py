@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kron2sum_cli.files.estimates import COLUMNS, null_estimates_json, null_estimates_tsv, screen_table
+from kron2sum_cli.export.estimates import COLUMNS, estimates_json, estimates_tsv
+from kron2sum_cli.files.estimates import screen_table
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
 from kron2sum_cli.files.null_file import NullFile
@@ -90,7 +91,7 @@ def rows_of(tsv: str) -> dict[tuple[str, str, str], tuple[str, str]]:
 def test_every_estimate_is_a_row() -> None:
     null = null_file(profile=PROFILE)
     e = null.whole.estimates
-    tsv = null_estimates_tsv(null)
+    tsv = estimates_tsv(null)
     rows = rows_of(tsv)
     assert tsv.endswith("\n")
     assert next(iter(rows)) == ("lml", "NA", "NA")
@@ -115,15 +116,15 @@ def test_what_is_not_there_is_na() -> None:
     rg, rg_se = e.rg.copy(), e.rg_se.copy()
     rg[1, 0] = rg_se[1, 0] = np.nan
     null = replace(null, whole=replace(null.whole, estimates=replace(e, rg=rg, rg_se=rg_se)))
-    assert rows_of(null_estimates_tsv(null))["rg", "t2", "t1"] == ("NA", "NA")
+    assert rows_of(estimates_tsv(null))["rg", "t2", "t1"] == ("NA", "NA")
 
 
 def test_columns_of_a_trait_design_have_names_of_their_own() -> None:
     A = np.array([[1.0, 0.0], [1.0, 1.0], [1.0, -1.0]])
     null = null_file(A=A)
-    rows = rows_of(null_estimates_tsv(null))
+    rows = rows_of(estimates_tsv(null))
     assert {row[1] for row in rows if row[0] == "B"} == {"A1", "A2"}
-    assert json.loads(null_estimates_json(null))["effects"] == ["A1", "A2"]
+    assert json.loads(estimates_json(null))["effects"] == ["A1", "A2"]
     assert any(line.startswith("effect of") and line.endswith("A2") for line in lines_of(null))
 
 
@@ -132,7 +133,7 @@ def test_columns_of_a_trait_design_have_names_of_their_own() -> None:
 
 def test_the_keys_of_the_contract() -> None:
     null = null_file(profile=PROFILE)
-    content = json.loads(null_estimates_json(null))
+    content = json.loads(estimates_json(null))
     assert set(content) >= KEYS_OF_THE_CONTRACT
     assert (content["version"], content["method"], content["n"]) == ("1.2.3", "reml", N)
     assert (content["converged"], content["rank"], content["lml"]) == (True, 3, null.whole.lml)
@@ -147,7 +148,7 @@ def test_the_keys_of_the_contract() -> None:
 
 def test_matrices_are_exact() -> None:
     null = null_file()
-    content = json.loads(null_estimates_json(null))
+    content = json.loads(estimates_json(null))
     for name in ("C0", "C1", "h2", "rg", "re", "B"):
         for key in (name, name + "_se"):
             np.testing.assert_array_equal(np.array(content[key]), getattr(null.whole.estimates, key), err_msg=key)
@@ -156,7 +157,7 @@ def test_matrices_are_exact() -> None:
 
 
 def test_chromosomes() -> None:
-    content = json.loads(null_estimates_json(null_file(chromosomes=("1", "X"))))
+    content = json.loads(estimates_json(null_file(chromosomes=("1", "X"))))
     assert list(content["loco"]) == ["1", "X"]
     assert content["loco"]["X"]["C0"] == content["C0"]
     assert {"lml", "converged", "certificate", "axes", "B_se"} <= set(content["loco"]["1"])
@@ -169,7 +170,7 @@ def test_numbers_that_are_none_are_null() -> None:
         estimates=replace(null.whole.estimates, rg_se=np.full((3, 3), np.nan)),
         certificate=replace(null.whole.certificate, predicted_gain=np.inf),
     )
-    content = json.loads(null_estimates_json(replace(null, whole=whole)))
+    content = json.loads(estimates_json(replace(null, whole=whole)))
     assert content["rg_se"] == [[None] * 3] * 3
     assert content["certificate"]["predicted_gain"] is None
     assert content["converged"] is False

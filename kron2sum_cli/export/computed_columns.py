@@ -1,4 +1,4 @@
-"""Columns of an exported table that its scan did not write: further tests, covariances of effects, P values."""
+"""Columns that export computes from those of a scan: further tests, covariances of effects, P values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +10,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.export.results import numbers
+from kron2sum_cli.export.results import column_values
 from kron2sum_cli.files.provenance import file_records
-from kron2sum_cli.files.scan_columns import SET, TEST_COLUMNS, axis_columns, refuse_repeated
+from kron2sum_cli.files.scan_columns import (
+    BETA,
+    CHISQ,
+    COV,
+    DF,
+    MLOG10P,
+    SET,
+    TEST_COLUMNS,
+    axis_columns,
+    column_of,
+    refuse_repeated,
+)
 from kron2sum_cli.files.scan_metadata import NullScale, ScanMetadata
 from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.model.hypotheses import (
@@ -30,38 +41,38 @@ Array = NDArray[np.float64]
 def needed_columns(metadata: ScanMetadata) -> list[str]:
     """The columns that later tests are computed from."""
     traits = metadata.traits
-    return ["CHR", *(f"BETA.{trait}" for trait in traits), *_information_of(metadata)]
+    return ["CHR", *(BETA.named(trait) for trait in traits), *_information_of(metadata)]
 
 
 def _information_of(metadata: ScanMetadata) -> list[str]:
     return axis_columns(len(metadata.traits), metadata.coupled)
 
 
-def later_tests(
+def compute_tests(
     batch: pa.RecordBatch, metadata: ScanMetadata, hypotheses: Sequence[Hypothesis]
 ) -> dict[str, NDArray[Any]]:
     """``CHISQ.NAME``, ``DF.NAME`` and ``MLOG10P.NAME`` of every hypothesis, NaN where a variant has no statistics.
 
     Parameters
     ----------
-    batch : rows of a result table, with `needed_columns`
-    metadata : of the table
-    hypotheses : see `model.hypotheses`
+    batch : pyarrow.RecordBatch
+        Rows of a result table, with `needed_columns`.
+    metadata : ScanMetadata
+        Of the table.
+    hypotheses : sequence of Hypothesis
+        See `model.hypotheses`.
     """
-    size = len(batch)
-    columns: dict[str, NDArray[Any]] = {}
-    for hypothesis in hypotheses:
-        for kind in ("CHISQ", "DF", "MLOG10P"):
-            columns[f"{kind}.{hypothesis.name}"] = np.full(size, np.nan)
+    names = [column.named(hypothesis.name) for hypothesis in hypotheses for column in TEST_COLUMNS]
+    columns: dict[str, NDArray[Any]] = {name: np.full(len(batch), np.nan) for name in names}
     beta, information = _effects(batch, metadata)
     for null, rows in _rows_by_null(batch, metadata, np.asarray(np.isfinite(beta).all(axis=1))):
         context = null.context(metadata.settings.stat)
         u, v = score_and_information(beta[rows], information[rows], context.T)
         for hypothesis in hypotheses:
             result = test(u, v, hypothesis, context)
-            columns[f"CHISQ.{hypothesis.name}"][rows] = result.chisq
-            columns[f"DF.{hypothesis.name}"][rows] = result.df
-            columns[f"MLOG10P.{hypothesis.name}"][rows] = result.mlog10p
+            columns[CHISQ.named(hypothesis.name)][rows] = result.chisq
+            columns[DF.named(hypothesis.name)][rows] = result.df
+            columns[MLOG10P.named(hypothesis.name)][rows] = result.mlog10p
     return columns
 
 
@@ -80,7 +91,7 @@ def effect_covariances(batch: pa.RecordBatch, metadata: ScanMetadata) -> dict[st
         explained = np.sum(u * (beta[rows] @ context.T.T), axis=1)
         scale = (context.quadratic - explained) / context.size
         covariance[rows] = scale[:, None, None] * effect_covariance(v, np.asarray(np.linalg.inv(context.T)))
-    return {f"COV.{traits[i]}.{traits[j]}": covariance[:, i, j] for i in range(p) for j in range(i, p)}
+    return {COV.named(traits[i], traits[j]): covariance[:, i, j] for i in range(p) for j in range(i, p)}
 
 
 def _effects(batch: pa.RecordBatch, metadata: ScanMetadata) -> tuple[Array, Array]:
@@ -91,7 +102,7 @@ def _effects(batch: pa.RecordBatch, metadata: ScanMetadata) -> tuple[Array, Arra
         return np.column_stack(columns).astype(float)
 
     traits = metadata.traits
-    beta = stack([f"BETA.{trait}" for trait in traits])
+    beta = stack([BETA.named(trait) for trait in traits])
     return beta, unpack_information(stack(_information_of(metadata)), len(traits))
 
 
@@ -109,59 +120,75 @@ def _rows_by_null(
 COVARIANCES = "cov"
 """The word in ``--columns`` that stands for the covariances of all effects."""
 
-COVARIANCE = "COV."
-"""How the names of these begin."""
-
 _MLOG10 = "MLOG10"
 
 
 @dataclass(frozen=True)
-class LaterColumns:
-    """What is computed from the columns of a table.
+class ComputedColumns:
+    """Columns that are computed from those of a table.
 
     Attributes
     ----------
-    metadata : of the table
-    hypotheses : tests that the table does not have
-    covariances : whether the covariances of the effects are asked for
-    p_values : ``P.NAME`` that are asked for, 10 to the power of -``MLOG10P.NAME``; 0 below the smallest double
-    names : the new columns
-    needed : the columns that they are computed from
+    metadata : ScanMetadata
+        Of the table.
+    hypotheses : sequence of Hypothesis
+        Tests that the table does not have.
+    has_covariances : bool
+        Whether the covariances of the effects are asked for.
+    p_values : sequence of str
+        ``P.NAME`` that are asked for: 10 to the power of -``MLOG10P.NAME``, 0 below the smallest double.
+    names : sequence of str
+        The computed columns.
+    needed : sequence of str
+        The columns that they are computed from.
     """
 
     metadata: ScanMetadata
     hypotheses: Sequence[Hypothesis]
-    covariances: bool
+    has_covariances: bool
     p_values: Sequence[str]
     names: Sequence[str]
     needed: Sequence[str]
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        """The table's columns and the new ones."""
+        """The table's columns and the computed ones."""
         for name in self.names:
-            schema = schema.append(pa.field(name, pa.int32() if name.startswith("DF.") else pa.float64()))
+            schema = schema.append(pa.field(name, _type_of(name)))
         return schema
 
     def add_to(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows with the new columns."""
+        """The rows with the computed columns."""
         if not self.names:
             return batch
-        columns: dict[str, NDArray[np.float64]] = {}
+        columns: dict[str, NDArray[Any]] = {}
         if self.hypotheses:
-            columns |= later_tests(batch, self.metadata, self.hypotheses)
-        if self.covariances:
+            columns |= compute_tests(batch, self.metadata, self.hypotheses)
+        if self.has_covariances:
             columns |= effect_covariances(batch, self.metadata)
         for name in self.p_values:
             mlog10p = _MLOG10 + name
-            columns[name] = 10.0 ** -(columns[mlog10p] if mlog10p in columns else numbers(batch, mlog10p))
+            columns[name] = 10.0 ** -(columns[mlog10p] if mlog10p in columns else column_values(batch, mlog10p))
         for name in self.names:
             values = pa.array(columns[name], mask=np.isnan(columns[name]))
-            batch = batch.append_column(name, values.cast(pa.int32()) if name.startswith("DF.") else values)
+            batch = batch.append_column(name, values.cast(_type_of(name)))
         return batch
 
 
-def later_columns(settings: ExportSettings, metadata: ScanMetadata, there: Sequence[str]) -> LaterColumns:
+def _type_of(name: str) -> pa.DataType:
+    column = column_of(name)
+    return pa.float64() if column is None else column.type
+
+
+def computed_columns(settings: ExportSettings, metadata: ScanMetadata, stored: Sequence[str]) -> ComputedColumns:
     """The columns that the options ask for and the table does not have.
+
+    Parameters
+    ----------
+    settings : ExportSettings
+    metadata : ScanMetadata
+        Of the table.
+    stored : sequence of str
+        Names of the table's columns.
 
     Raises
     ------
@@ -170,31 +197,31 @@ def later_columns(settings: ExportSettings, metadata: ScanMetadata, there: Seque
     UsageError
         Where a test has the name of a trait, or of another test.
     """
-    covariances = COVARIANCES in settings.columns
-    if not settings.tests and not covariances:
-        p_values = _p_values(settings.columns, there)
-        return LaterColumns(metadata, (), False, p_values, p_values, [_MLOG10 + name for name in p_values])
+    has_covariances = COVARIANCES in settings.columns
+    if not settings.tests and not has_covariances:
+        p_values = _p_values(settings.columns, stored)
+        return ComputedColumns(metadata, (), False, p_values, p_values, [_MLOG10 + name for name in p_values])
     traits = metadata.traits
     needed = needed_columns(metadata)
-    absent = [name for name in needed if name not in there]
-    if absent and SET.name in there:
+    absent = [name for name in needed if name not in stored]
+    if absent and SET.name in stored:
         raise InputError("a table of sets has no columns for --test and cov; give --test to kron2sum scan --sets")
     if absent:
         raise InputError(
             f"column {absent[0]} is not in the table, so --test and cov cannot be computed; export the whole scan"
         )
-    hypotheses, names = _further_tests(settings.tests, metadata, there)
-    refuse_repeated([*there, *names])
-    if covariances:
-        pairs = [f"{COVARIANCE}{a}.{b}" for i, a in enumerate(traits) for b in traits[i:]]
-        names += [name for name in pairs if name not in there]
-    p_values = _p_values(settings.columns, [*there, *names])
-    needed = [*needed, *(_MLOG10 + name for name in p_values if _MLOG10 + name in there)]
-    return LaterColumns(metadata, hypotheses, covariances, p_values, [*names, *p_values], needed)
+    hypotheses, names = _further_tests(settings.tests, metadata, stored)
+    refuse_repeated([*stored, *names])
+    if has_covariances:
+        pairs = [COV.named(a, b) for i, a in enumerate(traits) for b in traits[i:]]
+        names += [name for name in pairs if name not in stored]
+    p_values = _p_values(settings.columns, [*stored, *names])
+    needed = [*needed, *(_MLOG10 + name for name in p_values if _MLOG10 + name in stored)]
+    return ComputedColumns(metadata, hypotheses, has_covariances, p_values, [*names, *p_values], needed)
 
 
 def _further_tests(
-    tests: Sequence[str], metadata: ScanMetadata, there: Sequence[str]
+    tests: Sequence[str], metadata: ScanMetadata, stored: Sequence[str]
 ) -> tuple[list[Hypothesis], list[str]]:
     """The hypotheses of which the table lacks a column, and the columns to add.
 
@@ -208,7 +235,7 @@ def _further_tests(
         for hypothesis in asked_hypotheses([asked], traits, Tinv):
             columns = [column.named(hypothesis.name) for column in TEST_COLUMNS]
             if same and hypothesis.name not in traits:
-                columns = [column for column in columns if column not in there]
+                columns = [column for column in columns if column not in stored]
             if columns:
                 hypotheses.append(hypothesis)
                 names += columns
@@ -225,6 +252,6 @@ def _is_test_of_scan(test: str, metadata: ScanMetadata) -> bool:
     return of_test.get(without_folders(test)) == file_records(files)
 
 
-def _p_values(asked: Sequence[str], there: Sequence[str]) -> list[str]:
+def _p_values(asked: Sequence[str], stored: Sequence[str]) -> list[str]:
     """The columns ``P.NAME`` that are asked for where there is ``MLOG10P.NAME``."""
-    return [name for name in dict.fromkeys(asked) if name.startswith("P.") and _MLOG10 + name in there]
+    return [name for name in dict.fromkeys(asked) if name.startswith("P.") and _MLOG10 + name in stored]
