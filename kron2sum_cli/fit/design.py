@@ -92,8 +92,8 @@ INTERCEPT = "intercept"
 BASE_MIB = 300
 """What Python and its libraries take."""
 
-MATRICES = 3
-"""Matrices of samples by the rank of GGᵀ that a fit of complete traits holds at once."""
+MATRICES = 6
+"""Matrices of samples by the rank of GGᵀ that its eigendecomposition holds at once."""
 
 
 @dataclass(frozen=True)

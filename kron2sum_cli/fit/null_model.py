@@ -47,10 +47,8 @@ def rotate_samples(
     matrix = relationship.K if relationship.G is None else relationship.G
     assert matrix is not None
     features, reml = relationship.G is not None, settings.method == "reml"
-    few = len(matrix) <= ONE_THREAD_UP_TO
-    threads = settings.common.threads if few else 1
     with progress.task("Eigendecomposition", None, ""), _step("eigendecomposition"), _blas_for(len(matrix)):
-        rotated = model.rotate_samples(matrix, features, design, reml, threads)
+        rotated = model.rotate_samples(matrix, features, design, reml)
     spectrum = rotated.spectrum
     contrasts = spectrum.nsamples - spectrum.ncovariates
     logger.info("%d contrasts, rank of the relationship matrix among them %d", contrasts, spectrum.s.size)

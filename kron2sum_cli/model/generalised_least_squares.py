@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.collinearity import TOLERANCE
-from kron2sum_cli.model.lapack import solve_triangular
 from kron2sum_cli.model.likelihood import Coupled, Point, mean_block
 from kron2sum_cli.model.spectrum import Array
 
@@ -189,7 +188,7 @@ class _ProjectedNull:
 
     def _solve(self, M: Array) -> Array:
         """``Rx⁻¹M``."""
-        return solve_triangular(self.K.point.data.Rx, M)
+        return np.asarray(linalg.solve_triangular(self.K.point.data.Rx, M, check_finite=False)) if M.size else M
 
     def beta(self) -> Array:
         point, data = self.K.point, self.K.point.data

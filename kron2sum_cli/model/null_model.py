@@ -435,9 +435,7 @@ class RotatedSamples:
     shift: Array | None
 
 
-def rotate_samples(
-    relationship: Array, features: bool, data: TraitData, reml: bool, threads: int = 1
-) -> RotatedSamples:
+def rotate_samples(relationship: Array, features: bool, data: TraitData, reml: bool) -> RotatedSamples:
     """Decompose a relationship matrix, which is destroyed.
 
     Parameters
@@ -450,14 +448,13 @@ def rotate_samples(
         What will be fitted.
     reml : bool
         Whether by restricted likelihood.
-    threads : int
-        See `eigh_in_place`.
     """
     if data.has_missing:
         return RotatedSamples(*observed_spectrum(relationship, data.X, features, reml and not data.reduced))
     X = data.X[:, :0] if data.reduced else data.X
-    of_matrix = spectrum_of_features if features else spectrum_of_relationship
-    return RotatedSamples(of_matrix(relationship, X, True, threads), None)
+    if features:
+        return RotatedSamples(spectrum_of_features(relationship, X), None)
+    return RotatedSamples(spectrum_of_relationship(relationship, X, overwrite=True), None)
 
 
 @dataclass(frozen=True)

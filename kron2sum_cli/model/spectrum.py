@@ -14,7 +14,6 @@ from scipy import linalg
 from scipy.linalg import lapack
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.lapack import eigh_in_place, svd_in_place
 
 Array = NDArray[np.float64]
 
@@ -65,7 +64,7 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Reflectors:
-    """The orthonormal basis Q = [Qx, Q⊥] of an (n, c) matrix, as Householder reflections."""
+    """The orthonormal basis Q (n, n) of an (n, c) matrix ``M = Q [R; 0]``, as Householder reflections."""
 
     qr: Array
     tau: Array
@@ -80,6 +79,10 @@ class Reflectors:
         """``QM`` for an (n, m) matrix in Fortran order, which is overwritten."""
         return self._apply(M, "L", "N")
 
+    def first(self, c: int) -> Array:
+        """The first c columns of Q: (n, c)."""
+        return self.from_basis(np.eye(self.qr.shape[0], c, order="F"))
+
     def _apply(self, M: Array, side: str, trans: str) -> Array:
         if self.tau.size == 0 or M.shape[1] == 0:
             return M
@@ -90,8 +93,8 @@ class Reflectors:
         return np.asarray(product)
 
 
-def reflectors(X: Array) -> Reflectors:
-    """Householder basis of X (n, c), c < n, full column rank.
+def reflectors(X: Array, G: Array | None = None) -> Reflectors:
+    """Householder basis of X (n, c), or of X and G (n, r) side by side, c + r ≤ n; X has full column rank, c < n.
 
     Raises
     ------
@@ -101,12 +104,14 @@ def reflectors(X: Array) -> Reflectors:
     n, c = X.shape
     if c >= n:
         raise NumericalError(f"{c} covariates need more than {n} samples: give fewer covariates")
-    if c == 0:
-        return Reflectors(np.empty((n, 0), order="F"), np.empty(0), np.empty((0, 0)))
-    (qr, tau), R = linalg.qr(X, mode="raw")
-    R = R[:c]
-    norms = np.linalg.norm(X, axis=0)
-    dependent = np.flatnonzero(np.abs(np.diag(R)) <= 1e-9 * norms)
+    both = np.empty((n, c + (0 if G is None else G.shape[1])), order="F")
+    both[:, :c] = X
+    if G is not None:
+        both[:, c:] = G
+    if both.shape[1] == 0:
+        return Reflectors(both, np.empty(0), np.empty((0, 0)))
+    (qr, tau), R = linalg.qr(both, mode="raw", overwrite_a=True, check_finite=False)
+    dependent = np.flatnonzero(np.abs(np.diag(R)[:c]) <= 1e-9 * np.linalg.norm(X, axis=0))
     if dependent.size:
         raise NumericalError(
             f"covariate column {int(dependent[0]) + 1} of X is zero or lies in the span of the columns before it:"
@@ -115,44 +120,40 @@ def reflectors(X: Array) -> Reflectors:
     return Reflectors(np.asfortranarray(qr, np.float64), np.asarray(tau, np.float64), np.asarray(R, np.float64))
 
 
-def spectrum_of_features(G: Array, X: Array, overwrite: bool = False, threads: int = 1) -> Spectrum:
-    """Spectrum of GGᵀ from G (n, r); in O(nr²) where r < n. ``overwrite`` lets G be destroyed.
+def spectrum_of_features(G: Array, X: Array) -> Spectrum:
+    """Spectrum of GGᵀ from G (n, r); in O(nr²) where r < n.
 
-    For ``threads`` see `eigh_in_place`, which decomposes GGᵀ where r ≥ n.
+    With ``[X, G] = Q R`` the singular values of the lower right block of R are those of ``Q⊥ᵀG``.
     """
-    n, r = G.shape
-    if r > n - X.shape[1]:
-        return spectrum_of_relationship(G @ G.T, X, True, threads)
-    basis = reflectors(X)
-    c = X.shape[1]
-    mean_diagonal = _centred_square(G)
-    Gq = basis.to_basis(np.array(G, order="F", copy=not overwrite or not G.flags.f_contiguous))
-    Gx = Gq[:c].copy()
-    _, sigma, Ft = svd_in_place(Gq[c:])
+    (n, r), c = G.shape, X.shape[1]
+    if r > n - c:
+        return spectrum_of_relationship(G @ G.T, X, overwrite=True)
+    basis = reflectors(X, G)
+    Gx = basis.R[:c, c:]
+    F, sigma, Et = np.linalg.svd(basis.R[c:, c:])
     keep = sigma > max(n, r) * EPSILON * max(sigma.max(initial=0.0), float(np.linalg.norm(Gx)))
-    sigma, Ft = sigma[keep], Ft[keep]
-    GxF = Gx @ Ft.T
+    F, sigma, Et = F[:, keep], sigma[keep], Et[keep]
+    V = np.zeros((n, sigma.size), order="F")
+    V[c : c + r] = F
     return Spectrum(
-        V=_lift(basis, Gq if keep.all() else np.asfortranarray(Gq[:, keep]), c),
+        V=basis.from_basis(V),
         s=sigma**2,
-        Qx=_lift_covariates(basis, n, c),
-        Rx=basis.R,
+        Qx=basis.first(c),
+        Rx=basis.R[:c, :c].copy(),
         Kxx=Gx @ Gx.T,
-        Kxv=GxF * sigma,
-        mean_diagonal=mean_diagonal,
+        Kxv=(Gx @ Et.T) * sigma,
+        mean_diagonal=_centred_square(G),
         smallest_eigenvalue=float(sigma[-1] ** 2) if sigma.size == n - c else 0.0,
     )
 
 
-def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False, threads: int = 1) -> Spectrum:
+def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False) -> Spectrum:
     """Spectrum of ``GGᵀ = K`` (n, n), symmetric; O(n³). ``overwrite`` lets K be destroyed.
-
-    For ``threads`` see `eigh_in_place`.
 
     Raises
     ------
     NumericalError
-        Where K has an eigenvalue below ``-NEGATIVE_EIGENVALUE`` times its largest.
+        Where K has an eigenvalue below ``-NEGATIVE_EIGENVALUE`` times its largest, or has no eigenvalues.
     """
     n, c = X.shape
     basis = reflectors(X)
@@ -161,7 +162,8 @@ def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False, thread
     Kq = basis.to_basis(np.array(K, order="F", copy=not overwrite or not K.flags.f_contiguous), both_sides=True)
     Kxx, Kx_rest = 0.5 * (Kq[:c, :c] + Kq[:c, :c].T), Kq[:c, c:].copy()  # symmetric in the last digit, too
     del K
-    s, E = eigh_in_place(Kq[c:, c:], threads)
+    s = _eigenvectors_in_place(Kq[c:, c:])
+    E = Kq[c:, c:]
     smallest, largest = float(s[0]), float(s[-1])
     noise = n * EPSILON * max(largest, float(np.trace(Kxx)))
     if smallest < -NEGATIVE_EIGENVALUE * max(largest, 0.0) - noise:
@@ -174,10 +176,12 @@ def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False, thread
     first = n - c - rank if rank <= THIN_BELOW * (n - c) else 0
     s = s[first:].copy()
     Kxv = np.where(s > 0, Kx_rest @ E[:, first:], 0.0)  # where s is 0 a semi-definite GGᵀ leaves only rounding
+    V = Kq[:, c + first :]
+    V[:c] = 0
     return Spectrum(
-        V=_lift(basis, Kq[:, c + first :] if first == 0 else Kq[:, c + first :].copy(order="F"), c),
+        V=basis.from_basis(V if first == 0 else V.copy(order="F")),
         s=s,
-        Qx=_lift_covariates(basis, n, c),
+        Qx=basis.first(c),
         Rx=basis.R,
         Kxx=Kxx,
         Kxv=Kxv,
@@ -186,16 +190,21 @@ def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False, thread
     )
 
 
+def _eigenvectors_in_place(K: Array) -> Array:
+    """Eigenvalues of a symmetric matrix, increasing; the matrix becomes its eigenvectors.
+
+    numpy's LAPACK counts in 64 bits and does not hold the interpreter's lock, so that progress is shown and Ctrl-C
+    works; it takes memory of four further matrices.
+    """
+    try:
+        s, K[...] = np.linalg.eigh(K)
+    except np.linalg.LinAlgError:
+        raise NumericalError(
+            "the eigenvalues of the relationship matrix did not converge: check its file for values that are not finite"
+        ) from None
+    return s
+
+
 def _centred_square(G: Array) -> float:
     """Mean diagonal of the centred GGᵀ, a column at a time where memory is short."""
     return float(sum(np.sum((g - g.mean()) ** 2) for g in G.T) / G.shape[0])
-
-
-def _lift(basis: Reflectors, E: Array, c: int) -> Array:
-    """``Q⊥E``, in place: E (n, k), whose last n - c rows are contrasts, becomes samples (n, k)."""
-    E[:c] = 0
-    return basis.from_basis(E)
-
-
-def _lift_covariates(basis: Reflectors, n: int, c: int) -> Array:
-    return basis.from_basis(np.eye(n, c, order="F"))

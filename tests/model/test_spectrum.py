@@ -60,7 +60,7 @@ def check(spectrum: Spectrum, G: Array, X: Array) -> None:
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_identities(kind: str, c: int, overwrite: bool) -> None:
     G, X = features(kind), covariates(c)
-    check(spectrum_of_features(G.copy(), X, overwrite), G, X)
+    check(spectrum_of_features(G.copy(), X), G, X)
     for order in ("C", "F"):
         check(spectrum_of_relationship(np.array(G @ G.T, order=order), X, overwrite), G, X)
 

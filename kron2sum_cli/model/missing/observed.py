@@ -120,20 +120,20 @@ def observed_spectrum(relationship: Array, X: Array, features: bool, shifted: bo
     """
     n, c = X.shape
     none = np.empty((n, 0))
-    of_whole = spectrum_of_features if features else spectrum_of_relationship
     if not shifted or c == 0:
+        of_whole = spectrum_of_features if features else spectrum_of_relationship
         return of_whole(relationship, none), None
     total = float(np.sum(relationship**2) if features else np.trace(relationship))
     tau = total / n
     Qx, R = linalg.qr(X, mode="economic")
     inverse = linalg.solve_triangular(R, np.eye(c))
     if features:
-        wider = np.hstack([relationship, np.sqrt(tau) * Qx])
+        spectrum = spectrum_of_features(np.hstack([relationship, np.sqrt(tau) * Qx]), none)
         centred = float(np.sum((relationship - relationship.mean(axis=0)) ** 2) / n)
     else:
-        wider = relationship + tau * (Qx @ Qx.T)
+        spectrum = spectrum_of_relationship(relationship + tau * (Qx @ Qx.T), none, overwrite=True)
         centred = float((total - relationship.sum() / n) / n)
-    return replace(of_whole(wider, none, overwrite=True), mean_diagonal=centred), tau * inverse @ inverse.T
+    return replace(spectrum, mean_diagonal=centred), tau * inverse @ inverse.T
 
 
 def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array, shift: Array | None = None) -> ObservedCells:
