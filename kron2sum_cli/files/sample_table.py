@@ -1,19 +1,19 @@
 """Tables with samples as rows and traits or covariates as columns."""
 
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, NumericalError
 from kron2sum_cli.files.columns import choose_columns
-from kron2sum_cli.files.inputs import display_name
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
-from kron2sum_cli.files.text import Row, id_columns, iter_rows, read_text
+from kron2sum_cli.files.text import TextTable, id_columns, is_number, read_table
 
 Kind = Literal["trait", "covariate"]
 
@@ -23,6 +23,8 @@ come from fourth powers."""
 
 MISSING = frozenset({"", "."}.union(map("".join, [*product("nN", "aA"), *product("nN", "aA", "nN")])))
 """What always stands for a missing value: nothing, ``.``, and NA and nan in any case."""
+
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -49,34 +51,52 @@ class SampleTable:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Which fields of a row are what, and how to speak of them."""
+    """Which columns of a table are what, and how to speak of them."""
 
     kind: Kind
-    file: str
-    header: Row
+    table: TextTable
     id_width: int
-    numeric: tuple[int, ...]
-    categorical: tuple[int, ...]
+    categorical: frozenset[int]
     chosen: tuple[int, ...]
     missing: frozenset[str]
 
     @property
-    def place(self) -> str:
-        return f"{self.file}, line {self.header.line}"
+    def header(self) -> tuple[str, ...]:
+        return self.table.first.fields
 
     @property
-    def numeric_names(self) -> tuple[str, ...]:
-        return tuple(self.header.fields[i] for i in self.numeric)
+    def place(self) -> str:
+        return f"{self.table.file}, line {self.table.first.line}"
 
 
 @dataclass(frozen=True)
-class _Body:
-    """The rows below the header: IDs, their lines, numbers (row by row) and texts (column by column)."""
+class _Column:
+    """A column as text.
 
-    ids: list[tuple[str, ...]]
-    lines: "array[int]"
-    numbers: "array[float]"
-    texts: tuple[list[str], ...]
+    Attributes
+    ----------
+    file : str
+        The file, for messages.
+    kind : "trait" or "covariate"
+        What the column is, for messages.
+    name : str
+        Its name in the header.
+    cells : Series of str, (n,)
+        Its cells; the index holds their lines.
+    ids : DataFrame of str, (n, 1 or 2)
+        The samples.
+    """
+
+    file: str
+    kind: Kind
+    name: str
+    cells: "pd.Series[str]"
+    ids: pd.DataFrame
+
+    def cell(self, row: int) -> str:
+        """Where a cell is, for messages."""
+        sample = " ".join(self.ids.iloc[row])
+        return f"{self.file}, line {self.cells.index[row]}: {self.kind} '{self.name}' of sample '{sample}'"
 
 
 def read_sample_table(
@@ -87,53 +107,65 @@ def read_sample_table(
     categorical: Sequence[str] = (),
     kind: Kind = "trait",
 ) -> SampleTable:
-    """Read traits or covariates from CSV, TSV or white space, compressed or not.
+    """Read traits or covariates from columns by comma, tab, semicolon or white space, compressed or not.
 
     Parameters
     ----------
-    path : the file; its first columns are ``FID IID``, ``#FID IID``, ``IID`` or ``#IID``
-    names : columns to take, in this order; ``a-c`` takes those from a to c; None takes all
-    missing_codes : what stands for a missing value beside the empty field, ``.``, NA and nan; a code that
-        is a number means every spelling of that number
-    categorical : columns whose values are names of levels; they are taken whether in ``names`` or not
-    kind : what the columns are, for messages
+    path : str
+        The file; its first columns are ``FID IID``, ``#FID IID``, ``IID`` or ``#IID``. With semicolons between the
+        columns a comma in a number is the decimal mark.
+    names : sequence of str or None
+        Columns to take, in this order; ``a-c`` takes those from a to c; None takes all.
+    missing_codes : frozenset of str
+        What stands for a missing value beside the empty field, ``.``, NA and nan; a code that is a number means every
+        spelling of that number.
+    categorical : sequence of str
+        Columns whose values are names of levels; they are taken whether in ``names`` or not.
+    kind : "trait" or "covariate"
+        What the columns are, for messages.
 
     Raises
     ------
-    InputError : the file cannot be read; the header is not as above, or a name is in it twice or not at
-        all; a row is short or long, a sample is there twice, a value is no finite number. The message
-        names the file, the line, the column and the value.
-    UsageError : a column is chosen twice
+    InputError
+        The file cannot be read; the header is not as above, or a name is in it twice or not at all; a row is short or
+        long, a sample is there twice, a value is no finite number. The message names the file, the line, the column
+        and the value.
+    UsageError
+        A column is chosen twice.
     """
-    rows = iter_rows(read_text(path), path)
-    layout = _read_header(next(rows), display_name(path), names, categorical, missing_codes, kind)
-    body = _read_body(rows, layout)
-    fids = tuple(key[0] for key in body.ids) if layout.id_width == 2 else None
-    samples = Samples(fids, tuple(key[-1] for key in body.ids), layout.file)
-    refuse_duplicates(samples, body.lines)
+    layout = _read_header(read_table(path), names, categorical, missing_codes, kind)
+    cells = layout.table.columns([*range(layout.id_width), *layout.chosen]).iloc[1:]
+    ids = cells.iloc[:, : layout.id_width]
+    _check_rows(layout, ids)
+    fids = tuple(ids[0]) if layout.id_width == 2 else None
+    samples = Samples(fids, tuple(ids[layout.id_width - 1]), layout.table.file)
+    refuse_duplicates(samples, cells.index.to_list())
 
-    numbers = np.asarray(body.numbers, dtype=np.float64).reshape(len(samples), len(layout.numeric))
-    for code in _numeric_codes(missing_codes):
-        numbers[numbers == code] = np.nan
-    _refuse_sizes(numbers, body, layout)
-    columns = tuple(layout.header.fields[i] for i in layout.chosen)
-    values, levels = _assemble(numbers, body.texts, layout)
-    return SampleTable(samples, columns, values, levels, path, _minus_nine_warnings(values, levels, layout))
+    values = np.empty((len(cells), len(layout.chosen)))
+    levels: list[tuple[str, ...] | None] = [None] * len(layout.chosen)
+    for k, position in enumerate(layout.chosen):
+        column = _Column(layout.table.file, kind, layout.header[position], cells[position], ids)
+        if position in layout.categorical:
+            values[:, k], levels[k] = _levels(column, layout.missing)
+        else:
+            values[:, k] = _numbers(column, layout, missing_codes)
+    columns = tuple(layout.header[column] for column in layout.chosen)
+    return SampleTable(samples, columns, values, tuple(levels), path, _minus_nine_warnings(values, levels, layout))
 
 
 def _read_header(
-    header: Row,
-    file: str,
+    table: TextTable,
     names: Sequence[str] | None,
     categorical: Sequence[str],
     missing_codes: frozenset[str],
     kind: Kind,
 ) -> _Layout:
     """Check the header and find the columns that are asked for."""
-    place = f"{file}, line {header.line}"
-    width = id_columns(header.fields)
-    columns = header.fields[width:]
+    header = table.first.fields
+    place = f"{table.file}, line {table.first.line}"
+    width = id_columns(header)
     _check_header(header, width, place)
+    columns = header[width:]
     option = "--pheno-name" if kind == "trait" else "--covar-name"
     factors = choose_columns(categorical, columns, "--cat-covar", place)
     chosen: Sequence[int] = range(len(columns))
@@ -144,27 +176,23 @@ def _read_header(
         raise InputError(f"{place}: there is no {kind} beside the sample IDs; add a column or leave the file out")
     return _Layout(
         kind=kind,
-        file=file,
-        header=header,
+        table=table,
         id_width=width,
-        numeric=tuple(i + width for i in chosen if i not in factors),
-        categorical=tuple(i + width for i in chosen if i in factors),
+        categorical=frozenset(i + width for i in factors),
         chosen=tuple(i + width for i in chosen),
         missing=MISSING | missing_codes,
     )
 
 
-def _check_header(header: Row, width: int, place: str) -> None:
+def _check_header(header: Sequence[str], width: int, place: str) -> None:
     """The first columns name the samples, and every other column has a name of its own."""
-    columns = header.fields[width:]
+    columns = header[width:]
     if width == 0 or not {"FID", "IID"}.isdisjoint(columns):
-        shown = " ".join(header.fields[:3])
+        shown = " ".join(header[:3])
         raise InputError(
             f"{place}: the first line must be a header that starts with FID IID, #FID IID, IID or #IID "
             f"(in capitals, without quotes), but it starts with {shown!r}"
         )
-    if len(set(columns)) == len(columns) and "" not in columns:
-        return
     first: dict[str, int] = {}
     for number, name in enumerate(columns, width + 1):
         if not name:
@@ -176,123 +204,105 @@ def _check_header(header: Row, width: int, place: str) -> None:
         first[name] = number
 
 
-def _read_body(rows: Iterator[Row], layout: _Layout) -> _Body:
-    """Read the rows one by one, so that no more than one is held as text fields."""
-    body = _Body([], array("q"), array("d"), tuple([] for _ in layout.categorical))
-    width = len(layout.header.fields)
-    for row in rows:
-        fields = row.fields
-        ids = fields[: layout.id_width]
-        if len(fields) != width or "" in ids:
-            raise _row_error(row, layout)
-        body.ids.append(ids)
-        body.lines.append(row.line)
-        cells = [fields[i] for i in layout.numeric]
-        try:
-            body.numbers.fromlist(_numbers(cells, layout.missing))
-        except ValueError:
-            raise _cell_error(row, layout) from None
-        for texts, index in zip(body.texts, layout.categorical, strict=True):
-            texts.append(fields[index])
-    if not body.ids:
+def _check_rows(layout: _Layout, ids: pd.DataFrame) -> None:
+    """There are rows, and each has an ID and as many fields as the header."""
+    table, width = layout.table, len(layout.header)
+    if ids.empty:
         raise InputError(f"{layout.place}: there is no sample below the header; check what wrote the file")
-    return body
+    widths = table.widths[table.widths > 0][1:]
+    nameless = (ids == "").to_numpy().any(axis=1)
+    wrong = np.flatnonzero((widths != width) | nameless)
+    if not wrong.size:
+        return
+    found, line = int(widths[wrong[0]]), ids.index[wrong[0]]
+    if found == width:
+        raise InputError(
+            f"{table.file}, line {line}: the sample has an empty FID or IID; complete it or remove the line"
+        )
+    raise InputError(
+        f"{table.file}, line {line}: the row of sample '{' '.join(ids.loc[line])}' is too "
+        f"{'short' if found < width else 'long'}: {found} fields, but the header has {width}; "
+        "write NA where a value is missing"
+    )
 
 
-def _numbers(cells: list[str], missing: frozenset[str]) -> list[float]:
-    """The numbers of a row; ValueError if one cell is neither a number nor a missing code."""
+def _levels(column: _Column, missing: frozenset[str]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """A categorical column as positions among its levels, NaN where missing; and the levels."""
+    codes, levels = pd.factorize(column.cells.mask(column.cells.isin(missing)))
+    return np.where(codes < 0, np.nan, codes), tuple(levels)
+
+
+def _numbers(column: _Column, layout: _Layout, missing_codes: frozenset[str]) -> NDArray[np.float64]:
+    """A column as numbers, NaN where missing.
+
+    Raises
+    ------
+    InputError
+        A cell is no number, or the numbers are too large or too small to be computed with.
+    """
+    texts = column.cells.mask(column.cells.isin(layout.missing), "nan")
+    if layout.table.delimiter == ";":
+        _refuse_mixed_marks(texts, column)
+        texts = texts.str.replace(",", ".", regex=False)
     try:
-        return _strict_floats(cells)
+        numbers = _strict_floats(texts)
     except ValueError:
-        return _strict_floats(["nan" if cell in missing else cell for cell in cells])
+        raise _cell_error(texts, column) from None
+    for code in _numeric_codes(missing_codes):
+        numbers[numbers == code] = np.nan
+    _refuse_sizes(numbers, column)
+    return numbers
 
 
-def _strict_floats(cells: list[str]) -> list[float]:
+def _refuse_mixed_marks(texts: "pd.Series[str]", column: _Column) -> None:
+    """Refuse a column with both decimal commas and decimal points, of which one may stand between thousands."""
+    commas, points = (texts.str.contains(mark, regex=False).to_numpy() for mark in (",", "."))
+    if commas.any() and points.any():
+        raise InputError(
+            f"{column.cell(int(points.argmax()))} is {texts.iloc[int(points.argmax())]!r}, and another sample has "
+            f"{texts.iloc[int(commas.argmax())]!r}; write all numbers with the same decimal mark, and nothing between "
+            "thousands"
+        )
+
+
+def _strict_floats(texts: "pd.Series[str]") -> NDArray[np.float64]:
     """`float` of every cell, without Python's own spellings (``1_000``, digits of other scripts)."""
-    joined = "".join(cells)
+    joined = "".join(texts)
     if "_" in joined or not joined.isascii():
         raise ValueError
-    return list(map(float, cells))
+    return texts.to_numpy(dtype=object).astype(np.float64)
 
 
-def _row_error(row: Row, layout: _Layout) -> InputError:
-    """What is wrong with a row that has an empty ID or not as many fields as the header."""
-    width = len(layout.header.fields)
-    place = f"{layout.file}, line {row.line}"
-    if len(row.fields) == width:
-        return InputError(f"{place}: the sample has an empty FID or IID; complete it or remove the line")
-    sample = " ".join(row.fields[: layout.id_width])
-    what = "short" if len(row.fields) < width else "long"
-    return InputError(
-        f"{place}: the row of sample '{sample}' is too {what}: {len(row.fields)} fields, but the header has "
-        f"{width}; write NA where a value is missing"
-    )
-
-
-def _cell_error(row: Row, layout: _Layout) -> InputError:
-    """Name the first cell of a row that is not a number."""
-    for index in layout.numeric:
-        try:
-            _numbers([row.fields[index]], layout.missing)
-        except ValueError:
-            break
-    value = row.fields[index]
+def _cell_error(texts: "pd.Series[str]", column: _Column) -> InputError:
+    """Name the first cell of a column that is not a number."""
+    row = next(row for row, text in enumerate(texts) if not is_number(text))
+    value = column.cells.iloc[row]
     advice = "write a number or NA, or name what stands for missing with --missing-code"
-    if layout.kind == "covariate":
+    if _DECIMAL_COMMA.fullmatch(value):
+        advice = f"the decimal mark must be a point: write {value.replace(',', '.')}"
+    elif column.kind == "covariate":
         advice += ", or name the column in --cat-covar if it is categorical"
-    return InputError(
-        f"{layout.file}, line {row.line}: {layout.kind} '{layout.header.fields[index]}' of sample "
-        f"'{' '.join(row.fields[: layout.id_width])}' is {value!r}, not a number; {advice}"
-    )
+    return InputError(f"{column.cell(row)} is {value!r}, not a number; {advice}")
 
 
 def _numeric_codes(missing_codes: frozenset[str]) -> list[float]:
-    codes = []
-    for code in missing_codes:
-        try:
-            codes.append(float(code))
-        except ValueError:
-            continue
-    return codes
+    return [float(code) for code in missing_codes if is_number(code)]
 
 
-def _refuse_sizes(numbers: NDArray[np.float64], body: _Body, layout: _Layout) -> None:
+def _refuse_sizes(numbers: NDArray[np.float64], column: _Column) -> None:
     """Refuse infinite numbers, and those whose powers would be infinite or vanish."""
-    largest = np.fmax(np.fmax.reduce(numbers, axis=0), -np.fmin.reduce(numbers, axis=0))
-    if (largest > MOST_SIZE).any():
-        row, column = np.argwhere(np.abs(numbers) > MOST_SIZE)[0]
-        value = numbers[row, column]
+    sizes = np.abs(numbers)
+    largest = np.fmax.reduce(sizes)
+    if largest > MOST_SIZE:
+        row = int(np.argmax(sizes > MOST_SIZE))
+        value = numbers[row]
         what = "infinite" if np.isinf(value) else f"{value:g}, too large to be computed with"
+        raise InputError(f"{column.cell(row)} is {what}; write a number between -1e50 and 1e50, or NA")
+    if 0 < largest < 1 / MOST_SIZE:
         raise InputError(
-            f"{layout.file}, line {body.lines[row]}: {layout.kind} '{layout.numeric_names[column]}' of sample "
-            f"'{' '.join(body.ids[row])}' is {what}; write a number between -1e50 and 1e50, or NA"
+            f"{column.file}: {column.kind} '{column.name}' has no number larger than {largest:g}, too small to be "
+            "computed with; multiply all, so that they are of the order of 1"
         )
-    vanishing = (largest > 0) & (largest < 1 / MOST_SIZE)
-    if vanishing.any():
-        column = int(np.argmax(vanishing))
-        raise InputError(
-            f"{layout.file}: {layout.kind} '{layout.numeric_names[column]}' has no number larger than "
-            f"{largest[column]:g}, too small to be computed with; multiply all, so that they are of the order of 1"
-        )
-
-
-def _assemble(
-    numbers: NDArray[np.float64], texts: Sequence[Sequence[str]], layout: _Layout
-) -> tuple[NDArray[np.float64], tuple[tuple[str, ...] | None, ...]]:
-    """Put numeric and categorical columns together in the order chosen."""
-    if not layout.categorical:
-        return numbers, (None,) * len(layout.chosen)
-    values = np.empty((len(numbers), len(layout.chosen)))
-    order = {index: column for column, index in enumerate(layout.chosen)}
-    values[:, [order[index] for index in layout.numeric]] = numbers
-    levels: list[tuple[str, ...] | None] = [None] * len(layout.chosen)
-    for index, cells in zip(layout.categorical, texts, strict=True):
-        column = order[index]
-        found = tuple(cell for cell in dict.fromkeys(cells) if cell not in layout.missing)
-        code = {level: float(position) for position, level in enumerate(found)}
-        values[:, column] = [code.get(cell, np.nan) for cell in cells]
-        levels[column] = found
-    return values, tuple(levels)
 
 
 def _minus_nine_warnings(
@@ -313,7 +323,7 @@ def _minus_nine_warnings(
         else:
             continue
         warnings.append(
-            f"{layout.file}: {layout.kind} '{layout.header.fields[index]}' is -9 in {count} samples and has "
+            f"{layout.table.file}: {layout.kind} '{layout.header[index]}' is -9 in {count} samples and has "
             "no other value from -10 to -8; if -9 stands for missing, give --missing-code -9"
         )
     return tuple(warnings)

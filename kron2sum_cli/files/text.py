@@ -1,40 +1,27 @@
-"""Text files as people have them: compressed or not, any line end, comma, tab or white space."""
+"""Text files as people have them: compressed or not, any line end; columns by tab, comma, semicolon or white space."""
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.inputs import GZIP_MAGIC, ZSTD_MAGIC, display_name, most_unpacked, read_bytes, suspicious
+from kron2sum_cli.files.inputs import ZSTD_MAGIC, display_name, read_bytes
 from kron2sum_cli.files.samples import Samples
-
-__all__ = [
-    "GZIP_MAGIC",
-    "MISSING",
-    "NAME_HEADERS",
-    "Row",
-    "display_name",
-    "find_delimiter",
-    "id_columns",
-    "iter_rows",
-    "most_unpacked",
-    "parse_number",
-    "read_file_list",
-    "read_id_list",
-    "read_name_list",
-    "read_text",
-    "split_rows",
-    "suspicious",
-]
 
 MISSING = "NA"
 """An empty cell, where text is written."""
 
 NAME_HEADERS = frozenset({"ID", "SNP", "SNPID", "RSID"})
 """Header names (in any case, with or without ``#``) that mark the column of variant names."""
+
+_WORD = re.compile(r"[^ \t]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +30,77 @@ class Row:
 
     Attributes
     ----------
-    line : number of the line in the file, from 1
-    fields : its fields
+    line : int
+        Its number in the file, from 1.
+    fields : tuple of str
+        Its fields.
     """
 
     line: int
     fields: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A text with the same columns in every row; blank lines are no rows.
+
+    Attributes
+    ----------
+    file : str
+        Its name in messages.
+    text : str
+        What `read_text` returned.
+    delimiter : str
+        Tab, comma, semicolon, or a blank for any white space.
+    first : Row
+        The first row, which may be a header.
+    lines : NDArray of int, (all rows, also blank ones)
+        The line on which each begins.
+    widths : NDArray of int, (all rows, also blank ones)
+        How many fields each has, 0 if it is blank.
+    """
+
+    file: str
+    text: str
+    delimiter: str
+    first: Row
+    lines: NDArray[np.intp]
+    widths: NDArray[np.intp]
+
+    def columns(self, positions: Sequence[int]) -> pd.DataFrame:
+        """Some columns, all rows.
+
+        Parameters
+        ----------
+        positions : sequence of int
+            The columns, from 0.
+
+        Returns
+        -------
+        DataFrame
+            Text without surrounding white space, empty where a row is too short; its columns are named by
+            ``positions`` and its rows by their lines.
+        """
+        width = max(positions) + 1
+        as_csv = self.delimiter in ",;"
+        # A first line that is wide enough, so that pandas does not take the columns of longer ones for names of rows.
+        wide = self.delimiter.join(["x"] * max(width, 2)) + "\n"
+        found = pd.read_csv(
+            io.StringIO(wide + self.text),
+            sep=r"\s+" if self.delimiter == " " else self.delimiter,
+            header=None,
+            names=range(max(width, 2)),
+            usecols=sorted(positions),
+            dtype=object,
+            na_filter=False,
+            skip_blank_lines=False,
+            skipinitialspace=as_csv,
+            quoting=csv.QUOTE_MINIMAL if as_csv else csv.QUOTE_NONE,
+        ).iloc[1:]
+        found = found[self.widths > 0].set_axis(self.lines[self.widths > 0], axis=0)
+        if " " in self.text and self.delimiter != " ":
+            found = found.apply(lambda column: column.str.strip())
+        return found[list(positions)]
 
 
 def read_text(path: str) -> str:
@@ -56,15 +108,18 @@ def read_text(path: str) -> str:
 
     Parameters
     ----------
-    path : a file, compressed with gzip or Zstandard (told from its first bytes) or not; ``-`` is standard input
+    path : str
+        A file, compressed with gzip or Zstandard (told from its first bytes) or not; ``-`` is standard input.
 
     Returns
     -------
-    Its text, decoded from UTF-8 without a byte order mark, every line end as ``\n``.
+    str
+        Its text, decoded from UTF-8 without a byte order mark, every line end as ``\n``.
 
     Raises
     ------
-    InputError : the file is missing, a directory, unreadable, empty, binary, or not UTF-8
+    InputError
+        The file is missing, a directory, unreadable, empty, binary, or not UTF-8.
     """
     name = display_name(path)
     data = read_bytes(path)
@@ -97,55 +152,90 @@ def parse_number(field: str) -> float:
 
     Raises
     ------
-    ValueError : the field is no number
+    ValueError
+        The field is no number.
     """
     if "_" in field or not field.isascii():
         raise ValueError(f"{field!r} is not a number")
     return float(field)
 
 
+def is_number(field: str) -> bool:
+    """Whether a field reads as a number (NaN and infinity included)."""
+    try:
+        parse_number(field)
+    except ValueError:
+        return False
+    return True
+
+
 def find_delimiter(header: str) -> str:
-    r"""The delimiter that a header line shows: ``\t``, else ``,``, else a blank for any white space."""
+    r"""The delimiter that a first line shows.
+
+    A tab, else a semicolon after the name of a sample's first column or where there is neither comma nor blank, else a
+    comma, else a blank for any white space.
+    """
     if "\t" in header:
         return "\t"
+    begins = header.strip().removeprefix("#").startswith(("FID;", "IID;"))
+    if begins or (";" in header.strip() and not set(", ") & set(header.strip())):
+        return ";"
     return "," if "," in header else " "
 
 
-def iter_rows(text: str, path: str, delimiter: str | None = None) -> Iterator[Row]:
-    r"""The rows of a text one by one; blank lines are skipped, line numbers stay true.
+def read_table(path: str) -> TextTable:
+    """Read a text with the same columns in every row, its delimiter told from its first line; see `text_table`."""
+    return text_table(read_text(path), path)
+
+
+def text_table(text: str, path: str, delimiter: str | None = None) -> TextTable:
+    """Find the rows of a text.
 
     Parameters
     ----------
-    text : what `read_text` returned
-    path : the file it came from, for messages
-    delimiter : ``\t``, ``,`` (with the quoting of CSV), or a blank for any run of white space;
-        None tells it from the first line that is not blank
+    text : str
+        What `read_text` returned.
+    path : str
+        The file it came from, for messages.
+    delimiter : str or None
+        As in `TextTable`; None tells it from the first line that is not blank. With commas and semicolons a field may
+        stand in double quotes.
 
     Raises
     ------
-    InputError : no row at all, or quotes of CSV that do not close
+    InputError
+        There is no row, or quotes do not close.
     """
-    lines = text.split("\n")
-    if delimiter is None:
-        delimiter = find_delimiter(next((line for line in lines if line.strip()), ""))
-    if delimiter == ",":
-        rows = _comma_rows(lines, path)
-    elif delimiter == "\t":
-        rows = ((number, _tab_fields(line)) for number, line in enumerate(lines, 1))
-    else:
-        rows = ((number, line.split()) for number, line in enumerate(lines, 1))
-    blank = True
-    for number, fields in rows:
-        if any(fields):
-            blank = False
-            yield Row(number, tuple(fields))
-    if blank:
-        raise _empty(display_name(path))
+    name = display_name(path)
+    delimiter = find_delimiter(_first_line(text)) if delimiter is None else delimiter
+    lines, widths = _measure(text, delimiter, name)
+    if not widths.any():
+        raise _empty(name)
+    return TextTable(name, text, delimiter, next(_rows(text, delimiter, name)), lines, widths)
 
 
 def split_rows(text: str, path: str, delimiter: str | None = None) -> list[Row]:
-    """All rows of a text, as `iter_rows` gives them."""
-    return list(iter_rows(text, path, delimiter))
+    """The rows of a text, each with as many fields as it has; blank lines are no rows.
+
+    Parameters
+    ----------
+    text : str
+        What `read_text` returned.
+    path : str
+        The file it came from, for messages.
+    delimiter : str or None
+        As in `TextTable`; None tells it from the first line that is not blank.
+
+    Raises
+    ------
+    InputError
+        There is no row, or quotes do not close.
+    """
+    name = display_name(path)
+    rows = list(_rows(text, find_delimiter(_first_line(text)) if delimiter is None else delimiter, name))
+    if not rows:
+        raise _empty(name)
+    return rows
 
 
 def id_columns(header: Sequence[str]) -> int:
@@ -164,7 +254,8 @@ def read_file_list(path: str) -> tuple[str, ...]:
 
     Raises
     ------
-    InputError : the list cannot be read, or names a file twice
+    InputError
+        The list cannot be read, or names a file twice.
     """
     paths = tuple(line.strip() for line in read_text(path).split("\n") if line.strip())
     if len(set(paths)) < len(paths):
@@ -178,33 +269,33 @@ def read_id_list(path: str) -> Samples:
 
     Parameters
     ----------
-    path : a file with one sample a line, as ``FID IID`` or as ``IID`` alone; the header ``FID IID`` or
-        ``IID`` (also with ``#``) may come first. Columns after the second are ignored, so that a
-        ``.fam`` is such a list too.
+    path : str
+        A file with one sample a line, as ``FID IID`` or as ``IID`` alone; the header ``FID IID`` or ``IID`` (also with
+        ``#``) may come first. Columns after the second are ignored, so that a ``.fam`` is such a list too.
 
     Returns
     -------
-    The samples in the order of the file, each once however often it is listed.
+    Samples
+        In the order of the file, each once however often it is listed.
 
     Raises
     ------
-    InputError : the file cannot be read, or a line has an ID less than the first one
+    InputError
+        The file cannot be read, or a line has an ID less than the first one.
     """
-    rows = split_rows(read_text(path), path)
-    width = id_columns(rows[0].fields)
-    if width:
-        rows = rows[1:]
-    else:
-        width = min(2, len(rows[0].fields))
-    for row in rows:
-        if len(row.fields) < width or not all(row.fields[:width]):
-            raise InputError(
-                f"{display_name(path)}, line {row.line}: {' '.join(row.fields)!r} lacks an ID; "
-                "give FID and IID in every line, or IID alone in every line"
-            )
-    ids = tuple(dict.fromkeys(row.fields[:width] for row in rows))
-    fids = tuple(fields[0] for fields in ids) if width == 2 else None
-    return Samples(fids, tuple(fields[-1] for fields in ids), display_name(path))
+    table = read_table(path)
+    n_header = id_columns(table.first.fields)
+    width = n_header or min(2, len(table.first.fields))
+    ids = table.columns(range(width)).iloc[1 if n_header else 0 :]
+    lacking = (ids == "").to_numpy().any(axis=1)
+    if lacking.any():
+        line = int(ids.index.to_numpy()[lacking.argmax()])
+        raise InputError(
+            f"{table.file}, line {line}: {table.text.split(chr(10))[line - 1].strip()!r} lacks an ID; "
+            "give FID and IID in every line, or IID alone in every line"
+        )
+    ids = ids.drop_duplicates()
+    return Samples(tuple(ids[0]) if width == 2 else None, tuple(ids[width - 1]), table.file)
 
 
 def read_name_list(path: str) -> tuple[str, ...]:
@@ -229,21 +320,20 @@ def read_name_list(path: str) -> tuple[str, ...]:
         The file cannot be read, or a line has no name.
     """
     text = re.sub("^##.*", "", read_text(path), flags=re.MULTILINE)  # the comments of a .pvar
-    rows = iter_rows(text, path)
-    column = _name_column(next(rows).fields)
+    table = text_table(text, path)
+    column = _name_column(table.first.fields)
+    rows_above = 1
     if column is None:
-        column, rows = 1, iter_rows(text, path, " ")
-        if not _is_bim_line(next(iter_rows(text, path, " ")).fields):
-            return tuple(dict.fromkeys(name for row in rows for name in row.fields))
-    names = dict[str, None]()
-    for row in rows:
-        if len(row.fields) <= column or not row.fields[column]:
-            raise InputError(
-                f"{display_name(path)}, line {row.line}: there is no variant name in column {column + 1}; "
-                "complete or remove the line"
-            )
-        names[row.fields[column]] = None
-    return tuple(names)
+        table, column, rows_above = text_table(text, path, " "), 1, 0
+        if not _is_bim_line(table.first.fields):
+            return tuple(dict.fromkeys(text.split()))
+    names = table.columns([column])[column].iloc[rows_above:]
+    if (names == "").any():
+        raise InputError(
+            f"{table.file}, line {names.index[names == ''][0]}: there is no variant name in column {column + 1}; "
+            "complete or remove the line"
+        )
+    return tuple(dict.fromkeys(names))
 
 
 def _name_column(header: Sequence[str]) -> int | None:
@@ -272,14 +362,46 @@ def _line_of(data: bytes, position: int) -> int:
     return 1 + before.count(b"\n") + before.count(b"\r") - before.count(b"\r\n")
 
 
-def _tab_fields(line: str) -> list[str]:
-    fields = line.split("\t")
-    return [field.strip() for field in fields] if " " in line else fields
+def _first_line(text: str) -> str:
+    """The first line that is not blank; empty where there is none."""
+    return next((line for line in io.StringIO(text) if line.strip()), "")
 
 
-def _comma_rows(lines: Sequence[str], path: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows of CSV, each with the number of its first line (a quoted field may hold line ends)."""
-    reader = csv.reader((line + "\n" for line in lines), strict=True, skipinitialspace=True)
+def _measure(text: str, delimiter: str, name: str) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """What pandas does not tell: on which line each row begins, and how many fields it has, none if it is blank."""
+    if delimiter in ",;" and '"' in text:
+        rows = list(_csv_rows(text, delimiter, name))
+        lines = [row.line for row in rows]
+        widths = [len(row.fields) if any(row.fields) else 0 for row in rows]
+    else:
+        split = text.removesuffix("\n").split("\n")
+        lines = list(range(1, len(split) + 1))
+        if delimiter == " ":
+            widths = [len(_WORD.findall(line)) for line in split]
+        else:
+            blank = delimiter + " "
+            widths = [line.count(delimiter) + 1 if line.strip(blank) else 0 for line in split]
+    return np.array(lines, dtype=np.intp), np.array(widths, dtype=np.intp)
+
+
+def _rows(text: str, delimiter: str, name: str) -> Iterator[Row]:
+    """The rows of a text one by one."""
+    if delimiter in ",;":
+        rows = _csv_rows(text, delimiter, name)
+    else:
+        split = enumerate(io.StringIO(text), 1)
+        rows = (
+            Row(i, tuple(_WORD.findall(line.strip()) if delimiter == " " else line.split("\t"))) for i, line in split
+        )
+    for row in rows:
+        fields = tuple(field.strip() for field in row.fields)
+        if any(fields):
+            yield Row(row.line, fields)
+
+
+def _csv_rows(text: str, delimiter: str, name: str) -> Iterator[Row]:
+    """Rows of CSV, blank ones too, each with the number of its first line (a quoted field may hold line ends)."""
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True, skipinitialspace=True)
     while True:
         number = reader.line_num + 1
         try:
@@ -288,7 +410,6 @@ def _comma_rows(lines: Sequence[str], path: str) -> Iterator[tuple[int, list[str
             return
         except csv.Error as error:
             raise InputError(
-                f"{display_name(path)}, line {number}: not readable as CSV ({error}); "
-                "check the double quotes in this line"
+                f"{name}, line {number}: not readable as CSV ({error}); check the double quotes in this line"
             ) from None
-        yield number, [field.strip() for field in fields]
+        yield Row(number, tuple(fields))

@@ -109,7 +109,20 @@ def test_read_text_of_what_cannot_be_read(monkeypatch: pytest.MonkeyPatch, error
         read_text("f")
 
 
-@pytest.mark.parametrize(("header", "delimiter"), [("a b\tc,d", "\t"), ("a b,c", ","), ("a  b", " "), ("a", " ")])
+@pytest.mark.parametrize(
+    ("header", "delimiter"),
+    [
+        ("a b\tc,d", "\t"),
+        ("a b,c", ","),
+        ("a  b", " "),
+        ("a", " "),
+        ("FID;IID;a,b", ";"),
+        ("#IID;a b", ";"),
+        ("f;i", ";"),
+        ("rs1;rs2 a", " "),
+        ("a;b,c", ","),
+    ],
+)
 def test_find_delimiter(header: str, delimiter: str) -> None:
     assert find_delimiter(header) == delimiter
 
@@ -194,6 +207,8 @@ def test_id_columns(header: tuple[str, ...], width: int) -> None:
         ("a\nb\n", None, ("a", "b")),
         ("f1 a 0 0 1 -9\nf2 b 0 0 2 -9\n", ("f1", "f2"), ("a", "b")),
         ("f1,a\nf1,b\n", ("f1", "f1"), ("a", "b")),
+        ("f1;a\nf1;b\n", ("f1", "f1"), ("a", "b")),
+        ("\n\nFID IID x\n\n f1  a 1\n f1\tb\n", ("f1", "f1"), ("a", "b")),
         ("FID IID\n", (), ()),
     ],
 )

@@ -139,8 +139,8 @@ def test_no_samples_in_common() -> None:
         r"example 'f x'\); check that both files use the same IDs",
     ):
         analysed_samples(pheno, strangers, relationship)
-    with pytest.raises(InputError, match=r"y.csv and g.fam have no samples .*'0 a', .*'f h'.*remove the FID"):
-        analysed_samples(pheno, None, samples("abc", "g.fam", "0"))
+    with pytest.raises(InputError, match=r"y.csv and g.fam have no samples .*'9 a', .*'f h'.*remove the FID"):
+        analysed_samples(pheno, None, samples("abc", "g.fam", "9"))
 
 
 @pytest.mark.parametrize(
