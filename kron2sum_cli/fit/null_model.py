@@ -111,8 +111,7 @@ def fitted_null(settings: FitSettings, rotated: RotatedSamples, design: Design, 
 def _fit(settings: FitSettings, likelihood: NullLikelihood[Any], whole: FitSummary | None) -> Optimum[Any]:
     try:
         if whole is not None:
-            warm = likelihood.climb(whole.axes, whole.rank)
-            return warm if warm.certificate.certified else likelihood.fit(whole.rank)
+            return _warm_fit(likelihood, whole) or likelihood.fit(whole.rank)
         p = likelihood.data.Y.shape[1]
         if settings.rank == "auto":
             return _best_rank([likelihood.fit(rank) for rank in range(1, p + 1)])
@@ -132,6 +131,18 @@ def _fit(settings: FitSettings, likelihood: NullLikelihood[Any], whole: FitSumma
             " or --rank, may help)",
             error.result,
         ) from error
+
+
+def _warm_fit(likelihood: NullLikelihood[Any], whole: FitSummary) -> Optimum[Any] | None:
+    """The fit reached from the whole genome's, None where that is not certified.
+
+    The start itself may have no likelihood: a singular C1 has none where the GGᵀ without a chromosome is singular.
+    """
+    try:
+        warm = likelihood.climb(whole.axes, whole.rank)
+    except NumericalError:
+        return None
+    return warm if warm.certificate.certified else None
 
 
 def _warn_of_low_rank(fitted: Optimum[Any], likelihood: NullLikelihood[Any]) -> None:

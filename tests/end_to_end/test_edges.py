@@ -1,0 +1,61 @@
+"""Data at the edge of what can be computed: singular covariances, variants that covariates or traits determine."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from bed_reader import to_bed
+from example_commands import kron2sum
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write_bed(dosages: Array, chromosomes: list[str] | None = None) -> None:
+    """``g.bed`` of samples s0, s1, ... and variants v0, v1, ..., with NaN where a genotype is missing."""
+    n, m = dosages.shape
+    properties = {
+        "iid": [f"s{i}" for i in range(n)],
+        "sid": [f"v{j}" for j in range(m)],
+        "chromosome": chromosomes or ["1"] * m,
+        "bp_position": list(range(1, m + 1)),
+    }
+    to_bed("g.bed", dosages, properties=properties, num_threads=1)
+
+
+def write_table(path: str, **columns: Array) -> None:
+    """A table of samples s0, s1, ..."""
+    table = pd.DataFrame(columns)
+    table.insert(0, "IID", [f"s{i}" for i in range(len(table))])
+    table.to_csv(path, index=False, na_rep="NA")
+
+
+def exported(null: str) -> dict:
+    """The JSON of a null model."""
+    assert kron2sum("export", "-q", null, "--to", "json", "--out", "null.json") == 0
+    return json.loads(Path("null.json").read_text())
+
+
+def test_loco_where_the_whole_genomes_fit_is_no_start_for_a_chromosome() -> None:
+    """Without a chromosome GGᵀ has fewer variants than samples; the whole genome's C1 is singular."""
+    rng = np.random.default_rng(4)
+    n, p, m = 80, 3, 96
+    dosages = rng.binomial(2, rng.uniform(0.2, 0.5, m), size=(n + 10, m)).astype(float)
+    f = dosages.mean(axis=0) / 2
+    G = ((dosages - 2 * f) / np.sqrt(2 * f * (1 - f)) / np.sqrt(m))[:n]
+    Y = G @ rng.normal(size=(m, p)) + rng.normal(size=(n, p)) * np.sqrt([0.02, 0.5, 0.5])
+    write_bed(dosages, list(np.repeat(["1", "2", "3"], m // 3)))
+    write_table("y.csv", **{f"t{j}": Y[:, j] for j in range(p)})
+    assert kron2sum("fit", "-q", "--pheno", "y.csv", "--grm", "g.bed", "--loco") == 0
+    null = exported("null.npz")
+    assert null["certificate"]["active_C1"] == 1
+    lml = [null["loco"][chromosome]["lml"] for chromosome in "123"]
+    # Best of four searches by L-BFGS on factors of C0 and C1, from random starts.
+    np.testing.assert_allclose(lml, [-361.899, -351.492, -359.369], atol=1e-3)
