@@ -14,7 +14,7 @@ SWITCH = 1e-200
 """Tail probabilities below this are computed as logarithms."""
 
 
-def chi2_mlog10p(x: ArrayLike, df: int) -> Array:
+def chi2_mlog10p(x: ArrayLike, df: float) -> Array:
     """-log10 P(χ²_df > x), NaN where x is NaN.
 
     The regularised upper incomplete gamma function ``Q(df/2, x/2)``; in the far tail by its continued fraction
