@@ -18,7 +18,6 @@ from kron2sum_cli.model.null_model import FitSummary, NullModel, restored_null_m
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates
 
-CONTRAST_ARRAYS = ("Z", "s", "V", "Yx", "Kxx", "Kxm", "Rx")
 AXES_ARRAYS = ("T", "Tinv", "c0", "c1")
 ESTIMATES = tuple(field.name for field in fields(Estimates))
 
@@ -33,36 +32,27 @@ def prefix_of(chromosome: str | None) -> str:
 def model_arrays(prefix: str, model: NullModel) -> Iterator[tuple[str, NDArray[Any]]]:
     """All arrays of a fit, by name."""
     summary = model.summary
-    data, shift = model.contrasts, model.shift
-    scalars = {
-        "nsilent": data.nsilent,
+    scalars = model.scalars() | {
         "reml": summary.reml,
         "rank": summary.rank,
         "lml": summary.lml,
         "mean_diagonal": summary.mean_diagonal,
         "quadratic": summary.quadratic,
         "certificate": asdict(summary.certificate),
-        "logdet_MtM": data.design.logdet_MtM if data.design else None,
     }
     yield prefix + "scalars", np.array(json.dumps(scalars, sort_keys=True))
     for name in AXES_ARRAYS:
         yield prefix + name, getattr(summary.axes, name)
     for name in ESTIMATES:
         yield f"{prefix}estimates/{name}", getattr(summary.estimates, name)
-    yield prefix + "Qx", model.Qx
-    for name in CONTRAST_ARRAYS:
-        yield prefix + name, getattr(data, name)
-    if data.design is not None:
-        yield prefix + "design_X", data.design.X
-    if shift is not None:
-        yield prefix + SHIFT, shift
+    for name, array in model.arrays().items():
+        yield prefix + name, array
 
 
 def hashed_arrays(model: NullModel) -> dict[str, Array]:
     """Those of the arrays of a fit that its hash is of."""
-    shift = model.shift
-    arrays = {name: getattr(model.contrasts, name) for name in HASHED_ARRAYS}
-    return arrays if shift is None else {**arrays, SHIFT: shift}
+    arrays = model.arrays()
+    return {name: arrays[name] for name in (*HASHED_ARRAYS, SHIFT) if name in arrays}
 
 
 def read_hashed_arrays(archive: ArchiveReader, prefix: str) -> dict[str, Array]:

@@ -62,6 +62,10 @@ MISSING_MATRICES = 3
 """Matrices over the missing cells, in double precision, that the likelihood of observed cells holds at once."""
 
 
+CONTRASTS = ("Z", "s", "V", "Yx", "Kxx", "Kxm", "Rx")
+"""Arrays of the contrasts that a file keeps."""
+
+
 @dataclass(frozen=True)
 class TraitData:
     """What a null model is fitted to, beside the relationship matrix.
@@ -191,18 +195,17 @@ class NullModel(ABC):
     ----------
     summary : FitSummary
         The fit.
-    contrasts : Contrasts
-        The rotated traits; missing cells are filled in.
-    Qx : NDArray (n, c)
-        Orthonormal basis of the covariates that the contrasts leave out; of no columns where they stay in.
-    shift : NDArray (c, c) or None
-        S where GGᵀ was replaced by ``GGᵀ + X S Xᵀ``, which REML does not see; None where it was not.
     """
 
     summary: FitSummary
-    contrasts: Contrasts
-    Qx: Array
-    shift: Array | None
+
+    @abstractmethod
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The data as a file keeps them, by name."""
+
+    @abstractmethod
+    def scalars(self) -> dict[str, int | float | None]:
+        """The numbers beside the arrays that a file keeps, by name."""
 
     @property
     @abstractmethod
@@ -246,7 +249,39 @@ class NullModel(ABC):
 
 
 @dataclass(frozen=True)
-class CompleteNullModel(NullModel):
+class RotatedNullModel(NullModel):
+    """A null model whose samples one matrix V rotates, from a dense or thin relationship matrix.
+
+    Attributes
+    ----------
+    contrasts : Contrasts
+        The rotated traits; missing cells are filled in.
+    Qx : NDArray (n, c)
+        Orthonormal basis of the covariates that the contrasts leave out; of no columns where they stay in.
+    shift : NDArray (c, c) or None
+        S where GGᵀ was replaced by ``GGᵀ + X S Xᵀ``, which REML does not see; None where it was not.
+    """
+
+    contrasts: Contrasts
+    Qx: Array
+    shift: Array | None
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The contrasts, Qx, rotated covariates ``design_X`` where they stay in, and the shift where there is one."""
+        data = self.contrasts
+        found = {"Qx": self.Qx, **{name: getattr(data, name) for name in CONTRASTS}}
+        if data.design is not None:
+            found["design_X"] = data.design.X
+        return found if self.shift is None else found | {"shift": self.shift}
+
+    def scalars(self) -> dict[str, int | float | None]:
+        """Contrasts outside V, and the constant of REML where covariates stay in."""
+        design = self.contrasts.design
+        return {"nsilent": self.contrasts.nsilent, "logdet_MtM": design.logdet_MtM if design else None}
+
+
+@dataclass(frozen=True)
+class CompleteNullModel(RotatedNullModel):
     """A null model of complete traits.
 
     Attributes
@@ -326,7 +361,7 @@ class CompleteNullModel(NullModel):
 
 
 @dataclass(frozen=True)
-class ObservedNullModel(NullModel):
+class ObservedNullModel(RotatedNullModel):
     """A null model of the observed cells of traits of which some are missing.
 
     Attributes
@@ -404,13 +439,13 @@ def restored_null_model(
     summary : FitSummary
         The fit.
     contrasts : Contrasts
-        `NullModel.contrasts`.
+        `RotatedNullModel.contrasts`.
     Qx : NDArray (n, c)
-        `NullModel.Qx`.
+        `RotatedNullModel.Qx`.
     data : TraitData
         What the model was fitted to.
     shift : NDArray (c, c) or None
-        `NullModel.shift`.
+        `RotatedNullModel.shift`.
     rows : NDArray (m + p, n) or None
         `CompleteNullModel.rows`, where V was read for a scan.
     """
