@@ -10,6 +10,7 @@ format                    EA                                  NEA
 PLINK 1 ``.bed``          first allele of the ``.bim``        second allele
 PLINK 2 ``.pgen``         ALT of the ``.pvar``                REF
 BGEN 1.2, 1.3             first allele of the variant         second allele
+VCF, BCF                  ALT                                 REF
 ========================  ==================================  ======================
 
 plink2 writes ALT first in a ``.bim`` and, unless told ``ref-first``, in BGEN, so that its conversions keep EA.
@@ -25,7 +26,7 @@ No sample's sex is looked at, and no chromosome is treated apart: genotypes are 
   sex as a covariate on X; here, give it among the covariates.
 - Y and MT: stored as 0 or 2 too. plink2 ``--glm`` counts 0 and 1 there: its effects and standard errors are twice
   ours, and the p values the same.
-- BGEN stores the probability of one haploid copy, which is doubled here, so that all formats give the same. A
+- BGEN stores the probability of one haploid copy, VCF one allele: doubled here, so that all formats give the same. A
   sample with ploidy 0 (a woman on Y, as plink2 writes it) is missing.
 - A heterozygous haploid call counts 1, as it is stored; ``plink2 --set-hh-missing --make-pgen`` removes such calls.
 - ``EAF``, the counts of ``--mac`` and the Hardy-Weinberg test of ``--hwe`` take haploid genotypes for two copies;
@@ -34,19 +35,26 @@ No sample's sex is looked at, and no chromosome is treated apart: genotypes are 
   and MT.
 """
 
+import gzip
 import os
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 
 from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.files.inputs import GZIP_MAGIC
 from kron2sum_cli.genotypes.bed import open_bed
 from kron2sum_cli.genotypes.bgen import open_bgen
 from kron2sum_cli.genotypes.pgen import open_pgen
 from kron2sum_cli.genotypes.several_files import join_files
 from kron2sum_cli.genotypes.source import BGEN, BGEN_AT, PLINK, SAMPLE_MAJOR, VARIANT_MAJOR, GenotypeSource
+from kron2sum_cli.genotypes.vcf import open_vcf
 
-SUFFIXES = (".bed", ".pgen", ".bgen")
+SUFFIXES = (".bed", ".pgen", ".bgen", ".vcf", ".vcf.gz", ".bcf")
 """What the names of genotype files end with; elsewhere a format is called by its suffix."""
+
+_VCF_STARTS = (b"##fileformat=VCF", b"BCF\x02")
+"""First bytes of VCF and BCF, uncompressed."""
 
 _MATRIX_SUFFIXES = (".grm.bin", ".rel", ".rel.bin")
 
@@ -89,8 +97,8 @@ def open_genotype_file(
     Parameters
     ----------
     path : str
-        A ``.bed``, ``.pgen`` or BGEN file, told from its first bytes whatever its name; or the name without suffix,
-        where one such file exists, as for plink2.
+        A ``.bed``, ``.pgen``, BGEN, VCF or BCF file, told from its first bytes whatever its name; or the name without
+        suffix, where one such file exists, as for plink2.
     sample : str or None
         The samples of a BGEN file, where they are not beside it under the same name.
     bim, fam : str or None
@@ -116,15 +124,17 @@ def open_genotype_file(
     suffix = _format(file)
     if suffix is None:
         raise InputError(
-            f"{file} is not a genotype file; give a .bed (PLINK 1), .pgen (PLINK 2) or .bgen, or convert it to one, "
-            "for example with plink2 --vcf FILE --make-pgen --out NEW"
+            f"{file} is not a genotype file; give a .bed (PLINK 1), .pgen (PLINK 2), .bgen, .vcf or .bcf, or "
+            "convert it to one of these"
         )
     for option, value, belongs_to in (("sample", sample, ".bgen"), ("bim", bim, ".bed"), ("fam", fam, ".bed")):
         if value is not None and suffix != belongs_to:
             raise UsageError(f"--{option} {value} belongs to a {belongs_to}, and {file} is a {suffix}; leave it out")
     if suffix == ".bed":
         return open_bed(file, bim, fam)
-    return open_pgen(file) if suffix == ".pgen" else open_bgen(file, sample)
+    if suffix == ".bgen":
+        return open_bgen(file, sample)
+    return open_pgen(file) if suffix == ".pgen" else open_vcf(file)
 
 
 def is_genotype_file(path: str) -> bool:
@@ -134,7 +144,7 @@ def is_genotype_file(path: str) -> bool:
     not. A name without suffix means the relationship matrix made from the genotypes (``.grm.bin``, ``.rel``,
     ``.rel.bin``) where both are there.
     """
-    if os.path.isfile(path) or path.lower().endswith(SUFFIXES):
+    if os.path.isfile(path) or _has_suffix(path):
         return _format(path) is not None
     if any(os.path.isfile(path + suffix) for suffix in _MATRIX_SUFFIXES):
         return False
@@ -145,15 +155,24 @@ def _format(path: str) -> str | None:
     """One of `SUFFIXES`: what the first bytes say, else what the name claims; None for anything else."""
     start = b""
     if os.path.isfile(path):  # opening a pipe would wait
-        with suppress(OSError), open(path, "rb") as file:
+        with suppress(OSError, EOFError, zlib.error), open(path, "rb") as file:
             start = file.read(BGEN_AT + len(BGEN))
+            if start.startswith(GZIP_MAGIC):
+                file.seek(0)
+                start = gzip.GzipFile(fileobj=file).read(BGEN_AT)
     if start[BGEN_AT:] == BGEN:
         return ".bgen"
+    if start.startswith(_VCF_STARTS):
+        return ".vcf"
     claimed = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
     if start.startswith(PLINK) and claimed != ".bgen":
         # A .pgen has 02 or more here.
         return ".bed" if start[2:3] in (SAMPLE_MAJOR, VARIANT_MAJOR) else ".pgen"
     return claimed
+
+
+def _has_suffix(path: str) -> bool:
+    return path.lower().endswith(SUFFIXES)
 
 
 def _with_suffix(stem: str) -> str:
@@ -166,6 +185,10 @@ def _with_suffix(stem: str) -> str:
     if os.path.exists(stem) and not found:
         raise InputError(f"{stem} is no file; genotypes are read from files only, so write them to one first")
     if not found:
-        tried = "" if stem.lower().endswith(SUFFIXES) else ", and none with .bed, .pgen or .bgen behind that name"
+        tried = (
+            ""
+            if stem.lower().endswith(SUFFIXES)
+            else ", and none with .bed, .pgen, .bgen, .vcf or .bcf behind that name"
+        )
         raise InputError(f"{stem}: there is no such file{tried}; check the path")
     return found[0]

@@ -33,7 +33,7 @@ def plink2(tmp_path: Path) -> Plink2:
     pytest.importorskip("pgenlib")
 
     def run(name: str, *arguments: str) -> str:
-        out = tmp_path / Path(name).stem
+        out = tmp_path / name.partition(".")[0]
         command = ["plink2", *arguments, "--out", str(out), "--silent", "--threads", "1", "--allow-extra-chr"]
         subprocess.run(command, check=True, cwd=tmp_path, stderr=subprocess.DEVNULL)
         return str(tmp_path / name)
@@ -84,6 +84,9 @@ FORMATS = [
     ("g.bgen", ("--export", "bgen-1.2", "bits=8")),
     ("g.bgen", ("--export", "bgen-1.2")),
     ("g.bgen", ("--export", "bgen-1.3", "bits=8")),
+    ("g.vcf", ("--export", "vcf", "id-paste=iid")),
+    ("g.vcf.gz", ("--export", "vcf", "bgz", "id-paste=iid")),
+    ("g.bcf", ("--export", "bcf", "id-paste=iid")),
 ]
 
 
@@ -92,7 +95,7 @@ def test_hard_calls(plink2: Plink2, example: GenotypeSource, name: str, argument
     source = open_genotype_file(plink2(name, "--bfile", str(EXAMPLE), *arguments))
     assert type(source) is not type(example)
     assert_equal(source, example)
-    assert source.samples.fids == example.samples.fids
+    assert source.samples.fids == (None if ("vcf" in arguments or "bcf" in arguments) else example.samples.fids)
     rows = np.arange(0, len(example.samples), 3)
     expected = relationship_from_genotypes(example, rows)
     relationship = relationship_from_genotypes(source, rows)
@@ -155,6 +158,9 @@ def test_dosages(plink2: Plink2, example: GenotypeSource, tmp_path: Path) -> Non
     for bits, atol in ((16, 2.0**-14), (8, 2 / 255)):
         again = plink2("d.bgen", "--pfile", stem, "--export", "bgen-1.2", f"bits={bits}")
         assert_equal(open_genotype_file(again), dosages, atol)
+    for name, kind in (("d.vcf", "vcf"), ("d.bcf", "bcf")):
+        again = plink2(name, "--pfile", stem, "--export", kind, "vcf-dosage=DS-force", "id-paste=iid")
+        assert_equal(open_genotype_file(again), dosages, 5e-5 if kind == "vcf" else PGEN_STEP)
     first = plink2("r.bgen", "--pfile", stem, "--export", "bgen-1.2", "ref-first")
     np.testing.assert_allclose(read_all(open_genotype_file(first)), 2 - read_all(dosages), atol=2.0**-14)
 

@@ -1,0 +1,135 @@
+"""VCF and BCF genotypes, through the package cyvcf2.
+
+A site with several ALT alleles is one variant for each of them: EA is that ALT allele, NEA is REF, and the dosage
+counts the copies of EA, all other alleles alike (as ``bcftools norm -m -`` splits a site). Dosages (DS) are taken where
+the file has them, else genotypes (GT). A genotype of which an allele is missing is missing. A haploid genotype counts
+twice, as in the other formats, and one of p copies 2/p times. FILTER and QUAL are not looked at.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.files.inputs import GZIP_MAGIC
+from kron2sum_cli.files.samples import Samples
+from kron2sum_cli.genotypes.source import VARIANT_SCHEMA, Variants
+from kron2sum_cli.genotypes.spooled import SpooledSource, spool
+
+END_OF_BGZF = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+"""Last bytes of a whole file that bgzip, bcftools or plink2 compressed (SAM specification, section 4.1.2)."""
+
+_BGZF_MARK = slice(12, 14)
+_MISSING_ALLELE, _NO_ALLELE = -1, -2
+"""How cyvcf2 codes an allele that is missing, and what stands behind the alleles of a haploid genotype."""
+
+
+def open_vcf(path: str) -> SpooledSource:
+    """Read a VCF (compressed or not) or BCF file, whose genotypes go to a temporary file.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+
+    Returns
+    -------
+    SpooledSource
+        EA, the allele that dosages count, is ALT, and NEA is REF.
+
+    Raises
+    ------
+    InputError
+        cyvcf2 is not installed, or the file is malformed, cut short, or has no samples or no variants.
+    """
+    cyvcf2 = _cyvcf2(path)
+    _refuse_cut_short(path)
+    try:
+        reader = cyvcf2.VCF(path)
+    except Exception as error:  # whatever cyvcf2 raises for a header that cannot be parsed
+        raise InputError(f"{path} cannot be read as VCF or BCF ({error}); check the file") from None
+    samples = Samples(None, tuple(reader.samples), path)
+    if not len(samples):
+        raise InputError(f"{path} has no samples, only sites; give the file with genotypes")
+    has_dosages = bool(reader.contains("DS"))
+    rows: list[tuple[str, int, str, str, str]] = []
+    genotypes = spool(_variants(reader, rows, len(samples), has_dosages, path), has_dosages, path)
+    columns = zip(*rows, strict=True)
+    arrays = [pa.array(column, kind.type) for column, kind in zip(columns, VARIANT_SCHEMA, strict=True)]
+    variants = Variants(pa.Table.from_arrays(arrays, schema=VARIANT_SCHEMA), path)
+    return SpooledSource(path, (path,), samples, variants, has_dosages, genotypes)
+
+
+def _variants(
+    reader: Any, rows: list[tuple[str, int, str, str, str]], n_samples: int, has_dosages: bool, path: str
+) -> Iterator[NDArray[np.float32]]:
+    """The dosages of every variant; its row of the table of variants is added to ``rows``."""
+    sites = iter(reader)
+    while True:
+        try:
+            site = next(sites)
+        except StopIteration:
+            if not rows:
+                raise InputError(f"{path} has no variant; check the command that wrote it") from None
+            return
+        except Exception as error:  # what cyvcf2 raises for a line that cannot be parsed
+            raise InputError(f"{path} cannot be read behind {_place(rows)} ({error}); check the file") from None
+        dosages = _dosages(site, n_samples, has_dosages)
+        if dosages is None:
+            raise InputError(
+                f"{path}: {site.ID or '.'} at {site.CHROM}:{site.POS} has neither genotypes (GT) nor dosages (DS); "
+                "leave it out with bcftools view"
+            )
+        for alt, dosages_of_alt in zip(site.ALT or ["."], dosages, strict=True):
+            rows.append((site.CHROM, site.POS, site.ID or ".", alt, site.REF))
+            yield dosages_of_alt
+
+
+def _dosages(site: Any, n_samples: int, has_dosages: bool) -> NDArray[np.float32] | None:
+    """(k, n) dosages of the k ALT alleles of a site, NaN where missing; None where it has no genotypes."""
+    n_alts = max(len(site.ALT), 1)
+    fields = site.FORMAT
+    found = None
+    if "GT" in fields:
+        alleles = site.genotype.array()[:, :-1]  # the last column is the phase
+        n_copies = np.count_nonzero(alleles != _NO_ALLELE, axis=1)
+        copies = np.array([np.count_nonzero(alleles == alt, axis=1) for alt in range(1, n_alts + 1)])
+        found = (2 * copies / n_copies).astype(np.float32)
+        found[:, (alleles == _MISSING_ALLELE).any(axis=1)] = np.nan
+    if has_dosages and "DS" in fields:
+        stored = site.format("DS")[:, :n_alts].T.astype(np.float32)
+        if stored.shape == (n_alts, n_samples):
+            found = stored if found is None else np.where(np.isnan(stored), found, stored)
+    return found
+
+
+def _place(rows: list[tuple[str, int, str, str, str]]) -> str:
+    return f"{rows[-1][2]} at {rows[-1][0]}:{rows[-1][1]}" if rows else "its header"
+
+
+def _refuse_cut_short(path: str) -> None:
+    with open(path, "rb") as file:
+        start = file.read(_BGZF_MARK.stop)
+        if start.startswith(GZIP_MAGIC) and start[_BGZF_MARK] == b"BC":
+            file.seek(max(os.path.getsize(path) - len(END_OF_BGZF), 0))
+            if file.read() != END_OF_BGZF:
+                raise InputError(
+                    f"{path} is cut short: the end of a compressed VCF or BCF is missing; copy the file again"
+                )
+
+
+def _cyvcf2(path: str) -> Any:
+    """The package, which is only installed with the extra ``vcf``."""
+    try:
+        import cyvcf2
+    except ImportError:
+        raise InputError(
+            f"{path}: the package cyvcf2 reads VCF and BCF files, and it is not installed; run: pip install "
+            "'kron2sum-cli[vcf]'. Where there is none for this Python, convert the file: plink2 --vcf FILE dosage=DS "
+            "--make-pgen --out NEW (without dosage=DS where there are no dosages)"
+        ) from None
+    return cyvcf2

@@ -1,0 +1,131 @@
+"""VCF and BCF: genotypes, dosages, sites of several alleles, ploidies, and files with something wrong."""
+
+import gzip
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.genotypes import spooled
+from kron2sum_cli.genotypes.open import is_genotype_file, open_genotype_file
+from kron2sum_cli.genotypes.vcf import open_vcf
+
+pytest.importorskip("cyvcf2")
+
+nan = np.nan
+HEADER = (
+    '##fileformat=VCFv4.3\n##contig=<ID=1>\n##contig=<ID=chrX>\n##FORMAT=<ID=GT,Number=1,Type=String,Description="">\n'
+)
+DOSAGES = '##FORMAT=<ID=DS,Number=A,Type=Float,Description="">\n'
+
+
+def write(folder: Path, *sites: str, samples: str = "a b c d", dosages: bool = False, name: str = "g.vcf") -> str:
+    """A VCF of sites ``CHROM POS ID REF ALT FORMAT genotypes``."""
+    columns = f"#CHROM POS ID REF ALT QUAL FILTER INFO FORMAT {samples}"
+    lines = [columns] if samples else ["#CHROM POS ID REF ALT QUAL FILTER INFO"]
+    for site in sites:
+        fields = site.split()
+        lines.append(" ".join([*fields[:5], ". . .", *fields[5:]]))
+    text = HEADER + (DOSAGES if dosages else "") + "\n".join(lines).replace(" ", "\t") + "\n"
+    (folder / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    return str(folder / name)
+
+
+def test_genotypes(tmp_path: Path) -> None:
+    path = write(tmp_path, "1 4 v A C GT 0/0 0|1 1/1 ./.", "chrX 5 . GT G GT 0 1 1/0 ./1")
+    source = open_vcf(path)
+    assert source.variants.table.to_pylist() == [
+        {"CHR": "1", "POS": 4, "SNPID": "v", "EA": "C", "NEA": "A"},
+        {"CHR": "chrX", "POS": 5, "SNPID": ".", "EA": "G", "NEA": "GT"},
+    ]
+    assert source.samples.iids == ("a", "b", "c", "d") and source.samples.fids is None and source.files == (path,)
+    expected = np.array([[0, 1, 2, nan], [0, 2, 1, nan]]).T
+    block = source.read(np.arange(2), np.arange(4))
+    np.testing.assert_array_equal(block, expected)
+    assert block.dtype == np.float32 and block.flags.f_contiguous
+    np.testing.assert_array_equal(source.read(np.array([1]), np.array([2, 0])), [[1], [0]])
+    with pytest.raises(IndexError, match="not all below 2"):
+        source.read(np.array([2]), np.array([0]))
+
+
+def test_a_site_with_several_alleles_is_a_variant_for_each(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "1 5 m A C,G,* GT:DS 0/1:0.5,0.25,0 1/2:1,1,0 2/3:.,.,. 3/3:0,0,2",
+        "1 7 n A . GT 0/0 0/0 0/0 ./.",
+        dosages=True,
+    )
+    source = open_vcf(path)
+    rows = [(row["SNPID"], row["EA"], row["NEA"]) for row in source.variants.table.to_pylist()]
+    assert rows == [("m", "C", "A"), ("m", "G", "A"), ("m", "*", "A"), ("n", ".", "A")]
+    expected = [[0.5, 1, 0, 0], [0.25, 1, 1, 0], [0, 0, 1, 2], [0, 0, 0, nan]]
+    np.testing.assert_array_equal(source.read(np.arange(4), np.arange(4)).T, np.array(expected, np.float32))
+
+
+def test_dosages_come_before_genotypes(tmp_path: Path) -> None:
+    path = write(tmp_path, "1 4 v A C GT:DS 0/0:0.013 0/1:. 1/1:1.7 ./.:0.9", "1 5 w A C DS 1.5 0 . 2", dosages=True)
+    expected = np.array([[0.013, 1, 1.7, 0.9], [1.5, 0, nan, 2]], np.float32)
+    np.testing.assert_array_equal(open_vcf(path).read(np.arange(2), np.arange(4)).T, expected)
+
+
+@pytest.mark.parametrize("ploidy", [1, 3, 4, 6, 8])
+def test_any_ploidy(tmp_path: Path, ploidy: int) -> None:
+    """Copies over the ploidy, times 2: the frequency of an allele is half of its mean, as for diploids."""
+    copies = [0, 1, ploidy - 1, ploidy]
+    genotypes = " ".join("/".join(["1"] * k + ["0"] * (ploidy - k)) for k in copies)
+    source = open_vcf(write(tmp_path, f"1 4 v A C GT {genotypes}"))
+    expected = (2 * np.array(copies) / ploidy).astype(np.float32)
+    np.testing.assert_allclose(source.read(np.arange(1), np.arange(4))[:, 0], expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["g.vcf", "g.vcf.gz", "data"])
+def test_told_from_the_content(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, "1 4 v A C GT 0/0 0/1 1/1 ./.", name=name)
+    assert is_genotype_file(path) and isinstance(open_genotype_file(path), spooled.SpooledSource)
+    if name == "g.vcf":
+        assert is_genotype_file(str(tmp_path / "g")) and open_genotype_file(str(tmp_path / "g")).path == path
+
+
+def test_threads_read_the_same(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    calls = np.array(["0/0", "0/1", "1/1", "./."])[rng.integers(0, 4, (60, 4))]
+    source = open_vcf(write(tmp_path, *(f"1 {j + 1} v{j} A C GT " + " ".join(row) for j, row in enumerate(calls))))
+    blocks = [np.arange(start, start + 10) for start in range(0, 60, 10)] * 20
+    alone = [source.read(block, np.array([3, 1])) for block in blocks]
+    with ThreadPoolExecutor(4) as pool:
+        for one, other in zip(alone, pool.map(lambda block: source.read(block, np.array([3, 1])), blocks), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("sites", "samples", "message"),
+    [
+        (["1 x v A C GT 0/0 0/1 1/1 ./."], "a b c d", r"g\.vcf cannot be read behind its header .*; check the file"),
+        (["1 4 v A C GT 0/0 0/1 1/1 1/1", "1 x w A C GT 0/0 0/1 1/1 1/1"], "a b c d", "behind v at 1:4"),
+        ([], "a b c d", "has no variant"),
+        (["1 4 v A C"], "", "has no samples, only sites"),
+        (["1 4 v A C GT 0/0 0/1 1/1 1/1"], "a b c b", "cannot be read as VCF"),
+        (["1 4 v A C DP 3 4 5 6"], "a b c d", "v at 1:4 has neither genotypes"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, sites: list[str], samples: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_vcf(write(tmp_path, *sites, samples=samples))
+
+
+def test_the_package_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cyvcf2", None)
+    with pytest.raises(InputError, match=r"pip install 'kron2sum-cli\[vcf\]'.*plink2 --vcf FILE dosage=DS"):
+        open_vcf(write(tmp_path, "1 4 v A C GT 0/0 0/1 1/1 ./."))
+
+
+def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(prefix: str) -> object:
+        return open("/dev/full", "wb", buffering=0)
+
+    monkeypatch.setattr(spooled.tempfile, "TemporaryFile", full_disk)
+    with pytest.raises(InputError, match="genotypes do not fit into .* set TMPDIR"):
+        open_vcf(write(tmp_path, "1 4 v A C GT 0/0 0/1 1/1 ./."))
