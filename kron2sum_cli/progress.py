@@ -1,6 +1,6 @@
-"""How a pipeline says how far it is, without knowing who listens."""
+"""How a command says how far it is and shows a table, without knowing who listens."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
@@ -16,13 +16,28 @@ class Progress(Protocol):
 
         Parameters
         ----------
-        label : what is being done, such as "Scanning"
-        total : the number of units to do; None where it cannot be known
-        unit : what is counted, in the plural, such as "variants"
+        label : str
+            What is being done, such as "Scanning".
+        total : int or None
+            The number of units to do; None where it cannot be known.
+        unit : str
+            What is counted, in the plural, such as "variants".
 
         Returns
         -------
-        A context that yields the function to call with each number of units finished.
+        context manager
+            Yields the function to call with each number of units finished.
+        """
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table for people.
+
+        Parameters
+        ----------
+        header : sequence of str
+            The names of its columns.
+        rows : sequence of sequences of str
+            Its rows, whose first cells name them.
         """
 
 
@@ -33,3 +48,6 @@ class NoProgress:
     def task(self, label: str, total: int | None, unit: str) -> Iterator[Advance]:
         """A step that nobody watches."""
         yield lambda units: None
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table that nobody reads."""

@@ -11,13 +11,14 @@ from contextlib import suppress
 from typing import NoReturn
 
 import click
+from click.shell_completion import shell_complete
 
 from kron2sum_cli._version import __version__
 from kron2sum_cli.cli.command import SuggestingGroup
-from kron2sum_cli.cli.console import silence
 from kron2sum_cli.cli.export import export
 from kron2sum_cli.cli.failures import report
 from kron2sum_cli.cli.fit import fit
+from kron2sum_cli.cli.messages import silence
 from kron2sum_cli.cli.scan import scan
 from kron2sum_cli.cli.signals import Stopped, stopping_on_signals
 
@@ -97,8 +98,6 @@ def _invoke(arguments: Sequence[str]) -> int:
 
 def _complete() -> int:
     """Answer the shell that asks for completions; see ``docs``."""
-    from click.shell_completion import shell_complete
-
     return shell_complete(cli, {}, PROGRAM, _COMPLETE, os.environ[_COMPLETE])
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import click
 
-from kron2sum_cli.cli.start_up import prepare_libraries
-
 COMMON_GROUP = "Common options"
 
 
@@ -132,7 +130,8 @@ class GroupedCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; with --debug an error shows where it came from."""
-        prepare_libraries()
+        # Arrow's own allocator keeps some 20 MiB that it does not use, and more where a file has many variants.
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
         try:
             return super().invoke(ctx)
         except Exception:

@@ -1,16 +1,16 @@
 """Options from a TOML file: one table a command, keys named as the options."""
 
+import sys
 import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
 from kron2sum_cli.cli.command import did_you_mean, setting_name
 from kron2sum_cli.errors import InputError, UsageError
-from kron2sum_cli.files.inputs import open_input
-
-MOST_BYTES = 1 << 20
+from kron2sum_cli.settings import STDIO
 
 _NOT_IN_FILE = ("config", "help", "version")
 
@@ -49,13 +49,12 @@ def load_config(ctx: click.Context, param: click.Parameter, path: str | None) ->
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        with open_input(path) as file:
-            content = file.read(MOST_BYTES + 1)  # a device has no end
-        if len(content) > MOST_BYTES:
-            raise ValueError("it is too large")
+        content = sys.stdin.buffer.read() if path == STDIO else Path(path).read_bytes()
         return tomllib.loads(content.decode("utf-8-sig"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file; check the path") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not a TOML file: {error}") from error
 

@@ -1,44 +1,32 @@
 """What people see while a command runs, all of it on standard error."""
 
+import io
 import logging
 import os
 import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
 
 from kron2sum_cli.cli.command import unknown_variables
+from kron2sum_cli.cli.messages import say
 from kron2sum_cli.errors import readable
 from kron2sum_cli.files.run_log import LOGGER, recorded_run
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.settings import CommonSettings, ExportSettings, FitSettings, ScanSettings
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
-
-
-def say(line: str) -> None:
-    """Print a line on standard error, if anybody is there to read it, and it is no file on a full disk."""
-    if sys.stderr is not None:
-        try:
-            print(line, file=sys.stderr, flush=True)
-        except OSError:
-            silence(sys.stderr.fileno())
-
-
-def silence(descriptor: int) -> None:
-    """Let what is still to be written to a pipe without a reader go nowhere, at exit too."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
-
-
 SECONDS_BETWEEN_LINES = 30.0
+
+_WIDEST = 100_000
 
 
 @contextmanager
@@ -104,6 +92,8 @@ class StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
+        if getattr(record, "is_drawn", False):
+            return
         text = record.getMessage()
         if record.levelno >= logging.WARNING:
             text = f"{self._command}: {record.levelname.lower()}: {readable(text)}"
@@ -113,6 +103,10 @@ class StderrHandler(logging.Handler):
             self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             say(text)
+
+    def draw(self, table: Table) -> None:
+        """Print a table on a terminal."""
+        (self.bars.console if self.bars is not None else Console(stderr=True)).print(table)
 
 
 class LineProgress:
@@ -142,6 +136,11 @@ class LineProgress:
         yield advance
         LOGGER.debug("%s: %s %s in %.2f s", label, count(done), unit, time.monotonic() - started)
 
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table, line by line; see `Progress`."""
+        for line in table_lines(header, rows):
+            LOGGER.info("%s", line)
+
 
 class BarProgress:
     """For a terminal: a bar with count, speed and time left; a spinner where the end is not known."""
@@ -165,8 +164,14 @@ class BarProgress:
 
             yield advance
 
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table on the screen; line by line in the log; see `Progress`."""
+        for line in table_lines(header, rows):
+            LOGGER.info("%s", line, extra={"is_drawn": True})
+        self._handler.draw(_rich_table(header, rows))
+
     @contextmanager
-    def _shown(self) -> Iterator["Bars"]:
+    def _shown(self) -> Iterator[Bars]:
         """The display of all steps that run now; it lasts as long as the outermost."""
         bars = _bars()
         with bars:
@@ -177,27 +182,36 @@ class BarProgress:
                 self._handler.bars = None
 
 
-def _bars() -> "Bars":
-    # Imported here because it costs as much time as all the rest of `kron2sum --version`.
-    from rich.console import Console
-    from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn
-    from rich.progress import Progress as Bars
-    from rich.text import Text
+class _Status(ProgressColumn):
+    """What `status` says."""
 
-    class Status(ProgressColumn):
-        """What `status` says."""
+    def render(self, task: Task) -> Text:
+        """Render a step."""
+        total = None if task.total is None else int(task.total)
+        return Text(status(int(task.completed), total, task.fields["unit"], task.elapsed or 0.0))
 
-        def render(self, task: Task) -> Text:
-            total = None if task.total is None else int(task.total)
-            return Text(status(int(task.completed), total, task.fields["unit"], task.elapsed or 0.0))
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
-        Status(),
-    )
+def _bars() -> Bars:
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), _Status())
     return Bars(*columns, console=Console(stderr=True), transient=True)
+
+
+def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table without lines: names to the left, values to the right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for k, name in enumerate(header):
+        table.add_column(Text(readable(name)), justify="right" if k else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(readable(cell)) for cell in row))
+    return table
+
+
+def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as text without any control character, as wide as it has to be."""
+    console = Console(width=_WIDEST, color_system=None, file=io.StringIO(), legacy_windows=False)
+    with console.capture() as captured:
+        console.print(_rich_table(header, rows))
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def _shows_bars(common: CommonSettings) -> bool:

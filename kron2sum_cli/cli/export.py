@@ -6,7 +6,6 @@ import click
 
 from kron2sum_cli import settings as defaults
 from kron2sum_cli.cli.command import GroupedCommand
-from kron2sum_cli.cli.console import session
 from kron2sum_cli.cli.options import (
     FILE,
     TEST,
@@ -140,7 +139,8 @@ def export(ctx: click.Context, /, inputs: tuple[str, ...], to: str | None, **val
     settings = settings_from(ExportSettings, {**values, "inputs": inputs, "to": to}, problems)
     if settings.to == "parquet":
         refuse_terminal(settings.out)
-    with session(ctx, settings) as progress:
-        from kron2sum_cli.export.export import export as export_results
+    from kron2sum_cli.cli.console import session
+    from kron2sum_cli.export.export import export as export_results
 
+    with session(ctx, settings) as progress:
         export_results(settings, progress)

@@ -4,7 +4,7 @@ import errno
 
 import click
 
-from kron2sum_cli.cli.console import say
+from kron2sum_cli.cli.messages import say
 from kron2sum_cli.cli.signals import Stopped
 from kron2sum_cli.errors import Kron2SumError, UsageError, readable
 

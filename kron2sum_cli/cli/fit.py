@@ -6,7 +6,6 @@ import click
 
 from kron2sum_cli import settings as defaults
 from kron2sum_cli.cli.command import GroupedCommand
-from kron2sum_cli.cli.console import session
 from kron2sum_cli.cli.options import (
     RANK,
     common_options,
@@ -133,7 +132,8 @@ def fit(ctx: click.Context, /, reml: bool, **values: Any) -> None:
     """Fit the null model: genetic and residual covariance of the traits."""
     settings = settings_from(FitSettings, {**values, "method": "reml" if reml else "ml"})
     refuse_terminal(settings.out)
-    with session(ctx, settings) as progress:
-        from kron2sum_cli.fit.fit import fit_null_model
+    from kron2sum_cli.cli.console import session
+    from kron2sum_cli.fit.fit import fit_null_model
 
+    with session(ctx, settings) as progress:
         fit_null_model(settings, progress)

@@ -6,7 +6,6 @@ import click
 
 from kron2sum_cli import settings as defaults
 from kron2sum_cli.cli.command import GroupedCommand
-from kron2sum_cli.cli.console import session
 from kron2sum_cli.cli.options import (
     CHROMOSOMES,
     REGION,
@@ -124,12 +123,12 @@ def scan(ctx: click.Context, /, to: str | None, out: str | None, **values: Any) 
     settings = settings_from(ScanSettings, {**values, "to": to, "out": out}, problems)
     if settings.to == "parquet":
         refuse_terminal(settings.out)
+    from kron2sum_cli.cli.console import session
+    from kron2sum_cli.scan.scan import scan_variants
+    from kron2sum_cli.scan.sets import scan_sets
+
     with session(ctx, settings) as progress:
         if settings.sets is not None:
-            from kron2sum_cli.scan.sets import scan_sets
-
             scan_sets(settings, progress)
         else:
-            from kron2sum_cli.scan.scan import scan_variants
-
             scan_variants(settings, progress)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from kron2sum_cli.cli.console import say
+from kron2sum_cli.cli.messages import say
 from kron2sum_cli.files.run_log import discard_unfinished, resume_advice
 
 GRACE_SECONDS = 0.6

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from kron2sum_cli.errors import UsageError
-from kron2sum_cli.files.estimates import effect_names
 from kron2sum_cli.files.json_records import to_json
+from kron2sum_cli.files.null_description import effect_names
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.table_writers import delimited_header, delimited_rows
 from kron2sum_cli.files.text import MISSING

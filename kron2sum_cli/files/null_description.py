@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from kron2sum_cli.files.json_records import canonical_json, from_json, to_json
 from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.samples import Samples
@@ -128,3 +130,11 @@ class NullDescription(TraitData):
     def covariates(self) -> tuple[str, ...]:
         """Names of the covariates."""
         return self.metadata.covariates
+
+
+def effect_names(description: NullDescription) -> list[str]:
+    """Names of the columns of B: the traits, or with a trait design A1, A2, ... for its columns."""
+    p, a = description.A.shape
+    if a == p and np.array_equal(description.A, np.eye(p)):
+        return list(description.traits)
+    return [f"A{k + 1}" for k in range(a)]

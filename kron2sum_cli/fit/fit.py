@@ -8,7 +8,6 @@ from threadpoolctl import threadpool_limits
 
 from kron2sum_cli._version import __version__
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.files.estimates import screen_table
 from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
 from kron2sum_cli.files.null_file import NullWriter
 from kron2sum_cli.files.null_predictions import Predictions
@@ -18,6 +17,7 @@ from kron2sum_cli.fit.design import Design, read_design
 from kron2sum_cli.fit.null_model import fitted_null, rotate_samples
 from kron2sum_cli.fit.predictions import predict
 from kron2sum_cli.fit.relationship import Grm, report_relationship
+from kron2sum_cli.fit.summary import Table, summarise
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.model.null_model import FitSummary, NullModel
 from kron2sum_cli.model.profile import Interval
@@ -61,8 +61,11 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
             writer.add_predictions(predictions)
         writer.finish(profile)
         chromosomes = {name: summary for name, summary in summaries.items() if name is not None}
-        for line in screen_table(description, summaries[None], chromosomes, profile):
-            logger.info("%s", line)
+        for part in summarise(description, summaries[None], chromosomes, profile):
+            if isinstance(part, Table):
+                progress.table(part.header, part.rows)
+            else:
+                logger.info("%s", part)
     logger.info("null model written to %s", settings.out)
 
 

@@ -177,6 +177,35 @@ def test_lines_now_and_then(caplog, monkeypatch):
 def test_no_progress():
     with NoProgress().task("Scanning", None, "variants") as advance:
         advance(3)
+    NoProgress().table(HEADER, ROWS)
+
+
+HEADER, ROWS = ("trait", "h2 [g]"), (("height", "0.5"), ("weight and\x1bmore", "NA"))
+LINES = [f"{'trait':18}  h2 [g]", f"{'height':18}     0.5", "weight and\\x1bmore      NA"]
+
+
+def test_tables_are_lines_in_a_log_or_a_pipe(pipeline, tmp_path, capsys):
+    sys.modules["kron2sum_cli.scan.scan"].scan_variants = lambda settings, progress: progress.table(HEADER, ROWS)
+    assert run(["scan"]) == 0
+    assert capsys.readouterr().err.splitlines() == LINES
+    logged = (tmp_path / "scan.parquet.log").read_text().splitlines()[3:-1]
+    assert [line.split("INFO    ")[1] for line in logged] == LINES
+
+
+def test_tables_on_a_terminal(pipeline, monkeypatch, tmp_path):
+    """With a bold header; as plain lines in the log, and there only once."""
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    sys.modules["kron2sum_cli.scan.scan"].scan_variants = lambda settings, progress: progress.table(HEADER, ROWS)
+    assert run(["scan"]) == 0
+    assert "\x1b[1m" in screen.getvalue()
+    assert screen.getvalue().count("height") == 1
+    log = (tmp_path / "scan.parquet.log").read_text()
+    assert "\x1b" not in log
+    assert log.count("height") == 1
 
 
 def test_bars(monkeypatch):

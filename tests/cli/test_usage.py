@@ -4,14 +4,12 @@ import os
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 import pytest
 
 from kron2sum_cli._version import __version__
 from kron2sum_cli.cli import cli, run
-from kron2sum_cli.cli.start_up import UNUSED
 
 COMMANDS = list(cli.commands)
 OPTIONS = [
@@ -20,16 +18,7 @@ OPTIONS = [
     for param in command.params
     if isinstance(param, click.Option)
 ]
-EXAMPLE = Path(__file__).parents[2] / "example_data"
-FIT_EXAMPLE = ["--pheno", EXAMPLE / "phenotypes.csv", "--grm", EXAMPLE / "genotypes.bed"]
 KRON2SUM = [sys.executable, "-c", "import sys; from kron2sum_cli.cli import main; sys.exit(main())"]
-
-
-@pytest.fixture(scope="module")
-def null_of_example(tmp_path_factory):
-    null = tmp_path_factory.mktemp("example") / "null.npz"
-    subprocess.run([*KRON2SUM, "fit", "-q", *FIT_EXAMPLE, "--out", null], check=True)
-    return null
 
 
 def test_version(capsys):
@@ -215,60 +204,3 @@ def test_shell_completion():
     environment = {"_KRON2SUM_COMPLETE": "bash_complete", "COMP_WORDS": "kron2sum s", "COMP_CWORD": "1"}
     done = subprocess.run(KRON2SUM, env=os.environ | environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "plain,scan\n")
-
-
-def test_modules_left_for_later_are_whole_for_every_thread():
-    program = """
-import sys, threading
-from kron2sum_cli.cli.start_up import UNUSED, load_when_used
-load_when_used(UNUSED)
-import numpy, scipy.linalg
-sys.setswitchinterval(1e-6)
-barrier, wrong = threading.Barrier(8), []
-
-def look():
-    barrier.wait()
-    try:
-        assert numpy.ma.isMaskedArray(numpy.zeros(2)) is False
-        assert numpy.rec.fromarrays([[1]]).f0[0] == 1
-        numpy.testing.assert_equal(numpy.char.upper("a"), "A")
-    except BaseException as error:
-        wrong.append(repr(error))
-
-threads = [threading.Thread(target=look) for _ in range(8)]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-print(wrong, numpy.ma is sys.modules["numpy.ma"], "numpy.ma.core" in sys.modules)
-"""
-    for _ in range(5):
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        assert done.stdout.split() == ["[]", "True", "True"]
-
-
-@pytest.mark.parametrize("options", [["--refit", "0", "--test", "trait:height"], ["--refit", "0.01"]])
-def test_threads_of_a_process_of_its_own(null_of_example, tmp_path, options):
-    """Nothing is loaded there that other tests have loaded before."""
-    for threads in ("4", "4", "1"):
-        out = tmp_path / f"{threads}.parquet"
-        words = ["scan", "-q", "--null", null_of_example, "--threads", threads, "--out", out, *options]
-        done = subprocess.run([*KRON2SUM, *words], capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "4.parquet").read_bytes() == (tmp_path / "1.parquet").read_bytes()
-
-
-def test_modules_left_for_later_work_when_used():
-    program = """
-import sys, types
-from kron2sum_cli.cli.start_up import UNUSED, load_when_used
-load_when_used(UNUSED)
-import numpy, scipy.linalg
-later = [name for name in UNUSED if type(sys.modules[name]) is not types.ModuleType]
-from numpy.testing import assert_allclose
-assert_allclose(numpy.ma.masked_equal([1, 2], 2).sum(), 1)
-assert numpy.f2py.get_include()
-assert numpy.char.upper("a") == "A" and numpy.rec.fromarrays([[1], [2]]).f1[0] == 2
-assert numpy.ctypeslib.as_ctypes_type("i4")
-print(*later, *(type(sys.modules[name]) is types.ModuleType for name in UNUSED))
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [*UNUSED, *["True"] * len(UNUSED)]

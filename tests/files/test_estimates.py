@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kron2sum_cli.cli.console import table_lines
 from kron2sum_cli.export.estimates import COLUMNS, estimates_json, estimates_tsv
-from kron2sum_cli.files.estimates import screen_table
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.samples import Samples
+from kron2sum_cli.fit.summary import summarise
 from kron2sum_cli.model.contrasts import rotate_coupled, rotate_traits
 from kron2sum_cli.model.fitting import fit
 from kron2sum_cli.model.null_model import FitSummary
@@ -180,7 +181,9 @@ def test_numbers_that_are_none_are_null() -> None:
 
 
 def lines_of(null: NullFile) -> list[str]:
-    return screen_table(null.description, null.whole, null.chromosomes, null.profile)
+    parts = summarise(null.description, null.whole, null.chromosomes, null.profile)
+    lines = ([part] if isinstance(part, str) else table_lines(part.header, part.rows) for part in parts)
+    return [line for found in lines for line in found]
 
 
 def line_with(null: NullFile, text: str) -> str:
