@@ -23,7 +23,7 @@ CERTIFIED_GAIN = 1e-6
 BOUNDARY = 1e-12
 """An axis whose genetic (or residual) share of variance is below this is on the boundary."""
 
-GAIN_TOLERANCE = 1e-8
+GAIN_TOLERANCE = 1e-12
 """A climb ends when no step is predicted to raise the log-likelihood by more than this."""
 
 NEAR_BOUNDARY = 1e-3

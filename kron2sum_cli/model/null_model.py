@@ -49,7 +49,7 @@ from kron2sum_cli.model.prediction import (
     no_missing_cells,
     observed_predictor,
 )
-from kron2sum_cli.model.profile import Interval, heritability_interval
+from kron2sum_cli.model.profile import Interval, LikelihoodPoint, heritability_interval
 from kron2sum_cli.model.refit import Refit, refitter
 from kron2sum_cli.model.set_test import SetScores, observed_set_scores, set_scores
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, spectrum_of_relationship
@@ -213,7 +213,7 @@ class NullModel(ABC):
         """Whether a constant lies in the span of covariates that have an effect on every trait of its own."""
 
     @abstractmethod
-    def point(self) -> Point | ObservedPoint:
+    def point(self) -> LikelihoodPoint:
         """The likelihood at the fitted covariances."""
 
     @abstractmethod

@@ -9,15 +9,14 @@ neither 0 nor 1 is crowded.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy import optimize, special
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.likelihood import Point
-from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.spectrum import Array
-from kron2sum_cli.model.trait_axes import axes_of_factors
+from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
 
 FIRST_STEP = 0.1
 """The log odds of a heritability are first changed by this much in the search for an end of an interval."""
@@ -58,6 +57,41 @@ class Interval:
     at_boundary: bool
 
 
+class HasMeanEigenvalue(Protocol):
+    """The data of a likelihood."""
+
+    @property
+    def mean_eigenvalue(self) -> float:
+        """Mean eigenvalue of GGᵀ over the contrasts, τ."""
+
+
+class LikelihoodPoint(Protocol):
+    """The likelihood at one (C0, C1), whatever its data."""
+
+    @property
+    def data(self) -> HasMeanEigenvalue:
+        """What it is the likelihood of."""
+
+    @property
+    def axes(self) -> TraitAxes:
+        """Trait axes of (C0, C1)."""
+
+    @property
+    def lml(self) -> float:
+        """Log-likelihood."""
+
+    @property
+    def score0(self) -> Array:
+        """Its derivative in C0 along the axes."""
+
+    @property
+    def score1(self) -> Array:
+        """Its derivative in C1 along the axes."""
+
+    def at(self, axes: TraitAxes) -> "LikelihoodPoint":
+        """The likelihood of the same data at other covariances."""
+
+
 @dataclass(frozen=True)
 class _Maximum:
     """A log-likelihood and the unknowns that have it."""
@@ -79,14 +113,14 @@ class _Profile:
     rank : largest rank of C0
     """
 
-    fitted: Point | ObservedPoint
+    fitted: LikelihoodPoint
     basis: Array
     scale: float
     mean_diagonal: float
     rank: int
 
     @staticmethod
-    def of_trait(fitted: Point | ObservedPoint, trait: int, mean_diagonal: float, rank: int) -> "_Profile":
+    def of_trait(fitted: LikelihoodPoint, trait: int, mean_diagonal: float, rank: int) -> "_Profile":
         """The profile of a trait: axes are turned so that the first one is the trait."""
         Tinv = fitted.axes.Tinv
         turn = np.linalg.qr(Tinv[trait][:, None], mode="complete")[0]
@@ -168,7 +202,7 @@ class _FixedRow:
 
 
 def heritability_interval(
-    point: Point | ObservedPoint, trait: int, mean_diagonal: float, rank: int, level: float = 0.95
+    point: LikelihoodPoint, trait: int, mean_diagonal: float, rank: int, level: float = 0.95
 ) -> Interval:
     """All heritabilities h of a trait with ``2 (l_max - l(h)) ≤ χ²₁(level)``, l(h) the maximum over all else.
 

@@ -87,18 +87,19 @@ def estimates_of(point: Point, Qx: Array, rank: int, mean_diagonal: float, A: Ar
     A, X : (p, a) trait design and (n, c) covariates of the fixed effects
     """
     covariance, effects = direction_covariance(point, rank), fixed_effects(point, Qx, A, X)
-    return _estimates(point.axes, point.data.mean_eigenvalue, mean_diagonal, covariance, effects)
+    return estimates_from(point.axes, point.data.mean_eigenvalue, mean_diagonal, covariance, effects)
 
 
 def estimates_of_observed(point: ObservedPoint, rank: int, mean_diagonal: float) -> Estimates:
     """What a fitted point of the likelihood of observed cells says; parameters as for `estimates_of`."""
     covariance, effects = observed_direction_covariance(point, rank), Effects(point.B, point.B_se)
-    return _estimates(point.axes, point.data.mean_eigenvalue, mean_diagonal, covariance, effects)
+    return estimates_from(point.axes, point.data.mean_eigenvalue, mean_diagonal, covariance, effects)
 
 
-def _estimates(
+def estimates_from(
     axes: TraitAxes, mean_eigenvalue: float, mean_diagonal: float, covariance: DirectionCovariance, effects: Effects
 ) -> Estimates:
+    """What a fit says, from its axes, the covariance of (C0, C1) along them and the fixed effects; see `Estimates`."""
     C0, C1 = axes.C0, axes.C1
     spread0, spread1 = _spread(axes.Tinv, covariance.v00), _spread(axes.Tinv, covariance.v11)
     h2, h2_se = _heritability(C0, C1, mean_diagonal, _diagonal_moments(axes.Tinv, covariance))

@@ -37,7 +37,11 @@ class FamilyLikelihood:
 
     data: FamilyTraits
     reml: bool
-    floor: float = 0.0
+
+    @property
+    def floor(self) -> float:
+        """Smallest c1 that a climb may reach."""
+        return 0.0
 
     @property
     def tau(self) -> float:

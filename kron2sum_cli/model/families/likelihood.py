@@ -139,6 +139,10 @@ class FamilyPoint:
     chol: Array
     b: Array
 
+    def at(self, axes: TraitAxes) -> "FamilyPoint":
+        """The likelihood of the same data at other covariances."""
+        return evaluate(self.data, axes, self.reml)
+
     @property
     def quadratic(self) -> float:
         """``rᵀK⁻¹r``."""
@@ -184,9 +188,9 @@ class FamilyPoint:
         effects = np.stack([linalg.cho_solve((L, True), r) for L, r in zip(self.chol, right, strict=True)], axis=1)
         return np.asarray(WB - self.W * (self.data.X @ effects))
 
-    def curvature(self, E0: Array, E1: Array) -> tuple[Array, Array]:
-        """Change of (score0, score1) for a small step (E0, E1)."""
-        Q0, Q1, Q2 = self.grams
+    def curvature(self, E0: Array, E1: Array, grams: tuple[Array, Array, Array] | None = None) -> tuple[Array, Array]:
+        """Change of (score0, score1) for a small step (E0, E1), with the ``grams`` of this point or of one nearby."""
+        Q0, Q1, Q2 = self.grams if grams is None else grams
         sa = self.data.s[:, None] * self.alpha
         change = self.apply_P(sa @ E0 + self.alpha @ E1)
         d0, d1 = change.T @ sa, change.T @ self.alpha

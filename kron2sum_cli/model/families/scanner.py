@@ -4,10 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.model.block_scanner import BlockStatistics, squared_lengths
+from kron2sum_cli.model.families.fitting import fixed_effects
 from kron2sum_cli.model.families.likelihood import FamilyPoint
 from kron2sum_cli.model.families.spectrum import FamilyRotation
+from kron2sum_cli.model.prediction import EffectsOfCovariates
+from kron2sum_cli.model.set_test import SetScores
 from kron2sum_cli.model.spectrum import Array
 
 
@@ -42,6 +46,15 @@ class FamilyScanner:
     weighted: NDArray[np.floating]
     from_weighted: Array
 
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """The precision in which it multiplies."""
+        return self.alpha.dtype
+
+    def rotate(self, G: NDArray[np.floating]) -> Array:
+        """Rotated variants ``UᵀG`` (n, b) in double precision."""
+        return self.rotation.to_rows(G.astype(np.float64))
+
     def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
         """Statistics of a block of variants G (n, b), without missing values, in the precision of the scanner."""
         rows = self.rotation.to_rows(G)
@@ -73,6 +86,37 @@ def family_scanner(point: FamilyPoint, dtype: type[np.floating] = np.float32) ->
         weighted=np.asfortranarray(weighted.astype(dtype)),
         from_weighted=from_weighted,
     )
+
+
+def explained_by_covariates(point: FamilyPoint, rows: Array) -> Array:
+    """``L_j⁻¹XᵀW_jg̃`` for rotated variants (n, q) on every axis: (p, c, q); its squares are taken from g̃ᵀW_jg̃."""
+    X = point.data.X
+    if X.shape[1] == 0:
+        return np.empty((point.data.ntraits, 0, rows.shape[1]))
+    products = [
+        linalg.solve_triangular(L, (X * point.W[:, j, None]).T @ rows, lower=True) for j, L in enumerate(point.chol)
+    ]
+    return np.stack(products)
+
+
+def family_set_scores(point: FamilyPoint, G: Array) -> SetScores:
+    """Scores and information of a set of variants G (n, q), in double precision."""
+    rows = point.data.spectrum.rotation.to_rows(G)
+    taken = explained_by_covariates(point, rows)
+    V = np.einsum("ia,ij,ib->jab", rows, point.W, rows, optimize=True) - np.einsum("jca,jcb->jab", taken, taken)
+    return SetScores(rows.T @ point.alpha, V, np.einsum("jaa->ja", V))
+
+
+def effects_of_covariates(point: FamilyPoint, K: Array) -> EffectsOfCovariates:
+    """The fixed effects of a null model, for samples with relatedness K (n, t) to its own."""
+    data, Tinv = point.data, point.axes.Tinv
+    p, c = data.ntraits, data.ncovariates
+    taken = explained_by_covariates(point, data.spectrum.rotation.to_rows(K))
+    half = [linalg.solve_triangular(data.R, linalg.solve_triangular(L, np.eye(c), lower=True).T) for L in point.chol]
+    R = np.stack(half) if c else np.empty((p, 0, 0))  # H_j⁻¹ of the covariates as given is R_jR_jᵀ
+    explained = np.einsum("aj,jcd,jdt->tjac", Tinv, R, taken, optimize=True).reshape(K.shape[1], p, p * c)
+    covariance = np.einsum("aj,bj,jcd,jed->acbe", Tinv, Tinv, R, R, optimize=True).reshape(p * c, p * c)
+    return EffectsOfCovariates(np.eye(p), fixed_effects(point)[0], covariance, explained)
 
 
 def low_rank(W: Array, tolerance: float) -> tuple[Array, Array]:

@@ -1,0 +1,157 @@
+"""The null model of families: the classes of `model.null_model` for a block-diagonal relationship matrix."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.bartlett import Refits
+from kron2sum_cli.model.block_scanner import Scanner
+from kron2sum_cli.model.climbing import Optimum
+from kron2sum_cli.model.families import fitting
+from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate, family_traits
+from kron2sum_cli.model.families.refit import FamilyRefits
+from kron2sum_cli.model.families.scanner import effects_of_covariates, family_scanner, family_set_scores
+from kron2sum_cli.model.families.spectrum import FamiliesOfSize, FamilyRotation, FamilySpectrum
+from kron2sum_cli.model.generalised_least_squares import Effects
+from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel, TraitData
+from kron2sum_cli.model.prediction import MissingCells, Predictor, no_missing_cells
+from kron2sum_cli.model.set_test import SetScores
+from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.trait_axes import TraitAxes
+from kron2sum_cli.model.uncertainty import estimates_from
+
+
+@dataclass(frozen=True)
+class FamilyNullModel(NullModel):
+    """A null model of complete traits with a block-diagonal relationship matrix.
+
+    Attributes
+    ----------
+    traits : FamilyTraits
+        The rotated traits and covariates.
+    """
+
+    traits: FamilyTraits
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Eigenvalues, rotated traits and covariates, and members and eigenvectors of the families of every size."""
+        traits = self.traits
+        found: dict[str, NDArray[Any]] = {"s": traits.s, "Z": traits.Z, "X": traits.X, "R": traits.R}
+        for group in traits.spectrum.rotation.families:
+            size = group.members.shape[1]
+            found |= {f"members/{size}": group.members, f"U/{size}": group.U}
+        return found
+
+    def scalars(self) -> dict[str, int | float | None]:
+        """None but those of every fit."""
+        return {}
+
+    @property
+    def spans_intercept(self) -> bool:
+        """Whether a constant lies in the span of the covariates."""
+        Q = self.traits.spectrum.rotation.to_samples(self.traits.X)
+        return bool(np.sum(Q.sum(axis=0) ** 2) > len(Q) * (1 - 1e-9))
+
+    def point(self) -> FamilyPoint:
+        """The likelihood at the fitted covariances."""
+        return evaluate(self.traits, self.summary.axes, self.summary.reml)
+
+    def scanner(self, dtype: type[np.floating]) -> Scanner:
+        """See `families.scanner`."""
+        return family_scanner(self.point(), dtype)
+
+    def set_scores(self) -> Callable[[Array], SetScores]:
+        """See `families.scanner.family_set_scores`."""
+        point = self.point()
+        return lambda G: family_set_scores(point, G)
+
+    def refits(self) -> Refits:
+        """See `families.refit`."""
+        return FamilyRefits(Optimum(self.point(), self.summary.rank, self.summary.certificate))
+
+    def predictor(self) -> Predictor:
+        """See `prediction`."""
+        point = self.point()
+        scanner = family_scanner(point, np.float64)
+        return Predictor(point.axes, scanner.statistics, lambda K: effects_of_covariates(point, K))
+
+    def missing_cells(self) -> MissingCells:
+        """None of them."""
+        return no_missing_cells()
+
+
+@dataclass(frozen=True)
+class TraitsOfFamilies(NullLikelihood[FamilyPoint]):
+    """The likelihood of complete traits with a block-diagonal relationship matrix.
+
+    Attributes
+    ----------
+    traits : FamilyTraits
+        The rotated traits and covariates.
+    """
+
+    traits: FamilyTraits
+
+    @property
+    def largest_matrix(self) -> int:
+        """Products over all samples are the work: threads of BLAS pay."""
+        return self.traits.nsamples
+
+    def fit(self, rank: int) -> Optimum[FamilyPoint]:
+        """See `families.fitting.fit`."""
+        return fitting.fit(self.traits, rank, self.reml)
+
+    def climb(self, start: TraitAxes, rank: int) -> Optimum[FamilyPoint]:
+        """See `families.fitting.climb`."""
+        return fitting.climb(self.traits, start, rank, self.reml)
+
+    def null_model(self, optimum: Optimum[FamilyPoint]) -> NullModel:
+        """The null model of an optimum."""
+        point = optimum.point
+        covariance = fitting.direction_covariance(point, optimum.rank)
+        effects = Effects(*fitting.fixed_effects(point))
+        estimates = estimates_from(point.axes, self.traits.mean_eigenvalue, self.mean_diagonal, covariance, effects)
+        return FamilyNullModel(self._summary(optimum, estimates), self.traits)
+
+
+def likelihood_of_families(spectrum: FamilySpectrum, data: TraitData, reml: bool) -> TraitsOfFamilies:
+    """The likelihood of traits on families.
+
+    Raises
+    ------
+    NumericalError
+        Where cells are missing, or a trait design has fewer columns than traits.
+    """
+    if data.has_missing:
+        raise NumericalError(
+            "--missing exact is not available for a sparse relationship matrix; use --missing drop, or a dense matrix"
+        )
+    if data.reduced:
+        raise NumericalError("--trait-design is not available for a sparse relationship matrix; use a dense matrix")
+    return TraitsOfFamilies(data, reml, spectrum.mean_diagonal, family_traits(spectrum, data.Y, data.X))
+
+
+def restored_families(summary: FitSummary, arrays: Mapping[str, NDArray[Any]]) -> FamilyNullModel:
+    """A null model from the arrays that `FamilyNullModel.arrays` gave.
+
+    Raises
+    ------
+    KeyError, ValueError
+        Where an array is absent, or their shapes do not go together.
+    """
+    s, Z, X, R = (np.asarray(arrays[name], dtype=np.float64) for name in ("s", "Z", "X", "R"))
+    n, p, c = len(s), summary.axes.c0.size, R.shape[0]
+    if Z.shape != (n, p) or X.shape != (n, c) or R.shape != (c, c):
+        raise ValueError("the arrays of the families do not go together")
+    families = []
+    for size in sorted(int(name.partition("/")[2]) for name in arrays if name.startswith("members/")):
+        members, U = arrays[f"members/{size}"], arrays[f"U/{size}"]
+        if U.shape != (*members.shape, size) or members.min(initial=0) < 0 or members.max(initial=0) >= n:
+            raise ValueError(f"the arrays of the families of {size} do not go together")
+        families.append(FamiliesOfSize(members.astype(np.intp), U))
+    spectrum = FamilySpectrum(FamilyRotation(n, families), s, summary.mean_diagonal)
+    return FamilyNullModel(summary, FamilyTraits(spectrum, Z, X, R))

@@ -1,0 +1,159 @@
+"""Refits under a null model of families: C0 and C1 free again, with one variant in the model.
+
+With effects ``A1 γ`` of a variant the likelihood of the contrasts of the covariates is the restricted one plus half of
+what the variant explains at the same C0 and C1: ``l(C0, C1) + ½ uᵀD(DᵀVD)⁻¹Dᵀu``, D = T A1 (see `hypotheses`). γ is at
+its maximum there, so that the score is that of the restricted likelihood with the residuals that the variant leaves.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model import climbing
+from kron2sum_cli.model.bartlett import Refit
+from kron2sum_cli.model.climbing import Optimum
+from kron2sum_cli.model.families.fitting import MAX_STEPS, FamilyLikelihood
+from kron2sum_cli.model.families.likelihood import FamilyPoint
+from kron2sum_cli.model.families.scanner import explained_by_covariates
+from kron2sum_cli.model.hypotheses import orthonormal
+from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.trait_axes import TraitAxes
+from kron2sum_cli.model.trust_region import Curvature
+
+
+@dataclass(frozen=True)
+class VariantEffects:
+    """What a variant explains at one point.
+
+    Attributes
+    ----------
+    D : NDArray (p, e)
+        Orthonormal basis of the design along the trait axes.
+    gamma : NDArray (e,)
+        Effects in that basis.
+    covariance : NDArray (e, e)
+        Their covariance.
+    projected : NDArray (n, p)
+        ``P_j g̃`` on every axis.
+    gain : float
+        Half of the reduction of ``rᵀK⁻¹r``.
+    """
+
+    D: Array
+    gamma: Array
+    covariance: Array
+    projected: Array
+    gain: float
+
+
+@dataclass(frozen=True)
+class LikelihoodWithVariant(FamilyLikelihood):
+    """The likelihood with a variant in the model, to climb.
+
+    Attributes
+    ----------
+    variant : NDArray (n,)
+        The rotated variant.
+    design : NDArray (p, e)
+        Its effects lie in the span of these columns.
+    grams : tuple of NDArray (p, p)
+        Expected information of the null model, which that with a variant hardly differs from.
+    """
+
+    variant: Array
+    design: Array
+    grams: tuple[Array, Array, Array]
+
+    def effects(self, point: FamilyPoint) -> VariantEffects:
+        """What the variant explains at a point of the likelihood without it."""
+        explained = explained_by_covariates(point, self.variant[:, None])[:, :, 0]
+        projected = point.W * self.variant[:, None] - np.stack(
+            [point.W[:, j] * (self.data.X @ _solve_transposed(L, explained[j])) for j, L in enumerate(point.chol)],
+            axis=1,
+        )
+        v = self.variant @ projected
+        if np.any(v <= 0):
+            raise NumericalError("the variant lies in the span of the covariates")
+        D = orthonormal(point.axes.T @ self.design)
+        u = self.variant @ point.alpha
+        covariance = np.linalg.inv(D.T @ (v[:, None] * D))
+        gamma = covariance @ (D.T @ u)
+        return VariantEffects(D, gamma, covariance, projected, 0.5 * float(u @ D @ gamma))
+
+    def evaluate(self, axes: TraitAxes) -> FamilyPoint:
+        """The likelihood at one point, with the residuals that the variant leaves."""
+        point = super().evaluate(axes)
+        effects = self.effects(point)
+        alpha = point.alpha - effects.projected * (effects.D @ effects.gamma)
+        s = self.data.s[:, None]
+        return replace(
+            point,
+            lml=point.lml + effects.gain,
+            alpha=alpha,
+            score0=point.score0 + 0.5 * (alpha.T @ (s * alpha) - point.alpha.T @ (s * point.alpha)),
+            score1=point.score1 + 0.5 * (alpha.T @ alpha - point.alpha.T @ point.alpha),
+        )
+
+    def curvature(self, point: FamilyPoint, mispredicted: bool) -> Curvature:
+        """That without the variant, and with the expected information of the null model."""
+        return Curvature(self.grams, None, lambda E0, E1: point.curvature(E0, E1, self.grams))
+
+
+def _solve_transposed(L: Array, b: Array) -> Array:
+    return np.linalg.solve(L.T, b) if b.size else b
+
+
+@dataclass(frozen=True)
+class FamilyRefits:
+    """Refits under one null model of families; see `bartlett.Refits`.
+
+    Attributes
+    ----------
+    null : Optimum
+        The null model's maximum.
+    """
+
+    null: Optimum[FamilyPoint]
+
+    @property
+    def null_lml(self) -> float:
+        """The largest log-likelihood without a variant."""
+        return self.null.point.lml
+
+    @property
+    def reml(self) -> bool:
+        """Whether it is that of the contrasts of the covariates."""
+        return self.null.point.reml
+
+    def of_variants(self, G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
+        """Refits of variants G (n, b) with effects in the span of a design (p, e)."""
+        rows = self.null.point.data.spectrum.rotation.to_rows(G.astype(np.float64))
+        return lambda design: self._refit(rows, design)
+
+    def _refit(self, rows: Array, design: Array) -> Refit:
+        b, p = rows.shape[1], design.shape[0]
+        lml, beta, se = np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan)
+        for k in range(b):
+            found = self._one(rows[:, k], design)
+            if found is not None:
+                lml[k], beta[k], se[k] = found
+        return Refit(lml, beta, se)
+
+    def _one(self, variant: Array, design: Array) -> tuple[float, Array, Array] | None:
+        """Log-likelihood, effects on the traits and their standard errors; None where the climb did not converge."""
+        null = self.null.point
+        likelihood = LikelihoodWithVariant(null.data, null.reml, variant, design, null.grams)
+        try:
+            found = climbing.climb(likelihood, null.axes, self.null.rank, MAX_STEPS)
+        except NumericalError:
+            return None
+        if not found.certificate.certified:
+            return None
+        axes = found.point.axes
+        effects = likelihood.effects(FamilyLikelihood(null.data, null.reml).evaluate(axes))
+        to_traits = axes.Tinv @ effects.D
+        covariance = to_traits @ effects.covariance @ to_traits.T
+        return found.point.lml, to_traits @ effects.gamma, np.sqrt(np.diag(covariance))
