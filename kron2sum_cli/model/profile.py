@@ -64,6 +64,10 @@ class HasMeanEigenvalue(Protocol):
     def mean_eigenvalue(self) -> float:
         """Mean eigenvalue of GGᵀ over the contrasts, τ."""
 
+    @property
+    def ntraits(self) -> int:
+        """Number of traits, p."""
+
 
 class LikelihoodPoint(Protocol):
     """The likelihood at one (C0, C1), whatever its data."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from dense_oracle import Data, Dense
 from numpy.typing import NDArray
-from scipy import linalg, sparse
+from scipy import linalg, optimize, sparse
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model import fitting
@@ -15,8 +15,10 @@ from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.families import fitting as family_fitting
 from kron2sum_cli.model.families.fitting import fixed_effects
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate, family_traits
-from kron2sum_cli.model.families.scanner import family_scanner
+from kron2sum_cli.model.families.null_model import likelihood_of_families, restored_families
+from kron2sum_cli.model.families.scanner import family_scanner, family_set_scores
 from kron2sum_cli.model.families.spectrum import families_by_size, family_spectrum
+from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood, rotate_samples
 from kron2sum_cli.model.spectrum import spectrum_of_relationship
 from kron2sum_cli.model.trait_axes import axes_of_covariances
 
@@ -164,3 +166,94 @@ def test_collinear_covariates_are_refused() -> None:
     case = simulated(20, 1, 1)
     with pytest.raises(NumericalError, match="in the span of the others"):
         family_traits(family_spectrum(sparse.csr_array(case.K)), case.Y, np.ones((20, 2)))
+
+
+def fitted(case: Case, reml: bool, rank: int = 3) -> tuple[NullModel, NullModel]:
+    """The null model of families, and that of the dense rotation of the same matrix."""
+    data = TraitData(case.Y, np.eye(case.Y.shape[1]), case.X)
+    of_families = likelihood_of_families(family_spectrum(sparse.csr_array(case.K)), data, reml)
+    dense = null_likelihood(rotate_samples(case.K.copy(), False, data, reml), data, reml)
+    return tuple(likelihood.null_model(likelihood.fit(rank)) for likelihood in (of_families, dense))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("reml", [True, False])
+def test_null_model_equals_that_of_the_dense_rotation(reml: bool) -> None:
+    case = simulated(150, 3, 3, seed=4, largest=6)
+    found, dense = fitted(case, reml)
+    assert found.summary.lml == pytest.approx(dense.summary.lml, abs=1e-9)
+    for name in ("C0", "C1", "C0_se", "h2", "h2_se", "rg_se", "re", "B", "B_se", "axis_h2"):
+        numbers = [getattr(model.summary.estimates, name) for model in (found, dense)]
+        np.testing.assert_allclose(numbers[0], numbers[1], rtol=1e-6, atol=1e-7, err_msg=name)
+    intervals = [model.heritability_interval(0) for model in (found, dense)]
+    assert intervals[0].low == pytest.approx(intervals[1].low, abs=1e-6)
+    assert found.spans_intercept
+    K = 0.1 * np.random.default_rng(2).normal(size=(150, 4))
+    X = np.random.default_rng(3).normal(size=(4, 3))
+    predicted = []
+    for predictor in (found.predictor(), dense.predictor()):
+        genetic = predictor.genetic_values(K, np.ones(4))
+        predicted.append((genetic, predictor.new_cells(genetic, K, X)))
+    for ours, theirs in zip(*predicted, strict=True):
+        np.testing.assert_allclose(ours.mean, theirs.mean, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(ours.variance, theirs.variance, rtol=1e-6, atol=1e-6)
+
+
+def test_scores_of_a_set_equal_dense_least_squares() -> None:
+    case, (C0, C1) = simulated(45, 3, 4), covariances(3)
+    data = case.families
+    axes = axes_of_covariances(C0, C1, data.mean_eigenvalue)
+    G = np.random.default_rng(5).binomial(2, 0.3, size=(45, 4)).astype(float)
+    scores = family_set_scores(evaluate(data, axes, True), G)
+    P, y = case.dense(C0, C1).P(), case.Y.T.reshape(-1)
+    for j in range(3):
+        effects = np.kron(axes.Tinv[:, [j]], G)
+        np.testing.assert_allclose(scores.u[:, j], effects.T @ P @ y, rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(scores.V[j], effects.T @ P @ effects, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("design", [np.eye(2), np.ones((2, 1)), np.eye(2)[:, :1]], ids=["any", "common", "trait"])
+def test_refits_are_maxima_of_the_dense_likelihood(design: Array) -> None:
+    """Against a search over factors of C0 and C1 in the dense Gaussian of the contrasts, the variant a fixed effect."""
+    case = simulated(40, 2, 2, seed=7, largest=4)
+    model, _ = fitted(case, reml=True, rank=2)
+    g = np.random.default_rng(8).binomial(2, 0.4, size=(40, 1)).astype(float)
+    refit = model.refits(model.scanner(np.float64)).prepare(g, np.zeros(1))(design)
+    N = linalg.null_space(case.X.T)
+    K, Y, w = N.T @ case.K @ N, N.T @ case.Y, np.kron(design, N.T @ g)
+    tril = np.tril_indices(2)
+
+    def minus_lml(x: Array) -> float:
+        L0, L1 = np.zeros((2, 2)), np.zeros((2, 2))
+        L0[tril], L1[tril] = x[:3], x[3:]
+        V = np.kron(L0 @ L0.T, K) + np.kron(L1 @ L1.T, np.eye(len(K)))
+        try:
+            root = np.linalg.cholesky(V)
+        except np.linalg.LinAlgError:
+            return 1e10
+        y, M = (linalg.solve_triangular(root, A, lower=True) for A in (Y.T.reshape(-1), w))
+        rest = y - M @ np.linalg.lstsq(M, y, rcond=None)[0]
+        return float(0.5 * (rest @ rest + y.size * np.log(2 * np.pi)) + np.log(np.diag(root)).sum())
+
+    rng = np.random.default_rng(9)
+    best = min(optimize.minimize(minus_lml, rng.normal(size=6), method="BFGS").fun for _ in range(8))
+    assert refit.lml[0] == pytest.approx(-best, abs=1e-4)
+
+
+def test_arrays_restore_the_model() -> None:
+    model, _ = fitted(simulated(60, 3, 2, seed=11), reml=True)
+    again = restored_families(model.summary, model.arrays())
+    assert again.point().lml == model.summary.lml
+    arrays = model.arrays()
+    with pytest.raises(ValueError, match="do not go together"):
+        restored_families(model.summary, arrays | {"Z": arrays["Z"][:-1]})
+
+
+def test_what_families_cannot_do_is_refused() -> None:
+    case = simulated(30, 2, 1)
+    spectrum = family_spectrum(sparse.csr_array(case.K))
+    Y = case.Y.copy()
+    Y[0, 0] = np.nan
+    with pytest.raises(NumericalError, match="--missing exact"):
+        likelihood_of_families(spectrum, TraitData(Y, np.eye(2), case.X), True)
+    with pytest.raises(NumericalError, match="--trait-design"):
+        likelihood_of_families(spectrum, TraitData(case.Y, np.ones((2, 1)), case.X), True)

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model import climbing
-from kron2sum_cli.model.bartlett import Refit
 from kron2sum_cli.model.climbing import Optimum
 from kron2sum_cli.model.families.fitting import MAX_STEPS, FamilyLikelihood
 from kron2sum_cli.model.families.likelihood import FamilyPoint
 from kron2sum_cli.model.families.scanner import explained_by_covariates
 from kron2sum_cli.model.hypotheses import orthonormal
+from kron2sum_cli.model.refit import Refit
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.trust_region import Curvature
@@ -79,7 +79,7 @@ class LikelihoodWithVariant(FamilyLikelihood):
             raise NumericalError("the variant lies in the span of the covariates")
         D = orthonormal(point.axes.T @ self.design)
         u = self.variant @ point.alpha
-        covariance = np.linalg.inv(D.T @ (v[:, None] * D))
+        covariance = np.asarray(np.linalg.inv(D.T @ (v[:, None] * D)), np.float64)
         gamma = covariance @ (D.T @ u)
         return VariantEffects(D, gamma, covariance, projected, 0.5 * float(u @ D @ gamma))
 
@@ -103,12 +103,12 @@ class LikelihoodWithVariant(FamilyLikelihood):
 
 
 def _solve_transposed(L: Array, b: Array) -> Array:
-    return np.linalg.solve(L.T, b) if b.size else b
+    return np.asarray(np.linalg.solve(L.T, b), np.float64) if b.size else b
 
 
 @dataclass(frozen=True)
 class FamilyRefits:
-    """Refits under one null model of families; see `bartlett.Refits`.
+    """Refits under one null model of families; see `null_model.Refits`.
 
     Attributes
     ----------
