@@ -25,7 +25,7 @@ SHORT = 0.005
 
 UNPLACED = "unplaced"
 
-_LETTERS = ("X", "Y", "XY", "MT", "M")
+_LETTERS = ("X", "Y", "XY", "PAR1", "PAR2", "MT", "M")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kron2sum_cli.export.genome import chromosome_key
-from kron2sum_cli.genotypes.chromosomes import normalise_chromosome
+from kron2sum_cli.genotypes.chromosomes import is_human, normalise_chromosome
 
 _FEWEST_CANDIDATES = 1 << 16
 
@@ -91,7 +91,9 @@ def _chromosome_ranks(codes: pa.ChunkedArray) -> pa.ChunkedArray:
         encoded = encoded.combine_chunks()
     names = encoded.dictionary.to_pylist()
     ranks = np.empty(len(names), dtype=np.int64)
-    ranks[sorted(range(len(names)), key=lambda k: chromosome_key(normalise_chromosome(names[k])))] = range(len(names))
+    human = is_human(names)
+    keys = [chromosome_key(normalise_chromosome(name, human)) for name in names]
+    ranks[sorted(range(len(names)), key=keys.__getitem__)] = range(len(names))
     return pa.chunked_array([pa.array(ranks).take(encoded.indices)])
 
 

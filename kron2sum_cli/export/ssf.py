@@ -45,7 +45,7 @@ SUFFIXES = (".tsv.gz", ".tsv")
 METADATA_SUFFIX = "-meta.yaml"
 UNKNOWN_ASSEMBLY = "unknown"
 
-_LETTERS = {"X": 23, "XY": 23, "Y": 24, "MT": 25, "M": 25}
+_LETTERS = {"X": 23, "XY": 23, "PAR1": 23, "PAR2": 23, "Y": 24, "MT": 25, "M": 25}
 _PLINK_NUMBERS = {25: 23, 26: 25}
 _GREATEST = 25
 _ALLELE = "^[ACGT]+$"
@@ -297,8 +297,8 @@ def ssf_chromosome(code: str) -> int:
 
     Examples
     --------
-    >>> [ssf_chromosome(code) for code in ("chr1", "X", "XY", "MT", "26", "0", "scaffold_1")]
-    [1, 23, 23, 25, 25, 0, 0]
+    >>> [ssf_chromosome(code) for code in ("chr1", "X", "XY", "PAR1", "MT", "26", "0", "scaffold_1")]
+    [1, 23, 23, 23, 25, 25, 0, 0]
     """
     bare = bare_code(code)
     if not bare.isdecimal():

@@ -1,6 +1,7 @@
 """Chromosome codes: what counts as the same one, and the lists and regions that users give."""
 
 import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,15 +13,19 @@ from kron2sum_cli.errors import UsageError
 PLINK_NUMBERS = {"23": "X", "24": "Y", "25": "XY", "26": "MT"}
 """What plink's numbers above 22 mean in human data."""
 
+PSEUDO_AUTOSOMAL = {"PAR1": "XY", "PAR2": "XY"}
+"""plink2's names of the two parts of XY."""
+
 _WHOLE_NUMBER = r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+"
 _REGION = re.compile(rf"(?P<chromosome>.+):(?P<first>{_WHOLE_NUMBER})-(?P<last>{_WHOLE_NUMBER})")
 _RANGE = re.compile(r"(?P<first>[0-9]+)-(?P<last>[0-9]+)")
 _LARGEST_CODE = 1000
+_LAST_HUMAN_NUMBER = 26
 
 
 @dataclass(frozen=True)
 class Region:
-    """A part of a chromosome: ``first <= POS <= last``; the code as `normalise_chromosome` spells it."""
+    """A part of a chromosome: ``first <= POS <= last``; 23 to 26 are numbers in its code."""
 
     chromosome: str
     first: int
@@ -30,11 +35,19 @@ class Region:
         return f"{self.chromosome}:{self.first}-{self.last}"
 
 
-def normalise_chromosome(code: str) -> str:
+def normalise_chromosome(code: str, human: bool = True) -> str:
     """The one spelling of a chromosome code, so that ``chr1`` is ``1`` and ``23`` is ``X``.
 
-    A prefix ``chr`` (any case) and leading zeros go; as for plink, 23 is X, 24 is Y, 25 is XY, 26 and ``M``
-    are MT, in any case. Everything else (names of contigs, 0 for unplaced) stays as it is.
+    A prefix ``chr`` (any case) and leading zeros go; X, Y and XY are in capitals, ``M`` is MT, ``PAR1`` and ``PAR2``
+    are XY. As for plink, 23 is X, 24 is Y, 25 is XY and 26 is MT in human data. Everything else (names of contigs,
+    0 for unplaced) stays as it is.
+
+    Parameters
+    ----------
+    code : str
+        As a file or a user spells it.
+    human : bool
+        Whether 23 to 26 are the human sex chromosomes and MT (see `is_human`).
 
     Examples
     --------
@@ -44,19 +57,41 @@ def normalise_chromosome(code: str) -> str:
     bare = code[3:] if code[:3].lower() == "chr" and len(code) > 3 else code
     if re.fullmatch("[0-9]+", bare):
         number = bare.lstrip("0") or "0"
-        return PLINK_NUMBERS.get(number, number)
-    if bare.upper() in {"M", "MT"}:
+        return PLINK_NUMBERS.get(number, number) if human else number
+    capitals = bare.upper()
+    if capitals in {"M", "MT"}:
         return "MT"
-    return bare.upper() if bare.upper() in PLINK_NUMBERS.values() else bare
+    if capitals in PSEUDO_AUTOSOMAL:
+        return PSEUDO_AUTOSOMAL[capitals]
+    return capitals if capitals in PLINK_NUMBERS.values() else bare
 
 
-def encode_chromosomes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.intp]]:
+def is_human(codes: Iterable[str]) -> bool:
+    """Whether the numbers 23 to 26 among the chromosomes of a data set stand for X, Y, XY and MT.
+
+    They do not where there are numbers above 26 (cattle have 29 autosomes), or all of them and X (sheep have 26).
+
+    Examples
+    --------
+    >>> is_human(["1", "23"]), is_human(["23", "29"]), is_human(["chrX", "23", "24", "25", "26"])
+    (True, False, False)
+    """
+    plain = {normalise_chromosome(code, human=False) for code in codes}
+    numbers = [int(code) for code in plain if re.fullmatch("[0-9]+", code)]
+    return max(numbers, default=0) <= _LAST_HUMAN_NUMBER and not {*PLINK_NUMBERS, "X"} <= plain
+
+
+def encode_chromosomes(
+    column: pa.ChunkedArray, known: Collection[str] = ()
+) -> tuple[list[str], NDArray[np.intp], bool]:
     """The codes of a column ``CHR`` in order of appearance, and for each variant which one it has.
 
     Parameters
     ----------
     column : pyarrow.ChunkedArray
         M strings, as the file spells them.
+    known : collection of str
+        Codes of the same data set that lie in another file.
 
     Returns
     -------
@@ -64,12 +99,16 @@ def encode_chromosomes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.i
         The k codes as `normalise_chromosome` spells them.
     code_of_variant : NDArray (M,)
         Positions among them.
+    human : bool
+        Whether 23 to 26 were taken for X, Y, XY and MT.
     """
     encoded = column.combine_chunks().dictionary_encode()
-    spelled = [normalise_chromosome(code) for code in encoded.dictionary.to_pylist()]
+    names = encoded.dictionary.to_pylist()
+    human = is_human([*names, *known])
+    spelled = [normalise_chromosome(code, human) for code in names]
     codes = list(dict.fromkeys(spelled))
     canonical = np.array([codes.index(code) for code in spelled], dtype=np.intp)
-    return codes, canonical[np.asarray(encoded.indices)]
+    return codes, canonical[np.asarray(encoded.indices)], human
 
 
 def parse_chromosomes(text: str) -> tuple[tuple[str, ...], ...]:
@@ -83,7 +122,8 @@ def parse_chromosomes(text: str) -> tuple[tuple[str, ...], ...]:
     Returns
     -------
     tuple of tuple of str
-        A tuple for each item of the list: the one code, or all codes of the range.
+        A tuple for each item of the list: the one code, or all codes of the range; 23 to 26 stay numbers, as the data
+        say what they mean.
 
     Raises
     ------
@@ -103,11 +143,11 @@ def _parse_item(item: str, text: str) -> tuple[str, ...]:
         raise UsageError(f"--chr {text!r}: an item is empty; give codes with commas between, such as 1-5,7,X")
     limits = _RANGE.fullmatch(re.sub("chr", "", item, flags=re.IGNORECASE))
     if limits is None:
-        return (normalise_chromosome(item),)
+        return (normalise_chromosome(item, human=False),)
     first, last = int(limits["first"]), int(limits["last"])
     if not first <= last <= _LARGEST_CODE:
         raise UsageError(f"--chr {text!r}: {item!r} is not a range; give the smaller number first, such as 1-5")
-    return tuple(normalise_chromosome(str(number)) for number in range(first, last + 1))
+    return tuple(str(number) for number in range(first, last + 1))
 
 
 def parse_region(text: str) -> Region:
@@ -134,4 +174,4 @@ def parse_region(text: str) -> Region:
     first, last = (int(parts[end].replace(",", "")) for end in ("first", "last"))
     if first > last or last > 2**63 - 1:
         raise UsageError(f"--region {text!r}: {first} to {last} is not a region; give the smaller position first")
-    return Region(normalise_chromosome(parts["chromosome"].strip()), first, last)
+    return Region(normalise_chromosome(parts["chromosome"].strip(), human=False), first, last)

@@ -1,7 +1,7 @@
 """Which variants are tested: by name and position, then by what their genotypes are."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from kron2sum_cli.errors import UsageError
-from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes
+from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
 from kron2sum_cli.genotypes.counts import GenotypeCounts
 from kron2sum_cli.genotypes.source import Variants
 
@@ -125,7 +125,7 @@ class VariantFilters:
 def select_by_name(variants: Variants, filters: VariantFilters) -> tuple[NDArray[np.intp], Mapping[str, int]]:
     """Choose variants by chromosome, region and name.
 
-    Chromosome codes are compared as `normalise_chromosome` spells them.
+    Chromosome codes are compared as `normalise_chromosome` spells them for this file.
 
     Parameters
     ----------
@@ -152,7 +152,8 @@ def select_by_name(variants: Variants, filters: VariantFilters) -> tuple[NDArray
     kept = np.ones(len(variants), dtype=np.bool_)
     counts: dict[str, int] = {}
     if filters.chromosomes or filters.regions:
-        codes, code_of_variant = encode_chromosomes(table["CHR"])
+        codes, code_of_variant, human = encode_chromosomes(table["CHR"])
+        filters = _spelled(filters, human)
         _refuse_unknown_chromosomes(filters, codes, variants.source)
     if filters.chromosomes:
         wanted = {code for item in filters.chromosomes for code in item}
@@ -219,6 +220,13 @@ def _in_equilibrium(counts: GenotypeCounts, candidates: NDArray[np.bool_], small
     p = np.ones(len(candidates))
     p[candidates] = hwe_exact(calls.one_ea[candidates], calls.two_ea[candidates], calls.no_ea[candidates])
     return p >= smallest_p
+
+
+def _spelled(filters: VariantFilters, human: bool) -> VariantFilters:
+    """The filters with chromosomes spelled as those of a file."""
+    chromosomes = tuple(tuple(normalise_chromosome(code, human) for code in item) for item in filters.chromosomes)
+    regions = tuple(replace(one, chromosome=normalise_chromosome(one.chromosome, human)) for one in filters.regions)
+    return replace(filters, chromosomes=chromosomes, regions=regions)
 
 
 def _refuse_unknown_chromosomes(filters: VariantFilters, codes: list[str], source: str) -> None:

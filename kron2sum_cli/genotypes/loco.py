@@ -82,7 +82,7 @@ def relationships_by_chromosome(
     """
     options = GrmOptions(scale, min_maf, max_missing, extract, block_mib, precision)
     sums = sum_genotypes(source, rows, options, progress)
-    codes, code_of_variant = encode_chromosomes(source.variants.table["CHR"].take(sums.variants.positions))
+    codes, code_of_variant, _ = encode_chromosomes(source.variants.table["CHR"].take(sums.variants.positions))
     if len(codes) == 1:
         raise InputError(
             f"{source.path}: all {len(code_of_variant)} variants of the relationship matrix lie on "

@@ -58,7 +58,7 @@ def segments(inputs: ScanInputs, chosen: Chosen) -> Iterator[Segment]:
     if not null.chromosomes:
         yield Segment(None, chosen.named, wanted)
         return
-    codes, index = encode_chromosomes(source.variants.table["CHR"])
+    codes, index, _ = encode_chromosomes(source.variants.table["CHR"], null.chromosomes)
     edges = np.flatnonzero(np.diff(index[chosen.named])) + 1
     without = 0
     for part, asked in zip(np.split(chosen.named, edges), np.split(wanted, edges), strict=True):

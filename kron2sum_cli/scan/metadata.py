@@ -8,7 +8,7 @@ from kron2sum_cli._version import __version__
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.provenance import FileRecord, file_records
 from kron2sum_cli.files.scan_metadata import NullScale, ScanMetadata, ScannedNull, Span, TestOptions
-from kron2sum_cli.genotypes.chromosomes import normalise_chromosome
+from kron2sum_cli.genotypes.chromosomes import is_human, normalise_chromosome
 from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.scan.inputs import ScanInputs
 from kron2sum_cli.settings import ScanSettings, contrast_files, without_folders
@@ -80,7 +80,8 @@ def _null_of_chromosomes(null: NullFile, source: GenotypeSource) -> dict[str, st
     if not null.chromosomes:
         return {}
     spelled = source.variants.table["CHR"].unique().to_pylist()
-    return {name: code for name in spelled if (code := normalise_chromosome(name)) in null.chromosomes}
+    human = is_human([*spelled, *null.chromosomes])
+    return {name: code for name in spelled if (code := normalise_chromosome(name, human)) in null.chromosomes}
 
 
 def _filters(settings: ScanSettings) -> dict[str, Any]:

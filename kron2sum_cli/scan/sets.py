@@ -159,7 +159,7 @@ def _find(
     places: dict[str, list[int]] = {}
     for position, name in zip(named.tolist(), column.take(numbers(named)).to_pylist(), strict=True):
         places.setdefault(name, []).append(position)
-    codes, code_of_variant = encode_chromosomes(variants.table["CHR"])
+    codes, code_of_variant, _ = encode_chromosomes(variants.table["CHR"], inputs.null.chromosomes)
     found = []
     counts = Counter({"sets": len(sets), NOT_THERE: 0})
     unknown: list[tuple[str, str]] = []

@@ -33,7 +33,8 @@ from kron2sum_cli.genotypes.chromosomes import (
         ("0", "0"),
         ("00", "0"),
         ("chr", "chr"),
-        ("PAR1", "PAR1"),
+        ("PAR1", "XY"),
+        ("chrPAR2", "XY"),
         ("chr6_GL000250v2_alt", "6_GL000250v2_alt"),
     ],
 )
@@ -44,14 +45,23 @@ def test_spellings(code: str, expected: str) -> None:
 
 def test_encoding_joins_spellings_and_keeps_the_order() -> None:
     column = pa.chunked_array([["chr2", "X"], [], ["2", "23", "1"]], type=pa.string())
-    codes, index = encode_chromosomes(column)
-    assert codes == ["2", "X", "1"]
+    codes, index, human = encode_chromosomes(column)
+    assert codes == ["2", "X", "1"] and human
     np.testing.assert_array_equal(index, [0, 1, 0, 1, 2])
 
 
 def test_encoding_nothing() -> None:
-    codes, index = encode_chromosomes(pa.chunked_array([], type=pa.string()))
+    codes, index, _ = encode_chromosomes(pa.chunked_array([], type=pa.string()))
     assert codes == [] and index.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("column", "known"), [(["22", "23", "29", "X"], ()), (["chr23", "24", "25", "26", "X"], ()), (["23"], ("1", "29"))]
+)
+def test_chromosome_23_is_x_in_human_data_only(column: list[str], known: tuple[str, ...]) -> None:
+    """Cattle have 29 autosomes, and sheep 26."""
+    codes, _, human = encode_chromosomes(pa.chunked_array([column], type=pa.string()), known)
+    assert not human and codes == [code.removeprefix("chr") for code in column]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +70,7 @@ def test_encoding_nothing() -> None:
         ("1", (("1",),)),
         ("1,2,X", (("1",), ("2",), ("X",))),
         ("1-3", (("1", "2", "3"),)),
-        ("chr21-chr23, chrY", (("21", "22", "X"), ("Y",))),
+        ("chr21-chr23, chrY", (("21", "22", "23"), ("Y",))),
         ("HLA-A", (("HLA-A",),)),
     ],
 )

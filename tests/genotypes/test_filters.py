@@ -130,3 +130,31 @@ def test_equilibrium_needs_hard_calls() -> None:
     assert filters.need_hard_calls and not VariantFilters(maf=0.1).need_hard_calls
     with pytest.raises(ValueError, match="hard calls"):
         passes(genotype_counts(np.ones((2, 1), dtype=np.float32)), filters)
+
+
+@pytest.mark.parametrize(
+    ("given", "codes", "expected"),
+    [
+        ("23", ["1", "X", "29"], None),
+        ("X", ["1", "23", "29"], None),
+        ("23", ["22", "23", "X"], ["23", "X"]),
+        ("23", ["23", "24", "25", "26", "X"], ["23"]),
+        ("23", ["1", "23", "29"], ["23"]),
+        ("23", ["1", "X"], ["X"]),
+        ("X", ["1", "23"], ["23"]),
+        ("XY", ["X", "PAR1", "PAR2"], ["PAR1", "PAR2"]),
+        ("PAR1", ["X", "25"], ["25"]),
+    ],
+)
+def test_numbers_of_chromosomes_mean_what_the_file_says(
+    given: str, codes: list[str], expected: list[str] | None
+) -> None:
+    table = pa.table({"CHR": codes, "POS": [5] * len(codes), "SNPID": codes, "EA": codes, "NEA": codes})
+    by_list = VariantFilters(chromosomes=parse_chromosomes(given))
+    for filters in (by_list, VariantFilters(regions=(parse_region(f"{given}:1-9"),))):
+        if expected is None:
+            with pytest.raises(UsageError, match="has no such chromosome"):
+                select_by_name(Variants(table, "x.bim"), filters)
+            continue
+        positions, _ = select_by_name(Variants(table, "x.bim"), filters)
+        assert [codes[k] for k in positions] == expected
