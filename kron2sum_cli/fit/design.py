@@ -13,8 +13,9 @@ from kron2sum_cli.files.sample_table import SampleTable, code_others, read_sampl
 from kron2sum_cli.files.samples import Samples, match
 from kron2sum_cli.files.text import read_id_list
 from kron2sum_cli.files.trait_design import read_trait_design
+from kron2sum_cli.fit.losses import SampleFiles, report_samples, report_two_values
 from kron2sum_cli.fit.relationship import Grm
-from kron2sum_cli.fit.samples import DROPPED_WITH_SOME, AnalysedSamples, Missing, analysed_samples
+from kron2sum_cli.fit.samples import AnalysedSamples, Missing, analysed_samples
 from kron2sum_cli.model.collinearity import combination, dependencies
 from kron2sum_cli.model.missing.fitting import missing_cost
 from kron2sum_cli.model.missing.observed import check_observed
@@ -143,7 +144,8 @@ def read_design(settings: FitSettings, grm: Grm) -> Design:
     keep = read_id_list(settings.keep) if settings.keep else None
     remove = read_id_list(settings.remove) if settings.remove else None
     samples = analysed_samples(pheno, covar, grm.samples, keep, remove, cast(Missing, settings.missing))
-    _report(settings, samples, grm.samples)
+    report_samples(settings, SampleFiles(pheno, covar, grm.samples, keep, remove), samples)
+    report_two_values(samples.Y, samples.traits)
     Y = transform_traits(samples.Y, samples.traits, cast(Transform, settings.transform))
     X, covariates, kept = _covariates(settings, samples.X_values, samples.covariates)
     if np.isnan(Y).any():
@@ -171,16 +173,6 @@ def _tables(settings: FitSettings) -> tuple[SampleTable, SampleTable | None]:
         for warning in table.warnings if table else ():
             logger.warning(warning)
     return pheno, covar
-
-
-def _report(settings: FitSettings, samples: AnalysedSamples, relationship: Samples) -> None:
-    for reason, count in samples.counts.items():
-        logger.info("%d %s", count, reason)
-    partial = samples.counts.get(DROPPED_WITH_SOME)
-    if partial:
-        logger.info("%d samples were dropped that have some of the traits: --missing exact would use them", partial)
-    if samples.counts.get("samples removed by --remove") == 0:
-        logger.warning("--remove %s names no sample of %s; check its IDs", settings.remove, relationship.source)
 
 
 def _covariates(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.text import read_file_list, read_name_list
+from kron2sum_cli.fit.losses import report_variants, warn_of_hollow_samples
 from kron2sum_cli.genotypes.open import is_genotype_file, open_genotypes
 from kron2sum_cli.genotypes.relationship import NamedTable, RelationshipFile, open_relationship
 from kron2sum_cli.genotypes.several_files import SeveralFiles
@@ -143,11 +144,14 @@ def _near_duplicates(K: NDArray[np.float64]) -> list[tuple[int, int]]:
 
 def report_relationship(relationship: Relationship, analysed: Samples) -> None:
     """Say what the matrix was made of, and which of the samples (n, those of its rows) are near-duplicates."""
-    for reason, count in relationship.counts.items():
-        logger.info("relationship matrix: %d %s", count, reason)
-    if relationship.K is None:
+    report_variants(relationship.counts)
+    G, K = relationship.G, relationship.K
+    if G is not None:
+        warn_of_hollow_samples(np.asarray(np.einsum("ij,ij->i", G, G)), analysed)
+    if K is None:
         return
-    pairs = _near_duplicates(relationship.K)
+    warn_of_hollow_samples(np.diag(K), analysed)
+    pairs = _near_duplicates(K)
     if pairs:
         j, i = pairs[0]
         logger.warning(

@@ -1,0 +1,221 @@
+"""What a fit says of samples and variants that it does not use, and what would bring them back."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kron2sum_cli.files.sample_table import SampleTable
+from kron2sum_cli.files.samples import Samples, match
+from kron2sum_cli.fit.samples import DROPPED_WITH_SOME, AnalysedSamples
+from kron2sum_cli.settings import FitSettings
+
+logger = logging.getLogger("kron2sum.fit")
+
+MUCH = 0.1
+"""Share of samples or variants above which it is a warning that they are not used."""
+
+HOLLOW = 0.2
+"""A sample whose relatedness to itself is below this share of the median has hardly any genotypes."""
+
+_OPTIONS = {
+    "left out: missing": "--grm-geno keeps variants with more missing genotypes",
+    "left out: rare": "--grm-maf keeps rarer ones",
+    "left out: not in the list": "they are not in the list of --grm-extract",
+    "left out: one allele": "they do not vary",
+}
+
+
+@dataclass(frozen=True)
+class SampleFiles:
+    """The files that say who is analysed.
+
+    Attributes
+    ----------
+    pheno : SampleTable
+        The traits.
+    covar : SampleTable or None
+        The covariates.
+    relationship : Samples
+        The samples of the relationship matrix.
+    keep, remove : Samples or None
+        The lists of ``--keep`` and ``--remove``.
+    """
+
+    pheno: SampleTable
+    covar: SampleTable | None
+    relationship: Samples
+    keep: Samples | None
+    remove: Samples | None
+
+
+def report_samples(settings: FitSettings, files: SampleFiles, found: AnalysedSamples) -> None:
+    """Say how many samples each step left; warn where a step took more than a tenth."""
+    report_counts(found.counts)
+    for option, listed in (("--keep", files.keep), ("--remove", files.remove)):
+        if listed is not None:
+            _report_list(option, listed, files.relationship)
+    counts = found.counts
+    _warn_of_strangers(files, counts)
+    there = counts["samples analysed"] + counts["samples dropped for missing phenotype"]
+    there += counts.get("samples dropped for missing covariate", 0)
+    lacking_covariates = counts.get("samples not in the covariate file", 0)
+    if files.covar is not None and lacking_covariates > MUCH * (there + lacking_covariates):
+        logger.warning(
+            "%s lacks %d of %d samples that have traits and a relationship; add them, with NA where a value is unknown",
+            files.covar.path,
+            lacking_covariates,
+            there + lacking_covariates,
+        )
+    _warn_of_missing_traits(settings, files.pheno, counts, there)
+    if files.covar is not None and counts["samples dropped for missing covariate"] > MUCH * there:
+        name, lacking = _most_missing(files.covar)
+        logger.warning(
+            "%d of %d samples are dropped for a missing covariate; without %s (--covar-name), which %d samples of %s"
+            " lack, there would be more",
+            counts["samples dropped for missing covariate"],
+            there,
+            name,
+            lacking,
+            files.covar.path,
+        )
+
+
+def report_counts(counts: Mapping[str, int], of: str = "") -> None:
+    """Say what was counted; what is 0 in the log alone."""
+    for reason, count in counts.items():
+        logger.log(logging.INFO if count else logging.DEBUG, "%s%d %s", of, count, reason)
+
+
+def _report_list(option: str, listed: Samples, relationship: Samples) -> None:
+    """Say how many names of a list are no sample of the relationship matrix."""
+    rows = match(listed, relationship)
+    absent = np.flatnonzero(rows < 0)
+    if not absent.size:
+        return
+    logger.log(
+        logging.WARNING if absent.size > MUCH * len(listed) else logging.INFO,
+        "%s %s: %d of its %d samples are not in %s, such as %s%s",
+        option,
+        listed.source,
+        absent.size,
+        len(listed),
+        relationship.source,
+        listed.label(int(absent[0])),
+        _other_fids(listed, relationship, absent),
+    )
+
+
+def _warn_of_strangers(files: SampleFiles, counts: Mapping[str, int]) -> None:
+    """Warn where more than a tenth of the samples with traits have no relationship."""
+    samples, relationship = files.pheno.samples, files.relationship
+    absent = counts["phenotyped samples not in the relationship file"]
+    if absent <= MUCH * len(samples):
+        return
+    strangers = np.flatnonzero(match(samples, relationship) < 0)
+    logger.warning(
+        "%d of the %d samples of %s are not in %s, such as %s%s",
+        absent,
+        len(samples),
+        samples.source,
+        relationship.source,
+        samples.label(int(strangers[0])),
+        _other_fids(samples, relationship, strangers)
+        or "; if they should be there, check that both files use the same IDs",
+    )
+
+
+def _other_fids(samples: Samples, relationship: Samples, absent: NDArray[np.intp]) -> str:
+    """How many of the absent samples have the IID of one that is there, with another FID."""
+    row_of = {iid: row for row, iid in enumerate(relationship.iids)}
+    alike = [int(i) for i in absent if samples.iids[i] in row_of]
+    if not alike:
+        return ""
+    first = alike[0]
+    pair = f"{samples.label(first)} and {relationship.label(row_of[samples.iids[first]])}"
+    return (
+        f"; {len(alike)} of them have the IID of one that is there, with another FID ({pair}): correct the FIDs, or"
+        f" leave them out of {samples.source} to match on IID alone"
+    )
+
+
+def _warn_of_missing_traits(settings: FitSettings, pheno: SampleTable, counts: Mapping[str, int], there: int) -> None:
+    """Warn where more than a tenth of the samples are dropped for a missing trait, and say what would keep them."""
+    dropped = counts["samples dropped for missing phenotype"]
+    partial = 0 if settings.missing == "exact" else counts.get(DROPPED_WITH_SOME, 0)
+    if dropped > MUCH * there:
+        name, lacking = _most_missing(pheno)
+        ways = [f"--missing exact would use the {partial} of them that have some of the traits"] if partial else []
+        if len(pheno.names) > 1:
+            ways.append(
+                f"without {name} (--pheno-name), which {lacking} samples of {pheno.path} lack, there would be more"
+            )
+        logger.warning(
+            "%d of %d samples are dropped for missing traits%s",
+            dropped,
+            there,
+            f"; {'; '.join(ways)}" if ways else "",
+        )
+    elif partial:
+        logger.info("%d samples were dropped that have some of the traits: --missing exact would use them", partial)
+
+
+def _most_missing(table: SampleTable) -> tuple[str, int]:
+    """The column with the most missing values, and how many."""
+    missing = np.isnan(table.values).sum(axis=0)
+    worst = int(missing.argmax())
+    return table.names[worst], int(missing[worst])
+
+
+def report_two_values(Y: NDArray[np.float64], traits: Sequence[str]) -> None:
+    """Say once which traits have two values only, such as cases and controls."""
+    binary = [trait for trait, y in zip(traits, Y.T, strict=True) if np.unique(y[~np.isnan(y)]).size == 2]
+    if binary:
+        logger.info(
+            "note: %s: two values, as of cases and controls; analysed as a quantitative trait by a linear model, which"
+            " is sound for common variants and not too few cases (see Case-control traits in the documentation)",
+            ", ".join(binary),
+        )
+
+
+def report_variants(counts: Mapping[str, int]) -> None:
+    """Say what a relationship matrix was made of; warn where more than a tenth of the variants were left out."""
+    report_counts(counts, "relationship matrix: ")
+    read, used = counts.get("variants read"), counts.get("variants used")
+    left_out = {reason: count for reason, count in counts.items() if count and reason in _OPTIONS}
+    if read is None or used is None or sum(left_out.values()) <= MUCH * read:
+        return
+    worst = max(left_out, key=lambda reason: left_out[reason])
+    logger.warning(
+        "the relationship matrix is made of %d of %d variants: %d were %s; %s",
+        used,
+        read,
+        left_out[worst],
+        worst.replace(": ", " as ") if worst != "left out: not in the list" else "left out",
+        _OPTIONS[worst],
+    )
+
+
+def warn_of_hollow_samples(diagonal: NDArray[np.float64], samples: Samples) -> None:
+    """Warn of samples with hardly a genotype: their relatedness to themselves, which is about 1, is near 0.
+
+    Parameters
+    ----------
+    diagonal : NDArray, (n,)
+        The diagonal of the relationship matrix.
+    samples : Samples
+        Whose they are.
+    """
+    hollow = np.flatnonzero(diagonal < HOLLOW * np.median(diagonal))
+    if hollow.size:
+        logger.warning(
+            "%d sample%s hardly any genotypes in the relationship matrix, such as %s (relatedness to itself %.2g,"
+            " the median is %.2g); this bends the heritabilities: use --remove",
+            hollow.size,
+            " has" if hollow.size == 1 else "s have",
+            samples.label(int(hollow[0])),
+            diagonal[hollow[0]],
+            np.median(diagonal),
+        )
