@@ -64,8 +64,8 @@ class Study:
 
     def cells(self) -> ObservedCells:
         """The observed cells, for REML."""
-        spectrum, shift = observed_spectrum(self.K, self.X, False, True)
-        return observed_cells(spectrum, self.Y, np.eye(self.Y.shape[1]), self.X, shift)
+        spectrum, prior = observed_spectrum(self.K, self.X, False, True)
+        return observed_cells(spectrum, self.Y, np.eye(self.Y.shape[1]), self.X, prior)
 
 
 def relatedness(rng: Rng, n: int, size: int = 8) -> Array:

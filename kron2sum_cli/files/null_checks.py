@@ -43,7 +43,7 @@ def check_summary(summary: FitSummary, p: int, c: int, a: int) -> None:
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused
-def check_rotation(data: Contrasts, Qx: Array, shift: Array | None, reml: bool, traits: TraitData) -> None:
+def check_rotation(data: Contrasts, Qx: Array, prior: Array | None, reml: bool, traits: TraitData) -> None:
     """Check the rotation of one fit: V and Qx have orthonormal columns, ``Z = VᵀY``, ``Yx = QxᵀY``, ``VᵀX``.
 
     Parameters
@@ -52,8 +52,8 @@ def check_rotation(data: Contrasts, Qx: Array, shift: Array | None, reml: bool, 
         The rotated traits; missing cells are filled in with means.
     Qx : NDArray (n, c)
         Basis of the projected covariates.
-    shift : NDArray (c, c) or None
-        What GGᵀ was shifted by along the covariates: a multiple of (XᵀX)⁻¹.
+    prior : NDArray (c, c) or None
+        Prior covariance of the fixed effects: a multiple of (XᵀX)⁻¹.
     reml : bool
         Whether the fit is one by REML.
     traits : TraitData
@@ -69,14 +69,14 @@ def check_rotation(data: Contrasts, Qx: Array, shift: Array | None, reml: bool, 
     if data.design is not None:
         _check_array("design_X", data.design.X, (data.s.size, X.shape[1]))
         _check_equal("design_X is not the rotated covariates", data.to_rows(X), data.design.X)
-    if (shift is not None) != (reml and X.shape[1] > 0 and traits.has_missing and not traits.reduced):
-        raise ValueError("GGᵀ is shifted where it should not be, or is not")
-    if shift is not None:
-        product = shift @ (X.T @ X)
+    if (prior is not None) != (reml and X.shape[1] > 0 and traits.has_missing and not traits.reduced):
+        raise ValueError("GGᵀ has a prior of the fixed effects where it should not, or has none")
+    if prior is not None:
+        product = prior @ (X.T @ X)
         if not np.trace(product) > 0:
-            raise ValueError("shift is not positive")
+            raise ValueError("prior is not positive")
         _check_equal(
-            "shift is not that of the covariates", product, np.trace(product) / len(product) * np.eye(len(product))
+            "prior is not that of the covariates", product, np.trace(product) / len(product) * np.eye(len(product))
         )
 
 
@@ -84,7 +84,7 @@ def _check_orthonormal(data: Contrasts, Qx: Array) -> None:
     for name in ("s", "Z", "Yx", "Kxx", "Kxm", "Rx"):
         array = getattr(data, name)
         _check_array(name, array, array.shape)
-    if data.s.min(initial=0.0) < 0 or data.nsilent != len(Qx) - Qx.shape[1] - len(data.s):
+    if data.s.min(initial=0.0) < 0 or data.noutside != len(Qx) - Qx.shape[1] - len(data.s):
         raise ValueError("s is negative, or its number does not fit the samples")
     rng = np.random.default_rng(0)
     x, q = (rng.standard_normal(size) for size in (len(data.s), Qx.shape[1]))

@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 HASHED_ARRAYS = ("s", "Z", "Yx", "Kxx", "Kxm", "Rx")
 """Of the rotated data; the rotation V itself is large, and Z is what it makes of the traits."""
-SHIFT = "shift"
+PRIOR = "prior"
 """Of a fit of observed cells by REML: what was added to GGᵀ along the covariates."""
 
 
@@ -32,11 +32,11 @@ class ModelHash:
         self._update(*tables)
 
     def add(self, prefix: str, summary: FitSummary, arrays: Mapping[str, Array]) -> None:
-        """Take in a fit: its axes, what it says, `HASHED_ARRAYS` and where it has one its `SHIFT`."""
+        """Take in a fit: its axes, what it says, `HASHED_ARRAYS` and where it has one its `PRIOR`."""
         scalars = [float(value) for value in (summary.rank, summary.lml, summary.mean_diagonal, summary.quadratic)]
         self._digest.update(repr((prefix, scalars)).encode())
         self._update(*astuple(summary.axes), *astuple(summary.estimates))
-        self._update(*(arrays[name] for name in (*HASHED_ARRAYS, SHIFT) if name in arrays))
+        self._update(*(arrays[name] for name in (*HASHED_ARRAYS, PRIOR) if name in arrays))
 
     def add_predictions(self, names: Sequence[Any], numbers: Sequence[Array]) -> None:
         """Take in predictions: of which samples, and their means and variances."""

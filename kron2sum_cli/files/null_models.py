@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.files.npz_archive import ArchiveReader
 from kron2sum_cli.files.null_checks import check_rotation, check_summary
 from kron2sum_cli.files.null_description import NullDescription
-from kron2sum_cli.files.null_hash import HASHED_ARRAYS, SHIFT
+from kron2sum_cli.files.null_hash import HASHED_ARRAYS, PRIOR
 from kron2sum_cli.model.climbing import Certificate
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
 from kron2sum_cli.model.null_model import FitSummary, NullModel, restored_null_model
@@ -52,12 +52,12 @@ def model_arrays(prefix: str, model: NullModel) -> Iterator[tuple[str, NDArray[A
 def hashed_arrays(model: NullModel) -> dict[str, Array]:
     """Those of the arrays of a fit that its hash is of."""
     arrays = model.arrays()
-    return {name: arrays[name] for name in (*HASHED_ARRAYS, SHIFT) if name in arrays}
+    return {name: arrays[name] for name in (*HASHED_ARRAYS, PRIOR) if name in arrays}
 
 
 def read_hashed_arrays(archive: ArchiveReader, prefix: str) -> dict[str, Array]:
     """`hashed_arrays` of a fit in a file."""
-    names = [*HASHED_ARRAYS, *([SHIFT] if prefix + SHIFT in archive else [])]
+    names = [*HASHED_ARRAYS, *([PRIOR] if prefix + PRIOR in archive else [])]
     return {name: archive.array(prefix + name) for name in names}
 
 
@@ -98,9 +98,9 @@ def read_model(
         summary = read_summary(archive, prefix, description)
         data, Qx, rows = _contrasts(archive, prefix, description, description.rotation_type(dtype))
         shape = (len(description.covariates),) * 2
-        shift = archive.array(prefix + SHIFT, shape=shape) if prefix + SHIFT in archive else None
-        check_rotation(data, Qx, shift, summary.reml, description)
-        return restored_null_model(summary, data, Qx, description, shift, rows)
+        prior = archive.array(prefix + PRIOR, shape=shape) if prefix + PRIOR in archive else None
+        check_rotation(data, Qx, prior, summary.reml, description)
+        return restored_null_model(summary, data, Qx, description, prior, rows)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise archive.damaged(error) from error
 
@@ -124,4 +124,4 @@ def _contrasts(
         X = archive.array(prefix + "design_X", shape=(m, len(description.covariates)))
         design = CoupledDesign(description.A, X, float(scalars["logdet_MtM"]))
     rows = archive.matrix(prefix + "V", (n, m), dtype, spare=p)
-    return Contrasts(s=s, nsilent=int(scalars["nsilent"]), V=rows[:m].T, design=design, **arrays), Qx, rows
+    return Contrasts(s=s, noutside=int(scalars["noutside"]), V=rows[:m].T, design=design, **arrays), Qx, rows

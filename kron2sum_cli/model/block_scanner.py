@@ -11,11 +11,11 @@ from kron2sum_cli.model.likelihood import Point, normalised_effects
 from kron2sum_cli.model.spectrum import Array
 
 LEFT_BY_EFFECTS = 1e-9
-"""A variant of whose information the coupled fixed effects leave less than this share, in some direction of the
-traits, counts as lying in their span."""
+"""Smallest share of a variant's information, in any direction of the traits, that coupled fixed effects may leave;
+below it the variant counts as collinear with them."""
 
 STRETCH = 512
-"""Squares that are added in single precision before they go into a sum in double."""
+"""Number of squares that are added in single precision before they go into a sum in double."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,15 @@ class BlockStatistics:
 
     Attributes
     ----------
-    u : (b, p) ``gᵀ P_j y_j``
-    v : (b, p) ``gᵀ P_j g``, the information; the effect on axis j is u/v with variance 1/v. Where the fixed effects of
-        the null model couple the axes, (b, p, p)
-    length : (b,) squared length of g outside the span of X
-    outside : (b,) the part of it outside the rotation too, where GGᵀ is 0
+    u : NDArray (b, p)
+        Score ``gᵀ P_j y_j``.
+    v : NDArray (b, p) or (b, p, p)
+        Information ``gᵀ P_j g``: the effect on axis j is u/v with variance 1/v. (b, p, p) where fixed effects or
+        missing cells couple the axes.
+    length : NDArray (b,)
+        Squared length of g outside the span of X.
+    outside : NDArray (b,)
+        The part of that length outside V, too, where GGᵀ is 0.
     """
 
     u: Array
@@ -59,15 +63,19 @@ class BlockScanner:
 
     Attributes
     ----------
-    rotation : (m + p, n) ``[V, Vα]ᵀ`` in the precision of the scan, α = K⁻¹r of the null model
-    weights : (m, p + 1) inverse variances W, and a column of ones
-    silent_weight : (p,) inverse variances outside V and X; None where there is nothing outside
-    Qx : (n, c) basis of X, needed for what is outside
+    rotation : NDArray (m + p, n)
+        ``[V, Vα]ᵀ`` in the precision of the scan, α = K⁻¹r of the null model.
+    weights : NDArray (m, p + 1)
+        Inverse variances W, and a column of ones.
+    outside_weight : NDArray (p,) or None
+        Inverse variances outside V and X; None where there is nothing outside.
+    Qx : NDArray (n, c)
+        Basis of X, needed for what is outside.
     """
 
     rotation: NDArray[np.floating]
     weights: NDArray[np.floating]
-    silent_weight: Array | None
+    outside_weight: Array | None
     Qx: NDArray[np.floating]
     _own: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
@@ -93,10 +101,10 @@ class BlockScanner:
         sums = (squares.T @ self.weights).astype(np.float64)
         v, length = sums[:, :-1], sums[:, -1]
         outside = np.zeros(len(length))
-        if self.silent_weight is not None:
+        if self.outside_weight is not None:
             projected = squared_lengths((self.Qx.T @ G).T)
             outside = np.maximum(squared_lengths(G.T) - length - projected, 0.0)
-            v, length = v + np.multiply.outer(outside, self.silent_weight), length + outside
+            v, length = v + np.multiply.outer(outside, self.outside_weight), length + outside
         return BlockStatistics(u, v, length, outside)
 
     def _workspace(self, G: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -128,8 +136,10 @@ class CoupledBlockScanner:
 
     Attributes
     ----------
-    diagonal : of ``K⁻¹``: the scanner without the fixed effects
-    F : (m, pq)
+    diagonal : BlockScanner
+        The scanner of ``K⁻¹`` without the fixed effects.
+    F : NDArray (m, pq)
+        ``K⁻¹M H^-½``, the p axes of every effect q side by side.
     """
 
     diagonal: BlockScanner
@@ -184,6 +194,6 @@ def _diagonal_scanner(
     return BlockScanner(
         rotation=rotation,
         weights=np.hstack([point.W, np.ones((m, 1))]).astype(dtype),
-        silent_weight=point.silent_weight if data.nsilent else None,
+        outside_weight=point.outside_weight if data.noutside else None,
         Qx=Qx.astype(dtype),
     )

@@ -18,29 +18,32 @@ from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
 from kron2sum_cli.model.trust_region import Curvature, LocalModel, Located, Step, local_model
 
 CERTIFIED_GAIN = 1e-6
-"""A predicted gain above this is not an optimum."""
+"""Largest gain in log-likelihood that may still be predicted at an optimum."""
 
 BOUNDARY = 1e-12
-"""An axis whose genetic (or residual) share of variance is below this is on the boundary."""
+"""Smallest genetic (residual) share of variance of an axis that is not on the boundary."""
 
 GAIN_TOLERANCE = 1e-12
 """A climb ends when no step is predicted to raise the log-likelihood by more than this."""
 
 NEAR_BOUNDARY = 1e-3
-"""An axis whose c0 or c1 is below this share is tried at exactly 0."""
+"""Square root of the genetic (residual) share of variance below which an axis is tried at exactly 0."""
 
 SMALL = 1.0
 """A step that is predicted to gain less than this is so short that the likelihood should be quadratic along it."""
 
 MISPREDICTED = 0.5
-"""Error of a small step's gain, as a share of the predicted one, that shows a wrong curvature: where that is more than
-twice the true one, or less than two thirds of it, a Newton step leaves more than half of the way."""
+"""Largest error of a small step's predicted gain, as a share of it; above it the curvature counts as wrong.
+
+With more than twice the true curvature, or less than two thirds of it, a Newton step leaves more than half of the
+way."""
 
 NARROWEST = 1e-9
-"""A climb gives up where its trust region is narrower."""
+"""Radius of the trust region below which a climb gives up."""
 
 EARLY = 0.1
-"""A face is left before its maximum where this share of what the cone promises exceeds what a step on it does."""
+"""A face of the boundary is left before its maximum where this share of the gain predicted off it exceeds the gain
+predicted on it."""
 
 LEAVING = 4
 """Largest number of axes that leave a face at once."""
@@ -71,21 +74,27 @@ class Likelihood(Protocol[PointT]):
         """The likelihood at one point; raises NumericalError where it is not defined."""
 
     def curvature(self, point: PointT, mispredicted: bool) -> Curvature:
-        """The second order at a point; ``mispredicted`` is whether what has been given as such does not do."""
+        """The second order at a point; ``mispredicted``: whether curvatures given before have predicted gains badly."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Why a point is an optimum.
+    """The first-order conditions of an optimum, in figures.
 
     Attributes
     ----------
-    predicted_gain : what the best further Newton step is predicted to add to the log-likelihood
-    cone_gain : what the best step from a face into the cone is predicted to add
-    gradient_norm : norm of the projected gradient in the metric of the information
-    smallest_C0, smallest_C1 : smallest eigenvalues, of the covariances scaled to total variance 1 on every axis
-    active_C0, active_C1 : number of axes on the boundary of either cone
-    steps, evaluations : Newton steps taken; likelihoods evaluated
+    predicted_gain : float
+        Gain in log-likelihood predicted for the best further Newton step.
+    cone_gain : float
+        Gain predicted for the best step off the boundary, into the cone of C0 or C1.
+    gradient_norm : float
+        Norm of the projected gradient in the metric of the information.
+    smallest_C0, smallest_C1 : float
+        Smallest eigenvalues, of the covariances scaled to total variance 1 on every axis.
+    active_C0, active_C1 : int
+        Number of axes on the boundary of either cone.
+    steps, evaluations : int
+        Number of Newton steps taken, and of likelihoods evaluated.
     """
 
     predicted_gain: float
@@ -104,7 +113,7 @@ class Certificate:
         return max(self.predicted_gain, self.cone_gain) <= CERTIFIED_GAIN
 
     def complaint(self, lml: float) -> str:
-        """Why a fit that ended at this log-likelihood is none."""
+        """Message for a fit that did not converge and ended at this log-likelihood."""
         return (
             f"the null model did not converge: after {self.steps} steps the log-likelihood is {lml:.6f},"
             f" and a gain of {max(self.predicted_gain, self.cone_gain):.3g} is still predicted"
@@ -117,9 +126,12 @@ class Optimum(Generic[PointT]):
 
     Attributes
     ----------
-    point : the likelihood there
-    rank : largest rank of C0 allowed
-    certificate : the first-order conditions
+    point : Point or ObservedPoint
+        The likelihood where the climb ended.
+    rank : int
+        Largest rank of C0 allowed.
+    certificate : Certificate
+        The first-order conditions.
     """
 
     point: PointT

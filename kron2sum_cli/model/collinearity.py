@@ -9,7 +9,8 @@ from scipy import linalg
 from kron2sum_cli.model.spectrum import Array
 
 TOLERANCE = 1e-7
-"""A column counts as dependent where what the columns before it leave is below this share of its length."""
+"""Smallest share of its length that a column may have outside the span of the columns before it; below it the column
+counts as dependent on them."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,10 @@ class Dependency:
 
     Attributes
     ----------
-    column : its position
-    others : positions of the columns that combine to it; none where it is zero
+    column : int
+        Position of the column.
+    others : tuple of int
+        Positions of the columns of which it is a linear combination; none where it is zero.
     """
 
     column: int

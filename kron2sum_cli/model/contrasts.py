@@ -19,9 +19,12 @@ class CoupledDesign:
 
     Attributes
     ----------
-    A : (p, a) full column rank
-    X : (m, c) covariates in the rotated rows
-    logdet_MtM : ``log|(A ⊗ X)ᵀ(A ⊗ X)|``, a constant of REML
+    A : NDArray (p, a)
+        Trait design, of full column rank.
+    X : NDArray (m, c)
+        Covariates in the rotated rows.
+    logdet_MtM : float
+        ``log|(A ⊗ X)ᵀ(A ⊗ X)|``, a constant of REML.
     """
 
     A: Array
@@ -35,19 +38,27 @@ class Contrasts:
 
     Attributes
     ----------
-    Z : (m, p) rotated traits, m = k + e: the k columns of V and e ≤ p that hold what Y has outside them
-    s : (m,) eigenvalues, 0 for the e appended rows
-    nsilent : number of further rows with eigenvalue 0 in which every trait is 0
-    V : (n, m) the rotation, ``Z = VᵀY``; in single precision where it was read for a scan in that
-    Yx : (c, p) ``QxᵀY``, the part of Y in the span of the projected covariates
-    Kxx, Kxm : (c, c) and (c, m) GGᵀ of the projected covariates, and between them and the rows
-    Rx : (c, c) ``X = Qx Rx``
-    design : fixed effects that are not projected out, or None
+    Z : NDArray (m, p)
+        Rotated traits, m = k + e: the k columns of V and e ≤ p that hold what Y has outside them.
+    s : NDArray (m,)
+        Eigenvalues, 0 for the e appended rows.
+    noutside : int
+        Number of contrasts outside V, where GGᵀ and every trait are 0.
+    V : NDArray (n, m)
+        The rotation, ``Z = VᵀY``; in single precision where it was read for a scan in single precision.
+    Yx : NDArray (c, p)
+        ``QxᵀY``, the part of Y in the span of the projected covariates.
+    Kxx, Kxm : NDArray (c, c) and (c, m)
+        GGᵀ of the projected covariates, and between them and the rows.
+    Rx : NDArray (c, c)
+        Upper triangular, ``X = Qx Rx``.
+    design : CoupledDesign or None
+        Fixed effects that are not projected out; None where all are.
     """
 
     Z: Array
     s: Array
-    nsilent: int
+    noutside: int
     V: NDArray[np.floating]
     Yx: Array
     Kxx: Array
@@ -57,8 +68,8 @@ class Contrasts:
 
     @property
     def nrows(self) -> int:
-        """Number of contrasts, n - c, silent ones included."""
-        return int(self.Z.shape[0]) + self.nsilent
+        """Number of contrasts, n - c, those outside V included."""
+        return int(self.Z.shape[0]) + self.noutside
 
     @property
     def nsamples(self) -> int:
@@ -106,7 +117,7 @@ def rotate_traits(spectrum: Spectrum, Y: Array) -> Contrasts:
     return Contrasts(
         Z=V.T @ Y,
         s=s,
-        nsilent=spectrum.nsamples - spectrum.ncovariates - V.shape[1],
+        noutside=spectrum.nsamples - spectrum.ncovariates - V.shape[1],
         V=V,
         Yx=spectrum.Qx.T @ Y,
         Kxx=spectrum.Kxx,
@@ -126,7 +137,7 @@ def rotate_coupled(spectrum: Spectrum, Y: Array, A: Array, X: Array) -> Contrast
     return Contrasts(
         Z=V.T @ Y,
         s=s,
-        nsilent=spectrum.nsamples - V.shape[1],
+        noutside=spectrum.nsamples - V.shape[1],
         V=V,
         Yx=np.empty((0, Y.shape[1])),
         Kxx=spectrum.Kxx,

@@ -22,12 +22,13 @@ from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
 from kron2sum_cli.model.trust_region import Curvature, ObservedRows
 
 SAME = 1e-6
-"""Searches that end less than this apart in log-likelihood have found the same optimum."""
+"""Climbs that end less than this apart in log-likelihood have found the same optimum."""
 
 MAX_STEPS = 500
+"""Largest number of steps of a climb."""
 
 FLOOR = 1e-6
-"""Smallest c1 of a search where the likelihood grows without bound as C1 becomes singular."""
+"""Smallest c1 of a climb where the likelihood grows without bound as C1 becomes singular."""
 
 NO_MAXIMUM = (
     "the likelihood has no maximum: it grows without bound as C1 becomes singular where GGᵀ is singular, too. Leave out"
@@ -67,9 +68,12 @@ class CompleteLikelihood:
 
     Attributes
     ----------
-    data : what it is the likelihood of
-    reml : restricted or not
-    floor : smallest c1 that a climb may reach
+    data : Contrasts
+        The rotated traits.
+    reml : bool
+        Restricted or not.
+    floor : float
+        Smallest c1 that a climb may reach.
     """
 
     data: Contrasts
@@ -104,7 +108,7 @@ class CompleteLikelihood:
 
 def may_lose_C1(data: Contrasts) -> bool:
     """Whether GGᵀ is regular on the contrasts, so that the likelihood is defined for a singular C1."""
-    return bool(data.nsilent == 0 and data.s.min(initial=np.inf) > 0)
+    return bool(data.noutside == 0 and data.s.min(initial=np.inf) > 0)
 
 
 def climb(data: Contrasts, start: TraitAxes, rank: int, reml: bool) -> Fit:
@@ -122,7 +126,7 @@ def bounded(data: Contrasts, reml: bool) -> bool:
     directions lie in the span of the covariates (a matrix centred on the analysed samples).
     """
     null = data.s <= 0
-    singular = bool(data.nsilent) or bool(null.any()) or (not reml and covariates_singular(data))
+    singular = bool(data.noutside) or bool(null.any()) or (not reml and covariates_singular(data))
     if not singular:
         return True
     residual = without_covariates(data)

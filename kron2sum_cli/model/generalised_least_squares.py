@@ -27,10 +27,14 @@ class SampleVectors:
 
     Attributes
     ----------
-    rows : (m, q) ``VᵀF``
-    projected : (c, q) ``QxᵀF``
-    outside : (q, q) inner products of what lies outside both, where GGᵀ is 0
-    in_span : (q,) whether a column lies in the span of the projected covariates
+    rows : NDArray (m, q)
+        ``VᵀF``.
+    projected : NDArray (c, q)
+        ``QxᵀF``.
+    outside : NDArray (q, q)
+        Inner products of what lies outside both, where GGᵀ is 0.
+    in_span : NDArray (q,) of bool
+        Whether a column lies in the span of the projected covariates.
     """
 
     rows: Array
@@ -45,8 +49,10 @@ class Metric:
 
     Attributes
     ----------
-    point : where it is taken
-    Qx : (n, c) basis of the projected covariates
+    point : Point
+        Where K⁻¹ is taken.
+    Qx : NDArray (n, c)
+        Basis of the projected covariates.
     """
 
     point: Point
@@ -57,7 +63,7 @@ class Metric:
         data = self.point.data
         rows, projected = data.V.T @ F, self.Qx.T @ F
         outside = np.zeros((F.shape[1], F.shape[1]))
-        if data.nsilent:
+        if data.noutside:
             rest = F - data.V @ rows - self.Qx @ projected
             outside = rest.T @ rest
         left = np.sum(rows**2, axis=0) + np.diag(outside)
@@ -67,7 +73,7 @@ class Metric:
         """``FᵀP_jF`` for every axis, P_j without coupled fixed effects: (p, q, q)."""
         point = self.point
         rows = np.einsum("ia,ij,ib->jab", F.rows, point.W, F.rows, optimize=True)
-        return np.asarray(rows + point.silent_weight[:, None, None] * F.outside)
+        return np.asarray(rows + point.outside_weight[:, None, None] * F.outside)
 
     def scores(self, F: SampleVectors) -> Array:
         """``FᵀK⁻¹r`` for every axis, r the residual of the null model: (q, p)."""
@@ -97,12 +103,18 @@ class LeastSquares:
 
     Attributes
     ----------
-    beta : (N,) estimates, NaN for columns that lie in the span of those before them
-    covariance : (N, N) ``(MᵀK⁻¹M)⁻¹`` for M the estimated columns side by side, NaN elsewhere
-    quadratic : ``rᵀK⁻¹r``
-    rank : number of estimated columns
-    shapes : (q_k, a_k) of every B_k
-    combination : (rank, N) all columns as combinations of the estimated ones
+    beta : NDArray (N,)
+        Estimates, NaN for columns that lie in the span of those before them.
+    covariance : NDArray (N, N)
+        ``(MᵀK⁻¹M)⁻¹`` for M the estimated columns side by side, NaN elsewhere.
+    quadratic : float
+        ``rᵀK⁻¹r``.
+    rank : int
+        Number of estimated columns.
+    shapes : tuple of (int, int)
+        Shape (q_k, a_k) of every B_k.
+    combination : NDArray (rank, N)
+        All columns as combinations of the estimated ones.
     """
 
     beta: Array
@@ -127,9 +139,11 @@ def least_squares(K: Metric, terms: Sequence[Term]) -> LeastSquares:
 
     Parameters
     ----------
-    K : the metric at the null model
-    terms : the null model's own fixed effects (A, X), and at most one term added to it. Columns of an added term may
-        lie in the span of others: they are left out and their estimates are NaN
+    K : Metric
+        The metric at the null model.
+    terms : sequence of Term
+        The null model's own fixed effects (A, X), and at most one term added to it. Columns of an added term may lie in
+        the span of others: they are left out and their estimates are NaN.
     """
     (A, X), coupled = terms[0], K.point.coupled
     null = _ProjectedNull(K, A) if coupled is None else _CoupledNull(K, coupled)

@@ -31,9 +31,12 @@ class Hypothesis:
 
     Attributes
     ----------
-    name : what its columns are called
-    base : (p, e0) orthonormal basis of A0, e0 may be 0
-    full : (p, e) orthonormal basis of [A0, A1]
+    name : str
+        Ending of its columns in a result table.
+    base : NDArray (p, e0)
+        Orthonormal basis of A0; e0 may be 0.
+    full : NDArray (p, e)
+        Orthonormal basis of [A0, A1].
     """
 
     name: str
@@ -52,11 +55,16 @@ class TestContext:
 
     Attributes
     ----------
-    T : (p, p) trait axes of the null model
-    quadratic : q0, ``rᵀK⁻¹r`` of the null model
-    size : np, the number of observations
-    residual_df : np less the number of fixed effects of the null model
-    statistic : "lr" (χ² on the likelihood ratio) or "f" (exact for K known up to scale)
+    T : NDArray (p, p)
+        Trait axes of the null model.
+    quadratic : float
+        ``rᵀK⁻¹r`` of the null model, q0.
+    size : int
+        Number of observations, np.
+    residual_df : int
+        Number of observations less that of the null model's fixed effects.
+    statistic : Statistic
+        "lr" for the likelihood ratio on χ², or "f" for the F test, exact for K known up to scale.
     """
 
     __test__ = False  # not a test class, whatever its name
@@ -74,9 +82,12 @@ class TestResult:
 
     Attributes
     ----------
-    chisq : (b,) likelihood ratio statistic
-    df : its degrees of freedom
-    mlog10p : (b,) -log10 p
+    chisq : NDArray (b,)
+        Likelihood ratio statistic.
+    df : int
+        Degrees of freedom.
+    mlog10p : NDArray (b,)
+        Minus log10 of the p-value.
     """
 
     __test__ = False
@@ -230,9 +241,12 @@ class TraitEffects:
 
     Attributes
     ----------
-    beta : (b, p) effect of one more effect allele
-    se : (b, p) with the scale of the joint model, ``s1 = (q0 - χ²)/(np)``
-    mlog10p : (b, p) of every trait's effect given effects on the others
+    beta : NDArray (b, p)
+        Effect of one more effect allele.
+    se : NDArray (b, p)
+        Standard error, with the scale of the joint model ``s1 = (q0 - χ²)/(np)``.
+    mlog10p : NDArray (b, p)
+        Minus log10 of the p-value of every trait's effect, given effects on the others.
     """
 
     beta: Array
@@ -274,7 +288,7 @@ def effect_covariance(information: Array, Tinv: Array) -> Array:
 
 
 def pack_information(v: Array) -> Array:
-    """The numbers of v that a table holds: (b, p) as it is, the lower triangle row by row of (b, p, p)."""
+    """The entries of v that a table holds: all of (b, p), and the lower triangle, row by row, of (b, p, p)."""
     if v.ndim == 2:
         return v
     i, j = np.tril_indices(v.shape[1])

@@ -29,13 +29,14 @@ Mask = NDArray[np.bool_]
 Positions = NDArray[np.intp]
 
 OBSERVED_TRAITS = 40
-"""Up to so many traits the information is the observed one, a dense matrix; beyond, the expected one."""
+"""Largest number of traits for which the information is the observed one, a dense matrix; else it is the expected."""
 
 OBSERVED_EFFECTS = 100
-"""With a trait design: up to so many fixed effects."""
+"""The same for the number of fixed effects of a trait design."""
 
 SINGULAR = 1e-11
-"""Smallest share of its own information that the others may leave to a direction."""
+"""Smallest share of a direction's information that the other directions may leave; below it the information counts as
+singular."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,10 @@ class DirectionCovariance:
 
     Attributes
     ----------
-    v00, v11 : of E0, and of E1
-    v01 : between them
+    v00, v11 : NDArray (N,) or (N, N)
+        Covariance of the entries of E0, and of those of E1.
+    v01 : NDArray (N,) or (N, N)
+        Covariance of the entries of E0 with those of E1.
     """
 
     v00: Array
@@ -61,8 +64,10 @@ def uses_observed_information(ntraits: int, neffects: int) -> bool:
 
     Parameters
     ----------
-    ntraits : p
-    neffects : fixed effects of a trait design of rank a < p, ac of them; 0 without one
+    ntraits : int
+        Number of traits, p.
+    neffects : int
+        Number of fixed effects of a trait design of rank a < p, ac; 0 without one.
     """
     return ntraits <= OBSERVED_TRAITS and neffects <= OBSERVED_EFFECTS
 

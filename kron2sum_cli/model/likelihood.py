@@ -30,9 +30,12 @@ class MeanBlock:
 
     Attributes
     ----------
-    A, R : (c, c) and (c, m), those of `conditional_covariance`
-    S : (p, c, c)
-    dS0, dS1 : (p, c, c) derivatives of S with respect to c0_j² and c1_j²
+    A, R : NDArray (c, c) and (c, m)
+        What `conditional_covariance` returns.
+    S : NDArray (p, c, c)
+        The covariance of the fixed effects of every axis.
+    dS0, dS1 : NDArray (p, c, c)
+        Derivatives of S with respect to c0_j² and c1_j².
     """
 
     A: Array
@@ -74,9 +77,12 @@ class Coupled:
 
     Attributes
     ----------
-    TA : (p, a) the trait design in the axes
-    chol : (ac, ac) lower Cholesky factor of ``H = Σ_j t_j t_jᵀ ⊗ XᵀW_jX``
-    beta : (c, a) estimates of B
+    TA : NDArray (p, a)
+        The trait design in the axes.
+    chol : NDArray (ac, ac)
+        Lower Cholesky factor of ``H = Σ_j t_j t_jᵀ ⊗ XᵀW_jX``.
+    beta : NDArray (c, a)
+        Estimates of B.
     """
 
     TA: Array
@@ -90,14 +96,22 @@ class Point:
 
     Attributes
     ----------
-    data : what it is the likelihood of
-    reml : restricted or not
-    axes : the trait axes of (C0, C1)
-    lml : with all constants, the log density of vec(Y) (of its error contrasts under REML)
-    W : (m, p) inverse variances
-    alpha : (m, p) ``W`` times the residuals: K⁻¹r in rotated rows and axes
-    score0, score1 : (p, p) symmetric
-    coupled : estimates of coupled fixed effects, or None
+    data : Contrasts
+        The rotated traits.
+    reml : bool
+        Restricted or not.
+    axes : TraitAxes
+        The trait axes of (C0, C1).
+    lml : float
+        Log-likelihood with all constants: the log density of vec(Y), or of its error contrasts under REML.
+    W : NDArray (m, p)
+        Inverse variances.
+    alpha : NDArray (m, p)
+        ``W`` times the residuals: K⁻¹r in rotated rows and axes.
+    score0, score1 : NDArray (p, p)
+        Derivatives of the log-likelihood in the axes' C0 and C1, symmetric.
+    coupled : Coupled or None
+        Estimates of coupled fixed effects; None where all covariates are projected out.
     """
 
     data: Contrasts
@@ -115,9 +129,9 @@ class Point:
         return evaluate(self.data, axes, self.reml)
 
     @property
-    def silent_weight(self) -> Array:
+    def outside_weight(self) -> Array:
         """(p,) inverse variances of the rows of eigenvalue 0 outside V; 0 where there are none."""
-        if self.data.nsilent == 0:
+        if self.data.noutside == 0:
             return np.zeros(self.axes.c1.size)
         return np.asarray(1 / self.axes.c1**2)
 
@@ -130,9 +144,9 @@ class Point:
         """``Σ_i s_i^k w_ij w_il`` for k = 0, 1, 2, each (p, p): twice the expected information of a pair of axes."""
         W, s = self.W, self.data.s
         sW = s[:, None] * W
-        silent = self.silent_weight
+        outside = self.outside_weight
         return (
-            W.T @ W + self.data.nsilent * np.multiply.outer(silent, silent),
+            W.T @ W + self.data.noutside * np.multiply.outer(outside, outside),
             W.T @ sW,
             sW.T @ sW,
         )
@@ -167,7 +181,7 @@ def evaluate(data: Contrasts, axes: TraitAxes, reml: bool) -> Point:
     variances = axes.variances(data.s)
     smallest = variances.min(initial=np.inf)
     singular = axes.c1.min() <= 0
-    if smallest <= 0 or (singular and (data.nsilent or (not reml and covariates_singular(data)))):
+    if smallest <= 0 or (singular and (data.noutside or (not reml and covariates_singular(data)))):
         raise NumericalError("the likelihood is not defined: C1 is singular where GGᵀ is singular, too")
     W = 1 / variances
     Z = data.Z @ axes.T.T
@@ -177,8 +191,8 @@ def evaluate(data: Contrasts, axes: TraitAxes, reml: bool) -> Point:
     logdet = _logdet_contrasts(data, axes, variances)
     ndof = data.nrows * data.ntraits
     trace0, trace1 = data.s @ W, W.sum(axis=0)
-    if data.nsilent:
-        trace1 = trace1 + data.nsilent / axes.c1**2
+    if data.noutside:
+        trace1 = trace1 + data.noutside / axes.c1**2
     score0 = alpha.T @ (data.s[:, None] * alpha) - np.diag(trace0)
     score1 = alpha.T @ alpha - np.diag(trace1)
     if not reml and data.ncovariates:
@@ -213,7 +227,7 @@ def logdet_covariance(point: Point) -> float:
 def _logdet_contrasts(data: Contrasts, axes: TraitAxes, variances: Array) -> float:
     """Log determinant of the covariance of all contrasts of all traits."""
     logdet = float(np.log(variances).sum()) - 2 * data.nrows * axes.logdet_T
-    return logdet + 2 * data.nsilent * float(np.log(axes.c1).sum()) if data.nsilent else logdet
+    return logdet + 2 * data.noutside * float(np.log(axes.c1).sum()) if data.noutside else logdet
 
 
 def mean_block(data: Contrasts, axes: TraitAxes, W: Array) -> MeanBlock:

@@ -36,8 +36,8 @@ from kron2sum_cli.model.missing.observed import (
     observed_cells,
     observed_spectrum,
     restored_cells,
-    unshifted,
     without_missing,
+    without_prior,
 )
 from kron2sum_cli.model.missing.refit import refit as refit_observed
 from kron2sum_cli.model.missing.scanner import observed_scanner
@@ -258,26 +258,26 @@ class RotatedNullModel(NullModel):
         The rotated traits; missing cells are filled in.
     Qx : NDArray (n, c)
         Orthonormal basis of the covariates that the contrasts leave out; of no columns where they stay in.
-    shift : NDArray (c, c) or None
-        S where GGᵀ was replaced by ``GGᵀ + X S Xᵀ``, which REML does not see; None where it was not.
+    prior : NDArray (c, c) or None
+        Prior covariance S of the fixed effects, where GGᵀ was replaced by ``GGᵀ + X S Xᵀ``; None where it was not.
     """
 
     contrasts: Contrasts
     Qx: Array
-    shift: Array | None
+    prior: Array | None
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The contrasts, Qx, rotated covariates ``design_X`` where they stay in, and the shift where there is one."""
+        """The contrasts, Qx, rotated covariates ``design_X`` where they stay in, and the prior where there is one."""
         data = self.contrasts
         found = {"Qx": self.Qx, **{name: getattr(data, name) for name in CONTRASTS}}
         if data.design is not None:
             found["design_X"] = data.design.X
-        return found if self.shift is None else found | {"shift": self.shift}
+        return found if self.prior is None else found | {"prior": self.prior}
 
     def scalars(self) -> dict[str, int | float | None]:
         """Contrasts outside V, and the constant of REML where covariates stay in."""
         design = self.contrasts.design
-        return {"nsilent": self.contrasts.nsilent, "logdet_MtM": design.logdet_MtM if design else None}
+        return {"noutside": self.contrasts.noutside, "logdet_MtM": design.logdet_MtM if design else None}
 
 
 @dataclass(frozen=True)
@@ -322,7 +322,7 @@ class CompleteNullModel(RotatedNullModel):
         def scores(G: Array) -> SetScores:
             rows = point.data.to_rows(G)
             rest = G - point.data.to_samples(rows) - Qx @ (Qx.T @ G)
-            return set_scores(point, rows, rest.T @ rest if point.data.nsilent else np.zeros((G.shape[1],) * 2))
+            return set_scores(point, rows, rest.T @ rest if point.data.noutside else np.zeros((G.shape[1],) * 2))
 
         return scores
 
@@ -393,7 +393,7 @@ class ObservedNullModel(RotatedNullModel):
 
     def refits(self, scanner: Scanner) -> Refits:
         """See `missing.refit`."""
-        null = missing_fitting.climb(unshifted(self.cells), self.summary.axes, self.summary.rank, reml=False)
+        null = missing_fitting.climb(without_prior(self.cells), self.summary.axes, self.summary.rank, reml=False)
         if not null.certificate.certified:
             raise NumericalError(NO_FIT)
 
@@ -416,7 +416,7 @@ class ObservedNullModel(RotatedNullModel):
 
 
 def _observed_null_model(summary: FitSummary, cells: ObservedCells) -> ObservedNullModel:
-    return ObservedNullModel(summary, cells.filled, np.empty((cells.nsamples, 0)), cells.shift, cells)
+    return ObservedNullModel(summary, cells.filled, np.empty((cells.nsamples, 0)), cells.prior, cells)
 
 
 def _spans_constant(Q: NDArray[np.floating]) -> bool:
@@ -429,7 +429,7 @@ def restored_null_model(
     contrasts: Contrasts,
     Qx: Array,
     data: TraitData,
-    shift: Array | None = None,
+    prior: Array | None = None,
     rows: NDArray[np.floating] | None = None,
 ) -> NullModel:
     """A null model from the numbers that were kept of it.
@@ -444,13 +444,13 @@ def restored_null_model(
         `RotatedNullModel.Qx`.
     data : TraitData
         What the model was fitted to.
-    shift : NDArray (c, c) or None
-        `RotatedNullModel.shift`.
+    prior : NDArray (c, c) or None
+        `RotatedNullModel.prior`.
     rows : NDArray (m + p, n) or None
         `CompleteNullModel.rows`, where V was read for a scan.
     """
     if data.has_missing:
-        return _observed_null_model(summary, restored_cells(contrasts, data.Y, data.X, shift))
+        return _observed_null_model(summary, restored_cells(contrasts, data.Y, data.X, prior))
     return CompleteNullModel(summary, contrasts, Qx, None, data.A, data.X, rows)
 
 
@@ -462,12 +462,12 @@ class RotatedSamples:
     ----------
     spectrum : Spectrum
         Its eigenvalues and eigenvectors, given the covariates that are projected out.
-    shift : NDArray (c, c) or None
-        What was added to it along the covariates (`observed_spectrum`).
+    prior : NDArray (c, c) or None
+        Prior covariance of the fixed effects (`observed_spectrum`), where there is one.
     """
 
     spectrum: Spectrum
-    shift: Array | None
+    prior: Array | None
 
 
 def rotate_samples(relationship: Array, features: bool, data: TraitData, reml: bool) -> RotatedSamples:
@@ -623,7 +623,7 @@ def null_likelihood(rotated: RotatedSamples, data: TraitData, reml: bool) -> Nul
     """
     spectrum, Y, A, X = rotated.spectrum, data.Y, data.A, data.X
     if data.has_missing:
-        cells = observed_cells(spectrum, Y, A, X, rotated.shift)
+        cells = observed_cells(spectrum, Y, A, X, rotated.prior)
         return ObservedTraits(data, reml, spectrum.mean_diagonal, cells)
     contrasts = rotate_coupled(spectrum, Y, A, X) if data.reduced else rotate_traits(spectrum, Y)
     return CompleteTraits(data, reml, spectrum.mean_diagonal, contrasts, spectrum.Qx)

@@ -27,7 +27,8 @@ class Prediction:
 
     Attributes
     ----------
-    mean, variance : (t, p)
+    mean, variance : NDArray (t, p)
+        Conditional mean of every value, and the variance of its error.
     """
 
     mean: Array
@@ -40,10 +41,14 @@ class EffectsOfCovariates:
 
     Attributes
     ----------
-    A : (p, a) trait design
-    B : (c, a) estimates
-    covariance : (ca, ca) of vec(B)
-    explained : (t, p, ca) what vec(B) becomes where the traits along each axis are ``k_t``: ``H⁻¹MᵀK⁻¹k_t``
+    A : NDArray (p, a)
+        Trait design.
+    B : NDArray (c, a)
+        Estimates.
+    covariance : NDArray (ca, ca)
+        Covariance of the estimates vec(B).
+    explained : NDArray (t, p, ca)
+        What vec(B) becomes where the traits along each axis are ``k_t``: ``H⁻¹MᵀK⁻¹k_t``.
     """
 
     A: Array
@@ -102,9 +107,13 @@ def genetic_values(axes: TraitAxes, statistics: BlockStatistics, relatedness: Ar
 
     Parameters
     ----------
-    axes : of the null model
-    statistics : of the samples' relatedness to those of the fit, (n, t), taken for variants (in double precision)
-    relatedness : (t,) of every sample with itself, the diagonal of GGᵀ
+    axes : TraitAxes
+        Trait axes of the null model.
+    statistics : BlockStatistics
+        Score and information of the samples' relatedness (n, t) to those of the fit, taken for variants, in double
+        precision.
+    relatedness : NDArray (t,)
+        Relatedness of every sample with itself, the diagonal of GGᵀ.
     """
     weights = axes.c0**2
     mean = (statistics.u * weights) @ axes.Tinv.T
@@ -185,9 +194,12 @@ def effects_given_complete(
 
     Parameters
     ----------
-    Qx : (n, c) basis of the covariates
-    A, B, covariance : trait design, estimates, and covariance of vec(B)
-    K : (n, t) relatedness to the samples of the fit
+    Qx : NDArray (n, c)
+        Basis of the covariates.
+    A, B, covariance : NDArray (p, a), (c, a) and (ca, ca)
+        Trait design, estimates, and covariance of vec(B).
+    K : NDArray (n, t)
+        Relatedness to the samples of the fit.
     """
     data, axes = point.data, point.axes
     rotated = data.V.T @ K

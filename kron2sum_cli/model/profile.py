@@ -48,8 +48,10 @@ class Interval:
 
     Attributes
     ----------
-    low, high : its ends
-    at_boundary : whether an end is 0 or 1, because the likelihood does not fall far enough before it
+    low, high : float
+        Ends of the interval.
+    at_boundary : bool
+        Whether an end is 0 or 1, because the likelihood does not fall far enough before it.
     """
 
     low: float
@@ -110,11 +112,16 @@ class _Profile:
 
     Attributes
     ----------
-    fitted : the optimum
-    basis : (p, p); the trait is its first coordinate times ``√scale``
-    scale : variance of the trait at the fit
-    mean_diagonal : mean diagonal of the centred GGᵀ, ḡ
-    rank : largest rank of C0
+    fitted : Point or ObservedPoint
+        The optimum.
+    basis : NDArray (p, p)
+        The trait is its first coordinate times ``√scale``.
+    scale : float
+        Variance of the trait at the fit.
+    mean_diagonal : float
+        Mean diagonal of the centred GGᵀ, ḡ.
+    rank : int
+        Largest rank of C0.
     """
 
     fitted: LikelihoodPoint
@@ -212,11 +219,16 @@ def heritability_interval(
 
     Parameters
     ----------
-    point : the optimum
-    trait : position of the trait
-    mean_diagonal : mean diagonal of the centred GGᵀ, ḡ in ``h = ḡ C0_tt / (ḡ C0_tt + C1_tt)``
-    rank : largest rank of C0 allowed
-    level : of confidence, between 0 and 1; near a boundary the interval covers at least about that often
+    point : Point or ObservedPoint
+        The optimum.
+    trait : int
+        Position of the trait.
+    mean_diagonal : float
+        Mean diagonal of the centred GGᵀ, ḡ in ``h = ḡ C0_tt / (ḡ C0_tt + C1_tt)``.
+    rank : int
+        Largest rank of C0 allowed.
+    level : float
+        Confidence level, between 0 and 1; near a boundary the interval covers at least about that often.
 
     Raises
     ------

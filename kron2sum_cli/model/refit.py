@@ -90,7 +90,7 @@ class Refitter:
         ----------
         variants : (m, b) rotated variants, ``VᵀG``
         design : (p, e), full column rank
-        outside : (b,) squared lengths of the variants outside V and the covariates; needed where ``data.nsilent``
+        outside : (b,) squared lengths of the variants outside V and the covariates; needed where ``data.noutside``
 
         Returns
         -------
@@ -103,7 +103,7 @@ class Refitter:
         """
         p, b, axes = self.data.ntraits, variants.shape[1], self.null.point.axes
         if outside is None:
-            if self.data.nsilent:
+            if self.data.noutside:
                 raise ValueError("GGᵀ has null directions outside V: refits need the variants' squared lengths there")
             outside = np.zeros(b)
         basis = axes.well_conditioned(design)
@@ -380,13 +380,13 @@ def _one(
 
 def _with_variant(data: Contrasts, variant: Array, outside: float, design: Array) -> Contrasts:
     """The data with the variant as a coupled fixed effect; what it has outside V is one more row."""
-    if not data.nsilent:
+    if not data.noutside:
         return replace(data, design=CoupledDesign(design, variant[:, None], 0.0))
     return replace(
         data,
         Z=np.vstack([data.Z, np.zeros((1, data.ntraits))]),
         s=np.append(data.s, 0.0),
-        nsilent=data.nsilent - 1,
+        noutside=data.noutside - 1,
         Kxm=np.hstack([data.Kxm, np.zeros((data.ncovariates, 1))]),
         design=CoupledDesign(design, np.append(variant, np.sqrt(outside))[:, None], 0.0),
     )

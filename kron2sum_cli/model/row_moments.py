@@ -72,10 +72,10 @@ class RowMoments:
 
 def row_moments(data: Contrasts, smallest_ratio: float) -> RowMoments:
     """Moments for all (C0, C1) with ``d1/d0 ≥ smallest_ratio`` (positive) on every axis."""
-    s = np.append(data.s, 0.0) if data.nsilent else data.s
+    s = np.append(data.s, 0.0) if data.noutside else data.s
     nodes, all_cardinal = _nodes(s, smallest_ratio)
     cardinal = all_cardinal[: data.s.size]
-    outside = all_cardinal[-1] if data.nsilent else np.zeros(nodes.size)
+    outside = all_cardinal[-1] if data.noutside else np.zeros(nodes.size)
     p, c = data.ntraits, data.ncovariates
     traits = (data.Z[:, :, None] * data.Z[:, None, :]).reshape(-1, p * p).T @ cardinal
     pairs = (data.Kxm[:, None, :] * data.Kxm[None, :, :]).reshape(c * c, data.s.size)
@@ -85,7 +85,7 @@ def row_moments(data: Contrasts, smallest_ratio: float) -> RowMoments:
         smallest_ratio=smallest_ratio,
         cardinal=cardinal,
         cardinal_outside=outside,
-        counts=cardinal.sum(axis=0) + data.nsilent * outside,
+        counts=cardinal.sum(axis=0) + data.noutside * outside,
         traits=traits.reshape(p, p, -1),
         covariates=pairs @ cardinal,
     )

@@ -18,8 +18,10 @@ class SetReduction:
 
     Attributes
     ----------
-    chisq : the drop
-    rank : number of linearly independent effects among those of the set
+    chisq : float
+        Drop of ``rᵀK⁻¹r``.
+    rank : int
+        Number of linearly independent effects among those of the set.
     """
 
     chisq: float
@@ -32,9 +34,13 @@ class SetScores:
 
     Attributes
     ----------
-    u : (q, p) ``g_aᵀP_jy_j``
-    V : (p, q, q) ``g_aᵀP_jg_b``; (p, p, q, q) where fixed effects or missing cells couple the axes
-    sizes : (p, q) the diagonals of V, where they couple the axes without what they take away
+    u : NDArray (q, p)
+        Scores ``g_aᵀP_jy_j``.
+    V : NDArray (p, q, q) or (p, p, q, q)
+        Information ``g_aᵀP_jg_b`` of every axis, or of every pair of axes where fixed effects or missing cells
+        couple them.
+    sizes : NDArray (p, q)
+        Diagonals of V, before fixed effects and missing cells that couple the axes take anything away.
     """
 
     u: Array
@@ -47,12 +53,15 @@ def set_scores(point: Point, rows: Array, outside: Array) -> SetScores:
 
     Parameters
     ----------
-    point : the null model
-    rows : (m, q) rotated variants
-    outside : (q, q) their inner products outside the rotation and the covariates
+    point : Point
+        The null model.
+    rows : NDArray (m, q)
+        Rotated variants.
+    outside : NDArray (q, q)
+        Their inner products outside the rotation and the covariates.
     """
     V = np.einsum("ia,ij,ib->jab", rows, point.W, rows, optimize=True)
-    V = V + point.silent_weight[:, None, None] * outside
+    V = V + point.outside_weight[:, None, None] * outside
     return SetScores(rows.T @ point.alpha, V, np.einsum("jaa->ja", V))
 
 
@@ -60,8 +69,8 @@ def observed_set_scores(scanner: ObservedScanner, G: Array) -> SetScores:
     """Scores of a set G (n, q) given the observed cells, by a scanner in double precision."""
     rows, (m, p) = scanner.rotate(G), scanner.weights.shape
     complete = np.einsum("ia,ij,ib->jab", rows, scanner.weights, rows, optimize=True)
-    if scanner.silent is not None:
-        complete = complete + scanner.silent[:, None, None] * (G.T @ G - rows.T @ rows)
+    if scanner.outside_weight is not None:
+        complete = complete + scanner.outside_weight[:, None, None] * (G.T @ G - rows.T @ rows)
     taken = scanner.explained(G, rows)
     V = -np.einsum("ajx,blx->jlab", taken, taken, optimize=True)
     V[np.arange(p), np.arange(p)] += complete

@@ -20,10 +20,10 @@ Array = NDArray[np.float64]
 EPSILON = float(np.finfo(float).eps)
 
 NEGATIVE_EIGENVALUE = 1e-4
-"""A relationship matrix whose smallest eigenvalue is below minus this share of its largest is refused."""
+"""Largest share of the largest eigenvalue by which the smallest may be negative; beyond it the matrix is refused."""
 
 THIN_BELOW = 0.9
-"""Null directions of GGᵀ are dropped from V where its rank is below this share of the contrasts."""
+"""Largest rank of GGᵀ, as a share of the number of contrasts, for which V leaves out the directions where GGᵀ is 0."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,22 @@ class Spectrum:
 
     Attributes
     ----------
-    V : (n, k) orthonormal, orthogonal to X, with ``VᵀGGᵀV = diag(s)``
-    s : (k,) eigenvalues, in no particular order, not negative; contrasts outside V have eigenvalue 0
-    Qx : (n, c) orthonormal basis of X
-    Rx : (c, c) upper triangular, ``X = Qx Rx``
-    Kxx : (c, c) ``QxᵀGGᵀQx``
-    Kxv : (c, k) ``QxᵀGGᵀV``
-    mean_diagonal : mean diagonal of GGᵀ centred over the samples, the factor of C0 in a heritability
-    smallest_eigenvalue : of GGᵀ on the contrasts, before small ones were set to 0
+    V : NDArray (n, k)
+        Orthonormal, orthogonal to X, with ``VᵀGGᵀV = diag(s)``.
+    s : NDArray (k,)
+        Eigenvalues, in no particular order, not negative; contrasts outside V have eigenvalue 0.
+    Qx : NDArray (n, c)
+        Orthonormal basis of X.
+    Rx : NDArray (c, c)
+        Upper triangular, ``X = Qx Rx``.
+    Kxx : NDArray (c, c)
+        ``QxᵀGGᵀQx``.
+    Kxv : NDArray (c, k)
+        ``QxᵀGGᵀV``.
+    mean_diagonal : float
+        Mean diagonal of GGᵀ centred over the samples, the factor of C0 in a heritability.
+    smallest_eigenvalue : float
+        Smallest eigenvalue of GGᵀ on the contrasts, before small ones were set to 0.
     """
 
     V: Array

@@ -18,9 +18,12 @@ class TraitAxes:
 
     Attributes
     ----------
-    T : (p, p) rows are axes
-    Tinv : (p, p) its inverse
-    c0, c1 : (p,) not negative, c0 decreasing
+    T : NDArray (p, p)
+        The axes, one a row.
+    Tinv : NDArray (p, p)
+        Inverse of T.
+    c0, c1 : NDArray (p,)
+        Square roots of the genetic and the residual variance of every axis, not negative; c0 decreasing.
     """
 
     T: Array
@@ -67,9 +70,12 @@ def axes_of_factors(L0: Array, L1: Array, tau: float) -> TraitAxes:
 
     Parameters
     ----------
-    L0 : (p, r), any r
-    L1 : (p, q), any q
-    tau : mean eigenvalue of GGᵀ, positive
+    L0 : NDArray (p, r)
+        Factor of C0, with any number of columns.
+    L1 : NDArray (p, q)
+        Factor of C1, with any number of columns.
+    tau : float
+        Mean eigenvalue of GGᵀ, positive.
 
     Raises
     ------

@@ -24,13 +24,14 @@ from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
 
 MAX_CG = 60
+"""Largest number of steps of conjugate gradients."""
 
 RIDGE = 1e-10
-"""Share of the largest information of an unknown that is added to that of all."""
+"""Share of the largest information of an unknown that is added to the information of every unknown."""
 
 SMALL_BEND = 1e-3
-"""A step to the edge of the trust region that bends the likelihood less than this share of what the information says
-shows that the information is not that of the model."""
+"""Smallest curvature along a step to the edge of the trust region, as a share of what the expected information says;
+below it the observed information takes its place."""
 
 LEAST_OBSERVED = 1e-8
 """Smallest eigenvalue of a block of the observed information, in units of the expected one."""
@@ -66,8 +67,10 @@ class ObservedRows:
 
     Attributes
     ----------
-    s : (m,) eigenvalues of GGᵀ
-    alpha, W : (m, p) ``K⁻¹r`` and the inverse variances in the axes
+    s : NDArray (m,)
+        Eigenvalues of GGᵀ.
+    alpha, W : NDArray (m, p)
+        ``K⁻¹r`` and the inverse variances in the axes.
     """
 
     s: Array
@@ -92,9 +95,12 @@ class Curvature:
 
     Attributes
     ----------
-    expected : twice the expected information of pairs of axes, of E1, of E0 and E1, and of E0: three (p, p)
-    observed : for the same of the observed information; None where it is not at hand
-    change : change of (score0, score1) for a small step (E0, E1)
+    expected : tuple of NDArray
+        Twice the expected information of pairs of axes, for E1, for E0 with E1, and for E0; each (p, p).
+    observed : ObservedRows or None
+        What the observed information of single pairs follows from; None where it is not at hand.
+    change : callable
+        Change of (score0, score1) for a small step (E0, E1).
     """
 
     expected: Grams
@@ -114,11 +120,16 @@ class Chart:
 
     Attributes
     ----------
-    axes : of the point
-    tau : mean eigenvalue of GGᵀ
-    rank : largest rank of C0
-    rows, columns : of all pairs of axes, rows ≥ columns; P has entries there, N at the transposed places
-    free0, free1 : which of the pairs' entries of P, and of N, are unknowns
+    axes : TraitAxes
+        Trait axes of the point.
+    tau : float
+        Mean eigenvalue of GGᵀ.
+    rank : int
+        Largest rank of C0.
+    rows, columns : NDArray of int
+        All pairs of axes, rows ≥ columns; P has entries there, N at the transposed places.
+    free0, free1 : NDArray of bool
+        Which of the pairs' entries of P, and of N, are unknowns.
     """
 
     axes: TraitAxes
@@ -173,8 +184,10 @@ class Metric:
 
     Attributes
     ----------
-    a, b, d : one for each pair; 1, 0, 1 where an entry is not free
-    free0, free1 : those of the chart
+    a, b, d : NDArray
+        One entry for each pair; 1, 0 and 1 where an entry is not free.
+    free0, free1 : NDArray of bool
+        Which of the pairs' entries of P, and of N, are unknowns.
     """
 
     a: Array
@@ -255,10 +268,14 @@ class Step:
 
     Attributes
     ----------
-    x : the step
-    predicted : what it is predicted to gain
-    bend : what the likelihood is predicted to lose by its curvature, ``-½ xᵀHx``
-    at_edge : whether the trust region ends it
+    x : NDArray
+        The step.
+    predicted : float
+        Predicted gain in log-likelihood.
+    bend : float
+        Part of the gain that the curvature is predicted to take away, ``-½ xᵀHx``.
+    at_edge : bool
+        Whether the step ends at the edge of the trust region.
     """
 
     x: Array
@@ -336,11 +353,16 @@ def local_model(point: Located, tau: float, rank: int, curvature: Curvature, by_
 
     Parameters
     ----------
-    point : the point
-    tau : mean eigenvalue of GGᵀ
-    rank : largest rank of C0
-    curvature : at the point
-    by_observed : whether the observed information measures lengths, where it is at hand
+    point : Located
+        The point.
+    tau : float
+        Mean eigenvalue of GGᵀ.
+    rank : int
+        Largest rank of C0.
+    curvature : Curvature
+        The second order at the point.
+    by_observed : bool
+        Whether the observed information measures lengths, where it is at hand.
     """
     chart = chart_at(point.axes, tau, rank)
     metric = expected_metric(chart, point, curvature.expected)

@@ -22,7 +22,7 @@ from kron2sum_cli.model.trait_axes import TraitAxes
 Mask = NDArray[np.bool_]
 
 NO_VARIANCE = 1e-12
-"""A trait whose genetic (or residual) share of variance is below this has no genetic (residual) correlations."""
+"""Smallest genetic (residual) share of variance of a trait that has genetic (residual) correlations."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,18 @@ class Estimates:
 
     Attributes
     ----------
-    C0, C0_se, C1, C1_se : (p, p)
-    h2, h2_se : (p,) heritabilities, ``C0_jj ḡ / (C0_jj ḡ + C1_jj)``, ḡ the mean diagonal of the centred GGᵀ
-    rg, rg_se, re, re_se : (p, p) genetic and residual correlations
-    B, B_se : (c, a) fixed effects
-    axis_share : (p,) share of the total variance of the traits, each scaled to 1, that every trait axis carries
-    axis_h2 : (p,) genetic share of variance of every trait axis
+    C0, C0_se, C1, C1_se : NDArray (p, p)
+        Genetic and residual covariance of the traits.
+    h2, h2_se : NDArray (p,)
+        Heritabilities, ``C0_jj ḡ / (C0_jj ḡ + C1_jj)``, ḡ the mean diagonal of the centred GGᵀ.
+    rg, rg_se, re, re_se : NDArray (p, p)
+        Genetic and residual correlations.
+    B, B_se : NDArray (c, a)
+        Fixed effects.
+    axis_share : NDArray (p,)
+        Share of the total variance of the traits, each scaled to 1, that every trait axis carries.
+    axis_h2 : NDArray (p,)
+        Genetic share of variance of every trait axis.
     """
 
     C0: Array
@@ -65,9 +71,12 @@ class _Spread:
 
     Attributes
     ----------
-    variance : (p, p) of every entry
-    with_row : (p, p) of entry (a, b) with entry (a, a)
-    of_diagonal : (p, p) of entry (a, a) with entry (b, b)
+    variance : NDArray (p, p)
+        Variance of every entry.
+    with_row : NDArray (p, p)
+        Covariance of entry (a, b) with entry (a, a).
+    of_diagonal : NDArray (p, p)
+        Covariance of entry (a, a) with entry (b, b).
     """
 
     variance: Array
@@ -80,11 +89,16 @@ def estimates_of(point: Point, Qx: Array, rank: int, mean_diagonal: float, A: Ar
 
     Parameters
     ----------
-    point : an optimum
-    Qx : (n, c) basis of the projected covariates
-    rank : largest rank of C0 allowed
-    mean_diagonal : mean diagonal of the centred GGᵀ, ḡ
-    A, X : (p, a) trait design and (n, c) covariates of the fixed effects
+    point : Point
+        An optimum.
+    Qx : NDArray (n, c)
+        Basis of the projected covariates.
+    rank : int
+        Largest rank of C0 allowed.
+    mean_diagonal : float
+        Mean diagonal of the centred GGᵀ, ḡ.
+    A, X : NDArray (p, a) and (n, c)
+        Trait design and covariates of the fixed effects.
     """
     covariance, effects = direction_covariance(point, rank), fixed_effects(point, Qx, A, X)
     return estimates_from(point.axes, point.data.mean_eigenvalue, mean_diagonal, covariance, effects)

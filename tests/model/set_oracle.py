@@ -43,8 +43,8 @@ def case(
         dense = Observed(Y, dense.A[:p, :p], dense.X, dense.R, dense.C0[:p, :p], dense.C1[:p, :p])
     S = rng.binomial(2, frequency, size=(n, s)).astype(float)
     if share:
-        spectrum, shift = observed_spectrum(G, dense.X, True, True)
-        cells = observed_cells(spectrum, dense.Y, dense.A, dense.X, shift)
+        spectrum, prior = observed_spectrum(G, dense.X, True, True)
+        cells = observed_cells(spectrum, dense.Y, dense.A, dense.X, prior)
         axes = axes_of_covariances(dense.C0, dense.C1, cells.mean_eigenvalue)
         observed = evaluate_observed(cells, axes, True)
         return Case(dense, axes, S, observed_set_scores(observed_scanner(observed, np.float64), S))

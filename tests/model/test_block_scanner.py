@@ -118,7 +118,7 @@ def test_a_block_is_not_changed_and_its_width_does_not_matter(case: Case) -> Non
 def test_the_low_rank_case_has_silent_rows(case: Case) -> None:
     data = case.model.point.data
     r = case.dense.data.G.shape[1]
-    assert (data.nsilent > 0) == (r == 12)
+    assert (data.noutside > 0) == (r == 12)
     assert data.Z.shape[0] == (12 + P if r == 12 else N - case.model.ncovariates)
 
 

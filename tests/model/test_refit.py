@@ -43,7 +43,7 @@ class Case:
     def outside(self) -> Array | None:
         projected = self.spectrum.Qx.T @ self.g
         rest = np.sum(self.g**2, axis=0) - np.sum(self.variants**2, axis=0) - np.sum(projected**2, axis=0)
-        return np.maximum(rest, 0.0) if self.data.nsilent else None
+        return np.maximum(rest, 0.0) if self.data.noutside else None
 
     def refit(self, design: Array) -> Refit:
         return refit(self.data, self.null, self.variants, design, self.outside)
@@ -183,7 +183,7 @@ def test_inside_the_cones(name: str, seed: int, c: int, r: int | None) -> None:
     """No variant is left to the search of null models, and that finds the same."""
     case, design = make(seed, n=160, c=c, r=r), trait_design(name, 3)
     assert case.null.certificate.active_C0 == case.null.certificate.active_C1 == 0
-    assert (case.data.nsilent > 0) == (r is not None)
+    assert (case.data.noutside > 0) == (r is not None)
     check(case, design, case.refit(design))
 
 

@@ -22,10 +22,11 @@ from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 SINGULAR = 1e-13
-"""A column of which the others leave less than this share, in the metric of K⁻¹, makes the design singular."""
+"""Smallest share of its squared length, in the metric of K⁻¹, that a column may have outside the span of the others;
+below it the design counts as singular."""
 
 SMALLEST_HALF = 64
-"""A symmetric product is split in two down to this many rows."""
+"""Smallest number of rows of a symmetric product that is split in two halves."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,12 @@ class Block:
 
     Attributes
     ----------
-    columns : their positions in the design
-    loading : (p,) in the trait axes
-    U : (r, m) their vectors over the rotated rows
+    columns : slice
+        Positions of the columns in the design.
+    loading : NDArray (p,)
+        Their loading in the trait axes.
+    U : NDArray (r, m)
+        Their vectors over the rotated rows.
     """
 
     columns: slice
@@ -50,19 +54,24 @@ class Design:
 
     Attributes
     ----------
-    blocks : in the order of the columns, missing cells first
-    loadings : (q + ca, p) of every column
-    ncells, neffects : q and ca
-    outside : (q, q) inner products of the missing cells' unit vectors outside V; None where there is nothing outside
-    silent : (p,) inverse variances outside V, 0 where there is nothing outside
+    blocks : tuple of Block
+        In the order of the columns, missing cells first.
+    loadings : NDArray (q + ca, p)
+        Loading of every column.
+    ncells, neffects : int
+        Number of missing cells, q, and of fixed effects, ca.
+    outside_gram : NDArray (q, q) or None
+        Inner products of the missing cells' unit vectors outside V; None where there is nothing outside.
+    outside_weight : NDArray (p,)
+        Inverse variances outside V, 0 where there is nothing outside.
     """
 
     blocks: tuple[Block, ...]
     loadings: Array
     ncells: int
     neffects: int
-    outside: Array | None
-    silent: Array
+    outside_gram: Array | None
+    outside_weight: Array
 
     @property
     def size(self) -> int:
@@ -74,15 +83,17 @@ class Design:
 
         Parameters
         ----------
-        weights : of two loadings, the (m,) weights of their blocks' product
-        outside : of two loadings, the weight of what lies outside V
+        weights : callable
+            From two loadings, the weights (m,) of the product of their blocks.
+        outside : callable
+            From two loadings, the weight of what their blocks have outside V.
         """
         H = np.zeros((self.size, self.size), order="F")
         for k, left in enumerate(self.blocks):
             for right in self.blocks[: k + 1]:
                 H[left.columns, right.columns] = _product(left, right, weights(left.loading, right.loading))
-                if self.outside is not None and left.columns.start < self.ncells:
-                    inner = self.outside[left.columns, right.columns]
+                if self.outside_gram is not None and left.columns.start < self.ncells:
+                    inner = self.outside_gram[left.columns, right.columns]
                     H[left.columns, right.columns] += outside(left.loading, right.loading) * inner
         return H
 
@@ -90,23 +101,23 @@ class Design:
     def cells_only(self) -> "Design":
         """The design without the fixed effects."""
         blocks = tuple(b for b in self.blocks if b.columns.start < self.ncells)
-        return Design(blocks, self.loadings[: self.ncells], self.ncells, 0, self.outside, self.silent)
+        return Design(blocks, self.loadings[: self.ncells], self.ncells, 0, self.outside_gram, self.outside_weight)
 
-    def transposed(self, F: Array, beyond: Array) -> Array:
+    def transposed(self, F: Array, outside: Array) -> Array:
         """``Dᵀf`` for f with rows F (m, p) in the span of V and coefficients (q, p) of the cells' vectors outside."""
         parts = [block.U @ (F @ block.loading) for block in self.blocks]
         out = np.concatenate(parts) if parts else np.empty(0)
-        if self.outside is not None:
-            out[: self.ncells] += np.sum(self.loadings[: self.ncells] * (self.outside @ beyond), axis=1)
+        if self.outside_gram is not None:
+            out[: self.ncells] += np.sum(self.loadings[: self.ncells] * (self.outside_gram @ outside), axis=1)
         return np.asarray(out)
 
     def times(self, theta: Array) -> tuple[Array, Array]:
         """``Dθ``: its rows (m, p) in the span of V, and coefficients (q, p) of the cells' vectors outside."""
         rows = [theta[b.columns] @ b.U for b in self.blocks]
         loadings = np.array([b.loading for b in self.blocks])
-        inside = np.array(rows).T @ loadings if rows else np.zeros((0, self.silent.size))
-        beyond = self.loadings[: self.ncells] * theta[: self.ncells, None]
-        return inside, beyond if self.outside is not None else np.zeros((0, self.silent.size))
+        inside = np.array(rows).T @ loadings if rows else np.zeros((0, self.outside_weight.size))
+        outside = self.loadings[: self.ncells] * theta[: self.ncells, None]
+        return inside, outside if self.outside_gram is not None else np.zeros((0, self.outside_weight.size))
 
 
 def _product(left: Block, right: Block, weights: Array) -> Array:
@@ -131,15 +142,15 @@ def design_at(data: ObservedCells, axes: TraitAxes) -> Design:
         for loading in (axes.T @ A).T if vectors.size else ():
             blocks.append(Block(slice(start, start + vectors.shape[0]), loading, vectors))
             start += vectors.shape[0]
-    silent = 1 / axes.c1**2 if data.filled.nsilent else np.zeros(axes.c1.size)
+    outside_weight = 1 / axes.c1**2 if data.filled.noutside else np.zeros(axes.c1.size)
     counts = [block.U.shape[0] for block in blocks]
     loadings = np.repeat(np.array([block.loading for block in blocks]).reshape(-1, axes.c1.size), counts, axis=0)
-    return Design(tuple(blocks), loadings, data.ncells, start - data.ncells, data.outside, silent)
+    return Design(tuple(blocks), loadings, data.ncells, start - data.ncells, data.outside_gram, outside_weight)
 
 
 def precision_of(design: Design, W: Array) -> Array:
     """Lower triangle of ``DᵀPD`` for inverse variances W (m, p)."""
-    return design.gram(lambda t, u: W @ (t * u), lambda t, u: float(np.sum(design.silent * t * u)))
+    return design.gram(lambda t, u: W @ (t * u), lambda t, u: float(np.sum(design.outside_weight * t * u)))
 
 
 def factorise(H: Array, ncells: int) -> Array:
@@ -189,27 +200,28 @@ def row_traces(design: Design, S: Array) -> tuple[Array, Array]:
 
     Parameters
     ----------
-    S : (N, N) symmetric, its lower triangle
+    S : NDArray (N, N)
+        Symmetric; the lower triangle is read.
 
     Returns
     -------
     (m, p, p) over the rotated rows, and (p, p)
     """
-    size, p = len(design.blocks), design.silent.size
+    size, p = len(design.blocks), design.outside_weight.size
     m = design.blocks[0].U.shape[1] if size else 0
-    inside, beyond = np.zeros((size, size, m)), np.zeros((size, size))
+    inside, outside = np.zeros((size, size, m)), np.zeros((size, size))
     for k, left in enumerate(design.blocks):
         for other, right in enumerate(design.blocks[: k + 1]):
             own = other == k
             part = S[left.columns, right.columns]
             part = np.tril(part) + np.tril(part, -1).T if own else part
             inside[k, other] = inside[other, k] = _own_rows(part, left.U) if own else _rows(part, left.U, right.U)
-            if design.outside is not None and left.columns.start < design.ncells:
-                inner = design.outside[left.columns, right.columns]
-                beyond[k, other] = beyond[other, k] = np.sum(part * inner)
+            if design.outside_gram is not None and left.columns.start < design.ncells:
+                inner = design.outside_gram[left.columns, right.columns]
+                outside[k, other] = outside[other, k] = np.sum(part * inner)
     loadings = np.array([block.loading for block in design.blocks]).reshape(size, p)
     half = (loadings.T @ inside.reshape(size, size * m)).reshape(p, size, m)
-    return np.einsum("jbm,bl->mjl", half, loadings, optimize=True), loadings.T @ beyond @ loadings
+    return np.einsum("jbm,bl->mjl", half, loadings, optimize=True), loadings.T @ outside @ loadings
 
 
 def _rows(S: Array, U: Array, R: Array) -> Array:

@@ -26,10 +26,10 @@ from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
 from kron2sum_cli.model.trust_region import Curvature
 
 CHEAP = 2e8
-"""Multiplications of one likelihood up to which a search is made from all starts."""
+"""Largest number of multiplications of one likelihood for which a fit climbs from all starts."""
 
 SINGULAR_C1 = 1e-6
-"""A search that ends below this residual share of variance, where GGᵀ has null directions, ran off to a singular C1."""
+"""A climb that ends below this residual share of variance, where GGᵀ has null directions, has no maximum."""
 
 NO_MAXIMUM = (
     "C1 tends to a singular matrix, and GGᵀ is singular, too: the likelihood has no maximum, or one where it cannot be"
@@ -57,8 +57,10 @@ class ObservedLikelihood:
 
     Attributes
     ----------
-    cells : what it is the likelihood of
-    reml : restricted or not
+    cells : ObservedCells
+        Traits of which some cells are missing.
+    reml : bool
+        Restricted or not.
     """
 
     cells: ObservedCells
@@ -171,11 +173,16 @@ class MissingCost:
 
     Attributes
     ----------
-    ncells : q, missing cells
-    nrows : samples with a missing cell
-    fit_bytes : memory of the fit beyond that of complete traits
-    likelihood_flops : floating point operations of one likelihood and its gradient
-    scan_ratio : operations of the scan of a variant, as a multiple of its rotation
+    ncells : int
+        Number of missing cells, q.
+    nrows : int
+        Number of samples with a missing cell.
+    fit_bytes : int
+        Memory of the fit beyond that of complete traits.
+    likelihood_flops : float
+        Floating point operations of one likelihood and its gradient.
+    scan_ratio : float
+        Operations of the scan of a variant, as a multiple of its rotation.
     """
 
     ncells: int

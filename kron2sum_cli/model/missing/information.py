@@ -57,7 +57,7 @@ def score_products(point: ObservedPoint) -> Array:
     both = np.hstack([data.filled.s[:, None] * point.alpha, point.alpha])
     U = _rows_of(design, both.shape[0])
     loadings = design.loadings
-    outside = data.outside @ point.beyond if data.outside is not None else None
+    outside = data.outside_gram @ point.alpha_outside if data.outside_gram is not None else None
     products, rhs = np.zeros((2 * pairs, 2 * pairs)), np.zeros((design.size, 2 * pairs))
     for axis in range(p):
         rows = np.concatenate([index[axis], pairs + index[axis]])
@@ -65,10 +65,10 @@ def score_products(point: ObservedPoint) -> Array:
         products[np.ix_(rows, rows)] += weighted.T @ both
         seen = U @ weighted
         if outside is not None:
-            silent = design.silent[axis]
+            outside_weight = design.outside_weight[axis]
             of_C1 = rows[p:]
-            products[np.ix_(of_C1, of_C1)] += silent * (point.beyond.T @ outside)
-            seen[: data.ncells, p:] += silent * outside
+            products[np.ix_(of_C1, of_C1)] += outside_weight * (point.alpha_outside.T @ outside)
+            seen[: data.ncells, p:] += outside_weight * outside
         rhs[:, rows] += loadings[:, axis, None] * seen
     half = half_solve(point.chol, rhs)
     return np.asarray(products - half.T @ half)
@@ -89,10 +89,10 @@ def trace_products(point: ObservedPoint) -> Array:
         weighted = traces * (W[:, :, None] * W[:, None, :] * powers[power][:, None, None])
         once = np.einsum("ijl,ir->jlr", weighted, W, optimize=True)
         if power == 2:
-            silent = design.silent
-            gram = gram + point.data.filled.nsilent * np.multiply.outer(silent, silent)
-            if design.outside is not None and outside is not None:
-                once = once + np.einsum("jl,j,l,r->jlr", outside, silent, silent, silent)
+            outside_weight = design.outside_weight
+            gram = gram + point.data.filled.noutside * np.multiply.outer(outside_weight, outside_weight)
+            if design.outside_gram is not None and outside is not None:
+                once = once + np.einsum("jl,j,l,r->jlr", outside, outside_weight, outside_weight, outside_weight)
         block = np.einsum("ajl,bjl,jl->ab", bases, bases, gram, optimize=True)
         block = block - 2 * np.einsum("alr,brj,jlr->ab", bases, bases, once, optimize=True)
         for r, c in places:
@@ -103,14 +103,14 @@ def trace_products(point: ObservedPoint) -> Array:
 
 def _seen_by(design: Design, point: ObservedPoint, which: int, E: Array, L: Array) -> Array:
     """``L⁻¹ DᵀP ∂K PD L⁻ᵀ`` for the direction E of C0 (``which`` 0) or C1."""
-    W, silent = point.W, design.silent
+    W, outside_weight = point.W, design.outside_weight
     s = point.data.filled.s if which == 0 else np.ones(W.shape[0])
 
     def weights(t: Array, u: Array) -> Array:
         return np.asarray(s * np.einsum("ij,ij->i", (W * t) @ E, W * u))
 
     def outside(t: Array, u: Array) -> float:
-        return float((silent * t) @ E @ (silent * u)) if which else 0.0
+        return float((outside_weight * t) @ E @ (outside_weight * u)) if which else 0.0
 
     H = design.gram(weights, outside)
     H = np.tril(H) + np.tril(H, -1).T

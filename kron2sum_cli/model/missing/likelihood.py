@@ -35,18 +35,30 @@ class ObservedPoint:
 
     Attributes
     ----------
-    data : what it is the likelihood of
-    reml : restricted or not
-    axes : the trait axes of (C0, C1)
-    lml : with all constants
-    W : (m, p) inverse variances of all cells, in rotated rows and axes
-    design : missing cells and fixed effects in the axes
-    chol : (q + ca, q + ca) lower Cholesky factor of ``H = DᵀPD``
-    theta : (q + ca,) what the filling was too much in every missing cell, then vec(B)
-    alpha : (m, p) ``Qz`` in the span of V
-    beyond : (q, p) ``Qz`` outside V, as coefficients of the missing cells' unit vectors; no rows where V is complete
-    score0, score1 : (p, p) symmetric
-    traces : (m, p, p) ``D H⁻¹ Dᵀ`` (of the score's D) at every rotated row
+    data : ObservedCells
+        What it is the likelihood of.
+    reml : bool
+        Restricted or not.
+    axes : TraitAxes
+        The trait axes of (C0, C1).
+    lml : float
+        Log-likelihood with all constants.
+    W : NDArray (m, p)
+        Inverse variances of all cells, in rotated rows and axes.
+    design : Design
+        Missing cells and fixed effects, in the axes.
+    chol : NDArray (q + ca, q + ca)
+        Lower Cholesky factor of ``H = DᵀPD``.
+    theta : NDArray (q + ca,)
+        By how much the filling of every missing cell is too large, then vec(B).
+    alpha : NDArray (m, p)
+        ``Qz`` in the span of V.
+    alpha_outside : NDArray (q, p)
+        ``Qz`` outside V, as coefficients of the missing cells' unit vectors; no rows where V is complete.
+    score0, score1 : NDArray (p, p)
+        Derivatives of the log-likelihood in the axes' C0 and C1, symmetric.
+    traces : NDArray (m, p, p)
+        ``D H⁻¹ Dᵀ`` (of the score's D) at every rotated row.
     """
 
     data: ObservedCells
@@ -58,7 +70,7 @@ class ObservedPoint:
     chol: Array
     theta: Array
     alpha: Array
-    beyond: Array
+    alpha_outside: Array
     score0: Array
     score1: Array
     traces: Array
@@ -76,12 +88,12 @@ class ObservedPoint:
     @property
     def B_covariance(self) -> Array:
         """``(M_oᵀK_oo⁻¹M_o)⁻¹`` of all fixed effects, vec(B) first, (ca, ca) or more where some were added."""
-        q, shift = self.data.ncells, self.data.shift
+        q, prior = self.data.ncells, self.data.prior
         covariance = solve(self.chol[q:, q:], np.eye(self.chol.shape[0] - q))
-        if shift is not None:
+        if prior is not None:
             root = np.linalg.solve(self.data.A, self.axes.Tinv * self.axes.c0)
-            size = shift.shape[0] * root.shape[0]
-            covariance[:size, :size] -= np.kron(root @ root.T, shift)
+            size = prior.shape[0] * root.shape[0]
+            covariance[:size, :size] -= np.kron(root @ root.T, prior)
         return covariance
 
     @property
@@ -117,9 +129,9 @@ class ObservedPoint:
         """``Qz`` over the samples: (n, p) in the axes."""
         filled = self.data.filled
         out = np.asarray(filled.V @ self.alpha)
-        if self.data.outside is not None:
-            np.add.at(out, self.data.rows, self.beyond)
-            out -= filled.V @ (self.data.U.T @ self.beyond)
+        if self.data.outside_gram is not None:
+            np.add.at(out, self.data.rows, self.alpha_outside)
+            out -= filled.V @ (self.data.U.T @ self.alpha_outside)
         return out
 
     def grams(self) -> tuple[Array, Array, Array]:
@@ -129,9 +141,9 @@ class ObservedPoint:
         """
         w, s = self.W * np.sqrt(self.shares), self.data.filled.s
         sw = s[:, None] * w
-        silent = self.design.silent
-        nsilent = max(self.data.filled.nsilent - self.data.ncells / self.data.ntraits, 0)
-        return w.T @ w + nsilent * np.multiply.outer(silent, silent), w.T @ sw, sw.T @ sw
+        outside_weight = self.design.outside_weight
+        noutside = max(self.data.filled.noutside - self.data.ncells / self.data.ntraits, 0)
+        return w.T @ w + noutside * np.multiply.outer(outside_weight, outside_weight), w.T @ sw, sw.T @ sw
 
     def curvature(self, grams: tuple[Array, Array, Array], E0: Array, E1: Array) -> tuple[Array, Array]:
         """Change of (score0, score1) for a small step (E0, E1), by the average information.
@@ -141,18 +153,18 @@ class ObservedPoint:
         """
         s = self.data.filled.s[:, None]
         moved = (s * self.alpha) @ E0 + self.alpha @ E1
-        change, beyond = self.project(moved, self.beyond @ E1)
+        change, change_outside = self.project(moved, self.alpha_outside @ E1)
         d0, d1 = change.T @ (s * self.alpha), change.T @ self.alpha
-        if self.data.outside is not None:
-            d1 = d1 + beyond.T @ self.data.outside @ self.beyond
+        if self.data.outside_gram is not None:
+            d1 = d1 + change_outside.T @ self.data.outside_gram @ self.alpha_outside
         return -0.25 * (d0 + d0.T), -0.25 * (d1 + d1.T)
 
-    def project(self, F: Array, beyond: Array) -> tuple[Array, Array]:
-        """``Qf`` for f with rows F (m, p) in the span of V and coefficients (q, p) outside."""
-        silent = self.design.silent
-        theta = solve(self.chol, self.design.transposed(self.W * F, beyond * silent))
+    def project(self, F: Array, F_outside: Array) -> tuple[Array, Array]:
+        """``Qf`` for f with rows F (m, p) in the span of V and coefficients F_outside (q, p) outside."""
+        outside_weight = self.design.outside_weight
+        theta = solve(self.chol, self.design.transposed(self.W * F, F_outside * outside_weight))
         inside, outside = self.design.times(theta)
-        return self.W * (F - inside), (beyond - outside) * silent
+        return self.W * (F - inside), (F_outside - outside) * outside_weight
 
 
 def evaluate(data: ObservedCells, axes: TraitAxes, reml: bool) -> ObservedPoint:
@@ -165,20 +177,20 @@ def evaluate(data: ObservedCells, axes: TraitAxes, reml: bool) -> ObservedPoint:
     """
     filled = data.filled
     variances = axes.variances(filled.s)
-    if variances.min(initial=np.inf) <= 0 or (filled.nsilent and axes.c1.min() <= 0):
+    if variances.min(initial=np.inf) <= 0 or (filled.noutside and axes.c1.min() <= 0):
         raise NumericalError("the likelihood is not defined: C1 is singular where GGᵀ is singular, too")
     W = 1 / variances
     design = design_at(data, axes)
     chol = factorise(precision_of(design, W), data.ncells)
     Z = filled.Z @ axes.T.T
-    nothing = np.zeros((data.ncells if data.outside is not None else 0, data.ntraits))
+    nothing = np.zeros((data.ncells if data.outside_gram is not None else 0, data.ntraits))
     theta = solve(chol, design.transposed(W * Z, nothing))
     inside, outside = design.times(theta)
     alpha = W * (Z - inside) if theta.size else W * Z
-    beyond = -outside * design.silent
-    score0, score1, traces = _scores(data, design, W, alpha, beyond, chol, reml)
+    alpha_outside = -outside * design.outside_weight
+    score0, score1, traces = _scores(data, design, W, alpha, alpha_outside, chol, reml)
     lml = _log_density(data, axes, variances, chol, float(np.sum(alpha * Z)), reml)
-    return ObservedPoint(data, reml, axes, lml, W, design, chol, theta, alpha, beyond, score0, score1, traces)
+    return ObservedPoint(data, reml, axes, lml, W, design, chol, theta, alpha, alpha_outside, score0, score1, traces)
 
 
 def _log_density(
@@ -186,8 +198,8 @@ def _log_density(
 ) -> float:
     filled, q = data.filled, data.ncells
     logdet = float(np.log(variances).sum()) - 2 * filled.nrows * axes.logdet_T
-    if filled.nsilent:
-        logdet += 2 * filled.nsilent * float(np.log(axes.c1).sum())
+    if filled.noutside:
+        logdet += 2 * filled.noutside * float(np.log(axes.c1).sum())
     ndof = filled.nrows * data.ntraits - q
     of_columns = 2 * np.log(np.diag(chol))
     logdet += float(of_columns[:q].sum())
@@ -198,7 +210,7 @@ def _log_density(
 
 
 def _scores(
-    data: ObservedCells, design: Design, W: Array, alpha: Array, beyond: Array, chol: Array, reml: bool
+    data: ObservedCells, design: Design, W: Array, alpha: Array, alpha_outside: Array, chol: Array, reml: bool
 ) -> tuple[Array, Array, Array]:
     """Scores of C0 and C1, and the traces of the design that they take."""
     s, q = data.filled.s, data.ncells
@@ -209,9 +221,13 @@ def _scores(
         S = inverse_of(chol if reml else chol[:q, :q])
         traces, of_outside = row_traces(left, S)
     weighted = traces * W[:, :, None] * W[:, None, :]
-    silent = design.silent
+    outside_weight = design.outside_weight
     score0 = alpha.T @ (s[:, None] * alpha) - np.diag(s @ W) + np.tensordot(s, weighted, 1)
-    score1 = alpha.T @ alpha - np.diag(W.sum(axis=0) + data.filled.nsilent * silent) + weighted.sum(axis=0)
-    if data.outside is not None:
-        score1 = score1 + beyond.T @ data.outside @ beyond + np.multiply.outer(silent, silent) * of_outside
+    score1 = alpha.T @ alpha - np.diag(W.sum(axis=0) + data.filled.noutside * outside_weight) + weighted.sum(axis=0)
+    if data.outside_gram is not None:
+        score1 = (
+            score1
+            + alpha_outside.T @ data.outside_gram @ alpha_outside
+            + np.multiply.outer(outside_weight, outside_weight) * of_outside
+        )
     return 0.5 * score0, 0.5 * score1, traces

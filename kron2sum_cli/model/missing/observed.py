@@ -30,15 +30,25 @@ class ObservedCells:
 
     Attributes
     ----------
-    filled : the traits with missing cells filled in, rotated; covariates are its design
-    X : (n, c) covariates
-    rows, traits : (q,) sample and trait of every missing cell, sorted by trait
-    U : (q, m) the rows of V of these samples
-    outside : (q, q) inner products of what the unit vectors of these samples have outside V; None where V is complete
-    filling : (q,) what the cells were filled with
-    logdet_MtM : ``log|M_oᵀM_o|`` of the observed rows of ``A ⊗ X``, a constant of REML
-    shift : (c, c) S where GGᵀ was replaced by ``GGᵀ + X S Xᵀ`` (`observed_spectrum`), None where it was not
-    added : further fixed effects ``(A1 ⊗ F) vec(B1)``, as A1 (p, e) and F rotated, (m, k); None for none
+    filled : Contrasts
+        The traits with missing cells filled in, rotated; covariates are its design.
+    X : NDArray (n, c)
+        Covariates.
+    rows, traits : NDArray (q,) of int
+        Sample and trait of every missing cell, sorted by trait.
+    U : NDArray (q, m)
+        The rows of V of these samples.
+    outside_gram : NDArray (q, q) or None
+        Inner products of what the unit vectors of these samples have outside V; None where V is complete.
+    filling : NDArray (q,)
+        What the cells were filled with.
+    logdet_MtM : float
+        ``log|M_oᵀM_o|`` of the observed rows of ``A ⊗ X``, a constant of REML.
+    prior : NDArray (c, c) or None
+        Prior covariance S of the fixed effects, where GGᵀ was replaced by ``GGᵀ + X S Xᵀ`` (`observed_spectrum`); None
+        where it was not.
+    added : tuple of NDArray (p, e) and (m, k), or None
+        Further fixed effects ``(A1 ⊗ F) vec(B1)``: A1, and F in the rotated rows.
     """
 
     filled: Contrasts
@@ -46,10 +56,10 @@ class ObservedCells:
     rows: Indices
     traits: Indices
     U: Array
-    outside: Array | None
+    outside_gram: Array | None
     filling: Array
     logdet_MtM: float
-    shift: Array | None = None
+    prior: Array | None = None
     added: tuple[Array, Array] | None = None
 
     @property
@@ -93,7 +103,7 @@ class ObservedCells:
     @property
     def singular(self) -> bool:
         """Whether GGᵀ has null directions, in which C1 alone must have variance."""
-        return bool(self.filled.nsilent) or bool(np.any(self.filled.s <= 0))
+        return bool(self.filled.noutside) or bool(np.any(self.filled.s <= 0))
 
     def observed(self) -> NDArray[np.bool_]:
         """(n, p) which cells were observed."""
@@ -102,17 +112,23 @@ class ObservedCells:
         return mask
 
 
-def observed_spectrum(relationship: Array, X: Array, features: bool, shifted: bool) -> tuple[Spectrum, Array | None]:
-    """Spectrum of GGᵀ for `observed_cells`, and the shift of GGᵀ along the covariates.
+def observed_spectrum(relationship: Array, X: Array, features: bool, with_prior: bool) -> tuple[Spectrum, Array | None]:
+    """Spectrum of GGᵀ for `observed_cells`, with a prior of the fixed effects where REML allows it.
 
-    With an invertible trait design REML does not change where ``X S Xᵀ`` is added to GGᵀ. That gives variance to the
-    covariates, which a matrix centred on the analysed samples does not have, so that C1 may become singular.
+    Fixed effects of prior covariance ``C0 ⊗ S`` add ``X S Xᵀ`` to GGᵀ; with an invertible trait design REML does not
+    change. A matrix centred on the analysed samples has no variance along the intercept, so that C1 could not become
+    singular without the prior.
 
     Parameters
     ----------
-    relationship : GGᵀ (n, n), or G (n, r) where ``features``
-    X : (n, c) covariates
-    shifted : for REML with an invertible trait design; must be false otherwise
+    relationship : NDArray (n, n) or (n, r)
+        GGᵀ, or G where ``features``.
+    features : bool
+        Whether the relationship is given as G.
+    X : NDArray (n, c)
+        Covariates.
+    with_prior : bool
+        Whether to add the prior: for REML with an invertible trait design alone.
 
     Returns
     -------
@@ -120,7 +136,7 @@ def observed_spectrum(relationship: Array, X: Array, features: bool, shifted: bo
     """
     n, c = X.shape
     none = np.empty((n, 0))
-    if not shifted or c == 0:
+    if not with_prior or c == 0:
         of_whole = spectrum_of_features if features else spectrum_of_relationship
         return of_whole(relationship, none), None
     total = float(np.sum(relationship**2) if features else np.trace(relationship))
@@ -136,16 +152,21 @@ def observed_spectrum(relationship: Array, X: Array, features: bool, shifted: bo
     return replace(spectrum, mean_diagonal=centred), tau * inverse @ inverse.T
 
 
-def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array, shift: Array | None = None) -> ObservedCells:
+def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array, prior: Array | None = None) -> ObservedCells:
     """Rotate traits with missing cells.
 
     Parameters
     ----------
-    spectrum : of GGᵀ without projected covariates (``X`` of no columns)
-    Y : (n, p) traits, NaN where a cell is missing
-    A : (p, a) trait design, full column rank; usually the identity
-    X : (n, c) covariates, of full rank over the samples of every trait (`check_observed`)
-    shift : what `observed_spectrum` returned with the spectrum
+    spectrum : Spectrum
+        Spectrum of GGᵀ without projected covariates (``X`` of no columns).
+    Y : NDArray (n, p)
+        Traits, NaN where a cell is missing.
+    A : NDArray (p, a)
+        Trait design, full column rank; usually the identity.
+    X : NDArray (n, c)
+        Covariates, of full rank over the samples of every trait (`check_observed`).
+    prior : NDArray (c, c) or None
+        What `observed_spectrum` returned with the spectrum.
 
     Raises
     ------
@@ -157,18 +178,22 @@ def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array, shift: Arra
     if empty.size:
         raise NumericalError(f"trait {int(empty[0]) + 1} has no observed value: leave it out")
     means = np.nanmean(Y, axis=0)
-    return restored_cells(rotate_coupled(spectrum, np.where(missing, means, Y), A, X), Y, X, shift)
+    return restored_cells(rotate_coupled(spectrum, np.where(missing, means, Y), A, X), Y, X, prior)
 
 
-def restored_cells(filled: Contrasts, Y: Array, X: Array, shift: Array | None) -> ObservedCells:
+def restored_cells(filled: Contrasts, Y: Array, X: Array, prior: Array | None) -> ObservedCells:
     """`observed_cells` from its own rotated traits (``filled`` of an earlier one) and what went into it.
 
     Parameters
     ----------
-    filled : traits with missing cells filled in by the means of their traits, rotated
-    Y : (n, p) traits, NaN where a cell is missing
-    X : (n, c) covariates
-    shift : (c, c), or None
+    filled : Contrasts
+        Traits with missing cells filled in by the means of their traits, rotated.
+    Y : NDArray (n, p)
+        Traits, NaN where a cell is missing.
+    X : NDArray (n, c)
+        Covariates.
+    prior : NDArray (c, c) or None
+        What `observed_spectrum` returned with the spectrum.
     """
     assert filled.design is not None
     missing = np.isnan(Y)
@@ -176,18 +201,18 @@ def restored_cells(filled: Contrasts, Y: Array, X: Array, shift: Array | None) -
     traits, rows = np.nonzero(missing.T)
     U = np.ascontiguousarray(filled.V[rows])
     outside = None
-    if filled.nsilent:
+    if filled.noutside:
         outside = np.equal.outer(rows, rows) - U @ U.T
     logdet = _logdet_observed(~missing, filled.design.A, X)
-    return ObservedCells(filled, X, rows, traits, U, outside, means[traits], logdet, shift)
+    return ObservedCells(filled, X, rows, traits, U, outside, means[traits], logdet, prior)
 
 
-def unshifted(data: ObservedCells) -> ObservedCells:
-    """The same cells with GGᵀ as it is, for likelihoods that its shift would change (ML); O(n³)."""
-    if data.shift is None:
+def without_prior(data: ObservedCells) -> ObservedCells:
+    """The same cells without the prior of the fixed effects, which would change ML; O(n³)."""
+    if data.prior is None:
         return data
     filled, X = data.filled, data.X
-    relationship = (filled.V * filled.s) @ filled.V.T - X @ data.shift @ X.T
+    relationship = (filled.V * filled.s) @ filled.V.T - X @ data.prior @ X.T
     Y = filled.V @ filled.Z
     Y[data.rows, data.traits] = np.nan
     return observed_cells(spectrum_of_relationship(relationship, X[:, :0], overwrite=True), Y, data.A, X)
@@ -197,7 +222,7 @@ def without_missing(data: Contrasts, X: Array) -> ObservedCells:
     """Complete traits, rotated with their covariates X (n, c) as the design (`rotate_coupled`), in this form."""
     none, nothing = np.empty(0, np.intp), np.empty(0)
     assert data.design is not None
-    outside = np.empty((0, 0)) if data.nsilent else None
+    outside = np.empty((0, 0)) if data.noutside else None
     return ObservedCells(data, X, none, none, np.empty((0, data.V.shape[1])), outside, nothing, data.design.logdet_MtM)
 
 
@@ -206,11 +231,13 @@ def with_added(data: ObservedCells, A1: Array, F: Array) -> ObservedCells:
 
     Parameters
     ----------
-    A1 : (p, e) trait design
-    F : (n, k) variants
+    A1 : NDArray (p, e)
+        Trait design.
+    F : NDArray (n, k)
+        Variants.
     """
     filled = data.filled
-    if not filled.nsilent:
+    if not filled.noutside:
         return replace(data, added=(A1, filled.V.T @ F))
     assert filled.design is not None
     rest = F
@@ -218,7 +245,7 @@ def with_added(data: ObservedCells, A1: Array, F: Array) -> ObservedCells:
         rest = rest - filled.V @ (filled.V.T @ rest)
     E, R, _ = linalg.qr(rest, mode="economic", pivoting=True)
     extra = int(np.count_nonzero(np.abs(np.diag(R)) > 1e-9 * np.linalg.norm(F, axis=0).max(initial=0)))
-    E = E[:, : min(extra, filled.nsilent)]
+    E = E[:, : min(extra, filled.noutside)]
     V = np.hstack([filled.V, E])
 
     def padded(M: Array) -> Array:
@@ -228,14 +255,14 @@ def with_added(data: ObservedCells, A1: Array, F: Array) -> ObservedCells:
         filled,
         Z=padded(filled.Z),
         s=np.concatenate([filled.s, np.zeros(E.shape[1])]),
-        nsilent=filled.nsilent - E.shape[1],
+        noutside=filled.noutside - E.shape[1],
         V=V,
         Kxm=np.zeros((0, V.shape[1])),
         design=replace(filled.design, X=padded(filled.design.X)),
     )
     at_cells = E[data.rows]
-    outside = None if data.outside is None else data.outside - at_cells @ at_cells.T
-    return replace(data, filled=wider, U=np.hstack([data.U, at_cells]), outside=outside, added=(A1, V.T @ F))
+    outside = None if data.outside_gram is None else data.outside_gram - at_cells @ at_cells.T
+    return replace(data, filled=wider, U=np.hstack([data.U, at_cells]), outside_gram=outside, added=(A1, V.T @ F))
 
 
 def check_observed(Y: Array, X: Array, traits: Sequence[str], covariates: Sequence[str]) -> None:
@@ -243,9 +270,12 @@ def check_observed(Y: Array, X: Array, traits: Sequence[str], covariates: Sequen
 
     Parameters
     ----------
-    Y : (n, p) traits, NaN where a cell is missing
-    X : (n, c) covariates
-    traits, covariates : their names
+    Y : NDArray (n, p)
+        Traits, NaN where a cell is missing.
+    X : NDArray (n, c)
+        Covariates.
+    traits, covariates : sequence of str
+        Names of the traits and of the covariates.
 
     Raises
     ------

@@ -22,13 +22,14 @@ from kron2sum_cli.model.spectrum import Array
 Floats = NDArray[np.floating]
 
 COLUMNS = 128
-"""Columns of L⁻¹ at a time: what lies above its diagonal is not multiplied."""
+"""Number of columns of L⁻¹ in one product; blocks above its diagonal, which are 0, are left out."""
 
 BATCH_ENTRIES, NARROWEST = 1 << 21, 32
-"""Entries of ``L⁻¹DᵀP M1`` that are held at a time, and the fewest variants."""
+"""Number of entries of ``L⁻¹DᵀP M1`` that are held at a time, and the smallest number of variants."""
 
 ROUNDING = 256
-"""An information below this many units of rounding of the complete data's counts as none."""
+"""Smallest information of an effect, in units of rounding of that of complete data; below it the effect is not
+estimable."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,24 @@ class ObservedScanner:
 
     Attributes
     ----------
-    rotation : (m + p, n) ``[V, α]ᵀ`` in the precision of the scan
-    weights : (m, p) inverse variances
-    thin : (r + c, m) rows of V with missing cells, each once, then the covariates, rotated
-    index : (q + ca,) row of ``thin`` of every column of the design
-    loadings : (p, q + ca) of every column, along the axes
-    inverse : (q + ca, q + ca) ``L⁻¹``
-    missing_rows : (r,) samples of the first rows of ``thin``
-    silent : (p,) inverse variances outside V; None where there is nothing outside
-    Qx : (n, c) orthonormal basis of the covariates
+    rotation : NDArray (m + p, n)
+        ``[V, α]ᵀ`` in the precision of the scan.
+    weights : NDArray (m, p)
+        Inverse variances.
+    thin : NDArray (r + c, m)
+        Rows of V with missing cells, each once, then the covariates, rotated.
+    index : NDArray (q + ca,) of int
+        Row of ``thin`` of every column of the design.
+    loadings : NDArray (p, q + ca)
+        Loading of every column, along the axes.
+    inverse : NDArray (q + ca, q + ca)
+        ``L⁻¹``.
+    missing_rows : NDArray (r,) of int
+        Samples of the first rows of ``thin``.
+    outside_weight : NDArray (p,) or None
+        Inverse variances outside V; None where there is nothing outside.
+    Qx : NDArray (n, c)
+        Orthonormal basis of the covariates.
     """
 
     rotation: Floats
@@ -55,7 +65,7 @@ class ObservedScanner:
     loadings: Floats
     inverse: Floats
     missing_rows: Indices
-    silent: Floats | None
+    outside_weight: Floats | None
     Qx: Floats
 
     @property
@@ -79,9 +89,9 @@ class ObservedScanner:
         total = np.einsum("ib,ib->b", G, G, dtype=np.float64)
         squares = rotated * rotated
         complete = (squares.T @ self.weights).astype(np.float64)
-        if self.silent is not None:
+        if self.outside_weight is not None:
             outside = np.maximum(total - squares.sum(axis=0, dtype=np.float64), 0.0)
-            complete += np.multiply.outer(outside, self.silent.astype(np.float64))
+            complete += np.multiply.outer(outside, self.outside_weight.astype(np.float64))
         V = complete[:, :, None] * np.eye(complete.shape[1])
         width = max(NARROWEST, BATCH_ENTRIES // max(self.loadings.size, 1))
         for start in range(0, G.shape[1], width):
@@ -97,12 +107,12 @@ class ObservedScanner:
         b, p, r = rotated.shape[1], self.weights.shape[1], self.missing_rows.size
         seen = np.empty((b, p, self.index.size), dtype=rotated.dtype)
         outside = None
-        if self.silent is not None:
+        if self.outside_weight is not None:
             outside = G[self.missing_rows].T - rotated.T @ self.thin[:r].T
         for j in range(p):
             product = (rotated * self.weights[:, j, None]).T @ self.thin.T
-            if outside is not None and self.silent is not None:
-                product[:, :r] += self.silent[j] * outside
+            if outside is not None and self.outside_weight is not None:
+                product[:, :r] += self.outside_weight[j] * outside
             np.multiply(product[:, self.index], self.loadings[j], out=seen[:, j])
         flat = seen.reshape(b * p, self.index.size)
         out = np.empty_like(flat)
@@ -138,6 +148,6 @@ def observed_scanner(point: ObservedPoint, dtype: type[np.floating] = np.float32
         loadings=np.ascontiguousarray(point.design.loadings.T, dtype=dtype),
         inverse=inverse.astype(dtype),
         missing_rows=rows,
-        silent=point.design.silent.astype(dtype) if data.filled.nsilent else None,
+        outside_weight=point.design.outside_weight.astype(dtype) if data.filled.noutside else None,
         Qx=(linalg.qr(data.X, mode="economic")[0] if c else np.empty((data.nsamples, 0))).astype(dtype),
     )

@@ -118,8 +118,8 @@ def test_a_boundary_of_C1_is_reached_where_the_covariates_have_variance() -> Non
     rng = np.random.default_rng(2)
     G = G - G.mean(axis=0)
     Y = np.where(np.isnan(dense.Y), np.nan, G @ rng.normal(size=(90, 2)))
-    spectrum, shift = observed_spectrum(G, dense.X, True, True)
-    found = fit(observed_cells(spectrum, Y, dense.A, dense.X, shift), 2, True)
+    spectrum, prior = observed_spectrum(G, dense.X, True, True)
+    found = fit(observed_cells(spectrum, Y, dense.A, dense.X, prior), 2, True)
     assert found.certificate.certified
     assert found.certificate.active_C1 > 0
 

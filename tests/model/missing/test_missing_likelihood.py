@@ -155,10 +155,10 @@ def _by_sample(dense: Observed) -> Array:
 
 def test_cells_are_restored_from_their_rotated_traits() -> None:
     dense, G = problem(14, r=20)
-    spectrum, shift = observed_spectrum(G, dense.X, True, True)
-    data = observed_cells(spectrum, dense.Y, dense.A, dense.X, shift)
-    again = restored_cells(data.filled, dense.Y, dense.X, shift)
-    for name in ("rows", "traits", "U", "outside", "filling", "logdet_MtM"):
+    spectrum, prior = observed_spectrum(G, dense.X, True, True)
+    data = observed_cells(spectrum, dense.Y, dense.A, dense.X, prior)
+    again = restored_cells(data.filled, dense.Y, dense.X, prior)
+    for name in ("rows", "traits", "U", "outside_gram", "filling", "logdet_MtM"):
         np.testing.assert_array_equal(getattr(again, name), getattr(data, name))
     first, second = point(data, dense, True), point(again, dense, True)
     assert first.lml == second.lml
@@ -167,16 +167,16 @@ def test_cells_are_restored_from_their_rotated_traits() -> None:
 
 @pytest.mark.parametrize("features", [True, False])
 @pytest.mark.parametrize("r", [90, 20])
-def test_restricted_likelihood_with_a_shift_along_the_covariates(features: bool, r: int) -> None:
+def test_restricted_likelihood_with_a_prior_along_the_covariates(features: bool, r: int) -> None:
     dense, G = problem(9, r=r)
-    spectrum, shift = observed_spectrum(G if features else dense.R, dense.X, features, True)
+    spectrum, prior = observed_spectrum(G if features else dense.R, dense.X, features, True)
     plain = spectrum_of_features(G, np.empty((len(G), 0)))
     assert spectrum.mean_diagonal == pytest.approx(plain.mean_diagonal)
-    data = observed_cells(spectrum, dense.Y, dense.A, dense.X, shift)
+    data = observed_cells(spectrum, dense.Y, dense.A, dense.X, prior)
     assert_point_is(point(data, dense, True), dense, True)
 
 
-def test_the_shift_lets_C1_be_singular_where_GGᵀ_is_centred() -> None:
+def test_the_prior_lets_C1_be_singular_where_GGᵀ_is_centred() -> None:
     dense, G = problem(10)
     G = G - G.mean(axis=0)
     dense = replace(dense, R=G @ G.T, C1=np.outer(*[[1.0, -0.5, 0.3]] * 2))
@@ -187,11 +187,11 @@ def test_the_shift_lets_C1_be_singular_where_GGᵀ_is_centred() -> None:
     assert found.lml == pytest.approx(near.lml(True), abs=1e-3)
 
 
-def _cells_of(dense: Observed, shifted: bool) -> ObservedCells:
-    spectrum, shift = observed_spectrum(dense.R, dense.X, False, shifted)
-    if not shifted:  # what rounding leaves of a null direction is not one
+def _cells_of(dense: Observed, with_prior: bool) -> ObservedCells:
+    spectrum, prior = observed_spectrum(dense.R, dense.X, False, with_prior)
+    if not with_prior:  # what rounding leaves of a null direction is not one
         spectrum = replace(spectrum, s=np.where(spectrum.s > 1e-12, spectrum.s, 0.0))
-    return observed_cells(spectrum, dense.Y, dense.A, dense.X, shift)
+    return observed_cells(spectrum, dense.Y, dense.A, dense.X, prior)
 
 
 def test_a_trait_that_nobody_has_is_refused() -> None:

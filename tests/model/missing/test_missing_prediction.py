@@ -52,8 +52,8 @@ def assert_same(found: Prediction, expected: Prediction) -> None:
 @pytest.mark.parametrize("a", [None, 2])
 def test_samples_outside_a_fit_of_observed_cells(reml: bool, r: int, a: int | None) -> None:
     dense, G, K, own, X = split(1, r, a)
-    spectrum, shift = observed_spectrum(G, dense.X, True, reml and a is None)
-    data = observed_cells(spectrum, dense.Y, dense.A, dense.X, shift)
+    spectrum, prior = observed_spectrum(G, dense.X, True, reml and a is None)
+    data = observed_cells(spectrum, dense.Y, dense.A, dense.X, prior)
     point = evaluate(data, axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue), reml)
     scanner = observed_scanner(point, np.float64)
     genetic = genetic_values(point.axes, scanner.statistics(K), own)
@@ -85,8 +85,8 @@ def test_samples_outside_a_fit_of_complete_traits(reml: bool, r: int) -> None:
 @pytest.mark.parametrize("a", [None, 2])
 def test_missing_cells_and_genetic_values_of_the_fit(reml: bool, r: int, a: int | None) -> None:
     dense, G = problem(3, r=r, a=a)
-    spectrum, shift = observed_spectrum(G, dense.X, True, reml and a is None)
-    data = observed_cells(spectrum, dense.Y, dense.A, dense.X, shift)
+    spectrum, prior = observed_spectrum(G, dense.X, True, reml and a is None)
+    data = observed_cells(spectrum, dense.Y, dense.A, dense.X, prior)
     point = evaluate(data, axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue), reml)
     K = np.kron(dense.C0, dense.R) + np.kron(dense.C1, np.eye(60))
     positions = data.traits * 60 + data.rows

@@ -15,9 +15,9 @@ from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import (
     observed_cells,
     observed_spectrum,
-    unshifted,
     with_added,
     without_missing,
+    without_prior,
 )
 from kron2sum_cli.model.missing.refit import refit
 from kron2sum_cli.model.missing.scanner import observed_scanner
@@ -28,9 +28,9 @@ from kron2sum_cli.model.trait_axes import axes_of_covariances
 TRAITS = ("a", "b", "c")
 
 
-def point_of(dense: Observed, G: Array, reml: bool, shifted: bool = False) -> ObservedPoint:
-    spectrum, shift = observed_spectrum(G, dense.X, True, shifted)
-    data = observed_cells(spectrum, dense.Y, dense.A, dense.X, shift)
+def point_of(dense: Observed, G: Array, reml: bool, with_prior: bool = False) -> ObservedPoint:
+    spectrum, prior = observed_spectrum(G, dense.X, True, with_prior)
+    data = observed_cells(spectrum, dense.Y, dense.A, dense.X, prior)
     return evaluate(data, axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue), reml)
 
 
@@ -51,7 +51,7 @@ def context(point: ObservedPoint) -> TestContext:
 @pytest.mark.parametrize("a", [None, 2])
 def test_score_and_information(reml: bool, share: float, pattern: str, r: int, a: int | None) -> None:
     dense, G = problem(1, share, pattern, r=r, a=a)
-    point = point_of(dense, G, reml, shifted=reml and a is None)
+    point = point_of(dense, G, reml, with_prior=reml and a is None)
     g = variants(60)
     found = observed_scanner(point, np.float64).statistics(g)
     T = point.axes.T
@@ -67,7 +67,7 @@ def test_score_and_information(reml: bool, share: float, pattern: str, r: int, a
 def test_sets_of_variants(r: int, a: int | None) -> None:
     """One of them is the sum of two others, and one is a covariate: neither adds effects that were not there."""
     dense, G = problem(3, r=r, a=a)
-    point = point_of(dense, G, True, shifted=a is None)
+    point = point_of(dense, G, True, with_prior=a is None)
     g = variants(60, 4)
     with_more = np.column_stack([g, g[:, 0] + g[:, 1], *([dense.X[:, 1]] if a is None else [])])
     scores = observed_set_scores(observed_scanner(point, np.float64), with_more)
@@ -89,8 +89,8 @@ def test_a_set_without_variants_has_no_rank() -> None:
 @pytest.mark.parametrize("r", [90, 20])
 def test_the_matrix_without_its_shift(r: int) -> None:
     dense, G = problem(4, r=r)
-    spectrum, shift = observed_spectrum(G, dense.X, True, True)
-    data = unshifted(observed_cells(spectrum, dense.Y, dense.A, dense.X, shift))
+    spectrum, prior = observed_spectrum(G, dense.X, True, True)
+    data = without_prior(observed_cells(spectrum, dense.Y, dense.A, dense.X, prior))
     np.testing.assert_allclose((data.filled.V * data.filled.s) @ data.filled.V.T, dense.R, atol=1e-10)
     point = evaluate(data, axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue), False)
     assert point.lml == pytest.approx(dense.lml(False), abs=1e-8)
