@@ -3,13 +3,15 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from kron2sum_cli.files import scan_columns as column
 from kron2sum_cli.files.arrow import flags, numbers
-from kron2sum_cli.files.scan_columns import TRAIT_N, axis_columns
+from kron2sum_cli.files.scan_columns import axis_columns
 from kron2sum_cli.files.scan_table import scan_batch
 from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
 from kron2sum_cli.genotypes.filters import VariantFilters, passes
@@ -17,258 +19,289 @@ from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.model.block_scanner import BlockStatistics, Scanner
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, pack_information, test, trait_effects
 from kron2sum_cli.model.trait_axes import TraitAxes
-from kron2sum_cli.scan.refits import RefitPlan, refit_block
-from kron2sum_cli.scan.resume import FinishedBlock
+from kron2sum_cli.scan.refits import BlockRefit, RefitPlan, refit_block
 
 COLLINEAR = 1e-6
-"""A variant of whose squared length less than this share lies outside the covariates has no statistics."""
+"""Smallest share of a variant's variance that the covariates may leave unexplained; below it the variant counts as
+collinear and is not tested."""
 
 EXPLAINED = {"float32": 1e-5, "float64": 1e-12}
-"""A variant that leaves less than this share of ``rᵀK⁻¹r`` has no statistics: what is left is rounding."""
+"""Smallest share of ``rᵀK⁻¹r`` that a variant's effects may leave unexplained; below it what is left is rounding,
+and the variant has no statistics."""
 
 IN_SPAN = "variants in the span of the covariates (empty statistics)"
 IN_SPAN_OF_TRAIT = "variants in the span of the covariates in the samples of a trait (empty statistics)"
 
-REFIT_COLUMNS = ("CHISQ_REFIT", "MLOG10P_REFIT", "BETA_REFIT.", "SE_REFIT.")
-"""How the names of columns of refits begin."""
-
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class ScanPlan:
-    """What is done with every block under one null model.
+class Scan:
+    """What is done with every block of variants under one null model.
 
     Attributes
     ----------
-    source : the genotypes
-    rows : (n,) positions of the analysed samples in them
-    filters : on the genotypes of the analysed samples
-    scanner : the null model, ready for blocks
-    centred : whether X has an intercept, so that variants may be centred
-    axes : trait axes of the null model
-    context : the null model's scale, for tests
-    hypotheses : the any-effect hypothesis, then the others
-    refit : which variants are refitted and how; None for none
-    traits : names
-    observed : (n, p) which cells of the traits were observed; None where all were
-    schema : of the result table
+    genotypes : GenotypeSource
+        Where variants are read from.
+    samples : NDArray (n,)
+        Rows of the analysed samples in the genotypes.
+    filters : VariantFilters
+        On the genotypes of the analysed samples.
+    scanner : Scanner
+        The null model, ready for blocks.
+    spans_intercept : bool
+        Whether a constant lies in the span of X, so that variants may be centred.
+    axes : TraitAxes
+        Trait axes of the null model.
+    context : TestContext
+        The null model's scale, for tests.
+    tests : Sequence of Hypothesis
+        That of an effect on any trait, then the others.
+    refit : RefitPlan or None
+        Which variants are fitted again, and how; None for none.
+    traits : Sequence of str
+        Their names.
+    observed : NDArray (n, p) or None
+        Which cells of the traits were observed; None where all were.
+    columns : pa.Schema
+        Columns of the result table.
     """
 
-    source: GenotypeSource
-    rows: NDArray[np.intp]
+    genotypes: GenotypeSource
+    samples: NDArray[np.intp]
     filters: VariantFilters
     scanner: Scanner
-    centred: bool
+    spans_intercept: bool
     axes: TraitAxes
     context: TestContext
-    hypotheses: Sequence[Hypothesis]
+    tests: Sequence[Hypothesis]
     refit: RefitPlan | None
     traits: Sequence[str]
-    observed: NDArray[np.bool_] | None
-    schema: pa.Schema
+    observed: Mask | None
+    columns: pa.Schema
 
 
 @dataclass(frozen=True)
 class Block:
     """Variants between two fixed edges of the file.
 
-    All of them are computed, so that no number depends on where a shard or a region ends; some are asked for.
+    All of them are computed, so that no number depends on where a shard or a region ends; the table has some.
 
     Attributes
     ----------
-    positions : (b,) in the file, increasing
-    wanted : (b,) those whose rows are asked for
+    variants : NDArray (b,)
+        Positions in the file, increasing.
+    asked : NDArray (b,)
+        Those whose rows are asked for.
     """
 
-    positions: NDArray[np.intp]
-    wanted: NDArray[np.bool_]
+    variants: NDArray[np.intp]
+    asked: Mask
 
 
-def scan_block(plan: ScanPlan, block: Block) -> FinishedBlock:
-    """Read, filter, test."""
-    dosages = plan.source.read(block.positions, plan.rows)
-    counts = genotype_counts(dosages, hard_calls=plan.filters.need_hard_calls)
-    kept, left_out = _passing(counts, plan.filters, block.wanted)
-    tally = Counter({f"variants left out by {option}": number for option, number in left_out.items()})
-    of_traits = None if plan.observed is None else _trait_counts(plan.observed, dosages, counts)
-    tested = np.flatnonzero(kept & ~counts.constant)
-    G = _prepare(plan, dosages, counts, tested)
-    del dosages  # as large as the rotated variants, whose place this may be
-    usable, statistics = _usable(plan.scanner.statistics(G), counts, tested, block.wanted)
-    in_span = int(np.count_nonzero(block.wanted[tested])) - len(usable)
+@dataclass(frozen=True)
+class BlockResult:
+    """Rows of the result table, and numbers of variants by what became of them."""
+
+    rows: pa.RecordBatch
+    counts: Mapping[str, int]
+
+
+def test_block(scan: Scan, block: Block) -> BlockResult:
+    """Read one block of b variants, filter it, test it, fit it again. All masks are over the variants of the block."""
+    genotypes = scan.genotypes.read(block.variants, scan.samples)
+    counts = genotype_counts(genotypes, hard_calls=scan.filters.need_hard_calls)
+    passing, left_out = _passing(counts, scan.filters, block.asked)
+    varying = passing & ~counts.constant
+    columns = _variant_columns(scan, block, genotypes, counts)
+    G = _centred(scan, genotypes, counts, varying)
+    del genotypes  # as large as the rotated variants, whose place this may be
+    statistics = scan.scanner.statistics(G)
+    identifiable = block.asked & _within(varying, _is_identifiable(statistics, counts, varying))
+    statistics = _take(statistics, identifiable[varying])
     with np.errstate(all="ignore"):  # the statistic of a variant that leaves nothing is infinite or NaN
-        joint = test(statistics.u, statistics.v, plan.hypotheses[0], plan.context)
-    left = _something_left(plan, joint)
-    explaining, usable, statistics = len(usable) - len(left), usable[left], _take(statistics, left)
-    tested = tested[usable]
-    others = [test(statistics.u, statistics.v, hypothesis, plan.context) for hypothesis in plan.hypotheses[1:]]
-    results = [joint.take(left), *others]
-    columns = _Columns(len(kept), tested)
-    _add_tests(columns, plan, results)
-    _add_effects(columns, plan, statistics)
-    if plan.refit is not None:
-        tally.update(_add_refits(columns, plan, plan.refit, results, G, usable, statistics.outside))
-    else:
-        for name in plan.schema.names:
-            if name.startswith(REFIT_COLUMNS):  # asked for, but the null model allows none
-                columns.put(name, np.full(len(tested), np.nan))
-    kept &= block.wanted
-    tally["variants tested"] = len(tested)
-    absent = kept & (counts.n_called == 0)
-    tally["variants without any genotype (empty frequency and statistics)"] = int(np.count_nonzero(absent))
-    tally["variants without variation (empty statistics)"] = int(np.count_nonzero(kept & counts.constant & ~absent))
-    tally[IN_SPAN if plan.observed is None else IN_SPAN_OF_TRAIT] = in_span
-    tally["variants that explain the traits completely (empty statistics)"] = explaining
-    if of_traits is not None:
-        columns.columns |= {TRAIT_N.named(trait): n for trait, n in zip(plan.traits, of_traits.T, strict=True)}
-    batch = scan_batch(plan.schema, columns.columns | _identity(plan, block.positions, counts))
-    if not kept.all():
-        batch = batch.filter(flags(kept))
-    return FinishedBlock(batch, tally)
+        any_effect = test(statistics.u, statistics.v, scan.tests[0], scan.context)
+    leaving = _leaves_something(scan, any_effect)
+    tested = _within(identifiable, leaving)
+    statistics = _take(statistics, leaving)
+    results = [any_effect.take(np.flatnonzero(leaving))]
+    results += [test(statistics.u, statistics.v, hypothesis, scan.context) for hypothesis in scan.tests[1:]]
+    columns |= _test_columns(scan, tested, results) | _trait_columns(scan, tested, statistics)
+    tally = Counter({f"variants left out by {option}": number for option, number in left_out.items()})
+    if scan.refit is not None:
+        refitted = _refitted(scan.refit, tested, results)
+        done = refit_block(
+            scan.refit, G[:, np.flatnonzero(refitted[varying])], statistics.outside[refitted[tested]], scan.tests
+        )
+        columns |= _refit_columns(scan, refitted, done)
+        tally.update(_refit_counts(done))
+    else:  # no column of refits is filled
+        columns |= {name: np.full(len(tested), np.nan) for name in scan.columns.names if name not in columns}
+    tally.update(_statistics_counts(scan, block, counts, passing, varying, identifiable, tested))
+    rows, kept = scan_batch(scan.columns, columns), passing & block.asked
+    return BlockResult(rows if kept.all() else rows.filter(flags(kept)), tally)
 
 
-def _passing(
-    counts: GenotypeCounts, filters: VariantFilters, wanted: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], Mapping[str, int]]:
+test_block.__test__ = False  # type: ignore[attr-defined]  # not a test of this code
+
+
+def _within(mask: Mask, part: Mask) -> Mask:
+    """A mask (b,) narrowed by one over its true entries."""
+    narrowed = mask.copy()
+    narrowed[mask] = part
+    return narrowed
+
+
+def _passing(counts: GenotypeCounts, filters: VariantFilters, asked: Mask) -> tuple[Mask, Mapping[str, int]]:
     """Which variants pass the filters on genotypes, and how many of those asked for do not, by filter."""
-    kept, left_out = passes(counts, filters)
-    if not wanted.all():
-        left_out = passes(counts.take(np.flatnonzero(wanted)), filters)[1]
-    return kept, left_out
+    passing, left_out = passes(counts, filters)
+    if not asked.all():
+        left_out = passes(counts.take(np.flatnonzero(asked)), filters)[1]
+    return passing, left_out
 
 
-def _trait_counts(
-    observed: NDArray[np.bool_], dosages: NDArray[np.float32], counts: GenotypeCounts
-) -> NDArray[np.int32]:
-    """Samples with a genotype and each trait, for every variant: (b, p)."""
-    found = np.tile(observed.sum(axis=0).astype(np.int32), (dosages.shape[1], 1))
-    some = np.flatnonzero(counts.n_called < len(observed))
-    absent = np.isnan(dosages[:, some]).astype(np.float32)
-    found[some] -= (absent.T @ observed.astype(np.float32)).astype(np.int32)
-    return found
+def _centred(scan: Scan, genotypes: NDArray[np.float32], counts: GenotypeCounts, varying: Mask) -> NDArray[np.floating]:
+    """Genotypes of the variants that vary, centred where X has an intercept, missing ones at the mean.
 
-
-class _Columns:
-    """Columns of a block in which only some variants have statistics; NaN is an empty cell."""
-
-    def __init__(self, size: int, tested: NDArray[np.intp]) -> None:
-        self.size, self.tested = size, tested
-        self.columns: dict[str, object] = {}
-
-    def put(self, name: str, values: Array, of: NDArray[np.intp] | None = None) -> None:
-        """A column with the values of the tested variants (or of some of them, by their position)."""
-        column = np.full(self.size, np.nan)
-        column[self.tested if of is None else self.tested[of]] = values
-        self.columns[name] = column
-
-    def put_integer(self, name: str, value: int) -> None:
-        """A column with the same whole number for every tested variant."""
-        mask = np.ones(self.size, dtype=np.bool_)
-        mask[self.tested] = False
-        self.columns[name] = numbers(np.full(self.size, value, dtype=np.int32), mask)
-
-
-def _prepare(
-    plan: ScanPlan, dosages: NDArray[np.float32], counts: GenotypeCounts, tested: NDArray[np.intp]
-) -> NDArray[np.floating]:
-    """Centred, mean-imputed genotypes (n, b) of the tested variants."""
-    n, b = len(plan.rows), len(tested)
-    by_variant = dosages.T
-    if b < len(by_variant):
-        by_variant = by_variant[tested]
-    means = (2 * counts.eaf[tested]).astype(np.float32)
-    if plan.centred:
+    The memory of the genotypes is used where all vary.
+    """
+    by_variant = genotypes.T if varying.all() else genotypes.T[varying]
+    means = (2 * counts.eaf[varying]).astype(np.float32)
+    if scan.spans_intercept:
         by_variant -= means[:, None]
         means = np.zeros_like(means)
-    for k in np.flatnonzero(counts.n_called[tested] < n):
+    for k in np.flatnonzero(counts.n_called[varying] < counts.n_samples):
         row = by_variant[k]
         row[np.isnan(row)] = means[k]
-    return by_variant.T.astype(plan.scanner.dtype, copy=False)
+    return by_variant.T.astype(scan.scanner.dtype, copy=False)
 
 
-def _usable(
-    statistics: BlockStatistics, counts: GenotypeCounts, tested: NDArray[np.intp], wanted: NDArray[np.bool_]
-) -> tuple[NDArray[np.intp], BlockStatistics]:
-    """Positions among the tested of those asked for that vary given the covariates, and their statistics."""
-    f, called = counts.eaf[tested], counts.n_called[tested]
-    # Hardy-Weinberg's variance bounds the scale well enough for a threshold of 1e-6.
-    typical = np.maximum(2 * f * (1 - f) * called, 1e-3)
-    varies = (statistics.length > COLLINEAR * typical) & np.all(_diagonal(statistics.v) > 0, axis=1)
-    usable = np.flatnonzero(varies & wanted[tested])
-    return usable, _take(statistics, usable)
+def _is_identifiable(statistics: BlockStatistics, counts: GenotypeCounts, varying: Mask) -> Mask:
+    """Which of the variants that vary do so given the covariates, too."""
+    frequency, called = counts.eaf[varying], counts.n_called[varying]
+    # Hardy-Weinberg's variance is near enough for a threshold of 1e-6.
+    variance = np.maximum(2 * frequency * (1 - frequency) * called, 1e-3)
+    information = np.einsum("bjj->bj", statistics.v) if statistics.v.ndim == 3 else statistics.v
+    return np.asarray((statistics.length > COLLINEAR * variance) & np.all(information > 0, axis=1))
 
 
-def _take(statistics: BlockStatistics, variants: NDArray[np.intp]) -> BlockStatistics:
+def _take(statistics: BlockStatistics, variants: Mask) -> BlockStatistics:
     parts = (statistics.u, statistics.v, statistics.length, statistics.outside)
     return BlockStatistics(*(part[variants] for part in parts))
 
 
-def _something_left(plan: ScanPlan, joint: TestResult) -> NDArray[np.intp]:
-    """Positions of the variants that leave more of the traits unexplained than rounding does."""
-    rounding = EXPLAINED[plan.scanner.dtype.name]
+def _leaves_something(scan: Scan, any_effect: TestResult) -> Mask:
+    """Which variants leave more of the traits unexplained than rounding does."""
     # The statistic is np log(q0 / q1); a q1 of 0 or less makes it infinite or NaN.
-    return np.flatnonzero(joint.chisq < -plan.context.size * np.log(rounding))
+    return np.asarray(any_effect.chisq < -scan.context.size * np.log(EXPLAINED[scan.scanner.dtype.name]))
 
 
-def _diagonal(v: Array) -> Array:
-    return np.einsum("bjj->bj", v) if v.ndim == 3 else v
-
-
-def _suffix(k: int, hypothesis: Hypothesis) -> str:
-    """What the columns of the k-th hypothesis end with; nothing for the any-effect one, which comes first."""
-    return "." + hypothesis.name if k else ""
-
-
-def _add_tests(columns: _Columns, plan: ScanPlan, results: Sequence[TestResult]) -> None:
-    for k, (hypothesis, result) in enumerate(zip(plan.hypotheses, results, strict=True)):
-        suffix = _suffix(k, hypothesis)
-        columns.put("CHISQ" + suffix, result.chisq)
-        columns.put_integer("DF" + suffix, result.df)
-        columns.put("MLOG10P" + suffix, result.mlog10p)
-    columns.put("P", 10.0 ** -results[0].mlog10p)
-
-
-def _add_effects(columns: _Columns, plan: ScanPlan, statistics: BlockStatistics) -> None:
-    effects = trait_effects(statistics.u, statistics.v, plan.axes.Tinv, plan.context)
-    for j, trait in enumerate(plan.traits):
-        columns.put(f"BETA.{trait}", effects.beta[:, j])
-        columns.put(f"SE.{trait}", effects.se[:, j])
-        columns.put(f"MLOG10P.{trait}", effects.mlog10p[:, j])
-    information = pack_information(statistics.v)
-    coupled = statistics.v.ndim == 3
-    for k, name in enumerate(axis_columns(len(plan.traits), coupled)):
-        columns.put(name, information[:, k])
-
-
-def _add_refits(
-    columns: _Columns,
-    plan: ScanPlan,
-    refit: RefitPlan,
-    results: Sequence[TestResult],
-    G: NDArray[np.floating],
-    usable: NDArray[np.intp],
-    outside: Array,
-) -> dict[str, int]:
-    """Refit the variants with a small test, and count them."""
+def _refitted(refit: RefitPlan, tested: Mask, results: Sequence[TestResult]) -> Mask:
+    """Which variants have a test that is small enough to fit them again."""
     largest = np.max([result.mlog10p for result in results], axis=0)
-    hits = np.flatnonzero(largest > refit.mlog10p) if refit.mlog10p > 0 else np.arange(len(usable))
-    done = refit_block(refit, G[:, usable[hits]], outside[hits], plan.hypotheses)
-    for k, hypothesis in enumerate(plan.hypotheses):
-        suffix = _suffix(k, hypothesis)
-        columns.put("CHISQ_REFIT" + suffix, done.chisq[k], hits)
-        columns.put("MLOG10P_REFIT" + suffix, done.mlog10p[k], hits)
-    for j, trait in enumerate(plan.traits):
-        columns.put(f"BETA_REFIT.{trait}", done.beta[:, j], hits)
-        columns.put(f"SE_REFIT.{trait}", done.se[:, j], hits)
+    return _within(tested, largest > refit.mlog10p) if refit.mlog10p > 0 else tested
+
+
+# Columns: arrays (b,), with NaN or null where a variant has no value
+
+
+def _variant_columns(
+    scan: Scan, block: Block, genotypes: NDArray[np.float32], counts: GenotypeCounts
+) -> dict[str, Any]:
+    table = scan.genotypes.variants.table
+    first, b = int(block.variants[0]), len(block.variants)
+    contiguous = int(block.variants[-1]) - first + 1 == b
+    part = table.slice(first, b) if contiguous else table.take(numbers(block.variants))
+    columns: dict[str, Any] = {known.name: part[known.name] for known in column.IDENTITY_COLUMNS}
+    columns |= {column.EAF.name: counts.eaf, column.N.name: counts.n_called.astype(np.int32)}
+    if scan.observed is not None:
+        of_traits = _trait_counts(scan.observed, genotypes, counts)
+        columns |= {column.TRAIT_N.named(trait): of_traits[:, j] for j, trait in enumerate(scan.traits)}
+    return columns
+
+
+def _trait_counts(observed: Mask, genotypes: NDArray[np.float32], counts: GenotypeCounts) -> NDArray[np.int32]:
+    """Samples with a genotype and each trait, for every variant: (b, p)."""
+    found = np.tile(observed.sum(axis=0).astype(np.int32), (genotypes.shape[1], 1))
+    incomplete = counts.n_called < counts.n_samples
+    absent = np.isnan(genotypes[:, incomplete]).astype(np.float32)
+    found[incomplete] -= (absent.T @ observed.astype(np.float32)).astype(np.int32)
+    return found
+
+
+def _test_columns(scan: Scan, tested: Mask, results: Sequence[TestResult]) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for hypothesis, result in zip(scan.tests, results, strict=True):
+        df = numbers(np.full(len(tested), result.df, dtype=np.int32), ~tested)
+        columns |= {
+            column.CHISQ.named(hypothesis.name): _spread(result.chisq, tested),
+            column.DF.named(hypothesis.name): df,
+            column.MLOG10P.named(hypothesis.name): _spread(result.mlog10p, tested),
+        }
+    return columns | {column.P.name: _spread(10.0 ** -results[0].mlog10p, tested)}
+
+
+def _trait_columns(scan: Scan, tested: Mask, statistics: BlockStatistics) -> dict[str, Any]:
+    effects = trait_effects(statistics.u, statistics.v, scan.axes.Tinv, scan.context)
+    columns: dict[str, Any] = {}
+    for j, trait in enumerate(scan.traits):
+        columns |= {
+            column.BETA.named(trait): _spread(effects.beta[:, j], tested),
+            column.SE.named(trait): _spread(effects.se[:, j], tested),
+            column.TRAIT_MLOG10P.named(trait): _spread(effects.mlog10p[:, j], tested),
+        }
+    information = pack_information(statistics.v)
+    names = axis_columns(len(scan.traits), coupled=statistics.v.ndim == 3)
+    return columns | {name: _spread(information[:, k], tested) for k, name in enumerate(names)}
+
+
+def _refit_columns(scan: Scan, refitted: Mask, done: BlockRefit) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for hypothesis, chisq, mlog10p in zip(scan.tests, done.chisq, done.mlog10p, strict=True):
+        columns |= {
+            column.CHISQ_REFIT.named(hypothesis.name): _spread(chisq, refitted),
+            column.MLOG10P_REFIT.named(hypothesis.name): _spread(mlog10p, refitted),
+        }
+    for j, trait in enumerate(scan.traits):
+        columns |= {
+            column.BETA_REFIT.named(trait): _spread(done.beta[:, j], refitted),
+            column.SE_REFIT.named(trait): _spread(done.se[:, j], refitted),
+        }
+    return columns
+
+
+def _spread(values: Array, variants: Mask) -> Array:
+    """A column with values at some variants."""
+    spread = np.full(len(variants), np.nan)
+    spread[variants] = values
+    return spread
+
+
+# Counts
+
+
+def _refit_counts(done: BlockRefit) -> dict[str, int]:
     failed = int(np.count_nonzero(np.isnan(np.vstack([*done.chisq, done.beta.T, done.se.T])).any(axis=0)))
-    return {"variants refitted": len(hits), "refits that did not converge (empty cells)": failed}
+    return {"variants refitted": len(done.beta), "refits that did not converge (empty cells)": failed}
 
 
-def _identity(plan: ScanPlan, positions: NDArray[np.intp], counts: GenotypeCounts) -> dict[str, object]:
-    table = plan.source.variants.table
-    first, last = int(positions[0]), int(positions[-1])
-    whole = last - first + 1 == len(positions)
-    part = table.slice(first, len(positions)) if whole else table.take(numbers(positions))
-    columns: dict[str, object] = {name: part[name] for name in ("CHR", "POS", "SNPID", "EA", "NEA")}
-    return columns | {"EAF": counts.eaf, "N": counts.n_called.astype(np.int32)}
+def _statistics_counts(
+    scan: Scan,
+    block: Block,
+    counts: GenotypeCounts,
+    passing: Mask,
+    varying: Mask,
+    identifiable: Mask,
+    tested: Mask,
+) -> dict[str, int]:
+    """How many of the variants asked for were tested, and why the others were not."""
+    absent = passing & (counts.n_called == 0)
+    found = {
+        "variants tested": tested,
+        "variants without any genotype (empty frequency and statistics)": absent,
+        "variants without variation (empty statistics)": passing & counts.constant & ~absent,
+        IN_SPAN if scan.observed is None else IN_SPAN_OF_TRAIT: varying & ~identifiable,
+        "variants that explain the traits completely (empty statistics)": identifiable & ~tested,
+    }
+    return {reason: int(np.count_nonzero(variants & block.asked)) for reason, variants in found.items()}

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +12,7 @@ from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.genotypes.chromosomes import encode_chromosomes
 from kron2sum_cli.scan.block import Block
-from kron2sum_cli.scan.inputs import Chosen, ScanInputs
+from kron2sum_cli.scan.inputs import ScanInputs
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -34,50 +33,47 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class Segment:
-    """A run of variants that are tested with one null model.
+def blocks_by_null(inputs: ScanInputs, width: int) -> Iterator[tuple[str | None, list[Block]]]:
+    """Blocks in the order of the file, grouped by the chromosome that the null model leaves out.
 
-    Attributes
-    ----------
-    chromosome : whose null model; None for that of the whole genome
-    positions : in the file, increasing, of all variants that names allow
-    wanted : which of them are asked for
+    That is None for the null model of the whole genome: without LOCO, and for chromosomes that the GRM has none of.
     """
-
-    chromosome: str | None
-    positions: NDArray[np.intp]
-    wanted: NDArray[np.bool_]
-
-
-def segments(inputs: ScanInputs, chosen: Chosen) -> Iterator[Segment]:
-    """Runs of variants with the same null model: the whole one's, or with LOCO that without their chromosome."""
-    null, source = inputs.null, inputs.source
-    everything = chosen.positions is chosen.named  # for which np.isin would take several times their memory
-    wanted = np.ones(len(chosen.named), np.bool_) if everything else np.isin(chosen.named, chosen.positions)
-    if not null.chromosomes:
-        yield Segment(None, chosen.named, wanted)
+    selection, left_out = inputs.selection, inputs.null.chromosomes
+    named = np.flatnonzero(selection.named)
+    if not left_out:
+        yield None, blocks_of(named, selection.asked, width)
         return
-    codes, index, _ = encode_chromosomes(source.variants.table["CHR"], null.chromosomes)
-    edges = np.flatnonzero(np.diff(index[chosen.named])) + 1
+    codes, code_of_variant, _ = encode_chromosomes(inputs.genotypes.variants.table["CHR"], left_out)
     without = 0
-    for part, asked in zip(np.split(chosen.named, edges), np.split(wanted, edges), strict=True):
-        if not asked.any():
+    for variants in np.split(named, np.flatnonzero(np.diff(code_of_variant[named])) + 1):
+        asked = int(np.count_nonzero(selection.asked[variants]))
+        if not asked:
             continue
-        code = codes[int(index[part[0]])]
-        if code not in null.chromosomes:
-            without += int(np.count_nonzero(asked))
-        yield Segment(code if code in null.chromosomes else None, part, asked)
+        chromosome = codes[int(code_of_variant[variants[0]])]
+        if chromosome in left_out:
+            yield chromosome, blocks_of(variants, selection.asked, width)
+        else:
+            without += asked
+            yield None, blocks_of(variants, selection.asked, width)
     if without:
         logger.warning("%d variants on chromosomes that the GRM has none of: tested with the whole GRM's null", without)
 
 
-def blocks_of(segment: Segment, width: int) -> list[Block]:
-    """Blocks cut at multiples of the width in the file, those of which something is asked for."""
-    multiples = np.arange(width, 1 + segment.positions.max(initial=0), width)
-    edges = np.searchsorted(segment.positions, multiples)  # several in one place leave parts without variants
-    parts = zip(np.split(segment.positions, edges), np.split(segment.wanted, edges), strict=True)
-    return [Block(positions, wanted) for positions, wanted in parts if wanted.any()]
+def blocks_of(variants: NDArray[np.intp], asked: NDArray[np.bool_], width: int) -> list[Block]:
+    """Blocks cut at multiples of the width in the file, those of which something is asked for.
+
+    Parameters
+    ----------
+    variants : NDArray (b,)
+        Positions in the file, increasing.
+    asked : NDArray (v,)
+        Which variants of the file are asked for.
+    width : int
+        Variants of the file between two edges.
+    """
+    edges = np.arange(width, 1 + variants.max(initial=0), width)
+    parts = np.split(variants, np.searchsorted(variants, edges))
+    return [Block(part, asked[part]) for part in parts if asked[part].any()]
 
 
 def block_width(settings: ScanSettings, null: NullFile) -> int:

@@ -12,17 +12,41 @@ from kron2sum_cli.files.null_file import NullFile, read_null
 from kron2sum_cli.files.outputs import guard_inputs
 from kron2sum_cli.files.provenance import FileRecord, file_records
 from kron2sum_cli.files.samples import match
-from kron2sum_cli.files.scan_metadata import Span
+from kron2sum_cli.files.scan_metadata import Range, Span
 from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.genotypes.filters import VariantFilters, names_not_found, select_by_name
 from kron2sum_cli.genotypes.open import open_genotypes
-from kron2sum_cli.genotypes.source import GenotypeSource
+from kron2sum_cli.genotypes.source import GenotypeSource, Variants
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
 
 SHARD_MULTIPLE = 1024
 """Shards are cut at multiples of this many variants of the file, the largest block there is."""
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of the v variants of the genotypes are scanned.
+
+    Attributes
+    ----------
+    named : NDArray (v,)
+        Those that ``--extract`` and ``--exclude`` allow.
+    asked : NDArray (v,)
+        Those of them on the chromosomes and in the regions and the shard that are asked for.
+    span : Span
+        The chromosomes, regions and shard, as ranges of the file.
+    counts : dict of str to int
+        How many variants were read there, and left out by name.
+    """
+
+    named: Mask
+    asked: Mask
+    span: Span
+    counts: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -31,22 +55,30 @@ class ScanInputs:
 
     Attributes
     ----------
-    null : the null model's file
-    source : the genotypes
-    rows : (n,) positions of the null model's samples in them
-    filters : on variants
-    records : names, sizes and hashes of the files of the genotypes
+    null : NullFile
+        The null model's file.
+    genotypes : GenotypeSource
+        Where variants are read from.
+    samples : NDArray (n,)
+        Rows of the null model's samples in the genotypes.
+    filters : VariantFilters
+        On variants.
+    selection : Selection
+        The variants to scan, by name and place.
+    files : tuple of FileRecord
+        The files of the genotypes.
     """
 
     null: NullFile
-    source: GenotypeSource
-    rows: NDArray[np.intp]
+    genotypes: GenotypeSource
+    samples: NDArray[np.intp]
     filters: VariantFilters
-    records: tuple[FileRecord, ...]
+    selection: Selection
+    files: tuple[FileRecord, ...]
 
 
 def open_inputs(settings: ScanSettings) -> ScanInputs:
-    """Open the null model and the genotypes, and match their samples.
+    """Open the null model and the genotypes, match their samples and choose variants.
 
     Raises
     ------
@@ -55,55 +87,45 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
     """
     guard_inputs(settings.out, settings.input_paths)
     null = read_null(settings.null)
-    source, records = _open_genotypes(settings, null)
-    guard_inputs(settings.out, source.files)
-    return ScanInputs(null, source, _rows(null, source), _filters(settings, source), records)
+    genotypes, files = _open_genotypes(settings, null)
+    guard_inputs(settings.out, genotypes.files)
+    filters = _filters(settings, genotypes)
+    selection = select_variants(genotypes.variants, filters, settings.shard)
+    return ScanInputs(null, genotypes, _rows(null, genotypes), filters, selection, files)
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The variants to scan.
-
-    Attributes
-    ----------
-    positions : in the file, increasing
-    named : those of the whole file that names allow, wherever they lie
-    span : the stretch of the file that they were chosen from
-    counts : how many were read, and left out by name
-    """
-
-    positions: NDArray[np.intp]
-    named: NDArray[np.intp]
-    span: Span
-    counts: dict[str, int]
-
-
-def choose_variants(settings: ScanSettings, inputs: ScanInputs) -> Chosen:
-    """Variants by place (which a table covers or not), shard, and name."""
-    source, filters = inputs.source, inputs.filters
-    total = len(source.variants)
-    places = VariantFilters(chromosomes=filters.chromosomes, regions=filters.regions)
-    placed, _ = select_by_name(source.variants, places)
-    start, stop = _shard_edges(settings.shard, total)
-    # Shared where they are the same: of 10⁷ variants each takes 80 MB.
-    inside = placed if stop - start == total else placed[(placed >= start) & (placed < stop)]
-    everything = placed if len(placed) == total else np.arange(total)
-    counts = {"variants read": len(inside)}
-    for option in ("extract", "exclude"):
-        names = getattr(filters, option)
-        if names is None:
+def select_variants(variants: Variants, filters: VariantFilters, shard: tuple[int, int] | None) -> Selection:
+    """The variants to scan by chromosome, region, shard and name."""
+    total = len(variants)
+    by_place = VariantFilters(chromosomes=filters.chromosomes, regions=filters.regions)
+    asked = _selected(variants, by_place)
+    ranges = _ranges(asked) if filters.chromosomes or filters.regions else ((0, total),)
+    start, stop = _edges_of_shard(shard, total)
+    asked[:start] = asked[stop:] = False
+    covered = tuple((max(a, start), min(b, stop)) for a, b in ranges if a < stop and b > start)
+    counts = {"variants read": int(np.count_nonzero(asked))}
+    named = np.ones(total, dtype=np.bool_)
+    for option, by_name in (
+        ("extract", VariantFilters(extract=filters.extract)),
+        ("exclude", VariantFilters(exclude=filters.exclude)),
+    ):
+        if getattr(by_name, option) is None:
             continue
-        named, _ = select_by_name(source.variants, VariantFilters(**{option: names}))
-        before = len(inside)
-        everything = np.intersect1d(everything, named, assume_unique=True)
-        inside = np.intersect1d(inside, named, assume_unique=True)
-        counts[f"variants left out by --{option}"] = before - len(inside)
-    asked = _runs(placed) if filters.chromosomes or filters.regions else ((0, total),)
-    ranges = tuple((max(a, start), min(b, stop)) for a, b in asked if a < stop and b > start)
-    return Chosen(inside, everything, Span(ranges or ((start, start),), asked or ((0, 0),), total), counts)
+        allowed = _selected(variants, by_name)
+        counts[f"variants left out by --{option}"] = int(np.count_nonzero(asked & ~allowed))
+        named &= allowed
+        asked &= allowed
+    return Selection(named, asked, Span(covered or ((start, start),), ranges or ((0, 0),), total), counts)
 
 
-def _shard_edges(shard: tuple[int, int] | None, total: int) -> tuple[int, int]:
+def _selected(variants: Variants, filters: VariantFilters) -> Mask:
+    """Which variants some filters on names and places choose."""
+    mask = np.zeros(len(variants), dtype=np.bool_)
+    mask[select_by_name(variants, filters)[0]] = True
+    return mask
+
+
+def _edges_of_shard(shard: tuple[int, int] | None, total: int) -> Range:
     """The stretch of the file of a shard, cut at multiples of `SHARD_MULTIPLE`."""
     if shard is None:
         return 0, total
@@ -112,12 +134,10 @@ def _shard_edges(shard: tuple[int, int] | None, total: int) -> tuple[int, int]:
     return edges[part - 1], edges[part]
 
 
-def _runs(positions: NDArray[np.intp]) -> tuple[tuple[int, int], ...]:
-    """Half-open ranges of consecutive positions."""
-    if not len(positions):
-        return ()
-    edges = np.flatnonzero(np.diff(positions) > 1) + 1
-    return tuple((int(run[0]), int(run[-1]) + 1) for run in np.split(positions, edges))
+def _ranges(mask: Mask) -> tuple[Range, ...]:
+    """Half-open ranges in which a mask is true."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
+    return tuple(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def _open_genotypes(settings: ScanSettings, null: NullFile) -> tuple[GenotypeSource, tuple[FileRecord, ...]]:
@@ -125,25 +145,25 @@ def _open_genotypes(settings: ScanSettings, null: NullFile) -> tuple[GenotypeSou
     paths = (*settings.geno, *(read_file_list(settings.geno_list) if settings.geno_list is not None else ()))
     if not paths:
         return _recorded_genotypes(settings, null)
-    source = open_genotypes(paths, sample=settings.sample, bim=settings.bim, fam=settings.fam)
+    genotypes = open_genotypes(paths, sample=settings.sample, bim=settings.bim, fam=settings.fam)
     recorded = {record.name: record for record in null.grm.files}
-    records = file_records(source.files)
-    for record in records:
-        if record.name in recorded and record != recorded[record.name]:
+    files = file_records(genotypes.files)
+    for record in files:
+        if recorded.get(record.name, record) != record:
             logger.warning(
                 "%s: %s has other content than the file of that name that the null model was made from; fit again if"
                 " it changed since",
-                source.path,
+                genotypes.path,
                 record.name,
             )
-    return source, records
+    return genotypes, files
 
 
 def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> tuple[GenotypeSource, tuple[FileRecord, ...]]:
     """The genotypes that the GRM was made from, if they are still what they were."""
     if not null.grm.genotypes:
         raise UsageError("--geno: needed, because the relationship matrix of this null model was not made of genotypes")
-    found = []
+    paths = []
     for path in null.grm.paths:
         beside = os.path.join(os.path.dirname(settings.null), path)
         existing = next((name for name in (path, beside) if os.path.isfile(name)), None)
@@ -151,53 +171,37 @@ def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> tuple[Genotyp
             raise InputError(
                 f"{path}: the genotypes that the null model was made from are not there; name them with --geno"
             )
-        found.append(existing)
-    # Nothing of it is parsed before its content is known to be the recorded one.
-    files = null.grm.files
-    unchanged = all(record in files for record in file_records(found))
-    source = open_genotypes(found) if unchanged else None
-    if source is None or file_records(source.files) != files:
+        paths.append(existing)
+    # Their content is compared first: of changed files the parser's message would mislead.
+    unchanged = all(record in null.grm.files for record in file_records(paths))
+    genotypes = open_genotypes(paths) if unchanged else None
+    if genotypes is None or file_records(genotypes.files) != null.grm.files:
         raise InputError(
-            f"{', '.join(found)}: is not the file that the null model was made from (its size or content differ); fit"
+            f"{', '.join(paths)}: is not the file that the null model was made from (its size or content differ); fit"
             " again, or name the genotypes to scan with --geno"
         )
-    return source, files
+    return genotypes, null.grm.files
 
 
-def _rows(null: NullFile, source: GenotypeSource) -> NDArray[np.intp]:
-    """Positions of the null model's samples in the genotypes, all of which must be there."""
-    rows = match(null.samples, source.samples)
+def _rows(null: NullFile, genotypes: GenotypeSource) -> NDArray[np.intp]:
+    """Rows of the null model's samples in the genotypes, all of which must be there."""
+    rows = match(null.samples, genotypes.samples)
     absent = np.flatnonzero(rows < 0)
     if absent.size:
-        example, there = null.samples.label(int(absent[0])), source.samples.label(0)
+        example, there = null.samples.label(int(absent[0])), genotypes.samples.label(0)
         raise InputError(
-            f"{source.path}: lacks {absent.size} of the {len(null.samples)} samples of the null model, such as"
+            f"{genotypes.path}: lacks {absent.size} of the {len(null.samples)} samples of the null model, such as"
             f" {example} (a sample that it has: {there}); fit the null model on the samples that will be scanned"
             " (fit --keep)"
         )
-    logger.info("%d samples of the null model, all in %s with %d", len(rows), source.path, len(source.samples))
+    logger.info("%d samples of the null model, all in %s with %d", len(rows), genotypes.path, len(genotypes.samples))
     return rows
 
 
-def _filters(settings: ScanSettings, source: GenotypeSource) -> VariantFilters:
-    lists: dict[str, frozenset[str] | None] = {}
-    for option in ("extract", "exclude"):
-        path = getattr(settings, option)
-        lists[option] = None if path is None else frozenset(read_name_list(path))
-        names = lists[option]
-        unknown = 0 if names is None else names_not_found(names, source.variants)
-        if names is not None and unknown == len(names) and option == "extract":
-            raise InputError(
-                f"--extract {path}: none of its {unknown} names is a variant of {source.path}, such as"
-                f" {min(names)}; check that both use the same names"
-            )
-        if names is not None and unknown:
-            logger.warning(
-                "--%s %s: %d of its %d names are in no variant of the genotypes", option, path, unknown, len(names)
-            )
+def _filters(settings: ScanSettings, genotypes: GenotypeSource) -> VariantFilters:
     return VariantFilters(
-        extract=lists["extract"],
-        exclude=lists["exclude"],
+        extract=_names("extract", settings.extract, genotypes),
+        exclude=_names("exclude", settings.exclude, genotypes),
         chromosomes=settings.chromosomes,
         regions=settings.regions,
         maf=settings.maf,
@@ -205,3 +209,21 @@ def _filters(settings: ScanSettings, source: GenotypeSource) -> VariantFilters:
         max_missing=settings.max_missing,
         hwe=settings.hwe,
     )
+
+
+def _names(option: str, path: str | None, genotypes: GenotypeSource) -> frozenset[str] | None:
+    """The names of variants in a file; those that no variant has are counted in a warning."""
+    if path is None:
+        return None
+    names = frozenset(read_name_list(path))
+    unknown = names_not_found(names, genotypes.variants)
+    if option == "extract" and unknown == len(names):
+        raise InputError(
+            f"--extract {path}: none of its {unknown} names is a variant of {genotypes.path}, such as {min(names)};"
+            " check that both use the same names"
+        )
+    if unknown:
+        logger.warning(
+            "--%s %s: %d of its %d names are in no variant of the genotypes", option, path, unknown, len(names)
+        )
+    return names

@@ -7,14 +7,14 @@ import numpy as np
 from kron2sum_cli._version import __version__
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.provenance import FileRecord, file_records
-from kron2sum_cli.files.scan_metadata import NullScale, ScanMetadata, ScannedNull, Span, TestOptions
+from kron2sum_cli.files.scan_metadata import NullScale, ScanMetadata, ScannedNull, TestOptions
 from kron2sum_cli.genotypes.chromosomes import is_human, normalise_chromosome
 from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.scan.inputs import ScanInputs
 from kron2sum_cli.settings import ScanSettings, contrast_files, without_folders
 
 
-def scan_metadata(settings: ScanSettings, inputs: ScanInputs, span: Span) -> ScanMetadata:
+def scan_metadata(settings: ScanSettings, inputs: ScanInputs) -> ScanMetadata:
     """The metadata of a result table, without its counts."""
     null = inputs.null
     return ScanMetadata(
@@ -29,10 +29,10 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs, span: Span) -> Sca
             stat=settings.stat,
             refit=settings.refit,
         ),
-        inputs={"geno": inputs.records, **_further_inputs(settings)},
+        inputs={"geno": inputs.files, **_further_inputs(settings)},
         coupled=null.description.coupled,
-        null_of_chr=_null_of_chromosomes(null, inputs.source),
-        span=span,
+        null_of_chr=_null_of_chromosomes(null, inputs.genotypes),
+        span=inputs.selection.span,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from kron2sum_cli.errors import InputError, NumericalError
+from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.scan_columns import scan_schema
@@ -21,12 +21,12 @@ from kron2sum_cli.model.block_scanner import Scanner
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.progress import Advance, Progress
-from kron2sum_cli.scan.block import ScanPlan, scan_block
-from kron2sum_cli.scan.blocks import block_width, blocks_of, in_order, segments
-from kron2sum_cli.scan.inputs import Chosen, ScanInputs, choose_variants, open_inputs
+from kron2sum_cli.scan.block import BlockResult, Scan, test_block
+from kron2sum_cli.scan.blocks import block_width, blocks_by_null, in_order
+from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
 from kron2sum_cli.scan.refits import RefitPlan, refit_plan
-from kron2sum_cli.scan.resume import Checkpoint, FinishedBlock, checkpoint
+from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -42,28 +42,26 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     """
     inputs = open_inputs(settings)
     null = inputs.null
-    chosen = choose_variants(settings, inputs)
-    any_effect = named_hypothesis("any", null.traits)
-    hypotheses = [any_effect, *asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)]
     settings = _without_refits(settings, null)
-    tests = [h.name for h in hypotheses[1:]]
-    d = null.description
-    schema = scan_schema(null.traits, tests, settings.refit > 0, d.coupled, d.has_missing)
-    counts = Counter(chosen.counts)
-    metadata = scan_metadata(settings, inputs, chosen.span)
+    tests = [named_hypothesis("any", null.traits)]
+    tests += asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)
+    data, further = null.description, [test.name for test in tests[1:]]
+    columns = scan_schema(null.traits, further, settings.refit > 0, data.coupled, data.has_missing)
+    metadata = scan_metadata(settings, inputs)
     width = block_width(settings, null)
-    logger.info("%d variants to test in blocks of %d", len(chosen.positions), width)
+    counts, total = Counter(inputs.selection.counts), int(np.count_nonzero(inputs.selection.asked))
+    logger.info("%d variants to test in blocks of %d", total, width)
     with (
-        checkpoint(settings.out, to_json(metadata) | {"block": width}, settings.resume) as kept,
+        finished_blocks(settings.out, to_json(metadata) | {"block": width}, settings.resume) as finished,
         compressed_output(settings.out) as file,
         threadpool_limits(limits=1, user_api="blas"),
-        ScanWriter(file, schema, settings.to) as writer,
-        progress.task("Scanning", len(chosen.positions), "variants") as advance,
+        ScanWriter(file, columns, settings.to) as writer,
+        progress.task("Scanning", total, "variants") as advance,
     ):
-        for done in _blocks(settings, inputs, chosen, width, hypotheses, schema, kept, advance):
-            writer.write(done.batch)
-            counts.update(done.counts)
-        writer.metadata = replace(metadata, counts={k: v for k, v in sorted(counts.items()) if v})
+        for result in _results(settings, inputs, tests, columns, width, finished, advance):
+            writer.write(result.rows)
+            counts.update(result.counts)
+        writer.metadata = replace(metadata, counts={reason: n for reason, n in sorted(counts.items()) if n})
     _report(counts, settings.out)
 
 
@@ -75,73 +73,64 @@ def _without_refits(settings: ScanSettings, null: NullFile) -> ScanSettings:
     return settings
 
 
-def _blocks(
+def _results(
     settings: ScanSettings,
     inputs: ScanInputs,
-    chosen: Chosen,
+    tests: Sequence[Hypothesis],
+    columns: pa.Schema,
     width: int,
-    hypotheses: Sequence[Hypothesis],
-    schema: pa.Schema,
-    kept: Checkpoint,
+    finished: FinishedBlocks,
     advance: Advance,
-) -> Iterator[FinishedBlock]:
+) -> Iterator[BlockResult]:
     """All blocks in the order of the file: those of an interrupted scan, then the others, kept as they come."""
-    finished = 0
-    for done in kept.finished(schema):
-        finished += 1
-        yield done
-    if finished:
-        logger.info("%d finished blocks of an interrupted scan taken over", finished)
-    for segment in segments(inputs, chosen):
-        blocks = blocks_of(segment, width)
-        skipped, finished = min(finished, len(blocks)), max(finished - len(blocks), 0)
-        advance(sum(int(np.count_nonzero(block.wanted)) for block in blocks[:skipped]))
-        if skipped == len(blocks):
+    done = 0
+    for result in finished.read():
+        done += 1
+        yield result
+    if done:
+        logger.info("%d finished blocks of an interrupted scan taken over", done)
+    for chromosome, blocks in blocks_by_null(inputs, width):
+        advance(sum(int(np.count_nonzero(block.asked)) for block in blocks[:done]))
+        blocks, done = blocks[done:], max(done - len(blocks), 0)
+        if not blocks:
             continue
-        plan = _plan(settings, inputs, hypotheses, schema, segment.chromosome)
-        for done, block in in_order(partial(scan_block, plan), blocks[skipped:], settings.common.threads):
-            kept.add(done)
-            advance(int(np.count_nonzero(block.wanted)))
-            yield done
-        del plan  # else two rotations would be in memory while the next is read
-    if finished:
-        raise InputError(f"{settings.out}: there are more finished blocks than this scan has; scan without --resume")
+        scan = _scan(settings, inputs, tests, columns, chromosome)
+        for result, block in in_order(partial(test_block, scan), blocks, settings.common.threads):
+            finished.add(result)
+            advance(int(np.count_nonzero(block.asked)))
+            yield result
+        del scan  # else two rotations would be in memory while the next is read
 
 
-def _plan(
+def _scan(
     settings: ScanSettings,
     inputs: ScanInputs,
-    hypotheses: Sequence[Hypothesis],
-    schema: pa.Schema,
+    tests: Sequence[Hypothesis],
+    columns: pa.Schema,
     chromosome: str | None,
-) -> ScanPlan:
+) -> Scan:
+    """The scan under the null model without a chromosome, or (None) that of the whole genome."""
     null = inputs.null
     dtype = np.float64 if settings.precision == "double" else np.float32
     model = null.load(chromosome, dtype)
-    context = null_scale(null, chromosome).context(settings.stat)
     scanner = model.scanner(dtype)
-    return ScanPlan(
-        source=inputs.source,
-        rows=inputs.rows,
+    return Scan(
+        genotypes=inputs.genotypes,
+        samples=inputs.samples,
         filters=inputs.filters,
         scanner=scanner,
-        centred=model.spans_intercept,
+        spans_intercept=model.spans_intercept,
         axes=model.summary.axes,
-        context=context,
-        hypotheses=hypotheses,
-        refit=_refits(model, scanner, settings.refit, chromosome),
+        context=null_scale(null, chromosome).context(settings.stat),
+        tests=tests,
+        refit=_refit_plan(model, scanner, settings.refit, chromosome),
         traits=null.traits,
         observed=np.isfinite(null.description.Y) if null.description.has_missing else None,
-        schema=schema,
+        columns=columns,
     )
 
 
-def _refits(
-    model: NullModel,
-    scanner: Scanner,
-    threshold: float,
-    chromosome: str | None,
-) -> RefitPlan | None:
+def _refit_plan(model: NullModel, scanner: Scanner, threshold: float, chromosome: str | None) -> RefitPlan | None:
     """How to refit; nothing where the null model has no fit by maximum likelihood, which is said."""
     try:
         return refit_plan(model, scanner, threshold)

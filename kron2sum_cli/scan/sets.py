@@ -28,7 +28,7 @@ from kron2sum_cli.model.set_test import SetReduction, SetScores, reduce_set
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.scan.block import EXPLAINED
 from kron2sum_cli.scan.blocks import in_order
-from kron2sum_cli.scan.inputs import ScanInputs, choose_variants, open_inputs
+from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
 from kron2sum_cli.settings import DEFAULT_REFIT, ScanSettings
 
@@ -109,9 +109,9 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
     hypotheses = [named_hypothesis("any", null.traits)]
     hypotheses += asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)
     schema = set_schema([h.name for h in hypotheses[1:]])
-    chosen = choose_variants(settings, inputs)
-    members, counts = _find(read_sets(settings.sets), settings.sets, inputs, chosen.positions)
-    metadata = scan_metadata(_without_refits(settings), inputs, chosen.span)
+    allowed = np.flatnonzero(inputs.selection.asked)
+    members, counts = _find(read_sets(settings.sets), settings.sets, inputs, allowed)
+    metadata = scan_metadata(_without_refits(settings), inputs)
     with (
         compressed_output(settings.out) as file,
         threadpool_limits(limits=1, user_api="blas"),
@@ -151,7 +151,7 @@ def _find(
     InputError
         Where there are none.
     """
-    variants = inputs.source.variants
+    variants = inputs.genotypes.variants
     names = {member for one in sets for member in one.members if not _is_region(member)}
     column = variants.table["SNPID"]
     named = np.flatnonzero(np.asarray(pc.is_in(column, value_set=texts(sorted(names)))))
@@ -176,7 +176,7 @@ def _find(
     if not any(len(one.positions) for one in found):
         raise InputError(
             f"{path}: none of its sets has a variant of the scan; check its names and regions against"
-            f" {inputs.source.path}"
+            f" {inputs.genotypes.path}"
         )
     if unknown:
         counts[NOT_THERE] = len(unknown)
@@ -191,7 +191,7 @@ def _is_region(member: str) -> bool:
 
 
 def _in_region(member: str, inputs: ScanInputs, allowed: NDArray[np.intp]) -> list[int]:
-    positions, _ = select_by_name(inputs.source.variants, VariantFilters(regions=(parse_region(member),)))
+    positions, _ = select_by_name(inputs.genotypes.variants, VariantFilters(regions=(parse_region(member),)))
     return [int(k) for k in np.intersect1d(positions, allowed, assume_unique=True)]
 
 
@@ -254,7 +254,7 @@ def _leaves_something(reduction: SetReduction, context: TestContext) -> bool:
 def _genotypes(plan: _SetPlan, positions: NDArray[np.intp]) -> NDArray[np.float64]:
     """Centred, mean-imputed genotypes (n, q) of the variants that vary and pass the filters."""
     inputs = plan.inputs
-    dosages = inputs.source.read(positions, inputs.rows)
+    dosages = inputs.genotypes.read(positions, inputs.samples)
     counts = genotype_counts(dosages, hard_calls=inputs.filters.need_hard_calls)
     kept = np.flatnonzero(passes(counts, inputs.filters)[0] & ~counts.constant)
     G = dosages[:, kept].astype(np.float64)

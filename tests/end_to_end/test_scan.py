@@ -234,13 +234,13 @@ def test_an_interrupted_scan_goes_on_to_the_same_bytes(example: Path, tmp_path: 
     assert scan(example / "null.npz", whole, *options) == 0
     seen = []
 
-    def failing(plan, block, work=module.scan_block):
+    def failing(plan, block, work=module.test_block):
         seen.append(block)
         if len(seen) == 3:
             raise KeyboardInterrupt
         return work(plan, block)
 
-    monkeypatch.setattr(module, "scan_block", failing)
+    monkeypatch.setattr(module, "test_block", failing)
     scan(example / "null.npz", out, *options)
     monkeypatch.undo()
     assert not out.exists()

@@ -26,11 +26,11 @@ SECONDS = 2.0
 SLOW_BLOCKS = """
 import time
 import kron2sum_cli.scan.scan as scan, kron2sum_cli.scan.blocks as blocks
-blocks.LARGEST_BLOCK, scan_block = 16, scan.scan_block
+blocks.LARGEST_BLOCK, test_block = 16, scan.test_block
 def slow(plan, block):
-    time.sleep(0.02 if block.positions[0] < 200 else 60)
-    return scan_block(plan, block)
-scan.scan_block = slow
+    time.sleep(0.02 if block.variants[0] < 200 else 60)
+    return test_block(plan, block)
+scan.test_block = slow
 """
 """The first blocks are quick; those after them are in work when Ctrl-C comes."""
 

@@ -1,17 +1,13 @@
 """What --resume goes on with, and what it refuses."""
 
 import fcntl
-import hashlib
 import os
 import signal
-from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from kron2sum_cli.cli import run
-from kron2sum_cli.scan import resume as checkpoint
 from tests.safety.command_server import CommandServer, work_files
 
 SCAN = ("scan", "-q", "--refit", "0", "--out", "out.tsv")
@@ -102,51 +98,6 @@ def test_another_version_is_refused(
     assert interrupted.read_bytes() == before
 
 
-def frames(content: bytes) -> list[tuple[int, bytes]]:
-    """What the frames of a file of finished blocks hold, each with the length of its counts."""
-    found, at, head = [], 0, checkpoint._FRAME.size
-    while at < len(content):
-        length, counts, _ = checkpoint._FRAME.unpack(content[at : at + head])
-        found.append((counts, content[at + head : at + head + length]))
-        at += head + length
-    return found
-
-
-def framed(parts: list[tuple[int, bytes]]) -> bytes:
-    """A file with these frames, and their checksums."""
-    digest = partial(hashlib.blake2b, digest_size=checkpoint._DIGEST_BYTES)
-    return b"".join(checkpoint._FRAME.pack(len(c), n, digest(c).digest()) + c for n, c in parts)
-
-
-def test_blocks_that_somebody_made(expected: bytes, interrupted: Path, kron2sum: CommandServer) -> None:
-    """Frames with right checksums that hold something else."""
-    identity, (counts, block) = frames(interrupted.read_bytes())
-    table = block[counts:]
-    other = pa.BufferOutputStream()
-    with pa.ipc.new_stream(other, pa.schema([("a", pa.int64())])) as stream:
-        stream.write_batch(pa.record_batch({"a": pa.array([1])}))
-    refused = {
-        "nothing": (0, b""),
-        "a few bytes": (0, b"abc"),
-        "no JSON": (2, b"{x" + table),
-        "counts in a list": (2, b"[]" + table),
-        "counts that are no numbers": (8, b'{"a":[]}' + table),
-        "no table": (2, b"{}"),
-        "half a table": (counts, block[: len(block) // 2]),
-        "another table": (2, b"{}" + other.getvalue().to_pybytes()),
-    }
-    for what, frame in refused.items():
-        interrupted.write_bytes(framed([identity, frame]))
-        assert "is not what a scan keeps" in kron2sum(*SCAN, "--resume").line, what
-    interrupted.write_bytes(framed([identity, (counts, block), (counts, block)]))
-    assert "there are more finished blocks than this scan has" in kron2sum(*SCAN, "--resume").line
-    assert not (interrupted.parent / "out.tsv").exists()
-    for start in ((0, b"{"), (0, b"[]"), (0, b"\xff"), (0, b"[" * 100_000)):
-        interrupted.write_bytes(framed([start, (counts, block)]))
-        assert kron2sum(*SCAN, "--resume").code == 0
-        assert (interrupted.parent / "out.tsv").read_bytes() == expected
-
-
 def test_two_scans_of_one_output_do_not_mix(folder: Path, kron2sum: CommandServer) -> None:
     """The second is refused while the first lives; a dead one is no obstacle."""
     reading = folder / "pipe"
@@ -171,16 +122,3 @@ def test_another_log_does_not_help(folder: Path, kron2sum: CommandServer, name: 
     assert done.line == (
         "kron2sum scan: error: out.tsv: another run is writing it now; wait for it to end or choose another name"
     )
-
-
-@pytest.mark.parametrize("name", [BLOCKS, ".out.tsv.kron2sum-work"])
-def test_what_is_no_file_in_the_place_of_work_files_is_left_alone(
-    folder: Path, kron2sum: CommandServer, name: str
-) -> None:
-    content = (folder / "y.csv").read_bytes()
-    for put in (lambda path: path.symlink_to(folder / "y.csv"), os.mkfifo, os.mkdir):
-        put(folder / name)
-        done = kron2sum(*SCAN)
-        assert (done.code, "is in the place of a work file and is not a file; remove it" in done.line) == (1, True)
-        (folder / name).rmdir() if put is os.mkdir else (folder / name).unlink()
-    assert (folder / "y.csv").read_bytes() == content
