@@ -100,7 +100,7 @@ class Steps:
         for name in ("fsync", "replace", "unlink"):
             setattr(os, name, self._around(name, getattr(os, name)))
         make = table_writers._Counted.__init__
-        begin, add = checkpoint._begin, checkpoint.Checkpoint.add
+        begin, add = checkpoint._begin, checkpoint.FinishedBlocks.add
 
         def make_wrapped(counted: Any, file: Any) -> None:
             make(counted, _Wrapped(file, self, "table"))  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ class Steps:
             kept._file = file
 
         table_writers._Counted.__init__ = make_wrapped  # type: ignore[method-assign]
-        checkpoint._begin, checkpoint.Checkpoint.add = begin_wrapped, add_wrapped  # type: ignore[method-assign]
+        checkpoint._begin, checkpoint.FinishedBlocks.add = begin_wrapped, add_wrapped  # type: ignore[method-assign]
 
     def _is_last(self, name: str) -> bool:
         number, self.seen[name] = self.seen[name], self.seen[name] + 1

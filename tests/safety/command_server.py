@@ -61,8 +61,8 @@ class Done:
 
     @property
     def line(self) -> str:
-        """The one line that it said."""
-        (line,) = self.err.splitlines()
+        """The one line that it said, beside warnings."""
+        (line,) = (line for line in self.err.splitlines() if ": warning: " not in line)
         return line
 
 
