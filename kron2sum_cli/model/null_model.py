@@ -132,8 +132,9 @@ class TraitData:
         rotation = n * nrows * (8 if self.reduced else itemsize)
         if not self.has_missing:
             return rotation
-        size = self.ncells + self.neffects
-        return rotation + 8 * n * nrows + size**2 * (MISSING_MATRICES * 8 + itemsize) + self.ncells * n * (8 + itemsize)
+        q, size = self.ncells, self.ncells + self.neffects
+        double = 8 * (n * nrows + size**2 + q * n) if itemsize < 8 else 0  # for variants for which single is too little
+        return rotation + double + 8 * n * nrows + size**2 * (MISSING_MATRICES * 8 + itemsize) + q * n * (8 + itemsize)
 
 
 @dataclass(frozen=True)

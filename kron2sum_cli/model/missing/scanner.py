@@ -8,7 +8,7 @@ With M1 the p columns of a variant g, one a trait axis, and ``Q = P - PDH⁻¹D�
 all cells of a row. Then comes one product with L⁻¹, whatever the number of variants.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from scipy import linalg
 from kron2sum_cli.model.block_scanner import BlockStatistics
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.observed import Indices
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import EPSILON, Array
 
 Floats = NDArray[np.floating]
 
@@ -30,6 +30,10 @@ BATCH_ENTRIES, NARROWEST = 1 << 21, 32
 ROUNDING = 256
 """Smallest information of an effect, in units of rounding of that of complete data; below it the effect is not
 estimable."""
+
+LEFT_FOR_SINGLE = 0.05
+"""Smallest share of the complete data's information that the missing cells may leave, in any direction of the traits,
+for single precision: the error of a statistic is that of the products divided by this share."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class ObservedScanner:
         Inverse variances outside V; None where there is nothing outside.
     Qx : NDArray (n, c)
         Orthonormal basis of the covariates.
+    in_double : ObservedScanner or None
+        The same in double precision, for variants for which single is not enough; None where this one is in double.
     """
 
     rotation: Floats
@@ -67,11 +73,12 @@ class ObservedScanner:
     missing_rows: Indices
     outside_weight: Floats | None
     Qx: Floats
+    in_double: "ObservedScanner | None" = None
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
-        """That of the rotation."""
-        return self.rotation.dtype
+        """Variants are taken in double precision, whatever that of the rotation."""
+        return np.dtype(np.float64)
 
     def rotate(self, G: Floats) -> Array:
         """Rotated variants ``VᵀG`` (m, b) in double precision."""
@@ -80,9 +87,22 @@ class ObservedScanner:
     def statistics(self, G: Floats) -> BlockStatistics:
         """Statistics of a block of variants G (n, b), without missing values, in the precision of the rotation.
 
-        Where X has an intercept, centre G first: that changes nothing but rounding. ``length`` is 0 for a variant whose
-        effects the samples of a trait do not tell from the covariates', or from each other.
+        Variants of which the missing cells leave too little for that are computed in double. Where X has an intercept,
+        centre G first: that changes nothing but rounding. ``length`` is 0 for a variant whose effects the samples of a
+        trait do not tell from the covariates', or from each other.
         """
+        found, left = self._statistics(np.asarray(G, self.rotation.dtype))
+        if self.in_double is None:
+            return replace(found, length=np.where(left > ROUNDING * EPSILON, found.length, 0.0))
+        weak = np.flatnonzero(~(left > LEFT_FOR_SINGLE))
+        if weak.size:
+            anew = self.in_double.statistics(np.asarray(G[:, weak], np.float64))
+            for part, of_weak in ((found.u, anew.u), (found.v, anew.v), (found.length, anew.length)):
+                part[weak] = of_weak
+        return found
+
+    def _statistics(self, G: Floats) -> tuple[BlockStatistics, Array]:
+        """Statistics, and the smallest share (b,) of the complete data's information that is left in any direction."""
         m = self.weights.shape[0]
         rotated = self.rotation @ G
         u, rotated = rotated[m:].T.astype(np.float64), rotated[:m]
@@ -100,7 +120,9 @@ class ObservedScanner:
             V[part] -= taken @ taken.transpose(0, 2, 1)
         projected = self.Qx.T @ G
         length = total - np.einsum("cb,cb->b", projected, projected, dtype=np.float64)
-        return BlockStatistics(u, V, np.where(self._estimable(V, complete), length, 0.0), np.zeros(len(length)))
+        size = np.sqrt(np.where(complete > 0, complete, 1.0))
+        left = np.linalg.eigvalsh(V / (size[:, :, None] * size[:, None, :]))[:, 0]
+        return BlockStatistics(u, V, length, np.zeros(len(length))), left
 
     def explained(self, G: Floats, rotated: Floats) -> Floats:
         """``(L⁻¹DᵀP M1)ᵀ`` for variants G (n, b) and ``VᵀG`` (m, b): (b, p, q + ca)."""
@@ -121,16 +143,14 @@ class ObservedScanner:
             np.matmul(flat[:, :stop], self.inverse[start:stop, :stop].T, out=out[:, start:stop])
         return out.reshape(seen.shape)
 
-    def _estimable(self, V: Array, complete: Array) -> NDArray[np.bool_]:
-        """Whether the observed cells tell the effects on all traits from the covariates and from each other: (b,)."""
-        least = ROUNDING * float(np.finfo(self.rotation.dtype).eps)
-        size = np.sqrt(np.where(complete > 0, complete, 1.0))
-        smallest = np.linalg.eigvalsh(V / (size[:, :, None] * size[:, None, :]))[:, 0]
-        return np.asarray(smallest > least)
-
 
 def observed_scanner(point: ObservedPoint, dtype: type[np.floating] = np.float32) -> ObservedScanner:
     """The scanner of blocks at a null model of the observed cells, in single or double precision."""
+    in_double = _scanner_in(np.float64, point)
+    return in_double if dtype == np.float64 else replace(_scanner_in(dtype, point), in_double=in_double)
+
+
+def _scanner_in(dtype: type[np.floating], point: ObservedPoint) -> ObservedScanner:
     data = point.data
     m, p = point.W.shape
     rotation = np.empty((m + p, data.nsamples), dtype=dtype)
