@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.spectrum import Array
@@ -11,6 +12,19 @@ from kron2sum_cli.model.spectrum import Array
 TOLERANCE = 1e-7
 """Smallest share of its length that a column may have outside the span of the columns before it; below it the column
 counts as dependent on them."""
+
+COLLINEAR = 1e-6
+"""Smallest share of a variant's variance that the covariates may leave unexplained; below it the variant counts as
+collinear and is not tested."""
+
+SAFE_SHARE = 1e-3
+"""A variant of which covariates leave more than this share cannot be taken for a collinear one by rounding."""
+
+NULL_EIGENVALUE = 1e-9
+"""Covariates are collinear over some samples where their Gram matrix there has an eigenvalue below this, if it is the
+identity over all."""
+
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -61,3 +75,67 @@ def combination(names: Sequence[str], dependency: Dependency) -> str:
     if len(dependency.others) == 1:
         return f"{name} is a multiple of {others}"
     return f"{name} is a linear combination of {others}"
+
+
+@dataclass(frozen=True)
+class GenotypedCovariates:
+    """Covariates, for judging variants over the samples in which they were genotyped.
+
+    A missing genotype is replaced by the mean of the others, which can hide that a variant is a combination of the
+    covariates wherever it was seen: its "effect" would be that of the samples in which it was not.
+
+    Attributes
+    ----------
+    patterns : tuple of (NDArray (n,), NDArray (n, c))
+        The samples of one or more traits, and an orthonormal basis of the covariates over them, 0 in other samples.
+    """
+
+    patterns: tuple[tuple[Mask, Array], ...]
+
+    def explain(self, G: NDArray[np.floating], absent: Mask) -> Mask:
+        """Whether the covariates explain a variant wherever it was genotyped, in the samples of some trait: (b,).
+
+        With Q the basis, b = Qᵀg and N = QᵀQ over the samples without a genotype, the squared length of g outside the
+        covariates, over the others, is ``gᵀg - bᵀ(I - N)⁻¹b``. N is at most its trace, which clears nearly all
+        variants at once.
+
+        Parameters
+        ----------
+        G : NDArray (n, b)
+            Variants, centred where the covariates span a constant.
+        absent : NDArray (n, b)
+            Missing genotypes, whatever G has there.
+        """
+        known = np.where(absent, G.dtype.type(0), G)
+        squares, gaps = known * known, absent.astype(G.dtype)
+        explained = np.zeros(G.shape[1], dtype=np.bool_)
+        for samples, Q in self.patterns:
+            basis = Q.astype(G.dtype)
+            fitted = np.sum((basis.T @ known) ** 2, axis=0)
+            total, trace = samples.astype(G.dtype) @ squares, np.sum(basis * basis, axis=1) @ gaps
+            left = total - fitted
+            clear = (trace < 1) & (left > SAFE_SHARE * total) & (2 * fitted * trace < left * (1 - trace))
+            for k in np.flatnonzero(~clear & ~explained):
+                explained[k] = _explains(Q, known[:, k].astype(np.float64), samples, absent[:, k])
+        return explained
+
+
+def genotyped_covariates(X: Array, observed: Mask | None) -> GenotypedCovariates:
+    """Of covariates X (n, c), for traits whose cells were all observed (None), or some (n, p)."""
+    columns = np.ones((len(X), 1), dtype=np.bool_) if observed is None else np.unique(observed, axis=1)
+    patterns = []
+    for samples in columns.T:
+        Q = np.zeros(X.shape)
+        Q[samples] = linalg.qr(X[samples], mode="economic")[0] if X.shape[1] else 0.0
+        patterns.append((samples, Q))
+    return GenotypedCovariates(tuple(patterns))
+
+
+def _explains(Q: Array, g: Array, samples: Mask, absent: Mask) -> bool:
+    """Whether a variant g (n,), 0 where it is absent, is a combination of the covariates in the other samples."""
+    rows = Q[absent]
+    values, vectors = np.linalg.eigh(np.eye(Q.shape[1]) - rows.T @ rows)
+    along = vectors.T @ (Q.T @ g)
+    regular = values > NULL_EIGENVALUE
+    total = float(np.sum(g[samples] ** 2))
+    return total - float(np.sum(along[regular] ** 2 / values[regular])) <= COLLINEAR * total

@@ -1,0 +1,66 @@
+"""Variants that covariates explain wherever they were genotyped."""
+
+import numpy as np
+import pytest
+
+from kron2sum_cli.model.collinearity import GenotypedCovariates, genotyped_covariates
+from kron2sum_cli.model.spectrum import Array
+
+N = 120
+
+
+def brute_force(X: Array, observed: np.ndarray, g: Array, absent: np.ndarray) -> bool:
+    """By least squares over the genotyped samples of every trait."""
+    for seen in observed.T:
+        rows = seen & ~absent
+        left = g[rows] - X[rows] @ np.linalg.lstsq(X[rows], g[rows], rcond=None)[0]
+        if left @ left <= 1e-6 * (g[rows] @ g[rows]):
+            return True
+    return False
+
+
+def covariates(seed: int, c: int) -> Array:
+    rng = np.random.default_rng(seed)
+    return np.column_stack([np.ones(N), rng.integers(0, 2, N), rng.normal(size=(N, c))])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("c", [0, 12])
+@pytest.mark.parametrize("traits", [None, 3])
+def test_it_is_least_squares_over_the_genotyped_samples(dtype: type, c: int, traits: int | None) -> None:
+    rng = np.random.default_rng(c)
+    X = covariates(1, c)
+    observed = np.ones((N, 1), bool) if traits is None else rng.random((N, traits)) < 0.7
+    G = rng.binomial(2, 0.3, size=(N, 40)).astype(float)
+    absent = rng.random(G.shape) < np.linspace(0, 0.6, 40)
+    G[:, 3] = 2 * X[:, 1]  # equals a covariate
+    G[:, 5] = 2 * X[:, 1]
+    G[~absent[:, 5] & (np.arange(N) > 60), 5] = 1  # and this one does not everywhere
+    G[:, 8] = X @ rng.normal(size=X.shape[1])
+    G[~absent[:, 9] & observed[:, 0], 9] = 0  # does not vary in the samples of the first trait
+    G -= np.nanmean(np.where(absent, np.nan, G), axis=0)
+    found = genotyped_covariates(X, None if traits is None else observed).explain(G.astype(dtype), absent)
+    expected = [brute_force(X, observed, G[:, k], absent[:, k]) for k in range(40)]
+    np.testing.assert_array_equal(found, expected)
+    assert np.flatnonzero(expected).tolist() == [3, 8, 9]
+
+
+def test_covariates_that_only_the_samples_without_a_genotype_tell_apart() -> None:
+    X = covariates(2, 0)
+    X = np.column_stack([X, X[:, 1]])
+    X[:4, 2] = 5.0
+    g = np.random.default_rng(3).binomial(2, 0.3, size=(N, 2)).astype(float)
+    g[:, 1] = X[:, 1]
+    absent = np.zeros((N, 2), bool)
+    absent[:4] = True
+    np.testing.assert_array_equal(genotyped_covariates(X, None).explain(g, absent), [False, True])
+
+
+def test_without_covariates_only_a_variant_of_zeros_is_explained() -> None:
+    covariates = genotyped_covariates(np.empty((N, 0)), None)
+    assert isinstance(covariates, GenotypedCovariates)
+    g = np.ones((N, 2))
+    g[3:, 1] = 0
+    absent = np.zeros((N, 2), bool)
+    absent[:3] = True
+    np.testing.assert_array_equal(covariates.explain(g, absent), [False, True])
