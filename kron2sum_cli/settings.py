@@ -96,6 +96,9 @@ DEFAULT_NULL = "null.npz"
 DEFAULT_SCAN = "scan.parquet"
 DEFAULT_SEED = 0
 DEFAULT_TRANSFORM = "none"
+NO_MATRIX = "none"
+"""The value of --grm for independent samples."""
+
 DEFAULT_GRM_SCALE = "standardized"
 DEFAULT_GRM_MAF = 0.01
 DEFAULT_GRM_GENO = 0.05
@@ -232,6 +235,7 @@ class FitSettings:
     grm, grm_list : the relationship matrix: one matrix, or files of genotypes, which are one data set in this order;
         a file that names more of them, one a line
     grm_id : the sample list of a matrix whose format has none
+    grm_cutoff : relationships below it are set to 0; None for no cutoff
     grm_scale, grm_maf, grm_geno, grm_extract : how a GRM is made of genotypes
     method : "reml" or "ml"
     rank : the rank of C0; None for full, "auto" to choose it
@@ -258,6 +262,7 @@ class FitSettings:
     transform: str = DEFAULT_TRANSFORM
     grm_list: str | None = None
     grm_id: str | None = None
+    grm_cutoff: float | None = None
     grm_scale: str = DEFAULT_GRM_SCALE
     grm_maf: float = DEFAULT_GRM_MAF
     grm_geno: float = DEFAULT_GRM_GENO
@@ -278,9 +283,15 @@ class FitSettings:
         raise_all([*empty_texts(self), *self._problems()])
 
     @property
+    def independent(self) -> bool:
+        """Whether the samples are independent, ``--grm none``: C0 = 0."""
+        return self.grm == (NO_MATRIX,)
+
+    @property
     def input_paths(self) -> tuple[str, ...]:
         """Every file named as an input."""
-        named = (self.pheno, *self.grm, self.grm_list, self.covar, self.keep, self.remove, self.grm_id)
+        matrices = () if self.independent else self.grm
+        named = (self.pheno, *matrices, self.grm_list, self.covar, self.keep, self.remove, self.grm_id)
         others = (self.grm_extract, self.trait_design, *self.common.input_paths)
         return tuple(path for path in (*named, *others) if path is not None)
 
@@ -306,6 +317,10 @@ class FitSettings:
             yield from not_one_of("--profile", self.profile, PROFILES)
         yield from outside("--grm-maf", self.grm_maf, 0, 0.5)
         yield from outside("--grm-geno", self.grm_geno, 0, 1)
+        if self.grm_cutoff is not None:
+            yield from outside("--grm-cutoff", self.grm_cutoff, 0, 1)
+        if self.independent and (self.loco or self.predict or self.grm_cutoff is not None or self.rank is not None):
+            yield "--grm none: the samples are independent; leave out --loco, --predict, --grm-cutoff and --rank"
 
     def _options_of_covariates(self) -> Iterable[str]:
         if self.covar_names:

@@ -74,11 +74,13 @@ EXAMPLES = (
     "--grm",
     multiple=True,
     group=RELATIONSHIP,
-    help=".bed, .pgen, .bgen, GCTA .grm.bin, plink2 .rel, GEMMA .cXX.txt, a square matrix, or a table of "
-    "samples by features; repeatable for genotypes in several files.  [required]",
+    help=".bed, .pgen, .bgen, GCTA .grm.bin or .grm.sp, plink2 .rel or .kin0, GEMMA .cXX.txt, a square or sparse "
+    "matrix, a table of pairs or of samples by features; repeatable for genotypes in several files; none for "
+    "independent samples.  [required]",
 )
 @file_option("--grm-list", group=RELATIONSHIP, help="Genotypes in several files: a file that names one a line.")
 @file_option("--grm-id", group=RELATIONSHIP, help="Samples of a matrix without names: a .fam or a list.")
+@number_option("--grm-cutoff", group=RELATIONSHIP, help="Set all relationships below it to 0, such as 0.05.")
 @option(
     "--grm-scale",
     type=click.Choice(defaults.GRM_SCALES),

@@ -96,6 +96,9 @@ def read_model(
     """
     try:
         summary = read_summary(archive, prefix, description)
+        if is_of_families(archive, prefix):
+            names = archive.names(prefix)
+            return restored_families(summary, {name: archive.array(prefix + name) for name in names if name in "sZXR" or "/" in name})
         data, Qx, rows = _contrasts(archive, prefix, description, description.rotation_type(dtype))
         shape = (len(description.covariates),) * 2
         prior = archive.array(prefix + PRIOR, shape=shape) if prefix + PRIOR in archive else None

@@ -98,6 +98,22 @@ MATRICES = 6
 
 
 @dataclass(frozen=True)
+class Tables:
+    """What a fit reads of its samples, beside the relationship matrix.
+
+    Attributes
+    ----------
+    pheno : SampleTable
+        Phenotypes.
+    covar : SampleTable or None
+        Covariates, where there are some.
+    """
+
+    pheno: SampleTable
+    covar: SampleTable | None
+
+
+@dataclass(frozen=True)
 class Others:
     """Samples of the relationship matrix that are not analysed.
 
@@ -132,15 +148,15 @@ class Design(TraitData):
     others: Others
 
 
-def read_design(settings: FitSettings, grm: Grm) -> Design:
-    """Read the tables, match the samples, check the columns.
+def read_design(settings: FitSettings, tables: Tables, grm: Grm) -> Design:
+    """Match the samples of the tables and of the relationship matrix, check the columns.
 
     Raises
     ------
     InputError, NumericalError
         Where a file or its numbers do not make a model.
     """
-    pheno, covar = _tables(settings)
+    pheno, covar = tables.pheno, tables.covar
     keep = read_id_list(settings.keep) if settings.keep else None
     remove = read_id_list(settings.remove) if settings.remove else None
     samples = analysed_samples(pheno, covar, grm.samples, keep, remove, cast(Missing, settings.missing))
@@ -157,7 +173,14 @@ def read_design(settings: FitSettings, grm: Grm) -> Design:
     return Design(Y, A, X, samples, covariates, others)
 
 
-def _tables(settings: FitSettings) -> tuple[SampleTable, SampleTable | None]:
+def read_tables(settings: FitSettings) -> Tables:
+    """Read phenotypes and covariates.
+
+    Raises
+    ------
+    InputError
+        Where a file is wrong; file, line and sample are named.
+    """
     codes = frozenset(settings.missing_codes)
     pheno = read_sample_table(settings.pheno, settings.pheno_names or None, codes)
     covar = None
@@ -172,7 +195,7 @@ def _tables(settings: FitSettings) -> tuple[SampleTable, SampleTable | None]:
     for table in (pheno, covar):
         for warning in table.warnings if table else ():
             logger.warning(warning)
-    return pheno, covar
+    return Tables(pheno, covar)
 
 
 def _covariates(

@@ -13,7 +13,7 @@ from kron2sum_cli.files.null_file import NullWriter
 from kron2sum_cli.files.null_predictions import Predictions
 from kron2sum_cli.files.outputs import atomic_output, guard_inputs
 from kron2sum_cli.files.provenance import file_records
-from kron2sum_cli.fit.design import Design, read_design
+from kron2sum_cli.fit.design import Design, read_design, read_tables
 from kron2sum_cli.fit.null_model import fitted_null, rotate_samples
 from kron2sum_cli.fit.predictions import predict
 from kron2sum_cli.fit.relationship import Grm, report_relationship
@@ -38,9 +38,10 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
         Where the optimum is not certified, unless the settings allow it.
     """
     guard_inputs(settings.out, settings.input_paths)
-    grm = Grm.open(settings)
+    tables = read_tables(settings)
+    grm = Grm.open(settings, tables.pheno.samples)
     guard_inputs(settings.out, grm.files)
-    design = read_design(settings, grm)
+    design = read_design(settings, tables, grm)
     description = _description(settings, grm, design)
     with (
         atomic_output(settings.out) as file,
@@ -96,7 +97,8 @@ def _of_first(relationship: Relationship, n: int) -> Relationship:
     samples = relationship.samples.take(np.arange(n))
     G = None if relationship.G is None else relationship.G[:n].copy()
     K = None if relationship.K is None else relationship.K[:n, :n].copy()
-    return Relationship(samples, G, K, relationship.counts, relationship.files)
+    sparse = None if relationship.sparse is None else relationship.sparse[:n][:, :n]
+    return Relationship(samples, G, K, relationship.counts, relationship.files, sparse)
 
 
 def _description(settings: FitSettings, grm: Grm, design: Design) -> NullDescription:
@@ -124,6 +126,8 @@ def _profiles(settings: FitSettings, model: NullModel, traits: Sequence[str]) ->
     estimates = model.summary.estimates
     found: dict[str, Interval] = {}
     for j, trait in enumerate(traits):
+        if model.summary.rank == 0:
+            break  # C0 is 0 by assumption
         if settings.profile is None and not _is_near_boundary(estimates.h2[j], estimates.h2_se[j]):
             continue
         try:

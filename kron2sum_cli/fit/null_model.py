@@ -13,9 +13,12 @@ from threadpoolctl import threadpool_limits
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.fit.design import Design
+from kron2sum_cli.fit.families import report_families, require_memory
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.model import null_model as model
 from kron2sum_cli.model.climbing import Optimum
+from kron2sum_cli.model.families.null_model import likelihood_of_families
+from kron2sum_cli.model.families.spectrum import FamilySpectrum, family_spectrum
 from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel, RotatedSamples, null_likelihood
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import FitSettings
@@ -40,10 +43,23 @@ TOO_LOW_RANK = 0.05
 """P value of the likelihood ratio against full rank below which the data support a higher rank of C0."""
 
 
-def rotate_samples(
-    settings: FitSettings, relationship: Relationship, design: Design, progress: Progress
-) -> RotatedSamples:
-    """Decompose a relationship matrix of the analysed samples, which is destroyed."""
+Rotated = RotatedSamples | FamilySpectrum
+
+
+def rotate_samples(settings: FitSettings, relationship: Relationship, design: Design, progress: Progress) -> Rotated:
+    """Decompose a relationship matrix of the analysed samples, which is destroyed.
+
+    Raises
+    ------
+    InputError
+        Where a family of a sparse matrix needs more memory than there is.
+    """
+    if relationship.sparse is not None:
+        require_memory(relationship.sparse, settings.common.memory_mib)
+        with progress.task("Eigendecomposition", None, ""), _step("eigendecomposition"):
+            families = family_spectrum(relationship.sparse)
+        report_families(families)
+        return families
     matrix = relationship.K if relationship.G is None else relationship.G
     assert matrix is not None
     features, reml = relationship.G is not None, settings.method == "reml"
@@ -93,7 +109,7 @@ def _blas_for(order: int) -> AbstractContextManager[object]:
     return threadpool_limits(1, user_api="blas") if order <= ONE_THREAD_UP_TO else nullcontext()
 
 
-def fitted_null(settings: FitSettings, rotated: RotatedSamples, design: Design, whole: FitSummary | None) -> NullModel:
+def fitted_null(settings: FitSettings, rotated: Rotated, design: Design, whole: FitSummary | None) -> NullModel:
     """The null model of one relationship matrix; with the whole genome's fit at hand a warm one of its rank.
 
     Raises
@@ -103,7 +119,8 @@ def fitted_null(settings: FitSettings, rotated: RotatedSamples, design: Design, 
     NumericalError
         Where there are fewer traits than ranks, or no likelihood.
     """
-    likelihood = null_likelihood(rotated, design, settings.method == "reml")
+    make = likelihood_of_families if isinstance(rotated, FamilySpectrum) else null_likelihood
+    likelihood: NullLikelihood[Any] = make(rotated, design, settings.method == "reml")  # type: ignore[arg-type]
     with _blas_for(likelihood.largest_matrix), _step("fit"):
         return likelihood.null_model(_fit(settings, likelihood, whole))
 
@@ -112,10 +129,10 @@ def _fit(settings: FitSettings, likelihood: NullLikelihood[Any], whole: FitSumma
     try:
         if whole is not None:
             return _warm_fit(likelihood, whole) or likelihood.fit(whole.rank)
-        p = likelihood.data.Y.shape[1]
-        if settings.rank == "auto":
+        p = likelihood.largest_rank
+        if settings.rank == "auto" and p:
             return _best_rank([likelihood.fit(rank) for rank in range(1, p + 1)])
-        rank = p if settings.rank is None else settings.rank
+        rank = settings.rank if isinstance(settings.rank, int) else p
         if rank > p:
             raise NumericalError(f"--rank {rank}: there are {p} traits; give at most that")
         fitted = likelihood.fit(rank)
@@ -151,7 +168,7 @@ def _warn_of_low_rank(fitted: Optimum[Any], likelihood: NullLikelihood[Any]) -> 
     The ratio is compared with χ² on the difference in parameters, which is conservative: full rank is at a boundary.
     """
     try:
-        full = likelihood.fit(likelihood.data.Y.shape[1])
+        full = likelihood.fit(likelihood.largest_rank)
     except ConvergenceError:
         return
     ratio, df = 2 * (full.point.lml - fitted.point.lml), full.nparameters - fitted.nparameters

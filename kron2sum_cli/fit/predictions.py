@@ -64,6 +64,8 @@ def _relatedness(relationship: Relationship, n: int, rows: slice) -> tuple[Array
     if relationship.G is not None:
         G = relationship.G
         return np.asarray(G[:n] @ G[rows].T), np.asarray(np.einsum("br,br->b", G[rows], G[rows]))
+    if relationship.sparse is not None:
+        return relationship.sparse[:n][:, rows].toarray(), relationship.sparse.diagonal()[rows]
     assert relationship.K is not None
     return relationship.K[:n, rows].copy(), np.diag(relationship.K)[rows].copy()
 

@@ -13,9 +13,17 @@ from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.fit.losses import report_variants, warn_of_hollow_samples
 from kron2sum_cli.genotypes.open import is_genotype_file, open_genotypes
-from kron2sum_cli.genotypes.relationship import NamedTable, RelationshipFile, open_relationship
+from kron2sum_cli.genotypes.relationship import NamedTable, RelationshipFile, open_relationship, open_sparse
 from kron2sum_cli.genotypes.several_files import SeveralFiles
 from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
+from kron2sum_cli.genotypes.sparse_matrix import (
+    SparseMatrix,
+    above_cutoff,
+    independent,
+    near_duplicates,
+    of_samples,
+    with_unlisted,
+)
 from kron2sum_cli.genotypes.square_matrix import tiles
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.settings import FitSettings
@@ -34,21 +42,32 @@ DUPLICATE_RELATEDNESS = 0.99
 
 @dataclass(frozen=True)
 class Grm:
-    """The relationship matrix that was asked for, opened but not read: genotypes or a matrix file."""
+    """The relationship matrix that was asked for: genotypes or a matrix file, not read yet, or a sparse matrix.
+
+    Attributes
+    ----------
+    paths : tuple of str
+        The files that ``--grm`` names.
+    source, file, sparse : GenotypeSource, RelationshipFile, SparseMatrix or None
+        What they are; one of the three.
+    """
 
     paths: tuple[str, ...]
-    source: GenotypeSource | None
-    file: RelationshipFile | None
+    source: GenotypeSource | None = None
+    file: RelationshipFile | None = None
+    sparse: SparseMatrix | None = None
 
     @staticmethod
-    def open(settings: FitSettings) -> "Grm":
-        """Open what ``--grm`` names.
+    def open(settings: FitSettings, phenotyped: Samples) -> "Grm":
+        """Open what ``--grm`` names; samples with phenotypes that a table of pairs does not list are unrelated to all.
 
         Raises
         ------
         InputError, UsageError
             Where it is no relationship matrix, or one that the options do not go with.
         """
+        if settings.independent:
+            return Grm((), sparse=independent(phenotyped))
         paths = (*settings.grm, *(read_file_list(settings.grm_list) if settings.grm_list is not None else ()))
         path = paths[0]
         if is_genotype_file(path):
@@ -56,7 +75,7 @@ class Grm:
                 raise UsageError(f"{path} has names of its own: leave out --grm-id {settings.grm_id}")
             source = open_genotypes(paths)
             sources = source.sources if isinstance(source, SeveralFiles) else (source,)
-            return Grm(tuple(one.path for one in sources), source, None)
+            return Grm(tuple(one.path for one in sources), source)
         if len(paths) > 1:
             raise UsageError(
                 f"--grm {', '.join(paths)}: only genotypes may lie in several files; give one relationship matrix"
@@ -65,7 +84,10 @@ class Grm:
             raise InputError(
                 f"{path}: --loco needs the genotypes that the matrix is made of; give --grm a .bed, .pgen or .bgen"
             )
-        return Grm(paths, None, open_relationship(path, settings.grm_id))
+        sparse = open_sparse(path, settings.grm_id)
+        if sparse is not None:
+            return Grm(paths, sparse=with_unlisted(sparse, phenotyped))
+        return Grm(paths, file=open_relationship(path, settings.grm_id))
 
     @property
     def samples(self) -> Samples:
@@ -85,8 +107,8 @@ class Grm:
         return min(n, len(stored.names)) if isinstance(stored, NamedTable) and not stored.square else n
 
     @property
-    def _one(self) -> GenotypeSource | RelationshipFile:
-        one = self.source or self.file
+    def _one(self) -> GenotypeSource | RelationshipFile | SparseMatrix:
+        one = self.source or self.file or self.sparse
         assert one is not None
         return one
 
@@ -94,6 +116,19 @@ class Grm:
         self, settings: FitSettings, rows: NDArray[np.intp], progress: Progress
     ) -> Iterator[tuple[str | None, Relationship]]:
         """The whole matrix (None) of some samples, then with LOCO that without each chromosome."""
+        for chromosome, relationship in self._read(settings, rows, progress):
+            cutoff = settings.grm_cutoff
+            yield chromosome, relationship if cutoff is None else above_cutoff(relationship, cutoff)
+
+    def _read(
+        self, settings: FitSettings, rows: NDArray[np.intp], progress: Progress
+    ) -> Iterator[tuple[str | None, Relationship]]:
+        if self.sparse is not None:
+            counts = {"samples read": len(self.sparse.samples)}
+            samples = self.sparse.samples.take(rows)
+            K = of_samples(self.sparse, rows)
+            yield None, Relationship(samples, None, None, counts, self.sparse.files, K)
+            return
         if self.file is not None:
             yield None, self.file.load(rows)
             return
@@ -145,13 +180,16 @@ def _near_duplicates(K: NDArray[np.float64]) -> list[tuple[int, int]]:
 def report_relationship(relationship: Relationship, analysed: Samples) -> None:
     """Say what the matrix was made of, and which of the samples (n, those of its rows) are near-duplicates."""
     report_variants(relationship.counts)
-    G, K = relationship.G, relationship.K
+    G, K, sparse = relationship.G, relationship.K, relationship.sparse
+    pairs = []
     if G is not None:
         warn_of_hollow_samples(np.asarray(np.einsum("ij,ij->i", G, G)), analysed)
-    if K is None:
-        return
-    warn_of_hollow_samples(np.diag(K), analysed)
-    pairs = _near_duplicates(K)
+    elif K is not None:
+        warn_of_hollow_samples(np.diag(K), analysed)
+        pairs = _near_duplicates(K)
+    elif sparse is not None:
+        warn_of_hollow_samples(sparse.diagonal(), analysed)
+        pairs = near_duplicates(sparse, DUPLICATE_RELATEDNESS)
     if pairs:
         j, i = pairs[0]
         logger.warning(

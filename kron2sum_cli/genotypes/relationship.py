@@ -1,6 +1,7 @@
 """Relationship matrices that other programs made, told from their content and names."""
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,15 @@ from kron2sum_cli.files.samples import Samples, refuse_duplicates
 from kron2sum_cli.files.text import Row, id_columns, read_text, split_rows
 from kron2sum_cli.genotypes.sample_files import read_fam
 from kron2sum_cli.genotypes.source import Relationship
+from kron2sum_cli.genotypes.sparse_matrix import (
+    SparseMatrix,
+    is_matrix_market,
+    is_sparse_gcta,
+    is_table_of_pairs,
+    read_gcta_sparse,
+    read_matrix_market,
+    read_table_of_pairs,
+)
 from kron2sum_cli.genotypes.square_matrix import (
     ListedTriangle,
     StoredSquare,
@@ -31,6 +41,10 @@ STDIN = "-"
 NUMPY_MAGIC = b"\x93NUMPY"
 GCTA_SUFFIXES = (".grm.bin", ".grm.id", ".grm.N.bin", ".grm.gz", ".grm.zst", ".grm")
 PLINK2_SUFFIXES = (".rel.bin", ".rel.id", ".rel.zst", ".rel")
+
+
+HEAD_BYTES = 1 << 16
+"""Bytes of a file that tell a sparse matrix."""
 
 
 @dataclass(frozen=True)
@@ -260,6 +274,37 @@ def open_relationship(path: str, id_path: str | None = None) -> RelationshipFile
     table = open_named_table(path)
     format_name = "matrix with names" if table.square else "table of G"
     return RelationshipFile(table.samples, (path,), format_name, table)
+
+
+def open_sparse(path: str, id_path: str | None) -> SparseMatrix | None:
+    """Read a sparse relationship matrix; None where the file is none.
+
+    GCTA's ``.grm.sp`` with ``.grm.id``, given by its name or their common prefix; Matrix Market with ``id_path``; a
+    table with a header that names two samples and a relationship (`sparse_matrix.read_table_of_pairs`).
+
+    Raises
+    ------
+    InputError, UsageError
+        As `open_relationship`.
+    """
+    if is_sparse_gcta(path):
+        stem = path.removesuffix(".grm.sp")
+        ids = id_path or f"{stem}.grm.id"
+        for name in (f"{stem}.grm.sp", ids):
+            _require_file(name)
+        return read_gcta_sparse(f"{stem}.grm.sp", _read_ids(ids), ids)
+    if not os.path.isfile(path):
+        return None
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+    if is_matrix_market(head):
+        return read_matrix_market(path, _read_ids(_needed(id_path, path)), str(id_path))
+    header = head.partition(b"\n")[0].decode(errors="replace")
+    if not is_table_of_pairs(re.split(r"[\s,;]+", header.strip())):
+        return None
+    if id_path is not None:
+        raise UsageError(f"{path} has names of its own: leave out --grm-id {id_path}")
+    return read_table_of_pairs(path)
 
 
 def _with_names(path: str, id_path: str, format_name: str) -> RelationshipFile:

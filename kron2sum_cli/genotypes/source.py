@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from kron2sum_cli.files.samples import Samples
 
@@ -83,7 +84,7 @@ class GenotypeSource(Protocol):
 
 @dataclass(frozen=True)
 class Relationship:
-    """GGᵀ over some samples, as G where that is the smaller, else as the matrix itself.
+    """GGᵀ over some samples: as G where that is the smaller, as the matrix itself, or as a sparse matrix.
 
     Attributes
     ----------
@@ -92,11 +93,13 @@ class Relationship:
     G : NDArray (n, r) or None
         float64.
     K : NDArray (n, n) or None
-        GGᵀ in float64; exactly one of the two is there.
+        GGᵀ in float64.
     counts : mapping of str to int
         What was read and left out, with reasons, for the log (in order).
     files : sequence of str
         Every file read.
+    sparse : sparse array (n, n) or None
+        GGᵀ where most pairs of samples are unrelated; exactly one of the three is there.
     """
 
     samples: Samples
@@ -104,6 +107,7 @@ class Relationship:
     K: NDArray[np.float64] | None
     counts: Mapping[str, int]
     files: Sequence[str]
+    sparse: csr_array[np.float64, tuple[int, int]] | None = None
 
 
 def require_positions(source: GenotypeSource, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> None:

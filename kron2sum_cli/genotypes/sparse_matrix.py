@@ -16,7 +16,8 @@ from scipy.io import mmread
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.inputs import read_bytes
-from kron2sum_cli.files.samples import Samples
+from kron2sum_cli.files.samples import Samples, match
+from kron2sum_cli.genotypes.source import Relationship
 
 Sparse = sparse.csr_array[np.float64, tuple[int, int]]
 
@@ -29,6 +30,9 @@ ID_PAIRS = (
 )
 """Columns that name the two samples of a pair, with and without family IDs: plink2 and plink 1.9, KING between
 families, KING within families, and tables without family IDs. A leading # is ignored, and so is the case."""
+
+STRIP = 1024
+"""Rows of a dense matrix that are looked at at once."""
 
 KINSHIP = ("KINSHIP", "PHI")
 """Columns of kinship coefficients, half of a relationship."""
@@ -166,30 +170,73 @@ def read_table_of_pairs(path: str) -> SparseMatrix:
     return SparseMatrix(samples, sparse.csr_array(K + sparse.diags_array(missing)), True, (path,), "table of pairs")
 
 
-def thresholded(K: NDArray[np.floating], cutoff: float) -> Sparse:
-    """A dense symmetric matrix (n, n) with every relationship below ``cutoff`` set to 0; the diagonal stays."""
-    kept = np.greater_equal(K, cutoff)
-    np.fill_diagonal(kept, True)
-    row, column = np.nonzero(kept)
-    return sparse.csr_array((K[row, column].astype(np.float64), (row, column)), shape=K.shape)
+def independent(samples: Samples) -> SparseMatrix:
+    """The matrix of samples that are unrelated to each other."""
+    K = sparse.csr_array(sparse.eye_array(len(samples), format="csr"))
+    return SparseMatrix(samples, K, False, (), "independent samples")
 
 
-def cut(K: Sparse, cutoff: float) -> Sparse:
-    """A sparse matrix with every relationship below ``cutoff`` set to 0; the diagonal stays."""
-    C = K.tocoo()
-    kept = (C.data >= cutoff) | (C.row == C.col)
-    return sparse.csr_array((C.data[kept], (C.row[kept], C.col[kept])), shape=K.shape)
+def with_unlisted(matrix: SparseMatrix, samples: Samples) -> SparseMatrix:
+    """A table of pairs with all samples of another file; those that are in no pair have 1 on the diagonal."""
+    if not matrix.listed_only:
+        return matrix
+    rows = match(samples, matrix.samples)
+    n, known, alone = len(rows), np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
+    listed = matrix.K[rows[known]][:, rows[known]].tocoo()
+    row, column = np.concatenate([known[listed.row], alone]), np.concatenate([known[listed.col], alone])
+    K = sparse.csr_array((np.concatenate([listed.data, np.ones(len(alone))]), (row, column)), shape=(n, n))
+    return SparseMatrix(samples, K, True, matrix.files, matrix.format)
 
 
 def of_samples(matrix: SparseMatrix, rows: NDArray[np.intp]) -> Sparse:
-    """The matrix of some samples (n, n), in their order; -1 for one that is in no pair."""
-    known = np.flatnonzero(rows >= 0)
-    n = len(rows)
-    part = matrix.K[rows[known]][:, rows[known]].tocoo()
-    alone = np.flatnonzero(rows < 0)
-    row = np.concatenate([known[part.row], alone])
-    column = np.concatenate([known[part.col], alone])
-    return sparse.csr_array((np.concatenate([part.data, np.ones(len(alone))]), (row, column)), shape=(n, n))
+    """The matrix of some samples (n, n), in their order."""
+    return sparse.csr_array(matrix.K[rows][:, rows])
+
+
+def above_cutoff(relationship: Relationship, cutoff: float) -> Relationship:
+    """A relationship matrix as a sparse one, in which those below ``cutoff`` are 0; the diagonal stays.
+
+    Of G, and of a dense matrix, a strip of rows is looked at at a time.
+    """
+    if relationship.sparse is not None:
+        C = relationship.sparse.tocoo()
+        listed = int(np.count_nonzero(C.row > C.col))
+        kept = (C.data >= cutoff) | (C.row == C.col)
+        K = sparse.csr_array((C.data[kept], (C.row[kept], C.col[kept])), shape=C.shape)
+    else:
+        K = _dense_above_cutoff(relationship, cutoff)
+        listed = K.shape[0] * (K.shape[0] - 1) // 2
+    dropped = listed - (K.nnz - K.shape[0]) // 2
+    counts = {**relationship.counts, f"pairs of samples below --grm-cutoff {cutoff:g} of {listed}": dropped}
+    return Relationship(relationship.samples, None, None, counts, relationship.files, K)
+
+
+def _dense_above_cutoff(relationship: Relationship, cutoff: float) -> Sparse:
+    G, dense = relationship.G, relationship.K
+    n = len(relationship.samples)
+    values, rows, columns = [], [], []
+    for start in range(0, n, STRIP):
+        stop = min(start + STRIP, n)
+        if G is not None:
+            strip = G[start:stop] @ G.T
+        else:
+            assert dense is not None
+            strip = dense[start:stop]
+        kept = np.greater_equal(strip, cutoff)
+        kept[np.arange(stop - start), np.arange(start, stop)] = True
+        row, column = np.nonzero(kept)
+        values.append(strip[row, column])
+        rows.append(row + start)
+        columns.append(column)
+    both = np.concatenate(rows), np.concatenate(columns)
+    return sparse.csr_array((np.concatenate(values), both), shape=(n, n))
+
+
+def near_duplicates(K: Sparse, share: float) -> list[tuple[int, int]]:
+    """Pairs of samples whose relationship is above this share of that of each to itself."""
+    C, root = K.tocoo(), np.sqrt(K.diagonal())
+    close = (C.row < C.col) & (C.data > share * root[C.row] * root[C.col])
+    return list(zip(C.row[close].tolist(), C.col[close].tolist(), strict=True))
 
 
 def _symmetric(pairs: NDArray[np.intp], values: NDArray[np.float64], n: int, path: str, header: int = 0) -> Sparse:

@@ -512,6 +512,11 @@ class NullLikelihood(ABC, Generic[PointT]):
     mean_diagonal: float
 
     @property
+    def largest_rank(self) -> int:
+        """Largest rank of C0 that can be fitted: the number of traits, or 0 where no two samples are related."""
+        return int(self.data.Y.shape[1])
+
+    @property
     @abstractmethod
     def largest_matrix(self) -> int:
         """Order of the largest matrix that is factorised at every point; threads of BLAS pay where that is large."""

@@ -9,14 +9,15 @@ from scipy.io import mmwrite
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.samples import Samples
+from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.genotypes.sparse_matrix import (
-    cut,
+    above_cutoff,
     is_table_of_pairs,
     of_samples,
     read_gcta_sparse,
     read_matrix_market,
     read_table_of_pairs,
-    thresholded,
+    with_unlisted,
 )
 
 SAMPLES = Samples(("f1", "f1", "f2"), ("a", "b", "c"), "k.grm.id")
@@ -114,13 +115,20 @@ def test_wrong_values_of_pairs_are_named(tmp_path: Path) -> None:
 def test_samples_in_no_pair_are_unrelated(tmp_path: Path) -> None:
     path = tmp_path / "pairs"
     path.write_text("ID1 ID2 KINSHIP\na b 0.25\na c 0.1\n")
-    matrix = read_table_of_pairs(str(path))
-    found = of_samples(matrix, np.array([2, -1, 0]))
-    np.testing.assert_allclose(found.toarray(), [[1, 0, 0.2], [0, 1, 0], [0.2, 0, 1]])
+    matrix = with_unlisted(read_table_of_pairs(str(path)), Samples(None, ("c", "x", "a"), "y.csv"))
+    np.testing.assert_allclose(of_samples(matrix, np.array([0, 1, 2])).toarray(), [[1, 0, 0.2], [0, 1, 0], [0.2, 0, 1]])
+    np.testing.assert_allclose(of_samples(matrix, np.array([2, 1])).toarray(), [[1, 0], [0, 1]])
 
 
-def test_cutoffs_keep_the_diagonal() -> None:
-    M = np.array([[0.01, 0.5, 0.04], [0.5, 1.0, -0.2], [0.04, -0.2, 1.0]])
-    expected = [[0.01, 0.5, 0], [0.5, 1, 0], [0, 0, 1]]
-    np.testing.assert_array_equal(thresholded(M, 0.05).toarray(), expected)
-    np.testing.assert_array_equal(cut(sparse.csr_array(M), 0.05).toarray(), expected)
+@pytest.mark.parametrize("stored", ["dense", "features", "sparse"])
+def test_cutoffs_keep_the_diagonal(stored: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kron2sum_cli.genotypes.sparse_matrix.STRIP", 2)
+    G = np.array([[0.1, 0.0], [0.5, 1.0], [0.4, -0.9]])
+    M = G @ G.T
+    samples = Samples(None, ("a", "b", "c"), "ids")
+    parts = {"dense": (None, M, None), "features": (G, None, None), "sparse": (None, None, sparse.csr_array(M))}
+    G_part, K_part, sparse_part = parts[stored]
+    cut = above_cutoff(Relationship(samples, G_part, K_part, {}, (), sparse_part), 0.045)
+    assert cut.sparse is not None
+    np.testing.assert_allclose(cut.sparse.toarray(), np.where(np.eye(3, dtype=bool) | (M >= 0.045), M, 0))
+    assert cut.counts == {"pairs of samples below --grm-cutoff 0.045 of 3": 2}

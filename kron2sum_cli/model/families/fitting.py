@@ -8,7 +8,7 @@ from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model import climbing
-from kron2sum_cli.model.climbing import Optimum
+from kron2sum_cli.model.climbing import Certificate, Optimum
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate
 from kron2sum_cli.model.information import (
     DirectionCovariance,
@@ -95,6 +95,8 @@ def fit(data: FamilyTraits, rank: int, reml: bool) -> Optimum[FamilyPoint]:
     ConvergenceError
         Where the optimum is not certified.
     """
+    if rank == 0:
+        return _without_genetic_variance(data, reml)
     cheap = data.nsamples * data.ntraits**2 <= CHEAP
     starts = [starting_axes(data, share) for share in (STARTS if cheap else STARTS[:1])]
     fits = [climb(data, start, data.ntraits, reml) for start in starts]
@@ -104,6 +106,27 @@ def fit(data: FamilyTraits, rank: int, reml: bool) -> Optimum[FamilyPoint]:
     if not best.certificate.certified:
         raise ConvergenceError(best.certificate.complaint(best.point.lml), best)
     return best
+
+
+def _without_genetic_variance(data: FamilyTraits, reml: bool) -> Optimum[FamilyPoint]:
+    """The maximum for C0 = 0: C1 is the covariance of the residuals, over n - c under REML and over n under ML."""
+    p = data.ntraits
+    rows = data.nrows if reml else data.nsamples
+    R = linalg.qr(data.residuals / np.sqrt(rows), mode="r")[0][:p]
+    point = evaluate(data, axes_of_factors(np.zeros((p, 0)), R.T, data.mean_eigenvalue), reml)
+    gradient = float(np.linalg.norm(point.score1))
+    certificate = Certificate(
+        predicted_gain=gradient**2 / max(data.nrows, 1),
+        cone_gain=0.0,
+        gradient_norm=gradient,
+        smallest_C0=0.0,
+        smallest_C1=1.0,
+        active_C0=p,
+        active_C1=0,
+        steps=0,
+        evaluations=1,
+    )
+    return Optimum(point, 0, certificate)
 
 
 def observed_information(point: FamilyPoint) -> Array:

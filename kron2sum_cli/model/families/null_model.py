@@ -42,7 +42,7 @@ class FamilyNullModel(NullModel):
         found: dict[str, NDArray[Any]] = {"s": traits.s, "Z": traits.Z, "X": traits.X, "R": traits.R}
         for group in traits.spectrum.rotation.families:
             size = group.members.shape[1]
-            found |= {f"members/{size}": group.members, f"U/{size}": group.U}
+            found |= {f"members/{size}": group.members.astype(np.float64), f"U/{size}": group.U}
         return found
 
     def scalars(self) -> dict[str, int | float | None]:
@@ -95,6 +95,11 @@ class TraitsOfFamilies(NullLikelihood[FamilyPoint]):
     """
 
     traits: FamilyTraits
+
+    @property
+    def largest_rank(self) -> int:
+        """The number of traits, or 0 where no two samples are related."""
+        return 0 if self.traits.spectrum.independent else self.traits.ntraits
 
     @property
     def largest_matrix(self) -> int:

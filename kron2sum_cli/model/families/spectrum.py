@@ -97,6 +97,11 @@ class FamilySpectrum:
         """Number of samples, n."""
         return self.rotation.nsamples
 
+    @property
+    def independent(self) -> bool:
+        """Whether no two samples are related, so that C0 cannot be told from C1 and is 0."""
+        return not self.rotation.families
+
 
 def family_spectrum(K: Sparse) -> FamilySpectrum:
     """Decompose a sparse symmetric relationship matrix K (n, n), family by family.
@@ -125,6 +130,11 @@ def family_spectrum(K: Sparse) -> FamilySpectrum:
     mean_diagonal = float((K.diagonal().sum() - K.sum() / n) / n)
     noise = n * EPSILON * largest
     return FamilySpectrum(FamilyRotation(n, families), np.where(s > noise, s, 0.0), mean_diagonal)
+
+
+def sizes_of_families(K: Sparse) -> Indices:
+    """Number of samples of every family, those of one sample included."""
+    return np.bincount(connected_components(K, directed=False)[1])
 
 
 def families_by_size(K: Sparse) -> Iterator[Indices]:

@@ -1,0 +1,68 @@
+"""What a fit says of the families of a sparse relationship matrix, and the memory that they need."""
+
+import logging
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.model.families.spectrum import FamilySpectrum, Sparse, sizes_of_families
+from kron2sum_cli.resources import available_memory_mib
+
+logger = logging.getLogger("kron2sum.fit")
+
+MATRICES = 5
+"""Matrices of its size that the eigendecomposition of a family holds at once."""
+
+
+def require_memory(K: Sparse, memory_mib: int | None) -> None:
+    """Refuse a matrix with a family that is too large to be decomposed, and say which cutoff would split it.
+
+    Raises
+    ------
+    InputError
+        With the size of the family and the smallest cutoff that makes all families fit.
+    """
+    limit, whose = memory_mib, "--memory allows"
+    if limit is None:
+        limit, whose = available_memory_mib(), "the machine has"
+    sizes = sizes_of_families(K)
+    largest, needed = int(sizes.max(initial=1)), _needed_mib(sizes)
+    if limit is None or needed <= limit:
+        return
+    cutoffs = np.round(np.arange(0.01, 0.5, 0.01), 2)
+    enough = next((x for x in cutoffs if _needed_mib(sizes_of_families(_cut(K, float(x)))) <= limit), None)
+    advice = f"--grm-cutoff {enough:g} splits it" if enough is not None else "give a matrix of fewer samples"
+    raise InputError(
+        f"--grm: the largest family has {largest} samples, and its eigendecomposition needs some {needed} MiB, where"
+        f" {whose} {limit} MiB; {advice}"
+    )
+
+
+def _needed_mib(sizes: NDArray[np.intp]) -> int:
+    """Memory for the eigenvectors of all families, and for decomposing the largest."""
+    squares = sizes.astype(np.float64) ** 2
+    return int(8 * (squares[sizes > 1].sum() + MATRICES * squares.max(initial=0.0))) >> 20
+
+
+def _cut(K: Sparse, cutoff: float) -> Sparse:
+    C = K.tocoo()
+    kept = (C.data >= cutoff) | (C.row == C.col)
+    return csr_array((C.data[kept], (C.row[kept], C.col[kept])), shape=C.shape)
+
+
+def report_families(spectrum: FamilySpectrum) -> None:
+    """Say how many samples are in families, and how large the largest is."""
+    families = spectrum.rotation.families
+    members = sum(group.members.size for group in families)
+    if not members:
+        logger.info("no two of the %d samples are related: C0 is 0", spectrum.nsamples)
+        return
+    logger.info(
+        "%d of %d samples are in %d families of 2 to %d; the others are related to nobody",
+        members,
+        spectrum.nsamples,
+        sum(len(group.members) for group in families),
+        max(group.members.shape[1] for group in families),
+    )
