@@ -94,6 +94,10 @@ class ArchiveReader:
     def __contains__(self, key: str) -> bool:
         return key + ".npy" in self._archive.NameToInfo
 
+    def names(self, prefix: str) -> list[str]:
+        """All keys that begin so."""
+        return [name.removesuffix(".npy") for name in self._archive.NameToInfo if name.startswith(prefix)]
+
     def damaged(self, reason: object) -> InputError:
         """The message for an archive that does not hold what it should."""
         return InputError(f"{self.name}: is not a null model of kron2sum fit, or is damaged ({reason}); fit it again")

@@ -33,7 +33,7 @@ def check_summary(summary: FitSummary, p: int, c: int, a: int) -> None:
     scalars = ("lml", "mean_diagonal", "quadratic")
     if not all(np.isfinite(getattr(summary, name)) for name in scalars) or summary.quadratic <= 0:
         raise ValueError(f"{', '.join(scalars)} are not finite, or not positive")
-    if not 1 <= summary.rank <= p:
+    if not 0 <= summary.rank <= p:
         raise ValueError(f"rank is {summary.rank}")
     if min(axes.c0.min(), axes.c1.min()) < 0:
         raise ValueError("c0 or c1 is negative")

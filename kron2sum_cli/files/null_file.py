@@ -31,6 +31,7 @@ from kron2sum_cli.files.null_models import (
 )
 from kron2sum_cli.files.null_predictions import NUMBERS, Predictions, prediction_arrays, read_predictions
 from kron2sum_cli.files.samples import Samples
+from kron2sum_cli.model.families.null_model import columns_of_scan
 from kron2sum_cli.model.null_model import FitSummary, NullModel
 from kron2sum_cli.model.profile import Interval
 
@@ -60,7 +61,7 @@ class NullFile:
     whole : the fit with the whole relationship matrix
     chromosomes : the fit without each chromosome, by its code; empty without ``--loco``
     load : reads the model of a chromosome, or the whole one's for None
-    nrows : largest number of columns of a rotation
+    nrows : largest number of columns that a scan holds of a rotation, or of what stands for it
     predictions : of genetic values and cells, where they were asked for
     """
 
@@ -261,7 +262,7 @@ def _check_hash(
         prefix = prefix_of(chromosome)
         arrays = read_hashed_arrays(archive, prefix)
         found.add(prefix, summary, arrays)
-        nrows = max(nrows, arrays["s"].size)
+        nrows = max(nrows, arrays["s"].size if "s" in arrays else columns_of_scan(len(summary.axes.c0), description.X))
     if predictions is not None:
         _add_to_hash(found, predictions)
     if found.hexdigest() != expected:

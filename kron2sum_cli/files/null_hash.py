@@ -12,10 +12,11 @@ from kron2sum_cli.model.null_model import FitSummary
 
 Array = NDArray[np.float64]
 
-HASHED_ARRAYS = ("s", "Z", "Yx", "Kxx", "Kxm", "Rx")
-"""Of the rotated data; the rotation V itself is large, and Z is what it makes of the traits."""
 PRIOR = "prior"
 """Of a fit of observed cells by REML: what was added to GGᵀ along the covariates."""
+
+HASHED_ARRAYS = ("s", "Z", "Yx", "Kxx", "Kxm", "Rx", PRIOR, "families/s", "families/Z", "families/X")
+"""Of the rotated data, those that a fit has; the rotation itself is large, and Z is what it makes of the traits."""
 
 
 class ModelHash:
@@ -32,11 +33,11 @@ class ModelHash:
         self._update(*tables)
 
     def add(self, prefix: str, summary: FitSummary, arrays: Mapping[str, Array]) -> None:
-        """Take in a fit: its axes, what it says, `HASHED_ARRAYS` and where it has one its `PRIOR`."""
+        """Take in a fit: its axes, what it says, and those of the `HASHED_ARRAYS` that it has."""
         scalars = [float(value) for value in (summary.rank, summary.lml, summary.mean_diagonal, summary.quadratic)]
         self._digest.update(repr((prefix, scalars)).encode())
         self._update(*astuple(summary.axes), *astuple(summary.estimates))
-        self._update(*(arrays[name] for name in (*HASHED_ARRAYS, PRIOR) if name in arrays))
+        self._update(*(arrays[name] for name in HASHED_ARRAYS if name in arrays))
 
     def add_predictions(self, names: Sequence[Any], numbers: Sequence[Array]) -> None:
         """Take in predictions: of which samples, and their means and variances."""

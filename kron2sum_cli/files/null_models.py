@@ -14,6 +14,7 @@ from kron2sum_cli.files.null_description import NullDescription
 from kron2sum_cli.files.null_hash import HASHED_ARRAYS, PRIOR
 from kron2sum_cli.model.climbing import Certificate
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
+from kron2sum_cli.model.families.null_model import FAMILIES, restored_families
 from kron2sum_cli.model.null_model import FitSummary, NullModel, restored_null_model
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates
@@ -52,13 +53,12 @@ def model_arrays(prefix: str, model: NullModel) -> Iterator[tuple[str, NDArray[A
 def hashed_arrays(model: NullModel) -> dict[str, Array]:
     """Those of the arrays of a fit that its hash is of."""
     arrays = model.arrays()
-    return {name: arrays[name] for name in (*HASHED_ARRAYS, PRIOR) if name in arrays}
+    return {name: arrays[name] for name in HASHED_ARRAYS if name in arrays}
 
 
 def read_hashed_arrays(archive: ArchiveReader, prefix: str) -> dict[str, Array]:
     """`hashed_arrays` of a fit in a file."""
-    names = [*HASHED_ARRAYS, *([PRIOR] if prefix + PRIOR in archive else [])]
-    return {name: archive.array(prefix + name) for name in names}
+    return {name: archive.array(prefix + name) for name in HASHED_ARRAYS if prefix + name in archive}
 
 
 def read_summary(archive: ArchiveReader, prefix: str, description: NullDescription) -> FitSummary:
@@ -96,9 +96,10 @@ def read_model(
     """
     try:
         summary = read_summary(archive, prefix, description)
-        if is_of_families(archive, prefix):
-            names = archive.names(prefix)
-            return restored_families(summary, {name: archive.array(prefix + name) for name in names if name in "sZXR" or "/" in name})
+        of_families = archive.names(prefix + FAMILIES)
+        if of_families:
+            arrays = {name.removeprefix(prefix + FAMILIES): archive.array(name) for name in of_families}
+            return restored_families(summary, arrays)
         data, Qx, rows = _contrasts(archive, prefix, description, description.rotation_type(dtype))
         shape = (len(description.covariates),) * 2
         prior = archive.array(prefix + PRIOR, shape=shape) if prefix + PRIOR in archive else None

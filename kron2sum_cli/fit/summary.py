@@ -75,7 +75,8 @@ def _headline(description: NullDescription, whole: FitSummary) -> str:
     p, c = len(description.traits), len(description.covariates)
     return (
         f"{len(description.samples)} samples{_missing(description)}, {_count(p, 'trait')}, {_count(c, 'covariate')},"
-        f" C0 of rank at most {whole.rank}; {description.method.upper()} log-likelihood {whole.lml:.6f}"
+        f" C0 {f'of rank at most {whole.rank}' if whole.rank else 'of 0'};"
+        f" {description.method.upper()} log-likelihood {whole.lml:.6f}"
     )
 
 
@@ -169,6 +170,8 @@ def _without_chromosomes(traits: Sequence[str], chromosomes: Mapping[str, FitSum
 
 def _boundary(whole: FitSummary, profile: Mapping[str, Interval]) -> str:
     certificate, rank = whole.certificate, whole.rank
+    if rank == 0:
+        return "C0 is 0: no two samples are related"
     said = []
     if certificate.active_C0:
         said.append(

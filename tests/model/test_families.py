@@ -15,7 +15,7 @@ from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.families import fitting as family_fitting
 from kron2sum_cli.model.families.fitting import fixed_effects
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate, family_traits
-from kron2sum_cli.model.families.null_model import likelihood_of_families, restored_families
+from kron2sum_cli.model.families.null_model import FAMILIES, likelihood_of_families, restored_families
 from kron2sum_cli.model.families.scanner import family_scanner, family_set_scores
 from kron2sum_cli.model.families.spectrum import families_by_size, family_spectrum
 from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood, rotate_samples
@@ -241,9 +241,8 @@ def test_refits_are_maxima_of_the_dense_likelihood(design: Array) -> None:
 
 def test_arrays_restore_the_model() -> None:
     model, _ = fitted(simulated(60, 3, 2, seed=11), reml=True)
-    again = restored_families(model.summary, model.arrays())
-    assert again.point().lml == model.summary.lml
-    arrays = model.arrays()
+    arrays = {name.removeprefix(FAMILIES): array for name, array in model.arrays().items()}
+    assert restored_families(model.summary, arrays).point().lml == model.summary.lml
     with pytest.raises(ValueError, match="do not go together"):
         restored_families(model.summary, arrays | {"Z": arrays["Z"][:-1]})
 

@@ -121,7 +121,7 @@ def _without_genetic_variance(data: FamilyTraits, reml: bool) -> Optimum[FamilyP
         gradient_norm=gradient,
         smallest_C0=0.0,
         smallest_C1=1.0,
-        active_C0=p,
+        active_C0=0,
         active_C1=0,
         steps=0,
         evaluations=1,

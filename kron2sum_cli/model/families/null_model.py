@@ -23,6 +23,12 @@ from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import estimates_from
 
+FAMILIES = "families/"
+"""How the names of the arrays of families begin."""
+
+COLUMNS_OF_COVARIATES = 6
+"""Columns that a scan holds for every covariate: itself, and weighted (see `scanner.low_rank`)."""
+
 
 @dataclass(frozen=True)
 class FamilyNullModel(NullModel):
@@ -43,7 +49,7 @@ class FamilyNullModel(NullModel):
         for group in traits.spectrum.rotation.families:
             size = group.members.shape[1]
             found |= {f"members/{size}": group.members.astype(np.float64), f"U/{size}": group.U}
-        return found
+        return {FAMILIES + name: array for name, array in found.items()}
 
     def scalars(self) -> dict[str, int | float | None]:
         """None but those of every fit."""
@@ -141,7 +147,7 @@ def likelihood_of_families(spectrum: FamilySpectrum, data: TraitData, reml: bool
 
 
 def restored_families(summary: FitSummary, arrays: Mapping[str, NDArray[Any]]) -> FamilyNullModel:
-    """A null model from the arrays that `FamilyNullModel.arrays` gave.
+    """A null model from the arrays that `FamilyNullModel.arrays` gave, by their names without `FAMILIES`.
 
     Raises
     ------
@@ -160,3 +166,8 @@ def restored_families(summary: FitSummary, arrays: Mapping[str, NDArray[Any]]) -
         families.append(FamiliesOfSize(members.astype(np.intp), U))
     spectrum = FamilySpectrum(FamilyRotation(n, families), s, summary.mean_diagonal)
     return FamilyNullModel(summary, FamilyTraits(spectrum, Z, X, R))
+
+
+def columns_of_scan(p: int, X: Array) -> int:
+    """Columns of n numbers that a scan of p traits with covariates X (n, c) holds."""
+    return 2 * p + COLUMNS_OF_COVARIATES * int(X.shape[1])

@@ -1,0 +1,126 @@
+"""Sparse relationship matrices through the commands, against the dense matrix of the same numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from bed_reader import open_bed, to_bed
+from example_commands import kron2sum
+from scipy import linalg, sparse
+from scipy.io import mmwrite
+
+N, VARIANTS = 150, 60
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Families in random order, as a dense matrix and in every sparse format; traits, a covariate, genotypes."""
+    folder = tmp_path_factory.mktemp("families")
+    rng = np.random.default_rng(1)
+    blocks = [np.full((m, m), 0.5) + 0.5 * np.eye(m) for m in rng.integers(1, 6, size=N)]
+    order = rng.permutation(N)
+    K = linalg.block_diag(*blocks)[:N, :N][np.ix_(order, order)]
+    names = [f"s{i}" for i in range(N)]
+    np.save(folder / "dense.npy", K)
+    noise = np.where(K == 0, 0.01, K)
+    np.save(folder / "noisy.npy", noise)
+    (folder / "ids").write_text("\n".join(names) + "\n")
+    (folder / "gcta.grm.id").write_text("".join(f"{name}\t{name}\n" for name in names))
+    i, j = np.nonzero(np.tril(K))
+    pairs = zip(i.tolist(), j.tolist(), K[i, j].tolist(), strict=True)
+    (folder / "gcta.grm.sp").write_text("".join(f"{a}\t{b}\t{value}\n" for a, b, value in pairs))
+    mmwrite(folder / "market.mtx", sparse.coo_array(K), symmetry="symmetric")
+    i, j = np.nonzero(np.tril(K, -1))
+    lines = [f"{names[a]}\t{names[b]}\t{value / 2}" for a, b, value in zip(i, j, K[i, j], strict=True)]
+    (folder / "pairs.kin0").write_text("\n".join(["#IID1\tIID2\tKINSHIP", *lines]) + "\n")
+    Y = np.linalg.cholesky(K) @ rng.normal(size=(N, 2)) @ [[1, 0.5], [0, 1]] + rng.normal(size=(N, 2))
+    pd.DataFrame(Y, names, ["a", "b"]).rename_axis("IID").to_csv(folder / "y.csv")
+    pd.DataFrame(rng.normal(size=(N, 1)), names, ["age"]).rename_axis("IID").to_csv(folder / "x.csv")
+    genotypes = rng.binomial(2, 0.3, size=(N, VARIANTS)).astype(float)
+    genotypes[rng.uniform(size=genotypes.shape) < 0.01] = np.nan
+    to_bed(folder / "g.bed", np.asfortranarray(genotypes), properties={"fid": names, "iid": names})
+    return folder
+
+
+def results(folder: Path, name: str, *grm: str, method: str = "--reml") -> pd.DataFrame:
+    """The table of a scan with one relationship matrix."""
+    null, table = folder / f"{name}.npz", folder / f"{name}.parquet"
+    tables = ("--pheno", folder / "y.csv", "--covar", folder / "x.csv")
+    assert kron2sum("fit", "-q", "--threads", "1", *tables, *grm, method, "--out", null) == 0
+    scan = ("--geno", folder / "g.bed", "--precision", "double", "--test", "common", "--test", "only:a")
+    assert kron2sum("scan", "-q", "--threads", "1", "--null", null, *scan, "--refit", "0", "--out", table) == 0
+    return pd.read_parquet(table)
+
+
+@pytest.fixture(scope="module")
+def dense(folder: Path) -> pd.DataFrame:
+    return results(folder, "dense", "--grm", str(folder / "dense.npy"), "--grm-id", str(folder / "ids"))
+
+
+def same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
+    """All numbers to the precision of the fits."""
+    assert list(found) == list(expected)
+    for name in expected.select_dtypes("number"):
+        if not name.startswith("AXIS."):  # the order and the sign of axes are free
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-7, atol=1e-8, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "grm", ["gcta", "gcta.grm.sp", "market.mtx --grm-id ids", "pairs.kin0", "noisy.npy --grm-id ids --grm-cutoff 0.05"]
+)
+def test_sparse_matrices_give_the_results_of_the_dense_one(grm: str, folder: Path, dense: pd.DataFrame) -> None:
+    words = ["--grm", *(str(folder / word) if word[0] not in "-0" else word for word in grm.split())]
+    same(results(folder, "sparse", *words), dense)
+
+
+def test_maximum_likelihood(folder: Path) -> None:
+    expected = results(
+        folder, "dense_ml", "--grm", str(folder / "dense.npy"), "--grm-id", str(folder / "ids"), method="--ml"
+    )
+    same(results(folder, "sparse_ml", "--grm", str(folder / "gcta"), method="--ml"), expected)
+
+
+def test_independent_samples_are_ordinary_least_squares(folder: Path) -> None:
+    found = results(folder, "none", "--grm", "none")
+    Y = pd.read_csv(folder / "y.csv")[["a", "b"]].to_numpy()
+    X = np.column_stack([np.ones(N), pd.read_csv(folder / "x.csv")["age"]])
+    g = open_bed(folder / "g.bed").read()[:, 3]
+    g = np.where(np.isnan(g), np.nanmean(g), g)
+    beta = np.linalg.lstsq(np.column_stack([X, g]), Y, rcond=None)[0][-1]
+    np.testing.assert_allclose(found.loc[3, ["BETA.a", "BETA.b"]].astype(float), beta, rtol=1e-6)
+
+
+def test_counts_of_families_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = ("--pheno", folder / "y.csv", "--grm", folder / "noisy.npy", "--grm-id", folder / "ids")
+    assert kron2sum("fit", "--threads", "1", *tables, "--grm-cutoff", "0.05", "--out", folder / "said.npz") == 0
+    said = capsys.readouterr().err
+    assert "of 150 samples are in" in said
+    assert "families of 2 to 5" in said
+    assert "pairs of samples below --grm-cutoff 0.05 of 11175" in said
+
+
+def test_a_family_too_large_is_refused_with_a_cutoff(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    monkeypatch.setattr("kron2sum_cli.fit.families.MATRICES", 100_000)
+    K = np.load(folder / "noisy.npy")
+    np.save(folder / "chained.npy", np.where(K == 0.01, 0.06, K))
+    tables = ("--pheno", folder / "y.csv", "--grm", folder / "chained.npy", "--grm-id", folder / "ids")
+    assert kron2sum("fit", "--memory", "1000", *tables, "--grm-cutoff", "0.05", "--out", folder / "no.npz") == 1
+    assert "the largest family has 150 samples" in (said := capsys.readouterr().err)
+    assert "--grm-cutoff 0.07 splits it" in said
+
+
+def test_predictions_of_samples_without_phenotypes(folder: Path) -> None:
+    few = pd.read_csv(folder / "y.csv")[:120]
+    few.to_csv(folder / "few.csv", index=False)
+    tables = []
+    for name, grm in (("dense", ["dense.npy", "--grm-id", folder / "ids"]), ("sparse", ["gcta"])):
+        words = ("--grm", folder / grm[0], *grm[1:], "--pheno", folder / "few.csv", "--predict")
+        assert kron2sum("fit", "-q", "--threads", "1", *words, "--out", folder / f"{name}_few.npz") == 0
+        blup = folder / f"{name}_blup.tsv"
+        assert kron2sum("export", "-q", folder / f"{name}_few.npz", "--to", "blup", "--out", blup) == 0
+        tables.append(pd.read_csv(blup, sep="\t"))
+    for name in ("genetic", "genetic_var", "predicted", "predicted_var"):
+        np.testing.assert_allclose(tables[1][name], tables[0][name], rtol=1e-5, atol=1e-6)
