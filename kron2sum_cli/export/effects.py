@@ -120,9 +120,10 @@ def draw_effects(data: LeadEffects) -> Figure:
         _draw_panel(axes, data, j)
         panel_title(axes, title)
     hide(list(panels.flat)[count:])
+    for axes in list(panels.flat)[max(count - columns, 0) : count]:
+        axes.tick_params(labelbottom=True)
     panels[0, 0].set_ylim(lines - 0.4, -0.6)
-    figure.supxlabel("effect of one more effect allele, 95% interval", fontsize=8)
-    figure.suptitle(data.title, fontsize=8, x=0.01, ha="left")
+    figure.supxlabel(f"effect of one more effect allele, 95% interval\n{data.title}", fontsize=8)
     _draw_key(figure, data.threshold)
     return figure
 
@@ -169,5 +170,5 @@ def _draw_key(figure: Figure, threshold: float) -> None:
 
     labels = [f"p ≤ {significance_text(threshold)} for this trait", "larger p"]
     figure.legend(
-        [mark(BLUE), mark("white")], labels, loc="outside lower right", ncols=2, handletextpad=0.1, borderpad=0
+        [mark(BLUE), mark("white")], labels, loc="outside upper right", ncols=2, handletextpad=0.1, borderpad=0
     )

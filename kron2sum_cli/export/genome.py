@@ -77,7 +77,7 @@ class Genome:
         named = zip(self.labels, self.start.tolist(), ends.tolist(), self.pooled.tolist(), strict=True)
         ticks = [(name, start, end) for name, start, end, is_pooled in named if not is_pooled]
         if self.pooled.any():
-            name = f"{np.count_nonzero(self.pooled):,} scaffolds"
+            name = f"{np.count_nonzero(self.pooled):,}\nscaffolds"
             ticks.append((name, float(self.start[self.pooled].min()), float(ends[self.pooled].max())))
         return sorted(ticks, key=lambda tick: tick[1])
 

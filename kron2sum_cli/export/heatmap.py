@@ -32,6 +32,9 @@ BINS = 720
 
 COLOURS = "magma_r"
 
+DIAMONDS_APART = 0.02
+"""Share of the genome within which only the strongest lead variant of a row has a diamond."""
+
 _TOP_HEIGHT, _ROW_HEIGHT, _LEAST_HEIGHT, _MOST_HEIGHT = 1.8, 0.16, 1.2, 7.0
 _NAME_WIDTH = 40
 
@@ -49,7 +52,7 @@ class HeatMap:
     largest : Array (t, b)
         The largest -log10 p of each test in each of b stretches of the axis, NaN where there is none.
     leads : tuple of tuple of Label
-        For each test its lead variants.
+        For each test its lead variants, of those close together the strongest.
     """
 
     top: Manhattan
@@ -78,8 +81,30 @@ def heat_map_data(scan: ScanResults, genome: Genome, tests: Sequence[ScanTest], 
         stretch = np.minimum((share * BINS).astype(np.intp), BINS - 1)
         for row, test in zip(largest, rows, strict=True):
             np.fmax.at(row, stretch, column_values(batch, test.column))
+    _fill_gaps(largest, genome)
     top = manhattan_data(scan, genome, tests[:1], loci)
-    return HeatMap(top, tuple(rows), largest, tuple(lead_labels(genome, test, loci) for test in rows))
+    leads = tuple(_apart(lead_labels(genome, test, loci), DIAMONDS_APART * genome.length) for test in rows)
+    return HeatMap(top, tuple(rows), largest, leads)
+
+
+def _fill_gaps(largest: Array, genome: Genome) -> None:
+    """Give stretches without variants the value of the nearest one on the chromosome, in place."""
+    for _, start, end in genome.ticks:
+        first, last = int(start / genome.length * BINS), int(np.ceil(end / genome.length * BINS))
+        for row in largest[:, first:last]:
+            known = np.flatnonzero(np.isfinite(row))
+            if known.size:
+                edges = (known[1:] + known[:-1]) / 2
+                row[:] = row[known[np.searchsorted(edges, np.arange(len(row)))]]
+
+
+def _apart(leads: Sequence[Label], distance: float) -> tuple[Label, ...]:
+    """Of leads, the strongest first, those that are not so close to a stronger one."""
+    shown: list[Label] = []
+    for lead in leads:
+        if all(abs(lead.x - other.x) > distance for other in shown):
+            shown.append(lead)
+    return tuple(shown)
 
 
 def draw_heat_map(data: HeatMap) -> Figure:
@@ -122,7 +147,8 @@ def _draw_rows(axes: Axes, data: HeatMap) -> ScalarMappable:
     for _, start, _ in genome.ticks[1:]:
         axes.axvline(start, color="white", linewidth=0.6)
     for row, leads in enumerate(data.leads):
-        axes.plot([lead.x for lead in leads], [row] * len(leads), "D", color=VERMILION, markersize=2.2, zorder=3)
+        x = [lead.x for lead in leads]
+        axes.plot(x, [row] * len(x), "D", color=VERMILION, markeredgecolor="white", markeredgewidth=0.4, markersize=3)
     axes.set_yticks(range(count), [wrapped(test.label, _NAME_WIDTH) for test in data.tests])
     axes.tick_params(axis="y", length=0)
     axes.spines[:].set_visible(False)

@@ -26,7 +26,7 @@ from kron2sum_cli.export.figure import (
     shortened,
     wrapped,
 )
-from kron2sum_cli.export.genome import Genome, located_batches
+from kron2sum_cli.export.genome import UNPLACED, Genome, located_batches
 from kron2sum_cli.export.leads import Loci
 from kron2sum_cli.export.results import Array, ScanResults, ScanTest, column_values
 
@@ -380,18 +380,19 @@ def genome_ticks(axes: Axes, genome: Genome) -> None:
         axes.set_xlabel("variants without a position, in the order of the table" if unplaced else where)
         return
     axes.set_xticks([(start + end) / 2 for _, start, end in ticks], [name for name, _, _ in ticks])
-    axes.set_xlabel("chromosome")
+    axes.set_xlabel("chromosome" if len(ticks) > 1 else "")
     axes.tick_params(axis="x", length=2)
 
 
 def thin_ticks(axes: Axes, genome: Genome) -> None:
-    """Leave out names of chromosomes that would touch the one before."""
+    """Leave out names of chromosomes that would touch one before, or that of the scaffolds or unplaced variants."""
     if len(genome.chromosomes) == 1:
         return
-    right, names = -np.inf, []
-    for label in axes.get_xticklabels():
-        box = label.get_window_extent()
-        fits = box.x0 > right + 0.2 * box.height
-        names.append(label.get_text() if fits else "")
-        right = box.x1 if fits else right
-    axes.set_xticks(axes.get_xticks(), names)
+    labels = axes.get_xticklabels()
+    names = [label.get_text() for label in labels]
+    edges = [(box.x0, box.x1 + 0.2 * box.height) for box in (label.get_window_extent() for label in labels)]
+    shown: list[int] = []
+    for k in sorted(range(len(names)), key=lambda k: "\n" not in names[k] and names[k] != UNPLACED):
+        if all(edges[k][0] > edges[other][1] or edges[k][1] < edges[other][0] for other in shown):
+            shown.append(k)
+    axes.set_xticks(axes.get_xticks(), [name if k in shown else "" for k, name in enumerate(names)])

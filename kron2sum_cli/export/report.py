@@ -18,7 +18,7 @@ from kron2sum_cli.export.genome import Genome, read_genome
 from kron2sum_cli.export.leads import Loci, find_loci
 from kron2sum_cli.export.plots import MOST_EFFECT_PANELS, MOST_PANELS, PictureSettings, manhattan_of
 from kron2sum_cli.export.qq import QQ, draw_qq, qq_data
-from kron2sum_cli.export.results import Array, ScanResults, ScanTest, column_values, significance_text
+from kron2sum_cli.export.results import JOINT, Array, ScanResults, ScanTest, column_values, significance_text
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.scan_metadata import ScanMetadata
@@ -158,7 +158,8 @@ def _findings(scan: ScanResults, loci: Loci, curves: Sequence[QQ], settings: Pic
     """What came of the scan, in a few sentences."""
     traits = scan.metadata.traits
     names = ", ".join(traits) if len(", ".join(traits)) <= 2 * LONGEST_LIST else f"{len(traits)} traits"
-    tests = ", ".join(test.label for test in scan.all_tests) if len(scan.all_tests) <= 8 else "each trait"
+    of_traits = [test.label for test in scan.trait_tests] if len(scan.traits) <= MOST_TRAITS_ACROSS else ["each trait"]
+    tests = ", ".join([JOINT, *of_traits, *(f"the test {test.label}" for test in scan.further_tests)])
     together = f"{names} together ({tests})" if len(traits) > 1 else names
     main = curves[0]
     loco = ", each with its own chromosome left out of the relationship matrix (LOCO)" if _left_out(scan) else ""
@@ -187,8 +188,8 @@ def _strongest_text(loci: Loci) -> str:
     row = candidates.rows.slice(best, 1).to_pylist()[0]
     values = [column_values(candidates.rows.slice(best, 1), test.column)[0] for test in loci.tests]
     test = loci.tests[int(np.nanargmax(values))]
-    by = test.label if test.df_column else f"test of {test.label}"
-    return f"; the strongest is {row['SNPID']} ({_place(row)}), p = {p_text(max(values))} in the {by}"
+    label = test.label if test.label == JOINT else f"test {'' if test.df_column else 'of '}{test.label}"
+    return f"; the strongest is {row['SNPID']} ({_place(row)}), p = {p_text(max(values))} in the {label}"
 
 
 def _inflation_text(scan: ScanResults, curves: Sequence[QQ]) -> str:
@@ -243,6 +244,7 @@ def _null_facts(null: NullFile | None) -> dict[str, str]:
     p, rank, grm = len(null.traits), null.whole.rank, null.grm
     options = _settings_text(to_json(grm.options))
     return {
+        "transform of the traits": null.metadata.transform,
         "rank of C0": f"{rank}, full" if rank == p else f"{rank} of {p}",
         "relationship matrix": f"{', '.join(grm.paths) or 'none'}{f' ({options})' if options else ''}",
     }
@@ -354,7 +356,7 @@ def _manhattan(scan: ScanResults, genome: Genome, settings: PictureSettings) -> 
             "are in the order of the table" if genome.unplaced.any() else "stand at the one before them in the file"
         )
         caption += f" {genome.without_position:,} variants without a position {placed}."
-    return _picture(draw, "-log10 p of the joint test and of every trait along the genome", caption)
+    return _picture(draw, "-log10 p of the joint test and of every trait along the genome", caption, _DOTS_PER_INCH)
 
 
 def _leads(scan: ScanResults, genome: Genome, loci: Loci, settings: PictureSettings) -> list[str | Table | Picture]:
@@ -374,7 +376,7 @@ def _leads(scan: ScanResults, genome: Genome, loci: Loci, settings: PictureSetti
         parts += _lead_tables(scan, loci, shown)
     if len(scan.traits) <= MOST_EFFECT_PANELS:
         data = lead_effects(loci, genome, scan.traits, settings.clumping, settings.most_effects)
-        caption = f"Effects of {data.title}, each with its effect allele."
+        caption = "Each variant with its effect allele."
         description = "effects of the strongest variants on every trait, with 95% intervals"
         parts.append(_picture(lambda: draw_effects(data), description, caption))
     return parts
@@ -466,8 +468,8 @@ def _with_error(value: float, se: float | None) -> str:
     return text if se is None else f"{text} ({se:.3f})" if np.isfinite(se) else f"{text} ({NOTHING})"
 
 
-def _picture(draw: Callable[[], Figure], description: str, caption: str) -> Picture:
+def _picture(draw: Callable[[], Figure], description: str, caption: str, pixels_per_inch: int = _CSS_PIXELS) -> Picture:
     """A picture of the page; its width stands in bytes 16 to 20 of a PNG."""
     png = render(draw, "png", _DOTS_PER_INCH)
-    width = round(int.from_bytes(png[16:20], "big") * _CSS_PIXELS / _DOTS_PER_INCH)
+    width = round(int.from_bytes(png[16:20], "big") * pixels_per_inch / _DOTS_PER_INCH)
     return Picture(base64.b64encode(png).decode(), width, description, caption)

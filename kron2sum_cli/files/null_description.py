@@ -57,6 +57,8 @@ class NullMetadata:
         The files of ``pheno`` and ``covar``.
     counts : Mapping of str to int
         Samples, by reason.
+    transform : str
+        What was done to each trait before the fit, one of `settings.TRANSFORMS`.
     chromosomes : tuple of str
         Those without which there are fits, with LOCO.
     profile : Mapping of str to Interval
@@ -72,6 +74,7 @@ class NullMetadata:
     grm: GrmRecord
     inputs: Mapping[str, tuple[FileRecord, ...]]
     counts: Mapping[str, int]
+    transform: str = "none"
     chromosomes: tuple[str, ...] = ()
     profile: Mapping[str, Interval] = field(default_factory=dict)
     hash: str = ""

@@ -117,6 +117,7 @@ def _description(settings: FitSettings, grm: Grm, design: Design) -> NullDescrip
         ),
         inputs={"pheno": file_records([settings.pheno]), "covar": file_records([settings.covar or "-"])},
         counts=dict(design.samples.counts),
+        transform=settings.transform,
     )
     return NullDescription(Y=design.Y, A=design.A, X=design.X, metadata=metadata, samples=design.samples.samples)
 

@@ -27,6 +27,7 @@ from kron2sum_cli.export.architecture import correlations_shown, draw_architectu
 from kron2sum_cli.export.effects import LeadEffects, draw_effects, effect_columns, lead_effects
 from kron2sum_cli.export.figure import render, shortened, wrapped
 from kron2sum_cli.export.genome import located_batches, read_genome
+from kron2sum_cli.export.heatmap import BINS, draw_heat_map, heat_map_data
 from kron2sum_cli.export.leads import Clumping, clump, find_candidates, find_loci
 from kron2sum_cli.export.manhattan import (
     Label,
@@ -183,6 +184,47 @@ def test_a_chromosome_without_any_position_has_a_place_too() -> None:
     assert np.all(genome.width > 0)
 
 
+def test_variants_without_a_map_stand_side_by_side_and_are_loci_of_their_own() -> None:
+    columns = simulated(300, ["y"], peaks=0) | {"CHR": ["0"] * 300, "POS": np.zeros(300, dtype=np.int64)}
+    columns["MLOG10P.y"] = columns["MLOG10P"] = np.where(np.isin(np.arange(300), (10, 11, 200)), 9.0, 0.5)
+    view = in_batches(view_of(columns, ["y"]), 70)
+    genome = read_genome(view)
+    x = np.concatenate([genome.x(codes, positions) for _, codes, positions in located_batches(view, [], genome)])
+    assert np.all(np.diff(x) > 0)
+    (clumps,) = find_loci(view, genome, view.main_tests, [], CLUMPING).by_test.values()
+    assert clumps.leads.size == 3 and clumps.sizes.tolist() == [1, 1, 1]
+
+
+def test_unplaced_variants_that_are_linked_are_one_locus() -> None:
+    unplaced, mlog10p = np.ones(4, np.bool_), np.array([9.0, 8.0, 10.0, 7.0])
+    linked = np.eye(4, dtype=np.bool_)
+    linked[2, 3] = linked[2, 0] = True
+    chromosomes, positions = np.zeros(4, np.intp), np.arange(1, 5)
+    found = clump(chromosomes, positions, mlog10p, 10**9, unplaced, lambda lead, others: linked[lead, others])
+    assert (found.leads.tolist(), found.sizes.tolist()) == ([2, 1], [3, 1])
+
+
+def test_many_scaffolds_share_one_stretch_beside_the_chromosomes() -> None:
+    names = [*(f"scaffold_{k}" for k in range(500)), "1", "2", "X", "MT"]
+    chromosomes = [*(names[k % 500] for k in range(1500)), *(["1"] * 900), *(["2"] * 900), *(["X"] * 50), *(["MT"] * 9)]
+    size = len(chromosomes)
+    position = np.where(np.arange(size) < 1500, np.arange(size) // 500 * 900 + 1, np.arange(size) * 90_000)
+    columns = simulated(size, ["y"]) | {"CHR": chromosomes, "POS": position}
+    genome = read_genome(view_of(columns, ["y"]))
+    assert [name for name, _, _ in genome.ticks] == ["1", "2", "X", "MT", "500\nscaffolds"]
+    assert np.count_nonzero(genome.pooled) == 500
+    assert np.all(np.diff(genome.start) > 0)
+    *_, (_, start, end) = genome.ticks
+    assert end - start < 0.1 * genome.length
+
+
+def test_of_scaffolds_alone_none_is_a_vertical_line() -> None:
+    columns = simulated(1279 * 2, ["y"]) | {"CHR": [f"s{k // 2}" for k in range(1279 * 2)], "POS": [5, 905] * 1279}
+    genome = read_genome(view_of(columns, ["y"]))
+    assert [name for name, _, _ in genome.ticks] == ["1,279\nscaffolds"]
+    assert np.all(genome.width > 0.5 * genome.length / 1279)
+
+
 # Lead variants
 
 LOCI = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 40), st.integers(0, 5)), max_size=40)
@@ -332,6 +374,55 @@ def test_one_chromosome_has_positions_under_it() -> None:
     first = min(columns["POS"])
     for label, x in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True):
         assert float(label.get_text()) * 1e6 == pytest.approx(x + first)
+
+
+def test_every_test_can_be_drawn() -> None:
+    view = view_of(simulated(500, TRAITS, ("common", "mine")), TRAITS, ("common", "mine"))
+    chosen = replace(view, chosen_tests=("mine", "any", "height"))
+    assert [test.column for test in chosen.drawn_tests] == ["MLOG10P.mine", "MLOG10P", "MLOG10P.height"]
+    whole = plot_scan("manhattan", view, "png", PictureSettings())
+    assert plot_scan("manhattan", chosen, "png", PictureSettings()) != whole
+    two = replace(view, chosen_tests=("mine", "common"))
+    assert plot_scan("mirrored", two, "png", PictureSettings()).startswith(b"\x89PNG")
+
+
+def test_many_traits_are_rows_of_colours_with_the_largest_value_of_every_stretch() -> None:
+    traits = [f"t{k}" for k in range(12)]
+    view = view_of(simulated(4000, traits, peaks=6), traits)
+    genome = read_genome(view)
+    loci = find_loci(view, genome, view.main_tests, [], CLUMPING)
+    data = heat_map_data(in_batches(view, 333), genome, view.main_tests, loci)
+    assert [test.label for test in data.tests] == traits and len(data.top.panels) == 1
+    located = [genome.x(codes, positions) for _, codes, positions in located_batches(view, [], genome)]
+    stretch = np.minimum((np.concatenate(located) / genome.length * BINS).astype(int), BINS - 1)
+    for row, test in zip(data.largest, data.tests, strict=True):
+        y = values(view, test.column)
+        for k in np.unique(stretch[~np.isnan(y)]).tolist()[:50]:
+            assert row[k] == np.nanmax(y[stretch == k])
+    inside = [
+        slice(int(start / genome.length * BINS), int(end / genome.length * BINS)) for _, start, end in genome.ticks
+    ]
+    assert all(np.isfinite(data.largest[:, part]).all() for part in inside)
+    upper, lower, _ = draw_heat_map(data).axes
+    assert [label.get_text() for label in lower.get_yticklabels()] == traits
+    assert upper.get_xlim() == lower.get_xlim()
+
+
+def test_of_many_tests_a_quantile_plot_has_two_panels() -> None:
+    traits = [f"t{k}" for k in range(9)]
+    view = view_of(simulated(300, traits), traits)
+    first, others = (axes for axes in draw_qq(qq_data(view, view.main_tests)).axes if axes.get_title(loc="left"))
+    assert (first.get_title(loc="left"), others.get_title(loc="left")) == ("joint test", "9 other tests")
+    assert len(others.get_legend().get_texts()) == 9  # type: ignore[union-attr]
+
+
+def test_traits_in_one_unit_have_one_axis() -> None:
+    one_unit, se = simulated(200, TRAITS), {}
+    for factor, shared in ((3.0, True), (40.0, False)):
+        se = {name: np.asarray(one_unit[name].to_numpy(zero_copy_only=False)) for name in ("BETA.weight", "SE.weight")}
+        view = view_of(one_unit | {name: factor * values for name, values in se.items()}, TRAITS)
+        limits = {axes.get_xlim() for axes in draw_effects(effects(view, 4, Clumping(0.5))).axes}
+        assert (len(limits) == 1) == shared
 
 
 def test_mirrored_panels_share_the_genome(view: ScanResults) -> None:

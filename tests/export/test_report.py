@@ -1,15 +1,19 @@
 """The report: well-formed, self-contained, escaped, and its numbers are those of the table."""
 
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 from scan_metadata_of import HASH
-from scan_views import column, simulated, view_of
+from scan_views import column, mlog10p, simulated, view_of
+from scipy import stats
 
 pytest.importorskip("matplotlib")
 
@@ -89,6 +93,7 @@ def null_of(traits: tuple[str, ...], profile: bool = False, model_hash: str = HA
     whole = SimpleNamespace(estimates=SimpleNamespace(**estimates), rank=p)
     grm = GrmRecord(("g.bed",), True, (), {"maf": 0.01, "scale": "standardized"})
     null = SimpleNamespace(hash=model_hash, traits=traits, whole=whole, profile=intervals, grm=grm)
+    null.metadata = SimpleNamespace(transform="rank-normal")
     return cast(NullFile, null)
 
 
@@ -298,3 +303,73 @@ def test_p_values_of_any_size_are_written(mlog10p: float, text: str) -> None:
 
 def test_a_p_value_that_rounds_up_keeps_one_digit_before_the_point() -> None:
     assert p_text(7.0000001) == "1.0e-7"
+
+
+# What a browser makes of it
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+MEASURED = """<script>
+const width = document.documentElement.clientWidth;
+const wide = [...document.querySelectorAll("SHOWN, img, p")].filter(e => e.getBoundingClientRect().right > width + 1);
+const broken = [...document.images].filter(image => !image.complete || !image.naturalWidth);
+document.title = `${document.images.length} pictures, ${broken.length} broken, ${wide.length} cut of ${width}`;
+</script></body>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+@pytest.mark.parametrize("traits", [1, 6, 12, 16])
+def test_a_browser_shows_all_of_it_on_the_screen_and_cuts_nothing_in_print(tmp_path: Path, traits: int) -> None:
+    names = tuple(f"trait_{j}_of_the_second_year" for j in range(traits))
+    view = view_of(simulated(300, names, ("common",), refit=True, peaks=3), names, ("common",), refit=True)
+    html = scan_report(view, PictureSettings(Clumping(1e-3)), null_of(names))
+    # The paper is A4 across less the margins of the page: 273 mm.
+    # On the screen a wide table scrolls in its frame.
+    for media, width, shown in (("screen", 1400, ".wide"), ("print", 1032, "table")):
+        page = tmp_path / f"{media}.html"
+        page.write_text(
+            html.replace(f"@media {media}", "@media all").replace("</body>", MEASURED.replace("SHOWN", shown)),
+            encoding="utf-8",
+        )
+        command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        command += [
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},900",
+            "--dump-dom",
+            page.as_uri(),
+        ]
+        dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        assert re.search(r"<title>(.*?)</title>", dom)[1] == f"4 pictures, 0 broken, 0 cut of {width}"  # type: ignore[index]
+
+
+# Findings
+
+
+def test_it_begins_with_what_was_found(page: Page, view: ScanResults) -> None:
+    said = page.sections["findings"]
+    tests = view.all_tests
+    strongest = max(tests, key=lambda test: max(value or 0 for value in column(view, test.column)))
+    y = column(view, strongest.column)
+    best = max(range(len(y)), key=lambda k: y[k] or 0)
+    leads = len(page.tables["leads"][0]) - 1
+    assert next(iter(page.sections)) == "findings"
+    assert f"{leads} loci have p ≤ 5e-8 in at least one test" in said
+    assert f"the strongest is {column(view, 'SNPID')[best]} (" in said and f"p = {p_text(y[best])}" in said
+    assert "λ is " in said and "in 1,000 samples" in said
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"), [(0.5, "fit again with --loco"), (1.0, "as without inflation"), (1.6, "greater than 1")]
+)
+def test_it_says_what_the_inflation_means(factor: float, said: str) -> None:
+    columns = simulated(2000, ["y"], peaks=0)
+    chisq = factor * stats.chi2.isf((np.arange(2000) + 0.5) / 2000, 1)
+    columns |= {name: mlog10p(chisq, 1) for name in ("MLOG10P", "MLOG10P.y")}
+    assert said in report(view_of(columns, ["y"])).sections["findings"]
+
+
+def test_it_names_how_the_null_model_was_fitted(view: ScanResults) -> None:
+    facts = dict(row for row in report(view, null_of(TRAITS)).tables["run"][0] if len(row) == 2)
+    assert facts["rank of C0"] == "2, full" and facts["transform of the traits"] == "rank-normal"
+    assert facts["relationship matrix"] == "g.bed (maf 0.01; scale standardized)"
+    assert facts["leave one chromosome out"] == "no"
