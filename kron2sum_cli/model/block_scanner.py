@@ -14,7 +14,7 @@ LEFT_BY_EFFECTS = 1e-9
 """Smallest share of a variant's information, in any direction of the traits, that coupled fixed effects may leave;
 below it the variant counts as collinear with them."""
 
-STRETCH = 512
+SQUARES_AT_ONCE = 512
 """Number of squares that are added in single precision before they go into a sum in double."""
 
 
@@ -121,8 +121,8 @@ def squared_lengths(rows: NDArray[np.floating]) -> Array:
     """Sums of squares of the rows of (b, n), short stretches in their own precision and these in double."""
     b, n = rows.shape
     total = np.zeros(b)
-    for start in range(0, n, STRETCH):
-        part = rows[:, start : start + STRETCH]
+    for start in range(0, n, SQUARES_AT_ONCE):
+        part = rows[:, start : start + SQUARES_AT_ONCE]
         total += np.einsum("bi,bi->b", part, part)
     return total
 

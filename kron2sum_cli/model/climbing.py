@@ -38,7 +38,7 @@ MISPREDICTED = 0.5
 With more than twice the true curvature, or less than two thirds of it, a Newton step leaves more than half of the
 way."""
 
-NARROWEST = 1e-9
+SMALLEST_RADIUS = 1e-9
 """Radius of the trust region below which a climb gives up."""
 
 EARLY = 0.1
@@ -273,7 +273,7 @@ class _Climb(Generic[PointT]):
 def climb(likelihood: Likelihood[PointT], start: TraitAxes, rank: int, max_steps: int) -> Optimum[PointT]:
     """Climb from ``start`` to an optimum with C0 of at most this rank; its certificate says whether it got there."""
     search = _Climb(likelihood, start, rank)
-    while search.steps < max_steps and search.radius > NARROWEST:
+    while search.steps < max_steps and search.radius > SMALLEST_RADIUS:
         model = search.model()
         step = model.step(search.radius)
         done = step.predicted <= GAIN_TOLERANCE and not (step.at_edge and search.radius < 1e-3)

@@ -9,7 +9,7 @@ from scipy import linalg
 
 from kron2sum_cli.model.spectrum import Array, Spectrum
 
-STRETCH = 128
+COLUMNS_AT_ONCE = 128
 """Columns of V that are taken into double precision at once."""
 
 
@@ -105,7 +105,7 @@ class Contrasts:
 
     def _in_double(self) -> Iterator[tuple[slice, Array]]:
         """V, or stretches of its columns, for a copy of it in double precision would be twice as large."""
-        step = self.V.shape[1] if self.V.dtype == np.float64 else STRETCH
+        step = self.V.shape[1] if self.V.dtype == np.float64 else COLUMNS_AT_ONCE
         for start in range(0, self.V.shape[1], max(step, 1)):
             columns = slice(start, start + step)
             yield columns, np.asarray(self.V[:, columns], dtype=np.float64)

@@ -34,7 +34,7 @@ OBSERVED_TRAITS = 40
 OBSERVED_EFFECTS = 100
 """The same for the number of fixed effects of a trait design."""
 
-SINGULAR = 1e-11
+SINGULAR_INFORMATION = 1e-11
 """Smallest share of a direction's information that the other directions may leave; below it the information counts as
 singular."""
 
@@ -237,7 +237,7 @@ def _invert_pairs(information: tuple[Array, Array, Array], free: Mask) -> Direct
     free0, free1 = np.split(free, 2)
     together = free0 & free1
     determinant = a * d - b**2
-    if np.any(determinant[together] <= SINGULAR * (a * d)[together]):
+    if np.any(determinant[together] <= SINGULAR_INFORMATION * (a * d)[together]):
         return _undefined(a.shape)
     safe = np.where(together, determinant, 1.0)
     return DirectionCovariance(
@@ -260,7 +260,7 @@ def invert_dense(information: Array, free: Mask) -> DirectionCovariance:
         L = linalg.cholesky(size[:, None] * H * size, lower=True)
     except linalg.LinAlgError:
         return _undefined((pairs, pairs))
-    if np.min(np.diag(L), initial=1.0) ** 2 <= SINGULAR:
+    if np.min(np.diag(L), initial=1.0) ** 2 <= SINGULAR_INFORMATION:
         return _undefined((pairs, pairs))
     V = np.zeros(information.shape)
     V[np.ix_(kept, kept)] = size[:, None] * linalg.cho_solve((L, True), np.eye(kept.size)) * size

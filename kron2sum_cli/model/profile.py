@@ -21,7 +21,7 @@ from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
 FIRST_STEP = 0.1
 """The log odds of a heritability are first changed by this much in the search for an end of an interval."""
 
-PRECISION = 1e-4
+LOG_ODDS_PRECISION = 1e-4
 """Ends of an interval are found to this precision, in log odds."""
 
 LARGEST_LOG_ODDS = 35.0
@@ -276,4 +276,4 @@ def _end(profile: _Profile, centre: float, boundary: float, floor: float) -> flo
     def excess(log_odds: float) -> float:
         return max(profile.maximum(log_odds, [near.x, found.x]).lml - floor, -DEEP)
 
-    return float(optimize.brentq(excess, inside, outside, xtol=PRECISION))
+    return float(optimize.brentq(excess, inside, outside, xtol=LOG_ODDS_PRECISION))

@@ -179,7 +179,7 @@ def chart_at(axes: TraitAxes, tau: float, rank: int) -> Chart:
 
 
 @dataclass(frozen=True)
-class Metric:
+class PairMetric:
     """A positive definite matrix of 2 × 2 blocks ``[a, b; b, d]``, one for the entries of P and N of each pair of axes.
 
     Attributes
@@ -219,13 +219,13 @@ class Metric:
         return float((self.a * x0 + self.b * x1) @ y0 + (self.b * x0 + self.d * x1) @ y1)
 
 
-def expected_metric(chart: Chart, point: Located, grams: Grams) -> Metric:
+def expected_metric(chart: Chart, point: Located, grams: Grams) -> PairMetric:
     """The expected information of the unknowns at a point, with the curvature that the cone adds."""
     a, b, d = _blocks(chart, grams)
     cone0, cone1 = _cone_curvature(chart, point)
     a, d = _with_ridge(a + np.maximum(cone0, 0), chart.free0), _with_ridge(d + np.maximum(cone1, 0), chart.free1)
     limit = 0.9999 * np.sqrt(a * d)
-    return Metric(a, np.clip(b, -limit, limit), d, chart.free0, chart.free1)
+    return PairMetric(a, np.clip(b, -limit, limit), d, chart.free0, chart.free1)
 
 
 def _with_ridge(diagonal: Array, free: Mask) -> Array:
@@ -234,7 +234,7 @@ def _with_ridge(diagonal: Array, free: Mask) -> Array:
     return np.where(free, diagonal + (ridge if ridge > 0 else 1.0), 1.0)
 
 
-def observed_metric(chart: Chart, point: Located, grams: Grams, expected: Metric) -> Metric:
+def observed_metric(chart: Chart, point: Located, grams: Grams, expected: PairMetric) -> PairMetric:
     """The observed information of the unknowns, with the absolute values of its eigenvalues."""
     a, b, d = _blocks(chart, grams)
     cone0, cone1 = _cone_curvature(chart, point)
@@ -245,7 +245,7 @@ def observed_metric(chart: Chart, point: Located, grams: Grams, expected: Metric
     sizes = np.maximum(np.abs(values), LEAST_OBSERVED)
     blocks = (vectors * sizes[:, None, :]) @ vectors.transpose(0, 2, 1)
     a, b, d = blocks[:, 0, 0] * unit0**2, blocks[:, 0, 1] * unit0 * unit1, blocks[:, 1, 1] * unit1**2
-    return Metric(a, b, d, chart.free0, chart.free1)
+    return PairMetric(a, b, d, chart.free0, chart.free1)
 
 
 def _blocks(chart: Chart, grams: Grams) -> tuple[Array, Array, Array]:
@@ -291,7 +291,7 @@ class LocalModel:
     point: Located
     chart: Chart
     curvature: Curvature
-    metric: Metric
+    metric: PairMetric
 
     def gradient(self) -> Array:
         """Gradient of the log-likelihood."""
@@ -376,7 +376,7 @@ def _step(g: Array, x: Array, Hx: Array, at_edge: bool) -> Step:
     return Step(x, float(g @ x) - bend, bend, at_edge)
 
 
-def _to_edge(M: Metric, x: Array, direction: Array, radius: float) -> float:
+def _to_edge(M: PairMetric, x: Array, direction: Array, radius: float) -> float:
     """The positive t with ``‖x + t·direction‖_M = radius``."""
     a, b, c = M.inner(direction, direction), M.inner(x, direction), M.inner(x, x) - radius**2
     return float((-b + np.sqrt(max(b * b - a * c, 0.0))) / a)

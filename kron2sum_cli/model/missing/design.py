@@ -21,7 +21,7 @@ from kron2sum_cli.model.missing.observed import ObservedCells
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
-SINGULAR = 1e-13
+SINGULAR_DESIGN = 1e-13
 """Smallest share of its squared length, in the metric of K⁻¹, that a column may have outside the span of the others;
 below it the design counts as singular."""
 
@@ -30,7 +30,7 @@ SMALLEST_HALF = 64
 
 
 @dataclass(frozen=True)
-class Block:
+class DesignBlock:
     """Columns of the design with one trait loading.
 
     Attributes
@@ -49,12 +49,12 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Design:
+class CellDesign:
     """``D = [E, A ⊗ X]`` in the trait axes: q missing cells, then ca fixed effects, column by column of B.
 
     Attributes
     ----------
-    blocks : tuple of Block
+    blocks : tuple of DesignBlock
         In the order of the columns, missing cells first.
     loadings : NDArray (q + ca, p)
         Loading of every column.
@@ -66,7 +66,7 @@ class Design:
         Inverse variances outside V, 0 where there is nothing outside.
     """
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[DesignBlock, ...]
     loadings: Array
     ncells: int
     neffects: int
@@ -98,10 +98,10 @@ class Design:
         return H
 
     @property
-    def cells_only(self) -> "Design":
+    def cells_only(self) -> "CellDesign":
         """The design without the fixed effects."""
         blocks = tuple(b for b in self.blocks if b.columns.start < self.ncells)
-        return Design(blocks, self.loadings[: self.ncells], self.ncells, 0, self.outside_gram, self.outside_weight)
+        return CellDesign(blocks, self.loadings[: self.ncells], self.ncells, 0, self.outside_gram, self.outside_weight)
 
     def transposed(self, F: Array, outside: Array) -> Array:
         """``Dᵀf`` for f with rows F (m, p) in the span of V and coefficients (q, p) of the cells' vectors outside."""
@@ -120,7 +120,7 @@ class Design:
         return inside, outside if self.outside_gram is not None else np.zeros((0, self.outside_weight.size))
 
 
-def _product(left: Block, right: Block, weights: Array) -> Array:
+def _product(left: DesignBlock, right: DesignBlock, weights: Array) -> Array:
     if left is right and np.all(weights >= 0):
         root = left.U * np.sqrt(weights)
         return np.asarray(root @ root.T)
@@ -129,26 +129,26 @@ def _product(left: Block, right: Block, weights: Array) -> Array:
     return np.asarray(left.U @ (right.U * weights).T)
 
 
-def design_at(data: ObservedCells, axes: TraitAxes) -> Design:
+def design_at(data: ObservedCells, axes: TraitAxes) -> CellDesign:
     """The design in the axes of a point."""
     blocks = []
     edges = np.searchsorted(data.traits, np.arange(data.ntraits + 1))
     for j in np.flatnonzero(np.diff(edges)):
         cells = slice(int(edges[j]), int(edges[j + 1]))
-        blocks.append(Block(cells, axes.T[:, j], data.U[cells]))
+        blocks.append(DesignBlock(cells, axes.T[:, j], data.U[cells]))
     start = data.ncells
     for A, X in data.terms:
         vectors = np.ascontiguousarray(X.T)
         for loading in (axes.T @ A).T if vectors.size else ():
-            blocks.append(Block(slice(start, start + vectors.shape[0]), loading, vectors))
+            blocks.append(DesignBlock(slice(start, start + vectors.shape[0]), loading, vectors))
             start += vectors.shape[0]
     outside_weight = 1 / axes.c1**2 if data.filled.noutside else np.zeros(axes.c1.size)
     counts = [block.U.shape[0] for block in blocks]
     loadings = np.repeat(np.array([block.loading for block in blocks]).reshape(-1, axes.c1.size), counts, axis=0)
-    return Design(tuple(blocks), loadings, data.ncells, start - data.ncells, data.outside_gram, outside_weight)
+    return CellDesign(tuple(blocks), loadings, data.ncells, start - data.ncells, data.outside_gram, outside_weight)
 
 
-def precision_of(design: Design, W: Array) -> Array:
+def precision_of(design: CellDesign, W: Array) -> Array:
     """Lower triangle of ``DᵀPD`` for inverse variances W (m, p)."""
     return design.gram(lambda t, u: W @ (t * u), lambda t, u: float(np.sum(design.outside_weight * t * u)))
 
@@ -167,7 +167,7 @@ def factorise(H: Array, ncells: int) -> Array:
     L, info = lapack.dpotrf(H, lower=1, clean=1, overwrite_a=1)
     if 0 < info <= ncells or not np.all(np.isfinite(sizes)):
         raise NumericalError("the likelihood is not defined: the covariance of the missing cells is singular")
-    if info != 0 or np.any(np.diag(L)[ncells:] ** 2 <= SINGULAR * sizes[ncells:]):
+    if info != 0 or np.any(np.diag(L)[ncells:] ** 2 <= SINGULAR_DESIGN * sizes[ncells:]):
         raise NumericalError(
             "the fixed effects are collinear over the observed cells: the samples of a trait do not tell its covariates"
             " apart"
@@ -195,7 +195,7 @@ def half_solve(L: Array, b: Array) -> Array:
     return np.asarray(linalg.solve_triangular(L, b, lower=True, check_finite=False)) if b.size else b
 
 
-def row_traces(design: Design, S: Array) -> tuple[Array, Array]:
+def row_traces(design: CellDesign, S: Array) -> tuple[Array, Array]:
     """``D S Dᵀ`` where it meets itself: its (p, p) block of every rotated row, and its trace outside V.
 
     Parameters

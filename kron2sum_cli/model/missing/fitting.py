@@ -25,7 +25,7 @@ from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
 from kron2sum_cli.model.trust_region import Curvature
 
-CHEAP = 2e8
+CHEAP_LIKELIHOOD = 2e8
 """Largest number of multiplications of one likelihood for which a fit climbs from all starts."""
 
 SINGULAR_C1 = 1e-6
@@ -162,7 +162,7 @@ def _starts(data: ObservedCells, reml: bool) -> list[TraitAxes]:
     filled = fitting.climb(data.filled, starting_axes(data.filled, SHARES[0]), data.ntraits, reml)
     starts = [corrected_start(data, filled.point.axes)]
     size = data.ncells + data.A.shape[1] * data.X.shape[1]
-    if size**2 * (data.U.shape[1] + size) <= CHEAP:
+    if size**2 * (data.U.shape[1] + size) <= CHEAP_LIKELIHOOD:
         starts += [starting_axes(data.filled, share) for share in SHARES]
     return starts
 

@@ -16,7 +16,7 @@ from kron2sum_cli.model.information import (
     invert_dense,
     pair_positions,
 )
-from kron2sum_cli.model.missing.design import Design, half_solve, inverse_of, row_traces
+from kron2sum_cli.model.missing.design import CellDesign, half_solve, inverse_of, row_traces
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.spectrum import Array
 
@@ -101,7 +101,7 @@ def trace_products(point: ObservedPoint) -> Array:
     return np.asarray(total + flat @ flat.T)
 
 
-def _seen_by(design: Design, point: ObservedPoint, which: int, E: Array, L: Array) -> Array:
+def _seen_by(design: CellDesign, point: ObservedPoint, which: int, E: Array, L: Array) -> Array:
     """``L⁻¹ DᵀP ∂K PD L⁻ᵀ`` for the direction E of C0 (``which`` 0) or C1."""
     W, outside_weight = point.W, design.outside_weight
     s = point.data.filled.s if which == 0 else np.ones(W.shape[0])
@@ -126,6 +126,6 @@ def _directions(p: int) -> Array:
     return bases
 
 
-def _rows_of(design: Design, m: int) -> Array:
+def _rows_of(design: CellDesign, m: int) -> Array:
     """The vectors of all columns over the rotated rows, (q + ca, m)."""
     return np.vstack([block.U for block in design.blocks]) if design.blocks else np.empty((0, m))

@@ -16,7 +16,7 @@ import numpy as np
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.likelihood import LOG2PI
 from kron2sum_cli.model.missing.design import (
-    Design,
+    CellDesign,
     design_at,
     factorise,
     inverse_of,
@@ -45,7 +45,7 @@ class ObservedPoint:
         Log-likelihood with all constants.
     W : NDArray (m, p)
         Inverse variances of all cells, in rotated rows and axes.
-    design : Design
+    design : CellDesign
         Missing cells and fixed effects, in the axes.
     chol : NDArray (q + ca, q + ca)
         Lower Cholesky factor of ``H = DᵀPD``.
@@ -66,7 +66,7 @@ class ObservedPoint:
     axes: TraitAxes
     lml: float
     W: Array
-    design: Design
+    design: CellDesign
     chol: Array
     theta: Array
     alpha: Array
@@ -210,7 +210,7 @@ def _log_density(
 
 
 def _scores(
-    data: ObservedCells, design: Design, W: Array, alpha: Array, alpha_outside: Array, chol: Array, reml: bool
+    data: ObservedCells, design: CellDesign, W: Array, alpha: Array, alpha_outside: Array, chol: Array, reml: bool
 ) -> tuple[Array, Array, Array]:
     """Scores of C0 and C1, and the traces of the design that they take."""
     s, q = data.filled.s, data.ncells

@@ -21,13 +21,13 @@ from kron2sum_cli.model.spectrum import EPSILON, Array
 
 Floats = NDArray[np.floating]
 
-COLUMNS = 128
+COLUMNS_AT_ONCE = 128
 """Number of columns of L⁻¹ in one product; blocks above its diagonal, which are 0, are left out."""
 
-BATCH_ENTRIES, NARROWEST = 1 << 21, 32
+BATCH_ENTRIES, FEWEST_VARIANTS = 1 << 21, 32
 """Number of entries of ``L⁻¹DᵀP M1`` that are held at a time, and the smallest number of variants."""
 
-ROUNDING = 256
+UNITS_OF_ROUNDING = 256
 """Smallest information of an effect, in units of rounding of that of complete data; below it the effect is not
 estimable."""
 
@@ -93,7 +93,7 @@ class ObservedScanner:
         """
         found, left = self._statistics(np.asarray(G, self.rotation.dtype))
         if self.in_double is None:
-            return replace(found, length=np.where(left > ROUNDING * EPSILON, found.length, 0.0))
+            return replace(found, length=np.where(left > UNITS_OF_ROUNDING * EPSILON, found.length, 0.0))
         weak = np.flatnonzero(~(left > LEFT_FOR_SINGLE))
         if weak.size:
             anew = self.in_double.statistics(np.asarray(G[:, weak], np.float64))
@@ -113,7 +113,7 @@ class ObservedScanner:
             outside = np.maximum(total - squares.sum(axis=0, dtype=np.float64), 0.0)
             complete += np.multiply.outer(outside, self.outside_weight.astype(np.float64))
         V = complete[:, :, None] * np.eye(complete.shape[1])
-        width = max(NARROWEST, BATCH_ENTRIES // max(self.loadings.size, 1))
+        width = max(FEWEST_VARIANTS, BATCH_ENTRIES // max(self.loadings.size, 1))
         for start in range(0, G.shape[1], width):
             part = slice(start, start + width)
             taken = self.explained(G[:, part], rotated[:, part])
@@ -138,8 +138,8 @@ class ObservedScanner:
             np.multiply(product[:, self.index], self.loadings[j], out=seen[:, j])
         flat = seen.reshape(b * p, self.index.size)
         out = np.empty_like(flat)
-        for start in range(0, flat.shape[1], COLUMNS):
-            stop = start + COLUMNS
+        for start in range(0, flat.shape[1], COLUMNS_AT_ONCE):
+            stop = start + COLUMNS_AT_ONCE
             np.matmul(flat[:, :stop], self.inverse[start:stop, :stop].T, out=out[:, start:stop])
         return out.reshape(seen.shape)
 
