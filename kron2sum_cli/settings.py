@@ -340,6 +340,7 @@ class ScanSettings:
         line; neither for those that the GRM was made from
     sample : the samples of BGEN files that have none; None for those in or beside them
     bim, fam : the variants and samples of PLINK 1 files, where they have other names
+    map : where the variants of tables of genotypes lie
     extract, exclude : files of variants to keep, to leave out
     chromosomes : chromosomes to scan, as `parse_chromosomes` returns them (none: all)
     regions : parts of chromosomes to scan (none: all)
@@ -362,6 +363,7 @@ class ScanSettings:
     sample: str | None = None
     bim: str | None = None
     fam: str | None = None
+    map: str | None = None
     extract: str | None = None
     exclude: str | None = None
     chromosomes: tuple[tuple[str, ...], ...] = ()
@@ -388,7 +390,7 @@ class ScanSettings:
     def input_paths(self) -> tuple[str, ...]:
         """Every file named as an input."""
         contrasts = tuple(path for test in self.tests for path in contrast_files(test))
-        genotypes = (*self.geno, self.geno_list, self.sample, self.bim, self.fam)
+        genotypes = (*self.geno, self.geno_list, self.sample, self.bim, self.fam, self.map)
         named = (self.null, *genotypes, self.extract, self.exclude, self.sets, *contrasts, *self.common.input_paths)
         return tuple(path for path in named if path is not None)
 
@@ -413,7 +415,7 @@ class ScanSettings:
     def _genotype_problems(self) -> Iterable[str]:
         yield from repeated("--geno", self.geno)
         if not self.geno and self.geno_list is None:
-            for name in ("sample", "bim", "fam"):
+            for name in ("sample", "bim", "fam", "map"):
                 if getattr(self, name) is not None:
                     yield f"--{name} belongs to genotypes: name them with --geno"
         if self.bim is not None and len(self.geno) > 1:

@@ -57,9 +57,10 @@ EXAMPLES = (
     help="The genotypes; the format is told from the content; repeatable: all files are one data set, in this order.",
 )
 @file_option("--geno-list", group=INPUT, help="Genotypes in several files: a file that names one a line.")
-@file_option("--sample", group=INPUT, help="Samples of BGEN files.", absent="in or beside the file")
+@file_option("--sample", group=INPUT, help="Samples of BGEN files or BIMBAM tables.", absent="in or beside the file")
 @file_option("--bim", group=INPUT, help="Variants of a PLINK 1 file.", absent="beside the file")
 @file_option("--fam", group=INPUT, help="Samples of PLINK 1 files.", absent="beside the file")
+@file_option("--map", group=INPUT, help="Chromosomes and positions of the variants of a table of genotypes.")
 @file_option("--extract", group=FILTERS, help="Scan these variants only.")
 @file_option("--exclude", group=FILTERS, help="Leave these variants out.")
 @names_option("--chr", "chromosomes", type=CHROMOSOMES, group=FILTERS, help="Chromosomes to scan, as 1-5,7,X.")

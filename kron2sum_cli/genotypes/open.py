@@ -11,6 +11,9 @@ PLINK 1 ``.bed``          first allele of the ``.bim``        second allele
 PLINK 2 ``.pgen``         ALT of the ``.pvar``                REF
 BGEN 1.2, 1.3             first allele of the variant         second allele
 VCF, BCF                  ALT                                 REF
+HapMap                    second of the column ``alleles``    first
+BIMBAM mean genotypes     first allele                        second allele
+other tables              ``EA``, ``A1`` or ``ALT``           ``NEA``, ``A2``, ``REF``
 ========================  ==================================  ======================
 
 plink2 writes ALT first in a ``.bim`` and, unless told ``ref-first``, in BGEN, so that its conversions keep EA.
@@ -45,6 +48,7 @@ from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.inputs import GZIP_MAGIC
 from kron2sum_cli.genotypes.bed import open_bed
 from kron2sum_cli.genotypes.bgen import open_bgen
+from kron2sum_cli.genotypes.genotype_table import is_no_matrix, open_table, table_layout
 from kron2sum_cli.genotypes.pgen import open_pgen
 from kron2sum_cli.genotypes.several_files import join_files
 from kron2sum_cli.genotypes.source import BGEN, BGEN_AT, PLINK, SAMPLE_MAJOR, VARIANT_MAJOR, GenotypeSource
@@ -58,9 +62,23 @@ _VCF_STARTS = (b"##fileformat=VCF", b"BCF\x02")
 
 _MATRIX_SUFFIXES = (".grm.bin", ".rel", ".rel.bin")
 
+_REMEDIES = {
+    ".ped": "convert it with: plink2 --pedmap STEM --make-bed --out STEM",
+    ".tped": "convert it with: plink1.9 --tfile STEM --make-bed --out STEM",
+    ".gen": "convert it with: plink2 --gen FILE ref-first --sample STEM.sample --make-pgen --out STEM",
+    ".haps": "convert it with: plink2 --haps FILE ref-first --sample STEM.sample --make-pgen --out STEM",
+    ".gds": "convert it in R with: SeqArray::seqGDS2VCF('FILE', 'STEM.vcf.gz')",
+}
+"""What to do with files of formats that are not read."""
+
 
 def open_genotypes(
-    paths: Sequence[str], *, sample: str | None = None, bim: str | None = None, fam: str | None = None
+    paths: Sequence[str],
+    *,
+    sample: str | None = None,
+    bim: str | None = None,
+    fam: str | None = None,
+    variant_map: str | None = None,
 ) -> GenotypeSource:
     """Open genotype files of any format, which are one data set in this order.
 
@@ -69,9 +87,11 @@ def open_genotypes(
     paths : sequence of str
         One or more files, as for `open_genotype_file`.
     sample : str or None
-        The ``.sample`` file of all BGEN files.
+        The samples of all BGEN files, or of all tables of BIMBAM's mean genotypes.
     bim, fam : str or None
         The variants and samples of a PLINK 1 file, or the samples of all of them.
+    variant_map : str or None
+        Where the variants of tables lie.
 
     Returns
     -------
@@ -85,24 +105,31 @@ def open_genotypes(
     UsageError
         A file of samples or variants is given, and does not belong to the genotypes.
     """
-    sources = [open_genotype_file(path, sample=sample, bim=bim, fam=fam) for path in paths]
+    sources = [open_genotype_file(path, sample=sample, bim=bim, fam=fam, variant_map=variant_map) for path in paths]
     return sources[0] if len(sources) == 1 else join_files(sources)
 
 
 def open_genotype_file(
-    path: str, *, sample: str | None = None, bim: str | None = None, fam: str | None = None
+    path: str,
+    *,
+    sample: str | None = None,
+    bim: str | None = None,
+    fam: str | None = None,
+    variant_map: str | None = None,
 ) -> GenotypeSource:
     """Open a genotype file of any format.
 
     Parameters
     ----------
     path : str
-        A ``.bed``, ``.pgen``, BGEN, VCF or BCF file, told from its first bytes whatever its name; or the name without
-        suffix, where one such file exists, as for plink2.
+        A ``.bed``, ``.pgen``, BGEN, VCF or BCF file, or a table of genotypes, told from its first bytes whatever its
+        name; or the name without suffix, where one such file exists, as for plink2.
     sample : str or None
-        The samples of a BGEN file, where they are not beside it under the same name.
+        The samples of a BGEN file, where they are not beside it under the same name, or of BIMBAM's mean genotypes.
     bim, fam : str or None
         The variants and samples of a PLINK 1 file, where they are not beside it under the same name.
+    variant_map : str or None
+        Where the variants of a table lie, as far as it does not say it itself.
 
     Returns
     -------
@@ -121,31 +148,42 @@ def open_genotype_file(
     if path == "-":
         raise UsageError("genotypes cannot be read from standard input, as other files belong to them; give a path")
     file = path if os.path.isfile(path) else _with_suffix(path)
-    suffix = _format(file)
-    if suffix is None:
-        raise InputError(
-            f"{file} is not a genotype file; give a .bed (PLINK 1), .pgen (PLINK 2), .bgen, .vcf or .bcf, or "
-            "convert it to one of these"
-        )
-    for option, value, belongs_to in (("sample", sample, ".bgen"), ("bim", bim, ".bed"), ("fam", fam, ".bed")):
-        if value is not None and suffix != belongs_to:
-            raise UsageError(f"--{option} {value} belongs to a {belongs_to}, and {file} is a {suffix}; leave it out")
-    if suffix == ".bed":
+    format_ = _format(file) or ("table" if table_layout(file) is not None else None)
+    if format_ is None:
+        raise InputError(f"{file} is not a genotype file; {_remedy(file)}")
+    for option, value, belongs_to in (
+        ("sample", sample, (".bgen", "table")),
+        ("bim", bim, (".bed",)),
+        ("fam", fam, (".bed",)),
+        ("map", variant_map, ("table",)),
+    ):
+        if value is not None and format_ not in belongs_to:
+            kinds = " or a ".join(belongs_to)
+            raise UsageError(f"--{option} {value} belongs to a {kinds}, and {file} is a {format_}; leave it out")
+    if format_ == ".bed":
         return open_bed(file, bim, fam)
-    if suffix == ".bgen":
+    if format_ == ".bgen":
         return open_bgen(file, sample)
-    return open_pgen(file) if suffix == ".pgen" else open_vcf(file)
+    if format_ == "table":
+        return open_table(file, sample, variant_map)
+    return open_pgen(file) if format_ == ".pgen" else open_vcf(file)
+
+
+def has_sample_names(path: str) -> bool:
+    """Whether genotypes name their samples: all formats but BIMBAM's tables do."""
+    return _format(path) is not None or table_layout(path) != "BIMBAM"
 
 
 def is_genotype_file(path: str) -> bool:
     """Whether `open_genotypes` is what a path means (and not a relationship matrix).
 
     True for a file that has the first bytes of a genotype format or the suffix of one, whether it exists or
-    not. A name without suffix means the relationship matrix made from the genotypes (``.grm.bin``, ``.rel``,
-    ``.rel.bin``) where both are there.
+    not, and for tables that can be no matrix: HapMap, BIMBAM, and those with chromosomes or positions. A name without
+    suffix means the relationship matrix made from the genotypes (``.grm.bin``, ``.rel``, ``.rel.bin``) where both are
+    there.
     """
     if os.path.isfile(path) or _has_suffix(path):
-        return _format(path) is not None
+        return _format(path) is not None or (not path.endswith(_MATRIX_SUFFIXES) and is_no_matrix(path))
     if any(os.path.isfile(path + suffix) for suffix in _MATRIX_SUFFIXES):
         return False
     return any(os.path.isfile(path + suffix) for suffix in SUFFIXES)
@@ -169,6 +207,18 @@ def _format(path: str) -> str | None:
         # A .pgen has 02 or more here.
         return ".bed" if start[2:3] in (SAMPLE_MAJOR, VARIANT_MAJOR) else ".pgen"
     return claimed
+
+
+def _remedy(path: str) -> str:
+    """What to do with a file of another format."""
+    stem = path.removesuffix(".gz")
+    for suffix, remedy in _REMEDIES.items():
+        if stem.endswith(suffix):
+            return remedy.replace("STEM", stem.removesuffix(suffix)).replace("FILE", path)
+    return (
+        "give a .bed (PLINK 1), .pgen (PLINK 2), .bgen, .vcf or .bcf, or a table whose first column is IID (samples in "
+        "rows) or SNPID (variants in rows)"
+    )
 
 
 def _has_suffix(path: str) -> bool:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.inputs import display_name
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
-from kron2sum_cli.files.text import Row, id_columns, read_text, split_rows
-from kron2sum_cli.genotypes.sample_files import read_fam
+from kron2sum_cli.files.text import Row, id_columns
+from kron2sum_cli.genotypes.sample_files import read_sample_list
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.genotypes.sparse_matrix import (
     SparseMatrix,
@@ -292,13 +292,13 @@ def open_sparse(path: str, id_path: str | None) -> SparseMatrix | None:
         ids = id_path or f"{stem}.grm.id"
         for name in (f"{stem}.grm.sp", ids):
             _require_file(name)
-        return read_gcta_sparse(f"{stem}.grm.sp", _read_ids(ids), ids)
+        return read_gcta_sparse(f"{stem}.grm.sp", read_sample_list(ids), ids)
     if not os.path.isfile(path):
         return None
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
     if is_matrix_market(head):
-        return read_matrix_market(path, _read_ids(_needed(id_path, path)), str(id_path))
+        return read_matrix_market(path, read_sample_list(_needed(id_path, path)), str(id_path))
     header = head.partition(b"\n")[0].decode(errors="replace")
     if not is_table_of_pairs(re.split(r"[\s,;]+", header.strip())):
         return None
@@ -311,7 +311,7 @@ def _with_names(path: str, id_path: str, format_name: str) -> RelationshipFile:
     """A matrix whose names are in a file of their own."""
     _require_file(path)
     _require_file(id_path)
-    samples = _read_ids(id_path)
+    samples = read_sample_list(id_path)
     n = len(samples)
     stored: StoredSquare
     if format_name == "GCTA .grm.bin":
@@ -342,24 +342,6 @@ def _existing(path: str, stem: str, suffixes: tuple[str, ...]) -> str:
     if path.endswith(suffixes) and not path.endswith(".id"):
         return path
     return next((stem + suffix for suffix in suffixes if os.path.isfile(stem + suffix)), stem + suffixes[0])
-
-
-def _read_ids(path: str) -> Samples:
-    """The names of the rows of a matrix; unlike in a list of samples to keep, none may come twice."""
-    if path.endswith(".fam"):
-        return read_fam(path)
-    rows = split_rows(read_text(path), path)
-    width = id_columns(rows[0].fields)
-    if width:
-        rows = rows[1:]
-    width = width or min(2, len(rows[0].fields))
-    for row in rows:
-        if len(row.fields) < width or not all(row.fields[:width]):
-            raise InputError(f"{path}, line {row.line}: {' '.join(row.fields)!r} lacks an ID")
-    fids = tuple(row.fields[0] for row in rows) if width == 2 else None
-    samples = Samples(fids, tuple(row.fields[width - 1] for row in rows), path)
-    refuse_duplicates(samples, [row.line for row in rows])
-    return samples
 
 
 def _needed(id_path: str | None, path: str) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.samples import NO_FID, Samples, refuse_duplicates
-from kron2sum_cli.files.text import read_text
+from kron2sum_cli.files.text import id_columns, read_text, split_rows
 
 RENAME_DUPLICATE = (
     "give one of the two another name in this file (its line must stay, as the genotypes of both are there), and leave "
@@ -144,6 +144,35 @@ def read_oxford_sample(path: str) -> Samples:
         )
     lines = read_columns(text, len(header)).iloc[2:]
     return _samples(text, lines, n_ids, path, f"the first line has {len(header)}")
+
+
+def read_sample_list(path: str) -> Samples:
+    """Read the names of the rows of a matrix, or of the columns of a table, in their order.
+
+    Parameters
+    ----------
+    path : str
+        A ``.fam``, or a list with ``FID IID`` or ``IID`` in each line, perhaps with such a header.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, a line lacks a name, or a sample is there twice.
+    """
+    if path.endswith(".fam"):
+        return read_fam(path)
+    rows = split_rows(read_text(path), path)
+    width = id_columns(rows[0].fields)
+    if width:
+        rows = rows[1:]
+    width = width or min(2, len(rows[0].fields))
+    for row in rows:
+        if len(row.fields) < width or not all(row.fields[:width]):
+            raise InputError(f"{path}, line {row.line}: {' '.join(row.fields)!r} lacks an ID")
+    fids = tuple(row.fields[0] for row in rows) if width == 2 else None
+    samples = Samples(fids, tuple(row.fields[width - 1] for row in rows), path)
+    refuse_duplicates(samples, [row.line for row in rows])
+    return samples
 
 
 def known_fids(fids: Sequence[str]) -> tuple[str, ...] | None:

@@ -145,7 +145,9 @@ def _open_genotypes(settings: ScanSettings, null: NullFile) -> tuple[GenotypeSou
     paths = (*settings.geno, *(read_file_list(settings.geno_list) if settings.geno_list is not None else ()))
     if not paths:
         return _recorded_genotypes(settings, null)
-    genotypes = open_genotypes(paths, sample=settings.sample, bim=settings.bim, fam=settings.fam)
+    genotypes = open_genotypes(
+        paths, sample=settings.sample, bim=settings.bim, fam=settings.fam, variant_map=settings.map
+    )
     recorded = {record.name: record for record in null.grm.files}
     files = file_records(genotypes.files)
     for record in files:

@@ -115,3 +115,30 @@ def test_every_format_gives_the_same_table(example: Path, expected: pd.DataFrame
     assert kron2sum("fit", "-q", *files, "--out", tmp_path / "n.npz") == 0
     one, other = (read_null(str(path)).whole for path in (example / "null.npz", tmp_path / "n.npz"))
     assert one.lml == other.lml
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("A", "raw"), ("A-transpose", "traw")])
+def test_a_table_gives_the_same_table(
+    example: Path, expected: pd.DataFrame, tmp_path: Path, kind: str, suffix: str
+) -> None:
+    """With samples in rows and in columns; the effect allele is the one that is counted."""
+    expected[["SNPID", "EA"]].to_csv(tmp_path / "ea.txt", sep="\t", header=False, index=False)
+    counted = ("--export-allele", tmp_path / "ea.txt")
+    plink2("--bfile", GENOTYPES, "--export", kind, *counted, "--out", tmp_path / "g")
+    options = ["--geno", tmp_path / f"g.{suffix}", "--refit", "0", "--out", tmp_path / "s.tsv"]
+    options += ["--map", EXAMPLE / "genotypes.bim"] if kind == "A" else []
+    assert kron2sum("scan", "-q", "--null", example / "null.npz", *options) == 0
+    pd.testing.assert_frame_equal(table(tmp_path / "s.tsv"), expected, rtol=0, atol=0)
+
+
+def test_mean_genotypes_for_the_relationship_matrix(example: Path, tmp_path: Path) -> None:
+    """BIMBAM, as GEMMA reads it; the samples in a list."""
+    plink2("--bfile", GENOTYPES, "--export", "A-transpose", "--out", tmp_path / "g")
+    lines = [line.split("\t") for line in (tmp_path / "g.traw").read_text().splitlines()[1:]]
+    bimbam = (", ".join([name, counted, other, *cells]) for _, name, _, _, counted, other, *cells in lines)
+    (tmp_path / "g.txt").write_text("\n".join(bimbam) + "\n")
+    files = ("--pheno", EXAMPLE / "phenotypes.csv", "--covar", EXAMPLE / "covariates.csv")
+    matrix = ("--grm", tmp_path / "g.txt", "--grm-id", EXAMPLE / "genotypes.fam")
+    assert kron2sum("fit", "-q", *files, *matrix, "--out", tmp_path / "n.npz") == 0
+    one, other = (read_null(str(path)).whole for path in (example / "null.npz", tmp_path / "n.npz"))
+    assert abs(one.lml - other.lml) < 1e-6

@@ -1,0 +1,394 @@
+"""Genotypes in tables of text: HapMap, BIMBAM mean genotypes, and tables with samples or variants in rows.
+
+A table is told from its first line:
+
+- ``rs# alleles chrom pos ...``: HapMap. Genotypes are two letters (``AG``) or one (``R``, IUPAC's code for A and G);
+  EA is the second allele of the column ``alleles``.
+- a variant, two alleles and numbers, without a header: BIMBAM's mean genotypes as GEMMA reads them. EA is the first
+  allele. The samples are in a file of their own.
+- ``SNPID`` (or ``SNP``, ``ID``, ``marker`` ...) first, perhaps with ``CHR``, ``POS`` and alleles behind it, then
+  samples: variants in rows.
+- ``FID IID``, ``IID`` (or ``taxa``, ``sample``, ``line``) first, then variants: samples in rows.
+
+plink's ``.raw`` and ``.traw`` are such tables.
+
+Numbers are copies of EA, 0 to 2, or -1, 0 and 1 as rrBLUP has them; chromosomes and positions that are not in the table
+come from a map.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.files.samples import Samples, refuse_duplicates
+from kron2sum_cli.files.text import Row, id_columns
+from kron2sum_cli.genotypes.sample_files import read_sample_list
+from kron2sum_cli.genotypes.source import VARIANT_SCHEMA, Variants, require_positions
+from kron2sum_cli.genotypes.square_matrix import is_number, stream_rows
+from kron2sum_cli.genotypes.variants import with_two_alleles
+
+logger = logging.getLogger("kron2sum.genotypes")
+
+Layout = Literal["HapMap", "BIMBAM", "variants in rows", "samples in rows"]
+
+RAW_COLUMNS = ("PAT", "MAT", "SEX", "PHENOTYPE")
+"""What stands between the names of a sample and its genotypes in plink's ``.raw``, whose variants are ``NAME_EA``."""
+
+HAPMAP_COLUMNS = 11
+"""Columns of HapMap before the samples."""
+
+MISSING = frozenset({"", "NA", "nan", "NaN", ".", "-", "NN", "N"})
+"""Cells without a genotype."""
+
+SAMPLE_NAMES = frozenset({"taxa", "taxon", "sample", "sampleid", "line", "lines", "individual", "accession"})
+"""First column of a table with samples in rows, beside ``FID IID`` and ``IID``; without ``_``, ``#`` and capitals."""
+
+COLUMN_NAMES: Mapping[str, frozenset[str]] = {
+    "SNPID": frozenset(
+        {"snpid", "snp", "id", "rsid", "rs", "marker", "markers", "markerid", "variant", "name", "locus"}
+    ),
+    "CHR": frozenset({"chr", "chrom", "chromosome"}),
+    "POS": frozenset({"pos", "position", "bp", "basepair", "physicalposition"}),
+    "EA": frozenset({"ea", "effectallele", "a1", "allele1", "alt", "counted"}),
+    "NEA": frozenset({"nea", "otherallele", "a2", "allele2", "ref"}),
+    "CM": frozenset({"cm", "(c)m", "geneticposition"}),
+}
+"""What columns that describe a variant may be called; without ``_``, ``#`` and capitals."""
+
+UNPLACED = "0"
+UNNAMED_ALLELE = "."
+"""What stands for a chromosome and for alleles that are not known."""
+
+IUPAC = {"R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT", "M": "AC"}
+"""The two alleles of a heterozygous genotype in one letter."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a variant lies and which alleles it has, as far as it is known.
+
+    Attributes
+    ----------
+    chromosome : str
+        ``0`` where it is not known.
+    position : int
+        0 where it is not known.
+    ea, nea : str
+        ``.`` where they are not known.
+    """
+
+    chromosome: str = UNPLACED
+    position: int = 0
+    ea: str = UNNAMED_ALLELE
+    nea: str = UNNAMED_ALLELE
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """The genotypes of a table (a `GenotypeSource`), in memory.
+
+    Attributes
+    ----------
+    path : str
+        The table.
+    files : tuple of str
+        The table, and the files of its map and samples where there are some.
+    samples : Samples
+        All n samples.
+    variants : Variants
+        All M variants.
+    dosages : NDArray (M, n)
+        Copies of the effect allele, 0 to 2, NaN where missing; float32.
+    """
+
+    path: str
+    files: tuple[str, ...]
+    samples: Samples
+    variants: Variants
+    dosages: NDArray[np.float32] = field(repr=False, compare=False)
+
+    def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Dosages of the effect allele, NaN where missing (see `GenotypeSource.read`).
+
+        Raises
+        ------
+        IndexError
+            A position is not in the table.
+        """
+        require_positions(self, variants, rows)
+        return self.dosages[variants].take(rows, axis=1).T
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a table holds: names of n samples and M variants, what is known of these, and (M, n) dosages."""
+
+    samples: Samples
+    names: list[str]
+    places: list[Place]
+    dosages: NDArray[np.float32]
+
+
+def table_layout(path: str) -> Layout | None:
+    """How the genotypes of a table lie, told from its first line; None where it is no table of genotypes."""
+    try:
+        first = next(stream_rows(path), None)
+    except InputError:
+        return None
+    fields = first.fields if first is not None else ()
+    if len(fields) < 2:
+        return None
+    if _plain(fields[0]) == "rs" and _plain(fields[1]).startswith("allele"):
+        return "HapMap"
+    if id_columns(fields) or _plain(fields[0]) in SAMPLE_NAMES:
+        return "samples in rows"
+    if _column_of(fields[0]) in ("SNPID", "CHR"):
+        return "variants in rows"
+    alleles = len(fields) > 3 and not any(is_number(allele) for allele in fields[1:3])
+    return "BIMBAM" if alleles and all(is_number(cell) or cell.strip() in MISSING for cell in fields[3:]) else None
+
+
+def is_no_matrix(path: str) -> bool:
+    """Whether a file is a table of genotypes that can be no relationship matrix, nor a table of G."""
+    layout = table_layout(path)
+    if layout == "variants in rows":
+        return _column_of(next(stream_rows(path)).fields[1]) is not None
+    return layout in ("HapMap", "BIMBAM")
+
+
+def open_table(path: str, sample: str | None = None, map_path: str | None = None) -> TableSource:
+    """Read a table of genotypes.
+
+    Parameters
+    ----------
+    path : str
+        The table, compressed or not; with tabs, commas or white space between columns.
+    sample : str or None
+        The samples of BIMBAM's mean genotypes: a ``.fam``, or a list with ``FID IID`` or ``IID`` in each line.
+    map_path : str or None
+        Chromosomes and positions of its variants (see `read_map`); those of the table itself come first.
+
+    Raises
+    ------
+    InputError
+        The table or the map cannot be read, a genotype is not one, or a sample is there twice.
+    UsageError
+        ``sample`` is needed and not given, or given and not needed.
+    """
+    layout = table_layout(path)
+    if layout is None:
+        raise InputError(
+            f"{path}: its first line is not that of a table of genotypes; call its first column IID (samples in rows) "
+            "or SNPID (variants in rows)"
+        )
+    if layout == "BIMBAM" and sample is None:
+        raise UsageError(
+            f"{path} has no names of samples: give them with --sample FILE (a .fam or a list, in its order)"
+        )
+    if layout != "BIMBAM" and sample is not None:
+        raise UsageError(f"{path} has names of samples of its own: leave out --sample {sample}")
+    if layout == "samples in rows":
+        content = _read_samples_in_rows(path)
+    else:
+        content = _read_variants_in_rows(path, layout, sample)
+    known = {} if map_path is None else read_map(map_path)
+    rows = [_row(name, place, known.get(name)) for name, place in zip(content.names, content.places, strict=True)]
+    unplaced = sum(row[0] == UNPLACED for row in rows)
+    if unplaced:
+        logger.warning(
+            "%s: %d of %d variants have no chromosome and position; give them with --map FILE",
+            path,
+            unplaced,
+            len(rows),
+        )
+    columns = zip(*rows, strict=True)
+    arrays = [pa.array(column, kind.type) for column, kind in zip(columns, VARIANT_SCHEMA, strict=True)]
+    variants = Variants(pa.Table.from_arrays(arrays, schema=VARIANT_SCHEMA), path)
+    two_alleles = np.array(["/" not in row[3] for row in rows], dtype=np.bool_)
+    variants = with_two_alleles(variants, two_alleles, "by hand, into a line for each allele")
+    files = (path, *(name for name in (sample, map_path) if name is not None))
+    return TableSource(path, files, content.samples, variants, _counted_from_zero(content.dosages, path)[two_alleles])
+
+
+def read_map(path: str) -> Mapping[str, Place]:
+    """Read where variants lie.
+
+    Parameters
+    ----------
+    path : str
+        A table with a header that names the variant, the chromosome and the position, perhaps the alleles (see
+        `COLUMN_NAMES`); or a PLINK ``.map`` or ``.bim``; or GEMMA's annotation (name, position, chromosome).
+
+    Raises
+    ------
+    InputError
+        It is none of these, or a position is not a whole number.
+    """
+    rows = stream_rows(path)
+    first = next(rows, None)
+    if first is None:
+        raise InputError(f"{path} is empty; check the command that wrote it")
+    columns = [_column_of(name) for name in first.fields]
+    by_width = {
+        6: ["CHR", "SNPID", "CM", "POS", "EA", "NEA"],
+        4: ["CHR", "SNPID", "CM", "POS"],
+        3: ["SNPID", "POS", "CHR"],
+    }
+    if not {"SNPID", "CHR", "POS"} <= set(columns):
+        if len(columns) not in by_width:
+            raise InputError(
+                f"{path}, line 1: {' '.join(first.fields[:6])!r} does not name the columns SNPID, CHR and POS; add "
+                "such a header, or give a PLINK .map or .bim"
+            )
+        columns, rows = list(by_width[len(columns)]), stream_rows(path)
+    return dict(_described(row, columns, path) for row in rows)
+
+
+def _described(row: Row, columns: Sequence[str | None], path: str) -> tuple[str, Place]:
+    """The name and place of a variant, from the columns that describe it."""
+    if len(row.fields) < len(columns):
+        raise InputError(f"{path}, line {row.line}: {len(row.fields)} columns where {len(columns)} are expected")
+    cells = {column: cell.strip() for column, cell in zip(columns, row.fields, strict=False) if column is not None}
+    chromosome, position = cells.get("CHR", UNPLACED), cells.get("POS", "0")
+    if position in MISSING or chromosome in MISSING:
+        chromosome, position = UNPLACED, "0"
+    if not (is_number(position) and float(position).is_integer()):
+        raise InputError(f"{path}, line {row.line}: position {position!r} is not a whole number; correct it")
+    alleles = (cells.get(allele, UNNAMED_ALLELE) for allele in ("EA", "NEA"))
+    name = cells.get("SNPID") or f"{chromosome}:{position}"
+    return name, Place(chromosome, int(float(position)), *alleles)
+
+
+def _row(name: str, own: Place, mapped: Place | None) -> tuple[str, int, str, str, str]:
+    """A row of the table of variants."""
+    place = own if mapped is None or own.chromosome != UNPLACED else mapped
+    ea, nea = (own.ea, own.nea) if mapped is None or own.ea != UNNAMED_ALLELE else (mapped.ea, mapped.nea)
+    if mapped is not None and nea == UNNAMED_ALLELE and ea in (mapped.ea, mapped.nea):
+        nea = mapped.nea if ea == mapped.ea else mapped.ea
+    return place.chromosome, place.position, name, ea, nea
+
+
+def _read_samples_in_rows(path: str) -> _Content:
+    rows = stream_rows(path)
+    header = next(rows).fields
+    n_ids = id_columns(header) or 1
+    is_raw = header[n_ids : n_ids + len(RAW_COLUMNS)] == RAW_COLUMNS
+    skipped = n_ids + (len(RAW_COLUMNS) if is_raw else 0)
+    ids, lines, cells = [], [], []
+    for row in rows:
+        if len(row.fields) != len(header):
+            raise InputError(f"{path}, line {row.line}: {len(row.fields)} fields where the header has {len(header)}")
+        ids.append(row.fields[:n_ids])
+        lines.append(row.line)
+        cells.append(_numbers(row, skipped, path))
+    fids = tuple(fields[0] for fields in ids) if n_ids == 2 else None
+    samples = Samples(fids, tuple(fields[-1] for fields in ids), path)
+    _require_some(len(header) - skipped, len(samples), path)
+    refuse_duplicates(samples, lines)
+    parts = [name.rpartition("_") if is_raw else (name, "", "") for name in header[skipped:]]
+    places = [Place(ea=allele or UNNAMED_ALLELE) for _, _, allele in parts]
+    return _Content(samples, [name for name, _, _ in parts], places, np.array(cells).T)
+
+
+def _read_variants_in_rows(path: str, layout: Layout, sample: str | None) -> _Content:
+    rows = stream_rows(path)
+    if layout == "BIMBAM":
+        columns: list[str | None] = ["SNPID", "EA", "NEA"]
+        samples = read_sample_list(str(sample))
+    else:
+        header = next(rows).fields
+        if layout == "HapMap":
+            columns = ["SNPID", None, "CHR", "POS", *[None] * (HAPMAP_COLUMNS - 4)]
+        else:
+            columns = [_column_of(name) for name in header]
+            if columns.count("EA") == 2:  # plink's .traw: COUNTED and ALT
+                columns[columns.index("EA", columns.index("EA") + 1)] = "NEA"
+            columns = columns[: next((i for i, column in enumerate(columns) if column is None), len(columns))]
+        samples = Samples(None, tuple(header[len(columns) :]), path)
+        refuse_duplicates(samples)
+    names, places, dosages = [], [], []
+    for row in rows:
+        if len(row.fields) != len(columns) + len(samples):
+            raise InputError(
+                f"{path}, line {row.line}: {len(row.fields)} fields where {len(columns)} columns and {len(samples)} "
+                f"samples of {samples.source} make {len(columns) + len(samples)}"
+            )
+        name, place = _described(row, columns, path)
+        if layout == "HapMap":
+            place, copies = _hapmap(row, place)
+        else:
+            copies = _numbers(row, len(columns), path)
+        names.append(name)
+        places.append(place)
+        dosages.append(copies)
+    _require_some(len(names), len(samples), path)
+    return _Content(samples, names, places, np.array(dosages))
+
+
+def _hapmap(row: Row, place: Place) -> tuple[Place, NDArray[np.float32]]:
+    """The alleles of a variant, and the copies of the second in every genotype."""
+    calls, call_of_sample = np.unique([cell.upper() for cell in row.fields[HAPMAP_COLUMNS:]], return_inverse=True)
+    pairs = [call if len(call) == 2 else IUPAC.get(call, 2 * call) for call in calls.tolist()]
+    given = [allele for allele in row.fields[1].upper().split("/") if allele not in MISSING]
+    found = sorted({allele for pair in pairs if pair not in MISSING for allele in pair} - {"N"})
+    alleles = given + [allele for allele in found if allele not in given]
+    nea, ea = (alleles + [UNNAMED_ALLELE] * 2)[:2]
+    copies = [np.nan if "N" in pair or pair in MISSING else pair.count(ea) for pair in pairs]
+    named = Place(place.chromosome, place.position, "/".join(alleles[1:]) or ea, nea)
+    return named, np.array(copies, np.float32)[call_of_sample]
+
+
+def _numbers(row: Row, skipped: int, path: str) -> NDArray[np.float32]:
+    """The genotypes of a line as numbers, NaN where missing."""
+    cells = row.fields[skipped:]
+    try:
+        values = np.array(cells, dtype=np.float32)
+    except ValueError:
+        cells = tuple("nan" if cell.strip() in MISSING else cell for cell in cells)
+        wrong = next((i for i, cell in enumerate(cells) if not is_number(cell)), None)
+        if wrong is not None:
+            raise InputError(
+                f"{path}, line {row.line}, column {skipped + wrong + 1}: {cells[wrong]!r} is not a number of copies "
+                "(0 to 2) and not NA"
+            ) from None
+        values = np.array(cells, dtype=np.float32)
+    outside = np.flatnonzero((values < -1) | (values > 2))
+    if len(outside):
+        i = int(outside[0])
+        raise InputError(
+            f"{path}, line {row.line}, column {skipped + i + 1}: {values[i]:g} is not a number of copies (0 to 2); "
+            "write NA for a missing genotype"
+        )
+    return values
+
+
+def _counted_from_zero(dosages: NDArray[np.float32], path: str) -> NDArray[np.float32]:
+    """Copies of EA, 0 to 2, also where they were written as -1, 0 and 1."""
+    if not (dosages < 0).any():
+        return dosages
+    if (dosages > 1).any():
+        raise InputError(
+            f"{path} has genotypes below 0 and above 1; count copies as 0 to 2, or as -1 to 1 (NA: missing)"
+        )
+    logger.warning("%s: genotypes are -1 to 1, which is taken for 0 to 2 copies", path)
+    return dosages + np.float32(1)
+
+
+def _require_some(n_variants: int, n_samples: int, path: str) -> None:
+    if not n_variants or not n_samples:
+        raise InputError(f"{path} has {n_samples} samples and {n_variants} variants; check the file")
+
+
+def _plain(name: str) -> str:
+    return name.strip().strip("#").replace("_", "").replace(" ", "").lower()
+
+
+def _column_of(name: str) -> str | None:
+    """What a column that describes a variant is called here; None for another column."""
+    return next((column for column, names in COLUMN_NAMES.items() if _plain(name) in names), None)

@@ -1,0 +1,190 @@
+"""Tables of genotypes: every layout gives the same, and what cannot be one is refused with line and column."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.genotypes.genotype_table import TableSource, is_no_matrix, open_table, read_map, table_layout
+from kron2sum_cli.genotypes.open import is_genotype_file, open_genotype_file
+
+nan = np.nan
+COPIES = np.array([[0, 1, 2, nan], [2, 2, 1, 0], [1, nan, 0, 0]])
+"""Three variants in four samples."""
+
+SAMPLES_IN_ROWS = "IID,v1,v2,v3\na,0,2,1\nb,1,2,NA\nc,2,1,0\nd,NA,0,0\n"
+VARIANTS_IN_ROWS = (
+    "SNPID\tCHR\tPOS\tEA\tNEA\ta\tb\tc\td\n"
+    + "v1\t1\t5\tA\tG\t0\t1\t2\tNA\nv2\t1\t9\tC\tT\t2\t2\t1\t0\nv3\tX\t7\tG\tA\t1\tNA\t0\t0\n"
+)
+HAPMAP = (
+    "rs#\talleles\tchrom\tpos\tstrand\tassembly#\tcenter\tprotLSID\tassayLSID\tpanelLSID\tQCcode\ta\tb\tc\td\n"
+    + "v1\tG/A\t1\t5\t+\tNA\tNA\tNA\tNA\tNA\tNA\tGG\tAG\tAA\tNN\n"
+    + "v2\tT/C\t1\t9\t+\tNA\tNA\tNA\tNA\tNA\tNA\tC\tC\tY\tT\n"
+    + "v3\tA/G\tX\t7\t+\tNA\tNA\tNA\tNA\tNA\tNA\tR\tN\tA\tA\n"
+)
+BIMBAM = "v1, A, G, 0, 1, 2, NA\nv2, C, T, 2, 2, 1, 0\nv3, G, A, 1, NA, 0, 0\n"
+RAW = (
+    "FID\tIID\tPAT\tMAT\tSEX\tPHENOTYPE\tv1_A\tv2_C\tv3_G\n0\ta\t0\t0\t1\t-9\t0\t2\t1\n0\tb\t0\t0\t1\t-9\t1\t2\tNA\n"
+    + "0\tc\t0\t0\t1\t-9\t2\t1\t0\n0\td\t0\t0\t1\t-9\tNA\t0\t0\n"
+)
+TRAW = VARIANTS_IN_ROWS.replace("SNPID\tCHR\tPOS\tEA\tNEA", "SNP\tCHR\tPOS\tCOUNTED\tALT")
+MAPS = {
+    "x.csv": "marker,chromosome,position,A1,A2\nv1,1,5,A,G\nv3,X,7,G,A\nv2,1,9,C,T\n",
+    "x.bim": "1 v1 0 5 A G\n1 v2 0 9 C T\nX v3 0 7 G A\n",
+}
+ROWS = [
+    {"CHR": "1", "POS": 5, "SNPID": "v1", "EA": "A", "NEA": "G"},
+    {"CHR": "1", "POS": 9, "SNPID": "v2", "EA": "C", "NEA": "T"},
+    {"CHR": "X", "POS": 7, "SNPID": "v3", "EA": "G", "NEA": "A"},
+]
+
+
+def write(folder: Path, text: str, name: str = "g.txt") -> str:
+    (folder / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    return str(folder / name)
+
+
+def read_all(source: TableSource) -> np.ndarray:
+    return source.read(np.arange(len(source.variants)), np.arange(len(source.samples)))
+
+
+@pytest.mark.parametrize(
+    ("text", "layout"),
+    [
+        (SAMPLES_IN_ROWS, "samples in rows"),
+        (SAMPLES_IN_ROWS.replace("IID", "taxa").replace(",", "\t"), "samples in rows"),
+        (VARIANTS_IN_ROWS, "variants in rows"),
+        (VARIANTS_IN_ROWS.replace("\t", " ").replace("SNPID", "marker"), "variants in rows"),
+        (HAPMAP, "HapMap"),
+        (BIMBAM, "BIMBAM"),
+        (BIMBAM.replace(", ", " "), "BIMBAM"),
+        (RAW, "samples in rows"),
+        (TRAW, "variants in rows"),
+    ],
+)
+@pytest.mark.parametrize("name", ["g.txt", "g.csv.gz"])
+def test_every_layout_gives_the_same(tmp_path: Path, text: str, layout: str, name: str) -> None:
+    path = write(tmp_path, text, name)
+    names = write(tmp_path, "a\nb\nc\nd\n", "names") if layout == "BIMBAM" else None
+    positions = write(tmp_path, MAPS["x.csv"], "x.csv")
+    assert table_layout(path) == layout
+    source = open_table(path, names, positions)
+    assert source.samples.iids == ("a", "b", "c", "d") and source.variants.table.to_pylist() == ROWS
+    block = read_all(source)
+    np.testing.assert_array_equal(block, COPIES.T)
+    assert block.dtype == np.float32 and block.flags.f_contiguous
+    np.testing.assert_array_equal(source.read(np.array([0, 2]), np.array([3, 1])), COPIES[np.ix_([0, 2], [3, 1])].T)
+    assert source.files == tuple(file for file in (path, names, positions) if file is not None)
+    assert isinstance(open_genotype_file(path, sample=names, variant_map=positions), TableSource)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_maps(tmp_path: Path, name: str) -> None:
+    source = open_table(write(tmp_path, SAMPLES_IN_ROWS), map_path=write(tmp_path, MAPS[name], name))
+    assert source.variants.table.to_pylist() == ROWS
+
+
+@pytest.mark.parametrize(
+    "text", ["1 v1 0 5\nX v3 0.5 7\n", "v1, 5, 1\nv3, 7, X\n", "Name\tChromosome\tPosition\nv1\t1\t5\nv3\tX\t7\n"]
+)
+def test_maps_without_alleles(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    """PLINK's .map, GEMMA's annotation, and GAPIT's."""
+    source = open_table(write(tmp_path, SAMPLES_IN_ROWS), map_path=write(tmp_path, text, "x.map"))
+    expected = [("1", 5, "v1", ".", "."), ("0", 0, "v2", ".", "."), ("X", 7, "v3", ".", ".")]
+    assert [tuple(row.values()) for row in source.variants.table.to_pylist()] == expected
+    assert "1 of 3 variants have no chromosome and position; give them with --map" in caplog.text
+
+
+def test_what_the_table_says_comes_before_the_map(tmp_path: Path) -> None:
+    other = write(tmp_path, "SNPID,CHR,POS,EA,NEA\nv1,7,7,T,T\n", "m.csv")
+    assert open_table(write(tmp_path, VARIANTS_IN_ROWS), map_path=other).variants.table.to_pylist() == ROWS
+
+
+def test_dosages_and_families(tmp_path: Path) -> None:
+    source = open_table(write(tmp_path, "FID IID v1 v2\nf a 0.25 2\nf b 1.5 nan\n"))
+    assert source.samples.label(1) == "f b"
+    np.testing.assert_array_equal(read_all(source), np.array([[0.25, 2], [1.5, nan]], np.float32))
+
+
+def test_minus_one_to_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As rrBLUP codes genotypes."""
+    source = open_table(write(tmp_path, "IID,v1,v2\na,-1,1\nb,0,NA\n"))
+    np.testing.assert_array_equal(read_all(source), [[0, 2], [1, nan]])
+    assert "genotypes are -1 to 1, which is taken for 0 to 2 copies" in caplog.text
+
+
+def test_hapmap_whose_alleles_are_not_listed(tmp_path: Path) -> None:
+    path = write(tmp_path, HAPMAP.replace("G/A", "NA").replace("T/C", "T"))
+    source = open_table(path)
+    assert [(row["EA"], row["NEA"]) for row in source.variants.table.to_pylist()] == [
+        ("G", "A"),
+        ("C", "T"),
+        ("G", "A"),
+    ]
+    np.testing.assert_array_equal(read_all(source)[:, :2], np.array([[2, 1, 0, nan], [2, 2, 1, 0]]).T)
+
+
+def test_hapmap_of_three_alleles(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = open_table(write(tmp_path, HAPMAP.replace("\tC\tC\tY\tT", "\tC\tG\tY\tT")))
+    assert source.variants.table["SNPID"].to_pylist() == ["v1", "v3"]
+    np.testing.assert_array_equal(read_all(source), COPIES[[0, 2]].T)
+    assert "1 of 3 variants have more than two alleles and are left out, first 'v2' at 1:9" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            SAMPLES_IN_ROWS.replace("1,2,NA", "1,3,NA"),
+            r"line 3, column 3: 3 is not a number of copies \(0 to 2\); write NA",
+        ),
+        (SAMPLES_IN_ROWS.replace("1,2,NA", "1,-9,NA"), "line 3, column 3: -9 is not a number of copies"),
+        (SAMPLES_IN_ROWS.replace("1,2,NA", "1,AG,NA"), "line 3, column 3: 'AG' is not a number of copies"),
+        (SAMPLES_IN_ROWS.replace("1,2,NA", "1,-1,NA"), "genotypes below 0 and above 1"),
+        (SAMPLES_IN_ROWS.replace("1,2,NA", "1,2"), "line 3: 3 fields where the header has 4"),
+        (SAMPLES_IN_ROWS.replace("\nb,", "\na,"), "line 3: sample 'a' was already in line 2"),
+        ("IID,v1\n", "has 0 samples and 1 variants"),
+        (VARIANTS_IN_ROWS.replace("\t0\n", "\n", 1), "line 3: 8 fields where 5 columns and 4 samples of .* make 9"),
+        (VARIANTS_IN_ROWS.replace("\t9\t", "\tx\t"), "line 3: position 'x' is not a whole number"),
+        ("weight,height\n1,2\n", "is not a genotype file; .* whose first column is IID"),
+    ],
+)
+def test_tables_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_genotype_file(write(tmp_path, text))
+
+
+def test_map_that_is_refused(tmp_path: Path) -> None:
+    for text, message in (
+        ("a,b,c,d,e\n", "does not name the columns SNPID"),
+        ("1 v1 0 x\n", "position 'x'"),
+        ("", "is empty"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_map(write(tmp_path, text))
+
+
+def test_names_of_samples_needed_and_not_needed(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no names of samples: give them with --sample"):
+        open_table(write(tmp_path, BIMBAM))
+    with pytest.raises(UsageError, match="leave out --sample"):
+        open_table(write(tmp_path, HAPMAP), "names")
+
+
+def test_what_is_not_taken_for_a_relationship_matrix(tmp_path: Path) -> None:
+    for text in (HAPMAP, BIMBAM, VARIANTS_IN_ROWS):
+        path = write(tmp_path, text)
+        assert is_no_matrix(path) and is_genotype_file(path)
+    for text in (SAMPLES_IN_ROWS, "id,a,b\na,1,0\nb,0,1\n", "1 0\n0 1\n", "a b 0.5\n", "ID1 ID2 KINSHIP\na b 0.1\n"):
+        assert not is_genotype_file(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("x.ped", "--pedmap .*x --make-bed"), ("x.gen.gz", "--gen .*x.gen.gz ref-first")]
+)
+def test_remedies_for_other_formats(tmp_path: Path, name: str, remedy: str) -> None:
+    with pytest.raises(InputError, match=f"is not a genotype file; convert it with: plink2 {remedy}"):
+        open_genotype_file(write(tmp_path, "f a 0 0 1 2 A A\n", name))
