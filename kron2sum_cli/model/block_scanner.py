@@ -108,7 +108,7 @@ class BlockScanner:
         return BlockStatistics(u, v, length, outside)
 
     def _workspace(self, G: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Memory for a block's rotation: one for every thread, or the heap would be full of holes of that size."""
+        """Memory for a rotated block, kept for every thread: freeing it after each block would fragment the heap."""
         shape, dtype = (self.rotation.shape[0], G.shape[1]), np.result_type(self.rotation, G)
         size = shape[0] * shape[1]
         memory: NDArray[np.floating] | None = getattr(self._own, "memory", None)
@@ -118,7 +118,7 @@ class BlockScanner:
 
 
 def squared_lengths(rows: NDArray[np.floating]) -> Array:
-    """Sums of squares of the rows of (b, n), short stretches in their own precision and these in double."""
+    """Sums of squares of the rows of (b, n); short parts of a row in its own precision, their sum in double."""
     b, n = rows.shape
     total = np.zeros(b)
     for start in range(0, n, SQUARES_AT_ONCE):

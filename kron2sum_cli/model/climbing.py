@@ -52,7 +52,7 @@ PointT = TypeVar("PointT", bound=Located)
 
 
 class Likelihood(Protocol[PointT]):
-    """A log-likelihood of C0 and C1 that can be climbed."""
+    """A log-likelihood of C0 and C1 that `climb` maximises."""
 
     @property
     def tau(self) -> float:
@@ -152,14 +152,14 @@ class Optimum(Generic[PointT]):
 
 @dataclass(frozen=True)
 class _Ascent:
-    """A step ``factor factorᵀ`` into a cone, factor (p, q) in the axes, and what it is predicted to gain."""
+    """A step ``factor factorᵀ`` into a cone, factor (p, q) in the axes, and its predicted gain."""
 
     gain: float
     factor: Array
 
 
 class _Climb(Generic[PointT]):
-    """A climb in progress: the point reached, the trust region, and what it has cost."""
+    """A climb in progress: the point reached, the trust region, and the number of steps and evaluations."""
 
     def __init__(self, likelihood: Likelihood[PointT], start: TraitAxes, rank: int) -> None:
         self.likelihood, self.rank, self.tau = likelihood, rank, likelihood.tau
@@ -169,7 +169,7 @@ class _Climb(Generic[PointT]):
         self.widen()
 
     def widen(self) -> None:
-        """Start over with a wide trust region."""
+        """Make the trust region wide again."""
         self.radius = float(np.sqrt(self.likelihood.ncells)) / 4
 
     def model(self) -> LocalModel:
@@ -178,7 +178,7 @@ class _Climb(Generic[PointT]):
         return local_model(self.point, self.tau, self.rank, curvature, self.by_observed)
 
     def measure_by_observed(self) -> None:
-        """From here on let the observed information measure lengths."""
+        """Measure the lengths of further steps by the observed information."""
         self.by_observed = True
         self.widen()
 
@@ -209,7 +209,7 @@ class _Climb(Generic[PointT]):
             self.point = trial
 
     def empty_small_axes(self) -> bool:
-        """Put nearly-zero axes at exactly 0 where that does not lower the likelihood."""
+        """Set small genetic and residual variances of axes to exactly 0 where that does not lower the likelihood."""
         axes = self.point.axes
         small0 = (axes.c0 > 0) & (axes.c0 * np.sqrt(self.tau) < NEAR_BOUNDARY) & (np.diag(self.point.score0) <= 0)
         small1 = (axes.c1 > 0) & (axes.c1 < NEAR_BOUNDARY) & (np.diag(self.point.score1) <= 0)
@@ -224,7 +224,7 @@ class _Climb(Generic[PointT]):
         return True
 
     def leave_face_early(self, model: LocalModel, step: Step) -> bool:
-        """Enter a cone before the maximum of its face is reached, where that promises much more than a step on it."""
+        """Leave a face of the boundary before its maximum, where the gain predicted off it is much larger."""
         axes = self.point.axes
         on_face = axes.c1[0] ** 2 < BOUNDARY or self.tau * axes.c0[self.rank - 1] ** 2 < BOUNDARY
         if step.at_edge or not on_face:
@@ -233,7 +233,7 @@ class _Climb(Generic[PointT]):
         return EARLY * _gain(ascents) > step.predicted and self.enter_cone(ascents)
 
     def enter_cone(self, ascents: tuple[_Ascent, _Ascent]) -> bool:
-        """Leave a face along the directions of predicted ascent, if that raises the likelihood."""
+        """Leave a face of the boundary along the directions of predicted ascent, if that raises the likelihood."""
         axes = self.point.axes
         genetic = ascents[0].gain >= ascents[1].gain
         extra = axes.Tinv @ (ascents[0] if genetic else ascents[1]).factor

@@ -10,7 +10,7 @@ from scipy import linalg
 from kron2sum_cli.model.spectrum import Array, Spectrum
 
 COLUMNS_AT_ONCE = 128
-"""Columns of V that are taken into double precision at once."""
+"""Number of columns of V that are in double precision at once."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Contrasts:
         return total
 
     def _in_double(self) -> Iterator[tuple[slice, Array]]:
-        """V, or stretches of its columns, for a copy of it in double precision would be twice as large."""
+        """V in double precision; a few columns at a time where it is in single, which saves a whole copy."""
         step = self.V.shape[1] if self.V.dtype == np.float64 else COLUMNS_AT_ONCE
         for start in range(0, self.V.shape[1], max(step, 1)):
             columns = slice(start, start + step)
@@ -148,7 +148,7 @@ def rotate_coupled(spectrum: Spectrum, Y: Array, A: Array, X: Array) -> Contrast
 
 
 def _append_outside(spectrum: Spectrum, M: Array) -> tuple[Array, Array, Array]:
-    """V with an orthonormal basis of what M (n, q) has outside V and X; s and Kxm with zeros for it."""
+    """V with an orthonormal basis of the part of M (n, q) outside V and X appended, and s and Kxm with zeros for it."""
     V, s, Kxv = spectrum.V, spectrum.s, spectrum.Kxv
     room = spectrum.nsamples - spectrum.ncovariates - V.shape[1]
     if room == 0 or M.shape[1] == 0:

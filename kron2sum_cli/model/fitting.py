@@ -64,7 +64,7 @@ PUSHED_SHARE = 0.9999
 
 @dataclass(frozen=True)
 class CompleteLikelihood:
-    """The likelihood of traits without missing cells, to climb.
+    """The likelihood of traits without missing cells, as `climbing.climb` takes it.
 
     Attributes
     ----------
@@ -159,7 +159,7 @@ def fit(data: Contrasts, rank: int, reml: bool) -> Fit:
 
 
 def _best_around(data: Contrasts, best: Fit, reml: bool) -> Fit:
-    """The best of a fit and those that climbs from the faces beside it lead to, until there is none better."""
+    """The best fit that climbs from the faces of the boundary beside it lead to, repeated until none is better."""
     while True:
         beside = [climb(data, start, best.rank, reml) for start in pushed_axes(data, best.point.axes, best.rank)]
         better = max(beside, key=lambda f: f.point.lml, default=best)
@@ -178,7 +178,7 @@ def _distinct(fits: list[Fit]) -> list[Fit]:
 
 
 def starting_axes(data: Contrasts, share: float) -> TraitAxes:
-    """The covariance of the contrasts, this share of it to τC0 and the rest to C1.
+    """Axes whose τC0 is this share of the covariance of the contrasts, and whose C1 is the rest.
 
     Raises
     ------
@@ -224,7 +224,7 @@ def corner_axes(data: Contrasts, largest: int, weight: float) -> list[TraitAxes]
 
 
 def pushed_axes(data: Contrasts, axes: TraitAxes, rank: int) -> list[TraitAxes]:
-    """Starts on the faces beside an optimum: those of its axes that may be genetic, each in turn nearly all so."""
+    """Starts beside an optimum: each axis that may have genetic variance, in turn, has almost no other."""
     tau, order = data.mean_eigenvalue, np.arange(axes.c0.size)
     starts = []
     for k in np.flatnonzero(tau * axes.c0[: min(rank, CORNERS)] ** 2 < PUSHED_SHARE):
@@ -246,7 +246,7 @@ def _root_of_covariance(data: Contrasts) -> Array:
 
 
 def without_covariates(data: Contrasts) -> Array:
-    """The rotated traits less what covariates that are not projected out explain of each: (m, p)."""
+    """Residuals (m, p) of the rotated traits on the covariates that are not projected out."""
     if data.design is None:
         return data.Z
     return np.asarray(data.Z - data.design.X @ np.linalg.lstsq(data.design.X, data.Z, rcond=None)[0])

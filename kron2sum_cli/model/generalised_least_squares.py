@@ -197,7 +197,7 @@ class _ProjectedNull:
 
     @property
     def _traits(self) -> Array:
-        """``(A⁻¹T⁻¹)ᵀ``: what an effect on each axis is in B, (p, a)."""
+        """``(A⁻¹T⁻¹)ᵀ`` (p, a): the change of B for a unit effect on each axis."""
         return np.asarray(np.linalg.solve(self.A, self.K.point.axes.Tinv).T)
 
     def _solve(self, M: Array) -> Array:
@@ -216,14 +216,14 @@ class _ProjectedNull:
         return _kron_sum(self._traits, self._traits, inverse @ S @ inverse.T)
 
     def explained(self, D: Array, F: SampleVectors) -> Array:
-        """What the null effects become for a unit of every added effect: (ca, qe)."""
+        """Change of the null model's effects for a unit of every added effect: (ca, qe)."""
         point, data = self.K.point, self.K.point.data
         predicted = np.einsum("ci,ij,iq->jcq", data.Kxm, point.W, F.rows, optimize=True)
         gamma = F.projected - point.axes.c0[:, None, None] ** 2 * predicted
         return _kron_sum(self._traits, D, self._solve(np.eye(data.ncovariates)) @ gamma)
 
     def given(self, H: Array, D: Array, F: SampleVectors, explained: Array) -> Array:
-        """The Gram matrix of added columns less what the null effects explain: in contrasts, nothing."""
+        """The Gram matrix of added columns given the null model's effects, which contrasts do not contain."""
         return H
 
 
@@ -248,12 +248,12 @@ class _CoupledNull:
         return _kron_sum(self.coupled.TA, D, grams)
 
     def explained(self, D: Array, F: SampleVectors) -> Array:
-        """What the null effects become for a unit of every added effect: (ca, qe)."""
+        """Change of the null model's effects for a unit of every added effect: (ca, qe)."""
         cross = self._cross(D, F)
         return np.asarray(linalg.cho_solve((self.coupled.chol, True), cross)) if cross.size else cross
 
     def given(self, H: Array, D: Array, F: SampleVectors, explained: Array) -> Array:
-        """The Gram matrix of added columns less what the null effects explain."""
+        """The Gram matrix of added columns given the null model's effects."""
         return np.asarray(H - self._cross(D, F).T @ explained)
 
 

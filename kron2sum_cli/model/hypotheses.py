@@ -22,7 +22,7 @@ from kron2sum_cli.model.tail_probability import chi2_mlog10p, f_mlog10p
 Statistic = Literal["lr", "f"]
 
 _MOST_LISTED = 10
-"""Traits that a message names."""
+"""Largest number of traits that a message names."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class TestContext:
-    """What turns a drop in ``rᵀK⁻¹r`` into a test.
+    """The scale of tests: it turns a drop in ``rᵀK⁻¹r`` into a statistic.
 
     Attributes
     ----------
@@ -162,7 +162,7 @@ def named_hypothesis(name: str, traits: Sequence[str], Tinv: Array | None = None
 
 
 def _advice(name: str, traits: Sequence[str]) -> str:
-    """What to write instead of a trait that is not there."""
+    """Traits with a similar name, or the first traits, for the message about an unknown trait."""
     near = get_close_matches(name, traits)
     if near:
         return f"did you mean {' or '.join(near)}?"

@@ -101,7 +101,7 @@ def free_directions(empty0: Mask, empty1: Mask) -> Mask:
 
 
 def expected_information(point: Point) -> tuple[Array, Array, Array]:
-    """Information of the pairs' E0, between E0 and E1, and of E1: three (N,).
+    """Information of the pairs' entries of E0, of E0 with E1, and of E1: three (N,).
 
     ``½ tr(K⁻¹ ∂K K⁻¹ ∂K)``, K that of the contrasts under REML; an off-diagonal pair changes two entries of K.
     """
@@ -121,7 +121,7 @@ def full_grams(point: Point) -> tuple[Array, Array, Array]:
 
 
 def _mean_grams(point: Point) -> tuple[Array, Array, Array]:
-    """What the projected covariates add to the Gram matrices of the contrasts.
+    """Gram matrices of the projected covariates, which ML adds to those of the contrasts.
 
     ``K_j⁻¹ = diag(W_j, 0) + F_jF_jᵀ`` with ``F_j = [-c0_j² W_j Kmx; I] S_j^-½``. The rows of GGᵀF_j are
     ``c1_j² W_j Kmx S_j^-½``, and ``F_jᵀGGᵀF_l = S_j^-½ᵀ (A + c1_j² c1_l² R W_j W_l Rᵀ) S_l^-½``, a sum for the reason
@@ -182,7 +182,7 @@ def _effects(point: Point) -> Array:
 
 
 def _explained_by_effects(point: Point, both: Array, effects: Array) -> Array:
-    """Curvature that coupled fixed effects F take away: ``Σ_q (αᵀ∂K f_q)²``, for REML and ``½ Σ_qr (f_qᵀ∂K f_r)²``."""
+    """Information that coupled fixed effects F take: ``Σ_q (αᵀ∂K f_q)²``, and by REML ``½ Σ_qr (f_qᵀ∂K f_r)²``."""
     s, (p, _, q) = point.data.s, effects.shape
     pairs = p * (p + 1) // 2
     taken = np.zeros((2 * pairs, 2 * pairs))
@@ -210,7 +210,7 @@ def _as_functionals(left: Array, effects: Array) -> Array:
 
 
 def face_curvature(axes: TraitAxes, score0: Array, score1: Array, empty0: Mask, empty1: Mask) -> Array:
-    """What the score on the empty axes adds to the information along a face: ``-2 Σ_l e_lᵀ S e_l / c_l²``."""
+    """Information along a face that the score on its empty axes adds: ``-2 Σ_l e_lᵀ S e_l / c_l²``."""
     p = axes.c0.size
     pairs = p * (p + 1) // 2
     index = pair_positions(p)
@@ -225,7 +225,7 @@ def face_curvature(axes: TraitAxes, score0: Array, score1: Array, empty0: Mask, 
 
 
 def pair_positions(p: int) -> Positions:
-    """Position of the pair (j, l) in ``np.tril_indices(p)``, whichever of the two is larger: (p, p)."""
+    """Position (p, p) of the pairs (j, l) and (l, j) in ``np.tril_indices(p)``."""
     i, j = np.tril_indices(p)
     index = np.empty((p, p), dtype=np.intp)
     index[i, j] = index[j, i] = np.arange(i.size)

@@ -21,11 +21,11 @@ LOG2PI = float(np.log(2 * np.pi))
 
 @dataclass(frozen=True)
 class MeanBlock:
-    """What the projected covariates add on every axis j, given the contrasts.
+    """Covariance of the fixed effects of projected covariates on every axis j, given the contrasts.
 
     ``S_j = c0_j² Kxx + c1_j² I - c0_j⁴ Kxm W_j Kmx`` is the covariance of the fixed effects ``Qxᵀ X B`` of axis j. As
-    c1_j tends to 0 this difference can be smaller than its terms by ten orders, and what rounding leaves of it has a
-    score and a curvature that contradict each other. With ``R = Kxm diag(s)^-½`` and ``A = Kxx - RRᵀ`` it is the sum
+    c1_j tends to 0 this difference can be smaller than its terms by ten orders of magnitude, and rounding makes its
+    score and its curvature contradict each other. With ``R = Kxm diag(s)^-½`` and ``A = Kxx - RRᵀ`` it is the sum
     ``c0_j² A + c1_j² (I + c0_j² R W_j Rᵀ)``, and its derivatives are sums, too.
 
     Attributes
@@ -130,7 +130,7 @@ class Point:
 
     @property
     def outside_weight(self) -> Array:
-        """(p,) inverse variances of the rows of eigenvalue 0 outside V; 0 where there are none."""
+        """Inverse variances of contrasts outside V, (p,); 0 where there are none."""
         if self.data.noutside == 0:
             return np.zeros(self.axes.c1.size)
         return np.asarray(1 / self.axes.c1**2)
@@ -152,7 +152,7 @@ class Point:
         )
 
     def curvature(self, grams: tuple[Array, Array, Array], E0: Array, E1: Array) -> tuple[Array, Array]:
-        """Change of (score0, score1) for a small step (E0, E1); ``grams`` those of `information.full_grams`."""
+        """Change of (score0, score1) for a small step (E0, E1); ``grams`` as `information.full_grams` gives them."""
         Q0, Q1, Q2 = grams
         a, s = self.alpha, self.data.s[:, None]
         sa = s * a
@@ -213,7 +213,7 @@ def evaluate(data: Contrasts, axes: TraitAxes, reml: bool) -> Point:
 
 
 def logdet_covariance(point: Point) -> float:
-    """``log|K|``; minus infinity where C1 is singular and GGᵀ is so along the covariates."""
+    """``log|K|``; minus infinity where C1 is singular and GGᵀ is singular on the covariates."""
     data, axes = point.data, point.axes
     logdet = _logdet_contrasts(data, axes, 1 / point.W)
     if data.ncovariates == 0:

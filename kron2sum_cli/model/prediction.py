@@ -23,7 +23,7 @@ from kron2sum_cli.model.trait_axes import TraitAxes
 
 @dataclass(frozen=True)
 class Prediction:
-    """Conditional means given the observed cells, and the variances of what they miss.
+    """Conditional means given the observed cells, and the variances of their errors.
 
     Attributes
     ----------
@@ -86,14 +86,14 @@ class Predictor:
 
 @dataclass(frozen=True)
 class MissingCells:
-    """Predictions of the q missing cells of a fit, from what was observed of the same sample, too.
+    """Predictions of the q missing cells of a fit, given all observed cells, those of the same sample among them.
 
     Attributes
     ----------
     rows, traits : NDArray (q,)
         Sample and trait of every cell.
     mean, variance : NDArray (q,)
-        Conditional mean given the observed cells, and the variance of what it misses.
+        Conditional mean given the observed cells, and the variance of its error.
     """
 
     rows: NDArray[np.intp]
@@ -150,19 +150,19 @@ def missing_cells(point: ObservedPoint) -> MissingCells:
 
 
 def no_missing_cells() -> MissingCells:
-    """Those of a fit of complete traits."""
+    """The missing cells of a fit of complete traits: none."""
     position, value = np.empty(0, np.intp), np.empty(0)
     return MissingCells(position, position, value, value)
 
 
 def observed_predictor(point: ObservedPoint) -> Predictor:
-    """What predicts from a fit of observed cells."""
+    """The predictor of a fit of observed cells."""
     scanner = observed_scanner(point, np.float64)
     return Predictor(point.axes, scanner.statistics, lambda K: effects_given_observed(point, scanner, K))
 
 
 def complete_predictor(point: Point, Qx: Array, A: Array, B: Array, covariance: Array) -> Predictor:
-    """What predicts from a fit of complete traits with projected covariates.
+    """The predictor of a fit of complete traits with projected covariates.
 
     Parameters
     ----------

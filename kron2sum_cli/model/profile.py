@@ -198,13 +198,13 @@ class _FixedRow:
     length: float
 
     def factor(self) -> Array:
-        """M with the row at its length."""
+        """M with its first row scaled to its length."""
         F = self.M.copy()
         F[0] *= self.length / np.linalg.norm(F[0])
         return F
 
     def gradient(self, g: Array) -> Array:
-        """The gradient in M of what has the gradient g in the factor."""
+        """The gradient in M of a function that has the gradient g in the factor."""
         size = float(np.linalg.norm(self.M[0]))
         direction = self.M[0] / size
         out = g.copy()

@@ -14,7 +14,7 @@ from kron2sum_cli.model.spectrum import Array
 
 @dataclass(frozen=True)
 class SetReduction:
-    """How far a set of variants lowers ``rᵀK⁻¹r``.
+    """The drop in ``rᵀK⁻¹r`` by the effects of a set of variants.
 
     Attributes
     ----------

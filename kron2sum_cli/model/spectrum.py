@@ -28,7 +28,7 @@ THIN_BELOW = 0.9
 
 @dataclass(frozen=True)
 class Spectrum:
-    """GGᵀ seen from the contrasts of X.
+    """The eigendecomposition of GGᵀ on the contrasts of X.
 
     Attributes
     ----------
@@ -214,5 +214,5 @@ def _eigenvectors_in_place(K: Array) -> Array:
 
 
 def _centred_square(G: Array) -> float:
-    """Mean diagonal of the centred GGᵀ, a column at a time where memory is short."""
+    """Mean diagonal of the centred GGᵀ, column by column of G to save memory."""
     return float(sum(np.sum((g - g.mean()) ** 2) for g in G.T) / G.shape[0])

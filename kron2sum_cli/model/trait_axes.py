@@ -49,11 +49,11 @@ class TraitAxes:
         return float(np.linalg.slogdet(self.T)[1])
 
     def well_conditioned(self, design: Array) -> Array:
-        """A basis (p, e) of the span of ``design`` that is orthonormal along the axes, whatever the units of traits."""
+        """A basis (p, e) of the span of ``design``, orthonormal along the axes: units of traits do not matter."""
         return np.asarray(self.Tinv @ np.linalg.qr(self.T @ design)[0])
 
     def truncated(self, rank: int) -> "TraitAxes":
-        """The axes with the genetic variance of all but the first ``rank`` given to C1."""
+        """The same axes, with all variance of those after the first ``rank`` residual."""
         kept = np.arange(self.c0.size) < rank
         return TraitAxes(self.T, self.Tinv, np.where(kept, self.c0, 0.0), np.where(kept, self.c1, 1.0))
 

@@ -42,7 +42,7 @@ Grams = tuple[Array, Array, Array]
 
 
 class Located(Protocol):
-    """What a step needs of a likelihood at one point: trait axes, log-likelihood, and the scores in the axes."""
+    """A likelihood at one point: trait axes, log-likelihood, and the scores in the axes."""
 
     @property
     def axes(self) -> TraitAxes:
@@ -63,7 +63,7 @@ class Located(Protocol):
 
 @dataclass(frozen=True)
 class ObservedRows:
-    """What the observed information of single directions follows from, but for what coupled fixed effects explain.
+    """Numbers from which the observed information of single directions follows, coupled fixed effects left aside.
 
     Attributes
     ----------
@@ -173,7 +173,7 @@ class Chart:
 
 
 def chart_at(axes: TraitAxes, tau: float, rank: int) -> Chart:
-    """The chart around axes: columns of the factors that are 0 stay so."""
+    """The unknowns around these axes: columns of the factors that are 0 stay 0."""
     t, u = np.tril_indices(axes.c0.size)
     return Chart(axes, tau, rank, t, u, (u < rank) & (axes.c0[u] > 0), axes.c1[t] > 0)
 
@@ -249,7 +249,7 @@ def observed_metric(chart: Chart, point: Located, grams: Grams, expected: PairMe
 
 
 def _blocks(chart: Chart, grams: Grams) -> tuple[Array, Array, Array]:
-    """Information of the entries of P, between those of P and N, and of N, for each pair of axes."""
+    """Information of the entries of P, of P with N, and of N, for each pair of axes."""
     t, u = chart.rows, chart.columns
     twice = np.where(t == u, 2.0, 1.0)
     k0, k1 = chart.axes.c0[u], chart.axes.c1[t]
@@ -258,7 +258,7 @@ def _blocks(chart: Chart, grams: Grams) -> tuple[Array, Array, Array]:
 
 
 def _cone_curvature(chart: Chart, point: Located) -> tuple[Array, Array]:
-    """What the curvature of the factors adds to the information of the entries of P and N."""
+    """Information that the curvature of the factors adds to that of the entries of P and of N."""
     return -2 * np.diag(point.score0)[chart.rows], -2 * np.diag(point.score1)[chart.columns]
 
 
@@ -333,12 +333,12 @@ class LocalModel:
         return _step(g, x, Hx, False)
 
     def misjudges(self, step: Step) -> bool:
-        """Whether a step to the edge of the trust region shows that the metric is not the model's."""
+        """Whether a step to the edge of the trust region shows that the expected information is wrong."""
         length = self.metric.norm(step.x)
         return self.curvature.observed is not None and step.at_edge and abs(step.bend) < 0.5 * SMALL_BEND * length**2
 
     def observed_gain(self) -> float:
-        """What a Newton step of every pair of axes on its own would gain by the observed information; 0 without it."""
+        """Gain that the observed information predicts for a Newton step of each pair of axes alone; 0 without it."""
         if self.curvature.observed is None:
             return 0.0
         metric = observed_metric(

@@ -1,4 +1,4 @@
-"""What the fitted covariances mean, with standard errors.
+"""Estimates that follow from the fitted covariances, with standard errors.
 
 Standard errors come from the curvature of the likelihood at the optimum (`information`) by the delta method. Where
 the optimum lies on a boundary (an axis without genetic or without residual variance, or C0 of bounded rank), what
@@ -85,7 +85,7 @@ class _Spread:
 
 
 def estimates_of(point: Point, Qx: Array, rank: int, mean_diagonal: float, A: Array, X: Array) -> Estimates:
-    """What a fitted point says.
+    """Estimates at an optimum of complete traits.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def estimates_of(point: Point, Qx: Array, rank: int, mean_diagonal: float, A: Ar
 
 
 def estimates_of_observed(point: ObservedPoint, rank: int, mean_diagonal: float) -> Estimates:
-    """What a fitted point of the likelihood of observed cells says; parameters as for `estimates_of`."""
+    """Estimates at an optimum of observed cells; parameters as for `estimates_of`."""
     covariance, effects = observed_direction_covariance(point, rank), Effects(point.B, point.B_se)
     return estimates_from(point.axes, point.data.mean_eigenvalue, mean_diagonal, covariance, effects)
 
@@ -113,7 +113,7 @@ def estimates_of_observed(point: ObservedPoint, rank: int, mean_diagonal: float)
 def estimates_from(
     axes: TraitAxes, mean_eigenvalue: float, mean_diagonal: float, covariance: DirectionCovariance, effects: Effects
 ) -> Estimates:
-    """What a fit says, from its axes, the covariance of (C0, C1) along them and the fixed effects; see `Estimates`."""
+    """Estimates from trait axes, the covariance of (C0, C1) along them, and fixed effects."""
     C0, C1 = axes.C0, axes.C1
     spread0, spread1 = _spread(axes.Tinv, covariance.v00), _spread(axes.Tinv, covariance.v11)
     h2, h2_se = _heritability(C0, C1, mean_diagonal, _diagonal_moments(axes.Tinv, covariance))
@@ -178,7 +178,7 @@ def _times(J: Array, covariance: Array) -> Array:
 
 
 def _spread(Tinv: Array, covariance: Array) -> _Spread:
-    """One row of C at a time, so that memory stays at p times the number of pairs."""
+    """Variances of the entries of C; one row at a time, so that memory is p times the number of pairs."""
     p = Tinv.shape[0]
     diagonal = _diagonal_gradients(Tinv)
     variance, with_row = np.empty((p, p)), np.empty((p, p))

@@ -79,7 +79,7 @@ class CellDesign:
         return self.ncells + self.neffects
 
     def gram(self, weights: Callable[[Array, Array], Array], outside: Callable[[Array, Array], float]) -> Array:
-        """Lower triangle of ``Dᵀ diag(..) D``, (q + ca, q + ca) in Fortran order; what is above it has no meaning.
+        """Lower triangle of ``Dᵀ diag(..) D``, (q + ca, q + ca) in Fortran order; entries above it are undefined.
 
         Parameters
         ----------
@@ -176,7 +176,7 @@ def factorise(H: Array, ncells: int) -> Array:
 
 
 def inverse_of(L: Array) -> Array:
-    """Lower triangle of ``(LLᵀ)⁻¹``; what is above it is zero."""
+    """Lower triangle of ``(LLᵀ)⁻¹``; entries above it are 0."""
     if L.shape[0] == 0:
         return L.copy(order="F")
     inverse, info = lapack.dpotri(L, lower=1)
@@ -196,7 +196,7 @@ def half_solve(L: Array, b: Array) -> Array:
 
 
 def row_traces(design: CellDesign, S: Array) -> tuple[Array, Array]:
-    """``D S Dᵀ`` where it meets itself: its (p, p) block of every rotated row, and its trace outside V.
+    """Diagonal blocks of ``D S Dᵀ``: the (p, p) block of every rotated row, and the sum of those outside V.
 
     Parameters
     ----------

@@ -53,7 +53,7 @@ observed one where a search used it."""
 
 @dataclass(frozen=True)
 class ObservedLikelihood:
-    """The likelihood of the observed cells, to climb.
+    """The likelihood of the observed cells, as `climbing.climb` takes it.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class ObservedLikelihood:
         return evaluate(self.cells, axes, self.reml)
 
     def curvature(self, point: ObservedPoint, mispredicted: bool) -> Curvature:
-        """The average information, or the observed one where that has predicted badly."""
+        """The average information, or the observed one after the average one has predicted badly."""
         grams = point.grams()
         if mispredicted and affordable(point):
             return Curvature(grams, None, partial(_change_of_scores, information(point)))

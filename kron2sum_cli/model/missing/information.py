@@ -39,7 +39,7 @@ def information(point: ObservedPoint) -> Array:
 
 
 def affordable(point: ObservedPoint) -> bool:
-    """Whether the observed information fits."""
+    """Whether the observed information of this point takes little enough memory."""
     return uses_observed_information(point.data.ntraits, point.design.size)
 
 

@@ -104,12 +104,12 @@ class ObservedPoint:
 
     @property
     def completed(self) -> Array:
-        """(q,) conditional mean of every missing cell given the observed ones."""
+        """Conditional mean of every missing cell given the observed ones, (q,)."""
         return np.asarray(self.data.filling - self.theta[: self.data.ncells])
 
     @property
     def completed_variance(self) -> Array:
-        """(q,) conditional variance of every missing cell; that of the fixed effects' estimates is in it."""
+        """Conditional variance of every missing cell, (q,), with that of the estimated fixed effects."""
         q = self.data.ncells
         inverse = inverse_of(self.chol)
         return np.asarray(np.diag(inverse)[:q].copy())
@@ -121,7 +121,7 @@ class ObservedPoint:
 
     @property
     def shares(self) -> Array:
-        """(m, p) diagonal of Q over that of P: what is left of the information of every rotated row and axis."""
+        """Diagonal of Q over that of P, (m, p): the share of information that is left in every rotated row and axis."""
         left = 1 - self.W * np.einsum("mjj->mj", self.traces)
         return np.asarray(np.clip(left, 0.0, 1.0))
 
@@ -135,7 +135,7 @@ class ObservedPoint:
         return out
 
     def grams(self) -> tuple[Array, Array, Array]:
-        """Roughly twice the expected information of a pair of axes for powers 0, 1, 2 of the eigenvalues: (p, p) each.
+        """About twice the expected information of a pair of axes, for powers 0, 1, 2 of the eigenvalues: (p, p) each.
 
         ``QKQ = Q`` gives the squared length of every row of Q in the metric of K; as if K were flat around it.
         """
@@ -212,7 +212,7 @@ def _log_density(
 def _scores(
     data: ObservedCells, design: CellDesign, W: Array, alpha: Array, alpha_outside: Array, chol: Array, reml: bool
 ) -> tuple[Array, Array, Array]:
-    """Scores of C0 and C1, and the traces of the design that they take."""
+    """Scores of C0 and C1, and `ObservedPoint.traces`, which they are computed from."""
     s, q = data.filled.s, data.ncells
     left = design if reml else design.cells_only
     if left.size == 0:

@@ -1,7 +1,7 @@
 """The data of the likelihood of observed cells: rotated traits with the missing cells filled in, and their rows of V.
 
-A missing cell is one more fixed effect (Bartlett 1937): its column is 1 in that cell and 0 elsewhere, and takes up
-whatever the cell was filled with. With E the columns of the q missing cells, ``z`` the traits filled in anyhow and
+A missing cell is one more fixed effect (Bartlett 1937): its column is 1 in that cell and 0 elsewhere, so that the value
+that the cell was filled with does not matter. With E the columns of the q missing cells, ``z`` the filled traits and
 ``P = K⁻¹`` of all cells::
 
     y_oᵀ K_oo⁻¹ y_o = min over δ of (z - Eδ)ᵀ P (z - Eδ),      log|K_oo| = log|K| + log|EᵀPE|,
@@ -84,13 +84,13 @@ class ObservedCells:
 
     @property
     def A(self) -> Array:
-        """(p, a) trait design."""
+        """Trait design, (p, a)."""
         assert self.filled.design is not None
         return self.filled.design.A
 
     @property
     def X_rotated(self) -> Array:
-        """(m, c) covariates in the rotated rows."""
+        """Covariates in the rotated rows, (m, c)."""
         assert self.filled.design is not None
         return self.filled.design.X
 
@@ -106,7 +106,7 @@ class ObservedCells:
         return bool(self.filled.noutside) or bool(np.any(self.filled.s <= 0))
 
     def observed(self) -> NDArray[np.bool_]:
-        """(n, p) which cells were observed."""
+        """Which cells were observed, (n, p)."""
         mask = np.ones((self.nsamples, self.ntraits), dtype=np.bool_)
         mask[self.rows, self.traits] = False
         return mask
@@ -182,7 +182,7 @@ def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array, prior: Arra
 
 
 def restored_cells(filled: Contrasts, Y: Array, X: Array, prior: Array | None) -> ObservedCells:
-    """`observed_cells` from its own rotated traits (``filled`` of an earlier one) and what went into it.
+    """What `observed_cells` returned, from the rotated traits ``filled`` that were kept of it.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ def without_prior(data: ObservedCells) -> ObservedCells:
 
 
 def without_missing(data: Contrasts, X: Array) -> ObservedCells:
-    """Complete traits, rotated with their covariates X (n, c) as the design (`rotate_coupled`), in this form."""
+    """Complete traits as observed cells, none missing; ``data`` is rotated with X (n, c) by `rotate_coupled`."""
     none, nothing = np.empty(0, np.intp), np.empty(0)
     assert data.design is not None
     outside = np.empty((0, 0)) if data.noutside else None
