@@ -10,15 +10,19 @@ Kernels of the traits:
 - any effect: ``Σ = g C0 + C1``, g the mean diagonal of GGᵀ: the covariance of the traits (the kernel "PhC" of
   MultiSKAT). Along the axes it is diagonal, and no invertible mixture of the traits changes the test.
 - common: ``Σ = 11ᵀ``, the same effect of a variant on every trait ("Hom").
-- one trait: ``Σ = eeᵀ``, an effect on that trait and on no other: what a variant does beside the other traits.
+- any other hypothesis "effects in the span of A1 given effects in the span of A0" (one trait given the others, say):
+  the scores of A1 less their regression on those of A0, whose effects are fixed and free. Where relatedness does not
+  matter, that of one trait given the others is SKAT of that trait alone. Directions are orthonormal along the axes.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
+from scipy import linalg, special
 
 from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.generalised_least_squares import independent_columns
+from kron2sum_cli.model.hypotheses import Hypothesis, orthonormal
 from kron2sum_cli.model.quadratic_forms import mixture_mlog10p, positive_weights
 from kron2sum_cli.model.set_test import SetScores
 from kron2sum_cli.model.spectrum import Array
@@ -115,6 +119,49 @@ def kernel_scores(scores: SetScores, F: Array, weights: Array) -> KernelScores:
     if np.all(np.count_nonzero(F, axis=1) <= 1):
         return KernelScores(z, np.einsum("je,jab->eab", F**2, scores.V, optimize=True) * between)
     return KernelScores(z, np.einsum("je,jf,jab->efab", F, F, scores.V, optimize=True) * between)
+
+
+def hypothesis_scores(scores: SetScores, tested: Hypothesis, T: Array, weights: Array) -> KernelScores:
+    """Scores of a set for effects in the span of A1 given effects in the span of A0.
+
+    With the scores z0 and z1 of the two and their covariances, ``z1 - C10 C00⁻¹ z0`` and ``C11 - C10 C00⁻¹ C01``;
+    effects of A0 that are linear combinations of others count once.
+
+    Parameters
+    ----------
+    scores : SetScores
+        Scores and information along the trait axes
+    tested : Hypothesis
+        A0 (its base) and [A0, A1] (its full design)
+    T : NDArray (p, p)
+        Trait axes
+    weights : NDArray (s,)
+        Weights of the variants
+    """
+    e0 = tested.base.shape[1]
+    if e0 == 0:
+        return kernel_scores(scores, orthonormal(T @ tested.full), weights)
+    F = _basis_beyond(T @ tested.base, T @ tested.full)
+    s, e1 = scores.u.shape[0], F.shape[1] - e0
+    between = "je,lf,jlab->eafb" if scores.V.ndim == 4 else "je,jf,jab->eafb"
+    C = np.einsum(between, F, F, scores.V, optimize=True).reshape((e0 + e1) * s, (e0 + e1) * s)
+    z = (F.T @ scores.u.T).reshape(-1)
+    first = e0 * s
+    kept = independent_columns(C[:first, :first], ((F[:, :e0] ** 2).T @ scores.sizes).reshape(-1), 1e-8)
+    z1, C11 = z[first:], C[first:, first:]
+    if kept.size:
+        slopes = linalg.solve(C[np.ix_(kept, kept)], C[kept, first:], assume_a="pos")
+        z1, C11 = z1 - z[kept] @ slopes, C11 - C[first:, kept] @ slopes
+    A = C11.reshape(e1, s, e1, s).transpose(0, 2, 1, 3) * (weights[:, None] * weights)
+    return KernelScores(z1.reshape(e1, s) * weights, A[0] if e1 == 1 else A)
+
+
+def _basis_beyond(base: Array, full: Array) -> Array:
+    """Orthonormal columns (p, e) with the span of ``full``, of which the first have that of ``base``."""
+    first = orthonormal(base)
+    rest = full - first @ (first.T @ full)
+    vectors = np.linalg.svd(rest, full_matrices=False)[0]
+    return np.hstack([first, vectors[:, : full.shape[1] - base.shape[1]]])
 
 
 def skat(kernel: KernelScores) -> KernelTest:

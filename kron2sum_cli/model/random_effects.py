@@ -1,0 +1,148 @@
+"""The tests of a set of variants beside that of fixed effects, by their names."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare, test
+from kron2sum_cli.model.kernel_tests import (
+    KernelScores,
+    KernelTest,
+    acat_weights,
+    any_effect_kernel,
+    beta_weights,
+    burden_scores,
+    cauchy_mlog10p,
+    hypothesis_scores,
+    information_of_variants,
+    kernel_scores,
+    skat,
+)
+from kron2sum_cli.model.set_likelihood_ratio import likelihood_ratio_test
+from kron2sum_cli.model.set_test import SetScores, reduce_set
+from kron2sum_cli.model.skato import skato
+from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.trait_axes import TraitAxes
+
+SetTest = Literal["burden", "skat", "skato", "acat", "lr", "omnibus"]
+
+OMNIBUS_WEIGHTS = ((1.0, 1.0), (1.0, 25.0))
+"""Weights of the variants that the omnibus test combines, as STAAR-O does."""
+
+LEAST_INFORMATION = 1e-9
+"""A variant with less than this share of the largest information of the set has no P value of its own."""
+
+
+@dataclass(frozen=True)
+class SetNull:
+    """The null model as tests of sets need it.
+
+    Attributes
+    ----------
+    axes : TraitAxes
+        Trait axes of C0 and C1
+    mean_diagonal : float
+        g, the mean diagonal of the centred GGᵀ
+    context : TestContext
+        What turns a drop in ``rᵀK⁻¹r`` into a test
+    """
+
+    axes: TraitAxes
+    mean_diagonal: float
+    context: TestContext
+
+
+@dataclass(frozen=True)
+class VariantSetScores:
+    """A set of s variants to test.
+
+    Attributes
+    ----------
+    scores : SetScores
+        Scores and information along the trait axes
+    weights : NDArray (s,)
+        Weights of the variants
+    eaf : NDArray (s,)
+        Frequencies of their effect alleles
+    seed : tuple of int
+        What null distributions are simulated from
+    """
+
+    scores: SetScores
+    weights: Array
+    eaf: Array
+    seed: tuple[int, ...]
+
+
+def random_effects_mlog10p(name: SetTest, one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
+    """-log10 P of a test of a set.
+
+    Parameters
+    ----------
+    name : str
+        ``skat``, ``burden``, ``skato`` and ``acat`` with the weights of the set; ``omnibus``: skat, burden and acat,
+        each with the weights Beta(1, 1) and Beta(1, 25), combined by Cauchy's distribution; ``lr``: mtSet's
+    one : VariantSetScores
+        The set
+    tested : Hypothesis
+        Effects on the traits that are tested; ``lr`` tests any effect whatever is asked
+    null : SetNull
+        The null model
+
+    Raises
+    ------
+    NumericalError
+        Where the set has no P value, saying why.
+    """
+    if name == "skat":
+        return variance_component(one.scores, one.weights, tested, null).mlog10p
+    if name == "skato":
+        return skato(kernel_of(one.scores, one.weights, tested, null)).mlog10p
+    if name == "burden":
+        return _burden(one.scores, one.weights, tested, null.context)
+    if name == "acat":
+        return _acat(one.scores, acat_weights(one.weights, one.eaf), tested, null.context)
+    if name == "lr":
+        kernel = kernel_scores(one.scores, np.eye(one.scores.u.shape[1]), one.weights)
+        return likelihood_ratio_test(kernel, np.random.default_rng(one.seed)).mlog10p
+    found = []
+    for a, b in OMNIBUS_WEIGHTS:
+        weights = beta_weights(one.eaf, a, b)
+        found.append(variance_component(one.scores, weights, tested, null).mlog10p)
+        found.append(_burden(one.scores, weights, tested, null.context))
+        found.append(_acat(one.scores, acat_weights(weights, one.eaf), tested, null.context))
+    return cauchy_mlog10p(np.array(found))
+
+
+def variance_component(scores: SetScores, weights: Array, tested: Hypothesis, null: SetNull) -> KernelTest:
+    """SKAT of a hypothesis about the traits."""
+    return skat(kernel_of(scores, weights, tested, null))
+
+
+def kernel_of(scores: SetScores, weights: Array, tested: Hypothesis, null: SetNull) -> KernelScores:
+    """Weighted scores for a hypothesis: any effect with the covariance of the traits, else see `hypothesis_scores`."""
+    if tested.base.shape[1] == 0 and tested.df == tested.full.shape[0]:
+        return kernel_scores(scores, any_effect_kernel(null.axes, null.mean_diagonal), weights)
+    return hypothesis_scores(scores, tested, null.axes.T, weights)
+
+
+def _burden(scores: SetScores, weights: Array, tested: Hypothesis, context: TestContext) -> float:
+    """The weighted sum of the variants, tested as one variant."""
+    summed = burden_scores(scores, weights)
+    below, above = (reduce_set(summed, design, context.T) for design in (tested.base, tested.full))
+    if above.rank <= below.rank:
+        raise NumericalError("the weighted sum of the variants lies in the span of the covariates")
+    drops = np.array([below.chisq]), np.array([above.chisq])
+    return float(compare(*drops, below.rank, above.rank, context).mlog10p[0])
+
+
+def _acat(scores: SetScores, weights: Array, tested: Hypothesis, context: TestContext) -> float:
+    """The P values of the variants by themselves, combined by Cauchy's distribution."""
+    v = information_of_variants(scores)
+    least = v.min(axis=1) if v.ndim == 2 else np.linalg.eigvalsh(v)[:, 0]
+    kept = (least > LEAST_INFORMATION * np.max(least, initial=0.0)) & (least > 0)
+    if not kept.any():
+        raise NumericalError("no variant of the set has information on the effects on all traits")
+    return cauchy_mlog10p(test(scores.u[kept], v[kept], tested, context).mlog10p, weights[kept])

@@ -1,0 +1,176 @@
+"""Tests of sets by name and hypothesis, against projections of the n·p × n·p matrices and other programs' habits."""
+
+import numpy as np
+import pytest
+from set_oracle import Case, case
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, named_hypothesis, test
+from kron2sum_cli.model.kernel_tests import (
+    acat_weights,
+    beta_weights,
+    cauchy_mlog10p,
+    hypothesis_scores,
+    information_of_variants,
+    kernel_scores,
+    null_weights,
+    skat,
+)
+from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
+from kron2sum_cli.model.random_effects import (
+    SetNull,
+    SetTest,
+    VariantSetScores,
+    random_effects_mlog10p,
+    variance_component,
+)
+from kron2sum_cli.model.set_likelihood_ratio import likelihood_ratio_test
+from kron2sum_cli.model.set_test import SetScores
+from kron2sum_cli.model.spectrum import Array
+
+TRAITS = ("a", "b", "c")
+NAMES: tuple[SetTest, ...] = ("burden", "skat", "skato", "acat", "lr", "omnibus")
+HYPOTHESES = ("any", "common", "only:b", "trait:b", "specific", "trait:a|c")
+
+
+def null_of(one: Case) -> SetNull:
+    size = int(one.dense.seen.sum())
+    effects = one.dense.M.shape[1]
+    context = TestContext(one.axes.T, float(one.dense.y @ one.dense.Q @ one.dense.y), size, size - effects)
+    return SetNull(one.axes, 0.8, context)
+
+
+def set_of(one: Case, weights: Array | None = None) -> VariantSetScores:
+    s = one.S.shape[1]
+    return VariantSetScores(one.scores, np.ones(s) if weights is None else weights, one.S.mean(axis=0) / 2, (1, 2))
+
+
+def projected(one: Case, base: Array) -> Array:
+    """The projection that also takes off the effects of all variants of the set along ``base`` (p, e)."""
+    Q = one.dense.Q
+    M0 = np.kron(base, one.S)[one.dense.seen]
+    return Q - Q @ M0 @ np.linalg.pinv(M0.T @ Q @ M0, rcond=1e-10, hermitian=True) @ M0.T @ Q
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("name", ["common", "only:b", "trait:b", "specific", "trait:a|c"])
+def test_a_hypothesis_given_another_is_its_score_in_the_model_of_the_other(name: str, share: float) -> None:
+    one = case(31, share=share, s=4)
+    one = Case(one.dense, one.axes, one.S, one.scores)
+    weights = np.array([1.0, 2.0, 0.5, 1.0])
+    tested = named_hypothesis(name, TRAITS)
+    found = hypothesis_scores(one.scores, tested, one.axes.T, weights)
+    P = projected(one, tested.base)
+    # Directions that are orthonormal along the axes, beyond those of the base.
+    D, D0 = one.axes.T @ tested.full, one.axes.T @ tested.base
+    beyond = D - D0 @ np.linalg.lstsq(D0, D, rcond=None)[0]
+    F = np.linalg.svd(beyond, full_matrices=False)[0][:, : tested.df]
+    columns = one.columns(one.axes.Tinv @ F, weights)
+    score = columns.T @ P @ one.dense.y
+    assert skat(found).q == pytest.approx(score @ score, rel=1e-8)
+    expected = np.linalg.eigvalsh(columns.T @ P @ columns)
+    np.testing.assert_allclose(np.sort(null_weights(found.blocks)[0]), expected, atol=1e-9 * expected[-1])
+
+
+@pytest.mark.parametrize("trait", [0, 2])
+def test_without_relatedness_one_trait_given_the_others_is_skat_of_that_trait(trait: int) -> None:
+    rng = np.random.default_rng(7)
+    n, s = 80, 6
+    X = np.hstack([np.ones((n, 1)), rng.normal(size=(n, 1))])
+    S = rng.binomial(2, 0.1, size=(n, s)).astype(float)
+    C1 = np.array([[2.0, 0.6, -0.3], [0.6, 1.0, 0.2], [-0.3, 0.2, 0.5]])
+    Y = rng.normal(size=(n, 3)) @ np.linalg.cholesky(C1).T
+    H = np.eye(n) - X @ np.linalg.pinv(X)
+    T = np.linalg.inv(np.linalg.cholesky(C1))
+    V = np.broadcast_to(S.T @ H @ S, (3, s, s)).copy()
+    scores = SetScores(S.T @ H @ Y @ T.T, V, np.einsum("jaa->ja", V))
+    tested = named_hypothesis(f"trait:{TRAITS[trait]}", TRAITS)
+    found = skat(hypothesis_scores(scores, tested, T, np.ones(s)))
+    u = S.T @ H @ Y[:, trait] / C1[trait, trait]
+    lam = np.linalg.eigvalsh(S.T @ H @ S)[None] / C1[trait, trait]
+    assert found.mlog10p == pytest.approx(mixture_mlog10p(lam, np.array([u @ u]))[0], rel=1e-8)
+
+
+def test_repeated_variants_do_not_stop_a_test_given_other_effects() -> None:
+    one = case(33, s=3)
+    pairs = [0, 0, 1, 2]
+    twice = SetScores(one.scores.u[pairs], one.scores.V[:, pairs][:, :, pairs], one.scores.sizes[:, pairs])
+    tested = named_hypothesis("trait:a", TRAITS)
+    expected = skat(hypothesis_scores(one.scores, tested, one.axes.T, np.array([np.sqrt(2), 1.0, 1.0])))
+    found = skat(hypothesis_scores(twice, tested, one.axes.T, np.ones(4)))
+    assert found.mlog10p == pytest.approx(expected.mlog10p, rel=1e-7)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("hypothesis", HYPOTHESES)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_test_has_a_p_value_for_every_hypothesis(name: SetTest, hypothesis: str, share: float) -> None:
+    one = case(34, share=share, s=4)
+    found = random_effects_mlog10p(name, set_of(one), named_hypothesis(hypothesis, TRAITS), null_of(one))
+    assert 0 <= found < 50
+
+
+@pytest.mark.parametrize("hypothesis", ["any", "common", "trait:b"])
+def test_one_variant_burden_acat_and_that_variant_are_one_test(hypothesis: str) -> None:
+    one = case(35, s=1)
+    tested, null = named_hypothesis(hypothesis, TRAITS), null_of(one)
+    u, v = one.scores.u, information_of_variants(one.scores)
+    expected = test(u, v, tested, null.context).mlog10p[0]
+    for name in ("burden", "acat"):
+        assert random_effects_mlog10p(name, set_of(one), tested, null) == pytest.approx(expected, rel=1e-8)
+
+
+def test_the_omnibus_test_is_the_cauchy_combination_of_six() -> None:
+    one = case(36, s=5, frequency=0.05)
+    tested, null = named_hypothesis("any", TRAITS), null_of(one)
+    eaf = one.S.mean(axis=0) / 2
+    parts = [
+        random_effects_mlog10p(name, set_of(one, beta_weights(eaf, *beta)), tested, null)
+        for beta in ((1, 1), (1, 25))
+        for name in ("skat", "burden", "acat")
+    ]
+    found = random_effects_mlog10p("omnibus", set_of(one, np.full(5, 7.0)), tested, null)
+    assert found == pytest.approx(cauchy_mlog10p(np.array(parts)), rel=1e-12)
+
+
+def test_acat_weighs_variants_by_weight_and_frequency() -> None:
+    one = case(37, s=5)
+    tested, null = named_hypothesis("any", TRAITS), null_of(one)
+    weights = np.arange(1.0, 6)
+    singles = test(one.scores.u, information_of_variants(one.scores), tested, null.context).mlog10p
+    eaf = one.S.mean(axis=0) / 2
+    expected = cauchy_mlog10p(singles, acat_weights(weights, eaf))
+    assert random_effects_mlog10p("acat", set_of(one, weights), tested, null) == pytest.approx(expected)
+
+
+def test_the_likelihood_ratio_takes_the_seed_of_the_set() -> None:
+    one = case(38, s=4)
+    tested, null = named_hypothesis("any", TRAITS), null_of(one)
+    kernel = kernel_scores(one.scores, np.eye(3), np.ones(4))
+    expected = likelihood_ratio_test(kernel, np.random.default_rng((1, 2))).mlog10p
+    assert random_effects_mlog10p("lr", set_of(one), tested, null) == expected
+
+
+def test_any_design_of_full_rank_is_any_effect() -> None:
+    one = case(39, s=4)
+    null = null_of(one)
+    plain = variance_component(one.scores, np.ones(4), named_hypothesis("any", TRAITS), null)
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    other = variance_component(one.scores, np.ones(4), Hypothesis("mine", np.empty((3, 0)), basis), null)
+    assert other.mlog10p == plain.mlog10p
+
+
+def test_what_lies_in_the_span_of_the_covariates_has_no_p_value() -> None:
+    one = case(40, s=2)
+    nothing = SetScores(np.zeros((2, 3)), np.zeros((3, 2, 2)), np.ones((3, 2)))
+    empty = VariantSetScores(nothing, np.ones(2), np.full(2, 0.1), (0,))
+    tested, null = named_hypothesis("any", TRAITS), null_of(one)
+    for name, message in (
+        ("skat", "no variance"),
+        ("burden", "weighted sum of the variants"),
+        ("acat", "no variant of the set"),
+        ("skato", "no variance"),
+        ("lr", "no variance"),
+    ):
+        with pytest.raises(NumericalError, match=message):
+            random_effects_mlog10p(name, empty, tested, null)
