@@ -78,7 +78,7 @@ def _escaped(text: str) -> str:
 
 
 _TABLE_OF_COLUMNS = re.compile("(?<=<!-- columns -->\n).*?(?=<!-- end of columns -->)", re.DOTALL)
-_ENDINGS = {"test": "NAME", "trait": "T", "axis": "k", "pair": "T1.T2"}
+_ENDINGS = {"test": "NAME", "set test": "HOW", "trait": "T", "axis": "k", "pair": "T1.T2"}
 
 
 def page_of_files() -> str:

@@ -108,6 +108,9 @@ DEFAULT_TESTS = ("any",)
 DEFAULT_REFIT = 1e-4
 DEFAULT_PRECISION: Literal["single", "double"] = "single"
 DEFAULT_STAT: Literal["lr", "f"] = "lr"
+FIXED = "fixed"
+DEFAULT_SET_TESTS = (FIXED,)
+DEFAULT_SET_WEIGHTS = "beta:1,1"
 DEFAULT_SCAN_FORMAT = "parquet"
 DEFAULT_EXPORT_FORMAT = "tsv"
 
@@ -117,6 +120,7 @@ MISSING_CHOICES = ("drop", "exact")
 PROFILES = ("h2",)
 PRECISIONS = ("single", "double")
 STATISTICS = ("lr", "f")
+SET_TESTS = (FIXED, "burden", "skat", "skato", "acat", "lr", "omnibus")
 SCAN_FORMATS = ("parquet", "tsv", "csv")
 EXPORT_FORMATS = ("tsv", "csv", "parquet", "json", "ssf", "blup")
 SCAN_PLOTS = ("manhattan", "mirrored", "qq", "effects")
@@ -348,6 +352,9 @@ class ScanSettings:
     tests : "any", "common", "specific", "trait:NAME", "trait:NAME|OTHERS", "only:NAME", "axis:K", "NAME=FILE" or
         "NAME=FILE0,FILE1"
     sets : file of sets of variants, each tested together; None to test every variant
+    set_tests : how sets are tested, some of `SET_TESTS`
+    set_weights : weights of the variants of a set, "beta:A,B" or a column of the file of sets
+    set_max_maf : the largest minor allele frequency of a variant of a set; None for no bound
     refit : variants with P below it are fitted again; 0 for never, 1 for all
     shard : (i, n) for the i-th of n parts, counted from 1
     resume : go on with an interrupted scan of the same output
@@ -374,6 +381,9 @@ class ScanSettings:
     hwe: float | None = None
     tests: tuple[str, ...] = DEFAULT_TESTS
     sets: str | None = None
+    set_tests: tuple[str, ...] = DEFAULT_SET_TESTS
+    set_weights: str = DEFAULT_SET_WEIGHTS
+    set_max_maf: float | None = None
     refit: float = DEFAULT_REFIT
     shard: tuple[int, int] | None = None
     resume: bool = False
@@ -401,8 +411,7 @@ class ScanSettings:
         yield from (problem for test in self.tests for problem in naming_problems(test))
         yield from repeated("--test", (test.partition("=")[0] for test in self.tests))
         yield from outside("--refit", self.refit, 0, 1)
-        if self.sets is not None and (self.shard is not None or self.resume):
-            yield "--sets: sets are scanned in one part, without --shard and --resume"
+        yield from self._set_problems()
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             part, parts = self.shard
             yield f"--shard {part}/{parts}: the part must lie between 1 and the number of parts"
@@ -411,6 +420,36 @@ class ScanSettings:
         yield from not_one_of("--to", self.to, SCAN_FORMATS)
         if self.to in SCAN_FORMATS:
             yield from untrue_suffix(self.out, self.to)
+
+    def _set_problems(self) -> Iterable[str]:
+        if self.sets is not None and (self.shard is not None or self.resume):
+            yield "--sets: sets are scanned in one part, without --shard and --resume"
+        if self.sets is None:
+            given = {
+                "--set-test": self.set_tests != DEFAULT_SET_TESTS,
+                "--set-weights": self.set_weights != DEFAULT_SET_WEIGHTS,
+                "--set-max-maf": self.set_max_maf is not None,
+            }
+            yield from (f"{option} needs --sets" for option, there in given.items() if there)
+        yield from (problem for name in self.set_tests for problem in not_one_of("--set-test", name, SET_TESTS))
+        yield from repeated("--set-test", self.set_tests)
+        if self.set_max_maf is not None:
+            yield from outside("--set-max-maf", self.set_max_maf, 0, 0.5)
+        if self.set_weights.startswith("beta:") and self.beta is None:
+            yield f"--set-weights {self.set_weights}: must be beta:A,B with two positive numbers, such as beta:1,25"
+
+    @property
+    def beta(self) -> tuple[float, float] | None:
+        """A and B of ``--set-weights beta:A,B``; None where the weights are a column of the file of sets."""
+        kind, colon, numbers = self.set_weights.partition(":")
+        first, comma, second = numbers.partition(",")
+        if kind != "beta" or not colon or not comma:
+            return None
+        try:
+            a, b = float(first), float(second)
+        except ValueError:
+            return None
+        return (a, b) if 0 < a < math.inf and 0 < b < math.inf else None
 
     def _genotype_problems(self) -> Iterable[str]:
         yield from repeated("--geno", self.geno)

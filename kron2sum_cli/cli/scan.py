@@ -31,6 +31,7 @@ EXAMPLES = (
     "kron2sum scan",
     "kron2sum scan --null null.npz --geno example_data/genotypes.bed --chr 1-3 --maf 0.01",
     "kron2sum scan --test common --test specific --out tests.parquet",
+    "kron2sum scan --sets genes.txt --set-test skat --set-test burden --set-weights beta:1,25 --set-max-maf 0.01",
     "kron2sum scan --shard 1/3 --out shard1.parquet",
     "kron2sum scan --region 1:20000000-30000000 --out - --to tsv | head",
 )
@@ -80,6 +81,26 @@ EXAMPLES = (
     "the traits, or NAME=FILE0,FILE1 for nested ones; repeatable.",
 )
 @file_option("--sets", group=TESTS, help="Test these sets of variants: a name, then variants or regions, a line.")
+@option(
+    "--set-test",
+    "set_tests",
+    type=click.Choice(defaults.SET_TESTS),
+    multiple=True,
+    default=defaults.DEFAULT_SET_TESTS,
+    group=TESTS,
+    absent=defaults.FIXED,
+    help="How sets are tested: fixed effects; their weighted sum (burden); random effects (skat, lr); the best of skat "
+    "and burden (skato); P values of variants combined (acat); skat, burden and acat combined (omnibus); repeatable.",
+)
+@option(
+    "--set-weights",
+    default=defaults.DEFAULT_SET_WEIGHTS,
+    metavar="WEIGHTS",
+    group=TESTS,
+    show_default=True,
+    help="Weights of variants in a set: beta:A,B of the minor allele frequency, or a column of --sets.",
+)
+@number_option("--set-max-maf", group=TESTS, help="Largest minor allele frequency of a variant in a set.")
 @option(
     "--stat",
     type=click.Choice(defaults.STATISTICS),

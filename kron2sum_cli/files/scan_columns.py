@@ -30,7 +30,7 @@ class Column:
     meaning : str
         What it holds, as the page of files says it.
     of : str
-        Whose it is: "variant", "set", "test", "trait", "axis", or "pair" of traits.
+        Whose it is: "variant", "set", "test", "set test", "trait", "axis", or "pair" of traits.
     ssf : str
         Name in a GWAS-SSF file; "" where the standard has none and ours is not written there.
     required : bool
@@ -42,7 +42,7 @@ class Column:
     name: str
     type: pa.DataType
     meaning: str
-    of: Literal["variant", "set", "test", "trait", "axis", "pair"] = "variant"
+    of: Literal["variant", "set", "test", "set test", "trait", "axis", "pair"] = "variant"
     ssf: str = ""
     required: bool = False
     repeating: bool = False
@@ -73,13 +73,21 @@ EAF = Column("EAF", _NUMBER, "frequency of the effect allele in the analysed sam
 N = Column("N", _COUNT, "analysed samples with a genotype", ssf="n", required=True, repeating=True)
 
 SET = Column("SET", _TEXT, "name of the set", "set")
-N_VARIANTS = Column("N_VARIANTS", _COUNT, "members of the set that the scan has", "set")
-N_TESTED = Column("N_TESTED", _COUNT, "of these, variants that vary and pass the filters", "set")
+SET_CHR = Column("CHR", _TEXT, "chromosome of the set; empty where it has several", "set", repeating=True)
+START = Column("START", pa.int64(), "position of the first variant tested", "set")
+END = Column("END", pa.int64(), "position of the last variant tested", "set")
+NVAR = Column("NVAR", _COUNT, "variants of the set that vary and pass the filters: those tested", "set")
+NVAR_LEFT_OUT = Column("NVAR_LEFT_OUT", _COUNT, "further variants of the set that the genotypes have", "set")
+CARRIERS = Column("CARRIERS", _COUNT, "analysed samples with the rarer allele of a variant tested", "set")
+TOP = Column("TOP", _TEXT, "variant with the largest share of the statistic of skat", "set")
+TOP_SHARE = Column("TOP_SHARE", _NUMBER, "its share", "set")
 
 CHISQ = Column("CHISQ", _NUMBER, "likelihood ratio statistic", "test", "chi_square")
 DF = Column("DF", _COUNT, "degrees of freedom", "test", "degrees_of_freedom", repeating=True)
 P = Column("P", _NUMBER, "P value; 0 where it is below 10⁻³²³", "test")
 MLOG10P = Column("MLOG10P", _NUMBER, "-log₁₀ P, which does not underflow", "test", "neg_log_10_p_value")
+P_SET = Column("P_SET", _NUMBER, "P value of a test of a set; 0 where it is below 10⁻³²³", "set test")
+MLOG10P_SET = Column("MLOG10P_SET", _NUMBER, "-log₁₀ P of a test of a set", "set test")
 CHISQ_REFIT = Column("CHISQ_REFIT", _NUMBER, "likelihood ratio statistic of a refit", "test", "refit_chi_square")
 MLOG10P_REFIT = Column("MLOG10P_REFIT", _NUMBER, "-log₁₀ P of a refit", "test", "refit_neg_log_10_p_value")
 
@@ -99,7 +107,7 @@ COV = Column("COV", _NUMBER, "covariance of the effects on two traits", "pair")
 
 VARIANT_COLUMNS = (CHR, POS, SNPID, EA, NEA, EAF, N)
 IDENTITY_COLUMNS = (CHR, POS, SNPID, EA, NEA)
-SET_COLUMNS = (SET, N_VARIANTS, N_TESTED)
+SET_COLUMNS = (SET, SET_CHR, START, END, NVAR, NVAR_LEFT_OUT, CARRIERS)
 ANY_COLUMNS = (CHISQ, DF, P, MLOG10P)
 TEST_COLUMNS = (CHISQ, DF, MLOG10P)
 TEST_REFIT_COLUMNS = (CHISQ_REFIT, MLOG10P_REFIT)
@@ -109,7 +117,11 @@ TRAIT_REFIT_COLUMNS = (BETA_REFIT, SE_REFIT)
 COLUMNS = (
     *VARIANT_COLUMNS,
     *SET_COLUMNS,
+    TOP,
+    TOP_SHARE,
     *ANY_COLUMNS,
+    P_SET,
+    MLOG10P_SET,
     *TEST_REFIT_COLUMNS,
     TRAIT_N,
     *TRAIT_COLUMNS,
@@ -181,16 +193,30 @@ def scan_schema(
     return _schema(found)
 
 
-def set_schema(tests: Sequence[str]) -> pa.Schema:
-    """The columns of a table of sets of variants, for these tests beyond that of any effect.
+def set_schema(tests: Sequence[str], set_tests: Sequence[str] = ("fixed",)) -> pa.Schema:
+    """The columns of a table of sets of variants.
+
+    Parameters
+    ----------
+    tests : Sequence of str
+        Names of the tests beyond that of any effect.
+    set_tests : Sequence of str
+        Names of the ways to test a set, of which ``fixed`` has the columns of variants' tests, and ``lr`` tests any
+        effect only.
 
     Raises
     ------
     UsageError
         Where two tests have the same name.
     """
-    found = [column.field(column.name) for column in (*SET_COLUMNS, *ANY_COLUMNS)]
-    return _schema([*found, *_fields(TEST_COLUMNS, tests)])
+    others = [name for name in set_tests if name != "fixed"]
+    found = [column.field(column.name) for column in SET_COLUMNS]
+    found += [column.field(column.name) for column in ANY_COLUMNS if "fixed" in set_tests]
+    found += _fields((P_SET, MLOG10P_SET), others)
+    for test in tests:
+        found += _fields(TEST_COLUMNS, [test]) if "fixed" in set_tests else []
+        found += [MLOG10P_SET.field(MLOG10P_SET.named(name, test)) for name in others if name != "lr"]
+    return _schema([*found, *(column.field(column.name) for column in (TOP, TOP_SHARE) if others)])
 
 
 def _fields(columns: Sequence[Column], names: Sequence[str]) -> list[pa.Field]:

@@ -2,10 +2,11 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
+from itertools import groupby, repeat
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +14,22 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from kron2sum_cli.errors import InputError
+from kron2sum_cli.errors import InputError, NumericalError
 from kron2sum_cli.files.arrow import numbers, texts
-from kron2sum_cli.files.scan_columns import set_schema
+from kron2sum_cli.files.scan_columns import (
+    CARRIERS,
+    END,
+    MLOG10P_SET,
+    NVAR,
+    NVAR_LEFT_OUT,
+    P_SET,
+    SET,
+    SET_CHR,
+    START,
+    TOP,
+    TOP_SHARE,
+    set_schema,
+)
 from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.text import read_text, split_rows
@@ -24,75 +38,170 @@ from kron2sum_cli.genotypes.chromosomes import encode_chromosomes, parse_region
 from kron2sum_cli.genotypes.counts import genotype_counts
 from kron2sum_cli.genotypes.filters import VariantFilters, passes, select_by_name
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare, named_hypothesis
+from kron2sum_cli.model.kernel_tests import beta_weights
+from kron2sum_cli.model.random_effects import (
+    SetNull,
+    SetTest,
+    VariantSetScores,
+    kernel_of,
+    random_effects_mlog10p,
+)
 from kron2sum_cli.model.set_test import SetReduction, SetScores, reduce_set
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.scan.block import EXPLAINED
 from kron2sum_cli.scan.blocks import in_order
 from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
-from kron2sum_cli.settings import DEFAULT_REFIT, ScanSettings
-
-
-@dataclass(frozen=True)
-class VariantSet:
-    """One set: its name, its members (variant names or regions ``chr:from-to``), and its line in the file."""
-
-    name: str
-    members: tuple[str, ...]
-    line: int
-
-
-def read_sets(path: str) -> list[VariantSet]:
-    """Read sets, one a line: the name, then variants or regions, separated by white space or commas.
-
-    A line whose name was there before adds to that set.
-
-    Raises
-    ------
-    InputError
-        For a line without members, or a file without lines.
-    """
-    sets: dict[str, VariantSet] = {}
-    for row in split_rows(read_text(path), path, " "):
-        name, *fields = row.fields
-        members = tuple(member for field in fields for member in field.split(",") if member)
-        if not members:
-            raise InputError(f"{path}, line {row.line}: set {name} has no variants; put them behind its name")
-        earlier = sets.get(name)
-        sets[name] = (
-            VariantSet(name, (*earlier.members, *members), earlier.line)
-            if earlier
-            else VariantSet(name, members, row.line)
-        )
-    if not sets:
-        raise InputError(f"{path}: has no sets; give one a line, its name and then its variants")
-    return list(sets.values())
-
+from kron2sum_cli.settings import DEFAULT_REFIT, FIXED, ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
 
 EXPLAINING = "sets that explain the traits completely (empty statistics)"
 NOT_THERE = "members of sets are no variant of the scan"
+NO_RESULT = "tests of sets without a result (empty statistics)"
+CONSTANT = "variants of sets left out: no variation"
+
+
+@dataclass(frozen=True)
+class VariantSet:
+    """One set.
+
+    Attributes
+    ----------
+    name : str
+        Its name
+    members : tuple of str
+        Names of variants, or regions ``chr:from-to``
+    line : int
+        Its first line in the file
+    weights : tuple of float
+        Weights of the members; none where the file has no column of them
+    """
+
+    name: str
+    members: tuple[str, ...]
+    line: int
+    weights: tuple[float, ...] = ()
+
+
+def read_sets(path: str, column: str | None = None) -> list[VariantSet]:
+    """Read sets, one a line: the name, then variants or regions, separated by white space or commas.
+
+    A line whose name was there before adds to that set. A file with a header ``SET SNPID ...`` has one variant a line;
+    ``column`` names its column of weights.
+
+    Raises
+    ------
+    InputError
+        For a line without members, a file without lines, or weights that are not there, negative or no numbers.
+    """
+    rows = [(row.line, _words(row.fields)) for row in split_rows(read_text(path), path, " ")]
+    header = rows[0][1]
+    if header[0].removeprefix("#") == "SET" and len(header) > 1:
+        entries = _weighted(rows[1:], header, path, column)
+    elif column is not None:
+        raise InputError(f"{path}: has no header SET SNPID with a column {column}, which --set-weights names")
+    else:
+        entries = [(line, name, members, ()) for line, (name, *members) in rows]
+    sets: dict[str, VariantSet] = {}
+    for line, name, members, weights in entries:
+        if not members:
+            raise InputError(f"{path}, line {line}: set {name} has no variants; put them behind its name")
+        earlier = sets.get(name, VariantSet(name, (), line))
+        sets[name] = replace(earlier, members=(*earlier.members, *members), weights=(*earlier.weights, *weights))
+    if not sets:
+        raise InputError(f"{path}: has no sets; give one a line, its name and then its variants")
+    return list(sets.values())
+
+
+def _words(fields: Sequence[str]) -> list[str]:
+    return [word for field in fields for word in field.split(",") if word]
+
+
+_Entry = tuple[int, str, Sequence[str], tuple[float, ...]]
+
+
+def _weighted(rows: Sequence[tuple[int, list[str]]], header: list[str], path: str, column: str | None) -> list[_Entry]:
+    """The rows of a file with a header: line, set, its variant, and its weight."""
+    if column is not None and column not in header[2:]:
+        raise InputError(f"{path}: has no column {column}, which --set-weights names; it has {', '.join(header)}")
+    entries: list[_Entry] = []
+    for line, words in rows:
+        if len(words) != len(header):
+            raise InputError(f"{path}, line {line}: has {len(words)} fields, and the header has {len(header)}")
+        weights: tuple[float, ...] = ()
+        if column is not None:
+            text = words[header.index(column)]
+            try:
+                weights = (float(text),)
+            except ValueError:
+                weights = (np.nan,)
+            if not 0 <= weights[0] < np.inf:
+                raise InputError(f"{path}, line {line}: weight {text} of {words[1]} must be a number, 0 or more")
+        entries.append((line, words[0], [words[1]], weights))
+    return entries
 
 
 @dataclass(frozen=True)
 class _Members:
-    """A set with its variants found: positions in the file, increasing, and the chromosome of its null model."""
+    """A set with its variants found.
+
+    Attributes
+    ----------
+    name : str
+        Of the set
+    order : int
+        Its place in the file, from which random numbers start
+    positions : NDArray (q,)
+        Variants in the genotypes, increasing
+    weights : NDArray (q,) or None
+        Their weights, where the file of sets has them
+    chromosome : str or None
+        Whose null model the set is tested with
+    """
 
     name: str
+    order: int
     positions: NDArray[np.intp]
+    weights: NDArray[np.float64] | None
     chromosome: str | None
 
 
 @dataclass(frozen=True)
 class _SetPlan:
-    """What is done with every set under one null model."""
+    """What is done with every set under one null model.
+
+    Attributes
+    ----------
+    inputs : ScanInputs
+        Genotypes, samples and filters
+    settings : ScanSettings
+        What was asked
+    scores : callable
+        Scores and information of genotypes (n, q)
+    null : SetNull
+        The null model
+    hypotheses : sequence of Hypothesis
+        Any effect, then the further ones
+    schema : pa.Schema
+        Columns of the table
+    """
 
     inputs: ScanInputs
+    settings: ScanSettings
     scores: Callable[[NDArray[np.float64]], SetScores]
-    context: TestContext
+    null: SetNull
     hypotheses: Sequence[Hypothesis]
     schema: pa.Schema
+
+
+@dataclass(frozen=True)
+class _SetResult:
+    """One row of the table, what was counted, and why tests have no result."""
+
+    row: pa.RecordBatch
+    counts: Mapping[str, int]
+    reasons: Sequence[str]
 
 
 def scan_sets(settings: ScanSettings, progress: Progress) -> None:
@@ -108,10 +217,12 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
     null = inputs.null
     hypotheses = [named_hypothesis("any", null.traits)]
     hypotheses += asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)
-    schema = set_schema([h.name for h in hypotheses[1:]])
+    schema = set_schema([h.name for h in hypotheses[1:]], settings.set_tests)
     allowed = np.flatnonzero(inputs.selection.asked)
-    members, counts = _find(read_sets(settings.sets), settings.sets, inputs, allowed)
+    column = settings.set_weights if settings.beta is None else None
+    members, counts = _find(read_sets(settings.sets, column), settings.sets, inputs, allowed)
     metadata = scan_metadata(_without_refits(settings), inputs)
+    reasons: list[str] = []
     with (
         compressed_output(settings.out) as file,
         threadpool_limits(limits=1, user_api="blas"),
@@ -120,18 +231,26 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
     ):
         for chromosome, group in groupby(members, key=lambda one: one.chromosome):
             plan = _plan(settings, inputs, hypotheses, schema, chromosome)
-            for batch, _ in in_order(partial(_test_set, plan), list(group), settings.common.threads):
-                writer.write(batch)
-                counts[EXPLAINING] += batch["DF"][0].as_py() > 0 and not batch["CHISQ"][0].is_valid
+            for result, _ in in_order(partial(_test_set, plan), list(group), settings.common.threads):
+                writer.write(result.row)
+                counts.update(result.counts)
+                reasons.extend(result.reasons)
                 advance(1)
         writer.metadata = replace(metadata, counts=dict(counts))
+    _report(counts, reasons)
+    logger.info("results written to %s", settings.out)
+
+
+def _report(counts: Counter[str], reasons: Sequence[str]) -> None:
+    """Say what was counted, and what has no result."""
     if counts[EXPLAINING]:
         logger.warning(
             "%d %s: they have as many effects as there are values; split them", counts[EXPLAINING], EXPLAINING
         )
+    if reasons:
+        logger.warning("%d %s, the first: %s", len(reasons), NO_RESULT, reasons[0])
     for reason, number in counts.items():
         logger.info("%d %s", number, reason)
-    logger.info("results written to %s", settings.out)
 
 
 def _without_refits(settings: ScanSettings) -> ScanSettings:
@@ -163,16 +282,19 @@ def _find(
     found = []
     counts = Counter({"sets": len(sets), NOT_THERE: 0})
     unknown: list[tuple[str, str]] = []
-    for one in sets:
-        positions: set[int] = set()
-        for member in one.members:
+    for order, one in enumerate(sets):
+        weight_of: dict[int, float] = {}
+        for member, weight in zip(one.members, one.weights or repeat(1.0), strict=False):
             here = _in_region(member, inputs, allowed) if _is_region(member) else places.get(member, [])
             if not here:
                 unknown.append((member, one.name))
-            positions.update(here)
-        ordered = np.array(sorted(positions), dtype=np.intp)
+            for position in here:
+                if weight_of.setdefault(position, weight) != weight:
+                    raise InputError(f"{path}: {member} has two different weights in set {one.name}")
+        ordered = np.array(sorted(weight_of), dtype=np.intp)
+        weights = np.array([weight_of[k] for k in ordered.tolist()]) if one.weights else None
         on = {codes[int(code)] for code in np.unique(code_of_variant[ordered])}
-        found.append(_Members(one.name, ordered, _null_of(on, one, path, inputs)))
+        found.append(_Members(one.name, order, ordered, weights, _null_of(on, one, path, inputs)))
     if not any(len(one.positions) for one in found):
         raise InputError(
             f"{path}: none of its sets has a variant of the scan; check its names and regions against"
@@ -213,36 +335,99 @@ def _plan(
     schema: pa.Schema,
     chromosome: str | None,
 ) -> _SetPlan:
+    summary = inputs.null.whole if chromosome is None else inputs.null.chromosomes[chromosome]
     context = null_scale(inputs.null, chromosome).context(settings.stat)
-    return _SetPlan(inputs, inputs.null.load(chromosome).set_scores(), context, hypotheses, schema)
+    null = SetNull(summary.axes, summary.mean_diagonal, context)
+    return _SetPlan(inputs, settings, inputs.null.load(chromosome).set_scores(), null, hypotheses, schema)
 
 
-def _test_set(plan: _SetPlan, members: _Members) -> pa.RecordBatch:
+def _test_set(plan: _SetPlan, members: _Members) -> _SetResult:
     """One row of the table."""
-    G = _genotypes(plan, members.positions)
-    scores = plan.scores(G)
-    columns: dict[str, Sequence[object]] = {
-        "SET": [members.name],
-        "N_VARIANTS": [len(members.positions)],
-        "N_TESTED": [G.shape[1]],
+    chosen = _choose(plan, members)
+    scores = plan.scores(chosen.G)
+    counts = Counter(chosen.dropped)
+    columns: dict[str, object] = _description(plan, members, chosen)
+    if FIXED in plan.settings.set_tests:
+        columns |= _fixed_effects(plan, scores)
+        counts[EXPLAINING] += columns["DF"] > 0 and columns["CHISQ"] is None  # type: ignore[operator]
+    others = [name for name in plan.settings.set_tests if name != FIXED]
+    reasons: list[str] = []
+    if others:
+        columns |= {TOP.name: None, TOP_SHARE.name: None}
+        one = VariantSetScores(scores, chosen.weights, chosen.eaf, (plan.settings.common.seed, members.order))
+        columns |= _random_effects(plan, one, others, reasons)
+        columns |= _strongest(plan, one, chosen.positions)
+    row = scan_batch(plan.schema, {name: [value] for name, value in columns.items()})
+    return _SetResult(row, counts, [f"set {members.name}: {reason}" for reason in reasons])
+
+
+def _description(plan: _SetPlan, members: _Members, chosen: "_Chosen") -> dict[str, object]:
+    """The columns that say what the set is."""
+    table = plan.inputs.genotypes.variants.table
+    chromosomes = table["CHR"].take(numbers(chosen.positions)).unique().to_pylist()
+    places = table["POS"].take(numbers(chosen.positions)).to_pylist() if len(chromosomes) == 1 else [None]
+    return {
+        SET.name: members.name,
+        SET_CHR.name: chromosomes[0] if len(chromosomes) == 1 else None,
+        START.name: places[0] if places == [None] else min(places),
+        END.name: places[0] if places == [None] else max(places),
+        NVAR.name: len(chosen.positions),
+        NVAR_LEFT_OUT.name: len(members.positions) - len(chosen.positions),
+        CARRIERS.name: chosen.carriers,
     }
+
+
+def _fixed_effects(plan: _SetPlan, scores: SetScores) -> dict[str, object]:
+    """The columns of the joint test of the variants' fixed effects, for every hypothesis."""
+    columns: dict[str, object] = {}
+    context = plan.null.context
     for k, hypothesis in enumerate(plan.hypotheses):
         suffix = "." + hypothesis.name if k else ""
-        below = reduce_set(scores, hypothesis.base, plan.context.T)
-        above = reduce_set(scores, hypothesis.full, plan.context.T)
+        below = reduce_set(scores, hypothesis.base, context.T)
+        above = reduce_set(scores, hypothesis.full, context.T)
         chisq = mlog10p = None
-        if above.rank > below.rank and _leaves_something(above, plan.context):
+        if above.rank > below.rank and _leaves_something(above, context):
             drops = (np.array([below.chisq]), np.array([above.chisq]))
-            result = compare(*drops, below.rank, above.rank, plan.context)
+            result = compare(*drops, below.rank, above.rank, context)
             chisq, mlog10p = float(result.chisq[0]), float(result.mlog10p[0])
-        columns |= {
-            "CHISQ" + suffix: [chisq],
-            "DF" + suffix: [above.rank - below.rank],
-            "MLOG10P" + suffix: [mlog10p],
-        }
+        columns |= {"CHISQ" + suffix: chisq, "DF" + suffix: above.rank - below.rank, "MLOG10P" + suffix: mlog10p}
         if not k:
-            columns["P"] = [None if mlog10p is None else 10.0**-mlog10p]
-    return scan_batch(plan.schema, columns)
+            columns["P"] = None if mlog10p is None else 10.0**-mlog10p
+    return columns
+
+
+def _random_effects(
+    plan: _SetPlan, one: VariantSetScores, names: Sequence[str], reasons: list[str]
+) -> dict[str, object]:
+    """The columns of the other tests, for every hypothesis; why a test has no result goes to ``reasons``."""
+    columns: dict[str, object] = {}
+    for name in names:
+        for k, hypothesis in enumerate(plan.hypotheses):
+            if name == "lr" and k:
+                continue
+            mlog10p = None
+            if one.eaf.size:
+                try:
+                    mlog10p = random_effects_mlog10p(cast(SetTest, name), one, hypothesis, plan.null)
+                except NumericalError as error:
+                    reasons.append(f"{name}: {error}")
+            columns[MLOG10P_SET.named(name, *([hypothesis.name] if k else []))] = mlog10p
+            if not k:
+                columns[P_SET.named(name)] = None if mlog10p is None else 10.0**-mlog10p
+    return columns
+
+
+def _strongest(plan: _SetPlan, one: VariantSetScores, positions: NDArray[np.intp]) -> dict[str, object]:
+    """The variant with the largest share of the statistic of skat for any effect."""
+    if not one.eaf.size:
+        return {}
+    z = kernel_of(one.scores, one.weights, plan.hypotheses[0], plan.null).z
+    terms = np.sum(z**2, axis=0)
+    best = int(np.argmax(terms))
+    if not terms[best] > 0:
+        return {}
+    name = plan.inputs.genotypes.variants.table["SNPID"][int(positions[best])].as_py()
+    return {TOP.name: name, TOP_SHARE.name: float(terms[best] / np.sum(terms))}
 
 
 def _leaves_something(reduction: SetReduction, context: TestContext) -> bool:
@@ -251,13 +436,54 @@ def _leaves_something(reduction: SetReduction, context: TestContext) -> bool:
     return reduction.rank < context.residual_df and left > EXPLAINED["float64"] * context.quadratic
 
 
-def _genotypes(plan: _SetPlan, positions: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Centred, mean-imputed genotypes (n, q) of the variants that vary and pass the filters."""
-    inputs = plan.inputs
-    dosages = inputs.genotypes.read(positions, inputs.samples)
+@dataclass(frozen=True)
+class _Chosen:
+    """The variants of a set that are tested.
+
+    Attributes
+    ----------
+    positions : NDArray (s,)
+        In the genotypes
+    G : NDArray (n, s)
+        Mean-imputed genotypes
+    eaf : NDArray (s,)
+        Frequencies of the effect alleles
+    weights : NDArray (s,)
+        Weights of the variants
+    carriers : int
+        Samples with the rarer allele of one of them
+    dropped : mapping of str to int
+        Variants left out, and why
+    """
+
+    positions: NDArray[np.intp]
+    G: NDArray[np.float64]
+    eaf: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    carriers: int
+    dropped: Mapping[str, int]
+
+
+def _choose(plan: _SetPlan, members: _Members) -> _Chosen:
+    """The variants that vary and pass the filters."""
+    inputs, settings = plan.inputs, plan.settings
+    dosages = inputs.genotypes.read(members.positions, inputs.samples)
     counts = genotype_counts(dosages, hard_calls=inputs.filters.need_hard_calls)
-    kept = np.flatnonzero(passes(counts, inputs.filters)[0] & ~counts.constant)
-    G = dosages[:, kept].astype(np.float64)
-    means = 2 * counts.eaf[kept]
+    passing, by_filter = passes(counts, inputs.filters)
+    dropped = {f"variants of sets left out: {option}": number for option, number in by_filter.items()}
+    varying = passing & ~counts.constant
+    dropped[CONSTANT] = int(np.sum(passing & counts.constant))
+    chosen = varying
+    if settings.set_max_maf is not None:
+        chosen = varying & (np.nan_to_num(counts.maf) <= settings.set_max_maf)
+        dropped["variants of sets left out: --set-max-maf"] = int(np.sum(varying & ~chosen))
+    kept = np.flatnonzero(chosen)
+    G, eaf = dosages[:, kept].astype(np.float64), counts.eaf[kept]
+    rarer = np.where(eaf > 0.5, 2 - G, G)
+    carriers = int(np.sum(np.any(np.nan_to_num(rarer) >= 0.5, axis=1)))
+    if settings.beta is not None:
+        weights = beta_weights(eaf, *settings.beta)
+    else:
+        weights = np.ones(len(kept)) if members.weights is None else members.weights[kept]
     # Covariates are projected out afterwards: without an intercept the mean has to be put in, not taken off.
-    return np.where(np.isnan(G), means, G)
+    return _Chosen(members.positions[kept], np.where(np.isnan(G), 2 * eaf, G), eaf, weights, carriers, dropped)

@@ -278,7 +278,7 @@ def test_sets_equal_the_joint_dense_test(
         expected = size * np.log(y @ P @ y / (y @ P @ y - chisq))
         assert rows.loc["three"]["CHISQ" + suffix] == pytest.approx(expected, rel=1e-6)
     assert rows.loc["three"].DF == 9
-    assert rows.loc["none"].N_VARIANTS == 0
+    assert rows.loc["none"].NVAR == 0
     assert np.isnan(rows.loc["none"].CHISQ)
 
 
