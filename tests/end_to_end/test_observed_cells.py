@@ -10,6 +10,9 @@ import pytest
 from example_commands import EXAMPLE, kron2sum, scan
 from observed_cells import TRAITS, Dense, dense_of, exported, fit, genotypes, relationship, write_tables
 
+from kron2sum_cli.files.null_file import read_null
+from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
+
 TESTS = {"common": (np.ones((3, 1)), np.zeros((3, 0))), "specific": (np.eye(3), np.ones((3, 1)))}
 ONE_CHROMOSOME = ("--region", "3:1-30000000")
 
@@ -200,6 +203,25 @@ def test_sets_of_variants(folder: Path, tmp_path: Path) -> None:
         assert row["CHISQ" + suffix] == pytest.approx(expected, rel=1e-6)
     assert (row.DF, row["DF.common"]) == (9, 3)
     assert table(out).set_index("SET").loc["none"].isna()[["CHISQ", "P", "CHISQ.common"]].all()
+
+
+def test_sets_of_variants_as_random_effects(folder: Path, tmp_path: Path) -> None:
+    names = ["snp0001", "snp0002", "snp0409"]
+    (tmp_path / "sets.txt").write_text(f"three {' '.join(names)}\n")
+    out = tmp_path / "sets.parquet"
+    every = [word for name in ("burden", "skat", "skato", "acat", "lr", "omnibus") for word in ("--set-test", name)]
+    assert scan(folder / "exact.npz", out, "--sets", tmp_path / "sets.txt", *every, "--test", "common") == 0
+    row, dense = table(out).iloc[0], dense_of(folder, folder / "exact.npz")
+    G = variants_of(dense)[:, [genotype_position(name) for name in names]]
+    summary = read_null(str(folder / "exact.npz")).whole
+    any_effect = np.linalg.cholesky(summary.mean_diagonal * dense.C0 + dense.C1)
+    for root, suffix in ((any_effect, ""), (np.ones((3, 1)), ".common")):
+        columns = np.kron(root, G)[dense.seen]
+        score = columns.T @ dense.Q @ dense.y
+        lam = np.maximum(np.linalg.eigvalsh(columns.T @ dense.Q @ columns), 0)[None]
+        expected = mixture_mlog10p(lam, np.array([score @ score]))[0]
+        assert row["MLOG10P_SET.skat" + suffix] == pytest.approx(expected, rel=1e-5)
+    assert row.filter(like="MLOG10P_SET").notna().all()
 
 
 @pytest.mark.parametrize("columns", [2, 3])

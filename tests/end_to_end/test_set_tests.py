@@ -1,0 +1,174 @@
+"""`scan --set-test` on example_data, against the dense covariance and the program's own tests of variants."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from example_commands import EXAMPLE, kron2sum, scan
+from test_scan import dense_projection, metadata, table, variant
+
+from kron2sum_cli.files.null_file import read_null
+from kron2sum_cli.model.kernel_tests import beta_weights
+from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
+
+VARIANTS = [line.split() for line in (EXAMPLE / "genotypes.bim").read_text().splitlines()]
+IDS = [fields[1] for fields in VARIANTS]
+NAMES = ("snp0100", "snp0102", "snp0103", "snp0107")
+HOW = ("fixed", "burden", "skat", "skato", "acat", "lr", "omnibus")
+EVERY = [word for name in HOW for word in ("--set-test", name)]
+
+
+def sets_file(folder: Path, text: str) -> Path:
+    path = folder / "sets.txt"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("null", ["null.npz", "loco.npz"])
+@pytest.mark.parametrize("beta", [(1.0, 1.0), (1.0, 25.0)])
+def test_skat_is_the_dense_variance_component(
+    example: Path, tmp_path: Path, null: str, beta: tuple[float, float]
+) -> None:
+    path, out = sets_file(tmp_path, f"gene {' '.join(NAMES)}\n"), tmp_path / "s.parquet"
+    options = ("--set-weights", f"beta:{beta[0]},{beta[1]}", "--test", "only:weight")
+    assert scan(example / null, out, "--sets", path, "--set-test", "skat", *options) == 0
+    row = table(out).iloc[0]
+    chromosome = row.CHR if null == "loco.npz" else None
+    y, P, _ = dense_projection(example / null, chromosome)
+    S = np.column_stack([variant(example / null, IDS.index(name)) for name in NAMES])
+    SW = S * beta_weights(S.mean(axis=0) / 2, *beta)
+    whole = read_null(str(example / null))
+    summary = whole.whole if chromosome is None else whole.chromosomes[chromosome]
+    any_effect = np.linalg.cholesky(summary.mean_diagonal * summary.axes.C0 + summary.axes.C1)
+    for root, suffix in ((any_effect, ""), (np.eye(3)[:, [1]], ".only:weight")):
+        columns = np.kron(root, SW)
+        score = columns.T @ P @ y
+        lam = np.maximum(np.linalg.eigvalsh(columns.T @ P @ columns), 0)[None]
+        expected = mixture_mlog10p(lam, np.array([score @ score]))[0]
+        assert row["MLOG10P_SET.skat" + suffix] == pytest.approx(expected, rel=1e-5)
+    assert row["P_SET.skat"] == pytest.approx(10 ** -row["MLOG10P_SET.skat"])
+    columns = np.kron(any_effect, SW)
+    terms = np.sum((columns.T @ P @ y).reshape(3, 4) ** 2, axis=0)
+    assert NAMES[int(np.argmax(terms))] == row.TOP
+    assert pytest.approx(np.max(terms) / np.sum(terms), rel=1e-5) == row.TOP_SHARE
+    assert "CHISQ" not in row.index
+
+
+def test_what_a_row_says_of_its_set(example: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other = next(name for chromosome, name, *_ in VARIANTS if chromosome == "2")
+    path = sets_file(tmp_path, f"gene {' '.join(NAMES)}\nboth {NAMES[0]} {other}\nnone nothing\n")
+    out = tmp_path / "s.parquet"
+    S = np.column_stack([variant(example / "null.npz", IDS.index(name)) for name in NAMES])
+    frequencies = np.minimum(S.mean(axis=0) / 2, 1 - S.mean(axis=0) / 2)
+    most = float(np.sort(frequencies)[1:3].mean())
+    options = ("--set-max-maf", f"{most}", "--set-test", "skat", "--set-test", "fixed", "--set-test", "burden")
+    assert scan(example / "null.npz", out, "--sets", path, *options) == 0
+    rows = table(out).set_index("SET")
+    gene = rows.loc["gene"]
+    assert (gene.NVAR, gene.NVAR_LEFT_OUT, gene.CHR) == (2, 2, "1")
+    kept = frequencies <= most
+    places = [int(fields[3]) for fields in VARIANTS]
+    inside = [places[IDS.index(name)] for name, there in zip(NAMES, kept, strict=True) if there]
+    assert (min(inside), max(inside)) == (gene.START, gene.END)
+    rarer = np.where(S.mean(axis=0) > 1, 2 - S, S)[:, kept]
+    assert np.sum(np.any(rarer >= 0.5, axis=1)) == gene.CARRIERS
+    assert "variants of sets left out: --set-max-maf" in caplog.text
+    none = rows.loc["none"]
+    assert none.NVAR == 0 and none.CARRIERS == 0
+    assert none[["P_SET.skat", "MLOG10P_SET.burden", "CHISQ", "TOP", "CHR"]].isna().all()
+    assert metadata(out)["filters"]["set_tests"] == ["skat", "fixed", "burden"]
+
+
+def test_one_variant_is_one_test(example: Path, tmp_path: Path) -> None:
+    """The burden and the Cauchy combination of one variant are its test in the scan, the best of one is skat."""
+    path, out = sets_file(tmp_path, "one snp0700\n"), tmp_path / "s.parquet"
+    assert scan(example / "null.npz", out, "--sets", path, *EVERY, "--test", "common") == 0
+    row = table(out).iloc[0]
+    single = table(example / "scan.parquet").set_index("SNPID").loc["snp0700"]
+    for name in ("burden", "acat"):
+        assert row[f"MLOG10P_SET.{name}"] == pytest.approx(single.MLOG10P, rel=1e-4)
+        assert row[f"MLOG10P_SET.{name}.common"] == pytest.approx(single["MLOG10P.common"], rel=1e-4)
+    assert row["MLOG10P_SET.skato"] == pytest.approx(row["MLOG10P_SET.skat"], rel=1e-8)
+    assert pytest.approx(single.MLOG10P, rel=1e-4) == row.MLOG10P
+    assert "MLOG10P_SET.lr.common" not in row.index
+
+
+def test_threads_do_not_change_a_number(example: Path, tmp_path: Path) -> None:
+    text = "".join(f"g{k} {' '.join(IDS[20 * k : 20 * k + 5])}\n" for k in range(6))
+    path = sets_file(tmp_path, text)
+    for threads in ("1", "3"):
+        out = tmp_path / f"t{threads}.parquet"
+        assert kron2sum("scan", "-q", "--null", example / "null.npz", "--geno", EXAMPLE / "genotypes.bed", "--out", out,
+                        "--sets", path, *EVERY, "--threads", threads) == 0  # fmt: skip
+    assert (tmp_path / "t1.parquet").read_bytes() == (tmp_path / "t3.parquet").read_bytes()
+    found = table(tmp_path / "t1.parquet").filter(like="MLOG10P_SET")
+    assert found.shape == (6, 6)
+    assert found.notna().all(axis=None) and (found >= 0).all(axis=None)
+
+
+def test_weights_of_a_column(example: Path, tmp_path: Path) -> None:
+    """The same as the weights of a frequency where they are those, and another test where they are not."""
+    S = np.column_stack([variant(example / "null.npz", IDS.index(name)) for name in NAMES])
+    weights = beta_weights(S.mean(axis=0) / 2, 1, 25)
+    lines = [f"gene {name} {weight!r} 1\n" for name, weight in zip(NAMES, weights.tolist(), strict=True)]
+    path = sets_file(tmp_path, "SET SNPID RARE FLAT\n" + "".join(lines))
+    found = {}
+    for given in ("beta:1,25", "RARE", "FLAT", "beta:1,1"):
+        out = tmp_path / "s.parquet"
+        assert scan(example / "null.npz", out, "--sets", path, *EVERY, "--set-weights", given) == 0
+        found[given] = table(out).iloc[0]
+    for name in HOW[1:]:
+        column = f"MLOG10P_SET.{name}"
+        assert found["RARE"][column] == pytest.approx(found["beta:1,25"][column], rel=1e-4)
+        assert found["FLAT"][column] == pytest.approx(found["beta:1,1"][column], rel=1e-6)
+    assert abs(found["FLAT"]["MLOG10P_SET.skat"] - found["RARE"]["MLOG10P_SET.skat"]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "message"),
+    [
+        ("gene snp0001\n", "W", "has no header SET SNPID with a column W"),
+        ("SET SNPID V\ngene snp0001 1\n", "W", "has no column W, which --set-weights names; it has SET, SNPID, V"),
+        ("SET SNPID W\ngene snp0001 x\n", "W", "line 2: weight x of snp0001 must be a number, 0 or more"),
+        ("SET SNPID W\ngene snp0001 -1\n", "W", "line 2: weight -1 of snp0001 must be a number"),
+        ("SET SNPID W\ngene snp0001\n", "W", "line 2: has 2 fields, and the header has 3"),
+        ("SET SNPID W\ng snp0001 1\ng snp0001 2\n", "W", "snp0001 has two different weights in set g"),
+        ("SET SNPID W\n", "W", "has no sets"),
+    ],
+)
+def test_weights_that_are_not_there(
+    example: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, given: str, message: str
+) -> None:
+    path = sets_file(tmp_path, text)
+    out = tmp_path / "s.parquet"
+    assert scan(example / "null.npz", out, "--sets", path, "--set-test", "skat", "--set-weights", given) == 1
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_weights_of_0_leave_a_set_without_result(
+    example: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, out = sets_file(tmp_path, "SET SNPID W\ng snp0001 0\nh snp0002 1\n"), tmp_path / "s.parquet"
+    assert scan(example / "null.npz", out, "--sets", path, "--set-test", "skat", "--set-weights", "W") == 0
+    rows = table(out).set_index("SET")
+    assert np.isnan(rows.loc["g"]["MLOG10P_SET.skat"]) and rows.loc["h"]["MLOG10P_SET.skat"] > 0
+    assert "1 tests of sets without a result (empty statistics), the first: set g: skat: the scores" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--set-test", "skat"), "--set-test needs --sets"),
+        (("--set-weights", "beta:1,25"), "--set-weights needs --sets"),
+        (("--set-max-maf", "0.1"), "--set-max-maf needs --sets"),
+        (("--sets", "x", "--set-max-maf", "0.7"), "--set-max-maf 0.7: must lie between 0 and 0.5"),
+        (("--sets", "x", "--set-weights", "beta:1"), "must be beta:A,B with two positive numbers"),
+        (("--sets", "x", "--set-weights", "beta:0,1"), "must be beta:A,B with two positive numbers"),
+        (("--sets", "x", "--set-test", "skat", "--set-test", "skat"), "--set-test: skat named more than once"),
+        (("--sets", "x", "--set-test", "best"), "is not one of"),
+    ],
+)
+def test_options_of_sets(capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str) -> None:
+    assert kron2sum("scan", *options) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
