@@ -14,7 +14,7 @@ from kron2sum_cli.files.null_predictions import Predictions
 from kron2sum_cli.files.outputs import atomic_output, guard_inputs
 from kron2sum_cli.files.provenance import file_records
 from kron2sum_cli.fit.design import Design, read_design, read_tables
-from kron2sum_cli.fit.null_model import fitted_null, rotate_samples
+from kron2sum_cli.fit.null_model import fitted_null, likelihood_of
 from kron2sum_cli.fit.predictions import predict
 from kron2sum_cli.fit.relationship import Grm, report_relationship
 from kron2sum_cli.fit.summary import Table, summarise
@@ -85,9 +85,9 @@ def _models(
             relationship = _of_first(relationship, len(design.Y))  # nothing else may hold it
         if chromosome is None:
             report_relationship(relationship, design.samples.samples)
-        rotated = rotate_samples(settings, relationship, design, progress)
+        likelihood = likelihood_of(settings, relationship, design, progress)
         del relationship
-        model = fitted_null(settings, rotated, design, whole)
+        model = fitted_null(settings, likelihood, whole)
         whole = whole or model.summary
         yield chromosome, model, kept
 

@@ -15,11 +15,10 @@ from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.fit.design import Design
 from kron2sum_cli.fit.families import report_families, require_memory
 from kron2sum_cli.genotypes.source import Relationship
-from kron2sum_cli.model import null_model as model
 from kron2sum_cli.model.climbing import Optimum
 from kron2sum_cli.model.families.null_model import likelihood_of_families
-from kron2sum_cli.model.families.spectrum import FamilySpectrum, family_spectrum
-from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel, RotatedSamples, null_likelihood
+from kron2sum_cli.model.families.spectrum import family_spectrum
+from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel, null_likelihood, rotate_samples
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import FitSettings
 
@@ -43,33 +42,35 @@ TOO_LOW_RANK = 0.05
 """P value of the likelihood ratio against full rank below which the data support a higher rank of C0."""
 
 
-Rotated = RotatedSamples | FamilySpectrum
-
-
-def rotate_samples(settings: FitSettings, relationship: Relationship, design: Design, progress: Progress) -> Rotated:
-    """Decompose a relationship matrix of the analysed samples, which is destroyed.
+def likelihood_of(
+    settings: FitSettings, relationship: Relationship, design: Design, progress: Progress
+) -> NullLikelihood[Any]:
+    """Decompose a relationship matrix of the analysed samples, which is destroyed, for the likelihood of their traits.
 
     Raises
     ------
     InputError
         Where a family of a sparse matrix needs more memory than there is.
+    NumericalError
+        Where there is no such likelihood.
     """
+    reml = settings.method == "reml"
     if relationship.sparse is not None:
         require_memory(relationship.sparse, settings.common.memory_mib)
         with progress.task("Eigendecomposition", None, ""), _step("eigendecomposition"):
             families = family_spectrum(relationship.sparse)
         report_families(families)
-        return families
+        return likelihood_of_families(families, design, reml)
     matrix = relationship.K if relationship.G is None else relationship.G
     assert matrix is not None
-    features, reml = relationship.G is not None, settings.method == "reml"
+    features = relationship.G is not None
     with progress.task("Eigendecomposition", None, ""), _step("eigendecomposition"), _blas_for(len(matrix)):
-        rotated = model.rotate_samples(matrix, features, design, reml)
+        rotated = rotate_samples(matrix, features, design, reml)
     spectrum = rotated.spectrum
     contrasts = spectrum.nsamples - spectrum.ncovariates
     logger.info("%d contrasts, rank of the relationship matrix among them %d", contrasts, spectrum.s.size)
     _warn_of_equal_eigenvalues(spectrum.s, contrasts)
-    return rotated
+    return null_likelihood(rotated, design, reml)
 
 
 def _warn_of_equal_eigenvalues(s: NDArray[np.float64], contrasts: int) -> None:
@@ -109,7 +110,7 @@ def _blas_for(order: int) -> AbstractContextManager[object]:
     return threadpool_limits(1, user_api="blas") if order <= ONE_THREAD_UP_TO else nullcontext()
 
 
-def fitted_null(settings: FitSettings, rotated: Rotated, design: Design, whole: FitSummary | None) -> NullModel:
+def fitted_null(settings: FitSettings, likelihood: NullLikelihood[Any], whole: FitSummary | None) -> NullModel:
     """The null model of one relationship matrix; with the whole genome's fit at hand a warm one of its rank.
 
     Raises
@@ -117,10 +118,8 @@ def fitted_null(settings: FitSettings, rotated: Rotated, design: Design, whole: 
     ConvergenceError
         Where the optimum is not certified, unless the settings allow it.
     NumericalError
-        Where there are fewer traits than ranks, or no likelihood.
+        Where there are fewer traits than ranks.
     """
-    make = likelihood_of_families if isinstance(rotated, FamilySpectrum) else null_likelihood
-    likelihood: NullLikelihood[Any] = make(rotated, design, settings.method == "reml")  # type: ignore[arg-type]
     with _blas_for(likelihood.largest_matrix), _step("fit"):
         return likelihood.null_model(_fit(settings, likelihood, whole))
 
