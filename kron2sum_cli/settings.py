@@ -494,6 +494,7 @@ class ExportSettings:
     clump_r2 : the least r² with it, with genotypes; None for the default
     significance : P that a lead variant is below
     allow_gaps : merge tables although variants between them are missing
+    fdr : whether to add P adjusted for the false discovery rate
     maf_classes : whether a QQ plot has classes of minor allele frequency
     check : only check that the inputs are as they were written
     out : the output
@@ -518,6 +519,7 @@ class ExportSettings:
     significance: float = DEFAULT_SIGNIFICANCE
     allow_gaps: bool = False
     maf_classes: bool = False
+    fdr: bool = False
     check: bool = False
     out: str = STDIO
     common: CommonSettings = field(default_factory=CommonSettings)
@@ -560,7 +562,7 @@ class ExportSettings:
         yield from self._clump_problems()
         if not 0 < self.significance < 1:
             yield f"--significance {self.significance:g}: must be above 0 and below 1"
-        rows = ("top", "p_below", "sort", "leads", "columns", "tests", "digits")
+        rows = ("top", "p_below", "sort", "leads", "fdr", "columns", "tests", "digits")
         ignored = [f"--{name.replace('_', '-').replace('tests', 'test')}" for name in rows if getattr(self, name)]
         if self.plot in TEST_PLOTS:
             ignored = [name for name in ignored if name != "--test"]

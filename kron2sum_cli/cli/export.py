@@ -58,8 +58,9 @@ EXAMPLES = (
     "--columns",
     group=COLUMNS,
     help="Columns in this order; patterns such as 'BETA.*' too; P.NAME for the P of MLOG10P.NAME; cov for all "
-    "covariances.",
+    "covariances; pve for shares of variance.",
 )
+@flag_option("--fdr", group=COLUMNS, help="P of every test adjusted for the false discovery rate, as FDR and FDR.NAME.")
 @names_option(
     "--test",
     "tests",

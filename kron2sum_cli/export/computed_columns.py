@@ -18,8 +18,13 @@ from kron2sum_cli.files.scan_columns import (
     COV,
     DF,
     MLOG10P,
+    PVE,
+    SE,
     SET,
     TEST_COLUMNS,
+    TRAIT_N,
+    TRAIT_PVE,
+    N,
     axis_columns,
     column_of,
     refuse_repeated,
@@ -120,6 +125,9 @@ def _rows_by_null(
 COVARIANCES = "cov"
 """The word in ``--columns`` that stands for the covariances of all effects."""
 
+EXPLAINED = "pve"
+"""The word in ``--columns`` that stands for the shares of variance that a variant explains."""
+
 _MLOG10 = "MLOG10"
 
 
@@ -135,6 +143,8 @@ class ComputedColumns:
         Tests that the table does not have.
     has_covariances : bool
         Whether the covariances of the effects are asked for.
+    has_explained : bool
+        Whether the shares of variance that variants explain are asked for.
     p_values : sequence of str
         ``P.NAME`` that are asked for: 10 to the power of -``MLOG10P.NAME``, 0 below the smallest double.
     names : sequence of str
@@ -146,6 +156,7 @@ class ComputedColumns:
     metadata: ScanMetadata
     hypotheses: Sequence[Hypothesis]
     has_covariances: bool
+    has_explained: bool
     p_values: Sequence[str]
     names: Sequence[str]
     needed: Sequence[str]
@@ -153,7 +164,7 @@ class ComputedColumns:
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """The table's columns and the computed ones."""
         for name in self.names:
-            schema = schema.append(pa.field(name, _type_of(name)))
+            schema = schema.append(pa.field(name, type_of(name)))
         return schema
 
     def add_to(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -165,16 +176,62 @@ class ComputedColumns:
             columns |= compute_tests(batch, self.metadata, self.hypotheses)
         if self.has_covariances:
             columns |= effect_covariances(batch, self.metadata)
+        if self.has_explained:
+            columns |= explained_variance(batch, self.metadata.traits)
         for name in self.p_values:
             mlog10p = _MLOG10 + name
             columns[name] = 10.0 ** -(columns[mlog10p] if mlog10p in columns else column_values(batch, mlog10p))
         for name in self.names:
             values = pa.array(columns[name], mask=np.isnan(columns[name]))
-            batch = batch.append_column(name, values.cast(_type_of(name)))
+            batch = batch.append_column(name, values.cast(type_of(name)))
         return batch
 
 
-def _type_of(name: str) -> pa.DataType:
+def explained_variance(batch: pa.RecordBatch, traits: Sequence[str]) -> dict[str, Array]:
+    """``PVE.T`` of every trait and ``PVE`` of all of them: the share of the variance that a variant explains.
+
+    ``PVE.T = β² / (β² + N se²)``, what an effect with this standard error explains in N samples (Shim et al. 2015,
+    PLoS ONE 10:e0120758), and ``PVE = 1 - exp(-χ²/N)``, N the number of values of all traits: one less the ratio of
+    the residual sums of squares that the likelihood ratio compares.
+    """
+    columns: dict[str, Array] = {}
+    total = np.zeros(len(batch))
+    for trait in traits:
+        beta, se = (column_values(batch, kind.named(trait)) for kind in (BETA, SE))
+        own = TRAIT_N.named(trait)
+        number = column_values(batch, own if own in batch.schema.names else N.name)
+        columns[TRAIT_PVE.named(trait)] = beta**2 / (beta**2 + number * se**2)
+        total += number
+    columns[PVE.name] = -np.expm1(-column_values(batch, CHISQ.name) / total)
+    return columns
+
+
+def false_discovery_rates(mlog10p: Array) -> Array:
+    """P adjusted for the false discovery rate (Benjamini and Hochberg 1995), NaN where there is no P.
+
+    ``q_(i) = min_{j >= i} m p_(j) / j`` of m p-values in increasing order, at most 1: all variants with q at or below
+    a level are discoveries of which no more than that share is expected to be false.
+
+    Parameters
+    ----------
+    mlog10p : Array (m,)
+        -log10 of the p-values.
+
+    Examples
+    --------
+    >>> false_discovery_rates(-np.log10([0.01, 0.04, 0.03, 0.5])).round(4).tolist()
+    [0.04, 0.0533, 0.0533, 0.5]
+    """
+    known = np.flatnonzero(~np.isnan(mlog10p))
+    order = known[np.argsort(-mlog10p[known], kind="stable")]
+    log10 = np.log10(len(order) / np.arange(1, len(order) + 1)) - mlog10p[order]
+    found = np.full(len(mlog10p), np.nan)
+    found[order] = 10.0 ** np.minimum(np.minimum.accumulate(log10[::-1])[::-1], 0.0)
+    return found
+
+
+def type_of(name: str) -> pa.DataType:
+    """The type that is declared for a column; float64 for one that is not."""
     column = column_of(name)
     return pa.float64() if column is None else column.type
 
@@ -198,11 +255,31 @@ def computed_columns(settings: ExportSettings, metadata: ScanMetadata, stored: S
         Where a test has the name of a trait, or of another test.
     """
     has_covariances = COVARIANCES in settings.columns
-    if not settings.tests and not has_covariances:
-        p_values = _p_values(settings.columns, stored)
-        return ComputedColumns(metadata, (), False, p_values, p_values, [_MLOG10 + name for name in p_values])
+    has_explained = settings.leads or any(name == EXPLAINED or name.startswith(PVE.name) for name in settings.columns)
     traits = metadata.traits
-    needed = needed_columns(metadata)
+    hypotheses: list[Hypothesis] = []
+    names: list[str] = []
+    needed: list[str] = []
+    if settings.tests or has_covariances:
+        needed = needed_columns(metadata)
+        _check_stored(needed, stored)
+        hypotheses, names = _further_tests(settings.tests, metadata, stored)
+        refuse_repeated([*stored, *names])
+    if has_covariances:
+        pairs = [COV.named(a, b) for i, a in enumerate(traits) for b in traits[i:]]
+        names += [name for name in pairs if name not in stored]
+    if has_explained and SET.name not in stored:
+        needed += _explained_from(traits, stored)
+        shares = [PVE.name, *(TRAIT_PVE.named(trait) for trait in traits)]
+        names += [name for name in shares if name not in stored]
+    p_values = _p_values(settings.columns, [*stored, *names])
+    needed += [_MLOG10 + name for name in p_values if _MLOG10 + name in stored]
+    has_explained = PVE.name in names
+    return ComputedColumns(metadata, hypotheses, has_covariances, has_explained, p_values, [*names, *p_values], needed)
+
+
+def _check_stored(needed: Sequence[str], stored: Sequence[str]) -> None:
+    """Refuse a table that lacks what tests and covariances are computed from."""
     absent = [name for name in needed if name not in stored]
     if absent and SET.name in stored:
         raise InputError("a table of sets has no columns for --test and cov; give --test to kron2sum scan --sets")
@@ -210,14 +287,23 @@ def computed_columns(settings: ExportSettings, metadata: ScanMetadata, stored: S
         raise InputError(
             f"column {absent[0]} is not in the table, so --test and cov cannot be computed; export the whole scan"
         )
-    hypotheses, names = _further_tests(settings.tests, metadata, stored)
-    refuse_repeated([*stored, *names])
-    if has_covariances:
-        pairs = [COV.named(a, b) for i, a in enumerate(traits) for b in traits[i:]]
-        names += [name for name in pairs if name not in stored]
-    p_values = _p_values(settings.columns, [*stored, *names])
-    needed = [*needed, *(_MLOG10 + name for name in p_values if _MLOG10 + name in stored)]
-    return ComputedColumns(metadata, hypotheses, has_covariances, p_values, [*names, *p_values], needed)
+
+
+def _explained_from(traits: Sequence[str], stored: Sequence[str]) -> list[str]:
+    """The columns that shares of variance are computed from.
+
+    Raises
+    ------
+    InputError
+        Where the table lacks one.
+    """
+    needed = [N.name, CHISQ.name, *(kind.named(trait) for trait in traits for kind in (BETA, SE))]
+    absent = [name for name in needed if name not in stored]
+    if absent:
+        raise InputError(
+            f"column {absent[0]} is not in the table, so that PVE cannot be computed; export the whole scan"
+        )
+    return needed + [TRAIT_N.named(trait) for trait in traits if TRAIT_N.named(trait) in stored]
 
 
 def _further_tests(

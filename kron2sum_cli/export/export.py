@@ -17,19 +17,37 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, OutputError, UsageError
-from kron2sum_cli.export.computed_columns import COVARIANCES, ComputedColumns, computed_columns
+from kron2sum_cli.export.computed_columns import (
+    COVARIANCES,
+    EXPLAINED,
+    ComputedColumns,
+    computed_columns,
+    false_discovery_rates,
+    type_of,
+)
 from kron2sum_cli.export.estimates import estimates_json, estimates_tsv, predictions_tsv
 from kron2sum_cli.export.genome import read_genome
+from kron2sum_cli.export.intervals import locus_intervals
 from kron2sum_cli.export.leads import Clumping, find_loci
 from kron2sum_cli.export.linkage import open_linkage
-from kron2sum_cli.export.results import ScanResults
-from kron2sum_cli.export.rows import below, numbered_rows, rounded, sort_columns, sorted_rows, top_rows
+from kron2sum_cli.export.results import ScanResults, column_values
+from kron2sum_cli.export.rows import below, numbered_rows, rounded, sort_columns, sorted_rows, top_rows, with_columns
 from kron2sum_cli.export.ssf import ssf_metadata, ssf_paths, write_ssf
 from kron2sum_cli.files.columns import choose_columns
 from kron2sum_cli.files.inputs import display_name, open_input, unreadable
 from kron2sum_cli.files.null_file import NullFile, read_null
 from kron2sum_cli.files.outputs import atomic_output, guard_inputs
-from kron2sum_cli.files.scan_columns import COV, TRAIT_COLUMNS, TRAIT_N, TRAIT_REFIT_COLUMNS, axis_columns
+from kron2sum_cli.files.scan_columns import (
+    COV,
+    FDR,
+    LEAD_COLUMNS,
+    PVE,
+    TRAIT_COLUMNS,
+    TRAIT_N,
+    TRAIT_PVE,
+    TRAIT_REFIT_COLUMNS,
+    axis_columns,
+)
 from kron2sum_cli.files.scan_file import ScanFile, open_scan
 from kron2sum_cli.files.scan_metadata import ScanMetadata
 from kron2sum_cli.files.scan_parts import join_parts
@@ -150,7 +168,7 @@ def _export_null(file: _Input, settings: ExportSettings) -> None:
     """Write the estimates or predictions of a null model, or draw them."""
     used = [
         name
-        for name in ("top", "p_below", "sort", "leads", "columns", "traits", "tests", "digits", "report")
+        for name in ("top", "p_below", "sort", "leads", "fdr", "columns", "traits", "tests", "digits", "report")
         if getattr(settings, name)
     ]
     if settings.plot is not None and settings.plot not in NULL_PLOTS:
@@ -193,21 +211,24 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
         raise UsageError(f"{tables[0].name}: is a table of a scan; --to blup is for a null model of fit --predict")
     tables, metadata = _join(tables, settings)
     computed = computed_columns(settings, metadata, tables[0].schema.names)
-    if settings.is_view or settings.leads:
-        scan = scan_results(tables, metadata, computed, settings)
+    scan = scan_results(tables, metadata, computed, settings)
     if settings.is_view:
         _write_view(scan, settings)
         return
-    leads = lead_rows(scan, settings) if settings.leads else None
-    names = _chosen_columns(tables[0], metadata, computed.names, settings)
+    rates = false_discovery_columns(scan) if settings.fdr else {}
+    leads, of_leads = lead_variants(scan, settings) if settings.leads else (None, {})
+    added = [*computed.names, *rates, *of_leads]
+    names = _chosen_columns(tables[0], metadata, added, settings)
     total = sum(table.num_rows for table in tables)
     for table in tables:
         LOGGER.debug("%s: %d variants", table.name, table.num_rows)
     with progress.task("Exporting", total, "variants") as advance:
-        read = _columns_to_read(tables[0], names, computed, settings)
-        rows = _rows(tables, read, advance)
-        batches = map(computed.add_to, rows if leads is None else numbered_rows(rows, leads))
-        schema = computed.schema(tables[0].schema)
+        read = _columns_to_read(tables[0], [*names, *computed.needed], added, settings)
+        batches = with_columns(_rows(tables, read, advance), rates)
+        if leads is not None:
+            batches = with_columns(numbered_rows(batches, leads), of_leads)
+        batches = map(computed.add_to, batches)
+        schema = computed.schema(_with_fields(tables[0].schema, [*rates, *of_leads]))
         written = _write_table(_chosen_rows(batches, settings), schema, names, metadata, settings)
     log = LOGGER.debug if settings.out == STDIO else LOGGER.info
     log("%d of %d variants written to %s", written, total, settings.out)
@@ -330,8 +351,15 @@ def _clumping(settings: ExportSettings, out: str, null: NullFile | None) -> Clum
     return Clumping(settings.significance, round(1000 * settings.clump_kb), settings.least_r2, linkage)
 
 
-def lead_rows(scan: ScanResults, settings: ExportSettings) -> NDArray[np.intp]:
-    """Which rows of the table are lead variants, in order: the strongest of their locus in any test.
+def lead_variants(scan: ScanResults, settings: ExportSettings) -> tuple[NDArray[np.intp], dict[str, pa.Array]]:
+    """The lead variants in the order of the table: the strongest of their locus in any test.
+
+    Returns
+    -------
+    rows : NDArray (k,)
+        Which rows of the table they are.
+    columns : dict of str to pyarrow.Array (k,)
+        Their `LEAD_COLUMNS`.
 
     Raises
     ------
@@ -339,10 +367,45 @@ def lead_rows(scan: ScanResults, settings: ExportSettings) -> NDArray[np.intp]:
         If the null model is not that of the scan, or genotypes are not those that were scanned.
     """
     clumping = _clumping(settings, settings.out, null_of(scan, settings))
-    loci = find_loci(scan, read_genome(scan), scan.all_tests, [], clumping)
-    leads = loci.together.leads
-    LOGGER.info("%d lead variant%s", len(leads), "s" * (len(leads) != 1))
-    return np.asarray(np.sort(loci.candidates.row_numbers[leads]))
+    genome = read_genome(scan)
+    loci = find_loci(scan, genome, scan.all_tests, [], clumping)
+    rows = loci.candidates.row_numbers[loci.together.leads]
+    LOGGER.info("%d lead variant%s", len(rows), "s" * (len(rows) != 1))
+    order = np.argsort(rows)
+    intervals = locus_intervals(scan, genome, loci, clumping.window)
+    found = [intervals[k] for k in order.tolist()]
+    ends = [(interval.lod or (None, None)) + (interval.bayes or (None, None)) for interval in found]
+    values: list[list[Any]] = [[interval.test.label for interval in found]]
+    values += [[end[k] for end in ends] for k in range(4)]
+    columns = {column.name: pa.array(cells, column.type) for column, cells in zip(LEAD_COLUMNS, values, strict=True)}
+    return rows[order], columns
+
+
+def false_discovery_columns(scan: ScanResults) -> dict[str, pa.Array]:
+    """``FDR`` and ``FDR.NAME`` of every test of the table, over all its rows.
+
+    Raises
+    ------
+    InputError
+        If the table has only some rows of a scan.
+    """
+    chosen = [name for name in ("top", "p_below", "leads") if (scan.metadata.export or {}).get(name) is not None]
+    if chosen:
+        raise InputError(
+            f"{scan.name}: has only some rows of a scan (--{chosen[0].replace('_', '-')}), and rates are over all;"
+            " export the table of the scan"
+        )
+    columns = {}
+    for test in scan.all_tests if len(scan.metadata.traits) > 1 else [scan.joint, *scan.all_tests]:
+        parts = [column_values(batch, test.column) for batch in scan.read([test.column])]
+        rates = false_discovery_rates(np.concatenate([np.empty(0), *parts]))
+        columns[test.column.replace("MLOG10P", FDR.name, 1)] = pa.array(rates, mask=np.isnan(rates))
+    return columns
+
+
+def _with_fields(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
+    """The columns and those of these names, with the types that are declared for them."""
+    return pa.schema([*schema, *(pa.field(name, type_of(name)) for name in names)])
 
 
 def _write(path: str, content: bytes) -> None:
@@ -388,19 +451,21 @@ def _write_ssf(scan: ScanResults, settings: ExportSettings) -> None:
 
 
 def _chosen_columns(
-    table: ScanFile, metadata: ScanMetadata, computed: Sequence[str], settings: ExportSettings
+    table: ScanFile, metadata: ScanMetadata, added: Sequence[str], settings: ExportSettings
 ) -> list[str]:
     """Names of the columns to write, in order."""
-    names: list[str] = table.schema.names
-    if settings.traits:
-        names = _columns_of_traits(table, metadata.traits, settings.traits)
-    names = [*names, *computed]
+    dropped = _columns_of_others(table, metadata.traits, settings.traits) if settings.traits else set()
+    names = [name for name in table.schema.names if name not in dropped]
+    names = [*names, *(name for name in added if name not in dropped)]
     if not settings.columns:
         return names
     chosen: dict[str, None] = {}
     for pattern in settings.columns:
         if pattern == COVARIANCES:
             chosen |= dict.fromkeys(name for name in names if name.startswith(f"{COV.name}."))
+            continue
+        if pattern == EXPLAINED:
+            chosen |= dict.fromkeys(name for name in names if name.partition(".")[0] == PVE.name)
             continue
         fitting = [name for name in names if fnmatchcase(name, pattern)] if pattern not in names else [pattern]
         if not fitting:
@@ -409,19 +474,27 @@ def _chosen_columns(
     return list(chosen)
 
 
-def _columns_of_traits(table: ScanFile, traits: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """All columns but those of other traits and of the axes, which say nothing about a trait alone."""
+def _columns_of_others(table: ScanFile, traits: Sequence[str], wanted: Sequence[str]) -> set[str]:
+    """The columns of other traits, and of the axes, which say nothing about a trait alone."""
     kept = {traits[i] for i in choose_columns(wanted, traits, "--trait", table.name)}
-    of_trait = (TRAIT_N, *TRAIT_COLUMNS, *TRAIT_REFIT_COLUMNS)
+    of_trait = (TRAIT_N, *TRAIT_COLUMNS, *TRAIT_REFIT_COLUMNS, TRAIT_PVE, FDR)
     dropped = {column.named(trait) for trait in traits if trait not in kept for column in of_trait}
-    axes = {*axis_columns(len(traits)), *axis_columns(len(traits), coupled=True)}
-    return [name for name in table.schema.names if name not in dropped | axes]
+    return dropped | {*axis_columns(len(traits)), *axis_columns(len(traits), coupled=True)}
 
 
 def _columns_to_read(
-    table: ScanFile, names: Sequence[str], computed: ComputedColumns, settings: ExportSettings
+    table: ScanFile, wanted: Sequence[str], added: Sequence[str], settings: ExportSettings
 ) -> list[str]:
-    """The columns to write and those that choose and sort the rows.
+    """The stored columns among those that are wanted, and those that choose and sort the rows.
+
+    Parameters
+    ----------
+    table : ScanFile
+    wanted : sequence of str
+        Columns to write and those that others are computed from.
+    added : sequence of str
+        Columns that are not stored in the table.
+    settings : ExportSettings
 
     Raises
     ------
@@ -435,12 +508,12 @@ def _columns_to_read(
         needed["--top"] = ["MLOG10P"]
     if settings.sort is not None:
         needed["--sort"] = sort_columns(settings.sort)
-    wanted = dict.fromkeys([*names, *computed.needed])
-    available = [*table.schema.names, *computed.names]
+    read = dict.fromkeys(wanted)
+    available = [*table.schema.names, *added]
     for option, columns in needed.items():
         found = choose_columns(columns, available, option, table.name)
-        wanted |= dict.fromkeys(available[i] for i in found)
-    return [name for name in wanted if name not in computed.names]
+        read |= dict.fromkeys(available[i] for i in found)
+    return [name for name in read if name not in added]
 
 
 def _rows(tables: Iterable[ScanFile], columns: Sequence[str], advance: Any) -> Iterator[pa.RecordBatch]:

@@ -1,6 +1,6 @@
 """Which rows of a result table are wanted, and in what order."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,16 @@ def numbered_rows(batches: Iterable[pa.RecordBatch], numbers: NDArray[np.intp]) 
     for batch in batches:
         low, high = np.searchsorted(numbers, (start, start + len(batch)))
         yield batch.take(pa.array(numbers[low:high] - start))
+        start += len(batch)
+
+
+def with_columns(batches: Iterable[pa.RecordBatch], columns: Mapping[str, pa.Array]) -> Iterator[pa.RecordBatch]:
+    """The rows with further columns, whose values are in the order of the rows."""
+    start = 0
+    for batch in batches:
+        for name, values in columns.items():
+            batch = batch.append_column(name, values.slice(start, len(batch)))
+        yield batch
         start += len(batch)
 
 

@@ -104,6 +104,17 @@ SE_REFIT = Column("SE_REFIT", _NUMBER, "standard error of the effect in a refit"
 
 AXIS = Column("AXIS", _NUMBER, "information along a trait axis, or of two of them where they are coupled", "axis")
 COV = Column("COV", _NUMBER, "covariance of the effects on two traits", "pair")
+FDR = Column("FDR", _NUMBER, "P adjusted for the false discovery rate (`export --fdr`)", "test")
+PVE = Column("PVE", _NUMBER, "share of the variance of all traits that the variant explains (`export`)")
+TRAIT_PVE = Column("PVE", _NUMBER, "share of the variance of the trait that the variant explains (`export`)", "trait")
+
+LEAD_TEST = Column("LEAD_TEST", _TEXT, "test in which the lead variant is strongest (`export --leads`)")
+LOD_FROM = Column("LOD_FROM", pa.int64(), "first position of the 1.5 LOD interval of the locus (`export --leads`)")
+LOD_TO = Column("LOD_TO", pa.int64(), "last position of it")
+BAYES_FROM = Column(
+    "BAYES_FROM", pa.int64(), "first position of the 95% Bayes interval of the locus (`export --leads`)"
+)
+BAYES_TO = Column("BAYES_TO", pa.int64(), "last position of it")
 
 VARIANT_COLUMNS = (CHR, POS, SNPID, EA, NEA, EAF, N)
 IDENTITY_COLUMNS = (CHR, POS, SNPID, EA, NEA)
@@ -113,6 +124,7 @@ TEST_COLUMNS = (CHISQ, DF, MLOG10P)
 TEST_REFIT_COLUMNS = (CHISQ_REFIT, MLOG10P_REFIT)
 TRAIT_COLUMNS = (BETA, SE, TRAIT_MLOG10P)
 TRAIT_REFIT_COLUMNS = (BETA_REFIT, SE_REFIT)
+LEAD_COLUMNS = (LEAD_TEST, LOD_FROM, LOD_TO, BAYES_FROM, BAYES_TO)
 
 COLUMNS = (
     *VARIANT_COLUMNS,
@@ -128,6 +140,10 @@ COLUMNS = (
     *TRAIT_REFIT_COLUMNS,
     AXIS,
     COV,
+    FDR,
+    PVE,
+    TRAIT_PVE,
+    *LEAD_COLUMNS,
 )
 """All columns that a scan writes or an export computes."""
 
