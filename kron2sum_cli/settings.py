@@ -348,7 +348,7 @@ class ScanSettings:
     extract, exclude : files of variants to keep, to leave out
     chromosomes : chromosomes to scan, as `parse_chromosomes` returns them (none: all)
     regions : parts of chromosomes to scan (none: all)
-    maf, mac, max_missing, hwe : filters on the analysed samples; None for no filter
+    maf, mac, max_missing, min_info, hwe : filters on the analysed samples; None for no filter
     tests : "any", "common", "specific", "trait:NAME", "trait:NAME|OTHERS", "only:NAME", "axis:K", "NAME=FILE" or
         "NAME=FILE0,FILE1"
     sets : file of sets of variants, each tested together; None to test every variant
@@ -378,6 +378,7 @@ class ScanSettings:
     maf: float | None = None
     mac: float | None = None
     max_missing: float | None = None
+    min_info: float | None = None
     hwe: float | None = None
     tests: tuple[str, ...] = DEFAULT_TESTS
     sets: str | None = None
@@ -461,7 +462,12 @@ class ScanSettings:
             yield "--bim has the variants of one file, and --geno names several"
 
     def _filter_problems(self) -> Iterable[str]:
-        bounds = (("--maf", self.maf, 0.5), ("--max-missing", self.max_missing, 1), ("--hwe", self.hwe, 1))
+        bounds = (
+            ("--maf", self.maf, 0.5),
+            ("--max-missing", self.max_missing, 1),
+            ("--min-info", self.min_info, 1),
+            ("--hwe", self.hwe, 1),
+        )
         for option, value, high in bounds:
             if value is not None:
                 yield from outside(option, value, 0, high)

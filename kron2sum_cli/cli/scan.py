@@ -69,6 +69,7 @@ EXAMPLES = (
 @number_option("--maf", group=FILTERS, help="Smallest minor allele frequency.")
 @number_option("--mac", group=FILTERS, help="Smallest minor allele count.")
 @number_option("--max-missing", group=FILTERS, help="Largest share of missing genotypes.")
+@number_option("--min-info", group=FILTERS, help="Smallest imputation quality (INFO) of dosages.")
 @number_option("--hwe", group=FILTERS, help="Smallest P of the exact Hardy-Weinberg test.")
 @names_option(
     "--test",

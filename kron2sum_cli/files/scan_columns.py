@@ -71,6 +71,7 @@ EA = Column("EA", _TEXT, "effect allele", ssf="effect_allele", required=True, re
 NEA = Column("NEA", _TEXT, "other allele", ssf="other_allele", required=True, repeating=True)
 EAF = Column("EAF", _NUMBER, "frequency of the effect allele in the analysed samples", ssf="effect_allele_frequency")
 N = Column("N", _COUNT, "analysed samples with a genotype", ssf="n", required=True, repeating=True)
+INFO = Column("INFO", _NUMBER, "imputation quality of dosages, empty where genotypes are certain")
 
 SET = Column("SET", _TEXT, "name of the set", "set")
 SET_CHR = Column("CHR", _TEXT, "chromosome of the set; empty where it has several", "set", repeating=True)
@@ -128,6 +129,7 @@ LEAD_COLUMNS = (LEAD_TEST, LOD_FROM, LOD_TO, BAYES_FROM, BAYES_TO)
 
 COLUMNS = (
     *VARIANT_COLUMNS,
+    INFO,
     *SET_COLUMNS,
     TOP,
     TOP_SHARE,
@@ -155,8 +157,11 @@ def column_of(name: str) -> Column | None:
 
     A trait and a test can have columns of the same name and type (``MLOG10P.height``); either is returned.
     """
-    column = _BY_NAME.get(name.partition(".")[0])
-    return None if column is None or (column.of in ("axis", "pair") and "." not in name) else column
+    kind, dot, _ = name.partition(".")
+    column = _BY_NAME.get(kind)
+    if column is None or (column.of in ("axis", "pair") and not dot):
+        return None
+    return None if column is INFO and dot else column  # INFO.k is of an early version
 
 
 def axis_columns(p: int, coupled: bool = False) -> list[str]:
@@ -175,7 +180,12 @@ def axis_columns(p: int, coupled: bool = False) -> list[str]:
 
 
 def scan_schema(
-    traits: Sequence[str], tests: Sequence[str], refit: bool = False, coupled: bool = False, counted: bool = False
+    traits: Sequence[str],
+    tests: Sequence[str],
+    refit: bool = False,
+    coupled: bool = False,
+    counted: bool = False,
+    dosages: bool = False,
 ) -> pa.Schema:
     """The columns of a table of variants, in order.
 
@@ -191,6 +201,8 @@ def scan_schema(
         Whether the null model's fixed effects or missing cells couple the trait axes.
     counted : bool
         Whether every trait has its own number of samples.
+    dosages : bool
+        Whether genotypes may be dosages, which have a quality.
 
     Raises
     ------
@@ -199,7 +211,7 @@ def scan_schema(
     """
     of_trait = (*((TRAIT_N,) if counted else ()), *TRAIT_COLUMNS)
     of_test = (*TEST_COLUMNS, *(TEST_REFIT_COLUMNS if refit else ()))
-    found = [column.field(column.name) for column in VARIANT_COLUMNS]
+    found = [column.field(column.name) for column in (*VARIANT_COLUMNS, *((INFO,) if dosages else ()))]
     found += [column.field(column.name) for column in (*ANY_COLUMNS, *(TEST_REFIT_COLUMNS if refit else ()))]
     found += _fields(of_trait, traits)
     if refit:

@@ -41,6 +41,11 @@ class BedSource:
     variants: Variants
     _reader: bed_reader.open_bed = field(repr=False, compare=False)
 
+    @property
+    def has_dosages(self) -> bool:
+        """False: genotypes are 0, 1 or 2."""
+        return False
+
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Dosages of the effect allele, 0 to 2, NaN where missing (see `GenotypeSource.read`).
 

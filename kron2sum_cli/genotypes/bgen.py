@@ -63,6 +63,11 @@ class BgenSource:
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
 
+    @property
+    def has_dosages(self) -> bool:
+        """True: the file has probabilities."""
+        return True
+
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Dosages of the effect allele (the first of the file), NaN where missing (see `GenotypeSource.read`).
 

@@ -32,6 +32,9 @@ class GenotypeCounts:
         Copies of the effect allele among them, float64.
     constant : NDArray (m,)
         Whether all genotypes called are the same, or none is called.
+    info : NDArray (m,)
+        Imputation quality: variance of the dosages over 2f(1-f), the variance that certain genotypes in Hardy-Weinberg
+        equilibrium have (MaCH's r²). NaN where all genotypes are 0, 1 or 2, or where it was not asked for.
     hard_calls : HardCalls or None
         Genotypes called without doubt, where they were asked for.
     """
@@ -40,6 +43,7 @@ class GenotypeCounts:
     n_called: NDArray[np.int64]
     ea_count: NDArray[np.float64]
     constant: NDArray[np.bool_]
+    info: NDArray[np.float64]
     hard_calls: HardCalls | None = None
 
     @property
@@ -71,6 +75,7 @@ class GenotypeCounts:
             self.n_called[variants],
             self.ea_count[variants],
             self.constant[variants],
+            self.info[variants],
             None if calls is None else HardCalls(calls.two_ea[variants], calls.one_ea[variants], calls.no_ea[variants]),
         )
 
@@ -80,7 +85,7 @@ class GenotypeCounts:
         return frequency
 
 
-def genotype_counts(dosages: NDArray[np.float32], hard_calls: bool = False) -> GenotypeCounts:
+def genotype_counts(dosages: NDArray[np.float32], hard_calls: bool = False, quality: bool = False) -> GenotypeCounts:
     """Count the genotypes of a block of variants.
 
     Parameters
@@ -89,6 +94,8 @@ def genotype_counts(dosages: NDArray[np.float32], hard_calls: bool = False) -> G
         Copies of the effect allele, 0 to 2, NaN where missing; float32 in Fortran order, n > 0.
     hard_calls : bool
         Whether to count the genotypes called without doubt, which the Hardy-Weinberg test needs.
+    quality : bool
+        Whether to compute the imputation quality.
 
     Returns
     -------
@@ -113,6 +120,7 @@ def genotype_counts(dosages: NDArray[np.float32], hard_calls: bool = False) -> G
         n_called=n_called,
         ea_count=total.astype(np.float64),
         constant=(smallest == largest) | (n_called == 0),
+        info=_quality(by_variant) if quality else np.full(m, np.nan),
         hard_calls=_hard_calls(by_variant) if hard_calls else None,
     )
 
@@ -135,6 +143,18 @@ def impute_mean(dosages: NDArray[np.float32], counts: GenotypeCounts) -> None:
     missing = np.flatnonzero(np.isnan(flat))
     means = np.nan_to_num(2 * counts.eaf).astype(np.float32)
     flat[missing] = means[missing // dosages.shape[0]]
+
+
+def _quality(by_variant: NDArray[np.float32]) -> NDArray[np.float64]:
+    """``info = (Σx²/n - (Σx/n)²) / (2f(1-f))`` with ``f = Σx/2n``, NaN where all x are whole numbers."""
+    uncertain = ((by_variant != np.rint(by_variant)) & ~np.isnan(by_variant)).any(axis=1)
+    info = np.full(len(by_variant), np.nan)
+    for variant in np.flatnonzero(uncertain):
+        x = by_variant[variant].astype(np.float64)
+        x = x[~np.isnan(x)]
+        f = x.mean() / 2
+        info[variant] = np.square(x - 2 * f).mean() / (2 * f * (1 - f))
+    return info
 
 
 def _hard_calls(by_variant: NDArray[np.float32]) -> HardCalls:

@@ -64,7 +64,7 @@ def _p_value(heterozygous: int, rare: int, n: int, log_factorial: NDArray[np.flo
     return float(tail / probabilities.sum())
 
 
-_UPPER_BOUNDS = {"maf": 0.5, "mac": np.inf, "max_missing": 1.0, "hwe": 1.0}
+_UPPER_BOUNDS = {"maf": 0.5, "mac": np.inf, "max_missing": 1.0, "min_info": 1.0, "hwe": 1.0}
 _LISTED_CHROMOSOMES = 40
 
 
@@ -84,6 +84,8 @@ class VariantFilters:
         Smallest frequency and count of the rarer allele.
     max_missing : float or None
         Largest share of missing genotypes.
+    min_info : float or None
+        Smallest imputation quality; genotypes that are certain have none, and pass.
     hwe : float or None
         Smallest p value of the exact test of Hardy-Weinberg equilibrium.
 
@@ -100,6 +102,7 @@ class VariantFilters:
     maf: float | None = None
     mac: float | None = None
     max_missing: float | None = None
+    min_info: float | None = None
     hwe: float | None = None
 
     def __post_init__(self) -> None:
@@ -181,7 +184,7 @@ def passes(counts: GenotypeCounts, filters: VariantFilters) -> tuple[NDArray[np.
     Parameters
     ----------
     counts : GenotypeCounts
-        Of m variants, with hard calls where ``filters.need_hard_calls``.
+        Of m variants, with hard calls where ``filters.need_hard_calls``, and with the quality of dosages.
     filters : VariantFilters
         Those on names and positions are not looked at.
 
@@ -190,13 +193,15 @@ def passes(counts: GenotypeCounts, filters: VariantFilters) -> tuple[NDArray[np.
     kept : NDArray (m,)
         Whether a variant passes. One without any genotype has frequency and count 0 here.
     dropped : mapping of str to int
-        How many variants each option leaves out (``--max-missing``, ``--maf``, ``--mac``, ``--hwe``; those given
-        only). A variant counts at the first option that leaves it out.
+        How many variants each option leaves out (``--max-missing``, ``--min-info``, ``--maf``, ``--mac``, ``--hwe``;
+        those given only). A variant counts at the first option that leaves it out.
     """
     kept = np.ones(len(counts.n_called), dtype=np.bool_)
     dropped: dict[str, int] = {}
     if filters.max_missing is not None:
         _narrow(kept, counts.missing <= filters.max_missing, "--max-missing", dropped)
+    if filters.min_info is not None:
+        _narrow(kept, ~(counts.info < filters.min_info), "--min-info", dropped)
     if filters.maf is not None:
         _narrow(kept, np.nan_to_num(counts.maf) >= filters.maf, "--maf", dropped)
     if filters.mac is not None:

@@ -113,6 +113,11 @@ class TableSource:
     variants: Variants
     dosages: NDArray[np.float32] = field(repr=False, compare=False)
 
+    @property
+    def has_dosages(self) -> bool:
+        """True: cells may be any number."""
+        return True
+
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Dosages of the effect allele, NaN where missing (see `GenotypeSource.read`).
 

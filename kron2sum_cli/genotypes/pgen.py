@@ -51,14 +51,17 @@ class PgenSource:
         All samples, in the order of the file.
     variants : Variants
         All M variants with two alleles, in the order of the file.
+    has_dosages : bool
+        Whether the file may have dosages beside hard calls.
     in_file : NDArray (M,)
-        Their positions among all variants of the file.
+        Positions of the M variants among all of the file.
     """
 
     path: str
     files: tuple[str, ...]
     samples: Samples
     variants: Variants
+    has_dosages: bool
     in_file: NDArray[np.uint32]
     _idle: deque[PgenReader] = field(repr=False, compare=False)
 
@@ -129,7 +132,19 @@ def open_pgen(path: str) -> PgenSource:
     )
     index = (f"{path}.pgi",) if os.path.isfile(f"{path}.pgi") else ()
     in_file = np.flatnonzero(two_alleles).astype(np.uint32)
-    return PgenSource(path, (path, *index, pvar, psam), samples, variants, in_file, deque([reader]))
+    files = (path, *index, pvar, psam)
+    return PgenSource(path, files, samples, variants, _may_have_dosages(path), in_file, deque([reader]))
+
+
+def _may_have_dosages(path: str) -> bool:
+    """Whether the header leaves room for dosages or phases.
+
+    The third byte is the storage mode: 02 has hard calls only. In mode 10, half of byte 11 says how records are
+    described: below 4 in four bits, which only hard calls fit into (plink2's pgen_spec, section 4).
+    """
+    with open(path, "rb") as file:
+        start = file.read(12)
+    return start[2] != 0x02 and (start[2] != 0x10 or start[11] & 15 >= 4)
 
 
 def _companion(path: str, stem: str, suffixes: tuple[str, ...]) -> str:

@@ -48,6 +48,11 @@ class SeveralFiles:
         """Every file that belongs to one of them, each once."""
         return tuple(dict.fromkeys(file for source in self.sources for file in source.files))
 
+    @property
+    def has_dosages(self) -> bool:
+        """Whether one of the files may have genotypes other than 0, 1 and 2."""
+        return any(source.has_dosages for source in self.sources)
+
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Dosages of the effect allele, NaN where missing (see `GenotypeSource.read`).
 

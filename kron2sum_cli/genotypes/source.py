@@ -65,6 +65,10 @@ class GenotypeSource(Protocol):
     def variants(self) -> Variants:
         """All variants of the file that have two alleles, in its order."""
 
+    @property
+    def has_dosages(self) -> bool:
+        """Whether genotypes may be other than 0, 1 and 2; where they are not, this costs only time."""
+
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Dosages of the effect allele, 0 to 2, NaN where missing; several threads may call it at once.
 

@@ -111,7 +111,7 @@ class BlockResult:
 def test_block(scan: Scan, block: Block) -> BlockResult:
     """Read one block of b variants, filter it, test it, fit it again. All masks are over the variants of the block."""
     genotypes = scan.genotypes.read(block.variants, scan.samples)
-    counts = genotype_counts(genotypes, hard_calls=scan.filters.need_hard_calls)
+    counts = genotype_counts(genotypes, scan.filters.need_hard_calls, scan.genotypes.has_dosages)
     passing, left_out = _passing(counts, scan.filters, block.asked)
     varying = passing & ~counts.constant
     columns = _variant_columns(scan, block, genotypes, counts)
@@ -215,6 +215,8 @@ def _variant_columns(
     part = table.slice(first, b) if contiguous else table.take(numbers(block.variants))
     columns: dict[str, Any] = {known.name: part[known.name] for known in column.IDENTITY_COLUMNS}
     columns |= {column.EAF.name: counts.eaf, column.N.name: counts.n_called.astype(np.int32)}
+    if column.INFO.name in scan.columns.names:
+        columns[column.INFO.name] = counts.info
     if scan.observed is not None:
         of_traits = _trait_counts(scan.observed, genotypes, counts)
         columns |= {column.TRAIT_N.named(trait): of_traits[:, j] for j, trait in enumerate(scan.traits)}

@@ -201,6 +201,8 @@ def _rows(null: NullFile, genotypes: GenotypeSource) -> NDArray[np.intp]:
 
 
 def _filters(settings: ScanSettings, genotypes: GenotypeSource) -> VariantFilters:
+    if settings.min_info is not None and not genotypes.has_dosages:
+        logger.warning("--min-info: leaves nothing out, as %s has no dosages", genotypes.path)
     return VariantFilters(
         extract=_names("extract", settings.extract, genotypes),
         exclude=_names("exclude", settings.exclude, genotypes),
@@ -209,6 +211,7 @@ def _filters(settings: ScanSettings, genotypes: GenotypeSource) -> VariantFilter
         maf=settings.maf,
         mac=settings.mac,
         max_missing=settings.max_missing,
+        min_info=settings.min_info,
         hwe=settings.hwe,
     )
 

@@ -86,7 +86,7 @@ def _null_of_chromosomes(null: NullFile, source: GenotypeSource) -> dict[str, st
 
 def _filters(settings: ScanSettings) -> dict[str, Any]:
     """The options on variants that were given."""
-    given = {name: getattr(settings, name) for name in ("maf", "mac", "max_missing", "hwe")}
+    given = {name: getattr(settings, name) for name in ("maf", "mac", "max_missing", "min_info", "hwe")}
     given |= {name: path and file_records([path]) for name, path in _lists(settings).items()}
     if settings.sets is not None:
         given |= {name: getattr(settings, name) for name in ("set_tests", "set_weights", "set_max_maf")}

@@ -46,7 +46,8 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     tests = [named_hypothesis("any", null.traits)]
     tests += asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)
     data, further = null.description, [test.name for test in tests[1:]]
-    columns = scan_schema(null.traits, further, settings.refit > 0, data.coupled, data.has_missing)
+    has_dosages = inputs.genotypes.has_dosages
+    columns = scan_schema(null.traits, further, settings.refit > 0, data.coupled, data.has_missing, has_dosages)
     metadata = scan_metadata(settings, inputs)
     width = block_width(settings, null)
     counts, total = Counter(inputs.selection.counts), int(np.count_nonzero(inputs.selection.asked))

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from example_commands import EXAMPLE, kron2sum, scan
@@ -21,6 +22,14 @@ def plink2(*arguments: object) -> None:
 
 def table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, sep="\t", dtype={"CHR": str})
+
+
+def without_quality(rows: pd.DataFrame) -> pd.DataFrame:
+    """The table without the quality of dosages, which is empty as all genotypes are certain."""
+    if "INFO" not in rows:
+        return rows
+    assert rows["INFO"].isna().all()
+    return rows.drop(columns="INFO")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +91,7 @@ def test_names_in_a_bgen_that_join_fid_and_iid(example: Path, expected: pd.DataF
     options = ("--null", example / "null.npz", "--refit", "0", "--geno", tmp_path / "g.bgen")
     for more in ((), ("--sample", tmp_path / "other.sample")):
         assert kron2sum("scan", "-q", *options, *more, "--out", tmp_path / "s.tsv") == 0
-        pd.testing.assert_frame_equal(table(tmp_path / "s.tsv"), expected)
+        pd.testing.assert_frame_equal(without_quality(table(tmp_path / "s.tsv")), expected)
 
 
 def test_a_fam_without_fids(example: Path, expected: pd.DataFrame, tmp_path: Path) -> None:
@@ -110,7 +119,7 @@ def test_every_format_gives_the_same_table(example: Path, expected: pd.DataFrame
     geno = tmp_path / name
     options = ("--geno", geno, "--refit", "0", "--out", tmp_path / "s.tsv")
     assert kron2sum("scan", "-q", "--null", example / "null.npz", *options) == 0
-    pd.testing.assert_frame_equal(table(tmp_path / "s.tsv"), expected, rtol=0, atol=0)
+    pd.testing.assert_frame_equal(without_quality(table(tmp_path / "s.tsv")), expected, rtol=0, atol=0)
     files = ("--pheno", EXAMPLE / "phenotypes.csv", "--covar", EXAMPLE / "covariates.csv", "--grm", geno)
     assert kron2sum("fit", "-q", *files, "--out", tmp_path / "n.npz") == 0
     one, other = (read_null(str(path)).whole for path in (example / "null.npz", tmp_path / "n.npz"))
@@ -128,7 +137,7 @@ def test_a_table_gives_the_same_table(
     options = ["--geno", tmp_path / f"g.{suffix}", "--refit", "0", "--out", tmp_path / "s.tsv"]
     options += ["--map", EXAMPLE / "genotypes.bim"] if kind == "A" else []
     assert kron2sum("scan", "-q", "--null", example / "null.npz", *options) == 0
-    pd.testing.assert_frame_equal(table(tmp_path / "s.tsv"), expected, rtol=0, atol=0)
+    pd.testing.assert_frame_equal(without_quality(table(tmp_path / "s.tsv")), expected, rtol=0, atol=0)
 
 
 def test_mean_genotypes_for_the_relationship_matrix(example: Path, tmp_path: Path) -> None:
@@ -142,3 +151,32 @@ def test_mean_genotypes_for_the_relationship_matrix(example: Path, tmp_path: Pat
     assert kron2sum("fit", "-q", *files, *matrix, "--out", tmp_path / "n.npz") == 0
     one, other = (read_null(str(path)).whole for path in (example / "null.npz", tmp_path / "n.npz"))
     assert abs(one.lml - other.lml) < 1e-6
+
+
+def test_imputation_quality_of_dosages(example: Path, tmp_path: Path) -> None:
+    """MaCH's r², as plink2 has it, and the filter by it."""
+    names = [line.split()[1] for line in (EXAMPLE / "genotypes.fam").read_text().splitlines()]
+    families = [line.split()[0] for line in (EXAMPLE / "genotypes.fam").read_text().splitlines()]
+    rng = np.random.default_rng(0)
+    columns = [f"{family}_{name}" for family, name in zip(families, names, strict=True)]
+    lines = ["##fileformat=VCFv4.3", "##contig=<ID=1>", '##FORMAT=<ID=DS,Number=A,Type=Float,Description="">']
+    lines.append("\t".join(["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", *columns]))
+    for j in range(30):
+        copies = rng.binomial(2, 0.4, len(names))
+        blurred = np.clip((1 - j / 40) * copies + j / 40 * 0.8 + rng.normal(0, 0.02, len(names)), 0, 2)
+        lines.append(
+            "\t".join(["1", str(j + 1), f"v{j}", "A", "C", ".", ".", ".", "DS", *(f"{x:.3f}" for x in blurred)])
+        )
+    (tmp_path / "d.vcf").write_text("\n".join(lines) + "\n")
+    plink2("--vcf", tmp_path / "d.vcf", "dosage=DS", "--freq", "cols=+machr2", "--out", tmp_path / "q")
+    expected = pd.read_csv(tmp_path / "q.afreq", sep="\t")["MACH_R2"].to_numpy()
+    options = ("--geno", tmp_path / "d.vcf", "--refit", "0", "--out", tmp_path / "s.tsv")
+    assert kron2sum("scan", "-q", "--null", example / "null.npz", *options) == 0
+    n, analysed = len(names), len(read_null(str(example / "null.npz")).samples)
+    found = table(tmp_path / "s.tsv")["INFO"].to_numpy()
+    assert n - analysed < 0.2 * n
+    np.testing.assert_allclose(found, expected, atol=0.1)
+    assert found[0] > 0.9 and found[-1] < 0.2
+    assert kron2sum("scan", "-q", "--null", example / "null.npz", *options, "--min-info", "0.5") == 0
+    kept = table(tmp_path / "s.tsv")
+    assert (kept["INFO"] >= 0.5).all() and len(kept) == (found >= 0.5).sum()

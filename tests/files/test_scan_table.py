@@ -109,6 +109,10 @@ def test_without_refit_and_tests():
     assert scan_schema(["a"], []).names == names
 
 
+def test_with_dosages():
+    assert scan_schema(["a"], [], dosages=True).names[5:9] == ["EAF", "N", "INFO", "CHISQ"]
+
+
 def test_trait_and_test_of_one_name_are_refused():
     with pytest.raises(UsageError, match="MLOG10P.common"):
         scan_schema(["common"], ["common"])

@@ -90,3 +90,16 @@ def test_imputation_refuses_rows_of_variants() -> None:
     dosages = np.full((2, 3), NAN, dtype=np.float32)
     with pytest.raises(ValueError, match="Fortran order"):
         impute_mean(dosages, genotype_counts(dosages))
+
+
+def test_imputation_quality() -> None:
+    """The variance of the dosages over that of certain genotypes of the same frequency."""
+    certain = np.array([0, 1, 2, 1, 1], np.float32)
+    uncertain = np.array([0.1, 1.4, np.nan, 1.9, 0.6], np.float32)
+    same = np.full(5, 0.5, np.float32)
+    dosages = np.asfortranarray(np.stack([certain, uncertain, same], axis=1))
+    info = genotype_counts(dosages, quality=True).info
+    called = uncertain[[0, 1, 3, 4]].astype(float)
+    f = called.mean() / 2
+    np.testing.assert_allclose(info, [np.nan, called.var() / (2 * f * (1 - f)), 0], rtol=1e-12)
+    assert np.isnan(genotype_counts(dosages).info).all()

@@ -158,3 +158,12 @@ def test_numbers_of_chromosomes_mean_what_the_file_says(
             continue
         positions, _ = select_by_name(Variants(table, "x.bim"), filters)
         assert [codes[k] for k in positions] == expected
+
+
+def test_min_info_leaves_certain_genotypes_in() -> None:
+    dosages = np.asfortranarray([[0, 0.1, 0.9], [1, 1.9, 1.0], [2, 1.1, 1.1], [1, 0.2, 0.8]], np.float32)
+    counts = genotype_counts(dosages, quality=True)
+    kept, dropped = passes(counts, VariantFilters(min_info=0.5))
+    assert kept.tolist() == [True, True, False] and dropped == {"--min-info": 1}
+    with pytest.raises(UsageError, match="--min-info 2 is not between 0 and 1"):
+        VariantFilters(min_info=2)

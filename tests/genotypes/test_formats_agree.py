@@ -155,6 +155,10 @@ def test_dosages(plink2: Plink2, example: GenotypeSource, tmp_path: Path) -> Non
     dosages = open_genotype_file(pgen)
     assert_equal(dosages, source, atol=1.01 * PGEN_STEP)
     stem = pgen.removesuffix(".pgen")
+    afreq = plink2("q.afreq", "--pfile", stem, "--freq", "cols=+machr2", "--nonfounders")
+    lines = [line.split() for line in Path(afreq).read_text().splitlines()]
+    quality = [float(line[lines[0].index("MACH_R2")]) for line in lines[1:]]
+    np.testing.assert_allclose(genotype_counts(read_all(dosages), quality=True).info, quality, rtol=1e-4)
     for bits, atol in ((16, 2.0**-14), (8, 2 / 255)):
         again = plink2("d.bgen", "--pfile", stem, "--export", "bgen-1.2", f"bits={bits}")
         assert_equal(open_genotype_file(again), dosages, atol)

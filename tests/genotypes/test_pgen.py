@@ -1,6 +1,8 @@
 """PLINK 2 file sets: what is read, and what is refused."""
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +84,23 @@ def test_dosages_come_back_as_written(
     some = source.read(variants, rows)
     np.testing.assert_array_equal(some, block[np.ix_(rows, variants)])
     assert some.flags.f_contiguous
+
+
+def test_has_dosages(path: str, write_pgen: WritePgen, tmp_path: Path) -> None:
+    assert open_pgen(path).has_dosages
+    if shutil.which("plink2") is not None:
+        made = [
+            "plink2",
+            "--silent",
+            "--pfile",
+            path.removesuffix(".pgen"),
+            "--make-pgen",
+            "--out",
+            str(tmp_path / "h"),
+        ]
+        for extra, expected in (([], True), (["erase-dosage"], False)):
+            subprocess.run([*made[:5], *extra, *made[5:]], check=True)
+            assert open_pgen(str(tmp_path / "h.pgen")).has_dosages == expected
 
 
 def test_nothing_is_asked_for(path: str) -> None:

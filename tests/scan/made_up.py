@@ -29,6 +29,7 @@ class GenotypesInMemory:
     path: str = "memory"
     files: tuple[str, ...] = ()
     reads: list[int] = field(default_factory=list)
+    has_dosages: bool = False
 
     @property
     def samples(self) -> Samples:
