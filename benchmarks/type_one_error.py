@@ -12,12 +12,13 @@ import argparse
 import numpy as np
 
 from kron2sum_cli.errors import Kron2SumError
+from kron2sum_cli.model.bartlett import bartlett_factors
 from kron2sum_cli.model.block_scanner import block_scanner
 from kron2sum_cli.model.contrasts import rotate_traits
-from kron2sum_cli.model.fitting import climb, fit
+from kron2sum_cli.model.fitting import fit
 from kron2sum_cli.model.hypotheses import TestContext, compare, hypothesis, reduction
 from kron2sum_cli.model.likelihood import Point, evaluate
-from kron2sum_cli.model.refit import refit
+from kron2sum_cli.model.refit import null_maxima, refitter
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
 from kron2sum_cli.model.trait_axes import axes_of_covariances
@@ -70,11 +71,13 @@ def run(n: int, p: int, tests: int, refits: int, seed: int = 1) -> dict[str, Arr
         known = evaluate(data, axes_of_covariances(C0, C1, data.mean_eigenvalue), True)
         found["F, K known"] = tested(known, spectrum.Qx, variants)[1]
         if counted["refit"] < refits:
-            ml = climb(data, null.point.axes, p, False)
+            contrasts = data.without_projected()
+            fitter = refitter(contrasts, null_maxima(contrasts, null.point.axes, p), reml=True)
+            factor = bartlett_factors(fitter, [hypothesis("any", np.eye(p))], seed)[0]
             likely = np.flatnonzero(found["LR"] > 0.5)  # none of the others comes near the levels
-            done = refit(data, ml, data.V.T @ variants[:, likely], np.eye(p))
+            done = fitter.refit(data.V.T @ variants[:, likely], np.eye(p))
             found["refit"] = np.zeros(variants.shape[1])
-            found["refit"][likely] = chi2_mlog10p(np.maximum(2 * (done.lml - ml.point.lml), 0), p)
+            found["refit"][likely] = chi2_mlog10p(np.maximum(2 * (done.lml - fitter.null_lml), 0) / factor, p)
         for name, mlog10p in found.items():
             below[name] += (mlog10p[:, None] > thresholds).sum(axis=0)
             counted[name] += variants.shape[1]

@@ -139,6 +139,8 @@ class TestOptions:
         "single" or "double"; "lr" or "f".
     refit : float
         Variants with P below it were fitted again.
+    seed : int or None
+        Of the simulation of `ScanMetadata.refit_factors`; None without refits.
     """
 
     __test__ = False  # not a test class, whatever its name
@@ -147,6 +149,7 @@ class TestOptions:
     precision: Literal["single", "double"]
     stat: Literal["lr", "f"]
     refit: float
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,9 @@ class ScanMetadata:
         Of a table joined from several genotype files.
     counts : Mapping of str to int
         Numbers of variants (or sets), which add up over the parts of a scan.
+    refit_factors : Mapping of str to Mapping of str to float
+        What the likelihood ratios of refits were divided by, by null model (the chromosome left out, or "genome") and
+        test; of the null models under which variants were refitted.
     export : Mapping or None
         Of a table that `kron2sum export` made, how it chose rows and columns.
     """
@@ -203,6 +209,7 @@ class ScanMetadata:
     span: Span | None = None
     parts: tuple[ScanPart, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    refit_factors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     export: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:

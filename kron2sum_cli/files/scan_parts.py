@@ -12,6 +12,9 @@ from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.scan_metadata import Range, ScanMetadata, ScanPart, Span
 
+_OF_PARTS = ("span", "parts", "counts", "refit_factors")
+"""What differs between the parts of a scan; factors are there for the null models under which a part refitted."""
+
 
 def union(ranges: Iterable[Range]) -> tuple[Range, ...]:
     """Half-open ranges in increasing order, those that touch or overlap made one, without empty ones."""
@@ -115,7 +118,7 @@ def _check_agreement(first: str, a: ScanMetadata, other: str, b: ScanMetadata) -
 
 def _shared(metadata: ScanMetadata) -> dict[str, Any]:
     """What is the same in all parts of a scan."""
-    shared = {key: value for key, value in to_json(metadata).items() if key not in ("span", "parts", "counts")}
+    shared = {key: value for key, value in to_json(metadata).items() if key not in _OF_PARTS}
     return shared | {"inputs": {role: files for role, files in shared["inputs"].items() if role != "geno"}}
 
 
@@ -174,7 +177,8 @@ def _joined_metadata(tables: Sequence[ScanMetadata], joined: Sequence[ScanPart])
     counts: Counter[str] = Counter()
     for table in tables:
         counts.update(table.counts)
-    whole = replace(tables[0], counts=dict(counts))
+    factors = {null: of_null for table in tables for null, of_null in table.refit_factors.items()}
+    whole = replace(tables[0], counts=dict(counts), refit_factors=dict(sorted(factors.items())))
     if len(joined) == 1:
         return replace(whole, span=joined[0].span, parts=())
     inputs = {role: files for role, files in whole.inputs.items() if role != "geno"}

@@ -1,7 +1,7 @@
 """The data of one likelihood: traits in the coordinates of a spectrum."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,11 @@ class Contrasts:
     def mean_eigenvalue(self) -> float:
         """Mean of the eigenvalues over all contrasts."""
         return float(self.s.sum()) / self.nrows
+
+    def without_projected(self) -> "Contrasts":
+        """The contrasts alone: their likelihood is the restricted one, in which covariates have no part."""
+        none = np.empty((0, 0))
+        return replace(self, Yx=np.empty((0, self.ntraits)), Kxx=none, Kxm=np.empty((0, self.Z.shape[0])), Rx=none)
 
     def to_rows(self, F: Array) -> Array:
         """``VᵀF`` for F (n, ...), in double precision."""

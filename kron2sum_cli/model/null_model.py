@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model import fitting
+from kron2sum_cli.model.bartlett import Refits
 from kron2sum_cli.model.block_scanner import Scanner, block_scanner
 from kron2sum_cli.model.climbing import Certificate, Optimum, PointT
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled, rotate_traits
@@ -37,9 +37,9 @@ from kron2sum_cli.model.missing.observed import (
     observed_spectrum,
     restored_cells,
     without_missing,
-    without_prior,
 )
-from kron2sum_cli.model.missing.refit import refit as refit_observed
+from kron2sum_cli.model.missing.refit import ObservedRefitter
+from kron2sum_cli.model.missing.refit import null_maxima as observed_null_maxima
 from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.prediction import (
     MissingCells,
@@ -50,13 +50,11 @@ from kron2sum_cli.model.prediction import (
     observed_predictor,
 )
 from kron2sum_cli.model.profile import Interval, LikelihoodPoint, heritability_interval
-from kron2sum_cli.model.refit import Refit, refitter
+from kron2sum_cli.model.refit import null_maxima, refitter
 from kron2sum_cli.model.set_test import SetScores, observed_set_scores, set_scores
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, spectrum_of_relationship
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates, estimates_of, estimates_of_observed
-
-NO_FIT = "the search of its maximum did not converge"
 
 MISSING_MATRICES = 3
 """Matrices over the missing cells, in double precision, that the likelihood of observed cells holds at once."""
@@ -172,23 +170,6 @@ class FitSummary:
 
 
 @dataclass(frozen=True)
-class Refits:
-    """Refits under one null model.
-
-    Attributes
-    ----------
-    null_lml : float
-        Log-likelihood of the maximum likelihood fit without a variant.
-    prepare : callable
-        From variants G (n, h) and their squared lengths (h,) outside the rotation and the covariates to what refits
-        them with effects in the span of a design (p, e).
-    """
-
-    null_lml: float
-    prepare: Callable[[NDArray[np.floating], Array], Callable[[Array], Refit]]
-
-
-@dataclass(frozen=True)
 class NullModel(ABC):
     """A fitted null model with the data that tests of variants need.
 
@@ -226,13 +207,15 @@ class NullModel(ABC):
         """Scores and information of a set of variants (n, q), in double precision."""
 
     @abstractmethod
-    def refits(self, scanner: Scanner) -> Refits:
-        """Fits with C0 and C1 free again; the scanner is that of the scan.
+    def refits(self) -> Refits:
+        """Fits with C0 and C1 free again and a variant in the model.
 
         Raises
         ------
-        NumericalError
-            Where there is no fit by maximum likelihood: it can grow without bound where REML does not.
+        ConvergenceError
+            Where the model is no maximum of its likelihood.
+        ValueError
+            Where the trait design has fewer columns than traits.
         """
 
     @abstractmethod
@@ -327,18 +310,11 @@ class CompleteNullModel(RotatedNullModel):
 
         return scores
 
-    def refits(self, scanner: Scanner) -> Refits:
+    def refits(self) -> Refits:
         """See `refit.Refitter`."""
-        null = fitting.climb(self.contrasts, self.summary.axes, self.summary.rank, reml=False)
-        if not null.certificate.certified:
-            raise NumericalError(NO_FIT)
-        fitter = refitter(self.contrasts, null)
-
-        def prepare(G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
-            rotated = scanner.rotate(G)
-            return lambda design: fitter.refit(rotated, design, outside)
-
-        return Refits(null.point.lml, prepare)
+        reml, rank = self.summary.reml, self.summary.rank
+        data = self.contrasts.without_projected() if reml else self.contrasts
+        return refitter(data, null_maxima(data, self.summary.axes, rank), reml)
 
     def predictor(self) -> Predictor:
         """See `prediction`."""
@@ -392,16 +368,10 @@ class ObservedNullModel(RotatedNullModel):
         scanner = observed_scanner(self.point(), np.float64)
         return lambda G: observed_set_scores(scanner, G)
 
-    def refits(self, scanner: Scanner) -> Refits:
-        """See `missing.refit`."""
-        null = missing_fitting.climb(without_prior(self.cells), self.summary.axes, self.summary.rank, reml=False)
-        if not null.certificate.certified:
-            raise NumericalError(NO_FIT)
-
-        def prepare(G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
-            return lambda design: refit_observed(null, G.astype(np.float64), design)
-
-        return Refits(null.point.lml, prepare)
+    def refits(self) -> Refits:
+        """See `missing.refit.ObservedRefitter`."""
+        maxima = observed_null_maxima(self.cells, self.summary.axes, self.summary.rank, self.summary.reml)
+        return ObservedRefitter(tuple(maxima))
 
     def predictor(self) -> Predictor:
         """See `prediction`."""

@@ -1,26 +1,55 @@
-"""Exact refits: C0 and C1 free again with a variant in the model, for many variants at once.
+"""Refits: C0 and C1 free again with a variant in the model, for many variants at once.
 
-With a variant's effects ``A1 γ`` in the model the maximum likelihood of (C0, C1) is close to the null model's, and so
-is the curvature there: Newton steps with the information of the null model, one matrix for all variants, converge in a
-few steps. Rows enter through their moments alone: a step costs the same whatever the number of samples.
+Under a null model by REML the data of a refit are the contrasts of its covariates, ``VᵀY``. Their likelihood without a
+variant is the restricted likelihood, which the null model maximises; with a variant, whose effects ``A1 γ`` are the
+only fixed effects, it is maximised over γ, C0 and C1. Twice the difference is a likelihood ratio of nested models, and
+it is defined wherever the null model is. Under a null model by ML both likelihoods are those of Y itself.
+
+With a variant in the model the maximum of (C0, C1) is close to the null model's, and so is the curvature there: Newton
+steps with the information of the null model, one matrix for all variants, converge in a few steps. Rows enter through
+their moments alone: a step costs the same whatever the number of samples.
 
 Frames (see `variant_likelihood`) change by triangular factors close to I. So the information of the null model stays
 the right one, and the axes that C0 leaves empty stay the last ones: a step is one along that face of the cone. A
-variant whose optimum lies on another face goes there and climbs again, one axis at a time: it fills an empty axis
+variant whose maximum lies on another face goes there and climbs again, one axis at a time: it fills an empty axis
 where the score points off the face, and empties its smallest axis where no step along the face leads further. What has
-not converged then (its optimum lies far away, or C1 tends to a singular matrix) is left to the search that fits null
+not converged then (its maximum lies far away, or C1 tends to a singular matrix) is left to the search that fits null
 models.
+
+With few samples for each trait the likelihood can have several local maxima, and a variant can make another of them
+the highest. Variants then climb from every local maximum of the null likelihood, and the highest end counts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.errors import ConvergenceError, NumericalError
+from kron2sum_cli.model.bartlett import (
+    NO_CONVERGENCE,
+    AtTruth,
+    Refit,
+    Simulated,
+    information_change,
+    outside_rows,
+    scoring_step,
+)
 from kron2sum_cli.model.climbing import BOUNDARY, CERTIFIED_GAIN
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
-from kron2sum_cli.model.fitting import Fit, climb
+from kron2sum_cli.model.fitting import (
+    SAME,
+    SHARES,
+    Fit,
+    bounded,
+    climb,
+    far_starts,
+    has_few_rows,
+    is_cheap,
+    pushed_axes,
+    starting_axes,
+)
 from kron2sum_cli.model.information import direction_covariance, expected_information, uses_observed_information
 from kron2sum_cli.model.likelihood import evaluate
 from kron2sum_cli.model.row_moments import RowMoments, VariantMoments, row_moments
@@ -44,135 +73,284 @@ RELEASED = 1e-6
 MOST_FACES = 8
 """A refit that has not ended on so many faces beside the null model's is left to the search of null models."""
 
+MUCH = 1.0
+"""Where there may be several maxima, variants that add more than this an effect to the log-likelihood climb from afar,
+too: such a variant moves the maxima."""
+
+NEARLY_EMPTY = 0.2
+"""Where there may be several maxima, a refit that ends with a smaller residual share of variance of an axis than this
+is compared with those where an axis has none."""
+
+SIMULATED_VARIANTS = 8
+"""Variants of each trait that is simulated for a Bartlett factor."""
+
 BATCH_BYTES = 1 << 21
 """Size of the largest array of a batch of variants: several of them should stay in the cache."""
 
 
 @dataclass(frozen=True)
-class Refit:
-    """Maximum likelihood with the variant in the model, for b variants.
-
-    Attributes
-    ----------
-    lml : (b,) log-likelihood; NaN where the refit did not converge
-    beta : (b, p) effects on the traits
-    se : (b, p) their standard errors
-    """
-
-    lml: Array
-    beta: Array
-    se: Array
-
-
-@dataclass(frozen=True)
-class Refitter:
-    """What all refits under one null model have in common.
+class NullMaximum:
+    """A local maximum of the likelihood without a variant, and what all climbs from it share.
 
     Attributes
     ----------
     data : rotated traits, covariates projected out
-    null : the maximum likelihood (not restricted) fit without a variant
-    moments : of the rows, traits in the axes of the null model
+    fit : the maximum
+    one_of_several : whether the likelihood may have other maxima
+    moments : of the rows, traits in the axes of the maximum
     empty : number of axes that its C0 leaves empty, the last ones
     metrics : (2N, 2N) inverse information along the face with 0, 1, ... p empty axes
     """
 
     data: Contrasts
-    null: Fit
+    fit: Fit
+    one_of_several: bool
     moments: RowMoments
     empty: int
     metrics: tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class Refitter:
+    """Refits of complete traits under one null model.
+
+    Attributes
+    ----------
+    data : rotated traits, covariates projected out: the contrasts alone under REML
+    maxima : local maxima of the likelihood without a variant, the highest first
+    reml : whether the null model is by REML
+    """
+
+    data: Contrasts
+    maxima: tuple[NullMaximum, ...]
+    reml: bool
+
+    @property
+    def null(self) -> Fit:
+        """The maximum without a variant."""
+        return self.maxima[0].fit
+
+    @property
+    def null_lml(self) -> float:
+        """The largest log-likelihood without a variant."""
+        return self.null.point.lml
+
+    def of_variants(self, G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
+        """Refits of variants G (n, b) with effects in the span of a design (p, e).
+
+        ``outside`` (b,) is their squared length outside V and the covariates.
+        """
+        V = self.data.V
+        rotated = np.asarray(V.T @ G.astype(V.dtype, copy=False), np.float64)
+        return lambda design: self.refit(rotated, design, outside)
+
+    def simulated(self, rng: np.random.Generator) -> Simulated:
+        """Simulate traits of these contrasts under the null model, and variants; fit the traits."""
+        data, axes, p = self.data, self.null.point.axes, self.data.ntraits
+        inside = np.sqrt(axes.variances(data.s)) * rng.normal(size=(data.s.size, p))
+        outside = axes.c1 * outside_rows(rng, data.noutside, p)
+        s = np.append(data.s, np.zeros(len(outside)))
+        simulated = replace(
+            data,
+            Z=np.vstack([inside, outside]) @ axes.Tinv.T,
+            s=s,
+            noutside=data.noutside - len(outside),
+            V=np.broadcast_to(np.float64(0), (data.nsamples, s.size)),  # these traits are simulated in rows
+            Kxm=np.empty((0, s.size)),
+        )
+        fitter = refitter(simulated, [_climb_certified(simulated, axes, self.null.rank)], self.reml, thorough=False)
+        rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
+        point = evaluate(simulated, axes, reml=False)
+        step = scoring_step(axes, point.grams(), point.score0, point.score1)
+        squares = rows**2
+        truth = AtTruth(axes, rows.T @ point.alpha, squares.T @ point.W, information_change(squares, s, point.W, step))
+        nothing = np.zeros(SIMULATED_VARIANTS)
+        return Simulated(fitter.null_lml, lambda design: fitter.refit(rows, design, nothing), truth)
 
     def refit(self, variants: Array, design: Array, outside: Array | None = None) -> Refit:
         """Refit with effects in the span of ``design``.
 
         Parameters
         ----------
-        variants : (m, b) rotated variants, ``VᵀG``
-        design : (p, e), full column rank
-        outside : (b,) squared lengths of the variants outside V and the covariates; needed where ``data.noutside``
+        variants : Array (m, b)
+            Rotated variants, ``VᵀG``.
+        design : Array (p, e)
+            Of full column rank.
+        outside : Array (b,) or None
+            Squared lengths of the variants outside V and the covariates; needed where ``data.noutside``.
 
         Returns
         -------
-        Log-likelihoods by ML and the effects; NaN for a variant whose refit did not converge, and for one of length 0.
+        Refit
+            NaN for a variant whose refit did not converge, and for one of length 0.
 
         Raises
         ------
         ValueError
             Where ``outside`` is needed and missing.
         """
-        p, b, axes = self.data.ntraits, variants.shape[1], self.null.point.axes
+        p, b = self.data.ntraits, variants.shape[1]
         if outside is None:
             if self.data.noutside:
                 raise ValueError("GGᵀ has null directions outside V: refits need the variants' squared lengths there")
             outside = np.zeros(b)
-        basis = axes.well_conditioned(design)
-        together = uses_observed_information(p, 0) and self.null.certificate.active_C1 == 0
-        found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
-        present = np.einsum("ib,ib->b", variants, variants) + outside > 0
-        size = max(1, BATCH_BYTES // (8 * p * p * self.moments.nodes.size))
-        refit_part = _refit_together if together else _refit_apart
-        for k in range(0, b, size):
-            batch = k + np.flatnonzero(present[k : k + size])
-            if batch.size:
-                part = refit_part(self, variants[:, batch], outside[batch], basis)
-                found.lml[batch], found.beta[batch], found.se[batch] = part.lml, part.beta, part.se
-        return found
+        best = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
+        present = np.flatnonzero(np.einsum("ib,ib->b", variants, variants) + outside > 0)
+        for start in self.maxima:
+            basis = start.fit.point.axes.well_conditioned(design)
+            together = uses_observed_information(p, 0) and start.fit.certificate.active_C1 == 0
+            climb_from = _refit_together if together else _refit_apart
+            size = max(1, BATCH_BYTES // (8 * p * p * start.moments.nodes.size))
+            for k in range(0, present.size, size):
+                batch = present[k : k + size]
+                found = climb_from(start, variants[:, batch], outside[batch], basis)
+                higher = np.isfinite(found.lml) & ~(found.lml <= best.lml[batch])
+                for kept, new in ((best.lml, found.lml), (best.beta, found.beta), (best.se, found.se)):
+                    kept[batch[higher]] = new[higher]
+        if self.maxima[0].one_of_several:
+            much = best.lml > self.null_lml + MUCH * design.shape[1]
+            for k in map(int, np.flatnonzero(much)):
+                alternative = _with_variant(self.data, variants[:, k], outside[k], basis)
+                afar = starting_axes(alternative, SHARES[0])
+                _raise(best, k, _highest(alternative, [afar], self.null.rank, basis))
+        return best
 
 
-def refitter(data: Contrasts, null: Fit) -> Refitter:
-    """Prepare refits under a null model.
+def refitter(data: Contrasts, null: Sequence[Fit], reml: bool, thorough: bool = True) -> Refitter:
+    """Prepare refits from local maxima of the likelihood of ``data`` without a variant (`null_maxima`).
+
+    Parameters
+    ----------
+    data : Contrasts
+        `Contrasts.without_projected` under a null model by REML.
+    null : sequence of Fit
+        Maxima of the likelihood of these data, the highest first.
+    reml : bool
+        Whether the null model is by REML.
+    thorough : bool
+        Look for further maxima with a variant where there may be some.
 
     Raises
     ------
     ValueError
-        Where the null model is restricted or has covariates that are not projected out.
+        Where a maximum is one of the restricted likelihood, or covariates are not projected out.
     """
-    if data.design is not None or null.point.reml:
-        raise ValueError("refits need a null model by maximum likelihood with an invertible trait design A")
-    axes, tau = null.point.axes, data.mean_eigenvalue
+    if data.design is not None or any(fit.point.reml for fit in null):
+        raise ValueError("refits need the likelihood of the contrasts, and an invertible trait design A")
+    several = thorough and _has_several_maxima(data)
+    return Refitter(data, tuple(_null_maximum(data, fit, several) for fit in null), reml)
+
+
+def null_maxima(data: Contrasts, fitted: TraitAxes, rank: int) -> list[Fit]:
+    """Local maxima of the likelihood without a variant (not restricted), the highest first.
+
+    Where there are so few samples that there can be several, climbs start from many places; else from the fit alone.
+
+    Parameters
+    ----------
+    data : Contrasts
+        `Contrasts.without_projected` for a null model by REML.
+    fitted : TraitAxes
+        Axes of the null model.
+    rank : int
+        Largest rank of C0.
+
+    Raises
+    ------
+    ConvergenceError
+        Where no search ended at a maximum.
+    """
+    starts = [fitted]
+    if _has_several_maxima(data):
+        starts += [starting_axes(data, share) for share in SHARES] + far_starts(data, rank)
+        starts += pushed_axes(data, fitted, rank)
+    found: list[Fit] = []
+    for axes in starts:
+        try:
+            one = _climb_certified(data, axes, rank)
+        except (ConvergenceError, NumericalError, np.linalg.LinAlgError):
+            continue
+        if all(abs(one.point.lml - other.point.lml) > SAME for other in found):
+            found.append(one)
+    if not found:
+        raise ConvergenceError(NO_CONVERGENCE)
+    return sorted(found, key=lambda fit: -fit.point.lml)
+
+
+def _climb_certified(data: Contrasts, start: TraitAxes, rank: int) -> Fit:
+    """The maximum without a variant that a climb from one start ends at.
+
+    Raises
+    ------
+    ConvergenceError
+        Where it does not end at one.
+    """
+    fit = climb(data, start, rank, reml=False)
+    if not fit.certificate.certified:
+        raise ConvergenceError(NO_CONVERGENCE)
+    return fit
+
+
+def _has_several_maxima(data: Contrasts) -> bool:
+    """Whether the likelihood of so few samples may have several maxima, and it is cheap to look for them."""
+    return is_cheap(data) and has_few_rows(data) and bounded(data, reml=False)
+
+
+def _null_maximum(data: Contrasts, fit: Fit, one_of_several: bool) -> NullMaximum:
+    axes, tau = fit.point.axes, data.mean_eigenvalue
     genetic, residual = tau * axes.c0**2, np.maximum(axes.c1**2, BOUNDARY)
     ratio = RESIDUAL_ROOM * tau * float(np.min(residual / np.maximum(genetic, residual)))
     empty = int(np.count_nonzero(genetic < BOUNDARY))
     metrics = [_expected(data, axes, q) for q in range(data.ntraits + 1)]
-    known = direction_covariance(null.point, null.rank)
+    known = direction_covariance(fit.point, fit.rank)
     metrics[empty] = np.block([[known.v00, known.v01], [known.v01.T, known.v11]])
-    return Refitter(
+    return NullMaximum(
         data=data,
-        null=null,
+        fit=fit,
+        one_of_several=one_of_several,
         moments=row_moments(replace(data, Z=data.Z @ axes.T.T), ratio),
         empty=empty,
         metrics=tuple(metrics),
     )
 
 
-def refit(data: Contrasts, null: Fit, variants: Array, design: Array, outside: Array | None = None) -> Refit:
-    """Refit one block of variants: see `refitter` and `Refitter.refit`."""
-    return refitter(data, null).refit(variants, design, outside)
-
-
-def _refit_together(fitter: Refitter, variants: Array, outside: Array, design: Array) -> Refit:
-    moments, axes = fitter.moments.of_variants(variants, outside), fitter.null.point.axes
-    likelihood = VariantLikelihood(fitter.moments, axes.T @ design, axes.logdet_T, fitter.empty, fitter.null.rank)
-    states = _initial(fitter, outside.size)
-    points, reached = _climb(likelihood, fitter.metrics[fitter.empty], moments, states)
-    reached = _climb_other_faces(fitter, likelihood, moments, states, points, reached)
+def _refit_together(start: NullMaximum, variants: Array, outside: Array, design: Array) -> Refit:
+    """Refit a batch of variants at once; one by one those that do not reach a maximum, or may have a higher one."""
+    moments, axes = start.moments.of_variants(variants, outside), start.fit.point.axes
+    likelihood = VariantLikelihood(start.moments, axes.T @ design, axes.logdet_T, start.empty, start.fit.rank)
+    states = _initial(start, outside.size)
+    points, reached = _climb(likelihood, start.metrics[start.empty], moments, states)
+    reached = _climb_other_faces(start, likelihood, moments, states, points, reached)
     half = np.linalg.solve(np.linalg.cholesky(points.information), design.T)
-    refits = Refit(points.lml, points.gamma @ design.T, np.sqrt(np.sum(half**2, axis=1)))
-    for k in np.flatnonzero(~reached):
-        starts = (_axes(fitter, states.frame[k], states.share[k]), axes)
-        refits.lml[k], refits.beta[k], refits.se[k] = _one(fitter, starts, variants[:, k], outside[k], design)
+    refits = Refit(np.where(reached, points.lml, np.nan), points.gamma @ design.T, np.sqrt(np.sum(half**2, axis=1)))
+    refits.beta[~reached] = refits.se[~reached] = np.nan
+    near_face = np.linalg.eigvalsh(states.share)[:, -1] > 1 - NEARLY_EMPTY
+    for k in np.flatnonzero(~reached | (start.one_of_several & near_face)):
+        end = _axes(start, states.frame[k], states.share[k])
+        starts = pushed_axes(start.data, end, start.fit.rank) if reached[k] else [end, axes]
+        alternative = _with_variant(start.data, variants[:, k], outside[k], design)
+        _raise(refits, int(k), _highest(alternative, starts, start.fit.rank, design))
     return refits
 
 
-def _refit_apart(fitter: Refitter, variants: Array, outside: Array, design: Array) -> Refit:
-    starts = (fitter.null.point.axes,)
-    each = [_one(fitter, starts, *variant, design) for variant in zip(variants.T, outside, strict=True)]
-    return Refit(*(np.array(column) for column in zip(*each, strict=True)))
+def _refit_apart(start: NullMaximum, variants: Array, outside: Array, design: Array) -> Refit:
+    """Refit variants one by one."""
+    b, p = outside.size, start.data.ntraits
+    refits = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
+    for k in range(b):
+        alternative = _with_variant(start.data, variants[:, k], outside[k], design)
+        _raise(refits, k, _highest(alternative, [start.fit.point.axes], start.fit.rank, design))
+    return refits
+
+
+def _raise(refits: Refit, k: int, found: tuple[float, Array, Array] | None) -> None:
+    """Put what was found in the place of the k-th refit, where it is higher."""
+    if found is not None and not found[0] <= refits.lml[k]:
+        refits.lml[k], refits.beta[k], refits.se[k] = found
 
 
 def _climb_other_faces(
-    fitter: Refitter,
+    start: NullMaximum,
     likelihood: VariantLikelihood,
     variants: VariantMoments,
     states: States,
@@ -183,8 +361,8 @@ def _climb_other_faces(
 
     States and points are overwritten.
     """
-    p, lowest = fitter.data.ntraits, points.lml.copy()
-    empty = np.full(reached.size, fitter.empty)
+    p, lowest = start.data.ntraits, points.lml.copy()
+    empty = np.full(reached.size, start.empty)
     for _ in range(MOST_FACES):
         leaving = reached & (points.off_face > CERTIFIED_GAIN)
         moving = np.flatnonzero(leaving | (~reached & (empty < p)))
@@ -196,10 +374,10 @@ def _climb_other_faces(
         empty[moving] += np.where(filled, -1, 1)
         for q in np.unique(empty[moving]):
             which = moving[empty[moving] == q]
-            start = take(states, which)
+            some = take(states, which)
             on_face = replace(likelihood, empty=int(q))
-            found, reached[which] = _climb(on_face, fitter.metrics[q], take(variants, which), start, learn=True)
-            put(states, which, start)
+            found, reached[which] = _climb(on_face, start.metrics[q], take(variants, which), some, learn=True)
+            put(states, which, some)
             put(points, which, found)
     return reached & (points.off_face <= CERTIFIED_GAIN) & (points.lml >= lowest)
 
@@ -282,19 +460,19 @@ def _updated(metrics: Array, steps: Array, lost: Array) -> Array:
     return np.asarray(metrics - across - across.transpose(0, 2, 1) + along[:, None, None] * both)
 
 
-def _initial(fitter: Refitter, b: int) -> States:
-    h = fitter.data.mean_eigenvalue * fitter.null.point.axes.c0**2
-    h[h.size - fitter.empty :] = 0.0
+def _initial(start: NullMaximum, b: int) -> States:
+    h = start.data.mean_eigenvalue * start.fit.point.axes.c0**2
+    h[h.size - start.empty :] = 0.0
     return States(*(np.repeat(M[None], b, axis=0) for M in (np.eye(h.size), np.diag(h))))
 
 
-def _axes(fitter: Refitter, frame: Array, share: Array) -> TraitAxes:
+def _axes(start: NullMaximum, frame: Array, share: Array) -> TraitAxes:
     """The axes, in traits, of one state."""
     h, R = np.linalg.eigh(share)
     h = np.clip(h[::-1], 0.0, 1.0)
     h[h < BOUNDARY] = 0.0
-    T = R[:, ::-1].T @ frame @ fitter.null.point.axes.T
-    return TraitAxes(T, np.asarray(np.linalg.inv(T)), np.sqrt(h / fitter.data.mean_eigenvalue), np.sqrt(1 - h))
+    T = R[:, ::-1].T @ frame @ start.fit.point.axes.T
+    return TraitAxes(T, np.asarray(np.linalg.inv(T)), np.sqrt(h / start.data.mean_eigenvalue), np.sqrt(1 - h))
 
 
 def _score(points: Points) -> Array:
@@ -358,16 +536,20 @@ def _upper_cholesky(M: Array) -> tuple[Array, Mask]:
     return np.asarray(lower[:, ::-1, ::-1]), defined
 
 
-def _one(
-    fitter: Refitter, starts: Sequence[TraitAxes], variant: Array, outside: float, design: Array
-) -> tuple[float, Array, Array]:
-    """Refit one variant by the search of null models, from several starts: far away there can be several optima."""
-    alternative = _with_variant(fitter.data, variant, outside, design)
-    best, nothing = -np.inf, np.full(fitter.data.ntraits, np.nan)
-    found: tuple[float, Array, Array] = np.nan, nothing, nothing
-    for start in starts:
+def _highest(
+    alternative: Contrasts, starts: Sequence[TraitAxes], rank: int, design: Array
+) -> tuple[float, Array, Array] | None:
+    """Refit one variant, a fixed effect of these data, by the search of null models: the highest end, if any is one.
+
+    Returns
+    -------
+    (float, Array (p,), Array (p,)) or None
+        Log-likelihood, effects on the traits, their standard errors.
+    """
+    best, found = -np.inf, None
+    for axes in starts:
         try:
-            fitted = climb(alternative, start, fitter.null.rank, False)
+            fitted = climb(alternative, axes, rank, False)
         except (NumericalError, np.linalg.LinAlgError):
             continue
         point = fitted.point

@@ -104,12 +104,13 @@ class VariantLikelihood:
         residual, gamma, information = self._residual_moments(T, W, variants)
         outer0, outer1 = self._outer_products(residual, W)
         logdet, trace0, trace1 = _determinant(self.moments, d0, d1, variances, W)
-        logdet -= 2 * data.nsamples * (np.linalg.slogdet(T)[1] + self.logdet_axes)
+        nrows = data.nrows + data.ncovariates
+        logdet -= 2 * nrows * (np.linalg.slogdet(T)[1] + self.logdet_axes)
         # rᵀK⁻¹r = αᵀKα for α = K⁻¹r, and K is s d0 + d1.
         quadratic = np.einsum("bj,bjj->b", d0, outer0) + np.einsum("bj,bjj->b", d1, outer1)
         S0, S1 = 0.5 * (outer0 - _diagonal(trace0)), 0.5 * (outer1 - _diagonal(trace1))
         return Points(
-            lml=-0.5 * (data.nsamples * data.ntraits * LOG2PI + logdet + quadratic),
+            lml=-0.5 * (nrows * data.ntraits * LOG2PI + logdet + quadratic),
             score0=R @ S0 @ R.transpose(0, 2, 1),
             score1=R @ S1 @ R.transpose(0, 2, 1),
             off_face=self._gain_off_face(S0, W),

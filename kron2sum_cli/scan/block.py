@@ -102,10 +102,21 @@ class Block:
 
 @dataclass(frozen=True)
 class BlockResult:
-    """Rows of the result table, and numbers of variants by what became of them."""
+    """What a block gives to the result table.
+
+    Attributes
+    ----------
+    rows : pa.RecordBatch
+        Its rows.
+    counts : Mapping of str to int
+        Numbers of variants by what became of them.
+    refit_factors : Mapping of str to Mapping of str to float
+        What likelihood ratios of refits were divided by, by null model and test; empty where nothing was fitted again.
+    """
 
     rows: pa.RecordBatch
     counts: Mapping[str, int]
+    refit_factors: Mapping[str, Mapping[str, float]]
 
 
 def test_block(scan: Scan, block: Block) -> BlockResult:
@@ -129,18 +140,18 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
     results += [test(statistics.u, statistics.v, hypothesis, scan.context) for hypothesis in scan.tests[1:]]
     columns |= _test_columns(scan, tested, results) | _trait_columns(scan, tested, statistics)
     tally = Counter({f"variants left out by {option}": number for option, number in left_out.items()})
+    factors: Mapping[str, Mapping[str, float]] = {}
     if scan.refit is not None:
         refitted = _refitted(scan.refit, tested, results)
-        done = refit_block(
-            scan.refit, G[:, np.flatnonzero(refitted[varying])], statistics.outside[refitted[tested]], scan.tests
-        )
+        done = refit_block(scan.refit, G[:, np.flatnonzero(refitted[varying])], statistics.outside[refitted[tested]])
+        factors = done.factors
         columns |= _refit_columns(scan, refitted, done)
         tally.update(_refit_counts(done))
     else:  # no column of refits is filled
         columns |= {name: np.full(len(tested), np.nan) for name in scan.columns.names if name not in columns}
     tally.update(_statistics_counts(scan, block, counts, passing, varying, identifiable, tested))
     rows, kept = scan_batch(scan.columns, columns), passing & block.asked
-    return BlockResult(rows if kept.all() else rows.filter(flags(kept)), tally)
+    return BlockResult(rows if kept.all() else rows.filter(flags(kept)), tally, factors)
 
 
 test_block.__test__ = False  # type: ignore[attr-defined]  # not a test of this code

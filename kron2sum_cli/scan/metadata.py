@@ -28,6 +28,7 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs) -> ScanMetadata:
             precision=settings.precision,
             stat=settings.stat,
             refit=settings.refit,
+            seed=settings.common.seed if settings.refit else None,
         ),
         inputs={"geno": inputs.files, **_further_inputs(settings)},
         coupled=null.description.coupled,

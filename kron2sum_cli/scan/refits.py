@@ -1,17 +1,34 @@
-"""Exact refits of the variants of a block whose tests are small."""
+"""Refits of the variants of a block whose tests are small."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.model.block_scanner import Scanner
+from kron2sum_cli.model.bartlett import Refits, bartlett_factors
 from kron2sum_cli.model.hypotheses import Hypothesis
-from kron2sum_cli.model.null_model import NullModel, Refits
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
 
 Array = NDArray[np.float64]
+
+NEGATIVE = -1e-6
+"""A larger model whose log-likelihood is lower than a smaller one's by more than this did not reach its maximum."""
+
+
+class Factors:
+    """Bartlett factors of one null model, computed by the first thread that refits a variant."""
+
+    def __init__(self, compute: Callable[[], Array]) -> None:
+        self._compute, self._lock, self._found = compute, threading.Lock(), np.empty(0)
+
+    def __call__(self) -> Array:
+        """The factors (h,), one a hypothesis."""
+        with self._lock:
+            if not self._found.size:
+                self._found = self._compute()
+            return self._found
 
 
 @dataclass(frozen=True)
@@ -20,13 +37,22 @@ class RefitPlan:
 
     Attributes
     ----------
+    null_name : str
+        The chromosome that it leaves out, "genome" for none.
     refits : Refits
-        Those of the null model.
+        Refits under this model.
+    hypotheses : Sequence of Hypothesis
+        Those tested, that of an effect on any trait first.
+    factors : Factors
+        By which their likelihood ratios are divided.
     mlog10p : float
-        Variants with a test above it are refitted.
+        Variants with a test above it are fitted again.
     """
 
+    null_name: str
     refits: Refits
+    hypotheses: Sequence[Hypothesis]
+    factors: Factors = field(repr=False)
     mlog10p: float
 
 
@@ -36,51 +62,64 @@ class BlockRefit:
 
     Attributes
     ----------
-    chisq, mlog10p : (h,) for every hypothesis, NaN where a refit did not converge
-    beta, se : (h, p) of the refit with effects on all traits
+    chisq, mlog10p : Sequence of NDArray (h,)
+        Of every hypothesis, NaN where a refit did not converge.
+    beta, se : NDArray (h, p)
+        Of the refit with effects on all traits.
+    factors : dict
+        By null model and hypothesis, what likelihood ratios were divided by; empty where nothing was fitted again.
     """
 
     chisq: Sequence[Array]
     mlog10p: Sequence[Array]
     beta: Array
     se: Array
+    factors: dict[str, dict[str, float]]
 
 
-def refit_plan(model: NullModel, scanner: Scanner, threshold: float) -> RefitPlan | None:
-    """The plan for a null model, whose ML fit is found from its REML fit; None where nothing is to be refitted.
+def refit_plan(
+    refits: Refits, hypotheses: Sequence[Hypothesis], threshold: float, seed: int, null_name: str
+) -> RefitPlan:
+    """The plan for refits of variants with a test below ``threshold`` (positive)."""
+    factors = Factors(lambda: bartlett_factors(refits, hypotheses, seed))
+    return RefitPlan(null_name, refits, hypotheses, factors, -float(np.log10(threshold)))
 
-    Raises
-    ------
-    NumericalError
-        Where there is no such fit: under ML the likelihood can grow without bound, where under REML it does not.
+
+def refit_block(plan: RefitPlan, G: NDArray[np.floating], outside: Array) -> BlockRefit:
+    """Refit variants under every design that the hypotheses compare.
+
+    Parameters
+    ----------
+    plan : RefitPlan
+        Of the null model.
+    G : NDArray (n, h)
+        Variants, without missing values.
+    outside : Array (h,)
+        Their squared lengths outside the rotation and the covariates.
     """
-    return RefitPlan(model.refits(scanner), -float(np.log10(threshold))) if threshold > 0 else None
+    h, p = G.shape[1], plan.hypotheses[0].full.shape[0]
+    if h == 0:
+        nothing = [np.empty(0) for _ in plan.hypotheses]
+        return BlockRefit(nothing, nothing, np.empty((0, p)), np.empty((0, p)), {})
+    refit = plan.refits.of_variants(G, outside)
+    joint = refit(np.eye(p))
+    done: dict[bytes, Array] = {}
 
-
-def refit_block(
-    plan: RefitPlan, G: NDArray[np.floating], outside: Array, hypotheses: Sequence[Hypothesis]
-) -> BlockRefit:
-    """Refit variants G (n, h) under every design that the hypotheses compare; the first is the any-effect one.
-
-    ``outside`` (h,) is their squared length outside the rotation and the covariates.
-    """
-    done: dict[bytes, tuple[Array, Array, Array]] = {}
-    h, refit = G.shape[1], plan.refits.prepare(G, outside)
-
-    def fitted(design: Array) -> tuple[Array, Array, Array]:
-        if design.shape[1] == 0 or h == 0:
-            nothing = np.empty((h, design.shape[0]))
-            return np.full(h, plan.refits.null_lml), nothing, nothing
-        key = np.round(design @ design.T, 9).tobytes()  # the space it spans
+    def lml(design: Array) -> Array:
+        if design.shape[1] == 0:
+            return np.full(h, plan.refits.null_lml)
+        if design.shape[1] == p:
+            return joint.lml
+        key = design.tobytes()
         if key not in done:
-            result = refit(design)
-            done[key] = (result.lml, result.beta, result.se)
+            done[key] = refit(design).lml
         return done[key]
 
+    factors = plan.factors()
     chisq = []
-    for hypothesis in hypotheses:
-        gain = fitted(hypothesis.full)[0] - fitted(hypothesis.base)[0]
-        chisq.append(np.where(gain > -1e-6, np.maximum(2 * gain, 0.0), np.nan))
-    mlog10p = [chi2_mlog10p(x, h.df) for x, h in zip(chisq, hypotheses, strict=True)]
-    _, beta, se = fitted(hypotheses[0].full)
-    return BlockRefit(chisq, mlog10p, beta, se)
+    for hypothesis, factor in zip(plan.hypotheses, factors, strict=True):
+        gain = lml(hypothesis.full) - lml(hypothesis.base)
+        chisq.append(np.where(gain > NEGATIVE, np.maximum(2 * gain, 0.0), np.nan) / factor)
+    mlog10p = [chi2_mlog10p(x, hypothesis.df) for x, hypothesis in zip(chisq, plan.hypotheses, strict=True)]
+    named = {hypothesis.name: float(factor) for hypothesis, factor in zip(plan.hypotheses, factors, strict=True)}
+    return BlockRefit(chisq, mlog10p, joint.beta, joint.se, {plan.null_name: named})

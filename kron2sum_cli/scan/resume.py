@@ -23,7 +23,7 @@ from kron2sum_cli.scan.block import BlockResult
 
 SUFFIX = ".kron2sum-blocks"
 _FRAME = struct.Struct("<Q16s")
-_COUNTS = b"counts"
+_COUNTS, _REFIT_FACTORS = b"counts", b"refit_factors"
 _WORDS = {
     "version": "the version of kron2sum",
     "null": "the null model",
@@ -59,8 +59,8 @@ class FinishedBlocks:
         while (content := _next_frame(self._file)) is not None:
             end = self._file.tell()
             with pa.ipc.open_stream(content) as stream:
-                counts = json.loads(stream.schema.metadata[_COUNTS])
-                yield BlockResult(stream.read_next_batch().replace_schema_metadata(None), counts)
+                counts, factors = (json.loads(stream.schema.metadata[key]) for key in (_COUNTS, _REFIT_FACTORS))
+                yield BlockResult(stream.read_next_batch().replace_schema_metadata(None), counts, factors)
         self._file.truncate(end)
         self._file.seek(end)
 
@@ -74,7 +74,8 @@ class FinishedBlocks:
         """
         if self._file is None:
             return
-        rows = result.rows.replace_schema_metadata({_COUNTS: json.dumps(dict(result.counts))})
+        notes = {_COUNTS: dict(result.counts), _REFIT_FACTORS: dict(result.refit_factors)}
+        rows = result.rows.replace_schema_metadata({key: json.dumps(value) for key, value in notes.items()})
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, rows.schema) as stream:
             stream.write_batch(rows)

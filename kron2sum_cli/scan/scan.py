@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.scan_columns import scan_schema
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
-from kron2sum_cli.model.block_scanner import Scanner
+from kron2sum_cli.model.fitting import SAME
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.progress import Advance, Progress
@@ -50,6 +50,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     columns = scan_schema(null.traits, further, settings.refit > 0, data.coupled, data.has_missing, has_dosages)
     metadata = scan_metadata(settings, inputs)
     width = block_width(settings, null)
+    factors: dict[str, Mapping[str, float]] = {}
     counts, total = Counter(inputs.selection.counts), int(np.count_nonzero(inputs.selection.asked))
     logger.info("%d variants to test in blocks of %d", total, width)
     with (
@@ -62,7 +63,9 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         for result in _results(settings, inputs, tests, columns, width, finished, advance):
             writer.write(result.rows)
             counts.update(result.counts)
-        writer.metadata = replace(metadata, counts={reason: n for reason, n in sorted(counts.items()) if n})
+            factors |= result.refit_factors
+        some = {reason: n for reason, n in sorted(counts.items()) if n}
+        writer.metadata = replace(metadata, counts=some, refit_factors=dict(sorted(factors.items())))
     _report(counts, settings.out)
 
 
@@ -124,21 +127,31 @@ def _scan(
         axes=model.summary.axes,
         context=null_scale(null, chromosome).context(settings.stat),
         tests=tests,
-        refit=_refit_plan(model, scanner, settings.refit, chromosome),
+        refit=_refit_plan(settings, model, tests, chromosome) if settings.refit > 0 else None,
         traits=null.traits,
         observed=np.isfinite(null.description.Y) if null.description.has_missing else None,
         columns=columns,
     )
 
 
-def _refit_plan(model: NullModel, scanner: Scanner, threshold: float, chromosome: str | None) -> RefitPlan | None:
-    """How to refit; nothing where the null model has no fit by maximum likelihood, which is said."""
+def _refit_plan(
+    settings: ScanSettings, model: NullModel, tests: Sequence[Hypothesis], chromosome: str | None
+) -> RefitPlan | None:
+    """How to fit variants again; nothing where the null model is no maximum, which is said."""
+    of_null = f"the null model of chromosome {chromosome}" if chromosome else "the null model"
     try:
-        return refit_plan(model, scanner, threshold)
-    except NumericalError as error:
-        where = f" of chromosome {chromosome}" if chromosome else ""
-        logger.warning("no variants%s are refitted: by maximum likelihood, which refits need, %s", where, error)
+        refits = model.refits()
+    except ConvergenceError as error:
+        logger.warning("no variants are refitted under %s: %s", of_null, error)
         return None
+    if refits.null_lml > model.summary.lml + SAME:
+        logger.warning(
+            "%s has log-likelihood %.4f, and there is a higher maximum, %.4f, from which refits go out: fit it again",
+            of_null,
+            model.summary.lml,
+            refits.null_lml,
+        )
+    return refit_plan(refits, tests, settings.refit, settings.common.seed, chromosome or "genome")
 
 
 def _report(counts: Mapping[str, int], out: str) -> None:

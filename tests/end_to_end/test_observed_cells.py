@@ -1,5 +1,6 @@
 """`--missing exact` at the command line: fit, scan, export, predictions, against the dense Gaussian."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,16 +135,23 @@ def test_f_statistics_count_the_observed_cells(folder: Path, tmp_path: Path) -> 
     assert pytest.approx(f.sf(whole / 3 / ((q0 - whole) / df), 3, df), rel=1e-6) == 10.0**-row.MLOG10P
 
 
+def factors_of(path: Path) -> dict[str, float]:
+    """The Bartlett factors of a scan's refits."""
+    factors: dict[str, float] = json.loads(pq.read_schema(path).metadata[b"kron2sum"])["refit_factors"]["genome"]
+    return factors
+
+
 def genotype_position(name: str) -> int:
     return int(pd.read_csv(EXAMPLE / "genotypes.bim", sep=r"\s+", header=None)[1].tolist().index(name))
 
 
 def test_a_refit_is_a_fit_with_the_variant_as_a_covariate(folder: Path, tmp_path: Path) -> None:
-    """By ML: under REML the null model's likelihood is of a shifted matrix, and the refit's is not."""
+    """By ML, where both are fits of the same kind; by REML the likelihood ratio is larger and divided by its factor."""
     (tmp_path / "one.txt").write_text("snp1823\n")
     out = tmp_path / "r.parquet"
     options = ("--refit", "1", "--precision", "double", "--test", "common", "--extract", tmp_path / "one.txt")
-    assert scan(folder / "exact.npz", out, *options) == 0
+    assert fit(folder, "without.npz", "--ml") == 0
+    assert scan(folder / "without.npz", out, *options) == 0
     row, dense = table(out).iloc[0], dense_of(folder, folder / "exact.npz")
     covariates = pd.read_csv(folder / "covar.csv").set_index("IID").loc[dense.iids].reset_index()
     covariates["variant"] = variants_of(dense)[:, genotype_position("snp1823")]
@@ -151,12 +159,16 @@ def test_a_refit_is_a_fit_with_the_variant_as_a_covariate(folder: Path, tmp_path
     for name in ("some.csv", "keep.txt"):
         (tmp_path / name).write_text((folder / name).read_text())
     assert fit(tmp_path, "with.npz", "--ml") == 0
-    assert fit(folder, "without.npz", "--ml") == 0
     with_it, without = exported(tmp_path / "with.npz"), exported(folder / "without.npz")
     assert pytest.approx(2 * (with_it["lml"] - without["lml"]), abs=1e-5) == row.CHISQ_REFIT
     np.testing.assert_allclose([row[f"BETA_REFIT.{t}"] for t in TRAITS], with_it["B"][-1], rtol=1e-3)
     np.testing.assert_allclose([row[f"SE_REFIT.{t}"] for t in TRAITS], with_it["B_se"][-1], rtol=1e-3)
     assert 0 < row["CHISQ_REFIT.common"] < row.CHISQ_REFIT
+    assert factors_of(out) == {"any": 1.0, "common": 1.0}
+    assert scan(folder / "exact.npz", out, *options) == 0
+    factor = factors_of(out)["any"]
+    assert pytest.approx(row.CHISQ_REFIT, rel=0.05) == table(out).iloc[0].CHISQ_REFIT * factor
+    assert 1 < factor < 1.2
 
 
 def test_fewer_variants_than_samples(folder: Path, tmp_path: Path) -> None:
@@ -172,7 +184,7 @@ def test_fewer_variants_than_samples(folder: Path, tmp_path: Path) -> None:
     row, size, q0 = table(out).iloc[0], int(np.isfinite(dense.Y).sum()), dense.quadratic()
     whole = dense.drop(np.eye(3), variants_of(dense)[:, [genotype_position("snp1823")]])[0]
     assert float(row.CHISQ) == pytest.approx(size * np.log(q0 / (q0 - whole)), rel=1e-7)
-    assert row.CHISQ < row.CHISQ_REFIT < 2 * row.CHISQ
+    assert row.CHISQ < row.CHISQ_REFIT * factors_of(out)["any"] < 2 * row.CHISQ
     rows = predictions(folder / "thin.npz")
     mean, variance = dense.genetic(relationship(every=50), rows.IID[::3].tolist())
     np.testing.assert_allclose(rows.genetic, mean, rtol=1e-6, atol=1e-8)

@@ -385,21 +385,17 @@ def test_refits_of_a_thin_grm_are_those_of_the_null_model_search(tmp_path: Path)
     (tmp_path / "some.txt").write_text("snp0409\nsnp1823\nsnp0007\n")
     assert scan(null, out, "--refit", "1", "--extract", tmp_path / "some.txt", "--precision", "double") == 0
     rows = table(out).set_index("SNPID")
-    model = read_null(str(null)).load(None)
-    ml = climb(model.contrasts, model.summary.axes, 3, False)
-    ids = list(table(out).SNPID)
-    for name in ids:
-        index = open_bed(str(EXAMPLE / "genotypes.bed")).variants.table["SNPID"].to_pylist().index(name)
-        g = variant(null, index)
-        G = np.column_stack([read_null(str(null)).description.X, g])
-        # The same model with the variant as a covariate of all traits.
-        n = len(g)
-        GG = (model.contrasts.V * model.contrasts.s) @ model.contrasts.V.T
-        cross = model.Qx @ model.contrasts.Kxm @ model.contrasts.V.T
-        GG = GG + cross + cross.T + model.Qx @ model.contrasts.Kxx @ model.Qx.T
-        spectrum = spectrum_of_relationship(GG, G)
-        data = rotate_traits(spectrum, read_null(str(null)).description.Y)
-        expected = 2 * (climb(data, model.summary.axes, 3, False).point.lml - ml.point.lml)
-        found = float(rows.loc[name].CHISQ_REFIT)
+    whole = read_null(str(null))
+    model, d = whole.load(None), whole.description
+    data, names = model.contrasts, open_bed(str(EXAMPLE / "genotypes.bed")).variants.table["SNPID"].to_pylist()
+    n, c = d.X.shape
+    assert n > data.V.shape[1]
+    # The contrasts of the covariates with the variant as a covariate of all traits, by maximum likelihood.
+    Q = np.linalg.qr(d.X, mode="complete")[0][:, c:]
+    GG = Q.T @ ((data.V * data.s) @ data.V.T) @ Q
+    for name in table(out).SNPID:
+        g = variant(null, names.index(name))
+        alone = rotate_traits(spectrum_of_relationship(GG, Q.T @ g[:, None]), Q.T @ d.Y)
+        expected = 2 * (climb(alone, model.summary.axes, 3, False).point.lml - model.summary.lml)
+        found = float(rows.loc[name].CHISQ_REFIT) * metadata(out)["refit_factors"]["genome"]["any"]
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
-        assert n > model.contrasts.V.shape[1]

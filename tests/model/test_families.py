@@ -10,6 +10,7 @@ from scipy import linalg, optimize, sparse
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model import fitting
+from kron2sum_cli.model.bartlett import bartlett_factors
 from kron2sum_cli.model.block_scanner import block_scanner
 from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.families import fitting as family_fitting
@@ -18,7 +19,9 @@ from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, ev
 from kron2sum_cli.model.families.null_model import FAMILIES, likelihood_of_families, restored_families
 from kron2sum_cli.model.families.scanner import family_scanner, family_set_scores
 from kron2sum_cli.model.families.spectrum import families_by_size, family_spectrum
+from kron2sum_cli.model.hypotheses import named_hypothesis
 from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood, rotate_samples
+from kron2sum_cli.model.refit import null_maxima, refitter
 from kron2sum_cli.model.spectrum import spectrum_of_relationship
 from kron2sum_cli.model.trait_axes import axes_of_covariances
 
@@ -217,7 +220,7 @@ def test_refits_are_maxima_of_the_dense_likelihood(design: Array) -> None:
     case = simulated(40, 2, 2, seed=7, largest=4)
     model, _ = fitted(case, reml=True, rank=2)
     g = np.random.default_rng(8).binomial(2, 0.4, size=(40, 1)).astype(float)
-    refit = model.refits(model.scanner(np.float64)).prepare(g, np.zeros(1))(design)
+    refit = model.refits().of_variants(g, np.zeros(1))(design)
     N = linalg.null_space(case.X.T)
     K, Y, w = N.T @ case.K @ N, N.T @ case.Y, np.kron(design, N.T @ g)
     tril = np.tril_indices(2)
@@ -237,6 +240,19 @@ def test_refits_are_maxima_of_the_dense_likelihood(design: Array) -> None:
     rng = np.random.default_rng(9)
     best = min(optimize.minimize(minus_lml, rng.normal(size=6), method="BFGS").fun for _ in range(8))
     assert refit.lml[0] == pytest.approx(-best, abs=1e-4)
+
+
+def test_the_bartlett_factor_of_refits() -> None:
+    """As of the same traits with the dense rotation of the same matrix."""
+    case = simulated(60, 2, 2, seed=7, largest=4)
+    model, _ = fitted(case, reml=True, rank=2)
+    whole = rotate_traits(spectrum_of_relationship(case.K, case.X), case.Y)
+    data = whole.without_projected()
+    dense = refitter(data, null_maxima(data, model.summary.axes, 2), reml=True)
+    assert dense.null_lml == pytest.approx(model.summary.lml, abs=1e-5)
+    hypotheses = [named_hypothesis("any", ("a", "b"))]
+    factors = [bartlett_factors(refits, hypotheses, 1)[0] for refits in (model.refits(), dense)]
+    assert factors[0] == pytest.approx(factors[1], abs=0.06)
 
 
 def test_arrays_restore_the_model() -> None:

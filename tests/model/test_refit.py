@@ -10,10 +10,11 @@ from scipy.optimize import minimize
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model import information
 from kron2sum_cli.model import refit as module
+from kron2sum_cli.model.bartlett import Refit
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign, rotate_traits
 from kron2sum_cli.model.fitting import Fit, climb, fit
 from kron2sum_cli.model.likelihood import evaluate
-from kron2sum_cli.model.refit import Refit, refit, refitter
+from kron2sum_cli.model.refit import Refitter, null_maxima, refitter
 from kron2sum_cli.model.spectrum import Spectrum, spectrum_of_features
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
 from kron2sum_cli.model.trait_axes import axes_of_covariances
@@ -45,8 +46,13 @@ class Case:
         rest = np.sum(self.g**2, axis=0) - np.sum(self.variants**2, axis=0) - np.sum(projected**2, axis=0)
         return np.maximum(rest, 0.0) if self.data.noutside else None
 
+    @property
+    def fitter(self) -> Refitter:
+        """Refits from the null model alone, whatever other maxima there are."""
+        return refitter(self.data, [self.null], reml=False)
+
     def refit(self, design: Array) -> Refit:
-        return refit(self.data, self.null, self.variants, design, self.outside)
+        return self.fitter.refit(self.variants, design, self.outside)
 
 
 def make(
@@ -118,6 +124,7 @@ def no_search(*_: object) -> Fit:
 def together(monkeypatch: pytest.MonkeyPatch) -> None:
     """No variant may be left to the search."""
     monkeypatch.setattr(module, "climb", no_search)
+    monkeypatch.setattr(module, "has_few_rows", lambda _: False)
 
 
 def dense_maximum(case: Case, k: int, design: Array) -> tuple[float, Array, Array]:
@@ -261,7 +268,7 @@ def test_no_refit_depends_on_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "BATCH_BYTES", size)
         same(case.refit(design), expected)
     shuffled = np.random.default_rng(0).permutation(12)
-    found = refit(case.data, case.null, case.variants[:, shuffled], design)
+    found = case.fitter.refit(case.variants[:, shuffled], design)
     same(found, Refit(expected.lml[shuffled], expected.beta[shuffled], expected.se[shuffled]))
 
 
@@ -276,7 +283,8 @@ def test_units() -> None:
     case, design = make(12, n=160, c=3), trait_design("general", 3)
     units = np.array([1e-6, 1.0, 1e5])
     data = rotate_traits(case.spectrum, case.Y * units)
-    other = refit(data, fit(data, 3, reml=False), 1e3 * case.variants, units[:, None] * design @ [[1, 1], [0, 1e-3]])
+    fitter = refitter(data, [fit(data, 3, reml=False)], reml=False)
+    other = fitter.refit(1e3 * case.variants, units[:, None] * design @ [[1, 1], [0, 1e-3]])
     expected = case.refit(design)
     np.testing.assert_allclose(other.lml + len(case.Y) * np.log(units).sum(), expected.lml, atol=LML)
     np.testing.assert_allclose(other.se * 1e3 / units, expected.se, rtol=1e-3)
@@ -293,7 +301,7 @@ def test_variant_of_length_zero_is_empty() -> None:
     variants = case.variants
     expected = case.refit(np.eye(3))
     variants[:, [2, 5]] = 0.0
-    found = refit(case.data, case.null, variants, np.eye(3))
+    found = case.fitter.refit(variants, np.eye(3))
     assert np.flatnonzero(np.isnan(found.lml)).tolist() == [2, 5]
     assert np.isnan(found.beta[[2, 5]]).all() and np.isnan(found.se[[2, 5]]).all()
     kept = [0, 1, 3, 4, 6, 7]
@@ -314,9 +322,9 @@ def test_a_refit_that_does_not_converge_is_empty(monkeypatch: pytest.MonkeyPatch
 def test_wrong_uses_are_named() -> None:
     case = make(12, n=160, r=60)
     with pytest.raises(ValueError, match="squared lengths"):
-        refit(case.data, case.null, case.variants, np.eye(3))
-    with pytest.raises(ValueError, match="maximum likelihood"):
-        refitter(case.data, fit(case.data, 3, reml=True))
+        case.fitter.refit(case.variants, np.eye(3))
+    with pytest.raises(ValueError, match="likelihood of the contrasts"):
+        refitter(case.data, [fit(case.data, 3, reml=True)], reml=True)
 
 
 @pytest.mark.parametrize("r", [None, 60])
@@ -324,7 +332,7 @@ def test_wrong_uses_are_named() -> None:
 def test_likelihood_from_moments(c: int, r: int | None) -> None:
     """The likelihood and its score at any (C0, C1) are those from the rows, to rounding."""
     case, design = make(12, n=160, c=c, r=r), trait_design("general", 3)
-    fitter, axes = refitter(case.data, case.null), case.null.point.axes
+    fitter, axes = case.fitter.maxima[0], case.null.point.axes
     assert fitter.moments.nodes.size < case.data.s.size
     rng = np.random.default_rng(1)
     M = rng.normal(size=(5, 3, 3))
@@ -344,3 +352,70 @@ def test_likelihood_from_moments(c: int, r: int | None) -> None:
             np.testing.assert_allclose(score, expected, atol=1e-8 * float(np.abs(expected).max()))
         assert point.coupled is not None
         np.testing.assert_allclose(points.gamma[k], point.coupled.beta[0], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("rank", [2, 1])
+@pytest.mark.parametrize(("c", "r"), [(1, 80), (3, 80), (3, 25)])
+def test_under_REML_the_data_are_contrasts(c: int, r: int, rank: int) -> None:
+    """As by maximum likelihood of ``QᵀY``, ``QᵀG`` and ``Qᵀg`` without covariates, Q orthogonal to X."""
+    case = make(c, n=48, p=2, c=c, r=r, b=3, rank=rank, effect=1.0)
+    null = fit(case.data, rank, reml=True)
+    data = case.data.without_projected()
+    fitter = refitter(data, null_maxima(data, null.point.axes, rank), reml=True)
+    assert fitter.null_lml == pytest.approx(null.point.lml, abs=1e-7)
+    Q = np.linalg.qr(case.X, mode="complete")[0][:, c:]
+    spectrum = spectrum_of_features(Q.T @ case.G, np.empty((48 - c, 0)))
+    rotated = rotate_traits(spectrum, Q.T @ case.Y)
+    nothing = np.empty((48 - c, 0))
+    alone = Case(Q.T @ case.Y, nothing, Q.T @ case.G, Q.T @ case.g, spectrum, rotated, fit(rotated, rank, reml=False))
+    for design in (np.eye(2), np.ones((2, 1))):
+        found, expected = fitter.refit(case.variants, design, case.outside), alone.refit(design)
+        np.testing.assert_allclose(found.lml, expected.lml, atol=LML)
+        np.testing.assert_allclose(found.se, expected.se, rtol=1e-3)
+        np.testing.assert_allclose(found.beta / found.se, expected.beta / expected.se, atol=1e-3)
+        if rank == 2:
+            assert found.lml[1] == pytest.approx(dense_maximum(alone, 1, design)[0], abs=LML)
+
+
+def test_a_centred_relationship_matrix() -> None:
+    """ML is unbounded there as C1 tends to a singular matrix; refits of a null model by REML are not."""
+    case = make(4, n=60, p=2, r=400)
+    G = case.G - case.G.mean(axis=0)
+    spectrum = spectrum_of_features(G, case.X)
+    data = rotate_traits(spectrum, case.Y)
+    null = fit(data, 2, reml=True)
+    alone = data.without_projected()
+    fitter = refitter(alone, null_maxima(alone, null.point.axes, 2), reml=True)
+    found = fitter.refit(data.to_rows(case.g), np.eye(2))
+    assert np.all(found.lml > null.point.lml)
+    assert np.all(np.isfinite(found.beta)) and np.all(np.isfinite(found.se))
+
+
+def test_the_highest_of_several_maxima(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the highest maximum without a variant alone some refits end lower."""
+    monkeypatch.setattr(module, "MUCH", np.inf)
+    case, design = make(7, n=30, p=4, r=60, b=6, effect=1.5), np.eye(4)
+    maxima = null_maxima(case.data, case.null.point.axes, 4)
+    assert len(maxima) == 2
+    from_other = null_maxima(case.data, maxima[1].point.axes, 4)
+    np.testing.assert_allclose([f.point.lml for f in from_other], [f.point.lml for f in maxima], atol=LML)
+    lml = refitter(case.data, maxima, reml=False).refit(case.variants, design).lml
+    for one in maxima:
+        alone = refitter(case.data, [one], reml=False).refit(case.variants, design).lml
+        assert np.all(lml > alone - LML)
+    assert np.any(lml > refitter(case.data, maxima[:1], reml=False).refit(case.variants, design).lml + 0.1)
+    searched_anew = [fit(with_variant(case, k, design), 4, reml=False).point.lml for k in range(6)]
+    np.testing.assert_allclose(lml, searched_anew, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [13, 17, 38])
+def test_a_variant_that_moves_the_maxima(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """From the only maximum without it a variant climbs to one that is not the highest."""
+    case, design = make(seed, n=30, p=4, r=60, b=6, effect=1.5), np.eye(4)
+    maxima = null_maxima(case.data, case.null.point.axes, 4)
+    assert len(maxima) == 1
+    fitter = refitter(case.data, maxima, reml=False)
+    highest = [fit(with_variant(case, k, design), 4, reml=False).point.lml for k in range(6)]
+    np.testing.assert_allclose(fitter.refit(case.variants, design).lml, highest, atol=1e-5)
+    monkeypatch.setattr(module, "MUCH", np.inf)
+    assert np.any(fitter.refit(case.variants, design).lml < np.array(highest) - 0.1)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.bartlett import Refits
 from kron2sum_cli.model.block_scanner import Scanner
 from kron2sum_cli.model.climbing import Optimum
 from kron2sum_cli.model.families import fitting
@@ -16,7 +17,7 @@ from kron2sum_cli.model.families.refit import FamilyRefits
 from kron2sum_cli.model.families.scanner import effects_of_covariates, family_scanner, family_set_scores
 from kron2sum_cli.model.families.spectrum import FamiliesOfSize, FamilyRotation, FamilySpectrum
 from kron2sum_cli.model.generalised_least_squares import Effects
-from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel, Refits, TraitData
+from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel, TraitData
 from kron2sum_cli.model.prediction import MissingCells, Predictor, no_missing_cells
 from kron2sum_cli.model.set_test import SetScores
 from kron2sum_cli.model.spectrum import Array
@@ -74,10 +75,9 @@ class FamilyNullModel(NullModel):
         point = self.point()
         return lambda G: family_set_scores(point, G)
 
-    def refits(self, scanner: Scanner) -> Refits:
+    def refits(self) -> Refits:
         """See `families.refit`."""
-        refits = FamilyRefits(Optimum(self.point(), self.summary.rank, self.summary.certificate))
-        return Refits(refits.null_lml, refits.of_variants)
+        return FamilyRefits(Optimum(self.point(), self.summary.rank, self.summary.certificate))
 
     def predictor(self) -> Predictor:
         """See `prediction`."""

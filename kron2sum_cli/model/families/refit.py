@@ -11,17 +11,27 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model import climbing
+from kron2sum_cli.model.bartlett import (
+    NO_CONVERGENCE,
+    AtTruth,
+    Refit,
+    Simulated,
+    information_change,
+    scoring_step,
+)
 from kron2sum_cli.model.climbing import Optimum
-from kron2sum_cli.model.families.fitting import MAX_STEPS, FamilyLikelihood
-from kron2sum_cli.model.families.likelihood import FamilyPoint
+from kron2sum_cli.model.families.fitting import MAX_STEPS, FamilyLikelihood, climb
+from kron2sum_cli.model.families.likelihood import FamilyPoint, evaluate
 from kron2sum_cli.model.families.scanner import explained_by_covariates
 from kron2sum_cli.model.hypotheses import orthonormal
-from kron2sum_cli.model.refit import Refit
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.trust_region import Curvature
+
+SIMULATED_VARIANTS = 4
+"""Variants of each trait that is simulated for a Bartlett factor."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,7 @@ def _solve_transposed(L: Array, b: Array) -> Array:
 
 @dataclass(frozen=True)
 class FamilyRefits:
-    """Refits under one null model of families; see `null_model.Refits`.
+    """Refits under one null model of families; see `bartlett.Refits`.
 
     Attributes
     ----------
@@ -132,6 +142,22 @@ class FamilyRefits:
         """Refits of variants G (n, b) with effects in the span of a design (p, e)."""
         rows = self.null.point.data.spectrum.rotation.to_rows(G.astype(np.float64))
         return lambda design: self._refit(rows, design)
+
+    def simulated(self, rng: np.random.Generator) -> Simulated:
+        """Simulate traits of these families under the null model, and variants; fit the traits."""
+        data, axes = self.null.point.data, self.null.point.axes
+        Z = np.sqrt(axes.variances(data.s)) * rng.normal(size=data.Z.shape)
+        null = climb(replace(data, Z=Z @ axes.Tinv.T), axes, self.null.rank, self.reml)
+        if not null.certificate.certified:
+            raise ConvergenceError(NO_CONVERGENCE)
+        rows = np.sqrt(data.s)[:, None] * rng.normal(size=(data.s.size, SIMULATED_VARIANTS))
+        point = evaluate(null.point.data, axes, self.reml)
+        step = scoring_step(axes, point.grams, point.score0, point.score1)
+        squares = rows**2
+        v = squares.T @ point.W - np.sum(explained_by_covariates(point, rows) ** 2, axis=1).T
+        truth = AtTruth(axes, rows.T @ point.alpha, v, information_change(squares, data.s, point.W, step))
+        refits = FamilyRefits(null)
+        return Simulated(refits.null_lml, lambda design: refits._refit(rows, design), truth)
 
     def _refit(self, rows: Array, design: Array) -> Refit:
         b, p = rows.shape[1], design.shape[0]

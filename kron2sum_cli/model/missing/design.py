@@ -97,11 +97,11 @@ class CellDesign:
                     H[left.columns, right.columns] += outside(left.loading, right.loading) * inner
         return H
 
-    @property
-    def cells_only(self) -> "CellDesign":
-        """The design without the fixed effects."""
-        blocks = tuple(b for b in self.blocks if b.columns.start < self.ncells)
-        return CellDesign(blocks, self.loadings[: self.ncells], self.ncells, 0, self.outside_gram, self.outside_weight)
+    def leading(self, size: int) -> "CellDesign":
+        """The design of the first ``size`` columns: all missing cells, and the fixed effects of some terms or none."""
+        blocks = tuple(b for b in self.blocks if b.columns.start < size)
+        neffects = size - self.ncells
+        return CellDesign(blocks, self.loadings[:size], self.ncells, neffects, self.outside_gram, self.outside_weight)
 
     def transposed(self, F: Array, outside: Array) -> Array:
         """``Dᵀf`` for f with rows F (m, p) in the span of V and coefficients (q, p) of the cells' vectors outside."""

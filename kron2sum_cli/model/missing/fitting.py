@@ -158,11 +158,16 @@ def fit(data: ObservedCells, rank: int, reml: bool) -> ObservedFit:
     return best
 
 
+def is_cheap(data: ObservedCells) -> bool:
+    """Whether a fit can afford several climbs."""
+    size = data.ncells + data.A.shape[1] * data.X.shape[1]
+    return bool(size**2 * (data.U.shape[1] + size) <= CHEAP_LIKELIHOOD)
+
+
 def _starts(data: ObservedCells, reml: bool) -> list[TraitAxes]:
     filled = fitting.climb(data.filled, starting_axes(data.filled, SHARES[0]), data.ntraits, reml)
     starts = [corrected_start(data, filled.point.axes)]
-    size = data.ncells + data.A.shape[1] * data.X.shape[1]
-    if size**2 * (data.U.shape[1] + size) <= CHEAP_LIKELIHOOD:
+    if is_cheap(data):
         starts += [starting_axes(data.filled, share) for share in SHARES]
     return starts
 

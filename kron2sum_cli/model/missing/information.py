@@ -76,7 +76,7 @@ def score_products(point: ObservedPoint) -> Array:
 
 def trace_products(point: ObservedPoint) -> Array:
     """``tr(Q∂Q∂')`` for every two directions, Q that of the score: (2N, 2N)."""
-    design = point.design if point.reml else point.design.cells_only
+    design = point.restricting
     L = point.chol[: design.size, : design.size]
     bases = _directions(point.data.ntraits)
     s, W = point.data.filled.s, point.W

@@ -7,6 +7,10 @@ With ``D = [E, A ⊗ X]`` (missing cells, fixed effects), ``H = DᵀPD`` and ``Q
 
 and the score in the direction ∂K is ``½ αᵀ∂Kα - ½ tr(Q'∂K)``, ``α = Qz``, which is 0 in missing cells; Q' is Q for
 REML, and Q of ``D = E`` for ML. One Cholesky factor of H gives all of it.
+
+Effects that were added (`observed.with_added`) are columns of D after the covariates', and maximised over under ML and
+REML alike: H of the determinant, and Q', leave them out. Under REML that is the likelihood of the contrasts of the
+covariates with the added effects as its only fixed effects.
 """
 
 from dataclasses import dataclass
@@ -78,6 +82,11 @@ class ObservedPoint:
     def at(self, axes: TraitAxes) -> "ObservedPoint":
         """The same likelihood at other covariances; raises as `evaluate` does."""
         return evaluate(self.data, axes, self.reml)
+
+    @property
+    def restricting(self) -> CellDesign:
+        """The missing cells, and under REML the covariates' effects: the columns that the determinants take."""
+        return self.design.leading(nrestricting(self.data, self.reml))
 
     @property
     def B(self) -> Array:
@@ -167,6 +176,11 @@ class ObservedPoint:
         return self.W * (F - inside), (F_outside - outside) * outside_weight
 
 
+def nrestricting(data: ObservedCells, reml: bool) -> int:
+    """How many columns of the design, the first ones, the determinants of the likelihood take."""
+    return data.ncells + (data.A.shape[1] * data.X.shape[1] if reml else 0)
+
+
 def evaluate(data: ObservedCells, axes: TraitAxes, reml: bool) -> ObservedPoint:
     """The likelihood of the observed cells at one point; O(q²m + q³).
 
@@ -201,11 +215,11 @@ def _log_density(
     if filled.noutside:
         logdet += 2 * filled.noutside * float(np.log(axes.c1).sum())
     ndof = filled.nrows * data.ntraits - q
-    of_columns = 2 * np.log(np.diag(chol))
-    logdet += float(of_columns[:q].sum())
+    size = nrestricting(data, reml)
+    logdet += float(2 * np.log(np.diag(chol)[:size]).sum())
     if reml:
-        ndof -= chol.shape[0] - q
-        logdet += float(of_columns[q:].sum()) - data.logdet_MtM
+        ndof -= size - q
+        logdet -= data.logdet_MtM
     return -0.5 * (ndof * LOG2PI + logdet + quadratic)
 
 
@@ -213,12 +227,12 @@ def _scores(
     data: ObservedCells, design: CellDesign, W: Array, alpha: Array, alpha_outside: Array, chol: Array, reml: bool
 ) -> tuple[Array, Array, Array]:
     """Scores of C0 and C1, and `ObservedPoint.traces`, which they are computed from."""
-    s, q = data.filled.s, data.ncells
-    left = design if reml else design.cells_only
+    s = data.filled.s
+    left = design.leading(nrestricting(data, reml))
     if left.size == 0:
         traces, of_outside = np.zeros((s.size, data.ntraits, data.ntraits)), np.zeros((data.ntraits, data.ntraits))
     else:
-        S = inverse_of(chol if reml else chol[:q, :q])
+        S = inverse_of(chol[: left.size, : left.size])
         traces, of_outside = row_traces(left, S)
     weighted = traces * W[:, :, None] * W[:, None, :]
     outside_weight = design.outside_weight

@@ -207,17 +207,6 @@ def restored_cells(filled: Contrasts, Y: Array, X: Array, prior: Array | None) -
     return ObservedCells(filled, X, rows, traits, U, outside, means[traits], logdet, prior)
 
 
-def without_prior(data: ObservedCells) -> ObservedCells:
-    """The same cells without the prior of the fixed effects, which would change ML; O(n³)."""
-    if data.prior is None:
-        return data
-    filled, X = data.filled, data.X
-    relationship = (filled.V * filled.s) @ filled.V.T - X @ data.prior @ X.T
-    Y = filled.V @ filled.Z
-    Y[data.rows, data.traits] = np.nan
-    return observed_cells(spectrum_of_relationship(relationship, X[:, :0], overwrite=True), Y, data.A, X)
-
-
 def without_missing(data: Contrasts, X: Array) -> ObservedCells:
     """Complete traits as observed cells, none missing; ``data`` is rotated with X (n, c) by `rotate_coupled`."""
     none, nothing = np.empty(0, np.intp), np.empty(0)

@@ -1,45 +1,161 @@
-"""Refits on the observed cells: C0 and C1 free again with a variant in the model."""
+"""Refits on the observed cells: C0 and C1 free again with a variant in the model.
+
+Under a null model by REML their likelihood is that of the contrasts of the covariates over the observed cells, with the
+variant as its only fixed effect (`missing.likelihood`). Each refit is a search of the size of the null model's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.missing.fitting import ObservedFit, climb
-from kron2sum_cli.model.missing.observed import with_added
-from kron2sum_cli.model.refit import Refit
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.errors import ConvergenceError, NumericalError
+from kron2sum_cli.model.bartlett import NO_CONVERGENCE, AtTruth, Refit, Simulated, information_change, scoring_step
+from kron2sum_cli.model.contrasts import rotate_coupled
+from kron2sum_cli.model.fitting import SAME, SHARES, has_few_rows, starting_axes
+from kron2sum_cli.model.missing.fitting import ObservedFit, climb, is_cheap
+from kron2sum_cli.model.missing.likelihood import evaluate
+from kron2sum_cli.model.missing.observed import ObservedCells, restored_cells, with_added
+from kron2sum_cli.model.missing.scanner import observed_scanner
+from kron2sum_cli.model.spectrum import Array, Spectrum
+from kron2sum_cli.model.trait_axes import TraitAxes
+
+SIMULATED_VARIANTS = 4
+"""Variants of each trait that is simulated for a Bartlett factor."""
 
 
-def refit(null: ObservedFit, G: Array, design: Array) -> Refit:
-    """Maximum likelihood with effects of each variant in the span of ``design``, from the null model's fit.
+@dataclass(frozen=True)
+class ObservedRefitter:
+    """Refits of observed cells under one null model.
 
-    Each takes a few likelihoods of the size of the null model's.
-
-    Parameters
+    Attributes
     ----------
-    null : fit by maximum likelihood (not restricted) without a variant
-    G : (n, b) variants without missing values
-    design : (p, e), full column rank
-
-    Returns
-    -------
-    Log-likelihoods and effects; NaN for a variant whose refit did not converge, or that the covariates explain.
+    maxima : local maxima of the likelihood without a variant, the highest first
     """
-    if null.point.reml:
-        raise ValueError("refits need a null model by maximum likelihood")
-    p, b, axes = null.point.data.ntraits, G.shape[1], null.point.axes
-    basis = axes.well_conditioned(design)
-    found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
-    for k in range(b):
-        alternative = with_added(null.point.data, basis, G[:, [k]])
+
+    maxima: tuple[ObservedFit, ...]
+
+    @property
+    def null(self) -> ObservedFit:
+        """The maximum without a variant."""
+        return self.maxima[0]
+
+    @property
+    def null_lml(self) -> float:
+        """The largest log-likelihood without a variant."""
+        return self.null.point.lml
+
+    @property
+    def reml(self) -> bool:
+        """Whether it is that of the contrasts of the covariates."""
+        return self.null.point.reml
+
+    def of_variants(self, G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
+        """Refits of variants G (n, b) with effects in the span of a design (p, e); ``outside`` has no part in it."""
+        return lambda design: self.refit(G.astype(np.float64), design)
+
+    def refit(self, G: Array, design: Array) -> Refit:
+        """Refit with effects in the span of ``design``.
+
+        Parameters
+        ----------
+        G : Array (n, b)
+            Variants without missing values.
+        design : Array (p, e)
+            Of full column rank.
+
+        Returns
+        -------
+        Refit
+            NaN for a variant whose refit did not converge, or that the covariates explain.
+        """
+        p, b = self.null.point.data.ntraits, G.shape[1]
+        basis = self.null.point.axes.well_conditioned(design)
+        found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
+        for k in range(b):
+            best = self._highest(G[:, [k]], basis)
+            if best is None:
+                continue
+            e = basis.shape[1]
+            covariance = best.point.B_covariance[-e:, -e:]
+            found.lml[k] = best.point.lml
+            found.beta[k] = basis @ best.point.theta[-e:]
+            found.se[k] = np.sqrt(np.einsum("te,ef,tf->t", basis, covariance, basis))
+        return found
+
+    def _highest(self, g: Array, basis: Array) -> ObservedFit | None:
+        """The highest maximum with the variant g (n, 1) that climbs from those of the null model end at."""
+        alternative = with_added(self.null.point.data, basis, g)
+        best: ObservedFit | None = None
+        for start in self.maxima:
+            try:
+                found = climb(alternative, start.point.axes, start.rank, self.reml)
+            except (NumericalError, np.linalg.LinAlgError):
+                continue
+            if found.certificate.certified and (best is None or found.point.lml > best.point.lml):
+                best = found
+        return best
+
+    def simulated(self, rng: np.random.Generator) -> Simulated:
+        """Simulate traits in these cells under the null model, and variants; fit the traits."""
+        cells, axes = self.null.point.data, self.null.point.axes
+        null = climb(_simulated_cells(cells, axes, rng), axes, self.null.rank, self.reml)
+        if not null.certificate.certified:
+            raise ConvergenceError(NO_CONVERGENCE)
+        fitter = ObservedRefitter((null,))
+        data = fitter.null.point.data
+        s, V = data.filled.s, data.filled.V
+        rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
+        G = np.asarray(V @ rows)
+        point = evaluate(data, axes, self.reml)
+        statistics = observed_scanner(point, np.float64).statistics(G)
+        step = scoring_step(axes, point.grams(), point.score0, point.score1)
+        change = information_change(rows**2, s, point.W * point.shares, step)
+        truth = AtTruth(axes, statistics.u, statistics.v, change)
+        return Simulated(fitter.null_lml, lambda design: fitter.refit(G, design), truth)
+
+
+def _simulated_cells(cells: ObservedCells, axes: TraitAxes, rng: np.random.Generator) -> ObservedCells:
+    """The same cells with traits from the model of these axes without fixed effects."""
+    filled, p = cells.filled, cells.ntraits
+    Y = filled.V @ (np.sqrt(axes.variances(filled.s)) * rng.normal(size=(filled.s.size, p)))
+    if filled.noutside:
+        noise = axes.c1 * rng.normal(size=(cells.nsamples, p))
+        Y += noise - filled.V @ (filled.V.T @ noise)
+    Y = Y @ axes.Tinv.T
+    Y[cells.rows, cells.traits] = np.nan
+    none = np.empty((cells.nsamples, 0))
+    spectrum = Spectrum(
+        V=np.asarray(filled.V), s=filled.s, Qx=none, Rx=none[:0], Kxx=none[:0], Kxv=filled.Kxm, mean_diagonal=0.0,
+        smallest_eigenvalue=0.0,
+    )  # fmt: skip
+    Y_filled = np.where(np.isnan(Y), np.nanmean(Y, axis=0), Y)
+    return restored_cells(rotate_coupled(spectrum, Y_filled, cells.A, cells.X), Y, cells.X, cells.prior)
+
+
+def null_maxima(data: ObservedCells, fitted: TraitAxes, rank: int, reml: bool) -> list[ObservedFit]:
+    """Local maxima of the likelihood without a variant, the highest first.
+
+    Where there are so few samples that there can be several, climbs start from several places; else from the fit alone.
+
+    Raises
+    ------
+    ConvergenceError
+        Where no search ended at a maximum.
+    """
+    starts = [fitted]
+    if is_cheap(data) and has_few_rows(data.filled):
+        starts += [starting_axes(data.filled, share) for share in SHARES]
+    found: list[ObservedFit] = []
+    for axes in starts:
         try:
-            fitted = climb(alternative, axes, null.rank, False)
+            one = climb(data, axes, rank, reml)
         except (NumericalError, np.linalg.LinAlgError):
             continue
-        if not fitted.certificate.certified:
-            continue
-        e = basis.shape[1]
-        covariance = fitted.point.B_covariance[-e:, -e:]
-        found.lml[k] = fitted.point.lml
-        found.beta[k] = basis @ fitted.point.theta[-e:]
-        found.se[k] = np.sqrt(np.einsum("te,ef,tf->t", basis, covariance, basis))
-    return found
+        is_new = all(abs(one.point.lml - other.point.lml) > SAME for other in found)
+        if one.certificate.certified and is_new:
+            found.append(one)
+    if not found:
+        raise ConvergenceError(NO_CONVERGENCE)
+    return sorted(found, key=lambda fit: -fit.point.lml)

@@ -8,6 +8,7 @@ from missing_oracle import PATTERNS, Array, Observed, problem
 
 from kron2sum_cli.model.block_scanner import block_scanner
 from kron2sum_cli.model.contrasts import rotate_coupled, rotate_traits
+from kron2sum_cli.model.fitting import fit as fit_complete
 from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test, trait_effects
 from kron2sum_cli.model.likelihood import evaluate as evaluate_complete
 from kron2sum_cli.model.missing.fitting import climb, fit
@@ -17,10 +18,11 @@ from kron2sum_cli.model.missing.observed import (
     observed_spectrum,
     with_added,
     without_missing,
-    without_prior,
 )
-from kron2sum_cli.model.missing.refit import refit
+from kron2sum_cli.model.missing.refit import ObservedRefitter, null_maxima
 from kron2sum_cli.model.missing.scanner import observed_scanner
+from kron2sum_cli.model.refit import null_maxima as complete_maxima
+from kron2sum_cli.model.refit import refitter
 from kron2sum_cli.model.set_test import observed_set_scores, reduce_set
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import axes_of_covariances
@@ -28,9 +30,9 @@ from kron2sum_cli.model.trait_axes import axes_of_covariances
 TRAITS = ("a", "b", "c")
 
 
-def point_of(dense: Observed, G: Array, reml: bool, with_prior: bool = False) -> ObservedPoint:
-    spectrum, prior = observed_spectrum(G, dense.X, True, with_prior)
-    data = observed_cells(spectrum, dense.Y, dense.A, dense.X, prior)
+def point_of(dense: Observed, G: Array, reml: bool, shifted: bool = False) -> ObservedPoint:
+    spectrum, shift = observed_spectrum(G, dense.X, True, shifted)
+    data = observed_cells(spectrum, dense.Y, dense.A, dense.X, shift)
     return evaluate(data, axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue), reml)
 
 
@@ -51,7 +53,7 @@ def context(point: ObservedPoint) -> TestContext:
 @pytest.mark.parametrize("a", [None, 2])
 def test_score_and_information(reml: bool, share: float, pattern: str, r: int, a: int | None) -> None:
     dense, G = problem(1, share, pattern, r=r, a=a)
-    point = point_of(dense, G, reml, with_prior=reml and a is None)
+    point = point_of(dense, G, reml, shifted=reml and a is None)
     g = variants(60)
     found = observed_scanner(point, np.float64).statistics(g)
     T = point.axes.T
@@ -67,7 +69,7 @@ def test_score_and_information(reml: bool, share: float, pattern: str, r: int, a
 def test_sets_of_variants(r: int, a: int | None) -> None:
     """One of them is the sum of two others, and one is a covariate: neither adds effects that were not there."""
     dense, G = problem(3, r=r, a=a)
-    point = point_of(dense, G, True, with_prior=a is None)
+    point = point_of(dense, G, True, shifted=a is None)
     g = variants(60, 4)
     with_more = np.column_stack([g, g[:, 0] + g[:, 1], *([dense.X[:, 1]] if a is None else [])])
     scores = observed_set_scores(observed_scanner(point, np.float64), with_more)
@@ -84,16 +86,6 @@ def test_a_set_without_variants_has_no_rank() -> None:
     point = point_of(dense, G, True)
     scores = observed_set_scores(observed_scanner(point, np.float64), np.empty((60, 0)))
     assert reduce_set(scores, np.eye(3), point.axes.T).rank == 0
-
-
-@pytest.mark.parametrize("r", [90, 20])
-def test_the_matrix_without_its_shift(r: int) -> None:
-    dense, G = problem(4, r=r)
-    spectrum, prior = observed_spectrum(G, dense.X, True, True)
-    data = without_prior(observed_cells(spectrum, dense.Y, dense.A, dense.X, prior))
-    np.testing.assert_allclose((data.filled.V * data.filled.s) @ data.filled.V.T, dense.R, atol=1e-10)
-    point = evaluate(data, axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue), False)
-    assert point.lml == pytest.approx(dense.lml(False), abs=1e-8)
 
 
 @pytest.mark.parametrize("name", ["any", "common", "specific", "trait:b", "only:b"])
@@ -201,39 +193,64 @@ def test_variants_that_a_traits_samples_do_not_show_have_no_length(dtype: type) 
     np.testing.assert_array_equal(found.length > 0, [True, False, False, False])
 
 
+@pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("r", [90, 20])
 @pytest.mark.parametrize("e", [3, 1])
-def test_a_refit_is_the_maximum_with_the_variant_as_a_covariate(r: int, e: int) -> None:
+def test_a_refit_is_the_maximum_with_the_variant_as_a_fixed_effect(reml: bool, r: int, e: int) -> None:
+    """Of the likelihood of the contrasts of the covariates (REML), or of the observed cells (ML)."""
     dense, G = problem(8, n=80, r=r)
-    spectrum = spectrum_of_features(G, np.empty((80, 0)))
-    null = fit(observed_cells(spectrum, dense.Y, dense.A, dense.X), 3, False)
-    g = variants(80, 2)
-    found = refit(null, g, np.eye(3)[:, :e])
+    spectrum, shift = observed_spectrum(G, dense.X, True, reml)
+    null = fit(observed_cells(spectrum, dense.Y, dense.A, dense.X, shift), 3, reml)
+    g, design = variants(80, 2), np.eye(3)[:, :e]
+    found = ObservedRefitter((null,)).refit(g, design)
     assert np.all(found.lml > null.point.lml)
     for k in range(2):
-        at = climb(with_added(null.point.data, np.eye(3)[:, :e], g[:, [k]]), null.point.axes, 3, False).point
-        M = np.hstack([dense.M, np.kron(np.eye(3)[:, :e], g[:, [k]])[dense.seen]])
+        at = climb(with_added(null.point.data, design, g[:, [k]]), null.point.axes, 3, reml).point
+        E = np.kron(design, g[:, [k]])[dense.seen]
         there = replace(dense, C0=at.axes.C0, C1=at.axes.C1)
-        white = np.linalg.solve(np.linalg.cholesky(there.K), np.column_stack([M, dense.y]))
+        white = np.linalg.solve(np.linalg.cholesky(there.K), np.column_stack([dense.M, E, dense.y]))
         covariance = np.linalg.inv(white[:, :-1].T @ white[:, :-1])
         beta = covariance @ white[:, :-1].T @ white[:, -1]
         np.testing.assert_allclose(found.beta[k, :e], beta[-e:], rtol=1e-8)
         np.testing.assert_allclose(found.se[k, :e], np.sqrt(np.diag(covariance)[-e:]), rtol=1e-8)
         rest = white[:, -1] - white[:, :-1] @ beta
         lml = -0.5 * (rest @ rest + np.linalg.slogdet(there.K)[1] + dense.y.size * np.log(2 * np.pi))
+        if reml:
+            m = dense.M.shape[1]
+            of_K = white[:, :m].T @ white[:, :m]
+            logdets = np.linalg.slogdet(dense.M.T @ dense.M)[1] - np.linalg.slogdet(of_K)[1]
+            lml += 0.5 * (logdets + m * np.log(2 * np.pi))
         assert found.lml[k] == pytest.approx(lml, rel=1e-10)
-        if e == 3:
+        if e == 3 and not reml:
             wider = replace(dense, X=np.hstack([dense.X, g[:, [k]]]))
             direct = fit(observed_cells(spectrum, dense.Y, dense.A, wider.X), 3, False)
             assert found.lml[k] == pytest.approx(direct.point.lml, abs=1e-5)
+
+
+@pytest.mark.parametrize("r", [90, 20])
+def test_refits_without_a_missing_cell_are_those_of_complete_traits(r: int) -> None:
+    dense, G = problem(8, n=80, r=r)
+    Y = np.where(np.isnan(dense.Y), 0.1, dense.Y)
+    projected = spectrum_of_features(G, dense.X)
+    whole = rotate_traits(projected, Y)
+    axes = fit_complete(whole, 3, True).point.axes
+    data, g = whole.without_projected(), variants(80, 3)
+    rows = data.to_rows(g)
+    outside = np.sum(g**2, axis=0) - np.sum(rows**2, axis=0) - np.sum((projected.Qx.T @ g) ** 2, axis=0)
+    complete = refitter(data, complete_maxima(data, axes, 3), reml=True)
+    spectrum, shift = observed_spectrum(G, dense.X, True, True)
+    observed = ObservedRefitter(tuple(null_maxima(observed_cells(spectrum, Y, dense.A, dense.X, shift), axes, 3, True)))
+    assert observed.null_lml == pytest.approx(complete.null_lml, abs=1e-6)
+    for design in (np.eye(3), np.ones((3, 1))):
+        expected, found = complete.refit(rows, design, np.maximum(outside, 0)), observed.refit(g, design)
+        np.testing.assert_allclose(found.lml, expected.lml, atol=2e-6)
+        np.testing.assert_allclose(found.beta / found.se, expected.beta / expected.se, atol=5e-3)
 
 
 def test_a_refit_of_a_variant_that_the_covariates_explain_is_empty() -> None:
     dense, G = problem(9, n=80)
     spectrum = spectrum_of_features(G, np.empty((80, 0)))
     null = fit(observed_cells(spectrum, dense.Y, dense.A, dense.X), 3, False)
-    found = refit(null, np.column_stack([dense.X[:, 1], variants(80, 1)]), np.eye(3))
+    found = ObservedRefitter((null,)).refit(np.column_stack([dense.X[:, 1], variants(80, 1)]), np.eye(3))
     np.testing.assert_array_equal(np.isnan(found.lml), [True, False])
     assert np.isnan(found.beta[0]).all()
-    with pytest.raises(ValueError, match="maximum likelihood"):
-        refit(fit(null.point.data, 3, True), variants(80, 1), np.eye(3))

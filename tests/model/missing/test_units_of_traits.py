@@ -12,8 +12,8 @@ from kron2sum_cli.model.likelihood import Point
 from kron2sum_cli.model.likelihood import evaluate as evaluate_complete
 from kron2sum_cli.model.missing.fitting import climb
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
-from kron2sum_cli.model.missing.observed import observed_cells, observed_spectrum, without_prior
-from kron2sum_cli.model.missing.refit import refit
+from kron2sum_cli.model.missing.observed import observed_cells, observed_spectrum
+from kron2sum_cli.model.missing.refit import ObservedRefitter
 from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.set_test import observed_set_scores, reduce_set, set_scores
 from kron2sum_cli.model.spectrum import spectrum_of_features
@@ -33,8 +33,8 @@ def in_units(dense: Observed, units: Array) -> Observed:
 def observed_point(units: Array) -> ObservedPoint:
     dense, G = problem(5)
     dense = in_units(dense, units)
-    spectrum, prior = observed_spectrum(G, dense.X, True, True)
-    data = observed_cells(spectrum, dense.Y, dense.A, dense.X, prior)
+    spectrum, shift = observed_spectrum(G, dense.X, True, True)
+    data = observed_cells(spectrum, dense.Y, dense.A, dense.X, shift)
     return evaluate(data, axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue), True)
 
 
@@ -78,8 +78,8 @@ def test_a_set_of_variants(complete: bool) -> None:
 def test_a_refit_on_the_observed_cells() -> None:
     def refitted(units: Array) -> tuple[Array, Array]:
         point = observed_point(units)
-        null = climb(without_prior(point.data), point.axes, 3, False)
-        found = refit(null, variants()[:, :1], DESIGN)
+        null = climb(point.data, point.axes, 3, point.reml)
+        found = ObservedRefitter((null,)).refit(variants()[:, :1], DESIGN)
         return found.lml - null.point.lml, found.beta / units
 
     plain, scaled = refitted(np.ones(3)), refitted(UNITS)

@@ -1,0 +1,169 @@
+"""The Bartlett factor: its parts against the dense Gaussian and by simulation, and what it depends on."""
+
+import numpy as np
+import pytest
+from dense_oracle import Array
+
+from kron2sum_cli.model.bartlett import (
+    AtTruth,
+    _controlled,
+    bartlett_factors,
+    information_change,
+    outside_rows,
+    scoring_step,
+)
+from kron2sum_cli.model.contrasts import Contrasts, rotate_traits
+from kron2sum_cli.model.fitting import fit
+from kron2sum_cli.model.hypotheses import named_hypothesis
+from kron2sum_cli.model.likelihood import evaluate
+from kron2sum_cli.model.missing.observed import observed_cells
+from kron2sum_cli.model.missing.refit import ObservedRefitter
+from kron2sum_cli.model.missing.refit import null_maxima as observed_null_maxima
+from kron2sum_cli.model.refit import Refitter, null_maxima, refitter
+from kron2sum_cli.model.spectrum import spectrum_of_features
+from kron2sum_cli.model.trait_axes import axes_of_covariances
+
+TRAITS = ("a", "b")
+HYPOTHESES = [named_hypothesis(name, TRAITS) for name in ("any", "common", "specific", "trait:a")]
+
+
+def simulated(n: int, r: int, seed: int = 0) -> tuple[Array, Array, Array]:
+    """Traits, covariates and features."""
+    rng = np.random.default_rng(seed)
+    G = rng.normal(size=(n, r)) * np.exp(0.5 * rng.normal(size=r)) / np.sqrt(r)
+    X = np.hstack([np.ones((n, 1)), rng.normal(size=(n, 1))])
+    return G @ rng.normal(size=(r, 2)) + rng.normal(size=(n, 2)) @ [[1, 0.5], [0, 1]], X, G
+
+
+def contrasts(n: int, r: int) -> Contrasts:
+    Y, X, G = simulated(n, r)
+    return rotate_traits(spectrum_of_features(G, X), Y)
+
+
+def refits(n: int, r: int, reml: bool = True) -> Refitter:
+    whole = contrasts(n, r)
+    null = fit(whole, 2, reml)
+    data = whole.without_projected() if reml else whole
+    return refitter(data, null_maxima(data, null.point.axes, 2), reml)
+
+
+@pytest.mark.parametrize("name", ["any", "common", "trait:a"])
+def test_the_first_order_change_of_a_mean(name: str) -> None:
+    """Against the mean of the dense χ² where the traits have another covariance than it takes."""
+    data = contrasts(30, 60).without_projected()
+    axes = axes_of_covariances(
+        np.array([[1, 0.3], [0.3, 0.6]]), np.array([[0.8, -0.2], [-0.2, 1]]), data.mean_eigenvalue
+    )
+    point = evaluate(data, axes, reml=False)
+    rng = np.random.default_rng(1)
+    E0, E1 = (M + M.T for M in rng.normal(size=(2, 2, 2)))
+    g = rng.normal(size=(data.s.size, 3))
+    change = information_change(g**2, data.s, point.W, (E0, E1))
+    truth = AtTruth(axes, g.T @ point.alpha, (g**2).T @ point.W, change)
+    design = named_hypothesis(name, TRAITS).full
+
+    def mean(t: float, x: Array) -> float:
+        """E χ² of traits with the covariance of the axes, when it is computed with one that is off by t (E0, E1)."""
+        C0, C1 = (np.diag(c**2) + t * E for c, E in ((axes.c0, E0), (axes.c1, E1)))
+        P = np.linalg.inv(np.kron(C0, np.diag(data.s)) + np.kron(C1, np.eye(data.s.size)))
+        K = np.kron(np.diag(axes.c0**2), np.diag(data.s)) + np.kron(np.diag(axes.c1**2), np.eye(data.s.size))
+        M = np.kron(axes.T @ design, x[:, None])
+        return float(np.trace(np.linalg.solve(M.T @ P @ M, M.T @ P @ K @ P @ M)))
+
+    h = 1e-4
+    for k, x in enumerate(g.T):
+        assert mean(0, x) == pytest.approx(design.shape[1])
+        slope = (mean(h, x) - mean(-h, x)) / (2 * h)
+        assert truth.chisq_change(design)[k] == pytest.approx(slope, rel=1e-5)
+
+
+def test_a_scoring_step() -> None:
+    """A step along which the expected score, ``½ tr(P ∂K P (K - K'))``, is the given one."""
+    data = contrasts(30, 60).without_projected()
+    axes = axes_of_covariances(np.eye(2), np.array([[0.8, -0.2], [-0.2, 1]]), data.mean_eigenvalue)
+    point = evaluate(data, axes, reml=False)
+    E0, E1 = scoring_step(axes, point.grams(), point.score0, point.score1)
+    products = [np.einsum("ij,il,i->jl", point.W, point.W, data.s**power) for power in range(3)]
+    np.testing.assert_allclose(0.5 * (products[2] * E0 + products[1] * E1), point.score0, rtol=1e-8)
+    np.testing.assert_allclose(0.5 * (products[1] * E0 + products[0] * E1), point.score1, rtol=1e-8)
+
+
+@pytest.mark.parametrize("r", [100, 15])
+def test_what_is_known_of_simulated_traits(r: int) -> None:
+    """The χ² has mean d, and its first-order change mean 0: also where rows outside the rotation are not drawn."""
+    fitter, rng = refits(40, r), np.random.default_rng(3)
+    assert (fitter.data.noutside > 2) == (r == 15)
+    truths = [fitter.simulated(rng).at_truth for _ in range(100)]
+    for hypothesis in HYPOTHESES[:2]:
+        for values, mean in (
+            (np.array([truth.chisq(hypothesis.full).mean() for truth in truths]), hypothesis.df),
+            (np.array([truth.chisq_change(hypothesis.full).mean() for truth in truths]), 0),
+        ):
+            assert abs(values.mean() - mean) < 4 * values.std() / np.sqrt(len(values))
+
+
+def test_rows_that_are_not_drawn() -> None:
+    """RᵀR is a Wishart matrix: its mean, and the variances of its entries."""
+    rng = np.random.default_rng(2)
+    drawn = np.array([R.T @ R for R in (outside_rows(rng, 9, 3) for _ in range(4000))])
+    np.testing.assert_allclose(drawn.mean(axis=0), 9 * np.eye(3), atol=0.3)
+    np.testing.assert_allclose(drawn.var(axis=0), 9 * (np.ones((3, 3)) + np.eye(3)), rtol=0.15)
+    assert outside_rows(rng, 2, 3).shape == (2, 3)
+
+
+def test_a_factor_is_that_of_plain_simulation() -> None:
+    """The mean likelihood ratio of simulated traits, without what is known of them, to its own error."""
+    fitter, rng, hypotheses = refits(40, 80), np.random.default_rng(5), HYPOTHESES[2:]
+    factors = bartlett_factors(fitter, hypotheses, 1)
+    simulations = [fitter.simulated(rng) for _ in range(25)]
+    for hypothesis, factor in zip(hypotheses, factors, strict=True):
+        ratios = [
+            2 * np.mean(one.lml(hypothesis.full) - one.lml(hypothesis.base)) / hypothesis.df for one in simulations
+        ]
+        assert abs(np.mean(ratios) - factor) < 3 * np.std(ratios) / np.sqrt(len(ratios))
+    assert np.all(factors > 1.02)
+
+
+def test_the_seed_decides() -> None:
+    fitter = refits(150, 300)
+    first = bartlett_factors(fitter, HYPOTHESES[:1], 1)
+    np.testing.assert_array_equal(bartlett_factors(fitter, HYPOTHESES[:1], 1), first)
+    other = bartlett_factors(fitter, HYPOTHESES[:1], 2)
+    assert first != other
+    np.testing.assert_allclose(first, other, atol=0.06)
+
+
+def test_many_samples_need_no_factor() -> None:
+    np.testing.assert_allclose(bartlett_factors(refits(500, 400), HYPOTHESES[:1], 1), 1.0, atol=0.03)
+
+
+def test_plain_maximum_likelihood_has_no_factor() -> None:
+    np.testing.assert_array_equal(bartlett_factors(refits(40, 100, reml=False), HYPOTHESES, 1), np.ones(4))
+
+
+def test_controls() -> None:
+    """A control of mean 0 is taken off as far as it explains; one that explains nothing stays out."""
+    rng = np.random.default_rng(4)
+    change, noise = rng.normal(size=(2, 500, 1))
+    excess = 0.1 + 0.8 * change + 0.01 * noise
+    mean, error = _controlled(excess, change)
+    assert mean[0] == pytest.approx(0.1, abs=2e-3) and error[0] == pytest.approx(0.01 / np.sqrt(500), rel=0.1)
+    mean, error = _controlled(excess, np.zeros((500, 1)))
+    assert mean[0] == pytest.approx(excess.mean()) and error[0] == pytest.approx(0.8 / np.sqrt(500), rel=0.1)
+
+
+def test_observed_cells_have_about_the_same_factor() -> None:
+    """Without a missing cell: that of complete traits. With some: of fewer samples."""
+    Y, X, G = simulated(60, 120)
+    spectrum = spectrum_of_features(G, np.empty((60, 0)))
+    complete = bartlett_factors(refits(60, 120), HYPOTHESES[:1], 1)
+
+    def factor(missing: float) -> float:
+        holes = np.random.default_rng(6).uniform(size=Y.shape) < missing
+        cells = observed_cells(spectrum, np.where(holes, np.nan, Y), np.eye(2), X)
+        start = fit(rotate_traits(spectrum_of_features(G, X), Y), 2, reml=True).point.axes
+        fitter = ObservedRefitter(tuple(observed_null_maxima(cells, start, 2, reml=True)))
+        return float(bartlett_factors(fitter, HYPOTHESES[:1], 1)[0])
+
+    assert factor(0) == pytest.approx(float(complete[0]), abs=0.06)
+    assert 1.0 < factor(0.2) < 1.3
