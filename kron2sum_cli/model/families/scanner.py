@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from kron2sum_cli.model.block_scanner import BlockStatistics, squared_lengths
+from kron2sum_cli.model.block_scanner import BlockStatistics
 from kron2sum_cli.model.families.fitting import fixed_effects
 from kron2sum_cli.model.families.likelihood import FamilyPoint
 from kron2sum_cli.model.families.spectrum import FamilyRotation
@@ -29,10 +29,8 @@ class FamilyScanner:
         In the precision of the scan.
     alpha : NDArray (n, p)
         ``Uα``, in samples.
-    weights : NDArray (n, p)
-        Inverse variances.
-    Q : NDArray (n, c)
-        Orthonormal basis of the covariates, in samples.
+    weights : NDArray (n, p + 1)
+        Inverse variances, and a column of ones.
     weighted : NDArray (n, kc)
         ``B_k∘X`` in rotated rows, for k = 1, 2, ...
     from_weighted : NDArray (p, c, kc)
@@ -42,7 +40,6 @@ class FamilyScanner:
     rotation: FamilyRotation
     alpha: NDArray[np.floating]
     weights: NDArray[np.floating]
-    Q: NDArray[np.floating]
     weighted: NDArray[np.floating]
     from_weighted: Array
 
@@ -56,16 +53,22 @@ class FamilyScanner:
         return self.rotation.to_rows(G.astype(np.float64))
 
     def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
-        """Statistics of a block of variants G (n, b), without missing values, in the precision of the scanner."""
+        """Statistics of a block of variants G (n, b), without missing values, in the precision of the scanner.
+
+        The length outside the span of X is that of g times the smallest share of its information on an axis that the
+        covariates leave.
+        """
         rows = self.rotation.to_rows(G)
         u = (G.T @ self.alpha).astype(np.float64)
-        sums = (rows.T @ self.weighted).astype(np.float64)
+        of_covariates = (rows.T @ self.weighted).astype(np.float64)
         np.multiply(rows, rows, out=rows)
-        v = (rows.T @ self.weights).astype(np.float64)
+        sums = (rows.T @ self.weights).astype(np.float64)
+        weighted, length = sums[:, :-1], sums[:, -1]
+        v = weighted.copy()
         for j, M in enumerate(self.from_weighted):
-            v[:, j] -= np.sum((sums @ M.T) ** 2, axis=1)
-        length = squared_lengths(G.T) - squared_lengths((self.Q.T @ G).T)
-        return BlockStatistics(u, v, np.maximum(length, 0.0), np.zeros(len(length)))
+            v[:, j] -= np.sum((of_covariates @ M.T) ** 2, axis=1)
+        left = np.min(np.divide(v, weighted, out=np.zeros_like(v), where=weighted > 0), axis=1)
+        return BlockStatistics(u, v, length * np.maximum(left, 0.0), np.zeros(len(length)))
 
 
 def family_scanner(point: FamilyPoint, dtype: type[np.floating] = np.float32) -> FamilyScanner:
@@ -81,8 +84,7 @@ def family_scanner(point: FamilyPoint, dtype: type[np.floating] = np.float32) ->
     return FamilyScanner(
         rotation=rotation.in_precision(dtype),
         alpha=np.asfortranarray(rotation.to_samples(point.alpha).astype(dtype)),
-        weights=np.asfortranarray(point.W.astype(dtype)),
-        Q=rotation.to_samples(data.X).astype(dtype),
+        weights=np.asfortranarray(np.hstack([point.W, np.ones((data.nsamples, 1))]).astype(dtype)),
         weighted=np.asfortranarray(weighted.astype(dtype)),
         from_weighted=from_weighted,
     )
