@@ -352,6 +352,7 @@ class ScanSettings:
     tests : "any", "common", "specific", "trait:NAME", "trait:NAME|OTHERS", "only:NAME", "axis:K", "NAME=FILE" or
         "NAME=FILE0,FILE1"
     sets : file of sets of variants, each tested together; None to test every variant
+    windows : size and step, in base pairs, of windows whose variants are tested together; None for none
     set_tests : how sets are tested, some of `SET_TESTS`
     set_weights : weights of the variants of a set, "beta:A,B" or a column of the file of sets
     set_max_maf : the largest minor allele frequency of a variant of a set; None for no bound
@@ -382,6 +383,7 @@ class ScanSettings:
     hwe: float | None = None
     tests: tuple[str, ...] = DEFAULT_TESTS
     sets: str | None = None
+    windows: tuple[int, int] | None = None
     set_tests: tuple[str, ...] = DEFAULT_SET_TESTS
     set_weights: str = DEFAULT_SET_WEIGHTS
     set_max_maf: float | None = None
@@ -423,21 +425,33 @@ class ScanSettings:
             yield from untrue_suffix(self.out, self.to)
 
     def _set_problems(self) -> Iterable[str]:
-        if self.sets is not None and (self.shard is not None or self.resume):
+        if self.of_sets and (self.shard is not None or self.resume):
             yield "--sets: sets are scanned in one part, without --shard and --resume"
-        if self.sets is None:
+        if self.sets is not None and self.windows is not None:
+            yield "--sets and --windows exclude each other; run twice"
+        if self.windows is not None and not 1 <= self.windows[1] <= self.windows[0]:
+            size, step = self.windows
+            yield f"--windows {size},{step}: the step must lie between 1 and the size"
+        if not self.of_sets:
             given = {
                 "--set-test": self.set_tests != DEFAULT_SET_TESTS,
                 "--set-weights": self.set_weights != DEFAULT_SET_WEIGHTS,
                 "--set-max-maf": self.set_max_maf is not None,
             }
-            yield from (f"{option} needs --sets" for option, there in given.items() if there)
+            yield from (f"{option} needs --sets or --windows" for option, there in given.items() if there)
         yield from (problem for name in self.set_tests for problem in not_one_of("--set-test", name, SET_TESTS))
         yield from repeated("--set-test", self.set_tests)
         if self.set_max_maf is not None:
             yield from outside("--set-max-maf", self.set_max_maf, 0, 0.5)
-        if self.set_weights.startswith("beta:") and self.beta is None:
+        if self.windows is not None and self.beta is None:
+            yield "--set-weights: windows have no column of weights; give beta:A,B"
+        elif self.set_weights.startswith("beta:") and self.beta is None:
             yield f"--set-weights {self.set_weights}: must be beta:A,B with two positive numbers, such as beta:1,25"
+
+    @property
+    def of_sets(self) -> bool:
+        """Whether sets of variants are tested, not every variant."""
+        return self.sets is not None or self.windows is not None
 
     @property
     def beta(self) -> tuple[float, float] | None:

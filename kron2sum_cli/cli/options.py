@@ -1,5 +1,6 @@
 """Options of the commands: how each is typed, what it defaults to, and how values become settings."""
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -71,6 +72,14 @@ def _read_shard(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
+def _read_windows(text: str) -> tuple[int, int]:
+    lengths = [_LENGTH.fullmatch(word.strip()) for word in text.split(",")]
+    if len(lengths) > 2 or not all(lengths):
+        raise ValueError(f"{text!r} is not SIZE,STEP in bp, kb or Mb, such as 100kb,50kb")
+    found = [round(float(one[1]) * _UNITS[one[2].lower()]) for one in lengths if one is not None]
+    return found[0], found[-1]
+
+
 def _read_chromosomes(text: str) -> tuple[tuple[str, ...], ...]:
     # Imported here because it imports numpy, for which --help need not wait.
     from kron2sum_cli.genotypes.chromosomes import parse_chromosomes
@@ -94,6 +103,9 @@ REGION = _Text("CHR:FROM-TO", _read_region)
 TEST = _Text("TEST", lambda text: (text,))
 RANK = _Text("K", _read_rank)
 SHARD = _Text("I/N", _read_shard)
+WINDOWS = _Text("SIZE,STEP", _read_windows)
+_LENGTH = re.compile(r"(\d+(?:\.\d+)?) ?(|bp|kb|mb)", re.IGNORECASE)
+_UNITS = {"": 1, "bp": 1, "kb": 1000, "mb": 1_000_000}
 
 option = partial(click.option, cls=GroupedOption)
 """`click.option` with the further attribute `group`, the heading in the help."""

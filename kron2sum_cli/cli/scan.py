@@ -11,6 +11,7 @@ from kron2sum_cli.cli.options import (
     REGION,
     SHARD,
     TEST,
+    WINDOWS,
     common_options,
     file_option,
     flag_option,
@@ -81,7 +82,17 @@ EXAMPLES = (
     help="any, common, specific, trait:NAME, trait:NAME|OTHERS, only:NAME, axis:K, NAME=FILE for a contrast of "
     "the traits, or NAME=FILE0,FILE1 for nested ones; repeatable.",
 )
-@file_option("--sets", group=TESTS, help="Test these sets of variants: a name, then variants or regions, a line.")
+@file_option(
+    "--sets",
+    group=TESTS,
+    help="Test these sets of variants: a name, then variants or regions, a line; or genes as BED, GFF or GTF.",
+)
+@option(
+    "--windows",
+    type=WINDOWS,
+    group=TESTS,
+    help="Test the variants of windows together: size and step, as 100kb,50kb; without a step they do not overlap.",
+)
 @option(
     "--set-test",
     "set_tests",
@@ -151,7 +162,7 @@ def scan(ctx: click.Context, /, to: str | None, out: str | None, **values: Any) 
     from kron2sum_cli.scan.sets import scan_sets
 
     with session(ctx, settings) as progress:
-        if settings.sets is not None:
+        if settings.of_sets:
             scan_sets(settings, progress)
         else:
             scan_variants(settings, progress)

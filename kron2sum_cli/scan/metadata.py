@@ -89,8 +89,8 @@ def _filters(settings: ScanSettings) -> dict[str, Any]:
     """The options on variants that were given."""
     given = {name: getattr(settings, name) for name in ("maf", "mac", "max_missing", "min_info", "hwe")}
     given |= {name: path and file_records([path]) for name, path in _lists(settings).items()}
-    if settings.sets is not None:
-        given |= {name: getattr(settings, name) for name in ("set_tests", "set_weights", "set_max_maf")}
+    if settings.of_sets:
+        given |= {name: getattr(settings, name) for name in ("windows", "set_tests", "set_weights", "set_max_maf")}
     return {name: value for name, value in given.items() if value is not None}
 
 

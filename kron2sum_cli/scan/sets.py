@@ -32,11 +32,10 @@ from kron2sum_cli.files.scan_columns import (
 )
 from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
 from kron2sum_cli.files.table_writers import compressed_output
-from kron2sum_cli.files.text import read_text, split_rows
 from kron2sum_cli.files.trait_design import asked_hypotheses
-from kron2sum_cli.genotypes.chromosomes import encode_chromosomes, parse_region
+from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
 from kron2sum_cli.genotypes.counts import genotype_counts
-from kron2sum_cli.genotypes.filters import VariantFilters, passes, select_by_name
+from kron2sum_cli.genotypes.filters import passes
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare, named_hypothesis
 from kron2sum_cli.model.kernel_tests import beta_weights
 from kron2sum_cli.model.random_effects import (
@@ -52,6 +51,7 @@ from kron2sum_cli.scan.block import EXPLAINED
 from kron2sum_cli.scan.blocks import in_order
 from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
+from kron2sum_cli.scan.set_files import VariantSet, read_sets, windows
 from kron2sum_cli.settings import DEFAULT_REFIT, FIXED, ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -60,86 +60,6 @@ EXPLAINING = "sets that explain the traits completely (empty statistics)"
 NOT_THERE = "members of sets are no variant of the scan"
 NO_RESULT = "tests of sets without a result (empty statistics)"
 CONSTANT = "variants of sets left out: no variation"
-
-
-@dataclass(frozen=True)
-class VariantSet:
-    """One set.
-
-    Attributes
-    ----------
-    name : str
-        Its name
-    members : tuple of str
-        Names of variants, or regions ``chr:from-to``
-    line : int
-        Its first line in the file
-    weights : tuple of float
-        Weights of the members; none where the file has no column of them
-    """
-
-    name: str
-    members: tuple[str, ...]
-    line: int
-    weights: tuple[float, ...] = ()
-
-
-def read_sets(path: str, column: str | None = None) -> list[VariantSet]:
-    """Read sets, one a line: the name, then variants or regions, separated by white space or commas.
-
-    A line whose name was there before adds to that set. A file with a header ``SET SNPID ...`` has one variant a line;
-    ``column`` names its column of weights.
-
-    Raises
-    ------
-    InputError
-        For a line without members, a file without lines, or weights that are not there, negative or no numbers.
-    """
-    rows = [(row.line, _words(row.fields)) for row in split_rows(read_text(path), path, " ")]
-    header = rows[0][1]
-    if header[0].removeprefix("#") == "SET" and len(header) > 1:
-        entries = _weighted(rows[1:], header, path, column)
-    elif column is not None:
-        raise InputError(f"{path}: has no header SET SNPID with a column {column}, which --set-weights names")
-    else:
-        entries = [(line, name, members, ()) for line, (name, *members) in rows]
-    sets: dict[str, VariantSet] = {}
-    for line, name, members, weights in entries:
-        if not members:
-            raise InputError(f"{path}, line {line}: set {name} has no variants; put them behind its name")
-        earlier = sets.get(name, VariantSet(name, (), line))
-        sets[name] = replace(earlier, members=(*earlier.members, *members), weights=(*earlier.weights, *weights))
-    if not sets:
-        raise InputError(f"{path}: has no sets; give one a line, its name and then its variants")
-    return list(sets.values())
-
-
-def _words(fields: Sequence[str]) -> list[str]:
-    return [word for field in fields for word in field.split(",") if word]
-
-
-_Entry = tuple[int, str, Sequence[str], tuple[float, ...]]
-
-
-def _weighted(rows: Sequence[tuple[int, list[str]]], header: list[str], path: str, column: str | None) -> list[_Entry]:
-    """The rows of a file with a header: line, set, its variant, and its weight."""
-    if column is not None and column not in header[2:]:
-        raise InputError(f"{path}: has no column {column}, which --set-weights names; it has {', '.join(header)}")
-    entries: list[_Entry] = []
-    for line, words in rows:
-        if len(words) != len(header):
-            raise InputError(f"{path}, line {line}: has {len(words)} fields, and the header has {len(header)}")
-        weights: tuple[float, ...] = ()
-        if column is not None:
-            text = words[header.index(column)]
-            try:
-                weights = (float(text),)
-            except ValueError:
-                weights = (np.nan,)
-            if not 0 <= weights[0] < np.inf:
-                raise InputError(f"{path}, line {line}: weight {text} of {words[1]} must be a number, 0 or more")
-        entries.append((line, words[0], [words[1]], weights))
-    return entries
 
 
 @dataclass(frozen=True)
@@ -205,22 +125,20 @@ class _SetResult:
 
 
 def scan_sets(settings: ScanSettings, progress: Progress) -> None:
-    """Test every set of ``--sets`` and write their table.
+    """Test every set of ``--sets`` or ``--windows`` and write their table.
 
     Raises
     ------
     InputError, NumericalError, OutputError, UsageError
         Where a file, the options or the numbers do not allow it.
     """
-    assert settings.sets is not None
     inputs = open_inputs(settings)
     null = inputs.null
     hypotheses = [named_hypothesis("any", null.traits)]
     hypotheses += asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)
     schema = set_schema([h.name for h in hypotheses[1:]], settings.set_tests)
     allowed = np.flatnonzero(inputs.selection.asked)
-    column = settings.set_weights if settings.beta is None else None
-    members, counts = _find(read_sets(settings.sets, column), settings.sets, inputs, allowed)
+    members, counts = _find(settings, inputs, allowed)
     metadata = scan_metadata(_without_refits(settings), inputs)
     reasons: list[str] = []
     with (
@@ -260,9 +178,7 @@ def _without_refits(settings: ScanSettings) -> ScanSettings:
     return replace(settings, refit=0.0)
 
 
-def _find(
-    sets: Sequence[VariantSet], path: str, inputs: ScanInputs, allowed: NDArray[np.intp]
-) -> tuple[list[_Members], Counter[str]]:
+def _find(settings: ScanSettings, inputs: ScanInputs, allowed: NDArray[np.intp]) -> tuple[list[_Members], Counter[str]]:
     """The variants of every set that the options allow.
 
     Raises
@@ -270,22 +186,23 @@ def _find(
     InputError
         Where there are none.
     """
-    variants = inputs.genotypes.variants
-    names = {member for one in sets for member in one.members if not _is_region(member)}
-    column = variants.table["SNPID"]
-    named = np.flatnonzero(np.asarray(pc.is_in(column, value_set=texts(sorted(names)))))
-    named = np.intersect1d(named, allowed, assume_unique=True)
-    places: dict[str, list[int]] = {}
-    for position, name in zip(named.tolist(), column.take(numbers(named)).to_pylist(), strict=True):
-        places.setdefault(name, []).append(position)
-    codes, code_of_variant, _ = encode_chromosomes(variants.table["CHR"], inputs.null.chromosomes)
+    table = inputs.genotypes.variants.table
+    codes, code_of_variant, human = encode_chromosomes(table["CHR"])
+    pos = np.asarray(table["POS"], dtype=np.int64)
+    if settings.windows is not None:
+        sets, path = windows(codes, code_of_variant[allowed], pos[allowed], *settings.windows), "--windows"
+    else:
+        path = str(settings.sets)
+        sets = read_sets(path, settings.set_weights if settings.beta is None else None)
+    named = _named(sets, table["SNPID"], allowed)
+    places = _places(codes, human, code_of_variant, pos, allowed)
     found = []
     counts = Counter({"sets": len(sets), NOT_THERE: 0})
-    unknown: list[tuple[str, str]] = []
+    unknown: list[tuple[str | Region, str]] = []
     for order, one in enumerate(sets):
         weight_of: dict[int, float] = {}
         for member, weight in zip(one.members, one.weights or repeat(1.0), strict=False):
-            here = _in_region(member, inputs, allowed) if _is_region(member) else places.get(member, [])
+            here = named.get(member, []) if isinstance(member, str) else places.inside(member)
             if not here:
                 unknown.append((member, one.name))
             for position in here:
@@ -306,15 +223,63 @@ def _find(
     return found, counts
 
 
-def _is_region(member: str) -> bool:
-    chromosome, colon, rest = member.partition(":")
-    first, dash, last = rest.replace(",", "").partition("-")
-    return bool(chromosome and colon and dash and first.isdigit() and last.isdigit())
+def _named(sets: Sequence[VariantSet], column: pa.ChunkedArray, allowed: NDArray[np.intp]) -> dict[str, list[int]]:
+    """Where the variants are whose names are members of sets."""
+    names = {member for one in sets for member in one.members if isinstance(member, str)}
+    named = np.flatnonzero(np.asarray(pc.is_in(column, value_set=texts(sorted(names)))))
+    named = np.intersect1d(named, allowed, assume_unique=True)
+    found: dict[str, list[int]] = {}
+    for position, name in zip(named.tolist(), column.take(numbers(named)).to_pylist(), strict=True):
+        found.setdefault(name, []).append(position)
+    return found
 
 
-def _in_region(member: str, inputs: ScanInputs, allowed: NDArray[np.intp]) -> list[int]:
-    positions, _ = select_by_name(inputs.genotypes.variants, VariantFilters(regions=(parse_region(member),)))
-    return [int(k) for k in np.intersect1d(positions, allowed, assume_unique=True)]
+@dataclass(frozen=True)
+class _Places:
+    """Variants in the order of chromosomes and positions, to find those of a region.
+
+    Attributes
+    ----------
+    codes : sequence of str
+        Chromosomes
+    human : bool
+        Whether 23 to 26 are X, Y, XY and MT
+    first : NDArray (codes + 1,)
+        Where each chromosome begins in ``pos``
+    pos : NDArray (m,)
+        Positions, increasing within a chromosome
+    variants : NDArray (m,)
+        The variants there
+    """
+
+    codes: Sequence[str]
+    human: bool
+    first: NDArray[np.intp]
+    pos: NDArray[np.int64]
+    variants: NDArray[np.intp]
+
+    def inside(self, region: Region) -> list[int]:
+        """The variants of a region; none where its chromosome is not there."""
+        code = normalise_chromosome(region.chromosome, self.human)
+        if code not in self.codes:
+            return []
+        k = self.codes.index(code)
+        pos = self.pos[self.first[k] : self.first[k + 1]]
+        start, end = np.searchsorted(pos, region.first), np.searchsorted(pos, region.last, side="right")
+        return [int(one) for one in self.variants[self.first[k] + start : self.first[k] + end]]
+
+
+def _places(
+    codes: Sequence[str],
+    human: bool,
+    code_of_variant: NDArray[np.intp],
+    pos: NDArray[np.int64],
+    allowed: NDArray[np.intp],
+) -> _Places:
+    code, place = code_of_variant[allowed], pos[allowed]
+    order = np.lexsort((place, code))
+    first = np.searchsorted(code[order], np.arange(len(codes) + 1))
+    return _Places(codes, human, first, place[order], allowed[order])
 
 
 def _null_of(chromosomes: set[str], one: VariantSet, path: str, inputs: ScanInputs) -> str | None:

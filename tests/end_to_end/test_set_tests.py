@@ -159,7 +159,7 @@ def test_weights_of_0_leave_a_set_without_result(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--set-test", "skat"), "--set-test needs --sets"),
+        (("--set-test", "skat"), "--set-test needs --sets or --windows"),
         (("--set-weights", "beta:1,25"), "--set-weights needs --sets"),
         (("--set-max-maf", "0.1"), "--set-max-maf needs --sets"),
         (("--sets", "x", "--set-max-maf", "0.7"), "--set-max-maf 0.7: must lie between 0 and 0.5"),
@@ -167,8 +167,43 @@ def test_weights_of_0_leave_a_set_without_result(
         (("--sets", "x", "--set-weights", "beta:0,1"), "must be beta:A,B with two positive numbers"),
         (("--sets", "x", "--set-test", "skat", "--set-test", "skat"), "--set-test: skat named more than once"),
         (("--sets", "x", "--set-test", "best"), "is not one of"),
+        (("--sets", "x", "--windows", "1kb"), "--sets and --windows exclude each other; run twice"),
+        (("--windows", "1kb,2kb"), "--windows 1000,2000: the step must lie between 1 and the size"),
+        (("--windows", "wide"), "'wide' is not SIZE,STEP in bp, kb or Mb"),
+        (("--windows", "1kb", "--set-weights", "W"), "windows have no column of weights"),
     ],
 )
 def test_options_of_sets(capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str) -> None:
     assert kron2sum("scan", *options) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_windows_regions_and_genes_are_the_same_sets(example: Path, tmp_path: Path) -> None:
+    """Windows of 1 Mb that begin every 500 kb, and the same as regions, as BED and as GFF."""
+    options = ("--set-test", "skat", "--chr", "2")
+    window = tmp_path / "w.parquet"
+    assert scan(example / "null.npz", window, "--windows", "1Mb,500kb", *options) == 0
+    expected = table(window)
+    places = np.array([int(fields[3]) for fields in VARIANTS if fields[0] == "2"])
+    for name, count in zip(expected.SET, expected.NVAR + expected.NVAR_LEFT_OUT, strict=True):
+        first, last = map(int, name.partition(":")[2].split("-"))
+        assert (first % 500_000, last - first) == (1, 999_999)
+        assert count == np.sum((first <= places) & (places <= last)) > 0
+    starts = {int(name.partition(":")[2].split("-")[0]) for name in expected.SET}
+    assert all(any(start <= place < start + 1_000_000 for start in starts) for place in places)
+    regions = [(k, *name.replace(":", " ").replace("-", " ").split()) for k, name in enumerate(expected.SET)]
+    texts = {
+        "sets": "".join(f"w{k} {name}\n" for k, name in enumerate(expected.SET)),
+        "bed": "track name=x\n" + "".join(f"chr{c}\t{int(a) - 1}\t{b}\tw{k}\n" for k, c, a, b in regions),
+        "gff": "##gff-version 3\n2\tx\tchromosome\t1\t9\t.\t.\t.\tID=c\n"
+        + "".join(f"{c}\tx\tgene\t{a}\t{b}\t.\t+\t.\tID=gene:E{k};Name=w{k};biotype=x\n" for k, c, a, b in regions),
+        "gtf": "".join(
+            f'{c}\tx\tgene\t{a}\t{b}\t.\t+\t.\tgene_id "E{k}"; gene_name "w{k}";\n' for k, c, a, b in regions
+        ),
+    }
+    for text in texts.values():
+        out = tmp_path / "s.parquet"
+        assert scan(example / "null.npz", out, "--sets", sets_file(tmp_path, text), *options) == 0
+        found = table(out)
+        assert found.SET.tolist() == [f"w{k}" for k in range(len(regions))]
+        np.testing.assert_array_equal(found["MLOG10P_SET.skat"], expected["MLOG10P_SET.skat"])

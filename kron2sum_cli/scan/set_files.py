@@ -1,0 +1,181 @@
+"""Files of sets of variants, and windows along the chromosomes."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.files.text import read_text, split_rows
+from kron2sum_cli.genotypes.chromosomes import Region, parse_region
+
+Positions = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class VariantSet:
+    """One set.
+
+    Attributes
+    ----------
+    name : str
+        Its name
+    members : tuple of str or Region
+        Names of variants, or regions
+    line : int
+        Its first line in the file
+    weights : tuple of float
+        Weights of the members; none where the file has no column of them
+    """
+
+    name: str
+    members: tuple[str | Region, ...]
+    line: int
+    weights: tuple[float, ...] = ()
+
+
+def read_sets(path: str, column: str | None = None) -> list[VariantSet]:
+    """Read sets from a file, whose format is told from its content.
+
+    - A set a line: its name, then variants or regions, separated by white space or commas.
+    - A header ``SET SNPID ...`` and a variant a line; ``column`` names its column of weights.
+    - BED: chromosome, start (from 0), end, and the name of the set (its place where there is none).
+    - GFF and GTF: the lines of genes, named by ``gene_name``, ``Name``, ``gene_id`` or ``ID``.
+
+    Lines of the same name are one set.
+
+    Parameters
+    ----------
+    path : str
+        The file
+    column : str or None
+        Column of weights, which only a file with a header has
+
+    Raises
+    ------
+    InputError
+        For a line without members, a file without sets, or weights that are not there, negative or no numbers.
+    """
+    rows = [(row.line, _words(row.fields)) for row in split_rows(_without_comments(read_text(path)), path, " ")]
+    header = rows[0][1]
+    entries: list[_Entry]
+    if header[0].removeprefix("#") == "SET" and len(header) > 1:
+        entries = _weighted(rows[1:], header, path, column)
+    elif column is not None:
+        raise InputError(f"{path}: has no header SET SNPID with a column {column}, which --set-weights names")
+    elif len(header) > 8 and header[3].isdigit() and header[4].isdigit():
+        entries = [(line, *gene) for line, words in rows if (gene := _gene(line, words, path)) is not None]
+    elif len(header) > 2 and header[1].isdigit() and header[2].isdigit():
+        entries = [(line, *_bed_region(line, words, path)) for line, words in rows]
+    else:
+        entries = [(line, name, [_member(word) for word in words], ()) for line, (name, *words) in rows]
+    sets: dict[str, VariantSet] = {}
+    for line, name, members, weights in entries:
+        if not members:
+            raise InputError(f"{path}, line {line}: set {name} has no variants; put them behind its name")
+        earlier = sets.get(name, VariantSet(name, (), line))
+        sets[name] = replace(earlier, members=(*earlier.members, *members), weights=(*earlier.weights, *weights))
+    if not sets:
+        raise InputError(f"{path}: has no sets; give one a line, its name and then its variants")
+    return list(sets.values())
+
+
+def _words(fields: Sequence[str]) -> list[str]:
+    return [word for field in fields for word in field.split(",") if word]
+
+
+_Entry = tuple[int, str, Sequence[str | Region], tuple[float, ...]]
+
+
+def _without_comments(text: str) -> str:
+    """A text with the comments and track lines of BED and GFF emptied, so that lines keep their numbers."""
+    lines = text.split("\n")
+    skipped = ("#", "track ", "browser ")
+    return "\n".join("" if line.startswith(skipped) and not line.startswith("#SET") else line for line in lines)
+
+
+def _member(word: str) -> str | Region:
+    """A name, or the region that it spells."""
+    chromosome, colon, rest = word.partition(":")
+    first, dash, last = rest.partition("-")
+    if chromosome and colon and dash and first.isdigit() and last.isdigit():
+        return parse_region(word)
+    return word
+
+
+def _region(line: int, words: Sequence[str], path: str, first: int) -> Region:
+    """The region of a chromosome, a start and an end; ``first`` is what the format counts from."""
+    chromosome, start, end = words
+    if not (start.isdigit() and end.isdigit() and int(start) + 1 - first <= int(end)):
+        raise InputError(f"{path}, line {line}: {start} and {end} are not the start and the end of a region")
+    return parse_region(f"{chromosome}:{int(start) + 1 - first}-{end}")
+
+
+def _bed_region(line: int, words: Sequence[str], path: str) -> tuple[str, list[str | Region], tuple[float, ...]]:
+    """Name and region of a line of BED."""
+    if len(words) < 3:
+        raise InputError(f"{path}, line {line}: has {len(words)} fields, and BED has a chromosome, a start and an end")
+    region = _region(line, words[:3], path, 0)
+    return (words[3] if len(words) > 3 else str(region)), [region], ()
+
+
+def _gene(line: int, words: Sequence[str], path: str) -> tuple[str, list[str | Region], tuple[float, ...]] | None:
+    """Name and region of a gene of GFF or GTF; None for a line of something else."""
+    if len(words) < 9 or not words[2].endswith("gene"):
+        return None
+    attributes = dict(_ATTRIBUTE.findall(" ".join(words[8:])))
+    name = next((attributes[key] for key in ("gene_name", "Name", "gene_id", "ID") if key in attributes), None)
+    if name is None:
+        raise InputError(f"{path}, line {line}: the gene has no gene_name, Name, gene_id or ID")
+    return name, [_region(line, (words[0], words[3], words[4]), path, 1)], ()
+
+
+_ATTRIBUTE = re.compile(r"""(\w+)[= ]"?([^";\s]+)"?""")
+
+
+def windows(codes: Sequence[str], code_of_variant: Positions, pos: Positions, size: int, step: int) -> list[VariantSet]:
+    """Windows of ``size`` base pairs that begin every ``step``, from position 1, where there are variants.
+
+    Parameters
+    ----------
+    codes : sequence of str
+        Chromosomes
+    code_of_variant, pos : NDArray (m,)
+        Chromosome (its place in ``codes``) and position of every variant
+    size, step : int
+        In base pairs
+    """
+    found: list[VariantSet] = []
+    for number, code in enumerate(codes):
+        places = pos[(code_of_variant == number) & (pos > 0)]
+        last = (places - 1) // step
+        starts = np.concatenate([last - back for back in range(-(-size // step))] or [last])
+        again = np.tile(places, max(1, -(-size // step)))
+        inside = (starts >= 0) & (starts * step + size >= again)
+        for start in np.unique(starts[inside]).tolist():
+            region = Region(code, start * step + 1, start * step + size)
+            found.append(VariantSet(str(region), (region,), 0))
+    return found
+
+
+def _weighted(rows: Sequence[tuple[int, list[str]]], header: list[str], path: str, column: str | None) -> list[_Entry]:
+    """The rows of a file with a header: line, set, its variant, and its weight."""
+    if column is not None and column not in header[2:]:
+        raise InputError(f"{path}: has no column {column}, which --set-weights names; it has {', '.join(header)}")
+    entries: list[_Entry] = []
+    for line, words in rows:
+        if len(words) != len(header):
+            raise InputError(f"{path}, line {line}: has {len(words)} fields, and the header has {len(header)}")
+        weights: tuple[float, ...] = ()
+        if column is not None:
+            text = words[header.index(column)]
+            try:
+                weights = (float(text),)
+            except ValueError:
+                weights = (np.nan,)
+            if not 0 <= weights[0] < np.inf:
+                raise InputError(f"{path}, line {line}: weight {text} of {words[1]} must be a number, 0 or more")
+        entries.append((line, words[0], [words[1]], weights))
+    return entries

@@ -1,0 +1,73 @@
+"""Files of sets of variants, and windows."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.genotypes.chromosomes import Region
+from kron2sum_cli.scan.set_files import VariantSet, read_sets, windows
+
+
+def read(folder: Path, text: str, column: str | None = None) -> list[VariantSet]:
+    path = folder / "sets"
+    path.write_text(text)
+    return read_sets(str(path), column)
+
+
+def test_names_and_regions(tmp_path: Path) -> None:
+    found = read(tmp_path, "# a comment\na rs1,rs2 chr2:5-9\nb rs3\n\na\trs4\n")
+    assert found == [VariantSet("a", ("rs1", "rs2", Region("2", 5, 9), "rs4"), 2), VariantSet("b", ("rs3",), 3)]
+
+
+def test_a_header_and_a_variant_a_line(tmp_path: Path) -> None:
+    text = "SET,SNPID,CADD\na,rs1,0.5\nb,rs2,1\na,rs3,2\n"
+    assert read(tmp_path, text) == [VariantSet("a", ("rs1", "rs3"), 2), VariantSet("b", ("rs2",), 3)]
+    assert [one.weights for one in read(tmp_path, text, "CADD")] == [(0.5, 2.0), (1.0,)]
+    assert read(tmp_path, "#" + text) == read(tmp_path, text)
+
+
+def test_bed_counts_from_0_and_gff_from_1(tmp_path: Path) -> None:
+    assert read(tmp_path, "chr1\t0\t10\tA\nchrX\t4\t9\tB\n")[0].members == (Region("1", 1, 10),)
+    assert read(tmp_path, "1 99 200\n") == [VariantSet("1:100-200", (Region("1", 100, 200),), 1)]
+    kinds = (("gene", "5\t9", "g1"), ("exon", "5\t6", "e1"), ("ncRNA_gene", "7\t8", "g2"))
+    gff = "#!x\n" + "".join(f"1\te\t{kind}\t{place}\t.\t+\t.\tID={name}\n" for kind, place, name in kinds)
+    assert [(one.name, one.members, one.line) for one in read(tmp_path, gff)] == [
+        ("g1", (Region("1", 5, 9),), 2),
+        ("g2", (Region("1", 7, 8),), 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a rs1\nb\n", "line 2: set b has no variants"),
+        ("1 5 5 a\n", "line 1: 5 and 5 are not the start and the end of a region"),
+        ("1 5 9 a\n1 6\n", "line 2: has 2 fields, and BED has a chromosome, a start and an end"),
+        ("1 5 9 a\n1 six 9 b\n", "line 2: six and 9 are not the start"),
+        ("1\te\tgene\t5\t9\t.\t+\t.\tnote=x\n", "line 1: the gene has no gene_name, Name, gene_id or ID"),
+        ("1\te\texon\t5\t9\t.\t+\t.\tID=x\n", "has no sets"),
+    ],
+)
+def test_lines_that_are_wrong(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, text)
+
+
+@pytest.mark.parametrize(("size", "step"), [(100, 100), (100, 50), (100, 30), (7, 1), (1, 1)])
+def test_windows_have_every_variant(size: int, step: int) -> None:
+    rng = np.random.default_rng(size + step)
+    pos, chromosome = rng.integers(1, 900, size=60), rng.integers(0, 2, size=60)
+    found = {one.name for one in windows(["1", "X"], chromosome, pos, size, step)}
+    expected = {
+        f"{'1X'[code]}:{start}-{start + size - 1}"
+        for code in (0, 1)
+        for start in range(1, 1000, step)
+        if np.any((chromosome == code) & (start <= pos) & (pos < start + size))
+    }
+    assert found == expected
+
+
+def test_variants_without_a_position_are_in_no_window() -> None:
+    assert windows(["1"], np.zeros(2, int), np.array([0, 0]), 100, 100) == []
