@@ -32,7 +32,7 @@ EXAMPLES = (
     "kron2sum scan",
     "kron2sum scan --null null.npz --geno example_data/genotypes.bed --chr 1-3 --maf 0.01",
     "kron2sum scan --test common --test specific --out tests.parquet",
-    "kron2sum scan --sets genes.txt --set-test skat --set-test burden --set-weights beta:1,25 --set-max-maf 0.01",
+    "kron2sum scan --windows 500kb --set-test skat --set-test burden --set-weights beta:1,25 --set-max-maf 0.05",
     "kron2sum scan --shard 1/3 --out shard1.parquet",
     "kron2sum scan --region 1:20000000-30000000 --out - --to tsv | head",
 )
