@@ -9,6 +9,7 @@ import pytest
 from kron2sum_cli.cli import run
 
 FUNCTIONS = {"fit": "fit_null_model", "scan": "scan_variants", "export": "export"}
+OF_SETS = "kron2sum_cli.scan.sets"
 
 
 class Recorder:
@@ -35,6 +36,9 @@ def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Recorder:
         module = ModuleType(f"kron2sum_cli.{command}.{command}")
         setattr(module, function, recorder.called(command))
         monkeypatch.setitem(sys.modules, module.__name__, module)
+    sets = ModuleType(OF_SETS)
+    sets.scan_sets = recorder.called("scan")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, OF_SETS, sets)
     monkeypatch.setattr("kron2sum_cli.cli.options.available_threads", lambda: 3)
     monkeypatch.chdir(tmp_path)
     return recorder
