@@ -1,15 +1,17 @@
 """The null model's file: a plain ``.npz`` that numpy opens, without pickles and without compression.
 
-Arrays of the whole-genome fit lie under ``whole/``, those of the fits without a chromosome under ``loco/CHR/``; the
-JSON text ``meta`` has the names and how it was made. ``C0``, ``C1``, ``B`` and ``traits`` stand at the top for those
-who look in by hand. The same model makes the same bytes.
+Arrays of the whole genome's fit lie under ``whole/``, those of the fits without a chromosome under ``loco/CHR/``; the
+JSON text ``meta`` has the names and how it was made. ``C0``, ``C1``, ``B`` and ``traits`` are there once more without a
+prefix, for people. The same model makes the same bytes.
 """
 
+import hashlib
 import io
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol, Self
 
@@ -18,36 +20,65 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.inputs import display_name, open_input, unreadable
-from kron2sum_cli.files.npz_archive import ArchiveReader, ArchiveWriter
+from kron2sum_cli.files.npz import NpzReader, NpzWriter
 from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
-from kron2sum_cli.files.null_hash import ModelHash
-from kron2sum_cli.files.null_models import (
-    hashed_arrays,
-    model_arrays,
-    prefix_of,
-    read_hashed_arrays,
-    read_model,
-    read_summary,
-)
-from kron2sum_cli.files.null_predictions import NUMBERS, Predictions, prediction_arrays, read_predictions
 from kron2sum_cli.files.samples import Samples
-from kron2sum_cli.model.families.null_model import columns_of_scan
-from kron2sum_cli.model.null_model import FitSummary, NullModel
+from kron2sum_cli.model.climbing import Certificate
+from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
+from kron2sum_cli.model.families.null_model import FAMILIES, columns_of_scan, restored_families
+from kron2sum_cli.model.null_model import FitSummary, NullModel, restored_null_model
 from kron2sum_cli.model.profile import Interval
+from kron2sum_cli.model.trait_axes import TraitAxes
+from kron2sum_cli.model.uncertainty import Estimates
 
-_COPIES = ("C0", "C1", "B")
+FOR_PEOPLE = ("C0", "C1", "B")
+"""Estimates of the whole genome's fit that are there once more without a prefix."""
+
+_ZIP = b"PK\x03\x04"
+_VECTORS = ("h2", "h2_se", "axis_share", "axis_h2")
+"""Estimates with a number a trait or axis; the others have a matrix over the traits, B a column an effect."""
 
 Array = NDArray[np.float64]
 
 
-_ZIP_MAGIC = b"PK\x03\x04"
+@dataclass(frozen=True)
+class Predictions:
+    """Conditional means and variances given the observed cells.
+
+    Attributes
+    ----------
+    samples : Samples
+        t samples, those of the fit first and in its order.
+    genetic, genetic_variance : NDArray (t, p)
+        Genetic values, and the variances of what they miss.
+    cells, cells_variance : NDArray (t, p)
+        Cells that the fit does not have; NaN where it has them, or where a covariate is missing.
+    """
+
+    samples: Samples
+    genetic: Array
+    genetic_variance: Array
+    cells: Array
+    cells_variance: Array
+
+
+PREDICTED = tuple(field.name for field in fields(Predictions) if field.name != "samples")
+"""Names of the arrays of `Predictions`."""
 
 
 class LoadModel(Protocol):
-    """Reads a fit with its arrays, the rotation in the precision of a scan (double for that of observed cells)."""
+    """Reads a fit with its arrays."""
 
     def __call__(self, chromosome: str | None, dtype: type[np.floating] = np.float64) -> NullModel:
-        """The model of a chromosome, or the whole one's for None."""
+        """The fit without a chromosome, or (None) the whole one.
+
+        Parameters
+        ----------
+        chromosome : str or None
+            Which fit.
+        dtype : type
+            Precision of the rotation, which is double where it has to be (`TraitData.rotation_type`).
+        """
         ...
 
 
@@ -57,12 +88,18 @@ class NullFile:
 
     Attributes
     ----------
-    description : names, samples, tables, provenance
-    whole : the fit with the whole relationship matrix
-    chromosomes : the fit without each chromosome, by its code; empty without ``--loco``
-    load : reads the model of a chromosome, or the whole one's for None
-    nrows : largest number of columns that a scan holds of a rotation, or of what stands for it
-    predictions : of genetic values and cells, where they were asked for
+    description : NullDescription
+        Names, samples, tables, provenance.
+    whole : FitSummary
+        The fit with the whole relationship matrix.
+    chromosomes : Mapping of str to FitSummary
+        The fit without each chromosome, by its code; empty without ``--loco``.
+    load : LoadModel
+        Reads the model of a chromosome, or the whole one's for None.
+    nrows : int
+        Largest number of columns that a scan holds of a rotation, or of what stands for it.
+    predictions : Predictions or None
+        Of genetic values and cells, where they were asked for.
     """
 
     description: NullDescription
@@ -115,11 +152,14 @@ class NullWriter:
     """
 
     def __init__(self, file: BinaryIO, description: NullDescription) -> None:
-        self._archive = ArchiveWriter(file)
-        self._description = description
-        self._hash = ModelHash(*_identity(description))
-        self._chromosomes: list[str] = []
-        self._tables()
+        self._archive = NpzWriter(file)
+        self._metadata = description.metadata
+        names = (description.method, description.traits, description.covariates)
+        self._hash = hashlib.sha256(repr(names).encode())
+        self._write("traits", np.array(description.traits))
+        self._write_samples("", description.samples)
+        for name in ("Y", "X", "A"):
+            self._write(name, getattr(description, name))
 
     def __enter__(self) -> Self:
         return self
@@ -131,48 +171,46 @@ class NullWriter:
 
     def add(self, chromosome: str | None, model: NullModel) -> None:
         """Write the fit without a chromosome, or (None, and first) the whole one."""
-        prefix = prefix_of(chromosome)
+        prefix, summary = _prefix(chromosome), model.summary
+        scalars = model.scalars() | {name: getattr(summary, name) for name in _SCALARS}
+        scalars |= {"certificate": asdict(summary.certificate)}
+        self._write(prefix + "scalars", np.array(json.dumps(scalars, sort_keys=True)))
+        for field in fields(TraitAxes):
+            self._write(prefix + field.name, getattr(summary.axes, field.name))
+        for field in fields(Estimates):
+            self._write(f"{prefix}estimates/{field.name}", getattr(summary.estimates, field.name))
+        for name, array in model.arrays().items():
+            self._write(prefix + name, array, hashed=name != "V")
         if chromosome is not None:
-            self._chromosomes.append(chromosome)
-        self._hash.add(prefix, model.summary, hashed_arrays(model))
-        for name, array in model_arrays(prefix, model):
-            self._archive.write(name, array)
-        if chromosome is None:
-            for name in _COPIES:
-                self._archive.write(name, getattr(model.summary.estimates, name))
+            chromosomes = (*self._metadata.chromosomes, chromosome)
+            self._metadata = replace(self._metadata, chromosomes=chromosomes)
+            return
+        for name in FOR_PEOPLE:
+            self._write(name, getattr(summary.estimates, name))
 
     def add_predictions(self, predictions: Predictions) -> None:
         """Write predictions, after all fits."""
-        _add_to_hash(self._hash, predictions)
-        for name, array in prediction_arrays(predictions):
-            self._archive.write(name, array)
+        self._write_samples("predictions/", predictions.samples)
+        for name in PREDICTED:
+            self._write(f"predictions/{name}", getattr(predictions, name))
 
     def finish(self, profile: Mapping[str, Interval]) -> str:
         """Write the names and the provenance; returns the hash of the model."""
-        found, chromosomes = self._hash.hexdigest(), tuple(self._chromosomes)
-        meta = replace(self._description.metadata, profile=profile, chromosomes=chromosomes, hash=found)
-        self._archive.write("meta", np.array(meta.to_json()))
+        metadata = replace(self._metadata, profile=profile, hash=self._hash.hexdigest())
+        self._archive.write("meta", np.array(metadata.to_json()))
         self._archive.close()
-        return found
+        return metadata.hash
 
-    def _tables(self) -> None:
-        d = self._description
-        self._archive.write("traits", np.array(d.traits))
-        self._archive.write("iids", np.array(d.samples.iids))
-        if d.samples.fids is not None:
-            self._archive.write("fids", np.array(d.samples.fids))
-        for name in ("Y", "X", "A"):
-            self._archive.write(name, getattr(d, name))
+    def _write(self, name: str, array: NDArray[Any], hashed: bool = True) -> None:
+        """Write an array; the hash is of all but V, which is large, and of which Z is what it makes of the traits."""
+        self._archive.write(name, array)
+        if hashed:
+            self._hash.update(name.encode() + np.ascontiguousarray(array).tobytes())
 
-
-def _identity(d: NullDescription) -> tuple[tuple[Any, ...], tuple[Array, ...]]:
-    """The names and the tables that a model is of."""
-    return (d.method, d.traits, d.covariates, d.samples.fids, d.samples.iids), (d.Y, d.X, d.A)
-
-
-def _add_to_hash(digest: ModelHash, predictions: Predictions) -> None:
-    samples = predictions.samples
-    digest.add_predictions((samples.fids, samples.iids), [getattr(predictions, name) for name in NUMBERS])
+    def _write_samples(self, prefix: str, samples: Samples) -> None:
+        self._write(prefix + "iids", np.array(samples.iids))
+        if samples.fids is not None:
+            self._write(prefix + "fids", np.array(samples.fids))
 
 
 def read_null(path: str) -> NullFile:
@@ -181,17 +219,27 @@ def read_null(path: str) -> NullFile:
     Raises
     ------
     InputError
-        Where the file is missing, is not a null model, is cut short or damaged, was changed after `NullWriter`
-        wrote it, or was written in a newer layout.
+        Where the file is missing, is not a null model, is cut short or damaged, or is of another layout.
     """
-    name = display_name(path)
     content = _content(path)
 
     def open_file() -> BinaryIO:
         return open(path, "rb") if content is None else io.BytesIO(content)
 
-    with _archive(open_file, name) as archive:
-        return _read(archive, name, open_file)
+    name = display_name(path)
+    with _opened(open_file, name) as archive:
+        description = _read_description(archive, name)
+        whole = _read_summary(archive, _prefix(None), description)
+        chromosomes = {c: _read_summary(archive, _prefix(c), description) for c in description.metadata.chromosomes}
+        nrows = max(_columns_of_rotation(archive, _prefix(c), description) for c in (None, *chromosomes))
+        predictions = _read_predictions(archive, description, name)
+
+    def load(chromosome: str | None, dtype: type[np.floating] = np.float64) -> NullModel:
+        summary = whole if chromosome is None else chromosomes[chromosome]
+        with _opened(open_file, name) as archive:
+            return _read_model(archive, _prefix(chromosome), description, summary, dtype)
+
+    return NullFile(description, whole, chromosomes, load, nrows, predictions)
 
 
 def _content(path: str) -> bytes | None:
@@ -200,85 +248,113 @@ def _content(path: str) -> bytes | None:
         return None
     try:
         with open_input(path) as file:
-            start = file.read(len(_ZIP_MAGIC))
-            return start + file.read() if start == _ZIP_MAGIC else start  # what is something else may have no end
+            start = file.read(len(_ZIP))
+            return start + file.read() if start == _ZIP else start  # what is something else may have no end
     except OSError as error:
         raise unreadable(display_name(path), error) from None
 
 
 @contextmanager
-def _archive(open_file: Callable[[], BinaryIO], name: str) -> Iterator[ArchiveReader]:
+def _opened(open_file: Callable[[], BinaryIO], name: str) -> Iterator[NpzReader]:
+    """The archive; whatever its parsers raise becomes a message that it is damaged."""
     try:
         with open_file() as file:
-            yield ArchiveReader(file, name)
+            yield NpzReader(file)
     except FileNotFoundError:
         raise InputError(f"{name}: there is no such file; make it with kron2sum fit") from None
     except OSError as error:
         raise unreadable(name, error) from None
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # BadZipFile, ValueError, struct.error, SyntaxError ...
+        raise InputError(
+            f"{name}: is not a null model of kron2sum fit, or is cut short or damaged ({error}); fit it again"
+        ) from error
 
 
-def _read(archive: ArchiveReader, name: str, open_file: Callable[[], BinaryIO]) -> NullFile:
-    try:
-        meta = NullMetadata.from_json(archive.text("meta"))
-    except ValueError as error:
-        raise InputError(f"{name}: its meta cannot be used: {error}; fit it again with kron2sum fit") from error
-    try:
-        description = _description(archive, meta, name)
-        whole = read_summary(archive, prefix_of(None), description)
-        chromosomes = {c: read_summary(archive, prefix_of(c), description) for c in meta.chromosomes}
-        predictions = read_predictions(archive, description, name)
-        _check_copies(archive, description, whole)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise archive.damaged(error) from error
-    summaries = dict[str | None, FitSummary]([(None, whole), *chromosomes.items()])
-    nrows = _check_hash(archive, meta.hash, description, summaries, predictions)
-
-    def load(chromosome: str | None, dtype: type[np.floating] = np.float64) -> NullModel:
-        with _archive(open_file, name) as again:
-            return read_model(again, prefix_of(chromosome), description, dtype)
-
-    return NullFile(description, whole, chromosomes, load, nrows, predictions)
+def _prefix(chromosome: str | None) -> str:
+    """Where the arrays of a fit lie: that without a chromosome, or (None) the whole one."""
+    return "whole/" if chromosome is None else f"loco/{chromosome}/"
 
 
-def _check_copies(archive: ArchiveReader, description: NullDescription, whole: FitSummary) -> None:
-    """What stands at the top for those who look in by hand is what is used."""
-    if archive.texts("traits") != description.traits:
-        raise ValueError("traits are not those of meta")
-    for name in _COPIES:
-        if not np.array_equal(archive.array(name), getattr(whole.estimates, name)):
-            raise ValueError(f"{name} is not that of the whole fit")
+def _read_description(archive: NpzReader, name: str) -> NullDescription:
+    metadata = NullMetadata.from_json(archive.text("meta"))
+    samples = _read_samples(archive, "", name)
+    n, p, c = len(samples), len(metadata.traits), len(metadata.covariates)
+    Y, X, A = archive.array("Y", n, p), archive.array("X", n, c), archive.array("A", p, None)
+    return NullDescription(Y, A, X, metadata, samples)
 
 
-def _check_hash(
-    archive: ArchiveReader,
-    expected: str,
-    description: NullDescription,
-    summaries: Mapping[str | None, FitSummary],
-    predictions: Predictions | None,
-) -> int:
-    """Compare the hash with the numbers; how many columns the largest rotation has is seen on the way."""
-    found, nrows = ModelHash(*_identity(description)), 0
-    for chromosome, summary in summaries.items():
-        prefix = prefix_of(chromosome)
-        arrays = read_hashed_arrays(archive, prefix)
-        found.add(prefix, summary, arrays)
-        nrows = max(nrows, arrays["s"].size if "s" in arrays else columns_of_scan(len(summary.axes.c0), description.X))
-    if predictions is not None:
-        _add_to_hash(found, predictions)
-    if found.hexdigest() != expected:
-        raise archive.damaged("its numbers are not those of its hash")
-    return nrows
+def _read_samples(archive: NpzReader, prefix: str, name: str) -> Samples:
+    fids = archive.texts(prefix + "fids") if prefix + "fids" in archive else None
+    return Samples(fids, archive.texts(prefix + "iids"), name)
 
 
-def _description(archive: ArchiveReader, meta: NullMetadata, name: str) -> NullDescription:
-    iids = archive.texts("iids")
-    n, p = len(iids), len(meta.traits)
-    if not n or not p:
-        raise ValueError("it has no samples or no traits")
-    return NullDescription(
-        Y=archive.array("Y", shape=(n, p)),
-        A=archive.array("A", shape=(p, None)),
-        X=archive.array("X", shape=(n, len(meta.covariates))),
-        metadata=meta,
-        samples=Samples(archive.texts("fids", n) if "fids" in archive else None, iids, name),
+def _read_predictions(archive: NpzReader, description: NullDescription, name: str) -> Predictions | None:
+    if "predictions/iids" not in archive:
+        return None
+    samples = _read_samples(archive, "predictions/", name)
+    shape = (len(samples), len(description.traits))
+    return Predictions(samples, **{key: archive.array(f"predictions/{key}", *shape) for key in PREDICTED})
+
+
+_SCALARS = ("reml", "rank", "lml", "mean_diagonal", "quadratic")
+
+
+def _read_summary(archive: NpzReader, prefix: str, description: NullDescription) -> FitSummary:
+    """What a fit says."""
+    p, a, c = len(description.traits), description.A.shape[1], len(description.covariates)
+    scalars = json.loads(archive.text(prefix + "scalars"))
+    estimates = {}
+    for field in fields(Estimates):
+        shape = (c, a) if field.name.startswith("B") else (p,) if field.name in _VECTORS else (p, p)
+        estimates[field.name] = archive.array(f"{prefix}estimates/{field.name}", *shape)
+    axes = TraitAxes(
+        **{name: archive.array(prefix + name, p, p) for name in ("T", "Tinv")},
+        **{name: archive.array(prefix + name, p) for name in ("c0", "c1")},
     )
+    return FitSummary(
+        axes=axes,
+        certificate=Certificate(**scalars["certificate"]),
+        estimates=Estimates(**estimates),
+        **{name: scalars[name] for name in _SCALARS},
+    )
+
+
+def _columns_of_rotation(archive: NpzReader, prefix: str, description: NullDescription) -> int:
+    if prefix + "s" in archive:
+        return archive.array(prefix + "s", None).size
+    return columns_of_scan(len(description.traits), description.X)
+
+
+def _read_model(
+    archive: NpzReader, prefix: str, description: NullDescription, summary: FitSummary, dtype: type[np.floating]
+) -> NullModel:
+    """One fit with its arrays."""
+    of_families = archive.names(prefix + FAMILIES)
+    if of_families:
+        arrays = {name.removeprefix(prefix + FAMILIES): archive.array(name) for name in of_families}
+        return restored_families(summary, arrays)
+    n, p = description.Y.shape
+    scalars = json.loads(archive.text(prefix + "scalars"))
+    s, Qx = archive.array(prefix + "s", None), archive.array(prefix + "Qx", n, None)
+    m, c, ncovariates = s.size, Qx.shape[1], len(description.covariates)
+    rows = archive.matrix(prefix + "V", (n, m), description.rotation_type(dtype), spare=p)
+    design = prior = None
+    if description.coupled:
+        X = archive.array(prefix + "design_X", m, ncovariates)
+        design = CoupledDesign(description.A, X, float(scalars["logdet_MtM"]))
+    if prefix + "prior" in archive:
+        prior = archive.array(prefix + "prior", ncovariates, ncovariates)
+    contrasts = Contrasts(
+        Z=archive.array(prefix + "Z", m, p),
+        s=s,
+        noutside=int(scalars["noutside"]),
+        V=rows[:m].T,
+        Yx=archive.array(prefix + "Yx", c, p),
+        Kxx=archive.array(prefix + "Kxx", c, c),
+        Kxm=archive.array(prefix + "Kxm", c, m),
+        Rx=archive.array(prefix + "Rx", c, c),
+        design=design,
+    )
+    return restored_null_model(summary, contrasts, Qx, description, prior, rows)

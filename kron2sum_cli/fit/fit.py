@@ -9,8 +9,7 @@ from threadpoolctl import threadpool_limits
 from kron2sum_cli._version import __version__
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
-from kron2sum_cli.files.null_file import NullWriter
-from kron2sum_cli.files.null_predictions import Predictions
+from kron2sum_cli.files.null_file import NullWriter, Predictions
 from kron2sum_cli.files.outputs import atomic_output, guard_inputs
 from kron2sum_cli.files.provenance import file_records
 from kron2sum_cli.fit.design import Design, read_design, read_tables

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.files.null_predictions import NUMBERS, Predictions
+from kron2sum_cli.files.null_file import PREDICTED, Predictions
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.fit.design import Design
 from kron2sum_cli.genotypes.source import Relationship
@@ -41,7 +41,7 @@ def predict(model: NullModel, relationship: Relationship, design: Design, progre
 def _numbers(predictor: Predictor, relationship: Relationship, design: Design, progress: Progress) -> dict[str, Array]:
     """All means and variances, but for missing cells of analysed samples, which have what was observed of them."""
     n, t, p = len(design.Y), len(relationship.samples), design.Y.shape[1]
-    out = {name: np.full((t, p), np.nan) for name in NUMBERS}
+    out = {name: np.full((t, p), np.nan) for name in PREDICTED}
     X = np.vstack([np.full_like(design.X, np.nan), design.others.X])
     new = np.isfinite(X).all(axis=1) & (np.arange(t) >= n)
     with progress.task("Predicting", t, "samples") as advance:
