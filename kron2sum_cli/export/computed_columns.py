@@ -71,7 +71,7 @@ def compute_tests(
     columns: dict[str, NDArray[Any]] = {name: np.full(len(batch), np.nan) for name in names}
     beta, information = _effects(batch, metadata)
     for null, rows in _rows_by_null(batch, metadata, np.asarray(np.isfinite(beta).all(axis=1))):
-        context = null.context(metadata.settings.stat)
+        context = null.context(metadata.settings.stat, metadata.settings.precision)
         u, v = score_and_information(beta[rows], information[rows], context.T)
         for hypothesis in hypotheses:
             result = test(u, v, hypothesis, context)
@@ -91,10 +91,10 @@ def effect_covariances(batch: pa.RecordBatch, metadata: ScanMetadata) -> dict[st
     beta, information = _effects(batch, metadata)
     covariance = np.full((len(batch), p, p), np.nan)
     for null, rows in _rows_by_null(batch, metadata, np.asarray(np.isfinite(beta).all(axis=1))):
-        context = null.context(metadata.settings.stat)
+        context = null.context(metadata.settings.stat, metadata.settings.precision)
         u, v = score_and_information(beta[rows], information[rows], context.T)
         explained = np.sum(u * (beta[rows] @ context.T.T), axis=1)
-        scale = (context.quadratic - explained) / context.size
+        scale = context.left(explained) / context.size
         covariance[rows] = scale[:, None, None] * effect_covariance(v, np.asarray(np.linalg.inv(context.T)))
     return {COV.named(traits[i], traits[j]): covariance[:, i, j] for i in range(p) for j in range(i, p)}
 

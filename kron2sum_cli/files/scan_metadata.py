@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.files.json_records import canonical_json, from_json, to_json
 from kron2sum_cli.files.provenance import FileRecord
-from kron2sum_cli.model.hypotheses import TestContext
+from kron2sum_cli.model.hypotheses import LEAST_LEFT, TestContext
 
 Array = NDArray[np.float64]
 Range = tuple[int, int]
@@ -122,9 +122,9 @@ class NullScale:
         if min(self.quadratic, self.size, self.residual_df) <= 0:
             raise ValueError("quadratic, size and residual_df are not positive")
 
-    def context(self, statistic: Literal["lr", "f"]) -> TestContext:
-        """The scale of tests by one statistic."""
-        return TestContext(self.axes, self.quadratic, self.size, self.residual_df, statistic)
+    def context(self, statistic: Literal["lr", "f"], precision: Literal["single", "double"]) -> TestContext:
+        """The scale of tests by one statistic, with genotypes multiplied in this precision."""
+        return TestContext(self.axes, self.quadratic, self.size, self.residual_df, statistic, LEAST_LEFT[precision])
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ NULL_EIGENVALUE = 1e-9
 """Covariates are collinear over some samples where their Gram matrix there has an eigenvalue below this, if it is the
 identity over all."""
 
+AT_ONCE = 64
+"""Number of variants that are judged at once."""
+
 Mask = NDArray[np.bool_]
 
 
@@ -92,8 +95,8 @@ class GenotypedCovariates:
 
     patterns: tuple[tuple[Mask, Array], ...]
 
-    def explain(self, G: NDArray[np.floating], absent: Mask) -> Mask:
-        """Whether the covariates explain a variant wherever it was genotyped, in the samples of some trait: (b,).
+    def explain(self, G: NDArray[np.floating], incomplete: NDArray[np.intp], absent: Mask) -> Mask:
+        """Whether the covariates explain a variant wherever it was genotyped, in the samples of some trait: (k,).
 
         With Q the basis, b = Qᵀg and N = QᵀQ over the samples without a genotype, the squared length of g outside the
         covariates, over the others, is ``gᵀg - bᵀ(I - N)⁻¹b``. N is at most its trace, which clears nearly all
@@ -103,9 +106,18 @@ class GenotypedCovariates:
         ----------
         G : NDArray (n, b)
             Variants, centred where the covariates span a constant.
-        absent : NDArray (n, b)
-            Missing genotypes, whatever G has there.
+        incomplete : NDArray (k,)
+            Those that have missing genotypes.
+        absent : NDArray (n, k)
+            The genotypes of these that are missing, whatever G has there.
         """
+        explained = np.zeros(len(incomplete), dtype=np.bool_)
+        for start in range(0, len(incomplete), AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            explained[some] = self._explain(G[:, incomplete[some]], absent[:, some])
+        return explained
+
+    def _explain(self, G: NDArray[np.floating], absent: Mask) -> Mask:
         known = np.where(absent, G.dtype.type(0), G)
         squares, gaps = known * known, absent.astype(G.dtype)
         explained = np.zeros(G.shape[1], dtype=np.bool_)

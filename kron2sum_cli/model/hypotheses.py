@@ -21,6 +21,11 @@ from kron2sum_cli.model.tail_probability import chi2_mlog10p, f_mlog10p
 
 Statistic = Literal["lr", "f"]
 
+LEAST_LEFT = {"single": 1e-5, "double": 1e-12}
+"""Smallest share of ``rᵀK⁻¹r`` that effects are taken to leave unexplained, by the precision of the products with
+genotypes: what is less is rounding. A variant that determines the traits has the statistics of one that leaves so
+much, the largest there can be."""
+
 _MOST_LISTED = 10
 """Largest number of traits that a message names."""
 
@@ -65,6 +70,8 @@ class TestContext:
         Number of observations less that of the null model's fixed effects.
     statistic : Statistic
         "lr" for the likelihood ratio on χ², or "f" for the F test, exact for K known up to scale.
+    least_left : float
+        One of `LEAST_LEFT`.
     """
 
     __test__ = False  # not a test class, whatever its name
@@ -74,6 +81,15 @@ class TestContext:
     size: int
     residual_df: int
     statistic: Statistic = "lr"
+    least_left: float = LEAST_LEFT["double"]
+
+    def left(self, above: Array) -> Array:
+        """What effects that lower ``rᵀK⁻¹r`` by ``above`` leave of it."""
+        return np.maximum(self.quadratic - above, self.least_left * self.quadratic)
+
+    def leaves_nothing(self, above: "TestResult") -> NDArray[np.bool_]:
+        """Which tests against no effect have the largest statistic there can be."""
+        return np.asarray(above.chisq >= -(1 - 1e-9) * self.size * np.log(self.least_left))
 
 
 @dataclass(frozen=True)
@@ -226,8 +242,8 @@ test.__test__ = False  # type: ignore[attr-defined]  # not a test of this code
 def compare(below: Array, above: Array, rank_below: int, rank_above: int, context: TestContext) -> TestResult:
     """Compare two nested designs by their reductions (b,) of ``rᵀK⁻¹r``."""
     df = rank_above - rank_below
-    left = context.quadratic - above
-    gain = np.maximum(above - below, 0.0)
+    left = context.left(above)
+    gain = np.maximum(np.minimum(above, (1 - context.least_left) * context.quadratic) - below, 0.0)
     chisq = context.size * np.log1p(gain / left)
     if context.statistic == "lr":
         return TestResult(chisq, df, chi2_mlog10p(chisq, df))
@@ -267,7 +283,7 @@ def trait_effects(u: Array, v: Array, Tinv: Array, context: TestContext) -> Trai
         beta = (u / v) @ Tinv.T
         variance = (1 / v) @ (Tinv**2).T
         above = np.sum(u * (u / v), axis=1)[:, None]
-    scale = (context.quadratic - above) / context.size
+    scale = context.left(above) / context.size
     result = compare(above - beta**2 / variance, np.broadcast_to(above, beta.shape), p - 1, p, context)
     return TraitEffects(beta, np.sqrt(scale * variance), result.mlog10p)
 

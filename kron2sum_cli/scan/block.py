@@ -17,20 +17,14 @@ from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
 from kron2sum_cli.genotypes.filters import VariantFilters, passes
 from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.model.block_scanner import BlockStatistics, Scanner
+from kron2sum_cli.model.collinearity import COLLINEAR, GenotypedCovariates
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, pack_information, test, trait_effects
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.scan.refits import BlockRefit, RefitPlan, refit_block
 
-COLLINEAR = 1e-6
-"""Smallest share of a variant's variance that the covariates may leave unexplained; below it the variant counts as
-collinear and is not tested."""
-
-EXPLAINED = {"float32": 1e-5, "float64": 1e-12}
-"""Smallest share of ``rᵀK⁻¹r`` that a variant's effects may leave unexplained; below it what is left is rounding,
-and the variant has no statistics."""
-
 IN_SPAN = "variants in the span of the covariates (empty statistics)"
 IN_SPAN_OF_TRAIT = "variants in the span of the covariates in the samples of a trait (empty statistics)"
+DETERMINING = "variants that explain the traits completely (statistics at the limit of the precision)"
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -64,6 +58,8 @@ class Scan:
         Their names.
     observed : NDArray (n, p) or None
         Which cells of the traits were observed; None where all were.
+    covariates : GenotypedCovariates
+        X, for judging variants over the samples in which they were genotyped.
     columns : pa.Schema
         Columns of the result table.
     """
@@ -79,6 +75,7 @@ class Scan:
     refit: RefitPlan | None
     traits: Sequence[str]
     observed: Mask | None
+    covariates: GenotypedCovariates
     columns: pa.Schema
 
 
@@ -125,31 +122,30 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
     counts = genotype_counts(genotypes, scan.filters.need_hard_calls, scan.genotypes.has_dosages)
     passing, left_out = _passing(counts, scan.filters, block.asked)
     varying = passing & ~counts.constant
+    incomplete = varying & (counts.n_called < counts.n_samples)
+    absent = np.isnan(genotypes[:, incomplete])
     columns = _variant_columns(scan, block, genotypes, counts)
     G = _centred(scan, genotypes, counts, varying)
     del genotypes  # as large as the rotated variants, whose place this may be
     statistics = scan.scanner.statistics(G)
-    identifiable = block.asked & _within(varying, _is_identifiable(statistics, counts, varying))
-    statistics = _take(statistics, identifiable[varying])
-    with np.errstate(all="ignore"):  # the statistic of a variant that leaves nothing is infinite or NaN
-        any_effect = test(statistics.u, statistics.v, scan.tests[0], scan.context)
-    leaving = _leaves_something(scan, any_effect)
-    tested = _within(identifiable, leaving)
-    statistics = _take(statistics, leaving)
-    results = [any_effect.take(np.flatnonzero(leaving))]
-    results += [test(statistics.u, statistics.v, hypothesis, scan.context) for hypothesis in scan.tests[1:]]
+    identifiable = _within(varying, _is_identifiable(statistics, counts, varying))
+    identifiable[incomplete] &= ~scan.covariates.explain(G, np.flatnonzero(incomplete[varying]), absent)
+    tested = block.asked & identifiable
+    statistics = _take(statistics, tested[varying])
+    results = [test(statistics.u, statistics.v, hypothesis, scan.context) for hypothesis in scan.tests]
+    determining = _within(tested, scan.context.leaves_nothing(results[0]))
     columns |= _test_columns(scan, tested, results) | _trait_columns(scan, tested, statistics)
     tally = Counter({f"variants left out by {option}": number for option, number in left_out.items()})
     factors: Mapping[str, Mapping[str, float]] = {}
     if scan.refit is not None:
-        refitted = _refitted(scan.refit, tested, results)
+        refitted = _refitted(scan.refit, tested, results) & ~determining  # with nothing left there is no likelihood
         done = refit_block(scan.refit, G[:, np.flatnonzero(refitted[varying])], statistics.outside[refitted[tested]])
         factors = done.factors
         columns |= _refit_columns(scan, refitted, done)
         tally.update(_refit_counts(done))
     else:  # no column of refits is filled
         columns |= {name: np.full(len(tested), np.nan) for name in scan.columns.names if name not in columns}
-    tally.update(_statistics_counts(scan, block, counts, passing, varying, identifiable, tested))
+    tally.update(_statistics_counts(scan, block, counts, passing, varying, tested, determining))
     rows, kept = scan_batch(scan.columns, columns), passing & block.asked
     return BlockResult(rows if kept.all() else rows.filter(flags(kept)), tally, factors)
 
@@ -175,17 +171,17 @@ def _passing(counts: GenotypeCounts, filters: VariantFilters, asked: Mask) -> tu
 def _centred(scan: Scan, genotypes: NDArray[np.float32], counts: GenotypeCounts, varying: Mask) -> NDArray[np.floating]:
     """Genotypes of the variants that vary, centred where X has an intercept, missing ones at the mean.
 
-    The memory of the genotypes is used where all vary.
+    The memory of the genotypes is used where all vary and the precision is theirs.
     """
-    by_variant = genotypes.T if varying.all() else genotypes.T[varying]
-    means = (2 * counts.eaf[varying]).astype(np.float32)
+    by_variant = (genotypes.T if varying.all() else genotypes.T[varying]).astype(scan.scanner.dtype, copy=False)
+    means = (2 * counts.eaf[varying]).astype(by_variant.dtype)
     if scan.spans_intercept:
         by_variant -= means[:, None]
         means = np.zeros_like(means)
     for k in np.flatnonzero(counts.n_called[varying] < counts.n_samples):
         row = by_variant[k]
         row[np.isnan(row)] = means[k]
-    return by_variant.T.astype(scan.scanner.dtype, copy=False)
+    return by_variant.T
 
 
 def _is_identifiable(statistics: BlockStatistics, counts: GenotypeCounts, varying: Mask) -> Mask:
@@ -200,12 +196,6 @@ def _is_identifiable(statistics: BlockStatistics, counts: GenotypeCounts, varyin
 def _take(statistics: BlockStatistics, variants: Mask) -> BlockStatistics:
     parts = (statistics.u, statistics.v, statistics.length, statistics.outside)
     return BlockStatistics(*(part[variants] for part in parts))
-
-
-def _leaves_something(scan: Scan, any_effect: TestResult) -> Mask:
-    """Which variants leave more of the traits unexplained than rounding does."""
-    # The statistic is np log(q0 / q1); a q1 of 0 or less makes it infinite or NaN.
-    return np.asarray(any_effect.chisq < -scan.context.size * np.log(EXPLAINED[scan.scanner.dtype.name]))
 
 
 def _refitted(refit: RefitPlan, tested: Mask, results: Sequence[TestResult]) -> Mask:
@@ -305,8 +295,8 @@ def _statistics_counts(
     counts: GenotypeCounts,
     passing: Mask,
     varying: Mask,
-    identifiable: Mask,
     tested: Mask,
+    determining: Mask,
 ) -> dict[str, int]:
     """How many of the variants asked for were tested, and why the others were not."""
     absent = passing & (counts.n_called == 0)
@@ -314,7 +304,7 @@ def _statistics_counts(
         "variants tested": tested,
         "variants without any genotype (empty frequency and statistics)": absent,
         "variants without variation (empty statistics)": passing & counts.constant & ~absent,
-        IN_SPAN if scan.observed is None else IN_SPAN_OF_TRAIT: varying & ~identifiable,
-        "variants that explain the traits completely (empty statistics)": identifiable & ~tested,
+        IN_SPAN if scan.observed is None else IN_SPAN_OF_TRAIT: varying & ~tested,
+        DETERMINING: determining,
     }
     return {reason: int(np.count_nonzero(variants & block.asked)) for reason, variants in found.items()}

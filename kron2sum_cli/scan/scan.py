@@ -17,6 +17,7 @@ from kron2sum_cli.files.scan_columns import scan_schema
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
+from kron2sum_cli.model.collinearity import genotyped_covariates
 from kron2sum_cli.model.fitting import SAME
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
 from kron2sum_cli.model.null_model import NullModel
@@ -118,6 +119,7 @@ def _scan(
     dtype = np.float64 if settings.precision == "double" else np.float32
     model = null.load(chromosome, dtype)
     scanner = model.scanner(dtype)
+    observed = np.isfinite(null.description.Y) if null.description.has_missing else None
     return Scan(
         genotypes=inputs.genotypes,
         samples=inputs.samples,
@@ -125,11 +127,12 @@ def _scan(
         scanner=scanner,
         spans_intercept=model.spans_intercept,
         axes=model.summary.axes,
-        context=null_scale(null, chromosome).context(settings.stat),
+        context=null_scale(null, chromosome).context(settings.stat, settings.precision),
         tests=tests,
         refit=_refit_plan(settings, model, tests, chromosome) if settings.refit > 0 else None,
         traits=null.traits,
-        observed=np.isfinite(null.description.Y) if null.description.has_missing else None,
+        observed=observed,
+        covariates=genotyped_covariates(null.description.X, None if null.description.reduced else observed),
         columns=columns,
     )
 

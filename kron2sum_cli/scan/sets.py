@@ -47,7 +47,6 @@ from kron2sum_cli.model.random_effects import (
 )
 from kron2sum_cli.model.set_test import SetReduction, SetScores, reduce_set
 from kron2sum_cli.progress import Progress
-from kron2sum_cli.scan.block import EXPLAINED
 from kron2sum_cli.scan.blocks import in_order
 from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
@@ -301,7 +300,7 @@ def _plan(
     chromosome: str | None,
 ) -> _SetPlan:
     summary = inputs.null.whole if chromosome is None else inputs.null.chromosomes[chromosome]
-    context = null_scale(inputs.null, chromosome).context(settings.stat)
+    context = null_scale(inputs.null, chromosome).context(settings.stat, "double")
     null = SetNull(summary.axes, summary.mean_diagonal, context)
     return _SetPlan(inputs, settings, inputs.null.load(chromosome).set_scores(), null, hypotheses, schema)
 
@@ -396,9 +395,8 @@ def _strongest(plan: _SetPlan, one: VariantSetScores, positions: NDArray[np.intp
 
 
 def _leaves_something(reduction: SetReduction, context: TestContext) -> bool:
-    """Whether the effects of a set leave more of the traits unexplained than rounding does."""
-    left = context.quadratic - reduction.chisq
-    return reduction.rank < context.residual_df and left > EXPLAINED["float64"] * context.quadratic
+    """Whether a set has fewer effects than there are values, so that something is left to test them with."""
+    return reduction.rank < context.residual_df
 
 
 @dataclass(frozen=True)

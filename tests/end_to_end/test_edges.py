@@ -59,3 +59,47 @@ def test_loco_where_the_whole_genomes_fit_is_no_start_for_a_chromosome() -> None
     lml = [null["loco"][chromosome]["lml"] for chromosome in "123"]
     # Best of four searches by L-BFGS on factors of C0 and C1, from random starts.
     np.testing.assert_allclose(lml, [-361.899, -351.492, -359.369], atol=1e-3)
+
+
+def scanned(*options: object) -> pd.DataFrame:
+    """The table of a scan, by variant."""
+    assert kron2sum("scan", "-q", "--out", "scan.parquet", *options) == 0
+    return pd.read_parquet("scan.parquet").set_index("SNPID")
+
+
+def test_a_variant_that_equals_a_covariate_wherever_it_was_genotyped() -> None:
+    """With one genotype missing, at an outlier, the mean in its place gave P = 4e-18."""
+    rng = np.random.default_rng(1)
+    n, m = 200, 300
+    dosages = rng.binomial(2, 0.3, size=(n, m)).astype(float)
+    sex = rng.integers(0, 2, n)
+    dosages[:, 0] = dosages[:, 1] = 2 * sex
+    dosages[5, [0, 2]] = np.nan
+    Y = rng.normal(size=(n, 2)) + sex[:, None]
+    Y[5] += 7
+    write_bed(dosages)
+    write_table("y.csv", a=Y[:, 0], b=Y[:, 1])
+    write_table("c.csv", sex=sex)
+    assert kron2sum("fit", "-q", "--pheno", "y.csv", "--covar", "c.csv", "--grm", "g.bed", "--grm-maf", "0.05") == 0
+    chisq = scanned("--refit", 0).CHISQ
+    assert list(np.flatnonzero(chisq.isna())) == [0, 1]
+
+
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_the_variant_that_determines_a_trait_leads(precision: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A 0/1 trait of inbred lines, its variant and a neighbour in linkage disequilibrium."""
+    rng = np.random.default_rng(39)
+    n, m = 200, 600
+    dosages = 2.0 * (rng.random((n, m)) < rng.uniform(0.1, 0.5, m))
+    dosages[:, 11] = np.where(rng.random(n) < 0.06, 2 - dosages[:, 10], dosages[:, 10])
+    write_bed(dosages)
+    write_table("y.csv", colour=dosages[:, 10] // 2)
+    assert kron2sum("fit", "-q", "--pheno", "y.csv", "--grm", "g.bed") == 0
+    table = scanned("--refit", 0, "--precision", precision)
+    assert "1 variants that explain the traits completely (statistics at the limit of the precision)" in caplog.text
+    assert list(table.MLOG10P.nlargest(2).index) == ["v10", "v11"]
+    assert table.MLOG10P["v10"] > 400 and np.isfinite(table.MLOG10P["v10"])
+    assert table["BETA.colour"]["v10"] == pytest.approx(0.5, rel=1e-5)
+    assert 0 < table["SE.colour"]["v10"] < 4e-3 * table["SE.colour"].median()
+    assert kron2sum("export", "-q", "--leads", "--out", "leads.tsv") == 0
+    assert pd.read_csv("leads.tsv", sep="\t").SNPID[0] == "v10"

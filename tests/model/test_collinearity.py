@@ -24,6 +24,11 @@ def covariates(seed: int, c: int) -> Array:
     return np.column_stack([np.ones(N), rng.integers(0, 2, N), rng.normal(size=(N, c))])
 
 
+@pytest.fixture(autouse=True)
+def _few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kron2sum_cli.model.collinearity.AT_ONCE", 7)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("c", [0, 12])
 @pytest.mark.parametrize("traits", [None, 3])
@@ -39,7 +44,9 @@ def test_it_is_least_squares_over_the_genotyped_samples(dtype: type, c: int, tra
     G[:, 8] = X @ rng.normal(size=X.shape[1])
     G[~absent[:, 9] & observed[:, 0], 9] = 0  # does not vary in the samples of the first trait
     G -= np.nanmean(np.where(absent, np.nan, G), axis=0)
-    found = genotyped_covariates(X, None if traits is None else observed).explain(G.astype(dtype), absent)
+    found = genotyped_covariates(X, None if traits is None else observed).explain(
+        G.astype(dtype), np.arange(40), absent
+    )
     expected = [brute_force(X, observed, G[:, k], absent[:, k]) for k in range(40)]
     np.testing.assert_array_equal(found, expected)
     assert np.flatnonzero(expected).tolist() == [3, 8, 9]
@@ -53,7 +60,7 @@ def test_covariates_that_only_the_samples_without_a_genotype_tell_apart() -> Non
     g[:, 1] = X[:, 1]
     absent = np.zeros((N, 2), bool)
     absent[:4] = True
-    np.testing.assert_array_equal(genotyped_covariates(X, None).explain(g, absent), [False, True])
+    np.testing.assert_array_equal(genotyped_covariates(X, None).explain(g, np.arange(2), absent), [False, True])
 
 
 def test_without_covariates_only_a_variant_of_zeros_is_explained() -> None:
@@ -63,4 +70,4 @@ def test_without_covariates_only_a_variant_of_zeros_is_explained() -> None:
     g[3:, 1] = 0
     absent = np.zeros((N, 2), bool)
     absent[:3] = True
-    np.testing.assert_array_equal(covariates.explain(g, absent), [False, True])
+    np.testing.assert_array_equal(covariates.explain(g, np.arange(2), absent), [False, True])

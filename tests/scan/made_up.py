@@ -11,6 +11,7 @@ from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.scan_columns import scan_schema
 from kron2sum_cli.genotypes.filters import VariantFilters
 from kron2sum_cli.genotypes.source import VARIANT_SCHEMA, Variants
+from kron2sum_cli.model.collinearity import genotyped_covariates
 from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis
 from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood, rotate_samples
 from kron2sum_cli.scan.block import Scan
@@ -71,6 +72,7 @@ def scan_of(source: GenotypesInMemory, data: TraitData, refit: float = 0.0, **fi
     """A scan in double precision for any and for common effects."""
     model = null_model(data)
     scanner = model.scanner(np.float64)
+    observed = np.isfinite(data.Y) if data.has_missing else None
     context = TestContext(model.summary.axes.T, model.summary.quadratic, data.nobserved, data.nobserved - data.neffects)
     tests = [named_hypothesis(name, TRAITS) for name in ("any", "common")]
     return Scan(
@@ -84,6 +86,7 @@ def scan_of(source: GenotypesInMemory, data: TraitData, refit: float = 0.0, **fi
         tests=tests,
         refit=refit_plan(model.refits(), tests, refit, 0, "genome") if refit else None,
         traits=TRAITS,
-        observed=np.isfinite(data.Y) if data.has_missing else None,
+        observed=observed,
+        covariates=genotyped_covariates(data.X, observed),
         columns=scan_schema(TRAITS, ["common"], refit > 0, data.coupled, data.has_missing),
     )

@@ -8,11 +8,11 @@ import pytest
 from made_up import TRAITS, GenotypesInMemory, N, genotypes, null_model, scan_of, trait_data
 from scipy import stats
 
-from kron2sum_cli.scan.block import IN_SPAN, IN_SPAN_OF_TRAIT, Block, BlockResult, Scan
+from kron2sum_cli.model.hypotheses import LEAST_LEFT
+from kron2sum_cli.scan.block import DETERMINING, IN_SPAN, IN_SPAN_OF_TRAIT, Block, BlockResult, Scan
 from kron2sum_cli.scan.block import test_block as tested
 
-RTOL = 1e-6
-"""Genotypes are centred in single precision."""
+RTOL = 1e-9
 
 STATISTICS = ("CHISQ", "P", "MLOG10P", "CHISQ.common", "BETA.a", "SE.b", "MLOG10P.b", "DF", "AXIS.1")
 
@@ -129,18 +129,52 @@ def test_a_variant_without_samples_of_one_trait_has_no_statistics() -> None:
     assert result.counts[IN_SPAN_OF_TRAIT] == 1
 
 
-def test_variants_that_explain_the_traits_completely_have_no_statistics() -> None:
+def test_a_variant_that_covariates_explain_wherever_it_was_genotyped_has_no_statistics() -> None:
+    """A missing genotype at the mean would make it a test of that one sample."""
+    source, data = genotypes(4), trait_data()
+    covariate = (np.arange(N) % 2).astype(np.float32)
+    data = type(data)(data.Y, data.A, np.column_stack([np.ones(N), covariate.astype(float)]))
+    source.dosages[:, 1] = 2 * covariate
+    source.dosages[5, 1:3] = np.nan
+    result = tested(scan_of(source, data), block_of(source))
+    assert list(np.isfinite(columns_of(result)["CHISQ"])) == [True, False, True, True]
+    assert result.counts[IN_SPAN] == 1
+
+
+def test_a_variant_that_varies_in_no_genotyped_sample_of_a_trait_has_no_statistics() -> None:
+    source, data = genotypes(3), trait_data(missing=True)
+    observed = np.isfinite(data.Y[:, 0])
+    source.dosages[observed, 1] = 0
+    source.dosages[np.flatnonzero(observed)[:2], 1:] = np.nan
+    result = tested(scan_of(source, data), block_of(source))
+    assert list(np.isfinite(columns_of(result)["CHISQ"])) == [True, False, True]
+    assert result.counts[IN_SPAN_OF_TRAIT] == 1
+
+
+@pytest.mark.parametrize("precision", ["single", "double"])
+@pytest.mark.parametrize("statistic", ["lr", "f"])
+def test_a_variant_that_explains_the_traits_completely_is_the_strongest(precision: str, statistic: str) -> None:
     source = genotypes(3)
-    scan = scan_of(source, trait_data())
-    context = scan.context
-    chisq = columns_of(tested(scan, block_of(source)))["CHISQ"]
-    explained = context.quadratic * -np.expm1(-chisq / context.size)
+    scan = scan_of(source, trait_data(), refit=1.0)
+    whole = columns_of(tested(scan, block_of(source)))
+    explained = scan.context.quadratic * -np.expm1(-whole["CHISQ"] / scan.context.size)
     strongest = int(np.argmax(explained))
-    nothing_left = replace(scan, context=replace(context, quadratic=explained[strongest] * (1 + 1e-14)))
-    result = tested(nothing_left, block_of(source))
-    assert np.flatnonzero(np.isnan(columns_of(result)["CHISQ"])).tolist() == [strongest]
-    assert result.counts["variants that explain the traits completely (empty statistics)"] == 1
-    assert result.counts["variants tested"] == 2
+    least = LEAST_LEFT[precision]
+    for more in (1 + 1e-14, 1 - 1e-3):  # what rounding leaves is a little, or less than nothing
+        context = replace(scan.context, quadratic=explained[strongest] * more, least_left=least, statistic=statistic)
+        result = tested(replace(scan, context=context), block_of(source))
+        columns = columns_of(result)
+        chisq = -scan.context.size * np.log(least)
+        assert columns["CHISQ"][strongest] == pytest.approx(chisq)
+        if statistic == "lr":  # two degrees of freedom: P = exp(-chisq / 2)
+            assert columns["MLOG10P"][strongest] == pytest.approx(chisq / 2 / np.log(10))
+        assert np.argmax(columns["MLOG10P"]) == strongest
+        assert columns["BETA.a"][strongest] == whole["BETA.a"][strongest]
+        share = least * context.quadratic / (scan.context.quadratic - explained[strongest])
+        assert columns["SE.a"][strongest] == pytest.approx(np.sqrt(share) * whole["SE.a"][strongest])
+        assert columns["CHISQ.common"][strongest] <= chisq
+        assert np.isnan(columns["CHISQ_REFIT"][strongest])
+        assert (result.counts[DETERMINING], result.counts["variants tested"]) == (1, 3)
 
 
 def test_refits_are_of_the_small_tests() -> None:
