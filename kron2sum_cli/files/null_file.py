@@ -24,7 +24,7 @@ from kron2sum_cli.files.npz import NpzReader, NpzWriter
 from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.model.climbing import Certificate
-from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
+from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign, orthonormal_design
 from kron2sum_cli.model.families.null_model import FAMILIES, columns_of_scan, restored_families
 from kron2sum_cli.model.null_model import FitSummary, NullModel, restored_null_model
 from kron2sum_cli.model.profile import Interval
@@ -343,7 +343,7 @@ def _read_model(
     design = prior = None
     if description.coupled:
         X = archive.array(prefix + "design_X", m, ncovariates)
-        design = CoupledDesign(description.A, X, float(scalars["logdet_MtM"]))
+        design = CoupledDesign(orthonormal_design(description.A), X, float(scalars["logdet_MtM"]))
     if prefix + "prior" in archive:
         prior = archive.array(prefix + "prior", ncovariates, ncovariates)
     contrasts = Contrasts(

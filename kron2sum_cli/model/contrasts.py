@@ -132,6 +132,14 @@ def rotate_traits(spectrum: Spectrum, Y: Array) -> Contrasts:
     )
 
 
+def orthonormal_design(A: Array) -> Array:
+    """A trait design (p, a) with orthonormal columns and the span of A; A itself where it is square.
+
+    The likelihood depends on that span alone, and columns of other sizes, or nearly alike, would cost digits.
+    """
+    return A if A.shape[0] == A.shape[1] else np.asarray(linalg.qr(A, mode="economic")[0])
+
+
 def rotate_coupled(spectrum: Spectrum, Y: Array, A: Array, X: Array) -> Contrasts:
     """Rotate traits Y (n, p) and covariates X (n, c) for a trait design A (p, a) of rank a < p.
 

@@ -23,7 +23,7 @@ from kron2sum_cli.model import fitting
 from kron2sum_cli.model.bartlett import Refits
 from kron2sum_cli.model.block_scanner import Scanner, block_scanner
 from kron2sum_cli.model.climbing import Certificate, Optimum, PointT
-from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled, rotate_traits
+from kron2sum_cli.model.contrasts import Contrasts, orthonormal_design, rotate_coupled, rotate_traits
 from kron2sum_cli.model.generalised_least_squares import least_squares, metric
 from kron2sum_cli.model.information import uses_observed_information
 from kron2sum_cli.model.likelihood import Point, evaluate
@@ -585,7 +585,7 @@ class ObservedTraits(NullLikelihood[ObservedPoint]):
 
     def null_model(self, optimum: Optimum[ObservedPoint]) -> NullModel:
         """The null model of an optimum."""
-        estimates = estimates_of_observed(optimum.point, optimum.rank, self.mean_diagonal)
+        estimates = estimates_of_observed(optimum.point, optimum.rank, self.mean_diagonal, self.data.A)
         return _observed_null_model(self._summary(optimum, estimates), self.cells)
 
 
@@ -597,7 +597,7 @@ def null_likelihood(rotated: RotatedSamples, data: TraitData, reml: bool) -> Nul
     NumericalError
         Where a trait has no observed cell.
     """
-    spectrum, Y, A, X = rotated.spectrum, data.Y, data.A, data.X
+    spectrum, Y, A, X = rotated.spectrum, data.Y, orthonormal_design(data.A), data.X
     if data.has_missing:
         cells = observed_cells(spectrum, Y, A, X, rotated.prior)
         return ObservedTraits(data, reml, spectrum.mean_diagonal, cells)

@@ -104,10 +104,24 @@ def estimates_of(point: Point, Qx: Array, rank: int, mean_diagonal: float, A: Ar
     return estimates_from(point.axes, point.data.mean_eigenvalue, mean_diagonal, covariance, effects)
 
 
-def estimates_of_observed(point: ObservedPoint, rank: int, mean_diagonal: float) -> Estimates:
+def estimates_of_observed(point: ObservedPoint, rank: int, mean_diagonal: float, A: Array) -> Estimates:
     """Estimates at an optimum of observed cells; parameters as for `estimates_of`."""
-    covariance, effects = observed_direction_covariance(point, rank), Effects(point.B, point.B_se)
+    covariance = observed_direction_covariance(point, rank)
+    effects = _effects_of_design(A, point.data.A, point.B, point.B_covariance)
     return estimates_from(point.axes, point.data.mean_eigenvalue, mean_diagonal, covariance, effects)
+
+
+def _effects_of_design(A: Array, fitted: Array, B: Array, covariance: Array) -> Effects:
+    """Fixed effects of the trait design A from those, B (c, a), of the one that was fitted, of the same span.
+
+    ``covariance`` (ca, ca) is that of vec(B).
+    """
+    if not np.array_equal(A, fitted):
+        back = np.linalg.inv(np.linalg.lstsq(fitted, A, rcond=None)[0])
+        kron = np.kron(back, np.eye(B.shape[0]))
+        B, covariance = B @ back.T, kron @ covariance[: B.size, : B.size] @ kron.T
+    variance = np.maximum(np.diag(covariance)[: B.size], 0.0)
+    return Effects(np.asarray(B), np.sqrt(variance).reshape(B.T.shape).T)
 
 
 def estimates_from(
@@ -140,7 +154,9 @@ def estimates_from(
 
 def fixed_effects(point: Point, Qx: Array, A: Array, X: Array) -> Effects:
     """B (c, a) of ``(A ⊗ X) vec(B)`` by generalised least squares at a point, with standard errors."""
-    return least_squares(metric(point, Qx), [(A, X)]).effects(0, 1.0)
+    fitted = least_squares(metric(point, Qx), [(A, X)])
+    B = fitted.effects(0, 1.0).B
+    return _effects_of_design(A, A if point.data.design is None else point.data.design.A, B, fitted.covariance)
 
 
 def axis_shares(axes: TraitAxes) -> Array:

@@ -92,7 +92,8 @@ class ObservedPoint:
     def B(self) -> Array:
         """Fixed effects of the covariates, (c, a)."""
         a, c, q = self.data.A.shape[1], self.data.X.shape[1], self.data.ncells
-        return self.theta[q : q + a * c].reshape(a, c).T
+        B = self.theta[q : q + a * c].reshape(a, c).T
+        return B if self.data.B_of_means is None else np.asarray(B + self.data.B_of_means)
 
     @property
     def B_covariance(self) -> Array:

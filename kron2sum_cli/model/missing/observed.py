@@ -49,6 +49,8 @@ class ObservedCells:
         where it was not.
     added : tuple of NDArray (p, e) and (m, k), or None
         Further fixed effects ``(A1 ⊗ F) vec(B1)``: A1, and F in the rotated rows.
+    B_of_means : NDArray (c, a) or None
+        Fixed effects that were taken off the traits before they were rotated; None for none.
     """
 
     filled: Contrasts
@@ -61,6 +63,7 @@ class ObservedCells:
     logdet_MtM: float
     prior: Array | None = None
     added: tuple[Array, Array] | None = None
+    B_of_means: Array | None = None
 
     @property
     def nsamples(self) -> int:
@@ -178,7 +181,9 @@ def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array, prior: Arra
     if empty.size:
         raise NumericalError(f"trait {int(empty[0]) + 1} has no observed value: leave it out")
     means = np.nanmean(Y, axis=0)
-    return restored_cells(rotate_coupled(spectrum, np.where(missing, means, Y), A, X), Y, X, prior)
+    # Digits of a large mean would be lost in the rotation, and with them those of a small variance.
+    taken = 0.0 if _effects_of_means(A, X, means) is None else means
+    return restored_cells(rotate_coupled(spectrum, np.where(missing, means, Y) - taken, A, X), Y, X, prior)
 
 
 def restored_cells(filled: Contrasts, Y: Array, X: Array, prior: Array | None) -> ObservedCells:
@@ -204,7 +209,18 @@ def restored_cells(filled: Contrasts, Y: Array, X: Array, prior: Array | None) -
     if filled.noutside:
         outside = np.equal.outer(rows, rows) - U @ U.T
     logdet = _logdet_observed(~missing, filled.design.A, X)
-    return ObservedCells(filled, X, rows, traits, U, outside, means[traits], logdet, prior)
+    effects = _effects_of_means(filled.design.A, X, means)
+    return ObservedCells(filled, X, rows, traits, U, outside, means[traits], logdet, prior, B_of_means=effects)
+
+
+def _effects_of_means(A: Array, X: Array, means: Array) -> Array | None:
+    """Fixed effects B (c, a) with ``X B Aᵀ = 1 meansᵀ``; None without an intercept, or where A is not invertible."""
+    intercept = np.flatnonzero((X == 1).all(axis=0))
+    if A.shape[1] < A.shape[0] or not intercept.size:
+        return None
+    B = np.zeros((X.shape[1], A.shape[1]))
+    B[intercept[0]] = np.linalg.solve(A, means)
+    return B
 
 
 def without_missing(data: Contrasts, X: Array) -> ObservedCells:

@@ -222,3 +222,24 @@ def test_a_trait_observed_on_too_few_samples_is_refused_by_name() -> None:
     Y[3:, 2] = np.nan
     with pytest.raises(NumericalError, match="trait c is observed on 3 samples, and 2 covariates need at least 4"):
         check_observed(Y, dense.X, ("a", "b", "c"), ("intercept", "age"))
+
+
+@pytest.mark.parametrize("offset", [0.0, 300.0, 1e6])
+def test_a_large_mean_beside_a_small_variance(offset: float) -> None:
+    """The mean is a fixed effect of the intercept and takes no digit of what the likelihood depends on."""
+    dense, G = problem(5, 0.2)
+    spread = 1e-7
+    Y = offset + spread * dense.Y
+    spectrum = spectrum_of_features(G, np.empty((len(G), 0)))
+    plain, moved = (
+        evaluate(data, axes_of_covariances(scale**2 * dense.C0, scale**2 * dense.C1, data.mean_eigenvalue), True)
+        for scale, data in (
+            (1.0, observed_cells(spectrum, (Y - offset) / spread, dense.A, dense.X)),
+            (spread, observed_cells(spectrum, Y, dense.A, dense.X)),
+        )
+    )
+    np.testing.assert_allclose(moved.score0, plain.score0, rtol=1e-7, atol=1e-7 * np.abs(plain.score0).max())
+    expected = spread * plain.B
+    expected[0] += offset
+    np.testing.assert_allclose(moved.B, expected, rtol=1e-9, atol=1e-9 * spread)
+    np.testing.assert_allclose(moved.completed - offset, spread * plain.completed, atol=1e-9 * (offset + spread))
