@@ -30,7 +30,7 @@ from kron2sum_cli.export.genome import read_genome
 from kron2sum_cli.export.intervals import locus_intervals
 from kron2sum_cli.export.leads import Clumping, find_loci
 from kron2sum_cli.export.linkage import open_linkage
-from kron2sum_cli.export.results import ScanResults, column_values
+from kron2sum_cli.export.results import ScanResults, column_values, sets_as_variants, stored_columns_of_sets
 from kron2sum_cli.export.rows import below, numbered_rows, rounded, sort_columns, sorted_rows, top_rows, with_columns
 from kron2sum_cli.export.ssf import ssf_metadata, ssf_paths, write_ssf
 from kron2sum_cli.files.columns import choose_columns
@@ -40,8 +40,10 @@ from kron2sum_cli.files.outputs import atomic_output, guard_inputs
 from kron2sum_cli.files.scan_columns import (
     COV,
     FDR,
+    IDENTITY_COLUMNS,
     LEAD_COLUMNS,
     PVE,
+    SET,
     TRAIT_COLUMNS,
     TRAIT_N,
     TRAIT_PVE,
@@ -55,7 +57,7 @@ from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.progress import Progress
-from kron2sum_cli.settings import NULL_PLOTS, STDIO, ExportSettings, without_folders
+from kron2sum_cli.settings import NULL_PLOTS, STDIO, TEST_PLOTS, ExportSettings, without_folders
 
 LOGGER = logging.getLogger("kron2sum.export")
 
@@ -291,8 +293,13 @@ def scan_results(
     InputError
         Where a trait of ``--trait`` is not there.
     """
+    is_of_sets = SET.name in tables[0].schema.names
 
     def rows(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        if is_of_sets:
+            for batch in (batch for table in tables for batch in table.iter_batches(stored_columns_of_sets(columns))):
+                yield sets_as_variants(batch, columns)
+            return
         further = set(columns) & set(computed.names)
         stored = [name for name in columns if name not in further]
         read = list(dict.fromkeys([*stored, *computed.needed])) if further else stored
@@ -305,12 +312,15 @@ def scan_results(
     if settings.plot is not None and settings.tests:
         hypotheses = asked_hypotheses(settings.tests, traits, np.asarray(np.linalg.inv(metadata.nulls[0].axes)))
         tests = [*(["any"] if "any" in settings.tests else []), *(hypothesis.name for hypothesis in hypotheses)]
-    columns = (*tables[0].schema.names, *computed.names)
+    of_variants = [column.name for column in IDENTITY_COLUMNS if column.name not in tables[0].schema.names]
+    columns = (*tables[0].schema.names, *(of_variants if is_of_sets else ()), *computed.names)
     return ScanResults(name, columns, metadata, rows, tuple(traits[k] for k in chosen), tuple(tests))
 
 
 def _write_view(scan: ScanResults, settings: ExportSettings) -> None:
     """Write what the settings ask for: a picture, a report, or GWAS-SSF files."""
+    if scan.is_of_sets and settings.plot not in TEST_PLOTS:
+        raise UsageError(f"{scan.name}: is a table of sets, which --plot {', '.join(TEST_PLOTS)} can draw")
     if settings.plot is None and settings.report is None:
         _write_ssf(scan, settings)
         return
@@ -396,7 +406,8 @@ def false_discovery_columns(scan: ScanResults) -> dict[str, pa.Array]:
             " export the table of the scan"
         )
     columns = {}
-    for test in scan.all_tests if len(scan.metadata.traits) > 1 else [scan.joint, *scan.all_tests]:
+    one_trait = len(scan.metadata.traits) == 1 and not scan.is_of_sets
+    for test in [scan.joint, *scan.all_tests] if one_trait else scan.all_tests:
         parts = [column_values(batch, test.column) for batch in scan.read([test.column])]
         rates = false_discovery_rates(np.concatenate([np.empty(0), *parts]))
         columns[test.column.replace("MLOG10P", FDR.name, 1)] = pa.array(rates, mask=np.isnan(rates))

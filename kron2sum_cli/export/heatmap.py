@@ -148,7 +148,7 @@ def _draw_rows(axes: Axes, data: HeatMap) -> ScalarMappable:
         axes.axvline(start, color="white", linewidth=0.6)
     for row, leads in enumerate(data.leads):
         x = [lead.x for lead in leads]
-        axes.plot(x, [row] * len(x), "D", color=VERMILION, markeredgecolor="white", markeredgewidth=0.4, markersize=3)
+        axes.plot(x, [row] * len(x), "D", color="white", markeredgecolor="black", markeredgewidth=0.5, markersize=3)
     axes.set_yticks(range(count), [wrapped(test.label, _NAME_WIDTH) for test in data.tests])
     axes.tick_params(axis="y", length=0)
     axes.spines[:].set_visible(False)

@@ -27,7 +27,8 @@ class LocusInterval:
     test : ScanTest
         The test.
     lod, bayes : tuple of two int, or None
-        First and last position of the 1.5 LOD and of the 95% Bayes interval; None for a variant without a position.
+        First and last position of the 1.5 LOD and of the 95% Bayes interval; None for a variant without a position
+        and for a set.
     """
 
     test: ScanTest
@@ -50,6 +51,8 @@ def locus_intervals(scan: ScanResults, genome: Genome, loci: Loci, window: int) 
         Bases.
     """
     tests = [_strongest_test(loci, lead) for lead in loci.together.leads.tolist()]
+    if scan.is_of_sets:  # of different degrees of freedom each
+        return [LocusInterval(test, None, None) for test in tests]
     leads = loci.candidates.take(loci.together.leads)
     profiles = _profiles(scan, genome, tests, leads.chromosomes)
     found = []

@@ -15,6 +15,7 @@ from kron2sum_cli.export.architecture import correlations_shown, draw_architectu
 from kron2sum_cli.export.effects import draw_effects, effect_columns, lead_effects
 from kron2sum_cli.export.figure import render
 from kron2sum_cli.export.genome import Genome, read_genome
+from kron2sum_cli.export.intervals import LocusInterval, locus_intervals
 from kron2sum_cli.export.leads import Loci, find_loci
 from kron2sum_cli.export.plots import MOST_EFFECT_PANELS, MOST_PANELS, PictureSettings, manhattan_of
 from kron2sum_cli.export.qq import QQ, draw_qq, qq_data
@@ -29,7 +30,7 @@ MOST_LOCI = 200
 MOST_CORRELATIONS = 12
 """Correlations among more traits than this are not listed as numbers."""
 
-MOST_TRAITS_ACROSS = 6
+MOST_TRAITS_ACROSS = 4
 """Effects on more traits than this have tables of their own, a row a trait."""
 
 LEADS_ACROSS = 8
@@ -188,8 +189,12 @@ def _strongest_text(loci: Loci) -> str:
     row = candidates.rows.slice(best, 1).to_pylist()[0]
     values = [column_values(candidates.rows.slice(best, 1), test.column)[0] for test in loci.tests]
     test = loci.tests[int(np.nanargmax(values))]
-    label = test.label if test.label == JOINT else f"test {'' if test.df_column else 'of '}{test.label}"
-    return f"; the strongest is {row['SNPID']} ({_place(row)}), p = {p_text(max(values))} in the {label}"
+    return f"; the strongest is {row['SNPID']} ({_place(row)}), p = {p_text(max(values))} in the {_test_text(test)}"
+
+
+def _test_text(test: ScanTest) -> str:
+    """A test in a sentence."""
+    return test.label if test.label == JOINT else f"test {'' if test.df_column else 'of '}{test.label}"
 
 
 def _inflation_text(scan: ScanResults, curves: Sequence[QQ]) -> str:
@@ -199,7 +204,7 @@ def _inflation_text(scan: ScanResults, curves: Sequence[QQ]) -> str:
         return "No variant has a statistic, so that there is no λ."
     rest = [curve.everything.inflation for curve in curves[1:] if np.isfinite(curve.everything.inflation)]
     others = f", and between {min(rest):.3f} and {max(rest):.3f} in the others" if len(rest) > 1 else ""
-    said = f"λ is {value:.3f} in the {main.test.label}{others}: "
+    said = f"λ is {value:.3f} in the {_test_text(main.test)}{others}: "
     if value < DEFLATED:
         said += "smaller than 1, so that the tests find too little."
         if not _left_out(scan):
@@ -368,12 +373,15 @@ def _leads(scan: ScanResults, genome: Genome, loci: Loci, settings: PictureSetti
     else:
         shown = leads[:MOST_LOCI]
         more = f" The strongest {len(shown)} of {len(leads):,} are listed." if len(shown) < len(leads) else ""
+        by_itself = genome.unplaced.any() and settings.clumping.linkage is None
+        unplaced = " A variant without a position is a locus by itself." if by_itself else ""
         parts.append(
             f"Variants with {level} in at least one test, {settings.clumping.description}. Effects are of one more"
             " effect allele (EA) in the joint model, with standard errors; below them stands the p of the trait's own"
-            f" test. What passes is shaded.{more}"
+            f" test. What passes is shaded. The 1.5 LOD interval is by the test with the smallest p.{unplaced}{more}"
         )
-        parts += _lead_tables(scan, loci, shown)
+        intervals = locus_intervals(scan, genome, loci, settings.clumping.window)
+        parts += _lead_tables(scan, loci, shown, intervals)
     if len(scan.traits) <= MOST_EFFECT_PANELS:
         data = lead_effects(loci, genome, scan.traits, settings.clumping, settings.most_effects)
         caption = "Each variant with its effect allele."
@@ -382,21 +390,30 @@ def _leads(scan: ScanResults, genome: Genome, loci: Loci, settings: PictureSetti
     return parts
 
 
-def _lead_tables(scan: ScanResults, loci: Loci, leads: NDArray[np.intp]) -> list[Table]:
+def _lead_tables(
+    scan: ScanResults, loci: Loci, leads: NDArray[np.intp], intervals: Sequence[LocusInterval]
+) -> list[Table]:
     """Lead variants with their effects, or of many traits the variants first and then tables of effects."""
     joint = {"MLOG10P": "joint p"} if len(scan.metadata.traits) > 1 else {}
     joint |= {"MLOG10P_REFIT": "joint p, refit"} if "MLOG10P_REFIT" in scan.columns else {}
     across = scan.traits if len(scan.traits) <= MOST_TRAITS_ACROSS else ()
     found = [(loci.candidates.rows.slice(lead, 1).to_pylist()[0], loci.passed(lead)) for lead in leads.tolist()]
     rows = []
-    for (row, passed), size in zip(found, loci.together.sizes.tolist(), strict=False):
+    for (row, passed), size, interval in zip(found, loci.together.sizes.tolist(), intervals, strict=False):
         columns = {test.column for test in passed}
-        cells = [row["SNPID"], _place(row), _allele(row["EA"]), _allele(row["NEA"]), _number(row["EAF"])]
+        cells = [
+            row["SNPID"],
+            _place(row),
+            _megabases(interval.lod),
+            _allele(row["EA"]),
+            _allele(row["NEA"]),
+            _number(row["EAF"]),
+        ]
         cells += [f"{row['N']:,}", *(Cell(p_text(row[name]), strong=name in columns) for name in joint)]
         cells += [_effect_cell(row, trait, columns) for trait in across]
         rows.append([*cells, str(size), _passed_text(scan, passed)])
-    headings = ("variant", "place", "EA", "other", "EAF", "N", *joint.values(), *across, "variants", "passes")
-    tables = [Table(headings, rows, (0, 1, 2, 3, len(headings) - 1))]
+    headings = ("variant", "place", "1.5 LOD, Mb", "EA", "other", "EAF", "N", *joint.values(), *across, "variants")
+    tables = [Table((*headings, "passes"), rows, (0, 1, 2, 3, 4, len(headings)))]
     if across:
         return tables
     for start in range(0, min(len(found), MOST_LEADS_ACROSS), LEADS_ACROSS):
@@ -446,6 +463,10 @@ def p_text(mlog10p: float | None) -> str:
 def _place(row: Mapping[str, Any]) -> str:
     position = f"{row['POS']:,}" if row["POS"] > 0 else "?"
     return f"{row['CHR']}:{position}"
+
+
+def _megabases(interval: tuple[int, int] | None) -> str:
+    return NOTHING if interval is None else " to ".join(f"{position / 1e6:.2f}" for position in interval)
 
 
 def _allele(allele: str | None) -> str:

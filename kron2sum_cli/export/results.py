@@ -8,6 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
+from kron2sum_cli.files.scan_columns import CHR, EA, MLOG10P, MLOG10P_SET, NEA, POS, SET, SNPID, START
 from kron2sum_cli.files.scan_metadata import ScanMetadata
 
 Array = NDArray[np.float64]
@@ -91,8 +92,23 @@ class ScanResults:
         return [ScanTest(trait, f"MLOG10P.{trait}", None) for trait in self.traits]
 
     @property
+    def is_of_sets(self) -> bool:
+        """Whether a row is a set of variants."""
+        return SET.name in self.columns
+
+    @property
+    def set_tests(self) -> list[ScanTest]:
+        """The ways in which sets were tested, for effects on any trait and in one test; λ is told from their p."""
+        fixed = [ScanTest("fixed", MLOG10P.name, None)] if MLOG10P.name in self.columns else []
+        start = MLOG10P_SET.named("")
+        names = [name.removeprefix(start) for name in self.columns if name.startswith(start)]
+        return [*fixed, *(ScanTest(name, start + name, None) for name in names)]
+
+    @property
     def main_tests(self) -> list[ScanTest]:
-        """The joint test and each trait's; of a scan of one trait these are one and the same."""
+        """The joint test and each trait's, of a scan of one trait one and the same; of sets each way to test them."""
+        if self.is_of_sets:
+            return self.set_tests
         return self.trait_tests if len(self.metadata.traits) == 1 else [self.joint, *self.trait_tests]
 
     @property
@@ -113,7 +129,9 @@ class ScanResults:
         """The tests that a picture shows."""
         if not self.chosen_tests:
             return self.main_tests
-        known = {"any": self.joint} | {test.label: test for test in [*self.further_tests, *self.trait_tests]}
+        known = {"any": self.main_tests[0] if self.is_of_sets else self.joint} | {
+            test.label: test for test in [*self.further_tests, *self.trait_tests]
+        }
         return [known[name] for name in self.chosen_tests]
 
     def degrees_of_freedom(self, test: ScanTest) -> int:
@@ -124,6 +142,34 @@ class ScanResults:
                 if len(known):
                     return int(known[0].as_py())
         return 1
+
+
+def sets_as_variants(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
+    """Rows of sets with the columns of variants: the name of a set, its first position, and no alleles.
+
+    Parameters
+    ----------
+    batch : pyarrow.RecordBatch
+        Rows with the columns that `stored_columns_of_sets` names.
+    columns : sequence of str
+        The columns that are wanted.
+    """
+    arrays = []
+    for name in columns:
+        if name in (EA.name, NEA.name):
+            arrays.append(pa.array([""] * len(batch)))
+        elif name in (CHR.name, POS.name):
+            stored = batch.column(START.name if name == POS.name else name)
+            arrays.append(stored.fill_null(0 if name == POS.name else "0"))
+        else:
+            arrays.append(batch.column(SET.name if name == SNPID.name else name))
+    return pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+
+def stored_columns_of_sets(columns: Sequence[str]) -> list[str]:
+    """The columns of a table of sets that those of variants are made from."""
+    stored = {POS.name: START.name, SNPID.name: SET.name, EA.name: SET.name, NEA.name: SET.name}
+    return list(dict.fromkeys(stored.get(name, name) for name in columns))
 
 
 def column_values(rows: pa.RecordBatch | pa.Table, column: str) -> Array:

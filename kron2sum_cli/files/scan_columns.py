@@ -106,6 +106,7 @@ SE_REFIT = Column("SE_REFIT", _NUMBER, "standard error of the effect in a refit"
 AXIS = Column("AXIS", _NUMBER, "information along a trait axis, or of two of them where they are coupled", "axis")
 COV = Column("COV", _NUMBER, "covariance of the effects on two traits", "pair")
 FDR = Column("FDR", _NUMBER, "P adjusted for the false discovery rate (`export --fdr`)", "test")
+FDR_SET = Column("FDR_SET", _NUMBER, "P of a test of a set adjusted for the false discovery rate", "set test")
 PVE = Column("PVE", _NUMBER, "share of the variance of all traits that the variant explains (`export`)")
 TRAIT_PVE = Column("PVE", _NUMBER, "share of the variance of the trait that the variant explains (`export`)", "trait")
 
@@ -143,6 +144,7 @@ COLUMNS = (
     AXIS,
     COV,
     FDR,
+    FDR_SET,
     PVE,
     TRAIT_PVE,
     *LEAD_COLUMNS,

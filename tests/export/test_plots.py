@@ -47,7 +47,9 @@ from kron2sum_cli.export.plots import (
     plot_scan,
 )
 from kron2sum_cli.export.qq import CLASS_NAMES, draw_qq, inflation, qq_data
-from kron2sum_cli.export.results import ScanResults, ScanTest
+from kron2sum_cli.export.results import ScanResults, ScanTest, sets_as_variants, stored_columns_of_sets
+from kron2sum_cli.files.scan_columns import set_schema
+from kron2sum_cli.files.scan_table import scan_batch
 from kron2sum_cli.model.uncertainty import Estimates
 from kron2sum_cli.settings import SCAN_PLOTS
 
@@ -384,6 +386,30 @@ def test_every_test_can_be_drawn() -> None:
     assert plot_scan("manhattan", chosen, "png", PictureSettings()) != whole
     two = replace(view, chosen_tests=("mine", "common"))
     assert plot_scan("mirrored", two, "png", PictureSettings()).startswith(b"\x89PNG")
+
+
+def test_sets_of_variants_are_drawn_at_their_first_variant() -> None:
+    schema = set_schema(["common"], ["fixed", "skat"])
+    random = np.random.default_rng(2)
+    columns: dict[str, Any] = {name: random.uniform(0, 3, 50) for name in schema.names}
+    columns |= {"SET": [f"gene{k}" for k in range(50)], "CHR": ["1"] * 30 + ["2"] * 19 + [None], "TOP": ["v"] * 50}
+    columns |= {"START": np.arange(50) * 1000 + 1, "END": np.arange(50) * 1000 + 900}
+    columns |= {name: np.full(50, 2) for name in ("NVAR", "NVAR_LEFT_OUT", "CARRIERS", "DF", "DF.common")}
+    columns["MLOG10P_SET.skat"][7] = 9.0
+    batch = scan_batch(schema, columns)
+
+    def rows(names: Sequence[str]) -> Any:
+        yield sets_as_variants(batch.select(stored_columns_of_sets(names)), names)
+
+    names = tuple(dict.fromkeys([*schema.names, "CHR", "POS", "SNPID", "EA", "NEA"]))
+    view = replace(view_of(simulated(5, TRAITS), TRAITS), columns=names, rows=rows)
+    assert [test.label for test in view.main_tests] == ["fixed", "skat", "skat.common"]
+    genome = read_genome(view)
+    assert genome.labels == ["1", "2", "unplaced"]
+    loci = find_loci(view, genome, view.all_tests, [], CLUMPING)
+    assert loci.candidates.rows.take(loci.together.leads).column("SNPID").to_pylist() == ["gene7"]
+    for kind in ("manhattan", "qq"):
+        assert plot_scan(kind, view, "png", PictureSettings()).startswith(b"\x89PNG")
 
 
 def test_many_traits_are_rows_of_colours_with_the_largest_value_of_every_stretch() -> None:

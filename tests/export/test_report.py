@@ -189,7 +189,8 @@ def test_it_says_how_lead_variants_were_clumped(page: Page) -> None:
 def test_lead_variants_are_listed_with_effects_and_what_they_pass(page: Page, view: ScanResults) -> None:
     header, *rows = page.tables["leads"][0]
     assert header == [
-        *("variant", "place", "EA", "other", "EAF", "N", "joint p", "joint p, refit", *TRAITS, "variants", "passes")
+        *("variant", "place", "1.5 LOD, Mb", "EA", "other", "EAF", "N", "joint p", "joint p, refit"),
+        *(*TRAITS, "variants", "passes"),
     ]
     table = {name: column(view, name) for name in view.columns}
     columns = {test.label: table[test.column] for test in [*view.main_tests, *view.further_tests]}
@@ -203,10 +204,12 @@ def test_lead_variants_are_listed_with_effects_and_what_they_pass(page: Page, vi
         ]
         assert row[-1] == ", ".join(passes) and passes
         assert row[1] == f"{table['CHR'][i]}:{table['POS'][i]:,}"
-        assert row[6:8] == [p_text(table["MLOG10P"][i]), p_text(table["MLOG10P_REFIT"][i])]
+        first, last = map(float, row[2].split(" to "))
+        assert first - 0.006 <= table["POS"][i] / 1e6 <= last + 0.006
+        assert row[7:9] == [p_text(table["MLOG10P"][i]), p_text(table["MLOG10P_REFIT"][i])]
         for j, trait in enumerate(TRAITS):
             effect = f"{table[f'BETA.{trait}'][i]:.3g} ({table[f'SE.{trait}'][i]:.3g})".replace("-", "−")
-            assert row[8 + j] == f"{effect} {p_text(table[f'MLOG10P.{trait}'][i])}"
+            assert row[9 + j] == f"{effect} {p_text(table[f'MLOG10P.{trait}'][i])}"
     best = [max(values[table["SNPID"].index(row[0])] for values in columns.values()) for row in rows]
     assert best == sorted(best, reverse=True)
 
@@ -318,7 +321,7 @@ document.title = `${document.images.length} pictures, ${broken.length} broken, $
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
-@pytest.mark.parametrize("traits", [1, 6, 12, 16])
+@pytest.mark.parametrize("traits", [1, 4, 12, 16])
 def test_a_browser_shows_all_of_it_on_the_screen_and_cuts_nothing_in_print(tmp_path: Path, traits: int) -> None:
     names = tuple(f"trait_{j}_of_the_second_year" for j in range(traits))
     view = view_of(simulated(300, names, ("common",), refit=True, peaks=3), names, ("common",), refit=True)
