@@ -305,8 +305,10 @@ class CompleteNullModel(RotatedNullModel):
 
         def scores(G: Array) -> SetScores:
             rows = point.data.to_rows(G)
+            if not point.data.noutside:
+                return set_scores(point, rows, np.zeros((G.shape[1],) * 2))
             rest = G - point.data.to_samples(rows) - Qx @ (Qx.T @ G)
-            return set_scores(point, rows, rest.T @ rest if point.data.noutside else np.zeros((G.shape[1],) * 2))
+            return set_scores(point, rows, rest.T @ rest)
 
         return scores
 
