@@ -105,7 +105,7 @@ def scored(one: Sample, Y: Array, which: Iterable[int]) -> tuple[SetNull, list[V
     sets = []
     for k in which:
         rows = one.rows[:, k]
-        V = np.einsum("ia,ij,ib->jab", rows, point.W, rows, optimize=True)
+        V = np.stack([(rows * w[:, None]).T @ rows for w in point.W.T])
         scores = SetScores(rows.T @ point.alpha, V, np.einsum("jaa->ja", V))
         sets.append(VariantSetScores(scores, np.ones(rows.shape[1]), one.eaf[k], (1, k)))
     return SetNull(point.axes, g, context), sets
