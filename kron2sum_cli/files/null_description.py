@@ -11,7 +11,7 @@ from kron2sum_cli.files.json_records import canonical_json, from_json, to_json
 from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.model.null_model import TraitData
-from kron2sum_cli.model.profile import Interval
+from kron2sum_cli.model.uncertainty import Interval
 
 FORMAT = 2
 """Version of the file's layout."""

@@ -27,9 +27,8 @@ from kron2sum_cli.model.climbing import Certificate
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign, orthonormal_design
 from kron2sum_cli.model.families.null_model import FAMILIES, columns_of_scan, restored_families
 from kron2sum_cli.model.null_model import FitSummary, NullModel, restored_null_model
-from kron2sum_cli.model.profile import Interval
 from kron2sum_cli.model.trait_axes import TraitAxes
-from kron2sum_cli.model.uncertainty import Estimates
+from kron2sum_cli.model.uncertainty import Estimates, Interval
 
 FOR_PEOPLE = ("C0", "C1", "B")
 """Estimates of the whole genome's fit that are there once more without a prefix."""

@@ -19,7 +19,8 @@ from kron2sum_cli.fit.relationship import Grm, report_relationship
 from kron2sum_cli.fit.summary import Table, summarise
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.model.null_model import FitSummary, NullModel
-from kron2sum_cli.model.profile import Interval
+from kron2sum_cli.model.profile import heritability_interval
+from kron2sum_cli.model.uncertainty import Interval
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import FitSettings
 
@@ -123,15 +124,16 @@ def _description(settings: FitSettings, grm: Grm, design: Design) -> NullDescrip
 
 def _profiles(settings: FitSettings, model: NullModel, traits: Sequence[str]) -> dict[str, Interval]:
     """Profile-likelihood intervals of heritabilities: of all where they were asked for, else of those near 0 or 1."""
-    estimates = model.summary.estimates
+    summary = model.summary
+    h2, h2_se = summary.estimates.h2, summary.estimates.h2_se
     found: dict[str, Interval] = {}
     for j, trait in enumerate(traits):
-        if model.summary.rank == 0:
+        if summary.rank == 0:
             break  # C0 is 0 by assumption
-        if settings.profile is None and not _is_near_boundary(estimates.h2[j], estimates.h2_se[j]):
+        if settings.profile is None and not _is_near_boundary(h2[j], h2_se[j]):
             continue
         try:
-            found[trait] = model.heritability_interval(j)
+            found[trait] = heritability_interval(model.point(), j, summary.mean_diagonal, summary.rank)
         except NumericalError as error:
             logger.warning("no profile interval for %s: %s", trait, error)
     return found

@@ -10,7 +10,7 @@ from kron2sum_cli.files.null_description import NullDescription, effect_names
 from kron2sum_cli.files.text import MISSING
 from kron2sum_cli.model.climbing import Certificate
 from kron2sum_cli.model.null_model import FitSummary
-from kron2sum_cli.model.profile import Interval
+from kron2sum_cli.model.uncertainty import Interval
 
 WIDE = 8
 """Matrices over more traits than this are summed up."""

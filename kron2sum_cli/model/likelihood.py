@@ -7,6 +7,7 @@ score of C0 is ``Tᵀ S0 T``.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy import linalg
@@ -17,6 +18,45 @@ from kron2sum_cli.model.spectrum import EPSILON, Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 LOG2PI = float(np.log(2 * np.pi))
+
+
+class HasMeanEigenvalue(Protocol):
+    """The data of a likelihood."""
+
+    @property
+    def mean_eigenvalue(self) -> float:
+        """Mean eigenvalue of GGᵀ over the contrasts, τ."""
+
+    @property
+    def ntraits(self) -> int:
+        """Number of traits, p."""
+
+
+class LikelihoodPoint(Protocol):
+    """The likelihood at one (C0, C1), whatever its data."""
+
+    @property
+    def data(self) -> HasMeanEigenvalue:
+        """What it is the likelihood of."""
+
+    @property
+    def axes(self) -> TraitAxes:
+        """Trait axes of (C0, C1)."""
+
+    @property
+    def lml(self) -> float:
+        """Log-likelihood."""
+
+    @property
+    def score0(self) -> Array:
+        """Its derivative in C0 along the axes."""
+
+    @property
+    def score1(self) -> Array:
+        """Its derivative in C1 along the axes."""
+
+    def at(self, axes: TraitAxes) -> "LikelihoodPoint":
+        """The likelihood of the same data at other covariances."""
 
 
 @dataclass(frozen=True)

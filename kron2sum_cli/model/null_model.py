@@ -26,7 +26,7 @@ from kron2sum_cli.model.climbing import Certificate, Optimum, PointT
 from kron2sum_cli.model.contrasts import Contrasts, orthonormal_design, rotate_coupled, rotate_traits
 from kron2sum_cli.model.generalised_least_squares import least_squares, metric
 from kron2sum_cli.model.information import uses_observed_information
-from kron2sum_cli.model.likelihood import Point, evaluate
+from kron2sum_cli.model.likelihood import LikelihoodPoint, Point, evaluate
 from kron2sum_cli.model.missing import fitting as missing_fitting
 from kron2sum_cli.model.missing.information import uses_observed_information as fits_observed_information
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
@@ -49,7 +49,6 @@ from kron2sum_cli.model.prediction import (
     no_missing_cells,
     observed_predictor,
 )
-from kron2sum_cli.model.profile import Interval, LikelihoodPoint, heritability_interval
 from kron2sum_cli.model.refit import null_maxima, refitter
 from kron2sum_cli.model.set_test import SetScores, observed_set_scores, set_scores
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, spectrum_of_relationship
@@ -196,7 +195,7 @@ class NullModel(ABC):
 
     @abstractmethod
     def point(self) -> LikelihoodPoint:
-        """The likelihood at the fitted covariances."""
+        """The likelihood at the fitted covariances, for `profile.heritability_interval` among others."""
 
     @abstractmethod
     def scanner(self, dtype: type[np.floating]) -> Scanner:
@@ -225,11 +224,6 @@ class NullModel(ABC):
     @abstractmethod
     def missing_cells(self) -> MissingCells:
         """Predictions of the missing cells of the fit."""
-
-    def heritability_interval(self, trait: int, level: float = 0.95) -> Interval:
-        """The profile-likelihood interval of a trait's heritability: see `profile.heritability_interval`."""
-        summary = self.summary
-        return heritability_interval(self.point(), trait, summary.mean_diagonal, summary.rank, level)
 
 
 @dataclass(frozen=True)

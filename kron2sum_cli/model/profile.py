@@ -9,14 +9,15 @@ neither 0 nor 1 is crowded.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from scipy import optimize, special
 
 from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.likelihood import LikelihoodPoint
 from kron2sum_cli.model.spectrum import Array
-from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
+from kron2sum_cli.model.trait_axes import axes_of_factors
+from kron2sum_cli.model.uncertainty import Interval
 
 FIRST_STEP = 0.1
 """The log odds of a heritability are first changed by this much in the search for an end of an interval."""
@@ -40,62 +41,6 @@ DEEP = 1e3
 
 NOT_DEFINED = 1e300
 """Minus the log-likelihood where C1 is singular and GGᵀ, too: finite, or line searches stumble."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A profile-likelihood interval of a heritability.
-
-    Attributes
-    ----------
-    low, high : float
-        Ends of the interval.
-    at_boundary : bool
-        Whether an end is 0 or 1, because the likelihood does not fall far enough before it.
-    """
-
-    low: float
-    high: float
-    at_boundary: bool
-
-
-class HasMeanEigenvalue(Protocol):
-    """The data of a likelihood."""
-
-    @property
-    def mean_eigenvalue(self) -> float:
-        """Mean eigenvalue of GGᵀ over the contrasts, τ."""
-
-    @property
-    def ntraits(self) -> int:
-        """Number of traits, p."""
-
-
-class LikelihoodPoint(Protocol):
-    """The likelihood at one (C0, C1), whatever its data."""
-
-    @property
-    def data(self) -> HasMeanEigenvalue:
-        """What it is the likelihood of."""
-
-    @property
-    def axes(self) -> TraitAxes:
-        """Trait axes of (C0, C1)."""
-
-    @property
-    def lml(self) -> float:
-        """Log-likelihood."""
-
-    @property
-    def score0(self) -> Array:
-        """Its derivative in C0 along the axes."""
-
-    @property
-    def score1(self) -> Array:
-        """Its derivative in C1 along the axes."""
-
-    def at(self, axes: TraitAxes) -> "LikelihoodPoint":
-        """The likelihood of the same data at other covariances."""
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,23 @@ class Estimates:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """A profile-likelihood interval of a heritability.
+
+    Attributes
+    ----------
+    low, high : float
+        Ends of the interval.
+    at_boundary : bool
+        Whether an end is 0 or 1, because the likelihood does not fall far enough before it.
+    """
+
+    low: float
+    high: float
+    at_boundary: bool
+
+
+@dataclass(frozen=True)
 class _Spread:
     """Variances and covariances of the estimated entries of one covariance matrix C.
 

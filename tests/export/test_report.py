@@ -28,7 +28,7 @@ from kron2sum_cli.files.null_description import GrmRecord
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.scan_metadata import ScanPart, Span
-from kron2sum_cli.model.profile import Interval
+from kron2sum_cli.model.uncertainty import Interval
 from kron2sum_cli.settings import ExportSettings
 
 TRAITS = ("height", "weight")

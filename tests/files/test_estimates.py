@@ -20,9 +20,8 @@ from kron2sum_cli.fit.summary import summarise
 from kron2sum_cli.model.contrasts import rotate_coupled, rotate_traits
 from kron2sum_cli.model.fitting import fit
 from kron2sum_cli.model.null_model import FitSummary
-from kron2sum_cli.model.profile import Interval
 from kron2sum_cli.model.spectrum import spectrum_of_features
-from kron2sum_cli.model.uncertainty import estimates_of
+from kron2sum_cli.model.uncertainty import Interval, estimates_of
 
 Array = NDArray[np.float64]
 

@@ -19,7 +19,7 @@ from kron2sum_cli.files.null_file import PREDICTED, NullWriter, Predictions, rea
 from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood, rotate_samples
-from kron2sum_cli.model.profile import Interval
+from kron2sum_cli.model.uncertainty import Interval
 
 N, P = 40, 2
 PROFILE = {"a": Interval(0.25, 0.75, False)}

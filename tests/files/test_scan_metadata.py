@@ -11,7 +11,7 @@ from kron2sum_cli.files.json_records import from_json, to_json
 from kron2sum_cli.files.null_description import GrmRecord, NullMetadata
 from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.scan_metadata import NullScale, ScanMetadata, ScanPart, Span
-from kron2sum_cli.model.profile import Interval
+from kron2sum_cli.model.uncertainty import Interval
 
 SPAN = Span(((0, 5), (7, 9)), ((0, 9),), 10)
 METADATA = scan_metadata_of(["a", "b"], SPAN, ["common"], export={"top": 3}, coupled=True)

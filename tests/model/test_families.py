@@ -21,6 +21,7 @@ from kron2sum_cli.model.families.scanner import family_scanner, family_set_score
 from kron2sum_cli.model.families.spectrum import families_by_size, family_spectrum
 from kron2sum_cli.model.hypotheses import named_hypothesis
 from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood, rotate_samples
+from kron2sum_cli.model.profile import heritability_interval
 from kron2sum_cli.model.refit import null_maxima, refitter
 from kron2sum_cli.model.spectrum import spectrum_of_relationship
 from kron2sum_cli.model.trait_axes import axes_of_covariances
@@ -187,7 +188,10 @@ def test_null_model_equals_that_of_the_dense_rotation(reml: bool) -> None:
     for name in ("C0", "C1", "C0_se", "h2", "h2_se", "rg_se", "re", "B", "B_se", "axis_h2"):
         numbers = [getattr(model.summary.estimates, name) for model in (found, dense)]
         np.testing.assert_allclose(numbers[0], numbers[1], rtol=1e-6, atol=1e-7, err_msg=name)
-    intervals = [model.heritability_interval(0) for model in (found, dense)]
+    intervals = [
+        heritability_interval(model.point(), 0, model.summary.mean_diagonal, model.summary.rank)
+        for model in (found, dense)
+    ]
     assert intervals[0].low == pytest.approx(intervals[1].low, abs=1e-6)
     assert found.spans_intercept
     K = 0.1 * np.random.default_rng(2).normal(size=(150, 4))

@@ -21,6 +21,7 @@ from kron2sum_cli.model.null_model import (
     restored_null_model,
     rotate_samples,
 )
+from kron2sum_cli.model.profile import heritability_interval
 from kron2sum_cli.model.set_test import reduce_set
 from kron2sum_cli.model.spectrum import spectrum_of_features
 
@@ -102,9 +103,9 @@ def test_both_kinds_score_variants_and_sets_alike(reml: bool) -> None:
 def test_both_kinds_refit_and_predict_alike() -> None:
     complete, observed = both(reml=True)
     case = study()
-    refits = [m.refits(m.scanner(np.float64)) for m in (complete, observed)]
+    refits = [m.refits() for m in (complete, observed)]
     assert refits[1].null_lml == pytest.approx(refits[0].null_lml, abs=1e-8)
-    first, second = (r.prepare(case.variants, np.zeros(6))(np.eye(P)) for r in refits)
+    first, second = (r.of_variants(case.variants, np.zeros(6))(np.eye(P)) for r in refits)
     np.testing.assert_allclose(second.lml, first.lml, rtol=0, atol=2e-8)  # both end where a gain of 1e-8 is predicted
     np.testing.assert_allclose(second.beta, first.beta, rtol=0, atol=1e-5)
     K, own = case.G @ case.G[:5].T, np.sum(case.G[:5] ** 2, axis=1)
@@ -115,7 +116,11 @@ def test_both_kinds_refit_and_predict_alike() -> None:
         np.testing.assert_allclose(other.mean, one.mean, rtol=1e-9, atol=1e-10)
         np.testing.assert_allclose(other.variance, one.variance, rtol=1e-9)
     assert all(m.missing_cells().mean.size == 0 for m in (complete, observed))
-    intervals = [m.heritability_interval(0) for m in (complete, observed)]
+    summaries = [m.summary for m in (complete, observed)]
+    intervals = [
+        heritability_interval(m.point(), 0, s.mean_diagonal, s.rank)
+        for m, s in zip((complete, observed), summaries, strict=True)
+    ]
     assert intervals[1].low == pytest.approx(intervals[0].low, abs=1e-3)
     assert intervals[1].high == pytest.approx(intervals[0].high, abs=1e-3)
 
