@@ -159,7 +159,7 @@ def named_hypothesis(name: str, traits: Sequence[str], Tinv: Array | None = None
     if kind == "axis" and Tinv is not None and rest.isdigit() and 1 <= int(rest) <= len(traits):
         return hypothesis(name, Tinv[:, [int(rest) - 1]])
     if kind in ("trait", "only") and rest:
-        trait, bar, given = rest.partition("|")
+        trait, bar, given = _parts(rest, traits)
         if kind == "only" and bar:
             raise NumericalError(f"test {name}: only:NAME takes one trait")
         others = [other for other in traits if other != trait]
@@ -175,6 +175,16 @@ def named_hypothesis(name: str, traits: Sequence[str], Tinv: Array | None = None
         f"test {name}: must be any, common, specific, trait:NAME, trait:NAME|OTHERS, only:NAME or axis:K (K from 1 to"
         f" {len(traits)})"
     )
+
+
+def _parts(text: str, traits: Sequence[str]) -> tuple[str, str, str]:
+    """A trait, a bar, and the traits after it; a bar that is part of the name of a trait does not count."""
+    if text in traits:
+        return text, "", ""
+    bars = [k for k, character in enumerate(text) if character == "|"]
+    known = (k for k in bars if text[:k] in traits and set(text[k + 1 :].split(",")) <= set(traits))
+    at = next(known, None)
+    return text.partition("|") if at is None else (text[:at], "|", text[at + 1 :])
 
 
 def _advice(name: str, traits: Sequence[str]) -> str:

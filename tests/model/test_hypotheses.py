@@ -48,3 +48,21 @@ def test_reduction_is_that_of_the_definition_whatever_the_rank(e: int) -> None:
     np.testing.assert_allclose(reduction(u, v, design, T), expected, rtol=1e-8)
     full = v[:, :, None] * np.eye(p)
     np.testing.assert_allclose(reduction(u, full, design, T), expected, rtol=1e-8)
+
+
+def test_names_of_traits_may_have_bars() -> None:
+    names = ("a|b", "c", "d|e|f")
+    for text, tested, given in (
+        ("trait:a|b", [0], [1, 2]),
+        ("trait:a|b|c", [0], [2]),
+        ("trait:c|a|b", [1], [2]),
+        ("trait:d|e|f|a|b,c", [2], []),
+    ):
+        found = named_hypothesis(text, names)
+        expected = hypothesis(text, np.eye(3)[:, tested], np.eye(3)[:, given])
+        np.testing.assert_array_equal(found.full, expected.full)
+        np.testing.assert_array_equal(found.base, expected.base)
+    only = named_hypothesis("only:d|e|f", names)
+    np.testing.assert_array_equal(only.full, named_hypothesis("trait:d|e|f|a|b,c", names).full)
+    with pytest.raises(NumericalError, match=r"there is no trait a; did you mean a\|b"):
+        named_hypothesis("trait:a|c", names)
