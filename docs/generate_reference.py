@@ -62,7 +62,7 @@ def _options(command: click.Command) -> dict[str, list[GroupedOption]]:
 
 
 def _table(options: list[GroupedOption]) -> Iterator[str]:
-    yield from ("| option | meaning | default |", "|---|---|---|")
+    yield from ("| option | meaning | default; range |", "|---|---|---|")
     for option in options:
         record = option.get_help_record(click.Context(click.Command("")))
         assert record is not None

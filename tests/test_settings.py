@@ -7,18 +7,19 @@ from kron2sum_cli.settings import CommonSettings, ExportSettings, FitSettings, S
 
 
 def test_all_problems_of_a_record_are_reported():
+    """Those between fields; each field alone is checked by its option."""
     with pytest.raises(UsageError) as caught:
-        FitSettings("y", ("g",), transform="log", grm_scale="x", missing="guess", profile="rg", grm_geno=-1)
+        FitSettings("-", ("-", "g", "g"), pheno_names=("a", "a"), covar_names=("x",), out="n.csv")
     assert len(str(caught.value).splitlines()) == 5
     with pytest.raises(UsageError) as caught:
-        ScanSettings(precision="half", stat="t", to="json", shard=(0, 2), refit=float("nan"))
-    assert len(str(caught.value).splitlines()) == 5
+        ScanSettings(null="-", extract="-", tests=("comon",), to="tsv", sets="s", resume=True)
+    assert len(str(caught.value).splitlines()) == 4
     with pytest.raises(UsageError) as caught:
-        ExportSettings(inputs=(), to="xlsx", top=0)
+        ExportSettings(inputs=("a", "a"), to="csv", out="x.json", null="n")
     assert len(str(caught.value).splitlines()) == 3
     with pytest.raises(UsageError) as caught:
-        CommonSettings(threads=0, memory_mib=0, seed=-1)
-    assert len(str(caught.value).splitlines()) == 3
+        CommonSettings(log="-", quiet=True, verbose=True)
+    assert len(str(caught.value).splitlines()) == 2
 
 
 def test_input_paths():

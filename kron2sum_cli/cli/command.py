@@ -31,6 +31,11 @@ class GroupedOption(click.Option):
         if absent is not None:
             self.help = f"{self.help}  [default: {absent}]"
 
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Names and help, with the default and the range in one pair of brackets."""
+        record = super().get_help_record(ctx)
+        return None if record is None else (record[0], record[1].replace("]  [", "; "))
+
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """The value in the environment; None where there is none or it is empty.
 

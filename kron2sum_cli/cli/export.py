@@ -43,8 +43,14 @@ EXAMPLES = (
 
 @click.command(cls=GroupedCommand, examples=EXAMPLES, short_help="Print, join, convert, draw or report results.")
 @click.argument("inputs", nargs=-1, type=FILE, metavar="[SCAN.parquet ... | null.npz]")
-@option("--top", type=int, metavar="N", group=ROWS, help="The N variants with the smallest P, in that order.")
-@number_option("--p-below", group=ROWS, metavar="P", help="Variants with a smaller P.")
+@option(
+    "--top",
+    type=click.IntRange(min=1),
+    metavar="N",
+    group=ROWS,
+    help="The N variants with the smallest P, in that order.",
+)
+@number_option("--p-below", open_ends=True, group=ROWS, metavar="P", help="Variants with a smaller P.")
 @option(
     "--sort",
     metavar="KEY",
@@ -79,6 +85,8 @@ EXAMPLES = (
 @flag_option("--maf-classes", group=PICTURES, help="QQ plots by class of minor allele frequency too.")
 @number_option(
     "--significance",
+    high=1,
+    open_ends=True,
     default=defaults.DEFAULT_SIGNIFICANCE,
     absent="5e-8",
     metavar="P",
@@ -107,6 +115,7 @@ EXAMPLES = (
 )
 @number_option(
     "--clump-r2",
+    high=1,
     metavar="R2",
     group=LEADS,
     absent=f"{defaults.DEFAULT_CLUMP_R2:g}",
@@ -117,7 +126,14 @@ EXAMPLES = (
     group=LEADS,
     help="The scan's null model: clumps in the analysed samples, gives the report heritabilities.",
 )
-@option("--digits", type=int, metavar="N", group=OUTPUT, absent="all", help="Significant digits of numbers.")
+@option(
+    "--digits",
+    type=click.IntRange(1, 17),
+    metavar="N",
+    group=OUTPUT,
+    absent="all",
+    help="Significant digits of numbers.",
+)
 @option(
     "--to",
     type=click.Choice(defaults.EXPORT_FORMATS),

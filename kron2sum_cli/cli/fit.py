@@ -80,7 +80,7 @@ EXAMPLES = (
 )
 @file_option("--grm-list", group=RELATIONSHIP, help="Genotypes in several files: a file that names one a line.")
 @file_option("--grm-id", group=RELATIONSHIP, help="Samples of a matrix without names: a .fam or a list.")
-@number_option("--grm-cutoff", group=RELATIONSHIP, help="Set all relationships below it to 0, such as 0.05.")
+@number_option("--grm-cutoff", high=1, group=RELATIONSHIP, help="Set all relationships below it to 0, such as 0.05.")
 @option(
     "--grm-scale",
     type=click.Choice(defaults.GRM_SCALES),
@@ -91,6 +91,7 @@ EXAMPLES = (
 )
 @number_option(
     "--grm-maf",
+    high=0.5,
     default=defaults.DEFAULT_GRM_MAF,
     group=RELATIONSHIP,
     show_default=True,
@@ -98,6 +99,7 @@ EXAMPLES = (
 )
 @number_option(
     "--grm-geno",
+    high=1,
     default=defaults.DEFAULT_GRM_GENO,
     group=RELATIONSHIP,
     show_default=True,

@@ -1,5 +1,6 @@
 """Options of the commands: how each is typed, what it defaults to, and how values become settings."""
 
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -50,6 +51,16 @@ class _Text(ParamType):
         return [rv]
 
 
+class _Number(click.FloatRange):
+    """A finite number in a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
+
 def _read_names(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
     if not all(names):
@@ -60,8 +71,8 @@ def _read_names(text: str) -> tuple[str, ...]:
 def _read_rank(text: str) -> int | Literal["auto"]:
     if text == "auto":
         return "auto"
-    if not text.isdecimal():
-        raise ValueError(f"{text!r} is neither a whole number nor auto")
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{text!r} is neither a whole number from 1 on nor auto")
     return int(text)
 
 
@@ -69,6 +80,8 @@ def _read_shard(text: str) -> tuple[int, int]:
     part, slash, parts = text.partition("/")
     if not (slash and part.isdecimal() and parts.isdecimal()):
         raise ValueError(f"{text!r} is not I/N, such as 2/10 for the second of ten parts")
+    if not 1 <= int(part) <= int(parts):
+        raise ValueError(f"{text!r}: the part must lie between 1 and the number of parts")
     return int(part), int(parts)
 
 
@@ -113,7 +126,14 @@ option = partial(click.option, cls=GroupedOption)
 names_option = partial(option, type=NAMES, multiple=True, callback=_flatten)
 file_option = partial(option, type=FILE, metavar="FILE")
 flag_option = partial(option, is_flag=True)
-number_option = partial(option, type=float, metavar="NUMBER")
+
+
+def number_option(
+    *names: str, low: float = 0, high: float | None = None, open_ends: bool = False, **attributes: Any
+) -> Callable[[Command], Command]:
+    """An option that takes a finite number between two bounds, which ``open_ends`` exclude."""
+    within = _Number(low, high, min_open=open_ends, max_open=open_ends and high is not None)
+    return option(*names, type=within, **{"metavar": "NUMBER", **attributes})
 
 
 def common_options(command: Command) -> Command:
@@ -126,7 +146,7 @@ def common_options(command: Command) -> Command:
 _COMMON = (
     option(
         "--threads",
-        type=int,
+        type=click.IntRange(min=1),
         metavar="N",
         group=COMMON_GROUP,
         absent="all that the process may use",
@@ -134,7 +154,7 @@ _COMMON = (
     ),
     option(
         "--memory",
-        type=int,
+        type=click.IntRange(min=1),
         metavar="MIB",
         group=COMMON_GROUP,
         absent="no bound",
@@ -142,7 +162,7 @@ _COMMON = (
     ),
     option(
         "--seed",
-        type=int,
+        type=click.IntRange(min=0),
         metavar="N",
         group=COMMON_GROUP,
         default=defaults.DEFAULT_SEED,

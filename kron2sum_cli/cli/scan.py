@@ -67,11 +67,11 @@ EXAMPLES = (
 @file_option("--exclude", group=FILTERS, help="Leave these variants out.")
 @names_option("--chr", "chromosomes", type=CHROMOSOMES, group=FILTERS, help="Chromosomes to scan, as 1-5,7,X.")
 @names_option("--region", "regions", type=REGION, group=FILTERS, help="A part of a chromosome; repeatable.")
-@number_option("--maf", group=FILTERS, help="Smallest minor allele frequency.")
+@number_option("--maf", high=0.5, group=FILTERS, help="Smallest minor allele frequency.")
 @number_option("--mac", group=FILTERS, help="Smallest minor allele count.")
-@number_option("--max-missing", group=FILTERS, help="Largest share of missing genotypes.")
-@number_option("--min-info", group=FILTERS, help="Smallest imputation quality (INFO) of dosages.")
-@number_option("--hwe", group=FILTERS, help="Smallest P of the exact Hardy-Weinberg test.")
+@number_option("--max-missing", high=1, group=FILTERS, help="Largest share of missing genotypes.")
+@number_option("--min-info", high=1, group=FILTERS, help="Smallest imputation quality (INFO) of dosages.")
+@number_option("--hwe", high=1, group=FILTERS, help="Smallest P of the exact Hardy-Weinberg test.")
 @names_option(
     "--test",
     "tests",
@@ -112,7 +112,7 @@ EXAMPLES = (
     show_default=True,
     help="Weights of variants in a set: beta:A,B of the minor allele frequency, or a column of --sets.",
 )
-@number_option("--set-max-maf", group=TESTS, help="Largest minor allele frequency of a variant in a set.")
+@number_option("--set-max-maf", high=0.5, group=TESTS, help="Largest minor allele frequency of a variant in a set.")
 @option(
     "--stat",
     type=click.Choice(defaults.STATISTICS),
@@ -123,6 +123,7 @@ EXAMPLES = (
 )
 @number_option(
     "--refit",
+    high=1,
     default=defaults.DEFAULT_REFIT,
     group=TESTS,
     show_default=True,

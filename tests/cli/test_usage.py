@@ -76,9 +76,10 @@ def test_no_command_shows_the_help_as_an_error(capsys):
         (["scan", "--threads"], ["--threads"]),
         (["scan", "--threads", "x"], ["'x' is not a valid integer"]),
         (["fit"], ["--pheno: a value is needed", "--grm: a value is needed"]),
-        (["fit", "--rank", "two"], ["'two' is neither a whole number nor auto"]),
+        (["fit", "--rank", "two"], ["'two' is neither a whole number from 1 on nor auto"]),
         (["scan", "--shard", "3"], ["'3' is not I/N"]),
-        (["scan", "--shard", "3/2"], ["--shard 3/2: the part must lie between 1 and"]),
+        (["scan", "--shard", "3/2"], ["'3/2': the part must lie between 1 and"]),
+        (["fit", "--rank", "0"], ["'0' is neither a whole number from 1 on nor auto"]),
         (["scan", "--region", "5"], ["'5' is not chr:from-to"]),
         (["scan", "--chr", "1,,2"], ["an item is empty"]),
         (["fit", "--pheno-name", "a,,b"], ["a name is empty"]),
@@ -89,20 +90,28 @@ def test_no_command_shows_the_help_as_an_error(capsys):
         (["scan", "--test", "only:"], ["name a trait"]),
         (["scan", "--test", "a=1", "--test", "a=2"], ["a named more than once"]),
         (["scan", "--precision", "half"], ["'half' is not one of 'single', 'double'"]),
-        (["scan", "--maf", "0.7", "--mac", "-1", "--hwe", "nan"], ["--maf 0.7", "--mac -1", "--hwe nan"]),
+        (["scan", "--maf", "0.7"], ["'--maf': 0.7 is not in the range 0<=x<=0.5"]),
+        (["scan", "--mac", "-1"], ["'--mac': -1.0 is not in the range x>=0"]),
+        (["scan", "--hwe", "nan"], ["'--hwe': nan is not a finite number"]),
+        (["export", "--significance", "1"], ["'--significance': 1.0 is not in the range 0<x<1"]),
+        (["export", "--clump-kb", "inf"], ["'--clump-kb': inf is not a finite number"]),
+        (["export", "--digits", "18"], ["'--digits': 18 is not in the range 1<=x<=17"]),
+        (["fit", "--seed", "-1"], ["'--seed': -1 is not in the range x>=0"]),
         (["scan", "--null", "-", "--geno", "-"], ["only one input can come from standard input"]),
         (["export", "-", "--report", "x.html", "--null", "-"], ["only one input can come from standard input"]),
         (["scan", "--log", ""], ["--log: a value is needed"]),
-        (["scan", "--mac", "inf"], ["--mac inf: must be 0 or more, and finite"]),
+        (["scan", "--mac", "inf"], ["'--mac': inf is not a finite number"]),
         (["scan", "--null", ""], ["--null: a value is needed"]),
         (["scan", "--log", "-"], ["--log -: standard output holds results only"]),
         (["scan", "-q", "-v"], ["--quiet and --verbose exclude each other"]),
-        (["scan", "--memory", "0", "--refit", "2"], ["--memory 0", "--refit 2"]),
-        (["export", "--top", "0", "--p-below", "0"], ["--top 0", "--p-below 0"]),
+        (["scan", "--memory", "0"], ["'--memory': 0 is not in the range x>=1"]),
+        (["scan", "--refit", "2"], ["'--refit': 2.0 is not in the range 0<=x<=1"]),
+        (["export", "--top", "0"], ["'--top': 0 is not in the range x>=1"]),
+        (["export", "--p-below", "0"], ["'--p-below': 0.0 is not in the range x>0"]),
         (["export", "a", "a"], ["a named more than once"]),
         (["scan", "--out", "s.json"], ["--out s.json: .json is not a format that is written; end the name with .tsv"]),
         (["scan", "--out", "s.tsv.bz2"], ["--out s.tsv.bz2: .bz2 is not a format that is written"]),
-        (["scan", "--out", "s.xlsx", "--refit", "2"], [".xlsx is not a format", "--refit 2"]),
+        (["scan", "--out", "s.xlsx", "-q", "-v"], [".xlsx is not a format", "--quiet and --verbose"]),
         (["scan", "--out", "s.tsv.xz", "--to", "tsv"], ["tsv is not written as .xz"]),
         (["scan", "--out", "s.tsv", "--to", "parquet"], ["the suffix says tsv, and --to parquet"]),
         (["export", "--out", "s.npz"], [".npz is not a format"]),
@@ -131,7 +140,7 @@ def test_wrong_usage(failure_of, arguments, messages):
 
 
 def test_all_problems_are_told_at_once(failure_of):
-    arguments = ["fit", "--rank", "0", "--covar-name", "a", "--grm-maf", "2", "--threads", "0", "--seed", "-1"]
+    arguments = ["fit", "--covar-name", "a", "--cat-covar", "b,b", "--out", "n.csv", "-q", "-v"]
     code, errors = failure_of(*arguments)
     assert code == 2
     lines = errors.splitlines()

@@ -64,5 +64,5 @@ def test_names_of_traits_may_have_bars() -> None:
         np.testing.assert_array_equal(found.base, expected.base)
     only = named_hypothesis("only:d|e|f", names)
     np.testing.assert_array_equal(only.full, named_hypothesis("trait:d|e|f|a|b,c", names).full)
-    with pytest.raises(NumericalError, match=r"there is no trait a; did you mean a\|b"):
+    with pytest.raises(NumericalError, match=r"there is no trait a; there are a\|b"):
         named_hypothesis("trait:a|c", names)
