@@ -389,8 +389,8 @@ class ScanSettings:
         yield from untrue_suffix(self.out, self.to)
 
     def _set_problems(self) -> Iterable[str]:
-        if self.of_sets and (self.shard is not None or self.resume):
-            yield "--sets: sets are scanned in one part, without --shard and --resume"
+        if self.of_sets and self.resume:
+            yield "--resume: a scan of sets begins anew; divide a long one with --shard"
         if self.sets is not None and self.windows is not None:
             yield "--sets and --windows exclude each other; run twice"
         if self.windows is not None and not 1 <= self.windows[1] <= self.windows[0]:

@@ -30,6 +30,7 @@ from kron2sum_cli.files.scan_columns import (
     TOP_SHARE,
     set_schema,
 )
+from kron2sum_cli.files.scan_metadata import Span
 from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
@@ -131,14 +132,14 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
     InputError, NumericalError, OutputError, UsageError
         Where a file, the options or the numbers do not allow it.
     """
-    inputs = open_inputs(settings)
+    inputs = open_inputs(replace(settings, shard=None))
     null = inputs.null
     hypotheses = [named_hypothesis("any", null.traits)]
     hypotheses += asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)
     schema = set_schema([h.name for h in hypotheses[1:]], settings.set_tests)
     allowed = np.flatnonzero(inputs.selection.asked)
-    members, counts = _find(settings, inputs, allowed)
-    metadata = scan_metadata(_without_refits(settings), inputs)
+    members, counts, span = _find(settings, inputs, allowed)
+    metadata = replace(scan_metadata(_without_refits(settings), inputs), span=span)
     reasons: list[str] = []
     with (
         compressed_output(settings.out) as file,
@@ -177,8 +178,12 @@ def _without_refits(settings: ScanSettings) -> ScanSettings:
     return replace(settings, refit=0.0)
 
 
-def _find(settings: ScanSettings, inputs: ScanInputs, allowed: NDArray[np.intp]) -> tuple[list[_Members], Counter[str]]:
-    """The variants of every set that the options allow.
+def _find(
+    settings: ScanSettings, inputs: ScanInputs, allowed: NDArray[np.intp]
+) -> tuple[list[_Members], Counter[str], Span]:
+    """The variants of every set of the shard that the options allow, what was counted, and what the table covers.
+
+    A shard is a stretch of the sets, whose table covers these; another table covers the variants that were asked for.
 
     Raises
     ------
@@ -193,12 +198,18 @@ def _find(settings: ScanSettings, inputs: ScanInputs, allowed: NDArray[np.intp])
     else:
         path = str(settings.sets)
         sets = read_sets(path, settings.set_weights if settings.beta is None else None)
+    start, stop, span = 0, len(sets), inputs.selection.span
+    if settings.shard is not None:
+        part, parts = settings.shard
+        start, stop = len(sets) * (part - 1) // parts, len(sets) * part // parts
+        span = Span(((start, stop),), ((0, len(sets)),), len(sets))
+    sets = sets[start:stop]
     named = _named(sets, table["SNPID"], allowed)
     places = _places(codes, human, code_of_variant, pos, allowed)
     found = []
     counts = Counter({"sets": len(sets), NOT_THERE: 0})
     unknown: list[tuple[str | Region, str]] = []
-    for order, one in enumerate(sets):
+    for order, one in enumerate(sets, start):
         weight_of: dict[int, float] = {}
         for member, weight in zip(one.members, one.weights or repeat(1.0), strict=False):
             here = named.get(member, []) if isinstance(member, str) else places.inside(member)
@@ -211,7 +222,7 @@ def _find(settings: ScanSettings, inputs: ScanInputs, allowed: NDArray[np.intp])
         weights = np.array([weight_of[k] for k in ordered.tolist()]) if one.weights else None
         on = {codes[int(code)] for code in np.unique(code_of_variant[ordered])}
         found.append(_Members(one.name, order, ordered, weights, _null_of(on, one, path, inputs)))
-    if not any(len(one.positions) for one in found):
+    if settings.shard is None and not any(len(one.positions) for one in found):
         raise InputError(
             f"{path}: none of its sets has a variant of the scan; check its names and regions against"
             f" {inputs.genotypes.path}"
@@ -219,7 +230,7 @@ def _find(settings: ScanSettings, inputs: ScanInputs, allowed: NDArray[np.intp])
     if unknown:
         counts[NOT_THERE] = len(unknown)
         logger.warning("%s: %d %s, such as %s of set %s", path, len(unknown), NOT_THERE, *unknown[0])
-    return found, counts
+    return found, counts, span
 
 
 def _named(sets: Sequence[VariantSet], column: pa.ChunkedArray, allowed: NDArray[np.intp]) -> dict[str, list[int]]:

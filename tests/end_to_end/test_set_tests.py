@@ -207,3 +207,19 @@ def test_windows_regions_and_genes_are_the_same_sets(example: Path, tmp_path: Pa
         found = table(out)
         assert found.SET.tolist() == [f"w{k}" for k in range(len(regions))]
         np.testing.assert_array_equal(found["MLOG10P_SET.skat"], expected["MLOG10P_SET.skat"])
+
+
+def test_shards_of_sets_join_to_the_whole(example: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "".join(f"g{k} {' '.join(IDS[20 * k : 20 * k + 3])}\n" for k in range(7)) + "none nothing\n"
+    options = ("--sets", sets_file(tmp_path, text), "--set-test", "skat", "--set-test", "lr", "--set-test", "fixed")
+    whole, joined = tmp_path / "whole.parquet", tmp_path / "joined.parquet"
+    assert scan(example / "null.npz", whole, *options) == 0
+    parts = [tmp_path / f"part{k}.parquet" for k in (1, 2, 3)]
+    for k, part in enumerate(parts, 1):
+        assert scan(example / "null.npz", part, *options, "--shard", f"{k}/3") == 0
+    assert [len(table(part)) for part in parts] == [2, 3, 3]
+    assert kron2sum("export", "-q", *parts, "--to", "parquet", "--out", joined) == 0
+    assert table(joined).equals(table(whole))
+    assert metadata(joined)["counts"] == metadata(whole)["counts"]
+    assert kron2sum("export", "-q", parts[0], parts[2], "--to", "parquet", "--out", joined) == 1
+    assert "3 to 5" in capsys.readouterr().err
