@@ -103,9 +103,10 @@ class NullScale:
     quadratic : float
         ``rᵀK⁻¹r``, from which tests measure.
     size : int
-        Number of observed values of the traits, np where none is missing.
+        What the scale of a test counts: after ML the observed values of the traits (np where none is missing), after
+        REML their contrasts, `residual_df`.
     residual_df : int
-        `size` less the number of fixed effects.
+        Number of observed values less the number of fixed effects, (n - c)p.
     """
 
     chromosome: str | None

@@ -3,7 +3,7 @@
 For effects ``β = A1 γ`` (p,) of a variant on the traits, ``D = T A1``, score u and information v along the axes,
 ``χ²(A1) = uᵀD (Dᵀdiag(v)D)⁻¹ Dᵀu`` is the drop in ``rᵀK⁻¹r`` below that of the null model, q0. A hypothesis is a
 design A1 tested given a smaller one A0, and its statistic the likelihood ratio with the scale of K free,
-``np log((q0 - χ²(A0)) / (q0 - χ²(A0, A1)))``.
+``N log((q0 - χ²(A0)) / (q0 - χ²(A0, A1)))``, N = np observations by ML, or (n - c)p contrasts by REML.
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ class TestContext:
     quadratic : float
         ``rᵀK⁻¹r`` of the null model, q0.
     size : int
-        Number of observations, np.
+        What the scale of K is estimated from: np observations by ML, (n - c)p contrasts by REML.
     residual_df : int
         Number of observations less that of the null model's fixed effects.
     statistic : Statistic
@@ -270,7 +270,7 @@ class TraitEffects:
     beta : NDArray (b, p)
         Effect of one more effect allele.
     se : NDArray (b, p)
-        Standard error, with the scale of the joint model ``s1 = (q0 - χ²)/(np)``.
+        Standard error, with the scale of the joint model ``s1 = (q0 - χ²)/N``.
     mlog10p : NDArray (b, p)
         Minus log10 of the p-value of every trait's effect, given effects on the others.
     """

@@ -40,13 +40,14 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs) -> ScanMetadata:
 def null_scale(null: NullFile, chromosome: str | None) -> NullScale:
     """What tests of variants take from the null model without a chromosome, or (None) from the whole one."""
     summary = null.whole if chromosome is None else null.chromosomes[chromosome]
-    size = null.description.nobserved
+    observed = null.description.nobserved
+    contrasts = observed - null.description.neffects
     return NullScale(
         chromosome=chromosome,
         axes=summary.axes.T,
         quadratic=summary.quadratic,
-        size=size,
-        residual_df=size - null.description.neffects,
+        size=contrasts if summary.reml else observed,
+        residual_df=contrasts,
     )
 
 

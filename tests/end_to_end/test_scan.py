@@ -32,7 +32,7 @@ def metadata(path: Path) -> dict:
 
 
 def dense_projection(null_path: Path, chromosome: str | None) -> tuple[np.ndarray, np.ndarray, int]:
-    """``P y``, P, and np for the null model of a chromosome, from the dense covariance."""
+    """``P y``, P, and the number of contrasts (n - c)p for the null model of a chromosome, from the dense matrix."""
     null = read_null(str(null_path))
     model, d = null.load(chromosome), null.description
     n = len(null.samples)
@@ -43,7 +43,7 @@ def dense_projection(null_path: Path, chromosome: str | None) -> tuple[np.ndarra
     Ki = np.linalg.inv(np.kron(axes.C0, GG) + np.kron(axes.C1, np.eye(n)))
     M = np.kron(d.A, d.X)
     P = Ki - Ki @ M @ np.linalg.solve(M.T @ Ki @ M, M.T @ Ki)
-    return d.Y.T.ravel(), P, n * len(null.traits)
+    return d.Y.T.ravel(), P, n * len(null.traits) - M.shape[1]
 
 
 def variant(null_path: Path, index: int) -> np.ndarray:
