@@ -215,12 +215,16 @@ MOST_LABELS = 12
 
 Y_LABEL = "−log₁₀ p"
 
+FAMILY_WISE = 0.05
+"""Probability of a false discovery among all variants that Bonferroni's line stands for."""
+
 NAME_HEIGHT = 16.0
 """Room for a name over the highest point, in printer's points."""
 
 _CELL = 2 / DOTS_PER_INCH
 _PANEL_HEIGHT, _LEAST_PANEL_HEIGHT, _PAGE_HEIGHT = 1.6, 0.8, 9.2
 _TITLE_WIDTH = 90
+_NEAR_THRESHOLD = 0.03
 _CELLS = (int(PAGE_WIDTH / _CELL), int(_PANEL_HEIGHT / _CELL))
 
 
@@ -251,11 +255,27 @@ class Panel:
 
 @dataclass(frozen=True)
 class Manhattan:
-    """Panels over one genome, and the -log10 p of genome-wide significance."""
+    """Panels over one genome.
+
+    Attributes
+    ----------
+    genome : Genome
+    panels : tuple of Panel
+    threshold : float
+        -log10 p of significance.
+    tested : int
+        How many variants have a statistic; of several tests the largest number.
+    """
 
     genome: Genome
     panels: tuple[Panel, ...]
     threshold: float
+    tested: int
+
+    @property
+    def bonferroni(self) -> float:
+        """-log10 of `FAMILY_WISE` over the number of variants tested."""
+        return float(-np.log10(FAMILY_WISE / max(self.tested, 1)))
 
 
 def manhattan_data(scan: ScanResults, genome: Genome, tests: Sequence[ScanTest], loci: Loci) -> Manhattan:
@@ -272,15 +292,18 @@ def manhattan_data(scan: ScanResults, genome: Genome, tests: Sequence[ScanTest],
         Of these tests, and perhaps others.
     """
     thinners = [Thinner(genome.length, loci.threshold, _CELLS) for _ in tests]
+    tested = np.zeros(len(tests), dtype=np.int64)
     for batch, chromosomes, positions in located_batches(scan, [test.column for test in tests], genome):
         x = genome.x(chromosomes, positions)
-        for thinner, test in zip(thinners, tests, strict=True):
-            thinner.add(x, column_values(batch, test.column), chromosomes)
+        for k, (thinner, test) in enumerate(zip(thinners, tests, strict=True)):
+            mlog10p = column_values(batch, test.column)
+            tested[k] += np.count_nonzero(~np.isnan(mlog10p))
+            thinner.add(x, mlog10p, chromosomes)
     panels = (
         Panel(test, *thinner.points(), leads=lead_labels(genome, test, loci))
         for test, thinner in zip(tests, thinners, strict=True)
     )
-    return Manhattan(genome, tuple(panels), loci.threshold)
+    return Manhattan(genome, tuple(panels), loci.threshold, int(tested.max()))
 
 
 def lead_labels(genome: Genome, test: ScanTest, loci: Loci) -> tuple[Label, ...]:
@@ -356,6 +379,11 @@ def draw_points(axes: Axes, data: Manhattan, panel: Panel) -> None:
     axes.plot(x, y, "D", color=VERMILION, markersize=MARKER, zorder=3)
     if not panel.y.size:
         say_nothing_to_draw(axes)
+    elif abs(data.bonferroni - data.threshold) > _NEAR_THRESHOLD * data.threshold:
+        axes.axhline(data.bonferroni, color=GREY, linewidth=0.6, linestyle=":", zorder=1)
+        text = f"{FAMILY_WISE:g} / {data.tested:,}"
+        place = axes.get_yaxis_transform()
+        axes.text(1.003, data.bonferroni, text, transform=place, fontsize=5, color=GREY, rotation=90, va="center")
 
 
 def name_leads(axes: Axes, panel: Panel, threshold: float, upward: bool = True) -> None:

@@ -311,6 +311,15 @@ def test_the_figure_draws_these_points_and_marks_the_leads(view: ScanResults) ->
         assert axes.get_ylim()[1] > panel.top
 
 
+def test_bonferronis_line_counts_the_variants_that_have_a_statistic(view: ScanResults) -> None:
+    data = manhattan(view)
+    tested = np.count_nonzero(~np.isnan(values(view, "MLOG10P")))
+    assert data.tested == tested and 10**-data.bonferroni == pytest.approx(0.05 / tested)
+    for axes in draw_manhattan(data).axes:
+        assert [data.bonferroni] * 2 in [list(line.get_ydata()) for line in axes.lines]
+        assert f"0.05 / {tested:,}" in [text.get_text() for text in axes.texts]
+
+
 def test_lead_variants_are_named(view: ScanResults) -> None:
     (panel,) = manhattan(view, view.main_tests[:1]).panels
     y = values(view, "MLOG10P")
