@@ -65,7 +65,7 @@ def run_ours(data: Path, folder: Path, inputs: Inputs) -> tuple[float, pd.DataFr
     null, out = folder / "null.npz", folder / "out.parquet"
     grm = ("--grm", inputs.kinship, "--grm-id", inputs.samples)
     names = ("--pheno-name", ",".join(inputs.traits))
-    spent = seconds((*KRON2SUM, "fit", "-q", "--pheno", inputs.table, *names, *grm, "--out", null))
+    spent = seconds((*KRON2SUM, "fit", "-q", "--ml", "--pheno", inputs.table, *names, *grm, "--out", null))
     scan = ("scan", "-q", "--null", null, "--geno", data / "mouse_hs1940.bed", "--refit", "1", "--threads", "2")
     spent += seconds((*KRON2SUM, *scan, "--out", out))
     return spent, pd.read_parquet(out).set_index("SNPID")

@@ -89,7 +89,13 @@ P = Column("P", _NUMBER, "P value; 0 where it is below 10⁻³²³", "test")
 MLOG10P = Column("MLOG10P", _NUMBER, "-log₁₀ P, which does not underflow", "test", "neg_log_10_p_value")
 P_SET = Column("P_SET", _NUMBER, "P value of a test of a set; 0 where it is below 10⁻³²³", "set test")
 MLOG10P_SET = Column("MLOG10P_SET", _NUMBER, "-log₁₀ P of a test of a set", "set test")
-CHISQ_REFIT = Column("CHISQ_REFIT", _NUMBER, "likelihood ratio statistic of a refit", "test", "refit_chi_square")
+CHISQ_REFIT = Column(
+    "CHISQ_REFIT",
+    _NUMBER,
+    "likelihood ratio statistic of a refit, over its Bartlett factor",
+    "test",
+    "refit_chi_square",
+)
 MLOG10P_REFIT = Column("MLOG10P_REFIT", _NUMBER, "-log₁₀ P of a refit", "test", "refit_neg_log_10_p_value")
 
 TRAIT_N = Column(

@@ -73,9 +73,9 @@ RELEASED = 1e-6
 MOST_FACES = 8
 """A refit that has not ended on so many faces beside the null model's is left to the search of null models."""
 
-MUCH = 1.0
-"""Where there may be several maxima, variants that add more than this an effect to the log-likelihood climb from afar,
-too: such a variant moves the maxima."""
+MUCH, AFAR = 0.5, (0.5, 0.99)
+"""Where there may be several maxima, variants that add more than this an effect to the log-likelihood climb from starts
+with these genetic shares of variance, too: such a variant moves the maxima."""
 
 NEARLY_EMPTY = 0.2
 """Where there may be several maxima, a refit that ends with a smaller residual share of variance of an axis than this
@@ -211,8 +211,8 @@ class Refitter:
             much = best.lml > self.null_lml + MUCH * design.shape[1]
             for k in map(int, np.flatnonzero(much)):
                 alternative = _with_variant(self.data, variants[:, k], outside[k], basis)
-                afar = starting_axes(alternative, SHARES[0])
-                _raise(best, k, _highest(alternative, [afar], self.null.rank, basis))
+                afar = [starting_axes(alternative, share) for share in AFAR]
+                _raise(best, k, _highest(alternative, afar, self.null.rank, basis))
         return best
 
 
