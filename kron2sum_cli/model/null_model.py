@@ -2,12 +2,10 @@
 
 `rotate_samples` decomposes a relationship matrix, `null_likelihood` makes of it and of the traits the likelihood that a
 fit maximises, and its maximum becomes a `NullModel`. Callers ask for scores, refits and predictions without knowing
-whether all traits are complete (`CompleteNullModel`) or some cells are missing (`ObservedNullModel`). A further kind of
-data is one more class of each of the two.
+whether all traits are complete (`CompleteNullModel`), some cells are missing (`ObservedNullModel`), or the relationship
+matrix falls into families (`families.null_model`). A further kind of data is one more class of each of the two.
 
-Symbols: Y (n, p) traits, X (n, c) covariates, A (p, a) trait design, B (c, a) fixed effects, G with relationship GGᵀ,
-C0 and C1 (p, p) genetic and residual covariance of the traits. V (n, m), s (m,): rotation and eigenvalues (`spectrum`);
-T (p, p), c0, c1 (p,): trait axes (`trait_axes`); W (m, p) inverse variances and α = K⁻¹r in them (`likelihood`).
+The page of the package `model` has a table of the symbols.
 """
 
 from abc import ABC, abstractmethod
