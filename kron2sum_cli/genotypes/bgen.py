@@ -76,8 +76,7 @@ class BgenSource:
         Raises
         ------
         InputError
-            The file is damaged, changed since it was opened, or has genotypes of more than two copies of a
-            chromosome.
+            The file is damaged, or changed since it was opened.
         IndexError
             A position is not in the file.
         """
@@ -140,9 +139,7 @@ def open_bgen(path: str, sample: str | None = None) -> BgenSource:
     if records is None:
         records = walk_records(header)
     two_alleles = records.n_alleles == 2
-    variants = with_two_alleles(
-        Variants(records.table, path), two_alleles, "with qctool or bcftools norm -m -, or with plink2 --max-alleles 2"
-    )
+    variants = with_two_alleles(Variants(records.table, path), two_alleles, "qctool or bcftools norm -m -")
     files = (path, *([sample] if sample is not None else []), *index)
     return BgenSource(path, files, samples, variants, header, records.starts[two_alleles], records.ends[two_alleles])
 

@@ -249,8 +249,8 @@ def genotype_block(record: bytes) -> bytes:
 def read_block(block: bytes, compression: Compression, n_samples: int) -> NDArray[np.float32]:
     """Dosages of the first allele from one genotype block.
 
-    A diploid genotype counts its expected copies, 0 to 2. A haploid one counts twice its probability, 0 or 2
-    where it is certain, as plink2 stores it. A sample with ploidy 0 (a woman on chromosome Y, as plink2
+    A diploid genotype counts its expected copies, 0 to 2. One of z copies of the chromosome counts 2/z times: a haploid
+    one 0 or 2 where it is certain, as plink2 stores it. A sample with ploidy 0 (a woman on chromosome Y, as plink2
     writes it) is missing.
 
     Parameters
@@ -270,7 +270,7 @@ def read_block(block: bytes, compression: Compression, n_samples: int) -> NDArra
     Raises
     ------
     ValueError
-        The block is damaged, or a sample has more than two copies of the chromosome; it says what.
+        The block is damaged; it says what.
     """
     data = block if compression == "none" else _decompress(block, compression, n_samples)
     if len(data) < _FIXED_BYTES + n_samples:
@@ -292,9 +292,8 @@ def read_block(block: bytes, compression: Compression, n_samples: int) -> NDArra
 
 def _decompress(block: bytes, compression: Compression, n_samples: int) -> bytes:
     size = int.from_bytes(block[:4], "little")
-    largest = _FIXED_BYTES + n_samples + 2 * n_samples * _MOST_BITS // 8
-    if len(block) < 4 or size > largest:
-        raise ValueError(f"it claims {size} bytes, more than two probabilities a sample can take")
+    if len(block) < 4 or size > _FIXED_BYTES + n_samples + _PLOIDY_BITS * n_samples * _MOST_BITS // 8:
+        raise ValueError(f"it claims {size} bytes, more than the probabilities of {n_samples} samples can take")
     try:
         if compression == "zlib":
             data = zlib.decompress(block[4:], bufsize=max(size, 1))
@@ -335,17 +334,16 @@ def _diploid(stored: NDArray[Any], phased: bool, bits: int) -> NDArray[np.float3
 
 
 def _any_ploidy(data: bytes, ploidy: NDArray[np.integer], phased: bool, bits: int) -> NDArray[np.float32]:
-    """A sample of ploidy z has z probabilities, phased or not."""
-    if ploidy.max() > 2:
-        raise ValueError(
-            f"sample {int(np.argmax(ploidy > 2)) + 1} has {ploidy.max()} copies of the chromosome; only haploid "
-            "and diploid genotypes are read"
-        )
+    """A sample of ploidy z has z probabilities: of z, z - 1 ... 1 copies, or phased of one on each chromosome."""
     ends = np.cumsum(ploidy, dtype=np.intp)
     stored = _probabilities(data, int(ends[-1]), len(ploidy), bits)
     dosages = np.full(len(ploidy), np.nan, dtype=np.float32)
-    haploid, diploid = ploidy == 1, ploidy == 2
-    dosages[haploid] = 2 * stored[ends[haploid] - 1].astype(np.float64) / (2**bits - 1)
-    pairs = np.stack([stored[ends[diploid] - 2], stored[ends[diploid] - 1]], axis=1)
-    dosages[diploid] = _diploid(pairs.reshape(-1), phased, bits)
+    for z in np.unique(ploidy[ploidy > 0]).tolist():
+        own = ploidy == z
+        of_sample = stored[ends[own][:, None] - np.arange(z, 0, -1)]
+        if z == 2:
+            dosages[own] = _diploid(of_sample.reshape(-1), phased, bits)
+        else:
+            copies = of_sample @ (np.ones(z) if phased else np.arange(z, 0.0, -1))
+            dosages[own] = 2 * copies / (z * (2**bits - 1))
     return dosages

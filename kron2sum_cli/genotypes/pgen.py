@@ -128,7 +128,7 @@ def open_pgen(path: str) -> PgenSource:
             raise InputError(f"{path} has {expected} {what}, but {companion} has {found}; they do not belong together")
     two_alleles = has_one_alt(variants)
     variants = with_two_alleles(
-        variants, two_alleles, f"with a recent plink2 --pfile {stem} --make-pgen multiallelics=- --out NEW"
+        variants, two_alleles, f"a recent plink2 --pfile {stem} --make-pgen multiallelics=- --out NEW"
     )
     index = (f"{path}.pgi",) if os.path.isfile(f"{path}.pgi") else ()
     in_file = np.flatnonzero(two_alleles).astype(np.uint32)

@@ -149,7 +149,7 @@ def with_two_alleles(variants: Variants, two_alleles: NDArray[np.bool_], remedy:
     number = len(variants) - int(np.count_nonzero(two_alleles))
     message = (
         f"{variants.source}: {number} of {len(variants)} variants have more than two alleles and are left out, first "
-        f"{first['SNPID']!r} at {first['CHR']}:{first['POS']}; to test them, split them: {remedy}"
+        f"{first['SNPID']!r} at {first['CHR']}:{first['POS']}; to test them, split them ({remedy})"
     )
     if not two_alleles.any():
         raise InputError(message)

@@ -6,6 +6,7 @@ the file has them, else genotypes (GT). A genotype of which an allele is missing
 twice, as in the other formats, and one of p copies 2/p times. FILTER and QUAL are not looked at.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,8 @@ from kron2sum_cli.files.inputs import GZIP_MAGIC
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.genotypes.source import VARIANT_SCHEMA, Variants
 from kron2sum_cli.genotypes.spooled import SpooledSource, spool
+
+logger = logging.getLogger("kron2sum.genotypes")
 
 END_OF_BGZF = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 """Last bytes of a whole file that bgzip, bcftools or plink2 compressed (SAM specification, section 4.1.2)."""
@@ -55,7 +58,8 @@ def open_vcf(path: str) -> SpooledSource:
     samples = Samples(None, tuple(reader.samples), path)
     if not len(samples):
         raise InputError(f"{path} has no samples, only sites; give the file with genotypes")
-    has_dosages = bool(reader.contains("DS"))
+    # Not reader.contains("DS"): GATK writes an INFO of that name.
+    has_dosages = any(line.type == "FORMAT" and line.info()["ID"] == "DS" for line in reader.header_iter())
     rows: list[tuple[str, int, str, str, str]] = []
     genotypes = spool(_variants(reader, rows, len(samples), has_dosages, path), has_dosages, path)
     columns = zip(*rows, strict=True)
@@ -68,25 +72,32 @@ def _variants(
     reader: Any, rows: list[tuple[str, int, str, str, str]], n_samples: int, has_dosages: bool, path: str
 ) -> Iterator[NDArray[np.float32]]:
     """The dosages of every variant; its row of the table of variants is added to ``rows``."""
-    sites = iter(reader)
+    sites, n_without, without = iter(reader), 0, ""
     while True:
         try:
             site = next(sites)
         except StopIteration:
-            if not rows:
-                raise InputError(f"{path} has no variant; check the command that wrote it") from None
-            return
+            break
         except Exception as error:  # what cyvcf2 raises for a line that cannot be parsed
             raise InputError(f"{path} cannot be read behind {_place(rows)} ({error}); check the file") from None
+        if not site.FORMAT:  # an empty line: nothing else of it can be asked
+            raise InputError(f"{path} has an empty line behind {_place(rows)}; remove it")
         dosages = _dosages(site, n_samples, has_dosages)
         if dosages is None:
-            raise InputError(
-                f"{path}: {site.ID or '.'} at {site.CHROM}:{site.POS} has neither genotypes (GT) nor dosages (DS); "
-                "leave it out with bcftools view"
-            )
+            n_without, without = n_without + 1, without or f"{site.ID or '.'} at {site.CHROM}:{site.POS}"
+            continue
         for alt, dosages_of_alt in zip(site.ALT or ["."], dosages, strict=True):
             rows.append((site.CHROM, site.POS, site.ID or ".", alt, site.REF))
             yield dosages_of_alt
+    if not rows:
+        raise InputError(f"{path} has no variant with genotypes (GT) or dosages (DS); check the command that wrote it")
+    if n_without:
+        logger.warning(
+            "%s: %d sites have neither genotypes (GT) nor dosages (DS) and are left out, first %s",
+            path,
+            n_without,
+            without,
+        )
 
 
 def _dosages(site: Any, n_samples: int, has_dosages: bool) -> NDArray[np.float32] | None:

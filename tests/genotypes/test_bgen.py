@@ -159,6 +159,17 @@ def test_haploid_genotypes_count_twice(phased: bool, bits: int) -> None:
     np.testing.assert_array_equal(dosages, expected.astype(np.float32))
 
 
+@pytest.mark.parametrize("phased", [False, True])
+def test_genotypes_of_several_copies(phased: bool) -> None:
+    """Copies over the ploidy, times 2: unphased P(3), P(2), P(1) of three copies; phased P on each chromosome."""
+    one = 255
+    values = [one, 0, 0, 0, one, 0, 0, 0, 0, 0, 0, one, 0, one, 0, 0]
+    expected = [2 / 3, 2 / 3, 0, 0.5, 2] if phased else [2, 4 / 3, 0, 1, 2]
+    values[13:15] = [one, one] if phased else [one, 0]
+    dosages = read_block(block([3, 3, 3, 4, 2], values[:15], 8, phased), "none", 5)
+    np.testing.assert_allclose(dosages, expected, rtol=1e-7)
+
+
 def block(ploidy: Sequence[int], values: Sequence[int], bits: int = 8, phased: bool = False) -> bytes:
     """A genotype block, by the specification of the format."""
     stored = sum(value << bits * i for i, value in enumerate(values))
@@ -176,7 +187,6 @@ GOOD = block([2, 2], [255, 0, 0, 255])
         (GOOD[:-1], "it has 3 bytes for 4 probabilities of 8 bits"),
         (GOOD + b"\0", "it has 5 bytes for 4"),
         (block([2, 2, 2], [0] * 6), "it has 3 samples, and the file 2"),
-        (block([2, 3], [0] * 5), "sample 2 has 3 copies"),
         (block([2, 2], [0, 0, 200, 100]), "probabilities of sample 2 add up to more than 1"),
         (GOOD[:11] + b"\0" + GOOD[12:], "it claims 0 bits"),
         (GOOD[:11] + b"\x21" + GOOD[12:], "it claims 33 bits"),

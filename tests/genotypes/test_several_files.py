@@ -109,5 +109,6 @@ def test_files_of_samples_and_variants(parts: list[str], tmp_path: Path) -> None
     os.rename(tmp_path / "chr1.fam", fam)
     source = open_genotypes([parts[0], parts[2]], fam=str(fam))
     assert source.files[2] == str(fam) and len(source.files) == 5
-    with pytest.raises(UsageError, match=r"--sample x\.sample belongs to a \.bgen, and .*chr3\.bed is a \.bed"):
+    message = r"--sample x\.sample belongs to a \.bgen or a table, and .*chr3\.bed is a \.bed"
+    with pytest.raises(UsageError, match=message):
         open_genotypes([parts[2]], sample="x.sample")

@@ -108,12 +108,35 @@ def test_threads_read_the_same(tmp_path: Path) -> None:
         ([], "a b c d", "has no variant"),
         (["1 4 v A C"], "", "has no samples, only sites"),
         (["1 4 v A C GT 0/0 0/1 1/1 1/1"], "a b c b", "cannot be read as VCF"),
-        (["1 4 v A C DP 3 4 5 6"], "a b c d", "v at 1:4 has neither genotypes"),
+        (["1 4 v A C DP 3 4 5 6"], "a b c d", "has no variant with genotypes"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, sites: list[str], samples: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         open_vcf(write(tmp_path, *sites, samples=samples))
+
+
+def test_empty_lines_at_the_end(tmp_path: Path) -> None:
+    path = Path(write(tmp_path, "1 4 v A C GT 0/0 0/1 1/1 1/1"))
+    path.write_text(path.read_text() + "\n\n")
+    with pytest.raises(InputError, match="has an empty line behind v at 1:4; remove it"):
+        open_vcf(str(path))
+
+
+def test_sites_without_genotypes_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = open_vcf(write(tmp_path, "1 4 v A C DP 3 4 5 6", "1 5 w A C GT 0/0 0/1 1/1 1/1"))
+    assert source.variants.table["SNPID"].to_pylist() == ["w"]
+    np.testing.assert_array_equal(source.read(np.arange(1), np.arange(4))[:, 0], [0, 1, 2, 2])
+    assert "1 sites have neither genotypes (GT) nor dosages (DS) and are left out, first v at 1:4" in caplog.text
+
+
+def test_an_info_field_called_ds_is_no_dosage(tmp_path: Path) -> None:
+    """GATK's flag for downsampled samples."""
+    path = Path(write(tmp_path, "1 5 w A C GT 0/0 0/1 1/1 1/1"))
+    path.write_text(
+        path.read_text().replace("##FORMAT", '##INFO=<ID=DS,Number=0,Type=Flag,Description="">\n##FORMAT', 1)
+    )
+    assert not open_vcf(str(path)).has_dosages
 
 
 def test_the_package_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
