@@ -6,7 +6,7 @@ Each reader starts from small valid files, made here and by plink2 where it is i
 words and lines changed; where checksums would stop it at the door, they are made anew, too. A reader runs in a process
 of its own, with bounded memory and time, so that a crash is seen as well. Printed are the executions, the files that
 were taken, and what must stay 0: exceptions of any other kind, crashes, hangs, and files taken for what they are not
-(a sealed file with other content, samples twice, infinities).
+(a result with other content, samples twice, infinities).
 """
 
 import argparse

@@ -210,8 +210,7 @@ def _null(path: str) -> str:
 
 def _scan(path: str) -> str:
     table = open_scan(path)
-    with open(path, "rb") as file:
-        table.check(file)
+    table.check()
     return repr([table.metadata.to_json(), *(batch.to_pydict() for batch in table.iter_batches())])
 
 
@@ -226,7 +225,7 @@ def _finished_blocks(folder: Path, name: str) -> tuple[dict[str, Any], bytes]:
     work = folder / f".out.parquet{SUFFIX}"
     with contextlib.suppress(KeyboardInterrupt), finished_blocks("out.parquet", identity, False) as kept:
         for batch in table.iter_batches(batch_size=7):
-            kept.add(BlockResult(batch, {"tested": len(batch)}))
+            kept.add(BlockResult(batch, {"tested": len(batch)}, {}))
         raise KeyboardInterrupt
     return identity, work.read_bytes()
 

@@ -161,7 +161,7 @@ def check_scan(handle: BinaryIO, name: str) -> None:
         If a cell is NaN or infinite.
     """
     table = open_scan(handle, name)
-    table.check(handle)
+    table.check()
     hash_of_null = table.metadata.null.hash
     LOGGER.info("%s: sound: %d rows, %d columns, null model %s", name, table.num_rows, len(table.schema), hash_of_null)
 

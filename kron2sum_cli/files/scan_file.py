@@ -1,4 +1,4 @@
-"""The Parquet table of a scan, read again: everything it claims is checked, and what it is not is said."""
+"""The Parquet table of a scan, read again; damage is found, and of another file is said what it is."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.parquet_seal import MAGIC, check_data, check_footer
 from kron2sum_cli.files.scan_columns import column_of
 from kron2sum_cli.files.scan_metadata import METADATA_KEY, ScanMetadata
 from kron2sum_cli.files.scan_table import check_finite
-from kron2sum_cli.files.table_writers import LARGEST_GROUP, rows_in_group
+from kron2sum_cli.files.table_writers import FOOTER_WORD, LARGEST_GROUP, footer_checksum, rows_in_group
+
+MAGIC = b"PAR1"
+"""First and last bytes of a Parquet file."""
+_TAIL_BYTES = 4 + len(MAGIC)
+"""The length of the footer, and these."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,14 @@ class ScanFile:
 
     Attributes
     ----------
-    name : the file, for messages
-    schema : its columns
-    metadata : what it says of its making
-    num_rows : how many variants it has
+    name : str
+        The file, for messages.
+    schema : pa.Schema
+        Its columns.
+    metadata : ScanMetadata
+        What it says of its making.
+    num_rows : int
+        How many variants it has.
     """
 
     name: str
@@ -56,26 +64,18 @@ class ScanFile:
         if rows != self.num_rows:  # Arrow passes over pages of a kind that it does not know
             raise InputError(f"{self.name}: is damaged (it has {rows} of {self.num_rows} rows); copy or scan it again")
 
-    def check(self, file: BinaryIO) -> None:
-        """Read everything, and compare it with its checksums and hashes.
-
-        Parameters
-        ----------
-        file : the same file, open and seekable
+    def check(self) -> None:
+        """Read everything, and compare it with its checksums.
 
         Raises
         ------
         InputError
-            If it was damaged or changed after it was written.
+            If it was damaged after it was written.
         NumericalError
             If a cell is NaN or infinite.
         """
         for batch in self.iter_batches():
             check_finite(batch)
-        try:
-            check_data(file)
-        except ValueError as error:
-            raise _changed(self.name, error) from error
 
 
 def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
@@ -83,8 +83,10 @@ def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
 
     Parameters
     ----------
-    source : a path, or an open seekable file
-    name : what to call it in messages, where it is not a path
+    source : str or BinaryIO
+        A path, or an open seekable file.
+    name : str or None
+        What to call it in messages, where it is not a path.
 
     Raises
     ------
@@ -97,10 +99,7 @@ def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
     if head != MAGIC:
         raise InputError(f"{name}: is {describe(head)}, not a Parquet table of kron2sum scan{_remedy(head)}")
     with _reading(name), _opened(source) as file:
-        try:
-            check_footer(file)
-        except ValueError as error:
-            raise _changed(name, error) from error
+        _check_footer(file, name)
     with _reading(name):
         parquet = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
         schema = parquet.schema_arrow
@@ -123,8 +122,29 @@ def _check_layout(parquet: pq.ParquetFile, name: str) -> None:
             raise InputError(f"{name}: has a group of {group.num_rows} rows, not as kron2sum writes it; scan it again")
 
 
-def _changed(name: str, error: ValueError) -> InputError:
-    return InputError(f"{name}: {error}; copy or scan it again")
+def _check_footer(file: BinaryIO, name: str) -> None:
+    """Compare the footer with its checksum, before it is parsed.
+
+    Raises
+    ------
+    InputError
+        If the end of the file is missing, not one of `ScanWriter`, or damaged.
+    """
+    size = file.seek(0, 2)
+    file.seek(max(size - _TAIL_BYTES, 0))
+    tail = file.read()
+    start = size - _TAIL_BYTES - int.from_bytes(tail[:4], "little")
+    checksum_bytes = len(footer_checksum(b""))
+    if tail[4:] != MAGIC or start < len(MAGIC):
+        raise InputError(
+            f"{name}: its end is missing or damaged: it was copied or written only in part; copy or scan it again"
+        )
+    file.seek(max(start - checksum_bytes, 0))
+    checksum, footer = file.read(min(start, checksum_bytes)), file.read()
+    if not checksum.startswith(FOOTER_WORD):
+        raise InputError(f"{name}: is a Parquet file, but not one of kron2sum scan; copy or scan it again")
+    if checksum != footer_checksum(footer):
+        raise InputError(f"{name}: its footer is damaged; copy or scan it again")
 
 
 def describe(head: bytes) -> str:

@@ -1,9 +1,10 @@
 """Rows of Arrow batches into Parquet, delimited text or JSON, as they come and in bounded memory."""
 
 import gzip
+import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Protocol
 
@@ -11,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kron2sum_cli.files.outputs import atomic_output
-from kron2sum_cli.files.parquet_seal import new_hash, seal
 from kron2sum_cli.files.text import MISSING
 from kron2sum_cli.settings import split_suffix
 
 SEPARATORS = {"tsv": "\t", "csv": ","}
 
+FOOTER_WORD = b"kron2sum"
 _CELLS_IN_GROUP = 1 << 19
 LARGEST_GROUP, _SMALLEST_GROUP = 1 << 16, 1 << 10
 _COMPRESSION_LEVEL = 1
@@ -86,6 +87,14 @@ def rows_in_group(schema: pa.Schema) -> int:
     return min(max(1 << (rows.bit_length() - 1), _SMALLEST_GROUP), LARGEST_GROUP)
 
 
+def footer_checksum(footer: bytes) -> bytes:
+    """What stands before the footer of a Parquet file, where no reader of Parquet looks: a word and a checksum.
+
+    Parquet has a checksum for the data of each page and none for its footer, and Arrow can crash on a damaged one.
+    """
+    return FOOTER_WORD + hashlib.blake2b(footer, digest_size=16).digest()
+
+
 class ParquetWriter:
     """Row groups of a fixed size, whatever the size of the batches.
 
@@ -135,7 +144,7 @@ class ParquetWriter:
             self._writer.add_key_value_metadata(self.metadata)
         self._file.hold()
         self._writer.close()
-        self._file.release(seal)
+        self._file.release()
 
     def abandon(self) -> None:
         """Write no more: the file has no end and cannot be read as a table."""
@@ -196,7 +205,6 @@ class _Counted(io.RawIOBase):
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._position = 0
-        self._hash = new_hash()
         self._held: list[bytes] | None = None
         self.abandoned = False
 
@@ -204,11 +212,11 @@ class _Counted(io.RawIOBase):
         """Keep what is written from now on until `release`."""
         self._held = []
 
-    def release(self, before: Callable[[bytes, bytes], bytes]) -> None:
-        """Write what was held, and before it what a function makes of the hash of all that was written and of it."""
-        held = b"".join(self._held or ())
+    def release(self) -> None:
+        """Write what was held, the footer, and before it its checksum."""
+        footer = b"".join(self._held or ())
         self._held = None
-        self._file.write(before(self._hash.digest(), held) + held)
+        self._file.write(footer_checksum(footer) + footer)
 
     def writable(self) -> bool:
         return True
@@ -221,7 +229,6 @@ class _Counted(io.RawIOBase):
             self._held.append(bytes(data))
         elif not self.abandoned:
             self._file.write(data)
-            self._hash.update(data)
         self._position += len(data)
         return len(data)
 
