@@ -164,11 +164,11 @@ def read_design(settings: FitSettings, tables: Tables, grm: Grm) -> Design:
     report_two_values(samples.Y, samples.traits)
     Y = transform_traits(samples.Y, samples.traits, cast(Transform, settings.transform))
     X, covariates, kept = _covariates(settings, samples.X_values, samples.covariates)
-    if np.isnan(Y).any():
-        _check_missing(settings, samples, Y, X, covariates, grm.largest_rank(len(Y)))
-    _check_traits(Y, X, samples.traits, covariates, pheno)
     p = len(samples.traits)
     A = read_trait_design(settings.trait_design, samples.traits) if settings.trait_design else np.eye(p)
+    if np.isnan(Y).any():
+        _check_missing(settings, samples, TraitData(Y, A, X), covariates, grm.largest_rank(len(Y)))
+    _check_traits(Y, X, samples.traits, covariates, pheno)
     others = _others(settings, samples, grm.samples, covar, kept)
     return Design(Y, A, X, samples, covariates, others)
 
@@ -254,14 +254,15 @@ def _residuals(Y: Array, X: Array) -> Array:
 
 
 def _check_missing(
-    settings: FitSettings, samples: AnalysedSamples, Y: Array, X: Array, covariates: Sequence[str], rank: int
+    settings: FitSettings, samples: AnalysedSamples, data: TraitData, covariates: Sequence[str], rank: int
 ) -> None:
     """Refuse traits on too few samples and more missing cells than memory allows, and say what they cost.
 
     GGᵀ has at most the given rank.
     """
-    traits, missing = samples.traits, np.isnan(Y)
-    check_observed(Y, X, traits, covariates)
+    traits, missing = samples.traits, np.isnan(data.Y)
+    for left_out in check_observed(data.Y, data.A, data.X, traits, covariates, settings.drop_redundant):
+        logger.info("%s", left_out)
     together = (~missing).T.astype(float) @ ~missing
     apart = np.argwhere(np.tril(together == 0))
     if apart.size:
@@ -272,8 +273,8 @@ def _check_missing(
             traits[k],
             traits[j],
         )
-    cost = missing_cost(missing, X.shape[1], rank)
-    needed = BASE_MIB + ((MATRICES * 8 * len(Y) * rank + cost.fit_bytes) >> 20)
+    cost = missing_cost(missing, data.X.shape[1], rank)
+    needed = BASE_MIB + ((MATRICES * 8 * len(data.Y) * rank + cost.fit_bytes) >> 20)
     limit, whose = settings.common.memory_mib, "--memory allows"
     if limit is None:
         limit, whose = available_memory_mib(), "the machine has"

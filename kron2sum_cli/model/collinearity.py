@@ -138,7 +138,9 @@ def genotyped_covariates(X: Array, observed: Mask | None) -> GenotypedCovariates
     patterns = []
     for samples in columns.T:
         Q = np.zeros(X.shape)
-        Q[samples] = linalg.qr(X[samples], mode="economic")[0] if X.shape[1] else 0.0
+        redundant = [dependency.column for dependency in dependencies(X[samples])]
+        kept = np.setdiff1d(np.arange(X.shape[1]), redundant)
+        Q[np.ix_(samples, kept)] = linalg.qr(X[np.ix_(samples, kept)], mode="economic")[0] if kept.size else 0.0
         patterns.append((samples, Q))
     return GenotypedCovariates(tuple(patterns))
 

@@ -31,6 +31,7 @@ from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.likelihood import evaluate as evaluate_observed
 from kron2sum_cli.model.missing.observed import (
     ObservedCells,
+    effects_left_out,
     observed_cells,
     observed_spectrum,
     restored_cells,
@@ -96,8 +97,15 @@ class TraitData:
 
     @property
     def neffects(self) -> int:
-        """Number of fixed effects, ca."""
-        return int(self.A.shape[1] * self.X.shape[1])
+        """Number of fixed effects: ca less those that are left out."""
+        return int(self.A.shape[1] * self.X.shape[1] - np.count_nonzero(self.left_out))
+
+    @property
+    def left_out(self) -> NDArray[np.bool_]:
+        """Effects (c, a) that the observed cells of a trait do not tell from others: `effects_left_out`."""
+        if not self.has_missing:
+            return np.zeros((self.X.shape[1], self.A.shape[1]), dtype=np.bool_)
+        return effects_left_out(self.Y, self.A, self.X)
 
     @property
     def reduced(self) -> bool:
@@ -450,7 +458,9 @@ def rotate_samples(relationship: Array, features: bool, data: TraitData, reml: b
         Whether by restricted likelihood.
     """
     if data.has_missing:
-        return RotatedSamples(*observed_spectrum(relationship, data.X, features, reml and not data.reduced))
+        # A prior of fixed effects would be seen by the missing cells of traits of which some are left out.
+        with_prior = reml and not data.reduced and not data.left_out.any()
+        return RotatedSamples(*observed_spectrum(relationship, data.X, features, with_prior))
     X = data.X[:, :0] if data.reduced else data.X
     if features:
         return RotatedSamples(spectrum_of_features(relationship, X), None)

@@ -103,3 +103,21 @@ def test_the_variant_that_determines_a_trait_leads(precision: str, caplog: pytes
     assert 0 < table["SE.colour"]["v10"] < 4e-3 * table["SE.colour"].median()
     assert kron2sum("export", "-q", "--leads", "--out", "leads.tsv") == 0
     assert pd.read_csv("leads.tsv", sep="\t").SNPID[0] == "v10"
+
+
+def test_a_covariate_that_is_redundant_in_the_samples_of_one_trait(caplog: pytest.LogCaptureFixture) -> None:
+    """Trait b was not measured in the first of three waves, so that the others add up to its intercept."""
+    rng = np.random.default_rng(22)
+    n = 120
+    write_bed(rng.binomial(2, 0.3, size=(n, 300)).astype(float))
+    wave, Y = rng.integers(1, 4, n), rng.normal(size=(n, 2))
+    write_table("y.csv", a=Y[:, 0], b=np.where(wave == 1, np.nan, Y[:, 1]))
+    write_table("c.csv", wave=np.char.add("w", wave.astype(str)))
+    fit = ("fit", "--pheno", "y.csv", "--covar", "c.csv", "--cat-covar", "wave", "--grm", "g.bed", "--missing", "exact")
+    assert kron2sum(*fit) == 1
+    assert kron2sum(*fit, "--drop-redundant", "--predict") == 0
+    assert "covariate wave=w3 is a linear combination of intercept, wave=w2: its effect on b is left out" in caplog.text
+    null = exported("null.npz")
+    assert null["B"][2][1] == 0 and null["B_se"][2][1] is None
+    assert None not in null["B_se"][0] + null["B_se"][1] + null["C1_se"][0]
+    assert scanned("--refit", 0).CHISQ.notna().all()

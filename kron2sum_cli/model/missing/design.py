@@ -17,7 +17,7 @@ from scipy import linalg
 from scipy.linalg import lapack
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.missing.observed import ObservedCells
+from kron2sum_cli.model.missing.observed import Indices, ObservedCells
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
@@ -64,6 +64,8 @@ class CellDesign:
         Inner products of the missing cells' unit vectors outside V; None where there is nothing outside.
     outside_weight : NDArray (p,)
         Inverse variances outside V, 0 where there is nothing outside.
+    left_out : NDArray (k,) of int
+        Columns of fixed effects that are left out: zeros, which get an information of 1 and so an effect of 0.
     """
 
     blocks: tuple[DesignBlock, ...]
@@ -72,6 +74,7 @@ class CellDesign:
     neffects: int
     outside_gram: Array | None
     outside_weight: Array
+    left_out: Indices
 
     @property
     def size(self) -> int:
@@ -101,7 +104,10 @@ class CellDesign:
         """The design of the first ``size`` columns: all missing cells, and the fixed effects of some terms or none."""
         blocks = tuple(b for b in self.blocks if b.columns.start < size)
         neffects = size - self.ncells
-        return CellDesign(blocks, self.loadings[:size], self.ncells, neffects, self.outside_gram, self.outside_weight)
+        outside = self.outside_gram, self.outside_weight
+        return CellDesign(
+            blocks, self.loadings[:size], self.ncells, neffects, *outside, self.left_out[self.left_out < size]
+        )
 
     def transposed(self, F: Array, outside: Array) -> Array:
         """``Dᵀf`` for f with rows F (m, p) in the span of V and coefficients (q, p) of the cells' vectors outside."""
@@ -137,20 +143,30 @@ def design_at(data: ObservedCells, axes: TraitAxes) -> CellDesign:
         cells = slice(int(edges[j]), int(edges[j + 1]))
         blocks.append(DesignBlock(cells, axes.T[:, j], data.U[cells]))
     start = data.ncells
+    left_out = np.empty(0, np.intp)
+    if data.left_out is not None:
+        left_out = start + np.flatnonzero(data.left_out.T)
     for A, X in data.terms:
         vectors = np.ascontiguousarray(X.T)
         for loading in (axes.T @ A).T if vectors.size else ():
-            blocks.append(DesignBlock(slice(start, start + vectors.shape[0]), loading, vectors))
-            start += vectors.shape[0]
+            columns = slice(start, start + vectors.shape[0])
+            absent = np.isin(np.arange(start, columns.stop), left_out)
+            own = np.where(absent[:, None], 0.0, vectors) if absent.any() else vectors
+            blocks.append(DesignBlock(columns, loading, own))
+            start = columns.stop
     outside_weight = 1 / axes.c1**2 if data.filled.noutside else np.zeros(axes.c1.size)
     counts = [block.U.shape[0] for block in blocks]
     loadings = np.repeat(np.array([block.loading for block in blocks]).reshape(-1, axes.c1.size), counts, axis=0)
-    return CellDesign(tuple(blocks), loadings, data.ncells, start - data.ncells, data.outside_gram, outside_weight)
+    loadings[left_out] = 0.0
+    outside = data.outside_gram, outside_weight
+    return CellDesign(tuple(blocks), loadings, data.ncells, start - data.ncells, *outside, left_out)
 
 
 def precision_of(design: CellDesign, W: Array) -> Array:
     """Lower triangle of ``DᵀPD`` for inverse variances W (m, p)."""
-    return design.gram(lambda t, u: W @ (t * u), lambda t, u: float(np.sum(design.outside_weight * t * u)))
+    H = design.gram(lambda t, u: W @ (t * u), lambda t, u: float(np.sum(design.outside_weight * t * u)))
+    H[design.left_out, design.left_out] = 1.0
+    return H
 
 
 def factorise(H: Array, ncells: int) -> Array:

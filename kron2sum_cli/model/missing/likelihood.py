@@ -104,13 +104,17 @@ class ObservedPoint:
             root = np.linalg.solve(self.data.A, self.axes.Tinv * self.axes.c0)
             size = prior.shape[0] * root.shape[0]
             covariance[:size, :size] -= np.kron(root @ root.T, prior)
+        left_out = self.design.left_out - q
+        covariance[left_out, left_out] = 0.0
         return covariance
 
     @property
     def B_se(self) -> Array:
-        """Standard errors of B, (c, a)."""
+        """Standard errors of B, (c, a); NaN for effects that are left out."""
         a, c = self.data.A.shape[1], self.data.X.shape[1]
-        return np.asarray(np.sqrt(np.diag(self.B_covariance)[: a * c]).reshape(a, c).T)
+        variances = np.diag(self.B_covariance).copy()
+        variances[self.design.left_out - self.data.ncells] = np.nan
+        return np.asarray(np.sqrt(variances[: a * c]).reshape(a, c).T)
 
     @property
     def completed(self) -> Array:
@@ -219,7 +223,7 @@ def _log_density(
     size = nrestricting(data, reml)
     logdet += float(2 * np.log(np.diag(chol)[:size]).sum())
     if reml:
-        ndof -= size - q
+        ndof -= size - q - (0 if data.left_out is None else int(np.count_nonzero(data.left_out)))
         logdet -= data.logdet_MtM
     return -0.5 * (ndof * LOG2PI + logdet + quadratic)
 

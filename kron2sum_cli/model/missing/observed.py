@@ -22,6 +22,7 @@ from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, spectrum_of_relationship
 
 Indices = NDArray[np.intp]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class ObservedCells:
         Further fixed effects ``(A1 ⊗ F) vec(B1)``: A1, and F in the rotated rows.
     B_of_means : NDArray (c, a) or None
         Fixed effects that were taken off the traits before they were rotated; None for none.
+    left_out : NDArray (c, a) or None
+        Effects that are left out (`effects_left_out`); None for none.
     """
 
     filled: Contrasts
@@ -64,6 +67,7 @@ class ObservedCells:
     prior: Array | None = None
     added: tuple[Array, Array] | None = None
     B_of_means: Array | None = None
+    left_out: Mask | None = None
 
     @property
     def nsamples(self) -> int:
@@ -208,9 +212,13 @@ def restored_cells(filled: Contrasts, Y: Array, X: Array, prior: Array | None) -
     outside = None
     if filled.noutside:
         outside = np.equal.outer(rows, rows) - U @ U.T
-    logdet = _logdet_observed(~missing, filled.design.A, X)
+    left_out = effects_left_out(Y, filled.design.A, X)
+    logdet = _logdet_observed(~missing, filled.design.A, X, left_out)
     effects = _effects_of_means(filled.design.A, X, means)
-    return ObservedCells(filled, X, rows, traits, U, outside, means[traits], logdet, prior, B_of_means=effects)
+    filling = means[traits]
+    return ObservedCells(
+        filled, X, rows, traits, U, outside, filling, logdet, prior, B_of_means=effects, left_out=left_out
+    )
 
 
 def _effects_of_means(A: Array, X: Array, means: Array) -> Array | None:
@@ -270,45 +278,77 @@ def with_added(data: ObservedCells, A1: Array, F: Array) -> ObservedCells:
     return replace(data, filled=wider, U=np.hstack([data.U, at_cells]), outside_gram=outside, added=(A1, V.T @ F))
 
 
-def check_observed(Y: Array, X: Array, traits: Sequence[str], covariates: Sequence[str]) -> None:
+def effects_left_out(Y: Array, A: Array, X: Array) -> Mask:
+    """Effects (c, a) on a trait that are left out: those of covariates that others explain in the trait's samples.
+
+    None where effects are shared by traits, A other than the identity.
+    """
+    left_out = np.zeros((X.shape[1], A.shape[1]), dtype=np.bool_)
+    if A.shape[0] == A.shape[1] and np.array_equal(A, np.eye(len(A))):
+        for j, observed in enumerate(np.isfinite(Y).T):
+            left_out[[found.column for found in dependencies(X[observed])], j] = True
+    return left_out
+
+
+def check_observed(
+    Y: Array, A: Array, X: Array, traits: Sequence[str], covariates: Sequence[str], drop_redundant: bool = False
+) -> list[str]:
     """Refuse traits with too few observed cells for their own effects and variance.
 
     Parameters
     ----------
     Y : NDArray (n, p)
         Traits, NaN where a cell is missing.
+    A : NDArray (p, a)
+        Trait design.
     X : NDArray (n, c)
         Covariates.
     traits, covariates : sequence of str
         Names of the traits and of the covariates.
+    drop_redundant : bool
+        Whether to leave out effects on a trait that its samples do not tell apart, which A = I allows.
+
+    Returns
+    -------
+    list of str
+        What was left out of the effects on which trait.
 
     Raises
     ------
     NumericalError
         Where a trait has fewer than c + 2 observed cells, or its samples do not tell covariates apart; names both.
     """
-    c = X.shape[1]
+    left_out: list[str] = []
+    may_drop = drop_redundant and bool(effects_left_out(Y, A, X).any())
     for name, y in zip(traits, Y.T, strict=True):
         observed = np.isfinite(y)
         count = int(np.count_nonzero(observed))
+        found = dependencies(X[observed])
+        c = X.shape[1] - len(found) * may_drop
         if count < c + 2:
             raise NumericalError(
                 f"trait {name} is observed on {count} samples, and {c} covariates need at least {c + 2}: leave the"
                 " trait or covariates out"
             )
-        found = dependencies(X[observed])
-        if found:
+        reasons = [
+            f"over the {count} samples that have trait {name}, covariate {combination(covariates, dependency)}"
+            for dependency in found
+        ]
+        if reasons and not may_drop:
             raise NumericalError(
-                f"over the {count} samples that have trait {name}, covariate {combination(covariates, found[0])}:"
-                " leave the trait or the covariate out"
+                f"{reasons[0]}: leave the trait or the covariate out, or add --drop-redundant, which leaves out its"
+                " effect on that trait"
             )
+        left_out += [f"{reason}: its effect on {name} is left out" for reason in reasons]
+    return left_out
 
 
-def _logdet_observed(observed: NDArray[np.bool_], A: Array, X: Array) -> float:
+def _logdet_observed(observed: Mask, A: Array, X: Array, left_out: Mask) -> float:
     """``log|M_oᵀM_o|`` by orthogonal triangularisation, a trait at a time."""
-    size = A.shape[1] * X.shape[1]
+    kept = ~left_out.T.ravel()
+    size = int(np.count_nonzero(kept))
     if size == 0:
         return 0.0
     parts = [np.kron(A[j][None, :], linalg.qr(X[observed[:, j]], mode="r")[0][: X.shape[1]]) for j in range(A.shape[0])]
-    R = linalg.qr(np.vstack(parts), mode="r")[0]
+    R = linalg.qr(np.vstack(parts)[:, kept], mode="r")[0]
     return float(2 * np.sum(np.log(np.abs(np.diag(R)[:size]))))

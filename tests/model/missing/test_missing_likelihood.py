@@ -1,6 +1,7 @@
 """The likelihood of the observed cells against the dense Gaussian."""
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from kron2sum_cli.model.missing.observed import (
     restored_cells,
     without_missing,
 )
-from kron2sum_cli.model.spectrum import spectrum_of_features, spectrum_of_relationship
+from kron2sum_cli.model.missing.scanner import observed_scanner
+from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import axes_of_covariances
 
 
@@ -202,18 +204,55 @@ def test_a_trait_that_nobody_has_is_refused() -> None:
         cells(replace(dense, Y=Y), G)
 
 
-def test_covariates_that_a_traits_samples_do_not_tell_apart_are_refused() -> None:
-    dense, _ = problem(12)
-    names = (("a", "b", "c"), ("intercept", "sex"))
-    check_observed(dense.Y, dense.X, *names)
-    X = dense.X.copy()
+def confounded(seed: int, r: int = 90) -> tuple[Observed, Array, Array]:
+    """A problem whose second covariate does not vary in the samples of trait b, its G, and which effects are known."""
+    dense, G = problem(seed, r=r)
+    X = np.hstack([dense.X, np.random.default_rng(seed).normal(size=(60, 1))])
     X[np.isfinite(dense.Y[:, 1]), 1] = 1.0
+    kept = np.ones((3, 3), bool)
+    kept[1, 1] = False
+    return replace(dense, X=X), G, kept
+
+
+class WithoutEffects(Observed):
+    """Without the second covariate's effect on trait b."""
+
+    @cached_property
+    def M(self) -> Array:
+        return np.delete(np.kron(self.A, self.X)[self.seen], 4, axis=1)
+
+
+def test_covariates_that_a_traits_samples_do_not_tell_apart_are_refused_or_left_out() -> None:
+    dense, _, _ = confounded(12)
+    names = (("a", "b", "c"), ("intercept", "sex", "age"))
+    assert check_observed(dense.Y, dense.A, problem(12)[0].X, *names) == []
     with pytest.raises(NumericalError, match="that have trait b, covariate sex is a multiple of intercept"):
-        check_observed(dense.Y, X, *names)
-    bad = replace(dense, X=X)
-    data = observed_cells(spectrum_of_relationship(dense.R, np.empty((60, 0))), dense.Y, dense.A, X)
-    with pytest.raises(NumericalError, match="collinear over the observed cells"):
-        point(data, bad, True)
+        check_observed(dense.Y, dense.A, dense.X, *names)
+    (left_out,) = check_observed(dense.Y, dense.A, dense.X, *names, drop_redundant=True)
+    assert left_out.endswith("covariate sex is a multiple of intercept: its effect on b is left out")
+    with pytest.raises(NumericalError, match="trait b, covariate sex"):  # a design that shares effects
+        check_observed(dense.Y, np.ones((3, 1)), dense.X, *names, drop_redundant=True)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("r", [90, 20])
+def test_an_effect_on_one_trait_that_is_left_out(reml: bool, r: int) -> None:
+    confused, G, kept = confounded(12, r)
+    dense = WithoutEffects(confused.Y, confused.A, confused.X, confused.R, confused.C0, confused.C1)
+    found = point(cells(dense, G), dense, reml)
+    assert found.lml == pytest.approx(dense.lml(reml), rel=1e-9)
+    np.testing.assert_allclose(found.B.T[kept], dense.beta, rtol=1e-7)
+    np.testing.assert_allclose(found.B_se.T[kept], np.sqrt(np.diag(dense.B_covariance)), rtol=1e-7)
+    assert found.B[1, 1] == 0 and np.isnan(found.B_se[1, 1])
+    assert found.quadratic == pytest.approx(dense.quadratic(), rel=1e-9)
+    for E, R, score in ((np.eye(3), dense.R, found.score0), (np.ones((3, 3)), np.eye(60), found.score1)):
+        slope = np.sum(found.axes.T.T @ score @ found.axes.T * E)
+        assert slope == pytest.approx(dense.slope(E, R, reml), rel=1e-6, abs=1e-6)
+    g = np.random.default_rng(1).normal(size=(60, 2))
+    statistics = observed_scanner(found, np.float64).statistics(g)
+    u, V = dense.statistics(g[:, 0])
+    np.testing.assert_allclose(found.axes.T.T @ statistics.u[0], u, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(found.axes.T.T @ statistics.v[0] @ found.axes.T, V, rtol=1e-6, atol=1e-8)
 
 
 def test_a_trait_observed_on_too_few_samples_is_refused_by_name() -> None:
@@ -221,7 +260,7 @@ def test_a_trait_observed_on_too_few_samples_is_refused_by_name() -> None:
     Y = dense.Y.copy()
     Y[3:, 2] = np.nan
     with pytest.raises(NumericalError, match="trait c is observed on 3 samples, and 2 covariates need at least 4"):
-        check_observed(Y, dense.X, ("a", "b", "c"), ("intercept", "age"))
+        check_observed(Y, dense.A, dense.X, ("a", "b", "c"), ("intercept", "age"))
 
 
 @pytest.mark.parametrize("offset", [0.0, 300.0, 1e6])
