@@ -6,7 +6,7 @@ would leave the boundary counts as known: the standard error is the one along th
 left to vary. A profile-likelihood interval says more there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +125,8 @@ def estimates_of_observed(point: ObservedPoint, rank: int, mean_diagonal: float,
     """Estimates at an optimum of observed cells; parameters as for `estimates_of`."""
     covariance = observed_direction_covariance(point, rank)
     effects = _effects_of_design(A, point.data.A, point.B, point.B_covariance)
+    if point.data.left_out is not None:
+        effects = replace(effects, se=np.where(point.data.left_out, np.nan, effects.se))
     return estimates_from(point.axes, point.data.mean_eigenvalue, mean_diagonal, covariance, effects)
 
 
