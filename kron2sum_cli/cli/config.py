@@ -3,7 +3,7 @@
 import sys
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -11,6 +11,8 @@ import click
 from kron2sum_cli.cli.command import did_you_mean, setting_name
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.settings import STDIO
+
+MOST_BYTES = 1 << 20
 
 _NOT_IN_FILE = ("config", "help", "version")
 
@@ -49,7 +51,10 @@ def load_config(ctx: click.Context, param: click.Parameter, path: str | None) ->
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        content = sys.stdin.buffer.read() if path == STDIO else Path(path).read_bytes()
+        with nullcontext(sys.stdin.buffer) if path == STDIO else open(path, "rb") as file:
+            content = file.read(MOST_BYTES + 1)  # a device has no end
+        if len(content) > MOST_BYTES:
+            raise ValueError("it is too large")
         return tomllib.loads(content.decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file; check the path") from error

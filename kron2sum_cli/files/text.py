@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.inputs import ZSTD_MAGIC, display_name, read_bytes
+from kron2sum_cli.files.inputs import display_name, read_bytes
 from kron2sum_cli.files.samples import Samples
 
 MISSING = "NA"
@@ -123,11 +122,6 @@ def read_text(path: str) -> str:
     """
     name = display_name(path)
     data = read_bytes(path)
-    if data.startswith(ZSTD_MAGIC):
-        try:
-            data = bytes(pa.input_stream(pa.BufferReader(data), compression="zstd").read())
-        except OSError as error:
-            raise InputError(f"{name} is damaged Zstandard data ({error}); copy or compress the file again") from None
     nul = data.find(b"\0")
     if nul >= 0:
         raise InputError(
