@@ -6,16 +6,20 @@ passed on from the parents. The null model is fitted by REML to every data set o
     python -m benchmarks.set_tests errors [--sets 100000] [--n 2000] [--traits 4] [--tests skat,burden,acat,omnibus]
     python -m benchmarks.set_tests power [--sets 500]
     python -m benchmarks.set_tests time [--n 5000] [--variants 50]
+    python -m benchmarks.set_tests null [--draws 1000000]
 
 ``errors`` prints the share of sets with P below each level, over the level: 1 is right, more is too many false
 positives; and the band that 99.9% of such shares lie in. ``power`` prints the share of sets with P below 1e-4 where a
-fifth of 30 rare variants acts: on one, two or all traits, with one sign or both.
+fifth of 30 rare variants acts: on one, two or all traits, with one sign or both. ``null`` draws scores from their null
+distribution and prints the share beyond the value whose P is a level, over the level: skat and skato for rare and
+common variants, with independent axes and (missing cells) correlated ones.
 """
 
 import argparse
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from typing import cast
 
 import numpy as np
@@ -25,9 +29,11 @@ from kron2sum_cli.errors import Kron2SumError
 from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.fitting import fit
 from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test
-from kron2sum_cli.model.kernel_tests import information_of_variants
+from kron2sum_cli.model.kernel_tests import KernelScores, information_of_variants, null_weights
+from kron2sum_cli.model.quadratic_forms import mixture_quantile, mixture_tails
 from kron2sum_cli.model.random_effects import SetNull, SetTest, VariantSetScores, random_effects_mlog10p
 from kron2sum_cli.model.set_test import SetScores
+from kron2sum_cli.model.skato import GRID, grid_weights, skato
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features
 
 LEVELS = (0.05, 0.01, 1e-3, 1e-4)
@@ -165,6 +171,71 @@ def power(total: int, n: int, p: int, variants: int, level: float = 1e-4) -> Non
             print(f"{acting} of {p}", "both" if mixed else "one", *(f"{x:.2f}" for x in share), sep="\t", flush=True)
 
 
+def covariance(rng: np.random.Generator, p: int, s: int, rare: bool, coupled: bool) -> Array:
+    """Covariance of the scores of s variants in 400 samples along p axes: (p, s, s), or (p, p, s, s)."""
+    low, high = (0.005, 0.02) if rare else (0.1, 0.5)
+    S = rng.binomial(2, rng.uniform(low, high, size=s), size=(400, s)).astype(float)
+    S += 1e-3 * rng.normal(size=S.shape)  # so that all vary
+    S -= S.mean(axis=0)
+    W = rng.uniform(0.3, 1, size=(p, 400))
+    if not coupled:
+        return np.stack([(S * w[:, None]).T @ S for w in W])
+    between = np.where(rng.random((400, p, p)) < 0.3, 0.2, 0.0)
+    P = between + between.transpose(0, 2, 1) + W.T[:, :, None] * np.eye(p)
+    values, vectors = np.linalg.eigh(P)
+    P = (vectors * np.maximum(values, 0.01)[:, None, :]) @ vectors.transpose(0, 2, 1)
+    return np.einsum("ijl,ia,ib->jlab", P, S, S, optimize=True)
+
+
+def draw(kernel: KernelScores, rng: np.random.Generator, count: int) -> Array:
+    """Scores (count, p, s) from their null distribution."""
+    values, vectors = np.linalg.eigh(kernel.blocks)
+    roots = vectors * np.sqrt(np.maximum(values, 0))[:, None, :]
+    drawn = rng.normal(size=(count, *values.shape))
+    return np.stack([drawn[:, k] @ roots[k].T for k in range(len(roots))], axis=1).reshape(count, *kernel.z.shape)
+
+
+def rejection_values(kernel: KernelScores, level: float, direction: Array) -> Array:
+    """Values of every Q_ρ at which SKAT-O has this P, along a direction of the scores."""
+    low, high = 0.0, 1.0
+    while skato(KernelScores(high * direction, kernel.A)).mlog10p < -np.log10(level):
+        high *= 2
+    for _ in range(40):
+        middle = (low + high) / 2
+        found = skato(KernelScores(middle * direction, kernel.A)).mlog10p
+        low, high = (middle, high) if found < -np.log10(level) else (low, middle)
+    rho = np.array(GRID)
+    z = high * direction
+    weights = grid_weights(kernel)
+    best = mixture_tails(weights, (1 - rho) * np.sum(z**2) + rho * np.sum(z.sum(axis=1) ** 2)).log_upper.min()
+    return mixture_quantile(weights, float(best))
+
+
+def null(draws: int) -> None:
+    """Print how often values with a P of each level are exceeded."""
+    levels = (1e-2, 1e-3, 1e-4)
+    print("traits", "variants", "frequency", "axes", "test", *(f"{level:g}" for level in levels), sep="\t")
+    for p, s, rare, coupled in product((1, 2, 4), (1, 5, 30), (True, False), (False, True)):
+        if coupled and p == 1:
+            continue
+        rng = np.random.default_rng(p * 100 + s)
+        kernel = KernelScores(np.zeros((p, s)), covariance(rng, p, s, rare, coupled))
+        rho, direction = np.array(GRID), draw(kernel, rng, 1)[0]
+        skat_at = [mixture_quantile(null_weights(kernel.blocks), float(np.log(level)))[0] for level in levels]
+        skato_at = [rejection_values(kernel, level, direction) for level in levels]
+        counts = np.zeros((2, 3))
+        for _ in range(draws // 50_000):
+            z = draw(kernel, rng, 50_000)
+            squares, sums = np.sum(z**2, axis=(1, 2)), np.sum(z.sum(axis=2) ** 2, axis=1)
+            Q = (1 - rho) * squares[:, None] + rho * sums[:, None]
+            counts[0] += [np.sum(squares > q) for q in skat_at]
+            counts[1] += [np.sum(np.any(q < Q, axis=1)) for q in skato_at]
+        label = (p, s, "rare" if rare else "common", "correlated" if coupled else "independent")
+        for name, count in zip(("skat", "skato"), counts, strict=True):
+            shares = count / (draws // 50_000 * 50_000 * np.array(levels))
+            print(*label, name, *(f"{share:.3f}" for share in shares), sep="\t", flush=True)
+
+
 def times(n: int, p: int, variants: int) -> None:
     """Print processor time a set of every test, scores apart."""
     rng = np.random.default_rng(3)
@@ -182,13 +253,14 @@ def times(n: int, p: int, variants: int) -> None:
 
 
 def main() -> None:
-    """Run one of the three."""
+    """Run one of the four."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("errors", "power", "time"))
+    parser.add_argument("what", choices=("errors", "power", "time", "null"))
     parser.add_argument("--sets", type=int, default=None, help="sets tested (errors: 100000, power: 500)")
     parser.add_argument("--n", type=int, default=2000)
     parser.add_argument("--traits", type=int, default=4)
     parser.add_argument("--variants", type=int, default=30)
+    parser.add_argument("--draws", type=int, default=1_000_000)
     parser.add_argument("--tests", default=",".join(FAST))
     options = parser.parse_args()
     if options.what == "errors":
@@ -196,6 +268,8 @@ def main() -> None:
         errors(options.sets or 100_000, options.n, options.traits, options.variants, tests)
     elif options.what == "power":
         power(options.sets or 500, options.n, options.traits, options.variants)
+    elif options.what == "null":
+        null(options.draws)
     else:
         times(options.n, options.traits, options.variants)
 

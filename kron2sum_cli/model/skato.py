@@ -100,10 +100,9 @@ def skato(kernel: KernelScores) -> OptimalTest:
     NumericalError
         Where the scores have no variance or an integral does not converge.
     """
-    s, e = kernel.z.shape[1], kernel.z.shape[0]
+    s = kernel.z.shape[1]
     sum_of_squares, square_of_sums = np.sum(kernel.z**2), np.sum(np.sum(kernel.z, axis=1) ** 2)
-    weights = np.vstack([_grid_weights(kernel.blocks, rho, e) for rho in _grid(kernel)])
-    rho = np.array(_grid(kernel))
+    weights, rho = grid_weights(kernel), np.array(_grid(kernel))
     q = (1 - rho) * sum_of_squares + rho * square_of_sums
     log_p = mixture_tails(weights, q).log_upper
     best = int(np.argmin(log_p))
@@ -121,6 +120,11 @@ def skato(kernel: KernelScores) -> OptimalTest:
     return OptimalTest(float(rho[best]), float(max(0.0, -special.logsumexp(log_total) / LN10)))
 
 
+def grid_weights(kernel: KernelScores) -> Array:
+    """Eigenvalues (g, e s) of the null distribution of Q_ρ for every ρ of the grid."""
+    return np.vstack([_weights(kernel.blocks, rho, kernel.z.shape[0]) for rho in _grid(kernel)])
+
+
 def _grid(kernel: KernelScores) -> tuple[float, ...]:
     """The grid, or SKAT alone where the sums have no variance."""
     s = kernel.z.shape[1]
@@ -128,7 +132,7 @@ def _grid(kernel: KernelScores) -> tuple[float, ...]:
     return GRID if of_sums > ROUNDING * s * float(np.max(kernel.blocks)) else GRID[:1]
 
 
-def _grid_weights(blocks: Array, rho: float, e: int) -> Array:
+def _weights(blocks: Array, rho: float, e: int) -> Array:
     """Eigenvalues (1, e s) of the covariance of z for the kernel ``(1 - ρ) I + ρ 11ᵀ`` of the variants."""
     m = blocks.shape[1]
     s = m * blocks.shape[0] // e
