@@ -270,7 +270,7 @@ def _saddle(nodes: _Nodes) -> float:
     low, high = -np.log(float(np.max(nodes.limit)) + 4) - 2, 30.0
     for _ in range(MOST_BISECTIONS):
         z = np.linspace(low, high, 12)
-        sums = special.logsumexp(nodes.log_terms((0.5 / (1 + np.exp(-z))).astype(np.complex128)).real, axis=(1, 2))
+        sums = _log_sums(nodes.log_terms((0.5 / (1 + np.exp(-z))).astype(np.complex128)).real)
         k = int(np.clip(np.argmin(sums), 1, 10))
         low, high = z[k - 1], z[k + 1]
         if max(sums[k - 1], sums[k + 1]) - sums[k] < 0.5:
@@ -283,7 +283,7 @@ def _shape(nodes: _Nodes, tau: float) -> tuple[float, float, float]:
     t = 0.5 - tau
     left = (1 - nodes.lam) + 2 * nodes.lam * tau
     logs = nodes.log_terms(np.array([tau + 0j]))[0].real
-    size = float(special.logsumexp(logs))
+    size = float(_log_sums(logs[None])[0])
     share = np.exp(logs - size)
     ratio = nodes.lam / left
     first = np.sum(ratio) + (1 / left**2 @ nodes.g)[:, None] * nodes.square - nodes.limit - 1 / t
@@ -292,3 +292,9 @@ def _shape(nodes: _Nodes, tau: float) -> tuple[float, float, float]:
     scale = float(np.sum(share * (second + 1 / t**2 + first**2))) ** -0.5
     bend = min(float(np.sum(share * third) / np.sum(share * second)) / 3 * scale, 1.0)
     return scale, bend, size
+
+
+def _log_sums(logs: Array) -> Array:
+    """Logs of the sums of exponentials (N,) of (N, d, r)."""
+    largest = np.max(logs, axis=(1, 2))
+    return np.asarray(largest + np.log(np.sum(np.exp(logs - largest[:, None, None]), axis=(1, 2))))
