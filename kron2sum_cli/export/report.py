@@ -232,7 +232,10 @@ def _run(scan: ScanResults, null: NullFile | None) -> list[str | Table]:
         "covariates": ", ".join(record.covariates) or "none",
         "null model": f"{record.method.upper()}, log-likelihood {record.lml:.4f}",
         "leave one chromosome out": f"yes, {chromosomes} null models" if chromosomes else "no",
-        **_null_facts(null),
+        "transform of the traits": record.transform,
+        "rank of C0": _rank_text(len(metadata.traits), record.rank),
+        "relationship matrix": ", ".join(record.grm) or "none",
+        **_options_of_matrix(null),
         "null model's hash": record.hash,
         "filters": _settings_text(to_json(metadata.filters)) or "none",
         "settings": _settings_text(to_json(metadata.settings)) or "defaults",
@@ -242,17 +245,16 @@ def _run(scan: ScanResults, null: NullFile | None) -> list[str | Table]:
     return [*tables, Table(("input", "file", "bytes", "hash"), files, (0, 1, 3))] if files else tables
 
 
-def _null_facts(null: NullFile | None) -> dict[str, str]:
-    """How the null model was fitted, as far as its file says."""
-    if null is None:
-        return {}
-    p, rank, grm = len(null.traits), null.whole.rank, null.grm
-    options = _settings_text(to_json(grm.options))
-    return {
-        "transform of the traits": null.metadata.transform,
-        "rank of C0": f"{rank}, full" if rank == p else f"{rank} of {p}",
-        "relationship matrix": f"{', '.join(grm.paths) or 'none'}{f' ({options})' if options else ''}",
-    }
+def _rank_text(p: int, rank: int | None) -> str:
+    if rank is None:
+        return NOTHING
+    return f"{rank}, full" if rank == p else f"{rank} of {p}"
+
+
+def _options_of_matrix(null: NullFile | None) -> dict[str, str]:
+    """How a relationship matrix was made of genotypes, which the null model's file says."""
+    options = "" if null is None else _settings_text(to_json(null.grm.options))
+    return {"made of genotypes by": options} if options else {}
 
 
 def _settings_text(settings: Mapping[str, Any]) -> str:

@@ -78,6 +78,12 @@ class ScannedNull:
         Their names.
     observed : Mapping of str to int
         Samples that have each trait, where some lack one.
+    rank : int or None
+        Largest rank of C0 that was allowed.
+    transform : str
+        What was done to each trait before the fit, one of `settings.TRANSFORMS`.
+    grm : tuple of str
+        Names of the files that the relationship matrix was made of.
     """
 
     hash: str
@@ -88,6 +94,9 @@ class ScannedNull:
     samples: int
     covariates: tuple[str, ...]
     observed: Mapping[str, int] = field(default_factory=dict)
+    rank: int | None = None
+    transform: str = "none"
+    grm: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,9 @@ def _scanned_null(null: NullFile) -> ScannedNull:
         samples=len(null.samples),
         covariates=null.covariates,
         observed=observed,
+        rank=null.whole.rank,
+        transform=null.metadata.transform,
+        grm=tuple(record.name for record in null.grm.files),
     )
 
 

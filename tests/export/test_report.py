@@ -93,7 +93,6 @@ def null_of(traits: tuple[str, ...], profile: bool = False, model_hash: str = HA
     whole = SimpleNamespace(estimates=SimpleNamespace(**estimates), rank=p)
     grm = GrmRecord(("g.bed",), True, (), {"maf": 0.01, "scale": "standardized"})
     null = SimpleNamespace(hash=model_hash, traits=traits, whole=whole, profile=intervals, grm=grm)
-    null.metadata = SimpleNamespace(transform="rank-normal")
     return cast(NullFile, null)
 
 
@@ -372,7 +371,12 @@ def test_it_says_what_the_inflation_means(factor: float, said: str) -> None:
 
 
 def test_it_names_how_the_null_model_was_fitted(view: ScanResults) -> None:
-    facts = dict(row for row in report(view, null_of(TRAITS)).tables["run"][0] if len(row) == 2)
-    assert facts["rank of C0"] == "2, full" and facts["transform of the traits"] == "rank-normal"
-    assert facts["relationship matrix"] == "g.bed (maf 0.01; scale standardized)"
-    assert facts["leave one chromosome out"] == "no"
+    scanned = replace(view.metadata.null, rank=1, transform="rank-normal", grm=("g.bed", "g.bim", "g.fam"))
+    loco = replace(view.metadata.nulls[0], chromosome="1")
+    metadata = replace(view.metadata, null=scanned, nulls=(*view.metadata.nulls, loco), null_of_chr={"1": "1"})
+    page = report(replace(view, metadata=metadata), null_of(TRAITS))
+    facts = dict(row for row in page.tables["run"][0] if len(row) == 2)
+    assert facts["rank of C0"] == "1 of 2" and facts["transform of the traits"] == "rank-normal"
+    assert facts["relationship matrix"] == "g.bed, g.bim, g.fam"
+    assert facts["made of genotypes by"] == "maf 0.01; scale standardized"
+    assert facts["leave one chromosome out"] == "yes, 1 null models" and "(LOCO)" in page.sections["findings"]
