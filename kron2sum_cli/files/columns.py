@@ -20,16 +20,26 @@ def choose_columns(wanted: Sequence[str], columns: Sequence[str], option: str, p
 
     Parameters
     ----------
-    wanted : names and ranges, in the order wanted
-    columns : all names in the file, each once
-    option : the option that named them, for messages
-    place : file and line of the header, for messages
+    wanted : sequence of str
+        Names and ranges, in the order wanted.
+    columns : sequence of str
+        All names in the file, each once.
+    option : str
+        The option that named them, for messages.
+    place : str
+        File and line of the header, for messages.
+
+    Returns
+    -------
+    tuple of int
+        The positions.
 
     Raises
     ------
-    InputError : a column that is not there (with near spellings), a range that runs backwards or can be
-        read in two ways
-    UsageError : a column chosen twice
+    InputError
+        A column is not there (near spellings are named), a range runs backwards or can be read in two ways.
+    UsageError
+        A column is chosen twice.
     """
     positions = {name: index for index, name in enumerate(columns)}
     chosen: dict[int, None] = {}

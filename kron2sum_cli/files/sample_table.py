@@ -33,12 +33,18 @@ class SampleTable:
 
     Attributes
     ----------
-    samples : the n samples
-    names : the q columns, in the order chosen
-    values : (n, q) float64, NaN where missing; a categorical column holds positions in its ``levels``
-    levels : for every column its levels, in the order of the file, or None where it is numeric
-    path : the file
-    warnings : what looks wrong but can be right, one message each
+    samples : Samples
+        The n samples.
+    names : tuple of str
+        The q columns, in the order chosen.
+    values : NDArray (n, q)
+        NaN where missing; a categorical column holds positions in its ``levels``.
+    levels : tuple of tuples of str, or of None
+        For every column its levels, in the order of the file, or None where it is numeric.
+    path : str
+        The file.
+    warnings : tuple of str
+        What looks wrong but can be right, one message each.
     """
 
     samples: Samples
@@ -339,10 +345,13 @@ class CodedCovariates:
 
     Attributes
     ----------
-    names : the q columns; an indicator is named ``name=level``
-    values : (n, q) float64
-    levels : for every categorical covariate the number of samples in each of its levels; the first level
-        is the one against which the others are coded
+    names : tuple of str
+        The q columns; an indicator is named ``name=level``.
+    values : NDArray (n, q)
+        Their values.
+    levels : mapping of str
+        For every categorical covariate the number of samples in each of its levels; the first level is the one against
+        which the others are coded.
     """
 
     names: tuple[str, ...]
@@ -359,13 +368,17 @@ def code_covariates(table: SampleTable, rows: NDArray[np.intp]) -> CodedCovariat
 
     Parameters
     ----------
-    table : the covariates, as read
-    rows : (n,) positions of the samples in it; no value of theirs is missing
+    table : SampleTable
+        The covariates, as read.
+    rows : NDArray of int (n,)
+        Positions of the samples in it; no value of theirs is missing.
 
     Raises
     ------
-    NumericalError : a categorical covariate has a single level among these samples
-    InputError : it has more than `MAX_LEVELS`, or the name of an indicator is taken
+    NumericalError
+        A categorical covariate has a single level among these samples.
+    InputError
+        It has more than `MAX_LEVELS`, or the name of an indicator is taken.
     """
     names: list[str] = []
     columns: list[NDArray[np.float64]] = []
@@ -387,20 +400,24 @@ def code_covariates(table: SampleTable, rows: NDArray[np.intp]) -> CodedCovariat
     return CodedCovariates(tuple(names), X, counts)
 
 
-def code_others(
+def code_with_levels(
     table: SampleTable, rows: NDArray[np.intp], coded: Mapping[str, Mapping[str, int]]
 ) -> NDArray[np.float64]:
     """Covariates of further samples, coded as those of the analysed ones.
 
     Parameters
     ----------
-    table : the covariates, as read
-    rows : (t,) positions of the samples in it, -1 where it lacks them
-    coded : the ``levels`` of the analysed samples' `CodedCovariates`
+    table : SampleTable
+        The covariates, as read.
+    rows : NDArray of int (t,)
+        Positions of the samples in it, -1 where it lacks them.
+    coded : mapping of str
+        The ``levels`` of the analysed samples' `CodedCovariates`.
 
     Returns
     -------
-    (t, q), NaN where a value is missing, or is a level that no analysed sample has
+    NDArray (t, q)
+        NaN where a value is missing, or is a level that no analysed sample has.
     """
     columns: list[NDArray[np.float64]] = []
     for name, values, levels in zip(table.names, table.values.T, table.levels, strict=True):

@@ -7,9 +7,10 @@ from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from kron2sum_cli.errors import InputError, NumericalError
-from kron2sum_cli.files.sample_table import SampleTable, code_others, read_sample_table
+from kron2sum_cli.files.sample_table import SampleTable, code_with_levels, read_sample_table
 from kron2sum_cli.files.samples import Samples, match
 from kron2sum_cli.files.text import read_id_list
 from kron2sum_cli.files.trait_design import read_trait_design
@@ -24,64 +25,6 @@ from kron2sum_cli.resources import available_memory_mib
 from kron2sum_cli.settings import FitSettings
 
 Transform = Literal["none", "standardize", "rank-normal"]
-
-
-def transform_traits(Y: NDArray[np.float64], names: Sequence[str], transform: Transform) -> NDArray[np.float64]:
-    """Transform every trait over the samples that have it.
-
-    ``standardize`` gives mean 0 and standard deviation 1 (with n - 1). ``rank-normal`` replaces the value
-    of rank r of n by the normal quantile of (r - 3/8) / (n + 1/4) (Blom 1958); ties get their average
-    rank. The trait itself is transformed, not its residuals: covariates stay in the model.
-
-    Parameters
-    ----------
-    Y : (n, p) traits of the analysed samples, NaN where missing
-    names : the p traits, for messages
-    transform : which
-
-    Returns
-    -------
-    (n, p) float64, NaN where Y is; Y itself for ``none``
-
-    Raises
-    ------
-    NumericalError : a trait to be transformed has fewer than two distinct values
-    """
-    if transform == "none":
-        return Y
-    apply = _standardized if transform == "standardize" else _rank_normal
-    transformed = np.full(Y.shape, np.nan)
-    for column, name in enumerate(names):
-        observed = ~np.isnan(Y[:, column])
-        values = Y[observed, column]
-        if values.size == 0 or values.min() == values.max():
-            raise NumericalError(
-                f"trait '{name}' has fewer than two distinct values in the analysed samples, so that "
-                f"--transform {transform} is not defined; leave the trait out"
-            )
-        transformed[observed, column] = apply(values)
-    return transformed
-
-
-def _standardized(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean 0, standard deviation 1."""
-    # Units are divided out first, so that neither sum nor squares overflow or vanish.
-    scaled = values / np.abs(values).max()
-    centred = scaled - scaled.mean()
-    unit = np.abs(centred).max()
-    centred /= unit
-    return np.asarray(centred / centred.std(ddof=1), dtype=np.float64)
-
-
-def _rank_normal(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Normal quantiles of the ranks, by Blom's formula."""
-    # Here, because few fits ask for it and it would be a tenth of their start.
-    from scipy.special import ndtri
-
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    average_rank = np.cumsum(counts) - (counts - 1) / 2
-    quantile = ndtri((average_rank - 0.375) / (values.size + 0.25))
-    return np.asarray(quantile[inverse], dtype=np.float64)
 
 
 logger = logging.getLogger("kron2sum.fit")
@@ -114,14 +57,17 @@ class Tables:
 
 
 @dataclass(frozen=True)
-class Others:
+class NotAnalysed:
     """Samples of the relationship matrix that are not analysed.
 
     Attributes
     ----------
-    samples : t of them
-    rows : (t,) their positions in the matrix
-    X : (t, c) their covariates, NaN where one is not known
+    samples : Samples
+        The t samples.
+    rows : NDArray of int (t,)
+        Their positions in the matrix.
+    X : NDArray (t, c)
+        Their covariates, NaN where one is not known.
     """
 
     samples: Samples
@@ -139,13 +85,13 @@ class Design(TraitData):
         Who is analysed, and from where.
     covariates : tuple of str
         Names of the columns of X.
-    others : Others
-        Further samples to predict, none unless predictions are asked for.
+    not_analysed : NotAnalysed
+        Samples to predict, none unless predictions are asked for.
     """
 
     samples: AnalysedSamples
     covariates: tuple[str, ...]
-    others: Others
+    not_analysed: NotAnalysed
 
 
 def read_design(settings: FitSettings, tables: Tables, grm: Grm) -> Design:
@@ -169,8 +115,7 @@ def read_design(settings: FitSettings, tables: Tables, grm: Grm) -> Design:
     if np.isnan(Y).any():
         _check_missing(settings, samples, TraitData(Y, A, X), covariates, grm.largest_rank(len(Y)))
     _check_traits(Y, X, samples.traits, covariates, pheno)
-    others = _others(settings, samples, grm.samples, covar, kept)
-    return Design(Y, A, X, samples, covariates, others)
+    return Design(Y, A, X, samples, covariates, _not_analysed(settings, samples, grm.samples, covar, kept))
 
 
 def read_tables(settings: FitSettings) -> Tables:
@@ -196,6 +141,66 @@ def read_tables(settings: FitSettings) -> Tables:
         for warning in table.warnings if table else ():
             logger.warning(warning)
     return Tables(pheno, covar)
+
+
+def transform_traits(Y: NDArray[np.float64], names: Sequence[str], transform: Transform) -> NDArray[np.float64]:
+    """Transform every trait over the samples that have it.
+
+    ``standardize`` gives mean 0 and standard deviation 1 (with n - 1). ``rank-normal`` replaces the value
+    of rank r of n by the normal quantile of (r - 3/8) / (n + 1/4) (Blom 1958); ties get their average
+    rank. The trait itself is transformed, not its residuals: covariates stay in the model.
+
+    Parameters
+    ----------
+    Y : NDArray (n, p)
+        Traits of the analysed samples, NaN where missing.
+    names : sequence of str
+        The p traits, for messages.
+    transform : {"none", "standardize", "rank-normal"}
+        Which.
+
+    Returns
+    -------
+    NDArray (n, p)
+        NaN where Y is; Y itself for ``none``.
+
+    Raises
+    ------
+    NumericalError
+        A trait to be transformed has fewer than two distinct values.
+    """
+    if transform == "none":
+        return Y
+    apply = _standardized if transform == "standardize" else _rank_normal
+    transformed = np.full(Y.shape, np.nan)
+    for column, name in enumerate(names):
+        observed = ~np.isnan(Y[:, column])
+        values = Y[observed, column]
+        if values.size == 0 or values.min() == values.max():
+            raise NumericalError(
+                f"trait '{name}' has fewer than two distinct values in the analysed samples, so that "
+                f"--transform {transform} is not defined; leave the trait out"
+            )
+        transformed[observed, column] = apply(values)
+    return transformed
+
+
+def _standardized(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean 0, standard deviation 1."""
+    # Units are divided out first, so that neither sum nor squares overflow or vanish.
+    scaled = values / np.abs(values).max()
+    centred = scaled - scaled.mean()
+    unit = np.abs(centred).max()
+    centred /= unit
+    return np.asarray(centred / centred.std(ddof=1), dtype=np.float64)
+
+
+def _rank_normal(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Normal quantiles of the ranks, by Blom's formula."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    average_rank = np.cumsum(counts) - (counts - 1) / 2
+    quantile = ndtri((average_rank - 0.375) / (values.size + 0.25))
+    return np.asarray(quantile[inverse], dtype=np.float64)
 
 
 def _covariates(
@@ -307,13 +312,13 @@ def _way_out(samples: AnalysedSamples, missing: NDArray[np.bool_]) -> str:
     )
 
 
-def _others(
+def _not_analysed(
     settings: FitSettings, samples: AnalysedSamples, relationship: Samples, covar: SampleTable | None, kept: list[int]
-) -> Others:
+) -> NotAnalysed:
     """The samples of the relationship matrix that are not analysed, where they are to be predicted."""
-    rows = samples.other_rows if settings.predict else samples.other_rows[:0]
-    others = relationship.take(rows)
+    rows = samples.not_analysed_rows if settings.predict else samples.not_analysed_rows[:0]
+    found = relationship.take(rows)
     values = np.empty((len(rows), 0))
     if covar is not None:
-        values = code_others(covar, match(others, covar.samples), samples.levels)
-    return Others(others, rows, _with_intercept(settings, values)[:, kept])
+        values = code_with_levels(covar, match(found, covar.samples), samples.levels)
+    return NotAnalysed(found, rows, _with_intercept(settings, values)[:, kept])

@@ -78,7 +78,7 @@ def _models(
     With the whole one's fit comes its matrix, where predictions are asked for.
     """
     whole: FitSummary | None = None
-    rows = np.concatenate([design.samples.relationship_rows, design.others.rows])
+    rows = np.concatenate([design.samples.relationship_rows, design.not_analysed.rows])
     for chromosome, relationship in grm.relationships(settings, rows, progress):
         kept = relationship if settings.predict and chromosome is None else None
         if settings.predict:

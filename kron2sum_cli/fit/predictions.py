@@ -18,16 +18,16 @@ BLOCK = 256
 
 
 def predict(model: NullModel, relationship: Relationship, design: Design, progress: Progress) -> Predictions:
-    """Predict the analysed samples and the others.
+    """Predict the analysed samples and those that are not.
 
     Parameters
     ----------
     model : NullModel
         That of the analysed samples.
     relationship : Relationship
-        Of the analysed samples, then the others.
+        Of the analysed samples, then of those that are not.
     design : Design
-        What the model was fitted to, and who the others are.
+        What the model was fitted to, and who is not analysed.
     progress : Progress
         Told of every sample.
     """
@@ -42,7 +42,7 @@ def _numbers(predictor: Predictor, relationship: Relationship, design: Design, p
     """All means and variances, but for missing cells of analysed samples, which have what was observed of them."""
     n, t, p = len(design.Y), len(relationship.samples), design.Y.shape[1]
     out = {name: np.full((t, p), np.nan) for name in PREDICTED}
-    X = np.vstack([np.full_like(design.X, np.nan), design.others.X])
+    X = np.vstack([np.full_like(design.X, np.nan), design.not_analysed.X])
     new = np.isfinite(X).all(axis=1) & (np.arange(t) >= n)
     with progress.task("Predicting", t, "samples") as advance:
         for start in range(0, t, BLOCK):
@@ -71,6 +71,6 @@ def _relatedness(relationship: Relationship, n: int, rows: slice) -> tuple[Array
 
 
 def _joined(design: Design) -> Samples:
-    first, rest = design.samples.samples, design.others.samples
+    first, rest = design.samples.samples, design.not_analysed.samples
     fids = None if first.fids is None or rest.fids is None else (*first.fids, *rest.fids)
     return Samples(fids, (*first.iids, *rest.iids), first.source)

@@ -23,23 +23,33 @@ class AnalysedSamples:
 
     Attributes
     ----------
-    samples : who they are
-    relationship_rows, pheno_rows : (n,) their positions in these files
-    other_rows : positions in the relationship file of the samples that are not analysed, less those that ``keep`` and
-        ``remove`` leave out
-    covar_rows : (n,) their positions in the covariate file, or None without one
-    traits : the p traits
-    Y : (n, p) float64; NaN only if missing cells are kept
-    covariates : the q covariates; the indicator of a level is named ``name=level``
-    X_values : (n, q) float64, without an intercept
-    levels : for every categorical covariate the number of samples in each of its levels
-    counts : how many samples each step left, to be read as "<number> <key>", in order
+    samples : Samples
+        Who they are.
+    relationship_rows, pheno_rows : NDArray of int (n,)
+        Their positions in these files.
+    not_analysed_rows : NDArray of int
+        Positions in the relationship file of the samples that are not analysed, without those that ``keep`` and
+        ``remove`` leave out.
+    covar_rows : NDArray of int (n,) or None
+        Their positions in the covariate file; None without one.
+    traits : tuple of str
+        The p traits.
+    Y : NDArray (n, p)
+        Their values; NaN only if missing cells are kept.
+    covariates : tuple of str
+        The q covariates; the indicator of a level is named ``name=level``.
+    X_values : NDArray (n, q)
+        Their values, without an intercept.
+    levels : mapping of str
+        For every categorical covariate the number of samples in each of its levels.
+    counts : mapping of str to int
+        How many samples each step left, to be read as "<number> <key>", in order.
     """
 
     samples: Samples
     relationship_rows: NDArray[np.intp]
     pheno_rows: NDArray[np.intp]
-    other_rows: NDArray[np.intp]
+    not_analysed_rows: NDArray[np.intp]
     covar_rows: NDArray[np.intp] | None
     traits: tuple[str, ...]
     Y: NDArray[np.float64]
@@ -51,7 +61,7 @@ class AnalysedSamples:
 
 @dataclass(frozen=True)
 class _Positions:
-    """Where the same samples are in each file; ``covar`` is None without a covariate file."""
+    """Positions of the same samples in each file; ``covar`` is None without a covariate file."""
 
     relationship: NDArray[np.intp]
     pheno: NDArray[np.intp]
@@ -78,15 +88,23 @@ def analysed_samples(
 
     Parameters
     ----------
-    pheno, covar : traits and covariates
-    relationship : the samples of the relationship matrix
-    keep, remove : samples to keep, and to remove
-    missing : ``drop`` drops a sample with any trait missing, ``exact`` only one with all traits missing
+    pheno : SampleTable
+        Traits.
+    covar : SampleTable or None
+        Covariates.
+    relationship : Samples
+        The samples of the relationship matrix.
+    keep, remove : Samples or None
+        Samples to keep, and to remove.
+    missing : {"drop", "exact"}
+        ``drop`` drops a sample with any trait missing, ``exact`` only one with all traits missing.
 
     Raises
     ------
-    InputError : no sample is left after a step; no sample has a trait; samples of two files cannot be told apart
-    NumericalError : a trait or a categorical covariate is constant over the analysed samples
+    InputError
+        No sample is left after a step; no sample has a trait; samples of two files cannot be told apart.
+    NumericalError
+        A trait or a categorical covariate is constant over the analysed samples.
     """
     counts = _file_counts(pheno, covar, relationship)
     listed = _listed(relationship, keep, remove, counts)
@@ -104,7 +122,7 @@ def analysed_samples(
         samples=relationship.take(found.relationship),
         relationship_rows=found.relationship,
         pheno_rows=found.pheno,
-        other_rows=np.setdiff1d(listed, found.relationship, assume_unique=True),
+        not_analysed_rows=np.setdiff1d(listed, found.relationship, assume_unique=True),
         covar_rows=found.covar,
         traits=pheno.names,
         Y=Y,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kron2sum_cli.errors import InputError, NumericalError
-from kron2sum_cli.files.sample_table import MAX_LEVELS, SampleTable, code_covariates, code_others
+from kron2sum_cli.files.sample_table import MAX_LEVELS, SampleTable, code_covariates, code_with_levels
 from kron2sum_cli.files.samples import Samples
 
 
@@ -41,7 +41,7 @@ def test_further_samples_are_coded_alike() -> None:
     covar = table(("age", "site"), [[1, 2, 3, np.nan], [0, 1, 2, 2]], (None, ("Oslo", "Bergen", "Rome")))
     coded = code_covariates(covar, np.array([1, 2]))
     assert coded.names == ("age", "site=Rome")
-    found = code_others(covar, np.array([3, 0, -1, 2]), coded.levels)
+    found = code_with_levels(covar, np.array([3, 0, -1, 2]), coded.levels)
     np.testing.assert_array_equal(found, [[np.nan, 1], [1, np.nan], [np.nan, np.nan], [3, 1]])
 
 

@@ -99,7 +99,7 @@ def test_exact_keeps_who_has_some_trait() -> None:
     assert result.counts["samples dropped for missing phenotype"] == 1
     assert result.counts["samples kept with some of the traits"] == 1
     assert np.isnan(result.Y[3]).tolist() == [True, False]
-    rows = np.sort(np.concatenate([result.relationship_rows, result.other_rows]))
+    rows = np.sort(np.concatenate([result.relationship_rows, result.not_analysed_rows]))
     np.testing.assert_array_equal(rows, np.arange(len(relationship)))
     assert accounted(result)
 
