@@ -224,6 +224,7 @@ class FitSettings:
         a file that names more of them, one a line
     grm_id : the sample list of a matrix whose format has none
     grm_cutoff : relationships below it are set to 0; None for no cutoff
+    ploidy : copies of a chromosome that a sample has
     grm_scale, grm_maf, grm_geno, grm_extract : how a GRM is made of genotypes
     method : "reml" or "ml"
     rank : the rank of C0; None for full, "auto" to choose it
@@ -250,6 +251,7 @@ class FitSettings:
     transform: str = DEFAULT_TRANSFORM
     grm_list: str | None = None
     grm_id: str | None = None
+    ploidy: int = 2
     grm_cutoff: float | None = None
     grm_scale: str = DEFAULT_GRM_SCALE
     grm_maf: float = DEFAULT_GRM_MAF
@@ -318,6 +320,7 @@ class ScanSettings:
     sample : the samples of BGEN files that have none; None for those in or beside them
     bim, fam : the variants and samples of PLINK 1 files, where they have other names
     map : where the variants of tables of genotypes lie
+    ploidy : copies of a chromosome that a sample has; None for those of the null model's matrix
     extract, exclude : files of variants to keep, to leave out
     chromosomes : chromosomes to scan, as `parse_chromosomes` returns them (none: all)
     regions : parts of chromosomes to scan (none: all)
@@ -345,6 +348,7 @@ class ScanSettings:
     bim: str | None = None
     fam: str | None = None
     map: str | None = None
+    ploidy: int | None = None
     extract: str | None = None
     exclude: str | None = None
     chromosomes: tuple[tuple[str, ...], ...] = ()

@@ -79,6 +79,15 @@ EXAMPLES = (
     "independent samples.  [required]",
 )
 @file_option("--grm-list", group=RELATIONSHIP, help="Genotypes in several files: a file that names one a line.")
+@option(
+    "--ploidy",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=2,
+    show_default=True,
+    group=RELATIONSHIP,
+    help="Copies of a chromosome that a sample has, of genotypes.",
+)
 @file_option("--grm-id", group=RELATIONSHIP, help="Samples of a matrix without names: a .fam or a list.")
 @number_option("--grm-cutoff", high=1, group=RELATIONSHIP, help="Set all relationships below it to 0, such as 0.05.")
 @option(

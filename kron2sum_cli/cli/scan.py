@@ -63,6 +63,14 @@ EXAMPLES = (
 @file_option("--bim", group=INPUT, help="Variants of a PLINK 1 file.", absent="beside the file")
 @file_option("--fam", group=INPUT, help="Samples of PLINK 1 files.", absent="beside the file")
 @file_option("--map", group=INPUT, help="Chromosomes and positions of the variants of a table of genotypes.")
+@option(
+    "--ploidy",
+    type=click.IntRange(min=1),
+    metavar="N",
+    group=INPUT,
+    absent="as fit",
+    help="Copies of a chromosome that a sample has; effects are per copy.",
+)
 @file_option("--extract", group=FILTERS, help="Scan these variants only.")
 @file_option("--exclude", group=FILTERS, help="Leave these variants out.")
 @names_option("--chr", "chromosomes", type=CHROMOSOMES, group=FILTERS, help="Chromosomes to scan, as 1-5,7,X.")

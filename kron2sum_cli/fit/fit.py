@@ -103,6 +103,8 @@ def _of_first(relationship: Relationship, n: int) -> Relationship:
 
 def _description(settings: FitSettings, grm: Grm, design: Design) -> NullDescription:
     options = {"scale": settings.grm_scale, "maf": settings.grm_maf, "geno": settings.grm_geno}
+    if settings.ploidy != 2:
+        options |= {"ploidy": settings.ploidy}
     genotypes = grm.source is not None
     metadata = NullMetadata(
         version=__version__,

@@ -13,6 +13,7 @@ from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.fit.losses import report_variants, warn_of_hollow_samples
 from kron2sum_cli.genotypes.open import has_sample_names, is_genotype_file, open_genotypes
+from kron2sum_cli.genotypes.polyploid import Polyploid
 from kron2sum_cli.genotypes.relationship import NamedTable, RelationshipFile, open_relationship, open_sparse
 from kron2sum_cli.genotypes.several_files import SeveralFiles
 from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
@@ -73,8 +74,9 @@ class Grm:
         if is_genotype_file(path):
             if settings.grm_id is not None and has_sample_names(path):
                 raise UsageError(f"{path} has names of its own: leave out --grm-id {settings.grm_id}")
-            source = open_genotypes(paths, sample=settings.grm_id)
-            sources = source.sources if isinstance(source, SeveralFiles) else (source,)
+            source = open_genotypes(paths, sample=settings.grm_id, ploidy=settings.ploidy)
+            diploid = source.source if isinstance(source, Polyploid) else source
+            sources = diploid.sources if isinstance(diploid, SeveralFiles) else (diploid,)
             return Grm(tuple(one.path for one in sources), source)
         if len(paths) > 1:
             raise UsageError(

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import bed_reader
 import numpy as np
@@ -34,6 +35,8 @@ class BedSource:
     variants : Variants
         All variants, in the order of the ``.bim``.
     """
+
+    ploidy: ClassVar[int] = 2
 
     path: str
     files: tuple[str, ...]

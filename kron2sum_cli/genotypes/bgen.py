@@ -5,6 +5,7 @@ import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
+from typing import ClassVar
 from urllib.parse import quote
 
 import numpy as np
@@ -54,6 +55,8 @@ class BgenSource:
     starts, ends : NDArray (M,)
         First byte of each variant, and the one behind its last.
     """
+
+    ploidy: ClassVar[int] = 2
 
     path: str
     files: tuple[str, ...]

@@ -26,6 +26,8 @@ class GenotypeCounts:
     ----------
     n_samples : int
         n.
+    ploidy : int
+        Copies of a chromosome that a sample has.
     n_called : NDArray (m,)
         Genotypes that are not missing, int64.
     ea_count : NDArray (m,)
@@ -40,6 +42,7 @@ class GenotypeCounts:
     """
 
     n_samples: int
+    ploidy: int
     n_called: NDArray[np.int64]
     ea_count: NDArray[np.float64]
     constant: NDArray[np.bool_]
@@ -52,9 +55,14 @@ class GenotypeCounts:
         return self._per_allele(self.ea_count)
 
     @property
+    def mean(self) -> NDArray[np.float64]:
+        """(m,) mean dosage; NaN where no genotype is called."""
+        return self.ploidy * self.eaf
+
+    @property
     def mac(self) -> NDArray[np.float64]:
         """(m,) copies of the rarer allele."""
-        return np.minimum(self.ea_count, 2 * self.n_called - self.ea_count)
+        return np.minimum(self.ea_count, self.ploidy * self.n_called - self.ea_count)
 
     @property
     def maf(self) -> NDArray[np.float64]:
@@ -72,6 +80,7 @@ class GenotypeCounts:
         calls = self.hard_calls
         return GenotypeCounts(
             self.n_samples,
+            self.ploidy,
             self.n_called[variants],
             self.ea_count[variants],
             self.constant[variants],
@@ -81,11 +90,13 @@ class GenotypeCounts:
 
     def _per_allele(self, count: NDArray[np.float64]) -> NDArray[np.float64]:
         frequency = np.full(len(count), np.nan)
-        np.divide(count, 2 * self.n_called, out=frequency, where=self.n_called > 0)
+        np.divide(count, self.ploidy * self.n_called, out=frequency, where=self.n_called > 0)
         return frequency
 
 
-def genotype_counts(dosages: NDArray[np.float32], hard_calls: bool = False, quality: bool = False) -> GenotypeCounts:
+def genotype_counts(
+    dosages: NDArray[np.float32], hard_calls: bool = False, quality: bool = False, ploidy: int = 2
+) -> GenotypeCounts:
     """Count the genotypes of a block of variants.
 
     Parameters
@@ -96,6 +107,8 @@ def genotype_counts(dosages: NDArray[np.float32], hard_calls: bool = False, qual
         Whether to count the genotypes called without doubt, which the Hardy-Weinberg test needs.
     quality : bool
         Whether to compute the imputation quality.
+    ploidy : int
+        Copies of a chromosome that a sample has, which is the largest dosage.
 
     Returns
     -------
@@ -117,10 +130,11 @@ def genotype_counts(dosages: NDArray[np.float32], hard_calls: bool = False, qual
     smallest, largest = np.fmin.reduce(by_variant, axis=1), np.fmax.reduce(by_variant, axis=1)
     return GenotypeCounts(
         n_samples=n,
+        ploidy=ploidy,
         n_called=n_called,
         ea_count=total.astype(np.float64),
         constant=(smallest == largest) | (n_called == 0),
-        info=_quality(by_variant) if quality else np.full(m, np.nan),
+        info=_quality(by_variant, ploidy) if quality else np.full(m, np.nan),
         hard_calls=_hard_calls(by_variant) if hard_calls else None,
     )
 
@@ -141,19 +155,19 @@ def impute_mean(dosages: NDArray[np.float32], counts: GenotypeCounts) -> None:
         return
     flat = dosages.T.reshape(-1)
     missing = np.flatnonzero(np.isnan(flat))
-    means = np.nan_to_num(2 * counts.eaf).astype(np.float32)
+    means = np.nan_to_num(counts.mean).astype(np.float32)
     flat[missing] = means[missing // dosages.shape[0]]
 
 
-def _quality(by_variant: NDArray[np.float32]) -> NDArray[np.float64]:
-    """``info = (Σx²/n - (Σx/n)²) / (2f(1-f))`` with ``f = Σx/2n``, NaN where all x are whole numbers."""
+def _quality(by_variant: NDArray[np.float32], ploidy: int) -> NDArray[np.float64]:
+    """``info = (Σx²/n - (Σx/n)²) / (zf(1-f))`` with ``f = Σx/zn`` at ploidy z, NaN where all x are whole numbers."""
     uncertain = ((by_variant != np.rint(by_variant)) & ~np.isnan(by_variant)).any(axis=1)
     info = np.full(len(by_variant), np.nan)
     for variant in np.flatnonzero(uncertain):
         x = by_variant[variant].astype(np.float64)
         x = x[~np.isnan(x)]
-        f = x.mean() / 2
-        info[variant] = np.square(x - 2 * f).mean() / (2 * f * (1 - f))
+        f = x.mean() / ploidy
+        info[variant] = np.square(x - x.mean()).mean() / (ploidy * f * (1 - f))
     return info
 
 

@@ -19,7 +19,7 @@ come from a map.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -107,6 +107,8 @@ class TableSource:
         Copies of the effect allele, 0 to 2, NaN where missing; float32.
     """
 
+    ploidy: ClassVar[int] = 2
+
     path: str
     files: tuple[str, ...]
     samples: Samples
@@ -167,7 +169,7 @@ def is_no_matrix(path: str) -> bool:
     return layout in ("HapMap", "BIMBAM")
 
 
-def open_table(path: str, sample: str | None = None, map_path: str | None = None) -> TableSource:
+def open_table(path: str, sample: str | None = None, map_path: str | None = None, ploidy: int = 2) -> TableSource:
     """Read a table of genotypes.
 
     Parameters
@@ -178,6 +180,8 @@ def open_table(path: str, sample: str | None = None, map_path: str | None = None
         The samples of BIMBAM's mean genotypes: a ``.fam``, or a list with ``FID IID`` or ``IID`` in each line.
     map_path : str or None
         Chromosomes and positions of its variants (see `read_map`); those of the table itself come first.
+    ploidy : int
+        The largest number in its cells.
 
     Raises
     ------
@@ -199,9 +203,9 @@ def open_table(path: str, sample: str | None = None, map_path: str | None = None
     if layout != "BIMBAM" and sample is not None:
         raise UsageError(f"{path} has names of samples of its own: leave out --sample {sample}")
     if layout == "samples in rows":
-        content = _read_samples_in_rows(path)
+        content = _read_samples_in_rows(path, ploidy)
     else:
-        content = _read_variants_in_rows(path, layout, sample)
+        content = _read_variants_in_rows(path, layout, sample, ploidy)
     known = {} if map_path is None else read_map(map_path)
     rows = [_row(name, place, known.get(name)) for name, place in zip(content.names, content.places, strict=True)]
     unplaced = sum(row[0] == UNPLACED for row in rows)
@@ -279,7 +283,7 @@ def _row(name: str, own: Place, mapped: Place | None) -> tuple[str, int, str, st
     return place.chromosome, place.position, name, ea, nea
 
 
-def _read_samples_in_rows(path: str) -> _Content:
+def _read_samples_in_rows(path: str, ploidy: int) -> _Content:
     rows = stream_rows(path)
     header = next(rows).fields
     n_ids = id_columns(header) or 1
@@ -291,7 +295,7 @@ def _read_samples_in_rows(path: str) -> _Content:
             raise InputError(f"{path}, line {row.line}: {len(row.fields)} fields where the header has {len(header)}")
         ids.append(row.fields[:n_ids])
         lines.append(row.line)
-        cells.append(_numbers(row, skipped, path))
+        cells.append(_numbers(row, skipped, path, ploidy))
     fids = tuple(fields[0] for fields in ids) if n_ids == 2 else None
     samples = Samples(fids, tuple(fields[-1] for fields in ids), path)
     _require_some(len(header) - skipped, len(samples), path)
@@ -301,7 +305,7 @@ def _read_samples_in_rows(path: str) -> _Content:
     return _Content(samples, [name for name, _, _ in parts], places, np.array(cells).T)
 
 
-def _read_variants_in_rows(path: str, layout: Layout, sample: str | None) -> _Content:
+def _read_variants_in_rows(path: str, layout: Layout, sample: str | None, ploidy: int) -> _Content:
     rows = stream_rows(path)
     if layout == "BIMBAM":
         columns: list[str | None] = ["SNPID", "EA", "NEA"]
@@ -328,7 +332,7 @@ def _read_variants_in_rows(path: str, layout: Layout, sample: str | None) -> _Co
         if layout == "HapMap":
             place, copies = _hapmap(row, place)
         else:
-            copies = _numbers(row, len(columns), path)
+            copies = _numbers(row, len(columns), path, ploidy)
         names.append(name)
         places.append(place)
         dosages.append(copies)
@@ -349,8 +353,8 @@ def _hapmap(row: Row, place: Place) -> tuple[Place, NDArray[np.float32]]:
     return named, np.array(copies, np.float32)[call_of_sample]
 
 
-def _numbers(row: Row, skipped: int, path: str) -> NDArray[np.float32]:
-    """The genotypes of a line as numbers, NaN where missing."""
+def _numbers(row: Row, skipped: int, path: str, ploidy: int) -> NDArray[np.float32]:
+    """The genotypes of a line as dosages of 0 to 2, NaN where missing."""
     cells = row.fields[skipped:]
     try:
         values = np.array(cells, dtype=np.float32)
@@ -360,17 +364,17 @@ def _numbers(row: Row, skipped: int, path: str) -> NDArray[np.float32]:
         if wrong is not None:
             raise InputError(
                 f"{path}, line {row.line}, column {skipped + wrong + 1}: {cells[wrong]!r} is not a number of copies "
-                "(0 to 2) and not NA"
+                f"(0 to {ploidy}) and not NA"
             ) from None
         values = np.array(cells, dtype=np.float32)
-    outside = np.flatnonzero((values < -1) | (values > 2))
+    outside = np.flatnonzero((values < (-1 if ploidy == 2 else 0)) | (values > ploidy))
     if len(outside):
         i = int(outside[0])
         raise InputError(
-            f"{path}, line {row.line}, column {skipped + i + 1}: {values[i]:g} is not a number of copies (0 to 2); "
-            "write NA for a missing genotype"
+            f"{path}, line {row.line}, column {skipped + i + 1}: {values[i]:g} is not a number of copies (0 to "
+            f"{ploidy}); write NA for a missing genotype, and say with --ploidy how many copies a sample has"
         )
-    return values
+    return values * np.float32(2 / ploidy)
 
 
 def _counted_from_zero(dosages: NDArray[np.float32], path: str) -> NDArray[np.float32]:

@@ -250,14 +250,15 @@ def _blocks(
     for start in range(0, len(candidates), size):
         positions = candidates[start : start + size]
         dosages = source.read(positions, everybody)
-        counts = genotype_counts(dosages)
+        counts = genotype_counts(dosages, ploidy=source.ploidy)
         kept, left_out = _choose(counts, options)
         by_variant = dosages.T if kept.all() else dosages.T[kept]
         if not np.array_equal(rows, everybody):
             by_variant = by_variant.take(rows, axis=1)
         f = counts.eaf[kept]
-        weights = 1 / np.sqrt(2 * f * (1 - f)) if options.scale == "standardized" else np.ones(len(f))
-        yield _Block(GrmVariants(positions[kept], 2 * f, weights), by_variant.T, left_out)
+        variances = source.ploidy * f * (1 - f)
+        weights = 1 / np.sqrt(variances) if options.scale == "standardized" else np.ones(len(f))
+        yield _Block(GrmVariants(positions[kept], counts.mean[kept], weights), by_variant.T, left_out)
         if progress is not None:
             progress(start + len(positions), len(candidates))
 

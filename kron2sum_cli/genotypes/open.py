@@ -50,6 +50,7 @@ from kron2sum_cli.genotypes.bed import open_bed
 from kron2sum_cli.genotypes.bgen import open_bgen
 from kron2sum_cli.genotypes.genotype_table import is_no_matrix, open_table, table_layout
 from kron2sum_cli.genotypes.pgen import open_pgen
+from kron2sum_cli.genotypes.polyploid import Polyploid
 from kron2sum_cli.genotypes.several_files import join_files
 from kron2sum_cli.genotypes.source import BGEN, BGEN_AT, PLINK, SAMPLE_MAJOR, VARIANT_MAJOR, GenotypeSource
 from kron2sum_cli.genotypes.vcf import open_vcf
@@ -79,6 +80,7 @@ def open_genotypes(
     bim: str | None = None,
     fam: str | None = None,
     variant_map: str | None = None,
+    ploidy: int = 2,
 ) -> GenotypeSource:
     """Open genotype files of any format, which are one data set in this order.
 
@@ -92,6 +94,8 @@ def open_genotypes(
         The variants and samples of a PLINK 1 file, or the samples of all of them.
     variant_map : str or None
         Where the variants of tables lie.
+    ploidy : int
+        Copies of a chromosome that every sample has; dosages count 0 to this number.
 
     Returns
     -------
@@ -105,8 +109,12 @@ def open_genotypes(
     UsageError
         A file of samples or variants is given, and does not belong to the genotypes.
     """
-    sources = [open_genotype_file(path, sample=sample, bim=bim, fam=fam, variant_map=variant_map) for path in paths]
-    return sources[0] if len(sources) == 1 else join_files(sources)
+    sources = [
+        open_genotype_file(path, sample=sample, bim=bim, fam=fam, variant_map=variant_map, ploidy=ploidy)
+        for path in paths
+    ]
+    source = sources[0] if len(sources) == 1 else join_files(sources)
+    return source if ploidy == 2 else Polyploid(source, ploidy)
 
 
 def open_genotype_file(
@@ -116,6 +124,7 @@ def open_genotype_file(
     bim: str | None = None,
     fam: str | None = None,
     variant_map: str | None = None,
+    ploidy: int = 2,
 ) -> GenotypeSource:
     """Open a genotype file of any format.
 
@@ -130,6 +139,8 @@ def open_genotype_file(
         The variants and samples of a PLINK 1 file, where they are not beside it under the same name.
     variant_map : str or None
         Where the variants of a table lie, as far as it does not say it itself.
+    ploidy : int
+        The largest number in the cells of a table; dosages are 0 to 2 here whatever it is.
 
     Returns
     -------
@@ -165,7 +176,7 @@ def open_genotype_file(
     if format_ == ".bgen":
         return open_bgen(file, sample)
     if format_ == "table":
-        return open_table(file, sample, variant_map)
+        return open_table(file, sample, variant_map, ploidy)
     return open_pgen(file) if format_ == ".pgen" else open_vcf(file)
 
 

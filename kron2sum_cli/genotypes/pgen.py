@@ -3,7 +3,7 @@
 import os
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,8 @@ class PgenSource:
     in_file : NDArray (M,)
         Positions of the M variants among all of the file.
     """
+
+    ploidy: ClassVar[int] = 2
 
     path: str
     files: tuple[str, ...]

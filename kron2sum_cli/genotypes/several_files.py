@@ -53,6 +53,11 @@ class SeveralFiles:
         """Whether one of the files may have genotypes other than 0, 1 and 2."""
         return any(source.has_dosages for source in self.sources)
 
+    @property
+    def ploidy(self) -> int:
+        """That of all files."""
+        return self.sources[0].ploidy
+
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Dosages of the effect allele, NaN where missing (see `GenotypeSource.read`).
 

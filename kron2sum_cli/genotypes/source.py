@@ -69,8 +69,12 @@ class GenotypeSource(Protocol):
     def has_dosages(self) -> bool:
         """Whether genotypes may be other than 0, 1 and 2; where they are not, this costs only time."""
 
+    @property
+    def ploidy(self) -> int:
+        """How many copies of a chromosome a sample has, which is the largest dosage."""
+
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Dosages of the effect allele, 0 to 2, NaN where missing; several threads may call it at once.
+        """Dosages of the effect allele, 0 to `ploidy`, NaN where missing; several threads may call it at once.
 
         Parameters
         ----------

@@ -5,6 +5,7 @@ import tempfile
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,8 @@ class SpooledSource:
     has_dosages : bool
         Whether the temporary file has single precision; else a byte a genotype.
     """
+
+    ploidy: ClassVar[int] = 2
 
     path: str
     files: tuple[str, ...]

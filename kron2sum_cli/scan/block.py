@@ -119,7 +119,7 @@ class BlockResult:
 def test_block(scan: Scan, block: Block) -> BlockResult:
     """Read one block of b variants, filter it, test it, fit it again. All masks are over the variants of the block."""
     genotypes = scan.genotypes.read(block.variants, scan.samples)
-    counts = genotype_counts(genotypes, scan.filters.need_hard_calls, scan.genotypes.has_dosages)
+    counts = genotype_counts(genotypes, scan.filters.need_hard_calls, scan.genotypes.has_dosages, scan.genotypes.ploidy)
     passing, left_out = _passing(counts, scan.filters, block.asked)
     varying = passing & ~counts.constant
     incomplete = varying & (counts.n_called < counts.n_samples)
@@ -174,7 +174,7 @@ def _centred(scan: Scan, genotypes: NDArray[np.float32], counts: GenotypeCounts,
     The memory of the genotypes is used where all vary and the precision is theirs.
     """
     by_variant = (genotypes.T if varying.all() else genotypes.T[varying]).astype(scan.scanner.dtype, copy=False)
-    means = (2 * counts.eaf[varying]).astype(by_variant.dtype)
+    means = counts.mean[varying].astype(by_variant.dtype)
     if scan.spans_intercept:
         by_variant -= means[:, None]
         means = np.zeros_like(means)

@@ -146,7 +146,12 @@ def _open_genotypes(settings: ScanSettings, null: NullFile) -> tuple[GenotypeSou
     if not paths:
         return _recorded_genotypes(settings, null)
     genotypes = open_genotypes(
-        paths, sample=settings.sample, bim=settings.bim, fam=settings.fam, variant_map=settings.map
+        paths,
+        sample=settings.sample,
+        bim=settings.bim,
+        fam=settings.fam,
+        variant_map=settings.map,
+        ploidy=_ploidy(settings, null),
     )
     recorded = {record.name: record for record in null.grm.files}
     files = file_records(genotypes.files)
@@ -176,13 +181,18 @@ def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> tuple[Genotyp
         paths.append(existing)
     # Their content is compared first: of changed files the parser's message would mislead.
     unchanged = all(record in null.grm.files for record in file_records(paths))
-    genotypes = open_genotypes(paths) if unchanged else None
+    genotypes = open_genotypes(paths, ploidy=_ploidy(settings, null)) if unchanged else None
     if genotypes is None or file_records(genotypes.files) != null.grm.files:
         raise InputError(
             f"{', '.join(paths)}: is not the file that the null model was made from (its size or content differ); fit"
             " again, or name the genotypes to scan with --geno"
         )
     return genotypes, null.grm.files
+
+
+def _ploidy(settings: ScanSettings, null: NullFile) -> int:
+    """Copies of a chromosome: those asked for, else those of the genotypes of the null model's matrix."""
+    return settings.ploidy or int(null.grm.options.get("ploidy", 2))
 
 
 def _rows(null: NullFile, genotypes: GenotypeSource) -> NDArray[np.intp]:
@@ -201,6 +211,8 @@ def _rows(null: NullFile, genotypes: GenotypeSource) -> NDArray[np.intp]:
 
 
 def _filters(settings: ScanSettings, genotypes: GenotypeSource) -> VariantFilters:
+    if settings.hwe is not None and genotypes.ploidy != 2:
+        raise UsageError(f"--hwe is a test of diploid genotypes, and --ploidy is {genotypes.ploidy}; leave --hwe out")
     if settings.min_info is not None and not genotypes.has_dosages:
         logger.warning("--min-info: leaves nothing out, as %s has no dosages", genotypes.path)
     return VariantFilters(

@@ -91,7 +91,7 @@ def _null_of_chromosomes(null: NullFile, source: GenotypeSource) -> dict[str, st
 
 def _filters(settings: ScanSettings) -> dict[str, Any]:
     """The options on variants that were given."""
-    given = {name: getattr(settings, name) for name in ("maf", "mac", "max_missing", "min_info", "hwe")}
+    given = {name: getattr(settings, name) for name in ("maf", "mac", "max_missing", "min_info", "hwe", "ploidy")}
     given |= {name: path and file_records([path]) for name, path in _lists(settings).items()}
     if settings.of_sets:
         given |= {name: getattr(settings, name) for name in ("windows", "set_tests", "set_weights", "set_max_maf")}

@@ -442,7 +442,8 @@ def _choose(plan: _SetPlan, members: _Members) -> _Chosen:
     """The variants that vary and pass the filters."""
     inputs, settings = plan.inputs, plan.settings
     dosages = inputs.genotypes.read(members.positions, inputs.samples)
-    counts = genotype_counts(dosages, hard_calls=inputs.filters.need_hard_calls)
+    genotypes = inputs.genotypes
+    counts = genotype_counts(dosages, inputs.filters.need_hard_calls, genotypes.has_dosages, genotypes.ploidy)
     passing, by_filter = passes(counts, inputs.filters)
     dropped = {f"variants of sets left out: {option}": number for option, number in by_filter.items()}
     varying = passing & ~counts.constant
@@ -453,11 +454,13 @@ def _choose(plan: _SetPlan, members: _Members) -> _Chosen:
         dropped["variants of sets left out: --set-max-maf"] = int(np.sum(varying & ~chosen))
     kept = np.flatnonzero(chosen)
     G, eaf = dosages[:, kept].astype(np.float64), counts.eaf[kept]
-    rarer = np.where(eaf > 0.5, 2 - G, G)
+    rarer = np.where(eaf > 0.5, genotypes.ploidy - G, G)
     carriers = int(np.sum(np.any(np.nan_to_num(rarer) >= 0.5, axis=1)))
     if settings.beta is not None:
         weights = beta_weights(eaf, *settings.beta)
     else:
         weights = np.ones(len(kept)) if members.weights is None else members.weights[kept]
     # Covariates are projected out afterwards: without an intercept the mean has to be put in, not taken off.
-    return _Chosen(members.positions[kept], np.where(np.isnan(G), 2 * eaf, G), eaf, weights, carriers, dropped)
+    return _Chosen(
+        members.positions[kept], np.where(np.isnan(G), counts.mean[kept], G), eaf, weights, carriers, dropped
+    )

@@ -180,3 +180,28 @@ def test_imputation_quality_of_dosages(example: Path, tmp_path: Path) -> None:
     assert kron2sum("scan", "-q", "--null", example / "null.npz", *options, "--min-info", "0.5") == 0
     kept = table(tmp_path / "s.tsv")
     assert (kept["INFO"] >= 0.5).all() and len(kept) == (found >= 0.5).sum()
+
+
+def test_effects_of_tetraploids_are_per_copy(tmp_path: Path) -> None:
+    """The same statistics as with copies divided by two, and half of the effects."""
+    rng = np.random.default_rng(5)
+    copies = rng.binomial(4, rng.uniform(0.2, 0.8, 60), (80, 60))
+    y = copies[:, 3] + rng.normal(size=80)
+    ids = [f"i{i}" for i in range(80)]
+    (tmp_path / "y.csv").write_text("IID,y\n" + "".join(f"{i},{v}\n" for i, v in zip(ids, y, strict=True)))
+    for name, values in (("four", copies), ("two", copies / 2)):
+        head = "SNPID\tCHR\tPOS\t" + "\t".join(ids) + "\n"
+        rows = (f"v{j}\t1\t{j + 1}\t" + "\t".join(map(str, column)) + "\n" for j, column in enumerate(values.T))
+        (tmp_path / f"{name}.txt").write_text(head + "".join(rows))
+        ploidy = ("--ploidy", "4") if name == "four" else ()
+        fit = ("--pheno", tmp_path / "y.csv", "--grm", tmp_path / f"{name}.txt", *ploidy)
+        assert kron2sum("fit", "-q", *fit, "--out", tmp_path / f"{name}.npz") == 0
+        scanned = ("--null", tmp_path / f"{name}.npz", "--refit", "0", "--mac", "1", "--out", tmp_path / f"{name}.tsv")
+        assert kron2sum("scan", "-q", *scanned) == 0
+    four, two = (without_quality(table(tmp_path / f"{name}.tsv").drop(columns="INFO")) for name in ("four", "two"))
+    for column in ("SNPID", "N"):
+        assert (four[column] == two[column]).all()
+    for column, factor in (("EAF", 1), ("CHISQ", 1), ("BETA.y", 0.5), ("SE.y", 0.5)):
+        np.testing.assert_allclose(four[column], factor * two[column], rtol=2e-4, err_msg=column)
+    wrong = ("scan", "-q", "--null", tmp_path / "four.npz", "--hwe", "0.01", "--out", tmp_path / "x.tsv")
+    assert kron2sum(*wrong) == 2

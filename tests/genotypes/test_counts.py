@@ -103,3 +103,13 @@ def test_imputation_quality() -> None:
     f = called.mean() / 2
     np.testing.assert_allclose(info, [np.nan, called.var() / (2 * f * (1 - f)), 0], rtol=1e-12)
     assert np.isnan(genotype_counts(dosages).info).all()
+
+
+def test_ploidy() -> None:
+    dosages = np.asfortranarray([[0, 4], [1, 3], [np.nan, 4], [3, 4]], np.float32)
+    counts = genotype_counts(dosages, ploidy=4)
+    np.testing.assert_allclose(counts.eaf, [4 / 12, 15 / 16])
+    np.testing.assert_allclose(counts.mean, [4 / 3, 15 / 4])
+    np.testing.assert_array_equal(counts.mac, [4, 1])
+    impute_mean(dosages, counts)
+    assert dosages[2, 0] == np.float32(4 / 3)

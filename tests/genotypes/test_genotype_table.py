@@ -8,7 +8,8 @@ import pytest
 
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.genotypes.genotype_table import TableSource, is_no_matrix, open_table, read_map, table_layout
-from kron2sum_cli.genotypes.open import is_genotype_file, open_genotype_file
+from kron2sum_cli.genotypes.grm import relationship_from_genotypes
+from kron2sum_cli.genotypes.open import is_genotype_file, open_genotype_file, open_genotypes
 
 nan = np.nan
 COPIES = np.array([[0, 1, 2, nan], [2, 2, 1, 0], [1, nan, 0, 0]])
@@ -188,3 +189,34 @@ def test_what_is_not_taken_for_a_relationship_matrix(tmp_path: Path) -> None:
 def test_remedies_for_other_formats(tmp_path: Path, name: str, remedy: str) -> None:
     with pytest.raises(InputError, match=f"is not a genotype file; convert it with: plink2 {remedy}"):
         open_genotype_file(write(tmp_path, "f a 0 0 1 2 A A\n", name))
+
+
+@pytest.mark.parametrize("ploidy", [1, 3, 4, 6])
+def test_any_ploidy(tmp_path: Path, ploidy: int) -> None:
+    """Dosages are the cells of a table, or the copies in a VCF, whatever lies between."""
+    copies = np.random.default_rng(ploidy).integers(0, ploidy + 1, (6, 4))
+    names = list("abcdef")
+    lines = (f"{name} {' '.join(map(str, row))}\n" for name, row in zip(names, copies, strict=True))
+    text = "IID v1 v2 v3 v4\n" + "".join(lines)
+    vcf = '##fileformat=VCFv4.3\n##contig=<ID=1>\n##FORMAT=<ID=GT,Number=1,Type=String,Description="">\n'
+    vcf += "\t".join(["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", *names]) + "\n"
+    for j, column in enumerate(copies.T):
+        calls = ("/".join(["1"] * k + ["0"] * (ploidy - k)) for k in column)
+        vcf += "\t".join(["1", str(j + 1), "v", "A", "C", ".", ".", ".", "GT", *calls]) + "\n"
+    for path in (write(tmp_path, text), write(tmp_path, vcf, "g.vcf")):
+        source = open_genotypes([path], ploidy=ploidy)
+        assert source.ploidy == ploidy and source.files == (path,) and source.samples.iids == tuple(names)
+        np.testing.assert_array_equal(source.read(np.arange(4), np.arange(6)), copies)
+    with pytest.raises(InputError, match=rf"is not a number of copies \(0 to {ploidy}\); .* --ploidy"):
+        open_genotypes([write(tmp_path, f"IID v\na {ploidy + 1}\n")], ploidy=ploidy)
+
+
+def test_relationships_of_tetraploids(tmp_path: Path) -> None:
+    copies = np.random.default_rng(0).integers(0, 5, (8, 40))
+    text = "SNPID CHR POS " + " ".join(f"i{i}" for i in range(8)) + "\n"
+    text += "".join(f"v{j} 1 {j} {' '.join(map(str, column))}\n" for j, column in enumerate(copies.T))
+    source = open_genotypes([write(tmp_path, text)], ploidy=4)
+    K = relationship_from_genotypes(source, np.arange(8), precision="double").K
+    f = copies.mean(axis=0) / 4
+    W = (copies - 4 * f) / np.sqrt(4 * f * (1 - f))
+    np.testing.assert_allclose(K, W @ W.T / 40, atol=1e-6)

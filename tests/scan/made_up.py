@@ -31,6 +31,7 @@ class GenotypesInMemory:
     files: tuple[str, ...] = ()
     reads: list[int] = field(default_factory=list)
     has_dosages: bool = False
+    ploidy: int = 2
 
     @property
     def samples(self) -> Samples:
