@@ -1,4 +1,4 @@
-"""What `kron2sum export` was asked to do; see `settings`."""
+"""What each command was asked to do: one record a command, with what is wrong between its options."""
 
 import math
 import os
@@ -177,12 +177,18 @@ class CommonSettings:
 
     Attributes
     ----------
-    threads : threads that may run at once
-    memory_mib : upper bound on the working set in MiB; None for no bound
-    seed : seed of every random number
-    log : the log file; None for no log
-    config : the file that options were read from; None for none
-    quiet, verbose : less or more on standard error
+    threads : int
+        Threads that may run at once.
+    memory_mib : int or None
+        Upper bound on the working set in MiB; None for no bound.
+    seed : int
+        Seed of every random number.
+    log : str or None
+        The log file; None for no log.
+    config : str or None
+        The file that options were read from; None for none.
+    quiet, verbose : bool
+        Less or more on standard error.
     """
 
     threads: int = 1
@@ -214,28 +220,58 @@ class FitSettings:
 
     Attributes
     ----------
-    pheno, pheno_names : the phenotype file and the traits taken from it (none: all)
-    covar, covar_names, cat_covar_names : the covariate file, its columns (none: all), the categorical ones
-    missing_codes : further words for a missing value
-    intercept : whether X has a column of ones
-    keep, remove : files of samples to keep, to leave out
-    transform : of each trait, one of `TRANSFORMS`
-    grm, grm_list : the relationship matrix: one matrix, or files of genotypes, which are one data set in this order;
-        a file that names more of them, one a line
-    grm_id : the sample list of a matrix whose format has none
-    grm_cutoff : relationships below it are set to 0; None for no cutoff
-    ploidy : copies of a chromosome that a sample has
-    grm_scale, grm_maf, grm_geno, grm_extract : how a GRM is made of genotypes
-    method : "reml" or "ml"
-    rank : the rank of C0; None for full, "auto" to choose it
-    trait_design : file of the p x a matrix A; None for the identity
-    loco : one null model for each chromosome of the GRM
-    missing : what becomes of a sample with a trait missing, one of `MISSING_CHOICES`
-    drop_redundant : leave out covariates inside the span of others
-    allow_unconverged : write a null model that did not converge
-    profile : "h2" for profile-likelihood intervals
-    predict : whether the file gets predictions for all samples of the relationship matrix
-    out : the null model's file
+    pheno : str
+        The phenotype file.
+    pheno_names : tuple of str
+        The traits taken from it (none: all).
+    covar : str or None
+        The covariate file.
+    covar_names, cat_covar_names : tuple of str
+        The covariates taken from it (none: all), and those that are categories.
+    missing_codes : tuple of str
+        Further words for a missing value.
+    intercept : bool
+        Whether X has a column of ones.
+    keep, remove : str or None
+        Files of samples to keep, to leave out.
+    transform : str
+        Transformation of each trait, one of `TRANSFORMS`.
+    grm : tuple of str
+        The relationship matrix: one matrix, or files of genotypes, which are one data set in this order.
+    grm_list : str or None
+        A file that names more files of genotypes, one a line.
+    grm_id : str or None
+        The sample list of a matrix whose format has none.
+    grm_cutoff : float or None
+        Relationships below it are set to 0; None for no cutoff.
+    ploidy : int
+        Copies of a chromosome that a sample has.
+    grm_scale : str
+        Scale of each variant of a GRM, one of `GRM_SCALES`.
+    grm_maf, grm_geno : float
+        Smallest minor allele frequency, and largest share of missing genotypes, of a variant of a GRM.
+    grm_extract : str or None
+        File of the variants that a GRM is made of; None for all.
+    method : {"reml", "ml"}
+        Restricted or full maximum likelihood.
+    rank : int, "auto" or None
+        The rank of C0; None for full, "auto" to choose it.
+    trait_design : str or None
+        File of the p x a matrix A; None for the identity.
+    loco : bool
+        One null model for each chromosome of the GRM.
+    missing : str
+        What becomes of a sample with a trait missing, one of `MISSING_CHOICES`.
+    drop_redundant : bool
+        Leave out covariates inside the span of others.
+    allow_unconverged : bool
+        Write a null model that did not converge.
+    profile : str or None
+        "h2" for profile-likelihood intervals.
+    predict : bool
+        Whether the file gets predictions for all samples of the relationship matrix.
+    out : str
+        The null model's file.
     """
 
     pheno: str
@@ -314,31 +350,55 @@ class ScanSettings:
 
     Attributes
     ----------
-    null : the null model's file
-    geno, geno_list : files of genotypes, which are one data set in this order; a file that names more of them, one a
-        line; neither for those that the GRM was made from
-    sample : the samples of BGEN files that have none; None for those in or beside them
-    bim, fam : the variants and samples of PLINK 1 files, where they have other names
-    map : where the variants of tables of genotypes lie
-    ploidy : copies of a chromosome that a sample has; None for those of the null model's matrix
-    extract, exclude : files of variants to keep, to leave out
-    chromosomes : chromosomes to scan, as `parse_chromosomes` returns them (none: all)
-    regions : parts of chromosomes to scan (none: all)
-    maf, mac, max_missing, min_info, hwe : filters on the analysed samples; None for no filter
-    tests : "any", "common", "specific", "trait:NAME", "trait:NAME|OTHERS", "only:NAME", "axis:K", "NAME=FILE" or
-        "NAME=FILE0,FILE1"
-    sets : file of sets of variants, each tested together; None to test every variant
-    windows : size and step, in base pairs, of windows whose variants are tested together; None for none
-    set_tests : how sets are tested, some of `SET_TESTS`
-    set_weights : weights of the variants of a set, "beta:A,B" or a column of the file of sets
-    set_max_maf : the largest minor allele frequency of a variant of a set; None for no bound
-    refit : variants with P below it are fitted again; 0 for never, 1 for all
-    shard : (i, n) for the i-th of n parts, counted from 1
-    resume : go on with an interrupted scan of the same output
-    precision : "single" or "double"
-    stat : "lr" for the likelihood ratio, "f" for the F test
-    to : format of the result table, one of `SCAN_FORMATS`
-    out : the result table
+    null : str
+        The null model's file.
+    geno : tuple of str
+        Files of genotypes, which are one data set in this order.
+    geno_list : str or None
+        A file that names more of them, one a line; without both those that the GRM was made from.
+    sample : str or None
+        The samples of BGEN files that have none; None for those in or beside them.
+    bim, fam : str or None
+        The variants and samples of PLINK 1 files, where they have other names.
+    map : str or None
+        Where the variants of tables of genotypes lie.
+    ploidy : int or None
+        Copies of a chromosome that a sample has; None for those of the null model's matrix.
+    extract, exclude : str or None
+        Files of variants to keep, to leave out.
+    chromosomes : tuple of tuples of str
+        Chromosomes to scan, as `parse_chromosomes` returns them (none: all).
+    regions : tuple of Region
+        Parts of chromosomes to scan (none: all).
+    maf, mac, max_missing, min_info, hwe : float or None
+        Filters on the analysed samples; None for no filter.
+    tests : tuple of str
+        "any", "common", "specific", "trait:NAME", "trait:NAME|OTHERS", "only:NAME", "axis:K", "NAME=FILE" or
+        "NAME=FILE0,FILE1".
+    sets : str or None
+        File of sets of variants, each tested together; None to test every variant.
+    windows : (int, int) or None
+        Size and step, in base pairs, of windows whose variants are tested together; None for none.
+    set_tests : tuple of str
+        How sets are tested, some of `SET_TESTS`.
+    set_weights : str
+        Weights of the variants of a set, "beta:A,B" or a column of the file of sets.
+    set_max_maf : float or None
+        The largest minor allele frequency of a variant of a set; None for no bound.
+    refit : float
+        Variants with P below it are fitted again; 0 for never, 1 for all.
+    shard : (int, int) or None
+        (i, n) for the i-th of n parts, counted from 1.
+    resume : bool
+        Go on with an interrupted scan of the same output.
+    precision : {"single", "double"}
+        Of the products with genotypes.
+    stat : {"lr", "f"}
+        "lr" for the likelihood ratio, "f" for the F test.
+    to : str
+        Format of the result table, one of `SCAN_FORMATS`.
+    out : str
+        The result table.
     """
 
     null: str = DEFAULT_NULL
@@ -447,29 +507,51 @@ class ExportSettings:
 
     Attributes
     ----------
-    inputs : result tables of scans, or one null model
-    to : the output's format, one of `EXPORT_FORMATS`
-    top : the number of variants with the smallest P to keep; None for all
-    p_below : keep variants with P below it; None for all
-    sort : "position", "p", a column, or "-COLUMN" for the largest first; None for the file's order
-    columns : names or patterns of the columns to keep (none: all)
-    tests : further tests to compute from the tables, as for a scan
-    traits : keep these traits' columns and leave out those of the others (none: all)
-    digits : significant digits of numbers; None for all
-    plot : a picture, one of `SCAN_PLOTS` or `NULL_PLOTS`, instead of a table
-    report : an HTML page instead of a table
-    null : the null model's file, from which the report has heritabilities with standard errors, and clumping the
-        analysed samples
-    leads : keep lead variants only
-    geno : genotypes to clump lead variants by linkage disequilibrium; none to clump them by distance
-    clump_kb : kilobases within which variants belong to one lead variant
-    clump_r2 : the least r² with it, with genotypes; None for the default
-    significance : P that a lead variant is below
-    allow_gaps : merge tables although variants between them are missing
-    fdr : whether to add P adjusted for the false discovery rate
-    maf_classes : whether a QQ plot has classes of minor allele frequency
-    check : only check that the inputs are as they were written
-    out : the output
+    inputs : tuple of str
+        Result tables of scans, or one null model.
+    to : str
+        The output's format, one of `EXPORT_FORMATS`.
+    top : int or None
+        The number of variants with the smallest P to keep; None for all.
+    p_below : float or None
+        Keep variants with P below it; None for all.
+    sort : str or None
+        "position", "p", a column, or "-COLUMN" for the largest first; None for the file's order.
+    columns : tuple of str
+        Names or patterns of the columns to keep (none: all).
+    tests : tuple of str
+        Further tests to compute from the tables, as for a scan.
+    traits : tuple of str
+        Keep these traits' columns and leave out those of the others (none: all).
+    digits : int or None
+        Significant digits of numbers; None for all.
+    plot : str or None
+        A picture, one of `SCAN_PLOTS` or `NULL_PLOTS`, instead of a table.
+    report : str or None
+        An HTML page instead of a table.
+    null : str or None
+        The null model's file, from which the report has heritabilities with standard errors, and clumping the analysed
+        samples.
+    leads : bool
+        Keep lead variants only.
+    geno : tuple of str
+        Genotypes to clump lead variants by linkage disequilibrium; none to clump them by distance.
+    clump_kb : float
+        Kilobases within which variants belong to one lead variant.
+    clump_r2 : float or None
+        The least r² with it, with genotypes; None for the default.
+    significance : float
+        P that a lead variant is below.
+    allow_gaps : bool
+        Merge tables although variants between them are missing.
+    fdr : bool
+        Whether to add P adjusted for the false discovery rate.
+    maf_classes : bool
+        Whether a QQ plot has classes of minor allele frequency.
+    check : bool
+        Only check that the inputs are as they were written.
+    out : str
+        The output.
     """
 
     inputs: tuple[str, ...] = (DEFAULT_SCAN,)

@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     Parameters
     ----------
-    arguments : without the program's name; None for those of the process
+    arguments : sequence of str or None
+        Without the program's name; None for those of the process.
 
     The exit code is 0 done, 1 bad input, numbers or files, 2 usage, 3 not converged, 128 + a signal.
     """

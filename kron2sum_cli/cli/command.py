@@ -18,8 +18,10 @@ class GroupedOption(click.Option):
 
     Parameters
     ----------
-    group : the heading in the help
-    absent : what happens without the option, where that is not a value that it could be given
+    group : str
+        The heading in the help.
+    absent : str or None
+        What happens without the option, where that is not a value that it could be given.
 
     ``--geno``, also called ``--bed``, is read from ``KRON2SUM_SCAN_GENO`` or ``KRON2SUM_SCAN_BED``;
     ``--intercept/--no-intercept`` also from ``KRON2SUM_FIT_NO_INTERCEPT``, with the opposite meaning.
@@ -85,7 +87,8 @@ class GroupedCommand(click.Command):
 
     Parameters
     ----------
-    examples : command lines that end the help
+    examples : sequence of str
+        Command lines that end the help.
     """
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **attributes: Any) -> None:

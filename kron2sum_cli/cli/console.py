@@ -35,8 +35,10 @@ def session(ctx: click.Context, settings: FitSettings | ScanSettings | ExportSet
 
     Parameters
     ----------
-    ctx : of the command that runs; its `obj` has the arguments as typed
-    settings : of the command
+    ctx : click.Context
+        Of the command that runs; its `obj` has the arguments as typed.
+    settings : FitSettings or ScanSettings or ExportSettings
+        Of the command.
 
     Yields
     ------

@@ -18,8 +18,10 @@ def report(error: BaseException, command: str) -> int:
 
     Parameters
     ----------
-    error : what ended the command
-    command : such as "kron2sum scan"
+    error : BaseException
+        What ended the command.
+    command : str
+        Such as "kron2sum scan".
 
     Returns
     -------

@@ -34,7 +34,8 @@ def stopping_on_signals(command: str) -> Iterator[None]:
 
     Parameters
     ----------
-    command : for the message, such as "kron2sum scan"
+    command : str
+        For the message, such as "kron2sum scan".
     """
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)

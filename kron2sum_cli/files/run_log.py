@@ -34,8 +34,10 @@ def recorded_run(command_line: str, settings: FitSettings | ScanSettings | Expor
 
     Parameters
     ----------
-    command_line : what was typed, for the first lines
-    settings : its `common.log` names the file; None for no log
+    command_line : str
+        What was typed, for the first lines.
+    settings : FitSettings or ScanSettings or ExportSettings
+        Its `common.log` names the file; None for no log.
 
     Raises
     ------

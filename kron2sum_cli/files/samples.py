@@ -18,9 +18,12 @@ class Samples:
 
     Attributes
     ----------
-    fids : family IDs, or None where the file has none (samples then match on IID alone)
-    iids : individual IDs, as many as there are samples
-    source : the file they were read from, for messages
+    fids : tuple of str or None
+        Family IDs, or None where the file has none (samples then match on IID alone).
+    iids : tuple of str
+        Individual IDs, as many as there are samples.
+    source : str
+        The file they were read from, for messages.
     """
 
     fids: tuple[str, ...] | None
@@ -48,13 +51,17 @@ def refuse_duplicates(
 
     Parameters
     ----------
-    samples : the samples of one file
-    lines : the line of each, for the message; without it the message counts samples from 1
-    remedy : what to do, for the message
+    samples : Samples
+        The samples of one file.
+    lines : sequence of int or None
+        The line of each, for the message; without it the message counts samples from 1.
+    remedy : str
+        What to do, for the message.
 
     Raises
     ------
-    InputError : a sample is there twice; both places are named
+    InputError
+        A sample is there twice; both places are named.
     """
     keys = _keys(samples, with_fids=True)
     if len(set(keys)) == len(keys):
@@ -81,7 +88,8 @@ def match(reference: Samples, other: Samples) -> NDArray[np.intp]:
 
     Parameters
     ----------
-    reference, other : samples of two files, n of them in ``reference``
+    reference, other : Samples
+        Samples of two files, n of them in ``reference``.
 
     Returns
     -------
@@ -89,7 +97,8 @@ def match(reference: Samples, other: Samples) -> NDArray[np.intp]:
 
     Raises
     ------
-    InputError : an ID that both files have is ambiguous in one of them
+    InputError
+        An ID that both files have is ambiguous in one of them.
     """
     reference_keys, other_keys = _comparable_keys(reference, other)
     positions = {key: index for index, key in enumerate(other_keys)}
