@@ -40,9 +40,10 @@ def atomic_output(path: str) -> Iterator[BinaryIO]:
 
     Parameters
     ----------
-    path : the output; ``-`` is standard output. Devices, pipes and ``/dev/stdout`` are written to
-        directly, since nothing can be renamed there. Of a symbolic link the target is replaced. A file
-        that is replaced hands its permissions on.
+    path : str
+        The output; ``-`` is standard output. Devices, pipes and ``/dev/stdout`` are written to directly, since nothing
+        can be renamed there. Of a symbolic link the target is replaced. A file that is replaced hands its permissions
+        on.
 
     Yields
     ------
@@ -110,30 +111,25 @@ def lock(descriptor: int, path: str) -> None:
 
 
 def open_locked(work: Path, out: str) -> int:
-    """Open a work file as it is, or a new one, and lock it; links are not followed.
+    """Open a work file as it is, or a new one, and lock it.
 
     Parameters
     ----------
-    work : the file
-    out : the output that it belongs to, for messages
+    work : Path
+        The file.
+    out : str
+        The output that it belongs to, for messages.
 
     Raises
     ------
     OutputError
-        If another process holds it, or something else than a file is in its place.
+        If another process holds it.
     OSError
         If it cannot be opened.
     """
     while True:
+        descriptor = os.open(work, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            descriptor = os.open(work, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EISDIR):
-                raise _not_a_file(work) from error
-            raise
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _not_a_file(work)
             lock(descriptor, out)
             # The run that held the lock may have renamed or removed the file in between: then it is no longer ours.
             if _is_still(work, descriptor):
@@ -142,10 +138,6 @@ def open_locked(work: Path, out: str) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
-
-
-def _not_a_file(work: Path) -> OutputError:
-    return OutputError(f"{work}: is in the place of a work file and is not a file; remove it")
 
 
 def discard_unfinished() -> None:

@@ -188,15 +188,6 @@ def test_write_protected_file_is_refused(tmp_path, monkeypatch):
     assert out.read_text() == "old"
 
 
-def test_link_under_the_work_name_is_not_followed(tmp_path):
-    victim = tmp_path / "victim"
-    victim.write_text("keep")
-    (tmp_path / ".x.kron2sum-work").symlink_to(victim)
-    with pytest.raises(OutputError), atomic_output(str(tmp_path / "x")) as file:
-        file.write(b"abc")
-    assert victim.read_text() == "keep"
-
-
 _LIMITED = """
 import resource, sys
 from kron2sum_cli.errors import OutputError
