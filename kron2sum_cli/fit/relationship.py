@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.fit.losses import report_variants, warn_of_hollow_samples
+from kron2sum_cli.genotypes.grm import Scale, relationship_from_genotypes
+from kron2sum_cli.genotypes.loco import relationships_by_chromosome
 from kron2sum_cli.genotypes.open import has_sample_names, is_genotype_file, open_genotypes
 from kron2sum_cli.genotypes.polyploid import Polyploid
 from kron2sum_cli.genotypes.relationship import NamedTable, RelationshipFile, open_relationship, open_sparse
@@ -28,9 +30,6 @@ from kron2sum_cli.genotypes.sparse_matrix import (
 from kron2sum_cli.genotypes.square_matrix import tiles
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.settings import FitSettings
-
-if TYPE_CHECKING:
-    from kron2sum_cli.genotypes.grm import Scale
 
 logger = logging.getLogger("kron2sum.fit")
 
@@ -135,14 +134,10 @@ class Grm:
             yield None, self.file.load(rows)
             return
         assert self.source is not None
-        # Here, because a fit with a matrix needs neither these nor Arrow, half of its start.
-        from kron2sum_cli.genotypes.grm import relationship_from_genotypes
-        from kron2sum_cli.genotypes.loco import relationships_by_chromosome
-
         extract = frozenset(read_name_list(settings.grm_extract)) if settings.grm_extract else None
         with progress.task("Reading the GRM's genotypes", len(self.source.variants), "variants") as advance:
             options: dict[str, Any] = {
-                "scale": cast("Scale", settings.grm_scale),
+                "scale": cast(Scale, settings.grm_scale),
                 "min_maf": settings.grm_maf,
                 "max_missing": settings.grm_geno,
                 "extract": extract,
