@@ -1,5 +1,7 @@
 """Predictions with a fitted null model: genetic values of samples with traits or without, and missing cells."""
 
+import logging
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,8 @@ from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.model.prediction import Prediction, Predictor
 from kron2sum_cli.progress import Progress
+
+logger = logging.getLogger("kron2sum.fit")
 
 Array = NDArray[np.float64]
 
@@ -35,6 +39,13 @@ def predict(model: NullModel, relationship: Relationship, design: Design, progre
     missing = model.missing_cells()
     cell = missing.rows, missing.traits
     numbers["cells"][cell], numbers["cells_variance"][cell] = missing.mean, missing.variance
+    unsure = int(np.count_nonzero(np.isnan(missing.variance)))
+    if unsure:
+        logger.warning(
+            "%d predicted values depend on residual covariances that are not determined: they are those of traits that"
+            " are independent given the others, and have no variance",
+            unsure,
+        )
     return Predictions(_joined(design), **numbers)
 
 

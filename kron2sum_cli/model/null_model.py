@@ -40,6 +40,7 @@ from kron2sum_cli.model.missing.observed import (
 from kron2sum_cli.model.missing.refit import ObservedRefitter
 from kron2sum_cli.model.missing.refit import null_maxima as observed_null_maxima
 from kron2sum_cli.model.missing.scanner import observed_scanner
+from kron2sum_cli.model.missing.undetermined import with_independent_traits
 from kron2sum_cli.model.prediction import (
     MissingCells,
     Predictor,
@@ -588,7 +589,8 @@ class ObservedTraits(NullLikelihood[ObservedPoint]):
         return missing_fitting.climb(self.cells, start, rank, self.reml)
 
     def null_model(self, optimum: Optimum[ObservedPoint]) -> NullModel:
-        """The null model of an optimum."""
+        """The null model of an optimum; undetermined residual covariances are as of independent traits."""
+        optimum = with_independent_traits(optimum)
         estimates = estimates_of_observed(optimum.point, optimum.rank, self.mean_diagonal, self.data.A)
         return _observed_null_model(self._summary(optimum, estimates), self.cells)
 

@@ -17,6 +17,7 @@ from kron2sum_cli.model.block_scanner import BlockStatistics, block_scanner
 from kron2sum_cli.model.likelihood import Point
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.scanner import ObservedScanner, observed_scanner
+from kron2sum_cli.model.missing.undetermined import uses_undetermined
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
@@ -145,8 +146,12 @@ def new_cells(axes: TraitAxes, genetic: Prediction, X: Array, effects: EffectsOf
 
 
 def missing_cells(point: ObservedPoint) -> MissingCells:
-    """Predictions of the missing cells of a fit of observed cells."""
-    return MissingCells(point.data.rows, point.data.traits, point.completed, point.completed_variance)
+    """Predictions of the missing cells of a fit of observed cells.
+
+    Those that depend on an undetermined residual covariance have no variance (NaN).
+    """
+    variance = np.where(uses_undetermined(point.data), np.nan, point.completed_variance)
+    return MissingCells(point.data.rows, point.data.traits, point.completed, variance)
 
 
 def no_missing_cells() -> MissingCells:

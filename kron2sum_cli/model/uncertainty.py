@@ -16,6 +16,7 @@ from kron2sum_cli.model.information import DirectionCovariance, direction_covari
 from kron2sum_cli.model.likelihood import Point
 from kron2sum_cli.model.missing.information import direction_covariance as observed_direction_covariance
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
+from kron2sum_cli.model.missing.undetermined import undetermined
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
@@ -127,7 +128,12 @@ def estimates_of_observed(point: ObservedPoint, rank: int, mean_diagonal: float,
     effects = _effects_of_design(A, point.data.A, point.B, point.B_covariance)
     if point.data.left_out is not None:
         effects = replace(effects, se=np.where(point.data.left_out, np.nan, effects.se))
-    return estimates_from(point.axes, point.data.mean_eigenvalue, mean_diagonal, covariance, effects)
+    found = estimates_from(point.axes, point.data.mean_eigenvalue, mean_diagonal, covariance, effects)
+    apart = undetermined(point.data.observed())
+    if not apart.any():
+        return found
+    residual = {name: np.where(apart, np.nan, getattr(found, name)) for name in ("C1", "C1_se", "re", "re_se")}
+    return replace(found, **residual)
 
 
 def _effects_of_design(A: Array, fitted: Array, B: Array, covariance: Array) -> Effects:

@@ -61,7 +61,7 @@ def _scanned_null(null: NullFile) -> ScannedNull:
         method=null.metadata.method,
         lml=null.whole.lml,
         C0=estimates.C0,
-        C1=estimates.C1,
+        C1=null.whole.axes.C1,  # undetermined entries, too
         samples=len(null.samples),
         covariates=null.covariates,
         observed=observed,

@@ -18,6 +18,7 @@ from kron2sum_cli.model.information import (
 )
 from kron2sum_cli.model.missing.design import CellDesign, half_solve, inverse_of, row_traces
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
+from kron2sum_cli.model.missing.undetermined import undetermined_directions
 from kron2sum_cli.model.spectrum import Array
 
 EXACT_ENTRIES = 1 << 25
@@ -25,10 +26,18 @@ EXACT_ENTRIES = 1 << 25
 
 
 def direction_covariance(point: ObservedPoint, rank: int) -> DirectionCovariance:
-    """Inverse information of (C0, C1) in the axes of an optimum; C0 has at most this rank."""
+    """Inverse information of (C0, C1) in the axes of an optimum; C0 has at most this rank.
+
+    Along undetermined residual covariances the information is 0. Any other in its place leaves the variances of what
+    does not depend on them as they are.
+    """
     empty = faces(point.axes, point.data.mean_eigenvalue, rank)
-    curvature = face_curvature(point.axes, point.score0, point.score1, *empty)
-    return invert_dense(information(point) + curvature, free_directions(*empty))
+    H = information(point) + face_curvature(point.axes, point.score0, point.score1, *empty)
+    free = free_directions(*empty)
+    flat = undetermined_directions(point.data, point.axes)
+    if flat.size and free[len(free) // 2 :].all():
+        H = H + np.trace(H) / len(H) * flat @ flat.T
+    return invert_dense(H, free)
 
 
 def information(point: ObservedPoint) -> Array:
