@@ -43,9 +43,12 @@ class Refit:
 
     Attributes
     ----------
-    lml : (b,) log-likelihood; NaN where the refit did not converge
-    beta : (b, p) effects on the traits
-    se : (b, p) their standard errors
+    lml : NDArray (b,)
+        Log-likelihood; NaN where the refit did not converge.
+    beta : NDArray (b, p)
+        Effects on the traits.
+    se : NDArray (b, p)
+        Their standard errors.
     """
 
     lml: Array
@@ -80,9 +83,12 @@ class Simulated:
 
     Attributes
     ----------
-    null_lml : the largest log-likelihood of the simulated traits without a variant
-    refit : of the variants with effects in the span of a design (p, e)
-    at_truth : what is known of the variants with the covariances of the simulation
+    null_lml : float
+        The largest log-likelihood of the simulated traits without a variant.
+    refit : callable
+        From a design (p, e) to refits of the variants with effects in its span.
+    at_truth : AtTruth
+        What is known of the variants with the covariances of the simulation.
     """
 
     null_lml: float
@@ -102,11 +108,15 @@ class AtTruth:
 
     Attributes
     ----------
-    axes : trait axes of these covariances
-    u : (b, p) score along the axes
-    v : (b, p) information, or (b, p, p)
-    change : (b, p, p) change of the information per change of the covariances, ``M1ᵀP ∂K P M1``, M1 the columns of a
-        variant along the axes, for the step of Fisher scoring that the simulated traits ask for
+    axes : TraitAxes
+        Trait axes of these covariances.
+    u : NDArray (b, p)
+        Score along the axes.
+    v : NDArray (b, p) or (b, p, p)
+        Information.
+    change : NDArray (b, p, p)
+        ``M1ᵀP ∂K P M1``, what the information loses by a change ∂K of the covariances: the step of Fisher scoring that
+        the simulated traits ask for. M1 are the columns of a variant along the axes.
     """
 
     axes: TraitAxes

@@ -94,12 +94,18 @@ class NullMaximum:
 
     Attributes
     ----------
-    data : rotated traits, covariates projected out
-    fit : the maximum
-    one_of_several : whether the likelihood may have other maxima
-    moments : of the rows, traits in the axes of the maximum
-    empty : number of axes that its C0 leaves empty, the last ones
-    metrics : (2N, 2N) inverse information along the face with 0, 1, ... p empty axes
+    data : Contrasts
+        Rotated traits, covariates projected out.
+    fit : Fit
+        The maximum.
+    one_of_several : bool
+        Whether the likelihood may have other maxima.
+    moments : RowMoments
+        Of the rows, traits in the axes of the maximum.
+    empty : int
+        Number of axes that its C0 leaves empty, the last ones.
+    metrics : tuple of NDArray (2N, 2N)
+        Inverse information along the face with 0, 1, ... p empty axes.
     """
 
     data: Contrasts
@@ -116,9 +122,12 @@ class Refitter:
 
     Attributes
     ----------
-    data : rotated traits, covariates projected out: the contrasts alone under REML
-    maxima : local maxima of the likelihood without a variant, the highest first
-    reml : whether the null model is by REML
+    data : Contrasts
+        Rotated traits, covariates projected out: the contrasts alone under REML.
+    maxima : tuple of NullMaximum
+        Local maxima of the likelihood without a variant, the highest first.
+    reml : bool
+        Whether the null model is by REML.
     """
 
     data: Contrasts

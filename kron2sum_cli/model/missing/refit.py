@@ -31,7 +31,8 @@ class ObservedRefitter:
 
     Attributes
     ----------
-    maxima : local maxima of the likelihood without a variant, the highest first
+    maxima : tuple of ObservedFit
+        Local maxima of the likelihood without a variant, the highest first.
     """
 
     maxima: tuple[ObservedFit, ...]
