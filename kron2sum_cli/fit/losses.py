@@ -23,9 +23,8 @@ HOLLOW = 0.2
 _OPTIONS = {
     "left out: missing": "--grm-geno keeps variants with more missing genotypes",
     "left out: rare": "--grm-maf keeps rarer ones",
-    "left out: not in the list": "they are not in the list of --grm-extract",
-    "left out: one allele": "they do not vary",
 }
+"""Why variants are left out, and what would keep them; what does not vary or is not asked for is no loss."""
 
 
 @dataclass(frozen=True)
@@ -183,17 +182,18 @@ def report_two_values(Y: NDArray[np.float64], traits: Sequence[str]) -> None:
 def report_variants(counts: Mapping[str, int]) -> None:
     """Say what a relationship matrix was made of; warn where more than a tenth of the variants were left out."""
     report_counts(counts, "relationship matrix: ")
-    read, used = counts.get("variants read"), counts.get("variants used")
+    used = counts.get("variants used")
     left_out = {reason: count for reason, count in counts.items() if count and reason in _OPTIONS}
-    if read is None or used is None or sum(left_out.values()) <= MUCH * read:
+    lost = sum(left_out.values())
+    if used is None or lost <= MUCH * (used + lost):
         return
     worst = max(left_out, key=lambda reason: left_out[reason])
     logger.warning(
-        "the relationship matrix is made of %d of %d variants: %d were %s; %s",
+        "the relationship matrix is made of %d of %d variants that vary: %d were %s; %s",
         used,
-        read,
+        used + lost,
         left_out[worst],
-        worst.replace(": ", " as ") if worst != "left out: not in the list" else "left out",
+        worst.replace(": ", " as "),
         _OPTIONS[worst],
     )
 

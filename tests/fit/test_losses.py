@@ -122,11 +122,13 @@ def test_a_tenth_is_not_warned_of(said):
 
 def test_variants_left_out(said):
     report_variants({"variants read": 100, "left out: missing": 4, "left out: rare": 6, "variants used": 90})
+    report_variants({"variants read": 100, "left out: one allele": 60, "left out: rare": 4, "variants used": 36})
+    report_variants({"variants read": 100, "left out: not in the list": 99, "variants used": 1})
     assert said() == []
     report_variants({"variants read": 100, "left out: missing": 90, "left out: rare": 6, "variants used": 4})
     assert said() == [
-        "the relationship matrix is made of 4 of 100 variants: 90 were left out as missing; --grm-geno keeps variants"
-        " with more missing genotypes"
+        "the relationship matrix is made of 4 of 100 variants that vary: 90 were left out as missing; --grm-geno keeps"
+        " variants with more missing genotypes"
     ]
 
 
