@@ -137,7 +137,7 @@ def wrapped(name: str, width: int) -> str:
     while len(rest) > width:
         cut = max((found.end() for found in re.finditer(r"[\s_.,:;/-]", rest[:width])), default=width)
         lines.append(rest[:cut].rstrip())
-        rest = rest[cut:]
+        rest = rest[cut:].lstrip()
     return "\n".join([*lines, rest])
 
 

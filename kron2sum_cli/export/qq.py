@@ -51,7 +51,7 @@ _FURTHER_RANKS = 1000
 _PANEL = 2.3
 _MOST_IN_ROW = 3
 _MOST_IN_KEY = 20
-_TITLE_WIDTH = 34
+_TITLE_WIDTH = 30
 
 
 @dataclass(frozen=True)

@@ -703,4 +703,4 @@ def test_long_names_lose_their_middle() -> None:
 def test_long_names_of_traits_are_shown_whole_in_lines(name: str) -> None:
     lines = wrapped(name, 14).splitlines()
     assert "".join(lines).replace(" ", "") == name.replace(" ", "")
-    assert all(len(line) <= 14 for line in lines)
+    assert all(len(line) <= 14 and not line.startswith(" ") for line in lines)
