@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,6 +27,7 @@ from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.scan_file import open_scan
 from kron2sum_cli.files.text import read_id_list, read_name_list
 from kron2sum_cli.files.trait_design import read_trait_design
+from kron2sum_cli.genotypes.genotype_table import read_map
 from kron2sum_cli.genotypes.open import open_genotype_file
 from kron2sum_cli.genotypes.relationship import open_relationship
 from kron2sum_cli.genotypes.sample_files import read_fam, read_oxford_sample, read_psam
@@ -78,6 +80,7 @@ def targets(folder: Path) -> Iterator[Target]:
                 raise RuntimeError(command)
         yield from _texts(folder)
         yield from _genotypes(folder)
+        yield from _tables_of_genotypes(folder)
         yield from _matrices(folder)
         yield from _made(folder)
 
@@ -118,6 +121,29 @@ def _genotypes(folder: Path) -> Iterator[Target]:
         yield Target(".sample", "t", [sample], text, lambda path: _samples(read_oxford_sample(path)))
         yield Target(".pgen", "p.pgen", [pgen], damaged, _copies)
         yield Target(".bgen", "p.bgen", [bgen], one_of((damaged, _bgen_block)), _copies)
+
+
+def _tables_of_genotypes(folder: Path) -> Iterator[Target]:
+    copies = np.random.default_rng(2).integers(0, 3, (5, SAMPLES))
+    names = [f"i{i}" for i in range(SAMPLES)]
+    calls = np.array(["0/0", "0|1", "1/1", "."])
+    vcf = ["##fileformat=VCFv4.3", "##contig=<ID=1>", '##FORMAT=<ID=GT,Number=1,Type=String,Description="">']
+    vcf += [TAB.join(["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", *names])]
+    vcf += [
+        TAB.join(["1", str(j), f"v{j}", "A", "C,G", ".", ".", ".", "GT", *calls[row]]) for j, row in enumerate(copies)
+    ]
+    by_variant = [TAB.join(["SNPID", "CHR", "POS", *names])]
+    by_variant += [TAB.join([f"v{j}", "1", str(j), *map(str, row)]) for j, row in enumerate(copies)]
+    by_sample = ["IID,v0,v1,v2,v3,v4"] + [",".join([n, *map(str, row)]) for n, row in zip(names, copies.T, strict=True)]
+    hapmap = [TAB.join(["rs#", "alleles", "chrom", "pos", *"abcdefg", *names])]
+    letters = np.array(["AA", "R", "GG"])
+    hapmap += [TAB.join([f"v{j}", "A/G", "1", "5", *["NA"] * 7, *letters[row]]) for j, row in enumerate(copies)]
+    tables = ["\n".join(lines).encode() + b"\n" for lines in (by_variant, by_sample, hapmap)]
+    maps = [b"marker,chromosome,position\nv1,1,5\n", b"1 v1 0 5 A G\n", b"v1, 5, 1\n"]
+    yield Target("table of genotypes", "t", tables, text, _copies)
+    yield Target("map of variants", "t", maps, text, lambda path: _done(read_map(path)))
+    if find_spec("cyvcf2") is not None:
+        yield Target(".vcf", "t", ["\n".join(vcf).encode() + b"\n"], text, _copies)
 
 
 def _matrices(folder: Path) -> Iterator[Target]:

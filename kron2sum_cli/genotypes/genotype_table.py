@@ -70,8 +70,8 @@ IUPAC = {"R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT", "M": "AC"}
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a variant lies and which alleles it has, as far as it is known.
+class MapEntry:
+    """Where a variant lies and which alleles it has, as far as they are known.
 
     Attributes
     ----------
@@ -138,7 +138,7 @@ class _Content:
 
     samples: Samples
     names: list[str]
-    places: list[Place]
+    entries: list[MapEntry]
     dosages: NDArray[np.float32]
 
 
@@ -207,7 +207,7 @@ def open_table(path: str, sample: str | None = None, map_path: str | None = None
     else:
         content = _read_variants_in_rows(path, layout, sample, ploidy)
     known = {} if map_path is None else read_map(map_path)
-    rows = [_row(name, place, known.get(name)) for name, place in zip(content.names, content.places, strict=True)]
+    rows = [_row(name, entry, known.get(name)) for name, entry in zip(content.names, content.entries, strict=True)]
     unplaced = sum(row[0] == UNPLACED for row in rows)
     if unplaced:
         logger.warning(
@@ -225,7 +225,7 @@ def open_table(path: str, sample: str | None = None, map_path: str | None = None
     return TableSource(path, files, content.samples, variants, _counted_from_zero(content.dosages, path)[two_alleles])
 
 
-def read_map(path: str) -> Mapping[str, Place]:
+def read_map(path: str) -> Mapping[str, MapEntry]:
     """Read where variants lie.
 
     Parameters
@@ -259,8 +259,8 @@ def read_map(path: str) -> Mapping[str, Place]:
     return dict(_described(row, columns, path) for row in rows)
 
 
-def _described(row: Row, columns: Sequence[str | None], path: str) -> tuple[str, Place]:
-    """The name and place of a variant, from the columns that describe it."""
+def _described(row: Row, columns: Sequence[str | None], path: str) -> tuple[str, MapEntry]:
+    """The name of a variant and what is known of it, from the columns that describe it."""
     if len(row.fields) < len(columns):
         raise InputError(f"{path}, line {row.line}: {len(row.fields)} columns where {len(columns)} are expected")
     cells = {column: cell.strip() for column, cell in zip(columns, row.fields, strict=False) if column is not None}
@@ -271,16 +271,16 @@ def _described(row: Row, columns: Sequence[str | None], path: str) -> tuple[str,
         raise InputError(f"{path}, line {row.line}: position {position!r} is not a whole number; correct it")
     alleles = (cells.get(allele, UNNAMED_ALLELE) for allele in ("EA", "NEA"))
     name = cells.get("SNPID") or f"{chromosome}:{position}"
-    return name, Place(chromosome, int(float(position)), *alleles)
+    return name, MapEntry(chromosome, int(float(position)), *alleles)
 
 
-def _row(name: str, own: Place, mapped: Place | None) -> tuple[str, int, str, str, str]:
+def _row(name: str, own: MapEntry, mapped: MapEntry | None) -> tuple[str, int, str, str, str]:
     """A row of the table of variants."""
-    place = own if mapped is None or own.chromosome != UNPLACED else mapped
+    entry = own if mapped is None or own.chromosome != UNPLACED else mapped
     ea, nea = (own.ea, own.nea) if mapped is None or own.ea != UNNAMED_ALLELE else (mapped.ea, mapped.nea)
     if mapped is not None and nea == UNNAMED_ALLELE and ea in (mapped.ea, mapped.nea):
         nea = mapped.nea if ea == mapped.ea else mapped.ea
-    return place.chromosome, place.position, name, ea, nea
+    return entry.chromosome, entry.position, name, ea, nea
 
 
 def _read_samples_in_rows(path: str, ploidy: int) -> _Content:
@@ -301,8 +301,8 @@ def _read_samples_in_rows(path: str, ploidy: int) -> _Content:
     _require_some(len(header) - skipped, len(samples), path)
     refuse_duplicates(samples, lines)
     parts = [name.rpartition("_") if is_raw else (name, "", "") for name in header[skipped:]]
-    places = [Place(ea=allele or UNNAMED_ALLELE) for _, _, allele in parts]
-    return _Content(samples, [name for name, _, _ in parts], places, np.array(cells).T)
+    entries = [MapEntry(ea=allele or UNNAMED_ALLELE) for _, _, allele in parts]
+    return _Content(samples, [name for name, _, _ in parts], entries, np.array(cells).T)
 
 
 def _read_variants_in_rows(path: str, layout: Layout, sample: str | None, ploidy: int) -> _Content:
@@ -321,26 +321,26 @@ def _read_variants_in_rows(path: str, layout: Layout, sample: str | None, ploidy
             columns = columns[: next((i for i, column in enumerate(columns) if column is None), len(columns))]
         samples = Samples(None, tuple(header[len(columns) :]), path)
         refuse_duplicates(samples)
-    names, places, dosages = [], [], []
+    names, entries, dosages = [], [], []
     for row in rows:
         if len(row.fields) != len(columns) + len(samples):
             raise InputError(
                 f"{path}, line {row.line}: {len(row.fields)} fields where {len(columns)} columns and {len(samples)} "
                 f"samples of {samples.source} make {len(columns) + len(samples)}"
             )
-        name, place = _described(row, columns, path)
+        name, entry = _described(row, columns, path)
         if layout == "HapMap":
-            place, copies = _hapmap(row, place)
+            entry, copies = _hapmap(row, entry)
         else:
             copies = _numbers(row, len(columns), path, ploidy)
         names.append(name)
-        places.append(place)
+        entries.append(entry)
         dosages.append(copies)
     _require_some(len(names), len(samples), path)
-    return _Content(samples, names, places, np.array(dosages))
+    return _Content(samples, names, entries, np.array(dosages))
 
 
-def _hapmap(row: Row, place: Place) -> tuple[Place, NDArray[np.float32]]:
+def _hapmap(row: Row, entry: MapEntry) -> tuple[MapEntry, NDArray[np.float32]]:
     """The alleles of a variant, and the copies of the second in every genotype."""
     calls, call_of_sample = np.unique([cell.upper() for cell in row.fields[HAPMAP_COLUMNS:]], return_inverse=True)
     pairs = [call if len(call) == 2 else IUPAC.get(call, 2 * call) for call in calls.tolist()]
@@ -349,7 +349,7 @@ def _hapmap(row: Row, place: Place) -> tuple[Place, NDArray[np.float32]]:
     alleles = given + [allele for allele in found if allele not in given]
     nea, ea = (alleles + [UNNAMED_ALLELE] * 2)[:2]
     copies = [np.nan if "N" in pair or pair in MISSING else pair.count(ea) for pair in pairs]
-    named = Place(place.chromosome, place.position, "/".join(alleles[1:]) or ea, nea)
+    named = MapEntry(entry.chromosome, entry.position, "/".join(alleles[1:]) or ea, nea)
     return named, np.array(copies, np.float32)[call_of_sample]
 
 
@@ -357,7 +357,7 @@ def _numbers(row: Row, skipped: int, path: str, ploidy: int) -> NDArray[np.float
     """The genotypes of a line as dosages of 0 to 2, NaN where missing."""
     cells = row.fields[skipped:]
     try:
-        values = np.array(cells, dtype=np.float32)
+        values = np.array(cells, dtype=np.float64)
     except ValueError:
         cells = tuple("nan" if cell.strip() in MISSING else cell for cell in cells)
         wrong = next((i for i, cell in enumerate(cells) if not is_number(cell)), None)
@@ -366,7 +366,7 @@ def _numbers(row: Row, skipped: int, path: str, ploidy: int) -> NDArray[np.float
                 f"{path}, line {row.line}, column {skipped + wrong + 1}: {cells[wrong]!r} is not a number of copies "
                 f"(0 to {ploidy}) and not NA"
             ) from None
-        values = np.array(cells, dtype=np.float32)
+        values = np.array(cells, dtype=np.float64)
     outside = np.flatnonzero((values < (-1 if ploidy == 2 else 0)) | (values > ploidy))
     if len(outside):
         i = int(outside[0])
@@ -374,7 +374,7 @@ def _numbers(row: Row, skipped: int, path: str, ploidy: int) -> NDArray[np.float
             f"{path}, line {row.line}, column {skipped + i + 1}: {values[i]:g} is not a number of copies (0 to "
             f"{ploidy}); write NA for a missing genotype, and say with --ploidy how many copies a sample has"
         )
-    return values * np.float32(2 / ploidy)
+    return (values * (2 / ploidy)).astype(np.float32)
 
 
 def _counted_from_zero(dosages: NDArray[np.float32], path: str) -> NDArray[np.float32]:

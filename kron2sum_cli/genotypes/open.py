@@ -175,9 +175,9 @@ def open_genotype_file(
         return open_bed(file, bim, fam)
     if format_ == ".bgen":
         return open_bgen(file, sample)
-    if format_ == "table":
-        return open_table(file, sample, variant_map, ploidy)
-    return open_pgen(file) if format_ == ".pgen" else open_vcf(file)
+    if format_ == ".pgen":
+        return open_pgen(file)
+    return open_vcf(file) if format_ == ".vcf" else open_table(file, sample, variant_map, ploidy)
 
 
 def has_sample_names(path: str) -> bool:

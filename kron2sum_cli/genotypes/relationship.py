@@ -130,6 +130,11 @@ def open_named_table(path: str) -> NamedTable:
     """
     rows = stream_rows(path)
     header = next(rows).fields
+    if len(header) == 3 and is_number(header[2]):
+        raise InputError(
+            f"{path} has three columns and no header: if a line has two samples and their relationship, "
+            "put the line 'ID1 ID2 RELATIONSHIP' first ('ID1 ID2 KINSHIP' for kinship coefficients)"
+        )
     n_id_columns = id_columns(header) or 1
     names = header[n_id_columns:]
     samples = _samples(rows, n_id_columns, path)
@@ -142,11 +147,6 @@ def open_named_table(path: str) -> NamedTable:
             "is there twice); give both sides the same names"
         )
     if not square and not id_columns(header):
-        if len(header) == 3 and is_number(header[2]):
-            raise InputError(
-                f"{path} has three columns and no header: if a line has two samples and their relationship, "
-                "put the line 'ID1 ID2 RELATIONSHIP' first ('ID1 ID2 KINSHIP' for kinship coefficients)"
-            )
         raise InputError(
             f"{path}, line 1: the first column is {header[0]!r}; a table that is G itself starts with the "
             "columns FID and IID, or IID; a relationship matrix has the same names in its header and its rows"

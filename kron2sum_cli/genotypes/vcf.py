@@ -53,13 +53,13 @@ def open_vcf(path: str) -> SpooledSource:
     _refuse_cut_short(path)
     try:
         reader = cyvcf2.VCF(path)
+        samples = Samples(None, tuple(reader.samples), path)
+        # Not reader.contains("DS"): GATK writes an INFO of that name.
+        has_dosages = any(line.type == "FORMAT" and line.info()["ID"] == "DS" for line in reader.header_iter())
     except Exception as error:  # whatever cyvcf2 raises for a header that cannot be parsed
         raise InputError(f"{path} cannot be read as VCF or BCF ({error}); check the file") from None
-    samples = Samples(None, tuple(reader.samples), path)
     if not len(samples):
         raise InputError(f"{path} has no samples, only sites; give the file with genotypes")
-    # Not reader.contains("DS"): GATK writes an INFO of that name.
-    has_dosages = any(line.type == "FORMAT" and line.info()["ID"] == "DS" for line in reader.header_iter())
     rows: list[tuple[str, int, str, str, str]] = []
     genotypes = spool(_variants(reader, rows, len(samples), has_dosages, path), has_dosages, path)
     columns = zip(*rows, strict=True)
@@ -72,32 +72,42 @@ def _variants(
     reader: Any, rows: list[tuple[str, int, str, str, str]], n_samples: int, has_dosages: bool, path: str
 ) -> Iterator[NDArray[np.float32]]:
     """The dosages of every variant; its row of the table of variants is added to ``rows``."""
-    sites, n_without, without = iter(reader), 0, ""
-    while True:
-        try:
-            site = next(sites)
-        except StopIteration:
-            break
-        except Exception as error:  # what cyvcf2 raises for a line that cannot be parsed
-            raise InputError(f"{path} cannot be read behind {_place(rows)} ({error}); check the file") from None
-        if not site.FORMAT:  # an empty line: nothing else of it can be asked
-            raise InputError(f"{path} has an empty line behind {_place(rows)}; remove it")
+    without: list[str] = []
+    for site, (chromosome, position, name, ref, alts) in _sites(reader, path):
         dosages = _dosages(site, n_samples, has_dosages)
         if dosages is None:
-            n_without, without = n_without + 1, without or f"{site.ID or '.'} at {site.CHROM}:{site.POS}"
+            without.append(f"{name} at {chromosome}:{position}")
             continue
-        for alt, dosages_of_alt in zip(site.ALT or ["."], dosages, strict=True):
-            rows.append((site.CHROM, site.POS, site.ID or ".", alt, site.REF))
+        for alt, dosages_of_alt in zip(alts, dosages, strict=True):
+            rows.append((chromosome, position, name, alt, ref))
             yield dosages_of_alt
     if not rows:
         raise InputError(f"{path} has no variant with genotypes (GT) or dosages (DS); check the command that wrote it")
-    if n_without:
+    if without:
         logger.warning(
             "%s: %d sites have neither genotypes (GT) nor dosages (DS) and are left out, first %s",
             path,
-            n_without,
-            without,
+            len(without),
+            without[0],
         )
+
+
+def _sites(reader: Any, path: str) -> Iterator[tuple[Any, tuple[str, int, str, str, list[str]]]]:
+    """The sites of a file, each with chromosome, position, name, REF and ALT alleles."""
+    sites, last = iter(reader), "its header"
+    while True:
+        try:
+            site = next(sites)
+            # Of an empty line, cyvcf2 makes a site of which nothing else can be asked.
+            named = (site.CHROM, site.POS, site.ID or ".", site.REF, site.ALT or ["."]) if site.FORMAT else None
+        except StopIteration:
+            return
+        except Exception as error:  # whatever cyvcf2 raises for a line that cannot be parsed
+            raise InputError(f"{path} cannot be read behind {last} ({error}); check the file") from None
+        if named is None:
+            raise InputError(f"{path} has an empty line behind {last}; remove it")
+        last = f"{named[2]} at {named[0]}:{named[1]}"
+        yield site, named
 
 
 def _dosages(site: Any, n_samples: int, has_dosages: bool) -> NDArray[np.float32] | None:
@@ -116,10 +126,6 @@ def _dosages(site: Any, n_samples: int, has_dosages: bool) -> NDArray[np.float32
         if stored.shape == (n_alts, n_samples):
             found = stored if found is None else np.where(np.isnan(stored), found, stored)
     return found
-
-
-def _place(rows: list[tuple[str, int, str, str, str]]) -> str:
-    return f"{rows[-1][2]} at {rows[-1][0]}:{rows[-1][1]}" if rows else "its header"
 
 
 def _refuse_cut_short(path: str) -> None:

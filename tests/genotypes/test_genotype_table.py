@@ -142,6 +142,7 @@ def test_hapmap_of_three_alleles(tmp_path: Path, caplog: pytest.LogCaptureFixtur
             SAMPLES_IN_ROWS.replace("1,2,NA", "1,3,NA"),
             r"line 3, column 3: 3 is not a number of copies \(0 to 2\); write NA",
         ),
+        (SAMPLES_IN_ROWS.replace("1,2,NA", "1,1e99,NA"), r"column 3: 1e\+99 is not a number of copies"),
         (SAMPLES_IN_ROWS.replace("1,2,NA", "1,-9,NA"), "line 3, column 3: -9 is not a number of copies"),
         (SAMPLES_IN_ROWS.replace("1,2,NA", "1,AG,NA"), "line 3, column 3: 'AG' is not a number of copies"),
         (SAMPLES_IN_ROWS.replace("1,2,NA", "1,-1,NA"), "genotypes below 0 and above 1"),

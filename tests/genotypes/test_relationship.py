@@ -374,7 +374,7 @@ def test_gcta_text_that_is_wrong(tmp_path: Path, K: NDArray[np.float64], edit: A
 
 def test_three_columns_without_a_header(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="three columns and no header: .* put the line 'ID1 ID2 RELATIONSHIP' first"):
-        open_relationship(write_table(tmp_path, "a b 0.5\na c 0.25\n"))
+        open_relationship(write_table(tmp_path, "a a 1\na b 0.5\nb b 1\n"))
 
 
 def table_of_G(G: NDArray[np.float64], header: str = "IID") -> str:
