@@ -134,7 +134,7 @@ def check_null(path: str, name: str) -> None:
     Raises
     ------
     InputError
-        If it is damaged, or its numbers are not those of its hash, or do not make a null model.
+        If it is damaged.
     """
     null = read_null(path)
     for chromosome in (None, *null.chromosomes):
