@@ -26,7 +26,7 @@ def test_every_record_is_read_back() -> None:
     np.testing.assert_array_equal(again.null_of("chrX").axes, axes)
     assert again.null_of("1").chromosome is None
     assert (again.span, again.settings, again.export) == (SPAN, METADATA.settings, {"top": 3})
-    context = again.null_of("chrX").context("f")
+    context = again.null_of("chrX").context("f", "double")
     assert (context.quadratic, context.size, context.residual_df, context.statistic) == (7.5, 20, 15, "f")
 
 
