@@ -99,5 +99,7 @@ def reduce_set(scores: SetScores, design: Array, T: Array) -> SetReduction:
     kept = independent_columns(H, ((D**2).T @ scores.sizes).reshape(-1), 1e-8)
     if not kept.size:
         return SetReduction(0.0, 0)
-    chol = linalg.cho_factor(H[np.ix_(kept, kept)], lower=True)
-    return SetReduction(float(h[kept] @ linalg.cho_solve(chol, h[kept])), int(kept.size))
+    size = np.sqrt(np.diag(H)[kept])
+    chol = linalg.cho_factor(H[np.ix_(kept, kept)] / (size[:, None] * size), lower=True)
+    scaled = h[kept] / size
+    return SetReduction(float(scaled @ linalg.cho_solve(chol, scaled)), int(kept.size))

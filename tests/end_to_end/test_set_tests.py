@@ -162,7 +162,7 @@ def test_weights_of_0_leave_a_set_without_result(
         (("--set-test", "skat"), "--set-test needs --sets or --windows"),
         (("--set-weights", "beta:1,25"), "--set-weights needs --sets"),
         (("--set-max-maf", "0.1"), "--set-max-maf needs --sets"),
-        (("--sets", "x", "--set-max-maf", "0.7"), "--set-max-maf 0.7: must lie between 0 and 0.5"),
+        (("--sets", "x", "--set-max-maf", "0.7"), "0.7 is not in the range 0<=x<=0.5"),
         (("--sets", "x", "--set-weights", "beta:1"), "must be beta:A,B with two positive numbers"),
         (("--sets", "x", "--set-weights", "beta:0,1"), "must be beta:A,B with two positive numbers"),
         (("--sets", "x", "--set-test", "skat", "--set-test", "skat"), "--set-test: skat named more than once"),

@@ -201,3 +201,14 @@ def test_cauchy_with_a_p_value_of_1_is_bonferroni() -> None:
 
 def test_weighted_p_values_without_weight_do_not_count() -> None:
     assert cauchy_mlog10p(np.array([2.0, np.inf]), np.array([1.0, 0.0])) == pytest.approx(2.0)
+
+
+def test_units_of_variants_do_not_change_the_joint_test() -> None:
+    one = case(15, s=5)
+    sizes = np.array([1e-6, 1.0, 1e6, 1e3, 1e-3])
+    scaled = SetScores(
+        one.scores.u * sizes[:, None], one.scores.V * np.outer(sizes, sizes), one.scores.sizes * sizes**2
+    )
+    plain, found = (reduce_set(scores, np.eye(3), one.axes.T) for scores in (one.scores, scaled))
+    assert found.rank == plain.rank == 15
+    assert found.chisq == pytest.approx(plain.chisq, rel=1e-9)
