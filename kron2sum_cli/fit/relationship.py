@@ -14,7 +14,7 @@ from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.fit.losses import report_variants, warn_of_hollow_samples
 from kron2sum_cli.genotypes.grm import Scale, relationship_from_genotypes
 from kron2sum_cli.genotypes.loco import relationships_by_chromosome
-from kron2sum_cli.genotypes.open import has_sample_names, is_genotype_file, open_genotypes
+from kron2sum_cli.genotypes.open import is_genotype_file, open_genotypes, takes_sample_file
 from kron2sum_cli.genotypes.polyploid import Polyploid
 from kron2sum_cli.genotypes.relationship import NamedTable, RelationshipFile, open_relationship, open_sparse
 from kron2sum_cli.genotypes.several_files import SeveralFiles
@@ -71,7 +71,7 @@ class Grm:
         paths = (*settings.grm, *(read_file_list(settings.grm_list) if settings.grm_list is not None else ()))
         path = paths[0]
         if is_genotype_file(path):
-            if settings.grm_id is not None and has_sample_names(path):
+            if settings.grm_id is not None and not takes_sample_file(path):
                 raise UsageError(f"{path} has names of its own: leave out --grm-id {settings.grm_id}")
             source = open_genotypes(paths, sample=settings.grm_id, ploidy=settings.ploidy)
             diploid = source.source if isinstance(source, Polyploid) else source

@@ -204,7 +204,7 @@ def _read_samples(header: BgenHeader, sample: str | None, beside: str) -> Sample
     if header.iids is None:
         raise InputError(
             f"{header.path} has no names of samples in it, and {beside} is missing; put the .sample file there, or "
-            "name it with --sample"
+            "name it with --sample (for --grm: --grm-id)"
         )
     samples = Samples(None, header.iids, header.path)
     refuse_duplicates(samples, remedy=RENAME_DUPLICATE)

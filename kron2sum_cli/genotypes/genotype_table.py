@@ -198,7 +198,7 @@ def open_table(path: str, sample: str | None = None, map_path: str | None = None
         )
     if layout == "BIMBAM" and sample is None:
         raise UsageError(
-            f"{path} has no names of samples: give them with --sample FILE (a .fam or a list, in its order)"
+            f"{path} has no names of samples: give them with --sample FILE (--grm-id for --grm), a .fam or a list"
         )
     if layout != "BIMBAM" and sample is not None:
         raise UsageError(f"{path} has names of samples of its own: leave out --sample {sample}")

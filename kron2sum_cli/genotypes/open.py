@@ -180,9 +180,10 @@ def open_genotype_file(
     return open_vcf(file) if format_ == ".vcf" else open_table(file, sample, variant_map, ploidy)
 
 
-def has_sample_names(path: str) -> bool:
-    """Whether genotypes name their samples: all formats but BIMBAM's tables do."""
-    return _format(path) is not None or table_layout(path) != "BIMBAM"
+def takes_sample_file(path: str) -> bool:
+    """Whether the samples of genotypes may be in a file given by name: those of BGEN and of BIMBAM's tables."""
+    format_ = _format(path)
+    return format_ == ".bgen" or (format_ is None and table_layout(path) == "BIMBAM")
 
 
 def is_genotype_file(path: str) -> bool:

@@ -92,6 +92,11 @@ def test_names_in_a_bgen_that_join_fid_and_iid(example: Path, expected: pd.DataF
     for more in ((), ("--sample", tmp_path / "other.sample")):
         assert kron2sum("scan", "-q", *options, *more, "--out", tmp_path / "s.tsv") == 0
         pd.testing.assert_frame_equal(without_quality(table(tmp_path / "s.tsv")), expected)
+    files = ("--pheno", EXAMPLE / "phenotypes.csv", "--covar", EXAMPLE / "covariates.csv")
+    matrix = ("--grm", tmp_path / "g.bgen", "--grm-id", tmp_path / "other.sample")
+    assert kron2sum("fit", "-q", *files, *matrix, "--out", tmp_path / "n.npz") == 0
+    one, other = (read_null(str(path)).whole for path in (example / "null.npz", tmp_path / "n.npz"))
+    assert one.lml == other.lml
 
 
 def test_a_fam_without_fids(example: Path, expected: pd.DataFrame, tmp_path: Path) -> None:
