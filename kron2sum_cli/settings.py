@@ -385,6 +385,10 @@ class ScanSettings:
         Weights of the variants of a set, "beta:A,B" or a column of the file of sets.
     set_max_maf : float or None
         The largest minor allele frequency of a variant of a set; None for no bound.
+    conditions : tuple of str
+        Variants whose effects on every trait are in the model.
+    condition_list : str or None
+        A file that names more of them.
     refit : float
         Variants with P below it are fitted again; 0 for never, 1 for all.
     shard : (int, int) or None
@@ -424,6 +428,8 @@ class ScanSettings:
     set_tests: tuple[str, ...] = DEFAULT_SET_TESTS
     set_weights: str = DEFAULT_SET_WEIGHTS
     set_max_maf: float | None = None
+    conditions: tuple[str, ...] = ()
+    condition_list: str | None = None
     refit: float = DEFAULT_REFIT
     shard: tuple[int, int] | None = None
     resume: bool = False
@@ -441,8 +447,8 @@ class ScanSettings:
         """Every file named as an input."""
         contrasts = tuple(path for test in self.tests for path in contrast_files(test))
         genotypes = (*self.geno, self.geno_list, self.sample, self.bim, self.fam, self.map)
-        named = (self.null, *genotypes, self.extract, self.exclude, self.sets, *contrasts, *self.common.input_paths)
-        return tuple(path for path in named if path is not None)
+        named = (self.null, *genotypes, self.extract, self.exclude, self.condition_list, self.sets)
+        return tuple(path for path in (*named, *contrasts, *self.common.input_paths) if path is not None)
 
     def _problems(self) -> Iterable[str]:
         yield from stdin_twice(self.input_paths)
@@ -450,7 +456,16 @@ class ScanSettings:
         yield from (problem for test in self.tests for problem in naming_problems(test))
         yield from repeated("--test", (test.partition("=")[0] for test in self.tests))
         yield from self._set_problems()
+        yield from self._condition_problems()
         yield from untrue_suffix(self.out, self.to)
+
+    def _condition_problems(self) -> Iterable[str]:
+        yield from repeated("--condition", self.conditions)
+        given = "--condition" if self.conditions else "--condition-list"
+        if self.is_conditioned and self.of_sets:
+            yield f"{given} is for variants, not for --sets and --windows; give the variants to fit as covariates"
+        if self.is_conditioned and self.refit not in (0.0, DEFAULT_REFIT):
+            yield f"{given} and --refit exclude each other; for refits give the variants to fit as covariates"
 
     def _set_problems(self) -> Iterable[str]:
         if self.of_sets and self.resume:
@@ -472,6 +487,11 @@ class ScanSettings:
             yield "--set-weights: windows have no column of weights; give beta:A,B"
         elif self.set_weights.startswith("beta:") and self.beta is None:
             yield f"--set-weights {self.set_weights}: must be beta:A,B with two positive numbers, such as beta:1,25"
+
+    @property
+    def is_conditioned(self) -> bool:
+        """Whether the effects of other variants are in the model."""
+        return bool(self.conditions) or self.condition_list is not None
 
     @property
     def of_sets(self) -> bool:

@@ -33,6 +33,7 @@ EXAMPLES = (
     "kron2sum scan --null null.npz --geno example_data/genotypes.bed --chr 1-3 --maf 0.01",
     "kron2sum scan --test common --test specific --out tests.parquet",
     "kron2sum scan --windows 500kb --set-test skat --set-test burden --set-weights beta:1,25 --set-max-maf 0.05",
+    "kron2sum scan --condition snp0409 --out given_snp0409.parquet",
     "kron2sum scan --shard 1/3 --out shard1.parquet",
     "kron2sum scan --region 1:20000000-30000000 --out - --to tsv | head",
 )
@@ -121,6 +122,15 @@ EXAMPLES = (
     help="Weights of variants in a set: beta:A,B of the minor allele frequency, or a column of --sets.",
 )
 @number_option("--set-max-maf", high=0.5, group=TESTS, help="Largest minor allele frequency of a variant in a set.")
+@option(
+    "--condition",
+    "conditions",
+    multiple=True,
+    metavar="ID",
+    group=TESTS,
+    help="Test variants given this one, whose effects on every trait are in the model; repeatable.",
+)
+@file_option("--condition-list", group=TESTS, help="Variants to condition on, in a file.")
 @option(
     "--stat",
     type=click.Choice(defaults.STATISTICS),

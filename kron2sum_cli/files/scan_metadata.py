@@ -151,6 +151,8 @@ class TestOptions:
         Variants with P below it were fitted again.
     seed : int or None
         Of the simulation of `ScanMetadata.refit_factors`; None without refits.
+    conditioned : tuple of str
+        Variants whose effects on every trait are in the model.
     """
 
     __test__ = False  # not a test class, whatever its name
@@ -160,6 +162,7 @@ class TestOptions:
     stat: Literal["lr", "f"]
     refit: float
     seed: int | None = None
+    conditioned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

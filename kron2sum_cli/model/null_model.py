@@ -213,6 +213,13 @@ class NullModel(ABC):
         """Scores and information of a set of variants (n, q), in double precision."""
 
     @abstractmethod
+    def project(self, F: Array) -> Array:
+        """``P f`` for k data sets F (n, p, k) in the trait axes, over the samples: (n, p, k), in double precision.
+
+        With P as in `conditioning`, the score of a variant g along axis j, were f the traits, is ``gᵀ(Pf)_j``.
+        """
+
+    @abstractmethod
     def refits(self) -> Refits:
         """Fits with C0 and C1 free again and a variant in the model.
 
@@ -313,6 +320,19 @@ class CompleteNullModel(RotatedNullModel):
 
         return scores
 
+    def project(self, F: Array) -> Array:
+        """See `NullModel.project`."""
+        if self._coupled:
+            return observed_scanner(self._observed_point(), np.float64).project(F)
+        point, flat = self.point(), F.reshape(len(F), -1)
+        rows = point.data.to_rows(flat)
+        weighted = (rows.reshape(-1, *F.shape[1:]) * point.W[:, :, None]).reshape(rows.shape)
+        projected = point.data.to_samples(weighted).reshape(F.shape)
+        if point.data.noutside:
+            rest = flat - point.data.to_samples(rows) - self.Qx @ (self.Qx.T @ flat)
+            projected += point.outside_weight[:, None] * rest.reshape(F.shape)
+        return projected
+
     def refits(self) -> Refits:
         """See `refit.Refitter`."""
         reml, rank = self.summary.reml, self.summary.rank
@@ -370,6 +390,10 @@ class ObservedNullModel(RotatedNullModel):
         """See `set_test.observed_set_scores`."""
         scanner = observed_scanner(self.point(), np.float64)
         return lambda G: observed_set_scores(scanner, G)
+
+    def project(self, F: Array) -> Array:
+        """See `missing.scanner.ObservedScanner.project`."""
+        return observed_scanner(self.point(), np.float64).project(F)
 
     def refits(self) -> Refits:
         """See `missing.refit.ObservedRefitter`."""

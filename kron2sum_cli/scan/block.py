@@ -24,6 +24,7 @@ from kron2sum_cli.scan.refits import BlockRefit, RefitPlan, refit_block
 
 IN_SPAN = "variants in the span of the covariates (empty statistics)"
 IN_SPAN_OF_TRAIT = "variants in the span of the covariates in the samples of a trait (empty statistics)"
+IN_SPAN_OF_GIVEN = "variants in the span of the covariates and of the variants conditioned on (empty statistics)"
 DETERMINING = "variants that explain the traits completely (statistics at the limit of the precision)"
 
 Array = NDArray[np.float64]
@@ -62,6 +63,8 @@ class Scan:
         X, for judging variants over the samples in which they were genotyped.
     columns : pa.Schema
         Columns of the result table.
+    conditioned : bool
+        Whether the effects of other variants are in the model.
     """
 
     genotypes: GenotypeSource
@@ -77,6 +80,14 @@ class Scan:
     observed: Mask | None
     covariates: GenotypedCovariates
     columns: pa.Schema
+    conditioned: bool = False
+
+    @property
+    def in_span(self) -> str:
+        """Why a variant that varies is not tested."""
+        if self.conditioned:
+            return IN_SPAN_OF_GIVEN
+        return IN_SPAN if self.observed is None else IN_SPAN_OF_TRAIT
 
 
 @dataclass(frozen=True)
@@ -304,7 +315,7 @@ def _statistics_counts(
         "variants tested": tested,
         "variants without any genotype (empty frequency and statistics)": absent,
         "variants without variation (empty statistics)": passing & counts.constant & ~absent,
-        IN_SPAN if scan.observed is None else IN_SPAN_OF_TRAIT: varying & ~tested,
+        scan.in_span: varying & ~tested,
         DETERMINING: determining,
     }
     return {reason: int(np.count_nonzero(variants & block.asked)) for reason, variants in found.items()}

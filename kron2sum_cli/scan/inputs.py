@@ -17,6 +17,7 @@ from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.genotypes.filters import VariantFilters, names_not_found, select_by_name
 from kron2sum_cli.genotypes.open import open_genotypes
 from kron2sum_cli.genotypes.source import GenotypeSource, Variants
+from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -67,6 +68,8 @@ class ScanInputs:
         The variants to scan, by name and place.
     files : tuple of FileRecord
         The files of the genotypes.
+    conditioned : ConditionedVariants or None
+        Variants whose effects are in the model of the scan; None for none.
     """
 
     null: NullFile
@@ -75,6 +78,7 @@ class ScanInputs:
     filters: VariantFilters
     selection: Selection
     files: tuple[FileRecord, ...]
+    conditioned: ConditionedVariants | None = None
 
 
 def open_inputs(settings: ScanSettings) -> ScanInputs:
@@ -91,7 +95,14 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
     guard_inputs(settings.out, genotypes.files)
     filters = _filters(settings, genotypes)
     selection = select_variants(genotypes.variants, filters, settings.shard)
-    return ScanInputs(null, genotypes, _rows(null, genotypes), filters, selection, files)
+    rows = _rows(null, genotypes)
+    conditioned = read_conditioned(settings, null, genotypes, rows)
+    return ScanInputs(null, genotypes, rows, filters, selection, files, conditioned)
+
+
+def number_type(settings: ScanSettings) -> type[np.floating]:
+    """The type of numbers in which genotypes are multiplied."""
+    return np.float64 if settings.precision == "double" else np.float32
 
 
 def select_variants(variants: Variants, filters: VariantFilters, shard: tuple[int, int] | None) -> Selection:

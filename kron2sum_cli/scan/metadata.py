@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from kron2sum_cli._version import __version__
 from kron2sum_cli.files.null_file import NullFile
@@ -10,7 +11,8 @@ from kron2sum_cli.files.provenance import FileRecord, file_records
 from kron2sum_cli.files.scan_metadata import NullScale, ScanMetadata, ScannedNull, TestOptions
 from kron2sum_cli.genotypes.chromosomes import is_human, normalise_chromosome
 from kron2sum_cli.genotypes.source import GenotypeSource
-from kron2sum_cli.scan.inputs import ScanInputs
+from kron2sum_cli.scan.conditioned import scale_given
+from kron2sum_cli.scan.inputs import ScanInputs, number_type
 from kron2sum_cli.settings import ScanSettings, contrast_files, without_folders
 
 
@@ -20,7 +22,7 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs) -> ScanMetadata:
     return ScanMetadata(
         version=__version__,
         null=_scanned_null(null),
-        nulls=tuple(null_scale(null, chromosome) for chromosome in (None, *null.chromosomes)),
+        nulls=_scales(settings, inputs),
         traits=null.traits,
         filters=_filters(settings),
         settings=TestOptions(
@@ -29,6 +31,7 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs) -> ScanMetadata:
             stat=settings.stat,
             refit=settings.refit,
             seed=settings.common.seed if settings.refit else None,
+            conditioned=() if inputs.conditioned is None else inputs.conditioned.names,
         ),
         inputs={"geno": inputs.files, **_further_inputs(settings)},
         coupled=null.description.coupled,
@@ -49,6 +52,19 @@ def null_scale(null: NullFile, chromosome: str | None) -> NullScale:
         size=contrasts if summary.reml else observed,
         residual_df=contrasts,
     )
+
+
+def _scales(settings: ScanSettings, inputs: ScanInputs) -> tuple[NullScale, ...]:
+    """The scales of all null models, with the variants that the scan is conditioned on."""
+    null, found = inputs.null, []
+    for chromosome in (None, *null.chromosomes):
+        scale = null_scale(null, chromosome)
+        if inputs.conditioned is not None:
+            with threadpool_limits(limits=1, user_api="blas"):  # so that no digit depends on their number
+                given = inputs.conditioned.under(null.load(chromosome, number_type(settings)), null.description)
+            scale = scale_given(scale, given, null.whole.reml)
+        found.append(scale)
+    return tuple(found)
 
 
 def _scanned_null(null: NullFile) -> ScannedNull:

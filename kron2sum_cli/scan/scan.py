@@ -18,13 +18,15 @@ from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.model.collinearity import genotyped_covariates
+from kron2sum_cli.model.conditioning import conditioned_scanner
 from kron2sum_cli.model.fitting import SAME
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import BlockResult, Scan, test_block
 from kron2sum_cli.scan.blocks import block_width, blocks_by_null, in_order
-from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
+from kron2sum_cli.scan.conditioned import scale_given
+from kron2sum_cli.scan.inputs import ScanInputs, number_type, open_inputs
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
 from kron2sum_cli.scan.refits import RefitPlan, refit_plan
 from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
@@ -71,9 +73,12 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
 
 
 def _without_refits(settings: ScanSettings, null: NullFile) -> ScanSettings:
-    """The settings without refits where the trait design of the null model does not allow them."""
+    """The settings without refits where the trait design of the null model or variants given do not allow them."""
     if settings.refit and null.description.reduced:
         logger.warning("no variants are refitted: refits need a null model without --trait-design, or a square one")
+        return replace(settings, refit=0.0)
+    if settings.is_conditioned and settings.refit:
+        logger.info("no variants are refitted: C0 and C1 stay as they are given other variants")
         return replace(settings, refit=0.0)
     return settings
 
@@ -115,11 +120,16 @@ def _scan(
     chromosome: str | None,
 ) -> Scan:
     """The scan under the null model without a chromosome, or (None) that of the whole genome."""
-    null = inputs.null
-    dtype = np.float64 if settings.precision == "double" else np.float32
+    null, data, dtype = inputs.null, inputs.null.description, number_type(settings)
     model = null.load(chromosome, dtype)
-    scanner = model.scanner(dtype)
-    observed = np.isfinite(null.description.Y) if null.description.has_missing else None
+    scanner, scale, X = model.scanner(dtype), null_scale(null, chromosome), data.X
+    if inputs.conditioned is not None:
+        given = inputs.conditioned.under(model, data)
+        if data.has_missing:
+            scanner = model.scanner(np.float64)  # it takes single precision for what is not conditioned alone
+        scanner, scale = conditioned_scanner(scanner, given), scale_given(scale, given, model.summary.reml)
+        X = np.hstack([X, inputs.conditioned.G])
+    observed = np.isfinite(data.Y) if data.has_missing else None
     return Scan(
         genotypes=inputs.genotypes,
         samples=inputs.samples,
@@ -127,13 +137,14 @@ def _scan(
         scanner=scanner,
         spans_intercept=model.spans_intercept,
         axes=model.summary.axes,
-        context=null_scale(null, chromosome).context(settings.stat, settings.precision),
+        context=scale.context(settings.stat, settings.precision),
         tests=tests,
         refit=_refit_plan(settings, model, tests, chromosome) if settings.refit > 0 else None,
         traits=null.traits,
         observed=observed,
-        covariates=genotyped_covariates(null.description.X, None if null.description.reduced else observed),
+        covariates=genotyped_covariates(X, None if data.reduced else observed),
         columns=columns,
+        conditioned=inputs.conditioned is not None,
     )
 
 

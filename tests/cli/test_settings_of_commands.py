@@ -75,6 +75,7 @@ def test_scan_with_everything(settings_of):
         *("--maf", "0.01", "--mac", "5", "--max-missing", "0.1", "--hwe", "1e-6", "--test", "common"),
         *("--test", "trait:height", "--test", "mine=c,1.csv", "--refit", "0", "--shard", "2/10"),
         *("--precision", "double", "--stat", "f", "--to", "tsv", "--out", "-", "-q"),
+        *("--condition", "rs1,2", "--condition", "rs3", "--condition-list", "given.txt"),
     )
     assert found == ScanSettings(
         null="n.npz",
@@ -91,6 +92,8 @@ def test_scan_with_everything(settings_of):
         max_missing=0.1,
         hwe=1e-6,
         tests=("common", "trait:height", "mine=c,1.csv"),
+        conditions=("rs1,2", "rs3"),
+        condition_list="given.txt",
         refit=0.0,
         shard=(2, 10),
         precision="double",

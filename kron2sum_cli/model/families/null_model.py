@@ -14,7 +14,12 @@ from kron2sum_cli.model.climbing import Optimum
 from kron2sum_cli.model.families import fitting
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate, family_traits
 from kron2sum_cli.model.families.refit import FamilyRefits
-from kron2sum_cli.model.families.scanner import effects_of_covariates, family_scanner, family_set_scores
+from kron2sum_cli.model.families.scanner import (
+    effects_of_covariates,
+    family_projection,
+    family_scanner,
+    family_set_scores,
+)
 from kron2sum_cli.model.families.spectrum import FamiliesOfSize, FamilyRotation, FamilySpectrum
 from kron2sum_cli.model.generalised_least_squares import Effects
 from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel, TraitData
@@ -74,6 +79,10 @@ class FamilyNullModel(NullModel):
         """See `families.scanner.family_set_scores`."""
         point = self.point()
         return lambda G: family_set_scores(point, G)
+
+    def project(self, F: Array) -> Array:
+        """See `families.scanner.family_projection`."""
+        return family_projection(self.point(), F)
 
     def refits(self) -> Refits:
         """See `families.refit`."""

@@ -109,6 +109,18 @@ def family_set_scores(point: FamilyPoint, G: Array) -> SetScores:
     return SetScores(rows.T @ point.alpha, V, np.einsum("jaa->ja", V))
 
 
+def family_projection(point: FamilyPoint, F: Array) -> Array:
+    """``W_jf_j - W_jX(XᵀW_jX)⁻¹XᵀW_jf_j`` for data F (n, p, k) in the trait axes, over the samples: (n, p, k)."""
+    rotation, X = point.data.spectrum.rotation, point.data.X
+    rows = rotation.to_rows(F.reshape(len(F), -1)).reshape(F.shape)
+    for j in range(F.shape[1]):
+        W = point.W[:, j, None]
+        if X.shape[1]:
+            rows[:, j] -= X @ linalg.cho_solve((point.chol[j], True), (X * W).T @ rows[:, j])
+        rows[:, j] *= W
+    return rotation.to_samples(rows.reshape(len(F), -1)).reshape(F.shape)
+
+
 def effects_of_covariates(point: FamilyPoint, K: Array) -> EffectsOfCovariates:
     """The fixed effects of a null model, for samples with relatedness K (n, t) to its own."""
     data, Tinv = point.data, point.axes.Tinv

@@ -143,6 +143,30 @@ class ObservedScanner:
             np.matmul(flat[:, :stop], self.inverse[start:stop, :stop].T, out=out[:, start:stop])
         return out.reshape(seen.shape)
 
+    def project(self, F: Array) -> Array:
+        """``Qf`` for k data sets F (n, p, k) in the axes, over the samples (n, p, k); this scanner is in double."""
+        (m, p), r, (n, _, k) = self.weights.shape, self.missing_rows.size, F.shape
+        V, cells = self.rotation[:m].T, self.thin[:r]
+        rows = (V.T @ F.reshape(n, -1)).reshape(m, p, k)
+        weights = self.outside_weight if self.outside_weight is not None else np.zeros(p)
+        outside = (
+            F - (V @ rows.reshape(m, -1)).reshape(F.shape) if self.outside_weight is not None else np.zeros(F.shape)
+        )
+        seen = np.zeros((self.index.size, k))
+        for j in range(p):
+            product = self.thin @ (self.weights[:, j, None] * rows[:, j])
+            product[:r] += weights[j] * outside[self.missing_rows, j]
+            seen += self.loadings[j][:, None] * product[self.index]
+        theta = self.inverse.T @ (self.inverse @ seen)
+        projected = np.empty(F.shape)
+        for j in range(p):
+            taken = np.zeros((len(self.thin), k))
+            np.add.at(taken, self.index, self.loadings[j][:, None] * theta)
+            projected[:, j] = V @ (self.weights[:, j, None] * (rows[:, j] - self.thin.T @ taken))
+            outside[self.missing_rows, j] -= taken[:r]
+            projected[:, j] += weights[j] * (outside[:, j] + V @ (cells.T @ taken[:r]))
+        return projected
+
 
 def observed_scanner(point: ObservedPoint, dtype: type[np.floating] = np.float32) -> ObservedScanner:
     """The scanner of blocks at a null model of the observed cells, in single or double precision."""

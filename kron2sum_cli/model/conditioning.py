@@ -1,0 +1,180 @@
+"""Statistics of variants given others, whose effects on every trait are fixed effects beside those of the null model.
+
+With P the null model's ``K⁻¹ - K⁻¹M(MᵀK⁻¹M)⁻¹MᵀK⁻¹``, S (n, k) the given variants, ``H = (I ⊗ S)ᵀP(I ⊗ S) = LLᵀ`` in
+the trait axes, h the score of their effects, and M1 the columns of a variant g, one an axis::
+
+    F = P(I ⊗ S)L⁻ᵀ,    z = L⁻¹h,    u(g | S) = u - M1ᵀF z,    V(g | S) = V - M1ᵀF FᵀM1,    q0(S) = q0 - zᵀz.
+
+C0 and C1 stay as they are. Where no fixed effects or missing cells couple the axes, H is one matrix an axis.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.block_scanner import BlockStatistics, Scanner
+from kron2sum_cli.model.collinearity import dependencies
+from kron2sum_cli.model.generalised_least_squares import independent_columns
+from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.model.spectrum import Array
+
+UNITS_OF_ROUNDING = 256
+"""Smallest share of a variant's information, in units of rounding, that the given variants may leave; below it the
+variant counts as collinear with them."""
+
+LEAST_LEFT = 1e-12
+"""Smallest share of ``rᵀK⁻¹r`` that the effects of given variants may leave."""
+
+DEPENDENT = 1e-10
+"""Smallest share of the information of an effect of a given variant that the others may leave, below which it is one of
+theirs."""
+
+
+@dataclass(frozen=True)
+class GivenVariants:
+    """Variants whose effects on every trait are in the model, at the null model's C0 and C1.
+
+    Attributes
+    ----------
+    S : NDArray (n, k)
+        Orthonormal basis of the variants, outside the covariates where these have an effect on every trait, too.
+    F : NDArray (n, p, k) or (n, p, e)
+        ``P(I ⊗ S)L⁻ᵀ``: of every axis, or for coupled axes with a column for each of the e effects.
+    z : NDArray (p, k) or (e,)
+        Normalised scores ``L⁻¹h``.
+    rank : int
+        Number of effects that the traits tell apart.
+    """
+
+    S: Array
+    F: Array
+    z: Array
+    rank: int
+
+    @property
+    def quadratic(self) -> float:
+        """By how much the effects lower ``rᵀK⁻¹r``."""
+        return float(np.sum(self.z**2))
+
+
+def given_variants(model: NullModel, G: Array, X: Array) -> GivenVariants:
+    """Take variants G (n, k), without missing values, into a null model.
+
+    Parameters
+    ----------
+    X : NDArray (n, c)
+        Covariates that have an effect on every trait of its own; of no columns where a trait design couples them.
+
+    Raises
+    ------
+    NumericalError
+        Where the variants explain the traits completely.
+    """
+    S = basis_outside(G, X)
+    scores = model.set_scores()(S)
+    given = _coupled(model, S, scores.u, scores.V) if scores.V.ndim == 4 else _along_axes(model, S, scores.u, scores.V)
+    if given.quadratic >= (1 - LEAST_LEFT) * model.summary.quadratic:
+        raise NumericalError("the variants that are conditioned on explain the traits completely")
+    return given
+
+
+def basis_outside(G: Array, X: Array) -> Array:
+    """Orthonormal basis (n, k') of the part of the columns of G (n, k) outside the span of X (n, c)."""
+    joint = np.hstack([X, G])
+    kept = np.setdiff1d(np.arange(joint.shape[1]), [dependency.column for dependency in dependencies(joint)])
+    if not np.any(kept >= X.shape[1]):
+        return np.empty((len(G), 0))
+    sizes = np.linalg.norm(joint[:, kept], axis=0)
+    Q = linalg.qr(joint[:, kept] / sizes, mode="economic")[0]
+    return np.asarray(Q[:, np.count_nonzero(kept < X.shape[1]) :])
+
+
+def _along_axes(model: NullModel, S: Array, u: Array, V: Array) -> GivenVariants:
+    """Of axes that are not coupled."""
+    n, (k, p) = len(S), u.shape
+    if not k:
+        return GivenVariants(S, np.empty((n, p, 0)), np.empty((p, 0)), 0)
+    projected = model.project(np.repeat(S[:, None, :], p, axis=1))
+    F, z = np.empty((n, p, k)), np.empty((p, k))
+    for j in range(p):
+        L = np.linalg.cholesky(V[j])
+        F[:, j] = linalg.solve_triangular(L, projected[:, j].T, lower=True).T
+        z[j] = linalg.solve_triangular(L, u[:, j], lower=True)
+    return GivenVariants(S, F, z, p * k)
+
+
+def _coupled(model: NullModel, S: Array, u: Array, V: Array) -> GivenVariants:
+    """Of coupled axes; effects that the observed cells do not tell from others are left out."""
+    n, (k, p) = len(S), u.shape
+    H = V.transpose(0, 2, 1, 3).reshape(p * k, p * k)
+    kept = independent_columns(H, np.diag(H), DEPENDENT)
+    if not kept.size:
+        return GivenVariants(S, np.empty((n, p, 0)), np.empty(0), 0)
+    axis, variant = np.divmod(kept, k)
+    data = np.zeros((n, p, kept.size))
+    data[:, axis, np.arange(kept.size)] = S[:, variant]
+    L = np.linalg.cholesky(H[np.ix_(kept, kept)])
+    F = linalg.solve_triangular(L, model.project(data).reshape(n * p, kept.size).T, lower=True).T
+    z = linalg.solve_triangular(L, u.T.reshape(-1)[kept], lower=True)
+    return GivenVariants(S, F.reshape(n, p, kept.size), z, int(kept.size))
+
+
+@dataclass(frozen=True)
+class ConditionedScanner:
+    """Score and information of blocks of variants given others.
+
+    Attributes
+    ----------
+    plain : Scanner
+        Of the null model without the given variants.
+    S : NDArray (n, k)
+        `GivenVariants.S` in the precision of the scan.
+    F : NDArray (n, pe)
+        `GivenVariants.F` in that precision, those of an axis side by side.
+    z : NDArray (p, k) or (e,)
+        `GivenVariants.z`.
+    """
+
+    plain: Scanner
+    S: NDArray[np.floating]
+    F: NDArray[np.floating]
+    z: Array
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """That of the null model's scanner."""
+        return self.plain.dtype
+
+    def rotate(self, G: NDArray[np.floating]) -> Array:
+        """Rotated variants of the null model's scanner."""
+        return self.plain.rotate(G)
+
+    def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
+        """Statistics of a block of variants G (n, b); ``length`` is that outside the given variants, too.
+
+        Combinations of the given variants are taken off first: as with centring, that changes nothing but rounding.
+        """
+        G = G - self.S @ (self.S.T @ G)
+        plain = self.plain.statistics(G)
+        b, p = plain.u.shape
+        explained = (G.T @ self.F).astype(np.float64).reshape(b, p, -1)
+        u = plain.u - np.sum(explained * self.z, axis=2)
+        if plain.v.ndim == 3:
+            v = plain.v - explained @ explained.transpose(0, 2, 1)
+            complete = np.einsum("bjj->bj", plain.v)
+            size = np.sqrt(np.where(complete > 0, complete, 1.0))
+            left = np.linalg.eigvalsh(v / (size[:, :, None] * size[:, None, :]))[:, 0]
+        else:
+            v = plain.v - np.sum(explained**2, axis=2)
+            left = np.min(np.divide(v, plain.v, out=np.zeros_like(v), where=plain.v > 0), axis=1)
+        length = np.where(left > UNITS_OF_ROUNDING * np.finfo(self.F.dtype).eps, plain.length, 0.0)
+        return replace(plain, u=u, v=v, length=length)
+
+
+def conditioned_scanner(plain: Scanner, given: GivenVariants) -> ConditionedScanner:
+    """The scanner of a null model, given further variants, in its precision."""
+    F = given.F.reshape(len(given.S), -1)
+    return ConditionedScanner(plain, given.S.astype(plain.dtype), F.astype(plain.dtype), given.z)

@@ -1,0 +1,128 @@
+"""Variants that a scan is conditioned on: their effects on every trait are in the model."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.files.arrow import numbers, texts
+from kron2sum_cli.files.null_file import NullFile
+from kron2sum_cli.files.scan_metadata import NullScale
+from kron2sum_cli.files.text import read_name_list
+from kron2sum_cli.genotypes.source import GenotypeSource
+from kron2sum_cli.model.collinearity import combination, dependencies
+from kron2sum_cli.model.conditioning import GivenVariants, given_variants
+from kron2sum_cli.model.null_model import NullModel, TraitData
+from kron2sum_cli.settings import ScanSettings
+
+logger = logging.getLogger("kron2sum.scan")
+
+
+@dataclass(frozen=True)
+class ConditionedVariants:
+    """Variants whose effects on every trait are in the model of a scan.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Their names, in the order asked for.
+    G : NDArray (n, k)
+        Their genotypes in the analysed samples, missing ones at the mean.
+    """
+
+    names: tuple[str, ...]
+    G: NDArray[np.float64]
+
+    def under(self, model: NullModel, data: TraitData) -> GivenVariants:
+        """These variants in a null model of some traits."""
+        return given_variants(model, self.G, _covariates(data))
+
+
+def read_conditioned(
+    settings: ScanSettings, null: NullFile, genotypes: GenotypeSource, rows: NDArray[np.intp]
+) -> ConditionedVariants | None:
+    """The variants of ``--condition`` and ``--condition-list``; None where there are none.
+
+    Parameters
+    ----------
+    settings : ScanSettings
+        What was asked.
+    null : NullFile
+        The null model.
+    genotypes : GenotypeSource
+        Where the variants are, whether they are scanned or not.
+    rows : NDArray (n,)
+        Rows of the analysed samples.
+
+    Raises
+    ------
+    InputError
+        Where a variant is not there, is there twice, or has no genotype.
+    """
+    listed = () if settings.condition_list is None else read_name_list(settings.condition_list)
+    names = tuple(dict.fromkeys((*settings.conditions, *listed)))
+    if not names:
+        return None
+    positions = _positions(names, genotypes)
+    order = np.argsort(positions)
+    G = np.empty((len(rows), len(names)))
+    G[:, order] = genotypes.read(positions[order], rows)
+    absent = np.isnan(G)
+    for k in np.flatnonzero(absent.all(axis=0)):
+        raise InputError(f"--condition {names[k]}: has no genotype in the analysed samples; leave it out")
+    G = np.where(absent, np.nanmean(G, axis=0), G)
+    kept = _independent(names, G, null)
+    logger.info("conditioned on %d variants: %s", len(kept), ", ".join(names[k] for k in kept))
+    return ConditionedVariants(tuple(names[k] for k in kept), G[:, kept])
+
+
+def _positions(names: Sequence[str], genotypes: GenotypeSource) -> NDArray[np.intp]:
+    """Where the variants of these names are in the genotypes."""
+    column = genotypes.variants.table["SNPID"]
+    found = np.flatnonzero(np.asarray(pc.is_in(column, value_set=texts(sorted(names)))))
+    of_name: dict[str, list[int]] = {name: [] for name in names}
+    for position, name in zip(found.tolist(), column.take(numbers(found)).to_pylist(), strict=True):
+        of_name[name].append(position)
+    for name, positions in of_name.items():
+        if not positions:
+            raise InputError(
+                f"--condition {name}: no variant of {genotypes.path} has this name; name its file with --geno, too, and"
+                " choose what to scan with --chr, --region or --extract"
+            )
+        if len(positions) > 1:
+            raise InputError(
+                f"--condition {name}: {len(positions)} variants of {genotypes.path} have this name; give them names of"
+                " their own"
+            )
+    return np.array([positions[0] for positions in of_name.values()], dtype=np.intp)
+
+
+def _independent(names: Sequence[str], G: NDArray[np.float64], null: NullFile) -> list[int]:
+    """The variants that add to the covariates and the variants before them; a warning names the others."""
+    X = _covariates(null.description)
+    c = X.shape[1]
+    found = [one for one in dependencies(np.hstack([X, G])) if one.column >= c]
+    of_columns = [f"covariate {k + 1}" for k in range(c)] if len(null.covariates) != c else list(null.covariates)
+    for one in found:
+        text = combination([*of_columns, *names], one)
+        logger.warning("--condition %s in the analysed samples: it adds nothing and is left out", text)
+    return [k for k in range(len(names)) if c + k not in {one.column for one in found}]
+
+
+def _covariates(data: TraitData) -> NDArray[np.float64]:
+    """Covariates that have an effect on every trait of its own."""
+    return data.X[:, :0] if data.reduced else data.X
+
+
+def scale_given(scale: NullScale, given: GivenVariants, reml: bool) -> NullScale:
+    """The scale of tests under a null model with further variants in it."""
+    return replace(
+        scale,
+        quadratic=scale.quadratic - given.quadratic,
+        size=scale.size - given.rank if reml else scale.size,
+        residual_df=scale.residual_df - given.rank,
+    )

@@ -1,0 +1,197 @@
+"""Variants given others, under every kind of null model, against dense generalised least squares at the same K."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import linalg, sparse
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.collinearity import COLLINEAR
+from kron2sum_cli.model.conditioning import basis_outside, conditioned_scanner, given_variants
+from kron2sum_cli.model.families.null_model import likelihood_of_families
+from kron2sum_cli.model.families.spectrum import family_spectrum
+from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood, rotate_samples
+
+Array = NDArray[np.float64]
+
+N, P = 60, 3
+KINDS = ("complete", "thin", "ml", "design", "design, thin", "missing", "missing, thin", "families", "one trait")
+RTOL = 1e-8
+
+
+@dataclass(frozen=True)
+class Case:
+    """A null model, its relationship matrix and traits, and variants (n, b) of which some are given."""
+
+    model: NullModel
+    K: Array
+    data: TraitData
+    variants: Array
+
+    @property
+    def X(self) -> Array:
+        """Covariates with an effect on every trait of its own."""
+        return self.data.X[:, :0] if self.data.reduced else self.data.X
+
+    def dense(self, given: Array) -> tuple[Array, Array, float]:
+        """Score (b, p) and information (b, p, p) of every variant in the traits, and ``rᵀK⁻¹r``, from all values."""
+        axes, p = self.model.summary.axes, self.data.Y.shape[1]
+        seen = np.isfinite(self.data.Y).T.ravel()
+        K = (np.kron(axes.C0, self.K) + np.kron(axes.C1, np.eye(N)))[np.ix_(seen, seen)]
+        y, M = self.data.Y.T.ravel()[seen], np.kron(self.data.A, self.data.X)[seen]
+        M = np.hstack([M, np.kron(np.eye(p), given)[seen]])
+        root = np.linalg.cholesky(K)
+        Q = linalg.orth(linalg.solve_triangular(root, M, lower=True))
+
+        def whitened(D: Array) -> Array:
+            D = linalg.solve_triangular(root, D, lower=True)
+            return np.asarray(D - Q @ (Q.T @ D))
+
+        residual = whitened(y)
+        designs = [whitened(np.kron(np.eye(p), g[:, None])[seen]) for g in self.variants.T]
+        return (
+            np.array([D.T @ residual for D in designs]),
+            np.array([D.T @ D for D in designs]),
+            float(residual @ residual),
+        )
+
+
+@cache
+def case_of(kind: str) -> Case:
+    rng = np.random.default_rng(3)
+    p = 1 if kind == "one trait" else P
+    X = np.column_stack([np.ones(N), rng.normal(size=N)])
+    variants = rng.binomial(2, 0.3, size=(N, 7)).astype(float)
+    variants[:, 1] = np.where(rng.random(N) < 0.8, variants[:, 0], variants[:, 1])  # in linkage disequilibrium
+    G = rng.normal(size=(N, 25 if "thin" in kind else 90)) / 6
+    Y = 2 + G @ rng.normal(size=(G.shape[1], p)) + rng.normal(size=(N, p)) + variants[:, [0]]
+    if kind.startswith("missing"):
+        Y[rng.random(Y.shape) < 0.15] = np.nan
+    A = rng.normal(size=(P, 2)) if kind.startswith("design") else np.eye(p)
+    data, reml = TraitData(Y, A, X), kind != "ml"
+    K = G @ G.T
+    likelihood: Any
+    if kind == "families":
+        K = linalg.block_diag(*[0.5 + 0.5 * np.eye(3)] * (N // 3))
+        likelihood = likelihood_of_families(family_spectrum(sparse.csr_array(K)), data, reml)
+    else:
+        likelihood = null_likelihood(
+            rotate_samples(G.copy() if "thin" in kind else K.copy(), "thin" in kind, data, reml), data, reml
+        )
+    return Case(likelihood.null_model(likelihood.fit(p)), K, data, variants)
+
+
+def in_traits(case: Case, u: Array, v: Array) -> tuple[Array, Array]:
+    T = case.model.summary.axes.T
+    full = v if v.ndim == 3 else v[:, :, None] * np.eye(v.shape[1])
+    return u @ T, np.einsum("ja,bjk,kc->bac", T, full, T)
+
+
+def close(found: Array, expected: Array) -> None:
+    np.testing.assert_allclose(found, expected, rtol=RTOL, atol=RTOL * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_projected_traits_are_scores(kind: str) -> None:
+    """Of the data themselves, whose score every scanner has, and its products with itself are the information."""
+    case = case_of(kind)
+    axes, G = case.model.summary.axes, case.variants - case.variants.mean(axis=0)
+    filled = np.where(np.isnan(case.data.Y), 5.0, case.data.Y) @ axes.T.T
+    statistics = case.model.scanner(np.float64).statistics(G)
+    close(G.T @ case.model.project(filled[:, :, None])[:, :, 0], statistics.u)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [0, 1, 3])
+def test_statistics_given_variants_are_those_of_dense_least_squares(kind: str, k: int) -> None:
+    case = case_of(kind)
+    given = given_variants(case.model, case.variants[:, :k], case.X)
+    statistics = conditioned_scanner(case.model.scanner(np.float64), given).statistics(case.variants[:, k:])
+    u, v, quadratic = case.dense(case.variants[:, :k])
+    found_u, found_v = in_traits(case, statistics.u, statistics.v)
+    close(found_u, u[k:])
+    close(found_v, v[k:])
+    assert case.model.summary.quadratic - given.quadratic == pytest.approx(quadratic, rel=RTOL)
+    assert given.rank == k * case.data.Y.shape[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_single_precision_keeps_its_digits_beside_a_variant_in_near_complete_disequilibrium(kind: str) -> None:
+    case = case_of(kind)
+    near = case.variants[:, [0]].copy()
+    near[0] += 1  # one genotype apart
+    given = given_variants(case.model, case.variants[:, [0]], case.X)
+    single, double = (
+        conditioned_scanner(case.model.scanner(dtype), given).statistics(near) for dtype in (np.float32, np.float64)
+    )
+    np.testing.assert_allclose(single.v, double.v, rtol=1e-3, atol=1e-4 * np.abs(double.v).max())
+    np.testing.assert_allclose(single.u, double.u, rtol=0, atol=1e-4 * np.abs(double.u).max())
+    assert single.length[0] > 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_variant_in_the_span_has_no_length(kind: str, dtype: type[np.floating]) -> None:
+    case = case_of(kind)
+    given = given_variants(case.model, case.variants[:, :2], case.X)
+    within = case.variants[:, :2] @ [[1.0, 0.0, -0.5], [0.0, 1.0, 1.5]]
+    within = within + case.X @ np.ones((case.X.shape[1], 3))
+    G = np.hstack([within, case.variants[:, [3]]]).astype(dtype)
+    length = conditioned_scanner(case.model.scanner(dtype), given).statistics(G).length
+    assert np.all(length[:3] < 0.1 * COLLINEAR * np.sum(within**2, axis=0))
+    assert length[3] > 1
+
+
+def test_a_variant_that_only_the_samples_of_one_trait_do_not_tell_from_a_given_one() -> None:
+    case = case_of("missing")
+    observed = np.isfinite(case.data.Y[:, 1])
+    alike = np.where(observed, case.variants[:, 0], case.variants[:, 3])
+    given = given_variants(case.model, case.variants[:, [0]], case.X)
+    G = np.column_stack([alike, case.variants[:, 3]])
+    for dtype in (np.float32, np.float64):
+        length = conditioned_scanner(case.model.scanner(dtype), given).statistics(G).length
+        assert length[0] == 0
+        assert length[1] > 1
+
+
+def test_effects_that_the_samples_of_a_trait_do_not_tell_apart_are_one() -> None:
+    case = case_of("missing")
+    observed = np.isfinite(case.data.Y[:, 1])
+    alike = np.where(observed, case.variants[:, 0], case.variants[:, 3])
+    both = np.column_stack([case.variants[:, 0], alike])
+    given = given_variants(case.model, both, case.X)
+    assert given.rank == 2 * P - 1
+    u, v, quadratic = case.dense(both)
+    statistics = conditioned_scanner(case.model.scanner(np.float64), given).statistics(case.variants[:, 4:])
+    found_u, found_v = in_traits(case, statistics.u, statistics.v)
+    close(found_u, u[4:])
+    close(found_v, v[4:])
+    assert case.model.summary.quadratic - given.quadratic == pytest.approx(quadratic, rel=RTOL)
+
+
+def test_order_and_combinations_of_given_variants_change_nothing() -> None:
+    case = case_of("complete")
+    some = case.variants[:, :3]
+    mixed = np.column_stack([some[:, 2], some[:, 0] - 3 * some[:, 1], some[:, 1], some[:, 0], np.ones(N)])
+    found = [given_variants(case.model, G, case.X) for G in (some, mixed)]
+    assert found[1].rank == found[0].rank
+    assert found[1].quadratic == pytest.approx(found[0].quadratic, rel=1e-10)
+    G = case.variants[:, 3:]
+    one, other = (conditioned_scanner(case.model.scanner(np.float64), given).statistics(G) for given in found)
+    np.testing.assert_allclose(other.u, one.u, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(other.v, one.v, rtol=1e-10)
+
+
+def test_variants_that_explain_everything_are_refused() -> None:
+    case = case_of("complete")
+    with pytest.raises(NumericalError, match="explain the traits completely"):
+        given_variants(case.model, case.data.Y, case.X)
+
+
+def test_nothing_outside() -> None:
+    assert basis_outside(np.ones((5, 1)), np.ones((5, 1))).shape == (5, 0)
+    assert basis_outside(np.ones((5, 0)), np.ones((5, 1))).shape == (5, 0)
