@@ -74,7 +74,7 @@ EXAMPLES = (
     "--grm",
     multiple=True,
     group=RELATIONSHIP,
-    help=".bed, .pgen, .bgen, GCTA .grm.bin or .grm.sp, plink2 .rel or .kin0, GEMMA .cXX.txt, a square or sparse "
+    help=".bed, .pgen, .bgen, .vcf, GCTA .grm.bin or .grm.sp, plink2 .rel or .kin0, GEMMA .cXX.txt, a square or sparse "
     "matrix, a table of pairs or of samples by features; repeatable for genotypes in several files; none for "
     "independent samples.  [required]",
 )

@@ -26,6 +26,9 @@ MISSING = frozenset({"", "."}.union(map("".join, [*product("nN", "aA"), *product
 
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 
+REPLICATES = "remove one of the two; of replicates of one line, give their mean in one row"
+"""Remedy for a sample that is twice in a table."""
+
 
 @dataclass(frozen=True)
 class SampleTable:
@@ -145,7 +148,7 @@ def read_sample_table(
     _check_rows(layout, ids)
     fids = tuple(ids[0]) if layout.id_width == 2 else None
     samples = Samples(fids, tuple(ids[layout.id_width - 1]), layout.table.file)
-    refuse_duplicates(samples, cells.index.to_list())
+    refuse_duplicates(samples, cells.index.to_list(), REPLICATES)
 
     values = np.empty((len(cells), len(layout.chosen)))
     levels: list[tuple[str, ...] | None] = [None] * len(layout.chosen)

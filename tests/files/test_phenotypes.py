@@ -111,7 +111,7 @@ def test_categorical(tmp_path: Path) -> None:
         ("IID a b\ns1 1 2\n\ns2 1\n", r"line 4: the row of sample 's2' is too short: 2 fields, .* has 3"),
         ("FID IID a\nf s1 1 2\n", r"line 2: the row of sample 'f s1' is too long: 4 fields, .* has 3"),
         ("IID\ta\ns1\t1\n\t2\n", r"line 3: the sample has an empty FID or IID"),
-        ("FID IID a\nf s 1\ng s 2\nf s 3\n", r"line 4: sample 'f s' was already in line 2"),
+        ("FID IID a\nf s 1\ng s 2\nf s 3\n", r"line 4: sample 'f s' was already in line 2; .* replicates .* mean"),
         ("IID a bc\ns1 NA 1\ns2 1 tall\n", r"line 3: trait 'bc' of sample 's2' is 'tall', not a number"),
         ("IID\ta\ns1\t1,5\n", r"trait 'a' of sample 's1' is '1,5', not a number; the decimal mark .*write 1.5"),
         ("IID;a\ns1;1,5\ns2;2.5\n", r"line 3: trait 'a' of sample 's2' is '2.5', and another sample has '1,5'"),
