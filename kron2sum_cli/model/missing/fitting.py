@@ -16,8 +16,8 @@ from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model import climbing, fitting
-from kron2sum_cli.model.climbing import Optimum
-from kron2sum_cli.model.fitting import FLOOR, SHARES, may_lose_C1, starting_axes
+from kron2sum_cli.model.climbing import CERTIFIED_GAIN, Optimum
+from kron2sum_cli.model.fitting import SHARES, may_lose_C1, starting_axes
 from kron2sum_cli.model.missing.information import affordable, information, uses_observed_information
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells
@@ -79,7 +79,7 @@ class ObservedLikelihood:
     @property
     def floor(self) -> float:
         """Smallest c1 that a climb may reach."""
-        return FLOOR if self.cells.singular else 0.0
+        return float(np.sqrt(CERTIFIED_GAIN / (2 * self.ncells))) if self.cells.singular else 0.0
 
     @property
     def may_lose_C1(self) -> bool:

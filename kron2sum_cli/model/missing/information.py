@@ -21,6 +21,10 @@ from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.undetermined import undetermined_directions
 from kron2sum_cli.model.spectrum import Array
 
+NO_RESIDUAL = 1e-7
+"""An axis whose residual share of variance is below this, where the likelihood falls with it, is on the boundary: where
+GGᵀ is singular, or nearly so, a search cannot reach 0 itself."""
+
 EXACT_ENTRIES = 1 << 25
 """Entries of all directions' matrices over the missing cells up to which the information is the observed one."""
 
@@ -31,7 +35,8 @@ def direction_covariance(point: ObservedPoint, rank: int) -> DirectionCovariance
     Along undetermined residual covariances the information is 0. Any other in its place leaves the variances of what
     does not depend on them as they are.
     """
-    empty = faces(point.axes, point.data.mean_eigenvalue, rank)
+    empty0, empty1 = faces(point.axes, point.data.mean_eigenvalue, rank)
+    empty = empty0, empty1 | ((point.axes.c1**2 < NO_RESIDUAL) & (np.diag(point.score1) <= 0))
     H = information(point) + face_curvature(point.axes, point.score0, point.score1, *empty)
     free = free_directions(*empty)
     flat = undetermined_directions(point.data, point.axes)

@@ -1,0 +1,56 @@
+"""Combinations of traits without residual variance, where cells are missing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from missing_oracle import Array, Observed
+
+from kron2sum_cli.model.missing.fitting import fit
+from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
+from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells
+from kron2sum_cli.model.missing.scanner import observed_scanner
+from kron2sum_cli.model.spectrum import spectrum_of_features
+from kron2sum_cli.model.uncertainty import estimates_of_observed
+
+
+def residuals_of_low_rank(r: int, n: int = 60, p: int = 4) -> tuple[ObservedCells, Array, Array]:
+    """Cells of traits whose residuals have one dimension less than there are traits, Y, and G of r columns."""
+    rng = np.random.default_rng(15)
+    G = rng.normal(size=(n, r)) / np.sqrt(r)
+    Y = G @ rng.normal(size=(r, p)) + rng.normal(size=(n, p - 1)) @ rng.normal(size=(p - 1, p))
+    missing = rng.random((n, p)) < 0.6
+    missing[np.arange(n), rng.integers(0, p, n)] = False
+    Y[missing] = np.nan
+    return observed_cells(spectrum_of_features(G, np.empty((n, 0))), Y, np.eye(p), np.ones((n, 1))), Y, G
+
+
+def test_where_the_relationship_matrix_is_singular() -> None:
+    """C1 comes as near to its boundary as certifies the fit, and no nearer: beyond, rounding takes over."""
+    cells, Y, G = residuals_of_low_rank(18)
+    point = fit(cells, 4, False).point
+    assert 1e-10 < point.axes.c1.min() ** 2 < 1e-6
+    dense = Observed(Y, np.eye(4), np.ones((60, 1)), G @ G.T, point.axes.C0, point.axes.C1)
+    assert point.lml == pytest.approx(dense.lml(False), abs=2e-5)
+    nearer = point.axes.C1 - 0.99 * point.axes.c1[0] ** 2 * np.multiply.outer(*2 * [point.axes.Tinv[:, 0]])
+    assert replace(dense, C1=nearer).lml(False) < point.lml + 1e-6
+    g = np.random.default_rng(1).binomial(2, 0.3, size=(60, 8)) - 0.6
+    for dtype in (np.float32, np.float64):
+        found = observed_scanner(point, dtype).statistics(g)
+        assert np.all(found.length > 0)
+        for k in range(8):
+            V = point.axes.Tinv.T @ dense.statistics(g[:, k])[1] @ point.axes.Tinv  # of effects along the axes
+            np.testing.assert_allclose(found.v[k], V, rtol=1e-4, atol=1e-4 * np.abs(V).max())
+
+
+def test_an_axis_that_is_nearly_there_counts_as_there() -> None:
+    cells, _, _ = residuals_of_low_rank(90)
+    best = fit(cells, 4, False)
+    axes = best.point.axes
+    assert axes.c1[0] == 0
+
+    def errors(point: ObservedPoint) -> Array:
+        return estimates_of_observed(point, best.rank, 1.0, np.eye(4)).C1_se
+
+    near = evaluate(cells, replace(axes, c1=np.where(axes.c1 == 0, 10**-4.5, axes.c1)), False)
+    np.testing.assert_allclose(errors(near), errors(best.point), rtol=2e-2)
