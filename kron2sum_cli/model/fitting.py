@@ -36,6 +36,12 @@ NO_MAXIMUM = (
     " the analysed samples, or REML"
 )
 
+DETERMINED = (
+    "the likelihood has no maximum: a trait, or a combination of traits, is a linear combination of the covariates and"
+    " the columns of G, such as a trait that one variant of the relationship matrix determines. Make the matrix of more"
+    " variants than samples, or without that variant, or leave the trait out"
+)
+
 
 Fit = Optimum[Point]
 """A fit of traits without missing cells."""
@@ -154,8 +160,16 @@ def fit(data: Contrasts, rank: int, reml: bool) -> Fit:
     if thorough:
         best = _best_around(data, best, reml)
     if not best.certificate.certified:
-        raise ConvergenceError(best.certificate.complaint(best.point.lml) if has_maximum else NO_MAXIMUM, best)
+        raise ConvergenceError(best.certificate.complaint(best.point.lml) if has_maximum else _no_maximum(data), best)
     return best
+
+
+def _no_maximum(data: Contrasts) -> str:
+    """Why the likelihood is not `bounded`.
+
+    As many null directions as traits are enough, unless some combination of the traits is 0 in all of them.
+    """
+    return NO_MAXIMUM if data.noutside + np.count_nonzero(data.s <= 0) < data.ntraits else DETERMINED
 
 
 def _best_around(data: Contrasts, best: Fit, reml: bool) -> Fit:

@@ -121,3 +121,15 @@ def test_a_covariate_that_is_redundant_in_the_samples_of_one_trait(caplog: pytes
     assert null["B"][2][1] == 0 and null["B_se"][2][1] is None
     assert None not in null["B_se"][0] + null["B_se"][1] + null["C1_se"][0]
     assert scanned("--refit", 0).CHISQ.notna().all()
+
+
+def test_a_trait_in_the_span_of_few_variants_is_said_to_be_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """No samples have the same genotypes, and none need to be left out."""
+    rng = np.random.default_rng(39)
+    dosages = 2.0 * (rng.random((120, 60)) < 0.3)
+    write_bed(dosages)
+    write_table("y.csv", colour=dosages[:, 10] // 2)
+    assert kron2sum("fit", "-q", "--pheno", "y.csv", "--grm", "g.bed") == 3
+    message = capsys.readouterr().err
+    assert "such as a trait that one variant of the relationship matrix determines" in message
+    assert "same genotypes" not in message
