@@ -1,7 +1,7 @@
 """From phenotype, covariate and relationship files to a null model's file."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -25,6 +25,9 @@ from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import FitSettings
 
 logger = logging.getLogger("kron2sum.fit")
+
+CHEAP = 1_000_000
+"""Samples times squared traits up to which profile intervals are found without being asked for."""
 
 
 def fit_null_model(settings: FitSettings, progress: Progress) -> None:
@@ -55,7 +58,7 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
             writer.add(chromosome, model)
             summaries[chromosome] = model.summary
             if chromosome is None:
-                profile = _profiles(settings, model, design.samples.traits)
+                profile = _profiles(settings, model, design)
             if relationship is not None:
                 predictions = predict(model, relationship, design, progress)
         if predictions is not None:
@@ -124,15 +127,19 @@ def _description(settings: FitSettings, grm: Grm, design: Design) -> NullDescrip
     return NullDescription(Y=design.Y, A=design.A, X=design.X, metadata=metadata, samples=design.samples.samples)
 
 
-def _profiles(settings: FitSettings, model: NullModel, traits: Sequence[str]) -> dict[str, Interval]:
-    """Profile-likelihood intervals of heritabilities: of all where they were asked for, else of those near 0 or 1."""
-    summary = model.summary
+def _profiles(settings: FitSettings, model: NullModel, design: Design) -> dict[str, Interval]:
+    """Profile-likelihood intervals of heritabilities: of all where they were asked for, else of those near 0 or 1.
+
+    What was not asked for is left out where a likelihood is expensive: missing cells, many samples or traits.
+    """
+    summary, traits = model.summary, design.samples.traits
+    cheap = not design.has_missing and len(design.Y) * len(traits) ** 2 <= CHEAP
     h2, h2_se = summary.estimates.h2, summary.estimates.h2_se
     found: dict[str, Interval] = {}
     for j, trait in enumerate(traits):
         if summary.rank == 0:
             break  # C0 is 0 by assumption
-        if settings.profile is None and not _is_near_boundary(h2[j], h2_se[j]):
+        if settings.profile is None and not (cheap and _is_near_boundary(h2[j], h2_se[j])):
             continue
         try:
             found[trait] = heritability_interval(model.point(), j, summary.mean_diagonal, summary.rank)
