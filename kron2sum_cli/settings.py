@@ -98,6 +98,7 @@ DEFAULT_TESTS = ("any",)
 DEFAULT_REFIT = 1e-4
 DEFAULT_PRECISION: Literal["single", "double"] = "single"
 DEFAULT_STAT: Literal["lr", "f"] = "lr"
+DEFAULT_RESAMPLE: Literal["normal", "permute"] = "normal"
 FIXED = "fixed"
 DEFAULT_SET_TESTS = (FIXED,)
 DEFAULT_SET_WEIGHTS = "beta:1,1"
@@ -110,6 +111,7 @@ MISSING_CHOICES = ("drop", "exact")
 PROFILES = ("h2",)
 PRECISIONS = ("single", "double")
 STATISTICS = ("lr", "f")
+RESAMPLING = ("normal", "permute")
 SET_TESTS = (FIXED, "burden", "skat", "skato", "acat", "lr", "omnibus")
 SCAN_FORMATS = ("parquet", "tsv", "csv")
 EXPORT_FORMATS = ("tsv", "csv", "parquet", "json", "ssf", "blup")
@@ -389,6 +391,10 @@ class ScanSettings:
         Variants whose effects on every trait are in the model.
     condition_list : str or None
         A file that names more of them.
+    bootstrap : int
+        Number of data sets simulated under the null model, for thresholds over the whole scan; 0 for none.
+    resample : {"normal", "permute"}
+        How their errors are drawn: from the normal distribution, or from the residuals in another order.
     refit : float
         Variants with P below it are fitted again; 0 for never, 1 for all.
     shard : (int, int) or None
@@ -430,6 +436,8 @@ class ScanSettings:
     set_max_maf: float | None = None
     conditions: tuple[str, ...] = ()
     condition_list: str | None = None
+    bootstrap: int = 0
+    resample: Literal["normal", "permute"] = DEFAULT_RESAMPLE
     refit: float = DEFAULT_REFIT
     shard: tuple[int, int] | None = None
     resume: bool = False
@@ -457,6 +465,10 @@ class ScanSettings:
         yield from repeated("--test", (test.partition("=")[0] for test in self.tests))
         yield from self._set_problems()
         yield from self._condition_problems()
+        if self.bootstrap and self.of_sets:
+            yield "--bootstrap is for variants, not for --sets and --windows; run twice"
+        if self.resample != DEFAULT_RESAMPLE and not self.bootstrap:
+            yield "--resample needs --bootstrap"
         yield from untrue_suffix(self.out, self.to)
 
     def _condition_problems(self) -> Iterable[str]:

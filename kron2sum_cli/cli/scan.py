@@ -34,6 +34,7 @@ EXAMPLES = (
     "kron2sum scan --test common --test specific --out tests.parquet",
     "kron2sum scan --windows 500kb --set-test skat --set-test burden --set-weights beta:1,25 --set-max-maf 0.05",
     "kron2sum scan --condition snp0409 --out given_snp0409.parquet",
+    "kron2sum scan --bootstrap 1000 --out thresholds.parquet",
     "kron2sum scan --shard 1/3 --out shard1.parquet",
     "kron2sum scan --region 1:20000000-30000000 --out - --to tsv | head",
 )
@@ -138,6 +139,23 @@ EXAMPLES = (
     group=TESTS,
     show_default=True,
     help="Likelihood ratio or F test.",
+)
+@option(
+    "--bootstrap",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="B",
+    group=TESTS,
+    absent="none",
+    help="Thresholds over the whole scan, and P values adjusted for it, from B simulated data sets.",
+)
+@option(
+    "--resample",
+    type=click.Choice(defaults.RESAMPLING),
+    default=defaults.DEFAULT_RESAMPLE,
+    group=TESTS,
+    show_default=True,
+    help="How they are simulated: normal errors, or the residuals of the samples in another order.",
 )
 @number_option(
     "--refit",

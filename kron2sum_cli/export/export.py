@@ -45,6 +45,7 @@ from kron2sum_cli.files.scan_columns import (
     PVE,
     SET,
     TRAIT_COLUMNS,
+    TRAIT_MLOG10P_GW,
     TRAIT_N,
     TRAIT_PVE,
     TRAIT_REFIT_COLUMNS,
@@ -247,7 +248,8 @@ def _join(tables: Sequence[ScanFile], settings: ExportSettings) -> tuple[list[Sc
         )
     for gap in joined.missing:
         LOGGER.warning("%s are missing", gap)
-    ordered = [tables[index] for index in joined.order]
+    largest = joined.metadata.largest if len(tables) > 1 else {}  # of one table the columns are what they must be
+    ordered = [replace(tables[index], largest=largest) for index in joined.order]
     _check_different_variants(ordered)
     return ordered, joined.metadata
 
@@ -488,7 +490,7 @@ def _chosen_columns(
 def _columns_of_others(table: ScanFile, traits: Sequence[str], wanted: Sequence[str]) -> set[str]:
     """The columns of other traits, and of the axes, which say nothing about a trait alone."""
     kept = {traits[i] for i in choose_columns(wanted, traits, "--trait", table.name)}
-    of_trait = (TRAIT_N, *TRAIT_COLUMNS, *TRAIT_REFIT_COLUMNS, TRAIT_PVE, FDR)
+    of_trait = (TRAIT_N, *TRAIT_COLUMNS, *TRAIT_REFIT_COLUMNS, TRAIT_MLOG10P_GW, TRAIT_PVE, FDR)
     dropped = {column.named(trait) for trait in traits if trait not in kept for column in of_trait}
     return dropped | {*axis_columns(len(traits)), *axis_columns(len(traits), coupled=True)}
 

@@ -98,6 +98,8 @@ CHISQ_REFIT = Column(
 )
 MLOG10P_REFIT = Column("MLOG10P_REFIT", _NUMBER, "-log₁₀ P of a refit", "test", "refit_neg_log_10_p_value")
 
+MLOG10P_GW = Column("MLOG10P_GW", _NUMBER, "-log₁₀ P adjusted for the whole scan (`--bootstrap`)", "test")
+
 TRAIT_N = Column(
     "N", _COUNT, "analysed samples with a genotype and the trait", "trait", "n", required=True, repeating=True
 )
@@ -105,6 +107,9 @@ BETA = Column("BETA", _NUMBER, "effect of one more effect allele in the joint mo
 SE = Column("SE", _NUMBER, "standard error of the effect", "trait", "standard_error")
 TRAIT_MLOG10P = Column(
     "MLOG10P", _NUMBER, "-log₁₀ P of the effect given effects on the other traits", "trait", "neg_log_10_p_value"
+)
+TRAIT_MLOG10P_GW = Column(
+    "MLOG10P_GW", _NUMBER, "-log₁₀ P of the effect on the trait adjusted for the whole scan", "trait"
 )
 BETA_REFIT = Column("BETA_REFIT", _NUMBER, "effect of one more effect allele in a refit", "trait")
 SE_REFIT = Column("SE_REFIT", _NUMBER, "standard error of the effect in a refit", "trait")
@@ -144,9 +149,11 @@ COLUMNS = (
     P_SET,
     MLOG10P_SET,
     *TEST_REFIT_COLUMNS,
+    MLOG10P_GW,
     TRAIT_N,
     *TRAIT_COLUMNS,
     *TRAIT_REFIT_COLUMNS,
+    TRAIT_MLOG10P_GW,
     AXIS,
     COV,
     FDR,
@@ -194,6 +201,7 @@ def scan_schema(
     coupled: bool = False,
     counted: bool = False,
     dosages: bool = False,
+    bootstrap: bool = False,
 ) -> pa.Schema:
     """The columns of a table of variants, in order.
 
@@ -211,6 +219,8 @@ def scan_schema(
         Whether every trait has its own number of samples.
     dosages : bool
         Whether genotypes may be dosages, which have a quality.
+    bootstrap : bool
+        Whether it has P values over the whole scan.
 
     Raises
     ------
@@ -225,6 +235,8 @@ def scan_schema(
     if refit:
         found += _fields(TRAIT_REFIT_COLUMNS, traits)
     found += _fields(of_test, tests)
+    if bootstrap:
+        found += [*_fields((MLOG10P_GW,), [ANY]), *_fields((TRAIT_MLOG10P_GW,), traits), *_fields((MLOG10P_GW,), tests)]
     found += [AXIS.field(name) for name in axis_columns(len(traits), coupled)]
     return _schema(found)
 

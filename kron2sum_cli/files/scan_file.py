@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kron2sum_cli.errors import InputError
+from kron2sum_cli.files.genome_wide import Largest, adjusted, is_genome_wide, source_of
 from kron2sum_cli.files.scan_columns import column_of
 from kron2sum_cli.files.scan_metadata import METADATA_KEY, ScanMetadata
 from kron2sum_cli.files.scan_table import check_finite
@@ -34,6 +35,8 @@ class ScanFile:
         What it says of its making.
     num_rows : int
         How many variants it has.
+    largest : Mapping
+        Of a part of a scan, the largest statistics of the whole, which P values over the whole scan are of.
     """
 
     name: str
@@ -41,6 +44,7 @@ class ScanFile:
     metadata: ScanMetadata
     num_rows: int
     _file: pq.ParquetFile
+    largest: Largest = field(default_factory=dict)
 
     def iter_batches(
         self, columns: Sequence[str] | None = None, batch_size: int | None = None
@@ -55,10 +59,11 @@ class ScanFile:
         names = self.schema.names if columns is None else list(columns)
         size = batch_size or rows_in_group(self.schema)
         rows = 0
+        needed = [source_of(name) for name in names if self.largest and is_genome_wide(name)]
         try:
-            for batch in self._file.iter_batches(batch_size=size, columns=names):
+            for batch in self._file.iter_batches(batch_size=size, columns=list(dict.fromkeys([*names, *needed]))):
                 rows += len(batch)
-                yield batch.select(names)
+                yield (adjusted(batch, self.largest) if needed else batch).select(names)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"{self.name}: is damaged ({_first_line(error)}); copy or scan it again") from error
         if rows != self.num_rows:  # Arrow passes over pages of a kind that it does not know
@@ -110,12 +115,12 @@ def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
 
 def _check_layout(parquet: pq.ParquetFile, name: str) -> None:
     """Refuse columns and row groups that `ScanWriter` does not write, before any memory is taken for them."""
-    for field in parquet.schema_arrow:
-        column = column_of(field.name)
+    for stored in parquet.schema_arrow:
+        column = column_of(stored.name)
         if column is None:
-            raise InputError(f"{name}: has a column {field.name}, which kron2sum scan does not write; scan again")
-        if field.type != column.type:
-            raise InputError(f"{name}: column {field.name} has values of type {field.type}; copy or scan it again")
+            raise InputError(f"{name}: has a column {stored.name}, which kron2sum scan does not write; scan again")
+        if stored.type != column.type:
+            raise InputError(f"{name}: column {stored.name} has values of type {stored.type}; copy or scan it again")
     metadata = parquet.metadata
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         if group.num_rows > LARGEST_GROUP:

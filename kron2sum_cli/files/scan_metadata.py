@@ -150,9 +150,13 @@ class TestOptions:
     refit : float
         Variants with P below it were fitted again.
     seed : int or None
-        Of the simulation of `ScanMetadata.refit_factors`; None without refits.
+        Of the simulation of `ScanMetadata.refit_factors` and of `bootstrap`; None without both.
     conditioned : tuple of str
         Variants whose effects on every trait are in the model.
+    bootstrap : int
+        Number of data sets simulated under the null model, from `seed`.
+    resample : {"normal", "permute"}
+        How their errors were drawn.
     """
 
     __test__ = False  # not a test class, whatever its name
@@ -163,6 +167,8 @@ class TestOptions:
     refit: float
     seed: int | None = None
     conditioned: tuple[str, ...] = ()
+    bootstrap: int = 0
+    resample: Literal["normal", "permute"] = "normal"
 
 
 @dataclass(frozen=True)
@@ -206,6 +212,10 @@ class ScanMetadata:
     refit_factors : Mapping of str to Mapping of str to float
         What the likelihood ratios of refits were divided by, by null model (the chromosome left out, or "genome") and
         test; of the null models under which variants were refitted.
+    largest : Mapping of str to tuple of float
+        With a bootstrap, the largest -log10 P of every test and trait in the variants covered, for each data set.
+    thresholds : Mapping of str to Mapping of str to float
+        By test or trait, then by level, the -log10 P above which P over the variants covered is at most the level.
     export : Mapping or None
         Of a table that `kron2sum export` made, how it chose rows and columns.
     """
@@ -223,6 +233,8 @@ class ScanMetadata:
     parts: tuple[ScanPart, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     refit_factors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    largest: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     export: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:

@@ -8,11 +8,12 @@ from itertools import pairwise
 from typing import Any
 
 from kron2sum_cli.errors import InputError
+from kron2sum_cli.files.genome_wide import largest_of_parts, thresholds_of
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.scan_metadata import Range, ScanMetadata, ScanPart, Span
 
-_OF_PARTS = ("span", "parts", "counts", "refit_factors")
+_OF_PARTS = ("span", "parts", "counts", "refit_factors", "largest", "thresholds")
 """What differs between the parts of a scan; factors are there for the null models under which a part refitted."""
 
 
@@ -178,7 +179,14 @@ def _joined_metadata(tables: Sequence[ScanMetadata], joined: Sequence[ScanPart])
     for table in tables:
         counts.update(table.counts)
     factors = {null: of_null for table in tables for null, of_null in table.refit_factors.items()}
-    whole = replace(tables[0], counts=dict(counts), refit_factors=dict(sorted(factors.items())))
+    largest = largest_of_parts([table.largest for table in tables])
+    whole = replace(
+        tables[0],
+        counts=dict(counts),
+        refit_factors=dict(sorted(factors.items())),
+        largest=largest,
+        thresholds=thresholds_of(largest),
+    )
     if len(joined) == 1:
         return replace(whole, span=joined[0].span, parts=())
     inputs = {role: files for role, files in whole.inputs.items() if role != "geno"}

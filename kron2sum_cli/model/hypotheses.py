@@ -87,6 +87,14 @@ class TestContext:
         """What effects that lower ``rᵀK⁻¹r`` by ``above`` leave of it."""
         return np.maximum(self.quadratic - above, self.least_left * self.quadratic)
 
+    def result(self, relative_gain: Array, df: int, rank: int) -> "TestResult":
+        """The test on ``df`` degrees of freedom of effects of rank ``rank``, by their gain relative to what is left."""
+        chisq = self.size * np.log1p(relative_gain)
+        if self.statistic == "lr":
+            return TestResult(chisq, df, chi2_mlog10p(chisq, df))
+        residual = self.residual_df - rank
+        return TestResult(chisq, df, f_mlog10p(relative_gain * (residual / df), df, residual))
+
     def leaves_nothing(self, above: "TestResult") -> NDArray[np.bool_]:
         """Which tests against no effect have the largest statistic there can be."""
         return np.asarray(above.chisq >= -(1 - 1e-9) * self.size * np.log(self.least_left))
@@ -251,14 +259,8 @@ test.__test__ = False  # type: ignore[attr-defined]  # not a test of this code
 
 def compare(below: Array, above: Array, rank_below: int, rank_above: int, context: TestContext) -> TestResult:
     """Compare two nested designs by their reductions (b,) of ``rᵀK⁻¹r``."""
-    df = rank_above - rank_below
-    left = context.left(above)
     gain = np.maximum(np.minimum(above, (1 - context.least_left) * context.quadratic) - below, 0.0)
-    chisq = context.size * np.log1p(gain / left)
-    if context.statistic == "lr":
-        return TestResult(chisq, df, chi2_mlog10p(chisq, df))
-    residual = context.residual_df - rank_above
-    return TestResult(chisq, df, f_mlog10p(gain / left * (residual / df), df, residual))
+    return context.result(gain / context.left(above), rank_above - rank_below, rank_above)
 
 
 @dataclass(frozen=True)

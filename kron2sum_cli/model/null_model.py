@@ -220,6 +220,13 @@ class NullModel(ABC):
         """
 
     @abstractmethod
+    def colour(self, E: Array) -> Array:
+        """``K^½e`` for k data sets E (n, p, k) in the trait axes, by the symmetric root along every axis: (n, p, k).
+
+        What lies along covariates that are projected out is 0.
+        """
+
+    @abstractmethod
     def refits(self) -> Refits:
         """Fits with C0 and C1 free again and a variant in the model.
 
@@ -257,6 +264,17 @@ class RotatedNullModel(NullModel):
     contrasts: Contrasts
     Qx: Array
     prior: Array | None
+
+    def colour(self, E: Array) -> Array:
+        """See `NullModel.colour`."""
+        data, axes, flat = self.contrasts, self.summary.axes, E.reshape(len(E), -1)
+        rows = data.to_rows(flat)
+        size = np.sqrt(axes.variances(data.s))[:, :, None]
+        coloured = data.to_samples((rows.reshape(-1, *E.shape[1:]) * size).reshape(rows.shape)).reshape(E.shape)
+        if data.noutside:
+            rest = flat - data.to_samples(rows) - self.Qx @ (self.Qx.T @ flat)
+            coloured += axes.c1[:, None] * rest.reshape(E.shape)
+        return coloured
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The contrasts, Qx, rotated covariates ``design_X`` where they stay in, and the prior where there is one."""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.files import scan_columns as column
 from kron2sum_cli.files.arrow import flags, numbers
+from kron2sum_cli.files.genome_wide import Largest
 from kron2sum_cli.files.scan_columns import axis_columns
 from kron2sum_cli.files.scan_table import scan_batch
 from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
 from kron2sum_cli.genotypes.filters import VariantFilters, passes
 from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.model.block_scanner import BlockStatistics, Scanner
+from kron2sum_cli.model.bootstrap import SimulatedTraits, largest_statistics
 from kron2sum_cli.model.collinearity import COLLINEAR, GenotypedCovariates
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, pack_information, test, trait_effects
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -65,6 +67,8 @@ class Scan:
         Columns of the result table.
     conditioned : bool
         Whether the effects of other variants are in the model.
+    simulated : SimulatedTraits or None
+        Traits simulated under the null model, whose largest statistics are kept; None for none.
     """
 
     genotypes: GenotypeSource
@@ -81,6 +85,7 @@ class Scan:
     covariates: GenotypedCovariates
     columns: pa.Schema
     conditioned: bool = False
+    simulated: SimulatedTraits | None = None
 
     @property
     def in_span(self) -> str:
@@ -120,11 +125,14 @@ class BlockResult:
         Numbers of variants by what became of them.
     refit_factors : Mapping of str to Mapping of str to float
         What likelihood ratios of refits were divided by, by null model and test; empty where nothing was fitted again.
+    largest : Mapping of str to tuple of float
+        The largest -log10 P of every test and trait in the rows, for each simulated data set; empty without any.
     """
 
     rows: pa.RecordBatch
     counts: Mapping[str, int]
     refit_factors: Mapping[str, Mapping[str, float]]
+    largest: Largest = field(default_factory=dict)
 
 
 def test_block(scan: Scan, block: Block) -> BlockResult:
@@ -143,6 +151,7 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
     identifiable[incomplete] &= ~scan.covariates.explain(G, np.flatnonzero(incomplete[varying]), absent)
     tested = block.asked & identifiable
     statistics = _take(statistics, tested[varying])
+    largest = {} if scan.simulated is None else _largest(scan, scan.simulated, G, tested[varying], statistics)
     results = [test(statistics.u, statistics.v, hypothesis, scan.context) for hypothesis in scan.tests]
     determining = _within(tested, scan.context.leaves_nothing(results[0]))
     columns |= _test_columns(scan, tested, results) | _trait_columns(scan, tested, statistics)
@@ -154,11 +163,11 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
         factors = done.factors
         columns |= _refit_columns(scan, refitted, done)
         tally.update(_refit_counts(done))
-    else:  # no column of refits is filled
-        columns |= {name: np.full(len(tested), np.nan) for name in scan.columns.names if name not in columns}
+    # Without refits their columns are empty; P values over the whole scan are known only at its end.
+    columns |= {name: np.full(len(tested), np.nan) for name in scan.columns.names if name not in columns}
     tally.update(_statistics_counts(scan, block, counts, passing, varying, tested, determining))
     rows, kept = scan_batch(scan.columns, columns), passing & block.asked
-    return BlockResult(rows if kept.all() else rows.filter(flags(kept)), tally, factors)
+    return BlockResult(rows if kept.all() else rows.filter(flags(kept)), tally, factors, largest)
 
 
 test_block.__test__ = False  # type: ignore[attr-defined]  # not a test of this code
@@ -207,6 +216,16 @@ def _is_identifiable(statistics: BlockStatistics, counts: GenotypeCounts, varyin
 def _take(statistics: BlockStatistics, variants: Mask) -> BlockStatistics:
     parts = (statistics.u, statistics.v, statistics.length, statistics.outside)
     return BlockStatistics(*(part[variants] for part in parts))
+
+
+def _largest(
+    scan: Scan, simulated: SimulatedTraits, G: NDArray[np.floating], tested: Mask, statistics: BlockStatistics
+) -> Largest:
+    """The largest statistics of the simulated data sets in the tested ones of variants G (n, b)."""
+    n, p, number = simulated.scores.shape
+    u = (G.T @ simulated.scores.reshape(n, p * number)).reshape(-1, p, number)[tested]
+    found = largest_statistics(simulated, u, statistics.v, scan.tests, scan.traits, scan.context)
+    return {name: tuple(values.tolist()) for name, values in found.items()}
 
 
 def _refitted(refit: RefitPlan, tested: Mask, results: Sequence[TestResult]) -> Mask:

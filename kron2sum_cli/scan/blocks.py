@@ -26,6 +26,9 @@ LARGEST_BLOCK, SMALLEST_BLOCK = 1024, 16
 COPIES_OF_BLOCK = 4
 """Arrays of the size of a block that a thread holds at once: read, selected, rotated, and what BLAS packs."""
 
+SIMULATED_COPIES = 4
+"""Arrays in double precision of the size of a block's scores of simulated traits that a thread holds at once."""
+
 BASE_BYTES = 300 << 20
 """What Python and its libraries take."""
 
@@ -88,8 +91,10 @@ def block_width(settings: ScanSettings, null: NullFile) -> int:
     per_variant = COPIES_OF_BLOCK * n * (8 if d.has_missing else size)  # scanners of observed cells take doubles
     width = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, BLOCK_BYTES // (n * size)))
     limit = settings.common.memory_mib
+    of_data_sets = len(null.traits) * settings.bootstrap
+    per_variant += SIMULATED_COPIES * 8 * of_data_sets
     if limit is not None:
-        model = d.scanner_bytes(null.nrows, size)
+        model = d.scanner_bytes(null.nrows, size) + n * of_data_sets * size
         if settings.null == "-":  # held whole
             model += 8 * n * null.nrows * (1 + len(null.chromosomes))
         left = limit * 2**20 - model - BASE_BYTES

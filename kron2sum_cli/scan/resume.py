@@ -16,14 +16,14 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from kron2sum_cli.errors import InputError
+from kron2sum_cli.errors import InputError, OutputError
 from kron2sum_cli.files.outputs import FinishedWork, is_stream, open_locked, output_error
 from kron2sum_cli.files.scan_parts import first_difference
 from kron2sum_cli.scan.block import BlockResult
 
 SUFFIX = ".kron2sum-blocks"
 _FRAME = struct.Struct("<Q16s")
-_COUNTS, _REFIT_FACTORS = b"counts", b"refit_factors"
+_COUNTS, _REFIT_FACTORS, _LARGEST = b"counts", b"refit_factors", b"largest"
 _WORDS = {
     "version": "the version of kron2sum",
     "null": "the null model",
@@ -49,20 +49,46 @@ class FinishedBlocks:
 
     def __init__(self, file: BinaryIO | None, path: str) -> None:
         self._file, self._path = file, path
+        self._first = self._last = 0
         self.work = FinishedWork(path)
+
+    @property
+    def are_kept(self) -> bool:
+        """Whether blocks are kept in a file."""
+        return self._file is not None
 
     def read(self) -> Iterator[BlockResult]:
         """The blocks that an earlier run finished, in order; what follows them is cut off."""
         if self._file is None:
             return
+        self._first = self._last = self._file.tell()
+        yield from self._blocks(self._file)
+        self._file.truncate(self._last)
+        self._file.seek(self._last)
+
+    def read_again(self) -> Iterator[BlockResult]:
+        """All blocks, in order, once the last was added.
+
+        Raises
+        ------
+        OutputError
+            Where what was kept is no longer there.
+        """
+        if self._file is None:
+            return
         end = self._file.tell()
-        while (content := _next_frame(self._file)) is not None:
-            end = self._file.tell()
+        self._file.seek(self._first)
+        yield from self._blocks(self._file)
+        if self._last != end:
+            raise OutputError(f"{self._path}: was damaged while the scan ran; scan again with --resume")
+
+    def _blocks(self, file: BinaryIO) -> Iterator[BlockResult]:
+        """Blocks from here on."""
+        while (content := _next_frame(file)) is not None:
+            self._last = file.tell()
             with pa.ipc.open_stream(content) as stream:
-                counts, factors = (json.loads(stream.schema.metadata[key]) for key in (_COUNTS, _REFIT_FACTORS))
-                yield BlockResult(stream.read_next_batch().replace_schema_metadata(None), counts, factors)
-        self._file.truncate(end)
-        self._file.seek(end)
+                notes = (json.loads(stream.schema.metadata[key]) for key in (_COUNTS, _REFIT_FACTORS, _LARGEST))
+                yield BlockResult(stream.read_next_batch().replace_schema_metadata(None), *notes)
 
     def add(self, result: BlockResult) -> None:
         """Keep a block.
@@ -74,7 +100,11 @@ class FinishedBlocks:
         """
         if self._file is None:
             return
-        notes = {_COUNTS: dict(result.counts), _REFIT_FACTORS: dict(result.refit_factors)}
+        notes = {
+            _COUNTS: dict(result.counts),
+            _REFIT_FACTORS: dict(result.refit_factors),
+            _LARGEST: dict(result.largest),
+        }
         rows = result.rows.replace_schema_metadata({key: json.dumps(value) for key, value in notes.items()})
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, rows.schema) as stream:

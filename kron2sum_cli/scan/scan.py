@@ -5,23 +5,32 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from kron2sum_cli.errors import ConvergenceError
+from kron2sum_cli.errors import ConvergenceError, UsageError
+from kron2sum_cli.files.genome_wide import Largest, adjusted, largest_of_parts, thresholds_of
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.scan_columns import scan_schema
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
+from kron2sum_cli.model.bootstrap import (
+    SimulatedTraits,
+    normal_errors,
+    permutations,
+    simulated_normal,
+    simulated_permuted,
+)
 from kron2sum_cli.model.collinearity import genotyped_covariates
-from kron2sum_cli.model.conditioning import conditioned_scanner
+from kron2sum_cli.model.conditioning import GivenVariants, conditioned_scanner
 from kron2sum_cli.model.fitting import SAME
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
-from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.model.null_model import NullModel, TraitData
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import BlockResult, Scan, test_block
 from kron2sum_cli.scan.blocks import block_width, blocks_by_null, in_order
@@ -50,10 +59,19 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     tests += asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)
     data, further = null.description, [test.name for test in tests[1:]]
     has_dosages = inputs.genotypes.has_dosages
-    columns = scan_schema(null.traits, further, settings.refit > 0, data.coupled, data.has_missing, has_dosages)
+    columns = scan_schema(
+        null.traits,
+        further,
+        refit=settings.refit > 0,
+        coupled=data.coupled,
+        counted=data.has_missing,
+        dosages=has_dosages,
+        bootstrap=settings.bootstrap > 0,
+    )
     metadata = scan_metadata(settings, inputs)
     width = block_width(settings, null)
     factors: dict[str, Mapping[str, float]] = {}
+    largest: Largest = {}
     counts, total = Counter(inputs.selection.counts), int(np.count_nonzero(inputs.selection.asked))
     logger.info("%d variants to test in blocks of %d", total, width)
     with (
@@ -63,13 +81,22 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         ScanWriter(file, columns, settings.to) as writer,
         progress.task("Scanning", total, "variants") as advance,
     ):
+        held: list[BlockResult] = []  # those that wait for the largest statistics of the whole scan
         for result in _results(settings, inputs, tests, columns, width, finished, advance):
-            writer.write(result.rows)
+            if not settings.bootstrap:
+                writer.write(result.rows)
+            elif not finished.are_kept:
+                held.append(result)
             counts.update(result.counts)
             factors |= result.refit_factors
+            largest = largest_of_parts([largest, result.largest])
+        for result in chain(held, finished.read_again() if settings.bootstrap else ()):
+            writer.write(result.rows if settings.shard is not None else adjusted(result.rows, largest))
         some = {reason: n for reason, n in sorted(counts.items()) if n}
-        writer.metadata = replace(metadata, counts=some, refit_factors=dict(sorted(factors.items())))
+        metadata = replace(metadata, counts=some, refit_factors=dict(sorted(factors.items())))
+        writer.metadata = replace(metadata, largest=largest, thresholds=thresholds_of(largest))
     _report(counts, settings.out)
+    _report_thresholds(settings, largest)
 
 
 def _without_refits(settings: ScanSettings, null: NullFile) -> ScanSettings:
@@ -123,6 +150,7 @@ def _scan(
     null, data, dtype = inputs.null, inputs.null.description, number_type(settings)
     model = null.load(chromosome, dtype)
     scanner, scale, X = model.scanner(dtype), null_scale(null, chromosome), data.X
+    given = None
     if inputs.conditioned is not None:
         given = inputs.conditioned.under(model, data)
         if data.has_missing:
@@ -145,7 +173,21 @@ def _scan(
         covariates=genotyped_covariates(X, None if data.reduced else observed),
         columns=columns,
         conditioned=inputs.conditioned is not None,
+        simulated=_simulated(settings, model, data, given) if settings.bootstrap else None,
     )
+
+
+def _simulated(
+    settings: ScanSettings, model: NullModel, data: TraitData, given: GivenVariants | None
+) -> SimulatedTraits:
+    """Traits simulated under a null model, from the seed alone."""
+    number, seed, dtype = settings.bootstrap, settings.common.seed, number_type(settings)
+    n, p = data.Y.shape
+    if settings.resample == "normal":
+        return simulated_normal(model, normal_errors(seed, number, n, p), given, dtype)
+    if data.has_missing:
+        raise UsageError("--resample permute needs traits without missing values; use --resample normal")
+    return simulated_permuted(model, data.Y, permutations(seed, number, n), given, dtype)
 
 
 def _refit_plan(
@@ -166,6 +208,16 @@ def _refit_plan(
             refits.null_lml,
         )
     return refit_plan(refits, tests, settings.refit, settings.common.seed, chromosome or "genome")
+
+
+def _report_thresholds(settings: ScanSettings, largest: Largest) -> None:
+    """Say above which -log10 P a variant is significant over the whole scan."""
+    if settings.bootstrap and settings.shard is not None:
+        logger.info("thresholds are those of all shards: kron2sum export joins them")
+        return
+    for name, levels in thresholds_of(largest).items():
+        text = ", ".join(f"{value:.3f} at {level}" for level, value in levels.items())
+        logger.info("threshold of -log10 P over the whole scan, %s: %s", name, text or "more data sets are needed")
 
 
 def _report(counts: Mapping[str, int], out: str) -> None:

@@ -76,6 +76,7 @@ def test_scan_with_everything(settings_of):
         *("--test", "trait:height", "--test", "mine=c,1.csv", "--refit", "0", "--shard", "2/10"),
         *("--precision", "double", "--stat", "f", "--to", "tsv", "--out", "-", "-q"),
         *("--condition", "rs1,2", "--condition", "rs3", "--condition-list", "given.txt"),
+        *("--bootstrap", "1000", "--resample", "permute"),
     )
     assert found == ScanSettings(
         null="n.npz",
@@ -94,6 +95,8 @@ def test_scan_with_everything(settings_of):
         tests=("common", "trait:height", "mine=c,1.csv"),
         conditions=("rs1,2", "rs3"),
         condition_list="given.txt",
+        bootstrap=1000,
+        resample="permute",
         refit=0.0,
         shard=(2, 10),
         precision="double",

@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = copy_of_checkout(tmp, "example_data") / "example_data"
     commands = (
         "fit --pheno phenotypes.csv --covar covariates.csv --grm genotypes.bed --loco --profile h2",
-        "scan --test common",
+        "scan --test common --bootstrap 9",
         "export null.npz --to json --out null.json",
     )
     for command in commands:

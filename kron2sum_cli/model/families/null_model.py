@@ -84,6 +84,13 @@ class FamilyNullModel(NullModel):
         """See `families.scanner.family_projection`."""
         return family_projection(self.point(), F)
 
+    def colour(self, E: Array) -> Array:
+        """See `NullModel.colour`."""
+        spectrum, flat = self.traits.spectrum, E.reshape(len(E), -1)
+        size = np.sqrt(self.summary.axes.variances(spectrum.s))[:, :, None]
+        rows = spectrum.rotation.to_rows(flat).reshape(E.shape) * size
+        return spectrum.rotation.to_samples(rows.reshape(flat.shape)).reshape(E.shape)
+
     def refits(self) -> Refits:
         """See `families.refit`."""
         return FamilyRefits(Optimum(self.point(), self.summary.rank, self.summary.certificate))

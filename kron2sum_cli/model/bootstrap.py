@@ -1,0 +1,186 @@
+"""The largest statistics of scans of simulated traits, for thresholds over a whole scan.
+
+Traits ``y* = K^½ε`` of the null model are tested at its C0 and C1: ``u* = gᵀPy*`` and ``q0* = y*ᵀPy*``, while the
+information of a variant is that of the scan. ε is normal, or a permutation of the samples' whitened residuals
+``K^-½r``. The square root is the symmetric one, so that the null models without each chromosome share their traits.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from kron2sum_cli.model.conditioning import GivenVariants
+from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, orthonormal
+from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.model.spectrum import Array
+
+TRAITS_AT_ONCE = 128
+"""Number of data sets that are simulated at once."""
+
+ENTRIES_AT_ONCE = 1 << 21
+"""Number of scores that are looked at at once."""
+
+
+@dataclass(frozen=True)
+class SimulatedTraits:
+    """B data sets of p traits under a null model.
+
+    Attributes
+    ----------
+    scores : NDArray (n, p, B)
+        ``Py*`` along the axes, whose products with a variant are its scores.
+    quadratic : NDArray (B,)
+        ``y*ᵀPy*``.
+    """
+
+    scores: NDArray[np.floating]
+    quadratic: Array
+
+
+def normal_errors(seed: int, number: int, n: int, p: int) -> Iterator[Array]:
+    """Errors of B data sets in the traits, (n, p, k) at a time; the first are the same whatever their number."""
+    rng = np.random.default_rng(seed)
+    for part in _parts(number):
+        drawn = rng.standard_normal((min(part.stop, number) - part.start, n, p))
+        yield np.ascontiguousarray(drawn.transpose(1, 2, 0))
+
+
+def permutations(seed: int, number: int, n: int) -> NDArray[np.intp]:
+    """Orders of the samples (B, n)."""
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.permutation(n) for _ in range(number)])
+
+
+def simulated_normal(
+    model: NullModel, errors: Iterable[Array], given: GivenVariants | None, dtype: type[np.floating]
+) -> SimulatedTraits:
+    """Traits of normal errors, as `normal_errors` gives them, which are turned from the traits into the axes."""
+    turn = linalg.polar(model.summary.axes.T)[0]
+    return _simulated([_scores(model, np.einsum("jt,ntk->njk", turn, E), given, dtype) for E in errors])
+
+
+def simulated_permuted(
+    model: NullModel, Y: Array, orders: NDArray[np.intp], given: GivenVariants | None, dtype: type[np.floating]
+) -> SimulatedTraits:
+    """Traits (of complete traits Y (n, p)) with the whitened residuals of the samples in other orders (B, n)."""
+    residuals = _project(model, (Y @ model.summary.axes.T.T)[:, :, None], given)
+    whitened = model.colour(residuals)[:, :, 0]
+    parts = (whitened[orders[part]].transpose(1, 2, 0) for part in _parts(len(orders)))
+    return _simulated([_scores(model, E, given, dtype) for E in parts])
+
+
+def _parts(number: int) -> list[slice]:
+    return [slice(k, k + TRAITS_AT_ONCE) for k in range(0, number, TRAITS_AT_ONCE)]
+
+
+def _simulated(parts: Sequence[SimulatedTraits]) -> SimulatedTraits:
+    scores = np.concatenate([part.scores for part in parts], axis=2)
+    return SimulatedTraits(scores, np.concatenate([part.quadratic for part in parts]))
+
+
+def _scores(model: NullModel, E: Array, given: GivenVariants | None, dtype: type[np.floating]) -> SimulatedTraits:
+    """Scores of the traits of errors E (n, p, k) in the axes."""
+    traits = model.colour(E)
+    scores = _project(model, traits, given)
+    return SimulatedTraits(scores.astype(dtype), np.einsum("njk,njk->k", traits, scores))
+
+
+def _project(model: NullModel, F: Array, given: GivenVariants | None) -> Array:
+    """``Pf``, with further variants given."""
+    projected = model.project(F)
+    if given is None:
+        return projected
+    if given.z.ndim == 2:
+        along = np.einsum("nje,njk->jek", given.F, F)
+        return np.asarray(projected - np.einsum("nje,jek->njk", given.F, along))
+    return np.asarray(projected - np.einsum("nje,ek->njk", given.F, np.einsum("nje,njk->ek", given.F, F)))
+
+
+def largest_statistics(
+    simulated: SimulatedTraits,
+    u: NDArray[np.floating],
+    v: Array,
+    tests: Sequence[Hypothesis],
+    traits: Sequence[str],
+    context: TestContext,
+) -> dict[str, Array]:
+    """The largest -log10 P over b variants, of every test and every trait, for each data set: (B,) each.
+
+    Parameters
+    ----------
+    simulated : SimulatedTraits
+        The B data sets.
+    u : NDArray (b, p, B)
+        Their scores.
+    v : NDArray (b, p) or (b, p, p)
+        The variants' information.
+    tests : Sequence of Hypothesis
+        The tests.
+    traits : Sequence of str
+        Names of the traits, each tested given effects on the others.
+    context : TestContext
+        The scale of the scan's tests.
+    """
+    b, p, number = u.shape
+    largest = np.zeros((len(tests) + p, number))
+    step = max(1, ENTRIES_AT_ONCE // (p * number))
+    for start in range(0, b, step):
+        some = slice(start, start + step)
+        gains = _relative_gains(u[some], v[some], simulated.quadratic, tests, context)
+        for k, gain in enumerate(gains):
+            np.maximum(largest[k], gain.max(axis=0), out=largest[k])
+    found = {}
+    for k, test in enumerate(tests):
+        found[test.name] = context.result(largest[k], test.df, test.full.shape[1]).mlog10p
+    for j, trait in enumerate(traits):
+        found[trait] = context.result(largest[len(tests) + j], 1, p).mlog10p
+    return found
+
+
+def _relative_gains(
+    u: NDArray[np.floating], v: Array, quadratic: Array, tests: Sequence[Hypothesis], context: TestContext
+) -> list[Array]:
+    """Drops of ``rᵀK⁻¹r`` by every test and trait, over what is left: (b, B) each."""
+    p, least = u.shape[1], context.least_left
+    full = v if v.ndim == 3 else v[:, :, None] * np.eye(p)
+    of_all = _reduction(u, full, np.eye(p))
+    most = (1 - least) * quadratic
+
+    def relative(gain: Array, above: Array) -> Array:
+        return np.maximum(gain, 0.0) / np.maximum(quadratic - above, least * quadratic)
+
+    found = []
+    for test in tests:
+        above = of_all if test.full.shape[1] == p else _reduction(u, full, orthonormal(context.T @ test.full))
+        below = _reduction(u, full, orthonormal(context.T @ test.base)) if test.base.size else np.zeros(above.shape)
+        found.append(relative(np.minimum(above, most) - below, above))
+    solved = np.linalg.solve(full, np.linalg.inv(context.T).T)  # V⁻¹T⁻ᵀ
+    variance = np.einsum("jk,bkj->bj", np.linalg.inv(context.T), solved)
+    effects = np.matmul((solved / np.sqrt(variance)[:, None, :]).transpose(0, 2, 1).astype(u.dtype), u)
+    for j in range(p):
+        above = np.minimum(of_all, most)
+        found.append(relative(above - (of_all - effects[:, j].astype(np.float64) ** 2), of_all))
+    return found
+
+
+def _reduction(u: NDArray[np.floating], V: Array, D: Array) -> Array:
+    """``uᵀD(DᵀVD)⁻¹Dᵀu`` for orthonormal D (p, e): (b, B)."""
+    root = np.linalg.cholesky(np.einsum("je,bjk,kf->bef", D, V, D, optimize=True))
+    turned = np.matmul(np.linalg.solve(root, np.broadcast_to(D.T, (len(V), *D.T.shape))).astype(u.dtype), u)
+    return np.asarray(np.sum(turned * turned, axis=1, dtype=np.float64))
+
+
+def adjusted_mlog10p(mlog10p: Array, largest: Array) -> Array:
+    """Minus log10 of the share ``(1 + #{largest ≥ observed}) / (B + 1)``: the P value over a whole scan."""
+    ordered = np.sort(largest)
+    as_large = ordered.size - np.searchsorted(ordered, mlog10p, side="left")
+    return np.asarray(np.where(np.isnan(mlog10p), np.nan, -np.log10((1 + as_large) / (ordered.size + 1)) + 0.0))
+
+
+def threshold(largest: Array, level: float) -> float | None:
+    """The -log10 P above which the P value over a whole scan is at most a level; None where B is too small for it."""
+    allowed = int(np.floor(level * (largest.size + 1) * (1 + 1e-12))) - 1
+    return None if allowed < 0 else float(np.sort(largest)[::-1][allowed])
