@@ -54,6 +54,13 @@ def _cut(K: Sparse, cutoff: float) -> Sparse:
 
 def report_families(spectrum: FamilySpectrum) -> None:
     """Say how many samples are in families, and how large the largest is."""
+    if spectrum.nnegative:
+        logger.warning(
+            "%d eigenvalues of the relationship matrix are negative (the smallest %.3g), as a cutoff can make them:"
+            " they are set to 0, which gives the nearest positive semi-definite matrix",
+            spectrum.nnegative,
+            spectrum.smallest,
+        )
     families = spectrum.rotation.families
     members = sum(group.members.size for group in families)
     if not members:

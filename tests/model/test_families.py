@@ -159,10 +159,25 @@ def test_families_are_the_connected_components() -> None:
     assert found == [{frozenset({1, 5})}, {frozenset({0, 3, 6})}]
 
 
-def test_a_matrix_with_a_negative_eigenvalue_is_refused() -> None:
+def test_slightly_negative_eigenvalues_are_set_to_0() -> None:
+    """The nearest positive semi-definite matrix: what a cutoff leaves of three relatives."""
+    K = np.eye(5)
+    for i, j in ((0, 1), (1, 2)):
+        K[i, j] = K[j, i] = 0.75
+    spectrum = family_spectrum(sparse.csr_array(K))
+    values, vectors = np.linalg.eigh(K)
+    nearest = (vectors * np.maximum(values, 0)) @ vectors.T
+    U = spectrum.rotation.to_samples(np.eye(5))
+    np.testing.assert_allclose((U * spectrum.s) @ U.T, nearest, atol=1e-12)
+    assert (spectrum.nnegative, spectrum.smallest) == (1, pytest.approx(values[0]))
+    centred = nearest - nearest.mean(axis=0)
+    assert spectrum.mean_diagonal == pytest.approx(np.trace(centred) / 5)
+
+
+def test_a_matrix_with_a_large_negative_eigenvalue_is_refused() -> None:
     K = np.eye(4)
-    K[0, 1] = K[1, 0] = 1.2
-    with pytest.raises(NumericalError, match="not positive semi-definite.*-0.2"):
+    K[0, 1] = K[1, 0] = 1.3
+    with pytest.raises(NumericalError, match="not positive semi-definite.*-0.3"):
         family_spectrum(sparse.csr_array(K))
 
 

@@ -19,6 +19,9 @@ from kron2sum_cli.model.spectrum import EPSILON, NEGATIVE_EIGENVALUE, Array
 
 Indices = NDArray[np.intp]
 Sparse = sparse.csr_array[np.float64, tuple[int, int]]
+LARGEST_NEGATIVE = 0.1
+"""A matrix whose smallest eigenvalue is below minus this share of its largest is refused."""
+
 Precision = TypeVar("Precision", np.float32, np.float64)
 
 
@@ -86,11 +89,17 @@ class FamilySpectrum:
         Eigenvalues, not negative, each at the place of its row.
     mean_diagonal : float
         Mean diagonal of GGᵀ centred over the samples, the factor of C0 in a heritability.
+    nnegative : int
+        Number of negative eigenvalues that were set to 0.
+    smallest : float
+        The smallest eigenvalue before.
     """
 
     rotation: FamilyRotation
     s: Array
     mean_diagonal: float
+    nnegative: int = 0
+    smallest: float = 0.0
 
     @property
     def nsamples(self) -> int:
@@ -107,12 +116,13 @@ def family_spectrum(K: Sparse) -> FamilySpectrum:
     """Decompose a sparse symmetric relationship matrix K (n, n), family by family.
 
     Families are the connected components of the samples that have a relationship other than 0. Those of one size are
-    decomposed together.
+    decomposed together. Negative eigenvalues, which a cutoff can leave, are set to 0: that is the nearest positive
+    semi-definite matrix.
 
     Raises
     ------
     NumericalError
-        Where a block has an eigenvalue below ``-NEGATIVE_EIGENVALUE`` times the largest of the matrix.
+        Where an eigenvalue is below ``-LARGEST_NEGATIVE`` times the largest of the matrix.
     """
     n = K.shape[0]
     s = K.diagonal()
@@ -121,15 +131,18 @@ def family_spectrum(K: Sparse) -> FamilySpectrum:
         U, values = _decompose(K, members)
         s[members] = values
         families.append(FamiliesOfSize(members, U))
-    largest = float(s.max(initial=0.0))
-    if s.min(initial=0.0) < -NEGATIVE_EIGENVALUE * largest:
+    largest, smallest = float(s.max(initial=0.0)), float(s.min(initial=0.0))
+    if smallest < -LARGEST_NEGATIVE * largest:
         raise NumericalError(
-            f"the relationship matrix is not positive semi-definite: its eigenvalues go from {s.min():.3g} to"
+            f"the relationship matrix is not positive semi-definite: its eigenvalues go from {smallest:.3g} to"
             f" {largest:.3g}; set fewer relationships to 0 (a smaller --grm-cutoff), or check its file"
         )
-    mean_diagonal = float((K.diagonal().sum() - K.sum() / n) / n)
-    noise = n * EPSILON * largest
-    return FamilySpectrum(FamilyRotation(n, families), np.where(s > noise, s, 0.0), mean_diagonal)
+    negative = int(np.count_nonzero(s < -NEGATIVE_EIGENVALUE * largest))
+    s = np.where(s > n * EPSILON * largest, s, 0.0)
+    rotation = FamilyRotation(n, families)
+    ones = rotation.to_rows(np.ones((n, 1)))[:, 0]
+    mean_diagonal = float(s.sum() - s @ ones**2 / n) / n
+    return FamilySpectrum(rotation, s, mean_diagonal, negative, smallest)
 
 
 def sizes_of_families(K: Sparse) -> Indices:
