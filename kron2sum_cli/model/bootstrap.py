@@ -83,6 +83,9 @@ def _simulated(parts: Sequence[SimulatedTraits]) -> SimulatedTraits:
 
 def _scores(model: NullModel, E: Array, given: GivenVariants | None, dtype: type[np.floating]) -> SimulatedTraits:
     """Scores of the traits of errors E (n, p, k) in the axes."""
+    if given is None:
+        scores, quadratic = model.simulated_scores(E)
+        return SimulatedTraits(scores.astype(dtype, copy=False), quadratic)
     traits = model.colour(E)
     scores = _project(model, traits, given)
     return SimulatedTraits(scores.astype(dtype), np.einsum("njk,njk->k", traits, scores))

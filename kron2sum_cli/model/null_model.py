@@ -226,6 +226,12 @@ class NullModel(ABC):
         What lies along covariates that are projected out is 0.
         """
 
+    def simulated_scores(self, E: Array) -> tuple[NDArray[np.floating], Array]:
+        """``Py`` (n, p, k) and ``yᵀPy`` (k,) of the traits ``y = K^½e`` of k data sets E (n, p, k) in the axes."""
+        traits = self.colour(E)
+        scores = self.project(traits)
+        return scores, np.einsum("njk,njk->k", traits, scores)
+
     @abstractmethod
     def refits(self) -> Refits:
         """Fits with C0 and C1 free again and a variant in the model.
@@ -350,6 +356,23 @@ class CompleteNullModel(RotatedNullModel):
             rest = flat - point.data.to_samples(rows) - self.Qx @ (self.Qx.T @ flat)
             projected += point.outside_weight[:, None] * rest.reshape(F.shape)
         return projected
+
+    def simulated_scores(self, E: Array) -> tuple[NDArray[np.floating], Array]:
+        """See `NullModel.simulated_scores`: ``V W^½ Vᵀe``, two products in the precision of V."""
+        if self._coupled:
+            return super().simulated_scores(E)
+        data, axes, V = self.contrasts, self.summary.axes, self.contrasts.V
+        flat = E.reshape(len(E), -1).astype(V.dtype)
+        rows = V.T @ flat
+        by_axis = rows.reshape(-1, *E.shape[1:])
+        weighted = by_axis / np.sqrt(axes.variances(data.s)).astype(V.dtype)[:, :, None]
+        scores = (V @ weighted.reshape(rows.shape)).reshape(E.shape)
+        quadratic = np.einsum("mjk,mjk->k", by_axis, by_axis, dtype=np.float64)
+        if data.noutside:
+            rest = (flat - V @ rows - self.Qx @ (self.Qx.T @ flat)).reshape(E.shape)
+            scores = scores + rest / axes.c1[:, None]
+            quadratic += np.einsum("njk,njk->k", rest, rest, dtype=np.float64)
+        return scores, quadratic
 
     def refits(self) -> Refits:
         """See `refit.Refitter`."""
