@@ -216,7 +216,8 @@ MOST_LABELS = 12
 Y_LABEL = "−log₁₀ p"
 
 FAMILY_WISE = 0.05
-"""Probability of a false discovery among all variants that Bonferroni's line stands for."""
+"""Probability of a false discovery among all variants that the dotted line stands for: Bonferroni's, or of a
+bootstrap."""
 
 NAME_HEIGHT = 16.0
 """Room for a name over the highest point, in printer's points."""
@@ -239,6 +240,8 @@ class Panel:
         Place on the axis, -log10 p and chromosome of each point drawn.
     leads : tuple of Label
         Places, -log10 p and names of the lead variants of the test, the strongest first.
+    simulated : float or None
+        -log10 p that `FAMILY_WISE` of the simulated scans exceed; None without a bootstrap.
     """
 
     test: ScanTest
@@ -246,6 +249,7 @@ class Panel:
     y: Array
     chromosome: NDArray[np.intp]
     leads: tuple[Label, ...]
+    simulated: float | None = None
 
     @property
     def top(self) -> float:
@@ -300,10 +304,16 @@ def manhattan_data(scan: ScanResults, genome: Genome, tests: Sequence[ScanTest],
             tested[k] += np.count_nonzero(~np.isnan(mlog10p))
             thinner.add(x, mlog10p, chromosomes)
     panels = (
-        Panel(test, *thinner.points(), leads=lead_labels(genome, test, loci))
+        Panel(test, *thinner.points(), lead_labels(genome, test, loci), simulated_threshold(scan, test))
         for test, thinner in zip(tests, thinners, strict=True)
     )
     return Manhattan(genome, tuple(panels), loci.threshold, int(tested.max()))
+
+
+def simulated_threshold(scan: ScanResults, test: ScanTest) -> float | None:
+    """-log10 p that `FAMILY_WISE` of the simulated scans exceed in a test; None without a bootstrap."""
+    name = "any" if test == scan.joint else test.label
+    return scan.metadata.thresholds.get(name, {}).get(f"{FAMILY_WISE:g}")
 
 
 def lead_labels(genome: Genome, test: ScanTest, loci: Loci) -> tuple[Label, ...]:
@@ -379,11 +389,14 @@ def draw_points(axes: Axes, data: Manhattan, panel: Panel) -> None:
     axes.plot(x, y, "D", color=VERMILION, markersize=MARKER, zorder=3)
     if not panel.y.size:
         say_nothing_to_draw(axes)
-    elif abs(data.bonferroni - data.threshold) > _NEAR_THRESHOLD * data.threshold:
-        axes.axhline(data.bonferroni, color=GREY, linewidth=0.6, linestyle=":", zorder=1)
-        text = f"{FAMILY_WISE:g} / {data.tested:,}"
+        return
+    line, text = data.bonferroni, f"{FAMILY_WISE:g} / {data.tested:,}"
+    if panel.simulated is not None:
+        line, text = panel.simulated, f"{FAMILY_WISE:.0%} of scans"
+    if abs(line - data.threshold) > _NEAR_THRESHOLD * data.threshold:
+        axes.axhline(line, color=GREY, linewidth=0.6, linestyle=":", zorder=1)
         place = axes.get_yaxis_transform()
-        axes.text(1.003, data.bonferroni, text, transform=place, fontsize=5, color=GREY, rotation=90, va="center")
+        axes.text(1.003, line, text, transform=place, fontsize=5, color=GREY, rotation=90, va="center")
 
 
 def name_leads(axes: Axes, panel: Panel, threshold: float, upward: bool = True) -> None:

@@ -357,10 +357,11 @@ def _inflation(
 def _manhattan(scan: ScanResults, genome: Genome, settings: PictureSettings) -> Picture:
     draw = manhattan_of(scan, scan.main_tests, settings.clumping)
     mark = "The red line on the scale" if len(scan.main_tests) > MOST_PANELS else "Dashed"
-    caption = (
-        f"{mark}: p = {significance_text(settings.clumping.threshold)}. Dotted: 0.05 over the number of variants tested"
-        " (Bonferroni). Diamonds: lead variants of each test."
-    )
+    dotted = "0.05 over the number of variants tested (Bonferroni)"
+    if scan.metadata.thresholds:
+        dotted = f"what 5% of {scan.metadata.settings.bootstrap:,} simulated scans exceed"
+    level = significance_text(settings.clumping.threshold)
+    caption = f"{mark}: p = {level}. Dotted: {dotted}. Diamonds: lead variants of each test."
     if genome.without_position:
         placed = (
             "are in the order of the table" if genome.unplaced.any() else "stand at the one before them in the file"

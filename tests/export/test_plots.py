@@ -320,6 +320,16 @@ def test_bonferronis_line_counts_the_variants_that_have_a_statistic(view: ScanRe
         assert f"0.05 / {tested:,}" in [text.get_text() for text in axes.texts]
 
 
+def test_the_dotted_line_is_that_of_a_bootstrap_where_there_was_one(view: ScanResults) -> None:
+    levels = {name: {"0.05": 3.25 + k, "0.1": 3.0} for k, name in enumerate(["any", *TRAITS])}
+    data = manhattan(replace(view, metadata=replace(view.metadata, thresholds=levels)))
+    assert [panel.simulated for panel in data.panels] == [3.25 + k for k in range(len(levels))]
+    for axes, panel in zip(draw_manhattan(data).axes, data.panels, strict=True):
+        lines = [list(line.get_ydata()) for line in axes.lines]
+        assert [panel.simulated] * 2 in lines and [data.bonferroni] * 2 not in lines
+        assert "5% of scans" in [text.get_text() for text in axes.texts]
+
+
 def test_lead_variants_are_named(view: ScanResults) -> None:
     (panel,) = manhattan(view, view.main_tests[:1]).panels
     y = values(view, "MLOG10P")
