@@ -1,5 +1,6 @@
 """Thresholds over a whole scan against whole scans of traits that are simulated independently."""
 
+import os
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from made_up import TRAITS, N, genotypes, null_model, scan_of, trait_data
 
+from kron2sum_cli.errors import OutputError
 from kron2sum_cli.model.bootstrap import normal_errors, permutations, simulated_normal, simulated_permuted, threshold
 from kron2sum_cli.scan.block import Block, BlockResult
 from kron2sum_cli.scan.block import test_block as tested
@@ -51,6 +53,17 @@ def test_thresholds_are_those_of_scans_of_simulated_traits(resample: str) -> Non
             share = np.mean([one[name] > limit for one in found])
             error = np.sqrt(level * (1 - level) * (1 / SCANS + 1 / 999))
             assert abs(share - level) < 3.5 * error, (name, level, share)
+
+
+def test_finished_blocks_that_are_no_longer_there_are_missed(tmp_path: Path) -> None:
+    result = tested(scan_of(genotypes(V), trait_data()), Block(np.arange(V), np.full(V, True)))
+    with finished_blocks(str(tmp_path / "scan.parquet"), {}, False) as finished:
+        list(finished.read())
+        finished.add(result)
+        (kept,) = tmp_path.glob(".scan.parquet*")
+        os.truncate(kept, kept.stat().st_size - 1)
+        with pytest.raises(OutputError, match="was damaged while the scan ran"):
+            list(finished.read_again())
 
 
 def test_finished_blocks_keep_the_largest_statistics(tmp_path: Path) -> None:
