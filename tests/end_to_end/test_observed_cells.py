@@ -352,7 +352,7 @@ def test_drop_says_what_exact_would_use(folder: Path) -> None:
     traits = pd.read_csv(folder / "some.csv")[list(TRAITS)].isna()
     partial = int((traits.any(axis=1) & ~traits.all(axis=1)).sum())
     log = (folder / "drop.npz.log").read_text()
-    assert f"{partial} samples were dropped that have some of the traits: --missing exact would use them" in log
+    assert f"--missing exact would use the {partial} of them that have some of the traits" in log
 
 
 def test_too_many_missing_cells_for_the_memory(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
