@@ -109,7 +109,7 @@ def _independent(names: Sequence[str], G: NDArray[np.float64], null: NullFile) -
     of_columns = [f"covariate {k + 1}" for k in range(c)] if len(null.covariates) != c else list(null.covariates)
     for one in found:
         text = combination([*of_columns, *names], one)
-        logger.warning("--condition %s in the analysed samples: it adds nothing and is left out", text)
+        logger.warning("--condition %s: it adds nothing and is left out", text)
     return [k for k in range(len(names)) if c + k not in {one.column for one in found}]
 
 

@@ -44,9 +44,8 @@ def test_variants_that_add_nothing_are_named_and_left_out(caplog: pytest.LogCapt
     assert found is not None and found.names == ("v1", "v6")
     assert found.G.shape == (N, 2)
     assert [record.getMessage() for record in caplog.records] == [
-        "--condition v7 is a multiple of intercept in the analysed samples: it adds nothing and is left out",
-        "--condition v4 is a linear combination of intercept, v1 in the analysed samples:"
-        " it adds nothing and is left out",
+        "--condition v7 is a multiple of intercept: it adds nothing and is left out",
+        "--condition v4 is a linear combination of intercept, v1: it adds nothing and is left out",
     ]
 
 
