@@ -82,6 +82,30 @@ def naming_problems(test: str) -> Iterable[str]:
         )
 
 
+@dataclass(frozen=True)
+class GenomeWide:
+    """Significance over a whole scan, ``gw:LEVEL``: by the simulated scans of ``--bootstrap``.
+
+    Attributes
+    ----------
+    level : float
+        Share of the simulated scans that have a smaller P.
+    """
+
+    level: float
+
+    def __str__(self) -> str:
+        return f"gw:{self.level:g}"
+
+    @property
+    def least_bootstrap(self) -> int:
+        """The least number of simulated scans that tell the threshold."""
+        return math.ceil(round(1 / self.level, 9)) - 1
+
+
+Significance = float | GenomeWide
+"""The largest P that is significant, of a single test or over the whole scan."""
+
 DEFAULT_NULL = "null.npz"
 DEFAULT_SCAN = "scan.parquet"
 DEFAULT_SEED = 0
@@ -122,6 +146,7 @@ LEAD_PLOTS = ("manhattan", "mirrored", "effects")
 DEFAULT_CLUMP_KB = 500.0
 DEFAULT_CLUMP_R2 = 0.1
 DEFAULT_SIGNIFICANCE = 5e-8
+DEFAULT_STEPWISE_KB = 1000.0
 
 COMPRESSIONS = (".gz", ".zst")
 """Suffixes of outputs that are written compressed."""
@@ -395,6 +420,10 @@ class ScanSettings:
         Number of data sets simulated under the null model, for thresholds over the whole scan; 0 for none.
     resample : {"normal", "permute"}
         How their errors are drawn: from the normal distribution, or from the residuals in another order.
+    stepwise : float, GenomeWide or None
+        Independent signals are chosen until none has a smaller P given those chosen; None to choose none.
+    stepwise_kb : float
+        Kilobases within which variants belong to the locus of its strongest one.
     refit : float
         Variants with P below it are fitted again; 0 for never, 1 for all.
     shard : (int, int) or None
@@ -438,6 +467,8 @@ class ScanSettings:
     condition_list: str | None = None
     bootstrap: int = 0
     resample: Literal["normal", "permute"] = DEFAULT_RESAMPLE
+    stepwise: Significance | None = None
+    stepwise_kb: float = DEFAULT_STEPWISE_KB
     refit: float = DEFAULT_REFIT
     shard: tuple[int, int] | None = None
     resume: bool = False
@@ -469,7 +500,25 @@ class ScanSettings:
             yield "--bootstrap is for variants, not for --sets and --windows; run twice"
         if self.resample != DEFAULT_RESAMPLE and not self.bootstrap:
             yield "--resample needs --bootstrap"
+        yield from self._stepwise_problems()
         yield from untrue_suffix(self.out, self.to)
+
+    def _stepwise_problems(self) -> Iterable[str]:
+        if self.stepwise is None:
+            if self.stepwise_kb != DEFAULT_STEPWISE_KB:
+                yield "--stepwise-kb needs --stepwise"
+            return
+        if self.of_sets:
+            yield "--stepwise is for variants, not for --sets and --windows; run twice"
+        if self.shard is not None:
+            yield (
+                "--stepwise needs all variants of a locus, which may lie in two shards: divide the scan by chromosomes"
+                " (--chr), or scan the shards without it"
+            )
+        if self.out == STDIO:
+            yield "--stepwise needs --out FILE: it writes FILE.signals.tsv, too"
+        if isinstance(self.stepwise, GenomeWide) and self.bootstrap < self.stepwise.least_bootstrap:
+            yield f"--stepwise {self.stepwise} needs --bootstrap {self.stepwise.least_bootstrap} or more"
 
     def _condition_problems(self) -> Iterable[str]:
         yield from repeated("--condition", self.conditions)

@@ -16,7 +16,15 @@ from kron2sum_cli.cli.config import load_config
 from kron2sum_cli.errors import UsageError
 from kron2sum_cli.files.run_log import default_log
 from kron2sum_cli.resources import available_threads
-from kron2sum_cli.settings import STDIO, CommonSettings, ExportSettings, FitSettings, ScanSettings
+from kron2sum_cli.settings import (
+    STDIO,
+    CommonSettings,
+    ExportSettings,
+    FitSettings,
+    GenomeWide,
+    ScanSettings,
+    Significance,
+)
 
 if TYPE_CHECKING:
     from kron2sum_cli.genotypes.chromosomes import Region
@@ -106,6 +114,17 @@ def _read_region(text: str) -> "tuple[Region, ...]":
     return (parse_region(text),)
 
 
+def _read_significance(text: str) -> Significance:
+    kind, colon, number = text.rpartition(":")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if kind != ("gw" if colon else "") or not 0 < value < 1:
+        raise ValueError(f"{text!r} is neither a P between 0 and 1 nor gw:LEVEL, such as gw:0.05")
+    return GenomeWide(value) if colon else value
+
+
 def _flatten(ctx: click.Context, param: click.Parameter, values: Iterable[Iterable[Any]]) -> tuple[Any, ...]:
     return tuple(chain.from_iterable(values))
 
@@ -117,6 +136,7 @@ TEST = _Text("TEST", lambda text: (text,))
 RANK = _Text("K", _read_rank)
 SHARD = _Text("I/N", _read_shard)
 WINDOWS = _Text("SIZE,STEP", _read_windows)
+SIGNIFICANCE = _Text("P", _read_significance)
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?) ?(|bp|kb|mb)", re.IGNORECASE)
 _UNITS = {"": 1, "bp": 1, "kb": 1000, "mb": 1_000_000}
 

@@ -10,6 +10,7 @@ from kron2sum_cli.cli.options import (
     CHROMOSOMES,
     REGION,
     SHARD,
+    SIGNIFICANCE,
     TEST,
     WINDOWS,
     common_options,
@@ -35,6 +36,7 @@ EXAMPLES = (
     "kron2sum scan --windows 500kb --set-test skat --set-test burden --set-weights beta:1,25 --set-max-maf 0.05",
     "kron2sum scan --condition snp0409 --out given_snp0409.parquet",
     "kron2sum scan --bootstrap 1000 --out thresholds.parquet",
+    "kron2sum scan --stepwise 5e-8 --out signals.parquet",
     "kron2sum scan --shard 1/3 --out shard1.parquet",
     "kron2sum scan --region 1:20000000-30000000 --out - --to tsv | head",
 )
@@ -156,6 +158,21 @@ EXAMPLES = (
     group=TESTS,
     show_default=True,
     help="How they are simulated: normal errors, or the residuals of the samples in another order.",
+)
+@option(
+    "--stepwise",
+    type=SIGNIFICANCE,
+    group=TESTS,
+    help="After the scan, independent signals to OUT.signals.tsv: in every locus the strongest variant given those "
+    "chosen, until none has a smaller P; gw:0.05 for the threshold of --bootstrap.",
+)
+@number_option(
+    "--stepwise-kb",
+    default=defaults.DEFAULT_STEPWISE_KB,
+    absent=f"{defaults.DEFAULT_STEPWISE_KB:g}",
+    metavar="KB",
+    group=TESTS,
+    help="Variants no farther than this from the strongest of a locus belong to it.",
 )
 @number_option(
     "--refit",

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.export.results import Array, ScanResults
-from kron2sum_cli.genotypes.chromosomes import normalise_chromosome
+from kron2sum_cli.genotypes.chromosomes import filled_positions, normalise_chromosome
 
 GAP = 0.004
 """Room between two chromosomes, as a share of the genome."""
@@ -219,27 +219,13 @@ def located_batches(
     for batch in scan.read(["CHR", "POS", *columns]):
         names, of_batch = _encoded(batch.column("CHR"))
         chromosomes = np.array([index[name] for name in names], dtype=np.intp)[of_batch]
-        positions = _filled(chromosomes, np.asarray(batch.column("POS")), chromosome, position)
+        positions = filled_positions(chromosomes, np.asarray(batch.column("POS")), chromosome, position)
         chromosome, position = int(chromosomes[-1]), int(positions[-1])
         unplaced = genome.unplaced[chromosomes]
         if unplaced.any():
             positions = np.where(unplaced, seen[chromosomes] + _count_within(chromosomes), positions)
         seen += np.bincount(chromosomes, minlength=len(seen))
         yield batch, chromosomes, positions
-
-
-def _filled(
-    chromosomes: NDArray[np.intp], positions: NDArray[np.int64], chromosome: int, position: int
-) -> NDArray[np.int64]:
-    """Positions, each unknown one replaced by the last known one on its chromosome.
-
-    `chromosome` and `position` are those of the variant before the first.
-    """
-    before = np.concatenate([[chromosome], chromosomes[:-1]])
-    anchors = (positions > 0) | (chromosomes != before)
-    source = np.maximum.accumulate(np.where(anchors, np.arange(len(chromosomes)), -1))
-    filled = np.where(source >= 0, positions[source], position)
-    return np.asarray(np.maximum(filled, 0))
 
 
 def _count_within(chromosomes: NDArray[np.intp]) -> NDArray[np.int64]:

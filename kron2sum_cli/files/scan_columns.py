@@ -129,6 +129,12 @@ BAYES_FROM = Column(
 )
 BAYES_TO = Column("BAYES_TO", pa.int64(), "last position of it")
 
+LOCUS = Column("LOCUS", _COUNT, "number of the locus, in the order of the genotype file", required=True)
+STEP = Column(
+    "STEP", _COUNT, "number of the signal in its locus, in the order in which they were chosen", required=True
+)
+MLOG10P_JOINT = Column("MLOG10P_JOINT", _NUMBER, "-log₁₀ P given all other signals of the chromosome")
+
 VARIANT_COLUMNS = (CHR, POS, SNPID, EA, NEA, EAF, N)
 IDENTITY_COLUMNS = (CHR, POS, SNPID, EA, NEA)
 SET_COLUMNS = (SET, SET_CHR, START, END, NVAR, NVAR_LEFT_OUT, CARRIERS)
@@ -137,6 +143,7 @@ TEST_COLUMNS = (CHISQ, DF, MLOG10P)
 TEST_REFIT_COLUMNS = (CHISQ_REFIT, MLOG10P_REFIT)
 TRAIT_COLUMNS = (BETA, SE, TRAIT_MLOG10P)
 TRAIT_REFIT_COLUMNS = (BETA_REFIT, SE_REFIT)
+SIGNAL_COLUMNS = (LOCUS, STEP, *VARIANT_COLUMNS, MLOG10P, MLOG10P_JOINT)
 LEAD_COLUMNS = (LEAD_TEST, LOD_FROM, LOD_TO, BAYES_FROM, BAYES_TO)
 
 COLUMNS = (
@@ -239,6 +246,12 @@ def scan_schema(
         found += [*_fields((MLOG10P_GW,), [ANY]), *_fields((TRAIT_MLOG10P_GW,), traits), *_fields((MLOG10P_GW,), tests)]
     found += [AXIS.field(name) for name in axis_columns(len(traits), coupled)]
     return _schema(found)
+
+
+def signal_schema(traits: Sequence[str]) -> pa.Schema:
+    """The columns of the table of independent signals (``--stepwise``), in order."""
+    found = [column.field(column.name) for column in SIGNAL_COLUMNS]
+    return _schema([*found, *_fields(TRAIT_COLUMNS, traits)])
 
 
 def set_schema(tests: Sequence[str], set_tests: Sequence[str] = ("fixed",)) -> pa.Schema:

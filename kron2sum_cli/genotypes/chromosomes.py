@@ -111,6 +111,28 @@ def encode_chromosomes(
     return codes, canonical[np.asarray(encoded.indices)], human
 
 
+def filled_positions(
+    chromosomes: NDArray[np.intp], positions: NDArray[np.int64], chromosome: int = -1, position: int = 0
+) -> NDArray[np.int64]:
+    """Positions, each unknown one (0 or negative) replaced by the last known one before it on its chromosome.
+
+    Genotype files have variants in the order of the map, and arrays of mice or plants many without a position. Where
+    none is known before, it is 0.
+
+    Parameters
+    ----------
+    chromosomes, positions : NDArray (m,)
+        Of variants in the order of the file.
+    chromosome, position : int
+        Of the variant before the first.
+    """
+    before = np.concatenate([[chromosome], chromosomes[:-1]])
+    anchors = (positions > 0) | (chromosomes != before)
+    source = np.maximum.accumulate(np.where(anchors, np.arange(len(chromosomes)), -1))
+    filled = np.where(source >= 0, positions[source], position)
+    return np.asarray(np.maximum(filled, 0))
+
+
 def parse_chromosomes(text: str) -> tuple[tuple[str, ...], ...]:
     """Read the value of ``--chr``: codes and ranges of numbers with commas between, as ``1-5,chr7,X``.
 

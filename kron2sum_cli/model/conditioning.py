@@ -159,19 +159,40 @@ class ConditionedScanner:
         """
         G = G - self.S @ (self.S.T @ G)
         plain = self.plain.statistics(G)
-        b, p = plain.u.shape
-        explained = (G.T @ self.F).astype(np.float64).reshape(b, p, -1)
-        u = plain.u - np.sum(explained * self.z, axis=2)
-        if plain.v.ndim == 3:
-            v = plain.v - explained @ explained.transpose(0, 2, 1)
-            complete = np.einsum("bjj->bj", plain.v)
-            size = np.sqrt(np.where(complete > 0, complete, 1.0))
-            left = np.linalg.eigvalsh(v / (size[:, :, None] * size[:, None, :]))[:, 0]
-        else:
-            v = plain.v - np.sum(explained**2, axis=2)
-            left = np.min(np.divide(v, plain.v, out=np.zeros_like(v), where=plain.v > 0), axis=1)
-        length = np.where(left > UNITS_OF_ROUNDING * np.finfo(self.F.dtype).eps, plain.length, 0.0)
-        return replace(plain, u=u, v=v, length=length)
+        explained = (G.T @ self.F).astype(np.float64).reshape(*plain.u.shape, -1)
+        return statistics_given(plain, explained, self.z, float(np.finfo(self.F.dtype).eps))
+
+
+def statistics_given(plain: BlockStatistics, explained: Array, z: Array, rounding: float) -> BlockStatistics:
+    """Statistics given other variants, from those without them.
+
+    Parameters
+    ----------
+    plain : BlockStatistics
+        Of b variants, without the given ones.
+    explained : NDArray (b, p, k) or (b, p, e)
+        ``M1ᵀF`` of every variant.
+    z : NDArray (p, k) or (e,)
+        `GivenVariants.z`.
+    rounding : float
+        The unit of rounding of ``plain``.
+
+    Returns
+    -------
+    BlockStatistics
+        ``length`` is 0 for variants that are combinations of the given ones.
+    """
+    u = plain.u - np.sum(explained * z, axis=2)
+    if plain.v.ndim == 3:
+        v = plain.v - explained @ explained.transpose(0, 2, 1)
+        complete = np.einsum("bjj->bj", plain.v)
+        size = np.sqrt(np.where(complete > 0, complete, 1.0))
+        left = np.linalg.eigvalsh(v / (size[:, :, None] * size[:, None, :]))[:, 0]
+    else:
+        v = plain.v - np.sum(explained**2, axis=2)
+        left = np.min(np.divide(v, plain.v, out=np.zeros_like(v), where=plain.v > 0), axis=1)
+    length = np.where(left > UNITS_OF_ROUNDING * rounding, plain.length, 0.0)
+    return replace(plain, u=u, v=v, length=length)
 
 
 def conditioned_scanner(plain: Scanner, given: GivenVariants) -> ConditionedScanner:

@@ -144,13 +144,13 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
     incomplete = varying & (counts.n_called < counts.n_samples)
     absent = np.isnan(genotypes[:, incomplete])
     columns = _variant_columns(scan, block, genotypes, counts)
-    G = _centred(scan, genotypes, counts, varying)
+    G = centred(scan, genotypes, counts, varying)
     del genotypes  # as large as the rotated variants, whose place this may be
     statistics = scan.scanner.statistics(G)
-    identifiable = _within(varying, _is_identifiable(statistics, counts, varying))
+    identifiable = _within(varying, is_identifiable(statistics, counts, varying))
     identifiable[incomplete] &= ~scan.covariates.explain(G, np.flatnonzero(incomplete[varying]), absent)
     tested = block.asked & identifiable
-    statistics = _take(statistics, tested[varying])
+    statistics = take_variants(statistics, tested[varying])
     largest = {} if scan.simulated is None else _largest(scan, scan.simulated, G, tested[varying], statistics)
     results = [test(statistics.u, statistics.v, hypothesis, scan.context) for hypothesis in scan.tests]
     determining = _within(tested, scan.context.leaves_nothing(results[0]))
@@ -188,7 +188,7 @@ def _passing(counts: GenotypeCounts, filters: VariantFilters, asked: Mask) -> tu
     return passing, left_out
 
 
-def _centred(scan: Scan, genotypes: NDArray[np.float32], counts: GenotypeCounts, varying: Mask) -> NDArray[np.floating]:
+def centred(scan: Scan, genotypes: NDArray[np.float32], counts: GenotypeCounts, varying: Mask) -> NDArray[np.floating]:
     """Genotypes of the variants that vary, centred where X has an intercept, missing ones at the mean.
 
     The memory of the genotypes is used where all vary and the precision is theirs.
@@ -204,7 +204,7 @@ def _centred(scan: Scan, genotypes: NDArray[np.float32], counts: GenotypeCounts,
     return by_variant.T
 
 
-def _is_identifiable(statistics: BlockStatistics, counts: GenotypeCounts, varying: Mask) -> Mask:
+def is_identifiable(statistics: BlockStatistics, counts: GenotypeCounts, varying: Mask) -> Mask:
     """Which of the variants that vary do so given the covariates, too."""
     frequency, called = counts.eaf[varying], counts.n_called[varying]
     # Hardy-Weinberg's variance is near enough for a threshold of 1e-6.
@@ -213,7 +213,8 @@ def _is_identifiable(statistics: BlockStatistics, counts: GenotypeCounts, varyin
     return np.asarray((statistics.length > COLLINEAR * variance) & np.all(information > 0, axis=1))
 
 
-def _take(statistics: BlockStatistics, variants: Mask) -> BlockStatistics:
+def take_variants(statistics: BlockStatistics, variants: Mask) -> BlockStatistics:
+    """The statistics of some variants."""
     parts = (statistics.u, statistics.v, statistics.length, statistics.outside)
     return BlockStatistics(*(part[variants] for part in parts))
 

@@ -39,7 +39,7 @@ class ConditionedVariants:
 
     def under(self, model: NullModel, data: TraitData) -> GivenVariants:
         """These variants in a null model of some traits."""
-        return given_variants(model, self.G, _covariates(data))
+        return given_variants(model, self.G, own_covariates(data))
 
 
 def read_conditioned(
@@ -68,16 +68,25 @@ def read_conditioned(
     if not names:
         return None
     positions = _positions(names, genotypes)
-    order = np.argsort(positions)
-    G = np.empty((len(rows), len(names)))
-    G[:, order] = genotypes.read(positions[order], rows)
-    absent = np.isnan(G)
-    for k in np.flatnonzero(absent.all(axis=0)):
+    G = imputed_genotypes(genotypes, positions, rows)
+    for k in np.flatnonzero(np.isnan(G).any(axis=0)):
         raise InputError(f"--condition {names[k]}: has no genotype in the analysed samples; leave it out")
-    G = np.where(absent, np.nanmean(G, axis=0), G)
     kept = _independent(names, G, null)
     logger.info("conditioned on %d variants: %s", len(kept), ", ".join(names[k] for k in kept))
     return ConditionedVariants(tuple(names[k] for k in kept), G[:, kept])
+
+
+def imputed_genotypes(
+    genotypes: GenotypeSource, positions: NDArray[np.intp], rows: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Genotypes (n, k) of the variants at some positions, in this order, missing ones at the mean (NaN if all are)."""
+    order = np.argsort(positions)
+    G = np.empty((len(rows), len(positions)))
+    G[:, order] = genotypes.read(positions[order], rows)
+    absent = np.isnan(G)
+    called = np.maximum(np.count_nonzero(~absent, axis=0), 1)
+    means = np.where(absent.all(axis=0), np.nan, np.nansum(G, axis=0) / called)
+    return np.where(absent, means, G)
 
 
 def _positions(names: Sequence[str], genotypes: GenotypeSource) -> NDArray[np.intp]:
@@ -103,7 +112,7 @@ def _positions(names: Sequence[str], genotypes: GenotypeSource) -> NDArray[np.in
 
 def _independent(names: Sequence[str], G: NDArray[np.float64], null: NullFile) -> list[int]:
     """The variants that add to the covariates and the variants before them; a warning names the others."""
-    X = _covariates(null.description)
+    X = own_covariates(null.description)
     c = X.shape[1]
     found = [one for one in dependencies(np.hstack([X, G])) if one.column >= c]
     of_columns = [f"covariate {k + 1}" for k in range(c)] if len(null.covariates) != c else list(null.covariates)
@@ -113,7 +122,7 @@ def _independent(names: Sequence[str], G: NDArray[np.float64], null: NullFile) -
     return [k for k in range(len(names)) if c + k not in {one.column for one in found}]
 
 
-def _covariates(data: TraitData) -> NDArray[np.float64]:
+def own_covariates(data: TraitData) -> NDArray[np.float64]:
     """Covariates that have an effect on every trait of its own."""
     return data.X[:, :0] if data.reduced else data.X
 

@@ -39,6 +39,7 @@ from kron2sum_cli.scan.inputs import ScanInputs, number_type, open_inputs
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
 from kron2sum_cli.scan.refits import RefitPlan, refit_plan
 from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
+from kron2sum_cli.scan.stepwise import check_signals_path, least_mlog10p, strong_places, write_signals
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -53,6 +54,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         Where a file, the options or the numbers do not allow it.
     """
     inputs = open_inputs(settings)
+    check_signals_path(settings, inputs)
     null = inputs.null
     settings = _without_refits(settings, null)
     tests = [named_hypothesis("any", null.traits)]
@@ -81,12 +83,15 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         ScanWriter(file, columns, settings.to) as writer,
         progress.task("Scanning", total, "variants") as advance,
     ):
+        least, strong = least_mlog10p(settings), list[pa.RecordBatch]()
         held: list[BlockResult] = []  # those that wait for the largest statistics of the whole scan
         for result in _results(settings, inputs, tests, columns, width, finished, advance):
             if not settings.bootstrap:
                 writer.write(result.rows)
             elif not finished.are_kept:
                 held.append(result)
+            if settings.stepwise is not None:
+                strong.append(strong_places(result.rows, least))
             counts.update(result.counts)
             factors |= result.refit_factors
             largest = largest_of_parts([largest, result.largest])
@@ -95,6 +100,8 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         some = {reason: n for reason, n in sorted(counts.items()) if n}
         metadata = replace(metadata, counts=some, refit_factors=dict(sorted(factors.items())))
         writer.metadata = replace(metadata, largest=largest, thresholds=thresholds_of(largest))
+        if settings.stepwise is not None:
+            write_signals(settings, inputs, strong, largest, width, progress)
     _report(counts, settings.out)
     _report_thresholds(settings, largest)
 

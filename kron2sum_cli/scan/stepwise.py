@@ -1,0 +1,514 @@
+"""Independent signals (``--stepwise``): locus by locus the strongest variant given those chosen, until none passes.
+
+A locus is what lies near the strongest variant given all signals that were found on its chromosome before. They stay
+in the model, so that no signal is found again by linkage disequilibrium, however far it reaches. C0 and C1 are those of
+the null model, as with ``--condition``.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import NumericalError, UsageError
+from kron2sum_cli.files import scan_columns as column
+from kron2sum_cli.files.genome_wide import Largest
+from kron2sum_cli.files.outputs import atomic_output, guard_inputs, is_stream
+from kron2sum_cli.files.scan_metadata import NullScale
+from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
+from kron2sum_cli.genotypes.chromosomes import encode_chromosomes, filled_positions
+from kron2sum_cli.genotypes.counts import genotype_counts
+from kron2sum_cli.genotypes.filters import passes
+from kron2sum_cli.model.block_scanner import BlockStatistics
+from kron2sum_cli.model.bootstrap import threshold
+from kron2sum_cli.model.collinearity import genotyped_covariates
+from kron2sum_cli.model.conditioning import given_variants, statistics_given
+from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test, trait_effects
+from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.progress import Advance, Progress
+from kron2sum_cli.scan.block import Scan, centred, is_identifiable, take_variants
+from kron2sum_cli.scan.blocks import in_order
+from kron2sum_cli.scan.conditioned import imputed_genotypes, own_covariates, scale_given
+from kron2sum_cli.scan.inputs import ScanInputs, number_type
+from kron2sum_cli.scan.metadata import null_scale
+from kron2sum_cli.settings import GenomeWide, ScanSettings
+
+logger = logging.getLogger("kron2sum.scan")
+
+MOST_EFFECTS = 0.5
+"""Largest number of effects of chosen variants, as a share of the degrees of freedom of the null model."""
+
+UNPLACED = "0"
+"""The chromosome of variants whose place is not known."""
+
+Array = NDArray[np.float64]
+Positions = NDArray[np.intp]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A variant chosen at a step of its locus.
+
+    Attributes
+    ----------
+    variant : int
+        Position in the file.
+    step : int
+        Number of the signal in its locus, from 1.
+    mlog10p : float
+        -log10 P given the signals chosen before.
+    """
+
+    variant: int
+    step: int
+    mlog10p: float
+
+
+@dataclass(frozen=True)
+class JointEffects:
+    """Effects of one signal in the model of all signals of its chromosome.
+
+    Attributes
+    ----------
+    mlog10p : float
+        -log10 P of any effect given all other signals.
+    beta, se, trait_mlog10p : NDArray (p,)
+        Its effect on every trait, standard error and -log10 P.
+    """
+
+    mlog10p: float
+    beta: Array
+    se: Array
+    trait_mlog10p: Array
+
+
+@dataclass(frozen=True)
+class TestedVariants:
+    """Variants that can be tested, with their statistics under the null model.
+
+    Attributes
+    ----------
+    variants : NDArray (v,)
+        Positions in the file, increasing.
+    statistics : BlockStatistics
+        Of these v variants.
+    """
+
+    __test__ = False  # not a test class, whatever its name
+
+    variants: Positions
+    statistics: BlockStatistics
+
+    def take(self, kept: Mask) -> "TestedVariants":
+        """Some of them."""
+        return TestedVariants(self.variants[kept], take_variants(self.statistics, kept))
+
+
+@dataclass(frozen=True)
+class ConditionalTests:
+    """Tests of variants given others, under one null model.
+
+    Attributes
+    ----------
+    settings : ScanSettings
+        What was asked.
+    scan : Scan
+        How variants are read and tested under the null model.
+    model : NullModel
+        The null model.
+    scale : NullScale
+        Its scale.
+    X : NDArray (n, c)
+        Covariates that have an effect on every trait of its own.
+    given : NDArray (n, k)
+        Variants of ``--condition``.
+    width : int
+        Number of variants that are read at once.
+    """
+
+    settings: ScanSettings
+    scan: Scan
+    model: NullModel
+    scale: NullScale
+    X: Array
+    given: Array
+    width: int
+
+    @property
+    def ntraits(self) -> int:
+        """Number of traits, p."""
+        return len(self.scan.traits)
+
+    def has_room(self, chosen: Sequence[int]) -> bool:
+        """Whether one more variant may be chosen."""
+        effects = self.ntraits * (self.given.shape[1] + len(chosen) + 1)
+        return bool(effects <= MOST_EFFECTS * self.scale.residual_df)
+
+    def testable(self, variants: Positions) -> TestedVariants:
+        """Those of some variants of the file that pass the filters and vary given the covariates."""
+        parts = [part for part, _ in in_order(self._testable, self._cut(variants), self.settings.common.threads)]
+        statistics = [part.statistics for part in parts]
+        names = ("u", "v", "length", "outside")
+        joined = (np.concatenate([getattr(part, name) for part in statistics]) for name in names)
+        return TestedVariants(np.concatenate([part.variants for part in parts]), BlockStatistics(*joined))
+
+    def under(self, tested: TestedVariants, chosen: Sequence[int]) -> tuple[BlockStatistics, TestContext]:
+        """Statistics of variants given those chosen, and the scale of their tests.
+
+        Raises
+        ------
+        NumericalError
+            Where those chosen explain the traits completely.
+        """
+        scale, statistics = self.scale, tested.statistics
+        given = np.hstack([self.given, imputed_genotypes(self.scan.genotypes, np.array(chosen, np.intp), self.samples)])
+        if given.shape[1]:
+            effects = given_variants(self.model, given, self.X)
+            F = effects.F.reshape(len(given), -1)
+            parts = in_order(partial(self._explained, F), self._cut(tested.variants), self.settings.common.threads)
+            explained = np.concatenate([part for part, _ in parts])
+            rounding = float(np.finfo(self.scan.scanner.dtype).eps)
+            by_axis = explained.reshape(len(explained), self.ntraits, -1)
+            statistics = statistics_given(statistics, by_axis, effects.z, rounding)
+            scale = scale_given(scale, effects, self.model.summary.reml)
+        return statistics, scale.context(self.settings.stat, self.settings.precision)
+
+    def mlog10p(self, tested: TestedVariants, chosen: Sequence[int]) -> Array:
+        """-log10 P of any effect of every variant given those chosen; NaN for combinations of them."""
+        statistics, context = self.under(tested, chosen)
+        free = _identifiable(statistics)
+        found = np.full(len(tested.variants), np.nan)
+        found[free] = test(statistics.u[free], statistics.v[free], self.scan.tests[0], context).mlog10p
+        return found
+
+    def joint_effects(self, chosen: Sequence[int]) -> list[JointEffects]:
+        """Of every chosen variant in the model of all: its effects given the others."""
+        tested, found = self.testable(np.sort(np.array(chosen, np.intp))), []
+        nothing = np.full(self.ntraits, np.nan)
+        for variant in chosen:
+            one = tested.take(tested.variants == variant)
+            others = [other for other in chosen if other != variant]
+            try:
+                statistics, context = self.under(one, others)
+            except NumericalError:  # the others explain the traits completely
+                statistics = replace(one.statistics, length=np.zeros(len(one.variants)))
+            if not _identifiable(statistics).any():
+                found.append(JointEffects(np.nan, nothing, nothing, nothing))
+                continue
+            result = test(statistics.u, statistics.v, self.scan.tests[0], context)
+            effects = trait_effects(statistics.u, statistics.v, self.scan.axes.Tinv, context)
+            found.append(JointEffects(result.mlog10p[0], effects.beta[0], effects.se[0], effects.mlog10p[0]))
+        return found
+
+    @property
+    def samples(self) -> Positions:
+        """Rows of the analysed samples in the genotypes."""
+        return self.scan.samples
+
+    def _cut(self, variants: Positions) -> list[Positions]:
+        """Variants in the parts in which they are read, at least one, which may be empty."""
+        return np.split(variants, range(self.width, len(variants), self.width))
+
+    def _testable(self, variants: Positions) -> TestedVariants:
+        scan = self.scan
+        genotypes = scan.genotypes.read(variants, scan.samples)
+        counts = genotype_counts(
+            genotypes, scan.filters.need_hard_calls, scan.genotypes.has_dosages, scan.genotypes.ploidy
+        )
+        varying = passes(counts, scan.filters)[0] & ~counts.constant
+        incomplete = varying & (counts.n_called < counts.n_samples)
+        absent = np.isnan(genotypes[:, incomplete])
+        G = centred(scan, genotypes, counts, varying)
+        statistics = scan.scanner.statistics(G)
+        free = is_identifiable(statistics, counts, varying)
+        free[incomplete[varying]] &= ~scan.covariates.explain(G, np.flatnonzero(incomplete[varying]), absent)
+        return TestedVariants(variants[varying][free], take_variants(statistics, free))
+
+    def _explained(self, F: Array, variants: Positions) -> Array:
+        """``M1ᵀF`` of some variants."""
+        G = imputed_genotypes(self.scan.genotypes, variants, self.scan.samples)
+        if self.scan.spans_intercept:
+            G -= G.mean(axis=0)
+        return np.asarray(G.T @ F)
+
+
+def _identifiable(statistics: BlockStatistics) -> Mask:
+    """Variants that vary given those chosen."""
+    information = np.einsum("bjj->bj", statistics.v) if statistics.v.ndim == 3 else statistics.v
+    return np.asarray((statistics.length > 0) & np.all(information > 0, axis=1))
+
+
+def loci_of(
+    tests: ConditionalTests,
+    variants: Positions,
+    places: NDArray[np.int64],
+    candidates: Positions,
+    window: int,
+    least: float,
+    advance: Advance,
+) -> list[list[Signal]]:
+    """The loci of one chromosome, the first found first, each with its signals in the order in which they were chosen.
+
+    Parameters
+    ----------
+    tests : ConditionalTests
+        Under the null model of the chromosome.
+    variants : NDArray (v,)
+        The variants of the chromosome to choose from, as positions in the file.
+    places : NDArray (v,)
+        Where they lie.
+    candidates : NDArray (k,)
+        Those of them near which loci are looked for.
+    window : int
+        The largest distance of a variant from the strongest of its locus; negative for one locus.
+    least : float
+        The least -log10 P of a signal.
+    advance : callable
+        Told of candidates that are done.
+    """  # fmt: skip
+    chosen: list[int] = []
+    loci: list[list[Signal]] = []
+    waiting = tests.testable(candidates)
+    advance(len(candidates) - len(waiting.variants))
+    try:
+        while len(waiting.variants):
+            best = _strongest(waiting, tests.mlog10p(waiting, chosen), least)
+            if best is None or not tests.has_room(chosen):
+                break
+            distance = np.abs(places - places[np.searchsorted(variants, best[0])])
+            near = variants if window < 0 else variants[distance <= window]
+            locus, signals = tests.testable(near), list[Signal]()
+            loci.append(signals)
+            while tests.has_room(chosen):
+                mlog10p = tests.mlog10p(locus, chosen)
+                best = _strongest(locus, mlog10p, least)
+                if best is None:
+                    _log_locus(tests.scan, near, signals, mlog10p)
+                    break
+                signals.append(Signal(best[0], len(signals) + 1, best[1]))
+                chosen.append(best[0])
+            left = ~np.isin(waiting.variants, near)
+            advance(int(np.count_nonzero(~left)))
+            waiting = waiting.take(left)
+    except NumericalError:
+        logger.warning("the %d variants chosen explain the traits completely: none is tested given them", len(chosen))
+    if not tests.has_room(chosen):
+        logger.warning("%d signals on a chromosome are as many as so few samples allow: there may be more", len(chosen))
+    advance(len(waiting.variants))
+    return [signals for signals in loci if signals]
+
+
+def _strongest(tested: TestedVariants, mlog10p: Array, least: float) -> tuple[int, float] | None:
+    """The variant with the smallest P, the first of equal ones, where that is small enough."""
+    if np.isnan(mlog10p).all():
+        return None
+    best = int(np.nanargmax(mlog10p))
+    return (int(tested.variants[best]), float(mlog10p[best])) if mlog10p[best] >= least else None
+
+
+def _log_locus(scan: Scan, near: Positions, signals: Sequence[Signal], mlog10p: Array) -> None:
+    """Say in the log what was chosen from the variants of a locus, and how many are not tested any more."""
+    names = scan.genotypes.variants.table["SNPID"]
+    collinear = int(np.count_nonzero(np.isnan(mlog10p))) - len(signals)
+    logger.debug(
+        "locus with %d variants: %s; %d tested last, %d others are combinations of signals or covariates",
+        len(near),
+        ", ".join(names[signal.variant].as_py() for signal in signals) or "nothing is left of it given other signals",
+        int(np.count_nonzero(~np.isnan(mlog10p))),
+        max(collinear, 0),
+    )
+
+
+# From and to files
+
+
+def signals_path(out: str) -> str:
+    """The table of signals that belongs to a result table: its name with ``.signals.tsv``, as the log has ``.log``."""
+    return f"{out}.signals.tsv"
+
+
+def check_signals_path(settings: ScanSettings, inputs: ScanInputs) -> None:
+    """Refuse to write the table of signals over an input, or beside an output that has no name.
+
+    Raises
+    ------
+    OutputError, UsageError
+        Where that would be.
+    """
+    if settings.stepwise is None:
+        return
+    if is_stream(settings.out):
+        raise UsageError(f"--stepwise needs --out FILE, not {settings.out}: it writes FILE.signals.tsv, too")
+    guard_inputs(
+        signals_path(settings.out), (*settings.input_paths, *inputs.genotypes.files, settings.common.log or "")
+    )
+
+
+def least_mlog10p(settings: ScanSettings) -> float:
+    """The -log10 P below which no variant can be a signal, whatever the threshold over the whole scan."""
+    p = settings.stepwise.level if isinstance(settings.stepwise, GenomeWide) else settings.stepwise
+    return np.inf if p is None else float(-np.log10(p))
+
+
+def strong_places(rows: pa.RecordBatch, least: float) -> pa.RecordBatch:
+    """Where the variants of a result table with at least this -log10 P of any effect lie."""
+    strong = pc.fill_null(pc.greater_equal(rows.column(column.MLOG10P.name), least), False)
+    return rows.select([column.CHR.name, column.POS.name, column.MLOG10P.name]).filter(strong)
+
+
+def write_signals(
+    settings: ScanSettings,
+    inputs: ScanInputs,
+    strong: Sequence[pa.RecordBatch],
+    largest: Largest,
+    width: int,
+    progress: Progress,
+) -> None:
+    """Choose independent signals and write their table.
+
+    Parameters
+    ----------
+    settings : ScanSettings
+        What was asked.
+    inputs : ScanInputs
+        The null model and the genotypes.
+    strong : sequence of pa.RecordBatch
+        `strong_places` of all rows of the scan.
+    largest : Largest
+        Of the simulated scans, for a threshold over the whole scan.
+    width : int
+        Number of variants that are read at once.
+    progress : Progress
+        Who listens.
+
+    Raises
+    ------
+    OutputError
+        Where the table cannot be written.
+    """
+    least = _threshold(settings, largest)
+    table = inputs.genotypes.variants.table
+    candidates = inputs.selection.asked & _is_at(table, strong, least)
+    codes, code_of_variant, _ = encode_chromosomes(table["CHR"], inputs.null.chromosomes)
+    places = filled_positions(code_of_variant, np.asarray(table["POS"]))
+    rows: list[pa.RecordBatch] = []
+    tests: ConditionalTests | None = None
+    model_of = ""
+    nloci = 0
+    with progress.task("Independent signals", int(np.count_nonzero(candidates)), "variants") as advance:
+        for code in np.unique(code_of_variant[candidates]).tolist():
+            left_out = codes[code] if codes[code] in inputs.null.chromosomes else ""
+            if tests is None or left_out != model_of:
+                tests = None  # else two rotations would be in memory while the next is read
+                tests, model_of = _conditional_tests(settings, inputs, left_out or None, width), left_out
+            here = np.flatnonzero(inputs.selection.asked & (code_of_variant == code))
+            of_code = np.flatnonzero(candidates & (code_of_variant == code))
+            unplaced = codes[code] == UNPLACED or not places[here].any()
+            window = -1 if unplaced else round(1000 * settings.stepwise_kb)
+            loci = loci_of(tests, here, places[here], of_code, window, least, advance)
+            loci.sort(key=lambda signals: signals[0].variant)
+            if loci:
+                rows.append(_rows(tests, loci, nloci + 1))
+            nloci += len(loci)
+    path = signals_path(settings.out)
+    with atomic_output(path) as file, ScanWriter(file, column.signal_schema(inputs.null.traits), "tsv") as writer:
+        for batch in rows:
+            writer.write(batch)
+    nsignals = sum(len(batch) for batch in rows)
+    logger.info(
+        "%d independent signal%s at %d loc%s, P below %.3g given those chosen before (--stepwise %s), written to %s",
+        nsignals,
+        "s" * (nsignals != 1),
+        nloci,
+        "us" if nloci == 1 else "i",
+        10.0**-least,
+        settings.stepwise,
+        path,
+    )
+
+
+def _threshold(settings: ScanSettings, largest: Largest) -> float:
+    """The least -log10 P of a signal."""
+    if not isinstance(settings.stepwise, GenomeWide):
+        return least_mlog10p(settings)
+    found = threshold(np.array(largest["any"]), settings.stepwise.level) if "any" in largest else None
+    return np.inf if found is None else found
+
+
+def _is_at(table: pa.Table, strong: Sequence[pa.RecordBatch], least: float) -> Mask:
+    """Which variants of the genotypes lie where a variant has at least this -log10 P."""
+    places: dict[str, set[int]] = {}
+    for batch in strong:
+        for row in batch.to_pylist():
+            if row["MLOG10P"] >= least:
+                places.setdefault(row["CHR"], set()).add(row["POS"])
+    encoded = table["CHR"].combine_chunks().dictionary_encode()
+    indices, positions = np.asarray(encoded.indices), np.asarray(table["POS"])
+    found = np.zeros(len(positions), dtype=np.bool_)
+    for k, name in enumerate(encoded.dictionary.to_pylist()):
+        if name in places:
+            here = np.flatnonzero(indices == k)
+            found[here] = np.isin(positions[here], list(places[name]))
+    return found
+
+
+def _conditional_tests(
+    settings: ScanSettings, inputs: ScanInputs, chromosome: str | None, width: int
+) -> ConditionalTests:
+    """Tests under the null model without a chromosome, or (None) that of the whole genome."""
+    null, data, n = inputs.null, inputs.null.description, len(inputs.samples)
+    dtype = number_type(settings)
+    model = null.load(chromosome, dtype)
+    scale, summary = null_scale(null, chromosome), model.summary
+    observed = np.isfinite(data.Y) if data.has_missing else None
+    scan = Scan(
+        genotypes=inputs.genotypes,
+        samples=inputs.samples,
+        filters=inputs.filters,
+        scanner=model.scanner(np.float64 if data.has_missing else dtype),
+        spans_intercept=model.spans_intercept,
+        axes=summary.axes,
+        context=scale.context(settings.stat, settings.precision),
+        tests=[named_hypothesis("any", null.traits)],
+        refit=None,
+        traits=null.traits,
+        observed=observed,
+        covariates=genotyped_covariates(data.X, None if data.reduced else observed),
+        columns=pa.schema([]),
+    )
+    given = np.empty((n, 0)) if inputs.conditioned is None else inputs.conditioned.G
+    return ConditionalTests(settings, scan, model, scale, own_covariates(data), given, width)
+
+
+def _rows(tests: ConditionalTests, loci: Sequence[Sequence[Signal]], first: int) -> pa.RecordBatch:
+    """Rows of the loci of a chromosome, numbered from ``first``."""
+    signals = [signal for locus in loci for signal in locus]
+    joint = tests.joint_effects([signal.variant for signal in signals])
+    variants = np.array([signal.variant for signal in signals], dtype=np.intp)
+    order = np.argsort(variants)
+    genotypes = tests.scan.genotypes
+    counts = genotype_counts(genotypes.read(variants[order], tests.samples), ploidy=genotypes.ploidy)
+    counts = counts.take(np.argsort(order))
+    part = genotypes.variants.table.take(pa.array(variants))
+    columns = {known.name: part[known.name] for known in column.IDENTITY_COLUMNS}
+    columns |= {
+        column.LOCUS.name: np.repeat(np.arange(first, first + len(loci)), [len(locus) for locus in loci]),
+        column.STEP.name: np.array([signal.step for signal in signals]),
+        column.EAF.name: counts.eaf,
+        column.N.name: counts.n_called.astype(np.int32),
+        column.MLOG10P.name: np.array([signal.mlog10p for signal in signals]),
+        column.MLOG10P_JOINT.name: np.array([effects.mlog10p for effects in joint]),
+    }
+    for j, trait in enumerate(tests.scan.traits):
+        columns |= {
+            column.BETA.named(trait): np.array([effects.beta[j] for effects in joint]),
+            column.SE.named(trait): np.array([effects.se[j] for effects in joint]),
+            column.TRAIT_MLOG10P.named(trait): np.array([effects.trait_mlog10p[j] for effects in joint]),
+        }
+    return scan_batch(column.signal_schema(tests.scan.traits), columns)

@@ -1,0 +1,95 @@
+"""Loci and their signals, chosen one after the other."""
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from made_up import TRAITS, GenotypesInMemory, N, null_model, scan_of, trait_data
+
+from kron2sum_cli.files.scan_metadata import NullScale
+from kron2sum_cli.model.null_model import TraitData
+from kron2sum_cli.scan.stepwise import ConditionalTests, Signal, loci_of
+from kron2sum_cli.settings import ScanSettings
+
+FAR = 10**6
+
+
+def made_up_traits(G: np.ndarray, effects: dict[int, float]) -> TraitData:
+    """Traits with effects of some variants on the first of them."""
+    data = trait_data()
+    Y = data.Y.copy()
+    for k, effect in effects.items():
+        Y[:, 0] += effect * G[:, k]
+    return replace(data, Y=Y)
+
+
+def given_tests(G: np.ndarray, data: TraitData, width: int = 5) -> ConditionalTests:
+    source = GenotypesInMemory(G.astype(np.float32), ["1"] * G.shape[1])
+    model, scan = null_model(data), scan_of(source, data)
+    size = data.nobserved - data.neffects
+    scale = NullScale(None, model.summary.axes.T, model.summary.quadratic, size, size)
+    settings = ScanSettings(stepwise=1e-4, precision="double")
+    return ConditionalTests(settings, scan, model, scale, data.X, np.empty((N, 0)), width)
+
+
+def loci(tests: ConditionalTests, places: Any, window: int = 1000, least: float = 4.0) -> list[list[Signal]]:
+    every, done = np.arange(len(places)), list[int]()
+    found = loci_of(tests, every, np.array(places), every, window, least, done.append)
+    assert sum(done) == len(every)
+    return found
+
+
+def variants(found: list[list[Signal]]) -> list[list[int]]:
+    return [[signal.variant for signal in locus] for locus in found]
+
+
+@pytest.fixture
+def G() -> np.ndarray:
+    rng = np.random.default_rng(5)
+    return rng.binomial(2, rng.uniform(0.3, 0.7, 20), size=(N, 20)).astype(float)
+
+
+def test_loci_begin_with_the_strongest_and_have_all_signals_near_it(G: np.ndarray) -> None:
+    tests = given_tests(G, made_up_traits(G, {3: 3.0, 6: 3.0, 15: 3.5}))
+    places = [100 * k + FAR * (k >= 10) for k in range(20)]
+    assert variants(loci(tests, places, least=2.5)) == [[15], [6, 3]]
+    assert [signal.step for signal in loci(tests, places, least=2.5)[1]] == [1, 2]
+    assert variants(loci(tests, places, window=-1, least=2.5)) == [[15, 6, 3]]
+
+
+def test_disequilibrium_beyond_the_window_makes_no_second_locus(G: np.ndarray) -> None:
+    G[:, 15] = G[:, 3]
+    G[:8, 15] = 2 - G[:8, 15]
+    data = made_up_traits(G, {3: 4.0})
+    tests, places = given_tests(G, data), [k * FAR for k in range(20)]
+    assert (tests.mlog10p(tests.testable(np.array([3, 15])), []) > 4).all()
+    assert variants(loci(tests, places)) == [[3]]
+
+
+def test_copies_of_a_signal_are_not_tested_and_counted(G: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
+    G[:, 7] = 2 - G[:, 3]
+    tests = given_tests(G, made_up_traits(G, {3: 4.0}))
+    with caplog.at_level(logging.DEBUG):
+        assert variants(loci(tests, np.arange(1, 21))) == [[3]]
+    assert "locus with 20 variants: v3; 18 tested last, 1 others are combinations of signals" in caplog.text
+    assert np.isnan(tests.mlog10p(tests.testable(np.array([7])), [3])).all()
+
+
+def test_what_is_read_at_once_changes_nothing(G: np.ndarray) -> None:
+    data = made_up_traits(G, {3: 3.0, 6: 2.0})
+    one, other = (given_tests(G, data, width) for width in (3, 20))
+    every = np.arange(20)
+    expected = one.mlog10p(one.testable(every), [6, 3])
+    np.testing.assert_allclose(other.mlog10p(other.testable(every), [6, 3]), expected, rtol=1e-9)
+
+
+def test_signals_leave_degrees_of_freedom(caplog: pytest.LogCaptureFixture) -> None:
+    """With a threshold that everything passes, variants are chosen until half of the contrasts are used."""
+    G = np.random.default_rng(1).normal(size=(N, 80))
+    tests = given_tests(G, trait_data())
+    found = loci(tests, np.arange(1, 81), least=1e-6)
+    chosen = sum(map(len, found))
+    assert len(TRAITS) * chosen <= tests.scale.residual_df / 2 < len(TRAITS) * (chosen + 1)
+    assert "as many as so few samples allow" in caplog.text
