@@ -1,6 +1,7 @@
 """Score and information of blocks of variants with C0 and C1 fixed: the products that a scan consists of."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,8 +15,8 @@ LEFT_BY_EFFECTS = 1e-9
 """Smallest share of a variant's information, in any direction of the traits, that coupled fixed effects may leave;
 below it the variant counts as collinear with them."""
 
-SQUARES_AT_ONCE = 512
-"""Number of squares that are added in single precision before they go into a sum in double."""
+PRODUCTS_AT_ONCE = 512
+"""Number of products that are added in single precision before they go into a sum in double."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,44 @@ class BlockStatistics:
     outside: Array
 
 
+@dataclass(frozen=True)
+class PairStatistics:
+    """Score and information of the two columns ``[g, h]`` of every variant of a block.
+
+    Attributes
+    ----------
+    first, second : BlockStatistics
+        Of g and of h, each alone.
+    cross : NDArray (b, p) or (b, p, p)
+        Information ``gᵀ P_j h`` that the two share; the rows of (p, p) are the axes of g.
+    """
+
+    first: BlockStatistics
+    second: BlockStatistics
+    cross: Array
+
+    def given_first(self) -> tuple[Array, Array, Array]:
+        """Score (b, p) and information of h given effects of g on all traits, ``u_h - Cᵀv⁻¹u`` and ``v_h - Cᵀv⁻¹C``.
+
+        The third is the smallest share (b,) of v_h that is left; 0 where g or h has no information.
+        """
+        first, second, C = self.first, self.second, self.cross
+        if C.ndim == 2:
+            taken = np.divide(C, first.v, out=np.zeros_like(C), where=first.v > 0)
+            u, v = second.u - taken * first.u, second.v - taken * C
+            known = (first.v > 0) & (second.v > 0)
+            return u, v, np.min(np.divide(v, second.v, out=np.zeros_like(v), where=known), axis=1)
+        complete = np.einsum("bjj->bj", first.v)
+        known = (first.length > 0) & (least_left(first.v, complete) > 0)
+        V = np.where(known[:, None, None], first.v, np.eye(C.shape[1]))
+        size = np.sqrt(np.einsum("bjj->bj", V))[:, :, None]
+        taken = np.linalg.solve(V / (size * size.transpose(0, 2, 1)), C / size) / size
+        u = second.u - np.einsum("bjk,bj->bk", taken, first.u)
+        v = second.v - C.transpose(0, 2, 1) @ taken
+        v = (v + v.transpose(0, 2, 1)) / 2
+        return u, v, np.where(known, least_left(v, np.einsum("bjj->bj", second.v)), 0.0)
+
+
 class Scanner(Protocol):
     """Score and information of blocks of variants under one null model."""
 
@@ -53,6 +92,9 @@ class Scanner(Protocol):
 
     def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
         """Statistics of a block of variants G (n, b), without missing values; centred where X has an intercept."""
+
+    def pair_statistics(self, G: NDArray[np.floating], H: NDArray[np.floating]) -> PairStatistics:
+        """Statistics of two columns a variant, those of G (n, b) and of H (n, b)."""
 
 
 @dataclass(frozen=True)
@@ -93,37 +135,70 @@ class BlockScanner:
 
         Where X has an intercept, centre G first: that changes nothing but rounding.
         """
-        m = self.weights.shape[0]
-        rotated = np.matmul(self.rotation, G, out=self._workspace(G))
-        u = rotated[m:].T.astype(np.float64)
-        squares = rotated[:m]
-        np.multiply(squares, squares, out=squares)
-        sums = (squares.T @ self.weights).astype(np.float64)
-        v, length = sums[:, :-1], sums[:, -1]
-        outside = np.zeros(len(length))
-        if self.outside_weight is not None:
-            projected = squared_lengths((self.Qx.T @ G).T)
-            outside = np.maximum(squared_lengths(G.T) - length - projected, 0.0)
-            v, length = v + np.multiply.outer(outside, self.outside_weight), length + outside
-        return BlockStatistics(u, v, length, outside)
+        (rows,), (u,) = self._rotated(G)
+        np.multiply(rows, rows, out=rows)
+        return BlockStatistics(u, *self._information(rows, G))
 
-    def _workspace(self, G: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Memory for a rotated block, kept for every thread: freeing it after each block would fragment the heap."""
-        shape, dtype = (self.rotation.shape[0], G.shape[1]), np.result_type(self.rotation, G)
-        size = shape[0] * shape[1]
+    def pair_statistics(self, G: NDArray[np.floating], H: NDArray[np.floating]) -> PairStatistics:
+        """Statistics of two columns a variant, G (n, b) and H (n, b): as `statistics`, with a third product."""
+        (first, second), (u_first, u_second) = self._rotated(G, H)
+        products = first * second
+        cross, _, outside = self._sums(products, G, H)
+        if self.outside_weight is not None:
+            cross = cross + np.multiply.outer(outside, self.outside_weight)
+        np.multiply(first, first, out=first)
+        np.multiply(second, second, out=second)
+        return PairStatistics(
+            BlockStatistics(u_first, *self._information(first, G)),
+            BlockStatistics(u_second, *self._information(second, H)),
+            cross,
+        )
+
+    def _rotated(self, *blocks: NDArray[np.floating]) -> tuple[NDArray[np.floating], Sequence[Array]]:
+        """Blocks (n, b) in the rows, (m, b) each, and their scores (b, p)."""
+        m = self.weights.shape[0]
+        rotated = self._workspace(blocks)
+        for block, out in zip(blocks, rotated, strict=True):
+            np.matmul(self.rotation, block, out=out)
+        return rotated[:, :m], [one[m:].T.astype(np.float64) for one in rotated]
+
+    def _information(self, squares: NDArray[np.floating], G: NDArray[np.floating]) -> tuple[Array, Array, Array]:
+        """``v``, ``length`` and ``outside`` of variants G (n, b) with squares (m, b) in the rows."""
+        v, length, outside = self._sums(squares, G, G)
+        outside = np.maximum(outside, 0.0)
+        if self.outside_weight is not None:
+            v, length = v + np.multiply.outer(outside, self.outside_weight), length + outside
+        return v, length, outside
+
+    def _sums(
+        self, products: NDArray[np.floating], G: NDArray[np.floating], H: NDArray[np.floating]
+    ) -> tuple[Array, Array, Array]:
+        """Products (m, b) of the rows of G and H added up by the weights (b, p), without them, and outside (b,)."""
+        sums = (products.T @ self.weights).astype(np.float64)
+        inside = sums[:, -1]
+        if self.outside_weight is None:
+            return sums[:, :-1], inside, np.zeros(len(inside))
+        of_G = (self.Qx.T @ G).T
+        projected = inner_products(of_G, of_G if H is G else (self.Qx.T @ H).T)
+        return sums[:, :-1], inside, inner_products(G.T, H.T) - inside - projected
+
+    def _workspace(self, blocks: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
+        """Memory for rotated blocks, kept for every thread: freeing it after each block would fragment the heap."""
+        shape = (len(blocks), self.rotation.shape[0], blocks[0].shape[1])
+        dtype, size = np.result_type(self.rotation, *blocks), shape[0] * shape[1] * shape[2]
         memory: NDArray[np.floating] | None = getattr(self._own, "memory", None)
         if memory is None or memory.size < size or memory.dtype != dtype:
             memory = self._own.memory = np.empty(size, dtype)
         return memory[:size].reshape(shape)
 
 
-def squared_lengths(rows: NDArray[np.floating]) -> Array:
-    """Sums of squares of the rows of (b, n); short parts of a row in its own precision, their sum in double."""
+def inner_products(rows: NDArray[np.floating], others: NDArray[np.floating]) -> Array:
+    """Inner products of the rows of two (b, n); short parts of a row in its own precision, their sum in double."""
     b, n = rows.shape
     total = np.zeros(b)
-    for start in range(0, n, SQUARES_AT_ONCE):
-        part = rows[:, start : start + SQUARES_AT_ONCE]
-        total += np.einsum("bi,bi->b", part, part)
+    for start in range(0, n, PRODUCTS_AT_ONCE):
+        part = slice(start, start + PRODUCTS_AT_ONCE)
+        total += np.einsum("bi,bi->b", rows[:, part], others[:, part])
     return total
 
 
@@ -157,12 +232,31 @@ class CoupledBlockScanner:
     def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
         """Statistics of a block of variants G (n, b), without missing values."""
         plain = self.diagonal.statistics(G)
-        b, p = plain.u.shape
-        explained = (self.rotate(G).T @ self.F).reshape(b, p, self.F.shape[1] // p)
-        V = plain.v[:, :, None] * np.eye(p) - explained @ explained.transpose(0, 2, 1)
-        size = np.sqrt(np.where(plain.v > 0, plain.v, 1.0))
-        left = np.linalg.eigvalsh(V / (size[:, :, None] * size[:, None, :]))[:, 0]
-        return BlockStatistics(plain.u, V, np.where(left > LEFT_BY_EFFECTS, plain.length, 0.0), plain.outside)
+        return self._given_effects(plain, self._explained(G))
+
+    def pair_statistics(self, G: NDArray[np.floating], H: NDArray[np.floating]) -> PairStatistics:
+        """Statistics of two columns a variant, G (n, b) and H (n, b), without missing values."""
+        plain, of_G, of_H = self.diagonal.pair_statistics(G, H), self._explained(G), self._explained(H)
+        cross = plain.cross[:, :, None] * np.eye(plain.cross.shape[1]) - of_G @ of_H.transpose(0, 2, 1)
+        first, second = self._given_effects(plain.first, of_G), self._given_effects(plain.second, of_H)
+        return PairStatistics(first, second, cross)
+
+    def _explained(self, G: NDArray[np.floating]) -> Array:
+        """``(g̃ᵀF_jq)`` of every variant and axis, (b, p, q)."""
+        p = self.diagonal.weights.shape[1] - 1
+        return (self.rotate(G).T @ self.F).reshape(G.shape[1], p, self.F.shape[1] // p)
+
+    def _given_effects(self, plain: BlockStatistics, explained: Array) -> BlockStatistics:
+        """Statistics with the fixed effects in the model."""
+        V = plain.v[:, :, None] * np.eye(plain.v.shape[1]) - explained @ explained.transpose(0, 2, 1)
+        length = np.where(least_left(V, plain.v) > LEFT_BY_EFFECTS, plain.length, 0.0)
+        return BlockStatistics(plain.u, V, length, plain.outside)
+
+
+def least_left(V: Array, complete: Array) -> Array:
+    """Smallest share (b,) that V (b, p, p) is of information ``complete`` (b, p), in any direction of the axes."""
+    size = np.sqrt(np.where(complete > 0, complete, 1.0))
+    return np.asarray(np.linalg.eigvalsh(V / (size[:, :, None] * size[:, None, :]))[:, 0])
 
 
 def block_scanner(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.block_scanner import BlockStatistics, Scanner
+from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, Scanner, least_left
 from kron2sum_cli.model.collinearity import dependencies
 from kron2sum_cli.model.generalised_least_squares import independent_columns
 from kron2sum_cli.model.null_model import NullModel
@@ -157,9 +157,28 @@ class ConditionedScanner:
 
         Combinations of the given variants are taken off first: as with centring, that changes nothing but rounding.
         """
-        G = G - self.S @ (self.S.T @ G)
+        G = self._apart(G)
         plain = self.plain.statistics(G)
-        explained = (G.T @ self.F).astype(np.float64).reshape(*plain.u.shape, -1)
+        return self._given(plain, self._explained(G, plain.u.shape[1]))
+
+    def pair_statistics(self, G: NDArray[np.floating], H: NDArray[np.floating]) -> PairStatistics:
+        """Statistics of two columns a variant, those of G (n, b) and of H (n, b)."""
+        G, H = self._apart(G), self._apart(H)
+        plain = self.plain.pair_statistics(G, H)
+        of_G, of_H = (self._explained(block, plain.first.u.shape[1]) for block in (G, H))
+        shared = of_G @ of_H.transpose(0, 2, 1) if plain.cross.ndim == 3 else np.sum(of_G * of_H, axis=2)
+        return PairStatistics(self._given(plain.first, of_G), self._given(plain.second, of_H), plain.cross - shared)
+
+    def _apart(self, G: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Variants less the combination of the given variants that is nearest."""
+        return G - self.S @ (self.S.T @ G)
+
+    def _explained(self, G: NDArray[np.floating], p: int) -> Array:
+        """``M1ᵀF`` along p axes: (b, p, k) or (b, p, e)."""
+        return (G.T @ self.F).astype(np.float64).reshape(G.shape[1], p, self.F.shape[1] // p)
+
+    def _given(self, plain: BlockStatistics, explained: Array) -> BlockStatistics:
+        """Statistics with the effects of the given variants in the model."""
         return statistics_given(plain, explained, self.z, float(np.finfo(self.F.dtype).eps))
 
 
@@ -185,9 +204,7 @@ def statistics_given(plain: BlockStatistics, explained: Array, z: Array, roundin
     u = plain.u - np.sum(explained * z, axis=2)
     if plain.v.ndim == 3:
         v = plain.v - explained @ explained.transpose(0, 2, 1)
-        complete = np.einsum("bjj->bj", plain.v)
-        size = np.sqrt(np.where(complete > 0, complete, 1.0))
-        left = np.linalg.eigvalsh(v / (size[:, :, None] * size[:, None, :]))[:, 0]
+        left = least_left(v, np.einsum("bjj->bj", plain.v))
     else:
         v = plain.v - np.sum(explained**2, axis=2)
         left = np.min(np.divide(v, plain.v, out=np.zeros_like(v), where=plain.v > 0), axis=1)

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.block_scanner import block_scanner, squared_lengths
+from kron2sum_cli.model.block_scanner import block_scanner, inner_products
 from kron2sum_cli.model.collinearity import dependencies
 from kron2sum_cli.model.covariance import matrix
 from kron2sum_cli.model.generalised_least_squares import LeastSquares, Metric, least_squares
@@ -265,7 +265,7 @@ class FastScanner:
         if self.null_scale == 0:
             raise NumericalError(NO_RESIDUAL)
         statistics = block_scanner(point, self.metric.Qx, np.float64).statistics(variants)
-        varies = statistics.length > 1e-10 * squared_lengths(variants.T)
+        varies = statistics.length > 1e-10 * inner_products(variants.T, variants.T)
         context = self._context("lr")
         u, v = statistics.u[varies], statistics.v[varies]
         effects = trait_effects(u, v, point.axes.Tinv, context)

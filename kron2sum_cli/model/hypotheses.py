@@ -282,21 +282,29 @@ class TraitEffects:
     mlog10p: Array
 
 
-def trait_effects(u: Array, v: Array, Tinv: Array, context: TestContext) -> TraitEffects:
-    """``β = T⁻¹ V⁻¹ u`` and its variances ``diag(T⁻¹ V⁻¹ T⁻ᵀ)``, for u (b, p), and v (b, p) or (b, p, p)."""
+def trait_effects(
+    u: Array, v: Array, Tinv: Array, context: TestContext, below: Array | float = 0.0, rank_below: int = 0
+) -> TraitEffects:
+    """``β = T⁻¹ V⁻¹ u`` and its variances ``diag(T⁻¹ V⁻¹ T⁻ᵀ)``, for u (b, p), and v (b, p) or (b, p, p).
+
+    Where u and v are given other effects, ``below`` (b,) is by how much those, of rank ``rank_below``, lower
+    ``rᵀK⁻¹r``.
+    """
     p = u.shape[1]
     if v.ndim == 3:
         covariance = effect_covariance(v, Tinv)
         score = u @ context.T
         beta = np.einsum("bjk,bk->bj", covariance, score)
         variance = np.einsum("bjj->bj", covariance)
-        above = np.sum(beta * score, axis=1)[:, None]
+        gain = np.sum(beta * score, axis=1)
     else:
         beta = (u / v) @ Tinv.T
         variance = (1 / v) @ (Tinv**2).T
-        above = np.sum(u * (u / v), axis=1)[:, None]
+        gain = np.sum(u * (u / v), axis=1)
+    above = (below + gain)[:, None]
     scale = context.left(above) / context.size
-    result = compare(above - beta**2 / variance, np.broadcast_to(above, beta.shape), p - 1, p, context)
+    rank = rank_below + p
+    result = compare(above - beta**2 / variance, np.broadcast_to(above, beta.shape), rank - 1, rank, context)
     return TraitEffects(beta, np.sqrt(scale * variance), result.mlog10p)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from kron2sum_cli.model.block_scanner import BlockStatistics
+from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
 from kron2sum_cli.model.families.fitting import fixed_effects
 from kron2sum_cli.model.families.likelihood import FamilyPoint
 from kron2sum_cli.model.families.spectrum import FamilyRotation
@@ -59,10 +59,31 @@ class FamilyScanner:
         covariates leave.
         """
         rows = self.rotation.to_rows(G)
-        u = (G.T @ self.alpha).astype(np.float64)
-        of_covariates = (rows.T @ self.weighted).astype(np.float64)
+        of_covariates = self._of_covariates(rows)
         np.multiply(rows, rows, out=rows)
-        sums = (rows.T @ self.weights).astype(np.float64)
+        return self._statistics(G, rows, of_covariates)
+
+    def pair_statistics(self, G: NDArray[np.floating], H: NDArray[np.floating]) -> PairStatistics:
+        """Statistics of two columns a variant, G (n, b) and H (n, b): as `statistics`, with a third product."""
+        first, second = self.rotation.to_rows(G), self.rotation.to_rows(H)
+        of_first, of_second = self._of_covariates(first), self._of_covariates(second)
+        cross = ((first * second).T @ self.weights).astype(np.float64)[:, :-1]
+        for j, M in enumerate(self.from_weighted):
+            cross[:, j] -= np.sum((of_first @ M.T) * (of_second @ M.T), axis=1)
+        np.multiply(first, first, out=first)
+        np.multiply(second, second, out=second)
+        return PairStatistics(self._statistics(G, first, of_first), self._statistics(H, second, of_second), cross)
+
+    def _of_covariates(self, rows: NDArray[np.floating]) -> Array:
+        """``(B_k∘X)ᵀg̃`` of rotated variants (n, b), (b, kc)."""
+        return (rows.T @ self.weighted).astype(np.float64)
+
+    def _statistics(
+        self, G: NDArray[np.floating], squares: NDArray[np.floating], of_covariates: Array
+    ) -> BlockStatistics:
+        """Statistics of variants G (n, b) from the squares of their rows (n, b) and their `_of_covariates`."""
+        u = (G.T @ self.alpha).astype(np.float64)
+        sums = (squares.T @ self.weights).astype(np.float64)
         weighted, length = sums[:, :-1], sums[:, -1]
         v = weighted.copy()
         for j, M in enumerate(self.from_weighted):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from kron2sum_cli.model.block_scanner import BlockStatistics
+from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, least_left
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.observed import Indices
 from kron2sum_cli.model.spectrum import EPSILON, Array
@@ -93,36 +93,77 @@ class ObservedScanner:
         """
         found, left = self._statistics(np.asarray(G, self.rotation.dtype))
         if self.in_double is None:
-            return replace(found, length=np.where(left > UNITS_OF_ROUNDING * EPSILON, found.length, 0.0))
+            return _estimable(found, left)
         weak = np.flatnonzero(~(left > LEFT_FOR_SINGLE))
         if weak.size:
-            anew = self.in_double.statistics(np.asarray(G[:, weak], np.float64))
-            for part, of_weak in ((found.u, anew.u), (found.v, anew.v), (found.length, anew.length)):
-                part[weak] = of_weak
+            _put(found, weak, self.in_double.statistics(np.asarray(G[:, weak], np.float64)))
+        return found
+
+    def pair_statistics(self, G: Floats, H: Floats) -> PairStatistics:
+        """Statistics of two columns a variant, G (n, b) and H (n, b): as `statistics`, with a third product."""
+        found, left_G, left_H = self._pair_statistics(*(np.asarray(one, self.rotation.dtype) for one in (G, H)))
+        if self.in_double is None:
+            return replace(found, first=_estimable(found.first, left_G), second=_estimable(found.second, left_H))
+        least = np.minimum(np.minimum(left_G, left_H), found.given_first()[2])
+        weak = np.flatnonzero(~(least > LEFT_FOR_SINGLE))
+        if weak.size:
+            anew = self.in_double.pair_statistics(*(np.asarray(one[:, weak], np.float64) for one in (G, H)))
+            _put(found.first, weak, anew.first)
+            _put(found.second, weak, anew.second)
+            found.cross[weak] = anew.cross
         return found
 
     def _statistics(self, G: Floats) -> tuple[BlockStatistics, Array]:
         """Statistics, and the smallest share (b,) of the complete data's information that is left in any direction."""
-        m = self.weights.shape[0]
-        rotated = self.rotation @ G
-        u, rotated = rotated[m:].T.astype(np.float64), rotated[:m]
-        total = np.einsum("ib,ib->b", G, G, dtype=np.float64)
-        squares = rotated * rotated
-        complete = (squares.T @ self.weights).astype(np.float64)
-        if self.outside_weight is not None:
-            outside = np.maximum(total - squares.sum(axis=0, dtype=np.float64), 0.0)
-            complete += np.multiply.outer(outside, self.outside_weight.astype(np.float64))
+        u, rotated = self._rotated(G)
+        complete = self._complete(G, G, rotated * rotated)
         V = complete[:, :, None] * np.eye(complete.shape[1])
-        width = max(FEWEST_VARIANTS, BATCH_ENTRIES // max(self.loadings.size, 1))
-        for start in range(0, G.shape[1], width):
-            part = slice(start, start + width)
+        for part in self._parts(G.shape[1]):
             taken = self.explained(G[:, part], rotated[:, part])
             V[part] -= taken @ taken.transpose(0, 2, 1)
+        return self._block(G, u, V), least_left(V, complete)
+
+    def _pair_statistics(self, G: Floats, H: Floats) -> tuple[PairStatistics, Array, Array]:
+        """Statistics of two columns a variant, and the smallest share (b,) that is left of either's information."""
+        (u_G, of_G), (u_H, of_H) = self._rotated(G), self._rotated(H)
+        first, second = self._complete(G, G, of_G * of_G), self._complete(H, H, of_H * of_H)
+        both = self._complete(G, H, of_G * of_H)
+        V_G, V_H, cross = (complete[:, :, None] * np.eye(complete.shape[1]) for complete in (first, second, both))
+        for part in self._parts(G.shape[1]):
+            one, other = self.explained(G[:, part], of_G[:, part]), self.explained(H[:, part], of_H[:, part])
+            V_G[part] -= one @ one.transpose(0, 2, 1)
+            V_H[part] -= other @ other.transpose(0, 2, 1)
+            cross[part] -= one @ other.transpose(0, 2, 1)
+        found = PairStatistics(self._block(G, u_G, V_G), self._block(H, u_H, V_H), cross)
+        return found, least_left(V_G, first), least_left(V_H, second)
+
+    def _rotated(self, G: Floats) -> tuple[Array, Floats]:
+        """Scores (b, p) and rotated variants (m, b)."""
+        m = self.weights.shape[0]
+        rotated = self.rotation @ G
+        return rotated[m:].T.astype(np.float64), rotated[:m]
+
+    def _complete(self, G: Floats, H: Floats, products: Floats) -> Array:
+        """Information of complete data without fixed effects (b, p), from products (m, b) in the rows."""
+        found = (products.T @ self.weights).astype(np.float64)
+        if self.outside_weight is not None:
+            outside = np.einsum("ib,ib->b", G, H, dtype=np.float64) - products.sum(axis=0, dtype=np.float64)
+            found += np.multiply.outer(
+                np.maximum(outside, 0.0) if H is G else outside, self.outside_weight.astype(np.float64)
+            )
+        return found
+
+    def _parts(self, b: int) -> list[slice]:
+        """The b variants of a block, some at a time."""
+        width = max(FEWEST_VARIANTS, BATCH_ENTRIES // max(self.loadings.size, 1))
+        return [slice(start, start + width) for start in range(0, b, width)]
+
+    def _block(self, G: Floats, u: Array, V: Array) -> BlockStatistics:
+        """Statistics of variants G (n, b) with the length that covariates leave of complete data."""
         projected = self.Qx.T @ G
+        total = np.einsum("ib,ib->b", G, G, dtype=np.float64)
         length = total - np.einsum("cb,cb->b", projected, projected, dtype=np.float64)
-        size = np.sqrt(np.where(complete > 0, complete, 1.0))
-        left = np.linalg.eigvalsh(V / (size[:, :, None] * size[:, None, :]))[:, 0]
-        return BlockStatistics(u, V, length, np.zeros(len(length))), left
+        return BlockStatistics(u, V, length, np.zeros(len(length)))
 
     def explained(self, G: Floats, rotated: Floats) -> Floats:
         """``(L⁻¹DᵀP M1)ᵀ`` for variants G (n, b) and ``VᵀG`` (m, b): (b, p, q + ca)."""
@@ -166,6 +207,17 @@ class ObservedScanner:
             outside[self.missing_rows, j] -= taken[:r]
             projected[:, j] += weights[j] * (outside[:, j] + V @ (cells.T @ taken[:r]))
         return projected
+
+
+def _estimable(found: BlockStatistics, left: Array) -> BlockStatistics:
+    """Statistics with length 0 where rounding is all that is left (b,) of the information in some direction."""
+    return replace(found, length=np.where(left > UNITS_OF_ROUNDING * EPSILON, found.length, 0.0))
+
+
+def _put(found: BlockStatistics, where: Indices, anew: BlockStatistics) -> None:
+    """Put statistics computed anew in the place of some."""
+    for part, of_some in ((found.u, anew.u), (found.v, anew.v), (found.length, anew.length)):
+        part[where] = of_some
 
 
 def observed_scanner(point: ObservedPoint, dtype: type[np.floating] = np.float32) -> ObservedScanner:

@@ -1,0 +1,118 @@
+"""A second column beside every variant: its product with a covariate (an interaction), or its dominance deviation.
+
+The columns ``[g, h]`` of a variant have scores ``(u, u_h)`` and information ``[V, C; Cᵀ, V_h]`` along the trait axes,
+with one number, or for coupled axes one matrix, in every place. Those of h given effects of g on all traits are::
+
+    u(h | g) = u_h - Cᵀ V⁻¹ u,    V(h | g) = V_h - Cᵀ V⁻¹ C,
+
+and the drops in ``rᵀK⁻¹r`` add up: ``χ²(g, h) = χ²(g) + χ²(h | g)``. So the effect of h is tested given that of g, and
+both together (`joint`), by the same likelihood ratio as other hypotheses.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from kron2sum_cli.model.block_scanner import PairStatistics, Scanner, inner_products
+from kron2sum_cli.model.collinearity import COLLINEAR, dependencies
+from kron2sum_cli.model.hypotheses import TestContext, TestResult, TraitEffects, compare, reduction, trait_effects
+from kron2sum_cli.model.spectrum import Array
+
+UNITS_OF_ROUNDING = 256
+"""Smallest share of the information of a second column, in units of rounding, that the first may leave; below it the
+second counts as collinear with it."""
+
+
+@dataclass(frozen=True)
+class SecondStatistics:
+    """Score and information of two columns a variant, the second given the first.
+
+    Attributes
+    ----------
+    pair : PairStatistics
+        Of both; the second less the multiple of the first that is nearest.
+    u : NDArray (b, p)
+        Score of the second given the first.
+    v : NDArray (b, p) or (b, p, p)
+        Its information.
+    identifiable : NDArray (b,)
+        Whether the second varies given the first and the covariates.
+    """
+
+    pair: PairStatistics
+    u: Array
+    v: Array
+    identifiable: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SecondTests:
+    """Tests of b second columns.
+
+    Attributes
+    ----------
+    second : TestResult
+        Its effects on all traits, given those of the first: p degrees of freedom.
+    joint : TestResult
+        Effects of both columns on all traits: 2p.
+    effects : TraitEffects
+        Effects of the second in the model with both.
+    """
+
+    second: TestResult
+    joint: TestResult
+    effects: TraitEffects
+
+
+def basis_of_covariates(X: Array) -> Array:
+    """Orthonormal basis (n, c') of covariates X (n, c), of which some may be combinations of others."""
+    redundant = [dependency.column for dependency in dependencies(X)]
+    kept = np.setdiff1d(np.arange(X.shape[1]), redundant)
+    return np.asarray(linalg.qr(X[:, kept], mode="economic")[0]) if kept.size else np.empty((len(X), 0))
+
+
+def second_statistics(
+    scanner: Scanner, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]
+) -> SecondStatistics:
+    """Statistics of variants G (n, b), and of second columns H (n, b) given them.
+
+    The multiple of g that is nearest to h outside the covariates is taken off first, which changes nothing but
+    rounding.
+
+    Parameters
+    ----------
+    scanner : Scanner
+        Of the null model.
+    G, H : NDArray (n, b)
+        The columns, without missing values, in the precision of the scanner.
+    Q : NDArray (n, c)
+        Orthonormal basis of the covariates.
+    """
+    size = inner_products(H.T, H.T)
+    of_G, of_H = (Q.T @ G).T, (Q.T @ H).T
+    own = inner_products(G.T, G.T) - inner_products(of_G, of_G)
+    shared = inner_products(G.T, H.T) - inner_products(of_G, of_H)
+    multiple = np.divide(shared, own, out=np.zeros_like(own), where=own > 0)
+    pair = scanner.pair_statistics(G, H - G * multiple.astype(G.dtype))
+    u, v, left = pair.given_first()
+    rounding = UNITS_OF_ROUNDING * float(np.finfo(scanner.dtype).eps)
+    varies = (pair.second.length > COLLINEAR * size) & (left > rounding)
+    return SecondStatistics(pair, u, v, varies)
+
+
+def test_second(first_u: Array, first_v: Array, u: Array, v: Array, Tinv: Array, context: TestContext) -> SecondTests:
+    """Tests of second columns from u, v of the first, and u, v of the second given the first (b variants)."""
+    p = u.shape[1]
+    everything = np.eye(p)
+    below = reduction(first_u, first_v, everything, context.T)
+    above = below + reduction(u, v, everything, context.T)
+    return SecondTests(
+        second=compare(below, above, p, 2 * p, context),
+        joint=compare(np.zeros_like(below), above, 0, 2 * p, context),
+        effects=trait_effects(u, v, Tinv, context, below, p),
+    )
+
+
+test_second.__test__ = False  # type: ignore[attr-defined]  # not a test of this code
