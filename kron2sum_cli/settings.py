@@ -251,6 +251,8 @@ class FitSettings:
         The phenotype file.
     pheno_names : tuple of str
         The traits taken from it (none: all).
+    pheno_long : tuple of str
+        Its columns of lines, environments and values, where it has a row a plot (none: a row a sample).
     covar : str or None
         The covariate file.
     covar_names, cat_covar_names : tuple of str
@@ -304,6 +306,7 @@ class FitSettings:
     pheno: str
     grm: tuple[str, ...]
     pheno_names: tuple[str, ...] = ()
+    pheno_long: tuple[str, ...] = ()
     covar: str | None = None
     covar_names: tuple[str, ...] = ()
     cat_covar_names: tuple[str, ...] = ()
@@ -354,6 +357,9 @@ class FitSettings:
             yield "--grm: a value is needed"
         yield from repeated("--grm", self.grm)
         yield from repeated("--pheno-name", self.pheno_names)
+        yield from repeated("--pheno-long", self.pheno_long)
+        if 0 < len(self.pheno_long) < 3:
+            yield "--pheno-long: name three columns or more: of lines, of environments, of values"
         yield from repeated("--covar-name", self.covar_names)
         yield from repeated("--cat-covar", self.cat_covar_names)
         if self.covar is None:

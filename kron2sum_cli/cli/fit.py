@@ -40,6 +40,11 @@ EXAMPLES = (
     help="Traits: CSV, TSV or white space; FID IID or IID first.  [required]",
 )
 @names_option("--pheno-name", "pheno_names", group=SAMPLES, help="Traits to analyse, as a,b or a-d.", absent="all")
+@names_option(
+    "--pheno-long",
+    group=SAMPLES,
+    help="Columns of a trial with a row a plot, as line,env,value: means of lines; environments become traits.",
+)
 @file_option("--covar", group=SAMPLES, help="Covariates, in a file like that of the traits.")
 @names_option("--covar-name", "covar_names", group=SAMPLES, help="Covariates to use.", absent="all")
 @names_option("--cat-covar", "cat_covar_names", group=SAMPLES, help="Covariates that are categories.")

@@ -1,32 +1,29 @@
 """Tables with samples as rows and traits or covariates as columns."""
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
-from typing import Literal
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, NumericalError
+from kron2sum_cli.files.cells import (
+    MISSING,
+    Kind,
+    TextColumn,
+    as_numbers,
+    minus_nine_text,
+    minus_nine_warning,
+    sorted_names,
+)
 from kron2sum_cli.files.columns import choose_columns
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
-from kron2sum_cli.files.text import TextTable, id_columns, is_number, read_table
+from kron2sum_cli.files.text import TextTable, id_columns, read_table
 
-Kind = Literal["trait", "covariate"]
-
-MOST_SIZE = 1e50
-"""The largest number of a trait or covariate, and the inverse of the smallest that its largest may be: standard errors
-come from fourth powers."""
-
-MISSING = frozenset({"", "."}.union(map("".join, [*product("nN", "aA"), *product("nN", "aA", "nN")])))
-"""What always stands for a missing value: nothing, ``.``, and NA and nan in any case."""
-
-_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
-
-REPLICATES = "remove one of the two; of replicates of one line, give their mean in one row"
+REPLICATES = (
+    "remove one of the two; of replicates of one line, give their mean in one row (--pheno-long makes means of plots)"
+)
 """Remedy for a sample that is twice in a table."""
 
 
@@ -48,6 +45,10 @@ class SampleTable:
         The file.
     warnings : tuple of str
         What looks wrong but can be right, one message each.
+    notes : tuple of str
+        What else is worth saying of how the values came about, one message each.
+    counts : mapping of str to int
+        What the rows of the file were, to be read as "<number> <key>", where a row is not a sample.
     """
 
     samples: Samples
@@ -56,6 +57,8 @@ class SampleTable:
     levels: tuple[tuple[str, ...] | None, ...]
     path: str
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,6 @@ class _Layout:
     id_width: int
     categorical: frozenset[int]
     chosen: tuple[int, ...]
-    missing: frozenset[str]
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -76,36 +78,6 @@ class _Layout:
     @property
     def place(self) -> str:
         return f"{self.table.file}, line {self.table.first.line}"
-
-
-@dataclass(frozen=True)
-class _Column:
-    """A column as text.
-
-    Attributes
-    ----------
-    file : str
-        The file, for messages.
-    kind : "trait" or "covariate"
-        What the column is, for messages.
-    name : str
-        Its name in the header.
-    cells : Series of str, (n,)
-        Its cells; the index holds their lines.
-    ids : DataFrame of str, (n, 1 or 2)
-        The samples.
-    """
-
-    file: str
-    kind: Kind
-    name: str
-    cells: "pd.Series[str]"
-    ids: pd.DataFrame
-
-    def cell(self, row: int) -> str:
-        """Where a cell is, for messages."""
-        sample = " ".join(self.ids.iloc[row])
-        return f"{self.file}, line {self.cells.index[row]}: {self.kind} '{self.name}' of sample '{sample}'"
 
 
 def read_sample_table(
@@ -142,7 +114,7 @@ def read_sample_table(
     UsageError
         A column is chosen twice.
     """
-    layout = _read_header(read_table(path), names, categorical, missing_codes, kind)
+    layout = _read_header(read_table(path), names, categorical, kind)
     cells = layout.table.columns([*range(layout.id_width), *layout.chosen]).iloc[1:]
     ids = cells.iloc[:, : layout.id_width]
     _check_rows(layout, ids)
@@ -152,28 +124,32 @@ def read_sample_table(
 
     values = np.empty((len(cells), len(layout.chosen)))
     levels: list[tuple[str, ...] | None] = [None] * len(layout.chosen)
+    warnings: list[str] = []
     for k, position in enumerate(layout.chosen):
-        column = _Column(layout.table.file, kind, layout.header[position], cells[position], ids)
+        column = TextColumn(layout.table.file, kind, layout.header[position], cells[position], ids)
         if position in layout.categorical:
-            values[:, k], levels[k] = _levels(column, layout.missing)
+            values[:, k], names_of_levels = _levels(column, MISSING | missing_codes)
+            levels[k] = names_of_levels
+            if "-9" in names_of_levels:
+                warnings.append(minus_nine_text(column, int((values[:, k] == names_of_levels.index("-9")).sum())))
         else:
-            values[:, k] = _numbers(column, layout, missing_codes)
+            values[:, k] = as_numbers(column, layout.table.delimiter, missing_codes)
+            warnings += minus_nine_warning(column, values[:, k])
     columns = tuple(layout.header[column] for column in layout.chosen)
-    return SampleTable(samples, columns, values, tuple(levels), path, _minus_nine_warnings(values, levels, layout))
+    return SampleTable(samples, columns, values, tuple(levels), path, tuple(warnings))
 
 
 def _read_header(
     table: TextTable,
     names: Sequence[str] | None,
     categorical: Sequence[str],
-    missing_codes: frozenset[str],
     kind: Kind,
 ) -> _Layout:
     """Check the header and find the columns that are asked for."""
     header = table.first.fields
     place = f"{table.file}, line {table.first.line}"
     width = id_columns(header)
-    _check_header(header, width, place)
+    _check_header(header, width, place, kind)
     columns = header[width:]
     option = "--pheno-name" if kind == "trait" else "--covar-name"
     factors = choose_columns(categorical, columns, "--cat-covar", place)
@@ -189,11 +165,10 @@ def _read_header(
         id_width=width,
         categorical=frozenset(i + width for i in factors),
         chosen=tuple(i + width for i in chosen),
-        missing=MISSING | missing_codes,
     )
 
 
-def _check_header(header: Sequence[str], width: int, place: str) -> None:
+def _check_header(header: Sequence[str], width: int, place: str, kind: Kind) -> None:
     """The first columns name the samples, and every other column has a name of its own."""
     columns = header[width:]
     if width == 0 or not {"FID", "IID"}.isdisjoint(columns):
@@ -201,6 +176,7 @@ def _check_header(header: Sequence[str], width: int, place: str) -> None:
         raise InputError(
             f"{place}: the first line must be a header that starts with FID IID, #FID IID, IID or #IID "
             f"(in capitals, without quotes), but it starts with {shown!r}"
+            + ("; of a trial with a row a plot, name its columns with --pheno-long" if kind == "trait" else "")
         )
     first: dict[str, int] = {}
     for number, name in enumerate(columns, width + 1):
@@ -235,107 +211,10 @@ def _check_rows(layout: _Layout, ids: pd.DataFrame) -> None:
     )
 
 
-def _levels(column: _Column, missing: frozenset[str]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+def _levels(column: TextColumn, missing: frozenset[str]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """A categorical column as positions among its levels, NaN where missing; and the levels."""
     codes, levels = pd.factorize(column.cells.mask(column.cells.isin(missing)))
     return np.where(codes < 0, np.nan, codes), tuple(levels)
-
-
-def _numbers(column: _Column, layout: _Layout, missing_codes: frozenset[str]) -> NDArray[np.float64]:
-    """A column as numbers, NaN where missing.
-
-    Raises
-    ------
-    InputError
-        A cell is no number, or the numbers are too large or too small to be computed with.
-    """
-    texts = column.cells.mask(column.cells.isin(layout.missing), "nan")
-    if layout.table.delimiter == ";":
-        _refuse_mixed_marks(texts, column)
-        texts = texts.str.replace(",", ".", regex=False)
-    try:
-        numbers = _strict_floats(texts)
-    except ValueError:
-        raise _cell_error(texts, column) from None
-    for code in _numeric_codes(missing_codes):
-        numbers[numbers == code] = np.nan
-    _refuse_sizes(numbers, column)
-    return numbers
-
-
-def _refuse_mixed_marks(texts: "pd.Series[str]", column: _Column) -> None:
-    """Refuse a column with both decimal commas and decimal points, of which one may stand between thousands."""
-    commas, points = (texts.str.contains(mark, regex=False).to_numpy() for mark in (",", "."))
-    if commas.any() and points.any():
-        raise InputError(
-            f"{column.cell(int(points.argmax()))} is {texts.iloc[int(points.argmax())]!r}, and another sample has "
-            f"{texts.iloc[int(commas.argmax())]!r}; write all numbers with the same decimal mark, and nothing between "
-            "thousands"
-        )
-
-
-def _strict_floats(texts: "pd.Series[str]") -> NDArray[np.float64]:
-    """`float` of every cell, without Python's own spellings (``1_000``, digits of other scripts)."""
-    joined = "".join(texts)
-    if "_" in joined or not joined.isascii():
-        raise ValueError
-    return texts.to_numpy(dtype=object).astype(np.float64)
-
-
-def _cell_error(texts: "pd.Series[str]", column: _Column) -> InputError:
-    """Name the first cell of a column that is not a number."""
-    row = next(row for row, text in enumerate(texts) if not is_number(text))
-    value = column.cells.iloc[row]
-    advice = "write a number or NA, or name what stands for missing with --missing-code"
-    if _DECIMAL_COMMA.fullmatch(value):
-        advice = f"the decimal mark must be a point: write {value.replace(',', '.')}"
-    elif column.kind == "covariate":
-        advice += ", or name the column in --cat-covar if it is categorical"
-    return InputError(f"{column.cell(row)} is {value!r}, not a number; {advice}")
-
-
-def _numeric_codes(missing_codes: frozenset[str]) -> list[float]:
-    return [float(code) for code in missing_codes if is_number(code)]
-
-
-def _refuse_sizes(numbers: NDArray[np.float64], column: _Column) -> None:
-    """Refuse infinite numbers, and those whose powers would be infinite or vanish."""
-    sizes = np.abs(numbers)
-    largest = np.fmax.reduce(sizes)
-    if largest > MOST_SIZE:
-        row = int(np.argmax(sizes > MOST_SIZE))
-        value = numbers[row]
-        what = "infinite" if np.isinf(value) else f"{value:g}, too large to be computed with"
-        raise InputError(f"{column.cell(row)} is {what}; write a number between -1e50 and 1e50, or NA")
-    if 0 < largest < 1 / MOST_SIZE:
-        raise InputError(
-            f"{column.file}: {column.kind} '{column.name}' has no number larger than {largest:g}, too small to be "
-            "computed with; multiply all, so that they are of the order of 1"
-        )
-
-
-def _minus_nine_warnings(
-    values: NDArray[np.float64], levels: Sequence[tuple[str, ...] | None], layout: _Layout
-) -> tuple[str, ...]:
-    """Warn where -9 is the only value in [-10, -8]: it may be the missing code of PLINK 1."""
-    is_nine = values == -9
-    near = (values >= -10) & (values <= -8)
-    suspect = is_nine.any(axis=0) & (is_nine == near).all(axis=0)
-    counts = is_nine.sum(axis=0)
-    warnings = []
-    for column, index in enumerate(layout.chosen):
-        factor = levels[column]
-        if suspect[column]:
-            count = int(counts[column])
-        elif factor is not None and "-9" in factor:
-            count = int((values[:, column] == factor.index("-9")).sum())
-        else:
-            continue
-        warnings.append(
-            f"{layout.table.file}: {layout.kind} '{layout.header[index]}' is -9 in {count} samples and has "
-            "no other value from -10 to -8; if -9 stands for missing, give --missing-code -9"
-        )
-    return tuple(warnings)
 
 
 MAX_LEVELS = 1000
@@ -448,10 +327,8 @@ def _present_levels(name: str, codes: NDArray[np.intp], levels: Sequence[str], f
             f"{file}: categorical covariate '{name}' has {len(present)} levels in {len(codes)} samples, "
             f"more than {MAX_LEVELS}; merge levels, or take it out of --cat-covar if it is a measurement"
         )
-    try:
-        return sorted(present, key=lambda item: (float(item[0]), item[0]))
-    except ValueError:
-        return sorted(present)
+    code_of = dict(present)
+    return [(level, code_of[level]) for level in sorted_names(code_of)]
 
 
 def _check_unique(names: Sequence[str], file: str) -> None:

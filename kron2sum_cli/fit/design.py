@@ -14,6 +14,7 @@ from kron2sum_cli.files.sample_table import SampleTable, code_with_levels, read_
 from kron2sum_cli.files.samples import Samples, match
 from kron2sum_cli.files.text import read_id_list
 from kron2sum_cli.files.trait_design import read_trait_design
+from kron2sum_cli.files.trials import read_trial_table
 from kron2sum_cli.fit.losses import SampleFiles, report_samples, report_two_values
 from kron2sum_cli.fit.relationship import Grm
 from kron2sum_cli.fit.samples import AnalysedSamples, Missing, analysed_samples
@@ -127,7 +128,10 @@ def read_tables(settings: FitSettings) -> Tables:
         Where a file is wrong; file, line and sample are named.
     """
     codes = frozenset(settings.missing_codes)
-    pheno = read_sample_table(settings.pheno, settings.pheno_names or None, codes)
+    if settings.pheno_long:
+        pheno = read_trial_table(settings.pheno, settings.pheno_long, settings.pheno_names or None, codes)
+    else:
+        pheno = read_sample_table(settings.pheno, settings.pheno_names or None, codes)
     covar = None
     if settings.covar is not None:
         covar = read_sample_table(
@@ -140,6 +144,8 @@ def read_tables(settings: FitSettings) -> Tables:
     for table in (pheno, covar):
         for warning in table.warnings if table else ():
             logger.warning(warning)
+    for note in pheno.notes:
+        logger.info(note)
     return Tables(pheno, covar)
 
 

@@ -135,6 +135,7 @@ def analysed_samples(
 
 def _file_counts(pheno: SampleTable, covar: SampleTable | None, relationship: Samples) -> dict[str, int]:
     counts = {
+        **pheno.counts,
         "samples in the relationship file": len(relationship),
         "samples in the phenotype file": len(pheno.samples),
         "phenotyped samples not in the relationship file": count_absent(pheno.samples, relationship),

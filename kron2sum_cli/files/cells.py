@@ -1,0 +1,173 @@
+"""Columns of text as numbers, and what is wrong with a cell that is none."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.files.text import is_number
+
+Kind = Literal["trait", "covariate"]
+
+MOST_SIZE = 1e50
+"""The largest number of a trait or covariate, and the inverse of the smallest that its largest may be: standard errors
+come from fourth powers."""
+
+MISSING = frozenset({"", "."}.union(map("".join, [*product("nN", "aA"), *product("nN", "aA", "nN")])))
+"""What always stands for a missing value: nothing, ``.``, and NA and nan in any case."""
+
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
+
+
+@dataclass(frozen=True)
+class TextColumn:
+    """A column as text.
+
+    Attributes
+    ----------
+    file : str
+        The file, for messages.
+    kind : "trait" or "covariate"
+        What the column is, for messages.
+    name : str
+        Its name in the header.
+    cells : Series of str, (n,)
+        Its cells; the index holds their lines.
+    ids : DataFrame of str, (n, 1 or 2)
+        What names each row: its sample, or line and environment of a plot.
+    unit : "sample" or "plot"
+        What a row is, for messages.
+    """
+
+    file: str
+    kind: Kind
+    name: str
+    cells: "pd.Series[str]"
+    ids: pd.DataFrame
+    unit: Literal["sample", "plot"] = "sample"
+
+    def cell(self, row: int) -> str:
+        """Where a cell is, for messages."""
+        ids = " ".join(self.ids.iloc[row])
+        return f"{self.file}, line {self.cells.index[row]}: {self.kind} '{self.name}' of {self.unit} '{ids}'"
+
+
+def as_numbers(column: TextColumn, delimiter: str, missing_codes: frozenset[str]) -> NDArray[np.float64]:
+    """A column as numbers.
+
+    Parameters
+    ----------
+    column : TextColumn
+        The n cells.
+    delimiter : str
+        What stands between the columns of the file; beside a semicolon a comma is the decimal mark.
+    missing_codes : frozenset of str
+        What stands for a missing value beside `MISSING`; a code that is a number means every spelling of that number.
+
+    Returns
+    -------
+    NDArray (n,)
+        NaN where missing.
+
+    Raises
+    ------
+    InputError
+        A cell is no number, or the numbers are too large or too small to be computed with.
+    """
+    texts = column.cells.mask(column.cells.isin(MISSING | missing_codes), "nan")
+    if delimiter == ";":
+        _refuse_mixed_marks(texts, column)
+        texts = texts.str.replace(",", ".", regex=False)
+    try:
+        numbers = _strict_floats(texts)
+    except ValueError:
+        raise _cell_error(texts, column) from None
+    for code in _numeric_codes(missing_codes):
+        numbers[numbers == code] = np.nan
+    _refuse_sizes(numbers, column)
+    return numbers
+
+
+def _refuse_mixed_marks(texts: "pd.Series[str]", column: TextColumn) -> None:
+    """Refuse a column with both decimal commas and decimal points, of which one may stand between thousands."""
+    commas, points = (texts.str.contains(mark, regex=False).to_numpy() for mark in (",", "."))
+    if commas.any() and points.any():
+        raise InputError(
+            f"{column.cell(int(points.argmax()))} is {texts.iloc[int(points.argmax())]!r}, and another {column.unit} "
+            f"has {texts.iloc[int(commas.argmax())]!r}; write all numbers with the same decimal mark, and nothing "
+            "between thousands"
+        )
+
+
+def _strict_floats(texts: "pd.Series[str]") -> NDArray[np.float64]:
+    """`float` of every cell, without Python's own spellings (``1_000``, digits of other scripts)."""
+    joined = "".join(texts)
+    if "_" in joined or not joined.isascii():
+        raise ValueError
+    return texts.to_numpy(dtype=object).astype(np.float64)
+
+
+def _cell_error(texts: "pd.Series[str]", column: TextColumn) -> InputError:
+    """Name the first cell of a column that is not a number."""
+    row = next(row for row, text in enumerate(texts) if not is_number(text))
+    value = column.cells.iloc[row]
+    advice = "write a number or NA, or name what stands for missing with --missing-code"
+    if _DECIMAL_COMMA.fullmatch(value):
+        advice = f"the decimal mark must be a point: write {value.replace(',', '.')}"
+    elif column.kind == "covariate":
+        advice += ", or name the column in --cat-covar if it is categorical"
+    return InputError(f"{column.cell(row)} is {value!r}, not a number; {advice}")
+
+
+def _numeric_codes(missing_codes: frozenset[str]) -> list[float]:
+    return [float(code) for code in missing_codes if is_number(code)]
+
+
+def _refuse_sizes(numbers: NDArray[np.float64], column: TextColumn) -> None:
+    """Refuse infinite numbers, and those whose powers would be infinite or vanish."""
+    sizes = np.abs(numbers)
+    largest = np.fmax.reduce(sizes)
+    if largest > MOST_SIZE:
+        row = int(np.argmax(sizes > MOST_SIZE))
+        value = numbers[row]
+        what = "infinite" if np.isinf(value) else f"{value:g}, too large to be computed with"
+        raise InputError(f"{column.cell(row)} is {what}; write a number between -1e50 and 1e50, or NA")
+    if 0 < largest < 1 / MOST_SIZE:
+        raise InputError(
+            f"{column.file}: {column.kind} '{column.name}' has no number larger than {largest:g}, too small to be "
+            "computed with; multiply all, so that they are of the order of 1"
+        )
+
+
+def minus_nine_warning(column: TextColumn, numbers: NDArray[np.float64]) -> list[str]:
+    """Warn where -9 is the only value in [-10, -8] of a column: it may be the missing code of PLINK 1."""
+    is_nine = numbers == -9
+    near = (numbers >= -10) & (numbers <= -8)
+    return [minus_nine_text(column, int(is_nine.sum()))] if is_nine.any() and not (near & ~is_nine).any() else []
+
+
+def minus_nine_text(column: TextColumn, count: int) -> str:
+    """The warning of so many values of -9."""
+    return (
+        f"{column.file}: {column.kind} '{column.name}' is -9 in {count} {column.unit}s and has "
+        "no other value from -10 to -8; if -9 stands for missing, give --missing-code -9"
+    )
+
+
+def sorted_names(names: Iterable[str]) -> list[str]:
+    """Names in the order of numbers if all of them are numbers, else in that of the alphabet.
+
+    >>> sorted_names(["10", "9", "2"]), sorted_names(["E10", "E9"])
+    (['2', '9', '10'], ['E10', 'E9'])
+    """
+    names = list(names)
+    try:
+        return sorted(names, key=lambda name: (float(name), name))
+    except ValueError:
+        return sorted(names)

@@ -1,0 +1,260 @@
+"""Tables of trials, a row a plot: the means of lines in environments, which become traits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.files.cells import MISSING, TextColumn, as_numbers, minus_nine_warning, sorted_names
+from kron2sum_cli.files.columns import choose_columns
+from kron2sum_cli.files.sample_table import SampleTable
+from kron2sum_cli.files.samples import Samples
+from kron2sum_cli.files.text import TextTable, read_table
+
+UNEQUAL = 2.0
+"""Numbers of plots that differ from their median by more than this factor are unequal."""
+
+MANY = 0.1
+"""Share of the means of a trait with unequal numbers of plots above which there is a warning."""
+
+
+@dataclass(frozen=True)
+class _Plots:
+    """The plots that have a line and an environment.
+
+    Attributes
+    ----------
+    file : str
+        Their file, for messages.
+    ids : DataFrame of str (m, 2)
+        ``line`` and ``environment`` of each.
+    names : tuple of str
+        The v columns of values.
+    values : NDArray (m, v)
+        NaN where missing.
+    counts : dict of str to int
+        What the rows of the file were, to be read as "<number> <key>".
+    warnings : tuple of str
+        What looks wrong but can be right.
+    """
+
+    file: str
+    ids: pd.DataFrame
+    names: tuple[str, ...]
+    values: NDArray[np.float64]
+    counts: dict[str, int]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Trait:
+    """Means of one value in one environment.
+
+    Attributes
+    ----------
+    name : str
+        The environment, or ``value.environment`` where there are several values.
+    environment, value : str
+        What it is of.
+    """
+
+    name: str
+    environment: str
+    value: str
+
+
+def read_trial_table(
+    path: str, columns: Sequence[str], names: Sequence[str] | None = None, missing_codes: frozenset[str] = frozenset()
+) -> SampleTable:
+    """Read a table with a row a plot; a line is a sample, an environment a trait.
+
+    The value of line i in environment j is the mean of its plots that have a value, each with the same weight; NaN
+    without such a plot.
+
+    Parameters
+    ----------
+    path : str
+        The file: columns by comma, tab, semicolon or white space, compressed or not, with a header.
+    columns : sequence of str
+        The columns of lines, of environments, and of one or more values.
+    names : sequence of str or None
+        Traits to take, in this order; None for all, the environments sorted (as numbers if all are).
+    missing_codes : frozenset of str
+        What stands for a missing value beside the empty field, ``.``, NA and nan.
+
+    Returns
+    -------
+    SampleTable
+        Lines in the order of the file; traits named by their environment, of several values ``value.environment``.
+        Its notes say of how many plots the means are, and its warnings where these differ.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, a column is not there, a row is short or long, a value is no finite number, no plot
+        has a line and an environment. The message names the file, the line, the column and the value.
+    """
+    plots = _read_plots(path, columns, missing_codes)
+    environments = sorted_names(plots.ids["environment"].unique())
+    every = _traits(plots, environments)
+    chosen: Sequence[int] = range(len(every))
+    if names is not None:
+        chosen = choose_columns(names, [trait.name for trait in every], "--pheno-name", plots.file)
+    traits = [every[k] for k in chosen]
+    counts = plots.counts | _counts_of_values(plots, traits)
+    lines = plots.ids["line"].unique()
+    means = np.empty((len(lines), len(traits)))
+    numbers = np.empty(means.shape, dtype=np.intp)
+    for k, value in enumerate(plots.names):
+        of_value = [j for j, trait in enumerate(traits) if trait.value == value]
+        mean, number = _means(plots, k, lines, [traits[j].environment for j in of_value])
+        means[:, of_value], numbers[:, of_value] = mean, number
+    shown = {trait.name: number[number > 0] for trait, number in zip(traits, numbers.T, strict=True)}
+    return SampleTable(
+        samples=Samples(None, tuple(lines), plots.file),
+        names=tuple(shown),
+        values=means,
+        levels=(None,) * len(traits),
+        path=path,
+        warnings=(*plots.warnings, *_warnings(plots.file, shown)),
+        notes=_notes(shown),
+        counts=counts,
+    )
+
+
+def _read_plots(path: str, columns: Sequence[str], missing_codes: frozenset[str]) -> _Plots:
+    """The plots of a file, without those that have no line or no environment."""
+    table = read_table(path)
+    header = table.first.fields
+    positions = choose_columns(columns, header, "--pheno-long", f"{table.file}, line {table.first.line}")
+    for position in positions:
+        if header.count(header[position]) > 1:
+            raise InputError(
+                f"{table.file}, line {table.first.line}: the name '{header[position]}' is there twice; rename one"
+            )
+    cells = table.columns(positions).iloc[1:]
+    _check_widths(table, cells)
+    ids = cells.iloc[:, :2].set_axis(["line", "environment"], axis=1)
+    absent = ids.isin(MISSING | missing_codes)
+    counts = {
+        "plots in the phenotype file": len(ids),
+        "plots without a line": int(absent["line"].sum()),
+        "plots without an environment": int((absent["environment"] & ~absent["line"]).sum()),
+    }
+    used = ~absent.any(axis=1)
+    ids = ids[used]
+    if ids.empty:
+        raise InputError(
+            f"{table.file}: none of its {len(cells)} rows has a line ({columns[0]}) and an environment ({columns[1]});"
+            " check the columns that --pheno-long names"
+        )
+    names = tuple(header[position] for position in positions[2:])
+    values = np.empty((len(ids), len(names)))
+    warnings: list[str] = []
+    for k, (name, position) in enumerate(zip(names, positions[2:], strict=True)):
+        column = TextColumn(table.file, "trait", name, cells[position][used], ids, "plot")
+        values[:, k] = as_numbers(column, table.delimiter, missing_codes)
+        warnings += minus_nine_warning(column, values[:, k])
+    return _Plots(table.file, ids, names, values, counts, tuple(warnings))
+
+
+def _check_widths(table: TextTable, cells: pd.DataFrame) -> None:
+    """There are rows, and each has as many fields as the header."""
+    if cells.empty:
+        raise InputError(f"{table.file}, line {table.first.line}: there is no plot below the header")
+    width = len(table.first.fields)
+    widths = table.widths[table.widths > 0][1:]
+    wrong = np.flatnonzero(widths != width)
+    if wrong.size:
+        found = int(widths[wrong[0]])
+        raise InputError(
+            f"{table.file}, line {cells.index[wrong[0]]}: the row is too {'short' if found < width else 'long'}:"
+            f" {found} fields, but the header has {width}; write NA where a value is missing"
+        )
+
+
+def _traits(plots: _Plots, environments: Sequence[str]) -> list[_Trait]:
+    """A trait for each value and environment."""
+    several = len(plots.names) > 1
+    traits = [
+        _Trait(f"{value}.{environment}" if several else environment, environment, value)
+        for value in plots.names
+        for environment in environments
+    ]
+    by_name: dict[str, _Trait] = {}
+    for trait in traits:
+        other = by_name.setdefault(trait.name, trait)
+        if other is not trait:
+            raise InputError(
+                f"{plots.file}: {other.value} in {other.environment} and {trait.value} in {trait.environment} would"
+                f" both be the trait '{trait.name}'; rename a column or an environment"
+            )
+    return traits
+
+
+def _counts_of_values(plots: _Plots, traits: Sequence[_Trait]) -> dict[str, int]:
+    """How many plots have no part in the traits, and why."""
+    analysed = plots.ids["environment"].isin([trait.environment for trait in traits]).to_numpy()
+    counts = {"plots in environments that are not analysed": int(np.count_nonzero(~analysed))}
+    for name, values in zip(plots.names, plots.values.T, strict=True):
+        if any(trait.value == name for trait in traits):
+            counts[f"plots without a value of {name}"] = int(np.count_nonzero(np.isnan(values) & analysed))
+    return counts
+
+
+def _means(
+    plots: _Plots, k: int, lines: NDArray[np.object_], environments: list[str]
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Means of the k-th value and their numbers of plots, lines by environments."""
+    table = plots.ids.assign(value=plots.values[:, k]).dropna(subset="value")
+    table = table.sort_values("value")  # the order of the rows must not show in the last digit
+    mean = table.pivot_table("value", "line", "environment", "mean").reindex(index=lines, columns=environments)
+    number = table.pivot_table("value", "line", "environment", "count").reindex(index=lines, columns=environments)
+    return mean.to_numpy(dtype=np.float64), number.fillna(0).to_numpy(dtype=np.intp)
+
+
+def _notes(numbers: Mapping[str, NDArray[np.intp]]) -> tuple[str, ...]:
+    """Of how many plots the means of each trait are."""
+    every = np.unique(np.concatenate(list(numbers.values())))
+    if len(every) == 1:
+        return (f"each mean of a line in an environment is of {_plots_text(int(every[0]))}",)
+    return tuple(
+        f"trait {name}: means of {len(number)} lines, each of {_range_text(number)}"
+        for name, number in numbers.items()
+        if len(number)
+    )
+
+
+def _range_text(number: NDArray[np.intp]) -> str:
+    low, high = int(number.min()), int(number.max())
+    return _plots_text(low) if low == high else f"{low} to {high} plots (median {np.median(number):g})"
+
+
+def _plots_text(number: int) -> str:
+    return "1 plot" if number == 1 else f"{number} plots"
+
+
+def _warnings(file: str, numbers: Mapping[str, NDArray[np.intp]]) -> tuple[str, ...]:
+    """Warn where many means of a trait are of far more or fewer plots than the others."""
+    shares = {name: _share_unequal(number) for name, number in numbers.items()}
+    worst = max(shares, key=lambda name: shares[name])
+    if shares[worst] <= MANY:
+        return ()
+    more = sum(share > MANY for share in shares.values()) - 1
+    return (
+        f"{file}: the model takes all means of a trait as equally precise, and those of {worst} are of"
+        f" {_range_text(numbers[worst])}"
+        + (f", and {more} other trait{'s are' if more > 1 else ' is'} like it" if more else "")
+        + "; leave out lines of few plots (--remove), or bring means of a model of the trial",
+    )
+
+
+def _share_unequal(number: NDArray[np.intp]) -> float:
+    """Share of the means whose number of plots is off the median by more than `UNEQUAL`."""
+    if not len(number):
+        return 0.0
+    median = np.median(number)
+    return float(np.mean((number > UNEQUAL * median) | (UNEQUAL * number < median)))
