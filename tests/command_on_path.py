@@ -26,7 +26,8 @@ def environment_with_command(folder: Path) -> dict[str, str]:
 
 def copy_of_checkout(folder: Path, *names: str) -> Path:
     """A folder with copies of some folders of the checkout, without what earlier runs left in them."""
+    made = ("*.npz", "*.parquet", "*.log")
     for name in names:
-        leftovers = shutil.ignore_patterns("__pycache__", "results", ".snakemake", "*.npz", "*.parquet", "*.log")
+        leftovers = shutil.ignore_patterns("__pycache__", "results", "work", "jars", ".snakemake", ".nextflow*", *made)
         shutil.copytree(ROOT / name, folder / name, ignore=leftovers)
     return folder

@@ -1,7 +1,11 @@
-"""What can be checked of the Nextflow modules without Nextflow: names, versions, and that their commands run."""
+"""The Nextflow modules: names, versions, commands; and the workflow itself where Nextflow is installed."""
 
+import os
 import re
+import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -74,3 +78,51 @@ def test_a_stub_makes_what_the_outputs_ask_for(name: str, tmp_path: Path) -> Non
     suffixes = [pattern.strip("{}").split(",") for pattern in patterns]
     made = [path.suffix[1:] for path in tmp_path.iterdir()]
     assert len(made) == len(suffixes) and all(set(made) & set(choices) for choices in suffixes)
+
+
+def nextflow() -> list[str]:
+    """The command that starts Nextflow, from the path or from the jars in ``NEXTFLOW_CLASSPATH``."""
+    jars = os.environ.get("NEXTFLOW_CLASSPATH")
+    if jars and shutil.which("java"):
+        return ["java", f"@{ROOT}/workflows/nextflow/java.options", "-cp", jars, "nextflow.cli.Launcher"]
+    return ["nextflow"] if shutil.which("nextflow") else []
+
+
+@pytest.mark.skipif(not nextflow(), reason="Nextflow is neither on the path nor in NEXTFLOW_CLASSPATH")
+def test_a_workflow_killed_and_resumed_makes_the_bytes_of_one_scan(tmp_path: Path) -> None:
+    offline = {"NXF_OFFLINE": "true", "NXF_ANSI_LOG": "false", "NXF_HOME": str(tmp_path / "nextflow")}
+    environment = environment_with_command(tmp_path / "bin") | offline
+    folder = copy_of_checkout(tmp_path, "example_data", "workflows/nextflow") / "workflows" / "nextflow"
+    command = [*nextflow(), "run", "main.nf", "--shards", "4"]
+
+    killed = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    while killed.poll() is None and not list(folder.glob("results/logs/*.scan.log")):
+        time.sleep(0.1)
+    os.killpg(killed.pid, signal.SIGKILL)
+    printed = killed.communicate()[0].decode()
+    assert killed.returncode == -signal.SIGKILL, printed
+    assert not (folder / "results" / "example.parquet").exists()
+
+    resumed = subprocess.run(
+        [*command, "-resume"], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert "Cached process > KRON2SUM_FIT" in resumed.stdout and "Cached process > KRON2SUM_SCAN" in resumed.stdout
+    assert "Submitted process > KRON2SUM_SCAN" in resumed.stdout
+    geno = "../../example_data/genotypes.bed"
+    scan = [
+        "kron2sum",
+        "scan",
+        "--null",
+        "results/example.npz",
+        "--geno",
+        geno,
+        "--maf",
+        "0.01",
+        "--out",
+        "one.parquet",
+    ]
+    subprocess.run(scan, cwd=folder, env=environment, check=True, capture_output=True)
+    assert (folder / "results" / "example.parquet").read_bytes() == (folder / "one.parquet").read_bytes()

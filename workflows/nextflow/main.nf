@@ -9,11 +9,20 @@ include { KRON2SUM_EXPORT } from './modules/kron2sum/export/main'
 // A data set: its file, and those that belong to it and lie beside it.
 def dataset(meta, path) {
     def first = file(path, checkIfExists: true)
-    def suffixes = [bed: ['bim', 'fam'], pgen: ['pvar', 'psam']]
-    def companions = (suffixes[first.extension] ?: []).collect { suffix ->
-        file("${first.parent}/${first.baseName}.${suffix}", checkIfExists: true)
-    }
-    return [meta, first, companions]
+    def beside = [
+        '.bed'    : ['.bim', '.fam'],
+        '.pgen'   : ['.pvar', '.pvar.zst', '.psam'],
+        '.bgen'   : ['.sample', '.bgen.bgi'],
+        '.grm.bin': ['.grm.id'],
+        '.grm.gz' : ['.grm.id'],
+        '.grm.sp' : ['.grm.id'],
+        '.rel.bin': ['.rel.id'],
+        '.rel'    : ['.rel.id'],
+    ]
+    def suffix = beside.keySet().find { ending -> first.name.endsWith(ending) } ?: ''
+    def stem = first.name.substring(0, first.name.length() - suffix.length())
+    def companions = (beside[suffix] ?: []).collect { ending -> first.parent.resolve(stem + ending) }
+    return [meta, first, companions.findAll { companion -> companion.exists() }]
 }
 
 workflow {

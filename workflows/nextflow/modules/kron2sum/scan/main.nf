@@ -28,6 +28,7 @@ process KRON2SUM_SCAN {
         --null ${null_model} \\
         --geno ${genotypes} \\
         --shard ${shard}/${shards} \\
+        --resume \\
         --threads ${task.cpus} \\
         ${memory} \\
         ${args} \\
