@@ -289,6 +289,8 @@ class FitSettings:
         File of the p x a matrix A; None for the identity.
     loco : bool
         One null model for each chromosome of the GRM.
+    pred : str or None
+        List of files of polygenic predictions without each chromosome, which are taken off the traits.
     missing : str
         What becomes of a sample with a trait missing, one of `MISSING_CHOICES`.
     drop_redundant : bool
@@ -327,6 +329,7 @@ class FitSettings:
     rank: int | Literal["auto"] | None = None
     trait_design: str | None = None
     loco: bool = False
+    pred: str | None = None
     missing: str = DEFAULT_MISSING
     drop_redundant: bool = False
     allow_unconverged: bool = False
@@ -348,7 +351,7 @@ class FitSettings:
         """Every file named as an input."""
         matrices = () if self.independent else self.grm
         named = (self.pheno, *matrices, self.grm_list, self.covar, self.keep, self.remove, self.grm_id)
-        others = (self.grm_extract, self.trait_design, *self.common.input_paths)
+        others = (self.grm_extract, self.trait_design, self.pred, *self.common.input_paths)
         return tuple(path for path in (*named, *others) if path is not None)
 
     def _problems(self) -> Iterable[str]:
@@ -369,6 +372,10 @@ class FitSettings:
             yield f"--out {self.out}: a null model is an .npz file; choose another suffix"
         if self.independent and (self.loco or self.predict or self.grm_cutoff is not None or self.rank is not None):
             yield "--grm none: the samples are independent; leave out --loco, --predict, --grm-cutoff and --rank"
+
+        if self.pred is not None and (self.loco or self.predict):
+            other = "--loco" if self.loco else "--predict"
+            yield f"--pred and {other} exclude each other: predictions without a chromosome are taken off the traits"
 
     def _options_of_covariates(self) -> Iterable[str]:
         if self.covar_names:

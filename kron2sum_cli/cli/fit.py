@@ -131,6 +131,12 @@ EXAMPLES = (
 @option("--rank", type=RANK, group=MODEL, absent="full", help="Rank of C0, or auto to choose it.")
 @file_option("--trait-design", group=MODEL, help="Trait design matrix A.", absent="identity")
 @flag_option("--loco", group=MODEL, help="A null model for each chromosome, without its variants.")
+@file_option(
+    "--pred",
+    group=MODEL,
+    help="Take polygenic predictions without each chromosome (regenie's _pred.list) off the traits: a null model for "
+    "each; with a sparse matrix or --grm none.",
+)
 @option(
     "--profile",
     type=click.Choice(defaults.PROFILES),

@@ -54,7 +54,7 @@ class NullMetadata:
     grm : GrmRecord
         What the relationship matrix was made of.
     inputs : Mapping of str to tuple of FileRecord
-        The files of ``pheno`` and ``covar``.
+        The files of ``pheno``, ``covar`` and ``pred``.
     counts : Mapping of str to int
         Samples, by reason.
     transform : str
@@ -78,6 +78,11 @@ class NullMetadata:
     chromosomes: tuple[str, ...] = ()
     profile: Mapping[str, Interval] = field(default_factory=dict)
     hash: str = ""
+
+    @property
+    def takes_predictions_off(self) -> bool:
+        """Whether the null model of a chromosome has the traits less their prediction without it, ``--pred``."""
+        return "pred" in self.inputs
 
     def to_json(self) -> str:
         """The JSON text."""

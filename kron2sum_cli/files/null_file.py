@@ -1,7 +1,8 @@
 """The null model's file: a plain ``.npz`` that numpy opens, without pickles and without compression.
 
 Arrays of the whole genome's fit lie under ``whole/``, those of the fits without a chromosome under ``loco/CHR/``; the
-JSON text ``meta`` has the names and how it was made. ``C0``, ``C1``, ``B`` and ``traits`` are there once more without a
+JSON text ``meta`` has the names and how it was made. Families of samples lie under ``whole/families/``, and under
+``loco/CHR/families/`` what differs there. ``C0``, ``C1``, ``B`` and ``traits`` are there once more without a
 prefix, for people. The same model makes the same bytes.
 """
 
@@ -155,6 +156,7 @@ class NullWriter:
         self._metadata = description.metadata
         names = (description.method, description.traits, description.covariates)
         self._hash = hashlib.sha256(repr(names).encode())
+        self._of_whole: dict[str, NDArray[Any]] = {}
         self._write("traits", np.array(description.traits))
         self._write_samples("", description.samples)
         for name in ("Y", "X", "A"):
@@ -178,12 +180,15 @@ class NullWriter:
             self._write(prefix + field.name, getattr(summary.axes, field.name))
         for field in fields(Estimates):
             self._write(f"{prefix}estimates/{field.name}", getattr(summary.estimates, field.name))
-        for name, array in model.arrays().items():
-            self._write(prefix + name, array, hashed=name != "V")
+        arrays = model.arrays()
+        for name, array in arrays.items():
+            if name not in self._of_whole or not np.array_equal(array, self._of_whole[name]):
+                self._write(prefix + name, array, hashed=name != "V")
         if chromosome is not None:
             chromosomes = (*self._metadata.chromosomes, chromosome)
             self._metadata = replace(self._metadata, chromosomes=chromosomes)
             return
+        self._of_whole = {name: array for name, array in arrays.items() if name.startswith(FAMILIES)}
         for name in FOR_PEOPLE:
             self._write(name, getattr(summary.estimates, name))
 
@@ -330,10 +335,13 @@ def _read_model(
     archive: NpzReader, prefix: str, description: NullDescription, summary: FitSummary, dtype: type[np.floating]
 ) -> NullModel:
     """One fit with its arrays."""
-    of_families = archive.names(prefix + FAMILIES)
+    of_families = {
+        name.removeprefix(of + FAMILIES): name
+        for of in (_prefix(None), prefix)
+        for name in archive.names(of + FAMILIES)
+    }
     if of_families:
-        arrays = {name.removeprefix(prefix + FAMILIES): archive.array(name) for name in of_families}
-        return restored_families(summary, arrays)
+        return restored_families(summary, {short: archive.array(name) for short, name in of_families.items()})
     n, p = description.Y.shape
     scalars = json.loads(archive.text(prefix + "scalars"))
     s, Qx = archive.array(prefix + "s", None), archive.array(prefix + "Qx", n, None)

@@ -1,21 +1,27 @@
 """From phenotype and covariate files to the traits, covariates and trait design of a fit."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from kron2sum_cli.errors import InputError, NumericalError
+from kron2sum_cli.errors import InputError, NumericalError, UsageError
 from kron2sum_cli.files.sample_table import SampleTable, code_with_levels, read_sample_table
 from kron2sum_cli.files.samples import Samples, match
 from kron2sum_cli.files.text import read_id_list
 from kron2sum_cli.files.trait_design import read_trait_design
 from kron2sum_cli.files.trials import read_trial_table
 from kron2sum_cli.fit.losses import SampleFiles, report_samples, report_two_values
+from kron2sum_cli.fit.polygenic import (
+    PolygenicPredictions,
+    predictions_of,
+    read_polygenic_predictions,
+    with_predictions_only,
+)
 from kron2sum_cli.fit.relationship import Grm
 from kron2sum_cli.fit.samples import AnalysedSamples, Missing, analysed_samples
 from kron2sum_cli.model.collinearity import combination, dependencies
@@ -51,10 +57,13 @@ class Tables:
         Phenotypes.
     covar : SampleTable or None
         Covariates, where there are some.
+    polygenic : PolygenicPredictions or None
+        Predictions of the phenotypes, where they are to be taken off.
     """
 
     pheno: SampleTable
     covar: SampleTable | None
+    polygenic: PolygenicPredictions | None
 
 
 @dataclass(frozen=True)
@@ -88,11 +97,14 @@ class Design(TraitData):
         Names of the columns of X.
     not_analysed : NotAnalysed
         Samples to predict, none unless predictions are asked for.
+    polygenic : mapping of str to NDArray (n, p)
+        What is taken off the traits for the null model of each chromosome; empty without ``--pred``.
     """
 
     samples: AnalysedSamples
     covariates: tuple[str, ...]
     not_analysed: NotAnalysed
+    polygenic: Mapping[str, Array] = field(default_factory=dict)
 
 
 def read_design(settings: FitSettings, tables: Tables, grm: Grm) -> Design:
@@ -100,9 +112,14 @@ def read_design(settings: FitSettings, tables: Tables, grm: Grm) -> Design:
 
     Raises
     ------
-    InputError, NumericalError
-        Where a file or its numbers do not make a model.
+    InputError, NumericalError, UsageError
+        Where a file, its numbers or the options do not make a model.
     """
+    if tables.polygenic is not None and grm.sparse is None and settings.grm_cutoff is None:
+        raise UsageError(
+            "--pred: the predictions stand for a dense relationship matrix; give --grm none, a sparse matrix, or"
+            " --grm-cutoff 0.05"
+        )
     pheno, covar = tables.pheno, tables.covar
     keep = read_id_list(settings.keep) if settings.keep else None
     remove = read_id_list(settings.remove) if settings.remove else None
@@ -116,11 +133,15 @@ def read_design(settings: FitSettings, tables: Tables, grm: Grm) -> Design:
     if np.isnan(Y).any():
         _check_missing(settings, samples, TraitData(Y, A, X), covariates, grm.largest_rank(len(Y)))
     _check_traits(Y, X, samples.traits, covariates, pheno)
-    return Design(Y, A, X, samples, covariates, _not_analysed(settings, samples, grm.samples, covar, kept))
+    not_analysed = _not_analysed(settings, samples, grm.samples, covar, kept)
+    polygenic: Mapping[str, Array] = {}
+    if tables.polygenic is not None:
+        polygenic = predictions_of(tables.polygenic, samples.pheno_rows, Y, X, samples.traits)
+    return Design(Y, A, X, samples, covariates, not_analysed, polygenic)
 
 
 def read_tables(settings: FitSettings) -> Tables:
-    """Read phenotypes and covariates.
+    """Read phenotypes, covariates and polygenic predictions.
 
     Raises
     ------
@@ -146,7 +167,10 @@ def read_tables(settings: FitSettings) -> Tables:
             logger.warning(warning)
     for note in pheno.notes:
         logger.info(note)
-    return Tables(pheno, covar)
+    if settings.pred is None:
+        return Tables(pheno, covar, None)
+    polygenic = read_polygenic_predictions(settings.pred, pheno)
+    return Tables(with_predictions_only(pheno, polygenic), covar, polygenic)
 
 
 def transform_traits(Y: NDArray[np.float64], names: Sequence[str], transform: Transform) -> NDArray[np.float64]:

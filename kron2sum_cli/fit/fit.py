@@ -13,7 +13,8 @@ from kron2sum_cli.files.null_file import NullWriter, Predictions
 from kron2sum_cli.files.outputs import atomic_output, guard_inputs
 from kron2sum_cli.files.provenance import file_records
 from kron2sum_cli.fit.design import Design, read_design, read_tables
-from kron2sum_cli.fit.null_model import fitted_null, likelihood_of
+from kron2sum_cli.fit.null_model import fitted_null, likelihoods_of
+from kron2sum_cli.fit.polygenic import PolygenicPredictions
 from kron2sum_cli.fit.predictions import predict
 from kron2sum_cli.fit.relationship import Grm, report_relationship
 from kron2sum_cli.fit.summary import Table, summarise
@@ -45,7 +46,7 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
     grm = Grm.open(settings, tables.pheno.samples)
     guard_inputs(settings.out, grm.files)
     design = read_design(settings, tables, grm)
-    description = _description(settings, grm, design)
+    description = _description(settings, grm, design, tables.polygenic)
     with (
         atomic_output(settings.out) as file,
         NullWriter(file, description) as writer,
@@ -76,7 +77,7 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
 def _models(
     settings: FitSettings, grm: Grm, design: Design, progress: Progress
 ) -> Iterator[tuple[str | None, NullModel, Relationship | None]]:
-    """Fit every relationship matrix, those without a chromosome starting from the whole one's fit.
+    """Fit every relationship matrix and its traits, those without a chromosome starting from the whole one's fit.
 
     With the whole one's fit comes its matrix, where predictions are asked for.
     """
@@ -88,11 +89,12 @@ def _models(
             relationship = _of_first(relationship, len(design.Y))  # nothing else may hold it
         if chromosome is None:
             report_relationship(relationship, design.samples.samples)
-        likelihood = likelihood_of(settings, relationship, design, progress)
+        likelihoods = likelihoods_of(settings, relationship, design, progress)
         del relationship
-        model = fitted_null(settings, likelihood, whole)
-        whole = whole or model.summary
-        yield chromosome, model, kept
+        for predicted_without, likelihood in likelihoods:
+            model = fitted_null(settings, likelihood, whole)
+            whole = whole or model.summary
+            yield chromosome or predicted_without, model, kept
 
 
 def _of_first(relationship: Relationship, n: int) -> Relationship:
@@ -104,11 +106,16 @@ def _of_first(relationship: Relationship, n: int) -> Relationship:
     return Relationship(samples, G, K, relationship.counts, relationship.files, sparse)
 
 
-def _description(settings: FitSettings, grm: Grm, design: Design) -> NullDescription:
+def _description(
+    settings: FitSettings, grm: Grm, design: Design, polygenic: PolygenicPredictions | None
+) -> NullDescription:
     options = {"scale": settings.grm_scale, "maf": settings.grm_maf, "geno": settings.grm_geno}
     if settings.ploidy != 2:
         options |= {"ploidy": settings.ploidy}
     genotypes = grm.source is not None
+    inputs = {"pheno": file_records([settings.pheno]), "covar": file_records([settings.covar or "-"])}
+    if polygenic is not None:
+        inputs |= {"pred": file_records(polygenic.files)}
     metadata = NullMetadata(
         version=__version__,
         method=settings.method,
@@ -120,7 +127,7 @@ def _description(settings: FitSettings, grm: Grm, design: Design) -> NullDescrip
             files=file_records(grm.files),
             options=options if genotypes else {},
         ),
-        inputs={"pheno": file_records([settings.pheno]), "covar": file_records([settings.covar or "-"])},
+        inputs=inputs,
         counts=dict(design.samples.counts),
         transform=settings.transform,
     )

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -42,10 +43,15 @@ TOO_LOW_RANK = 0.05
 """P value of the likelihood ratio against full rank below which the data support a higher rank of C0."""
 
 
-def likelihood_of(
+def likelihoods_of(
     settings: FitSettings, relationship: Relationship, design: Design, progress: Progress
-) -> NullLikelihood[Any]:
+) -> Iterator[tuple[str | None, NullLikelihood[Any]]]:
     """Decompose a relationship matrix of the analysed samples, which is destroyed, for the likelihood of their traits.
+
+    Yields
+    ------
+    tuple of (str or None, NullLikelihood)
+        The likelihood of the traits (None), then those less the polygenic prediction without each chromosome.
 
     Raises
     ------
@@ -60,7 +66,10 @@ def likelihood_of(
         with progress.task("Eigendecomposition", None, ""), _step("eigendecomposition"):
             families = family_spectrum(relationship.sparse)
         report_families(families)
-        return likelihood_of_families(families, design, reml)
+        yield None, likelihood_of_families(families, design, reml)
+        for chromosome, predicted in design.polygenic.items():
+            yield chromosome, likelihood_of_families(families, replace(design, Y=design.Y - predicted), reml)
+        return
     matrix = relationship.K if relationship.G is None else relationship.G
     assert matrix is not None
     features = relationship.G is not None
@@ -70,7 +79,9 @@ def likelihood_of(
     contrasts = spectrum.nsamples - spectrum.ncovariates
     logger.info("%d contrasts, rank of the relationship matrix among them %d", contrasts, spectrum.s.size)
     _warn_of_equal_eigenvalues(spectrum.s, contrasts)
-    return null_likelihood(rotated, design, reml)
+    likelihood = null_likelihood(rotated, design, reml)
+    del relationship, matrix, rotated  # the likelihood holds what it needs of them
+    yield None, likelihood
 
 
 def _warn_of_equal_eigenvalues(s: NDArray[np.float64], contrasts: int) -> None:

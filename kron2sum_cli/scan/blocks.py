@@ -59,7 +59,14 @@ def blocks_by_null(inputs: ScanInputs, width: int) -> Iterator[tuple[str | None,
             without += asked
             yield None, blocks_of(variants, selection.asked, width)
     if without:
-        logger.warning("%d variants on chromosomes that the GRM has none of: tested with the whole GRM's null", without)
+        if inputs.null.metadata.takes_predictions_off:
+            logger.warning(
+                "%d variants on chromosomes without predictions: tested with the traits as they are", without
+            )
+        else:
+            logger.warning(
+                "%d variants on chromosomes that the GRM has none of: tested with the whole GRM's null", without
+            )
 
 
 def blocks_of(variants: NDArray[np.intp], asked: NDArray[np.bool_], width: int) -> list[Block]:

@@ -30,7 +30,7 @@ from kron2sum_cli.model.collinearity import genotyped_covariates
 from kron2sum_cli.model.conditioning import GivenVariants, conditioned_scanner
 from kron2sum_cli.model.fitting import SAME
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
-from kron2sum_cli.model.null_model import NullModel, TraitData
+from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import BlockResult, Scan, test_block
 from kron2sum_cli.scan.blocks import block_width, blocks_by_null, in_order
@@ -180,18 +180,21 @@ def _scan(
         covariates=genotyped_covariates(X, None if data.reduced else observed),
         columns=columns,
         conditioned=inputs.conditioned is not None,
-        simulated=_simulated(settings, model, data, given) if settings.bootstrap else None,
+        simulated=_simulated(settings, null, model, given) if settings.bootstrap else None,
     )
 
 
 def _simulated(
-    settings: ScanSettings, model: NullModel, data: TraitData, given: GivenVariants | None
+    settings: ScanSettings, null: NullFile, model: NullModel, given: GivenVariants | None
 ) -> SimulatedTraits:
     """Traits simulated under a null model, from the seed alone."""
     number, seed, dtype = settings.bootstrap, settings.common.seed, number_type(settings)
+    data = null.description
     n, p = data.Y.shape
     if settings.resample == "normal":
         return simulated_normal(model, normal_errors(seed, number, n, p), given, dtype)
+    if null.metadata.takes_predictions_off:
+        raise UsageError("--resample permute does not go with the predictions of fit --pred; use --resample normal")
     if data.has_missing:
         raise UsageError("--resample permute needs traits without missing values; use --resample normal")
     return simulated_permuted(model, data.Y, permutations(seed, number, n), given, dtype)

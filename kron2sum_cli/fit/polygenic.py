@@ -1,0 +1,228 @@
+"""Polygenic predictions without a chromosome, as step 1 of regenie writes them, which are taken off the traits.
+
+A list names a file for every trait. Each of them has a header ``FID_IID`` and the names of its samples, and a line a
+chromosome: its code and the prediction from all others for every sample. The traits are regressed on the covariates and
+divided by the standard deviation of what is left before they are predicted (Mbatchou et al. 2021, Nature Genetics
+53:1097), so predictions are in that unit.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError, NumericalError
+from kron2sum_cli.files.sample_table import SampleTable
+from kron2sum_cli.files.samples import Samples, match
+from kron2sum_cli.files.text import read_text
+from kron2sum_cli.genotypes.chromosomes import is_human, normalise_chromosome
+
+logger = logging.getLogger("kron2sum.fit")
+
+HEADER = "FID_IID"
+
+NOT_PREDICTED = "NA"
+"""What stands for the prediction of a sample without the trait."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PolygenicPredictions:
+    """Predictions of p traits of m samples without each of k chromosomes.
+
+    Attributes
+    ----------
+    chromosomes : tuple of str
+        Their codes, as `normalise_chromosome` spells them.
+    values : NDArray (k, m, p)
+        Predictions, in standard deviations of the traits given the covariates; NaN where there is none.
+    files : tuple of str
+        The files that were read.
+    """
+
+    chromosomes: tuple[str, ...]
+    values: Array
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _OfTrait:
+    """One file: predictions (k, t) of t samples without k chromosomes, by their codes in the file."""
+
+    samples: Samples
+    codes: tuple[str, ...]
+    values: Array
+
+
+def read_polygenic_predictions(path: str, pheno: SampleTable) -> PolygenicPredictions:
+    """Read the predictions of all traits of a phenotype table, for its samples.
+
+    Parameters
+    ----------
+    path : str
+        The list: a trait and its file a line. A file that is not found as it is named is looked for beside the list.
+    pheno : SampleTable
+        The traits.
+
+    Raises
+    ------
+    InputError
+        Where a trait has no file, a file is no such file, or files differ in their chromosomes.
+    """
+    named = _read_list(path)
+    absent = [trait for trait in pheno.names if trait not in named]
+    if absent:
+        raise InputError(
+            f"{path}: names no file for trait '{absent[0]}', but for {', '.join(sorted(named))}; predict it too, or"
+            " choose traits with --pheno-name"
+        )
+    files = tuple(named[trait] for trait in pheno.names)
+    tables = [_read_file(file) for file in files]
+    codes = tables[0].codes
+    for file, table in zip(files, tables, strict=True):
+        if table.codes != codes:
+            raise InputError(
+                f"{file}: has chromosomes {', '.join(table.codes)}, and {files[0]} has {', '.join(codes)}; predict all"
+                " traits from the same genotypes"
+            )
+    values = np.full((len(codes), *pheno.values.shape), np.nan)
+    for j, (file, table) in enumerate(zip(files, tables, strict=True)):
+        rows = _match(pheno.samples, table.samples)
+        if np.all(rows < 0):
+            raise InputError(
+                f"{file} and {pheno.samples.source} have no samples in common ({file} has for example"
+                f" '{table.samples.label(0)}', {pheno.samples.source} has '{pheno.samples.label(0)}'); check that both"
+                " use the same IDs"
+            )
+        values[:, rows >= 0, j] = table.values[:, rows[rows >= 0]]
+    human = is_human(codes)
+    return PolygenicPredictions(tuple(normalise_chromosome(code, human) for code in codes), values, (path, *files))
+
+
+def with_predictions_only(pheno: SampleTable, predictions: PolygenicPredictions) -> SampleTable:
+    """The phenotypes, missing where a prediction is; how many values that takes is said."""
+    unpredicted = np.isnan(predictions.values).any(axis=0) & np.isfinite(pheno.values)
+    for trait, number in zip(pheno.names, np.count_nonzero(unpredicted, axis=0).tolist(), strict=True):
+        if number:
+            logger.warning("%d samples with trait %s have no prediction of it, and count as without it", number, trait)
+    return replace(pheno, values=np.where(unpredicted, np.nan, pheno.values))
+
+
+def predictions_of(
+    predictions: PolygenicPredictions, rows: NDArray[np.intp], Y: Array, X: Array, traits: Sequence[str]
+) -> Mapping[str, Array]:
+    """What is taken off the traits of the analysed samples, for every chromosome.
+
+    Parameters
+    ----------
+    predictions : PolygenicPredictions
+        Of the m samples of the phenotype file.
+    rows : NDArray of int (n,)
+        The analysed samples among them.
+    Y : NDArray (n, p)
+        Their traits, NaN where missing.
+    X : NDArray (n, c)
+        Their covariates.
+    traits : sequence of str
+        Names of the traits, for messages.
+
+    Returns
+    -------
+    mapping of str to NDArray (n, p)
+        Predictions in the units of the traits, 0 where a trait is missing.
+
+    Raises
+    ------
+    NumericalError
+        Where the covariates explain all of a trait.
+    """
+    units = np.array([_residual_deviation(y, X, trait) for y, trait in zip(Y.T, traits, strict=True)])
+    logger.info(
+        "polygenic predictions without each of %d chromosomes are taken off the traits, in units of %s",
+        len(predictions.chromosomes),
+        ", ".join(f"{unit:.4g} ({trait})" for unit, trait in zip(units, traits, strict=True)),
+    )
+    missing = np.isnan(Y)
+    return {
+        chromosome: np.where(missing, 0.0, values[rows] * units)
+        for chromosome, values in zip(predictions.chromosomes, predictions.values, strict=True)
+    }
+
+
+def _residual_deviation(y: Array, X: Array, trait: str) -> float:
+    """Standard deviation of a trait (n,) given the covariates (n, c), over the samples that have it."""
+    observed = np.isfinite(y)
+    y, X = y[observed], X[observed]
+    effects, _, rank, _ = np.linalg.lstsq(X, y, rcond=None)
+    residuals = y - X @ effects
+    if len(y) <= rank or not np.linalg.norm(residuals) > 1e-10 * np.linalg.norm(y):
+        raise NumericalError(f"trait '{trait}': the covariates explain all of it; use fewer covariates")
+    return float(np.linalg.norm(residuals) / np.sqrt(len(y) - rank))
+
+
+def _read_list(path: str) -> dict[str, str]:
+    """The file of every trait."""
+    named: dict[str, str] = {}
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        trait, _, file = line.strip().partition(" ")
+        file = file.strip()
+        if not file or trait in named:
+            wrong = f"names trait '{trait}' again" if trait in named else f"'{line.strip()}' is not a trait and a file"
+            raise InputError(
+                f"{path}, line {number}: {wrong}; give the list of regenie's step 1, such as fit_pred.list"
+            )
+        beside = os.path.join(os.path.dirname(path), os.path.basename(file))
+        named[trait] = beside if not os.path.exists(file) and os.path.exists(beside) else file
+    return named
+
+
+def _read_file(path: str) -> _OfTrait:
+    """The predictions of one trait."""
+    header, *lines = read_text(path).rstrip("\n").split("\n")
+    first, *names = header.split()
+    if first != HEADER or not names or not lines:
+        raise InputError(
+            f"{path}: does not begin with {HEADER} and the names of samples, with a line a chromosome below; give a"
+            " .loco file of regenie's step 1"
+        )
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{path}, line 1: sample '{twice}' is there more than once; remove one of its columns")
+    codes, rows = [], []
+    for number, line in enumerate(lines, start=2):
+        code, *fields = line.split()
+        if len(fields) != len(names):
+            raise InputError(f"{path}, line {number}: has {len(fields)} predictions for {len(names)} samples")
+        values = pd.to_numeric(np.array(fields, dtype=object), errors="coerce").astype(np.float64)
+        wrong = np.flatnonzero(~np.isfinite(values) & (np.array(fields) != NOT_PREDICTED))
+        if wrong.size:
+            raise InputError(
+                f"{path}, line {number}: the prediction '{fields[wrong[0]]}' of sample '{names[wrong[0]]}' is not a"
+                f" number; write {NOT_PREDICTED} for a missing one"
+            )
+        if code in codes:
+            raise InputError(
+                f"{path}, line {number}: chromosome {code} is there more than once; remove one of the lines"
+            )
+        codes.append(code)
+        rows.append(values)
+    return _OfTrait(Samples(None, tuple(names), path), tuple(codes), np.array(rows))
+
+
+def _match(samples: Samples, predicted: Samples) -> NDArray[np.intp]:
+    """Positions of samples in a file of predictions, whose names are ``FID_IID``.
+
+    Of samples without FIDs those have the same name whose FID is 0 or their IID.
+    """
+    rows = match(samples, predicted)
+    if np.any(rows >= 0):
+        return rows
+    at = {name: index for index, name in enumerate(predicted.iids)}
+    return np.array([at.get(f"{iid}_{iid}", at.get(f"0_{iid}", -1)) for iid in samples.iids], dtype=np.intp)

@@ -1,0 +1,165 @@
+"""Polygenic predictions of regenie's step 1 taken off the traits, against subtracting them by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from bed_reader import to_bed
+from example_commands import kron2sum
+
+N, VARIANTS = 120, 40
+CHROMOSOMES = ("1", "2", "23")
+TRAITS = ("a", "b")
+LEFT_OUT = 5
+"""Samples without a prediction of trait b."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs of sibs, two traits, a covariate, genotypes on four chromosomes, and predictions for three of them."""
+    folder = tmp_path_factory.mktemp("pred")
+    rng = np.random.default_rng(4)
+    names = [f"s{i}" for i in range(N)]
+    shared = np.repeat(rng.normal(size=(N // 2, 2)), 2, axis=0)
+    age = rng.normal(size=N)
+    score = rng.normal(size=(len(CHROMOSOMES), N, 2))
+    Y = 10 + age[:, None] + shared + score.sum(axis=0) + rng.normal(size=(N, 2)) @ [[2, 0.5], [0, 3]]
+    ids = pd.DataFrame({"FID": [f"f{i // 2}" for i in range(N)], "IID": names})
+    ids.assign(a=Y[:, 0], b=Y[:, 1]).to_csv(folder / "y.csv", index=False)
+    ids.assign(age=age).to_csv(folder / "x.csv", index=False)
+    pairs = [f"{names[i]}\t{names[i + 1]}\t0.25" for i in range(0, N, 2)]
+    (folder / "sibs.kin0").write_text("\n".join(["#IID1\tIID2\tKINSHIP", *pairs]) + "\n")
+    genotypes = rng.binomial(2, 0.3, size=(N, VARIANTS)).astype(float)
+    chromosome = np.repeat(["1", "2", "X", "Y"], VARIANTS // 4)
+    properties = {"fid": list(ids["FID"]), "iid": names, "chromosome": chromosome}
+    to_bed(folder / "g.bed", np.asfortranarray(genotypes), properties=properties)
+    order = rng.permutation(N)
+    for j in range(len(TRAITS)):
+        header = " ".join(["FID_IID", *(f"f{i // 2}_{names[i]}" for i in order)])
+        lines = [f"{c} " + " ".join(_text(score[k, i, j], i, j) for i in order) for k, c in enumerate(CHROMOSOMES)]
+        (folder / f"fit_{j + 1}.loco").write_text("\n".join([header, *lines]) + "\n")
+    paths = "".join(f"{trait} /elsewhere/fit_{j + 1}.loco\n" for j, trait in enumerate(TRAITS))
+    (folder / "fit_pred.list").write_text(paths)
+    np.save(folder / "score.npy", score)
+    return folder
+
+
+def _text(score: float, sample: int, trait: int) -> str:
+    return "NA" if trait == 1 and sample < LEFT_OUT else repr(float(score))
+
+
+def fit(folder: Path, name: str, *options: str | Path) -> Path:
+    null = folder / f"{name}.npz"
+    tables = ("--covar", folder / "x.csv", "--grm", folder / "sibs.kin0", "--threads", "1")
+    assert kron2sum("fit", "-q", *tables, *options, "--out", null) == 0
+    return null
+
+
+def scan(folder: Path, null: Path, *options: str) -> pd.DataFrame:
+    table = null.with_suffix(".parquet")
+    geno = ("--geno", folder / "g.bed", "--precision", "double", "--refit", "0.2", "--threads", "1")
+    assert kron2sum("scan", "-q", "--null", null, *geno, *options, "--out", table) == 0
+    return pd.read_parquet(table)
+
+
+def by_hand(folder: Path, chromosome: int | None) -> Path:
+    """Phenotypes less predictions, in units of what the covariates leave of them."""
+    table, age = pd.read_csv(folder / "y.csv").iloc[LEFT_OUT:], pd.read_csv(folder / "x.csv")["age"].iloc[LEFT_OUT:]
+    X = np.column_stack([np.ones(len(age)), age])
+    for j, trait in enumerate(TRAITS):
+        y = table[trait].to_numpy()
+        residuals = y - X @ np.linalg.solve(X.T @ X, X.T @ y)
+        unit = np.sqrt(residuals @ residuals / (len(y) - 2))
+        if chromosome is not None:
+            table[trait] = y - unit * np.load(folder / "score.npy")[chromosome, LEFT_OUT:, j]
+    path = folder / f"less{chromosome}.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_every_chromosome_is_as_by_hand(folder: Path) -> None:
+    null = fit(folder, "pred", "--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list")
+    found = scan(folder, null)
+    parts = np.split(np.arange(VARIANTS), 4)
+    for part, code, number in zip(parts, (*CHROMOSOMES, "Y"), (0, 1, 2, None), strict=True):
+        alone = fit(folder, f"alone{number}", "--pheno", by_hand(folder, number))
+        expected = scan(folder, alone, "--chr", code)
+        for column in expected.select_dtypes("number"):
+            np.testing.assert_allclose(found.iloc[part][column], expected[column], rtol=1e-6, atol=1e-9, err_msg=column)
+
+
+def test_the_families_are_written_once(folder: Path) -> None:
+    null = fit(folder, "once", "--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list")
+    with np.load(null) as arrays:
+        assert {name for name in arrays.files if name.startswith("loco/1/families/")} == {"loco/1/families/Z"}
+
+
+def test_chromosomes_without_predictions_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    null = fit(folder, "said", "--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list")
+    scan(folder, null)
+    assert (
+        "10 variants on chromosomes without predictions: tested with the traits as they are" in capsys.readouterr().err
+    )
+
+
+def test_samples_without_prediction_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(folder, "count", "--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list")
+    assert f"{LEFT_OUT} samples with trait b have no prediction of it" in capsys.readouterr().err
+
+
+def test_samples_without_fids(folder: Path) -> None:
+    pd.read_csv(folder / "y.csv").drop(columns="FID").to_csv(folder / "iid.csv", index=False)
+    for j in (1, 2):
+        text = (folder / f"fit_{j}.loco").read_text()
+        header, rest = text.split("\n", 1)
+        names = [name if name == "FID_IID" else "0_" + name.split("_")[1] for name in header.split(" ")]
+        (folder / f"plain_{j}.loco").write_text(" ".join(names) + "\n" + rest)
+    (folder / "plain.list").write_text(f"b {folder}/plain_2.loco\na {folder}/plain_1.loco\nc nowhere.loco\n")
+    null = fit(folder, "plain", "--pheno", folder / "iid.csv", "--pred", folder / "plain.list")
+    first = fit(folder, "first", "--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list")
+    with np.load(null) as found, np.load(first) as expected:
+        np.testing.assert_array_equal(found["loco/2/families/Z"], expected["loco/2/families/Z"])
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"l": "a x.loco\n"}, "names no file for trait 'b', but for a"),
+        ({"l": "a x.loco\nb\n"}, "line 2: 'b' is not a trait and a file"),
+        ({"l": "a x.loco\na x.loco\n"}, "line 2: names trait 'a' again"),
+        ({"l": "a none.loco\nb none.loco\n"}, "none.loco: there is no such file"),
+        ({"x.loco": "1 2\n"}, "does not begin with FID_IID"),
+        ({"x.loco": "FID_IID f0_s0 f0_s1\n1 2\n"}, "line 2: has 1 predictions for 2 samples"),
+        ({"x.loco": "FID_IID f0_s0 f0_s1\n1 2 x\n"}, "line 2: the prediction 'x' of sample 'f0_s1'"),
+        ({"x.loco": "FID_IID f0_s0 f0_s0\n1 2 3\n"}, "line 1: sample 'f0_s0' is there more than once"),
+        ({"x.loco": "FID_IID f0_s0 f0_s1\n1 2 3\n1 2 3\n"}, "line 3: chromosome 1 is there more than once"),
+        ({"x.loco": "FID_IID q r\n1 2 3\n"}, "have no samples in common"),
+        ({"l": "a x.loco\nb y.loco\n"}, "has chromosomes 1, and"),
+    ],
+)
+def test_wrong_files(
+    folder: Path, tmp_path: Path, files: dict[str, str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    default = {
+        "l": "a x.loco\nb x.loco\n",
+        "x.loco": "FID_IID f0_s0 f0_s1\n1 2 3\n2 3 4\n",
+        "y.loco": "FID_IID f0_s0 f0_s1\n1 2 3\n",
+    }
+    for name, text in (default | files).items():
+        (tmp_path / name).write_text(text)
+    tables = ("--pheno", folder / "y.csv", "--grm", "none", "--pred", tmp_path / "l")
+    assert kron2sum("fit", *tables, "--out", tmp_path / "null.npz") == 1
+    assert message in capsys.readouterr().err
+
+
+def test_what_does_not_go_together(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = ("--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list", "--out", folder / "no.npz")
+    assert kron2sum("fit", *tables, "--grm", folder / "g.bed", "--loco") == 2
+    assert "--pred and --loco exclude each other" in capsys.readouterr().err
+    assert kron2sum("fit", *tables, "--grm", folder / "g.bed") == 2
+    assert "the predictions stand for a dense relationship matrix" in capsys.readouterr().err
+    null = fit(folder, "permute", "--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list")
+    geno = ("--geno", folder / "g.bed", "--bootstrap", "10", "--resample", "permute", "--out", folder / "p.parquet")
+    assert kron2sum("scan", "--null", null, *geno) == 2
+    assert "--resample permute does not go with the predictions" in capsys.readouterr().err
