@@ -85,7 +85,7 @@ def test_blocks_are_cut_at_multiples(named: set[int], asked: set[int], width: in
 
 
 def inputs_with(left_out: tuple[str, ...], **filters: Any) -> ScanInputs:
-    null = SimpleNamespace(chromosomes=left_out)
+    null = SimpleNamespace(chromosomes=left_out, metadata=SimpleNamespace(takes_predictions_off=False))
     return cast(ScanInputs, SimpleNamespace(null=null, genotypes=SOURCE, selection=selected(**filters)))
 
 
