@@ -1,4 +1,4 @@
-"""Kill a sharded scan with SIGKILL again and again, resume it, and compare every byte with an undisturbed one.
+"""Kill scans of shards and of sets with SIGKILL, resume them, and compare every byte with those of undisturbed ones.
 
     python -m benchmarks.kill_and_resume --kills 100
 
@@ -33,9 +33,9 @@ from kron2sum_cli.files import outputs, table_writers
 from kron2sum_cli.fit import fit
 from kron2sum_cli.scan import blocks as scan_blocks
 from kron2sum_cli.scan import resume as checkpoint
-from kron2sum_cli.scan import scan
+from kron2sum_cli.scan import scan, sets
 
-IMPORTED = (export, fit, scan)  # before the processes fork
+IMPORTED = (export, fit, scan, sets)  # before the processes fork
 SAMPLES, VARIANTS, TRAITS, SHARDS = 120, 3000, 2, 3
 BLOCK = 16
 TIMEOUT = 60.0
@@ -182,7 +182,7 @@ def run(*arguments: str) -> None:
 
 @dataclass
 class Shard:
-    """A shard with the result that it must have, and what an undisturbed scan takes and writes."""
+    """A scan with the result that it must have, and what an undisturbed scan takes and writes."""
 
     arguments: list[str]
     out: Path
@@ -308,19 +308,27 @@ def harness(folder: Path, kills: int, seed: int) -> Tally:
     with small_blocks():
         run("scan", "--null", "null.npz", "--refit", "0", "--out", "whole.parquet")
         shards = [_shard(i + 1) for i in range(SHARDS)]
-        for shard in shards:
+        scans = [*shards, _windows()]
+        for shard in scans:
             shard.learn()
         while tally.kills.total() < kills:
-            for shard in shards:
+            for shard in scans:
                 for _ in range(rng.randint(1, 3)):
                     rng.choice(WAYS)(shard, rng, tally)
                     shard.check(tally)
                 shard.finish(tally)
             run("export", *(str(shard.out) for shard in shards), "--out", "joined.parquet")
             tally.different += Path("joined.parquet").read_bytes() != Path("whole.parquet").read_bytes()
-            for shard in shards:
+            for shard in scans:
                 shard.out.unlink()
     return tally
+
+
+def _windows() -> Shard:
+    """A scan of sets: windows that overlap."""
+    out = Path("windows.parquet")
+    how = ("--windows", "1kb,500", "--set-test", "skat", "--set-test", "fixed")
+    return Shard(["scan", "--null", "null.npz", *how, "--resume", "--out", str(out)], out)
 
 
 def _shard(number: int) -> Shard:

@@ -536,14 +536,10 @@ class ScanSettings:
     def _condition_problems(self) -> Iterable[str]:
         yield from repeated("--condition", self.conditions)
         given = "--condition" if self.conditions else "--condition-list"
-        if self.is_conditioned and self.of_sets:
-            yield f"{given} is for variants, not for --sets and --windows; give the variants to fit as covariates"
         if self.is_conditioned and self.refit not in (0.0, DEFAULT_REFIT):
             yield f"{given} and --refit exclude each other; for refits give the variants to fit as covariates"
 
     def _set_problems(self) -> Iterable[str]:
-        if self.of_sets and self.resume:
-            yield "--resume: a scan of sets begins anew; divide a long one with --shard"
         if self.sets is not None and self.windows is not None:
             yield "--sets and --windows exclude each other; run twice"
         if self.windows is not None and not 1 <= self.windows[1] <= self.windows[0]:

@@ -154,6 +154,10 @@ class BlockScanner:
             cross,
         )
 
+    def rotated(self, G: NDArray[np.floating]) -> NDArray[np.floating]:
+        """``[V, Vα]ᵀG`` (m + p, b), in memory that the next block of the same thread takes."""
+        return np.asarray(np.matmul(self.rotation, G, out=self._workspace((G,))[0]))
+
     def _rotated(self, *blocks: NDArray[np.floating]) -> tuple[NDArray[np.floating], Sequence[Array]]:
         """Blocks (n, b) in the rows, (m, b) each, and their scores (b, p)."""
         m = self.weights.shape[0]
@@ -270,13 +274,14 @@ def block_scanner(
     if point.coupled is not None and data.design is not None:
         effects = normalised_effects(data, point.coupled, point.W)
         F = effects.transpose(1, 0, 2).reshape(effects.shape[1], -1)
-        return CoupledBlockScanner(_diagonal_scanner(point, Qx, np.float64, rows), F)
-    return _diagonal_scanner(point, Qx, dtype, rows)
+        return CoupledBlockScanner(diagonal_scanner(point, Qx, np.float64, rows), F)
+    return diagonal_scanner(point, Qx, dtype, rows)
 
 
-def _diagonal_scanner(
+def diagonal_scanner(
     point: Point, Qx: Array, dtype: type[np.floating], rows: NDArray[np.floating] | None
 ) -> BlockScanner:
+    """The scanner of blocks at a null model without regard to fixed effects that are not projected out."""
     data = point.data
     m, p = point.W.shape
     if rows is None or rows.dtype != dtype:

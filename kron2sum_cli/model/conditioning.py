@@ -19,6 +19,8 @@ from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, Sc
 from kron2sum_cli.model.collinearity import dependencies
 from kron2sum_cli.model.generalised_least_squares import independent_columns
 from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.model.set_scanner import RotatedVariants, SetScanner
+from kron2sum_cli.model.set_test import SetScores
 from kron2sum_cli.model.spectrum import Array
 
 UNITS_OF_ROUNDING = 256
@@ -74,8 +76,7 @@ def given_variants(model: NullModel, G: Array, X: Array) -> GivenVariants:
         Where the variants explain the traits completely.
     """
     S = basis_outside(G, X)
-    scores = model.set_scores()(S)
-    given = _coupled(model, S, scores.u, scores.V) if scores.V.ndim == 4 else _along_axes(model, S, scores.u, scores.V)
+    given = _coupled(model, S) if model.coupled else _along_axes(model, S)
     if given.quadratic >= (1 - LEAST_LEFT) * model.summary.quadratic:
         raise NumericalError("the variants that are conditioned on explain the traits completely")
     return given
@@ -92,32 +93,35 @@ def basis_outside(G: Array, X: Array) -> Array:
     return np.asarray(Q[:, np.count_nonzero(kept < X.shape[1]) :])
 
 
-def _along_axes(model: NullModel, S: Array, u: Array, V: Array) -> GivenVariants:
+def _along_axes(model: NullModel, S: Array) -> GivenVariants:
     """Of axes that are not coupled."""
-    n, (k, p) = len(S), u.shape
+    (n, k), u = S.shape, S.T @ model.scores()
+    p = u.shape[1]
     if not k:
         return GivenVariants(S, np.empty((n, p, 0)), np.empty((p, 0)), 0)
     projected = model.project(np.repeat(S[:, None, :], p, axis=1))
     F, z = np.empty((n, p, k)), np.empty((p, k))
     for j in range(p):
-        L = np.linalg.cholesky(V[j])
+        L = np.linalg.cholesky(S.T @ projected[:, j])
         F[:, j] = linalg.solve_triangular(L, projected[:, j].T, lower=True).T
         z[j] = linalg.solve_triangular(L, u[:, j], lower=True)
     return GivenVariants(S, F, z, p * k)
 
 
-def _coupled(model: NullModel, S: Array, u: Array, V: Array) -> GivenVariants:
+def _coupled(model: NullModel, S: Array) -> GivenVariants:
     """Of coupled axes; effects that the observed cells do not tell from others are left out."""
-    n, (k, p) = len(S), u.shape
-    H = V.transpose(0, 2, 1, 3).reshape(p * k, p * k)
+    (n, k), u = S.shape, S.T @ model.scores()
+    p = u.shape[1]
+    axis, variant = np.divmod(np.arange(p * k), k)
+    data = np.zeros((n, p, p * k))
+    data[:, axis, np.arange(p * k)] = S[:, variant]
+    projected = model.project(data)
+    H = np.einsum("na,njx->jax", S, projected, optimize=True).reshape(p * k, p * k)
     kept = independent_columns(H, np.diag(H), DEPENDENT)
     if not kept.size:
         return GivenVariants(S, np.empty((n, p, 0)), np.empty(0), 0)
-    axis, variant = np.divmod(kept, k)
-    data = np.zeros((n, p, kept.size))
-    data[:, axis, np.arange(kept.size)] = S[:, variant]
     L = np.linalg.cholesky(H[np.ix_(kept, kept)])
-    F = linalg.solve_triangular(L, model.project(data).reshape(n * p, kept.size).T, lower=True).T
+    F = linalg.solve_triangular(L, projected[:, :, kept].reshape(n * p, kept.size).T, lower=True).T
     z = linalg.solve_triangular(L, u.T.reshape(-1)[kept], lower=True)
     return GivenVariants(S, F.reshape(n, p, kept.size), z, int(kept.size))
 
@@ -216,3 +220,74 @@ def conditioned_scanner(plain: Scanner, given: GivenVariants) -> ConditionedScan
     """The scanner of a null model, given further variants, in its precision."""
     F = given.F.reshape(len(given.S), -1)
     return ConditionedScanner(plain, given.S.astype(plain.dtype), F.astype(plain.dtype), given.z)
+
+
+@dataclass(frozen=True)
+class ConditionedVariants:
+    """A block of variants given others, of which any set has scores.
+
+    Attributes
+    ----------
+    plain : RotatedVariants
+        Without the given variants, of which combinations were taken off
+    explained : NDArray (b, p, k) or (b, p, e)
+        ``FᵀM1`` of every variant
+    z : NDArray (p, k) or (e,)
+        `GivenVariants.z`
+    """
+
+    plain: RotatedVariants
+    explained: Array
+    z: Array
+
+    @property
+    def length(self) -> Array:
+        """Squared length (b,) of every variant outside the covariates and the given variants."""
+        return self.plain.length
+
+    def scores(self, members: NDArray[np.intp]) -> SetScores:
+        """See `set_scanner.RotatedVariants.scores`."""
+        plain, explained = self.plain.scores(members), self.explained[members]
+        u = plain.u - np.sum(explained * self.z, axis=2)
+        if plain.V.ndim == 4:
+            return replace(plain, u=u, V=plain.V - np.einsum("aje,ble->jlab", explained, explained, optimize=True))
+        of_axes = explained.transpose(1, 0, 2)
+        return replace(plain, u=u, V=plain.V - of_axes @ of_axes.transpose(0, 2, 1))
+
+
+@dataclass(frozen=True)
+class ConditionedSetScanner:
+    """Sets of variants given others.
+
+    Attributes
+    ----------
+    plain : SetScanner
+        Of the null model without the given variants
+    S, F, z : NDArray
+        As in `ConditionedScanner`
+    ntraits : int
+        Number of traits, p
+    """
+
+    plain: SetScanner
+    S: NDArray[np.floating]
+    F: NDArray[np.floating]
+    z: Array
+    ntraits: int
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """That of the null model's scanner."""
+        return self.plain.dtype
+
+    def rotate(self, G: NDArray[np.floating]) -> ConditionedVariants:
+        """See `set_scanner.SetScanner.rotate`; combinations of the given variants are taken off first."""
+        G = G - self.S @ (self.S.T @ G)
+        explained = (G.T @ self.F).astype(np.float64).reshape(G.shape[1], self.ntraits, -1)
+        return ConditionedVariants(self.plain.rotate(G), explained, self.z)
+
+
+def conditioned_set_scanner(plain: SetScanner, given: GivenVariants) -> ConditionedSetScanner:
+    """The scanner of sets of a null model, given further variants, in its precision."""
+    F = given.F.reshape(len(given.S), -1)
+    return ConditionedSetScanner(plain, given.S.astype(plain.dtype), F.astype(plain.dtype), given.z, given.F.shape[1])

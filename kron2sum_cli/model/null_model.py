@@ -9,7 +9,6 @@ The page of the package `model` has a table of the symbols.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Literal
 
@@ -19,7 +18,7 @@ from scipy import linalg
 
 from kron2sum_cli.model import fitting
 from kron2sum_cli.model.bartlett import Refits
-from kron2sum_cli.model.block_scanner import Scanner, block_scanner
+from kron2sum_cli.model.block_scanner import Scanner, block_scanner, diagonal_scanner
 from kron2sum_cli.model.climbing import Certificate, Optimum, PointT
 from kron2sum_cli.model.contrasts import Contrasts, orthonormal_design, rotate_coupled, rotate_traits
 from kron2sum_cli.model.generalised_least_squares import least_squares, metric
@@ -50,7 +49,7 @@ from kron2sum_cli.model.prediction import (
     observed_predictor,
 )
 from kron2sum_cli.model.refit import null_maxima, refitter
-from kron2sum_cli.model.set_test import SetScores, observed_set_scores, set_scores
+from kron2sum_cli.model.set_scanner import CompleteSetScanner, ObservedSetScanner, SetScanner
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, spectrum_of_relationship
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates, estimates_of, estimates_of_observed
@@ -200,6 +199,11 @@ class NullModel(ABC):
     def spans_intercept(self) -> bool:
         """Whether a constant lies in the span of covariates that have an effect on every trait of its own."""
 
+    @property
+    @abstractmethod
+    def coupled(self) -> bool:
+        """Whether missing cells or fixed effects couple the trait axes."""
+
     @abstractmethod
     def point(self) -> LikelihoodPoint:
         """The likelihood at the fitted covariances, for `profile.heritability_interval` among others."""
@@ -209,8 +213,15 @@ class NullModel(ABC):
         """Scores and information of blocks of variants, in this precision, or double where that is not enough."""
 
     @abstractmethod
-    def set_scores(self) -> Callable[[Array], SetScores]:
-        """Scores and information of a set of variants (n, q), in double precision."""
+    def set_scanner(self, dtype: type[np.floating]) -> SetScanner:
+        """Scores of sets of variants, rotated in this precision, or in double where axes are coupled."""
+
+    @abstractmethod
+    def scores(self) -> Array:
+        """``Py`` of the traits in the trait axes, over the samples: (n, p), in double precision.
+
+        The score of a variant g along axis j is ``gᵀ(Py)_j``.
+        """
 
     @abstractmethod
     def project(self, F: Array) -> Array:
@@ -328,25 +339,20 @@ class CompleteNullModel(RotatedNullModel):
         """See `block_scanner`."""
         return block_scanner(self.point(), self.Qx, dtype, self.rows)
 
-    def set_scores(self) -> Callable[[Array], SetScores]:
-        """See `set_test.set_scores`."""
-        if self._coupled:
-            scanner = observed_scanner(self._observed_point(), np.float64)
-            return lambda G: observed_set_scores(scanner, G)
-        point, Qx = self.point(), self.Qx
+    def set_scanner(self, dtype: type[np.floating]) -> SetScanner:
+        """See `NullModel.set_scanner`."""
+        if self.coupled:
+            return ObservedSetScanner(observed_scanner(self._observed_point(), np.float64))
+        return CompleteSetScanner(diagonal_scanner(self.point(), self.Qx, dtype, self.rows))
 
-        def scores(G: Array) -> SetScores:
-            rows = point.data.to_rows(G)
-            if not point.data.noutside:
-                return set_scores(point, rows, np.zeros((G.shape[1],) * 2))
-            rest = G - point.data.to_samples(rows) - Qx @ (Qx.T @ G)
-            return set_scores(point, rows, rest.T @ rest)
-
-        return scores
+    def scores(self) -> Array:
+        """See `NullModel.scores`."""
+        point = self.point()
+        return point.data.to_samples(point.alpha)
 
     def project(self, F: Array) -> Array:
         """See `NullModel.project`."""
-        if self._coupled:
+        if self.coupled:
             return observed_scanner(self._observed_point(), np.float64).project(F)
         point, flat = self.point(), F.reshape(len(F), -1)
         rows = point.data.to_rows(flat)
@@ -359,7 +365,7 @@ class CompleteNullModel(RotatedNullModel):
 
     def simulated_scores(self, E: Array) -> tuple[NDArray[np.floating], Array]:
         """See `NullModel.simulated_scores`: ``V W^½ Vᵀe``, two products in the precision of V."""
-        if self._coupled:
+        if self.coupled:
             return super().simulated_scores(E)
         data, axes, V = self.contrasts, self.summary.axes, self.contrasts.V
         flat = E.reshape(len(E), -1).astype(V.dtype)
@@ -382,7 +388,7 @@ class CompleteNullModel(RotatedNullModel):
 
     def predictor(self) -> Predictor:
         """See `prediction`."""
-        if self._coupled:
+        if self.coupled:
             return observed_predictor(self._observed_point())
         fitted = least_squares(metric(self.point(), self.Qx), [(self.A, self.X)])
         return complete_predictor(self.point(), self.Qx, self.A, self.summary.estimates.B, fitted.covariance)
@@ -392,7 +398,8 @@ class CompleteNullModel(RotatedNullModel):
         return no_missing_cells()
 
     @property
-    def _coupled(self) -> bool:
+    def coupled(self) -> bool:
+        """Whether a trait design of fewer columns than traits couples the axes."""
         return self.contrasts.design is not None
 
     def _observed_point(self) -> ObservedPoint:
@@ -419,6 +426,11 @@ class ObservedNullModel(RotatedNullModel):
         X = self.cells.X
         return not self._reduced and X.shape[1] > 0 and _spans_constant(linalg.qr(X, mode="economic")[0])
 
+    @property
+    def coupled(self) -> bool:
+        """They are: some cells are missing."""
+        return True
+
     def point(self) -> ObservedPoint:
         """The likelihood at the fitted covariances."""
         return evaluate_observed(self.cells, self.summary.axes, self.summary.reml)
@@ -427,10 +439,13 @@ class ObservedNullModel(RotatedNullModel):
         """See `observed_scanner`; in double precision where variants cannot be centred."""
         return observed_scanner(self.point(), np.float64 if self._reduced else dtype)
 
-    def set_scores(self) -> Callable[[Array], SetScores]:
-        """See `set_test.observed_set_scores`."""
-        scanner = observed_scanner(self.point(), np.float64)
-        return lambda G: observed_set_scores(scanner, G)
+    def set_scanner(self, dtype: type[np.floating]) -> SetScanner:
+        """See `NullModel.set_scanner`."""
+        return ObservedSetScanner(observed_scanner(self.point(), np.float64))
+
+    def scores(self) -> Array:
+        """See `NullModel.scores`."""
+        return self.point().alpha_samples()
 
     def project(self, F: Array) -> Array:
         """See `missing.scanner.ObservedScanner.project`."""

@@ -147,13 +147,13 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
     G = centred(scan, genotypes, counts, varying)
     del genotypes  # as large as the rotated variants, whose place this may be
     statistics = scan.scanner.statistics(G)
-    identifiable = _within(varying, is_identifiable(statistics, counts, varying))
+    identifiable = within(varying, is_identifiable(statistics, counts, varying))
     identifiable[incomplete] &= ~scan.covariates.explain(G, np.flatnonzero(incomplete[varying]), absent)
     tested = block.asked & identifiable
     statistics = take_variants(statistics, tested[varying])
     largest = {} if scan.simulated is None else _largest(scan, scan.simulated, G, tested[varying], statistics)
     results = [test(statistics.u, statistics.v, hypothesis, scan.context) for hypothesis in scan.tests]
-    determining = _within(tested, scan.context.leaves_nothing(results[0]))
+    determining = within(tested, scan.context.leaves_nothing(results[0]))
     columns |= _test_columns(scan, tested, results) | _trait_columns(scan, tested, statistics)
     tally = Counter({f"variants left out by {option}": number for option, number in left_out.items()})
     factors: Mapping[str, Mapping[str, float]] = {}
@@ -173,7 +173,7 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
 test_block.__test__ = False  # type: ignore[attr-defined]  # not a test of this code
 
 
-def _within(mask: Mask, part: Mask) -> Mask:
+def within(mask: Mask, part: Mask) -> Mask:
     """A mask (b,) narrowed by one over its true entries."""
     narrowed = mask.copy()
     narrowed[mask] = part
@@ -189,13 +189,24 @@ def _passing(counts: GenotypeCounts, filters: VariantFilters, asked: Mask) -> tu
 
 
 def centred(scan: Scan, genotypes: NDArray[np.float32], counts: GenotypeCounts, varying: Mask) -> NDArray[np.floating]:
+    """See `centred_in`, in the precision of the scan."""
+    return centred_in(scan.scanner.dtype, scan.spans_intercept, genotypes, counts, varying)
+
+
+def centred_in(
+    dtype: np.dtype[np.floating],
+    spans_intercept: bool,
+    genotypes: NDArray[np.float32],
+    counts: GenotypeCounts,
+    varying: Mask,
+) -> NDArray[np.floating]:
     """Genotypes of the variants that vary, centred where X has an intercept, missing ones at the mean.
 
     The memory of the genotypes is used where all vary and the precision is theirs.
     """
-    by_variant = (genotypes.T if varying.all() else genotypes.T[varying]).astype(scan.scanner.dtype, copy=False)
+    by_variant = (genotypes.T if varying.all() else genotypes.T[varying]).astype(dtype, copy=False)
     means = counts.mean[varying].astype(by_variant.dtype)
-    if scan.spans_intercept:
+    if spans_intercept:
         by_variant -= means[:, None]
         means = np.zeros_like(means)
     for k in np.flatnonzero(counts.n_called[varying] < counts.n_samples):
@@ -206,11 +217,16 @@ def centred(scan: Scan, genotypes: NDArray[np.float32], counts: GenotypeCounts, 
 
 def is_identifiable(statistics: BlockStatistics, counts: GenotypeCounts, varying: Mask) -> Mask:
     """Which of the variants that vary do so given the covariates, too."""
+    information = np.einsum("bjj->bj", statistics.v) if statistics.v.ndim == 3 else statistics.v
+    return np.asarray(outside_covariates(statistics.length, counts, varying) & np.all(information > 0, axis=1))
+
+
+def outside_covariates(length: Array, counts: GenotypeCounts, varying: Mask) -> Mask:
+    """Which of the variants that vary have enough of their squared length, ``length``, outside the covariates."""
     frequency, called = counts.eaf[varying], counts.n_called[varying]
     # Hardy-Weinberg's variance is near enough for a threshold of 1e-6.
     variance = np.maximum(2 * frequency * (1 - frequency) * called, 1e-3)
-    information = np.einsum("bjj->bj", statistics.v) if statistics.v.ndim == 3 else statistics.v
-    return np.asarray((statistics.length > COLLINEAR * variance) & np.all(information > 0, axis=1))
+    return np.asarray(length > COLLINEAR * variance)
 
 
 def take_variants(statistics: BlockStatistics, variants: Mask) -> BlockStatistics:
@@ -232,7 +248,7 @@ def _largest(
 def _refitted(refit: RefitPlan, tested: Mask, results: Sequence[TestResult]) -> Mask:
     """Which variants have a test that is small enough to fit them again."""
     largest = np.max([result.mlog10p for result in results], axis=0)
-    return _within(tested, largest > refit.mlog10p) if refit.mlog10p > 0 else tested
+    return within(tested, largest > refit.mlog10p) if refit.mlog10p > 0 else tested
 
 
 # Columns: arrays (b,), with NaN or null where a variant has no value

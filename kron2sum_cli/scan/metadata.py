@@ -18,7 +18,7 @@ from kron2sum_cli.settings import ScanSettings, contrast_files, without_folders
 
 def scan_metadata(settings: ScanSettings, inputs: ScanInputs) -> ScanMetadata:
     """The metadata of a result table, without its counts."""
-    null = inputs.null
+    null, draws = inputs.null, settings.of_sets and "lr" in settings.set_tests
     return ScanMetadata(
         version=__version__,
         null=_scanned_null(null),
@@ -30,7 +30,7 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs) -> ScanMetadata:
             precision=settings.precision,
             stat=settings.stat,
             refit=settings.refit,
-            seed=settings.common.seed if settings.refit or settings.bootstrap else None,
+            seed=settings.common.seed if settings.refit or settings.bootstrap or draws else None,
             conditioned=() if inputs.conditioned is None else inputs.conditioned.names,
             bootstrap=settings.bootstrap,
             resample=settings.resample,

@@ -13,6 +13,7 @@ from example_commands import EXAMPLE, kron2sum, scan
 from scipy import stats
 
 from kron2sum_cli.files.null_file import read_null
+from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
 
 GIVEN = {"snp0409": 408, "snp1823": 1822}  # their positions in the file
 CONDITIONS = ("--condition", "snp0409", "--condition", "snp1823")
@@ -53,6 +54,41 @@ def test_every_number_of_a_row_equals_the_dense_gaussian(example: Path, tmp_path
         for j, trait in enumerate(("height", "weight", "glucose")):
             assert row[f"BETA.{trait}"] == pytest.approx(beta[j], rel=1e-8)
             assert row[f"SE.{trait}"] == pytest.approx(np.sqrt(scale * covariance[j, j]), rel=1e-8)
+
+
+@pytest.mark.parametrize("null", ["null.npz", "loco.npz"])
+def test_sets_given_variants_are_the_dense_variance_component(example: Path, tmp_path: Path, null: str, caplog) -> None:
+    """The variants conditioned on, members of the set or not, are out of it."""
+    positions = [405, 408, 410, 411]
+    names, out = [f"snp{k + 1:04d}" for k in positions], tmp_path / "s.parquet"
+    (tmp_path / "sets.txt").write_text(f"gene {' '.join(names)}\nself snp0409\n")
+    options = ("--sets", tmp_path / "sets.txt", "--set-test", "skat", "--set-test", "fixed", "--set-test", "burden")
+    assert scan(example / null, out, *options, *CONDITIONS) == 0
+    row, other = table(out).iloc[0], table(out).iloc[1]
+    assert (row.NVAR, row.NVAR_LEFT_OUT, other.NVAR) == (3, 1, 0)
+    assert "2 variants of sets left out: no variation given the variants conditioned on" in caplog.text
+    assert metadata(out)["settings"]["conditioned"] == list(GIVEN)
+    chromosome = row.CHR if null == "loco.npz" else None
+    y, P, size = dense_projection(example / null, chromosome)
+    M = np.kron(np.eye(3), np.column_stack([variant(example / null, k) for k in GIVEN.values()]))
+    P, size = P - P @ M @ np.linalg.solve(M.T @ P @ M, M.T @ P), size - M.shape[1]
+    G = np.column_stack([variant(example / null, k) for k in positions if k != 408])
+    whole = read_null(str(example / null))
+    summary = whole.whole if chromosome is None else whole.chromosomes[chromosome]
+    root = np.linalg.cholesky(summary.mean_diagonal * summary.axes.C0 + summary.axes.C1)
+    columns = np.kron(root, G)
+    score, lam = columns.T @ P @ y, np.maximum(np.linalg.eigvalsh(columns.T @ P @ columns), 0)
+    expected = mixture_mlog10p(lam[None], np.array([score @ score]))[0]
+    assert row["MLOG10P_SET.skat"] == pytest.approx(expected, rel=1e-5)
+
+    def drop(columns: np.ndarray) -> float:
+        u = columns.T @ P @ y
+        return float(u @ np.linalg.solve(columns.T @ P @ columns, u))
+
+    q0, both = y @ P @ y, np.kron(np.eye(3), G)
+    assert pytest.approx(size * np.log(q0 / (q0 - drop(both))), rel=1e-5) == row.CHISQ
+    summed = size * np.log(q0 / (q0 - drop(np.kron(np.eye(3), G.sum(axis=1)[:, None]))))
+    assert row["MLOG10P_SET.burden"] == pytest.approx(-stats.chi2.logsf(summed, 3) / np.log(10), rel=1e-5)
 
 
 def test_what_was_conditioned_on_is_empty_counted_and_recorded(example: Path, tmp_path: Path) -> None:
@@ -137,7 +173,6 @@ def test_parts_of_other_conditions_are_not_joined(example: Path, tmp_path: Path,
         (("--condition", "rs1"), 1, "--condition rs1: no variant of .* has this name; name its file with --geno, too"),
         (("--condition", "snp0001", "--condition", "snp0001"), 2, "--condition: snp0001 named more than once"),
         (("--condition", "snp0409", "--refit", "0.5"), 2, "--condition and --refit exclude each other"),
-        (("--condition", "snp0409", "--windows", "1mb"), 2, "--condition is for variants, not for --sets"),
     ],
 )
 def test_what_is_refused(example: Path, tmp_path: Path, capfd, options, code: int, message: str) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from kron2sum_cli.model.block_scanner import diagonal_scanner
 from kron2sum_cli.model.contrasts import rotate_traits
-from kron2sum_cli.model.likelihood import evaluate
+from kron2sum_cli.model.likelihood import Point, evaluate
 from kron2sum_cli.model.missing.likelihood import evaluate as evaluate_observed
 from kron2sum_cli.model.missing.observed import observed_cells, observed_spectrum
 from kron2sum_cli.model.missing.scanner import observed_scanner
-from kron2sum_cli.model.set_test import SetScores, observed_set_scores, set_scores
+from kron2sum_cli.model.set_scanner import CompleteSetScanner, ObservedSetScanner, SetScanner
+from kron2sum_cli.model.set_test import SetScores
 from kron2sum_cli.model.spectrum import Array, spectrum_of_features
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
 
@@ -47,10 +49,17 @@ def case(
         cells = observed_cells(spectrum, dense.Y, dense.A, dense.X, prior)
         axes = axes_of_covariances(dense.C0, dense.C1, cells.mean_eigenvalue)
         observed = evaluate_observed(cells, axes, True)
-        return Case(dense, axes, S, observed_set_scores(observed_scanner(observed, np.float64), S))
+        return Case(dense, axes, S, scores_of_all(ObservedSetScanner(observed_scanner(observed, np.float64)), S))
     data = rotate_traits(spectrum_of_features(G, dense.X), dense.Y)
     axes = axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue)
-    rows = data.V.T @ S
-    Qx = np.linalg.qr(dense.X)[0]
-    rest = S - data.V @ rows - Qx @ (Qx.T @ S)
-    return Case(dense, axes, S, set_scores(evaluate(data, axes, True), rows, rest.T @ rest))
+    return Case(dense, axes, S, complete_scores(evaluate(data, axes, True), dense.X, S))
+
+
+def scores_of_all(scanner: SetScanner, S: Array) -> SetScores:
+    """The scores of all variants of S (n, s) as one set."""
+    return scanner.rotate(S).scores(np.arange(S.shape[1]))
+
+
+def complete_scores(point: Point, X: Array, S: Array) -> SetScores:
+    """The same under a null model of complete traits, whose covariates X are all projected out."""
+    return scores_of_all(CompleteSetScanner(diagonal_scanner(point, np.linalg.qr(X)[0], np.float64, None)), S)

@@ -11,7 +11,7 @@ from scipy import linalg, sparse
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.collinearity import COLLINEAR
-from kron2sum_cli.model.conditioning import basis_outside, conditioned_scanner, given_variants
+from kron2sum_cli.model.conditioning import basis_outside, conditioned_scanner, conditioned_set_scanner, given_variants
 from kron2sum_cli.model.families.null_model import likelihood_of_families
 from kron2sum_cli.model.families.spectrum import family_spectrum
 from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood, rotate_samples
@@ -58,6 +58,22 @@ class Case:
             np.array([D.T @ D for D in designs]),
             float(residual @ residual),
         )
+
+    def dense_set(self, given: Array, S: Array) -> tuple[Array, Array]:
+        """Score (q, p) and information (p, q, p, q) of a set S (n, q) in the traits, from all values."""
+        M1, y, P = self.projected(given, S)
+        p, q = self.data.Y.shape[1], S.shape[1]
+        return (M1.T @ P @ y).reshape(p, q).T, (M1.T @ P @ M1).reshape(p, q, p, q)
+
+    def projected(self, given: Array, S: Array) -> tuple[Array, Array, Array]:
+        """``I ⊗ S``, the observed values and ``P`` given the covariates and other variants."""
+        axes, p = self.model.summary.axes, self.data.Y.shape[1]
+        seen = np.isfinite(self.data.Y).T.ravel()
+        Ki = np.linalg.inv((np.kron(axes.C0, self.K) + np.kron(axes.C1, np.eye(N)))[np.ix_(seen, seen)])
+        M = np.hstack([np.kron(self.data.A, self.data.X), np.kron(np.eye(p), given)])[seen]
+        M = linalg.orth(M)
+        P = Ki - Ki @ M @ np.linalg.solve(M.T @ Ki @ M, M.T @ Ki)
+        return np.kron(np.eye(p), S)[seen], self.data.Y.T.ravel()[seen], P
 
 
 @cache
@@ -117,6 +133,28 @@ def test_statistics_given_variants_are_those_of_dense_least_squares(kind: str, k
     close(found_v, v[k:])
     assert case.model.summary.quadratic - given.quadratic == pytest.approx(quadratic, rel=RTOL)
     assert given.rank == k * case.data.Y.shape[1]
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(np.float64, RTOL), (np.float32, 1e-5)])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [0, 1, 3])
+def test_sets_given_variants_are_those_of_dense_least_squares(
+    kind: str, k: int, dtype: type[np.floating], rtol: float
+) -> None:
+    """Two overlapping sets of a block that is rotated once."""
+    case, T = case_of(kind), case_of(kind).model.summary.axes.T
+    scanner = case.model.set_scanner(dtype)
+    if k:
+        scanner = conditioned_set_scanner(scanner, given_variants(case.model, case.variants[:, :k], case.X))
+    G = case.variants - case.variants.mean(axis=0) if case.model.spans_intercept else case.variants
+    block = scanner.rotate(G[:, k:].astype(scanner.dtype))
+    for members in ([0, 1, 3], [1, 2]):
+        scores = block.scores(np.array(members))
+        u, V = case.dense_set(case.variants[:, :k], case.variants[:, k:][:, members])
+        of_axes = scores.V if scores.V.ndim == 4 else np.einsum("jl,jab->jlab", np.eye(len(T)), scores.V)
+        found = np.einsum("jc,jlab,ld->cadb", T, of_axes, T)
+        np.testing.assert_allclose(scores.u @ T, u, rtol=0, atol=rtol * np.abs(u).max())
+        np.testing.assert_allclose(found, V, rtol=0, atol=rtol * np.abs(V).max())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,6 +7,7 @@ import pytest
 from dense_oracle import Data, Dense
 from numpy.typing import NDArray
 from scipy import linalg, optimize, sparse
+from set_oracle import scores_of_all
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model import fitting
@@ -17,7 +18,7 @@ from kron2sum_cli.model.families import fitting as family_fitting
 from kron2sum_cli.model.families.fitting import fixed_effects
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate, family_traits
 from kron2sum_cli.model.families.null_model import FAMILIES, likelihood_of_families, restored_families
-from kron2sum_cli.model.families.scanner import family_scanner, family_set_scores
+from kron2sum_cli.model.families.scanner import family_scanner, family_set_scanner
 from kron2sum_cli.model.families.spectrum import families_by_size, family_spectrum
 from kron2sum_cli.model.hypotheses import named_hypothesis
 from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood, rotate_samples
@@ -225,7 +226,7 @@ def test_scores_of_a_set_equal_dense_least_squares() -> None:
     data = case.families
     axes = axes_of_covariances(C0, C1, data.mean_eigenvalue)
     G = np.random.default_rng(5).binomial(2, 0.3, size=(45, 4)).astype(float)
-    scores = family_set_scores(evaluate(data, axes, True), G)
+    scores = scores_of_all(family_set_scanner(evaluate(data, axes, True), np.float64), G)
     P, y = case.dense(C0, C1).P(), case.Y.T.reshape(-1)
     for j in range(3):
         effects = np.kron(axes.Tinv[:, [j]], G)

@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 from scipy import stats
-from set_oracle import Case, case
+from set_oracle import Case, case, complete_scores
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.contrasts import rotate_traits
@@ -25,7 +25,7 @@ from kron2sum_cli.model.kernel_tests import (
 )
 from kron2sum_cli.model.likelihood import evaluate
 from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
-from kron2sum_cli.model.set_test import SetScores, reduce_set, set_scores
+from kron2sum_cli.model.set_test import SetScores, reduce_set
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
 from kron2sum_cli.model.trait_axes import axes_of_covariances
@@ -91,8 +91,7 @@ def mixed(one: Case, M: np.ndarray) -> tuple[SetScores, np.ndarray]:
     dense = replace(one.dense, Y=one.dense.Y @ M, C0=M.T @ one.dense.C0 @ M, C1=M.T @ one.dense.C1 @ M)
     data = rotate_traits(spectrum_of_features(np.linalg.cholesky(one.dense.R), dense.X), dense.Y)
     axes = axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue)
-    s = one.S.shape[1]
-    return set_scores(evaluate(data, axes, True), data.V.T @ one.S, np.zeros((s, s))), any_effect_kernel(axes, 0.8)
+    return complete_scores(evaluate(data, axes, True), dense.X, one.S), any_effect_kernel(axes, 0.8)
 
 
 @pytest.mark.parametrize("seed", range(3))

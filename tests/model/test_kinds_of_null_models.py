@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from set_oracle import scores_of_all
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.contrasts import rotate_coupled
@@ -95,7 +96,8 @@ def test_both_kinds_score_variants_and_sets_alike(reml: bool) -> None:
     information = np.einsum("ja,bj,jc->bac", T, one.v, T)
     T = observed.summary.axes.T
     np.testing.assert_allclose(np.einsum("ja,bjk,kc->bac", T, other.v, T), information, rtol=1e-9, atol=1e-10)
-    sets = [reduce_set(m.set_scores()(G), np.eye(P), m.summary.axes.T) for m in (complete, observed)]
+    scores = [scores_of_all(m.set_scanner(np.float64), G) for m in (complete, observed)]
+    sets = [reduce_set(of, np.eye(P), m.summary.axes.T) for of, m in zip(scores, (complete, observed), strict=True)]
     assert sets[1].chisq == pytest.approx(sets[0].chisq, rel=1e-6)
     assert sets[1].rank == sets[0].rank == P * G.shape[1]
 

@@ -122,3 +122,23 @@ def test_another_log_does_not_help(folder: Path, kron2sum: CommandServer, name: 
     assert done.line == (
         "kron2sum scan: error: out.tsv: another run is writing it now; wait for it to end or choose another name"
     )
+
+
+def test_sets_are_resumed(folder: Path, kron2sum: CommandServer) -> None:
+    """All their blocks were finished when the table found no room; other sets or another seed of lr are refused."""
+    names = [line.split()[1] for line in (folder / "g.bim").read_text().splitlines()]
+    text = "".join(f"s{k} {' '.join(names[k : k + 3])}\n" for k in range(0, 390, 2))
+    (folder / "sets.txt").write_text(text)
+    sets = ("scan", "-q", "--sets", "sets.txt", "--set-test", "skat", "--set-test", "fixed", "--test", "common")
+    assert kron2sum(*sets, "--out", "expected.tsv").code == 0
+    assert kron2sum(*sets, "--out", "out.tsv", most_bytes=40_000).code == 1
+    assert work_files(folder) == [BLOCKS]
+    (folder / "sets.txt").write_text(text.replace("s2 ", "s3 "))
+    done = kron2sum(*sets, "--out", "out.tsv", "--resume")
+    assert (done.code, "the genotypes changed since the interrupted scan: inputs: sets" in done.line) == (1, True)
+    (folder / "sets.txt").write_text(text)
+    assert kron2sum(*sets, "--out", "out.tsv", "--set-max-maf", "0.2", "--resume").code == 1
+    assert kron2sum(*sets, "--out", "out.tsv", "--resume").code == 0
+    assert "1 finished blocks of an interrupted scan taken over" in log_of(folder)
+    assert (folder / "out.tsv").read_bytes() == (folder / "expected.tsv").read_bytes()
+    assert work_files(folder) == []

@@ -1,6 +1,6 @@
 """The null model of families: the classes of `model.null_model` for a block-diagonal relationship matrix."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,13 @@ from kron2sum_cli.model.families.scanner import (
     effects_of_covariates,
     family_projection,
     family_scanner,
-    family_set_scores,
+    family_set_scanner,
 )
 from kron2sum_cli.model.families.spectrum import FamiliesOfSize, FamilyRotation, FamilySpectrum
 from kron2sum_cli.model.generalised_least_squares import Effects
 from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel, TraitData
 from kron2sum_cli.model.prediction import MissingCells, Predictor, no_missing_cells
-from kron2sum_cli.model.set_test import SetScores
+from kron2sum_cli.model.set_scanner import SetScanner
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import estimates_from
@@ -67,6 +67,11 @@ class FamilyNullModel(NullModel):
         Q = self.traits.spectrum.rotation.to_samples(self.traits.X)
         return bool(np.sum(Q.sum(axis=0) ** 2) > len(Q) * (1 - 1e-9))
 
+    @property
+    def coupled(self) -> bool:
+        """They are not."""
+        return False
+
     def point(self) -> FamilyPoint:
         """The likelihood at the fitted covariances."""
         return evaluate(self.traits, self.summary.axes, self.summary.reml)
@@ -75,10 +80,13 @@ class FamilyNullModel(NullModel):
         """See `families.scanner`."""
         return family_scanner(self.point(), dtype)
 
-    def set_scores(self) -> Callable[[Array], SetScores]:
-        """See `families.scanner.family_set_scores`."""
-        point = self.point()
-        return lambda G: family_set_scores(point, G)
+    def set_scanner(self, dtype: type[np.floating]) -> SetScanner:
+        """See `families.scanner.FamilySetScanner`."""
+        return family_set_scanner(self.point(), dtype)
+
+    def scores(self) -> Array:
+        """See `NullModel.scores`."""
+        return self.traits.spectrum.rotation.to_samples(self.point().alpha)
 
     def project(self, F: Array) -> Array:
         """See `families.scanner.family_projection`."""

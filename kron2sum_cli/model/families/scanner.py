@@ -11,7 +11,7 @@ from kron2sum_cli.model.families.fitting import fixed_effects
 from kron2sum_cli.model.families.likelihood import FamilyPoint
 from kron2sum_cli.model.families.spectrum import FamilyRotation
 from kron2sum_cli.model.prediction import EffectsOfCovariates
-from kron2sum_cli.model.set_test import SetScores
+from kron2sum_cli.model.set_test import SetScores, weighted_products
 from kron2sum_cli.model.spectrum import Array
 
 
@@ -122,12 +122,74 @@ def explained_by_covariates(point: FamilyPoint, rows: Array) -> Array:
     return np.stack(products)
 
 
-def family_set_scores(point: FamilyPoint, G: Array) -> SetScores:
-    """Scores and information of a set of variants G (n, q), in double precision."""
-    rows = point.data.spectrum.rotation.to_rows(G)
-    taken = explained_by_covariates(point, rows)
-    V = np.einsum("ia,ij,ib->jab", rows, point.W, rows, optimize=True) - np.einsum("jca,jcb->jab", taken, taken)
-    return SetScores(rows.T @ point.alpha, V, np.einsum("jaa->ja", V))
+@dataclass(frozen=True)
+class FamilyVariants:
+    """A block of variants under a null model of families.
+
+    Attributes
+    ----------
+    point : FamilyPoint
+        The null model
+    rows : NDArray (n, b)
+        Rotated variants
+    u : NDArray (b, p)
+        Their scores along the trait axes
+    """
+
+    point: FamilyPoint
+    rows: NDArray[np.floating]
+    u: Array
+
+    @property
+    def length(self) -> Array:
+        """See `set_scanner.RotatedVariants.length`."""
+        X = self.point.data.X.astype(self.rows.dtype)
+        explained = (X.T @ self.rows).astype(np.float64)
+        whole = np.einsum("ib,ib->b", self.rows, self.rows, dtype=np.float64)
+        return np.asarray(np.maximum(whole - np.einsum("cb,cb->b", explained, explained), 0.0))
+
+    def scores(self, members: NDArray[np.intp]) -> SetScores:
+        """See `set_scanner.RotatedVariants.scores`."""
+        rows = self.rows[:, members].astype(np.float64)
+        V = weighted_products(rows, self.point.W)
+        for of_axis, taken in zip(V, explained_by_covariates(self.point, rows), strict=True):
+            of_axis -= taken.T @ taken
+        return SetScores(self.u[members], V, np.einsum("jaa->ja", V))
+
+
+@dataclass(frozen=True)
+class FamilySetScanner:
+    """Sets of variants under a null model of families.
+
+    Attributes
+    ----------
+    point : FamilyPoint
+        The null model
+    rotation : FamilyRotation
+        In the precision of the scan
+    alpha : NDArray (n, p)
+        ``Uα``, in samples
+    """
+
+    point: FamilyPoint
+    rotation: FamilyRotation
+    alpha: NDArray[np.floating]
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """The precision in which it multiplies."""
+        return self.alpha.dtype
+
+    def rotate(self, G: NDArray[np.floating]) -> FamilyVariants:
+        """See `set_scanner.SetScanner.rotate`."""
+        return FamilyVariants(self.point, self.rotation.to_rows(G), (G.T @ self.alpha).astype(np.float64))
+
+
+def family_set_scanner(point: FamilyPoint, dtype: type[np.floating]) -> FamilySetScanner:
+    """The scanner of sets at a null model, in single or double precision."""
+    rotation = point.data.spectrum.rotation
+    alpha = np.asfortranarray(rotation.to_samples(point.alpha).astype(dtype))
+    return FamilySetScanner(point, rotation.in_precision(dtype), alpha)
 
 
 def family_projection(point: FamilyPoint, F: Array) -> Array:

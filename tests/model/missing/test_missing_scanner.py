@@ -23,7 +23,8 @@ from kron2sum_cli.model.missing.refit import ObservedRefitter, null_maxima
 from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.refit import null_maxima as complete_maxima
 from kron2sum_cli.model.refit import refitter
-from kron2sum_cli.model.set_test import observed_set_scores, reduce_set
+from kron2sum_cli.model.set_scanner import ObservedSetScanner
+from kron2sum_cli.model.set_test import SetScores, reduce_set
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import axes_of_covariances
 
@@ -64,6 +65,10 @@ def test_score_and_information(reml: bool, share: float, pattern: str, r: int, a
         assert (found.length[k] > 0) == (np.linalg.matrix_rank(V, hermitian=True, tol=1e-8 * V.max()) == 3)
 
 
+def set_scores(point: ObservedPoint, G: Array) -> SetScores:
+    return ObservedSetScanner(observed_scanner(point, np.float64)).rotate(G).scores(np.arange(G.shape[1]))
+
+
 @pytest.mark.parametrize("r", [90, 20])
 @pytest.mark.parametrize("a", [None, 2])
 def test_sets_of_variants(r: int, a: int | None) -> None:
@@ -72,7 +77,7 @@ def test_sets_of_variants(r: int, a: int | None) -> None:
     point = point_of(dense, G, True, shifted=a is None)
     g = variants(60, 4)
     with_more = np.column_stack([g, g[:, 0] + g[:, 1], *([dense.X[:, 1]] if a is None else [])])
-    scores = observed_set_scores(observed_scanner(point, np.float64), with_more)
+    scores = set_scores(point, with_more)
     for design in (np.eye(3), np.ones((3, 1)), np.eye(3)[:, :2]):
         M1 = np.kron(design, g)[dense.seen]
         u = M1.T @ dense.Q @ dense.y
@@ -84,7 +89,7 @@ def test_sets_of_variants(r: int, a: int | None) -> None:
 def test_a_set_without_variants_has_no_rank() -> None:
     dense, G = problem(3)
     point = point_of(dense, G, True)
-    scores = observed_set_scores(observed_scanner(point, np.float64), np.empty((60, 0)))
+    scores = set_scores(point, np.empty((60, 0)))
     assert reduce_set(scores, np.eye(3), point.axes.T).rank == 0
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from missing_oracle import Array, Observed, problem
 
+from kron2sum_cli.model.block_scanner import diagonal_scanner
 from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.hypotheses import named_hypothesis, reduction
 from kron2sum_cli.model.likelihood import Point
@@ -15,7 +16,8 @@ from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import observed_cells, observed_spectrum
 from kron2sum_cli.model.missing.refit import ObservedRefitter
 from kron2sum_cli.model.missing.scanner import observed_scanner
-from kron2sum_cli.model.set_test import observed_set_scores, reduce_set, set_scores
+from kron2sum_cli.model.set_scanner import CompleteSetScanner, ObservedSetScanner
+from kron2sum_cli.model.set_test import reduce_set
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import axes_of_covariances
 
@@ -63,11 +65,11 @@ def test_a_set_of_variants(complete: bool) -> None:
     def reduced(units: Array) -> tuple[float, int]:
         if complete:
             point = complete_point(units)
-            scores = set_scores(point, point.data.V.T @ variants(), np.zeros((3, 3)))
+            scanner = CompleteSetScanner(diagonal_scanner(point, np.empty((60, 0)), np.float64, None))
         else:
             point = observed_point(units)
-            scores = observed_set_scores(observed_scanner(point, np.float64), variants())
-        found = reduce_set(scores, DESIGN, point.axes.T)
+            scanner = ObservedSetScanner(observed_scanner(point, np.float64))
+        found = reduce_set(scanner.rotate(variants()).scores(np.arange(3)), DESIGN, point.axes.T)
         return found.chisq, found.rank
 
     plain, scaled = reduced(np.ones(3)), reduced(UNITS)

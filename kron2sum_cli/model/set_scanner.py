@@ -1,0 +1,158 @@
+"""Scores of sets of variants with C0 and C1 fixed at the null model: sets are taken from a block that is rotated once.
+
+The rotation has the precision of the scan. The information of a set is a Gram matrix of rotated variants in double
+precision: whatever the rotation rounded, it is positive semi-definite, and a combination of variants that is 0 has the
+information of rounding squared.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kron2sum_cli.model.block_scanner import BlockScanner, inner_products
+from kron2sum_cli.model.missing.scanner import ObservedScanner
+from kron2sum_cli.model.set_test import SetScores, observed_set_scores, weighted_products
+from kron2sum_cli.model.spectrum import Array
+
+Floats = NDArray[np.floating]
+Indices = NDArray[np.intp]
+
+
+class RotatedVariants(Protocol):
+    """A block of b variants, of which any set has scores."""
+
+    @property
+    def length(self) -> Array:
+        """Squared length (b,) of every variant outside the covariates; its whole length where these couple the axes."""
+
+    def scores(self, members: Indices) -> SetScores:
+        """Scores and information of the variants ``members`` (q,) of the block."""
+
+
+class SetScanner(Protocol):
+    """Rotated variants under one null model."""
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """The precision in which it takes variants."""
+
+    def rotate(self, G: Floats) -> RotatedVariants:
+        """Rotate a block of variants G (n, b), without missing values; centred where X has an intercept.
+
+        The next block of the same thread may take the memory of the result.
+        """
+
+
+@dataclass(frozen=True)
+class CompleteVariants:
+    """A block of variants under a null model whose covariates are all projected out.
+
+    Attributes
+    ----------
+    scanner : BlockScanner
+        The null model
+    rotated : NDArray (m + p, b)
+        ``[V, Vα]ᵀG``
+    outside : NDArray (n, b) or None
+        The part of G outside V and the covariates; None where there is nothing outside
+    """
+
+    scanner: BlockScanner
+    rotated: Floats
+    outside: Floats | None
+
+    @property
+    def length(self) -> Array:
+        """See `RotatedVariants.length`."""
+        rows = self.rotated[: len(self.scanner.weights)]
+        length = np.einsum("ib,ib->b", rows, rows, dtype=np.float64)
+        return np.asarray(length if self.outside is None else length + inner_products(self.outside.T, self.outside.T))
+
+    def scores(self, members: Indices) -> SetScores:
+        """See `RotatedVariants.scores`."""
+        m, p = len(self.scanner.weights), self.scanner.weights.shape[1] - 1
+        chosen = self.rotated[:, members].astype(np.float64)
+        V = weighted_products(chosen[:m], self.scanner.weights[:, :p])
+        if self.outside is not None and self.scanner.outside_weight is not None:
+            rest = self.outside[:, members].astype(np.float64)
+            V += self.scanner.outside_weight[:, None, None] * (rest.T @ rest)
+        return SetScores(chosen[m:].T, V, np.einsum("jaa->ja", V))
+
+
+@dataclass(frozen=True)
+class CompleteSetScanner:
+    """Sets under a null model whose covariates are all projected out.
+
+    Attributes
+    ----------
+    scanner : BlockScanner
+        The null model
+    """
+
+    scanner: BlockScanner
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """That of the rotation."""
+        return self.scanner.dtype
+
+    def rotate(self, G: Floats) -> CompleteVariants:
+        """See `SetScanner.rotate`."""
+        rotated, outside = self.scanner.rotated(G), None
+        if self.scanner.outside_weight is not None:
+            m, Qx = len(self.scanner.weights), self.scanner.Qx
+            outside = G - self.scanner.rotation[:m].T @ rotated[:m] - Qx @ (Qx.T @ G)
+        return CompleteVariants(self.scanner, rotated, outside)
+
+
+@dataclass(frozen=True)
+class ObservedVariants:
+    """A block of variants where missing cells or fixed effects couple the trait axes.
+
+    Attributes
+    ----------
+    scanner : ObservedScanner
+        The null model, in double precision
+    G : NDArray (n, b)
+        The variants
+    rotated : NDArray (m + p, b)
+        ``[V, α]ᵀG``
+    """
+
+    scanner: ObservedScanner
+    G: Array
+    rotated: Array
+
+    @property
+    def length(self) -> Array:
+        """See `RotatedVariants.length`."""
+        return inner_products(self.G.T, self.G.T)
+
+    def scores(self, members: Indices) -> SetScores:
+        """See `RotatedVariants.scores`."""
+        return observed_set_scores(self.scanner, self.G[:, members], self.rotated[:, members])
+
+
+@dataclass(frozen=True)
+class ObservedSetScanner:
+    """Sets where missing cells or fixed effects couple the trait axes, in double precision.
+
+    Attributes
+    ----------
+    scanner : ObservedScanner
+        The null model, in double precision
+    """
+
+    scanner: ObservedScanner
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """Double."""
+        return self.scanner.dtype
+
+    def rotate(self, G: Floats) -> ObservedVariants:
+        """See `SetScanner.rotate`."""
+        variants = np.asarray(G, np.float64)
+        return ObservedVariants(self.scanner, variants, np.asarray(self.scanner.rotation @ variants, np.float64))

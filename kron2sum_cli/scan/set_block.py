@@ -1,0 +1,263 @@
+"""One block of sets of variants: read, filter, rotate once, then test set by set."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.files.arrow import numbers
+from kron2sum_cli.files.scan_columns import (
+    CARRIERS,
+    END,
+    MLOG10P_SET,
+    NVAR,
+    NVAR_LEFT_OUT,
+    P_SET,
+    SET,
+    SET_CHR,
+    START,
+    TOP,
+    TOP_SHARE,
+)
+from kron2sum_cli.files.scan_table import scan_batch
+from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
+from kron2sum_cli.genotypes.filters import passes
+from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare
+from kron2sum_cli.model.kernel_tests import beta_weights
+from kron2sum_cli.model.random_effects import (
+    SetNull,
+    SetTest,
+    VariantSetScores,
+    kernel_of,
+    random_effects_mlog10p,
+)
+from kron2sum_cli.model.set_scanner import RotatedVariants, SetScanner
+from kron2sum_cli.model.set_test import SetReduction, SetScores, reduce_set
+from kron2sum_cli.scan.block import BlockResult, centred_in, outside_covariates, within
+from kron2sum_cli.scan.inputs import ScanInputs
+from kron2sum_cli.scan.set_members import Members, SetBlock
+from kron2sum_cli.settings import FIXED, ScanSettings
+
+EXPLAINING = "sets that explain the traits completely (empty statistics)"
+NO_RESULT = "tests of sets without a result (empty statistics)"
+LEFT_OUT = "variants of sets left out"
+
+Mask = NDArray[np.bool_]
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class SetPlan:
+    """What is done with every set under one null model.
+
+    Attributes
+    ----------
+    inputs : ScanInputs
+        Genotypes, samples and filters
+    settings : ScanSettings
+        What was asked
+    scanner : SetScanner
+        The null model, ready for blocks of variants
+    spans_intercept : bool
+        Whether a constant lies in the span of X, so that variants may be centred
+    null : SetNull
+        The null model
+    hypotheses : sequence of Hypothesis
+        Any effect, then the further ones
+    schema : pa.Schema
+        Columns of the table
+    """
+
+    inputs: ScanInputs
+    settings: ScanSettings
+    scanner: SetScanner
+    spans_intercept: bool
+    null: SetNull
+    hypotheses: Sequence[Hypothesis]
+    schema: pa.Schema
+
+
+@dataclass(frozen=True)
+class _Variants:
+    """The b variants of a block.
+
+    Attributes
+    ----------
+    positions : NDArray (b,)
+        In the genotypes, increasing
+    table : pa.Table
+        Their names and places
+    counts : GenotypeCounts
+        Of their genotypes
+    passing, low, outside : NDArray (b,)
+        Whether a variant passes the filters; is not more frequent than sets may have; and varies given the covariates
+    rotated : RotatedVariants
+        Those that vary, ready for the scores of sets
+    column : NDArray (b,)
+        Their places among these
+    carriers : NDArray (n, b)
+        Which samples have the rarer allele
+    """
+
+    positions: Indices
+    table: pa.Table
+    counts: GenotypeCounts
+    passing: Mask
+    low: Mask
+    outside: Mask
+    rotated: RotatedVariants
+    column: Indices
+    carriers: Mask
+
+
+def test_sets(plan: SetPlan, block: SetBlock) -> BlockResult:
+    """Rows of the table for the sets of a block."""
+    variants = _read(plan, block.variants)
+    counts: Counter[str] = Counter()
+    rows = [_test_set(plan, variants, members, counts) for members in block.sets]
+    columns = {name: [row.get(name) for row in rows] for name in plan.schema.names}
+    return BlockResult(scan_batch(plan.schema, columns), counts, {})
+
+
+test_sets.__test__ = False  # type: ignore[attr-defined]  # not a test of this code
+
+
+def _read(plan: SetPlan, positions: Indices) -> _Variants:
+    """Read, count, filter and rotate the variants of a block."""
+    inputs, settings, source = plan.inputs, plan.settings, plan.inputs.genotypes
+    genotypes = source.read(positions, inputs.samples)
+    counts = genotype_counts(genotypes, inputs.filters.need_hard_calls, source.has_dosages, source.ploidy)
+    carriers = genotypes >= 0.5
+    flipped = np.flatnonzero(counts.eaf > 0.5)
+    carriers[:, flipped] = genotypes[:, flipped] <= source.ploidy - 0.5
+    varying = ~counts.constant
+    G = centred_in(plan.scanner.dtype, plan.spans_intercept, genotypes, counts, varying)
+    rotated = plan.scanner.rotate(G)
+    most = 0.5 if settings.set_max_maf is None else settings.set_max_maf
+    return _Variants(
+        positions=positions,
+        table=source.variants.table.take(numbers(positions)),
+        counts=counts,
+        passing=passes(counts, inputs.filters)[0],
+        low=np.nan_to_num(counts.maf) <= most,
+        outside=within(varying, outside_covariates(rotated.length, counts, varying)),
+        rotated=rotated,
+        column=np.cumsum(varying) - 1,
+        carriers=carriers,
+    )
+
+
+def _test_set(plan: SetPlan, variants: _Variants, members: Members, counts: Counter[str]) -> dict[str, object]:
+    """One row of the table; what is counted is added to ``counts``."""
+    places = np.searchsorted(variants.positions, members.positions)
+    kept = _choose(plan, variants, places, counts)
+    chosen = places[kept]
+    scores, eaf = variants.rotated.scores(variants.column[chosen]), variants.counts.eaf[chosen]
+    row = _description(members, variants, chosen)
+    if FIXED in plan.settings.set_tests:
+        row |= _fixed_effects(plan, scores)
+        counts[EXPLAINING] += bool(row["DF"]) and row["CHISQ"] is None
+    others = [name for name in plan.settings.set_tests if name != FIXED]
+    if others and chosen.size:
+        weights = _weights(plan, members, kept, eaf)
+        one = VariantSetScores(scores, weights, eaf, (plan.settings.common.seed, members.order))
+        row |= _random_effects(plan, one, others, counts)
+        row |= _strongest(plan, one, variants, chosen)
+    return row
+
+
+def _choose(plan: SetPlan, variants: _Variants, places: Indices, counts: Counter[str]) -> Mask:
+    """Which variants of a set are tested; the others are counted."""
+    passing, low, outside = (mask[places] for mask in (variants.passing, variants.low, variants.outside))
+    varying = ~variants.counts.constant[places]
+    if not passing.all():
+        by_option = passes(variants.counts.take(places), plan.inputs.filters)[1]
+        counts.update({f"{LEFT_OUT}: {option}": number for option, number in by_option.items()})
+    counts[f"{LEFT_OUT}: no variation"] += int(np.sum(passing & ~varying))
+    counts[f"{LEFT_OUT}: --set-max-maf"] += int(np.sum(passing & varying & ~low))
+    given = "the variants conditioned on" if plan.inputs.conditioned is not None else "the covariates"
+    counts[f"{LEFT_OUT}: no variation given {given}"] += int(np.sum(passing & varying & low & ~outside))
+    return np.asarray(passing & varying & low & outside)
+
+
+def _weights(plan: SetPlan, members: Members, kept: Mask, eaf: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights (s,) of the variants of a set that are tested."""
+    if plan.settings.beta is not None:
+        return beta_weights(eaf, *plan.settings.beta)
+    return np.ones(eaf.size) if members.weights is None else members.weights[kept]
+
+
+def _description(members: Members, variants: _Variants, chosen: Indices) -> dict[str, object]:
+    """The columns that say what the set is."""
+    chromosomes = set(variants.table["CHR"].take(numbers(chosen)).to_pylist())
+    one = len(chromosomes) == 1
+    pos = variants.table["POS"].take(numbers(chosen)).to_pylist()
+    return {
+        SET.name: members.name,
+        SET_CHR.name: min(chromosomes) if one else None,
+        START.name: min(pos) if one else None,
+        END.name: max(pos) if one else None,
+        NVAR.name: len(chosen),
+        NVAR_LEFT_OUT.name: len(members.positions) - len(chosen),
+        CARRIERS.name: int(np.sum(np.any(variants.carriers[:, chosen], axis=1))),
+    }
+
+
+def _fixed_effects(plan: SetPlan, scores: SetScores) -> dict[str, object]:
+    """The columns of the joint test of the variants' fixed effects, for every hypothesis."""
+    columns: dict[str, object] = {}
+    context = plan.null.context
+    for k, hypothesis in enumerate(plan.hypotheses):
+        suffix = "." + hypothesis.name if k else ""
+        below = reduce_set(scores, hypothesis.base, context.T)
+        above = reduce_set(scores, hypothesis.full, context.T)
+        chisq = mlog10p = None
+        if above.rank > below.rank and _leaves_something(above, context):
+            drops = (np.array([below.chisq]), np.array([above.chisq]))
+            result = compare(*drops, below.rank, above.rank, context)
+            chisq, mlog10p = float(result.chisq[0]), float(result.mlog10p[0])
+        columns |= {"CHISQ" + suffix: chisq, "DF" + suffix: above.rank - below.rank, "MLOG10P" + suffix: mlog10p}
+        if not k:
+            columns["P"] = None if mlog10p is None else 10.0**-mlog10p
+    return columns
+
+
+def _random_effects(
+    plan: SetPlan, one: VariantSetScores, names: Sequence[str], counts: Counter[str]
+) -> dict[str, object]:
+    """The columns of the other tests, for every hypothesis; why a test has no result is counted."""
+    columns: dict[str, object] = {}
+    for name in names:
+        for k, hypothesis in enumerate(plan.hypotheses):
+            if name == "lr" and k:
+                continue
+            mlog10p = None
+            try:
+                mlog10p = random_effects_mlog10p(cast(SetTest, name), one, hypothesis, plan.null)
+            except NumericalError as error:
+                counts[f"{NO_RESULT}: {name}: {error}"] += 1
+            columns[MLOG10P_SET.named(name, *([hypothesis.name] if k else []))] = mlog10p
+            if not k:
+                columns[P_SET.named(name)] = None if mlog10p is None else 10.0**-mlog10p
+    return columns
+
+
+def _strongest(plan: SetPlan, one: VariantSetScores, variants: _Variants, chosen: Indices) -> dict[str, object]:
+    """The variant with the largest share of the statistic of skat for any effect."""
+    z = kernel_of(one.scores, one.weights, plan.hypotheses[0], plan.null).z
+    terms = np.sum(z**2, axis=0)
+    best = int(np.argmax(terms))
+    if not terms[best] > 0:
+        return {}
+    name = variants.table["SNPID"][int(chosen[best])].as_py()
+    return {TOP.name: name, TOP_SHARE.name: float(terms[best] / np.sum(terms))}
+
+
+def _leaves_something(reduction: SetReduction, context: TestContext) -> bool:
+    """Whether a set has fewer effects than there are values, so that something is left to test them with."""
+    return reduction.rank < context.residual_df

@@ -1,0 +1,237 @@
+"""Which variants the sets of a scan have, and how sets are cut into blocks whose variants are read together."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.files.arrow import numbers, texts
+from kron2sum_cli.files.scan_metadata import Span
+from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
+from kron2sum_cli.scan.inputs import ScanInputs
+from kron2sum_cli.scan.set_files import VariantSet, read_sets, windows
+from kron2sum_cli.settings import ScanSettings
+
+logger = logging.getLogger("kron2sum.scan")
+
+NOT_THERE = "members of sets are no variant of the scan"
+
+
+@dataclass(frozen=True)
+class Members:
+    """A set with its variants found.
+
+    Attributes
+    ----------
+    name : str
+        Of the set
+    order : int
+        Its place in the file, from which random numbers start
+    positions : NDArray (q,)
+        Variants in the genotypes, increasing
+    weights : NDArray (q,) or None
+        Their weights, where the file of sets has them
+    chromosome : str or None
+        Whose null model the set is tested with
+    """
+
+    name: str
+    order: int
+    positions: NDArray[np.intp]
+    weights: NDArray[np.float64] | None
+    chromosome: str | None
+
+
+@dataclass(frozen=True)
+class FoundSets:
+    """The sets of a scan.
+
+    Attributes
+    ----------
+    members : sequence of Members
+        All sets of the file, in its order
+    first, stop : int
+        Those of the shard
+    span : Span
+        What the table covers
+    counts : Counter
+        Sets of the shard, and their members that are no variant
+    """
+
+    members: Sequence[Members]
+    first: int
+    stop: int
+    span: Span
+    counts: Counter[str]
+
+
+@dataclass(frozen=True)
+class SetBlock:
+    """Consecutive sets whose variants are read and rotated together.
+
+    All of its variants are rotated, so that no number depends on where a shard ends; the table has some of the sets.
+
+    Attributes
+    ----------
+    sets : sequence of Members
+        Those whose rows are asked for
+    variants : NDArray (b,)
+        All variants of the block, increasing
+    chromosome : str or None
+        Whose null model they are tested with
+    """
+
+    sets: Sequence[Members]
+    variants: NDArray[np.intp]
+    chromosome: str | None
+
+
+def blocks_of_sets(found: FoundSets, width: int) -> list[SetBlock]:
+    """Blocks of consecutive sets of at most ``width`` variants together, or of one set; the same in all shards."""
+    blocks: list[SetBlock] = []
+    sets: list[Members] = []
+    variants: set[int] = set()
+
+    def close() -> None:
+        asked = [one for one in sets if found.first <= one.order < found.stop]
+        if asked:
+            blocks.append(SetBlock(asked, np.array(sorted(variants), dtype=np.intp), sets[0].chromosome))
+
+    for one in found.members:
+        more = variants.union(one.positions.tolist())
+        if sets and (len(more) > width or one.chromosome != sets[0].chromosome):
+            close()
+            sets, more = [], set(one.positions.tolist())
+        sets.append(one)
+        variants = more
+    close()
+    return blocks
+
+
+def find_sets(settings: ScanSettings, inputs: ScanInputs) -> FoundSets:
+    """The variants of every set that the options allow.
+
+    A shard is a stretch of the sets, whose table covers these; another table covers the variants that were asked for.
+
+    Raises
+    ------
+    InputError
+        Where there are none.
+    """
+    table, allowed = inputs.genotypes.variants.table, np.flatnonzero(inputs.selection.asked)
+    codes, code_of_variant, human = encode_chromosomes(table["CHR"])
+    pos = np.asarray(table["POS"], dtype=np.int64)
+    if settings.windows is not None:
+        sets, path = windows(codes, code_of_variant[allowed], pos[allowed], *settings.windows), "--windows"
+    else:
+        path = str(settings.sets)
+        sets = read_sets(path, settings.set_weights if settings.beta is None else None)
+    start, stop, span = 0, len(sets), inputs.selection.span
+    if settings.shard is not None:
+        part, parts = settings.shard
+        start, stop = len(sets) * (part - 1) // parts, len(sets) * part // parts
+        span = Span(((start, stop),), ((0, len(sets)),), len(sets))
+    named = _named(sets, table["SNPID"], allowed)
+    places = _places(codes, human, code_of_variant, pos, allowed)
+    found = []
+    counts = Counter({"sets": stop - start, NOT_THERE: 0})
+    unknown: list[tuple[str | Region, str]] = []
+    for order, one in enumerate(sets):
+        weight_of: dict[int, float] = {}
+        for member, weight in zip(one.members, one.weights or repeat(1.0), strict=False):
+            here = named.get(member, []) if isinstance(member, str) else places.inside(member)
+            if not here and start <= order < stop:
+                unknown.append((member, one.name))
+            for position in here:
+                if weight_of.setdefault(position, weight) != weight:
+                    raise InputError(f"{path}: {member} has two different weights in set {one.name}")
+        ordered = np.array(sorted(weight_of), dtype=np.intp)
+        weights = np.array([weight_of[k] for k in ordered.tolist()]) if one.weights else None
+        on = {codes[int(code)] for code in np.unique(code_of_variant[ordered])}
+        found.append(Members(one.name, order, ordered, weights, _null_of(on, one, path, inputs)))
+    if not any(len(one.positions) for one in found):
+        raise InputError(
+            f"{path}: none of its sets has a variant of the scan; check its names and regions against"
+            f" {inputs.genotypes.path}"
+        )
+    if unknown:
+        counts[NOT_THERE] = len(unknown)
+        logger.warning("%s: %d %s, such as %s of set %s", path, len(unknown), NOT_THERE, *unknown[0])
+    return FoundSets(found, start, stop, span, counts)
+
+
+def _named(sets: Sequence[VariantSet], column: pa.ChunkedArray, allowed: NDArray[np.intp]) -> dict[str, list[int]]:
+    """Where the variants are whose names are members of sets."""
+    names = {member for one in sets for member in one.members if isinstance(member, str)}
+    named = np.flatnonzero(np.asarray(pc.is_in(column, value_set=texts(sorted(names)))))
+    named = np.intersect1d(named, allowed, assume_unique=True)
+    found: dict[str, list[int]] = {}
+    for position, name in zip(named.tolist(), column.take(numbers(named)).to_pylist(), strict=True):
+        found.setdefault(name, []).append(position)
+    return found
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Variants in the order of chromosomes and positions, to find those of a region.
+
+    Attributes
+    ----------
+    codes : sequence of str
+        Chromosomes
+    human : bool
+        Whether 23 to 26 are X, Y, XY and MT
+    first : NDArray (codes + 1,)
+        Where each chromosome begins in ``pos``
+    pos : NDArray (m,)
+        Positions, increasing within a chromosome
+    variants : NDArray (m,)
+        The variants there
+    """
+
+    codes: Sequence[str]
+    human: bool
+    first: NDArray[np.intp]
+    pos: NDArray[np.int64]
+    variants: NDArray[np.intp]
+
+    def inside(self, region: Region) -> list[int]:
+        """The variants of a region; none where its chromosome is not there."""
+        code = normalise_chromosome(region.chromosome, self.human)
+        if code not in self.codes:
+            return []
+        k = self.codes.index(code)
+        pos = self.pos[self.first[k] : self.first[k + 1]]
+        start, end = np.searchsorted(pos, region.first), np.searchsorted(pos, region.last, side="right")
+        return [int(one) for one in self.variants[self.first[k] + start : self.first[k] + end]]
+
+
+def _places(
+    codes: Sequence[str],
+    human: bool,
+    code_of_variant: NDArray[np.intp],
+    pos: NDArray[np.int64],
+    allowed: NDArray[np.intp],
+) -> _Places:
+    code, place = code_of_variant[allowed], pos[allowed]
+    order = np.lexsort((place, code))
+    first = np.searchsorted(code[order], np.arange(len(codes) + 1))
+    return _Places(codes, human, first, place[order], allowed[order])
+
+
+def _null_of(chromosomes: set[str], one: VariantSet, path: str, inputs: ScanInputs) -> str | None:
+    """Whose null model a set is tested with: with LOCO that of its chromosome."""
+    there = chromosomes & set(inputs.null.chromosomes)
+    if there and len(chromosomes) > 1:
+        raise InputError(
+            f"{path}, line {one.line}: set {one.name} has variants on chromosomes {', '.join(sorted(chromosomes))}, and"
+            " the null model leaves out one chromosome at a time; split the set, or fit without --loco"
+        )
+    return next(iter(there), None)
