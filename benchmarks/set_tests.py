@@ -7,24 +7,30 @@ passed on from the parents. The null model is fitted by REML to every data set o
     python -m benchmarks.set_tests power [--sets 500]
     python -m benchmarks.set_tests time [--n 5000] [--variants 50]
     python -m benchmarks.set_tests null [--draws 1000000]
+    python -m benchmarks.set_tests scan [--n 5000] [--variants 50] [--sets 400] [--folder DIR]
 
 ``errors`` prints the share of sets with P below each level, over the level: 1 is right, more is too many false
 positives; and the band that 99.9% of such shares lie in. ``power`` prints the share of sets with P below 1e-4 where a
 fifth of 30 rare variants acts: on one, two or all traits, with one sign or both. ``null`` draws scores from their null
 distribution and prints the share beyond the value whose P is a level, over the level: skat and skato for rare and
-common variants, with independent axes and (missing cells) correlated ones.
+common variants, with independent axes and (missing cells) correlated ones. ``scan`` prints the processor time of whole
+scans of sets (four traits, one thread) over that of the scan of the same variants.
 """
 
 import argparse
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 from scipy import stats
 
+from benchmarks.memory import fit_command, genotypes
+from benchmarks.processes import KRON2SUM, cpu_seconds, seconds
 from kron2sum_cli.errors import Kron2SumError
 from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.fitting import fit
@@ -252,15 +258,38 @@ def times(n: int, p: int, variants: int) -> None:
         print(name, f"{(time.process_time() - start) / len(some) * 1e3:.1f}", sep="\t", flush=True)
 
 
+def scans(folder: Path, n: int, p: int, variants: int, sets: int, runs: int) -> None:
+    """Print processor times of scans of sets, over that of the scan of their variants."""
+    stem, null = genotypes(folder, n, sets * variants), folder / f"null{n}x{p}.npz"
+    if not null.exists():
+        seconds(fit_command(folder, n, p, stem))
+    names = (f"s{k} " + " ".join(f"v{i}" for i in range(variants * k, variants * (k + 1))) for k in range(sets))
+    (folder / "sets.txt").write_text("\n".join(names) + "\n")
+    scan = (*KRON2SUM, "scan", "-q", "--threads", "1", "--refit", "0", "--null", null, "--geno", f"{stem}.bed")
+    of_sets = (*scan, "--sets", folder / "sets.txt", "--out", folder / "sets.parquet")
+    ways = {name: (*of_sets, "--set-test", name) for name in ("fixed", *FAST, "skato")}
+    print("test", "processor s", "over the scan", sep="\t")
+    times: dict[str, list[float]] = {name: [] for name in ("variants", *ways)}
+    for _ in range(runs):
+        times["variants"].append(cpu_seconds((*scan, "--out", folder / "scan.parquet")))
+        for name, command in ways.items():
+            times[name].append(cpu_seconds(command))
+    for name, found in times.items():
+        ratio = np.median(np.array(found) / times["variants"])
+        print(name, f"{np.median(found):.1f}", f"{ratio:.2f}", sep="\t", flush=True)
+
+
 def main() -> None:
-    """Run one of the four."""
+    """Run one of the five."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("errors", "power", "time", "null"))
+    parser.add_argument("what", choices=("errors", "power", "time", "null", "scan"))
     parser.add_argument("--sets", type=int, default=None, help="sets tested (errors: 100000, power: 500)")
     parser.add_argument("--n", type=int, default=2000)
     parser.add_argument("--traits", type=int, default=4)
     parser.add_argument("--variants", type=int, default=30)
     parser.add_argument("--draws", type=int, default=1_000_000)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=None, help="where to keep the data of scans")
     parser.add_argument("--tests", default=",".join(FAST))
     options = parser.parse_args()
     if options.what == "errors":
@@ -270,6 +299,11 @@ def main() -> None:
         power(options.sets or 500, options.n, options.traits, options.variants)
     elif options.what == "null":
         null(options.draws)
+    elif options.what == "scan":
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = options.folder or Path(scratch)
+            folder.mkdir(parents=True, exist_ok=True)
+            scans(folder, options.n, options.traits, options.variants, options.sets or 400, options.runs)
     else:
         times(options.n, options.traits, options.variants)
 

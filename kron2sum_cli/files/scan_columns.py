@@ -262,8 +262,7 @@ def set_schema(tests: Sequence[str], set_tests: Sequence[str] = ("fixed",)) -> p
     tests : Sequence of str
         Names of the tests beyond that of any effect.
     set_tests : Sequence of str
-        Names of the ways to test a set, of which ``fixed`` has the columns of variants' tests, and ``lr`` tests any
-        effect only.
+        Names of the ways to test a set, of which ``fixed`` has the columns of variants' tests.
 
     Raises
     ------
@@ -276,7 +275,7 @@ def set_schema(tests: Sequence[str], set_tests: Sequence[str] = ("fixed",)) -> p
     found += _fields((P_SET, MLOG10P_SET), others)
     for test in tests:
         found += _fields(TEST_COLUMNS, [test]) if "fixed" in set_tests else []
-        found += [MLOG10P_SET.field(MLOG10P_SET.named(name, test)) for name in others if name != "lr"]
+        found += [MLOG10P_SET.field(MLOG10P_SET.named(name, test)) for name in others]
     return _schema([*found, *(column.field(column.name) for column in (TOP, TOP_SHARE) if others)])
 
 

@@ -87,7 +87,7 @@ def random_effects_mlog10p(name: SetTest, one: VariantSetScores, tested: Hypothe
     one : VariantSetScores
         The set
     tested : Hypothesis
-        Effects on the traits that are tested; ``lr`` tests any effect whatever is asked
+        Effects on the traits that are tested
     null : SetNull
         The null model
 
@@ -105,8 +105,7 @@ def random_effects_mlog10p(name: SetTest, one: VariantSetScores, tested: Hypothe
     if name == "acat":
         return _acat(one.scores, acat_weights(one.weights, one.eaf), tested, null.context)
     if name == "lr":
-        kernel = kernel_scores(one.scores, np.eye(one.scores.u.shape[1]), one.weights)
-        return likelihood_ratio_test(kernel, np.random.default_rng(one.seed)).mlog10p
+        return likelihood_ratio_test(_free_kernel(one, tested, null), np.random.default_rng(one.seed)).mlog10p
     found = []
     for a, b in OMNIBUS_WEIGHTS:
         weights = beta_weights(one.eaf, a, b)
@@ -116,6 +115,13 @@ def random_effects_mlog10p(name: SetTest, one: VariantSetScores, tested: Hypothe
     return cauchy_mlog10p(np.array(found))
 
 
+def _free_kernel(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> KernelScores:
+    """Weighted scores along all directions of the tested effects, of which the likelihood ratio takes the best."""
+    if _is_any_effect(tested):
+        return kernel_scores(one.scores, np.eye(one.scores.u.shape[1]), one.weights)
+    return hypothesis_scores(one.scores, tested, null.axes.T, one.weights)
+
+
 def variance_component(scores: SetScores, weights: Array, tested: Hypothesis, null: SetNull) -> KernelTest:
     """SKAT of a hypothesis about the traits."""
     return skat(kernel_of(scores, weights, tested, null))
@@ -123,9 +129,14 @@ def variance_component(scores: SetScores, weights: Array, tested: Hypothesis, nu
 
 def kernel_of(scores: SetScores, weights: Array, tested: Hypothesis, null: SetNull) -> KernelScores:
     """Weighted scores for a hypothesis: any effect with the covariance of the traits, else see `hypothesis_scores`."""
-    if tested.base.shape[1] == 0 and tested.df == tested.full.shape[0]:
+    if _is_any_effect(tested):
         return kernel_scores(scores, any_effect_kernel(null.axes, null.mean_diagonal), weights)
     return hypothesis_scores(scores, tested, null.axes.T, weights)
+
+
+def _is_any_effect(tested: Hypothesis) -> bool:
+    """Whether the hypothesis is that of an effect on any trait."""
+    return tested.base.shape[1] == 0 and tested.df == tested.full.shape[0]
 
 
 def _burden(scores: SetScores, weights: Array, tested: Hypothesis, context: TestContext) -> float:

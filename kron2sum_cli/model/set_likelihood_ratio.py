@@ -203,7 +203,7 @@ def fit_tail(simulated: Array) -> NullTail:
     positive = float(np.mean(values > NO_GAIN))
     top = values[r - max(10, int(FITTED_SHARE * r)) :]
     if top.size < 10 or top[0] <= NO_GAIN:
-        raise NumericalError(f"only {int(positive * r)} of {r} simulated likelihood ratios are above 0: simulate more")
+        raise NumericalError(f"fewer than 10 of {r} simulated likelihood ratios are above 0: they have no tail")
     expected = -np.log10((np.arange(top.size, 0, -1) - 0.5) / r)
 
     def differences(x: Array) -> Array:

@@ -234,8 +234,6 @@ def _random_effects(
     columns: dict[str, object] = {}
     for name in names:
         for k, hypothesis in enumerate(plan.hypotheses):
-            if name == "lr" and k:
-                continue
             mlog10p = None
             try:
                 mlog10p = random_effects_mlog10p(cast(SetTest, name), one, hypothesis, plan.null)

@@ -90,7 +90,7 @@ def test_one_variant_is_one_test(example: Path, tmp_path: Path) -> None:
         assert row[f"MLOG10P_SET.{name}.common"] == pytest.approx(single["MLOG10P.common"], rel=1e-4)
     assert row["MLOG10P_SET.skato"] == pytest.approx(row["MLOG10P_SET.skat"], rel=1e-8)
     assert pytest.approx(single.MLOG10P, rel=1e-4) == row.MLOG10P
-    assert "MLOG10P_SET.lr.common" not in row.index
+    assert row["MLOG10P_SET.lr.common"] >= 0
 
 
 def test_threads_do_not_change_a_number(example: Path, tmp_path: Path) -> None:
