@@ -136,6 +136,7 @@ PROFILES = ("h2",)
 PRECISIONS = ("single", "double")
 STATISTICS = ("lr", "f")
 RESAMPLING = ("normal", "permute")
+CODINGS = ("additive", "dominant", "recessive", "genotypic")
 SET_TESTS = (FIXED, "burden", "skat", "skato", "acat", "lr", "omnibus")
 SCAN_FORMATS = ("parquet", "tsv", "csv")
 EXPORT_FORMATS = ("tsv", "csv", "parquet", "json", "ssf", "blup")
@@ -147,6 +148,7 @@ DEFAULT_CLUMP_KB = 500.0
 DEFAULT_CLUMP_R2 = 0.1
 DEFAULT_SIGNIFICANCE = 5e-8
 DEFAULT_STEPWISE_KB = 1000.0
+DEFAULT_CODING: Literal["additive", "dominant", "recessive", "genotypic"] = "additive"
 
 COMPRESSIONS = (".gz", ".zst")
 """Suffixes of outputs that are written compressed."""
@@ -429,6 +431,12 @@ class ScanSettings:
         Variants whose effects on every trait are in the model.
     condition_list : str or None
         A file that names more of them.
+    interaction : str or None
+        Covariate by which effects of variants may differ; None for none.
+    covar : str or None
+        The file that has it; None where the null model has.
+    coding : {"additive", "dominant", "recessive", "genotypic"}
+        How genotypes enter the model; "genotypic" adds a column for heterozygotes.
     bootstrap : int
         Number of data sets simulated under the null model, for thresholds over the whole scan; 0 for none.
     resample : {"normal", "permute"}
@@ -478,6 +486,9 @@ class ScanSettings:
     set_max_maf: float | None = None
     conditions: tuple[str, ...] = ()
     condition_list: str | None = None
+    interaction: str | None = None
+    covar: str | None = None
+    coding: Literal["additive", "dominant", "recessive", "genotypic"] = DEFAULT_CODING
     bootstrap: int = 0
     resample: Literal["normal", "permute"] = DEFAULT_RESAMPLE
     stepwise: Significance | None = None
@@ -499,7 +510,7 @@ class ScanSettings:
         """Every file named as an input."""
         contrasts = tuple(path for test in self.tests for path in contrast_files(test))
         genotypes = (*self.geno, self.geno_list, self.sample, self.bim, self.fam, self.map)
-        named = (self.null, *genotypes, self.extract, self.exclude, self.condition_list, self.sets)
+        named = (self.null, *genotypes, self.extract, self.exclude, self.condition_list, self.covar, self.sets)
         return tuple(path for path in (*named, *contrasts, *self.common.input_paths) if path is not None)
 
     def _problems(self) -> Iterable[str]:
@@ -509,6 +520,7 @@ class ScanSettings:
         yield from repeated("--test", (test.partition("=")[0] for test in self.tests))
         yield from self._set_problems()
         yield from self._condition_problems()
+        yield from self._column_problems()
         if self.bootstrap and self.of_sets:
             yield "--bootstrap is for variants, not for --sets and --windows; run twice"
         if self.resample != DEFAULT_RESAMPLE and not self.bootstrap:
@@ -539,6 +551,21 @@ class ScanSettings:
         if self.is_conditioned and self.refit not in (0.0, DEFAULT_REFIT):
             yield f"{given} and --refit exclude each other; for refits give the variants to fit as covariates"
 
+    def _column_problems(self) -> Iterable[str]:
+        if self.covar is not None and self.interaction is None:
+            yield "--covar has the covariate of --interaction; covariates of the model belong to fit"
+        if self.interaction is not None and self.coding == "genotypic":
+            yield "--interaction and --coding genotypic exclude each other; run twice"
+        given = "--interaction" if self.interaction is not None else f"--coding {self.coding}"
+        if self.interaction is None and self.coding == DEFAULT_CODING:
+            return
+        if self.of_sets:
+            yield f"{given} is for variants, not for --sets and --windows; run twice"
+        if self.stepwise is not None:
+            yield f"{given} and --stepwise exclude each other; run twice"
+        if self.bootstrap and self.has_second_column:
+            yield f"{given} and --bootstrap exclude each other; for a threshold of the variants' own tests run twice"
+
     def _set_problems(self) -> Iterable[str]:
         if self.sets is not None and self.windows is not None:
             yield "--sets and --windows exclude each other; run twice"
@@ -562,6 +589,11 @@ class ScanSettings:
     def is_conditioned(self) -> bool:
         """Whether the effects of other variants are in the model."""
         return bool(self.conditions) or self.condition_list is not None
+
+    @property
+    def has_second_column(self) -> bool:
+        """Whether every variant has a second column: its product with a covariate, or its dominance deviation."""
+        return self.interaction is not None or self.coding == "genotypic"
 
     @property
     def of_sets(self) -> bool:

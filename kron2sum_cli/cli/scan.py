@@ -35,6 +35,8 @@ EXAMPLES = (
     "kron2sum scan --test common --test specific --out tests.parquet",
     "kron2sum scan --windows 500kb --set-test skat --set-test burden --set-weights beta:1,25 --set-max-maf 0.05",
     "kron2sum scan --condition snp0409 --out given_snp0409.parquet",
+    "kron2sum scan --interaction age --out by_age.parquet",
+    "kron2sum scan --coding genotypic --out dominance.parquet",
     "kron2sum scan --bootstrap 1000 --out thresholds.parquet",
     "kron2sum scan --stepwise 5e-8 --out signals.parquet",
     "kron2sum scan --shard 1/3 --out shard1.parquet",
@@ -134,6 +136,22 @@ EXAMPLES = (
     help="Test variants given this one, whose effects on every trait are in the model; repeatable.",
 )
 @file_option("--condition-list", group=TESTS, help="Variants to condition on, in a file.")
+@option(
+    "--interaction",
+    metavar="COVARIATE",
+    group=TESTS,
+    help="Test whether effects of variants differ by this covariate, too, of the null model or of --covar.",
+)
+@file_option("--covar", group=TESTS, help="A table of samples that has the covariate of --interaction.")
+@option(
+    "--coding",
+    type=click.Choice(defaults.CODINGS),
+    default=defaults.DEFAULT_CODING,
+    group=TESTS,
+    show_default=True,
+    help="Genotypes by effect alleles, by carriers (dominant), by carriers of two (recessive), or by effect alleles "
+    "and heterozygotes (genotypic).",
+)
 @option(
     "--stat",
     type=click.Choice(defaults.STATISTICS),

@@ -16,6 +16,9 @@ from kron2sum_cli.errors import UsageError
 ANY = "any"
 """Name of the test of an effect on any trait; its columns have no ending."""
 
+INTERACTION, DOMINANCE, BOTH_COLUMNS = "interaction", "dominance", "joint"
+"""Names of the tests of a second column of a variant given its own effect, and of both columns."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -113,6 +116,14 @@ TRAIT_MLOG10P_GW = Column(
 )
 BETA_REFIT = Column("BETA_REFIT", _NUMBER, "effect of one more effect allele in a refit", "trait")
 SE_REFIT = Column("SE_REFIT", _NUMBER, "standard error of the effect in a refit", "trait")
+BETA_GXE = Column("BETA_GXE", _NUMBER, "change of the effect with one more of the covariate (`--interaction`)", "trait")
+SE_GXE = Column("SE_GXE", _NUMBER, "standard error of the change", "trait")
+MLOG10P_GXE = Column("MLOG10P_GXE", _NUMBER, "-log₁₀ P of the change given those in the other traits", "trait")
+BETA_DOM = Column(
+    "BETA_DOM", _NUMBER, "deviation of heterozygotes from the mean of homozygotes (`--coding genotypic`)", "trait"
+)
+SE_DOM = Column("SE_DOM", _NUMBER, "standard error of the deviation", "trait")
+MLOG10P_DOM = Column("MLOG10P_DOM", _NUMBER, "-log₁₀ P of the deviation given those in the other traits", "trait")
 
 AXIS = Column("AXIS", _NUMBER, "information along a trait axis, or of two of them where they are coupled", "axis")
 COV = Column("COV", _NUMBER, "covariance of the effects on two traits", "pair")
@@ -144,6 +155,8 @@ TEST_REFIT_COLUMNS = (CHISQ_REFIT, MLOG10P_REFIT)
 TRAIT_COLUMNS = (BETA, SE, TRAIT_MLOG10P)
 TRAIT_REFIT_COLUMNS = (BETA_REFIT, SE_REFIT)
 SIGNAL_COLUMNS = (LOCUS, STEP, *VARIANT_COLUMNS, MLOG10P, MLOG10P_JOINT)
+INTERACTION_COLUMNS = (BETA_GXE, SE_GXE, MLOG10P_GXE)
+DOMINANCE_COLUMNS = (BETA_DOM, SE_DOM, MLOG10P_DOM)
 LEAD_COLUMNS = (LEAD_TEST, LOD_FROM, LOD_TO, BAYES_FROM, BAYES_TO)
 
 COLUMNS = (
@@ -161,6 +174,8 @@ COLUMNS = (
     *TRAIT_COLUMNS,
     *TRAIT_REFIT_COLUMNS,
     TRAIT_MLOG10P_GW,
+    *INTERACTION_COLUMNS,
+    *DOMINANCE_COLUMNS,
     AXIS,
     COV,
     FDR,
@@ -209,6 +224,7 @@ def scan_schema(
     counted: bool = False,
     dosages: bool = False,
     bootstrap: bool = False,
+    second: str | None = None,
 ) -> pa.Schema:
     """The columns of a table of variants, in order.
 
@@ -228,6 +244,8 @@ def scan_schema(
         Whether genotypes may be dosages, which have a quality.
     bootstrap : bool
         Whether it has P values over the whole scan.
+    second : str or None
+        `INTERACTION` or `DOMINANCE` where variants have such a second column; None where they have none.
 
     Raises
     ------
@@ -242,6 +260,8 @@ def scan_schema(
     if refit:
         found += _fields(TRAIT_REFIT_COLUMNS, traits)
     found += _fields(of_test, tests)
+    if second is not None:
+        found += _fields(columns_of_second(second), traits) + _fields(TEST_COLUMNS, [second, BOTH_COLUMNS])
     if bootstrap:
         found += [*_fields((MLOG10P_GW,), [ANY]), *_fields((TRAIT_MLOG10P_GW,), traits), *_fields((MLOG10P_GW,), tests)]
     found += [AXIS.field(name) for name in axis_columns(len(traits), coupled)]
@@ -252,6 +272,11 @@ def signal_schema(traits: Sequence[str]) -> pa.Schema:
     """The columns of the table of independent signals (``--stepwise``), in order."""
     found = [column.field(column.name) for column in SIGNAL_COLUMNS]
     return _schema([*found, *_fields(TRAIT_COLUMNS, traits)])
+
+
+def columns_of_second(second: str) -> tuple[Column, Column, Column]:
+    """Columns of the effect of a second column of a variant, its standard error and its P."""
+    return INTERACTION_COLUMNS if second == INTERACTION else DOMINANCE_COLUMNS
 
 
 def set_schema(tests: Sequence[str], set_tests: Sequence[str] = ("fixed",)) -> pa.Schema:

@@ -157,6 +157,10 @@ class TestOptions:
         Number of data sets simulated under the null model, from `seed`.
     resample : {"normal", "permute"}
         How their errors were drawn.
+    coding : {"additive", "dominant", "recessive", "genotypic"}
+        How genotypes entered the model.
+    interaction : str or None
+        Covariate whose products with the variants were tested, too.
     """
 
     __test__ = False  # not a test class, whatever its name
@@ -169,6 +173,8 @@ class TestOptions:
     conditioned: tuple[str, ...] = ()
     bootstrap: int = 0
     resample: Literal["normal", "permute"] = "normal"
+    coding: Literal["additive", "dominant", "recessive", "genotypic"] = "additive"
+    interaction: str | None = None
 
 
 @dataclass(frozen=True)
@@ -198,7 +204,7 @@ class ScanMetadata:
     settings : TestOptions
         How variants were tested.
     inputs : Mapping of str to tuple of FileRecord
-        The files of ``geno``, ``tests`` and ``sets``.
+        The files of ``geno``, ``covar``, ``tests`` and ``sets``.
     coupled : bool
         Whether fixed effects or missing cells couple the trait axes, so that the information is a matrix.
     null_of_chr : Mapping of str to str

@@ -260,7 +260,7 @@ class _Climb(Generic[PointT]):
             predicted_gain=float(predicted),
             cone_gain=_gain(_cone_ascents(model)),
             gradient_norm=float(np.sqrt(max(float(g @ model.metric.solve(g)), 0.0))),
-            smallest_C0=float(share0.min()),
+            smallest_C0=float(share0.min()) if self.rank else 0.0,
             smallest_C1=float(share1.min()),
             active_C0=int(np.count_nonzero(share0 < BOUNDARY)),
             active_C1=int(np.count_nonzero(share1 < BOUNDARY)),

@@ -95,7 +95,13 @@ class GenotypedCovariates:
 
     patterns: tuple[tuple[Mask, Array], ...]
 
-    def explain(self, G: NDArray[np.floating], incomplete: NDArray[np.intp], absent: Mask) -> Mask:
+    def explain(
+        self,
+        G: NDArray[np.floating],
+        incomplete: NDArray[np.intp],
+        absent: Mask,
+        beside: NDArray[np.floating] | None = None,
+    ) -> Mask:
         """Whether the covariates explain a variant wherever it was genotyped, in the samples of some trait: (k,).
 
         With Q the basis, b = Qᵀg and N = QᵀQ over the samples without a genotype, the squared length of g outside the
@@ -110,14 +116,17 @@ class GenotypedCovariates:
             Those that have missing genotypes.
         absent : NDArray (n, k)
             The genotypes of these that are missing, whatever G has there.
+        beside : NDArray (n, b) or None
+            One more covariate a variant; None for none.
         """
         explained = np.zeros(len(incomplete), dtype=np.bool_)
         for start in range(0, len(incomplete), AT_ONCE):
             some = slice(start, start + AT_ONCE)
-            explained[some] = self._explain(G[:, incomplete[some]], absent[:, some])
+            own = None if beside is None else beside[:, incomplete[some]]
+            explained[some] = self._explain(G[:, incomplete[some]], absent[:, some], own)
         return explained
 
-    def _explain(self, G: NDArray[np.floating], absent: Mask) -> Mask:
+    def _explain(self, G: NDArray[np.floating], absent: Mask, beside: NDArray[np.floating] | None) -> Mask:
         known = np.where(absent, G.dtype.type(0), G)
         squares, gaps = known * known, absent.astype(G.dtype)
         explained = np.zeros(G.shape[1], dtype=np.bool_)
@@ -125,10 +134,15 @@ class GenotypedCovariates:
             basis = Q.astype(G.dtype)
             fitted = np.sum((basis.T @ known) ** 2, axis=0)
             total, trace = samples.astype(G.dtype) @ squares, np.sum(basis * basis, axis=1) @ gaps
+            own = None if beside is None else _outside(beside, samples, Q)
+            if own is not None:
+                fitted += np.sum(own * known, axis=0) ** 2
+                trace += np.sum(own * own * gaps, axis=0)
             left = total - fitted
             clear = (trace < 1) & (left > SAFE_SHARE * total) & (2 * fitted * trace < left * (1 - trace))
             for k in np.flatnonzero(~clear & ~explained):
-                explained[k] = _explains(Q, known[:, k].astype(np.float64), samples, absent[:, k])
+                joint = Q if own is None else np.column_stack([Q, own[:, k]])
+                explained[k] = _explains(joint, known[:, k].astype(np.float64), samples, absent[:, k])
         return explained
 
 
@@ -143,6 +157,14 @@ def genotyped_covariates(X: Array, observed: Mask | None) -> GenotypedCovariates
         Q[np.ix_(samples, kept)] = linalg.qr(X[np.ix_(samples, kept)], mode="economic")[0] if kept.size else 0.0
         patterns.append((samples, Q))
     return GenotypedCovariates(tuple(patterns))
+
+
+def _outside(G: NDArray[np.floating], samples: Mask, Q: Array) -> Array:
+    """What some samples have of variants G (n, k) outside the basis Q over them, at length 1; 0 where there is none."""
+    known = np.where(samples[:, None], G, 0).astype(np.float64)
+    left = known - Q @ (Q.T @ known)
+    sizes, total = np.linalg.norm(left, axis=0), np.linalg.norm(known, axis=0)
+    return np.asarray(np.where(sizes > np.sqrt(COLLINEAR) * total, left / np.where(sizes > 0, sizes, 1.0), 0.0))
 
 
 def _explains(Q: Array, g: Array, samples: Mask, absent: Mask) -> bool:

@@ -14,6 +14,7 @@ from kron2sum_cli.files.arrow import flags, numbers
 from kron2sum_cli.files.genome_wide import Largest
 from kron2sum_cli.files.scan_columns import axis_columns
 from kron2sum_cli.files.scan_table import scan_batch
+from kron2sum_cli.genotypes.coding import Coding, recode
 from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
 from kron2sum_cli.genotypes.filters import VariantFilters, passes
 from kron2sum_cli.genotypes.source import GenotypeSource
@@ -21,13 +22,20 @@ from kron2sum_cli.model.block_scanner import BlockStatistics, Scanner
 from kron2sum_cli.model.bootstrap import SimulatedTraits, largest_statistics
 from kron2sum_cli.model.collinearity import COLLINEAR, GenotypedCovariates
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, pack_information, test, trait_effects
+from kron2sum_cli.model.second_column import SecondStatistics, second_statistics, test_second
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.scan.refits import BlockRefit, RefitPlan, refit_block
+from kron2sum_cli.scan.second_column import SecondColumn
 
 IN_SPAN = "variants in the span of the covariates (empty statistics)"
 IN_SPAN_OF_TRAIT = "variants in the span of the covariates in the samples of a trait (empty statistics)"
 IN_SPAN_OF_GIVEN = "variants in the span of the covariates and of the variants conditioned on (empty statistics)"
 DETERMINING = "variants that explain the traits completely (statistics at the limit of the precision)"
+
+SECOND_IN_SPAN = {
+    column.INTERACTION: "interactions in the span of the variant and the covariates (empty statistics)",
+    column.DOMINANCE: "dominance deviations in the span of the variant and the covariates (empty statistics)",
+}
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -67,6 +75,10 @@ class Scan:
         Columns of the result table.
     conditioned : bool
         Whether the effects of other variants are in the model.
+    coding : Coding
+        How genotypes enter the model.
+    second : SecondColumn or None
+        The second column of every variant; None where they have one.
     simulated : SimulatedTraits or None
         Traits simulated under the null model, whose largest statistics are kept; None for none.
     """
@@ -85,6 +97,8 @@ class Scan:
     covariates: GenotypedCovariates
     columns: pa.Schema
     conditioned: bool = False
+    coding: Coding = "additive"
+    second: SecondColumn | None = None
     simulated: SimulatedTraits | None = None
 
     @property
@@ -140,15 +154,19 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
     genotypes = scan.genotypes.read(block.variants, scan.samples)
     counts = genotype_counts(genotypes, scan.filters.need_hard_calls, scan.genotypes.has_dosages, scan.genotypes.ploidy)
     passing, left_out = _passing(counts, scan.filters, block.asked)
-    varying = passing & ~counts.constant
-    incomplete = varying & (counts.n_called < counts.n_samples)
-    absent = np.isnan(genotypes[:, incomplete])
     columns = _variant_columns(scan, block, genotypes, counts)
-    G = centred(scan, genotypes, counts, varying)
+    coded = _coded(scan, genotypes, counts)
+    varying = passing & ~coded.constant
+    incomplete = varying & (coded.n_called < coded.n_samples)
+    absent = np.isnan(genotypes[:, incomplete])
+    deviations = None if scan.second is None else scan.second.of_dosages(genotypes, varying)
+    G = centred(scan, genotypes, coded, varying)
     del genotypes  # as large as the rotated variants, whose place this may be
-    statistics = scan.scanner.statistics(G)
-    identifiable = within(varying, is_identifiable(statistics, counts, varying))
-    identifiable[incomplete] &= ~scan.covariates.explain(G, np.flatnonzero(incomplete[varying]), absent)
+    gaps = np.flatnonzero(incomplete[varying])
+    second = None if scan.second is None else _second(scan, scan.second, G, deviations, gaps, absent)
+    statistics = scan.scanner.statistics(G) if second is None else second.pair.first
+    identifiable = within(varying, is_identifiable(statistics, coded, varying))
+    identifiable[incomplete] &= ~scan.covariates.explain(G, gaps, absent)
     tested = block.asked & identifiable
     statistics = take_variants(statistics, tested[varying])
     largest = {} if scan.simulated is None else _largest(scan, scan.simulated, G, tested[varying], statistics)
@@ -156,6 +174,10 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
     determining = within(tested, scan.context.leaves_nothing(results[0]))
     columns |= _test_columns(scan, tested, results) | _trait_columns(scan, tested, statistics)
     tally = Counter({f"variants left out by {option}": number for option, number in left_out.items()})
+    if scan.second is not None and second is not None:
+        both = tested & within(varying, second.identifiable)
+        columns |= _second_columns(scan, scan.second, second, both, both[varying])
+        tally[SECOND_IN_SPAN[scan.second.name]] = int(np.count_nonzero(tested & ~both))
     factors: Mapping[str, Mapping[str, float]] = {}
     if scan.refit is not None:
         refitted = _refitted(scan.refit, tested, results) & ~determining  # with nothing left there is no likelihood
@@ -165,7 +187,7 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
         tally.update(_refit_counts(done))
     # Without refits their columns are empty; P values over the whole scan are known only at its end.
     columns |= {name: np.full(len(tested), np.nan) for name in scan.columns.names if name not in columns}
-    tally.update(_statistics_counts(scan, block, counts, passing, varying, tested, determining))
+    tally.update(_statistics_counts(scan, block, coded, passing, varying, tested, determining))
     rows, kept = scan_batch(scan.columns, columns), passing & block.asked
     return BlockResult(rows if kept.all() else rows.filter(flags(kept)), tally, factors, largest)
 
@@ -186,6 +208,28 @@ def _passing(counts: GenotypeCounts, filters: VariantFilters, asked: Mask) -> tu
     if not asked.all():
         left_out = passes(counts.take(np.flatnonzero(asked)), filters)[1]
     return passing, left_out
+
+
+def _coded(scan: Scan, genotypes: NDArray[np.float32], counts: GenotypeCounts) -> GenotypeCounts:
+    """Genotypes, in the place of dosages, as they enter the model, and their counts."""
+    if scan.coding in ("additive", "genotypic"):
+        return counts
+    return genotype_counts(recode(genotypes, scan.coding, scan.genotypes.ploidy), ploidy=1)
+
+
+def _second(
+    scan: Scan,
+    second: SecondColumn,
+    G: NDArray[np.floating],
+    deviations: NDArray[np.floating] | None,
+    incomplete: NDArray[np.intp],
+    absent: Mask,
+) -> SecondStatistics:
+    """Statistics of variants G (n, k) and of their second columns, some of them with genotypes that are absent."""
+    H = second.of_variants(G, deviations, scan.spans_intercept)
+    found = second_statistics(scan.scanner, G, H, second.basis)
+    found.identifiable[incomplete] &= ~scan.covariates.explain(H, incomplete, absent, G)
+    return found
 
 
 def centred(scan: Scan, genotypes: NDArray[np.float32], counts: GenotypeCounts, varying: Mask) -> NDArray[np.floating]:
@@ -283,13 +327,16 @@ def _trait_counts(observed: Mask, genotypes: NDArray[np.float32], counts: Genoty
 def _test_columns(scan: Scan, tested: Mask, results: Sequence[TestResult]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for hypothesis, result in zip(scan.tests, results, strict=True):
-        df = numbers(np.full(len(tested), result.df, dtype=np.int32), ~tested)
-        columns |= {
-            column.CHISQ.named(hypothesis.name): _spread(result.chisq, tested),
-            column.DF.named(hypothesis.name): df,
-            column.MLOG10P.named(hypothesis.name): _spread(result.mlog10p, tested),
-        }
+        columns |= _columns_of_test(hypothesis.name, result, tested)
     return columns | {column.P.name: _spread(10.0 ** -results[0].mlog10p, tested)}
+
+
+def _columns_of_test(name: str, result: TestResult, tested: Mask) -> dict[str, Any]:
+    return {
+        column.CHISQ.named(name): _spread(result.chisq, tested),
+        column.DF.named(name): numbers(np.full(len(tested), result.df, dtype=np.int32), ~tested),
+        column.MLOG10P.named(name): _spread(result.mlog10p, tested),
+    }
 
 
 def _trait_columns(scan: Scan, tested: Mask, statistics: BlockStatistics) -> dict[str, Any]:
@@ -304,6 +351,23 @@ def _trait_columns(scan: Scan, tested: Mask, statistics: BlockStatistics) -> dic
     information = pack_information(statistics.v)
     names = axis_columns(len(scan.traits), coupled=statistics.v.ndim == 3)
     return columns | {name: _spread(information[:, k], tested) for k, name in enumerate(names)}
+
+
+def _second_columns(
+    scan: Scan, second: SecondColumn, statistics: SecondStatistics, variants: Mask, rows: Mask
+) -> dict[str, Any]:
+    """Tests of second columns of some variants (b,), which are these rows (k,) of the statistics."""
+    first = statistics.pair.first
+    tests = test_second(
+        first.u[rows], first.v[rows], statistics.u[rows], statistics.v[rows], scan.axes.Tinv, scan.context
+    )
+    columns: dict[str, Any] = {}
+    for name, result in ((second.name, tests.second), (column.BOTH_COLUMNS, tests.joint)):
+        columns |= _columns_of_test(name, result, variants)
+    effects = (tests.effects.beta / second.scale, tests.effects.se / second.scale, tests.effects.mlog10p)
+    for kind, values in zip(column.columns_of_second(second.name), effects, strict=True):
+        columns |= {kind.named(trait): _spread(values[:, j], variants) for j, trait in enumerate(scan.traits)}
+    return columns
 
 
 def _refit_columns(scan: Scan, refitted: Mask, done: BlockRefit) -> dict[str, Any]:

@@ -95,7 +95,9 @@ def block_width(settings: ScanSettings, null: NullFile) -> int:
         Where the null model and the smallest blocks need more than ``--memory``.
     """
     d, n, size = null.description, len(null.samples), 8 if settings.precision == "double" else 4
-    per_variant = COPIES_OF_BLOCK * n * (8 if d.has_missing else size)  # scanners of observed cells take doubles
+    per_variant = (
+        (2 if settings.has_second_column else 1) * COPIES_OF_BLOCK * n * (8 if d.has_missing else size)
+    )  # scanners of observed cells take doubles
     width = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, BLOCK_BYTES // (n * size)))
     limit = settings.common.memory_mib
     of_data_sets = len(null.traits) * settings.bootstrap

@@ -31,7 +31,7 @@ class ConditionedVariants:
     names : tuple of str
         Their names, in the order asked for.
     G : NDArray (n, k)
-        Their genotypes in the analysed samples, missing ones at the mean.
+        Their genotypes in the analysed samples, missing ones at the mean; after them a covariate that was added.
     """
 
     names: tuple[str, ...]
@@ -74,6 +74,14 @@ def read_conditioned(
     kept = _independent(names, G, null)
     logger.info("conditioned on %d variants: %s", len(kept), ", ".join(names[k] for k in kept))
     return ConditionedVariants(tuple(names[k] for k in kept), G[:, kept])
+
+
+def with_covariate(conditioned: ConditionedVariants | None, values: NDArray[np.float64]) -> ConditionedVariants:
+    """Variants and a covariate (n,), whose effects on every trait are in the model."""
+    column = values[:, None] - values.mean()
+    if conditioned is None:
+        return ConditionedVariants((), column)
+    return ConditionedVariants(conditioned.names, np.hstack([conditioned.G, column]))
 
 
 def imputed_genotypes(

@@ -17,7 +17,8 @@ from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.genotypes.filters import VariantFilters, names_not_found, select_by_name
 from kron2sum_cli.genotypes.open import open_genotypes
 from kron2sum_cli.genotypes.source import GenotypeSource, Variants
-from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned
+from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned, with_covariate
+from kron2sum_cli.scan.interaction import Interaction, read_interaction
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -69,7 +70,10 @@ class ScanInputs:
     files : tuple of FileRecord
         The files of the genotypes.
     conditioned : ConditionedVariants or None
-        Variants whose effects are in the model of the scan; None for none.
+        Variants whose effects are in the model of the scan, and the covariate of the interaction where its own effect
+        is not in the null model; None for none.
+    interaction : Interaction or None
+        Covariate by which effects of variants may differ; None for none.
     """
 
     null: NullFile
@@ -79,6 +83,7 @@ class ScanInputs:
     selection: Selection
     files: tuple[FileRecord, ...]
     conditioned: ConditionedVariants | None = None
+    interaction: Interaction | None = None
 
 
 def open_inputs(settings: ScanSettings) -> ScanInputs:
@@ -97,7 +102,10 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
     selection = select_variants(genotypes.variants, filters, settings.shard)
     rows = _rows(null, genotypes)
     conditioned = read_conditioned(settings, null, genotypes, rows)
-    return ScanInputs(null, genotypes, rows, filters, selection, files, conditioned)
+    interaction = read_interaction(settings, null)
+    if interaction is not None and interaction.to_add:
+        conditioned = with_covariate(conditioned, interaction.values)
+    return ScanInputs(null, genotypes, rows, filters, selection, files, conditioned, interaction)
 
 
 def number_type(settings: ScanSettings) -> type[np.floating]:
@@ -224,6 +232,11 @@ def _rows(null: NullFile, genotypes: GenotypeSource) -> NDArray[np.intp]:
 def _filters(settings: ScanSettings, genotypes: GenotypeSource) -> VariantFilters:
     if settings.hwe is not None and genotypes.ploidy != 2:
         raise UsageError(f"--hwe is a test of diploid genotypes, and --ploidy is {genotypes.ploidy}; leave --hwe out")
+    if settings.coding == "genotypic" and genotypes.ploidy != 2:
+        raise UsageError(
+            f"--coding genotypic is for diploid genotypes, and --ploidy is {genotypes.ploidy}; use dominant or"
+            " recessive"
+        )
     if settings.min_info is not None and not genotypes.has_dosages:
         logger.warning("--min-info: leaves nothing out, as %s has no dosages", genotypes.path)
     return VariantFilters(

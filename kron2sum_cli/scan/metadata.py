@@ -34,6 +34,8 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs) -> ScanMetadata:
             conditioned=() if inputs.conditioned is None else inputs.conditioned.names,
             bootstrap=settings.bootstrap,
             resample=settings.resample,
+            coding=settings.coding,
+            interaction=settings.interaction,
         ),
         inputs={"geno": inputs.files, **_further_inputs(settings)},
         coupled=null.description.coupled,
@@ -90,10 +92,11 @@ def _scanned_null(null: NullFile) -> ScannedNull:
 
 
 def _further_inputs(settings: ScanSettings) -> dict[str, tuple[FileRecord, ...]]:
-    """The files of contrasts and of sets, where there are some."""
+    """The files of contrasts, of sets and of covariates, where there are some."""
     paths = {
         "tests": [path for test in settings.tests for path in contrast_files(test)],
         "sets": [] if settings.sets is None else [settings.sets],
+        "covar": [] if settings.covar is None else [settings.covar],
     }
     return {role: file_records(files) for role, files in paths.items() if files}
 

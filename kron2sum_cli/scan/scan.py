@@ -15,7 +15,7 @@ from kron2sum_cli.errors import ConvergenceError, UsageError
 from kron2sum_cli.files.genome_wide import Largest, adjusted, largest_of_parts, thresholds_of
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_file import NullFile
-from kron2sum_cli.files.scan_columns import scan_schema
+from kron2sum_cli.files.scan_columns import DOMINANCE, INTERACTION, scan_schema
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
@@ -34,11 +34,12 @@ from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import BlockResult, Scan, test_block
 from kron2sum_cli.scan.blocks import block_width, blocks_by_null, in_order
-from kron2sum_cli.scan.conditioned import scale_given
+from kron2sum_cli.scan.conditioned import own_covariates, scale_given
 from kron2sum_cli.scan.inputs import ScanInputs, number_type, open_inputs
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
 from kron2sum_cli.scan.refits import RefitPlan, refit_plan
 from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
+from kron2sum_cli.scan.second_column import second_column
 from kron2sum_cli.scan.stepwise import check_signals_path, least_mlog10p, strong_places, write_signals
 from kron2sum_cli.settings import ScanSettings
 
@@ -56,7 +57,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     inputs = open_inputs(settings)
     check_signals_path(settings, inputs)
     null = inputs.null
-    settings = _without_refits(settings, null)
+    settings = _without_refits(settings, inputs)
     tests = [named_hypothesis("any", null.traits)]
     tests += asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)
     data, further = null.description, [test.name for test in tests[1:]]
@@ -69,6 +70,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         counted=data.has_missing,
         dosages=has_dosages,
         bootstrap=settings.bootstrap > 0,
+        second=second_test(settings),
     )
     metadata = scan_metadata(settings, inputs)
     width = block_width(settings, null)
@@ -106,13 +108,21 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     _report_thresholds(settings, largest)
 
 
-def _without_refits(settings: ScanSettings, null: NullFile) -> ScanSettings:
-    """The settings without refits where the trait design of the null model or variants given do not allow them."""
-    if settings.refit and null.description.reduced:
+def second_test(settings: ScanSettings) -> str | None:
+    """Name of the test of the second column of a variant; None where variants have none."""
+    if settings.interaction is not None:
+        return INTERACTION
+    return DOMINANCE if settings.coding == "genotypic" else None
+
+
+def _without_refits(settings: ScanSettings, inputs: ScanInputs) -> ScanSettings:
+    """The settings without refits where the trait design of the null model or fixed effects added do not allow them."""
+    if settings.refit and inputs.null.description.reduced:
         logger.warning("no variants are refitted: refits need a null model without --trait-design, or a square one")
         return replace(settings, refit=0.0)
-    if settings.is_conditioned and settings.refit:
-        logger.info("no variants are refitted: C0 and C1 stay as they are given other variants")
+    if inputs.conditioned is not None and settings.refit:
+        if settings.is_conditioned:
+            logger.info("no variants are refitted: C0 and C1 stay as they are given other variants")
         return replace(settings, refit=0.0)
     return settings
 
@@ -164,6 +174,7 @@ def _scan(
             scanner = model.scanner(np.float64)  # it takes single precision for what is not conditioned alone
         scanner, scale = conditioned_scanner(scanner, given), scale_given(scale, given, model.summary.reml)
         X = np.hstack([X, inputs.conditioned.G])
+    own = np.hstack([own_covariates(data), X[:, data.X.shape[1] :]])
     observed = np.isfinite(data.Y) if data.has_missing else None
     return Scan(
         genotypes=inputs.genotypes,
@@ -179,7 +190,9 @@ def _scan(
         observed=observed,
         covariates=genotyped_covariates(X, None if data.reduced else observed),
         columns=columns,
-        conditioned=inputs.conditioned is not None,
+        conditioned=settings.is_conditioned,
+        coding=settings.coding,
+        second=second_column(inputs.interaction, settings.coding == "genotypic", own, scanner.dtype),
         simulated=_simulated(settings, null, model, given) if settings.bootstrap else None,
     )
 
