@@ -3,7 +3,7 @@
 Families of two parents and three children; common variants for the relationship matrix and rare ones for the sets, both
 passed on from the parents. The null model is fitted by REML to every data set of simulated traits, as in a real scan.
 
-    python -m benchmarks.set_tests errors [--sets 100000] [--n 2000] [--traits 4] [--tests skat,burden,acat,omnibus]
+    python -m benchmarks.set_tests errors [--sets 100000] [--n 2000] [--traits 4] [--tests skat,burden] [--test any]
     python -m benchmarks.set_tests power [--sets 500]
     python -m benchmarks.set_tests time [--n 5000] [--variants 50]
     python -m benchmarks.set_tests null [--draws 1000000]
@@ -38,13 +38,13 @@ from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test
 from kron2sum_cli.model.kernel_tests import KernelScores, information_of_variants, null_weights
 from kron2sum_cli.model.quadratic_forms import mixture_quantile, mixture_tails
 from kron2sum_cli.model.random_effects import SetNull, SetTest, VariantSetScores, random_effects_mlog10p
-from kron2sum_cli.model.set_test import SetScores
+from kron2sum_cli.model.set_test import SetScores, weighted_products
 from kron2sum_cli.model.skato import GRID, grid_weights, skato
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features
 
 LEVELS = (0.05, 0.01, 1e-3, 1e-4)
 FAST: tuple[SetTest, ...] = ("skat", "burden", "acat", "omnibus")
-SETS_AT_A_TIME = 100
+SETS_AT_A_TIME = 400
 
 EFFECT = 0.12
 """Standard deviation of a trait that a causal variant makes, in units of the residual."""
@@ -117,28 +117,29 @@ def scored(one: Sample, Y: Array, which: Iterable[int]) -> tuple[SetNull, list[V
     sets = []
     for k in which:
         rows = one.rows[:, k]
-        V = np.stack([(rows * w[:, None]).T @ rows for w in point.W.T])
+        V = weighted_products(rows, point.W)
         scores = SetScores(rows.T @ point.alpha, V, np.einsum("jaa->ja", V))
         sets.append(VariantSetScores(scores, np.ones(rows.shape[1]), one.eaf[k], (1, k)))
     return SetNull(point.axes, g, context), sets
 
 
-def errors(total: int, n: int, p: int, variants: int, tests: list[SetTest]) -> None:
+def errors(total: int, n: int, p: int, variants: int, tests: list[SetTest], hypothesis: str) -> None:
     """Print type I errors."""
     rng = np.random.default_rng(1)
-    one = sample(rng, n, SETS_AT_A_TIME, variants)
-    names = tuple(f"t{j}" for j in range(p))
+    at_a_time = min(total, SETS_AT_A_TIME)
+    one = sample(rng, n, at_a_time, variants)
+    tested = named_hypothesis(hypothesis, tuple(f"t{j}" for j in range(p)))
     below, counted = {name: np.zeros(len(LEVELS)) for name in tests}, 0
     while counted < total:
         try:
-            null, sets = scored(one, traits(rng, one.G, p), range(SETS_AT_A_TIME))
+            null, sets = scored(one, traits(rng, one.G, p), range(at_a_time))
         except Kron2SumError:
             continue
         counted += len(sets)
         for name in tests:
-            found = [random_effects_mlog10p(name, each, named_hypothesis("any", names), null) for each in sets]
+            found = [random_effects_mlog10p(name, each, tested, null) for each in sets]
             below[name] += [np.sum(np.array(found) >= -np.log10(level)) for level in LEVELS]
-    print(f"{counted} sets of {variants} rare variants, n = {n}, {p} traits")
+    print(f"{counted} sets of {variants} rare variants, n = {n}, {p} traits, {hypothesis} effects")
     print("test", *(f"{level:g}" for level in LEVELS), sep="\t")
     for name in tests:
         print(name, *(f"{share:.2f}" for share in below[name] / (counted * np.array(LEVELS))), sep="\t")
@@ -290,11 +291,12 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=None, help="where to keep the data of scans")
+    parser.add_argument("--test", default="any", help="hypothesis about the traits (errors)")
     parser.add_argument("--tests", default=",".join(FAST))
     options = parser.parse_args()
     if options.what == "errors":
         tests = [cast(SetTest, name) for name in options.tests.split(",")]
-        errors(options.sets or 100_000, options.n, options.traits, options.variants, tests)
+        errors(options.sets or 100_000, options.n, options.traits, options.variants, tests, options.test)
     elif options.what == "power":
         power(options.sets or 500, options.n, options.traits, options.variants)
     elif options.what == "null":

@@ -226,6 +226,40 @@ def test_windows_regions_and_genes_are_the_same_sets(example: Path, tmp_path: Pa
         np.testing.assert_array_equal(found["MLOG10P_SET.skat"], expected["MLOG10P_SET.skat"])
 
 
+def test_threads_shards_and_blocks_that_shards_share_do_not_change_a_number(example: Path, tmp_path: Path) -> None:
+    """Windows that overlap, in several blocks, of which shards have parts."""
+    options = ("--windows", "1Mb,500kb", "--set-test", "skat", "--set-test", "fixed")
+    how = ("scan", "-q", "--null", example / "null.npz", "--geno", EXAMPLE / "genotypes.bed", *options)
+    for threads in ("1", "3"):
+        assert kron2sum(*how, "--out", tmp_path / f"t{threads}.parquet", "--threads", threads) == 0
+    assert (tmp_path / "t1.parquet").read_bytes() == (tmp_path / "t3.parquet").read_bytes()
+    assert int((tmp_path / "t1.parquet.log").read_text().partition(" sets to test in ")[2].split()[0]) > 2
+    parts = [tmp_path / f"part{k}.parquet" for k in range(1, 6)]
+    for k, part in enumerate(parts, 1):
+        assert kron2sum(*how, "--out", part, "--shard", f"{k}/5") == 0
+    assert kron2sum("export", "-q", *parts, "--to", "parquet", "--out", tmp_path / "joined.parquet") == 0
+    assert table(tmp_path / "joined.parquet").equals(table(tmp_path / "t1.parquet"))
+
+
+def test_what_the_covariates_explain_is_no_member(
+    example: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A variant that is a covariate, too, is left out and counted, and the others are tested as without it."""
+    null, out = tmp_path / "null.npz", tmp_path / "s.parquet"
+    d = read_null(str(example / "null.npz"))
+    g = variant(example / "null.npz", IDS.index(NAMES[0]))
+    rows = (f"{iid},{x!r}\n" for iid, x in zip(d.samples.iids, g.tolist(), strict=True))
+    (tmp_path / "x.csv").write_text("IID,dose\n" + "".join(rows))
+    files = ("--pheno", EXAMPLE / "phenotypes.csv", "--covar", tmp_path / "x.csv", "--grm", EXAMPLE / "genotypes.bed")
+    assert kron2sum("fit", "-q", *files, "--out", null) == 0
+    path = sets_file(tmp_path, f"all {' '.join(NAMES)}\nothers {' '.join(NAMES[1:])}\n")
+    assert scan(null, out, "--sets", path, "--set-test", "fixed", "--set-test", "skat") == 0
+    first, second = table(out).iloc[0], table(out).iloc[1]
+    assert (first.NVAR, first.NVAR_LEFT_OUT, first.DF) == (3, 1, 9)
+    assert "1 variants of sets left out: no variation given the covariates" in caplog.text
+    assert first.CHISQ == second.CHISQ and first["MLOG10P_SET.skat"] == second["MLOG10P_SET.skat"]
+
+
 def test_shards_of_sets_join_to_the_whole(example: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "".join(f"g{k} {' '.join(IDS[20 * k : 20 * k + 3])}\n" for k in range(7)) + "none nothing\n"
     options = ("--sets", sets_file(tmp_path, text), "--set-test", "skat", "--set-test", "lr", "--set-test", "fixed")
