@@ -147,6 +147,9 @@ LEAD_PLOTS = ("manhattan", "mirrored", "effects")
 DEFAULT_CLUMP_KB = 500.0
 DEFAULT_CLUMP_R2 = 0.1
 DEFAULT_SIGNIFICANCE = 5e-8
+FAMILY_WISE = 0.05
+"""Probability of a false discovery among all variants or sets that a line of a picture stands for, by Bonferroni or a
+bootstrap; over the number of sets the P of a lead one."""
 DEFAULT_STEPWISE_KB = 1000.0
 DEFAULT_CODING: Literal["additive", "dominant", "recessive", "genotypic"] = "additive"
 
@@ -662,8 +665,8 @@ class ExportSettings:
         Kilobases within which variants belong to one lead variant.
     clump_r2 : float or None
         The least r² with it, with genotypes; None for the default.
-    significance : float
-        P that a lead variant is below.
+    significance : float or None
+        P that a lead variant is below; None for `DEFAULT_SIGNIFICANCE`, of sets `FAMILY_WISE` over their number.
     allow_gaps : bool
         Merge tables although variants between them are missing.
     fdr : bool
@@ -692,7 +695,7 @@ class ExportSettings:
     geno: tuple[str, ...] = ()
     clump_kb: float = DEFAULT_CLUMP_KB
     clump_r2: float | None = None
-    significance: float = DEFAULT_SIGNIFICANCE
+    significance: float | None = None
     allow_gaps: bool = False
     maf_classes: bool = False
     fdr: bool = False

@@ -260,10 +260,11 @@ def computed_columns(settings: ExportSettings, metadata: ScanMetadata, stored: S
     hypotheses: list[Hypothesis] = []
     names: list[str] = []
     needed: list[str] = []
-    if settings.tests or has_covariances:
+    tests = () if settings.plot is not None and SET.name in stored else settings.tests  # only those that it has
+    if tests or has_covariances:
         needed = needed_columns(metadata)
         _check_stored(needed, stored)
-        hypotheses, names = _further_tests(settings.tests, metadata, stored)
+        hypotheses, names = _further_tests(tests, metadata, stored)
         refuse_repeated([*stored, *names])
     if has_covariances:
         pairs = [COV.named(a, b) for i, a in enumerate(traits) for b in traits[i:]]

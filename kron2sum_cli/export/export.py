@@ -31,17 +31,29 @@ from kron2sum_cli.export.intervals import locus_intervals
 from kron2sum_cli.export.leads import Clumping, find_loci
 from kron2sum_cli.export.linkage import open_linkage
 from kron2sum_cli.export.results import ScanResults, column_values, sets_as_variants, stored_columns_of_sets
-from kron2sum_cli.export.rows import below, numbered_rows, rounded, sort_columns, sorted_rows, top_rows, with_columns
+from kron2sum_cli.export.rows import (
+    RowKeys,
+    below,
+    numbered_rows,
+    rounded,
+    sort_columns,
+    sorted_rows,
+    top_rows,
+    with_columns,
+)
 from kron2sum_cli.export.ssf import ssf_metadata, ssf_paths, write_ssf
 from kron2sum_cli.files.columns import choose_columns
 from kron2sum_cli.files.inputs import display_name, open_input, unreadable
 from kron2sum_cli.files.null_file import NullFile, read_null
 from kron2sum_cli.files.outputs import atomic_output, guard_inputs
 from kron2sum_cli.files.scan_columns import (
+    ANY,
     COV,
     FDR,
     IDENTITY_COLUMNS,
     LEAD_COLUMNS,
+    MLOG10P,
+    MLOG10P_SET,
     PVE,
     SET,
     TRAIT_COLUMNS,
@@ -58,7 +70,15 @@ from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.progress import Progress
-from kron2sum_cli.settings import NULL_PLOTS, STDIO, TEST_PLOTS, ExportSettings, without_folders
+from kron2sum_cli.settings import (
+    DEFAULT_SIGNIFICANCE,
+    FAMILY_WISE,
+    NULL_PLOTS,
+    STDIO,
+    ExportSettings,
+    raise_all,
+    without_folders,
+)
 
 LOGGER = logging.getLogger("kron2sum.export")
 
@@ -215,6 +235,8 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
     tables, metadata = _join(tables, settings)
     computed = computed_columns(settings, metadata, tables[0].schema.names)
     scan = scan_results(tables, metadata, computed, settings)
+    if scan.is_of_sets:
+        settings = _for_sets(settings, scan)
     if settings.is_view:
         _write_view(scan, settings)
         return
@@ -224,17 +246,18 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
     names = _chosen_columns(tables[0], metadata, added, settings)
     total = sum(table.num_rows for table in tables)
     for table in tables:
-        LOGGER.debug("%s: %d variants", table.name, table.num_rows)
-    with progress.task("Exporting", total, "variants") as advance:
+        LOGGER.debug("%s: %d %ss", table.name, table.num_rows, scan.noun)
+    with progress.task("Exporting", total, f"{scan.noun}s") as advance:
         read = _columns_to_read(tables[0], [*names, *computed.needed], added, settings)
         batches = with_columns(_rows(tables, read, advance), rates)
         if leads is not None:
             batches = with_columns(numbered_rows(batches, leads), of_leads)
         batches = map(computed.add_to, batches)
         schema = computed.schema(_with_fields(tables[0].schema, [*rates, *of_leads]))
-        written = _write_table(_chosen_rows(batches, settings), schema, names, metadata, settings)
+        keys = RowKeys.of(tables[0].schema.names)
+        written = _write_table(_chosen_rows(batches, keys, settings), schema, names, metadata, settings)
     log = LOGGER.debug if settings.out == STDIO else LOGGER.info
-    log("%d of %d variants written to %s", written, total, settings.out)
+    log("%d of %d %ss written to %s", written, total, scan.noun, settings.out)
 
 
 def _join(tables: Sequence[ScanFile], settings: ExportSettings) -> tuple[list[ScanFile], ScanMetadata]:
@@ -314,15 +337,25 @@ def scan_results(
     if settings.plot is not None and settings.tests:
         hypotheses = asked_hypotheses(settings.tests, traits, np.asarray(np.linalg.inv(metadata.nulls[0].axes)))
         tests = [*(["any"] if "any" in settings.tests else []), *(hypothesis.name for hypothesis in hypotheses)]
+    if is_of_sets:
+        _check_tests_of_sets(name, tests, tables[0].schema.names)
     of_variants = [column.name for column in IDENTITY_COLUMNS if column.name not in tables[0].schema.names]
     columns = (*tables[0].schema.names, *(of_variants if is_of_sets else ()), *computed.names)
     return ScanResults(name, columns, metadata, rows, tuple(traits[k] for k in chosen), tuple(tests))
 
 
+def _check_tests_of_sets(name: str, tests: Sequence[str], columns: Sequence[str]) -> None:
+    """Refuse to draw a test that a table of sets lacks: none can be computed from it."""
+    for test in tests:
+        if test != ANY and not any(
+            column == MLOG10P.named(test) or (column.startswith(f"{MLOG10P_SET.name}.") and column.endswith(f".{test}"))
+            for column in columns
+        ):
+            raise UsageError(f"--test {test}: {name} is a table of sets without it; give it to kron2sum scan --sets")
+
+
 def _write_view(scan: ScanResults, settings: ExportSettings) -> None:
     """Write what the settings ask for: a picture, a report, or GWAS-SSF files."""
-    if scan.is_of_sets and settings.plot not in TEST_PLOTS:
-        raise UsageError(f"{scan.name}: is a table of sets, which --plot {', '.join(TEST_PLOTS)} can draw")
     if settings.plot is None and settings.report is None:
         _write_ssf(scan, settings)
         return
@@ -360,7 +393,45 @@ def null_of(scan: ScanResults, settings: ExportSettings) -> NullFile | None:
 def _clumping(settings: ExportSettings, out: str, null: NullFile | None) -> Clumping:
     """How lead variants are told from those near them."""
     linkage = open_linkage(settings.geno, out, null) if settings.geno else None
-    return Clumping(settings.significance, round(1000 * settings.clump_kb), settings.least_r2, linkage)
+    return Clumping(_significance(settings), round(1000 * settings.clump_kb), settings.least_r2, linkage)
+
+
+def _significance(settings: ExportSettings) -> float:
+    return DEFAULT_SIGNIFICANCE if settings.significance is None else settings.significance
+
+
+def _for_sets(settings: ExportSettings, scan: ScanResults) -> ExportSettings:
+    """The settings as they apply to a table of sets.
+
+    Raises
+    ------
+    UsageError
+        Where an option asks for what sets do not have.
+    """
+    not_there = {
+        "--geno": ("linkage disequilibrium", bool(settings.geno)),
+        "--maf-classes": ("allele frequencies", settings.maf_classes),
+        "--trait": ("columns of traits", bool(settings.traits)),
+        "--to ssf": ("alleles and effects", settings.to == "ssf"),
+        "--plot effects": ("effects", settings.plot == "effects"),
+    }
+    raise_all(
+        f"{option}: {scan.name} is a table of sets, which have no {what}"
+        for option, (what, asked) in not_there.items()
+        if asked
+    )
+    if settings.significance is not None or not (settings.leads or settings.is_view):
+        return settings
+    return replace(settings, significance=significance_of_sets(scan))
+
+
+def significance_of_sets(scan: ScanResults) -> float:
+    """`FAMILY_WISE` over the number of sets tested: there are as many of them as the user makes."""
+    columns = [test.column for test in scan.main_tests]
+    tested = np.zeros(len(columns), dtype=np.int64)
+    for batch in scan.read(columns):
+        tested += [np.count_nonzero(~np.isnan(column_values(batch, column))) for column in columns]
+    return FAMILY_WISE / max(int(tested.max(initial=0)), 1)
 
 
 def lead_variants(scan: ScanResults, settings: ExportSettings) -> tuple[NDArray[np.intp], dict[str, pa.Array]]:
@@ -382,7 +453,7 @@ def lead_variants(scan: ScanResults, settings: ExportSettings) -> tuple[NDArray[
     genome = read_genome(scan)
     loci = find_loci(scan, genome, scan.all_tests, [], clumping)
     rows = loci.candidates.row_numbers[loci.together.leads]
-    LOGGER.info("%d lead variant%s", len(rows), "s" * (len(rows) != 1))
+    LOGGER.info("%d lead %s%s", len(rows), scan.noun, "s" * (len(rows) != 1))
     order = np.argsort(rows)
     intervals = locus_intervals(scan, genome, loci, clumping.window)
     found = [intervals[k] for k in order.tolist()]
@@ -515,12 +586,13 @@ def _columns_to_read(
         If the table lacks one that an option needs.
     """
     needed: dict[str, Sequence[str]] = {}
+    keys = RowKeys.of(table.schema.names)
     if settings.p_below is not None:
-        needed["--p-below"] = ["P"]
+        needed["--p-below"] = [keys.p]
     if settings.top is not None:
-        needed["--top"] = ["MLOG10P"]
+        needed["--top"] = [keys.mlog10p]
     if settings.sort is not None:
-        needed["--sort"] = sort_columns(settings.sort)
+        needed["--sort"] = sort_columns(settings.sort, keys)
     read = dict.fromkeys(wanted)
     available = [*table.schema.names, *added]
     for option, columns in needed.items():
@@ -536,18 +608,20 @@ def _rows(tables: Iterable[ScanFile], columns: Sequence[str], advance: Any) -> I
             advance(len(batch))
 
 
-def _chosen_rows(batches: Iterable[pa.RecordBatch], settings: ExportSettings) -> Iterable[pa.RecordBatch]:
+def _chosen_rows(
+    batches: Iterable[pa.RecordBatch], keys: RowKeys, settings: ExportSettings
+) -> Iterable[pa.RecordBatch]:
     """The rows to write, in order; in memory all at once only where they have to be sorted."""
     if settings.p_below is not None:
-        batches = below(batches, settings.p_below)
+        batches = below(batches, settings.p_below, keys)
     if settings.top is not None:
-        batches = top_rows(batches, settings.top)
-    return batches if settings.sort is None else sorted_rows(batches, settings.sort)
+        batches = top_rows(batches, settings.top, keys)
+    return batches if settings.sort is None else sorted_rows(batches, settings.sort, keys)
 
 
 def _clumping_record(settings: ExportSettings) -> dict[str, Any]:
     """What made the rows of a table lead variants."""
-    by_distance = {"significance": settings.significance, "clump_kb": settings.clump_kb}
+    by_distance = {"significance": _significance(settings), "clump_kb": settings.clump_kb}
     if not settings.geno:
         return by_distance
     genotypes = [os.path.basename(path) for path in settings.geno]

@@ -29,6 +29,7 @@ from kron2sum_cli.export.figure import (
 from kron2sum_cli.export.genome import UNPLACED, Genome, located_batches
 from kron2sum_cli.export.leads import Loci
 from kron2sum_cli.export.results import Array, ScanResults, ScanTest, column_values
+from kron2sum_cli.settings import FAMILY_WISE
 
 
 class Thinner:
@@ -214,10 +215,6 @@ MOST_LABELS = 12
 """Names in a panel: of more lead variants the strongest."""
 
 Y_LABEL = "−log₁₀ p"
-
-FAMILY_WISE = 0.05
-"""Probability of a false discovery among all variants that the dotted line stands for: Bonferroni's, or of a
-bootstrap."""
 
 NAME_HEIGHT = 16.0
 """Room for a name over the highest point, in printer's points."""

@@ -114,8 +114,14 @@ def _effects(scan: ScanResults, settings: PictureSettings) -> Callable[[], Figur
 
 
 def _two_tests(scan: ScanResults) -> list[ScanTest]:
-    """Two tests or traits, or the joint test and one trait of several."""
-    tests = scan.trait_tests if len(scan.traits) == 2 and not scan.chosen_tests else scan.drawn_tests
+    """Two tests or traits, or the joint test and one trait of several; of sets two ways to test them."""
+    of_traits = len(scan.traits) == 2 and not scan.chosen_tests and not scan.is_of_sets
+    tests = scan.trait_tests if of_traits else scan.drawn_tests
+    if len(tests) != 2 and scan.is_of_sets:
+        raise UsageError(
+            f"--plot mirrored: shows two tests, and this table of sets has {len(tests)}"
+            f" ({', '.join(test.label for test in tests)}); scan with two --set-test"
+        )
     if len(tests) != 2:
         raise UsageError(
             f"--plot mirrored: shows two traits, or one and the joint test, and here are {len(tests)};"

@@ -22,6 +22,7 @@ from kron2sum_cli.export.qq import QQ, draw_qq, qq_data
 from kron2sum_cli.export.results import JOINT, Array, ScanResults, ScanTest, column_values, significance_text
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_file import NullFile
+from kron2sum_cli.files.scan_columns import CARRIERS, END, NVAR, START, TOP, TOP_SHARE
 from kron2sum_cli.files.scan_metadata import ScanMetadata
 
 MOST_LOCI = 200
@@ -129,14 +130,12 @@ def scan_report(scan: ScanResults, settings: PictureSettings, null: NullFile | N
         If the table lacks a column, or genotypes lack a variant of it.
     """
     genome = read_genome(scan)
-    refit = [name for name in ("MLOG10P_REFIT",) if name in scan.columns]
-    columns = ["EAF", "N", "MLOG10P", *refit, *effect_columns(scan.traits)]
-    loci = find_loci(scan, genome, scan.all_tests, columns, settings.clumping)
+    loci = find_loci(scan, genome, scan.all_tests, _columns_of_leads(scan), settings.clumping)
     curves = qq_data(scan, scan.all_tests, settings.by_frequency)
     sections = [
         Section("findings", "Findings", _findings(scan, loci, curves, settings)),
         Section("genome", "Along the genome", [_manhattan(scan, genome, settings)]),
-        Section("leads", "Lead variants", _leads(scan, genome, loci, settings)),
+        Section("leads", f"Lead {scan.noun}s", _leads(scan, genome, loci, settings)),
         Section("inflation", "Inflation", _inflation(scan, loci, curves, settings)),
         Section("architecture", "Genetic architecture", _architecture(scan, null)),
         Section("run", "What was run", _run(scan, null)),
@@ -148,10 +147,22 @@ def scan_report(scan: ScanResults, settings: PictureSettings, null: NullFile | N
     return page.render(title="kron2sum scan", headline=_headline(scan), sections=sections).lstrip() + "\n"
 
 
+def _columns_of_leads(scan: ScanResults) -> list[str]:
+    """What the table of lead variants or sets shows, beside place, name, alleles and tests."""
+    if scan.is_of_sets:
+        return [START.name, END.name, NVAR.name, CARRIERS.name, *_strongest_members(scan)]
+    refit = [name for name in ("MLOG10P_REFIT",) if name in scan.columns]
+    return ["EAF", "N", "MLOG10P", *refit, *effect_columns(scan.traits)]
+
+
+def _strongest_members(scan: ScanResults) -> list[str]:
+    return [name for name in (TOP.name, TOP_SHARE.name) if name in scan.columns]
+
+
 def _headline(scan: ScanResults) -> str:
     traits, samples = len(scan.metadata.traits), scan.metadata.null.samples
-    tested = scan.metadata.counts.get("variants tested")
-    variants = f", {tested:,} variants tested" if tested is not None else ""
+    tested = scan.metadata.counts.get("sets" if scan.is_of_sets else "variants tested")
+    variants = f", {tested:,} {scan.noun}s tested" if tested is not None else ""
     return f"{traits} trait{'s' * (traits != 1)}, {samples:,} samples{variants}"
 
 
@@ -159,18 +170,22 @@ def _findings(scan: ScanResults, loci: Loci, curves: Sequence[QQ], settings: Pic
     """What came of the scan, in a few sentences."""
     traits = scan.metadata.traits
     names = ", ".join(traits) if len(", ".join(traits)) <= 2 * LONGEST_LIST else f"{len(traits)} traits"
-    of_traits = [test.label for test in scan.trait_tests] if len(scan.traits) <= MOST_TRAITS_ACROSS else ["each trait"]
-    tests = ", ".join([JOINT, *of_traits, *(f"the test {test.label}" for test in scan.further_tests)])
-    together = f"{names} together ({tests})" if len(traits) > 1 else names
+    if scan.is_of_sets:
+        tests = ", ".join(test.label for test in scan.all_tests)
+    else:
+        many = len(scan.traits) > MOST_TRAITS_ACROSS
+        of_traits = ["each trait"] if many else [test.label for test in scan.trait_tests]
+        tests = ", ".join([JOINT, *of_traits, *(f"the test {test.label}" for test in scan.further_tests)])
+    together = f"{names} together ({tests})" if len(traits) > 1 or scan.is_of_sets else names
     main = curves[0]
     loco = ", each with its own chromosome left out of the relationship matrix (LOCO)" if _left_out(scan) else ""
     said = (
-        f"{main.everything.count:,} variants were tested for effects on {together} in"
+        f"{main.everything.count:,} {scan.noun}s were tested for effects on {together} in"
         f" {scan.metadata.null.samples:,} samples{loco}. "
     )
     level = f"p ≤ {significance_text(loci.threshold)}"
     number = len(loci.together.leads)
-    found = f"{number:,} {'locus has' if number == 1 else 'loci have'}" if number else "No variant has"
+    found = f"{number:,} {'locus has' if number == 1 else 'loci have'}" if number else f"No {scan.noun} has"
     where = "at least one" if number else "any"
     return [f"{said}{found} {level} in {where} test{_strongest_text(loci)}.", _inflation_text(scan, curves)]
 
@@ -201,7 +216,7 @@ def _inflation_text(scan: ScanResults, curves: Sequence[QQ]) -> str:
     main = curves[0]
     value = main.everything.inflation
     if not np.isfinite(value):
-        return "No variant has a statistic, so that there is no λ."
+        return f"No {scan.noun} has a statistic, so that there is no λ."
     rest = [curve.everything.inflation for curve in curves[1:] if np.isfinite(curve.everything.inflation)]
     others = f", and between {min(rest):.3f} and {max(rest):.3f} in the others" if len(rest) > 1 else ""
     said = f"λ is {value:.3f} in the {_test_text(main.test)}{others}: "
@@ -335,7 +350,7 @@ def _inflation(
     rows = [
         (
             curve.test.label,
-            str(curve.df),
+            str(curve.df) if curve.test.df_column or not scan.is_of_sets else NOTHING,
             f"{curve.everything.count:,}",
             _number(curve.everything.inflation),
             f"{loci.significant[curve.test.column]:,}",
@@ -347,27 +362,31 @@ def _inflation(
     shown = [curve for curve in curves if curve.test in scan.main_tests]
     classes = "; lines: the same for each class of minor allele frequency" if settings.by_frequency else ""
     caption = (
-        f"Observed against expected −log₁₀ p. Grey: 95% of the ordered p-values of independent variants without"
+        f"Observed against expected −log₁₀ p. Grey: 95% of the ordered p-values of independent {scan.noun}s without"
         f" effects{classes}. λ is the median χ² over that of its distribution."
     )
     picture = _picture(lambda: draw_qq(shown), "quantile-quantile plots of every test", caption)
-    return [Table(("test", "df", "variants", "λ", level, "lead variants"), rows), picture]
+    return [Table(("test", "df", f"{scan.noun}s", "λ", level, f"lead {scan.noun}s"), rows), picture]
 
 
 def _manhattan(scan: ScanResults, genome: Genome, settings: PictureSettings) -> Picture:
     draw = manhattan_of(scan, scan.main_tests, settings.clumping)
     mark = "The red line on the scale" if len(scan.main_tests) > MOST_PANELS else "Dashed"
-    dotted = "0.05 over the number of variants tested (Bonferroni)"
+    dotted = f"0.05 over the number of {scan.noun}s tested (Bonferroni)"
     if scan.metadata.thresholds:
         dotted = f"what 5% of {scan.metadata.settings.bootstrap:,} simulated scans exceed"
     level = significance_text(settings.clumping.threshold)
-    caption = f"{mark}: p = {level}. Dotted: {dotted}. Diamonds: lead variants of each test."
+    elsewhere = ", where it is another" if scan.is_of_sets else ""
+    caption = f"{mark}: p = {level}. Dotted{elsewhere}: {dotted}. Diamonds: lead {scan.noun}s of each test."
+    if scan.is_of_sets:
+        caption += " A set stands in the middle of its variants."
     if genome.without_position:
         placed = (
             "are in the order of the table" if genome.unplaced.any() else "stand at the one before them in the file"
         )
-        caption += f" {genome.without_position:,} variants without a position {placed}."
-    return _picture(draw, "-log10 p of the joint test and of every trait along the genome", caption, _DOTS_PER_INCH)
+        caption += f" {genome.without_position:,} {scan.noun}s without a position {placed}."
+    what = "each test of sets" if scan.is_of_sets else "the joint test and of every trait"
+    return _picture(draw, f"-log10 p of {what} along the genome", caption, _DOTS_PER_INCH)
 
 
 def _leads(scan: ScanResults, genome: Genome, loci: Loci, settings: PictureSettings) -> list[str | Table | Picture]:
@@ -375,7 +394,9 @@ def _leads(scan: ScanResults, genome: Genome, loci: Loci, settings: PictureSetti
     leads = loci.together.leads
     parts: list[str | Table | Picture] = []
     if not leads.size:
-        parts.append(f"No variant has {level} in any test.")
+        parts.append(f"No {scan.noun} has {level} in any test.")
+    elif scan.is_of_sets:
+        parts += _lead_sets(scan, loci, leads[:MOST_LOCI], settings)
     else:
         shown = leads[:MOST_LOCI]
         more = f" The strongest {len(shown)} of {len(leads):,} are listed." if len(shown) < len(leads) else ""
@@ -388,12 +409,52 @@ def _leads(scan: ScanResults, genome: Genome, loci: Loci, settings: PictureSetti
         )
         intervals = locus_intervals(scan, genome, loci, settings.clumping.window)
         parts += _lead_tables(scan, loci, shown, intervals)
-    if len(scan.traits) <= MOST_EFFECT_PANELS:
+    if len(scan.traits) <= MOST_EFFECT_PANELS and not scan.is_of_sets:
         data = lead_effects(loci, genome, scan.traits, settings.clumping, settings.most_effects)
         caption = "Each variant with its effect allele."
         description = "effects of the strongest variants on every trait, with 95% intervals"
         parts.append(_picture(lambda: draw_effects(data), description, caption))
     return parts
+
+
+def _lead_sets(
+    scan: ScanResults, loci: Loci, leads: NDArray[np.intp], settings: PictureSettings
+) -> list[str | Table | Picture]:
+    """Lead sets with the p of every way to test them."""
+    members = _strongest_members(scan)
+    rows = []
+    for lead, size in zip(leads.tolist(), loci.together.sizes.tolist(), strict=False):
+        row = loci.candidates.rows.slice(lead, 1).to_pylist()[0]
+        passed = loci.passed(lead)
+        cells = [row["SNPID"], _place_of_set(row), f"{row[NVAR.name]:,}", f"{row[CARRIERS.name]:,}"]
+        cells += [Cell(p_text(row[test.column]), strong=test in passed) for test in scan.main_tests]
+        if members:
+            cells += [row[TOP.name] or NOTHING, _share_text(row[TOP_SHARE.name])]
+        rows.append([*cells, str(size), ", ".join(test.label for test in passed)])
+    tests = [test.label for test in scan.main_tests]
+    strongest = ["strongest variant", "its share"] if members else []
+    headings = ("set", "place, Mb", "variants", "carriers", *tests, *strongest, "sets", "passes")
+    texts = (0, 1, *([headings.index("strongest variant")] if members else []), len(headings) - 1)
+    level = f"p ≤ {significance_text(loci.threshold)}"
+    more = len(loci.together.leads) - len(leads)
+    said = (
+        f"Sets with {level} in at least one test; a lead set is the strongest within"
+        f" {settings.clumping.window / 1000:g} kb, from middle to middle. What passes is shaded."
+        + (f" The strongest {len(leads)} are listed, {more:,} more are not." if more else "")
+        + (" The strongest variant is the one with the largest share of the statistic of skat." if members else "")
+    )
+    return [said, Table(headings, rows, texts)]
+
+
+def _place_of_set(row: Mapping[str, Any]) -> str:
+    """Chromosome, and from where to where; of a set on several chromosomes nothing."""
+    if row[START.name] is None or row[END.name] is None:
+        return NOTHING
+    return f"{row['CHR']}:{_megabases((row[START.name], row[END.name]))}"
+
+
+def _share_text(share: float | None) -> str:
+    return NOTHING if share is None else f"{share:.0%}"
 
 
 def _lead_tables(

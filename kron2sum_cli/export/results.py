@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.scan_columns import CHR, EA, MLOG10P, MLOG10P_SET, NEA, POS, SET, SNPID, START
+from kron2sum_cli.files.scan_columns import ANY, CHR, EA, END, MLOG10P, MLOG10P_SET, NEA, POS, SET, SNPID, START
 from kron2sum_cli.files.scan_metadata import ScanMetadata
+from kron2sum_cli.settings import FIXED
 
 Array = NDArray[np.float64]
 
@@ -19,7 +21,7 @@ JOINT = "joint test"
 
 @dataclass(frozen=True)
 class ScanTest:
-    """One test of every variant.
+    """One test of every variant, or set.
 
     Attributes
     ----------
@@ -97,23 +99,42 @@ class ScanResults:
         return SET.name in self.columns
 
     @property
-    def set_tests(self) -> list[ScanTest]:
-        """The ways in which sets were tested, for effects on any trait and in one test; λ is told from their p."""
-        fixed = [ScanTest("fixed", MLOG10P.name, None)] if MLOG10P.name in self.columns else []
-        start = MLOG10P_SET.named("")
-        names = [name.removeprefix(start) for name in self.columns if name.startswith(start)]
-        return [*fixed, *(ScanTest(name, start + name, None) for name in names)]
+    def noun(self) -> str:
+        """What a row is."""
+        return "set" if self.is_of_sets else "variant"
+
+    @property
+    def set_tests(self) -> dict[str, list[ScanTest]]:
+        """The tests of a table of sets by what they ask, any effect first: one for each way to test sets.
+
+        Degrees of freedom differ from set to set: λ is told from the p.
+        """
+        found: dict[str, list[ScanTest]] = {ANY: []}
+        for name in self.columns:
+            kind, _, rest = name.partition(".")
+            if kind == MLOG10P.name:
+                how, asked = FIXED, rest or ANY
+            elif kind == MLOG10P_SET.name:
+                how, _, asked = rest.partition(".")
+                asked = asked or ANY
+            else:
+                continue
+            label = how if asked == ANY else f"{how}.{asked}"
+            found.setdefault(asked, []).append(ScanTest(label, name, None))
+        return found
 
     @property
     def main_tests(self) -> list[ScanTest]:
         """The joint test and each trait's, of a scan of one trait one and the same; of sets each way to test them."""
         if self.is_of_sets:
-            return self.set_tests
+            return self.set_tests[ANY]
         return self.trait_tests if len(self.metadata.traits) == 1 else [self.joint, *self.trait_tests]
 
     @property
     def further_tests(self) -> list[ScanTest]:
-        """The tests of the table beside the joint one and those of the traits."""
+        """The tests of the table beside the joint one and those of the traits; of sets those of other effects."""
+        if self.is_of_sets:
+            return [test for asked, tests in self.set_tests.items() if asked != ANY for test in tests]
         of_traits = {f"MLOG10P.{trait}" for trait in self.metadata.traits}
         found = [name for name in self.columns if name.startswith("MLOG10P.") and name not in of_traits]
         names = [name.removeprefix("MLOG10P.") for name in found]
@@ -129,9 +150,9 @@ class ScanResults:
         """The tests that a picture shows."""
         if not self.chosen_tests:
             return self.main_tests
-        known = {"any": self.main_tests[0] if self.is_of_sets else self.joint} | {
-            test.label: test for test in [*self.further_tests, *self.trait_tests]
-        }
+        if self.is_of_sets:
+            return [test for name in self.chosen_tests for test in self.set_tests[name]]
+        known = {ANY: self.joint} | {test.label: test for test in [*self.further_tests, *self.trait_tests]}
         return [known[name] for name in self.chosen_tests]
 
     def degrees_of_freedom(self, test: ScanTest) -> int:
@@ -145,7 +166,7 @@ class ScanResults:
 
 
 def sets_as_variants(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
-    """Rows of sets with the columns of variants: the name of a set, its first position, and no alleles.
+    """Rows of sets with the columns of variants: the name of a set, its middle, and no alleles.
 
     Parameters
     ----------
@@ -158,9 +179,11 @@ def sets_as_variants(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.Record
     for name in columns:
         if name in (EA.name, NEA.name):
             arrays.append(pa.array([""] * len(batch)))
-        elif name in (CHR.name, POS.name):
-            stored = batch.column(START.name if name == POS.name else name)
-            arrays.append(stored.fill_null(0 if name == POS.name else "0"))
+        elif name == POS.name:
+            ends = pc.add(batch.column(START.name), batch.column(END.name))
+            arrays.append(pc.divide(ends, 2).fill_null(0))
+        elif name == CHR.name:
+            arrays.append(batch.column(name).fill_null("0"))
         else:
             arrays.append(batch.column(SET.name if name == SNPID.name else name))
     return pa.RecordBatch.from_arrays(arrays, names=list(columns))
@@ -168,8 +191,8 @@ def sets_as_variants(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.Record
 
 def stored_columns_of_sets(columns: Sequence[str]) -> list[str]:
     """The columns of a table of sets that those of variants are made from."""
-    stored = {POS.name: START.name, SNPID.name: SET.name, EA.name: SET.name, NEA.name: SET.name}
-    return list(dict.fromkeys(stored.get(name, name) for name in columns))
+    stored = {POS.name: (START.name, END.name), **dict.fromkeys((SNPID.name, EA.name, NEA.name), (SET.name,))}
+    return list(dict.fromkeys(source for name in columns for source in stored.get(name, (name,))))
 
 
 def column_values(rows: pa.RecordBatch | pa.Table, column: str) -> Array:

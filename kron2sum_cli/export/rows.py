@@ -1,6 +1,7 @@
 """Which rows of a result table are wanted, and in what order."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -8,15 +9,44 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kron2sum_cli.export.genome import chromosome_key
+from kron2sum_cli.files.scan_columns import CHR, MLOG10P, MLOG10P_SET, P_SET, POS, SET, START, P
 from kron2sum_cli.genotypes.chromosomes import is_human, normalise_chromosome
 
 _FEWEST_CANDIDATES = 1 << 16
 
 
-def below(batches: Iterable[pa.RecordBatch], p_value: float) -> Iterator[pa.RecordBatch]:
+@dataclass(frozen=True)
+class RowKeys:
+    """The columns by which rows are chosen and sorted.
+
+    Attributes
+    ----------
+    p, mlog10p : str
+        P and -log10 P of the test of any effect, of sets in the first way of the table to test them.
+    position : str
+        The position.
+    """
+
+    p: str = P.name
+    mlog10p: str = MLOG10P.name
+    position: str = POS.name
+
+    @classmethod
+    def of(cls, columns: Sequence[str]) -> "RowKeys":
+        """Those of a table with these columns."""
+        if SET.name not in columns:
+            return cls()
+        kinds = (P_SET.name, MLOG10P_SET.name)
+        ways = [rest for kind, _, rest in (name.partition(".") for name in columns) if kind in kinds]
+        if MLOG10P.name in columns or not ways:
+            return cls(position=START.name)
+        return cls(P_SET.named(ways[0]), MLOG10P_SET.named(ways[0]), START.name)
+
+
+def below(batches: Iterable[pa.RecordBatch], p_value: float, keys: RowKeys) -> Iterator[pa.RecordBatch]:
     """Rows with P below a value; those without a P are left out."""
     for batch in batches:
-        yield batch.filter(pc.less(batch.column("P"), p_value))
+        yield batch.filter(pc.less(batch.column(keys.p), p_value))
 
 
 def numbered_rows(batches: Iterable[pa.RecordBatch], numbers: NDArray[np.intp]) -> Iterator[pa.RecordBatch]:
@@ -38,38 +68,38 @@ def with_columns(batches: Iterable[pa.RecordBatch], columns: Mapping[str, pa.Arr
         start += len(batch)
 
 
-def top_rows(batches: Iterable[pa.RecordBatch], number: int) -> Iterator[pa.RecordBatch]:
-    """The `number` rows with the largest MLOG10P, largest first, of equal ones the first in the file.
+def top_rows(batches: Iterable[pa.RecordBatch], number: int, keys: RowKeys) -> Iterator[pa.RecordBatch]:
+    """The `number` rows with the largest -log10 P, largest first, of equal ones the first in the file.
 
     Rows without a statistic are never among them. Memory holds a few times `number` rows.
     """
     candidates: list[pa.RecordBatch] = []
     threshold = -np.inf
     for batch in batches:
-        candidates.append(batch.filter(pc.greater(batch.column("MLOG10P"), threshold)))
+        candidates.append(batch.filter(pc.greater(batch.column(keys.mlog10p), threshold)))
         if sum(map(len, candidates)) >= 2 * number + _FEWEST_CANDIDATES:
-            candidates = _best(candidates, number)
+            candidates = _best(candidates, number, keys.mlog10p)
             if sum(map(len, candidates)) == number:
-                threshold = candidates[-1].column("MLOG10P")[-1].as_py()
+                threshold = candidates[-1].column(keys.mlog10p)[-1].as_py()
     if candidates:
-        yield from _best(candidates, number)
+        yield from _best(candidates, number, keys.mlog10p)
 
 
-def _best(candidates: Sequence[pa.RecordBatch], number: int) -> list[pa.RecordBatch]:
+def _best(candidates: Sequence[pa.RecordBatch], number: int, column: str) -> list[pa.RecordBatch]:
     table = pa.Table.from_batches(candidates)
-    order = pc.sort_indices(table, sort_keys=[("MLOG10P", "descending")])
+    order = pc.sort_indices(table, sort_keys=[(column, "descending")])
     batches: list[pa.RecordBatch] = table.take(order[:number]).combine_chunks().to_batches()
     return batches
 
 
-def sort_columns(key: str) -> Sequence[str]:
+def sort_columns(key: str, keys: RowKeys) -> Sequence[str]:
     """The columns that a value of ``--sort`` looks at."""
     if key == "position":
-        return ("CHR", "POS")
-    return ("MLOG10P",) if key == "p" else (key.removeprefix("-"),)
+        return (CHR.name, keys.position)
+    return (keys.mlog10p,) if key == "p" else (key.removeprefix("-"),)
 
 
-def sorted_rows(batches: Iterable[pa.RecordBatch], key: str) -> Iterator[pa.RecordBatch]:
+def sorted_rows(batches: Iterable[pa.RecordBatch], key: str, keys: RowKeys) -> Iterator[pa.RecordBatch]:
     """All rows in the order of a key; those without a value last, of equal ones the first in the file.
 
     Parameters
@@ -79,18 +109,19 @@ def sorted_rows(batches: Iterable[pa.RecordBatch], key: str) -> Iterator[pa.Reco
     key : str
         "position" (chromosomes as numbers, then X, Y, XY, MT, then others by name), "p", a column, or "-COLUMN" for
         the largest first.
+    keys : RowKeys
+        Of the table.
     """
     table = pa.Table.from_batches(list(batches)) if (batches := list(batches)) else None
     if table is None:
         return
     if key == "position":
-        keys = pa.table({"chromosome": _chromosome_ranks(table.column("CHR")), "position": table.column("POS")})
-        order = pc.sort_indices(keys, sort_keys=[("chromosome", "ascending"), ("position", "ascending")])
+        places = {"chromosome": _chromosome_ranks(table.column(CHR.name)), "position": table.column(keys.position)}
+        order = pc.sort_indices(pa.table(places), sort_keys=[("chromosome", "ascending"), ("position", "ascending")])
     else:
-        (column,) = sort_columns(key)
+        (column,) = sort_columns(key, keys)
         direction = "descending" if key == "p" or key.startswith("-") else "ascending"
-        keys = pa.table({"key": table.column(column)})
-        order = pc.sort_indices(keys, sort_keys=[("key", direction)])
+        order = pc.sort_indices(pa.table({"key": table.column(column)}), sort_keys=[("key", direction)])
     yield from table.take(order).combine_chunks().to_batches()
 
 

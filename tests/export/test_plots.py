@@ -407,7 +407,7 @@ def test_every_test_can_be_drawn() -> None:
     assert plot_scan("mirrored", two, "png", PictureSettings()).startswith(b"\x89PNG")
 
 
-def test_sets_of_variants_are_drawn_at_their_first_variant() -> None:
+def test_sets_of_variants_are_drawn_in_their_middle() -> None:
     schema = set_schema(["common"], ["fixed", "skat"])
     random = np.random.default_rng(2)
     columns: dict[str, Any] = {name: random.uniform(0, 3, 50) for name in schema.names}
@@ -422,7 +422,9 @@ def test_sets_of_variants_are_drawn_at_their_first_variant() -> None:
 
     names = tuple(dict.fromkeys([*schema.names, "CHR", "POS", "SNPID", "EA", "NEA"]))
     view = replace(view_of(simulated(5, TRAITS), TRAITS), columns=names, rows=rows)
-    assert [test.label for test in view.main_tests] == ["fixed", "skat", "skat.common"]
+    assert [test.label for test in view.main_tests] == ["fixed", "skat"]
+    assert [test.label for test in view.further_tests] == ["fixed.common", "skat.common"]
+    assert column(view, "POS") == (np.arange(50) * 1000 + 450).tolist()
     genome = read_genome(view)
     assert genome.labels == ["1", "2", "unplaced"]
     loci = find_loci(view, genome, view.all_tests, [], CLUMPING)
