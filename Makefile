@@ -4,6 +4,7 @@
 #   make test      the tests
 #   make check     linter, formatting, types, tests: what CI runs
 #   make docs      the documentation, in out/site; a warning is an error
+#   make wheel     a wheel in dist/, tried in an empty environment
 #   make bench     the measurements that the README quotes
 #   make clean     remove .venv, out/ and caches
 #
@@ -18,7 +19,7 @@ DOCS_INSTALLED := .venv/.docs-installed
 DATA := example_data
 TOP_COLUMNS := CHR,POS,SNPID,EA,EAF,MLOG10P,BETA.height,BETA.weight,BETA.glucose
 
-.PHONY: example test check lint types docs bench clean
+.PHONY: example test check lint types docs wheel bench clean
 # In the order written, also under -j: installations must not meet, and the tests' summary comes last.
 .NOTPARALLEL:
 
@@ -52,6 +53,9 @@ types: $(TEST_INSTALLED)
 
 docs: $(DOCS_INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+wheel:
+	packaging/try_wheel.sh $(PYTHON)
 
 bench: $(TEST_INSTALLED)
 	$(BIN)/python -m benchmarks

@@ -8,10 +8,14 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+from numpy.typing import NDArray
 
 Record = TypeVar("Record")
 
 _SCALARS = (str, int, float, bool)
+
+_ARRAY = get_origin(NDArray[np.float64])
+"""`numpy.ndarray`, or, since numpy 2.5, the alias that `NDArray` is."""
 
 
 def to_json(value: Any) -> Any:
@@ -71,7 +75,7 @@ def _value(hint: Any, value: Any, place: str) -> Any:
         return hint(value)
     if is_dataclass(hint):
         return from_json(hint, value, place)  # type: ignore[arg-type]
-    if origin is np.ndarray and isinstance(value, list):
+    if origin is _ARRAY and isinstance(value, list):
         return _array(value, place)
     if origin is tuple and isinstance(value, list):
         each = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
