@@ -47,6 +47,9 @@ def empty_texts(settings: "FitSettings | ScanSettings | ExportSettings") -> Iter
 
 
 _NAMED_TESTS = ("any", "common", "specific")
+TESTS_OF_SCAN = ("interaction", "dominance", "joint")
+"""Tests that a table has only from a scan with ``--interaction`` or ``--coding genotypic``."""
+
 _FORMS = ("trait", "only", "axis")
 
 
@@ -75,6 +78,8 @@ def naming_problems(test: str) -> Iterable[str]:
     elif kind in _FORMS and colon:
         if not rest:
             yield f"--test {test}: name {'an axis' if kind == 'axis' else 'a trait'} after the colon"
+    elif test in TESTS_OF_SCAN:
+        yield f"--test {test}: comes with --interaction COVARIATE or --coding genotypic; leave it out"
     elif test not in _NAMED_TESTS:
         yield (
             f"--test {test}: must be {', '.join(_NAMED_TESTS)}, trait:NAME, trait:NAME|OTHERS, only:NAME, axis:K,"
@@ -744,7 +749,8 @@ class ExportSettings:
         if self.is_view and ignored:
             yield f"{', '.join(ignored)}: for tables only, not for --plot, --report or --to ssf"
         yield from stdin_twice(self.input_paths)
-        yield from (problem for test in self.tests for problem in naming_problems(test))
+        named = (test for test in self.tests if test not in TESTS_OF_SCAN)
+        yield from (problem for test in named for problem in naming_problems(test))
         yield from repeated("--test", (test.partition("=")[0] for test in self.tests))
         yield from repeated("input files", (path for path in self.inputs if path != STDIO))
         if self.plot is None and self.report is None:

@@ -38,7 +38,7 @@ from kron2sum_cli.model.hypotheses import (
     test,
     unpack_information,
 )
-from kron2sum_cli.settings import ExportSettings, contrast_files, without_folders
+from kron2sum_cli.settings import TESTS_OF_SCAN, ExportSettings, contrast_files, without_folders
 
 Array = NDArray[np.float64]
 
@@ -260,7 +260,10 @@ def computed_columns(settings: ExportSettings, metadata: ScanMetadata, stored: S
     hypotheses: list[Hypothesis] = []
     names: list[str] = []
     needed: list[str] = []
-    tests = () if settings.plot is not None and SET.name in stored else settings.tests  # only those that it has
+    _check_tests_of_scan(settings.tests, stored)
+    tests = [asked for asked in settings.tests if asked not in TESTS_OF_SCAN]
+    if settings.plot is not None and SET.name in stored:
+        tests = []  # only those that it has
     if tests or has_covariances:
         needed = needed_columns(metadata)
         _check_stored(needed, stored)
@@ -277,6 +280,20 @@ def computed_columns(settings: ExportSettings, metadata: ScanMetadata, stored: S
     needed += [_MLOG10 + name for name in p_values if _MLOG10 + name in stored]
     has_explained = PVE.name in names
     return ComputedColumns(metadata, hypotheses, has_covariances, has_explained, p_values, [*names, *p_values], needed)
+
+
+def _check_tests_of_scan(tests: Sequence[str], stored: Sequence[str]) -> None:
+    """Refuse tests that the table lacks and that cannot be computed from it.
+
+    Raises
+    ------
+    InputError
+        Naming the first.
+    """
+    for asked in tests:
+        if asked in TESTS_OF_SCAN and MLOG10P.named(asked) not in stored:
+            option = "--coding genotypic" if asked == "dominance" else "--interaction COVARIATE"
+            raise InputError(f"--test {asked}: is not in the table, nor computed from it; scan with {option}")
 
 
 def _check_stored(needed: Sequence[str], stored: Sequence[str]) -> None:

@@ -49,8 +49,10 @@ from kron2sum_cli.files.outputs import atomic_output, guard_inputs
 from kron2sum_cli.files.scan_columns import (
     ANY,
     COV,
+    DOMINANCE_COLUMNS,
     FDR,
     IDENTITY_COLUMNS,
+    INTERACTION_COLUMNS,
     LEAD_COLUMNS,
     MLOG10P,
     MLOG10P_SET,
@@ -75,6 +77,7 @@ from kron2sum_cli.settings import (
     FAMILY_WISE,
     NULL_PLOTS,
     STDIO,
+    TESTS_OF_SCAN,
     ExportSettings,
     raise_all,
     without_folders,
@@ -335,8 +338,10 @@ def scan_results(
     chosen = choose_columns(settings.traits, traits, "--trait", name) if settings.traits else range(len(traits))
     tests: list[str] = []
     if settings.plot is not None and settings.tests:
-        hypotheses = asked_hypotheses(settings.tests, traits, np.asarray(np.linalg.inv(metadata.nulls[0].axes)))
-        tests = [*(["any"] if "any" in settings.tests else []), *(hypothesis.name for hypothesis in hypotheses)]
+        Tinv = np.asarray(np.linalg.inv(metadata.nulls[0].axes))
+        for test in settings.tests:
+            is_named = test == "any" or test in TESTS_OF_SCAN
+            tests += [test] if is_named else [one.name for one in asked_hypotheses([test], traits, Tinv)]
     if is_of_sets:
         _check_tests_of_sets(name, tests, tables[0].schema.names)
     of_variants = [column.name for column in IDENTITY_COLUMNS if column.name not in tables[0].schema.names]
@@ -562,7 +567,9 @@ def _columns_of_others(table: ScanFile, traits: Sequence[str], wanted: Sequence[
     """The columns of other traits, and of the axes, which say nothing about a trait alone."""
     kept = {traits[i] for i in choose_columns(wanted, traits, "--trait", table.name)}
     of_trait = (TRAIT_N, *TRAIT_COLUMNS, *TRAIT_REFIT_COLUMNS, TRAIT_MLOG10P_GW, TRAIT_PVE, FDR)
-    dropped = {column.named(trait) for trait in traits if trait not in kept for column in of_trait}
+    of_second = (*INTERACTION_COLUMNS, *DOMINANCE_COLUMNS)
+    others = [trait for trait in traits if trait not in kept]
+    dropped = {column.named(trait) for trait in others for column in (*of_trait, *of_second)}
     return dropped | {*axis_columns(len(traits)), *axis_columns(len(traits), coupled=True)}
 
 

@@ -200,6 +200,7 @@ def test_what_adds_nothing_is_counted(example: Path, tmp_path: Path) -> None:
         (("--coding", "dominant", "--windows", "1mb"), 2, "--coding dominant is for variants"),
         ((*GENOTYPIC, "--bootstrap", "9"), 2, "--coding genotypic and --bootstrap exclude each other"),
         ((*INTERACTION, "--stepwise", "1e-5"), 2, "--interaction and --stepwise exclude each other"),
+        (("--test", "interaction"), 2, "--test interaction: comes with --interaction COVARIATE"),
         ((*GENOTYPIC, "--ploidy", "4"), 2, "--coding genotypic is for diploid genotypes, and --ploidy is 4"),
     ],
 )
@@ -208,3 +209,27 @@ def test_what_is_refused(example: Path, tmp_path: Path, capfd, options, code: in
     error = capfd.readouterr().err
     assert re.search(message, error), error
     assert not (tmp_path / "s.parquet").exists()
+
+
+def test_pictures_and_tables_of_the_tests(example: Path, tmp_path: Path, capfd) -> None:
+    out, picture = tmp_path / "s.parquet", tmp_path / "m.png"
+    assert scan(example / "null.npz", out, "--refit", "0", *INTERACTION) == 0
+    assert kron2sum("export", "-q", out, "--plot", "manhattan", "--test", "interaction", "--out", picture) == 0
+    assert picture.stat().st_size > 10_000
+    later = tmp_path / "t.parquet"
+    options = ("--test", "interaction", "--test", "specific", "--trait", "height", "--to", "parquet")
+    assert kron2sum("export", "-q", out, *options, "--out", later) == 0
+    found, stored = table(later), table(out)
+    assert {"BETA_GXE.height", "MLOG10P.joint", "CHISQ.specific"} <= set(found.columns)
+    assert not [name for name in found.columns if "weight" in name or name.startswith("AXIS")]
+    pd.testing.assert_series_equal(found["MLOG10P.interaction"], stored["MLOG10P.interaction"])
+    leads = tmp_path / "leads.parquet"
+    assert kron2sum("export", "-q", out, "--leads", "--significance", "1e-3", "--to", "parquet", "--out", leads) == 0
+    assert "interaction" in set(table(leads).LEAD_TEST)
+    capfd.readouterr()
+    for source, test, message in (
+        (out, "dominance", "--test dominance: is not in the table, nor computed from it; scan with --coding genotypic"),
+        (example / "scan.parquet", "joint", "scan with --interaction COVARIATE"),
+    ):
+        assert kron2sum("export", source, "--test", test) == 1
+        assert message in capfd.readouterr().err
