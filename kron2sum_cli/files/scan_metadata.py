@@ -216,8 +216,8 @@ class ScanMetadata:
     counts : Mapping of str to int
         Numbers of variants (or sets), which add up over the parts of a scan.
     refit_factors : Mapping of str to Mapping of str to float
-        What the likelihood ratios of refits were divided by, by null model (the chromosome left out, or "genome") and
-        test; of the null models under which variants were refitted.
+        What the likelihood ratios of refits were divided by, by null model ("genome", whose factors those without a
+        chromosome share) and test; empty where no variant was refitted.
     largest : Mapping of str to tuple of float
         With a bootstrap, the largest -log10 P of every test and trait in the variants covered, for each data set.
     thresholds : Mapping of str to Mapping of str to float

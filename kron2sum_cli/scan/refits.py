@@ -17,8 +17,12 @@ NEGATIVE = -1e-6
 """A larger model whose log-likelihood is lower than a smaller one's by more than this did not reach its maximum."""
 
 
+OF_GENOME = "genome"
+"""Name in metadata of the null model that Bartlett factors are of."""
+
+
 class Factors:
-    """Bartlett factors of one null model, computed by the first thread that refits a variant."""
+    """Bartlett factors of the null model of the whole genome, computed by the first thread that refits a variant."""
 
     def __init__(self, compute: Callable[[], Array]) -> None:
         self._compute, self._lock, self._found = compute, threading.Lock(), np.empty(0)
@@ -37,8 +41,6 @@ class RefitPlan:
 
     Attributes
     ----------
-    null_name : str
-        The chromosome that it leaves out, "genome" for none.
     refits : Refits
         Refits under this model.
     hypotheses : Sequence of Hypothesis
@@ -49,7 +51,6 @@ class RefitPlan:
         Variants with a test above it are fitted again.
     """
 
-    null_name: str
     refits: Refits
     hypotheses: Sequence[Hypothesis]
     factors: Factors = field(repr=False)
@@ -67,7 +68,8 @@ class BlockRefit:
     beta, se : NDArray (h, p)
         Of the refit with effects on all traits.
     factors : dict
-        By null model and hypothesis, what likelihood ratios were divided by; empty where nothing was fitted again.
+        By null model (`OF_GENOME`) and hypothesis, what likelihood ratios were divided by; empty where nothing was
+        fitted again.
     """
 
     chisq: Sequence[Array]
@@ -78,11 +80,15 @@ class BlockRefit:
 
 
 def refit_plan(
-    refits: Refits, hypotheses: Sequence[Hypothesis], threshold: float, seed: int, null_name: str
+    refits: Refits, hypotheses: Sequence[Hypothesis], threshold: float, seed: int, factors: Factors | None = None
 ) -> RefitPlan:
-    """The plan for refits of variants with a test below ``threshold`` (positive)."""
-    factors = Factors(lambda: bartlett_factors(refits, hypotheses, seed))
-    return RefitPlan(null_name, refits, hypotheses, factors, -float(np.log10(threshold)))
+    """The plan for refits of variants with a test below ``threshold`` (positive).
+
+    ``factors`` are those of another null model, for one without a chromosome; None for those of ``refits``.
+    """
+    if factors is None:
+        factors = Factors(lambda: bartlett_factors(refits, hypotheses, seed))
+    return RefitPlan(refits, hypotheses, factors, -float(np.log10(threshold)))
 
 
 def refit_block(plan: RefitPlan, G: NDArray[np.floating], outside: Array) -> BlockRefit:
@@ -122,4 +128,4 @@ def refit_block(plan: RefitPlan, G: NDArray[np.floating], outside: Array) -> Blo
         chisq.append(np.where(gain > NEGATIVE, np.maximum(2 * gain, 0.0), np.nan) / factor)
     mlog10p = [chi2_mlog10p(x, hypothesis.df) for x, hypothesis in zip(chisq, plan.hypotheses, strict=True)]
     named = {hypothesis.name: float(factor) for hypothesis, factor in zip(plan.hypotheses, factors, strict=True)}
-    return BlockRefit(chisq, mlog10p, joint.beta, joint.se, {plan.null_name: named})
+    return BlockRefit(chisq, mlog10p, joint.beta, joint.se, {OF_GENOME: named})

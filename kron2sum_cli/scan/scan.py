@@ -19,6 +19,7 @@ from kron2sum_cli.files.scan_columns import DOMINANCE, INTERACTION, scan_schema
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
+from kron2sum_cli.model.bartlett import bartlett_factors
 from kron2sum_cli.model.bootstrap import (
     SimulatedTraits,
     normal_errors,
@@ -37,7 +38,7 @@ from kron2sum_cli.scan.blocks import block_width, blocks_by_null, in_order
 from kron2sum_cli.scan.conditioned import own_covariates, scale_given
 from kron2sum_cli.scan.inputs import ScanInputs, number_type, open_inputs
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
-from kron2sum_cli.scan.refits import RefitPlan, refit_plan
+from kron2sum_cli.scan.refits import Factors, RefitPlan, refit_plan
 from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
 from kron2sum_cli.scan.second_column import second_column
 from kron2sum_cli.scan.stepwise import check_signals_path, least_mlog10p, strong_places, write_signals
@@ -143,12 +144,13 @@ def _results(
         yield result
     if done:
         logger.info("%d finished blocks of an interrupted scan taken over", done)
+    factors = _factors(settings, inputs.null, tests) if inputs.null.chromosomes else None
     for chromosome, blocks in blocks_by_null(inputs, width):
         advance(sum(int(np.count_nonzero(block.asked)) for block in blocks[:done]))
         blocks, done = blocks[done:], max(done - len(blocks), 0)
         if not blocks:
             continue
-        scan = _scan(settings, inputs, tests, columns, chromosome)
+        scan = _scan(settings, inputs, tests, columns, chromosome, factors)
         for result, block in in_order(partial(test_block, scan), blocks, settings.common.threads):
             finished.add(result)
             advance(int(np.count_nonzero(block.asked)))
@@ -162,8 +164,12 @@ def _scan(
     tests: Sequence[Hypothesis],
     columns: pa.Schema,
     chromosome: str | None,
+    factors: Factors | None,
 ) -> Scan:
-    """The scan under the null model without a chromosome, or (None) that of the whole genome."""
+    """The scan under the null model without a chromosome, or (None) that of the whole genome.
+
+    ``factors`` are those of its refits; None for those of its own null model.
+    """
     null, data, dtype = inputs.null, inputs.null.description, number_type(settings)
     model = null.load(chromosome, dtype)
     scanner, scale, X = model.scanner(dtype), null_scale(null, chromosome), data.X
@@ -185,7 +191,7 @@ def _scan(
         axes=model.summary.axes,
         context=scale.context(settings.stat, settings.precision),
         tests=tests,
-        refit=_refit_plan(settings, model, tests, chromosome) if settings.refit > 0 else None,
+        refit=_refit_plan(settings, model, tests, chromosome, factors) if settings.refit > 0 else None,
         traits=null.traits,
         observed=observed,
         covariates=genotyped_covariates(X, None if data.reduced else observed),
@@ -213,8 +219,22 @@ def _simulated(
     return simulated_permuted(model, data.Y, permutations(seed, number, n), given, dtype)
 
 
+def _factors(settings: ScanSettings, null: NullFile, tests: Sequence[Hypothesis]) -> Factors:
+    """Bartlett factors of the whole genome's null model, which those without a chromosome share.
+
+    They depend on the samples, the covariates and the spectrum of the relationship matrix, which a chromosome hardly
+    changes: among the eight models of an intercross of 20 chromosomes that refitted variants they were 0.957 to 0.961.
+    """
+    dtype = number_type(settings)
+    return Factors(lambda: bartlett_factors(null.load(None, dtype).refits(), tests, settings.common.seed))
+
+
 def _refit_plan(
-    settings: ScanSettings, model: NullModel, tests: Sequence[Hypothesis], chromosome: str | None
+    settings: ScanSettings,
+    model: NullModel,
+    tests: Sequence[Hypothesis],
+    chromosome: str | None,
+    factors: Factors | None,
 ) -> RefitPlan | None:
     """How to fit variants again; nothing where the null model is no maximum, which is said."""
     of_null = f"the null model of chromosome {chromosome}" if chromosome else "the null model"
@@ -230,7 +250,7 @@ def _refit_plan(
             model.summary.lml,
             refits.null_lml,
         )
-    return refit_plan(refits, tests, settings.refit, settings.common.seed, chromosome or "genome")
+    return refit_plan(refits, tests, settings.refit, settings.common.seed, factors)
 
 
 def _report_thresholds(settings: ScanSettings, largest: Largest) -> None:

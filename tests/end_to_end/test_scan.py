@@ -377,3 +377,15 @@ def test_refits_of_a_thin_grm_are_those_of_the_null_model_search(tmp_path: Path)
         expected = 2 * (climb(alone, model.summary.axes, 3, False).point.lml - model.summary.lml)
         found = float(rows.loc[name].CHISQ_REFIT) * metadata(out)["refit_factors"]["genome"]["any"]
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def test_null_models_without_a_chromosome_share_the_bartlett_factors_of_the_whole_one(
+    example: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "one.txt").write_text("snp0409\n")
+    refit = ("--extract", tmp_path / "one.txt", "--refit", "1", "--test", "common")
+    factors = []
+    for null in ("null.npz", "loco.npz"):
+        assert scan(example / null, tmp_path / f"{null}.parquet", *refit) == 0
+        factors.append(metadata(tmp_path / f"{null}.parquet")["refit_factors"])
+    assert factors[0] == factors[1] and {"any", "common"} == set(factors[0]["genome"])
