@@ -136,7 +136,7 @@ def kernel_of(scores: SetScores, weights: Array, tested: Hypothesis, null: SetNu
 
 def _is_any_effect(tested: Hypothesis) -> bool:
     """Whether the hypothesis is that of an effect on any trait."""
-    return tested.base.shape[1] == 0 and tested.df == tested.full.shape[0]
+    return bool(tested.base.shape[1] == 0 and tested.df == tested.full.shape[0])
 
 
 def _burden(scores: SetScores, weights: Array, tested: Hypothesis, context: TestContext) -> float:
