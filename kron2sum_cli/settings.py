@@ -670,7 +670,7 @@ class ExportSettings:
         Kilobases within which variants belong to one lead variant.
     clump_r2 : float or None
         The least r² with it, with genotypes; None for the default.
-    significance : float or None
+    significance : float, GenomeWide or None
         P that a lead variant is below; None for `DEFAULT_SIGNIFICANCE`, of sets `FAMILY_WISE` over their number.
     allow_gaps : bool
         Merge tables although variants between them are missing.
@@ -700,7 +700,7 @@ class ExportSettings:
     geno: tuple[str, ...] = ()
     clump_kb: float = DEFAULT_CLUMP_KB
     clump_r2: float | None = None
-    significance: float | None = None
+    significance: Significance | None = None
     allow_gaps: bool = False
     maf_classes: bool = False
     fdr: bool = False

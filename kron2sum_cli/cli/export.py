@@ -8,6 +8,7 @@ from kron2sum_cli import settings as defaults
 from kron2sum_cli.cli.command import GroupedCommand
 from kron2sum_cli.cli.options import (
     FILE,
+    SIGNIFICANCE,
     TEST,
     common_options,
     file_option,
@@ -83,14 +84,12 @@ EXAMPLES = (
 )
 @file_option("--report", group=PICTURES, help="Write one self-contained HTML page about the scan.")
 @flag_option("--maf-classes", group=PICTURES, help="QQ plots by class of minor allele frequency too.")
-@number_option(
+@option(
     "--significance",
-    high=1,
-    open_ends=True,
+    type=SIGNIFICANCE,
     absent="5e-8; of sets 0.05 over their number",
-    metavar="P",
     group=LEADS,
-    help="Largest P of a lead variant.",
+    help="Largest P of a lead variant; gw:0.05 for each test's threshold over the whole scan (scan --bootstrap).",
 )
 @number_option(
     "--clump-kb",

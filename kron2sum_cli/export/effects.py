@@ -23,7 +23,7 @@ from kron2sum_cli.export.figure import (
 )
 from kron2sum_cli.export.genome import Genome
 from kron2sum_cli.export.leads import Clumping, Loci, clump_candidates
-from kron2sum_cli.export.results import Array, column_values, significance_text
+from kron2sum_cli.export.results import Array, column_values
 
 NORMAL_95 = 1.959964
 """Half the width of a 95% interval in standard errors."""
@@ -46,8 +46,10 @@ class LeadEffects:
     traits : tuple of str, length p
     beta, se, mlog10p : Array (k, p)
         Effect of one more effect allele in the joint model, its standard error, its -log10 p.
-    threshold : float
-        -log10 p of significance.
+    thresholds : tuple of float, length p
+        -log10 p of significance of each trait's test.
+    level : str
+        What a significant variant has, for people.
     found : int
         How many lead variants there are; 0 where none passes and the strongest variants are shown instead.
     """
@@ -58,15 +60,15 @@ class LeadEffects:
     beta: Array
     se: Array
     mlog10p: Array
-    threshold: float
+    thresholds: tuple[float, ...]
+    level: str
     found: int
 
     @property
     def title(self) -> str:
         """Which variants these are."""
-        level = f"p ≤ {significance_text(self.threshold)}"
         if not self.found:
-            return f"no variant has {level} in any test: the strongest {len(self.variants)}"
+            return f"no variant has {self.level} in any test: the strongest {len(self.variants)}"
         if self.found > len(self.variants):
             return f"the strongest {len(self.variants)} of {self.found} lead variants"
         return f"{self.found} lead variant{'s' * (self.found != 1)}"
@@ -94,12 +96,15 @@ def lead_effects(loci: Loci, genome: Genome, traits: Sequence[str], clumping: Cl
     """
     leads, candidates = loci.together.leads, loci.candidates
     if not leads.size:
-        (strongest,) = clump_candidates(candidates, genome, [candidates.mlog10p], clumping, most)
+        (strongest,) = clump_candidates(candidates, genome, [candidates.excess], clumping, most)
     shown = leads[:most] if leads.size else strongest.leads
     rows = candidates.rows.take(shown)
     beta, se, mlog10p = (_matrix(rows, kind, traits) for kind in ("BETA", "SE", "MLOG10P"))
     variants, alleles = (tuple(rows.column(name).to_pylist()) for name in ("SNPID", "EA"))
-    return LeadEffects(variants, alleles, tuple(traits), beta, se, mlog10p, loci.threshold, len(leads))
+    thresholds = tuple(loci.thresholds.of_columns[f"MLOG10P.{trait}"] for trait in traits)
+    return LeadEffects(
+        variants, alleles, tuple(traits), beta, se, mlog10p, thresholds, loci.thresholds.text, len(leads)
+    )
 
 
 def _matrix(rows: pa.Table, kind: str, traits: Sequence[str]) -> Array:
@@ -124,7 +129,7 @@ def draw_effects(data: LeadEffects) -> Figure:
         axes.tick_params(labelbottom=True)
     panels[0, 0].set_ylim(lines - 0.4, -0.6)
     figure.supxlabel(f"effect of one more effect allele, 95% interval\n{data.title}", fontsize=8)
-    _draw_key(figure, data.threshold)
+    _draw_key(figure, data.level)
     return figure
 
 
@@ -151,7 +156,7 @@ def _draw_panel(axes: Axes, data: LeadEffects, j: int) -> None:
     beta, half = data.beta[:, j], NORMAL_95 * data.se[:, j]
     axes.hlines(lines, beta - half, beta + half, color=BLUE, linewidth=0.9, zorder=2)
     for significant, face in ((True, BLUE), (False, "white")):
-        shown = (data.mlog10p[:, j] >= data.threshold) == significant
+        shown = (data.mlog10p[:, j] >= data.thresholds[j]) == significant
         axes.plot(beta[shown], lines[shown], "o", markersize=4, color=BLUE, markerfacecolor=face, markeredgewidth=0.9)
     names = [_name(variant, allele) for variant, allele in zip(data.variants, data.alleles, strict=True)]
     axes.set_yticks(lines, names)
@@ -164,11 +169,11 @@ def _name(variant: str, allele: str) -> str:
     return f"{shortened(variant)}-{shortened(allele or '?', _LONGEST_ALLELE)}"
 
 
-def _draw_key(figure: Figure, threshold: float) -> None:
+def _draw_key(figure: Figure, level: str) -> None:
     def mark(face: str) -> Line2D:
         return Line2D([], [], marker="o", linestyle="none", markersize=4, color=BLUE, markerfacecolor=face)
 
-    labels = [f"p ≤ {significance_text(threshold)} for this trait", "larger p"]
+    labels = [f"{level} for this trait", "larger p"]
     figure.legend(
         [mark(BLUE), mark("white")], labels, loc="outside upper right", ncols=2, handletextpad=0.1, borderpad=0
     )

@@ -79,6 +79,8 @@ from kron2sum_cli.settings import (
     STDIO,
     TESTS_OF_SCAN,
     ExportSettings,
+    GenomeWide,
+    Significance,
     raise_all,
     without_folders,
 )
@@ -401,7 +403,7 @@ def _clumping(settings: ExportSettings, out: str, null: NullFile | None) -> Clum
     return Clumping(_significance(settings), round(1000 * settings.clump_kb), settings.least_r2, linkage)
 
 
-def _significance(settings: ExportSettings) -> float:
+def _significance(settings: ExportSettings) -> Significance:
     return DEFAULT_SIGNIFICANCE if settings.significance is None else settings.significance
 
 
@@ -628,11 +630,16 @@ def _chosen_rows(
 
 def _clumping_record(settings: ExportSettings) -> dict[str, Any]:
     """What made the rows of a table lead variants."""
-    by_distance = {"significance": _significance(settings), "clump_kb": settings.clump_kb}
+    by_distance = {"significance": _plain(_significance(settings)), "clump_kb": settings.clump_kb}
     if not settings.geno:
         return by_distance
     genotypes = [os.path.basename(path) for path in settings.geno]
     return {**by_distance, "clump_r2": settings.least_r2, "geno": genotypes}
+
+
+def _plain(significance: Significance) -> float | str:
+    """Significance as it was typed."""
+    return str(significance) if isinstance(significance, GenomeWide) else significance
 
 
 def _write_table(

@@ -118,23 +118,23 @@ def draw_heat_map(data: HeatMap) -> Figure:
     draw_points(upper, data.top, panel)
     panel_title(upper, wrapped(panel.test.label, 90))
     upper.set_ylabel(Y_LABEL)
-    upper.set_ylim(0, height_of_axis(panel, data.top.threshold, _TOP_HEIGHT))
+    upper.set_ylim(0, height_of_axis(panel, _TOP_HEIGHT))
     colours = _draw_rows(lower, data)
     scale = figure.colorbar(colours, ax=lower, pad=0.01, fraction=0.03, aspect=25)
     scale.outline.set_visible(False)
     scale.set_label(Y_LABEL)
-    scale.ax.axhline(data.top.threshold, color=VERMILION, linewidth=1)
+    scale.ax.axhline(panel.threshold, color=VERMILION, linewidth=1)
     genome_ticks(lower, data.top.genome)
     freeze_layout(figure)
     thin_ticks(lower, data.top.genome)
-    name_leads(upper, panel, data.top.threshold)
+    name_leads(upper, panel)
     return figure
 
 
 def _draw_rows(axes: Axes, data: HeatMap) -> ScalarMappable:
     genome, count = data.top.genome, len(data.tests)
     known = data.largest[np.isfinite(data.largest)]
-    limit = max(data.top.threshold, float(known.max()) if known.size else 0.0)
+    limit = max(data.top.panels[0].threshold, float(known.max()) if known.size else 0.0)
     axes.set_facecolor(PALE)
     image = axes.imshow(
         data.largest,

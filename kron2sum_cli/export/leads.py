@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.export.genome import Genome, located_batches
 from kron2sum_cli.export.linkage import VARIANT_KEY, GenotypeLinkage
-from kron2sum_cli.export.results import Array, ScanResults, ScanTest, column_values
-from kron2sum_cli.settings import DEFAULT_CLUMP_KB, DEFAULT_CLUMP_R2, DEFAULT_SIGNIFICANCE
+from kron2sum_cli.export.results import Array, ScanResults, ScanTest, Thresholds, column_values, thresholds_of_tests
+from kron2sum_cli.settings import DEFAULT_CLUMP_KB, DEFAULT_CLUMP_R2, DEFAULT_SIGNIFICANCE, Significance
 
 MOST_CANDIDATES = 5000
 """Beside all significant variants, so many of the strongest are looked at for leads."""
@@ -23,7 +23,7 @@ class Clumping:
 
     Attributes
     ----------
-    significance : float
+    significance : float or GenomeWide
         Largest p of a lead variant and of those that belong to it.
     window : int
         Those that belong to it are no more than so many bases from it
@@ -33,15 +33,10 @@ class Clumping:
         The genotypes; None for distance alone.
     """
 
-    significance: float = DEFAULT_SIGNIFICANCE
+    significance: Significance = DEFAULT_SIGNIFICANCE
     window: int = round(1000 * DEFAULT_CLUMP_KB)
     r2: float = DEFAULT_CLUMP_R2
     linkage: GenotypeLinkage | None = None
-
-    @property
-    def threshold(self) -> float:
-        """-log10 of the significance."""
-        return float(-np.log10(self.significance))
 
     @property
     def description(self) -> str:
@@ -83,15 +78,15 @@ class Candidates:
         Which rows of the table they are, counted from 0.
     chromosomes, positions : NDArray (m,)
         Index into the genome's chromosomes, and position as `located_batches` gives it.
-    mlog10p : Array (m,)
-        The greatest -log10 p of the tests.
+    excess : Array (m,)
+        How far the -log10 p of a test lies above its threshold, of the tests the greatest.
     """
 
     rows: pa.Table
     row_numbers: NDArray[np.intp]
     chromosomes: NDArray[np.intp]
     positions: NDArray[np.int64]
-    mlog10p: Array
+    excess: Array
 
     def take(self, kept: NDArray[np.intp]) -> "Candidates":
         """Some of them, in this order."""
@@ -100,7 +95,7 @@ class Candidates:
             self.row_numbers[kept],
             self.chromosomes[kept],
             self.positions[kept],
-            self.mlog10p[kept],
+            self.excess[kept],
         )
 
 
@@ -120,8 +115,8 @@ class Loci:
         Loci by each test alone, under its column.
     significant : dict of str to int
         How many variants pass each test, under its column.
-    threshold : float
-        -log10 p from which on a test is passed.
+    thresholds : Thresholds
+        From which -log10 p on each test is passed.
     """
 
     tests: tuple[ScanTest, ...]
@@ -129,12 +124,12 @@ class Loci:
     together: Clumps
     by_test: dict[str, Clumps]
     significant: dict[str, int]
-    threshold: float
+    thresholds: Thresholds
 
     def passed(self, variant: int) -> list[ScanTest]:
         """The tests that a candidate passes."""
         row = self.candidates.rows.slice(variant, 1)
-        return [test for test in self.tests if column_values(row, test.column)[0] >= self.threshold]
+        return [test for test in self.tests if column_values(row, test.column)[0] >= self.thresholds.of(test)]
 
 
 def find_loci(
@@ -156,27 +151,28 @@ def find_loci(
     Raises
     ------
     InputError
-        If a variant is not in the genotypes that linkage disequilibrium is to be told from.
+        If a variant is not in the genotypes that linkage disequilibrium is to be told from, or a test has no threshold.
     """
-    found = find_candidates(scan, genome, tests, columns, clumping.threshold)
-    by_test = [column_values(found.rows, test.column) for test in tests]
-    together, *each = clump_candidates(found, genome, [found.mlog10p, *by_test], clumping)
+    thresholds = thresholds_of_tests(scan, tests, clumping.significance)
+    found = find_candidates(scan, genome, tests, columns, thresholds)
+    by_test = [column_values(found.rows, test.column) - thresholds.of(test) for test in tests]
+    together, *each = clump_candidates(found, genome, [found.excess, *by_test], clumping)
     names = [test.column for test in tests]
-    significant = [int(np.sum(values >= clumping.threshold)) for values in by_test]
+    significant = [int(np.sum(values >= 0)) for values in by_test]
     return Loci(
         tuple(tests),
         found,
         together,
         dict(zip(names, each, strict=True)),
         dict(zip(names, significant, strict=True)),
-        clumping.threshold,
+        thresholds,
     )
 
 
 def find_candidates(
-    scan: ScanResults, genome: Genome, tests: Sequence[ScanTest], columns: Sequence[str], threshold: float
+    scan: ScanResults, genome: Genome, tests: Sequence[ScanTest], columns: Sequence[str], thresholds: Thresholds
 ) -> Candidates:
-    """All variants with -log10 p of some test at the threshold or above, and the strongest of the others.
+    """All variants with -log10 p of some test at its threshold or above, and the strongest of the others.
 
     Parameters
     ----------
@@ -184,44 +180,44 @@ def find_candidates(
     genome : Genome
         Of the same table.
     tests : sequence of ScanTest
-        A variant counts by the smallest p of these.
+        A variant counts by the one in which it is farthest above the threshold.
     columns : sequence of str
         What is to be known of each, beside its place, name, alleles and tests.
-    threshold : float
-        -log10 p.
+    thresholds : Thresholds
+        Of these tests.
     """
     wanted = list(dict.fromkeys([*VARIANT_KEY, *columns, *(test.column for test in tests)]))
     found: list[Candidates] = []
     floor, enough, start = -np.inf, 4 * MOST_CANDIDATES, 0
     for batch, chromosomes, positions in located_batches(scan, wanted, genome):
-        mlog10p = np.fmax.reduce([column_values(batch, test.column) for test in tests])
-        kept = np.flatnonzero(mlog10p > floor)
+        excess = np.fmax.reduce([column_values(batch, test.column) - thresholds.of(test) for test in tests])
+        kept = np.flatnonzero(excess > floor)
         rows = pa.Table.from_batches([batch]).take(kept)
-        found.append(Candidates(rows, start + kept, chromosomes[kept], positions[kept], mlog10p[kept]))
+        found.append(Candidates(rows, start + kept, chromosomes[kept], positions[kept], excess[kept]))
         start += len(batch)
-        if sum(len(part.mlog10p) for part in found) > enough:
-            found = [_strongest(found, threshold)]
-            weak = found[0].mlog10p[found[0].mlog10p < threshold]
-            floor = float(weak.min()) if weak.size else np.nextafter(threshold, 0)
-            enough = 2 * len(found[0].mlog10p) + 4 * MOST_CANDIDATES
+        if sum(len(part.excess) for part in found) > enough:
+            found = [_strongest(found)]
+            weak = found[0].excess[found[0].excess < 0]
+            floor = float(weak.min()) if weak.size else np.nextafter(0, -1)
+            enough = 2 * len(found[0].excess) + 4 * MOST_CANDIDATES
     if found:
-        return _strongest(found, threshold)
+        return _strongest(found)
     rows = pa.table({name: pa.array([], pa.float64()) for name in wanted})
     nothing = np.empty(0, np.intp)
     return Candidates(rows, nothing, nothing, np.empty(0, np.int64), np.empty(0))
 
 
-def _strongest(parts: Sequence[Candidates], threshold: float) -> Candidates:
+def _strongest(parts: Sequence[Candidates]) -> Candidates:
     """All significant variants, and others up to `MOST_CANDIDATES` in all; of equal ones the first."""
     whole = Candidates(
         pa.concat_tables([part.rows for part in parts]),
         np.concatenate([part.row_numbers for part in parts]),
         np.concatenate([part.chromosomes for part in parts]),
         np.concatenate([part.positions for part in parts]),
-        np.concatenate([part.mlog10p for part in parts]),
+        np.concatenate([part.excess for part in parts]),
     )
-    order = np.argsort(-whole.mlog10p, kind="stable")
-    number = max(MOST_CANDIDATES, int(np.count_nonzero(whole.mlog10p >= threshold)))
+    order = np.argsort(-whole.excess, kind="stable")
+    number = max(MOST_CANDIDATES, int(np.count_nonzero(whole.excess >= 0)))
     return whole.take(np.sort(order[:number]))
 
 
@@ -237,7 +233,7 @@ def clump_candidates(
     genome : Genome
         Of the same table.
     by_test : sequence of Array (m,)
-        -log10 p of each test, NaN where there is none.
+        How far -log10 p of each test lies above its threshold, NaN where there is none.
     clumping : Clumping
     most : int or None
         Find only the strongest so many loci of each test, significant or not; None for all significant ones.
@@ -252,16 +248,16 @@ def clump_candidates(
     InputError
         If a variant is not in the genotypes that linkage disequilibrium is to be told from.
     """
-    threshold = clumping.threshold if most is None else -np.inf
-    passing = [np.flatnonzero(mlog10p >= threshold) for mlog10p in by_test]
+    least = 0.0 if most is None else -np.inf
+    passing = [np.flatnonzero(excess >= least) for excess in by_test]
     linkage = clumping.linkage
     indices = None if linkage is None else _genotype_indices(found, np.unique(np.concatenate(passing)), linkage)
     loci = []
-    for high, mlog10p in zip(passing, by_test, strict=True):
+    for high, excess in zip(passing, by_test, strict=True):
         linked = None if indices is None or linkage is None else _linked(indices[high], linkage, clumping.r2)
         chromosomes = found.chromosomes[high]
         unplaced = genome.unplaced[chromosomes]
-        clumps = clump(chromosomes, found.positions[high], mlog10p[high], clumping.window, unplaced, linked, most)
+        clumps = clump(chromosomes, found.positions[high], excess[high], clumping.window, unplaced, linked, most)
         loci.append(Clumps(high[clumps.leads], clumps.sizes))
     return loci
 
@@ -269,7 +265,7 @@ def clump_candidates(
 def clump(
     chromosomes: NDArray[np.intp],
     positions: NDArray[np.int64],
-    mlog10p: Array,
+    strength: Array,
     window: int,
     unplaced: NDArray[np.bool_],
     linked: Callable[[int, NDArray[np.intp]], NDArray[np.bool_]] | None = None,
@@ -284,8 +280,8 @@ def clump(
     ----------
     chromosomes, positions : NDArray (m,)
         Where the variants are.
-    mlog10p : Array (m,)
-        -log10 p of each; of equally strong ones the first leads.
+    strength : Array (m,)
+        -log10 p of each, less a threshold; of equally strong ones the first leads.
     window : int
         Largest distance to the lead, on either side.
     unplaced : NDArray (m,) of bool
@@ -307,7 +303,7 @@ def clump(
     free = np.ones(len(chromosomes), dtype=np.bool_)
     leads: list[int] = []
     sizes: list[int] = []
-    for variant in np.argsort(-mlog10p, kind="stable").tolist():
+    for variant in np.argsort(-strength, kind="stable").tolist():
         if not free[variant]:
             continue
         if len(leads) == most:
@@ -330,7 +326,7 @@ def clump(
 
 def _genotype_indices(found: Candidates, wanted: NDArray[np.intp], linkage: GenotypeLinkage) -> NDArray[np.intp]:
     """Index of the wanted candidates in the genotypes; -1 for the others."""
-    indices = np.full(len(found.mlog10p), -1, dtype=np.intp)
+    indices = np.full(len(found.excess), -1, dtype=np.intp)
     indices[wanted] = linkage.find(found.rows.select(VARIANT_KEY).take(wanted))
     absent = wanted[indices[wanted] < 0]
     if absent.size:

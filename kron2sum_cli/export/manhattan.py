@@ -28,7 +28,8 @@ from kron2sum_cli.export.figure import (
 )
 from kron2sum_cli.export.genome import UNPLACED, Genome, located_batches
 from kron2sum_cli.export.leads import Loci
-from kron2sum_cli.export.results import Array, ScanResults, ScanTest, column_values
+from kron2sum_cli.export.results import Array, ScanResults, ScanTest, column_values, name_in_metadata
+from kron2sum_cli.files.scan_metadata import INDEPENDENT_TESTS
 from kron2sum_cli.settings import FAMILY_WISE
 
 
@@ -237,6 +238,8 @@ class Panel:
         Place on the axis, -log10 p and chromosome of each point drawn.
     leads : tuple of Label
         Places, -log10 p and names of the lead variants of the test, the strongest first.
+    threshold : float
+        -log10 p of significance.
     simulated : float or None
         -log10 p that `FAMILY_WISE` of the simulated scans exceed; None without a bootstrap.
     """
@@ -246,6 +249,7 @@ class Panel:
     y: Array
     chromosome: NDArray[np.intp]
     leads: tuple[Label, ...]
+    threshold: float
     simulated: float | None = None
 
     @property
@@ -262,20 +266,21 @@ class Manhattan:
     ----------
     genome : Genome
     panels : tuple of Panel
-    threshold : float
-        -log10 p of significance.
     tested : int
-        How many variants have a statistic; of several tests the largest number.
+        How many variants have a statistic, of several tests the largest number; or to how many independent tests these
+        amount, where the scan says that.
+    independent : bool
+        Whether it says that.
     """
 
     genome: Genome
     panels: tuple[Panel, ...]
-    threshold: float
     tested: int
+    independent: bool = False
 
     @property
     def bonferroni(self) -> float:
-        """-log10 of `FAMILY_WISE` over the number of variants tested."""
+        """-log10 of `FAMILY_WISE` over the number of tests."""
         return float(-np.log10(FAMILY_WISE / max(self.tested, 1)))
 
 
@@ -292,7 +297,7 @@ def manhattan_data(scan: ScanResults, genome: Genome, tests: Sequence[ScanTest],
     loci : Loci
         Of these tests, and perhaps others.
     """
-    thinners = [Thinner(genome.length, loci.threshold, _CELLS) for _ in tests]
+    thinners = [Thinner(genome.length, loci.thresholds.of(test), _CELLS) for test in tests]
     tested = np.zeros(len(tests), dtype=np.int64)
     for batch, chromosomes, positions in located_batches(scan, [test.column for test in tests], genome):
         x = genome.x(chromosomes, positions)
@@ -301,16 +306,27 @@ def manhattan_data(scan: ScanResults, genome: Genome, tests: Sequence[ScanTest],
             tested[k] += np.count_nonzero(~np.isnan(mlog10p))
             thinner.add(x, mlog10p, chromosomes)
     panels = (
-        Panel(test, *thinner.points(), lead_labels(genome, test, loci), simulated_threshold(scan, test))
+        Panel(
+            test,
+            *thinner.points(),
+            lead_labels(genome, test, loci),
+            loci.thresholds.of(test),
+            simulated_threshold(scan, test),
+        )
         for test, thinner in zip(tests, thinners, strict=True)
     )
-    return Manhattan(genome, tuple(panels), loci.threshold, int(tested.max()))
+    number = number_of_independent_tests(scan)
+    return Manhattan(genome, tuple(panels), number or int(tested.max()), number is not None)
+
+
+def number_of_independent_tests(scan: ScanResults) -> int | None:
+    """To how many independent tests the variants of a scan amount; None where it does not say."""
+    return None if scan.is_of_sets else scan.metadata.counts.get(INDEPENDENT_TESTS)
 
 
 def simulated_threshold(scan: ScanResults, test: ScanTest) -> float | None:
     """-log10 p that `FAMILY_WISE` of the simulated scans exceed in a test; None without a bootstrap."""
-    name = "any" if test == scan.joint else test.label
-    return scan.metadata.thresholds.get(name, {}).get(f"{FAMILY_WISE:g}")
+    return scan.metadata.thresholds.get(name_in_metadata(scan, test), {}).get(f"{FAMILY_WISE:g}")
 
 
 def lead_labels(genome: Genome, test: ScanTest, loci: Loci) -> tuple[Label, ...]:
@@ -333,13 +349,13 @@ def draw_manhattan(data: Manhattan) -> Figure:
     for axes, panel in zip(all_axes, data.panels, strict=True):
         draw_points(axes, data, panel)
         panel_title(axes, wrapped(panel.test.label, _TITLE_WIDTH))
-        axes.set_ylim(0, height_of_axis(panel, data.threshold, height))
+        axes.set_ylim(0, height_of_axis(panel, height))
     genome_ticks(all_axes[-1], data.genome)
     figure.supylabel(Y_LABEL, fontsize=8)
     freeze_layout(figure)
     thin_ticks(all_axes[-1], data.genome)
     for axes, panel in zip(all_axes, data.panels, strict=True):
-        name_leads(axes, panel, data.threshold)
+        name_leads(axes, panel)
     return figure
 
 
@@ -349,7 +365,7 @@ def draw_mirrored(data: Manhattan) -> Figure:
     upper, lower = figure.subplots(2, 1)
     for axes, panel in zip((upper, lower), data.panels, strict=True):
         draw_points(axes, data, panel)
-        axes.set_ylim(0, height_of_axis(panel, data.threshold, 2.0))
+        axes.set_ylim(0, height_of_axis(panel, 2.0))
     lower.invert_yaxis()
     lower.spines["bottom"].set_visible(False)
     lower.spines["top"].set_visible(True)
@@ -361,16 +377,16 @@ def draw_mirrored(data: Manhattan) -> Figure:
     figure.supylabel(Y_LABEL, fontsize=8)
     freeze_layout(figure)
     thin_ticks(upper, data.genome)
-    name_leads(upper, data.panels[0], data.threshold)
-    name_leads(lower, data.panels[1], data.threshold, upward=False)
+    name_leads(upper, data.panels[0])
+    name_leads(lower, data.panels[1], upward=False)
     return figure
 
 
-def height_of_axis(panel: Panel, threshold: float, height: float) -> float:
+def height_of_axis(panel: Panel, height: float) -> float:
     """The top of the y axis of a panel so many inches high, title included."""
     points = 72 * height - 26
     room = NAME_HEIGHT if panel.leads else 2.0
-    return max(panel.top, threshold) * points / (points - room)
+    return max(panel.top, panel.threshold) * points / (points - room)
 
 
 def draw_points(axes: Axes, data: Manhattan, panel: Panel) -> None:
@@ -381,24 +397,24 @@ def draw_points(axes: Axes, data: Manhattan, panel: Panel) -> None:
         shown = panel.chromosome % 2 == parity
         axes.plot(panel.x[shown], panel.y[shown], color=colour, rasterized=True, zorder=2, **dots)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
-    axes.axhline(data.threshold, color=GREY, linewidth=0.6, linestyle=(0, (4, 3)), zorder=1)
+    axes.axhline(panel.threshold, color=GREY, linewidth=0.6, linestyle=(0, (4, 3)), zorder=1)
     x, y = [lead.x for lead in panel.leads], [lead.y for lead in panel.leads]
     axes.plot(x, y, "D", color=VERMILION, markersize=MARKER, zorder=3)
     if not panel.y.size:
         say_nothing_to_draw(axes)
         return
-    line, text = data.bonferroni, f"{FAMILY_WISE:g} / {data.tested:,}"
+    line, text = data.bonferroni, f"{FAMILY_WISE:g} / {data.tested:,}{' independent' * data.independent}"
     if panel.simulated is not None:
         line, text = panel.simulated, f"{FAMILY_WISE:.0%} of scans"
-    if abs(line - data.threshold) > _NEAR_THRESHOLD * data.threshold:
+    if abs(line - panel.threshold) > _NEAR_THRESHOLD * panel.threshold:
         axes.axhline(line, color=GREY, linewidth=0.6, linestyle=":", zorder=1)
         place = axes.get_yaxis_transform()
         axes.text(1.003, line, text, transform=place, fontsize=5, color=GREY, rotation=90, va="center")
 
 
-def name_leads(axes: Axes, panel: Panel, threshold: float, upward: bool = True) -> None:
+def name_leads(axes: Axes, panel: Panel, upward: bool = True) -> None:
     """Write the names of the strongest leads."""
-    high = panel.y >= threshold
+    high = panel.y >= panel.threshold
     points = np.column_stack([panel.x[high], panel.y[high]])
     names = [Label(shortened(lead.text), lead.x, lead.y) for lead in panel.leads[:MOST_LABELS]]
     place_labels(axes, names, points, upward)

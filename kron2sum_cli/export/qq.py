@@ -29,6 +29,7 @@ from kron2sum_cli.export.figure import (
     wrapped,
 )
 from kron2sum_cli.export.results import Array, ScanResults, ScanTest, column_values
+from kron2sum_cli.model.inflation import inflation
 
 CLASS_EDGES = (0.01, 0.05, 0.2)
 """Minor allele frequencies between the classes; a frequency at an edge belongs to the class above."""
@@ -108,15 +109,9 @@ def qq_data(scan: ScanResults, tests: Sequence[ScanTest], by_frequency: bool = F
     return [_of_test(scan, test, classes) for test in tests]
 
 
-def inflation(mlog10p: Array, df: int) -> float:
-    """Genomic control λ, the χ² of the median p-value over the median of the distribution.
-
-    ``λ = F⁻¹(1 - median p) / F⁻¹(1/2)`` with F of χ² with `df` degrees of freedom (Devlin and Roeder 1999).
-    """
-    if not mlog10p.size:
-        return float("nan")
-    median = 10.0 ** -float(np.median(mlog10p))
-    return float(stats.chi2.isf(median, df) / stats.chi2.ppf(0.5, df))
+def inflation_of(mlog10p: Array, df: int) -> float:
+    """Genomic control λ of a test; NaN without variants."""
+    return inflation(10.0 ** -float(np.median(mlog10p)), df) if mlog10p.size else float("nan")
 
 
 def _classes(scan: ScanResults) -> NDArray[np.int8]:
@@ -149,7 +144,7 @@ def _curve(name: str, values: Array, df: int) -> Curve:
     tail = (1 - LEVEL) / 2
     high, low = (-np.log10(stats.beta.ppf(q, ranks, n - ranks + 1)) for q in (tail, 1 - tail))
     expected = -np.log10((ranks - 0.5) / n)
-    return Curve(name, n, inflation(values, df), ranks, expected, ordered[ranks - 1], low, high)
+    return Curve(name, n, inflation_of(values, df), ranks, expected, ordered[ranks - 1], low, high)
 
 
 def _drawn_ranks(n: int) -> NDArray[np.int64]:

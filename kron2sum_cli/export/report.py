@@ -17,6 +17,7 @@ from kron2sum_cli.export.figure import render
 from kron2sum_cli.export.genome import Genome, read_genome
 from kron2sum_cli.export.intervals import LocusInterval, locus_intervals
 from kron2sum_cli.export.leads import Loci, find_loci
+from kron2sum_cli.export.manhattan import number_of_independent_tests
 from kron2sum_cli.export.plots import MOST_EFFECT_PANELS, MOST_PANELS, PictureSettings, manhattan_of
 from kron2sum_cli.export.qq import QQ, draw_qq, qq_data
 from kron2sum_cli.export.results import JOINT, Array, ScanResults, ScanTest, column_values, significance_text
@@ -24,6 +25,7 @@ from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.scan_columns import CARRIERS, END, NVAR, START, TOP, TOP_SHARE
 from kron2sum_cli.files.scan_metadata import ScanMetadata
+from kron2sum_cli.model.inflation import DEFLATED, INFLATED
 
 MOST_LOCI = 200
 """Lead variants in the table: of more, the strongest."""
@@ -42,9 +44,6 @@ MOST_LEADS_ACROSS = 40
 
 LONGEST_LIST = 48
 """Traits whose test a lead variant passes: where their names are longer than this, they are counted."""
-
-DEFLATED, INFLATED = 0.95, 1.05
-"""λ of a test beyond these is remarked on."""
 
 NOTHING = "–"
 
@@ -183,7 +182,7 @@ def _findings(scan: ScanResults, loci: Loci, curves: Sequence[QQ], settings: Pic
         f"{main.everything.count:,} {scan.noun}s were tested for effects on {together} in"
         f" {scan.metadata.null.samples:,} samples{loco}. "
     )
-    level = f"p ≤ {significance_text(loci.threshold)}"
+    level = loci.thresholds.text
     number = len(loci.together.leads)
     found = f"{number:,} {'locus has' if number == 1 else 'loci have'}" if number else f"No {scan.noun} has"
     where = "at least one" if number else "any"
@@ -198,13 +197,14 @@ def _left_out(scan: ScanResults) -> int:
 def _strongest_text(loci: Loci) -> str:
     """The variant with the smallest p, and the test."""
     candidates = loci.candidates
-    if not len(candidates.mlog10p) or np.isnan(candidates.mlog10p).all():
+    if not len(candidates.excess) or np.isnan(candidates.excess).all():
         return ""
-    best = int(np.nanargmax(candidates.mlog10p))
+    best = int(np.nanargmax(candidates.excess))
     row = candidates.rows.slice(best, 1).to_pylist()[0]
     values = [column_values(candidates.rows.slice(best, 1), test.column)[0] for test in loci.tests]
-    test = loci.tests[int(np.nanargmax(values))]
-    return f"; the strongest is {row['SNPID']} ({_place(row)}), p = {p_text(max(values))} in the {_test_text(test)}"
+    k = int(np.nanargmax([value - loci.thresholds.of(test) for value, test in zip(values, loci.tests, strict=True)]))
+    test = loci.tests[k]
+    return f"; the strongest is {row['SNPID']} ({_place(row)}), p = {p_text(values[k])} in the {_test_text(test)}"
 
 
 def _test_text(test: ScanTest) -> str:
@@ -222,12 +222,17 @@ def _inflation_text(scan: ScanResults, curves: Sequence[QQ]) -> str:
     said = f"λ is {value:.3f} in the {_test_text(main.test)}{others}: "
     if value < DEFLATED:
         said += "smaller than 1, so that the tests find too little."
-        if not _left_out(scan):
-            said += (
-                " If the relationship matrix was made from the scanned variants, each variant competes with itself in"
-                " it: fit again with --loco, which leaves the chromosome out."
+        if _left_out(scan):
+            return said
+        if _scans_its_matrix(scan.metadata):
+            return said + (
+                " The relationship matrix was made from the scanned variants, so that each competes with itself in it:"
+                " fit again with --loco, which leaves the chromosome out."
             )
-        return said
+        return said + (
+            " If the relationship matrix was made from the scanned variants, each variant competes with itself in it:"
+            " fit again with --loco, which leaves the chromosome out."
+        )
     if value > INFLATED:
         return said + (
             "greater than 1. Many small effects spread over long linkage disequilibrium do that, in crosses and"
@@ -235,6 +240,13 @@ def _inflation_text(scan: ScanResults, curves: Sequence[QQ]) -> str:
             " of genotypes: look whether the excess is at all p-values or only at the small ones."
         )
     return said + "close to 1, as without inflation."
+
+
+def _scans_its_matrix(metadata: ScanMetadata) -> bool:
+    """Whether the relationship matrix was made from files that were scanned."""
+    scanned = {record.name for record in metadata.inputs.get("geno", ())}
+    scanned |= {record.name for part in metadata.parts for record in part.geno}
+    return not scanned.isdisjoint(metadata.null.grm)
 
 
 def _run(scan: ScanResults, null: NullFile | None) -> list[str | Table]:
@@ -358,7 +370,7 @@ def _inflation(
         )
         for curve in curves
     ]
-    level = f"p ≤ {significance_text(loci.threshold)}"
+    level = loci.thresholds.text
     shown = [curve for curve in curves if curve.test in scan.main_tests]
     classes = "; lines: the same for each class of minor allele frequency" if settings.by_frequency else ""
     caption = (
@@ -372,12 +384,15 @@ def _inflation(
 def _manhattan(scan: ScanResults, genome: Genome, settings: PictureSettings) -> Picture:
     draw = manhattan_of(scan, scan.main_tests, settings.clumping)
     mark = "The red line on the scale" if len(scan.main_tests) > MOST_PANELS else "Dashed"
+    number = number_of_independent_tests(scan)
     dotted = f"0.05 over the number of {scan.noun}s tested (Bonferroni)"
+    if number is not None:
+        dotted = f"0.05 over the {number:,} independent tests that the variants amount to (Li et al. 2012)"
     if scan.metadata.thresholds:
         dotted = f"what 5% of {scan.metadata.settings.bootstrap:,} simulated scans exceed"
-    level = significance_text(settings.clumping.threshold)
+    level = significance_text(settings.clumping.significance).replace("≤", "=")
     elsewhere = ", where it is another" if scan.is_of_sets else ""
-    caption = f"{mark}: p = {level}. Dotted{elsewhere}: {dotted}. Diamonds: lead {scan.noun}s of each test."
+    caption = f"{mark}: {level}. Dotted{elsewhere}: {dotted}. Diamonds: lead {scan.noun}s of each test."
     if scan.is_of_sets:
         caption += " A set stands in the middle of its variants."
     if genome.without_position:
@@ -390,7 +405,7 @@ def _manhattan(scan: ScanResults, genome: Genome, settings: PictureSettings) -> 
 
 
 def _leads(scan: ScanResults, genome: Genome, loci: Loci, settings: PictureSettings) -> list[str | Table | Picture]:
-    level = f"p ≤ {significance_text(loci.threshold)}"
+    level = loci.thresholds.text
     leads = loci.together.leads
     parts: list[str | Table | Picture] = []
     if not leads.size:
@@ -435,7 +450,7 @@ def _lead_sets(
     strongest = ["strongest variant", "its share"] if members else []
     headings = ("set", "place, Mb", "variants", "carriers", *tests, *strongest, "sets", "passes")
     texts = (0, 1, *([headings.index("strongest variant")] if members else []), len(headings) - 1)
-    level = f"p ≤ {significance_text(loci.threshold)}"
+    level = loci.thresholds.text
     more = len(loci.together.leads) - len(leads)
     said = (
         f"Sets with {level} in at least one test; a lead set is the strongest within"

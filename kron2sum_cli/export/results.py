@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.scan_columns import ANY, CHR, EA, END, MLOG10P, MLOG10P_SET, NEA, POS, SET, SNPID, START
 from kron2sum_cli.files.scan_metadata import ScanMetadata
-from kron2sum_cli.settings import FIXED
+from kron2sum_cli.model.bootstrap import threshold
+from kron2sum_cli.settings import FIXED, GenomeWide, Significance
 
 Array = NDArray[np.float64]
 
@@ -165,6 +166,60 @@ class ScanResults:
         return 1
 
 
+@dataclass(frozen=True)
+class Thresholds:
+    """From which -log10 p on each test of a scan is passed.
+
+    Attributes
+    ----------
+    significance : float or GenomeWide
+        What was asked: one p for all tests, or a level over the whole scan.
+    of_columns : dict of str to float
+        -log10 p of every test that counts, under its column.
+    """
+
+    significance: Significance
+    of_columns: dict[str, float]
+
+    def of(self, test: ScanTest) -> float:
+        """-log10 p from which on a test is passed."""
+        return self.of_columns[test.column]
+
+    @property
+    def text(self) -> str:
+        """What a significant variant has, for people."""
+        return significance_text(self.significance)
+
+
+def thresholds_of_tests(scan: ScanResults, tests: Sequence[ScanTest], significance: Significance) -> Thresholds:
+    """The thresholds of some tests of a scan.
+
+    Raises
+    ------
+    InputError
+        Where they are to come from simulated scans, and a test has none, or too few.
+    """
+    if not isinstance(significance, GenomeWide):
+        return Thresholds(significance, {test.column: float(-np.log10(significance)) for test in tests})
+    found = {}
+    for test in tests:
+        largest = scan.metadata.largest.get(name_in_metadata(scan, test), ())
+        level = threshold(np.array(largest), significance.level) if largest else None
+        if level is None:
+            of_scan = "" if test in (scan.joint, *scan.trait_tests) else f" and --test {test.label}"
+            raise InputError(
+                f"{scan.name}: --significance {significance} needs {significance.least_bootstrap} simulated scans with"
+                f" the test {test.label}, and it has {len(largest)}; scan with --bootstrap{of_scan}"
+            )
+        found[test.column] = level
+    return Thresholds(significance, found)
+
+
+def name_in_metadata(scan: ScanResults, test: ScanTest) -> str:
+    """What the thresholds in the metadata call a test."""
+    return ANY if test == scan.joint else test.label
+
+
 def sets_as_variants(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
     """Rows of sets with the columns of variants: the name of a set, its middle, and no alleles.
 
@@ -202,12 +257,14 @@ def column_values(rows: pa.RecordBatch | pa.Table, column: str) -> Array:
     return np.asarray(values.to_numpy(zero_copy_only=False))
 
 
-def significance_text(threshold: float) -> str:
-    """The p-value of a -log10 p, for people.
+def significance_text(significance: Significance) -> str:
+    """What a significant variant has, for people.
 
     Examples
     --------
-    >>> significance_text(7.30103), significance_text(1.30103)
-    ('5e-8', '0.05')
+    >>> significance_text(5e-8), significance_text(0.05), significance_text(GenomeWide(0.05))
+    ('p ≤ 5e-8', 'p ≤ 0.05', 'genome-wide p ≤ 0.05')
     """
-    return f"{10.0**-threshold:.2g}".replace("e-0", "e-")
+    if isinstance(significance, GenomeWide):
+        return f"genome-wide p ≤ {significance.level:g}"
+    return f"p ≤ {significance:.2g}".replace("e-0", "e-")

@@ -19,6 +19,9 @@ Array = NDArray[np.float64]
 Range = tuple[int, int]
 
 METADATA_KEY = "kron2sum"
+INDEPENDENT_TESTS = "independent tests that the variants amount to"
+"""The count of `model.independent_tests` in the counts of a scan."""
+
 LAYOUT = 2
 """Version of the table's columns and of this object."""
 

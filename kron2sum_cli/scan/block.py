@@ -13,6 +13,7 @@ from kron2sum_cli.files import scan_columns as column
 from kron2sum_cli.files.arrow import flags, numbers
 from kron2sum_cli.files.genome_wide import Largest
 from kron2sum_cli.files.scan_columns import axis_columns
+from kron2sum_cli.files.scan_metadata import INDEPENDENT_TESTS
 from kron2sum_cli.files.scan_table import scan_batch
 from kron2sum_cli.genotypes.coding import Coding, recode
 from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
@@ -22,6 +23,7 @@ from kron2sum_cli.model.block_scanner import BlockStatistics, Scanner
 from kron2sum_cli.model.bootstrap import SimulatedTraits, largest_statistics
 from kron2sum_cli.model.collinearity import COLLINEAR, GenotypedCovariates
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, pack_information, test, trait_effects
+from kron2sum_cli.model.inflation import CORRELATED_AT_ONCE, independent_tests
 from kron2sum_cli.model.second_column import SecondStatistics, second_statistics, test_second
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.scan.refits import BlockRefit, RefitPlan, refit_block
@@ -187,6 +189,7 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
         tally.update(_refit_counts(done))
     # Without refits their columns are empty; P values over the whole scan are known only at its end.
     columns |= {name: np.full(len(tested), np.nan) for name in scan.columns.names if name not in columns}
+    tally[INDEPENDENT_TESTS] = _independent_tests(G, np.flatnonzero(tested[varying]))
     tally.update(_statistics_counts(scan, block, coded, passing, varying, tested, determining))
     rows, kept = scan_batch(scan.columns, columns), passing & block.asked
     return BlockResult(rows if kept.all() else rows.filter(flags(kept)), tally, factors, largest)
@@ -393,6 +396,12 @@ def _spread(values: Array, variants: Mask) -> Array:
 
 
 # Counts
+
+
+def _independent_tests(G: NDArray[np.floating], tested: NDArray[np.intp]) -> int:
+    """To how many independent tests the tested ones of variants G (n, v) amount, from the first of them."""
+    some = tested[:CORRELATED_AT_ONCE]
+    return round(independent_tests(G[:, some]) * len(tested) / max(len(some), 1))
 
 
 def _refit_counts(done: BlockRefit) -> dict[str, int]:

@@ -36,6 +36,7 @@ from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import BlockResult, Scan, test_block
 from kron2sum_cli.scan.blocks import block_width, blocks_by_null, in_order
 from kron2sum_cli.scan.conditioned import own_covariates, scale_given
+from kron2sum_cli.scan.inflation import Inflation
 from kron2sum_cli.scan.inputs import ScanInputs, number_type, open_inputs
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
 from kron2sum_cli.scan.refits import Factors, RefitPlan, refit_plan
@@ -86,6 +87,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         ScanWriter(file, columns, settings.to) as writer,
         progress.task("Scanning", total, "variants") as advance,
     ):
+        lambdas = Inflation(tests, null.traits)
         least, strong = least_mlog10p(settings), list[pa.RecordBatch]()
         held: list[BlockResult] = []  # those that wait for the largest statistics of the whole scan
         for result in _results(settings, inputs, tests, columns, width, finished, advance):
@@ -93,6 +95,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
                 writer.write(result.rows)
             elif not finished.are_kept:
                 held.append(result)
+            lambdas.add(result.rows)
             if settings.stepwise is not None:
                 strong.append(strong_places(result.rows, least))
             counts.update(result.counts)
@@ -106,6 +109,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         if settings.stepwise is not None:
             write_signals(settings, inputs, strong, largest, width, progress)
     _report(counts, settings.out)
+    lambdas.report(inputs)
     _report_thresholds(settings, largest)
 
 

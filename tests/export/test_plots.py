@@ -46,18 +46,25 @@ from kron2sum_cli.export.plots import (
     plot_architecture,
     plot_scan,
 )
-from kron2sum_cli.export.qq import CLASS_NAMES, draw_qq, inflation, qq_data
-from kron2sum_cli.export.results import ScanResults, ScanTest, sets_as_variants, stored_columns_of_sets
+from kron2sum_cli.export.qq import CLASS_NAMES, draw_qq, inflation_of, qq_data
+from kron2sum_cli.export.results import (
+    ScanResults,
+    ScanTest,
+    sets_as_variants,
+    stored_columns_of_sets,
+    thresholds_of_tests,
+)
 from kron2sum_cli.files.scan_columns import set_schema
+from kron2sum_cli.files.scan_metadata import INDEPENDENT_TESTS
 from kron2sum_cli.files.scan_table import scan_batch
 from kron2sum_cli.model.uncertainty import Estimates
-from kron2sum_cli.settings import SCAN_PLOTS
+from kron2sum_cli.settings import SCAN_PLOTS, GenomeWide
 
 Array = NDArray[np.float64]
 
 TRAITS = ("height", "weight")
 CLUMPING = Clumping(significance=10**-7.3)
-THRESHOLD = CLUMPING.threshold
+THRESHOLD = 7.3
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +281,8 @@ def test_candidates_are_all_significant_variants_and_the_strongest_others(
     view: ScanResults, monkeypatch: pytest.MonkeyPatch, size: int, most: int
 ) -> None:
     monkeypatch.setattr(lead_variants, "MOST_CANDIDATES", most)
-    found = find_candidates(in_batches(view, size), read_genome(view), view.main_tests, ["SNPID"], THRESHOLD)
+    thresholds = thresholds_of_tests(view, view.main_tests, CLUMPING.significance)
+    found = find_candidates(in_batches(view, size), read_genome(view), view.main_tests, ["SNPID"], thresholds)
     scores = np.fmax.reduce([values(view, test.column) for test in view.main_tests])
     order = np.argsort(-np.where(np.isnan(scores), -1, scores), kind="stable")
     number = min(max(most, int(np.sum(scores >= THRESHOLD))), int(np.sum(~np.isnan(scores))))
@@ -282,7 +290,7 @@ def test_candidates_are_all_significant_variants_and_the_strongest_others(
     names = np.array(column(view, "SNPID"))
     assert found.rows.column("SNPID").to_pylist() == names[expected].tolist()
     assert found.row_numbers.tolist() == expected.tolist()
-    np.testing.assert_array_equal(found.mlog10p, scores[expected])
+    np.testing.assert_allclose(found.excess, scores[expected] - THRESHOLD, atol=1e-12)
 
 
 # Manhattan
@@ -328,6 +336,40 @@ def test_the_dotted_line_is_that_of_a_bootstrap_where_there_was_one(view: ScanRe
         lines = [list(line.get_ydata()) for line in axes.lines]
         assert [panel.simulated] * 2 in lines and [data.bonferroni] * 2 not in lines
         assert "5% of scans" in [text.get_text() for text in axes.texts]
+
+
+def test_bonferronis_line_counts_independent_tests_where_the_scan_says_how_many(view: ScanResults) -> None:
+    counts = {**view.metadata.counts, INDEPENDENT_TESTS: 123}
+    data = manhattan(replace(view, metadata=replace(view.metadata, counts=counts)))
+    assert 10**-data.bonferroni == pytest.approx(0.05 / 123)
+    for axes in draw_manhattan(data).axes:
+        assert "0.05 / 123 independent" in [text.get_text() for text in axes.texts]
+
+
+def test_significance_over_the_whole_scan_is_that_of_each_test(view: ScanResults) -> None:
+    """Thresholds are those of `model.bootstrap.threshold`: the 2nd largest of 39 at 0.05."""
+    ends = {name: 5.0 + k for k, name in enumerate(["any", *TRAITS])}
+    largest = {name: (*[1.0] * 37, end, end + 1) for name, end in ends.items()}
+    simulated = replace(view, metadata=replace(view.metadata, largest=largest))
+    clumping, genome = Clumping(GenomeWide(0.05), window=0), read_genome(view)
+    loci = find_loci(simulated, genome, view.main_tests, [], clumping)
+    names = np.array(column(view, "SNPID"))
+    passing = np.zeros(len(names), dtype=np.bool_)
+    for test, end in zip(view.main_tests, ends.values(), strict=True):
+        passes = values(view, test.column) >= end
+        assert loci.significant[test.column] == np.sum(passes)
+        passing |= passes
+    assert 0 < passing.sum() < len(names)
+    leads = loci.candidates.take(loci.together.leads)
+    assert set(leads.rows.column("SNPID").to_pylist()) <= set(names[passing])
+    assert sum(loci.together.sizes) == passing.sum()
+    panels = manhattan_data(simulated, genome, view.main_tests, loci).panels
+    assert [panel.threshold for panel in panels] == list(ends.values())
+    assert loci.thresholds.text == "genome-wide p ≤ 0.05"
+    with pytest.raises(
+        InputError, match=r"gw:0.01 needs 99 simulated scans with the test .*and it has 39; scan with --b"
+    ):
+        find_loci(simulated, genome, view.main_tests, [], Clumping(GenomeWide(0.01)))
 
 
 def test_lead_variants_are_named(view: ScanResults) -> None:
@@ -545,8 +587,8 @@ def test_of_many_p_values_the_smallest_are_all_drawn() -> None:
 def test_inflation_is_that_of_the_median(df: int) -> None:
     chisq = stats.chi2.rvs(df, size=100_001, random_state=1) * 1.2
     expected = np.median(chisq) / stats.chi2.median(df)
-    assert inflation(-stats.chi2.logsf(chisq, df) / np.log(10), df) == pytest.approx(expected)
-    assert np.isnan(inflation(np.empty(0), df))
+    assert inflation_of(-stats.chi2.logsf(chisq, df) / np.log(10), df) == pytest.approx(expected)
+    assert np.isnan(inflation_of(np.empty(0), df))
 
 
 def test_the_figure_says_lambda(view: ScanResults) -> None:

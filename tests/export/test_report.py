@@ -177,7 +177,7 @@ def test_inflation_is_that_of_every_test(page: Page, view: ScanResults) -> None:
     for row, qq in zip(rows, qq_data(view, tests), strict=True):
         y = np.array(column(view, qq.test.column), dtype=float)
         assert row[1:4] == [str(qq.df), f"{np.sum(~np.isnan(y)):,}", f"{qq.everything.inflation:.4f}"]
-        assert row[4] == f"{np.sum(y >= SETTINGS.clumping.threshold):,}"
+        assert row[4] == f"{np.sum(y >= -np.log10(SETTINGS.clumping.significance)):,}"
 
 
 def test_it_says_how_lead_variants_were_clumped(page: Page) -> None:
@@ -199,7 +199,7 @@ def test_lead_variants_are_listed_with_effects_and_what_they_pass(page: Page, vi
         passes = [
             label
             for label, values in columns.items()
-            if values[i] is not None and values[i] >= SETTINGS.clumping.threshold
+            if values[i] is not None and values[i] >= -np.log10(SETTINGS.clumping.significance)
         ]
         assert row[-1] == ", ".join(passes) and passes
         assert row[1] == f"{table['CHR'][i]}:{table['POS'][i]:,}"
