@@ -543,6 +543,8 @@ class ScanSettings:
             return
         if self.of_sets:
             yield "--stepwise is for variants, not for --sets and --windows; run twice"
+        if self.interaction is not None or self.coding != DEFAULT_CODING:
+            yield "--stepwise is for additive effects; leave out --interaction and --coding, or run twice"
         if self.shard is not None:
             yield (
                 "--stepwise needs all variants of a locus, which may lie in two shards: divide the scan by chromosomes"

@@ -143,6 +143,7 @@ def test_nothing_passes(example: Path, tmp_path: Path) -> None:
         (("--stepwise", "gw:0.05", "--bootstrap", "9"), 2, "--stepwise gw:0.05 needs --bootstrap 19 or more"),
         (("--stepwise", "1e-5", "--shard", "1/2"), 2, r"--stepwise needs all variants of a locus.*\(--chr\)"),
         (("--stepwise", "1e-5", "--windows", "1mb"), 2, "--stepwise is for variants, not for --sets"),
+        (("--stepwise", "1e-5", "--coding", "dominant"), 2, "--stepwise is for additive effects"),
         (("--stepwise-kb", "5"), 2, "--stepwise-kb needs --stepwise"),
         (("--stepwise", "1e-5", "--out", "-", "--to", "tsv"), 2, "--stepwise needs --out FILE"),
     ],
