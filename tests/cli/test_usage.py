@@ -93,7 +93,7 @@ def test_no_command_shows_the_help_as_an_error(capsys):
         (["scan", "--maf", "0.7"], ["'--maf': 0.7 is not in the range 0<=x<=0.5"]),
         (["scan", "--mac", "-1"], ["'--mac': -1.0 is not in the range x>=0"]),
         (["scan", "--hwe", "nan"], ["'--hwe': nan is not a finite number"]),
-        (["export", "--significance", "1"], ["'--significance': 1.0 is not in the range 0<x<1"]),
+        (["export", "--significance", "1"], ["'--significance': '1' is neither a P between 0 and 1 nor gw:LEVEL"]),
         (["export", "--clump-kb", "inf"], ["'--clump-kb': inf is not a finite number"]),
         (["export", "--digits", "18"], ["'--digits': 18 is not in the range 1<=x<=17"]),
         (["fit", "--seed", "-1"], ["'--seed': -1 is not in the range x>=0"]),
