@@ -189,7 +189,7 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
         tally.update(_refit_counts(done))
     # Without refits their columns are empty; P values over the whole scan are known only at its end.
     columns |= {name: np.full(len(tested), np.nan) for name in scan.columns.names if name not in columns}
-    tally[INDEPENDENT_TESTS] = _independent_tests(G, np.flatnonzero(tested[varying]))
+    tally[INDEPENDENT_TESTS] = _independent_tests(G, identifiable[varying], tested[varying])
     tally.update(_statistics_counts(scan, block, coded, passing, varying, tested, determining))
     rows, kept = scan_batch(scan.columns, columns), passing & block.asked
     return BlockResult(rows if kept.all() else rows.filter(flags(kept)), tally, factors, largest)
@@ -398,10 +398,17 @@ def _spread(values: Array, variants: Mask) -> Array:
 # Counts
 
 
-def _independent_tests(G: NDArray[np.floating], tested: NDArray[np.intp]) -> int:
-    """To how many independent tests the tested ones of variants G (n, v) amount, from the first of them."""
-    some = tested[:CORRELATED_AT_ONCE]
-    return round(independent_tests(G[:, some]) * len(tested) / max(len(some), 1))
+def _independent_tests(G: NDArray[np.floating], identifiable: Mask, tested: Mask) -> int:
+    """To how many independent tests the tested ones of variants G (n, v) amount.
+
+    The first identifiable ones say what share of the variants of the block counts; that share of them, evenly spaced,
+    is counted where they are tested, so that the numbers of parts of a block add up to that of the whole.
+    """
+    variants = np.flatnonzero(identifiable)
+    some = variants[:CORRELATED_AT_ONCE]
+    share = independent_tests(G[:, some]) / max(len(some), 1)
+    counted = np.diff(np.rint(share * np.arange(len(variants) + 1)))
+    return int(counted[tested[variants]].sum())
 
 
 def _refit_counts(done: BlockRefit) -> dict[str, int]:

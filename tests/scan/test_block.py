@@ -8,6 +8,7 @@ import pytest
 from made_up import TRAITS, GenotypesInMemory, N, genotypes, null_model, scan_of, trait_data
 from scipy import stats
 
+from kron2sum_cli.files.scan_metadata import INDEPENDENT_TESTS
 from kron2sum_cli.model.hypotheses import LEAST_LEFT
 from kron2sum_cli.scan.block import DETERMINING, IN_SPAN, IN_SPAN_OF_TRAIT, Block, BlockResult, Scan
 from kron2sum_cli.scan.block import test_block as tested
@@ -195,3 +196,16 @@ def test_columns_of_refits_are_empty_where_there_is_none() -> None:
     columns = columns_of(tested(without, block_of(source)))
     assert all(np.isnan(columns[name]).all() for name in columns if "_REFIT" in name)
     assert np.isfinite(columns["CHISQ"]).all()
+
+
+def test_numbers_of_independent_tests_of_parts_add_up() -> None:
+    source = genotypes(60)
+    source.dosages[:, 20:40] = source.dosages[:, :20]
+    scan = scan_of(source, trait_data())
+    every, asked = np.arange(60), np.random.default_rng(0).random(60) < 0.4
+    whole, part, rest = (
+        tested(scan, Block(every, mask)).counts[INDEPENDENT_TESTS]
+        for mask in (np.ones(60, dtype=np.bool_), asked, ~asked)
+    )
+    assert whole == part + rest
+    assert 30 < whole <= 40
