@@ -281,6 +281,8 @@ class FitSettings:
         A file that names more files of genotypes, one a line.
     grm_id : str or None
         The sample list of a matrix whose format has none.
+    map : str or None
+        Where the variants of a table of genotypes lie, which ``--grm`` then is.
     grm_cutoff : float or None
         Relationships below it are set to 0; None for no cutoff.
     ploidy : int
@@ -329,6 +331,7 @@ class FitSettings:
     transform: str = DEFAULT_TRANSFORM
     grm_list: str | None = None
     grm_id: str | None = None
+    map: str | None = None
     ploidy: int = 2
     grm_cutoff: float | None = None
     grm_scale: str = DEFAULT_GRM_SCALE
@@ -360,7 +363,7 @@ class FitSettings:
     def input_paths(self) -> tuple[str, ...]:
         """Every file named as an input."""
         matrices = () if self.independent else self.grm
-        named = (self.pheno, *matrices, self.grm_list, self.covar, self.keep, self.remove, self.grm_id)
+        named = (self.pheno, *matrices, self.grm_list, self.covar, self.keep, self.remove, self.grm_id, self.map)
         others = (self.grm_extract, self.trait_design, self.pred, *self.common.input_paths)
         return tuple(path for path in (*named, *others) if path is not None)
 

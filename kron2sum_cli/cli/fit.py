@@ -84,6 +84,11 @@ EXAMPLES = (
     "independent samples.  [required]",
 )
 @file_option("--grm-list", group=RELATIONSHIP, help="Genotypes in several files: a file that names one a line.")
+@file_option(
+    "--map",
+    group=RELATIONSHIP,
+    help="Chromosomes and positions of the variants of a table of genotypes, which --grm then is.",
+)
 @option(
     "--ploidy",
     type=click.IntRange(min=1),

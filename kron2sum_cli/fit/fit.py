@@ -112,6 +112,8 @@ def _description(
     options = {"scale": settings.grm_scale, "maf": settings.grm_maf, "geno": settings.grm_geno}
     if settings.ploidy != 2:
         options |= {"ploidy": settings.ploidy}
+    if settings.map is not None:
+        options |= {"map": settings.map}
     genotypes = grm.source is not None
     inputs = {"pheno": file_records([settings.pheno]), "covar": file_records([settings.covar or "-"])}
     if polygenic is not None:

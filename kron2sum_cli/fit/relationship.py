@@ -70,10 +70,10 @@ class Grm:
             return Grm((), sparse=independent(phenotyped))
         paths = (*settings.grm, *(read_file_list(settings.grm_list) if settings.grm_list is not None else ()))
         path = paths[0]
-        if is_genotype_file(path):
+        if is_genotype_file(path) or settings.map is not None:
             if settings.grm_id is not None and not takes_sample_file(path):
                 raise UsageError(f"{path} has names of its own: leave out --grm-id {settings.grm_id}")
-            source = open_genotypes(paths, sample=settings.grm_id, ploidy=settings.ploidy)
+            source = open_genotypes(paths, sample=settings.grm_id, variant_map=settings.map, ploidy=settings.ploidy)
             diploid = source.source if isinstance(source, Polyploid) else source
             sources = diploid.sources if isinstance(diploid, SeveralFiles) else (diploid,)
             return Grm(tuple(one.path for one in sources), source)
@@ -83,7 +83,8 @@ class Grm:
             )
         if settings.loco:
             raise InputError(
-                f"{path}: --loco needs the genotypes that the matrix is made of; give --grm a .bed, .pgen or .bgen"
+                f"{path}: --loco needs the genotypes that the matrix is made of; give --grm a .bed, .pgen, .bgen or "
+                "VCF, or a table of genotypes and --map its chromosomes"
             )
         sparse = open_sparse(path, settings.grm_id)
         if sparse is not None:

@@ -61,6 +61,9 @@ COLUMN_NAMES: Mapping[str, frozenset[str]] = {
 }
 """What columns that describe a variant may be called; without ``_``, ``#`` and capitals."""
 
+CENTIMORGAN = 1_000_000
+"""Base pairs that stand for a centimorgan where only a genetic map is known."""
+
 UNPLACED = "0"
 UNNAMED_ALLELE = "."
 """What stands for a chromosome and for alleles that are not known."""
@@ -231,8 +234,9 @@ def read_map(path: str) -> Mapping[str, MapEntry]:
     Parameters
     ----------
     path : str
-        A table with a header that names the variant, the chromosome and the position, perhaps the alleles (see
-        `COLUMN_NAMES`); or a PLINK ``.map`` or ``.bim``; or GEMMA's annotation (name, position, chromosome).
+        A table with a header that names the variant, the chromosome and the position in base pairs or, where there is
+        none, in centimorgans (`CENTIMORGAN` base pairs each), perhaps the alleles (see `COLUMN_NAMES`); or a PLINK
+        ``.map`` or ``.bim``; or GEMMA's annotation (name, position, chromosome).
 
     Raises
     ------
@@ -249,11 +253,11 @@ def read_map(path: str) -> Mapping[str, MapEntry]:
         4: ["CHR", "SNPID", "CM", "POS"],
         3: ["SNPID", "POS", "CHR"],
     }
-    if not {"SNPID", "CHR", "POS"} <= set(columns):
+    if not ({"SNPID", "CHR"} <= set(columns) and {"POS", "CM"} & set(columns)):
         if len(columns) not in by_width:
             raise InputError(
-                f"{path}, line 1: {' '.join(first.fields[:6])!r} does not name the columns SNPID, CHR and POS; add "
-                "such a header, or give a PLINK .map or .bim"
+                f"{path}, line 1: {' '.join(first.fields[:6])!r} does not name the columns SNPID, CHR and POS (or "
+                "cM); add such a header, or give a PLINK .map or .bim"
             )
         columns, rows = list(by_width[len(columns)]), stream_rows(path)
     return dict(_described(row, columns, path) for row in rows)
@@ -267,8 +271,13 @@ def _described(row: Row, columns: Sequence[str | None], path: str) -> tuple[str,
     chromosome, position = cells.get("CHR", UNPLACED), cells.get("POS", "0")
     if position in MISSING or chromosome in MISSING:
         chromosome, position = UNPLACED, "0"
+    if "POS" not in cells and chromosome != UNPLACED and is_number(cells.get("CM", "")):
+        position = str(round(float(cells["CM"]) * CENTIMORGAN))
     if not (is_number(position) and float(position).is_integer()):
-        raise InputError(f"{path}, line {row.line}: position {position!r} is not a whole number; correct it")
+        raise InputError(
+            f"{path}, line {row.line}: position {position!r} is not a whole number; correct it, or call the column cM "
+            "where it has centimorgans"
+        )
     alleles = (cells.get(allele, UNNAMED_ALLELE) for allele in ("EA", "NEA"))
     name = cells.get("SNPID") or f"{chromosome}:{position}"
     return name, MapEntry(chromosome, int(float(position)), *alleles)

@@ -189,24 +189,30 @@ def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> tuple[Genotyp
     """The genotypes that the GRM was made from, if they are still what they were."""
     if not null.grm.genotypes:
         raise UsageError("--geno: needed, because the relationship matrix of this null model was not made of genotypes")
-    paths = []
-    for path in null.grm.paths:
-        beside = os.path.join(os.path.dirname(settings.null), path)
-        existing = next((name for name in (path, beside) if os.path.isfile(name)), None)
-        if existing is None:
-            raise InputError(
-                f"{path}: the genotypes that the null model was made from are not there; name them with --geno"
-            )
-        paths.append(existing)
+    paths = [_where_it_is(path, settings) for path in null.grm.paths]
+    variant_map = _where_it_is(str(null.grm.options["map"]), settings) if "map" in null.grm.options else None
     # Their content is compared first: of changed files the parser's message would mislead.
     unchanged = all(record in null.grm.files for record in file_records(paths))
-    genotypes = open_genotypes(paths, ploidy=_ploidy(settings, null)) if unchanged else None
+    genotypes = None
+    if unchanged:
+        genotypes = open_genotypes(paths, variant_map=variant_map, ploidy=_ploidy(settings, null))
     if genotypes is None or file_records(genotypes.files) != null.grm.files:
         raise InputError(
             f"{', '.join(paths)}: is not the file that the null model was made from (its size or content differ); fit"
             " again, or name the genotypes to scan with --geno"
         )
     return genotypes, null.grm.files
+
+
+def _where_it_is(path: str, settings: ScanSettings) -> str:
+    """A file that the null model was made from: where it was then, or relative to the null model's folder."""
+    beside = os.path.join(os.path.dirname(settings.null), path)
+    existing = next((name for name in (path, beside) if os.path.isfile(name)), None)
+    if existing is None:
+        raise InputError(
+            f"{path}: the genotypes that the null model was made from are not there; name them with --geno"
+        )
+    return existing
 
 
 def _ploidy(settings: ScanSettings, null: NullFile) -> int:

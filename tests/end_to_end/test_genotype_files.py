@@ -145,6 +145,21 @@ def test_a_table_gives_the_same_table(
     pd.testing.assert_frame_equal(without_quality(table(tmp_path / "s.tsv")), expected, rtol=0, atol=0)
 
 
+def test_a_table_with_a_map_is_genotypes_for_the_relationship_matrix_too(tmp_path: Path) -> None:
+    """Chromosomes are left out, and the scan finds the table and its map."""
+    plink2("--bfile", GENOTYPES, "--chr", "1-2", "--make-bed", "--out", tmp_path / "g")
+    plink2("--bfile", tmp_path / "g", "--export", "A", "--out", tmp_path / "g")
+    files = ("--pheno", EXAMPLE / "phenotypes.csv", "--covar", EXAMPLE / "covariates.csv", "--loco")
+    matrices = {"bed": ("--grm", tmp_path / "g.bed"), "raw": ("--grm", tmp_path / "g.raw", "--map", tmp_path / "g.bim")}
+    tables = []
+    for name, matrix in matrices.items():
+        null, out = tmp_path / f"{name}.npz", tmp_path / f"{name}.tsv"
+        assert kron2sum("fit", "-q", *files, *matrix, "--out", null) == 0
+        assert kron2sum("scan", "-q", "--null", null, "--refit", "0", "--precision", "double", "--out", out) == 0
+        tables.append(table(out)[["CHR", "POS", "SNPID", "MLOG10P"]])
+    pd.testing.assert_frame_equal(*tables, rtol=1e-6)
+
+
 def test_mean_genotypes_for_the_relationship_matrix(example: Path, tmp_path: Path) -> None:
     """BIMBAM, as GEMMA reads it; the samples in a list."""
     plink2("--bfile", GENOTYPES, "--export", "A-transpose", "--out", tmp_path / "g")

@@ -99,6 +99,17 @@ def test_maps_without_alleles(tmp_path: Path, text: str, caplog: pytest.LogCaptu
     assert "1 of 3 variants have no chromosome and position; give them with --map" in caplog.text
 
 
+def test_centimorgans_stand_for_a_million_base_pairs_where_there_are_none(tmp_path: Path) -> None:
+    genetic = write(tmp_path, "marker,chr,cM\nv1,1,0\nv2,1,4.25\nv3,X,60.5\n")
+    assert [(entry.chromosome, entry.position) for entry in read_map(genetic).values()] == [
+        ("1", 0),
+        ("1", 4_250_000),
+        ("X", 60_500_000),
+    ]
+    both = write(tmp_path, "marker,chr,cM,bp\nv1,1,4.25,77\n")
+    assert read_map(both)["v1"].position == 77
+
+
 def test_what_the_table_says_comes_before_the_map(tmp_path: Path) -> None:
     other = write(tmp_path, "SNPID,CHR,POS,EA,NEA\nv1,7,7,T,T\n", "m.csv")
     assert open_table(write(tmp_path, VARIANTS_IN_ROWS), map_path=other).variants.table.to_pylist() == ROWS
@@ -163,6 +174,7 @@ def test_map_that_is_refused(tmp_path: Path) -> None:
     for text, message in (
         ("a,b,c,d,e\n", "does not name the columns SNPID"),
         ("1 v1 0 x\n", "position 'x'"),
+        ("marker,chr,pos\nv1,1,4.5\n", "line 2: position '4.5' is not a whole number; .* call the column cM"),
         ("", "is empty"),
     ):
         with pytest.raises(InputError, match=message):
