@@ -60,7 +60,9 @@ class NullMetadata:
     transform : str
         What was done to each trait before the fit, one of `settings.TRANSFORMS`.
     chromosomes : tuple of str
-        Those without which there are fits, with LOCO.
+        Those without which there are fits, with LOCO: the first of those that are left out together.
+    left_out_with : Mapping of str to str
+        Further chromosomes that are left out, and the one in `chromosomes` that they are left out with.
     profile : Mapping of str to Interval
         Profile-likelihood interval of the heritability of each trait.
     hash : str
@@ -76,6 +78,7 @@ class NullMetadata:
     counts: Mapping[str, int]
     transform: str = "none"
     chromosomes: tuple[str, ...] = ()
+    left_out_with: Mapping[str, str] = field(default_factory=dict)
     profile: Mapping[str, Interval] = field(default_factory=dict)
     hash: str = ""
 

@@ -140,6 +140,12 @@ class NullFile:
         return self.metadata.grm
 
     @property
+    def left_out(self) -> Mapping[str, str]:
+        """For every chromosome that a fit leaves out the name of that fit in `chromosomes`."""
+        others = {code: first for code, first in self.metadata.left_out_with.items() if first in self.chromosomes}
+        return {code: code for code in self.chromosomes} | others
+
+    @property
     def profile(self) -> Mapping[str, Interval]:
         """Profile-likelihood intervals of heritabilities, where they were asked for."""
         return self.metadata.profile

@@ -132,6 +132,7 @@ def _description(
         inputs=inputs,
         counts=dict(design.samples.counts),
         transform=settings.transform,
+        left_out_with=grm.left_out_with if settings.loco else {},
     )
     return NullDescription(Y=design.Y, A=design.A, X=design.X, metadata=metadata, samples=design.samples.samples)
 

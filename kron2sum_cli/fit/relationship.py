@@ -1,7 +1,7 @@
 """The relationship matrix of a fit: genotypes or a matrix file."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.fit.losses import report_variants, warn_of_hollow_samples
 from kron2sum_cli.genotypes.grm import Scale, relationship_from_genotypes
-from kron2sum_cli.genotypes.loco import relationships_by_chromosome
+from kron2sum_cli.genotypes.loco import left_out_together, relationships_by_chromosome
 from kron2sum_cli.genotypes.open import is_genotype_file, open_genotypes, takes_sample_file
 from kron2sum_cli.genotypes.polyploid import Polyploid
 from kron2sum_cli.genotypes.relationship import NamedTable, RelationshipFile, open_relationship, open_sparse
@@ -109,6 +109,13 @@ class Grm:
         return min(n, len(stored.names)) if isinstance(stored, NamedTable) and not stored.square else n
 
     @property
+    def left_out_with(self) -> dict[str, str]:
+        """With LOCO, chromosomes that are left out together with another one, and which."""
+        assert self.source is not None
+        first = left_out_together(self.source.variants.table["CHR"])
+        return {code: other for code, other in first.items() if code != other}
+
+    @property
     def _one(self) -> GenotypeSource | RelationshipFile | SparseMatrix:
         one = self.source or self.file or self.sparse
         assert one is not None
@@ -148,8 +155,30 @@ class Grm:
             if not settings.loco:
                 yield None, relationship_from_genotypes(self.source, rows, **options)
                 return
+            _report_left_out_together(self.left_out_with)
             for part in relationships_by_chromosome(self.source, rows, **options):
                 yield part.chromosome, part.relationship
+
+
+def _report_left_out_together(left_out_with: Mapping[str, str]) -> None:
+    """Name the contigs that are left out together."""
+    if not left_out_with:
+        return
+    groups: dict[str, list[str]] = {}
+    for code, first in left_out_with.items():
+        groups.setdefault(first, [first]).append(code)
+    logger.warning(
+        "--loco: %d chromosomes with less than a fiftieth of the variants are left out in %d groups, such as %s",
+        sum(map(len, groups.values())),
+        len(groups),
+        _shown(next(iter(groups.values()))),
+    )
+    for codes in groups.values():
+        logger.debug("left out together: %s", ", ".join(codes))
+
+
+def _shown(codes: Sequence[str]) -> str:
+    return ", ".join(codes[:3]) + (f" and {len(codes) - 3} others" if len(codes) > 3 else "")
 
 
 def _increments(advance: Advance) -> Callable[[int, int], None]:

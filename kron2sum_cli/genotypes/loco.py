@@ -1,9 +1,10 @@
-"""Relationship matrices that leave one chromosome out."""
+"""Relationship matrices that leave one chromosome out, or several small contigs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
@@ -24,6 +25,12 @@ from kron2sum_cli.genotypes.grm import (
 from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
 from kron2sum_cli.genotypes.square_matrix import mirror_lower
 
+MOST_ALONE = 50
+"""Up to so many chromosomes each is left out alone."""
+
+SMALL = 1 / 50
+"""Of more chromosomes those with less than this share of the variants are left out together, up to this share."""
+
 
 @dataclass(frozen=True)
 class ChromosomeRelationship:
@@ -32,9 +39,9 @@ class ChromosomeRelationship:
     Attributes
     ----------
     chromosome : str or None
-        The code as `normalise_chromosome` spells it; None for the matrix of all variants.
+        Its code as `normalise_chromosome` spells it, the first one's of several; None for the matrix of all variants.
     n_left_out : int
-        How many variants of the whole matrix lie on it.
+        How many variants of the whole matrix lie on what is left out.
     relationship : Relationship
         Over the analysed samples.
     """
@@ -42,6 +49,29 @@ class ChromosomeRelationship:
     chromosome: str | None
     n_left_out: int
     relationship: Relationship
+
+
+def left_out_together(column: pa.ChunkedArray) -> dict[str, str]:
+    """For every chromosome code of a column ``CHR`` the first of those that are left out with it, or itself.
+
+    Hundreds of contigs would make as many matrices and null models, which hardly differ. So of more than `MOST_ALONE`
+    those with few variants are left out together with their neighbours in the file.
+    """
+    codes, code_of_variant, _ = encode_chromosomes(column)
+    if len(codes) <= MOST_ALONE:
+        return {code: code for code in codes}
+    few = SMALL * len(code_of_variant)
+    first: dict[str, str] = {}
+    together, number = "", 0
+    for code, count in zip(codes, np.bincount(code_of_variant, minlength=len(codes)).tolist(), strict=True):
+        if count >= few:
+            first[code], together = code, ""
+            continue
+        if not together or number >= few:
+            together, number = code, 0
+        first[code] = together
+        number += count
+    return first
 
 
 def relationships_by_chromosome(
@@ -72,8 +102,8 @@ def relationships_by_chromosome(
     Yields
     ------
     ChromosomeRelationship
-        First that of all variants (``chromosome`` None), then one a chromosome, in the order of the file. All are
-        G where r < n, all are K otherwise.
+        First that of all variants (``chromosome`` None), then one a chromosome (or several, see `left_out_together`),
+        in the order of the file. All are G where r < n, all are K otherwise.
 
     Raises
     ------
@@ -82,19 +112,27 @@ def relationships_by_chromosome(
     """
     options = GrmOptions(scale, min_maf, max_missing, extract, block_mib, precision)
     sums = sum_genotypes(source, rows, options, progress)
-    codes, code_of_variant, _ = encode_chromosomes(source.variants.table["CHR"].take(sums.variants.positions))
-    if len(codes) == 1:
+    chromosomes = source.variants.table["CHR"]
+    codes, code_of_variant, _ = encode_chromosomes(chromosomes)
+    first = left_out_together(chromosomes)
+    groups = list(dict.fromkeys(first.values()))
+    group_of_code = np.array([groups.index(first[code]) for code in codes], dtype=np.intp)
+    group_of_variant = group_of_code[code_of_variant[sums.variants.positions]]
+    there = np.unique(group_of_variant).tolist()
+    if len(there) == 1:
         raise InputError(
-            f"{source.path}: all {len(code_of_variant)} variants of the relationship matrix lie on "
-            f"chromosome {codes[0]}, so none would be left without it; leave one chromosome out only of more"
+            f"{source.path}: all {len(group_of_variant)} variants of the relationship matrix lie on "
+            f"chromosome {groups[there[0]]}, so none would be left without it; leave one chromosome out only of more"
         )
     whole = replace(sums, G=_copy(sums.G), K=_copy(sums.K))
     yield ChromosomeRelationship(None, 0, relationship_of(source, rows, whole))
     del whole
-    for number, code in enumerate(codes):
-        left_out = code_of_variant == number
+    for number in there:
+        left_out = group_of_variant == number
         rest = _without(source, rows, sums, left_out, options)
-        yield ChromosomeRelationship(code, int(np.count_nonzero(left_out)), relationship_of(source, rows, rest))
+        yield ChromosomeRelationship(
+            groups[number], int(np.count_nonzero(left_out)), relationship_of(source, rows, rest)
+        )
         del rest
 
 

@@ -41,23 +41,22 @@ def blocks_by_null(inputs: ScanInputs, width: int) -> Iterator[tuple[str | None,
 
     That is None for the null model of the whole genome: without LOCO, and for chromosomes that the GRM has none of.
     """
-    selection, left_out = inputs.selection, inputs.null.chromosomes
+    selection, left_out = inputs.selection, inputs.null.left_out
     named = np.flatnonzero(selection.named)
     if not left_out:
         yield None, blocks_of(named, selection.asked, width)
         return
     codes, code_of_variant, _ = encode_chromosomes(inputs.genotypes.variants.table["CHR"], left_out)
+    nulls = list(dict.fromkeys(left_out.get(code) for code in codes))
+    null_of_variant = np.array([nulls.index(left_out.get(code)) for code in codes])[code_of_variant]
     without = 0
-    for variants in np.split(named, np.flatnonzero(np.diff(code_of_variant[named])) + 1):
+    for variants in np.split(named, np.flatnonzero(np.diff(null_of_variant[named])) + 1):
         asked = int(np.count_nonzero(selection.asked[variants]))
         if not asked:
             continue
-        chromosome = codes[int(code_of_variant[variants[0]])]
-        if chromosome in left_out:
-            yield chromosome, blocks_of(variants, selection.asked, width)
-        else:
-            without += asked
-            yield None, blocks_of(variants, selection.asked, width)
+        chromosome = nulls[int(null_of_variant[variants[0]])]
+        without += asked if chromosome is None else 0
+        yield chromosome, blocks_of(variants, selection.asked, width)
     if without:
         if inputs.null.metadata.takes_predictions_off:
             logger.warning(

@@ -106,8 +106,9 @@ def _null_of_chromosomes(null: NullFile, source: GenotypeSource) -> dict[str, st
     if not null.chromosomes:
         return {}
     spelled = source.variants.table["CHR"].unique().to_pylist()
-    human = is_human([*spelled, *null.chromosomes])
-    return {name: code for name in spelled if (code := normalise_chromosome(name, human)) in null.chromosomes}
+    human, left_out = is_human([*spelled, *null.left_out]), null.left_out
+    codes = {name: normalise_chromosome(name, human) for name in spelled}
+    return {name: left_out[code] for name, code in codes.items() if code in left_out}
 
 
 def _filters(settings: ScanSettings) -> dict[str, Any]:

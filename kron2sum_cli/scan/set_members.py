@@ -228,10 +228,10 @@ def _places(
 
 def _null_of(chromosomes: set[str], one: VariantSet, path: str, inputs: ScanInputs) -> str | None:
     """Whose null model a set is tested with: with LOCO that of its chromosome."""
-    there = chromosomes & set(inputs.null.chromosomes)
-    if there and len(chromosomes) > 1:
+    nulls = {inputs.null.left_out.get(code) for code in chromosomes}
+    if len(nulls) > 1:
         raise InputError(
             f"{path}, line {one.line}: set {one.name} has variants on chromosomes {', '.join(sorted(chromosomes))}, and"
             " the null model leaves out one chromosome at a time; split the set, or fit without --loco"
         )
-    return next(iter(there), None)
+    return next(iter(nulls), None)

@@ -395,7 +395,7 @@ def write_signals(
     least = _threshold(settings, largest)
     table = inputs.genotypes.variants.table
     candidates = inputs.selection.asked & _is_at(table, strong, least)
-    codes, code_of_variant, _ = encode_chromosomes(table["CHR"], inputs.null.chromosomes)
+    codes, code_of_variant, _ = encode_chromosomes(table["CHR"], inputs.null.left_out)
     places = filled_positions(code_of_variant, np.asarray(table["POS"]))
     rows: list[pa.RecordBatch] = []
     tests: ConditionalTests | None = None
@@ -403,7 +403,7 @@ def write_signals(
     nloci = 0
     with progress.task("Independent signals", int(np.count_nonzero(candidates)), "variants") as advance:
         for code in np.unique(code_of_variant[candidates]).tolist():
-            left_out = codes[code] if codes[code] in inputs.null.chromosomes else ""
+            left_out = inputs.null.left_out.get(codes[code], "")
             if tests is None or left_out != model_of:
                 tests = None  # else two rotations would be in memory while the next is read
                 tests, model_of = _conditional_tests(settings, inputs, left_out or None, width), left_out

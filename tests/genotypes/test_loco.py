@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.genotypes.bed import BedSource, open_bed
 from kron2sum_cli.genotypes.grm import Scale, relationship_from_genotypes
-from kron2sum_cli.genotypes.loco import relationships_by_chromosome
+from kron2sum_cli.genotypes.loco import left_out_together, relationships_by_chromosome
 from kron2sum_cli.genotypes.source import Relationship
 
 N = 30
@@ -76,3 +76,25 @@ def test_one_chromosome_only(make_bed: Callable[..., str], simulate_dosages: Cal
     source = open_bed(make_bed(simulate_dosages(N, 40), chromosomes=["chr7", "7"] * 20))
     with pytest.raises(InputError, match="variants of the relationship matrix lie on chromosome 7"):
         next(relationships_by_chromosome(source, np.arange(N)))
+
+
+def test_many_contigs_are_left_out_together(make_bed: Callable[..., str], simulate_dosages: Callable[..., Any]) -> None:
+    names = ["1"] * 60 + [f"contig{k}" for k in range(90) for _ in range(2)]
+    source = open_bed(make_bed(simulate_dosages(N, len(names), min_f=0.2), chromosomes=names))
+    first = left_out_together(source.variants.table["CHR"])
+    assert first["1"] == "1" and list(first) == list(dict.fromkeys(names))
+    groups = {group: [code for code in first if first[code] == group] for group in first.values()}
+    assert {len(codes) for group, codes in groups.items() if group != "1"} == {3}, "2 of 240 variants each, 4.8 are few"
+    assert all(codes[0] == group for group, codes in groups.items())
+    variants = source.variants.table["SNPID"].to_pylist()
+    for part in relationships_by_chromosome(source, np.arange(N), precision="double"):
+        own = groups.get(part.chromosome or "", [])
+        others = frozenset(name for name, code in zip(variants, names, strict=True) if code not in own)
+        expected = relationship_from_genotypes(source, np.arange(N), extract=others, precision="double")
+        np.testing.assert_allclose(product(part.relationship), product(expected), atol=1e-12)
+
+
+def test_few_chromosomes_are_left_out_alone(make_bed: Callable[..., str], simulate_dosages: Callable[..., Any]) -> None:
+    names = ["1"] * 151 + [f"contig{k}" for k in range(49)]
+    source = open_bed(make_bed(simulate_dosages(N, 200), chromosomes=names))
+    assert left_out_together(source.variants.table["CHR"]) == {name: name for name in names}

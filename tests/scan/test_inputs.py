@@ -84,26 +84,34 @@ def test_blocks_are_cut_at_multiples(named: set[int], asked: set[int], width: in
         assert block.variants.tolist() == same, "with all that names allow between the edges"
 
 
-def inputs_with(left_out: tuple[str, ...], **filters: Any) -> ScanInputs:
-    null = SimpleNamespace(chromosomes=left_out, metadata=SimpleNamespace(takes_predictions_off=False))
+def inputs_with(left_out: dict[str, str], **filters: Any) -> ScanInputs:
+    null = SimpleNamespace(left_out=left_out, metadata=SimpleNamespace(takes_predictions_off=False))
     return cast(ScanInputs, SimpleNamespace(null=null, genotypes=SOURCE, selection=selected(**filters)))
 
 
 def test_blocks_of_one_null_model() -> None:
-    ((chromosome, blocks),) = blocks_by_null(inputs_with(()), 8)
+    ((chromosome, blocks),) = blocks_by_null(inputs_with({}), 8)
     assert chromosome is None
     assert [block.variants.tolist() for block in blocks] == [list(range(8)), list(range(8, 12))]
 
 
 def test_blocks_of_a_null_model_a_chromosome(caplog: pytest.LogCaptureFixture) -> None:
-    found = dict(blocks_by_null(inputs_with(("1", "2")), 4))
+    found = dict(blocks_by_null(inputs_with({"1": "1", "2": "2"}), 4))
     variants = {chromosome: [block.variants.tolist() for block in blocks] for chromosome, blocks in found.items()}
     assert variants == {"1": [[0, 1, 2, 3], [4]], "2": [[5, 6, 7], [8]], None: [[9, 10, 11]]}
     assert "3 variants on chromosomes that the GRM has none of: tested with the whole GRM's null" in caplog.text
 
 
+def test_chromosomes_that_are_left_out_together_share_blocks() -> None:
+    found = [
+        (name, [block.variants.tolist() for block in blocks])
+        for name, blocks in blocks_by_null(inputs_with({"1": "1", "2": "1", "X": "X"}), 8)
+    ]
+    assert found == [("1", [list(range(8)), [8]]), ("X", [[9, 10, 11]])]
+
+
 def test_chromosomes_of_which_nothing_is_asked_for_have_no_blocks() -> None:
-    inputs = inputs_with(("1", "2", "X"), chromosomes=(("2",),))
+    inputs = inputs_with({"1": "1", "2": "2", "X": "X"}, chromosomes=(("2",),))
     assert [chromosome for chromosome, _ in blocks_by_null(inputs, 4)] == ["2"]
 
 
