@@ -432,6 +432,8 @@ class ScanSettings:
         File of sets of variants, each tested together; None to test every variant.
     windows : (int, int) or None
         Size and step, in base pairs, of windows whose variants are tested together; None for none.
+    founders : bool
+        Whether the genotypes are probabilities of founders, and those of a locus are tested together.
     set_tests : tuple of str
         How sets are tested, some of `SET_TESTS`.
     set_weights : str
@@ -492,6 +494,7 @@ class ScanSettings:
     tests: tuple[str, ...] = DEFAULT_TESTS
     sets: str | None = None
     windows: tuple[int, int] | None = None
+    founders: bool = False
     set_tests: tuple[str, ...] = DEFAULT_SET_TESTS
     set_weights: str = DEFAULT_SET_WEIGHTS
     set_max_maf: float | None = None
@@ -580,8 +583,12 @@ class ScanSettings:
             yield f"{given} and --bootstrap exclude each other; for a threshold of the variants' own tests run twice"
 
     def _set_problems(self) -> Iterable[str]:
-        if self.sets is not None and self.windows is not None:
-            yield "--sets and --windows exclude each other; run twice"
+        given = {"--sets": self.sets is not None, "--windows": self.windows is not None, "--founders": self.founders}
+        named = [option for option, there in given.items() if there]
+        if len(named) > 1:
+            yield f"{' and '.join(named)} exclude each other; run twice"
+        if self.founders and not self.geno and self.geno_list is None:
+            yield "--founders belongs to a table of founder probabilities: name it with --geno"
         if self.windows is not None and not 1 <= self.windows[1] <= self.windows[0]:
             size, step = self.windows
             yield f"--windows {size},{step}: the step must lie between 1 and the size"
@@ -591,10 +598,10 @@ class ScanSettings:
                 "--set-weights": self.set_weights != DEFAULT_SET_WEIGHTS,
                 "--set-max-maf": self.set_max_maf is not None,
             }
-            yield from (f"{option} needs --sets or --windows" for option, there in given.items() if there)
+            yield from (f"{option} needs --sets, --windows or --founders" for option, there in given.items() if there)
         yield from repeated("--set-test", self.set_tests)
-        if self.windows is not None and self.beta is None:
-            yield "--set-weights: windows have no column of weights; give beta:A,B"
+        if (self.windows is not None or self.founders) and self.beta is None:
+            yield f"--set-weights: {named[0]} has no column of weights; give beta:A,B"
         elif self.set_weights.startswith("beta:") and self.beta is None:
             yield f"--set-weights {self.set_weights}: must be beta:A,B with two positive numbers, such as beta:1,25"
 
@@ -611,7 +618,7 @@ class ScanSettings:
     @property
     def of_sets(self) -> bool:
         """Whether sets of variants are tested, not every variant."""
-        return self.sets is not None or self.windows is not None
+        return self.sets is not None or self.windows is not None or self.founders
 
     @property
     def beta(self) -> tuple[float, float] | None:

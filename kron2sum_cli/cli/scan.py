@@ -107,6 +107,12 @@ EXAMPLES = (
     group=TESTS,
     help="Test the variants of windows together: size and step, as 100kb,50kb; without a step they do not overlap.",
 )
+@flag_option(
+    "--founders",
+    group=TESTS,
+    help="--geno has probabilities of founders, as of R/qtl2, in columns FOUNDER.LOCUS or LOCUS.FOUNDER: test the "
+    "founders of a locus together.",
+)
 @option(
     "--set-test",
     "set_tests",

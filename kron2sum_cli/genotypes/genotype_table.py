@@ -68,6 +68,9 @@ UNPLACED = "0"
 UNNAMED_ALLELE = "."
 """What stands for a chromosome and for alleles that are not known."""
 
+MEGABASE = 1_000_000
+"""Base pairs that one unit of a map with decimals stands for."""
+
 IUPAC = {"R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT", "M": "AC"}
 """The two alleles of a heterozygous genotype in one letter."""
 
@@ -158,7 +161,7 @@ def table_layout(path: str) -> Layout | None:
         return "HapMap"
     if id_columns(fields) or _plain(fields[0]) in SAMPLE_NAMES:
         return "samples in rows"
-    if _column_of(fields[0]) in ("SNPID", "CHR"):
+    if column_of(fields[0]) in ("SNPID", "CHR"):
         return "variants in rows"
     alleles = len(fields) > 3 and not any(is_number(allele) for allele in fields[1:3])
     return "BIMBAM" if alleles and all(is_number(cell) or cell.strip() in MISSING for cell in fields[3:]) else None
@@ -168,7 +171,7 @@ def is_no_matrix(path: str) -> bool:
     """Whether a file is a table of genotypes that can be no relationship matrix, nor a table of G."""
     layout = table_layout(path)
     if layout == "variants in rows":
-        return _column_of(next(stream_rows(path)).fields[1]) is not None
+        return column_of(next(stream_rows(path)).fields[1]) is not None
     return layout in ("HapMap", "BIMBAM")
 
 
@@ -236,18 +239,19 @@ def read_map(path: str) -> Mapping[str, MapEntry]:
     path : str
         A table with a header that names the variant, the chromosome and the position in base pairs or, where there is
         none, in centimorgans (`CENTIMORGAN` base pairs each), perhaps the alleles (see `COLUMN_NAMES`); or a PLINK
-        ``.map`` or ``.bim``; or GEMMA's annotation (name, position, chromosome).
+        ``.map`` or ``.bim``; or GEMMA's annotation (name, position, chromosome). Positions with decimals, as in the
+        ``pmap`` and ``gmap`` of R/qtl2, are megabases or centimorgans.
 
     Raises
     ------
     InputError
-        It is none of these, or a position is not a whole number.
+        It is none of these, or a position is no number.
     """
-    rows = stream_rows(path)
-    first = next(rows, None)
+    rows: Sequence[Row] = list(stream_rows(path))
+    first = rows[0] if rows else None
     if first is None:
         raise InputError(f"{path} is empty; check the command that wrote it")
-    columns = [_column_of(name) for name in first.fields]
+    columns = [column_of(name) for name in first.fields]
     by_width = {
         6: ["CHR", "SNPID", "CM", "POS", "EA", "NEA"],
         4: ["CHR", "SNPID", "CM", "POS"],
@@ -259,12 +263,25 @@ def read_map(path: str) -> Mapping[str, MapEntry]:
                 f"{path}, line 1: {' '.join(first.fields[:6])!r} does not name the columns SNPID, CHR and POS (or "
                 "cM); add such a header, or give a PLINK .map or .bim"
             )
-        columns, rows = list(by_width[len(columns)]), stream_rows(path)
-    return dict(_described(row, columns, path) for row in rows)
+        columns = list(by_width[len(columns)])
+    else:
+        rows = rows[1:]
+    if "POS" in columns and any(_is_fraction(row, columns.index("POS")) for row in rows):
+        logger.info(
+            "%s: positions have decimals: one is taken for 1,000,000 base pairs (megabases, centimorgans)", path
+        )
+        return dict(described(row, columns, path, MEGABASE) for row in rows)
+    return dict(described(row, columns, path) for row in rows)
 
 
-def _described(row: Row, columns: Sequence[str | None], path: str) -> tuple[str, MapEntry]:
-    """The name of a variant and what is known of it, from the columns that describe it."""
+def _is_fraction(row: Row, column: int) -> bool:
+    """Whether a cell is a number that is not whole."""
+    cell = row.fields[column] if column < len(row.fields) else ""
+    return "." in cell and is_number(cell) and not float(cell).is_integer()
+
+
+def described(row: Row, columns: Sequence[str | None], path: str, unit: int = 1) -> tuple[str, MapEntry]:
+    """The name of a variant and what is known of it, from the columns that describe it; ``unit`` base pairs are 1."""
     if len(row.fields) < len(columns):
         raise InputError(f"{path}, line {row.line}: {len(row.fields)} columns where {len(columns)} are expected")
     cells = {column: cell.strip() for column, cell in zip(columns, row.fields, strict=False) if column is not None}
@@ -273,14 +290,15 @@ def _described(row: Row, columns: Sequence[str | None], path: str) -> tuple[str,
         chromosome, position = UNPLACED, "0"
     if "POS" not in cells and chromosome != UNPLACED and is_number(cells.get("CM", "")):
         position = str(round(float(cells["CM"]) * CENTIMORGAN))
-    if not (is_number(position) and float(position).is_integer()):
+    place = float(position) * unit if is_number(position) else np.nan
+    if not np.isfinite(place) or (unit == 1 and not place.is_integer()):
         raise InputError(
             f"{path}, line {row.line}: position {position!r} is not a whole number; correct it, or call the column cM "
             "where it has centimorgans"
         )
     alleles = (cells.get(allele, UNNAMED_ALLELE) for allele in ("EA", "NEA"))
     name = cells.get("SNPID") or f"{chromosome}:{position}"
-    return name, MapEntry(chromosome, int(float(position)), *alleles)
+    return name, MapEntry(chromosome, round(place), *alleles)
 
 
 def _row(name: str, own: MapEntry, mapped: MapEntry | None) -> tuple[str, int, str, str, str]:
@@ -304,7 +322,7 @@ def _read_samples_in_rows(path: str, ploidy: int) -> _Content:
             raise InputError(f"{path}, line {row.line}: {len(row.fields)} fields where the header has {len(header)}")
         ids.append(row.fields[:n_ids])
         lines.append(row.line)
-        cells.append(_numbers(row, skipped, path, ploidy))
+        cells.append(copies_in_row(row, skipped, path, ploidy))
     fids = tuple(fields[0] for fields in ids) if n_ids == 2 else None
     samples = Samples(fids, tuple(fields[-1] for fields in ids), path)
     _require_some(len(header) - skipped, len(samples), path)
@@ -324,7 +342,7 @@ def _read_variants_in_rows(path: str, layout: Layout, sample: str | None, ploidy
         if layout == "HapMap":
             columns = ["SNPID", None, "CHR", "POS", *[None] * (HAPMAP_COLUMNS - 4)]
         else:
-            columns = [_column_of(name) for name in header]
+            columns = [column_of(name) for name in header]
             if columns.count("EA") == 2:  # plink's .traw: COUNTED and ALT
                 columns[columns.index("EA", columns.index("EA") + 1)] = "NEA"
             columns = columns[: next((i for i, column in enumerate(columns) if column is None), len(columns))]
@@ -337,11 +355,11 @@ def _read_variants_in_rows(path: str, layout: Layout, sample: str | None, ploidy
                 f"{path}, line {row.line}: {len(row.fields)} fields where {len(columns)} columns and {len(samples)} "
                 f"samples of {samples.source} make {len(columns) + len(samples)}"
             )
-        name, entry = _described(row, columns, path)
+        name, entry = described(row, columns, path)
         if layout == "HapMap":
             entry, copies = _hapmap(row, entry)
         else:
-            copies = _numbers(row, len(columns), path, ploidy)
+            copies = copies_in_row(row, len(columns), path, ploidy)
         names.append(name)
         entries.append(entry)
         dosages.append(copies)
@@ -362,7 +380,7 @@ def _hapmap(row: Row, entry: MapEntry) -> tuple[MapEntry, NDArray[np.float32]]:
     return named, np.array(copies, np.float32)[call_of_sample]
 
 
-def _numbers(row: Row, skipped: int, path: str, ploidy: int) -> NDArray[np.float32]:
+def copies_in_row(row: Row, skipped: int, path: str, ploidy: int) -> NDArray[np.float32]:
     """The genotypes of a line as dosages of 0 to 2, NaN where missing."""
     cells = row.fields[skipped:]
     try:
@@ -407,6 +425,6 @@ def _plain(name: str) -> str:
     return name.strip().strip("#").replace("_", "").replace(" ", "").lower()
 
 
-def _column_of(name: str) -> str | None:
+def column_of(name: str) -> str | None:
     """What a column that describes a variant is called here; None for another column."""
     return next((column for column, names in COLUMN_NAMES.items() if _plain(name) in names), None)

@@ -48,6 +48,7 @@ from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.inputs import GZIP_MAGIC
 from kron2sum_cli.genotypes.bed import open_bed
 from kron2sum_cli.genotypes.bgen import open_bgen
+from kron2sum_cli.genotypes.founders import open_founders
 from kron2sum_cli.genotypes.genotype_table import is_no_matrix, open_table, table_layout
 from kron2sum_cli.genotypes.pgen import open_pgen
 from kron2sum_cli.genotypes.polyploid import Polyploid
@@ -81,6 +82,7 @@ def open_genotypes(
     fam: str | None = None,
     variant_map: str | None = None,
     ploidy: int = 2,
+    founders: bool = False,
 ) -> GenotypeSource:
     """Open genotype files of any format, which are one data set in this order.
 
@@ -96,6 +98,8 @@ def open_genotypes(
         Where the variants of tables lie.
     ploidy : int
         Copies of a chromosome that every sample has; dosages count 0 to this number.
+    founders : bool
+        Whether they are tables of founder probabilities (see `founders.open_founders`).
 
     Returns
     -------
@@ -109,12 +113,34 @@ def open_genotypes(
     UsageError
         A file of samples or variants is given, and does not belong to the genotypes.
     """
-    sources = [
-        open_genotype_file(path, sample=sample, bim=bim, fam=fam, variant_map=variant_map, ploidy=ploidy)
-        for path in paths
-    ]
+    sources: list[GenotypeSource]
+    sources = (
+        [open_founder_file(path, variant_map) for path in paths]
+        if founders
+        else [
+            open_genotype_file(path, sample=sample, bim=bim, fam=fam, variant_map=variant_map, ploidy=ploidy)
+            for path in paths
+        ]
+    )
     source = sources[0] if len(sources) == 1 else join_files(sources)
     return source if ploidy == 2 else Polyploid(source, ploidy)
+
+
+def open_founder_file(path: str, variant_map: str | None = None) -> GenotypeSource:
+    """Open a table of founder probabilities.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or is not such a table.
+    UsageError
+        It is of a format of genotypes.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: there is no such file; check the path")
+    if (format_ := _format(path)) is not None:
+        raise UsageError(f"--founders is for tables of founder probabilities, and {path} is a {format_}; leave it out")
+    return open_founders(path, variant_map)
 
 
 def open_genotype_file(

@@ -40,7 +40,8 @@ class StoredSquare(Protocol):
 def stream_rows(path: str) -> Iterator[Row]:
     """The rows of a text file that are not blank; of gzip and Zstandard files too.
 
-    The delimiter is told from the first line: tab, else comma (with the quoting of CSV), else white space.
+    The delimiter is told from the first line: tab, else comma (with the quoting of CSV), else white space. Lines that
+    begin with ``#`` and a blank are comments, as R/qtl2 writes them.
 
     Raises
     ------
@@ -51,7 +52,7 @@ def stream_rows(path: str) -> Iterator[Row]:
         with open_text(path) as file:
             delimiter = ""
             for number, line in enumerate(file, 1):
-                if not line.strip():
+                if not line.strip() or line.startswith("# "):
                     continue
                 delimiter = delimiter or find_delimiter(line)
                 if delimiter == " ":

@@ -171,6 +171,7 @@ def _open_genotypes(settings: ScanSettings, null: NullFile) -> tuple[GenotypeSou
         fam=settings.fam,
         variant_map=settings.map,
         ploidy=_ploidy(settings, null),
+        founders=settings.founders,
     )
     recorded = {record.name: record for record in null.grm.files}
     files = file_records(genotypes.files)

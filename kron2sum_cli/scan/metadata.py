@@ -117,6 +117,7 @@ def _filters(settings: ScanSettings) -> dict[str, Any]:
     given |= {name: path and file_records([path]) for name, path in _lists(settings).items()}
     if settings.of_sets:
         given |= {name: getattr(settings, name) for name in ("windows", "set_tests", "set_weights", "set_max_maf")}
+        given["founders"] = settings.founders or None
     return {name: value for name, value in given.items() if value is not None}
 
 

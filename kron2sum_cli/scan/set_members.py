@@ -15,6 +15,7 @@ from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.arrow import numbers, texts
 from kron2sum_cli.files.scan_metadata import Span
 from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
+from kron2sum_cli.genotypes.founders import locus_of
 from kron2sum_cli.scan.inputs import ScanInputs
 from kron2sum_cli.scan.set_files import VariantSet, read_sets, windows
 from kron2sum_cli.settings import ScanSettings
@@ -130,6 +131,8 @@ def find_sets(settings: ScanSettings, inputs: ScanInputs) -> FoundSets:
     pos = np.asarray(table["POS"], dtype=np.int64)
     if settings.windows is not None:
         sets, path = windows(codes, code_of_variant[allowed], pos[allowed], *settings.windows), "--windows"
+    elif settings.founders:
+        sets, path = loci_of_founders(table.take(numbers(allowed))), "--founders"
     else:
         path = str(settings.sets)
         sets = read_sets(path, settings.set_weights if settings.beta is None else None)
@@ -165,6 +168,14 @@ def find_sets(settings: ScanSettings, inputs: ScanInputs) -> FoundSets:
         counts[NOT_THERE] = len(unknown)
         logger.warning("%s: %d %s, such as %s of set %s", path, len(unknown), NOT_THERE, *unknown[0])
     return FoundSets(found, start, stop, span, counts)
+
+
+def loci_of_founders(table: pa.Table) -> list[VariantSet]:
+    """The loci of tables of founder probabilities, whose members are variants ``LOCUS.FOUNDER`` with EA = FOUNDER."""
+    loci: dict[str, list[str]] = {}
+    for name, founder in zip(table["SNPID"].to_pylist(), table["EA"].to_pylist(), strict=True):
+        loci.setdefault(locus_of(name, founder), []).append(name)
+    return [VariantSet(locus, tuple(dict.fromkeys(members)), 0) for locus, members in loci.items()]
 
 
 def _named(sets: Sequence[VariantSet], column: pa.ChunkedArray, allowed: NDArray[np.intp]) -> dict[str, list[int]]:

@@ -1,0 +1,287 @@
+"""Probabilities of founders at loci, as R/qtl2 makes them of crosses: a column for every founder at every locus.
+
+Two layouts are read, which the header tells apart:
+
+- a row a sample, its columns named ``FOUNDER.LOCUS`` (as R's ``as.data.frame`` names those of an array) or
+  ``LOCUS.FOUNDER``;
+- a row for every sample at every locus: the sample, the locus (``marker``, ``locus``, ``SNPID`` ...), perhaps its
+  chromosome and position, and a column a founder.
+
+At a locus the probabilities of a sample add up to 1 (or to 2, as copies do). As genotypes they are copies of a
+founder's allele, which add up to 2 to the last digit, so that with an intercept one of them follows from the others
+whatever they were rounded to.
+"""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.files.samples import Samples, refuse_duplicates
+from kron2sum_cli.files.text import Row, id_columns
+from kron2sum_cli.genotypes.genotype_table import (
+    UNNAMED_ALLELE,
+    UNPLACED,
+    MapEntry,
+    TableSource,
+    column_of,
+    copies_in_row,
+    described,
+    read_map,
+)
+from kron2sum_cli.genotypes.source import VARIANT_SCHEMA, Variants
+from kron2sum_cli.genotypes.square_matrix import stream_rows
+
+logger = logging.getLogger("kron2sum.genotypes")
+
+SEPARATORS = (".", ":", "_", "|", "/", "-", " ")
+"""What may stand between a founder and a locus in the name of a column."""
+
+USUAL_FOUNDERS = 40
+"""Crosses have fewer founders, or genotypes of founders (36 of 8), than this."""
+
+ROUNDING = 0.05
+"""Largest share by which the probabilities of a sample at a locus may miss 1, having been rounded."""
+
+
+@dataclass(frozen=True)
+class FounderColumns:
+    """Which founder and which locus each of the f l columns of a table is of.
+
+    Attributes
+    ----------
+    founders : tuple of str
+        The f founders.
+    loci : tuple of str
+        The l loci.
+    founder, locus : NDArray (f l,)
+        Places in them.
+    """
+
+    founders: tuple[str, ...]
+    loci: tuple[str, ...]
+    founder: NDArray[np.intp]
+    locus: NDArray[np.intp]
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether the columns of a locus stand side by side."""
+        return int(np.count_nonzero(np.diff(self.locus))) == len(self.loci) - 1
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a table holds: n samples, f founders, l loci with their places, and probabilities (n, l, f)."""
+
+    samples: Samples
+    founders: tuple[str, ...]
+    loci: tuple[str, ...]
+    entries: Sequence[MapEntry]
+    table: NDArray[np.float32]
+
+
+def founder_columns(names: Sequence[str], known: Collection[str] = ()) -> FounderColumns | None:
+    """Tell founders from loci in the names of columns; None where they are not every founder at every locus.
+
+    Where both ways to read the names are possible, the one whose loci a map knows; else that of fewer founders than
+    usual loci, of loci whose columns stand side by side, of the fewest founders, in this order.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The names.
+    known : collection of str
+        Loci of a map.
+
+    Examples
+    --------
+    >>> founder_columns(["A.mk1", "B.mk1", "A.mk2", "B.mk2"]).loci
+    ('mk1', 'mk2')
+    """
+    found = []
+    for separator in SEPARATORS:
+        if not all(separator in name for name in names):
+            continue
+        first = [name.partition(separator)[::2] for name in names]
+        last = [name.rpartition(separator)[::-2] for name in names]
+        found += [columns for pairs in (first, last) if (columns := _every_pair(pairs)) is not None]
+    if not found:
+        return None
+    known = set(known)
+
+    def preference(columns: FounderColumns) -> tuple[int, bool, bool, int]:
+        in_map = sum(locus in known for locus in columns.loci) * len(columns.founders)
+        return in_map, len(columns.founders) <= USUAL_FOUNDERS, columns.contiguous, -len(columns.founders)
+
+    return max(found, key=preference)
+
+
+def _every_pair(pairs: Sequence[tuple[str, ...]]) -> FounderColumns | None:
+    """The founders and loci of pairs, if there are two founders or more, and every pair once."""
+    founders = {founder: k for k, founder in enumerate(dict.fromkeys(founder for founder, _ in pairs))}
+    loci = {locus: k for k, locus in enumerate(dict.fromkeys(locus for _, locus in pairs))}
+    complete = len(founders) * len(loci) == len(pairs) == len(set(pairs))
+    if len(founders) < 2 or not complete or "" in founders or "" in loci:
+        return None
+    of_column = np.array([(founders[founder], loci[locus]) for founder, locus in pairs], dtype=np.intp)
+    return FounderColumns(tuple(founders), tuple(loci), of_column[:, 0], of_column[:, 1])
+
+
+def open_founders(path: str, map_path: str | None = None) -> TableSource:
+    """Read a table of founder probabilities.
+
+    Parameters
+    ----------
+    path : str
+        The table, compressed or not; with tabs, commas or white space between columns.
+    map_path : str or None
+        Chromosomes and positions of its loci (see `read_map`).
+
+    Returns
+    -------
+    TableSource
+        A variant ``LOCUS.FOUNDER`` with EA = FOUNDER for every founder at every locus, all founders of a locus side by
+        side; its dosages, 0 to 2, add up to 2 at a locus.
+
+    Raises
+    ------
+    InputError
+        The table or the map cannot be read, the names of its columns are not every founder at every locus, or
+        probabilities do not add up to 1.
+    """
+    known = {} if map_path is None else read_map(map_path)
+    header = _header(path)
+    n_ids = id_columns(header) or 1
+    is_long = len(header) > n_ids and column_of(header[n_ids]) == "SNPID"
+    content = _read_long(path, header, n_ids) if is_long else _read_wide(path, header, n_ids, known)
+    dosages = _copies(content, path)
+    rows = [
+        (entry.chromosome, entry.position, f"{locus}.{founder}", founder, UNNAMED_ALLELE)
+        for locus, own in zip(content.loci, content.entries, strict=True)
+        for entry in [known.get(locus, own)]
+        for founder in content.founders
+    ]
+    unplaced = sum(row[0] == UNPLACED for row in rows) // len(content.founders)
+    if unplaced:
+        logger.warning(
+            "%s: %d of %d loci have no chromosome and position; give them with --map FILE",
+            path,
+            unplaced,
+            len(content.loci),
+        )
+    logger.info(
+        "%s: %d founders (%s) at %d loci, the first %s",
+        path,
+        len(content.founders),
+        ", ".join(content.founders[:10]) + (", ..." if len(content.founders) > 10 else ""),
+        len(content.loci),
+        content.loci[0],
+    )
+    arrays = [pa.array(column, kind.type) for column, kind in zip(zip(*rows, strict=True), VARIANT_SCHEMA, strict=True)]
+    variants = Variants(pa.Table.from_arrays(arrays, schema=VARIANT_SCHEMA), path)
+    files = (path,) if map_path is None else (path, map_path)
+    return TableSource(path, files, content.samples, variants, dosages)
+
+
+def locus_of(name: str, founder: str) -> str:
+    """The locus of a variant ``LOCUS.FOUNDER`` of `open_founders`."""
+    return name.removesuffix(f".{founder}")
+
+
+def _header(path: str) -> tuple[str, ...]:
+    """The names of the columns; R's ``write.table`` leaves out that of the first one."""
+    first, *second = islice(stream_rows(path), 2)
+    names = tuple(name.strip() for name in first.fields)
+    return ("", *names) if second and len(second[0].fields) == len(names) + 1 else names
+
+
+def _read_wide(path: str, header: tuple[str, ...], n_ids: int, known: Mapping[str, MapEntry]) -> _Content:
+    """A table with a row a sample."""
+    columns = founder_columns(header[n_ids:], known)
+    if columns is None:
+        raise InputError(
+            f"{path}, line 1: the columns are not every founder at every locus, named FOUNDER.LOCUS or LOCUS.FOUNDER"
+            f" (the first: {', '.join(header[n_ids : n_ids + 3])}); write the array of R/qtl2 as a data frame, and"
+            " nothing beside it but the samples, in the first column"
+        )
+    ids, lines, cells = [], [], []
+    for row in islice(stream_rows(path), 1, None):
+        _require_width(row, header, path)
+        ids.append([cell.strip() for cell in row.fields[:n_ids]])
+        lines.append(row.line)
+        cells.append(copies_in_row(row, n_ids, path, 2))
+    samples = Samples(tuple(one[0] for one in ids) if n_ids == 2 else None, tuple(one[-1] for one in ids), path)
+    if not ids:
+        raise InputError(f"{path} has no samples; check the file")
+    refuse_duplicates(samples, lines)
+    table = np.empty((len(ids), len(columns.loci), len(columns.founders)), dtype=np.float32)
+    table[:, columns.locus, columns.founder] = np.array(cells)
+    return _Content(samples, columns.founders, columns.loci, [MapEntry()] * len(columns.loci), table)
+
+
+def _require_width(row: Row, header: Sequence[str], path: str) -> None:
+    if len(row.fields) != len(header):
+        raise InputError(f"{path}, line {row.line}: {len(row.fields)} fields where the header has {len(header)}")
+
+
+def _read_long(path: str, header: tuple[str, ...], n_ids: int) -> _Content:
+    """A table with a row for every sample at every locus; what it has no row of is missing."""
+    places = [None] * n_ids + [column_of(name) for name in header[n_ids:]]
+    places = places[: next((k for k in range(n_ids, len(header)) if places[k] is None), len(header))]
+    founders = header[len(places) :]
+    if len(founders) < 2 or len(set(founders)) < len(founders):
+        raise InputError(f"{path}, line 1: needs a column for each of two founders or more behind {header[n_ids]}")
+    sample_of: dict[tuple[str, ...], int] = {}
+    locus_of_name: dict[str, int] = {}
+    entries: list[MapEntry] = []
+    cells: dict[tuple[int, int], NDArray[np.float32]] = {}
+    for row in islice(stream_rows(path), 1, None):
+        _require_width(row, header, path)
+        name, entry = described(row, places, path)
+        if name not in locus_of_name:
+            locus_of_name[name] = len(entries)
+            entries.append(entry)
+        sample = sample_of.setdefault(tuple(cell.strip() for cell in row.fields[:n_ids]), len(sample_of))
+        key = sample, locus_of_name[name]
+        if key in cells:
+            label = " ".join(row.fields[:n_ids])
+            raise InputError(f"{path}, line {row.line}: sample {label} has locus {name} twice; remove one of the two")
+        cells[key] = copies_in_row(row, len(places), path, 2)
+    if not cells:
+        raise InputError(f"{path} has no samples; check the file")
+    table = np.full((len(sample_of), len(entries), len(founders)), np.nan, dtype=np.float32)
+    table[tuple(np.array(list(cells)).T)] = np.array(list(cells.values()))
+    fids = tuple(key[0] for key in sample_of) if n_ids == 2 else None
+    samples = Samples(fids, tuple(key[-1] for key in sample_of), path)
+    refuse_duplicates(samples)
+    return _Content(samples, founders, tuple(locus_of_name), entries, table)
+
+
+def _copies(content: _Content, path: str) -> NDArray[np.float32]:
+    """Copies (l f, n) of the founders' alleles, which add up to 2; NaN at a locus where one of them is missing.
+
+    Raises
+    ------
+    InputError
+        Probabilities are negative, or do not add up to 1 or all to 2.
+    """
+    table = content.table
+    total = table.sum(axis=2)  # NaN where one is missing
+    seen = total[~np.isnan(total)]
+    whole = 2.0 if seen.size and np.median(seen) > 1.5 else 1.0
+    wrong = (np.abs(total - whole) > ROUNDING * whole) | (table < 0).any(axis=2)
+    if wrong.any():
+        sample, locus = (int(k) for k in np.argwhere(wrong)[0])
+        cells = ", ".join(f"{value:g}" for value in table[sample, locus, :10])
+        raise InputError(
+            f"{path}: the probabilities of sample '{content.samples.label(sample)}' at locus {content.loci[locus]} add"
+            f" up to {total[sample, locus]:g}, not to {whole:g} ({cells}); give those of all founders, and no negative"
+            " ones"
+        )
+    table = table * (2 / total[:, :, None])
+    return np.ascontiguousarray(table.reshape(len(table), -1).T)
