@@ -176,7 +176,7 @@ def test_weights_of_0_leave_a_set_without_result(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--set-test", "skat"), "--set-test needs --sets or --windows"),
+        (("--set-test", "skat"), "--set-test needs --sets, --windows or --founders"),
         (("--set-weights", "beta:1,25"), "--set-weights needs --sets"),
         (("--set-max-maf", "0.1"), "--set-max-maf needs --sets"),
         (("--sets", "x", "--set-max-maf", "0.7"), "0.7 is not in the range 0<=x<=0.5"),
@@ -187,7 +187,7 @@ def test_weights_of_0_leave_a_set_without_result(
         (("--sets", "x", "--windows", "1kb"), "--sets and --windows exclude each other; run twice"),
         (("--windows", "1kb,2kb"), "--windows 1000,2000: the step must lie between 1 and the size"),
         (("--windows", "wide"), "'wide' is not SIZE,STEP in bp, kb or Mb"),
-        (("--windows", "1kb", "--set-weights", "W"), "windows have no column of weights"),
+        (("--windows", "1kb", "--set-weights", "W"), "--set-weights: --windows has no column of weights"),
     ],
 )
 def test_options_of_sets(capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str) -> None:
