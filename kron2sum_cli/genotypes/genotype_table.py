@@ -54,10 +54,10 @@ COLUMN_NAMES: Mapping[str, frozenset[str]] = {
         {"snpid", "snp", "id", "rsid", "rs", "marker", "markers", "markerid", "variant", "name", "locus"}
     ),
     "CHR": frozenset({"chr", "chrom", "chromosome"}),
-    "POS": frozenset({"pos", "position", "bp", "basepair", "physicalposition"}),
+    "POS": frozenset({"pos", "position", "bp", "basepair", "physicalposition", "mb", "posmb"}),
     "EA": frozenset({"ea", "effectallele", "a1", "allele1", "alt", "counted"}),
     "NEA": frozenset({"nea", "otherallele", "a2", "allele2", "ref"}),
-    "CM": frozenset({"cm", "(c)m", "geneticposition"}),
+    "CM": frozenset({"cm", "(c)m", "poscm", "geneticposition"}),
 }
 """What columns that describe a variant may be called; without ``_``, ``#`` and capitals."""
 
@@ -287,18 +287,20 @@ def described(row: Row, columns: Sequence[str | None], path: str, unit: int = 1)
     cells = {column: cell.strip() for column, cell in zip(columns, row.fields, strict=False) if column is not None}
     chromosome, position = cells.get("CHR", UNPLACED), cells.get("POS", "0")
     if position in MISSING or chromosome in MISSING:
-        chromosome, position = UNPLACED, "0"
+        chromosome, position, unit = UNPLACED, "0", 1
     if "POS" not in cells and chromosome != UNPLACED and is_number(cells.get("CM", "")):
-        position = str(round(float(cells["CM"]) * CENTIMORGAN))
+        position, unit = cells["CM"], CENTIMORGAN
     place = float(position) * unit if is_number(position) else np.nan
-    if not np.isfinite(place) or (unit == 1 and not place.is_integer()):
+    if unit != 1:
+        place = max(np.rint(place), 1.0)  # a map begins at 0, which is no position in base pairs
+    if not np.isfinite(place) or not place.is_integer():
         raise InputError(
             f"{path}, line {row.line}: position {position!r} is not a whole number; correct it, or call the column cM "
             "where it has centimorgans"
         )
     alleles = (cells.get(allele, UNNAMED_ALLELE) for allele in ("EA", "NEA"))
     name = cells.get("SNPID") or f"{chromosome}:{position}"
-    return name, MapEntry(chromosome, round(place), *alleles)
+    return name, MapEntry(chromosome, int(place), *alleles)
 
 
 def _row(name: str, own: MapEntry, mapped: MapEntry | None) -> tuple[str, int, str, str, str]:

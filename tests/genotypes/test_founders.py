@@ -117,5 +117,9 @@ def test_maps_in_megabases_and_in_base_pairs(tmp_path: Path) -> None:
     entries = read_map(write(tmp_path, "marker,chr,pos\na,1,0.5\nb,1,12\nc,2,NA\n"))
     assert [entry.position for entry in entries.values()] == [500_000, 12_000_000, 0]
     assert entries["c"].chromosome == "0"
+    maize = (
+        "# Physical map for Maize MAGIC\n# nrow 2\n# ncol 3\nmarker,chr,pos_cM\nSYN83,1,0\nPZE.101000060,1,0.157104\n"
+    )
+    assert [entry.position for entry in read_map(write(tmp_path, maize)).values()] == [1, 157_104]
     whole = read_map(write(tmp_path, "marker,chr,pos\na,1,5\nb,1,12.0\n"))
     assert [entry.position for entry in whole.values()] == [5, 12]

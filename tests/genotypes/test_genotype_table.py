@@ -102,7 +102,7 @@ def test_maps_without_alleles(tmp_path: Path, text: str, caplog: pytest.LogCaptu
 def test_centimorgans_stand_for_a_million_base_pairs_where_there_are_none(tmp_path: Path) -> None:
     genetic = write(tmp_path, "marker,chr,cM\nv1,1,0\nv2,1,4.25\nv3,X,60.5\n")
     assert [(entry.chromosome, entry.position) for entry in read_map(genetic).values()] == [
-        ("1", 0),
+        ("1", 1),
         ("1", 4_250_000),
         ("X", 60_500_000),
     ]
