@@ -52,6 +52,28 @@ def test_it_is_least_squares_over_the_genotyped_samples(dtype: type, c: int, tra
     assert np.flatnonzero(expected).tolist() == [3, 8, 9]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("traits", [None, 3])
+def test_a_second_column_beside_the_covariates_and_the_first(dtype: type, traits: int | None) -> None:
+    rng = np.random.default_rng(7)
+    X = covariates(1, 4)
+    observed = np.ones((N, 1), bool) if traits is None else rng.random((N, traits)) < 0.7
+    G, H = (rng.binomial(2, 0.3, size=(N, 20)).astype(float) for _ in range(2))
+    absent = rng.random(G.shape) < np.linspace(0, 0.6, 20)
+    H[:, 3] = 2 * G[:, 3] + X[:, 2]
+    H[~absent[:, 3] & (np.arange(N) > 110), 3] += 1  # not everywhere
+    H[:, 8] = G[:, 8] - X[:, 1]
+    H[absent[:, 8], 8] = rng.normal(size=absent[:, 8].sum())  # wherever it was genotyped
+    H[:, 11] = X[:, 3]
+    G[:, 12] = X[:, 1]  # the first is a covariate itself
+    found = genotyped_covariates(X, None if traits is None else observed).explain(
+        H.astype(dtype), np.arange(20), absent, G.astype(dtype)
+    )
+    expected = [brute_force(np.column_stack([X, G[:, k]]), observed, H[:, k], absent[:, k]) for k in range(20)]
+    np.testing.assert_array_equal(found, expected)
+    assert np.flatnonzero(expected).tolist() == [8, 11]
+
+
 def test_covariates_that_only_the_samples_without_a_genotype_tell_apart() -> None:
     X = covariates(2, 0)
     X = np.column_stack([X, X[:, 1]])
