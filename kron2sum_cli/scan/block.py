@@ -189,8 +189,8 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
         tally.update(_refit_counts(done))
     # Without refits their columns are empty; P values over the whole scan are known only at its end.
     columns |= {name: np.full(len(tested), np.nan) for name in scan.columns.names if name not in columns}
-    tally[INDEPENDENT_TESTS] = _independent_tests(G, identifiable[varying], tested[varying])
     tally.update(_statistics_counts(scan, block, coded, passing, varying, tested, determining))
+    tally[INDEPENDENT_TESTS] = _independent_tests(G, identifiable[varying], tested[varying])
     rows, kept = scan_batch(scan.columns, columns), passing & block.asked
     return BlockResult(rows if kept.all() else rows.filter(flags(kept)), tally, factors, largest)
 

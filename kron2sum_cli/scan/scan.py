@@ -108,8 +108,9 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         writer.metadata = replace(metadata, largest=largest, thresholds=thresholds_of(largest))
         if settings.stepwise is not None:
             write_signals(settings, inputs, strong, largest, width, progress)
-    _report(counts, settings.out)
+    _report(counts)
     lambdas.report(inputs)
+    logger.info("results written to %s", settings.out)
     _report_thresholds(settings, largest)
 
 
@@ -267,8 +268,7 @@ def _report_thresholds(settings: ScanSettings, largest: Largest) -> None:
         logger.info("threshold of -log10 P over the whole scan, %s: %s", name, text or "more data sets are needed")
 
 
-def _report(counts: Mapping[str, int], out: str) -> None:
+def _report(counts: Mapping[str, int]) -> None:
     for reason, number in counts.items():
         if number:
             logger.info("%d %s", number, reason)
-    logger.info("results written to %s", out)
