@@ -16,6 +16,7 @@ from kron2sum_cli.files.genome_wide import Largest, adjusted, largest_of_parts, 
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.scan_columns import DOMINANCE, INTERACTION, scan_schema
+from kron2sum_cli.files.scan_metadata import ScanMetadata
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
@@ -75,43 +76,82 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         second=second_test(settings),
     )
     metadata = scan_metadata(settings, inputs)
-    width = block_width(settings, null)
-    factors: dict[str, Mapping[str, float]] = {}
-    largest: Largest = {}
-    counts, total = Counter(inputs.selection.counts), int(np.count_nonzero(inputs.selection.asked))
-    logger.info("%d variants to test in blocks of %d", total, width)
+    width, totals = block_width(settings, null), Totals(settings, inputs, tests)
+    number = int(np.count_nonzero(inputs.selection.asked))
+    logger.info("%d variants to test in blocks of %d", number, width)
     with (
         finished_blocks(settings.out, to_json(metadata) | {"block": width}, settings.resume) as finished,
         compressed_output(settings.out) as file,
         threadpool_limits(limits=1, user_api="blas"),
         ScanWriter(file, columns, settings.to) as writer,
-        progress.task("Scanning", total, "variants") as advance,
     ):
-        lambdas = Inflation(tests, null.traits)
-        least, strong = least_mlog10p(settings), list[pa.RecordBatch]()
         held: list[BlockResult] = []  # those that wait for the largest statistics of the whole scan
-        for result in _results(settings, inputs, tests, columns, width, finished, advance):
-            if not settings.bootstrap:
-                writer.write(result.rows)
-            elif not finished.are_kept:
-                held.append(result)
-            lambdas.add(result.rows)
-            if settings.stepwise is not None:
-                strong.append(strong_places(result.rows, least))
-            counts.update(result.counts)
-            factors |= result.refit_factors
-            largest = largest_of_parts([largest, result.largest])
-        for result in chain(held, finished.read_again() if settings.bootstrap else ()):
-            writer.write(result.rows if settings.shard is not None else adjusted(result.rows, largest))
-        some = {reason: n for reason, n in sorted(counts.items()) if n}
-        metadata = replace(metadata, counts=some, refit_factors=dict(sorted(factors.items())))
-        writer.metadata = replace(metadata, largest=largest, thresholds=thresholds_of(largest))
+        with progress.task("Scanning", number, "variants") as advance:
+            for result in _results(settings, inputs, tests, columns, width, finished, advance):
+                if not settings.bootstrap:
+                    writer.write(result.rows)
+                elif not finished.are_kept:
+                    held.append(result)
+                totals.add(result)
+            largest = totals.largest
+            for result in chain(held, finished.read_again() if settings.bootstrap else ()):
+                writer.write(result.rows if settings.shard is not None else adjusted(result.rows, largest))
+        writer.metadata = totals.of_metadata(metadata)
         if settings.stepwise is not None:
-            write_signals(settings, inputs, strong, largest, width, progress)
-    _report(counts)
-    lambdas.report(inputs)
+            write_signals(settings, inputs, totals.strong, largest, width, progress)
+    _report(totals.counts)
+    totals.inflation.report(inputs)
     logger.info("results written to %s", settings.out)
     _report_thresholds(settings, largest)
+
+
+class Totals:
+    """What the blocks of a scan add up to, as they come.
+
+    Parameters
+    ----------
+    settings : ScanSettings
+        What was asked.
+    inputs : ScanInputs
+        What is scanned.
+    tests : Sequence of Hypothesis
+        That of an effect on any trait, then the others.
+
+    Attributes
+    ----------
+    counts : Counter
+        Numbers of variants by what became of them.
+    largest : Largest
+        The largest statistics of simulated data sets.
+    inflation : Inflation
+        λ of every test.
+    strong : list of pa.RecordBatch
+        With ``--stepwise``, where variants that may be signals lie.
+    """
+
+    def __init__(self, settings: ScanSettings, inputs: ScanInputs, tests: Sequence[Hypothesis]) -> None:
+        self.counts = Counter(inputs.selection.counts)
+        self.largest: Largest = {}
+        self.inflation = Inflation(tests, inputs.null.traits)
+        self.strong: list[pa.RecordBatch] = []
+        self._factors: dict[str, Mapping[str, float]] = {}
+        self._least = least_mlog10p(settings)
+
+    def add(self, result: BlockResult) -> None:
+        """Take a block."""
+        self.counts.update(result.counts)
+        self._factors |= result.refit_factors
+        self.largest = largest_of_parts([self.largest, result.largest])
+        self.inflation.add(result.rows)
+        if np.isfinite(self._least):
+            self.strong.append(strong_places(result.rows, self._least))
+
+    def of_metadata(self, metadata: ScanMetadata) -> ScanMetadata:
+        """The metadata with what is known at the end of a scan."""
+        some = {reason: number for reason, number in sorted(self.counts.items()) if number}
+        factors = dict(sorted(self._factors.items()))
+        thresholds = thresholds_of(self.largest)
+        return replace(metadata, counts=some, refit_factors=factors, largest=self.largest, thresholds=thresholds)
 
 
 def second_test(settings: ScanSettings) -> str | None:

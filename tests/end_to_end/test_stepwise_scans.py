@@ -155,3 +155,22 @@ def test_what_is_refused(example: Path, tmp_path: Path, capfd, options, code: in
     error = capfd.readouterr().err
     assert re.search(message, error), error
     assert not (tmp_path / "s.parquet").exists()
+
+
+def test_interrupted_while_signals_are_chosen(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither table is there; the scan's blocks are kept."""
+    out, whole = tmp_path / "s.parquet", tmp_path / "whole.parquet"
+    options = ("--stepwise", "1e-4", "--refit", "0")
+    assert scan(example / "null.npz", whole, *options) == 0
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kron2sum_cli.scan.scan.write_signals", interrupted)
+        assert scan(example / "null.npz", out, *options) == 130
+    assert not out.exists() and not Path(f"{out}.signals.tsv").exists()
+    assert scan(example / "null.npz", out, *options, "--resume") == 0
+    assert "finished blocks of an interrupted scan taken over" in Path(f"{out}.log").read_text()
+    assert out.read_bytes() == whole.read_bytes()
+    assert Path(f"{out}.signals.tsv").read_bytes() == Path(f"{whole}.signals.tsv").read_bytes()
