@@ -6,12 +6,18 @@ Printed is the share of variants with P below each level, over the level, with a
 1 is right, more is too many false positives.
 
     python -m benchmarks.calibration --structures families,clones --samples 80,300 --traits 2,4 --covariates 1,20
+    python -m benchmarks.calibration --cells benchmarks/calibration_cells.csv --out calibration.csv
+
+The second form measures the cells of a file instead of the whole grid, and appends a line a test to a table as soon as
+a cell is finished; cells that the table has already are not measured again. `calibration_cells.csv` is a part of the
+grid in which every level of every factor occurs, and every two of them where possible.
 
 Structures: families (full siblings by four), populations (three, Fst 0.2), clones (inbred lines, five replicates of
 each), unrelated.
 """
 
 import argparse
+import csv
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -163,6 +169,50 @@ def lines(counts: Array) -> Iterator[str]:
         yield f"{ratio:5.2f} ({low:.2f}-{high:.2f})"
 
 
+COLUMNS = ["structure", "n", "p", "covariates", "rank", "missing", "test", "data_sets", "failed", "tests"]
+
+
+def cells_of(path: Path) -> list[tuple[Cell, bool]]:
+    """The cells of a file with lines `structure,n,p,covariates,rank,missing,refit`, and whether each is refitted."""
+    with path.open() as lines_of_file:
+        return [
+            (Cell(s, int(n), int(p), int(c), rank, float(missing)), refit == "yes")
+            for s, n, p, c, rank, missing, refit in list(csv.reader(lines_of_file))[1:]
+        ]
+
+
+def finished(path: Path) -> set[tuple[str, ...]]:
+    """The cells (with `refit` or not) that a table has."""
+    if not path.exists():
+        return set()
+    with path.open() as table:
+        return {(*row[:6], str(row[6] == "refit")) for row in csv.reader(table)}
+
+
+def append(path: Path, cell: Cell, counts: dict[str, Array], failed: int) -> None:
+    """Append the lines of one cell to a table."""
+    is_new = not path.exists()
+    with path.open("a", newline="") as table:
+        writer = csv.writer(table)
+        if is_new:
+            writer.writerow([*COLUMNS, *(f"ratio_at_{level:g}" for level in LEVELS)])
+        for test, rows in counts.items():
+            size = [len(rows), failed, int(rows[:, 0].sum())]
+            writer.writerow([*map(str, vars(cell).values()), test, *size, *lines(rows)])
+
+
+def measure_cells(cells: Path, out: Path, data_sets: int, variants: int, refitted: int, seed: int) -> None:
+    """Measure the cells of a file, those with refits last and of fewer variants, for they take longer."""
+    listed = cells_of(cells)
+    for cell, refit in [(cell, False) for cell, _ in listed] + [
+        (cell, True) for cell, is_refitted in listed if is_refitted
+    ]:
+        if (*map(str, vars(cell).values()), str(refit)) in finished(out):
+            continue
+        counts, failed = measure(cell, data_sets, refitted if refit else variants, refit, seed + refit)
+        append(out, cell, {test: counts[test] for test in counts if (test == "refit") == refit}, failed)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -176,8 +226,17 @@ def main() -> None:
     parser.add_argument("--variants", type=int, default=1000)
     parser.add_argument("--refit", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cells", type=Path, help="a file of cells to measure instead of the grid")
+    parser.add_argument(
+        "--out", type=Path, default=Path("calibration.csv"), help="table that gets the cells of the file"
+    )
+    parser.add_argument("--refitted-variants", type=int, default=400, help="variants of cells of the file with refits")
     options = parser.parse_args()
     logging.getLogger("kron2sum").propagate = False  # the writer of the .bed lets Python print every log
+    if options.cells:
+        sizes = options.data_sets, options.variants, options.refitted_variants
+        measure_cells(options.cells, options.out, *sizes, options.seed)
+        return
     lists = [
         getattr(options, name).split(",")
         for name in ("structures", "samples", "traits", "covariates", "ranks", "missing")
