@@ -27,6 +27,7 @@ from kron2sum_cli.files.scan_columns import (
 from kron2sum_cli.files.scan_table import scan_batch
 from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
 from kron2sum_cli.genotypes.filters import passes
+from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare
 from kron2sum_cli.model.kernel_tests import beta_weights
 from kron2sum_cli.model.random_effects import (
@@ -65,6 +66,8 @@ class SetPlan:
         The null model, ready for blocks of variants
     spans_intercept : bool
         Whether a constant lies in the span of X, so that variants may be centred
+    covariates : GenotypedCovariates
+        X, for judging variants over the samples in which they were genotyped
     null : SetNull
         The null model
     hypotheses : sequence of Hypothesis
@@ -77,6 +80,7 @@ class SetPlan:
     settings: ScanSettings
     scanner: SetScanner
     spans_intercept: bool
+    covariates: GenotypedCovariates
     null: SetNull
     hypotheses: Sequence[Hypothesis]
     schema: pa.Schema
@@ -136,8 +140,12 @@ def _read(plan: SetPlan, positions: Indices) -> _Variants:
     flipped = np.flatnonzero(counts.eaf > 0.5)
     carriers[:, flipped] = genotypes[:, flipped] <= source.ploidy - 0.5
     varying = ~counts.constant
+    incomplete = varying & (counts.n_called < counts.n_samples)
+    absent = np.isnan(genotypes[:, incomplete])
     G = centred_in(plan.scanner.dtype, plan.spans_intercept, genotypes, counts, varying)
     rotated = plan.scanner.rotate(G)
+    outside = within(varying, outside_covariates(rotated.length, counts, varying))
+    outside[incomplete] &= ~plan.covariates.explain(G, np.flatnonzero(incomplete[varying]), absent)
     most = 0.5 if settings.set_max_maf is None else settings.set_max_maf
     return _Variants(
         positions=positions,
@@ -145,7 +153,7 @@ def _read(plan: SetPlan, positions: Indices) -> _Variants:
         counts=counts,
         passing=passes(counts, inputs.filters)[0],
         low=np.nan_to_num(counts.maf) <= most,
-        outside=within(varying, outside_covariates(rotated.length, counts, varying)),
+        outside=outside,
         rotated=rotated,
         column=np.cumsum(varying) - 1,
         carriers=carriers,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import groupby
 
+import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
@@ -14,6 +15,7 @@ from kron2sum_cli.files.scan_columns import set_schema
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
+from kron2sum_cli.model.collinearity import genotyped_covariates
 from kron2sum_cli.model.conditioning import conditioned_set_scanner
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
 from kron2sum_cli.model.random_effects import SetNull
@@ -105,15 +107,17 @@ def _plan(
     chromosome: str | None,
 ) -> SetPlan:
     """What is done with every set under the null model without a chromosome, or (None) that of the whole genome."""
-    dtype = number_type(settings)
+    dtype, data = number_type(settings), inputs.null.description
     model, scale = inputs.null.load(chromosome, dtype), null_scale(inputs.null, chromosome)
     scanner: SetScanner = model.set_scanner(dtype)
+    X = data.X
     if inputs.conditioned is not None:
-        given = inputs.conditioned.under(model, inputs.null.description)
+        given, X = inputs.conditioned.under(model, data), np.hstack([X, inputs.conditioned.G])
         scanner, scale = conditioned_set_scanner(scanner, given), scale_given(scale, given, model.summary.reml)
     context = scale.context(settings.stat, settings.precision)
     null = SetNull(model.summary.axes, model.summary.mean_diagonal, context)
-    return SetPlan(inputs, settings, scanner, model.spans_intercept, null, hypotheses, schema)
+    covariates = genotyped_covariates(X, np.isfinite(data.Y) if data.has_missing and not data.reduced else None)
+    return SetPlan(inputs, settings, scanner, model.spans_intercept, covariates, null, hypotheses, schema)
 
 
 def _report(counts: Mapping[str, int]) -> None:

@@ -83,6 +83,12 @@ def test_a_variant_that_equals_a_covariate_wherever_it_was_genotyped() -> None:
     assert kron2sum("fit", "-q", "--pheno", "y.csv", "--covar", "c.csv", "--grm", "g.bed", "--grm-maf", "0.05") == 0
     chisq = scanned("--refit", 0).CHISQ
     assert list(np.flatnonzero(chisq.isna())) == [0, 1]
+    Path("sets.txt").write_text("with v0 v1 v2 v3\nwithout v2 v3\nalone v0\n")
+    assert kron2sum("scan", "-q", "--sets", "sets.txt", "--set-test", "fixed", "--set-test", "skat", "--out", "s.csv") == 0
+    sets = pd.read_csv("s.csv", index_col="SET")
+    statistics = ["DF", "CHISQ", "MLOG10P", "MLOG10P_SET.skat"]
+    assert sets.loc["with", statistics].equals(sets.loc["without", statistics])
+    assert list(sets.NVAR) == [2, 2, 0] and list(sets.NVAR_LEFT_OUT) == [2, 0, 1]
 
 
 @pytest.mark.parametrize("precision", ["single", "double"])
