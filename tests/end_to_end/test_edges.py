@@ -84,7 +84,9 @@ def test_a_variant_that_equals_a_covariate_wherever_it_was_genotyped() -> None:
     chisq = scanned("--refit", 0).CHISQ
     assert list(np.flatnonzero(chisq.isna())) == [0, 1]
     Path("sets.txt").write_text("with v0 v1 v2 v3\nwithout v2 v3\nalone v0\n")
-    assert kron2sum("scan", "-q", "--sets", "sets.txt", "--set-test", "fixed", "--set-test", "skat", "--out", "s.csv") == 0
+    assert (
+        kron2sum("scan", "-q", "--sets", "sets.txt", "--set-test", "fixed", "--set-test", "skat", "--out", "s.csv") == 0
+    )
     sets = pd.read_csv("s.csv", index_col="SET")
     statistics = ["DF", "CHISQ", "MLOG10P", "MLOG10P_SET.skat"]
     assert sets.loc["with", statistics].equals(sets.loc["without", statistics])

@@ -7,6 +7,7 @@ that takes away: with o_a the share of samples that have trait a and o_ab of tho
 leaves about ``o_a o_b C0_ab`` of C0 and ``o_ab C1_ab + (o_ab - o_a o_b) ḡ C0_ab`` of C1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,6 +36,18 @@ NO_MAXIMUM = (
     "C1 tends to a singular matrix, and GGᵀ is singular, too: the likelihood has no maximum, or one where it cannot be"
     " evaluated. Leave out one of each pair of samples with the same genotypes, and traits observed on few samples;"
     " under ML, use a relationship matrix that is not centred on the analysed samples, or REML"
+)
+
+VANISHING = 1e-8
+"""A combination of traits with less than this share of their variance, genetic and residual together, has none."""
+
+PART = 1e-2
+"""Smallest weight of a trait in such a combination that makes it a part of it, where the squares add up to 1."""
+
+NO_VARIANCE = (
+    "the likelihood has no maximum, or one where it cannot be evaluated: only %d samples have all of traits %s, and it"
+    " grows as a combination of these traits loses all variance, genetic and residual. Leave out one of them, or"
+    " covariates"
 )
 
 MAX_STEPS = 150
@@ -149,13 +162,51 @@ def fit(data: ObservedCells, rank: int, reml: bool) -> ObservedFit:
     fits = [climb(data, start, p, reml) for start in _starts(data, reml)]
     if rank < p:
         fits = [climb(data, found.point.axes, rank, reml) for found in fits]
-    # Where the likelihood may have no maximum a search that runs away is no rival of one that ends at a local one.
-    certified = [found for found in fits if found.certificate.certified] if data.singular else []
-    best = max(certified or fits, key=lambda found: found.point.lml)
+    return _best(data, fits)
+
+
+def _best(data: ObservedCells, fits: Sequence[ObservedFit]) -> ObservedFit:
+    """The highest of fits; one that runs away where the likelihood has no maximum is no rival of a local maximum.
+
+    Raises
+    ------
+    ConvergenceError
+        Where it is not certified.
+    """
+    rivals = [
+        found
+        for found in fits
+        if found.certificate.certified or not (data.singular or vanishing_combination(found.point.axes).any())
+    ]
+    best = max(rivals or fits, key=lambda found: found.point.lml)
     if not best.certificate.certified:
-        ran_off = data.singular and best.certificate.smallest_C1 < SINGULAR_C1
-        raise ConvergenceError(NO_MAXIMUM if ran_off else best.certificate.complaint(best.point.lml), best)
+        raise ConvergenceError(_complaint(data, best), best)
     return best
+
+
+def _complaint(data: ObservedCells, best: ObservedFit) -> str:
+    """Why there is no certified optimum."""
+    parts = vanishing_combination(best.point.axes)
+    if parts.any():
+        *first, last = (str(j + 1) for j in np.flatnonzero(parts))
+        count = int(np.count_nonzero(data.observed()[:, parts].all(axis=1)))
+        return NO_VARIANCE % (count, f"{', '.join(first)} and {last}")
+    if data.singular and best.certificate.smallest_C1 < SINGULAR_C1:
+        return NO_MAXIMUM
+    return best.certificate.complaint(best.point.lml)
+
+
+def vanishing_combination(axes: TraitAxes) -> NDArray[np.bool_]:
+    """The traits (p,) of the combination that has neither genetic nor residual variance; none where all have some.
+
+    Where k traits have all been observed on fewer than k + c samples (c covariates), some combination of them is a
+    combination of the covariates in all of these samples. As its variance tends to 0 the density tends to infinity: the
+    likelihood has no maximum, if often a local one.
+    """
+    total = axes.Tinv @ axes.Tinv.T
+    size = np.sqrt(np.diag(total))
+    shares, combinations = linalg.eigh(total / np.multiply.outer(size, size))
+    return np.asarray((np.abs(combinations[:, 0]) > PART) & (shares[0] < VANISHING))
 
 
 def is_cheap(data: ObservedCells) -> bool:

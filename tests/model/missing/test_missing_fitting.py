@@ -16,7 +16,7 @@ from kron2sum_cli.model.information import direction_covariance as complete_cova
 from kron2sum_cli.model.information import observed_information
 from kron2sum_cli.model.likelihood import evaluate as evaluate_complete
 from kron2sum_cli.model.missing import information as precision
-from kron2sum_cli.model.missing.fitting import climb, corrected_start, fit
+from kron2sum_cli.model.missing.fitting import climb, corrected_start, fit, vanishing_combination
 from kron2sum_cli.model.missing.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells, observed_spectrum, without_missing
 from kron2sum_cli.model.spectrum import spectrum_of_features
@@ -146,6 +146,47 @@ def test_a_likelihood_without_a_maximum_says_so() -> None:
     with pytest.raises(ConvergenceError, match="tends to a singular matrix") as caught:
         fit(cells(replace(dense, Y=Y), G), 2, True)
     assert caught.value.result.point.lml > 0
+
+
+def derived_trait(seed: int, nboth: int) -> tuple[Observed, Array]:
+    """Trait 2 is 1 + 2 * trait 1 in the ``nboth`` samples that have both."""
+    dense, G = problem(seed, 0.0, n=40, p=2, r=60)
+    Y = np.where(np.isnan(dense.Y), 0.0, dense.Y)
+    both = slice(18, 18 + nboth)
+    Y[both, 1] = 1 + 2 * Y[both, 0]
+    Y[:18, 1] = Y[18 + nboth :, 0] = np.nan
+    return replace(dense, Y=Y, X=np.ones((40, 1))), G
+
+
+def test_a_combination_of_traits_without_variance_is_said() -> None:
+    dense, G = derived_trait(0, 3)
+    with pytest.raises(ConvergenceError, match="only 3 samples have all of traits 1 and 2, and it grows") as caught:
+        fit(cells(dense, G), 2, True)
+    axes = caught.value.result.point.axes
+    combination = np.linalg.svd(axes.Tinv)[0][:, -1]
+    np.testing.assert_allclose(combination / combination[1], [-2, 1], atol=1e-4)
+    # Two contrasts of three samples: the density grows by a factor of 100 as the variance falls by one of 100.
+    left = np.eye(2) - np.outer(combination, combination)
+    lml = []
+    for variance in (1e-3, 1e-5, 1e-7):
+        C1 = left @ axes.C1 @ left + variance * np.outer(combination, combination)
+        lml.append(replace(dense, C0=left @ axes.C0 @ left, C1=C1).lml(True))
+    np.testing.assert_allclose(np.diff(lml), np.log(100), rtol=0.05)
+
+
+def test_a_local_maximum_beside_a_combination_without_variance_is_taken() -> None:
+    """Other searches run away, to higher likelihoods."""
+    dense, G = derived_trait(1, 4)
+    data = cells(dense, G)
+    found = fit(data, 2, True)
+    assert found.certificate.certified
+    assert not vanishing_combination(found.point.axes).any()
+    near = np.array([[0.5, 1], [1, 2 + 1e-5]])
+    start = axes_of_covariances(near, near, data.mean_eigenvalue)
+    away = climb(data, start, 2, True)
+    assert not away.certificate.certified
+    assert vanishing_combination(away.point.axes).all()
+    assert away.point.lml > found.point.lml
 
 
 @pytest.mark.parametrize("reml", [True, False])
