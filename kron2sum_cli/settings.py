@@ -736,6 +736,11 @@ class ExportSettings:
         return DEFAULT_CLUMP_R2 if self.clump_r2 is None else self.clump_r2
 
     @property
+    def goes_by_p(self) -> bool:
+        """Whether the P of the test of any effect chooses or sorts the rows of a table."""
+        return self.top is not None or self.p_below is not None or self.sort == "p"
+
+    @property
     def is_view(self) -> bool:
         """Whether a picture, a page or GWAS-SSF files are asked for, rather than one table."""
         return self.plot is not None or self.report is not None or self.to == "ssf"

@@ -260,6 +260,8 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
         batches = map(computed.add_to, batches)
         schema = computed.schema(_with_fields(tables[0].schema, [*rates, *of_leads]))
         keys = RowKeys.of(tables[0].schema.names)
+        if settings.goes_by_p and len(scan.main_tests) > 1 and scan.is_of_sets:
+            LOGGER.info("sets go by %s, the first of %d tests", keys.mlog10p, len(scan.main_tests))
         written = _write_table(_chosen_rows(batches, keys, settings), schema, names, metadata, settings)
     log = LOGGER.debug if settings.out == STDIO else LOGGER.info
     log("%d of %d %ss written to %s", written, total, scan.noun, settings.out)

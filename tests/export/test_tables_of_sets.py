@@ -73,6 +73,13 @@ def test_the_first_way_to_test_sets_chooses_and_sorts(ways: tuple[str, ...], col
     assert exported("--columns", f"SET,{column}", "--top", "2")["SET"].tolist() == ranked["SET"].tolist()[:2]
 
 
+def test_which_test_chose_the_sets_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    write_sets("skat", "burden")
+    with caplog.at_level("INFO", "kron2sum"):
+        exported("--top", "3")
+    assert "sets go by MLOG10P_SET.skat, the first of 2 tests" in caplog.text
+
+
 def test_sets_sorted_by_position() -> None:
     table = write_sets("skat")
     found = exported("--sort", "position")
