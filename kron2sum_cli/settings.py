@@ -262,7 +262,8 @@ class FitSettings:
     pheno_names : tuple of str
         The traits taken from it (none: all).
     pheno_long : tuple of str
-        Its columns of lines, environments and values, where it has a row a plot (none: a row a sample).
+        Its columns of lines, environments (with + between several) and values, where it has a row a plot (none: a row
+        a sample).
     covar : str or None
         The covariate file.
     covar_names, cat_covar_names : tuple of str

@@ -43,7 +43,8 @@ EXAMPLES = (
 @names_option(
     "--pheno-long",
     group=SAMPLES,
-    help="Columns of a trial with a row a plot, as line,env,value: means of lines; environments become traits.",
+    help="Columns of a trial with a row a plot, as line,env,value or line,site+year,value: means of lines; "
+    "environments become traits.",
 )
 @file_option("--covar", group=SAMPLES, help="Covariates, in a file like that of the traits.")
 @names_option("--covar-name", "covar_names", group=SAMPLES, help="Covariates to use.", absent="all")

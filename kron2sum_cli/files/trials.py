@@ -79,7 +79,8 @@ def read_trial_table(
     path : str
         The file: columns by comma, tab, semicolon or white space, compressed or not, with a header.
     columns : sequence of str
-        The columns of lines, of environments, and of one or more values.
+        The columns of lines, of environments (``site+year`` for what two or more columns say together, which is named
+        ``site.year``), and of one or more values.
     names : sequence of str or None
         Traits to take, in this order; None for all, the environments sorted (as numbers if all are).
     missing_codes : frozenset of str
@@ -129,51 +130,64 @@ def _read_plots(path: str, columns: Sequence[str], missing_codes: frozenset[str]
     """The plots of a file, without those that have no line or no environment."""
     table = read_table(path)
     header = table.first.fields
-    positions = choose_columns(columns, header, "--pheno-long", f"{table.file}, line {table.first.line}")
-    for position in positions:
-        if header.count(header[position]) > 1:
-            raise InputError(
-                f"{table.file}, line {table.first.line}: the name '{header[position]}' is there twice; rename one"
-            )
-    cells = table.columns(positions).iloc[1:]
-    _check_widths(table, cells)
-    ids = cells.iloc[:, :2].set_axis(["line", "environment"], axis=1)
-    absent = ids.isin(MISSING | missing_codes)
+    parts = [columns[1]] if columns[1] in header else columns[1].split("+")
+    positions = _positions(table, [columns[0], *parts, *columns[2:]])
+    cells = _cells(table, positions)
+    absent = cells.iloc[:, : 1 + len(parts)].isin(MISSING | missing_codes)
+    lacks_line, lacks_environment = absent.iloc[:, 0], absent.iloc[:, 1:].any(axis=1)
     counts = {
-        "plots in the phenotype file": len(ids),
-        "plots without a line": int(absent["line"].sum()),
-        "plots without an environment": int((absent["environment"] & ~absent["line"]).sum()),
+        "plots in the phenotype file": len(cells),
+        "plots without a line": int(lacks_line.sum()),
+        "plots without an environment": int((lacks_environment & ~lacks_line).sum()),
     }
-    used = ~absent.any(axis=1)
-    ids = ids[used]
-    if ids.empty:
+    used = cells[~(lacks_line | lacks_environment)]
+    if used.empty:
         raise InputError(
             f"{table.file}: none of its {len(cells)} rows has a line ({columns[0]}) and an environment ({columns[1]});"
             " check the columns that --pheno-long names"
         )
-    names = tuple(header[position] for position in positions[2:])
+    environment = used.iloc[:, 1 : 1 + len(parts)].agg(".".join, axis=1)
+    ids = pd.DataFrame({"line": used.iloc[:, 0], "environment": environment})
+    names = tuple(header[position] for position in positions[1 + len(parts) :])
     values = np.empty((len(ids), len(names)))
     warnings: list[str] = []
-    for k, (name, position) in enumerate(zip(names, positions[2:], strict=True)):
-        column = TextColumn(table.file, "trait", name, cells[position][used], ids, "plot")
+    for k, name in enumerate(names):
+        column = TextColumn(table.file, "trait", name, used.iloc[:, 1 + len(parts) + k], ids, "plot")
         values[:, k] = as_numbers(column, table.delimiter, missing_codes)
         warnings += minus_nine_warning(column, values[:, k])
     return _Plots(table.file, ids, names, values, counts, tuple(warnings))
 
 
-def _check_widths(table: TextTable, cells: pd.DataFrame) -> None:
-    """There are rows, and each has as many fields as the header."""
-    if cells.empty:
-        raise InputError(f"{table.file}, line {table.first.line}: there is no plot below the header")
+def _positions(table: TextTable, columns: Sequence[str]) -> tuple[int, ...]:
+    """Where the columns of these names are, each name once in the header."""
+    header, place = table.first.fields, f"{table.file}, line {table.first.line}"
+    positions = choose_columns(columns, header, "--pheno-long", place)
+    for position in positions:
+        if header.count(header[position]) > 1:
+            raise InputError(f"{place}: the name '{header[position]}' is there twice; rename one")
+    return positions
+
+
+def _cells(table: TextTable, positions: Sequence[int]) -> pd.DataFrame:
+    """Some columns below the header.
+
+    There are rows, each with as many fields as the header, or all with one more: R's ``write.table`` puts numbers of
+    rows before the columns, without a name.
+    """
     width = len(table.first.fields)
     widths = table.widths[table.widths > 0][1:]
-    wrong = np.flatnonzero(widths != width)
+    if not widths.size:
+        raise InputError(f"{table.file}, line {table.first.line}: there is no plot below the header")
+    before = int((widths == width + 1).all())
+    cells = table.columns([position + before for position in positions]).iloc[1:]
+    wrong = np.flatnonzero(widths != width + before)
     if wrong.size:
         found = int(widths[wrong[0]])
         raise InputError(
             f"{table.file}, line {cells.index[wrong[0]]}: the row is too {'short' if found < width else 'long'}:"
             f" {found} fields, but the header has {width}; write NA where a value is missing"
         )
+    return cells
 
 
 def _traits(plots: _Plots, environments: Sequence[str]) -> list[_Trait]:

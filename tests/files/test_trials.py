@@ -68,6 +68,24 @@ def test_several_values(tmp_path: Path) -> None:
     assert table.counts["plots without a value of height"] == 1
 
 
+def test_environments_of_several_columns(tmp_path: Path) -> None:
+    text = "line,site,year,yield\na,Lyon,2023,1\na,Lyon,2024,2\nb,Pisa,2023,3\nb,Pisa,NA,4\n"
+    table = read(tmp_path, text, ("line", "site+year", "yield"))
+    assert table.names == ("Lyon.2023", "Lyon.2024", "Pisa.2023")
+    np.testing.assert_array_equal(table.values, [[1, 2, NAN], [NAN, NAN, 3]])
+    assert table.counts["plots without an environment"] == 1
+    one = read(tmp_path, text.replace("site,year", "site+year,x"), ("line", "site+year", "yield"))
+    assert one.names == ("Lyon", "Pisa")
+    with pytest.raises(InputError, match=r"there is no column 'rep' \(--pheno-long\)"):
+        read(tmp_path, text, ("line", "site+rep", "yield"))
+
+
+def test_numbers_of_rows_by_r_are_no_column(tmp_path: Path) -> None:
+    table = read(tmp_path, '"line" "env" "yield"\n"1" "a" "e" 3\n"2" "b" "e" 4\n'.replace('"', ""))
+    assert table.samples.iids == ("a", "b")
+    np.testing.assert_array_equal(table.values, [[3], [4]])
+
+
 def test_a_value_without_any_plot_is_missing(tmp_path: Path) -> None:
     table = read(tmp_path, "line env yield oil\na 1 2 NA\nb 1 3 NA\n", (*COLUMNS, "oil"))
     assert table.names == ("yield.1", "oil.1")
@@ -152,7 +170,7 @@ def test_minus_nine_is_warned_of(tmp_path: Path) -> None:
         ("line,env,yield,line\na,1,1,b\n", r"line 1: the name 'line' is there twice"),
         ("line,env,yield\n", r"line 1: there is no plot below the header"),
         ("line,env,yield\na,1\n", r"line 2: the row is too short: 2 fields, but the header has 3"),
-        ("line env yield\n1 a 1 1\n", r"line 2: the row is too long: 4 fields"),
+        ("line env yield\n1 a 1 1\nb 1 1\n", r"line 2: the row is too long: 4 fields"),
         ("line,env,yield\n\na,1,1\na,2,tall\n", r"line 4: trait 'yield' of plot 'a 2' is 'tall', not a number"),
         ("line,env,yield\na,1,inf\n", r"line 2: trait 'yield' of plot 'a 1' is infinite"),
         ("line\tenv\tyield\na\t1\t1,5\n", r"line 2: .* '1,5', not a number; the decimal mark .* 1.5"),
