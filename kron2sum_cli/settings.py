@@ -384,8 +384,27 @@ class FitSettings:
         suffix, compression = split_suffix(self.out)
         if compression or (suffix in (*_SUFFIXES, *_OTHER_CONTENT) and suffix != ".npz"):
             yield f"--out {self.out}: a null model is an .npz file; choose another suffix"
-        if self.independent and (self.loco or self.predict or self.grm_cutoff is not None or self.rank is not None):
-            yield "--grm none: the samples are independent; leave out --loco, --predict, --grm-cutoff and --rank"
+        if self.independent:
+            of_relatives = self._options_of_a_matrix()
+            if of_relatives:
+                yield f"--grm none: the samples are independent; leave out {', '.join(of_relatives)}"
+
+    def _options_of_a_matrix(self) -> list[str]:
+        """Options that were given and have no meaning for independent samples."""
+        given = {
+            "--grm-list": self.grm_list is not None,
+            "--grm-id": self.grm_id is not None,
+            "--grm-extract": self.grm_extract is not None,
+            "--grm-cutoff": self.grm_cutoff is not None,
+            "--grm-maf": self.grm_maf != DEFAULT_GRM_MAF,
+            "--grm-geno": self.grm_geno != DEFAULT_GRM_GENO,
+            "--grm-scale": self.grm_scale != DEFAULT_GRM_SCALE,
+            "--ploidy": self.ploidy != 2,
+            "--rank": self.rank is not None,
+            "--loco": self.loco,
+            "--predict": self.predict,
+        }
+        return [option for option, there in given.items() if there]
 
         if self.pred is not None and (self.loco or self.predict):
             other = "--loco" if self.loco else "--predict"

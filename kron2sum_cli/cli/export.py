@@ -151,6 +151,8 @@ def export(ctx: click.Context, /, inputs: tuple[str, ...], to: str | None, **val
     problems = unknown_suffix(values["out"], defaults.EXPORT_FORMATS) if is_table else []
     to = to or format_of(values["out"], defaults.EXPORT_FORMATS, defaults.DEFAULT_EXPORT_FORMAT)
     inputs = inputs or (defaults.DEFAULT_SCAN,)
+    if problems:  # one complaint of its suffix is enough
+        values["out"] = STDIO
     settings = settings_from(ExportSettings, {**values, "inputs": inputs, "to": to}, problems)
     if settings.to == "parquet":
         refuse_terminal(settings.out)

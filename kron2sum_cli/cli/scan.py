@@ -232,7 +232,8 @@ def scan(ctx: click.Context, /, to: str | None, out: str | None, **values: Any) 
     out = f"scan.{to or defaults.DEFAULT_SCAN_FORMAT}" if out is None else out
     problems = unknown_suffix(out, defaults.SCAN_FORMATS) if to is None else []
     to = to or format_of(out, defaults.SCAN_FORMATS, defaults.DEFAULT_SCAN_FORMAT)
-    settings = settings_from(ScanSettings, {**values, "to": to, "out": out}, problems)
+    checked = defaults.DEFAULT_SCAN if problems else out  # one complaint of its suffix is enough
+    settings = settings_from(ScanSettings, {**values, "to": to, "out": checked}, problems)
     if settings.to == "parquet":
         refuse_terminal(settings.out)
     from kron2sum_cli.cli.console import session

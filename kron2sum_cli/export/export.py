@@ -43,7 +43,14 @@ from kron2sum_cli.export.rows import (
 )
 from kron2sum_cli.export.ssf import ssf_metadata, ssf_paths, write_ssf
 from kron2sum_cli.files.columns import choose_columns
-from kron2sum_cli.files.inputs import display_name, open_input, unreadable
+from kron2sum_cli.files.inputs import (
+    HEAD_BYTES,
+    compression_of,
+    copy_decompressed,
+    display_name,
+    open_input,
+    unreadable,
+)
 from kron2sum_cli.files.null_file import NullFile, read_null
 from kron2sum_cli.files.outputs import atomic_output, guard_inputs
 from kron2sum_cli.files.scan_columns import (
@@ -138,7 +145,7 @@ class _Input:
 
 
 def _open(path: str, stack: ExitStack) -> _Input:
-    """Open an input; of standard input and pipes a copy, since both kinds are read from their end."""
+    """Open an input; of pipes and compressed files a copy, since both kinds are read from their end."""
     handle = stack.enter_context(open_input(path, "make it with kron2sum scan"))
     path_again = path if path != STDIO else f"/dev/fd/{handle.fileno()}"
     try:
@@ -147,11 +154,16 @@ def _open(path: str, stack: ExitStack) -> _Input:
             shutil.copyfileobj(handle, copy)
             handle, path_again = copy, f"/dev/fd/{copy.fileno()}"
             handle.seek(0)
-        head = handle.read(2)
+        head = handle.read(HEAD_BYTES)
+        if compression_of(head) is not None:
+            content = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+            copy_decompressed(handle, content, display_name(path))
+            handle, path_again = content, f"/dev/fd/{content.fileno()}"
+            head = handle.read(HEAD_BYTES)
         handle.seek(0)
     except OSError as error:
         raise unreadable(display_name(path), error) from error
-    return _Input(handle, display_name(path), path_again, head == _ZIP)
+    return _Input(handle, display_name(path), path_again, head.startswith(_ZIP))
 
 
 def check_null(path: str, name: str) -> None:
@@ -339,7 +351,9 @@ def scan_results(
             yield computed.add_to(batch).select(list(columns)) if further else batch
 
     name, traits = tables[0].name, list(metadata.traits)
-    chosen = choose_columns(settings.traits, traits, "--trait", name) if settings.traits else range(len(traits))
+    chosen = (
+        choose_columns(settings.traits, traits, "--trait", name, "trait") if settings.traits else range(len(traits))
+    )
     tests: list[str] = []
     if settings.plot is not None and settings.tests:
         Tinv = np.asarray(np.linalg.inv(metadata.nulls[0].axes))
@@ -569,7 +583,7 @@ def _chosen_columns(
 
 def _columns_of_others(table: ScanFile, traits: Sequence[str], wanted: Sequence[str]) -> set[str]:
     """The columns of other traits, and of the axes, which say nothing about a trait alone."""
-    kept = {traits[i] for i in choose_columns(wanted, traits, "--trait", table.name)}
+    kept = {traits[i] for i in choose_columns(wanted, traits, "--trait", table.name, "trait")}
     of_trait = (TRAIT_N, *TRAIT_COLUMNS, *TRAIT_REFIT_COLUMNS, TRAIT_MLOG10P_GW, TRAIT_PVE, FDR)
     of_second = (*INTERACTION_COLUMNS, *DOMINANCE_COLUMNS)
     others = [trait for trait in traits if trait not in kept]

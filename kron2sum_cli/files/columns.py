@@ -12,7 +12,9 @@ LIST_AT_MOST = 10
 """A message lists no more columns than this."""
 
 
-def choose_columns(wanted: Sequence[str], columns: Sequence[str], option: str, place: str) -> tuple[int, ...]:
+def choose_columns(
+    wanted: Sequence[str], columns: Sequence[str], option: str, place: str, what: str = "column"
+) -> tuple[int, ...]:
     """Positions of the columns that an option names.
 
     A name that is not literally there but reads ``a-c`` stands for the columns from a to c in the order
@@ -28,6 +30,8 @@ def choose_columns(wanted: Sequence[str], columns: Sequence[str], option: str, p
         The option that named them, for messages.
     place : str
         File and line of the header, for messages.
+    what : str
+        What they are, for messages: columns, or the traits of a result table.
 
     Returns
     -------
@@ -44,14 +48,14 @@ def choose_columns(wanted: Sequence[str], columns: Sequence[str], option: str, p
     positions = {name: index for index, name in enumerate(columns)}
     chosen: dict[int, None] = {}
     for name in wanted:
-        for index in _resolve(name, positions, option, place):
+        for index in _resolve(name, positions, option, place, what):
             if index in chosen:
-                raise UsageError(f"{option} chooses the column '{columns[index]}' twice; name it once")
+                raise UsageError(f"{option} chooses the {what} '{columns[index]}' twice; name it once")
             chosen[index] = None
     return tuple(chosen)
 
 
-def _resolve(name: str, positions: Mapping[str, int], option: str, place: str) -> Sequence[int]:
+def _resolve(name: str, positions: Mapping[str, int], option: str, place: str, what: str) -> Sequence[int]:
     """The columns that one name or one range stands for."""
     if name in positions:
         return (positions[name],)
@@ -59,16 +63,16 @@ def _resolve(name: str, positions: Mapping[str, int], option: str, place: str) -
     ends = [(name[:i], name[i + 1 :]) for i in hyphens]
     ranges = [(a, b) for a, b in ends if a in positions and b in positions]
     if not ranges:
-        raise InputError(f"{place}: there is no column '{name}' ({option}); {_advice(name, positions)}")
+        raise InputError(f"{place}: there is no {what} '{name}' ({option}); {_advice(name, positions, what)}")
     if len(ranges) > 1:
-        raise InputError(f"{place}: '{name}' ({option}) can be read as several ranges; name each column")
+        raise InputError(f"{place}: '{name}' ({option}) can be read as several ranges; name each {what}")
     first, last = ranges[0]
     if positions[first] > positions[last]:
         raise InputError(f"{place}: '{name}' ({option}) runs backwards; write '{last}-{first}'")
     return range(positions[first], positions[last] + 1)
 
 
-def _advice(name: str, positions: Mapping[str, int]) -> str:
+def _advice(name: str, positions: Mapping[str, int], what: str) -> str:
     """What to write instead of a name that is not there."""
     near = [column for column in positions if column.casefold() == name.casefold()]
     if not near and len(positions) <= SUGGEST_AMONG:
@@ -77,4 +81,4 @@ def _advice(name: str, positions: Mapping[str, int]) -> str:
         return "did you mean " + " or ".join(f"'{column}'" for column in near[:LIST_AT_MOST]) + "?"
     listed = ", ".join(list(positions)[:LIST_AT_MOST])
     more = f" and {len(positions) - LIST_AT_MOST} more" if len(positions) > LIST_AT_MOST else ""
-    return f"the columns are {listed}{more}"
+    return f"the {what}s are {listed}{more}"

@@ -1,6 +1,9 @@
 """Opening what is read from beginning to end: files, standard input, pipes, compressed or not."""
 
+import codecs
 import gzip
+import os
+import shutil
 import sys
 import zlib
 from contextlib import AbstractContextManager, nullcontext
@@ -13,6 +16,9 @@ from kron2sum_cli.errors import InputError
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 """First bytes of compressed files."""
+
+HEAD_BYTES = 512
+"""How much of a file `describe` looks at."""
 
 _FIRST_BYTES = 1 << 24
 
@@ -58,6 +64,67 @@ def unreadable(name: str, error: OSError) -> InputError:
     return InputError(f"{name} cannot be read ({error.strerror or error}); check the disk and the path")
 
 
+def describe(head: bytes) -> str:
+    """What a file is by its first `HEAD_BYTES` bytes, in words."""
+    if head[:4] == b"PAR1":
+        return "a Parquet file"
+    if head[:2] == b"PK":
+        return "a zip archive (as a null model is)"
+    if head[:3] in (b"\x6c\x1b\x01", b"\x6c\x1b\x00"):
+        return "a PLINK .bed file"
+    if compression_of(head) is not None:
+        return f"compressed with {compression_of(head)}"
+    if not head:
+        return "empty"
+    return "text" if _is_text(head) else "a file of another kind"
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether bytes are the beginning of a text: UTF-8 without control characters."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # its last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character in "\t\r\n\ufeff" for character in text)
+
+
+def compression_of(head: bytes) -> str | None:
+    """How a file is compressed, by its first bytes: gzip, Zstandard, or None for not."""
+    if head.startswith(GZIP_MAGIC):
+        return "gzip"
+    return "Zstandard" if head.startswith(ZSTD_MAGIC) else None
+
+
+def copy_decompressed(file: BinaryIO, into: BinaryIO, name: str) -> None:
+    """Copy the content of a compressed file, and go to the beginning of the copy.
+
+    Parameters
+    ----------
+    file : BinaryIO
+        A file of the system, compressed with gzip or Zstandard.
+    into : BinaryIO
+        Where its content goes.
+    name : str
+        What to call it in messages.
+
+    Raises
+    ------
+    InputError
+        It is damaged.
+    """
+    with open(os.dup(file.fileno()), "rb") as source:
+        source.seek(0)
+        kind = str(compression_of(source.peek(HEAD_BYTES)))
+        try:
+            content = gzip.GzipFile(fileobj=source) if kind == "gzip" else pa.input_stream(source, compression="zstd")
+            shutil.copyfileobj(content, into)
+        except (OSError, EOFError, zlib.error) as error:
+            if getattr(error, "errno", None) is not None:  # of the disk, not of the content
+                raise
+            raise _damaged(name, kind, error) from None
+    into.seek(0)
+
+
 def read_bytes(path: str) -> bytes:
     """The content of a file, decompressed; of one with NUL bytes, which is no text, perhaps only the beginning.
 
@@ -70,18 +137,22 @@ def read_bytes(path: str) -> bytes:
     try:
         with open_input(path) as file:
             data = file.read(_FIRST_BYTES)
-            packed = data.startswith((GZIP_MAGIC, ZSTD_MAGIC))
-            if packed or b"\0" not in data:
+            kind = compression_of(data)
+            if kind is not None or b"\0" not in data:
                 data += file.read()
     except OSError as error:
         raise unreadable(name, error) from None
-    if not packed:
+    if kind is None:
         return data
-    kind = "gzip" if data.startswith(GZIP_MAGIC) else "Zstandard"
     try:
         return gzip.decompress(data) if kind == "gzip" else _from_zstandard(data)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{name} is damaged {kind} data ({error}); copy or compress the file again") from None
+        raise _damaged(name, kind, error) from None
+
+
+def _damaged(name: str, kind: str, error: Exception) -> InputError:
+    """The message for a compressed file that cannot be decompressed."""
+    return InputError(f"{name} is damaged {kind} data ({error}); copy or compress the file again")
 
 
 def _from_zstandard(data: bytes) -> bytes:

@@ -18,6 +18,44 @@ _ARRAY = get_origin(NDArray[np.float64])
 """`numpy.ndarray`, or, since numpy 2.5, the alias that `NDArray` is."""
 
 
+class OtherLayout(ValueError):
+    """A record was written by a version of kron2sum with another layout; the message says what to do."""
+
+
+def require_layout(content: Any, layout: Any, known: int, command: str) -> None:
+    """Refuse a record of another layout than the one that this version reads.
+
+    Parameters
+    ----------
+    content : Any
+        The parsed JSON text, which names the version that wrote it.
+    layout : Any
+        Its layout.
+    known : int
+        The one that this version reads.
+    command : str
+        What makes such a file.
+
+    Raises
+    ------
+    OtherLayout
+        If the layout is older or newer.
+    ValueError
+        If it names no version.
+    """
+    if not isinstance(content, dict) or layout == known:
+        return
+    version = content.get("version")
+    if not isinstance(version, str):
+        raise ValueError("version is missing")
+    if isinstance(layout, int) and layout > known:
+        raise OtherLayout(f"was written by kron2sum {version}, which is newer; install that version to read it")
+    raise OtherLayout(
+        f"was written by kron2sum {version}, and the layout of such files has changed since; make it again with"
+        f" {command}, whose options are in its log"
+    )
+
+
 def to_json(value: Any) -> Any:
     """What `json.dumps` takes: objects for records (fields at their default left out), lists for arrays and tuples."""
     if is_dataclass(value) and not isinstance(value, type):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kron2sum_cli.files.json_records import canonical_json, from_json, to_json
+from kron2sum_cli.files.json_records import canonical_json, from_json, require_layout, to_json
 from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.model.null_model import TraitData
@@ -98,17 +98,14 @@ class NullMetadata:
         Raises
         ------
         ValueError
-            Where the text is not what `to_json` makes, saying why.
+            Where the text is not what `to_json` makes, saying why; `OtherLayout` where another version wrote it.
         """
         try:
             content = json.loads(text)
         except RecursionError as error:
             raise ValueError("it is nested too deeply") from error
-        if isinstance(content, dict) and content.get("format") != FORMAT:
-            raise ValueError(
-                f"it is of kron2sum {content.get('version')} in layout {content.get('format')}, and this version reads"
-                f" {FORMAT}"
-            )
+        if isinstance(content, dict):
+            require_layout(content, content.get("format"), FORMAT, "kron2sum fit")
         return from_json(cls, content)
 
 

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.inputs import display_name, open_input, unreadable
+from kron2sum_cli.files.inputs import HEAD_BYTES, compression_of, describe, display_name, open_input, unreadable
+from kron2sum_cli.files.json_records import OtherLayout
 from kron2sum_cli.files.npz import NpzReader, NpzWriter
 from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
 from kron2sum_cli.files.samples import Samples
@@ -259,7 +260,8 @@ def _content(path: str) -> bytes | None:
     try:
         with open_input(path) as file:
             start = file.read(len(_ZIP))
-            return start + file.read() if start == _ZIP else start  # what is something else may have no end
+            # What is something else may have no end.
+            return start + (file.read() if start == _ZIP else file.read(HEAD_BYTES))
     except OSError as error:
         raise unreadable(display_name(path), error) from None
 
@@ -269,6 +271,11 @@ def _opened(open_file: Callable[[], BinaryIO], name: str) -> Iterator[NpzReader]
     """The archive; whatever its parsers raise becomes a message that it is damaged."""
     try:
         with open_file() as file:
+            head = file.read(HEAD_BYTES)
+            if not head.startswith(_ZIP[:2]):
+                remedy = "decompress it first" if compression_of(head) else "make one with kron2sum fit"
+                raise InputError(f"{name}: is {describe(head)}, not a null model of kron2sum fit; {remedy}")
+            file.seek(0)
             yield NpzReader(file)
     except FileNotFoundError:
         raise InputError(f"{name}: there is no such file; make it with kron2sum fit") from None
@@ -276,6 +283,8 @@ def _opened(open_file: Callable[[], BinaryIO], name: str) -> Iterator[NpzReader]
         raise unreadable(name, error) from None
     except (InputError, MemoryError):
         raise
+    except OtherLayout as error:
+        raise InputError(f"{name}: {error}") from error
     except Exception as error:  # BadZipFile, ValueError, struct.error, SyntaxError ...
         raise InputError(
             f"{name}: is not a null model of kron2sum fit, or is cut short or damaged ({error}); fit it again"

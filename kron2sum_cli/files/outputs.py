@@ -85,11 +85,35 @@ def guard_inputs(out: str, inputs: Iterable[str]) -> None:
     if is_stream(out):
         return
     for path in inputs:
-        same = os.path.realpath(out) == os.path.realpath(path)
-        with suppress(OSError):
-            same = same or os.path.samefile(out, path)
-        if path != STDOUT and same:
+        if path != STDOUT and same_file(out, path):
             raise OutputError(f"{out}: is also an input ({path}), which is never overwritten; choose another name")
+
+
+def check_output(path: str) -> None:
+    """Refuse early, before anything is read, an output that is a folder, or in a folder where nothing can be written.
+
+    Raises
+    ------
+    OutputError
+        Saying why.
+    """
+    if is_stream(path):
+        return
+    with _errors_named(path):
+        target = Path(os.path.realpath(path))
+        _check_target(target, path)
+        if not target.parent.is_dir():
+            raise OSError(errno.ENOTDIR if target.parent.exists() else errno.ENOENT, "")
+        if not os.access(target.parent, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def same_file(a: str, b: str) -> bool:
+    """Whether two paths are one file, also through links."""
+    same = os.path.realpath(a) == os.path.realpath(b)
+    with suppress(OSError):
+        same = same or os.path.samefile(a, b)
+    return same
 
 
 def lock(descriptor: int, path: str) -> None:

@@ -8,8 +8,17 @@ from contextlib import contextmanager
 from io import FileIO
 
 from kron2sum_cli._version import __version__
-from kron2sum_cli.errors import Kron2SumError, OutputError, readable
-from kron2sum_cli.files.outputs import discard_unfinished, guard_inputs, is_stream, lock, output_error, resume_advice
+from kron2sum_cli.errors import Kron2SumError, OutputError, UsageError, readable
+from kron2sum_cli.files.outputs import (
+    check_output,
+    discard_unfinished,
+    guard_inputs,
+    is_stream,
+    lock,
+    output_error,
+    resume_advice,
+    same_file,
+)
 from kron2sum_cli.resources import peak_memory_mib
 from kron2sum_cli.settings import ExportSettings, FitSettings, ScanSettings
 
@@ -42,13 +51,21 @@ def recorded_run(command_line: str, settings: FitSettings | ScanSettings | Expor
     Raises
     ------
     OutputError
-        If the output or the log is also an input, or the log cannot be written.
+        If the output or the log is also an input, or cannot be written.
+    UsageError
+        If the log is the output.
     """
-    guard_inputs(settings.out, settings.input_paths)
+    outputs = [settings.out, *([settings.report] if isinstance(settings, ExportSettings) and settings.report else [])]
+    for path in outputs:
+        guard_inputs(path, settings.input_paths)
+        check_output(path)
     if settings.common.log is None:
         yield
         return
-    guard_inputs(settings.common.log, (*settings.input_paths, settings.out))
+    guard_inputs(settings.common.log, settings.input_paths)
+    for path in outputs:
+        if not is_stream(path) and same_file(path, settings.common.log):
+            raise UsageError(f"--log {settings.common.log}: is the output, too; choose another name for one of them")
     with _log_file(settings.common.log) as handler:
         started = time.perf_counter()
         LOGGER.debug("kron2sum %s", __version__)

@@ -1,5 +1,6 @@
 """The Parquet table of a scan, read again; damage is found, and of another file is said what it is."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ import pyarrow.parquet as pq
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.genome_wide import Largest, adjusted, is_genome_wide, source_of
+from kron2sum_cli.files.inputs import HEAD_BYTES, describe
+from kron2sum_cli.files.json_records import OtherLayout
 from kron2sum_cli.files.scan_columns import column_of
 from kron2sum_cli.files.scan_metadata import METADATA_KEY, ScanMetadata
 from kron2sum_cli.files.scan_table import check_finite
@@ -17,6 +20,8 @@ from kron2sum_cli.files.table_writers import FOOTER_WORD, LARGEST_GROUP, footer_
 
 MAGIC = b"PAR1"
 """First and last bytes of a Parquet file."""
+_OLDER = re.compile(rb'kron2sum.{1,9}\{"axes":.*"version":"([0-9.]+)"\}', re.DOTALL)
+"""What the footer of a table of version 0.1 holds, which had no checksum and is not parsed without one."""
 _TAIL_BYTES = 4 + len(MAGIC)
 """The length of the footer, and these."""
 
@@ -100,8 +105,8 @@ def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
     """
     name = name or str(source)
     with _reading(name), _opened(source) as file:
-        head = file.read(len(MAGIC))
-    if head != MAGIC:
+        head = file.read(HEAD_BYTES)
+    if not head.startswith(MAGIC):
         raise InputError(f"{name}: is {describe(head)}, not a Parquet table of kron2sum scan{_remedy(head)}")
     with _reading(name), _opened(source) as file:
         _check_footer(file, name)
@@ -147,24 +152,12 @@ def _check_footer(file: BinaryIO, name: str) -> None:
     file.seek(max(start - checksum_bytes, 0))
     checksum, footer = file.read(min(start, checksum_bytes)), file.read()
     if not checksum.startswith(FOOTER_WORD):
+        older = _OLDER.search(footer)
+        if older is not None:
+            _metadata(pa.schema([], {METADATA_KEY: f'{{"version":"{older[1].decode()}"}}'}), name)
         raise InputError(f"{name}: is a Parquet file, but not one of kron2sum scan; copy or scan it again")
     if checksum != footer_checksum(footer):
         raise InputError(f"{name}: its footer is damaged; copy or scan it again")
-
-
-def describe(head: bytes) -> str:
-    """What a file is by its first bytes, in words."""
-    if head[:4] == MAGIC:
-        return "a Parquet file"
-    if head[:2] == b"PK":
-        return "a zip archive (as a null model is)"
-    if head[:2] == b"\x1f\x8b":
-        return "gzip-compressed"
-    if head[:3] == b"\x6c\x1b\x01":
-        return "a PLINK .bed file"
-    if not head:
-        return "empty"
-    return "text" if all(byte in b"\t\r\n" or byte >= 32 for byte in head) else "a file of another kind"
 
 
 @contextmanager
@@ -202,6 +195,8 @@ def _metadata(schema: pa.Schema, name: str) -> ScanMetadata:
         raise InputError(f"{name}: is a Parquet file, but not one of kron2sum scan (no kron2sum metadata)")
     try:
         return ScanMetadata.from_json(text)
+    except OtherLayout as error:
+        raise InputError(f"{name}: {error}") from error
     except ValueError as error:
         raise InputError(
             f"{name}: its kron2sum metadata cannot be used: {error}; make it again with kron2sum scan"

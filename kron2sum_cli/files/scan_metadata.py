@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.files.json_records import canonical_json, from_json, to_json
+from kron2sum_cli.files.json_records import canonical_json, from_json, require_layout, to_json
 from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.model.hypotheses import LEAST_LEFT, TestContext
 
@@ -268,17 +268,14 @@ class ScanMetadata:
         Raises
         ------
         ValueError
-            Where the text is not what `to_json` makes, saying why.
+            Where the text is not what `to_json` makes, saying why; `OtherLayout` where another version wrote it.
         """
         try:
             content = json.loads(text)
         except RecursionError as error:
             raise ValueError("they are nested too deeply") from error
-        if isinstance(content, dict) and content.get("layout") != LAYOUT:
-            raise ValueError(
-                f"they are of kron2sum {content.get('version')} in layout {content.get('layout', 1)}, and this version"
-                f" reads {LAYOUT} (columns INFO.k are called AXIS.k since)"
-            )
+        if isinstance(content, dict):
+            require_layout(content, content.get("layout", 1), LAYOUT, "kron2sum scan")
         return from_json(cls, content)
 
     def null_of(self, chromosome: str) -> NullScale:

@@ -18,7 +18,7 @@ from kron2sum_cli.fit.families import report_families, require_memory
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.model.climbing import Optimum
 from kron2sum_cli.model.families.null_model import likelihood_of_families
-from kron2sum_cli.model.families.spectrum import family_spectrum
+from kron2sum_cli.model.families.spectrum import FamilySpectrum, Sparse, family_spectrum
 from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel, null_likelihood, rotate_samples
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import FitSettings
@@ -64,7 +64,7 @@ def likelihoods_of(
     if relationship.sparse is not None:
         require_memory(relationship.sparse, settings.common.memory_mib)
         with progress.task("Eigendecomposition", None, ""), _step("eigendecomposition"):
-            families = family_spectrum(relationship.sparse)
+            families = _families(relationship.sparse, settings.grm_cutoff)
         report_families(families)
         yield None, likelihood_of_families(families, design, reml)
         for chromosome, predicted in design.polygenic.items():
@@ -82,6 +82,20 @@ def likelihoods_of(
     likelihood = null_likelihood(rotated, design, reml)
     del relationship, matrix, rotated  # the likelihood holds what it needs of them
     yield None, likelihood
+
+
+def _families(K: Sparse, cutoff: float | None) -> FamilySpectrum:
+    """The eigendecomposition of a sparse matrix, or what may make it positive semi-definite."""
+    try:
+        return family_spectrum(K)
+    except NumericalError as error:
+        advice = (
+            f"give another --grm-cutoff than {cutoff:g}: a smaller one changes the matrix less, a larger one leaves"
+            " smaller families"
+            if cutoff is not None
+            else "--grm-cutoff 0.05 sets small and negative relationships to 0, which mends most"
+        )
+        raise NumericalError(f"{error}; {advice}; or check its file") from error
 
 
 def _warn_of_equal_eigenvalues(s: NDArray[np.float64], contrasts: int) -> None:

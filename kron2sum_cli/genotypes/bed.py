@@ -118,9 +118,11 @@ def _read_order(path: str) -> bytes:
             start = file.read(HEADER_BYTES)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from None
+    if not start:
+        raise InputError(f"{path} is empty; check the command that wrote it, or copy it again")
     if start not in (PLINK + VARIANT_MAJOR, PLINK + SAMPLE_MAJOR):
         raise InputError(
-            f"{path} is not a PLINK 1 .bed: it starts with the bytes {start.hex(' ') or '(none)'}, "
+            f"{path} is not a PLINK 1 .bed: it starts with the bytes {start.hex(' ')}, "
             f"not {(PLINK + VARIANT_MAJOR).hex(' ')}; check the path, or make it with plink2 --make-bed"
         )
     return start[2:]

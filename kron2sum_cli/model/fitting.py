@@ -32,9 +32,11 @@ FLOOR = 1e-6
 
 NO_MAXIMUM = (
     "the likelihood has no maximum: it grows without bound as C1 becomes singular where GGᵀ is singular, too. Leave out"
-    " one of each pair of samples with the same genotypes; under ML, use a relationship matrix that is not centred on"
-    " the analysed samples, or REML"
+    " one of each pair of samples with the same genotypes, and samples without any"
 )
+
+UNDER_ML = "; under ML, use a relationship matrix that is not centred on the analysed samples, or REML"
+"""What else may give a likelihood a maximum that has none (`NO_MAXIMUM`), unless it is that of REML."""
 
 DETERMINED = (
     "the likelihood has no maximum: a trait, or a combination of traits, is a linear combination of the covariates and"
@@ -160,16 +162,20 @@ def fit(data: Contrasts, rank: int, reml: bool) -> Fit:
     if thorough:
         best = _best_around(data, best, reml)
     if not best.certificate.certified:
-        raise ConvergenceError(best.certificate.complaint(best.point.lml) if has_maximum else _no_maximum(data), best)
+        raise ConvergenceError(
+            best.certificate.complaint(best.point.lml) if has_maximum else _no_maximum(data, reml), best
+        )
     return best
 
 
-def _no_maximum(data: Contrasts) -> str:
+def _no_maximum(data: Contrasts, reml: bool) -> str:
     """Why the likelihood is not `bounded`.
 
     As many null directions as traits are enough, unless some combination of the traits is 0 in all of them.
     """
-    return NO_MAXIMUM if data.noutside + np.count_nonzero(data.s <= 0) < data.ntraits else DETERMINED
+    if data.noutside + np.count_nonzero(data.s <= 0) >= data.ntraits:
+        return DETERMINED
+    return NO_MAXIMUM if reml else NO_MAXIMUM + UNDER_ML
 
 
 def _best_around(data: Contrasts, best: Fit, reml: bool) -> Fit:

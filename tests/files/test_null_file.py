@@ -183,7 +183,8 @@ def test_any_cut_is_found(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "null.npz"
     for size in range(0, len(content), len(content) // 60):
         path.write_bytes(content[:size])
-        with pytest.raises(InputError, match=r"null.npz: is not a null model of kron2sum fit, .*; fit it again"):
+        damaged = r"null.npz: is not a null model of kron2sum fit, .*; fit it again"
+        with pytest.raises(InputError, match=damaged if size else "null.npz: is empty, not a null model"):
             read_all(path)
 
 
@@ -235,7 +236,8 @@ def with_member(content: bytes, name: str, change: Callable[[np.ndarray], Any]) 
         (
             "meta",
             lambda a: np.array(str(a).replace('"format":2', '"format":1')),
-            "in layout 1, and this version reads 2",
+            r"null.npz: was written by kron2sum \S+, and the layout of such files has changed since; make it again "
+            "with kron2sum fit, whose options are in its log",
         ),
         ("meta", lambda a: np.array("{"), "Expecting property name"),
         ("meta", lambda a: np.array(str(a).replace('"reml"', '"x"')), 'method is "x"'),
@@ -261,7 +263,7 @@ def test_a_header_that_claims_too_much(tmp_path: Path, content: bytes) -> None:
 def test_files_of_another_kind(tmp_path: Path) -> None:
     for name, data in {"empty": b"", "text": b"FID IID\n", "zip": b"PK\x03\x04rest"}.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(InputError, match=f"{name}: is not a null model of kron2sum fit"):
+        with pytest.raises(InputError, match=rf"{name}: is (\w+,)? ?not a null model of kron2sum fit"):
             read_null(str(tmp_path / name))
     with pytest.raises(InputError, match="there is no such file; make it with kron2sum fit"):
         read_null(str(tmp_path / "nothing"))

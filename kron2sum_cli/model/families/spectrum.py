@@ -135,7 +135,7 @@ def family_spectrum(K: Sparse) -> FamilySpectrum:
     if smallest < -LARGEST_NEGATIVE * largest:
         raise NumericalError(
             f"the relationship matrix is not positive semi-definite: its eigenvalues go from {smallest:.3g} to"
-            f" {largest:.3g}; set fewer relationships to 0 (a smaller --grm-cutoff), or check its file"
+            f" {largest:.3g}"
         )
     negative = int(np.count_nonzero(s < -NEGATIVE_EIGENVALUE * largest))
     s = np.where(s > n * EPSILON * largest, s, 0.0)

@@ -34,8 +34,8 @@ SINGULAR_C1 = 1e-6
 
 NO_MAXIMUM = (
     "C1 tends to a singular matrix, and GGᵀ is singular, too: the likelihood has no maximum, or one where it cannot be"
-    " evaluated. Leave out one of each pair of samples with the same genotypes, and traits observed on few samples;"
-    " under ML, use a relationship matrix that is not centred on the analysed samples, or REML"
+    " evaluated. Leave out one of each pair of samples with the same genotypes, samples without any, and traits"
+    " observed on few samples"
 )
 
 VANISHING = 1e-8
@@ -162,10 +162,10 @@ def fit(data: ObservedCells, rank: int, reml: bool) -> ObservedFit:
     fits = [climb(data, start, p, reml) for start in _starts(data, reml)]
     if rank < p:
         fits = [climb(data, found.point.axes, rank, reml) for found in fits]
-    return _best(data, fits)
+    return _best(data, fits, reml)
 
 
-def _best(data: ObservedCells, fits: Sequence[ObservedFit]) -> ObservedFit:
+def _best(data: ObservedCells, fits: Sequence[ObservedFit], reml: bool) -> ObservedFit:
     """The highest of fits; one that runs away where the likelihood has no maximum is no rival of a local maximum.
 
     Raises
@@ -180,11 +180,11 @@ def _best(data: ObservedCells, fits: Sequence[ObservedFit]) -> ObservedFit:
     ]
     best = max(rivals or fits, key=lambda found: found.point.lml)
     if not best.certificate.certified:
-        raise ConvergenceError(_complaint(data, best), best)
+        raise ConvergenceError(_complaint(data, best, reml), best)
     return best
 
 
-def _complaint(data: ObservedCells, best: ObservedFit) -> str:
+def _complaint(data: ObservedCells, best: ObservedFit, reml: bool) -> str:
     """Why there is no certified optimum."""
     parts = vanishing_combination(best.point.axes)
     if parts.any():
@@ -192,7 +192,7 @@ def _complaint(data: ObservedCells, best: ObservedFit) -> str:
         count = int(np.count_nonzero(data.observed()[:, parts].all(axis=1)))
         return NO_VARIANCE % (count, f"{', '.join(first)} and {last}")
     if data.singular and best.certificate.smallest_C1 < SINGULAR_C1:
-        return NO_MAXIMUM
+        return NO_MAXIMUM if reml else NO_MAXIMUM + fitting.UNDER_ML
     return best.certificate.complaint(best.point.lml)
 
 
