@@ -388,6 +388,9 @@ class FitSettings:
             of_relatives = self._options_of_a_matrix()
             if of_relatives:
                 yield f"--grm none: the samples are independent; leave out {', '.join(of_relatives)}"
+        if self.pred is not None and (self.loco or self.predict):
+            other = "--loco" if self.loco else "--predict"
+            yield f"--pred and {other} exclude each other: predictions without a chromosome are taken off the traits"
 
     def _options_of_a_matrix(self) -> list[str]:
         """Options that were given and have no meaning for independent samples."""
@@ -399,16 +402,13 @@ class FitSettings:
             "--grm-maf": self.grm_maf != DEFAULT_GRM_MAF,
             "--grm-geno": self.grm_geno != DEFAULT_GRM_GENO,
             "--grm-scale": self.grm_scale != DEFAULT_GRM_SCALE,
+            "--map": self.map is not None,
             "--ploidy": self.ploidy != 2,
             "--rank": self.rank is not None,
             "--loco": self.loco,
             "--predict": self.predict,
         }
         return [option for option, there in given.items() if there]
-
-        if self.pred is not None and (self.loco or self.predict):
-            other = "--loco" if self.loco else "--predict"
-            yield f"--pred and {other} exclude each other: predictions without a chromosome are taken off the traits"
 
     def _options_of_covariates(self) -> Iterable[str]:
         if self.covar_names:
