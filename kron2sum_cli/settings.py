@@ -599,8 +599,6 @@ class ScanSettings:
             yield f"{given} is for variants, not for --sets and --windows; run twice"
         if self.stepwise is not None:
             yield f"{given} and --stepwise exclude each other; run twice"
-        if self.bootstrap and self.has_second_column:
-            yield f"{given} and --bootstrap exclude each other; for a threshold of the variants' own tests run twice"
 
     def _set_problems(self) -> Iterable[str]:
         given = {"--sets": self.sets is not None, "--windows": self.windows is not None, "--founders": self.founders}

@@ -265,6 +265,7 @@ def scan_schema(
         found += _fields(columns_of_second(second), traits) + _fields(TEST_COLUMNS, [second, BOTH_COLUMNS])
     if bootstrap:
         found += [*_fields((MLOG10P_GW,), [ANY]), *_fields((TRAIT_MLOG10P_GW,), traits), *_fields((MLOG10P_GW,), tests)]
+        found += _fields((MLOG10P_GW,), () if second is None else [second, BOTH_COLUMNS])
     found += [AXIS.field(name) for name in axis_columns(len(traits), coupled)]
     return _schema(found)
 

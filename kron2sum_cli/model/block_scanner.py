@@ -58,25 +58,31 @@ class PairStatistics:
     second: BlockStatistics
     cross: Array
 
+    def regression(self) -> Array:
+        """``v⁻¹C``, the effects of g that look like those of h: (b, p) or (b, p, p); 0 where g has no information."""
+        first, C = self.first, self.cross
+        if C.ndim == 2:
+            return np.divide(C, first.v, out=np.zeros_like(C), where=first.v > 0)
+        known = (first.length > 0) & (least_left(first.v, np.einsum("bjj->bj", first.v)) > 0)
+        V = np.where(known[:, None, None], first.v, np.eye(C.shape[1]))
+        size = np.sqrt(np.einsum("bjj->bj", V))[:, :, None]
+        taken = np.linalg.solve(V / (size * size.transpose(0, 2, 1)), C / size) / size
+        return np.asarray(np.where(known[:, None, None], taken, 0.0))
+
     def given_first(self) -> tuple[Array, Array, Array]:
         """Score (b, p) and information of h given effects of g on all traits, ``u_h - Cᵀv⁻¹u`` and ``v_h - Cᵀv⁻¹C``.
 
         The third is the smallest share (b,) of v_h that is left; 0 where g or h has no information.
         """
-        first, second, C = self.first, self.second, self.cross
+        first, second, C, taken = self.first, self.second, self.cross, self.regression()
         if C.ndim == 2:
-            taken = np.divide(C, first.v, out=np.zeros_like(C), where=first.v > 0)
             u, v = second.u - taken * first.u, second.v - taken * C
             known = (first.v > 0) & (second.v > 0)
             return u, v, np.min(np.divide(v, second.v, out=np.zeros_like(v), where=known), axis=1)
-        complete = np.einsum("bjj->bj", first.v)
-        known = (first.length > 0) & (least_left(first.v, complete) > 0)
-        V = np.where(known[:, None, None], first.v, np.eye(C.shape[1]))
-        size = np.sqrt(np.einsum("bjj->bj", V))[:, :, None]
-        taken = np.linalg.solve(V / (size * size.transpose(0, 2, 1)), C / size) / size
         u = second.u - np.einsum("bjk,bj->bk", taken, first.u)
         v = second.v - C.transpose(0, 2, 1) @ taken
         v = (v + v.transpose(0, 2, 1)) / 2
+        known = (first.length > 0) & (least_left(first.v, np.einsum("bjj->bj", first.v)) > 0)
         return u, v, np.where(known, least_left(v, np.einsum("bjj->bj", second.v)), 0.0)
 
 

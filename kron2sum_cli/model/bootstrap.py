@@ -15,6 +15,7 @@ from scipy import linalg
 from kron2sum_cli.model.conditioning import GivenVariants
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, orthonormal
 from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.model.second_column import SecondStatistics
 from kron2sum_cli.model.spectrum import Array
 
 TRAITS_AT_ONCE = 128
@@ -141,6 +142,49 @@ def largest_statistics(
     for j, trait in enumerate(traits):
         found[trait] = context.result(largest[len(tests) + j], 1, p).mlog10p
     return found
+
+
+def largest_of_second(
+    simulated: SimulatedTraits,
+    u: NDArray[np.floating],
+    u_second: NDArray[np.floating],
+    statistics: SecondStatistics,
+    context: TestContext,
+) -> tuple[Array, Array]:
+    """The largest -log10 P of the second columns of b variants, and of both columns, for each data set: (B,) each.
+
+    Parameters
+    ----------
+    simulated : SimulatedTraits
+        The B data sets.
+    u, u_second : NDArray (b, p, B)
+        Their scores of the first and of the second columns, each alone.
+    statistics : SecondStatistics
+        Of these variants.
+    context : TestContext
+        The scale of the scan's tests.
+    """
+    b, p, number = u.shape
+    largest = np.zeros((2, number))
+    step = max(1, ENTRIES_AT_ONCE // (p * number))
+    full = [v if v.ndim == 3 else v[:, :, None] * np.eye(p) for v in (statistics.first.v, statistics.v)]
+    least, quadratic = context.least_left, simulated.quadratic
+    for start in range(0, b, step):
+        some = slice(start, start + step)
+        given = _given_first(u[some], u_second[some], statistics.regression[some])
+        of_first = _reduction(u[some], full[0][some], np.eye(p))
+        above = of_first + _reduction(given, full[1][some], np.eye(p))
+        left, most = np.maximum(quadratic - above, least * quadratic), np.minimum(above, (1 - least) * quadratic)
+        for k, gain in enumerate((most - of_first, most)):
+            np.maximum(largest[k], (gain / left).max(axis=0), out=largest[k])
+    return context.result(largest[0], p, 2 * p).mlog10p, context.result(largest[1], 2 * p, 2 * p).mlog10p
+
+
+def _given_first(u: NDArray[np.floating], u_second: NDArray[np.floating], regression: Array) -> NDArray[np.floating]:
+    """Scores (b, p, B) of second columns given the first."""
+    taken = regression.astype(u.dtype)
+    explained = taken[:, :, None] * u if taken.ndim == 2 else np.matmul(taken.transpose(0, 2, 1), u)
+    return np.asarray(u_second - explained)
 
 
 def _relative_gains(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from kron2sum_cli.model.block_scanner import PairStatistics, Scanner, inner_products
+from kron2sum_cli.model.block_scanner import BlockStatistics, Scanner, inner_products
 from kron2sum_cli.model.collinearity import COLLINEAR, dependencies
 from kron2sum_cli.model.hypotheses import TestContext, TestResult, TraitEffects, compare, reduction, trait_effects
 from kron2sum_cli.model.spectrum import Array
@@ -31,8 +31,12 @@ class SecondStatistics:
 
     Attributes
     ----------
-    pair : PairStatistics
-        Of both; the second less the multiple of the first that is nearest.
+    first : BlockStatistics
+        Of the first, alone.
+    H : NDArray (n, b)
+        The second, less the multiple of the first that is nearest.
+    regression : NDArray (b, p) or (b, p, p)
+        `PairStatistics.regression` of H on the first.
     u : NDArray (b, p)
         Score of the second given the first.
     v : NDArray (b, p) or (b, p, p)
@@ -41,10 +45,26 @@ class SecondStatistics:
         Whether the second varies given the first and the covariates.
     """
 
-    pair: PairStatistics
+    first: BlockStatistics
+    H: NDArray[np.floating]
+    regression: Array
     u: Array
     v: Array
     identifiable: NDArray[np.bool_]
+
+    def take(self, variants: NDArray[np.bool_]) -> "SecondStatistics":
+        """The statistics of some variants."""
+        first = BlockStatistics(
+            self.first.u[variants], self.first.v[variants], self.first.length[variants], self.first.outside[variants]
+        )
+        return SecondStatistics(
+            first,
+            self.H[:, variants],
+            self.regression[variants],
+            self.u[variants],
+            self.v[variants],
+            self.identifiable[variants],
+        )
 
 
 @dataclass(frozen=True)
@@ -95,23 +115,24 @@ def second_statistics(
     own = inner_products(G.T, G.T) - inner_products(of_G, of_G)
     shared = inner_products(G.T, H.T) - inner_products(of_G, of_H)
     multiple = np.divide(shared, own, out=np.zeros_like(own), where=own > 0)
-    pair = scanner.pair_statistics(G, H - G * multiple.astype(G.dtype))
+    H = H - G * multiple.astype(G.dtype)
+    pair = scanner.pair_statistics(G, H)
     u, v, left = pair.given_first()
     rounding = UNITS_OF_ROUNDING * float(np.finfo(scanner.dtype).eps)
     varies = (pair.second.length > COLLINEAR * size) & (left > rounding)
-    return SecondStatistics(pair, u, v, varies)
+    return SecondStatistics(pair.first, H, pair.regression(), u, v, varies)
 
 
-def test_second(first_u: Array, first_v: Array, u: Array, v: Array, Tinv: Array, context: TestContext) -> SecondTests:
-    """Tests of second columns from u, v of the first, and u, v of the second given the first (b variants)."""
-    p = u.shape[1]
+def test_second(found: SecondStatistics, Tinv: Array, context: TestContext) -> SecondTests:
+    """Tests of second columns that vary given the first."""
+    p = found.u.shape[1]
     everything = np.eye(p)
-    below = reduction(first_u, first_v, everything, context.T)
-    above = below + reduction(u, v, everything, context.T)
+    below = reduction(found.first.u, found.first.v, everything, context.T)
+    above = below + reduction(found.u, found.v, everything, context.T)
     return SecondTests(
         second=compare(below, above, p, 2 * p, context),
         joint=compare(np.zeros_like(below), above, 0, 2 * p, context),
-        effects=trait_effects(u, v, Tinv, context, below, p),
+        effects=trait_effects(found.u, found.v, Tinv, context, below, p),
     )
 
 

@@ -20,7 +20,7 @@ from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
 from kron2sum_cli.genotypes.filters import VariantFilters, passes
 from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.model.block_scanner import BlockStatistics, Scanner
-from kron2sum_cli.model.bootstrap import SimulatedTraits, largest_statistics
+from kron2sum_cli.model.bootstrap import SimulatedTraits, largest_of_second, largest_statistics
 from kron2sum_cli.model.collinearity import COLLINEAR, GenotypedCovariates
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, pack_information, test, trait_effects
 from kron2sum_cli.model.inflation import CORRELATED_AT_ONCE, independent_tests
@@ -166,19 +166,22 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
     del genotypes  # as large as the rotated variants, whose place this may be
     gaps = np.flatnonzero(incomplete[varying])
     second = None if scan.second is None else _second(scan, scan.second, G, deviations, gaps, absent)
-    statistics = scan.scanner.statistics(G) if second is None else second.pair.first
+    statistics = scan.scanner.statistics(G) if second is None else second.first
     identifiable = within(varying, is_identifiable(statistics, coded, varying))
     identifiable[incomplete] &= ~scan.covariates.explain(G, gaps, absent)
     tested = block.asked & identifiable
     statistics = take_variants(statistics, tested[varying])
-    largest = {} if scan.simulated is None else _largest(scan, scan.simulated, G, tested[varying], statistics)
+    largest: Largest = {} if scan.simulated is None else _largest(scan, scan.simulated, G, tested[varying], statistics)
     results = [test(statistics.u, statistics.v, hypothesis, scan.context) for hypothesis in scan.tests]
     determining = within(tested, scan.context.leaves_nothing(results[0]))
     columns |= _test_columns(scan, tested, results) | _trait_columns(scan, tested, statistics)
     tally = Counter({f"variants left out by {option}": number for option, number in left_out.items()})
     if scan.second is not None and second is not None:
         both = tested & within(varying, second.identifiable)
-        columns |= _second_columns(scan, scan.second, second, both, both[varying])
+        second = second.take(both[varying])
+        columns |= _second_columns(scan, scan.second, second, both)
+        if scan.simulated is not None:
+            largest = {**largest, **_largest_of_second(scan, scan.simulated, scan.second, G[:, both[varying]], second)}
         tally[SECOND_IN_SPAN[scan.second.name]] = int(np.count_nonzero(tested & ~both))
     factors: Mapping[str, Mapping[str, float]] = {}
     if scan.refit is not None:
@@ -286,10 +289,30 @@ def _largest(
     scan: Scan, simulated: SimulatedTraits, G: NDArray[np.floating], tested: Mask, statistics: BlockStatistics
 ) -> Largest:
     """The largest statistics of the simulated data sets in the tested ones of variants G (n, b)."""
-    n, p, number = simulated.scores.shape
-    u = (G.T @ simulated.scores.reshape(n, p * number)).reshape(-1, p, number)[tested]
+    u = _simulated_scores(simulated, G)[tested]
     found = largest_statistics(simulated, u, statistics.v, scan.tests, scan.traits, scan.context)
     return {name: tuple(values.tolist()) for name, values in found.items()}
+
+
+def _largest_of_second(
+    scan: Scan,
+    simulated: SimulatedTraits,
+    second: SecondColumn,
+    G: NDArray[np.floating],
+    statistics: SecondStatistics,
+) -> dict[str, tuple[float, ...]]:
+    """The largest statistics of the simulated data sets in second columns of variants G (n, k)."""
+    u, u_second = _simulated_scores(simulated, G), _simulated_scores(simulated, statistics.H)
+    found = largest_of_second(simulated, u, u_second, statistics, scan.context)
+    return {
+        name: tuple(values.tolist()) for name, values in zip((second.name, column.BOTH_COLUMNS), found, strict=True)
+    }
+
+
+def _simulated_scores(simulated: SimulatedTraits, G: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Scores (b, p, B) of variants G (n, b) in the simulated data sets."""
+    n, p, number = simulated.scores.shape
+    return (G.T @ simulated.scores.reshape(n, p * number)).reshape(-1, p, number)
 
 
 def _refitted(refit: RefitPlan, tested: Mask, results: Sequence[TestResult]) -> Mask:
@@ -356,14 +379,9 @@ def _trait_columns(scan: Scan, tested: Mask, statistics: BlockStatistics) -> dic
     return columns | {name: _spread(information[:, k], tested) for k, name in enumerate(names)}
 
 
-def _second_columns(
-    scan: Scan, second: SecondColumn, statistics: SecondStatistics, variants: Mask, rows: Mask
-) -> dict[str, Any]:
-    """Tests of second columns of some variants (b,), which are these rows (k,) of the statistics."""
-    first = statistics.pair.first
-    tests = test_second(
-        first.u[rows], first.v[rows], statistics.u[rows], statistics.v[rows], scan.axes.Tinv, scan.context
-    )
+def _second_columns(scan: Scan, second: SecondColumn, statistics: SecondStatistics, variants: Mask) -> dict[str, Any]:
+    """Tests of the second columns of some variants (b,)."""
+    tests = test_second(statistics, scan.axes.Tinv, scan.context)
     columns: dict[str, Any] = {}
     for name, result in ((second.name, tests.second), (column.BOTH_COLUMNS, tests.joint)):
         columns |= _columns_of_test(name, result, variants)

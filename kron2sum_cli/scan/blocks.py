@@ -94,13 +94,12 @@ def block_width(settings: ScanSettings, null: NullFile) -> int:
         Where the null model and the smallest blocks need more than ``--memory``.
     """
     d, n, size = null.description, len(null.samples), 8 if settings.precision == "double" else 4
-    per_variant = (
-        (2 if settings.has_second_column else 1) * COPIES_OF_BLOCK * n * (8 if d.has_missing else size)
-    )  # scanners of observed cells take doubles
+    columns = 2 if settings.has_second_column else 1
+    per_variant = columns * COPIES_OF_BLOCK * n * (8 if d.has_missing else size)  # missing cells take doubles
     width = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, BLOCK_BYTES // (n * size)))
     limit = settings.common.memory_mib
     of_data_sets = len(null.traits) * settings.bootstrap
-    per_variant += SIMULATED_COPIES * 8 * of_data_sets
+    per_variant += columns * SIMULATED_COPIES * 8 * of_data_sets
     if limit is not None:
         models = 2 if null.chromosomes and settings.refit else 1  # that of the whole genome for Bartlett factors
         model = models * d.scanner_bytes(null.nrows, size) + n * of_data_sets * size

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from kron2sum_cli.files.scan_columns import MLOG10P
+from kron2sum_cli.files.scan_columns import BOTH_COLUMNS, INTERACTION, MLOG10P
 from kron2sum_cli.model.hypotheses import Hypothesis
 from kron2sum_cli.model.inflation import DEFLATED, INFLATED, MedianP, inflation
 from kron2sum_cli.scan.inputs import ScanInputs
@@ -29,10 +29,14 @@ class Inflation:
         That of an effect on any trait, then the others.
     traits : Sequence of str
         Names of the traits, each tested given effects on the others.
+    second : str or None
+        Name of the test of the second column of a variant; None where there is none.
     """
 
-    def __init__(self, tests: Sequence[Hypothesis], traits: Sequence[str]) -> None:
+    def __init__(self, tests: Sequence[Hypothesis], traits: Sequence[str], second: str | None = None) -> None:
         self._df = {test.name: test.df for test in tests}
+        if second is not None:
+            self._df |= {second: len(traits), BOTH_COLUMNS: 2 * len(traits)}
         if len(traits) > 1:  # of a single one its test is that of any effect
             self._df |= dict.fromkeys(traits, 1)
         self._medians = MedianP(list(self._df))
@@ -57,6 +61,11 @@ class Inflation:
         if len(found) > MOST_NAMED:
             text = f"any {found['any']:.3f}, others {min(found.values()):.3f} to {max(found.values()):.3f}"
         logger.info("λ (median χ² over that expected): %s", text)
+        if found.get(INTERACTION, 1.0) > INFLATED:
+            logger.info(
+                "λ of interaction above 1: the covariate may change the effects of many variants a little, or how much"
+                " the traits vary, which the null model does not hold; its P are too small then"
+            )
         if found["any"] < DEFLATED and not inputs.null.chromosomes:
             if {record.hash for record in inputs.files} & {record.hash for record in inputs.null.grm.files}:
                 logger.warning(

@@ -132,7 +132,7 @@ class Totals:
     def __init__(self, settings: ScanSettings, inputs: ScanInputs, tests: Sequence[Hypothesis]) -> None:
         self.counts = Counter(inputs.selection.counts)
         self.largest: Largest = {}
-        self.inflation = Inflation(tests, inputs.null.traits)
+        self.inflation = Inflation(tests, inputs.null.traits, second_test(settings))
         self.strong: list[pa.RecordBatch] = []
         self._factors: dict[str, Mapping[str, float]] = {}
         self._least = least_mlog10p(settings)

@@ -175,6 +175,26 @@ def test_threads_and_shards_change_no_byte(example: Path, tmp_path: Path, null: 
     assert merged.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.parametrize("options", [INTERACTION, GENOTYPIC])
+def test_thresholds_over_the_whole_scan(example: Path, tmp_path: Path, options) -> None:
+    """Of the tests of the second column, too; joined shards have those of one scan."""
+    whole, more = tmp_path / "whole.parquet", (*options, "--bootstrap", "19", "--refit", "0")
+    assert scan(example / "null.npz", whole, *more) == 0
+    rows, meta, name = table(whole), metadata(whole), "interaction" if options == INTERACTION else "dominance"
+    for test in (name, "joint"):
+        largest = np.array(meta["largest"][test])
+        assert largest.shape == (19,) and 1.5 < np.median(largest) < 5
+        as_large = (largest[:, None] >= rows[f"MLOG10P.{test}"].dropna().to_numpy()).sum(axis=0)
+        expected = -np.log10((1 + as_large) / 20)
+        np.testing.assert_allclose(rows[f"MLOG10P_GW.{test}"].dropna(), expected, atol=1e-12)
+    shards = [tmp_path / f"shard{i}.parquet" for i in (1, 2)]
+    for i, shard in enumerate(shards):
+        assert scan(example / "null.npz", shard, *more, "--shard", f"{i + 1}/2", "--threads", "2") == 0
+    merged = tmp_path / "merged.parquet"
+    assert kron2sum("export", "-q", *shards, "--to", "parquet", "--out", merged) == 0
+    assert merged.read_bytes() == whole.read_bytes()
+
+
 def test_what_adds_nothing_is_counted(example: Path, tmp_path: Path) -> None:
     """A dominance deviation needs three genotypes."""
     out = tmp_path / "s.parquet"
@@ -198,7 +218,6 @@ def test_what_adds_nothing_is_counted(example: Path, tmp_path: Path) -> None:
         ((*INTERACTION, *GENOTYPIC), 2, "--interaction and --coding genotypic exclude each other"),
         ((*INTERACTION, "--windows", "1mb"), 2, "--interaction is for variants, not for --sets and --windows"),
         (("--coding", "dominant", "--windows", "1mb"), 2, "--coding dominant is for variants"),
-        ((*GENOTYPIC, "--bootstrap", "9"), 2, "--coding genotypic and --bootstrap exclude each other"),
         ((*INTERACTION, "--stepwise", "1e-5"), 2, "--interaction and --stepwise exclude each other"),
         (("--test", "interaction"), 2, "--test interaction: comes with --interaction COVARIATE"),
         ((*GENOTYPIC, "--ploidy", "4"), 2, "--coding genotypic is for diploid genotypes, and --ploidy is 4"),

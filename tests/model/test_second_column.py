@@ -1,5 +1,6 @@
 """Two columns a variant under every kind of null model, against dense generalised least squares at the same K."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from scipy import linalg, stats
 from test_conditioning import KINDS, Case, N, case_of, close
 
+from kron2sum_cli.model.bootstrap import largest_of_second, normal_errors, simulated_normal
 from kron2sum_cli.model.conditioning import conditioned_scanner, given_variants
 from kron2sum_cli.model.hypotheses import TestContext
 from kron2sum_cli.model.second_column import (
@@ -41,9 +43,7 @@ def context_of(case: Case, quadratic: float) -> TestContext:
 
 
 def results_of(case: Case, found: SecondStatistics, quadratic: float) -> SecondTests:
-    first = found.pair.first
-    Tinv = case.model.summary.axes.Tinv
-    return test_second(first.u, first.v, found.u, found.v, Tinv, context_of(case, quadratic))
+    return test_second(found, case.model.summary.axes.Tinv, context_of(case, quadratic))
 
 
 def dense_drops(case: Case, given: Array | None) -> tuple[Array, Array, Array, Array, float]:
@@ -99,7 +99,7 @@ def test_tests_are_those_of_dense_least_squares(kind: str, conditioned: bool) ->
 def test_the_first_column_has_the_statistics_of_a_scan_without_a_second(kind: str) -> None:
     case = case_of(kind)
     G, _ = columns(case)
-    alone, first = case.model.scanner(np.float64).statistics(G), found_in(case).pair.first
+    alone, first = case.model.scanner(np.float64).statistics(G), found_in(case).first
     for name in ("u", "v", "length", "outside"):
         np.testing.assert_array_equal(getattr(first, name), getattr(alone, name))
 
@@ -136,3 +136,29 @@ def test_a_trait_seen_only_where_the_covariate_is_constant() -> None:
         scanner = case.model.scanner(dtype)
         found = second_statistics(scanner, G, H, basis_of_covariates(case.X))
         assert not found.identifiable.any()
+
+
+@pytest.mark.parametrize("conditioned", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_largest_statistics_of_simulated_traits(kind: str, conditioned: bool) -> None:
+    """Of every data set those of dense least squares of its traits."""
+    case, number = case_of(kind), 3
+    p, axes = case.data.Y.shape[1], case.model.summary.axes
+    given = E[:, None] if conditioned else None
+    errors = np.concatenate(list(normal_errors(4, number, N, p)), axis=2)
+    added = None if given is None else given_variants(case.model, given, case.X)
+    simulated = simulated_normal(case.model, [errors], added, np.float64)
+    statistics = found_in(case, given=given)
+    u, u_second = (
+        np.einsum("nb,njk->bjk", columns_of, simulated.scores) for columns_of in (columns(case)[0], statistics.H)
+    )
+    context = context_of(case, 1.0)
+    found = largest_of_second(simulated, u, u_second, statistics, context)
+    turn = linalg.polar(axes.T)[0]
+    traits = np.einsum("tj,njk->ntk", axes.Tinv, case.model.colour(np.einsum("jt,ntk->njk", turn, errors)))
+    for k in range(number):
+        Y = np.where(np.isnan(case.data.Y), np.nan, traits[:, :, k])
+        first, both, _, _, q0 = dense_drops(replace(case, data=replace(case.data, Y=Y)), given)
+        second = context.result(((both - first) / (q0 - both)).max(), p, 2 * p).mlog10p
+        joint = context.result((both / (q0 - both)).max(), 2 * p, 2 * p).mlog10p
+        np.testing.assert_allclose([found[0][k], found[1][k]], [second, joint], rtol=1e-7)
