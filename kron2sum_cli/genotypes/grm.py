@@ -58,6 +58,15 @@ class GrmOptions:
         return int(np.clip(self.block_mib * 2**20 / (4 * n_samples), 1, MOST_VARIANTS_IN_BLOCK))
 
 
+_REMEDIES = {
+    "left out: not in the list": "check the names of --grm-extract",
+    "left out: missing": "--grm-geno keeps variants with more missing genotypes",
+    "left out: one allele": "check the genotypes, which do not vary",
+    "left out: rare": "--grm-maf keeps rarer variants",
+}
+"""What would bring variants back, by why they were left out."""
+
+
 @dataclass(frozen=True)
 class GrmVariants:
     """Variants that the relationship is made of, with what turns a dosage g into ``(g - mean) * weight``.
@@ -207,7 +216,10 @@ def sum_genotypes(
                 _add_product(K, waiting.pop(0), options.precision)
     counts["variants used"] = n_kept
     if not n_kept:
-        raise InputError(f"{source.path}: no variant is left for the relationship matrix ({_listed(counts)})")
+        worst = max(_REMEDIES, key=lambda reason: counts.get(reason, 0))
+        raise InputError(
+            f"{source.path}: no variant is left for the relationship matrix ({_listed(counts)}); {_REMEDIES[worst]}"
+        )
     if K is not None:
         mirror_lower(K)
     G = _join(waiting, len(rows), n_kept) if K is None else None

@@ -20,6 +20,7 @@ from kron2sum_cli.files.scan_metadata import ScanMetadata
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
+from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
 from kron2sum_cli.model.bartlett import bartlett_factors
 from kron2sum_cli.model.bootstrap import (
     SimulatedTraits,
@@ -100,6 +101,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         if settings.stepwise is not None:
             write_signals(settings, inputs, totals.strong, largest, width, progress)
     _report(totals.counts)
+    _warn_of_no_variant(settings, inputs, totals.counts)
     totals.inflation.report(inputs)
     logger.info("results written to %s", settings.out)
     _report_thresholds(settings, largest)
@@ -306,6 +308,42 @@ def _report_thresholds(settings: ScanSettings, largest: Largest) -> None:
     for name, levels in thresholds_of(largest).items():
         text = ", ".join(f"{value:.3f} at {level}" for level, value in levels.items())
         logger.info("threshold of -log10 P over the whole scan, %s: %s", name, text or "more data sets are needed")
+
+
+def _warn_of_no_variant(settings: ScanSettings, inputs: ScanInputs, counts: Mapping[str, int]) -> None:
+    """Say which options left no variant to test, how many each took, and what would bring them back."""
+    total, read = len(inputs.genotypes.variants), counts["variants read"]
+    if counts.get("variants tested") or (settings.shard is not None and not read):  # shards may be empty
+        return
+    lost = {"lie outside " + " and ".join(_options_of_place(settings)): total - read} if settings.shard is None else {}
+    lost |= {reason.removeprefix("variants "): number for reason, number in counts.items() if "tested" not in reason}
+    lost = {reason: number for reason, number in lost.items() if number and reason != "read"}
+    worst = max(lost, key=lambda reason: lost[reason], default="")
+    remedy = f"; loosen or leave out {worst.split(' ', 2)[2].removeprefix('by ')}" if "--" in worst else ""
+    if settings.regions and worst.startswith("lie outside"):
+        remedy += _places_of(inputs, settings.regions[0])
+    logger.warning(
+        "no variant is tested: of the %d of %s, %s%s",
+        total,
+        inputs.genotypes.path,
+        ", ".join(
+            f"{number} {'are ' if reason.startswith('left out') else ''}{reason}" for reason, number in lost.items()
+        ),
+        remedy,
+    )
+
+
+def _options_of_place(settings: ScanSettings) -> list[str]:
+    return ["--chr"] * bool(settings.chromosomes) + ["--region"] * bool(settings.regions)
+
+
+def _places_of(inputs: ScanInputs, region: Region) -> str:
+    """From where to where the variants of the chromosome of a region lie."""
+    table = inputs.genotypes.variants.table
+    codes, code_of_variant, human = encode_chromosomes(table["CHR"])
+    here = code_of_variant == codes.index(normalise_chromosome(region.chromosome, human))
+    pos = np.asarray(table["POS"], dtype=np.int64)[here]
+    return f" (chromosome {region.chromosome} has variants from {pos.min()} to {pos.max()})"
 
 
 def _report(counts: Mapping[str, int]) -> None:

@@ -1,7 +1,7 @@
 """Files of sets of variants, and windows along the chromosomes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,7 +36,9 @@ class VariantSet:
     weights: tuple[float, ...] = ()
 
 
-def read_sets(path: str, column: str | None = None) -> list[VariantSet]:
+def read_sets(
+    path: str, column: str | None = None, is_chromosome: Callable[[str], bool] = lambda name: True
+) -> list[VariantSet]:
     """Read sets from a file, whose format is told from its content.
 
     - A set a line: its name, then variants or regions, separated by white space or commas.
@@ -52,14 +54,17 @@ def read_sets(path: str, column: str | None = None) -> list[VariantSet]:
         The file
     column : str or None
         Column of weights, which only a file with a header has
+    is_chromosome : callable
+        Whether a name is a chromosome of the genotypes, which tells BED from sets of variants whose names are numbers
 
     Raises
     ------
     InputError
         For a line without members, a file without sets, or weights that are not there, negative or no numbers.
     """
-    rows = [(row.line, _words(row.fields)) for row in split_rows(_without_comments(read_text(path)), path, " ")]
-    header = rows[0][1]
+    lines = [(row.line, _words(row.fields)) for row in split_rows(_without_comments(read_text(path)), path, " ")]
+    rows = [(line, words) for line, words in lines if words]  # a line of commas has none
+    header = rows[0][1] if rows else [""]
     entries: list[_Entry]
     if header[0].removeprefix("#") == "SET" and len(header) > 1:
         entries = _weighted(rows[1:], header, path, column)
@@ -67,7 +72,7 @@ def read_sets(path: str, column: str | None = None) -> list[VariantSet]:
         raise InputError(f"{path}: has no header SET SNPID with a column {column}, which --set-weights names")
     elif len(header) > 8 and header[3].isdigit() and header[4].isdigit():
         entries = [(line, *gene) for line, words in rows if (gene := _gene(line, words, path)) is not None]
-    elif len(header) > 2 and header[1].isdigit() and header[2].isdigit():
+    elif _is_bed_line(header) and any(is_chromosome(words[0]) for _, words in rows):
         entries = [(line, *_bed_region(line, words, path)) for line, words in rows]
     else:
         entries = [(line, name, [_member(word) for word in words], ()) for line, (name, *words) in rows]
@@ -80,6 +85,10 @@ def read_sets(path: str, column: str | None = None) -> list[VariantSet]:
     if not sets:
         raise InputError(f"{path}: has no sets; give one a line, its name and then its variants")
     return list(sets.values())
+
+
+def _is_bed_line(words: Sequence[str]) -> bool:
+    return len(words) > 2 and words[1].isdigit() and words[2].isdigit()
 
 
 def _words(fields: Sequence[str]) -> list[str]:

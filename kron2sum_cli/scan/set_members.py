@@ -135,7 +135,8 @@ def find_sets(settings: ScanSettings, inputs: ScanInputs) -> FoundSets:
         sets, path = loci_of_founders(table.take(numbers(allowed))), "--founders"
     else:
         path = str(settings.sets)
-        sets = read_sets(path, settings.set_weights if settings.beta is None else None)
+        column = settings.set_weights if settings.beta is None else None
+        sets = read_sets(path, column, lambda name: normalise_chromosome(name, human) in codes)
     start, stop, span = 0, len(sets), inputs.selection.span
     if settings.shard is not None:
         part, parts = settings.shard

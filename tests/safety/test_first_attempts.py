@@ -127,3 +127,33 @@ def test_kinship_that_is_not_semi_definite(folder: Path, capsys: pytest.CaptureF
     fit = ["fit", "-q", "--pheno", "y.csv", "--grm", "king.kin0"]
     assert run(fit) == 1
     assert "; --grm-cutoff 0.05 sets small and negative relationships to 0, which mends most" in line_of(capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            "--region 1:1-2",
+            "400 lie outside --region; loosen or leave out --region (chromosome 1 has variants",
+        ),
+        ("--mac 100", "400 are left out by --mac; loosen or leave out --mac"),
+        ("--chr 1 --maf 0.5 --max-missing 0", "lie outside --chr, "),
+    ],
+)
+def test_filters_that_leave_no_variant(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: str, said: str
+) -> None:
+    assert run(["scan", "-q", "--refit", "0", "--out", "x.tsv", *options.split()]) == 0
+    err = capsys.readouterr().err
+    assert "warning: no variant is tested: of the 400 of g.bed, " in err
+    assert said in err
+    assert len(Path("x.tsv").read_text().splitlines()) == 1
+
+
+def test_filters_that_leave_no_variant_for_a_relationship_matrix(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("few").write_text("\n".join(line.split()[1] for line in Path("g.bim").read_text().splitlines()[:5]))
+    assert run(["fit", "-q", "--pheno", "y.csv", "--grm", "g.bed", "--grm-extract", "few", "--grm-maf", "0.5"]) == 1
+    assert "relationship matrix (variants read 400, left out: not in the list 395, " in (err := line_of(capsys))
+    assert "; check the names of --grm-extract" in err

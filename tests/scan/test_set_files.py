@@ -71,3 +71,18 @@ def test_windows_have_every_variant(size: int, step: int) -> None:
 
 def test_variants_without_a_position_are_in_no_window() -> None:
     assert windows(["1"], np.zeros(2, int), np.array([0, 0]), 100, 100) == []
+
+
+def test_names_that_are_numbers_are_no_bed(tmp_path: Path) -> None:
+    (tmp_path / "sets").write_text("GENE1 1001 1002\nGENE2 90 17 5\n")
+    found = read_sets(str(tmp_path / "sets"), None, lambda name: name in ("1", "2"))
+    assert [(one.name, one.members) for one in found] == [("GENE1", ("1001", "1002")), ("GENE2", ("90", "17", "5"))]
+    (tmp_path / "sets").write_text("9 10 20 A\n1 100 200 B\n")
+    found = read_sets(str(tmp_path / "sets"), None, lambda name: name in ("1", "2"))
+    assert [one.members for one in found] == [(Region("9", 11, 20),), (Region("1", 101, 200),)]
+
+
+def test_lines_of_commas(tmp_path: Path) -> None:
+    assert [one.name for one in read(tmp_path, ",,\na,rs1\n,\n")] == ["a"]
+    with pytest.raises(InputError, match="has no sets; give one a line"):
+        read(tmp_path, ",\n,,\n")
