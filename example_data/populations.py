@@ -30,8 +30,8 @@ def cross(folder: Path) -> None:
     G = np.concatenate(copies)
     sex = draw.integers(0, 2, n)
     names = [name for name, _, _ in markers]
-    effects = {"m2_40": (1.6, 1.0, 0.0), "m4_60": (0.0, 0.8, -0.55)}
-    Y = np.array([28.0, 6.0, 95.0]) + np.outer(sex, [4.0, 1.0, 2.0]) + _traits(draw, G, [3.0, 1.9, 1.2], 0.3)
+    effects = {"m2_40": (1.5, 0.9, 0.0), "m4_60": (0.0, 0.55, -0.4)}
+    Y = np.array([28.0, 6.0, 95.0]) + np.outer(sex, [4.0, 1.0, 2.0]) + _traits(draw, G, [3.0, 1.9, 1.2], 0.12)
     for name, effect in effects.items():
         Y += np.outer(G[names.index(name)], effect)
     G[draw.random(G.shape) < 0.01] = -1

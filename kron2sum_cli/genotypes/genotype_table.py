@@ -51,7 +51,7 @@ SAMPLE_NAMES = frozenset({"taxa", "taxon", "sample", "sampleid", "line", "lines"
 
 COLUMN_NAMES: Mapping[str, frozenset[str]] = {
     "SNPID": frozenset(
-        {"snpid", "snp", "id", "rsid", "rs", "marker", "markers", "markerid", "variant", "name", "locus"}
+        {"snpid", "snp", "id", "rsid", "rs", "marker", "markers", "markerid", "variant", "name", "locus", "gene"}
     ),
     "CHR": frozenset({"chr", "chrom", "chromosome"}),
     "POS": frozenset({"pos", "position", "bp", "basepair", "physicalposition", "mb", "posmb"}),
@@ -171,7 +171,10 @@ def is_no_matrix(path: str) -> bool:
     """Whether a file is a table of genotypes that can be no relationship matrix, nor a table of G."""
     layout = table_layout(path)
     if layout == "variants in rows":
-        return column_of(next(stream_rows(path)).fields[1]) is not None
+        rows = stream_rows(path)
+        header, first = next(rows).fields, next(rows, None)
+        is_square = first is not None and first.fields[0] in header
+        return column_of(header[1]) is not None or not is_square
     return layout in ("HapMap", "BIMBAM")
 
 

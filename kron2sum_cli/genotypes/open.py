@@ -216,7 +216,7 @@ def is_genotype_file(path: str) -> bool:
     """Whether `open_genotypes` is what a path means (and not a relationship matrix).
 
     True for a file that has the first bytes of a genotype format or the suffix of one, whether it exists or
-    not, and for tables that can be no matrix: HapMap, BIMBAM, and those with chromosomes or positions. A name without
+    not, and for tables that can be no matrix: HapMap, BIMBAM, and those with variants in rows. A name without
     suffix means the relationship matrix made from the genotypes (``.grm.bin``, ``.rel``, ``.rel.bin``) where both are
     there.
     """

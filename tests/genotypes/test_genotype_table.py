@@ -188,7 +188,7 @@ def test_names_of_samples_needed_and_not_needed(tmp_path: Path) -> None:
 
 
 def test_what_is_not_taken_for_a_relationship_matrix(tmp_path: Path) -> None:
-    for text in (HAPMAP, BIMBAM, VARIANTS_IN_ROWS):
+    for text in (HAPMAP, BIMBAM, VARIANTS_IN_ROWS, "Gene\ta\tb\npilA\t0\t1\nfimH\t1\t1\n"):
         path = write(tmp_path, text)
         assert is_no_matrix(path) and is_genotype_file(path)
     for text in (SAMPLES_IN_ROWS, "id,a,b\na,1,0\nb,0,1\n", "1 0\n0 1\n", "a b 0.5\n", "ID1 ID2 KINSHIP\na b 0.1\n"):
