@@ -366,15 +366,22 @@ def _text(column: pa.Array) -> pa.Array:
     return column.cast(pa.string()).fill_null(MISSING)
 
 
+_CODED = {
+    "dominant": " Genotypes are coded dominant: beta is the effect of carrying effect_allele.",
+    "recessive": " Genotypes are coded recessive: beta is the effect of carrying no other allele than effect_allele.",
+}
+"""What is said of a coding that is not additive."""
+
+
 def _notes(scan: ScanResults, trait: str) -> str:
-    traits = scan.metadata.traits
+    traits, coded = scan.metadata.traits, _CODED.get(scan.metadata.settings.coding, "")
     if len(traits) == 1:
-        return f"Linear mixed model of {trait}: neg_log_10_p_value is of the likelihood ratio test of beta."
+        return f"Linear mixed model of {trait}: neg_log_10_p_value is of the likelihood ratio test of beta.{coded}"
     others = f"{len(traits)} traits" if len(traits) > 10 else ", ".join(traits)
     return (
         f"Multivariate linear mixed model of {others}. beta is the effect of effect_allele on {trait} in the joint"
         " model, and neg_log_10_p_value tests it while the effects on the other traits are free. Columns joint_*"
-        " are the test of any effect on any of the traits."
+        f" are the test of any effect on any of the traits.{coded}"
     )
 
 

@@ -1,9 +1,11 @@
 """Sparse relationship matrices through the commands, against the dense matrix of the same numbers."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from bed_reader import open_bed, to_bed
 from example_commands import kron2sum
@@ -89,6 +91,28 @@ def test_independent_samples_are_ordinary_least_squares(folder: Path) -> None:
     g = np.where(np.isnan(g), np.nanmean(g), g)
     beta = np.linalg.lstsq(np.column_stack([X, g]), Y, rcond=None)[0][-1]
     np.testing.assert_allclose(found.loc[3, ["BETA.a", "BETA.b"]].astype(float), beta, rtol=1e-6)
+
+
+def test_refits_of_independent_samples_are_wilks_statistics(folder: Path) -> None:
+    """Of contrasts: ``(n - c)(log|S0| - log|S1|)``, S the cross products of the residuals, over the Bartlett factor."""
+    results(folder, "none", "--grm", "none")
+    table = folder / "refit.parquet"
+    options = ("--geno", folder / "g.bed", "--precision", "double", "--refit", "1", "--out", table)
+    assert kron2sum("scan", "-q", "--threads", "1", "--null", folder / "none.npz", *options) == 0
+    found = pd.read_parquet(table)
+    factor = json.loads(pq.read_schema(table).metadata[b"kron2sum"])["refit_factors"]["genome"]["any"]
+    Y = pd.read_csv(folder / "y.csv")[["a", "b"]].to_numpy()
+    X = np.column_stack([np.ones(N), pd.read_csv(folder / "x.csv")["age"]])
+    G = open_bed(folder / "g.bed").read()
+
+    def logdet(M: np.ndarray) -> float:
+        residual = Y - M @ np.linalg.lstsq(M, Y, rcond=None)[0]
+        return float(np.linalg.slogdet(residual.T @ residual)[1])
+
+    for k in range(5):
+        g = np.where(np.isnan(G[:, k]), np.nanmean(G[:, k]), G[:, k])
+        expected = (N - 2) * (logdet(X) - logdet(np.column_stack([X, g])))
+        assert found["CHISQ_REFIT"][k] * factor == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 def test_counts_of_families_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -230,6 +230,13 @@ def test_what_is_refused(example: Path, tmp_path: Path, capfd, options, code: in
     assert not (tmp_path / "s.parquet").exists()
 
 
+def test_other_programs_are_told_of_the_coding(example: Path, tmp_path: Path) -> None:
+    out = tmp_path / "s.parquet"
+    assert scan(example / "null.npz", out, "--refit", "0", "--chr", "1", "--coding", "recessive") == 0
+    assert kron2sum("export", "-q", out, "--to", "ssf", "--out", tmp_path / "s.tsv") == 0
+    assert "coded recessive: beta is the effect of" in (tmp_path / "s.height.tsv-meta.yaml").read_text()
+
+
 def test_pictures_and_tables_of_the_tests(example: Path, tmp_path: Path, capfd) -> None:
     out, picture = tmp_path / "s.parquet", tmp_path / "m.png"
     assert scan(example / "null.npz", out, "--refit", "0", *INTERACTION) == 0
