@@ -27,6 +27,8 @@ from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.scan_file import open_scan
 from kron2sum_cli.files.text import read_id_list, read_name_list
 from kron2sum_cli.files.trait_design import read_trait_design
+from kron2sum_cli.files.trials import read_trial_table
+from kron2sum_cli.genotypes.founders import open_founders
 from kron2sum_cli.genotypes.genotype_table import read_map
 from kron2sum_cli.genotypes.open import open_genotype_file
 from kron2sum_cli.genotypes.relationship import open_relationship
@@ -34,7 +36,7 @@ from kron2sum_cli.genotypes.sample_files import read_fam, read_oxford_sample, re
 from kron2sum_cli.genotypes.variants import read_bim, read_pvar
 from kron2sum_cli.scan.block import BlockResult
 from kron2sum_cli.scan.resume import SUFFIX, finished_blocks
-from kron2sum_cli.scan.sets import read_sets
+from kron2sum_cli.scan.set_files import read_sets
 
 SAMPLES, VARIANTS = 30, 40
 TAB = "\t"
@@ -94,6 +96,8 @@ def _texts(folder: Path) -> Iterator[Target]:
     config = b'[scan]\nmaf = 0.01\nthreads = 2\ntest = ["any", "common"]\n[fit]\nno-intercept = true\npheno = "y"\n'
     design = b"trait,a,b\nt1,1,0\nt2,-1,0.5\n"
     yield Target("phenotypes", "t", tables, text, _phenotypes)
+    trial = b"line,env,yield\n" + b"".join(b"i%d,%d,%d.5\n" % (i % 5, i % 3, i) for i in range(20))
+    yield Target("trial", "t", [trial, trial.replace(b",", b" "), trial.replace(b",7.5", b",NA")], text, _trial)
     yield Target("covariates", "t", codes, text, _covariates)
     yield Target("list of samples", "t", ids, text, lambda path: _done(read_id_list(path)))
     yield Target("list of variants", "t", names, text, lambda path: _done(read_name_list(path)))
@@ -139,7 +143,15 @@ def _tables_of_genotypes(folder: Path) -> Iterator[Target]:
     letters = np.array(["AA", "R", "GG"])
     hapmap += [TAB.join([f"v{j}", "A/G", "1", "5", *["NA"] * 7, *letters[row]]) for j, row in enumerate(copies)]
     tables = ["\n".join(lines).encode() + b"\n" for lines in (by_variant, by_sample, hapmap)]
-    maps = [b"marker,chromosome,position\nv1,1,5\n", b"1 v1 0 5 A G\n", b"v1, 5, 1\n"]
+    wide = b"IID,A.m1,B.m1,A.m2,B.m2\n" + b"".join(b"i%d,.25,.75,%d,%d\n" % (i, i % 2, 1 - i % 2) for i in range(9))
+    long = b"id,marker,A,B\n" + b"".join(b"i%d,m%d,0.5,0.5\n" % (i // 2, i % 2) for i in range(10))
+    yield Target("founder probabilities", "t", [wide, wide.replace(b",", b"\t"), long], text, _founders)
+    maps = [
+        b"marker,chromosome,position\nv1,1,5\n",
+        b"# a map\nmarker,chr,pos\nv1,1,0\nv2,1,2.5\n",
+        b"1 v1 0 5 A G\n",
+        b"v1, 5, 1\n",
+    ]
     yield Target("table of genotypes", "t", tables, text, _copies)
     yield Target("map of variants", "t", maps, text, lambda path: _done(read_map(path)))
     if find_spec("cyvcf2") is not None:
@@ -188,6 +200,18 @@ def _phenotypes(path: str) -> str | None:
 def _covariates(path: str) -> str | None:
     table = read_sample_table(path, categorical=("b",), missing_codes=frozenset({"-9", "x"}), kind="covariate")
     return "an infinity" if np.isinf(table.values).any() else _some(table.samples)
+
+
+def _trial(path: str) -> str | None:
+    table = read_trial_table(path, ("line", "env", "yield"))
+    return "an infinity" if np.isinf(table.values).any() else _some(table.samples)
+
+
+def _founders(path: str) -> str | None:
+    source = open_founders(path)
+    copies = source.read(np.arange(len(source.variants)), np.arange(len(source.samples)))
+    wrong = np.isinf(copies).any() or (copies < 0).any() or (copies > 2 + 1e-6).any()
+    return "copies that cannot be" if wrong else _some(source.samples)
 
 
 def _some(samples: Samples) -> str | None:

@@ -195,9 +195,11 @@ def locus_of(name: str, founder: str) -> str:
 
 def _header(path: str) -> tuple[str, ...]:
     """The names of the columns; R's ``write.table`` leaves out that of the first one."""
-    first, *second = islice(stream_rows(path), 2)
-    names = tuple(name.strip() for name in first.fields)
-    return ("", *names) if second and len(second[0].fields) == len(names) + 1 else names
+    rows = list(islice(stream_rows(path), 2))
+    if not rows:
+        raise InputError(f"{path} is empty; check the command that wrote it")
+    names = tuple(name.strip() for name in rows[0].fields)
+    return ("", *names) if len(rows[-1].fields) == len(names) + 1 else names
 
 
 def _read_wide(path: str, header: tuple[str, ...], n_ids: int, known: Mapping[str, MapEntry]) -> _Content:

@@ -362,7 +362,7 @@ def _read_variants_in_rows(path: str, layout: Layout, sample: str | None, ploidy
             )
         name, entry = described(row, columns, path)
         if layout == "HapMap":
-            entry, copies = _hapmap(row, entry)
+            entry, copies = _hapmap(row, entry, path)
         else:
             copies = copies_in_row(row, len(columns), path, ploidy)
         names.append(name)
@@ -372,10 +372,13 @@ def _read_variants_in_rows(path: str, layout: Layout, sample: str | None, ploidy
     return _Content(samples, names, entries, np.array(dosages))
 
 
-def _hapmap(row: Row, entry: MapEntry) -> tuple[MapEntry, NDArray[np.float32]]:
+def _hapmap(row: Row, entry: MapEntry, path: str) -> tuple[MapEntry, NDArray[np.float32]]:
     """The alleles of a variant, and the copies of the second in every genotype."""
     calls, call_of_sample = np.unique([cell.upper() for cell in row.fields[HAPMAP_COLUMNS:]], return_inverse=True)
     pairs = [call if len(call) == 2 else IUPAC.get(call, 2 * call) for call in calls.tolist()]
+    for call, pair in zip(calls.tolist(), pairs, strict=True):
+        if len(pair) > 2:
+            raise InputError(f"{path}, line {row.line}: {call!r} is no genotype of one or two letters, such as AG or R")
     given = [allele for allele in row.fields[1].upper().split("/") if allele not in MISSING]
     found = sorted({allele for pair in pairs if pair not in MISSING for allele in pair} - {"N"})
     alleles = given + [allele for allele in found if allele not in given]

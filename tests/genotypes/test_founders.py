@@ -98,6 +98,7 @@ def test_founders_are_told_from_loci() -> None:
         (LONG.replace("s2\tm1", "s1\tm1"), r"line 4: sample s1 has locus m1 twice"),
         ("IID\tmarker\tA\ns1\tm1\t1\n", r"needs a column for each of two founders or more behind marker"),
         ("IID,A.m1,B.m1\n", r"has no samples"),
+        ("# nothing\n", r"is empty"),
     ],
 )
 def test_refuses(tmp_path: Path, text: str, message: str) -> None:

@@ -162,6 +162,7 @@ def test_hapmap_of_three_alleles(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         ("IID,v1\n", "has 0 samples and 1 variants"),
         (VARIANTS_IN_ROWS.replace("\t0\n", "\n", 1), "line 3: 8 fields where 5 columns and 4 samples of .* make 9"),
         (VARIANTS_IN_ROWS.replace("\t9\t", "\tx\t"), "line 3: position 'x' is not a whole number"),
+        (HAPMAP.replace("\tGG\tAG", "\tGGG\tAG"), "line 2: 'GGG' is no genotype of one or two letters"),
         ("weight,height\n1,2\n", "is not a genotype file; .* whose first column is IID"),
     ],
 )
