@@ -6,6 +6,8 @@ the missing cells for every direction. Where these would be too large the averag
 mean is the same, takes its place.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from kron2sum_cli.model.information import (
@@ -25,6 +27,10 @@ NO_RESIDUAL = 1e-7
 """An axis whose residual share of variance is below this, where the likelihood falls with it, is on the boundary: where
 GGᵀ is singular, or nearly so, a search cannot reach 0 itself."""
 
+RELIABLE = 1e-6
+"""Residual share that such an axis has where its score and its information are taken: where GGᵀ is singular, both are
+rounding nearer to the boundary, and hardly change up to here."""
+
 EXACT_ENTRIES = 1 << 25
 """Entries of all directions' matrices over the missing cells up to which the information is the observed one."""
 
@@ -35,8 +41,11 @@ def direction_covariance(point: ObservedPoint, rank: int) -> DirectionCovariance
     Along undetermined residual covariances the information is 0. Any other in its place leaves the variances of what
     does not depend on them as they are.
     """
+    low = point.axes.c1**2 < NO_RESIDUAL
+    if point.data.singular and low.any():
+        point = point.at(replace(point.axes, c1=np.where(low, np.sqrt(RELIABLE), point.axes.c1)))
     empty0, empty1 = faces(point.axes, point.data.mean_eigenvalue, rank)
-    empty = empty0, empty1 | ((point.axes.c1**2 < NO_RESIDUAL) & (np.diag(point.score1) <= 0))
+    empty = empty0, empty1 | (low & (np.diag(point.score1) <= 0))
     H = information(point) + face_curvature(point.axes, point.score0, point.score1, *empty)
     free = free_directions(*empty)
     flat = undetermined_directions(point.data, point.axes)

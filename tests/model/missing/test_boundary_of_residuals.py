@@ -43,6 +43,62 @@ def test_where_the_relationship_matrix_is_singular() -> None:
             np.testing.assert_allclose(found.v[k], V, rtol=1e-4, atol=1e-4 * np.abs(V).max())
 
 
+def errors_on_the_face(dense: Observed, rank1: int) -> tuple[Array, Array]:
+    """Standard errors of C0 and C1, with C1 of this rank, by differences of the dense likelihood's slopes.
+
+    Factors of C0 and of C1 are free; turns of the columns of the latter, which do not change it, have no information.
+    """
+    p = len(dense.C0)
+    L0, L1 = (vectors * np.sqrt(np.maximum(values, 0)) for values, vectors in map(np.linalg.eigh, (dense.C0, dense.C1)))
+    x0 = np.concatenate([L0.ravel(), L1[:, p - rank1 :].ravel()])
+    basis = np.eye(p)
+
+    def covariances(x: Array) -> Array:
+        factors = x[: p * p].reshape(p, p), x[p * p :].reshape(p, rank1)
+        return np.stack([F @ F.T for F in factors])
+
+    def gradient(x: Array) -> Array:
+        C0, C1 = covariances(x)
+        here = replace(dense, C0=C0, C1=C1)
+        slopes = np.zeros((2, p, p))
+        for k, R in enumerate((dense.R, np.eye(len(dense.R)))):
+            for i in range(p):
+                for j in range(i + 1):
+                    E = np.outer(basis[i], basis[j])
+                    slopes[k, i, j] = slopes[k, j, i] = 0.5 * here.slope(E + E.T, R, False)
+        factors = x[: p * p].reshape(p, p), x[p * p :].reshape(p, rank1)
+        return np.concatenate([2 * (slope @ F).ravel() for slope, F in zip(slopes, factors, strict=True)])
+
+    h, steps = 1e-4, np.eye(x0.size)
+    hessian = np.stack([(gradient(x0 + h * e) - gradient(x0 - h * e)) / (2 * h) for e in steps])
+    change = np.stack([(covariances(x0 + h * e) - covariances(x0 - h * e)).ravel() / (2 * h) for e in steps])
+    turns = p * (p - 1) // 2 + rank1 * (rank1 - 1) // 2
+    values, vectors = np.linalg.eigh(-0.5 * (hessian + hessian.T))
+    kept = np.argsort(np.abs(values))[turns:]
+    assert values[kept].min() > 0
+    along = change.T @ vectors[:, kept]
+    variances = np.sum(along**2 / values[kept], axis=1)
+    errors = np.sqrt(variances).reshape(2, p, p)
+    return errors[0], errors[1]
+
+
+@pytest.mark.parametrize("r", [18, 90])
+@pytest.mark.parametrize("reached", [True, False])
+def test_standard_errors_are_those_along_the_boundary(r: int, reached: bool) -> None:
+    """Also where rounding, or a singular GGᵀ, leaves a share of 1e-9 of an axis's variance in its residual."""
+    cells, Y, G = residuals_of_low_rank(r, p=3)
+    best = fit(cells, 3, False)
+    axes = best.point.axes
+    assert axes.c1[0] ** 2 < 1e-7
+    near = replace(axes, c1=np.where(axes.c1 < 1e-4, 10**-4.5, axes.c1))
+    point = best.point if reached else evaluate(cells, near, False)
+    found = estimates_of_observed(point, 3, 1.0, np.eye(3))
+    dense = Observed(Y, np.eye(3), np.ones((60, 1)), G @ G.T, axes.C0, axes.C1)
+    expected = errors_on_the_face(dense, int(np.sum(axes.c1**2 > 1e-7)))
+    np.testing.assert_allclose(found.C0_se, expected[0], rtol=1e-4)
+    np.testing.assert_allclose(found.C1_se, expected[1], rtol=1e-4)
+
+
 def test_an_axis_that_is_nearly_there_counts_as_there() -> None:
     cells, _, _ = residuals_of_low_rank(90)
     best = fit(cells, 4, False)

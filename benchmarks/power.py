@@ -1,0 +1,122 @@
+"""Power of one joint test, of tests of a common effect, and of one test a trait: which finds which effects.
+
+Four traits of families of four, with a heritability of 0.4 and correlations of 0.5, genetic and residual. Every data
+set has a few variants with effects of one architecture on all traits, and is scanned as users do it, through the
+command line. Printed is the share of these variants with P below the level: of the joint test (any effect); of four
+scans of one trait, each with a null model of its own, the smallest P times four; and of the test of a common effect.
+
+    python -m benchmarks.power [--data-sets 80] [--n 400] [--level 1e-4]
+"""
+
+import argparse
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from bed_reader import to_bed
+from numpy.typing import NDArray
+
+from benchmarks.calibration import genotypes, write_table
+from kron2sum_cli.cli import run
+
+Array = NDArray[np.float64]
+
+TRAITS = 4
+CORRELATION = 0.5
+HERITABILITY = 0.4
+GRM_VARIANTS = 1000
+CAUSAL = 5
+"""Variants with an effect in each data set."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Effects of a variant on the traits, up to their signs; shares of variance explained.
+
+    Attributes
+    ----------
+    name : str
+        What is printed.
+    signs : tuple of int
+        Of the effects on the traits; 0 for none.
+    explained : float
+        Share of the variance of a trait that its effect explains.
+    """
+
+    name: str
+    signs: tuple[int, ...]
+    explained: float
+
+
+ARCHITECTURES = (
+    Architecture("the same effect on every trait", (1, 1, 1, 1), 0.03),
+    Architecture("an effect on one trait", (1, 0, 0, 0), 0.045),
+    Architecture("opposite effects on correlated traits", (1, 1, -1, -1), 0.01),
+)
+
+
+def write_data(folder: Path, effects: Architecture, n: int, rng: np.random.Generator) -> None:
+    """Write one data set."""
+    g = genotypes("families", n, GRM_VARIANTS + CAUSAL, rng)
+    g = g[:, g.std(axis=0) > 0]
+    standardised = (g - g.mean(axis=0)) / g.std(axis=0)
+    G, causal = standardised[:, :-CAUSAL], standardised[:, -CAUSAL:]
+    root = np.linalg.cholesky(np.full((TRAITS, TRAITS), CORRELATION) + (1 - CORRELATION) * np.eye(TRAITS))
+    genetic = G @ rng.normal(size=(G.shape[1], TRAITS)) @ root.T / np.sqrt(G.shape[1])
+    residual = rng.normal(size=(n, TRAITS)) @ root.T
+    beta = np.sqrt(effects.explained) * np.outer(rng.choice([-1.0, 1.0], CAUSAL), effects.signs)
+    Y = np.sqrt(HERITABILITY) * genetic + np.sqrt(1 - HERITABILITY) * residual + causal @ beta
+    names = [f"S{i}" for i in range(n)]
+    np.save(folder / "K.npy", G @ G.T / G.shape[1])
+    (folder / "K.id").write_text("\n".join(names) + "\n")
+    (folder / "g.bed").unlink(missing_ok=True)
+    to_bed(folder / "g.bed", np.asfortranarray(g[:, -CAUSAL:]), properties={"fid": names, "iid": names})
+    write_table(folder / "y.csv", names, "t", Y)
+
+
+def scanned(folder: Path, *tests: str, trait: str | None = None) -> dict[str, Array]:
+    """Columns of -log10 P of a scan of all traits, or of one."""
+    quiet = ["--threads", "1", "--quiet"]
+    null, table = str(folder / "null.npz"), str(folder / "scan.parquet")
+    fit = ["fit", "--pheno", str(folder / "y.csv"), "--grm", str(folder / "K.npy"), "--grm-id", str(folder / "K.id")]
+    scan = ["scan", "--null", null, "--geno", str(folder / "g.bed"), "--out", table, "--refit", "0", *tests]
+    if run([*fit, "--out", null, *(["--pheno-name", trait] if trait else []), *quiet]) or run([*scan, *quiet]):
+        raise RuntimeError("a data set cannot be analysed")
+    found = pq.read_table(table).to_pandas()
+    return {name: found[name].to_numpy() for name in found if name.startswith("MLOG10P")}
+
+
+def mlog10p(folder: Path) -> Array:
+    """-log10 P of every variant (CAUSAL, 3): joint, best of the single traits, common."""
+    all_traits = scanned(folder, "--test", "common")
+    single = np.max([scanned(folder, trait=f"t{j}")["MLOG10P"] for j in range(TRAITS)], axis=0)
+    return np.column_stack([all_traits["MLOG10P"], single - np.log10(TRAITS), all_traits["MLOG10P.common"]])
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-sets", type=int, default=80)
+    parser.add_argument("--n", type=int, default=400)
+    parser.add_argument("--level", type=float, default=1e-4)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    logging.getLogger("kron2sum").propagate = False  # the writer of the .bed lets Python print every log
+    print(f"{'':<40}{'joint':>8}{'single':>8}{'common':>8}{'variants':>10}")
+    for effects in ARCHITECTURES:
+        rng = np.random.default_rng(options.seed)
+        found = []
+        with tempfile.TemporaryDirectory() as name:
+            for _ in range(options.data_sets):
+                write_data(Path(name), effects, options.n, rng)
+                found.append(mlog10p(Path(name)))
+        values = np.concatenate(found)
+        shares = np.mean(values > -np.log10(options.level), axis=0)
+        print(f"{effects.name:<40}" + "".join(f"{x:8.2f}" for x in shares) + f"{len(values):>10}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
