@@ -317,7 +317,7 @@ def _log_locus(scan: Scan, near: Positions, signals: Sequence[Signal], mlog10p: 
     names = scan.genotypes.variants.table["SNPID"]
     collinear = int(np.count_nonzero(np.isnan(mlog10p))) - len(signals)
     logger.debug(
-        "locus with %d variants: %s; %d tested last, %d others are combinations of signals or covariates",
+        "locus of %d variants: %s; %d tested last, %d others are combinations of signals or covariates",
         len(near),
         ", ".join(names[signal.variant].as_py() for signal in signals) or "nothing is left of it given other signals",
         int(np.count_nonzero(~np.isnan(mlog10p))),

@@ -73,7 +73,7 @@ def test_copies_of_a_signal_are_not_tested_and_counted(G: np.ndarray, caplog: py
     tests = given_tests(G, made_up_traits(G, {3: 4.0}))
     with caplog.at_level(logging.DEBUG):
         assert variants(loci(tests, np.arange(1, 21))) == [[3]]
-    assert "locus with 20 variants: v3; 18 tested last, 1 others are combinations of signals" in caplog.text
+    assert "locus of 20 variants: v3; 18 tested last, 1 others are combinations of signals" in caplog.text
     assert np.isnan(tests.mlog10p(tests.testable(np.array([7])), [3])).all()
 
 
