@@ -44,9 +44,9 @@ from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features
 
 LEVELS = (0.05, 0.01, 1e-3, 1e-4)
 FAST: tuple[SetTest, ...] = ("skat", "burden", "acat", "omnibus")
-SETS_AT_A_TIME = 400
+SETS_AT_A_TIME = 100
 
-EFFECT = 0.12
+EFFECT = 0.06
 """Standard deviation of a trait that a causal variant makes, in units of the residual."""
 
 

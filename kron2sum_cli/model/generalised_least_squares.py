@@ -270,6 +270,8 @@ def independent_columns(H: Array, sizes: Array, tolerance: float = 1e-12) -> NDA
     A column counts as dependent where what the others leave of its squared length is not above ``tolerance`` times
     ``sizes``, or where its size is 0.
     """
+    if _all_independent(H, sizes, tolerance):
+        return np.arange(H.shape[0])
     kept: list[int] = []
     L = np.zeros(H.shape)
     for k in range(H.shape[0]):
@@ -280,3 +282,12 @@ def independent_columns(H: Array, sizes: Array, tolerance: float = 1e-12) -> NDA
             L[size, :size], L[size, size] = row, np.sqrt(left)
             kept.append(k)
     return np.array(kept, dtype=np.intp)
+
+
+def _all_independent(H: Array, sizes: Array, tolerance: float) -> bool:
+    """Whether every column counts as independent: the squared diagonal of a Cholesky factor is what is left of each."""
+    try:
+        left = np.diag(np.linalg.cholesky(H)) ** 2
+    except np.linalg.LinAlgError:
+        return False
+    return bool(np.all((left > tolerance * sizes) & (sizes > 0)))

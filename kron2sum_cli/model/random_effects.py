@@ -18,8 +18,10 @@ from kron2sum_cli.model.kernel_tests import (
     hypothesis_scores,
     information_of_variants,
     kernel_scores,
+    null_weights,
     skat,
 )
+from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
 from kron2sum_cli.model.set_likelihood_ratio import likelihood_ratio_test
 from kron2sum_cli.model.set_test import SetScores, reduce_set
 from kron2sum_cli.model.skato import skato
@@ -106,13 +108,7 @@ def random_effects_mlog10p(name: SetTest, one: VariantSetScores, tested: Hypothe
         return _acat(one.scores, acat_weights(one.weights, one.eaf), tested, null.context)
     if name == "lr":
         return likelihood_ratio_test(_free_kernel(one, tested, null), np.random.default_rng(one.seed)).mlog10p
-    found = []
-    for a, b in OMNIBUS_WEIGHTS:
-        weights = beta_weights(one.eaf, a, b)
-        found.append(variance_component(one.scores, weights, tested, null).mlog10p)
-        found.append(_burden(one.scores, weights, tested, null.context))
-        found.append(_acat(one.scores, acat_weights(weights, one.eaf), tested, null.context))
-    return cauchy_mlog10p(np.array(found))
+    return _omnibus(one, tested, null)
 
 
 def _free_kernel(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> KernelScores:
@@ -137,6 +133,18 @@ def kernel_of(scores: SetScores, weights: Array, tested: Hypothesis, null: SetNu
 def _is_any_effect(tested: Hypothesis) -> bool:
     """Whether the hypothesis is that of an effect on any trait."""
     return bool(tested.base.shape[1] == 0 and tested.df == tested.full.shape[0])
+
+
+def _omnibus(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
+    """Skat, burden and acat with all `OMNIBUS_WEIGHTS`, combined by Cauchy's distribution."""
+    weights = [beta_weights(one.eaf, a, b) for a, b in OMNIBUS_WEIGHTS]
+    kernels = [kernel_of(one.scores, each, tested, null) for each in weights]
+    mixtures = np.vstack([null_weights(kernel.blocks) for kernel in kernels])
+    found = mixture_mlog10p(mixtures, np.array([np.sum(kernel.z**2) for kernel in kernels])).tolist()
+    for each in weights:
+        found.append(_burden(one.scores, each, tested, null.context))
+        found.append(_acat(one.scores, acat_weights(each, one.eaf), tested, null.context))
+    return cauchy_mlog10p(np.array(found))
 
 
 def _burden(scores: SetScores, weights: Array, tested: Hypothesis, context: TestContext) -> float:
