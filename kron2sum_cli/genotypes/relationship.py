@@ -116,7 +116,12 @@ class NamedTable:
         wanted = self.n_id_columns + len(self.names)
         if len(row.fields) != wanted:
             raise InputError(f"{self.path}, line {row.line}: {len(row.fields)} fields where the header has {wanted}")
-        return numbers(row, self.n_id_columns, self.path)
+        try:
+            return numbers(row, self.n_id_columns, self.path)
+        except InputError as error:
+            if self.square:
+                raise
+            raise InputError(f"{error}; where its columns are variants, say with --map where they lie") from None
 
 
 def open_named_table(path: str) -> NamedTable:

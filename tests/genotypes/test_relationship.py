@@ -404,7 +404,7 @@ def test_table_of_G(tmp_path: Path, header: str, r: int) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("i9,1,x", "line 3, column 3: 'x' is not a number"),
+        ("i9,1,x", "line 3, column 3: 'x' is not a number; where its columns are variants, say with --map where"),
         ("i9,1,", "line 3, column 3: '' is not a number"),
         ("i9,1", "line 3: 2 fields where the header has 3"),
         ("i9,1,2,3", "line 3: 4 fields where the header has 3"),
