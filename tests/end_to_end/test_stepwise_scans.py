@@ -174,3 +174,20 @@ def test_interrupted_while_signals_are_chosen(example: Path, tmp_path: Path, mon
     assert "finished blocks of an interrupted scan taken over" in Path(f"{out}.log").read_text()
     assert out.read_bytes() == whole.read_bytes()
     assert Path(f"{out}.signals.tsv").read_bytes() == Path(f"{whole}.signals.tsv").read_bytes()
+
+
+def test_contigs_that_share_a_null_model(tmp_path: Path) -> None:
+    """The first signal of a contig has the P of the scan, whatever null model that took."""
+    for suffix in ("bed", "fam"):
+        (tmp_path / f"contigs.{suffix}").write_bytes((EXAMPLE / f"genotypes.{suffix}").read_bytes())
+    lines = (EXAMPLE / "genotypes.bim").read_text().splitlines()
+    contigs = (f"contig{k // 50}\t{line.split(maxsplit=1)[1]}\n" for k, line in enumerate(lines))
+    (tmp_path / "contigs.bim").write_text("".join(contigs))
+    null, geno, out = tmp_path / "null.npz", tmp_path / "contigs.bed", tmp_path / "s.parquet"
+    assert kron2sum(*FIT, "--pheno-name", "height", "--grm", geno, "--loco", "--out", null) == 0
+    options = ("--precision", "double", "--stepwise", "1e-3", "--stepwise-kb", "1e6", "--out", out)
+    assert kron2sum("scan", "-q", "--null", null, "--geno", geno, *options) == 0
+    found, rows = signals(out), pq.read_table(out).to_pandas().set_index("SNPID")
+    first = found[found.STEP == 1]
+    assert first.CHR.nunique() == len(first) >= 3
+    np.testing.assert_allclose(first.MLOG10P, rows.MLOG10P[first.SNPID], rtol=1e-8)
