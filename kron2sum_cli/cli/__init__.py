@@ -5,6 +5,7 @@ Modules of the pipeline that import numpy are imported by the commands as they r
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     The exit code is 0 done, 1 bad input, numbers or files, 2 usage, 3 not converged, 128 + a signal.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a late Ctrl-C ends the process without a trace
     try:
         with stopping_on_signals(_typed(arguments)):
             code = run(arguments)

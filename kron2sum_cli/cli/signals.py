@@ -1,11 +1,14 @@
 """Ctrl-C and termination: work files are removed, one line is said, and the process ends soon."""
 
+import _thread
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from kron2sum_cli.cli.messages import say
 from kron2sum_cli.files.run_log import discard_unfinished, resume_advice
@@ -43,10 +46,12 @@ def stopping_on_signals(command: str) -> Iterator[None]:
     threading.Thread(target=_watch, args=(read_end, ended, command), daemon=True).start()
     former_wakeup = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     former = {number: signal.signal(number, _raise) for number in _WORDS if not _is_ignored(number)}
+    former_hook, sys.unraisablehook = sys.unraisablehook, _raising_again(sys.unraisablehook)
     try:
         yield
     finally:
         ended.set()
+        sys.unraisablehook = former_hook
         for number, handler in former.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(former_wakeup)
@@ -62,6 +67,21 @@ def _raise(number: int, frame: FrameType | None) -> None:
     for other in _WORDS:  # a second signal must not disturb the cleaning up after the first
         signal.signal(other, signal.SIG_IGN)
     raise Stopped(number)
+
+
+def _raising_again(otherwise: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """A hook for exceptions that Python cannot raise, as in a destructor, and prints: a signal's is raised after it."""
+
+    def hook(unraisable: Any) -> None:
+        stopped = unraisable.exc_value
+        if not isinstance(stopped, Stopped):
+            otherwise(unraisable)
+            return
+        number = signal.Signals(stopped.exit_code - 128)
+        signal.signal(number, _raise)
+        _thread.interrupt_main(number)
+
+    return hook
 
 
 def _watch(read_end: int, ended: threading.Event, command: str) -> None:

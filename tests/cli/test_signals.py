@@ -12,6 +12,7 @@ import pytest
 from command_on_path import ROOT
 
 from kron2sum_cli.__main__ import main as module_main
+from kron2sum_cli.cli.signals import Stopped, stopping_on_signals
 from kron2sum_cli.files.outputs import WORK_SUFFIX
 
 PROGRAM = """
@@ -175,3 +176,20 @@ def test_interrupted_while_it_is_loaded(module):
 def test_the_command_is_the_module():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"kron2sum": f"kron2sum_cli.__main__:{module_main.__name__}"}
+
+
+def test_a_signal_in_a_destructor_is_raised_after_it(capsys: pytest.CaptureFixture[str]) -> None:
+    class Destroyed:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+            sum(range(1000))
+
+    def destroy() -> None:
+        Destroyed()
+        for _ in range(1000):
+            pass
+
+    with pytest.raises(Stopped) as caught, stopping_on_signals("kron2sum scan"):
+        destroy()
+    assert caught.value.exit_code == 130
+    assert "Exception ignored" not in capsys.readouterr().err
