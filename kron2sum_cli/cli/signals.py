@@ -16,6 +16,9 @@ from kron2sum_cli.files.run_log import discard_unfinished, resume_advice
 GRACE_SECONDS = 0.6
 """How long the command may take to stop by itself (a matrix factorisation cannot be interrupted)."""
 
+DESTRUCTOR_SECONDS = 0.02
+"""After a signal in a destructor, how soon it is raised again."""
+
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "terminated (hung up)"}
 
 
@@ -79,7 +82,8 @@ def _raising_again(otherwise: Callable[[Any], Any]) -> Callable[[Any], None]:
             return
         number = signal.Signals(stopped.exit_code - 128)
         signal.signal(number, _raise)
-        _thread.interrupt_main(number)
+        # From another thread and a moment later: within this hook it would be lost, too.
+        threading.Timer(DESTRUCTOR_SECONDS, _thread.interrupt_main, (number,)).start()
 
     return hook
 
