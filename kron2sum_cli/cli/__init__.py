@@ -5,7 +5,6 @@ Modules of the pipeline that import numpy are imported by the commands as they r
 """
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -59,13 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     The exit code is 0 done, 1 bad input, numbers or files, 2 usage, 3 not converged, 128 + a signal.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a late Ctrl-C ends the process without a trace
     try:
         with stopping_on_signals(_typed(arguments)):
-            code = run(arguments)
-    except Stopped as error:
-        code = report(error, _typed(arguments))
+            try:
+                code = run(arguments)
+            except Stopped as error:
+                code = report(error, _typed(arguments))  # in here further signals are ignored
+            _end(code)
+    except Stopped as error:  # before the work began, or after it was done
+        _end(report(error, _typed(arguments)))
+
+
+def _end(code: int) -> NoReturn:
+    """End the process, what was said and written to its end."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # full, closed or absent: told before, as far as possible
             stream.flush()
