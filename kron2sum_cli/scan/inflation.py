@@ -63,8 +63,8 @@ class Inflation:
         logger.info("λ (median χ² over that expected): %s", text)
         if found.get(INTERACTION, 1.0) > INFLATED:
             logger.info(
-                "λ of interaction above 1: the covariate may change the effects of many variants a little, or how much"
-                " the traits vary, which the null model does not hold; its P are too small then"
+                "λ of interaction above 1: if the covariate changes the effects of many variants a little, or how much"
+                " the traits vary, the null model does not hold that, and P of interaction are too small"
             )
         if found["any"] < DEFLATED and not inputs.null.chromosomes:
             if {record.hash for record in inputs.files} & {record.hash for record in inputs.null.grm.files}:
