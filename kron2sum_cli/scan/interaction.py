@@ -65,7 +65,9 @@ def read_interaction(settings: ScanSettings, null: NullFile) -> Interaction | No
         raise InputError(f"--interaction {name}: is {values[0]:g} in every analysed sample; choose another covariate")
     X = own_covariates(null.description)
     to_add = not any(one.column == X.shape[1] for one in dependencies(np.hstack([X, values[:, None]])))
-    if to_add:
+    if to_add and null.description.reduced:
+        logger.info("--interaction %s: its own effect on every trait is added, beside those of the trait design", name)
+    elif to_add:
         logger.warning(
             "--interaction %s: its own effect on every trait is not in the null model; it is added with C0 and C1 as"
             " they are, and no variants are refitted; better give it to fit, too (fit --covar)",
