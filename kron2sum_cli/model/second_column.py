@@ -59,7 +59,7 @@ class SecondStatistics:
         )
         return SecondStatistics(
             first,
-            self.H[:, variants],
+            self.H.T[variants].T,
             self.regression[variants],
             self.u[variants],
             self.v[variants],

@@ -181,7 +181,7 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
         second = second.take(both[varying])
         columns |= _second_columns(scan, scan.second, second, both)
         if scan.simulated is not None:
-            largest = {**largest, **_largest_of_second(scan, scan.simulated, scan.second, G[:, both[varying]], second)}
+            largest = {**largest, **_largest_of_second(scan, scan.simulated, scan.second, G.T[both[varying]].T, second)}
         tally[SECOND_IN_SPAN[scan.second.name]] = int(np.count_nonzero(tested & ~both))
     factors: Mapping[str, Mapping[str, float]] = {}
     if scan.refit is not None:
