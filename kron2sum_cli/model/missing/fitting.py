@@ -45,8 +45,8 @@ PART = 1e-2
 """Smallest weight of a trait in such a combination that makes it a part of it, where the squares add up to 1."""
 
 NO_VARIANCE = (
-    "the likelihood has no maximum, or one where it cannot be evaluated: only %d samples have all of traits %s, and it"
-    " grows as a combination of these traits loses all variance, genetic and residual. Leave out one of them, or"
+    "the likelihood has no maximum, or one where it cannot be evaluated: too few samples (%d) have all of traits %s,"
+    " and it grows as a combination of these traits loses all variance, genetic and residual. Leave out one of them, or"
     " covariates"
 )
 
