@@ -397,16 +397,23 @@ class FitSettings:
         given = {
             "--grm-list": self.grm_list is not None,
             "--grm-id": self.grm_id is not None,
-            "--grm-extract": self.grm_extract is not None,
             "--grm-cutoff": self.grm_cutoff is not None,
+            "--rank": self.rank is not None,
+            "--loco": self.loco,
+            "--predict": self.predict,
+        }
+        return [option for option, there in given.items() if there] + self.options_of_genotypes
+
+    @property
+    def options_of_genotypes(self) -> list[str]:
+        """Options that were given and say how a matrix is made of genotypes."""
+        given = {
+            "--grm-extract": self.grm_extract is not None,
             "--grm-maf": self.grm_maf != DEFAULT_GRM_MAF,
             "--grm-geno": self.grm_geno != DEFAULT_GRM_GENO,
             "--grm-scale": self.grm_scale != DEFAULT_GRM_SCALE,
             "--map": self.map is not None,
             "--ploidy": self.ploidy != 2,
-            "--rank": self.rank is not None,
-            "--loco": self.loco,
-            "--predict": self.predict,
         }
         return [option for option, there in given.items() if there]
 

@@ -86,6 +86,11 @@ class Grm:
                 f"{path}: --loco needs the genotypes that the matrix is made of; give --grm a .bed, .pgen, .bgen or "
                 "VCF, or a table of genotypes and --map its chromosomes"
             )
+        if settings.options_of_genotypes:
+            raise UsageError(
+                f"{path}: is a relationship matrix, and {', '.join(settings.options_of_genotypes)} are for genotypes that"
+                " one is made of; leave them out"
+            )
         sparse = open_sparse(path, settings.grm_id)
         if sparse is not None:
             return Grm(paths, sparse=with_unlisted(sparse, phenotyped))

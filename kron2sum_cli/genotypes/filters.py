@@ -173,7 +173,8 @@ def select_by_name(variants: Variants, filters: VariantFilters) -> tuple[NDArray
 
 
 def names_not_found(names: frozenset[str], variants: Variants) -> int:
-    """How many of these names no variant of the file has."""
+    """How many of these names no variant of the file has, of more than two alleles or not."""
+    names = names - variants.left_out
     column = variants.table["SNPID"]
     return len(names) - int(pc.count_distinct(column.filter(pa.array(_named(column, names)))).as_py())
 

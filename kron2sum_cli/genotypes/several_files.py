@@ -106,7 +106,8 @@ def join_files(sources: Sequence[GenotypeSource]) -> SeveralFiles:
             _warn_of_duplicates(source.variants, earlier.variants)
     table = pa.concat_tables([source.variants.table for source in sources])
     names = f"{sources[0].path} and {len(sources) - 1} more file{'s' if len(sources) > 2 else ''}"
-    return SeveralFiles(tuple(sources), tuple(rows), samples, Variants(table, names))
+    left_out = frozenset[str]().union(*(source.variants.left_out for source in sources))
+    return SeveralFiles(tuple(sources), tuple(rows), samples, Variants(table, names, left_out))
 
 
 def _rows_in(source: GenotypeSource, first: GenotypeSource) -> NDArray[np.intp]:

@@ -37,10 +37,13 @@ class Variants:
         count) and NEA (string).
     source : str
         The file they were read from, for messages.
+    left_out : frozenset of str
+        Names of variants that the file has and that are not among them: those of more than two alleles.
     """
 
     table: pa.Table
     source: str
+    left_out: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

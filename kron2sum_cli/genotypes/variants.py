@@ -154,7 +154,8 @@ def with_two_alleles(variants: Variants, two_alleles: NDArray[np.bool_], remedy:
     if not two_alleles.any():
         raise InputError(message)
     logger.warning("%s", message)
-    return Variants(variants.table.filter(pa.array(two_alleles)), variants.source)
+    names = frozenset(variants.table["SNPID"].filter(pa.array(~two_alleles)).to_pylist())
+    return Variants(variants.table.filter(pa.array(two_alleles)), variants.source, names)
 
 
 def has_one_alt(variants: Variants) -> NDArray[np.bool_]:

@@ -141,3 +141,14 @@ def test_a_trait_in_the_span_of_few_variants_is_said_to_be_so(capsys: pytest.Cap
     message = capsys.readouterr().err
     assert "such as a trait that one variant of the relationship matrix determines" in message
     assert "same genotypes" not in message
+
+
+def test_options_of_genotypes_are_refused_with_a_matrix(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing that was typed is left aside without a word."""
+    write_table("y.csv", a=np.random.default_rng(1).normal(size=6))
+    np.save("k.npy", np.eye(6))
+    Path("ids").write_text("".join(f"s{i}\n" for i in range(6)))
+    fit = ("fit", "--pheno", "y.csv", "--grm", "k.npy", "--grm-id", "ids", "--grm-maf", "0.05", "--ploidy", "4")
+    assert kron2sum(*fit) == 2
+    message = capsys.readouterr().err
+    assert "k.npy: is a relationship matrix, and --grm-maf, --ploidy are for genotypes" in message

@@ -1,5 +1,7 @@
 """Which variants are chosen, and the counts of those that are not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -79,6 +81,8 @@ def test_unknown_chromosome(variants: Variants) -> None:
 def test_names_not_found(variants: Variants) -> None:
     assert names_not_found(frozenset({"rs0", "rs1", "a", "b"}), variants) == 2
     assert names_not_found(frozenset(), variants) == 0
+    with_more_alleles = replace(variants, left_out=frozenset({"a"}))
+    assert names_not_found(frozenset({"rs0", "rs1", "a", "b"}), with_more_alleles) == 1
 
 
 @pytest.mark.parametrize(

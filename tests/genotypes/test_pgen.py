@@ -186,6 +186,7 @@ def test_several_alt_alleles(path: str, dosages: NDArray[np.float32], caplog: py
     source = open_pgen(path)
     two_alleles = np.delete(np.arange(M), [7, 9])
     assert source.variants.table["SNPID"].to_pylist() == [f"rs{j}" for j in two_alleles]
+    assert source.variants.left_out == {"rs7", "rs9"}
     block = source.read(np.arange(5, 20), np.arange(N))
     np.testing.assert_allclose(block, dosages[:, two_alleles[5:20]], rtol=0, atol=STEP / 2)
     assert "2 of 60 variants have more than two alleles and are left out, first 'rs7' at 1:8" in caplog.text
