@@ -88,8 +88,8 @@ class Grm:
             )
         if settings.options_of_genotypes:
             raise UsageError(
-                f"{path}: is a relationship matrix, and {', '.join(settings.options_of_genotypes)} are for genotypes that"
-                " one is made of; leave them out"
+                f"{path}: is a relationship matrix, and {', '.join(settings.options_of_genotypes)} are for genotypes"
+                " that one is made of; leave them out"
             )
         sparse = open_sparse(path, settings.grm_id)
         if sparse is not None:
