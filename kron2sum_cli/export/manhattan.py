@@ -403,7 +403,7 @@ def draw_points(axes: Axes, data: Manhattan, panel: Panel) -> None:
     if not panel.y.size:
         say_nothing_to_draw(axes)
         return
-    line, text = data.bonferroni, f"{FAMILY_WISE:g} / {data.tested:,}{' independent' * data.independent}"
+    line, text = data.bonferroni, f"{FAMILY_WISE:g} / {data.tested:,}{' tests' * data.independent}"
     if panel.simulated is not None:
         line, text = panel.simulated, f"{FAMILY_WISE:.0%} of scans"
     if abs(line - panel.threshold) > _NEAR_THRESHOLD * panel.threshold:

@@ -391,7 +391,7 @@ def _manhattan(scan: ScanResults, genome: Genome, settings: PictureSettings) -> 
     if scan.metadata.thresholds:
         dotted = f"what 5% of {scan.metadata.settings.bootstrap:,} simulated scans exceed"
     level = significance_text(settings.clumping.significance).replace("≤", "=")
-    elsewhere = ", where it is another" if scan.is_of_sets else ""
+    elsewhere = ", where it is another" if scan.is_of_sets or scan.metadata.thresholds else ""
     caption = f"{mark}: {level}. Dotted{elsewhere}: {dotted}. Diamonds: lead {scan.noun}s of each test."
     if scan.is_of_sets:
         caption += " A set stands in the middle of its variants."

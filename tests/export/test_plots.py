@@ -343,7 +343,7 @@ def test_bonferronis_line_counts_independent_tests_where_the_scan_says_how_many(
     data = manhattan(replace(view, metadata=replace(view.metadata, counts=counts)))
     assert 10**-data.bonferroni == pytest.approx(0.05 / 123)
     for axes in draw_manhattan(data).axes:
-        assert "0.05 / 123 independent" in [text.get_text() for text in axes.texts]
+        assert "0.05 / 123 tests" in [text.get_text() for text in axes.texts]
 
 
 def test_significance_over_the_whole_scan_is_that_of_each_test(view: ScanResults) -> None:

@@ -27,7 +27,7 @@ from kron2sum_cli.export.results import ScanResults
 from kron2sum_cli.files.null_description import GrmRecord
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.provenance import FileRecord
-from kron2sum_cli.files.scan_metadata import ScanPart, Span
+from kron2sum_cli.files.scan_metadata import INDEPENDENT_TESTS, ScanPart, Span
 from kron2sum_cli.model.uncertainty import Interval
 from kron2sum_cli.settings import ExportSettings
 
@@ -368,6 +368,30 @@ def test_it_says_what_the_inflation_means(factor: float, said: str) -> None:
     chisq = factor * stats.chi2.isf((np.arange(2000) + 0.5) / 2000, 1)
     columns |= {name: mlog10p(chisq, 1) for name in ("MLOG10P", "MLOG10P.y")}
     assert said in report(view_of(columns, ["y"])).sections["findings"]
+
+
+@pytest.mark.parametrize(
+    ("grm", "said"),
+    [
+        (("v.bed",), "The relationship matrix was made from the scanned variants"),
+        (("other.bed",), "If the relationship"),
+    ],
+)
+def test_it_knows_whether_the_relationship_matrix_was_made_from_the_scanned_variants(
+    grm: tuple[str, ...], said: str
+) -> None:
+    columns = simulated(2000, ["y"], peaks=0)
+    chisq = 0.5 * stats.chi2.isf((np.arange(2000) + 0.5) / 2000, 1)
+    view = view_of(columns | {name: mlog10p(chisq, 1) for name in ("MLOG10P", "MLOG10P.y")}, ["y"])
+    null = replace(view.metadata.null, grm=grm)
+    page = report(replace(view, metadata=replace(view.metadata, null=null)))
+    assert said in page.sections["findings"] and "fit again with --loco" in page.sections["findings"]
+
+
+def test_the_dotted_line_of_its_picture_is_explained(view: ScanResults) -> None:
+    counts = {**view.metadata.counts, INDEPENDENT_TESTS: 1234}
+    page = report(replace(view, metadata=replace(view.metadata, counts=counts)))
+    assert "0.05 over the 1,234 independent tests that the variants amount to" in page.sections["genome"]
 
 
 def test_it_names_how_the_null_model_was_fitted(view: ScanResults) -> None:
