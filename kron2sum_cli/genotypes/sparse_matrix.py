@@ -115,7 +115,7 @@ def read_matrix_market(path: str, samples: Samples, id_path: str) -> SparseMatri
         Where it is none, or has another number of rows than there are samples.
     """
     try:
-        K: Sparse = sparse.csr_array(mmread(path)).astype(np.float64)
+        K: Sparse = sparse.csr_array(mmread(path, spmatrix=False)).astype(np.float64)
     except (ValueError, OSError, OverflowError, TypeError) as error:
         raise InputError(f"{path}: cannot be read as Matrix Market ({error}); write it again") from None
     n = len(samples)

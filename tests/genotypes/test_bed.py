@@ -132,7 +132,8 @@ def test_missing_file(path: str, suffix: str) -> None:
 def test_bed_cut_or_grown(path: str, size: int) -> None:
     data = Path(path).read_bytes() + b"\0"
     Path(path).write_bytes(data[:size])
-    with pytest.raises(InputError, match="not a PLINK 1 .bed" if size < 3 else f"has {size} bytes") as caught:
+    short = "is empty" if size == 0 else "not a PLINK 1 .bed"
+    with pytest.raises(InputError, match=short if size < 3 else f"has {size} bytes") as caught:
         open_bed(path)
     if size >= 3:
         assert f"{N} samples" in str(caught.value) and f"make {3 + 4 * M}" in str(caught.value)
