@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from bed_reader import open_bed
 from dense_scan import dense_projection, variant
 from example_commands import EXAMPLE, kron2sum, scan
 
@@ -191,3 +192,19 @@ def test_contigs_that_share_a_null_model(tmp_path: Path) -> None:
     first = found[found.STEP == 1]
     assert first.CHR.nunique() == len(first) >= 3
     np.testing.assert_allclose(first.MLOG10P, rows.MLOG10P[first.SNPID], rtol=1e-8)
+
+
+def test_genotypes_in_several_files_of_another_format(example: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole.parquet", [tmp_path / f"{name}.traw" for name in "ab"]
+    assert scan(example / "null.npz", whole, "--stepwise", "1e-4") == 0
+    bed = open_bed(EXAMPLE / "genotypes.bed", num_threads=1)
+    dosages, samples = bed.read(dtype="float64"), [f"{fid}_{iid}" for fid, iid in zip(bed.fid, bed.iid, strict=True)]
+    table = pd.DataFrame({"CHR": bed.chromosome, "SNP": bed.sid, "(C)M": 0, "POS": bed.bp_position})
+    table = table.assign(COUNTED=bed.allele_1, ALT=bed.allele_2)
+    table = pd.concat([table, pd.DataFrame(dosages.T, columns=samples).astype("Int64")], axis=1)
+    for part, rows in zip(parts, (table[:1700], table[1700:]), strict=True):
+        rows.to_csv(part, sep="\t", index=False, na_rep="NA")
+    out = tmp_path / "s.parquet"
+    genotypes = [word for part in parts for word in ("--geno", part)]
+    assert kron2sum("scan", "-q", "--null", example / "null.npz", *genotypes, "--out", out, "--stepwise", "1e-4") == 0
+    assert Path(f"{out}.signals.tsv").read_bytes() == Path(f"{whole}.signals.tsv").read_bytes()
