@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from kron2sum_cli.errors import ConvergenceError
+from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model import climbing, fitting
 from kron2sum_cli.model.climbing import CERTIFIED_GAIN, Optimum
 from kron2sum_cli.model.fitting import SHARES, may_lose_C1, starting_axes
@@ -150,19 +150,39 @@ def _floored(C: Array) -> Array:
 def fit(data: ObservedCells, rank: int, reml: bool) -> ObservedFit:
     """Maximise over C0 of at most this rank.
 
-    Cheap problems are searched from further starts, too, and the best is kept. A fit of lower rank starts from the one
-    of full rank, truncated.
+    Cheap problems are searched from further starts, too, and the best is kept. A fit of lower rank starts from those of
+    full rank, truncated, and from the first of their starts.
 
     Raises
     ------
     ConvergenceError
         Where no optimum could be certified; its result is the best point found.
     """
-    p = data.ntraits
-    fits = [climb(data, start, p, reml) for start in _starts(data, reml)]
+    p, starts = data.ntraits, _starts(data, reml)
+    fits = _climbs(data, starts, p, reml)
     if rank < p:
-        fits = [climb(data, found.point.axes, rank, reml) for found in fits]
+        fits = _climbs(data, [found.point.axes for found in fits] + starts[:1], rank, reml)
     return _best(data, fits, reml)
+
+
+def _climbs(data: ObservedCells, starts: Sequence[TraitAxes], rank: int, reml: bool) -> list[ObservedFit]:
+    """Climbs from starts at which the likelihood is defined; where a search of higher rank ran away to it need not be.
+
+    Raises
+    ------
+    NumericalError
+        Where it is defined at none of them.
+    """
+    fits: list[ObservedFit] = []
+    reason: NumericalError | None = None
+    for start in starts:
+        try:
+            fits.append(climb(data, start, rank, reml))
+        except NumericalError as error:
+            reason = error
+    if reason is not None and not fits:
+        raise reason
+    return fits
 
 
 def _best(data: ObservedCells, fits: Sequence[ObservedFit], reml: bool) -> ObservedFit:

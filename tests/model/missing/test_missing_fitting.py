@@ -174,6 +174,13 @@ def test_a_combination_of_traits_without_variance_is_said() -> None:
     np.testing.assert_allclose(np.diff(lml), np.log(100), rtol=0.05)
 
 
+def test_a_lower_rank_is_not_begun_where_full_rank_ran_to() -> None:
+    """The likelihood is not defined there; the first start of all is left."""
+    dense, G = derived_trait(0, 3)
+    with pytest.raises(ConvergenceError, match=r"too few samples \(3\)"):
+        fit(cells(dense, G), 1, True)
+
+
 def test_a_local_maximum_beside_a_combination_without_variance_is_taken() -> None:
     """Other searches run away, to higher likelihoods."""
     dense, G = derived_trait(1, 4)
