@@ -30,6 +30,10 @@ FEWEST_TRAITS, MOST_TRAITS = 8, 30
 STANDARD_ERROR = 0.01
 """No more traits are simulated where every factor's standard error is below this."""
 
+ENOUGH = 0.5
+"""Smallest share of the simulated variants of a trait whose refits end at a maximum; of fewer, those with a small
+likelihood ratio are left, and their mean says nothing."""
+
 NO_CONVERGENCE = "the search of the null model's maximum did not converge"
 
 NOT_TOLD_APART = 1e-6
@@ -196,7 +200,7 @@ def bartlett_factors(refits: Refits, hypotheses: Sequence[Hypothesis], seed: int
     Raises
     ------
     ConvergenceError
-        Where too few simulated traits could be fitted.
+        Where too few simulated traits could be fitted, or refitted with variants.
     """
     ones = np.ones(len(hypotheses))
     if not refits.reml:
@@ -219,6 +223,8 @@ def bartlett_factors(refits: Refits, hypotheses: Sequence[Hypothesis], seed: int
                 break
     if len(excess) < FEWEST_TRAITS:
         raise ConvergenceError("too few traits simulated under the null model could be fitted")
+    if np.any(mean <= -1):
+        raise ConvergenceError("the likelihood ratios of traits simulated under the null model have no positive mean")
     return np.asarray(ones + mean)
 
 
@@ -229,7 +235,7 @@ def _excess(simulated: Simulated, hypothesis: Hypothesis) -> tuple[float, float]
     excess = ratio - (truth.chisq(full) - truth.chisq(base))
     change = truth.chisq_change(full) - truth.chisq_change(base)
     found = np.isfinite(excess)
-    if not found.any():
+    if found.mean() < ENOUGH:
         return np.nan, np.nan
     return float(excess[found].mean()) / hypothesis.df, float(change[found].mean()) / hypothesis.df
 

@@ -1,5 +1,6 @@
 """Refits of the variants of a block whose tests are small."""
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -7,9 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model.bartlett import Refits, bartlett_factors
 from kron2sum_cli.model.hypotheses import Hypothesis
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
+
+logger = logging.getLogger("kron2sum.scan")
 
 Array = NDArray[np.float64]
 
@@ -79,6 +83,15 @@ class BlockRefit:
     factors: dict[str, dict[str, float]]
 
 
+def simulated_factors(refits: Refits, hypotheses: Sequence[Hypothesis], seed: int) -> Array:
+    """Bartlett factors (h,); where they cannot be simulated that is said, and they are NaN, as are the statistics."""
+    try:
+        return bartlett_factors(refits, hypotheses, seed)
+    except ConvergenceError as error:
+        logger.warning("no variants are refitted: %s", error)
+        return np.full(len(hypotheses), np.nan)
+
+
 def refit_plan(
     refits: Refits, hypotheses: Sequence[Hypothesis], threshold: float, seed: int, factors: Factors | None = None
 ) -> RefitPlan:
@@ -87,7 +100,7 @@ def refit_plan(
     ``factors`` are those of another null model, for one without a chromosome; None for those of ``refits``.
     """
     if factors is None:
-        factors = Factors(lambda: bartlett_factors(refits, hypotheses, seed))
+        factors = Factors(lambda: simulated_factors(refits, hypotheses, seed))
     return RefitPlan(refits, hypotheses, factors, -float(np.log10(threshold)))
 
 
@@ -127,5 +140,7 @@ def refit_block(plan: RefitPlan, G: NDArray[np.floating], outside: Array) -> Blo
         gain = lml(hypothesis.full) - lml(hypothesis.base)
         chisq.append(np.where(gain > NEGATIVE, np.maximum(2 * gain, 0.0), np.nan) / factor)
     mlog10p = [chi2_mlog10p(x, hypothesis.df) for x, hypothesis in zip(chisq, plan.hypotheses, strict=True)]
+    if not np.isfinite(factors).all():
+        return BlockRefit(chisq, mlog10p, joint.beta, joint.se, {})
     named = {hypothesis.name: float(factor) for hypothesis, factor in zip(plan.hypotheses, factors, strict=True)}
     return BlockRefit(chisq, mlog10p, joint.beta, joint.se, {OF_GENOME: named})

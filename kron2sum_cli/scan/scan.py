@@ -21,7 +21,6 @@ from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
-from kron2sum_cli.model.bartlett import bartlett_factors
 from kron2sum_cli.model.bootstrap import (
     SimulatedTraits,
     normal_errors,
@@ -41,7 +40,7 @@ from kron2sum_cli.scan.conditioned import own_covariates, scale_given
 from kron2sum_cli.scan.inflation import Inflation
 from kron2sum_cli.scan.inputs import ScanInputs, number_type, open_inputs
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
-from kron2sum_cli.scan.refits import Factors, RefitPlan, refit_plan
+from kron2sum_cli.scan.refits import Factors, RefitPlan, refit_plan, simulated_factors
 from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
 from kron2sum_cli.scan.second_column import second_column
 from kron2sum_cli.scan.stepwise import check_signals_path, least_mlog10p, strong_places, write_signals
@@ -273,7 +272,7 @@ def _factors(settings: ScanSettings, null: NullFile, tests: Sequence[Hypothesis]
     changes: among the eight models of an intercross of 20 chromosomes that refitted variants they were 0.957 to 0.961.
     """
     dtype = number_type(settings)
-    return Factors(lambda: bartlett_factors(null.load(None, dtype).refits(), tests, settings.common.seed))
+    return Factors(lambda: simulated_factors(null.load(None, dtype).refits(), tests, settings.common.seed))
 
 
 def _refit_plan(

@@ -1,11 +1,18 @@
 """The Bartlett factor: its parts against the dense Gaussian and by simulation, and what it depends on."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
 import numpy as np
 import pytest
 from dense_oracle import Array
+from numpy.typing import NDArray
 
+from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model.bartlett import (
     AtTruth,
+    Refit,
+    Simulated,
     _controlled,
     bartlett_factors,
     information_change,
@@ -167,3 +174,38 @@ def test_observed_cells_have_about_the_same_factor() -> None:
 
     assert factor(0) == pytest.approx(float(complete[0]), abs=0.06)
     assert 1.0 < factor(0.2) < 1.3
+
+
+@dataclass(frozen=True)
+class Failing:
+    """Refits of which a share of the simulated variants ends at no maximum: those with a large likelihood ratio."""
+
+    refits: Refitter
+    share: float
+    reml: bool = True
+    null_lml: float = 0.0
+
+    def of_variants(self, G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
+        raise NotImplementedError
+
+    def simulated(self, rng: np.random.Generator) -> Simulated:
+        whole = self.refits.simulated(rng)
+
+        def refit(design: Array) -> Refit:
+            found = whole.refit(design)
+            failed = (
+                found.lml > np.quantile(found.lml, 1 - self.share) if self.share else np.zeros(found.lml.size, bool)
+            )
+            return replace(found, lml=np.where(failed, np.nan, found.lml))
+
+        return replace(whole, refit=refit)
+
+
+def test_refits_that_mostly_fail_have_no_factor() -> None:
+    """The few that are left have small likelihood ratios, and gave factors as small as -0.02."""
+    known = refits(40, 60)
+    np.testing.assert_array_equal(
+        bartlett_factors(Failing(known, 0.0), HYPOTHESES[:1], 1), bartlett_factors(known, HYPOTHESES[:1], 1)
+    )
+    with pytest.raises(ConvergenceError, match="too few traits"):
+        bartlett_factors(Failing(known, 0.8), HYPOTHESES[:1], 1)

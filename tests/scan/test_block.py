@@ -8,10 +8,12 @@ import pytest
 from made_up import TRAITS, GenotypesInMemory, N, genotypes, null_model, scan_of, trait_data
 from scipy import stats
 
+from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.files.scan_metadata import INDEPENDENT_TESTS
 from kron2sum_cli.model.hypotheses import LEAST_LEFT
 from kron2sum_cli.scan.block import DETERMINING, IN_SPAN, IN_SPAN_OF_TRAIT, Block, BlockResult, Scan
 from kron2sum_cli.scan.block import test_block as tested
+from kron2sum_cli.scan.refits import Factors, simulated_factors
 
 RTOL = 1e-9
 
@@ -188,6 +190,31 @@ def test_refits_are_of_the_small_tests() -> None:
     assert 0 < result.counts["variants refitted"] == np.count_nonzero(refitted) < 20
     for name in ("MLOG10P_REFIT", "BETA_REFIT.a", "SE_REFIT.b", "CHISQ_REFIT.common"):
         np.testing.assert_array_equal(np.isfinite(columns[name]), refitted, err_msg=name)
+
+
+class Unfit:
+    """Refits of whose simulated traits none can be fitted."""
+
+    reml, null_lml = True, 0.0
+
+    def of_variants(self, G: Any, outside: Any) -> Any:
+        raise NotImplementedError
+
+    def simulated(self, rng: Any) -> Any:
+        raise ConvergenceError("no maximum")
+
+
+def test_refits_without_a_factor_have_no_statistics(caplog: pytest.LogCaptureFixture) -> None:
+    source, scan = genotypes(20), scan_of(genotypes(20), trait_data(), refit=0.3)
+    assert scan.refit is not None
+    factors = Factors(lambda: simulated_factors(Unfit(), scan.tests, 1))
+    result = tested(replace(scan, refit=replace(scan.refit, factors=factors)), block_of(source))
+    assert "no variants are refitted: too few traits simulated" in caplog.text
+    columns, known = columns_of(result), columns_of(tested(scan, block_of(source)))
+    for name in ("CHISQ_REFIT", "MLOG10P_REFIT", "CHISQ_REFIT.common"):
+        assert np.isnan(columns[name]).all()
+    np.testing.assert_array_equal(columns["CHISQ"], known["CHISQ"])
+    assert result.refit_factors == {}
 
 
 def test_columns_of_refits_are_empty_where_there_is_none() -> None:
