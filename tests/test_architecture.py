@@ -15,6 +15,8 @@ PACKAGE = "kron2sum_cli"
 ROOT = Path(kron2sum_cli.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
+GROUND = ("errors", "progress", "resources", "option_values", "settings")
+
 # What the modules of a room may import of this package, beside their own room and the version.
 ALLOWED = {
     "_version": (),
@@ -22,15 +24,16 @@ ALLOWED = {
     "progress": (),
     "resources": (),
     # What a command was asked to do: regions of a genome are read by the room of the genotypes.
-    "settings": ("errors", "genotypes.chromosomes"),
+    "option_values": ("errors",),
+    "settings": ("errors", "option_values", "genotypes.chromosomes"),
     "model": ("errors",),
     # The null model's file knows the model's records, and the model knows nothing of files.
-    "files": ("errors", "resources", "settings", "model"),
+    "files": ("errors", "resources", "option_values", "settings", "model"),
     "genotypes": ("errors", "files.arrow", "files.inputs", "files.samples", "files.text"),
-    "fit": ("errors", "progress", "resources", "settings", "genotypes", "files", "model"),
-    "scan": ("errors", "progress", "resources", "settings", "genotypes", "files", "model"),
-    "export": ("errors", "progress", "resources", "settings", "genotypes", "files", "model"),
-    "cli": ("errors", "progress", "resources", "settings", "genotypes.chromosomes", "files", "fit", "scan", "export"),
+    "fit": (*GROUND, "genotypes", "files", "model"),
+    "scan": (*GROUND, "genotypes", "files", "model"),
+    "export": (*GROUND, "genotypes", "files", "model"),
+    "cli": (*GROUND, "genotypes.chromosomes", "files", "fit", "scan", "export"),
     # The public names, and python -m kron2sum_cli.
     "__init__": ("model",),
     "__main__": ("cli",),

@@ -3,7 +3,8 @@
 import pytest
 
 from kron2sum_cli.errors import UsageError
-from kron2sum_cli.settings import CommonSettings, ExportSettings, FitSettings, ScanSettings, format_of
+from kron2sum_cli.option_values import format_of
+from kron2sum_cli.settings import CommonSettings, ExportSettings, FitSettings, ScanSettings
 
 
 def test_all_problems_of_a_record_are_reported():

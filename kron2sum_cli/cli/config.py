@@ -10,7 +10,7 @@ import click
 
 from kron2sum_cli.cli.command import did_you_mean, setting_name
 from kron2sum_cli.errors import InputError, UsageError
-from kron2sum_cli.settings import STDIO
+from kron2sum_cli.option_values import STDIO
 
 MOST_BYTES = 1 << 20
 

@@ -19,7 +19,8 @@ from kron2sum_cli.cli.options import (
     refuse_terminal,
     settings_from,
 )
-from kron2sum_cli.settings import STDIO, ExportSettings, format_of, unknown_suffix
+from kron2sum_cli.option_values import STDIO, format_of, unknown_suffix
+from kron2sum_cli.settings import ExportSettings
 
 ROWS = "Rows"
 COLUMNS = "Columns"

@@ -15,16 +15,9 @@ from kron2sum_cli.cli.command import COMMON_GROUP, GroupedOption
 from kron2sum_cli.cli.config import load_config
 from kron2sum_cli.errors import UsageError
 from kron2sum_cli.files.run_log import default_log
+from kron2sum_cli.option_values import STDIO, GenomeWide, Significance
 from kron2sum_cli.resources import available_threads
-from kron2sum_cli.settings import (
-    STDIO,
-    CommonSettings,
-    ExportSettings,
-    FitSettings,
-    GenomeWide,
-    ScanSettings,
-    Significance,
-)
+from kron2sum_cli.settings import CommonSettings, ExportSettings, FitSettings, ScanSettings
 
 if TYPE_CHECKING:
     from kron2sum_cli.genotypes.chromosomes import Region

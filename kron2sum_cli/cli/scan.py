@@ -22,7 +22,8 @@ from kron2sum_cli.cli.options import (
     refuse_terminal,
     settings_from,
 )
-from kron2sum_cli.settings import ScanSettings, format_of, unknown_suffix
+from kron2sum_cli.option_values import format_of, unknown_suffix
+from kron2sum_cli.settings import ScanSettings
 
 INPUT = "Input"
 FILTERS = "Variants (counted on the analysed samples)"

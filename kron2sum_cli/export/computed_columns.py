@@ -38,7 +38,8 @@ from kron2sum_cli.model.hypotheses import (
     test,
     unpack_information,
 )
-from kron2sum_cli.settings import TESTS_OF_SCAN, ExportSettings, contrast_files, without_folders
+from kron2sum_cli.option_values import TESTS_OF_SCAN, contrast_files, without_folders
+from kron2sum_cli.settings import ExportSettings
 
 Array = NDArray[np.float64]
 

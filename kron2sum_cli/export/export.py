@@ -78,19 +78,9 @@ from kron2sum_cli.files.scan_parts import join_parts
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
+from kron2sum_cli.option_values import STDIO, TESTS_OF_SCAN, GenomeWide, Significance, raise_all, without_folders
 from kron2sum_cli.progress import Progress
-from kron2sum_cli.settings import (
-    DEFAULT_SIGNIFICANCE,
-    FAMILY_WISE,
-    NULL_PLOTS,
-    STDIO,
-    TESTS_OF_SCAN,
-    ExportSettings,
-    GenomeWide,
-    Significance,
-    raise_all,
-    without_folders,
-)
+from kron2sum_cli.settings import DEFAULT_SIGNIFICANCE, FAMILY_WISE, NULL_PLOTS, ExportSettings
 
 LOGGER = logging.getLogger("kron2sum.export")
 

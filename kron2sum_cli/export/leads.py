@@ -11,7 +11,8 @@ from kron2sum_cli.errors import InputError
 from kron2sum_cli.export.genome import Genome, located_batches
 from kron2sum_cli.export.linkage import VARIANT_KEY, GenotypeLinkage
 from kron2sum_cli.export.results import Array, ScanResults, ScanTest, Thresholds, column_values, thresholds_of_tests
-from kron2sum_cli.settings import DEFAULT_CLUMP_KB, DEFAULT_CLUMP_R2, DEFAULT_SIGNIFICANCE, Significance
+from kron2sum_cli.option_values import Significance
+from kron2sum_cli.settings import DEFAULT_CLUMP_KB, DEFAULT_CLUMP_R2, DEFAULT_SIGNIFICANCE
 
 MOST_CANDIDATES = 5000
 """Beside all significant variants, so many of the strongest are looked at for leads."""

@@ -12,7 +12,8 @@ from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.scan_columns import ANY, CHR, EA, END, MLOG10P, MLOG10P_SET, NEA, POS, SET, SNPID, START
 from kron2sum_cli.files.scan_metadata import ScanMetadata
 from kron2sum_cli.model.bootstrap import threshold
-from kron2sum_cli.settings import FIXED, GenomeWide, Significance
+from kron2sum_cli.option_values import GenomeWide, Significance
+from kron2sum_cli.settings import FIXED
 
 Array = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from typing import Literal
 import pyarrow as pa
 
 from kron2sum_cli.errors import UsageError
-from kron2sum_cli.settings import TESTS_OF_SCAN
+from kron2sum_cli.option_values import TESTS_OF_SCAN
 
 ANY = "any"
 """Name of the test of an effect on any trait; its columns have no ending."""

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from kron2sum_cli.files.outputs import atomic_output
 from kron2sum_cli.files.text import MISSING
-from kron2sum_cli.settings import split_suffix
+from kron2sum_cli.option_values import split_suffix
 
 SEPARATORS = {"tsv": "\t", "csv": ","}
 

@@ -9,7 +9,7 @@ from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.inputs import display_name
 from kron2sum_cli.files.text import parse_number, read_text, split_rows
 from kron2sum_cli.model.hypotheses import Hypothesis, hypothesis, named_hypothesis
-from kron2sum_cli.settings import contrast_files
+from kron2sum_cli.option_values import contrast_files
 
 
 def read_trait_design(path: str, traits: Sequence[str]) -> NDArray[np.float64]:

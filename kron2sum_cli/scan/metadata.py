@@ -11,9 +11,10 @@ from kron2sum_cli.files.provenance import FileRecord, file_records
 from kron2sum_cli.files.scan_metadata import NullScale, ScanMetadata, ScannedNull, TestOptions
 from kron2sum_cli.genotypes.chromosomes import is_human, normalise_chromosome
 from kron2sum_cli.genotypes.source import GenotypeSource
+from kron2sum_cli.option_values import contrast_files, without_folders
 from kron2sum_cli.scan.conditioned import scale_given
 from kron2sum_cli.scan.inputs import ScanInputs, number_type
-from kron2sum_cli.settings import ScanSettings, contrast_files, without_folders
+from kron2sum_cli.settings import ScanSettings
 
 
 def scan_metadata(settings: ScanSettings, inputs: ScanInputs) -> ScanMetadata:

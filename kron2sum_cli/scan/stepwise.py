@@ -30,13 +30,14 @@ from kron2sum_cli.model.collinearity import genotyped_covariates
 from kron2sum_cli.model.conditioning import given_variants, statistics_given
 from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test, trait_effects
 from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.option_values import GenomeWide
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import Scan, centred, is_identifiable, take_variants
 from kron2sum_cli.scan.blocks import in_order
 from kron2sum_cli.scan.conditioned import imputed_genotypes, own_covariates, scale_given
 from kron2sum_cli.scan.inputs import ScanInputs, number_type
 from kron2sum_cli.scan.metadata import null_scale
-from kron2sum_cli.settings import GenomeWide, ScanSettings
+from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
 

@@ -58,7 +58,8 @@ from kron2sum_cli.files.scan_columns import set_schema
 from kron2sum_cli.files.scan_metadata import INDEPENDENT_TESTS
 from kron2sum_cli.files.scan_table import scan_batch
 from kron2sum_cli.model.uncertainty import Estimates
-from kron2sum_cli.settings import SCAN_PLOTS, GenomeWide
+from kron2sum_cli.option_values import GenomeWide
+from kron2sum_cli.settings import SCAN_PLOTS
 
 Array = NDArray[np.float64]
 
