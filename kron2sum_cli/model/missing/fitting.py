@@ -18,7 +18,7 @@ from scipy import linalg
 from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model import climbing, fitting
 from kron2sum_cli.model.climbing import CERTIFIED_GAIN, Optimum
-from kron2sum_cli.model.fitting import SHARES, may_lose_C1, starting_axes
+from kron2sum_cli.model.fitting import SAME, SHARES, has_few_rows, may_lose_C1, pushed_axes, starting_axes
 from kron2sum_cli.model.missing.information import affordable, information, uses_observed_information
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells
@@ -162,7 +162,24 @@ def fit(data: ObservedCells, rank: int, reml: bool) -> ObservedFit:
     fits = _climbs(data, starts, p, reml)
     if rank < p:
         fits = _climbs(data, [found.point.axes for found in fits] + starts[:1], rank, reml)
-    return _best(data, fits, reml)
+    best = _best(data, fits, reml)
+    return _best_around(data, best, reml) if is_cheap(data) and has_few_rows(data.filled) else best
+
+
+def _best_around(data: ObservedCells, best: ObservedFit, reml: bool) -> ObservedFit:
+    """The best fit that climbs from the faces of the boundary beside it lead to, repeated until none is better."""
+    while True:
+        better = best
+        for start in pushed_axes(data.filled, best.point.axes, best.rank):
+            try:
+                found = climb(data, start, best.rank, reml)
+            except NumericalError:
+                continue
+            if found.certificate.certified and found.point.lml > better.point.lml + SAME:
+                better = found
+        if better is best:
+            return best
+        best = better
 
 
 def _climbs(data: ObservedCells, starts: Sequence[TraitAxes], rank: int, reml: bool) -> list[ObservedFit]:
