@@ -438,7 +438,7 @@ class ScanSettings:
         yield from self._condition_problems()
         yield from self._column_problems()
         if self.bootstrap and self.of_sets:
-            yield "--bootstrap is for variants, not for --sets and --windows; run twice"
+            yield "--bootstrap is for variants, not for --sets, --windows and --founders; run twice"
         if self.resample != DEFAULT_RESAMPLE and not self.bootstrap:
             yield "--resample needs --bootstrap"
         yield from self._stepwise_problems()
@@ -450,7 +450,7 @@ class ScanSettings:
                 yield "--stepwise-kb needs --stepwise"
             return
         if self.of_sets:
-            yield "--stepwise is for variants, not for --sets and --windows; run twice"
+            yield "--stepwise is for variants, not for --sets, --windows and --founders; run twice"
         if self.interaction is not None or self.coding != DEFAULT_CODING:
             yield "--stepwise is for additive effects; leave out --interaction and --coding, or run twice"
         if self.shard is not None:
@@ -478,9 +478,7 @@ class ScanSettings:
         if self.interaction is None and self.coding == DEFAULT_CODING:
             return
         if self.of_sets:
-            yield f"{given} is for variants, not for --sets and --windows; run twice"
-        if self.stepwise is not None:
-            yield f"{given} and --stepwise exclude each other; run twice"
+            yield f"{given} is for variants, not for --sets, --windows and --founders; run twice"
 
     def _set_problems(self) -> Iterable[str]:
         given = {"--sets": self.sets is not None, "--windows": self.windows is not None, "--founders": self.founders}

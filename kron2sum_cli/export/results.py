@@ -208,9 +208,10 @@ def thresholds_of_tests(scan: ScanResults, tests: Sequence[ScanTest], significan
         level = threshold(np.array(largest), significance.level) if largest else None
         if level is None:
             of_scan = "" if test in (scan.joint, *scan.trait_tests) else f" and --test {test.label}"
+            named = name_in_metadata(scan, test)
             raise InputError(
                 f"{scan.name}: --significance {significance} needs {significance.least_bootstrap} simulated scans with"
-                f" the test {test.label}, and it has {len(largest)}; scan with --bootstrap{of_scan}"
+                f" the test {named}, and it has {len(largest)}; scan with --bootstrap{of_scan}"
             )
         found[test.column] = level
     return Thresholds(significance, found)

@@ -219,10 +219,19 @@ def _read_file(path: str) -> _OfTrait:
 def _match(samples: Samples, predicted: Samples) -> NDArray[np.intp]:
     """Positions of samples in a file of predictions, whose names are ``FID_IID``.
 
-    Of samples without FIDs those have the same name whose FID is 0 or their IID.
+    Of samples without FIDs those have the same name whose FID is 0 or their IID; where no sample has, those whose name
+    ends in ``_`` and the IID, if no other name does.
     """
     rows = match(samples, predicted)
     if np.any(rows >= 0):
         return rows
     at = {name: index for index, name in enumerate(predicted.iids)}
-    return np.array([at.get(f"{iid}_{iid}", at.get(f"0_{iid}", -1)) for iid in samples.iids], dtype=np.intp)
+    rows = np.array([at.get(f"{iid}_{iid}", at.get(f"0_{iid}", -1)) for iid in samples.iids], dtype=np.intp)
+    if np.any(rows >= 0) or samples.fids is not None:
+        return rows
+    ends: dict[str, list[int]] = {}
+    for index, name in enumerate(predicted.iids):
+        for place in (i for i, letter in enumerate(name) if letter == "_"):
+            ends.setdefault(name[place + 1 :], []).append(index)
+    found = [ends.get(iid, []) for iid in samples.iids]
+    return np.array([index[0] if len(index) == 1 else -1 for index in found], dtype=np.intp)

@@ -120,6 +120,7 @@ def test_loci_go_through_shards_random_effects_and_pictures() -> None:
     [
         (("--founders",), "--founders belongs to a table of founder probabilities: name it with --geno"),
         (("--geno", "x", "--founders", "--windows", "1kb"), "--windows and --founders exclude each other; run twice"),
+        (("--geno", "x", "--founders", "--bootstrap", "9"), "not for --sets, --windows and --founders; run twice"),
         (("--geno", "x", "--founders", "--set-weights", "W"), "--set-weights: --founders has no column of weights"),
     ],
 )

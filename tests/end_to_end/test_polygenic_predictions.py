@@ -8,6 +8,9 @@ import pytest
 from bed_reader import to_bed
 from example_commands import kron2sum
 
+from kron2sum_cli.files.samples import Samples
+from kron2sum_cli.fit.polygenic import _match
+
 N, VARIANTS = 120, 40
 CHROMOSOMES = ("1", "2", "23")
 TRAITS = ("a", "b")
@@ -106,6 +109,17 @@ def test_chromosomes_without_predictions_are_said(folder: Path, capsys: pytest.C
 def test_samples_without_prediction_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit(folder, "count", "--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list")
     assert f"{LEFT_OUT} samples with trait b have no prediction of it" in capsys.readouterr().err
+
+
+def test_traits_without_fids_and_predictions_with_fids(folder: Path) -> None:
+    """Names such as ``f1_s2`` are those of ``s2`` where no other name ends so."""
+    pd.read_csv(folder / "y.csv").drop(columns="FID").to_csv(folder / "iids.csv", index=False)
+    pred = ("--pred", folder / "fit_pred.list")
+    with_fids = scan(folder, fit(folder, "fids", "--pheno", folder / "y.csv", *pred))
+    without = scan(folder, fit(folder, "iids", "--pheno", folder / "iids.csv", *pred))
+    pd.testing.assert_frame_equal(without, with_fids)
+    names = Samples(None, ("f1_s1", "f1_s2", "f2_s2", "f3_s_3"), "fit_1.loco")
+    assert _match(Samples(None, ("s_3", "s2", "s1"), "y.csv"), names).tolist() == [3, -1, 0]
 
 
 def test_samples_without_fids(folder: Path) -> None:
