@@ -70,7 +70,8 @@ def scan(folder: Path, null: Path, *options: str) -> pd.DataFrame:
 
 def without_factor(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Refits before the Bartlett factor, which null models without a chromosome take from the one of all traits."""
-    factor = json.loads(pq.read_schema(path).metadata[b"kron2sum"])["refit_factors"].get("genome", {"any": 1.0})["any"]
+    metadata = json.loads(pq.read_schema(path).metadata[b"kron2sum"])
+    factor = metadata["refit_factors"]["genome"]["any"] if "refit_factors" in metadata else 1.0
     return table.assign(CHISQ_REFIT=table.CHISQ_REFIT * factor).drop(columns="MLOG10P_REFIT")
 
 
