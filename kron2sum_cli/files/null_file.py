@@ -27,7 +27,8 @@ from kron2sum_cli.files.null_description import GrmRecord, NullDescription, Null
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.model.climbing import Certificate
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign, orthonormal_design
-from kron2sum_cli.model.families.null_model import FAMILIES, columns_of_scan, restored_families
+from kron2sum_cli.model.families.null_model import columns_of_scan, restored_families
+from kron2sum_cli.model.families.spectrum import FAMILIES
 from kron2sum_cli.model.null_model import FitSummary, NullModel, restored_null_model
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates, Interval
@@ -99,6 +100,8 @@ class NullFile:
         Reads the model of a chromosome, or the whole one's for None.
     nrows : int
         Largest number of columns that a scan holds of a rotation, or of what stands for it.
+    of_families : bool
+        Whether the relationship matrix falls into families.
     predictions : Predictions or None
         Of genetic values and cells, where they were asked for.
     """
@@ -108,6 +111,7 @@ class NullFile:
     chromosomes: Mapping[str, FitSummary]
     load: LoadModel
     nrows: int
+    of_families: bool
     predictions: Predictions | None = None
 
     @property
@@ -119,6 +123,12 @@ class NullFile:
     def hash(self) -> str:
         """Identifies the model."""
         return self.metadata.hash
+
+    def scanner_bytes(self, itemsize: int) -> int:
+        """Memory of a model read for a scan, with numbers of ``itemsize`` bytes."""
+        if self.of_families:
+            return len(self.samples) * self.nrows * itemsize
+        return self.description.scanner_bytes(self.nrows, itemsize)
 
     @property
     def traits(self) -> tuple[str, ...]:
@@ -243,6 +253,7 @@ def read_null(path: str) -> NullFile:
         whole = _read_summary(archive, _prefix(None), description)
         chromosomes = {c: _read_summary(archive, _prefix(c), description) for c in description.metadata.chromosomes}
         nrows = max(_columns_of_rotation(archive, _prefix(c), description) for c in (None, *chromosomes))
+        of_families = bool(archive.names(_prefix(None) + FAMILIES))
         predictions = _read_predictions(archive, description, name)
 
     def load(chromosome: str | None, dtype: type[np.floating] = np.float64) -> NullModel:
@@ -250,7 +261,7 @@ def read_null(path: str) -> NullFile:
         with _opened(open_file, name) as archive:
             return _read_model(archive, _prefix(chromosome), description, summary, dtype)
 
-    return NullFile(description, whole, chromosomes, load, nrows, predictions)
+    return NullFile(description, whole, chromosomes, load, nrows, of_families, predictions)
 
 
 def _content(path: str) -> bytes | None:
@@ -343,7 +354,8 @@ def _read_summary(archive: NpzReader, prefix: str, description: NullDescription)
 def _columns_of_rotation(archive: NpzReader, prefix: str, description: NullDescription) -> int:
     if prefix + "s" in archive:
         return archive.array(prefix + "s", None).size
-    return columns_of_scan(len(description.traits), description.X)
+    members = [name for name in archive.names(prefix + FAMILIES) if name.startswith(f"{prefix}{FAMILIES}members/")]
+    return columns_of_scan(description, sum(archive.array(name).size for name in members))
 
 
 def _read_model(
@@ -356,7 +368,8 @@ def _read_model(
         for name in archive.names(of + FAMILIES)
     }
     if of_families:
-        return restored_families(summary, {short: archive.array(name) for short, name in of_families.items()})
+        arrays = {short: archive.array(name) for short, name in of_families.items()}
+        return restored_families(summary, arrays, description)
     n, p = description.Y.shape
     scalars = json.loads(archive.text(prefix + "scalars"))
     s, Qx = archive.array(prefix + "s", None), archive.array(prefix + "Qx", n, None)

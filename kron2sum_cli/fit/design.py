@@ -131,7 +131,12 @@ def read_design(settings: FitSettings, tables: Tables, grm: Grm) -> Design:
     p = len(samples.traits)
     A = read_trait_design(settings.trait_design, samples.traits) if settings.trait_design else np.eye(p)
     if np.isnan(Y).any():
-        _check_missing(settings, samples, TraitData(Y, A, X), covariates, grm.largest_rank(len(Y)))
+        _check_missing(settings, samples, TraitData(Y, A, X), covariates)
+        if grm.falls_into_families(settings):
+            missing = np.isnan(Y)
+            logger.info("%d missing cells on %d samples", missing.sum(), missing.any(axis=1).sum())
+        else:
+            _require_memory(settings, samples, TraitData(Y, A, X), grm.largest_rank(len(Y)))
     _check_traits(Y, X, samples.traits, covariates, pheno)
     not_analysed = _not_analysed(settings, samples, grm.samples, covar, kept)
     polygenic: Mapping[str, Array] = {}
@@ -288,13 +293,8 @@ def _residuals(Y: Array, X: Array) -> Array:
     return np.asarray(Y - X @ np.linalg.lstsq(X, Y, rcond=None)[0]) if X.shape[1] else Y
 
 
-def _check_missing(
-    settings: FitSettings, samples: AnalysedSamples, data: TraitData, covariates: Sequence[str], rank: int
-) -> None:
-    """Refuse traits on too few samples and more missing cells than memory allows, and say what they cost.
-
-    GGᵀ has at most the given rank.
-    """
+def _check_missing(settings: FitSettings, samples: AnalysedSamples, data: TraitData, covariates: Sequence[str]) -> None:
+    """Refuse traits on too few samples, and say which pairs of traits no sample has both of."""
     traits, missing = samples.traits, np.isnan(data.Y)
     for left_out in check_observed(data.Y, data.A, data.X, traits, covariates, settings.drop_redundant):
         logger.info("%s", left_out)
@@ -308,6 +308,11 @@ def _check_missing(
             traits[k],
             traits[j],
         )
+
+
+def _require_memory(settings: FitSettings, samples: AnalysedSamples, data: TraitData, rank: int) -> None:
+    """Refuse more missing cells than memory allows, and say what they cost; GGᵀ has at most the given rank."""
+    missing = np.isnan(data.Y)
     cost = missing_cost(missing, data.X.shape[1], rank)
     needed = BASE_MIB + ((MATRICES * 8 * len(data.Y) * rank + cost.fit_bytes) >> 20)
     limit, whose = settings.common.memory_mib, "--memory allows"

@@ -8,6 +8,7 @@ from scipy.sparse import csr_array
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.model.families.spectrum import FamilySpectrum, Sparse, sizes_of_families
+from kron2sum_cli.model.null_model import TraitData
 from kron2sum_cli.resources import available_memory_mib
 
 logger = logging.getLogger("kron2sum.fit")
@@ -16,8 +17,8 @@ MATRICES = 5
 """Matrices of its size that the eigendecomposition of a family holds at once."""
 
 
-def require_memory(K: Sparse, memory_mib: int | None) -> None:
-    """Refuse a matrix with a family that is too large to be decomposed, and say which cutoff would split it.
+def require_memory(K: Sparse, memory_mib: int | None, data: TraitData) -> None:
+    """Refuse a matrix with a family that is too large for what is fitted, and say which cutoff would split it.
 
     Raises
     ------
@@ -28,21 +29,29 @@ def require_memory(K: Sparse, memory_mib: int | None) -> None:
     if limit is None:
         limit, whose = available_memory_mib(), "the machine has"
     sizes = sizes_of_families(K)
-    largest, needed = int(sizes.max(initial=1)), _needed_mib(sizes)
+    largest, needed = int(sizes.max(initial=1)), _needed_mib(sizes, data)
     if limit is None or needed <= limit:
         return
     cutoffs = np.round(np.arange(0.01, 0.5, 0.01), 2)
-    enough = next((x for x in cutoffs if _needed_mib(sizes_of_families(_cut(K, float(x)))) <= limit), None)
+    enough = next((x for x in cutoffs if _needed_mib(sizes_of_families(_cut(K, float(x))), data) <= limit), None)
     advice = f"--grm-cutoff {enough:g} splits it" if enough is not None else "give a matrix of fewer samples"
+    if data.has_missing:
+        what = f"and with --missing exact the covariances of families of {data.Y.shape[1]} traits need"
+        advice += ", or use --missing drop"
+    else:
+        what = "and its eigendecomposition needs"
     raise InputError(
-        f"--grm: the largest family has {largest} samples, and its eigendecomposition needs some {needed} MiB, where"
-        f" {whose} {limit} MiB; {advice}"
+        f"--grm: the largest family has {largest} samples, {what} some {needed} MiB, where {whose} {limit} MiB;"
+        f" {advice}"
     )
 
 
-def _needed_mib(sizes: NDArray[np.intp]) -> int:
-    """Memory for the eigenvectors of all families, and for decomposing the largest."""
+def _needed_mib(sizes: NDArray[np.intp], data: TraitData) -> int:
+    """Memory for decomposing all families, or with missing cells for the inverse covariances of their cells."""
     squares = sizes.astype(np.float64) ** 2
+    if data.has_missing:
+        squares *= data.Y.shape[1] ** 2
+        return int(8 * (squares.sum() + MATRICES * squares.max(initial=0.0))) >> 20
     return int(8 * (squares[sizes > 1].sum() + MATRICES * squares.max(initial=0.0))) >> 20
 
 

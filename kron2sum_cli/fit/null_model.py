@@ -62,7 +62,7 @@ def likelihoods_of(
     """
     reml = settings.method == "reml"
     if relationship.sparse is not None:
-        require_memory(relationship.sparse, settings.common.memory_mib)
+        require_memory(relationship.sparse, settings.common.memory_mib, design)
         with progress.task("Eigendecomposition", None, ""), _step("eigendecomposition"):
             families = _families(relationship.sparse, settings.grm_cutoff)
         report_families(families)

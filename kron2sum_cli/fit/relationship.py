@@ -106,6 +106,10 @@ class Grm:
         """Every file that it is made of."""
         return self._one.files
 
+    def falls_into_families(self, settings: FitSettings) -> bool:
+        """Whether samples without relationships are those of different families, and nothing dense is made."""
+        return self.sparse is not None or settings.grm_cutoff is not None
+
     def largest_rank(self, n: int) -> int:
         """What the rank of the matrix of n samples is at most, as far as it is known before it is read."""
         if self.source is not None:

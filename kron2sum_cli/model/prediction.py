@@ -150,7 +150,8 @@ def missing_cells(point: ObservedPoint) -> MissingCells:
 
     Those that depend on an undetermined residual covariance have no variance (NaN).
     """
-    variance = np.where(uses_undetermined(point.data), np.nan, point.completed_variance)
+    data = point.data
+    variance = np.where(uses_undetermined(data.observed(), data.rows, data.traits), np.nan, point.completed_variance)
     return MissingCells(point.data.rows, point.data.traits, point.completed, variance)
 
 

@@ -129,7 +129,12 @@ def estimates_of_observed(point: ObservedPoint, rank: int, mean_diagonal: float,
     if point.data.left_out is not None:
         effects = replace(effects, se=np.where(point.data.left_out, np.nan, effects.se))
     found = estimates_from(point.axes, point.data.mean_eigenvalue, mean_diagonal, covariance, effects)
-    apart = undetermined(point.data.observed())
+    return without_undetermined(found, point.data.observed())
+
+
+def without_undetermined(found: Estimates, observed: Mask) -> Estimates:
+    """Estimates from cells (n, p) without residual covariances of traits that no sample has both of."""
+    apart = undetermined(observed)
     if not apart.any():
         return found
     residual = {name: np.where(apart, np.nan, getattr(found, name)) for name in ("C1", "C1_se", "re", "re_se")}

@@ -102,7 +102,7 @@ def block_width(settings: ScanSettings, null: NullFile) -> int:
     per_variant += columns * SIMULATED_COPIES * 8 * of_data_sets
     if limit is not None:
         models = 2 if null.chromosomes and settings.refit else 1  # that of the whole genome for Bartlett factors
-        model = models * d.scanner_bytes(null.nrows, size) + n * of_data_sets * size
+        model = models * null.scanner_bytes(size) + n * of_data_sets * size
         if settings.null == "-":  # held whole
             model += 8 * n * null.nrows * (1 + len(null.chromosomes))
         left = limit * 2**20 - model - BASE_BYTES

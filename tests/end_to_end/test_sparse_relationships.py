@@ -1,6 +1,7 @@
 """Sparse relationship matrices through the commands, against the dense matrix of the same numbers."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pairs.kin0").write_text("\n".join(["#IID1\tIID2\tKINSHIP", *lines]) + "\n")
     Y = np.linalg.cholesky(K) @ rng.normal(size=(N, 2)) @ [[1, 0.5], [0, 1]] + rng.normal(size=(N, 2))
     pd.DataFrame(Y, names, ["a", "b"]).rename_axis("IID").to_csv(folder / "y.csv")
+    Y[np.random.default_rng(2).random(Y.shape) < 0.1] = np.nan
+    pd.DataFrame(Y, names, ["a", "b"]).rename_axis("IID").to_csv(folder / "missing.csv")
     pd.DataFrame(rng.normal(size=(N, 1)), names, ["age"]).rename_axis("IID").to_csv(folder / "x.csv")
     genotypes = rng.binomial(2, 0.3, size=(N, VARIANTS)).astype(float)
     genotypes[rng.uniform(size=genotypes.shape) < 0.01] = np.nan
@@ -45,13 +48,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def results(folder: Path, name: str, *grm: str, method: str = "--reml") -> pd.DataFrame:
-    """The table of a scan with one relationship matrix."""
+def results(folder: Path, name: str, *grm: str, method: str = "--reml", **options: Sequence[str]) -> pd.DataFrame:
+    """The table of a scan with one relationship matrix; further options of ``fit`` and ``scan``."""
     null, table = folder / f"{name}.npz", folder / f"{name}.parquet"
-    tables = ("--pheno", folder / "y.csv", "--covar", folder / "x.csv")
-    assert kron2sum("fit", "-q", "--threads", "1", *tables, *grm, method, "--out", null) == 0
+    tables = ("--pheno", folder / options.get("pheno", ["y.csv"])[0], "--covar", folder / "x.csv")
+    words = (*tables, *grm, method, *options.get("fit", ()))
+    assert kron2sum("fit", "-q", "--threads", "1", *words, "--out", null) == 0
     scan = ("--geno", folder / "g.bed", "--precision", "double", "--test", "common", "--test", "only:a")
-    assert kron2sum("scan", "-q", "--threads", "1", "--null", null, *scan, "--refit", "0", "--out", table) == 0
+    scan = (*scan, *options.get("scan", ("--refit", "0")))
+    assert kron2sum("scan", "-q", "--threads", "1", "--null", null, *scan, "--out", table) == 0
     return pd.read_parquet(table)
 
 
@@ -60,12 +65,12 @@ def dense(folder: Path) -> pd.DataFrame:
     return results(folder, "dense", "--grm", str(folder / "dense.npy"), "--grm-id", str(folder / "ids"))
 
 
-def same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
+def same(found: pd.DataFrame, expected: pd.DataFrame, rtol: float = 1e-7, atol: float = 1e-8) -> None:
     """All numbers to the precision of the fits."""
     assert list(found) == list(expected)
     for name in expected.select_dtypes("number"):
-        if not name.startswith("AXIS."):  # the order and the sign of axes are free
-            np.testing.assert_allclose(found[name], expected[name], rtol=1e-7, atol=1e-8, err_msg=name)
+        if not name.startswith(("AXIS.", "INFORMATION.")):  # the order and the sign of axes are free
+            np.testing.assert_allclose(found[name], expected[name], rtol=rtol, atol=atol, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +86,42 @@ def test_maximum_likelihood(folder: Path) -> None:
         folder, "dense_ml", "--grm", str(folder / "dense.npy"), "--grm-id", str(folder / "ids"), method="--ml"
     )
     same(results(folder, "sparse_ml", "--grm", str(folder / "gcta"), method="--ml"), expected)
+
+
+EXACT = {"pheno": ["missing.csv"], "fit": ["--missing", "exact"]}
+
+
+@pytest.mark.parametrize(
+    ("method", "scan"),
+    [
+        ("--reml", "--refit 0"),
+        ("--reml", "--refit 0 --condition sid7"),
+        ("--ml", "--refit 1e-1"),  # by REML divided by a Bartlett factor, which is simulated
+        ("--ml", "--refit 0 --bootstrap 20"),
+    ],
+)
+def test_missing_cells(folder: Path, method: str, scan: str) -> None:
+    """With every sample that has some of the traits, as with the dense matrix, to the precision of the fits."""
+    options = EXACT | {"scan": scan.split()}
+    words = ("--grm", str(folder / "dense.npy"), "--grm-id", str(folder / "ids"))
+    expected = results(folder, "dense_missing", *words, method=method, **options)
+    found = results(folder, "sparse_missing", "--grm", str(folder / "gcta"), method=method, **options)
+    assert "N.b" in found
+    same(found, expected, rtol=2e-4, atol=1e-5)
+
+
+def test_missing_cells_of_independent_samples(folder: Path) -> None:
+    """Where the other trait says nothing of a trait's missing cells, a trait's effects are ordinary least squares."""
+    Y = pd.read_csv(folder / "missing.csv")
+    Y["b"] = np.where(Y["a"].isna(), Y["b"], np.nan)
+    Y.to_csv(folder / "apart.csv", index=False)
+    found = results(folder, "apart", "--grm", "none", **EXACT | {"pheno": ["apart.csv"]})
+    seen = Y["a"].notna().to_numpy()
+    X = np.column_stack([np.ones(N), pd.read_csv(folder / "x.csv")["age"]])
+    g = open_bed(folder / "g.bed").read()[:, 3]
+    g = np.where(np.isnan(g), np.nanmean(g), g)
+    beta = np.linalg.lstsq(np.column_stack([X, g])[seen], Y["a"][seen], rcond=None)[0][-1]
+    assert found.loc[3, "BETA.a"] == pytest.approx(beta, rel=1e-6)
 
 
 def test_independent_samples_are_ordinary_least_squares(folder: Path) -> None:
@@ -134,6 +175,27 @@ def test_a_family_too_large_is_refused_with_a_cutoff(
     assert kron2sum("fit", "--memory", "1000", *tables, "--grm-cutoff", "0.05", "--out", folder / "no.npz") == 1
     assert "the largest family has 150 samples" in (said := capsys.readouterr().err)
     assert "--grm-cutoff 0.07 splits it" in said
+
+
+def test_predictions_of_missing_cells(folder: Path) -> None:
+    tables = []
+    for name, grm in (("dense", ["dense.npy", "--grm-id", folder / "ids"]), ("sparse", ["gcta"])):
+        words = (
+            "--grm",
+            folder / grm[0],
+            *grm[1:],
+            "--pheno",
+            folder / "missing.csv",
+            "--missing",
+            "exact",
+            "--predict",
+        )
+        assert kron2sum("fit", "-q", "--threads", "1", *words, "--out", folder / f"{name}_cells.npz") == 0
+        blup = folder / f"{name}_cells.tsv"
+        assert kron2sum("export", "-q", folder / f"{name}_cells.npz", "--to", "blup", "--out", blup) == 0
+        tables.append(pd.read_csv(blup, sep="\t"))
+    for name in ("genetic", "genetic_var", "predicted", "predicted_var"):
+        np.testing.assert_allclose(tables[1][name], tables[0][name], rtol=2e-4, atol=1e-5)
 
 
 def test_predictions_of_samples_without_phenotypes(folder: Path) -> None:

@@ -73,7 +73,7 @@ def null_file(
     )
     samples = Samples(None, tuple(f"i{i}" for i in range(n)), "simulated")
     description = NullDescription(Y=Y, A=A, X=X, metadata=metadata, samples=samples)
-    return NullFile(description, whole, dict.fromkeys(chromosomes, whole), no_model, 0)
+    return NullFile(description, whole, dict.fromkeys(chromosomes, whole), no_model, 0, False)
 
 
 def rows_of(tsv: str) -> dict[tuple[str, str, str], tuple[str, str]]:

@@ -13,6 +13,8 @@ from kron2sum_cli.model.block_scanner import Scanner
 from kron2sum_cli.model.climbing import Optimum
 from kron2sum_cli.model.families import fitting
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate, family_traits
+from kron2sum_cli.model.families.observed import observed_families
+from kron2sum_cli.model.families.observed_null_model import ObservedFamilyNullModel, ObservedTraitsOfFamilies
 from kron2sum_cli.model.families.refit import FamilyRefits
 from kron2sum_cli.model.families.scanner import (
     effects_of_covariates,
@@ -20,7 +22,13 @@ from kron2sum_cli.model.families.scanner import (
     family_scanner,
     family_set_scanner,
 )
-from kron2sum_cli.model.families.spectrum import FamiliesOfSize, FamilyRotation, FamilySpectrum
+from kron2sum_cli.model.families.spectrum import (
+    FAMILIES,
+    FamilySpectrum,
+    arrays_of_spectrum,
+    coloured,
+    restored_spectrum,
+)
 from kron2sum_cli.model.generalised_least_squares import Effects
 from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel, TraitData
 from kron2sum_cli.model.prediction import MissingCells, Predictor, no_missing_cells
@@ -29,8 +37,8 @@ from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import estimates_from
 
-FAMILIES = "families/"
-"""How the names of the arrays of families begin."""
+PAIRS_OF_RELATIVE = 2
+"""Pairs of relatives for every sample that has some, as families of a few samples have them."""
 
 COLUMNS_OF_COVARIATES = 6
 """Columns that a scan holds for every covariate: itself, and weighted (see `scanner.low_rank`)."""
@@ -51,10 +59,7 @@ class FamilyNullModel(NullModel):
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Eigenvalues, rotated traits and covariates, and members and eigenvectors of the families of every size."""
         traits = self.traits
-        found: dict[str, NDArray[Any]] = {"s": traits.s, "Z": traits.Z, "X": traits.X, "R": traits.R}
-        for group in traits.spectrum.rotation.families:
-            size = group.members.shape[1]
-            found |= {f"members/{size}": group.members.astype(np.float64), f"U/{size}": group.U}
+        found = arrays_of_spectrum(traits.spectrum) | {"Z": traits.Z, "X": traits.X, "R": traits.R}
         return {FAMILIES + name: array for name, array in found.items()}
 
     def scalars(self) -> dict[str, int | float | None]:
@@ -94,10 +99,7 @@ class FamilyNullModel(NullModel):
 
     def colour(self, E: Array) -> Array:
         """See `NullModel.colour`."""
-        spectrum, flat = self.traits.spectrum, E.reshape(len(E), -1)
-        size = np.sqrt(self.summary.axes.variances(spectrum.s))[:, :, None]
-        rows = spectrum.rotation.to_rows(flat).reshape(E.shape) * size
-        return spectrum.rotation.to_samples(rows.reshape(flat.shape)).reshape(E.shape)
+        return coloured(self.traits.spectrum, self.summary.axes, E)
 
     def refits(self) -> Refits:
         """See `families.refit`."""
@@ -153,45 +155,58 @@ class TraitsOfFamilies(NullLikelihood[FamilyPoint]):
         return FamilyNullModel(self._summary(optimum, estimates), self.traits)
 
 
-def likelihood_of_families(spectrum: FamilySpectrum, data: TraitData, reml: bool) -> TraitsOfFamilies:
-    """The likelihood of traits on families.
+def likelihood_of_families(spectrum: FamilySpectrum, data: TraitData, reml: bool) -> NullLikelihood[Any]:
+    """The likelihood of traits, or of their observed cells, on families.
 
     Raises
     ------
     NumericalError
-        Where cells are missing, or a trait design has fewer columns than traits.
+        Where a trait design has fewer columns than traits, or a trait has no observed cell.
     """
-    if data.has_missing:
-        raise NumericalError(
-            "--missing exact is not available for a sparse relationship matrix; use --missing drop, or a dense matrix"
-        )
     if data.reduced:
         raise NumericalError("--trait-design is not available for a sparse relationship matrix; use a dense matrix")
+    if data.has_missing:
+        cells = observed_families(spectrum, data.Y, data.X)
+        return ObservedTraitsOfFamilies(data, reml, spectrum.mean_diagonal, cells)
     return TraitsOfFamilies(data, reml, spectrum.mean_diagonal, family_traits(spectrum, data.Y, data.X))
 
 
-def restored_families(summary: FitSummary, arrays: Mapping[str, NDArray[Any]]) -> FamilyNullModel:
-    """A null model from the arrays that `FamilyNullModel.arrays` gave, by their names without `FAMILIES`.
+def restored_families(summary: FitSummary, arrays: Mapping[str, NDArray[Any]], data: TraitData) -> NullModel:
+    """A null model of families from what a file keeps of it.
+
+    Parameters
+    ----------
+    summary : FitSummary
+        The fit.
+    arrays : Mapping of str to NDArray
+        What its ``arrays`` gave, by their names without `FAMILIES`.
+    data : TraitData
+        What the model was fitted to.
 
     Raises
     ------
     KeyError, ValueError
         Where an array is absent, or their shapes do not go together.
     """
-    s, Z, X, R = (np.asarray(arrays[name], dtype=np.float64) for name in ("s", "Z", "X", "R"))
-    n, p, c = len(s), summary.axes.c0.size, R.shape[0]
+    spectrum = restored_spectrum(arrays, summary.mean_diagonal)
+    n, p = len(spectrum.s), summary.axes.c0.size
+    if data.has_missing:
+        Y = np.asarray(arrays["Y"], dtype=np.float64)  # less predictions, where some were taken off
+        if Y.shape != (n, p) or len(data.X) != n:
+            raise ValueError("the arrays of the families do not go together")
+        return ObservedFamilyNullModel(summary, observed_families(spectrum, Y, data.X))
+    Z, X, R = (np.asarray(arrays[name], dtype=np.float64) for name in ("Z", "X", "R"))
+    c = R.shape[0]
     if Z.shape != (n, p) or X.shape != (n, c) or R.shape != (c, c):
         raise ValueError("the arrays of the families do not go together")
-    families = []
-    for size in sorted(int(name.partition("/")[2]) for name in arrays if name.startswith("members/")):
-        members, U = arrays[f"members/{size}"], arrays[f"U/{size}"]
-        if U.shape != (*members.shape, size) or members.min(initial=0) < 0 or members.max(initial=0) >= n:
-            raise ValueError(f"the arrays of the families of {size} do not go together")
-        families.append(FamiliesOfSize(members.astype(np.intp), U))
-    spectrum = FamilySpectrum(FamilyRotation(n, families), s, summary.mean_diagonal)
     return FamilyNullModel(summary, FamilyTraits(spectrum, Z, X, R))
 
 
-def columns_of_scan(p: int, X: Array) -> int:
-    """Columns of n numbers that a scan of p traits with covariates X (n, c) holds."""
-    return 2 * p + COLUMNS_OF_COVARIATES * int(X.shape[1])
+def columns_of_scan(data: TraitData, related: int) -> int:
+    """Columns of n numbers that a scan of traits holds, of whose samples this many have relatives."""
+    n, p, c = len(data.Y), int(data.Y.shape[1]), int(data.X.shape[1])
+    if not data.has_missing:
+        return 2 * p + COLUMNS_OF_COVARIATES * c
+    squares = p * (p + 1) // 2 + p + 3 * c
+    of_relative = p * p * (c + 2 + 5 * PAIRS_OF_RELATIVE)  # inverse covariances are there in double precision, too
+    return int(np.ceil(squares + related / n * of_relative))

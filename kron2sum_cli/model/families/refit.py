@@ -7,6 +7,7 @@ its maximum there, so that the score is that of the restricted likelihood with t
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from kron2sum_cli.model.bartlett import (
     information_change,
     scoring_step,
 )
-from kron2sum_cli.model.climbing import Optimum
+from kron2sum_cli.model.climbing import Likelihood, Optimum, PointT
 from kron2sum_cli.model.families.fitting import MAX_STEPS, FamilyLikelihood, climb
 from kron2sum_cli.model.families.likelihood import FamilyPoint, evaluate
 from kron2sum_cli.model.families.scanner import explained_by_covariates
@@ -47,7 +48,7 @@ class VariantEffects:
     covariance : NDArray (e, e)
         Their covariance.
     projected : NDArray (n, p)
-        ``P_j g̃`` on every axis.
+        ``P_j g̃`` on every axis, times its effect.
     gain : float
         Half of the reduction of ``rᵀK⁻¹r``.
     """
@@ -91,13 +92,17 @@ class LikelihoodWithVariant(FamilyLikelihood):
         u = self.variant @ point.alpha
         covariance = np.asarray(np.linalg.inv(D.T @ (v[:, None] * D)), np.float64)
         gamma = covariance @ (D.T @ u)
-        return VariantEffects(D, gamma, covariance, projected, 0.5 * float(u @ D @ gamma))
+        return VariantEffects(D, gamma, covariance, projected * (D @ gamma), 0.5 * float(u @ D @ gamma))
+
+    def effects_at(self, axes: TraitAxes) -> VariantEffects:
+        """What the variant explains."""
+        return self.effects(super().evaluate(axes))
 
     def evaluate(self, axes: TraitAxes) -> FamilyPoint:
         """The likelihood at one point, with the residuals that the variant leaves."""
         point = super().evaluate(axes)
         effects = self.effects(point)
-        alpha = point.alpha - effects.projected * (effects.D @ effects.gamma)
+        alpha = point.alpha - effects.projected
         s = self.data.s[:, None]
         return replace(
             point,
@@ -160,26 +165,47 @@ class FamilyRefits:
         return Simulated(refits.null_lml, lambda design: refits._refit(rows, design), truth)
 
     def _refit(self, rows: Array, design: Array) -> Refit:
-        b, p = rows.shape[1], design.shape[0]
-        lml, beta, se = np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan)
-        for k in range(b):
-            found = self._one(rows[:, k], design)
-            if found is not None:
-                lml[k], beta[k], se[k] = found
-        return Refit(lml, beta, se)
-
-    def _one(self, variant: Array, design: Array) -> tuple[float, Array, Array] | None:
-        """Log-likelihood, effects on the traits and their standard errors; None where the climb did not converge."""
         null = self.null.point
-        likelihood = LikelihoodWithVariant(null.data, null.reml, variant, design, null.grams)
+        return refit_each(
+            rows, design, self.null, lambda g: LikelihoodWithVariant(null.data, null.reml, g, design, null.grams)
+        )
+
+
+class WithVariant(Likelihood[PointT], Protocol):
+    """A likelihood with a variant in the model."""
+
+    def effects_at(self, axes: TraitAxes) -> VariantEffects:
+        """What the variant explains."""
+
+
+def refit_each(
+    G: Array, design: Array, null: Optimum[PointT], likelihood: Callable[[Array], WithVariant[PointT]]
+) -> Refit:
+    """Refits of variants G (n, b) one by one, from the null model; NaN where a climb did not converge.
+
+    Parameters
+    ----------
+    G : NDArray (n, b)
+        Variants, as ``likelihood`` takes one.
+    design : NDArray (p, e)
+        Effects on the traits lie in the span of these columns.
+    null : Optimum
+        The null model's maximum.
+    likelihood : callable
+        The likelihood with a variant.
+    """
+    b, p = G.shape[1], design.shape[0]
+    found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
+    for k in range(b):
+        with_variant = likelihood(G[:, k])
         try:
-            found = climbing.climb(likelihood, null.axes, self.null.rank, MAX_STEPS)
+            best = climbing.climb(with_variant, null.point.axes, null.rank, MAX_STEPS)
         except NumericalError:
-            return None
-        if not found.certificate.certified:
-            return None
-        axes = found.point.axes
-        effects = likelihood.effects(FamilyLikelihood(null.data, null.reml).evaluate(axes))
-        to_traits = axes.Tinv @ effects.D
-        covariance = to_traits @ effects.covariance @ to_traits.T
-        return found.point.lml, to_traits @ effects.gamma, np.sqrt(np.diag(covariance))
+            continue
+        if best.certificate.certified:
+            axes = best.point.axes
+            effects = with_variant.effects_at(axes)
+            to_traits = axes.Tinv @ effects.D
+            found.lml[k], found.beta[k] = best.point.lml, to_traits @ effects.gamma
+            found.se[k] = np.sqrt(np.einsum("te,ef,tf->t", to_traits, effects.covariance, to_traits))
+    return found

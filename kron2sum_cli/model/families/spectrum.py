@@ -5,9 +5,9 @@ every family, 1 for a sample without relatives. Row i of ``UᵀY`` then has cova
 others, as in `contrasts`. Nothing of size n × n is made.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.spectrum import EPSILON, NEGATIVE_EIGENVALUE, Array
+from kron2sum_cli.model.trait_axes import TraitAxes
 
 Indices = NDArray[np.intp]
 Sparse = sparse.csr_array[np.float64, tuple[int, int]]
@@ -173,3 +174,41 @@ def _decompose(K: Sparse, members: Indices) -> tuple[Array, Array]:
     blocks[number[row], position[row], position[column]] = of_members.data
     values, U = np.linalg.eigh(0.5 * (blocks + blocks.transpose(0, 2, 1)))
     return U, values
+
+
+FAMILIES = "families/"
+"""How the names of the arrays of families begin."""
+
+
+def arrays_of_spectrum(spectrum: FamilySpectrum) -> dict[str, NDArray[Any]]:
+    """Eigenvalues, and members and eigenvectors of the families of every size, as a file keeps them."""
+    found: dict[str, NDArray[Any]] = {"s": spectrum.s}
+    for group in spectrum.rotation.families:
+        size = group.members.shape[1]
+        found |= {f"members/{size}": group.members.astype(np.float64), f"U/{size}": group.U}
+    return found
+
+
+def restored_spectrum(arrays: Mapping[str, NDArray[Any]], mean_diagonal: float) -> FamilySpectrum:
+    """The spectrum from what `arrays_of_spectrum` gave.
+
+    Raises
+    ------
+    KeyError, ValueError
+        Where an array is absent, or their shapes do not go together.
+    """
+    s = np.asarray(arrays["s"], dtype=np.float64)
+    n, families = len(s), []
+    for size in sorted(int(name.partition("/")[2]) for name in arrays if name.startswith("members/")):
+        members, U = arrays[f"members/{size}"], arrays[f"U/{size}"]
+        if U.shape != (*members.shape, size) or members.min(initial=0) < 0 or members.max(initial=0) >= n:
+            raise ValueError(f"the arrays of the families of {size} do not go together")
+        families.append(FamiliesOfSize(members.astype(np.intp), U))
+    return FamilySpectrum(FamilyRotation(n, families), s, mean_diagonal)
+
+
+def coloured(spectrum: FamilySpectrum, axes: TraitAxes, E: Array) -> Array:
+    """``K^½e`` of all cells for data E (n, p, k) in the trait axes, by the symmetric root along every axis."""
+    flat = E.reshape(len(E), -1)
+    rows = spectrum.rotation.to_rows(flat).reshape(E.shape) * np.sqrt(axes.variances(spectrum.s))[:, :, None]
+    return spectrum.rotation.to_samples(rows.reshape(flat.shape)).reshape(E.shape)

@@ -21,7 +21,7 @@ from kron2sum_cli.model.climbing import CERTIFIED_GAIN, Optimum
 from kron2sum_cli.model.fitting import SAME, SHARES, has_few_rows, may_lose_C1, pushed_axes, starting_axes
 from kron2sum_cli.model.missing.information import affordable, information, uses_observed_information
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
-from kron2sum_cli.model.missing.observed import ObservedCells
+from kron2sum_cli.model.missing.observed import ObservedCells, PartlyObserved
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
 from kron2sum_cli.model.trust_region import Curvature
@@ -107,11 +107,11 @@ class ObservedLikelihood:
         """The average information, or the observed one after the average one has predicted badly."""
         grams = point.grams()
         if mispredicted and affordable(point):
-            return Curvature(grams, None, partial(_change_of_scores, information(point)))
+            return Curvature(grams, None, partial(change_of_scores, information(point)))
         return Curvature(grams, None, partial(point.curvature, grams))
 
 
-def _change_of_scores(of_directions: Array, E0: Array, E1: Array) -> tuple[Array, Array]:
+def change_of_scores(of_directions: Array, E0: Array, E1: Array) -> tuple[Array, Array]:
     """Change of (score0, score1) for a small step, by the information (2N, 2N) of the entries of (E0, E1)."""
     i, j = np.tril_indices(E0.shape[0])
     steps = np.concatenate([E0[i, j], E1[i, j]])
@@ -126,13 +126,13 @@ def climb(data: ObservedCells, start: TraitAxes, rank: int, reml: bool) -> Obser
     return climbing.climb(ObservedLikelihood(data, reml), start, rank, MAX_STEPS)
 
 
-def corrected_start(data: ObservedCells, filled: TraitAxes) -> TraitAxes:
+def corrected_start(data: PartlyObserved, filled: TraitAxes) -> TraitAxes:
     """The axes of a fit of the filled traits, corrected for the filling."""
     observed = data.observed().astype(float)
     both = observed.T @ observed / data.nsamples
     product = np.multiply.outer(np.diag(both), np.diag(both))
     both = np.maximum(both, 1 / data.nsamples)
-    tau = data.filled.mean_eigenvalue
+    tau = data.mean_eigenvalue
     C0 = filled.C0 / product
     C1 = (filled.C1 - (both - product) * tau * C0) / both
     size = np.sqrt(tau * np.diag(C0) + np.diag(C1))

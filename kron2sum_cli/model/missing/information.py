@@ -7,8 +7,10 @@ mean is the same, takes its place.
 """
 
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kron2sum_cli.model.information import (
     DirectionCovariance,
@@ -20,8 +22,10 @@ from kron2sum_cli.model.information import (
 )
 from kron2sum_cli.model.missing.design import CellDesign, half_solve, inverse_of, row_traces
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
+from kron2sum_cli.model.missing.observed import PartlyObserved
 from kron2sum_cli.model.missing.undetermined import undetermined_directions
 from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.trait_axes import TraitAxes
 
 NO_RESIDUAL = 1e-7
 """An axis whose residual share of variance is below this, where the likelihood falls with it, is on the boundary: where
@@ -35,18 +39,51 @@ EXACT_ENTRIES = 1 << 25
 """Entries of all directions' matrices over the missing cells up to which the information is the observed one."""
 
 
-def direction_covariance(point: ObservedPoint, rank: int) -> DirectionCovariance:
-    """Inverse information of (C0, C1) in the axes of an optimum; C0 has at most this rank.
+class PartlyObservedPoint(Protocol):
+    """A likelihood of observed cells at one point."""
 
-    Along undetermined residual covariances the information is 0. Any other in its place leaves the variances of what
-    does not depend on them as they are.
-    """
-    low = point.axes.c1**2 < NO_RESIDUAL
+    @property
+    def data(self) -> PartlyObserved:
+        """What it is the likelihood of."""
+
+    @property
+    def axes(self) -> TraitAxes:
+        """Trait axes of (C0, C1)."""
+
+    @property
+    def score0(self) -> Array:
+        """Derivative in the axes' C0."""
+
+    @property
+    def score1(self) -> Array:
+        """Derivative in the axes' C1."""
+
+
+def direction_covariance(point: ObservedPoint, rank: int) -> DirectionCovariance:
+    """Inverse information of (C0, C1) in the axes of an optimum; C0 has at most this rank."""
+    low = without_residual(point)
     if point.data.singular and low.any():
         point = point.at(replace(point.axes, c1=np.where(low, np.sqrt(RELIABLE), point.axes.c1)))
+    return inverse_information(information(point), point, rank, low)
+
+
+def without_residual(point: PartlyObservedPoint) -> NDArray[np.bool_]:
+    """Which axes (p,) have hardly any residual variance."""
+    return np.asarray(point.axes.c1**2 < NO_RESIDUAL)
+
+
+def inverse_information(
+    H: Array, point: PartlyObservedPoint, rank: int, low: NDArray[np.bool_]
+) -> DirectionCovariance:
+    """Inverse of the information H (2N, 2N) of (E0, E1) at an optimum; C0 has at most this rank.
+
+    Of the axes that are `low` in residual variance those are on the boundary along which the likelihood falls. Along
+    undetermined residual covariances the information is 0. Any other in its place leaves the variances of what
+    does not depend on them as they are.
+    """
     empty0, empty1 = faces(point.axes, point.data.mean_eigenvalue, rank)
     empty = empty0, empty1 | (low & (np.diag(point.score1) <= 0))
-    H = information(point) + face_curvature(point.axes, point.score0, point.score1, *empty)
+    H = H + face_curvature(point.axes, point.score0, point.score1, *empty)
     free = free_directions(*empty)
     flat = undetermined_directions(point.data, point.axes)
     if flat.size and free[len(free) // 2 :].all():
@@ -101,7 +138,7 @@ def trace_products(point: ObservedPoint) -> Array:
     """``tr(Q∂Q∂')`` for every two directions, Q that of the score: (2N, 2N)."""
     design = point.restricting
     L = point.chol[: design.size, : design.size]
-    bases = _directions(point.data.ntraits)
+    bases = directions(point.data.ntraits)
     s, W = point.data.filled.s, point.W
     powers = np.stack([s**2, s, np.ones_like(s)])
     traces, outside = row_traces(design, inverse_of(L)) if design.size else (np.zeros((s.size, *W.shape[1:] * 2)), None)
@@ -141,7 +178,7 @@ def _seen_by(design: CellDesign, point: ObservedPoint, which: int, E: Array, L: 
     return half_solve(L, half.T)
 
 
-def _directions(p: int) -> Array:
+def directions(p: int) -> Array:
     """The symmetric matrices of all pairs of axes, (N, p, p)."""
     i, j = np.tril_indices(p)
     bases = np.zeros((i.size, p, p))

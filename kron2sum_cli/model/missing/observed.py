@@ -11,6 +11,7 @@ and the same holds with the fixed effects beside E. So missing cells and fixed e
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,25 @@ from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, s
 
 Indices = NDArray[np.intp]
 Mask = NDArray[np.bool_]
+
+
+class PartlyObserved(Protocol):
+    """Traits with missing cells, whatever their relationship matrix."""
+
+    @property
+    def nsamples(self) -> int:
+        """Number of samples, n."""
+
+    @property
+    def ntraits(self) -> int:
+        """Number of traits, p."""
+
+    @property
+    def mean_eigenvalue(self) -> float:
+        """Mean eigenvalue of GGᵀ, τ."""
+
+    def observed(self) -> Mask:
+        """Which cells were observed, (n, p)."""
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,16 @@ no standard error; all other estimates have.
 """
 
 from dataclasses import replace
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.climbing import BOUNDARY, Optimum
-from kron2sum_cli.model.missing.likelihood import ObservedPoint
-from kron2sum_cli.model.missing.observed import Mask, ObservedCells
+from kron2sum_cli.model.missing.observed import Indices, Mask, PartlyObserved
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors, factor
+from kron2sum_cli.model.trust_region import Located
 
 SWEEPS, CLOSE = 200, 1e-10
 """Largest number of passes over the pairs of traits, and the change of a correlation at which they end."""
@@ -23,13 +24,27 @@ LIKELIHOOD_CHANGE = 1e-6
 """Largest change of a log-likelihood that only rounding makes."""
 
 
+class Movable(Located, Protocol):
+    """A likelihood of observed cells that can be taken at other covariances."""
+
+    @property
+    def data(self) -> PartlyObserved:
+        """What it is the likelihood of."""
+
+    def at(self, axes: TraitAxes) -> Self:
+        """The likelihood of the same data at other covariances."""
+
+
+MovablePoint = TypeVar("MovablePoint", bound=Movable)
+
+
 def undetermined(observed: Mask) -> Mask:
     """Pairs of traits (p, p) that no sample has both of, from which cells (n, p) were observed."""
     seen = observed.astype(float)
     return np.asarray(seen.T @ seen == 0)
 
 
-def with_independent_traits(optimum: Optimum[ObservedPoint]) -> Optimum[ObservedPoint]:
+def with_independent_traits(optimum: Optimum[MovablePoint]) -> Optimum[MovablePoint]:
     """The same optimum with undetermined residual covariances as of traits independent given the others."""
     point = optimum.point
     apart = undetermined(point.data.observed())
@@ -67,7 +82,7 @@ def independent(C: Array, apart: Mask) -> Array:
     return np.asarray(R * np.multiply.outer(size, size))
 
 
-def undetermined_directions(data: ObservedCells, axes: TraitAxes) -> Array:
+def undetermined_directions(data: PartlyObserved, axes: TraitAxes) -> Array:
     """Changes of (E0, E1), the entries of pairs of axes (2N, k), that move an undetermined covariance alone."""
     p = data.ntraits
     i, j = np.tril_indices(p)
@@ -79,7 +94,9 @@ def undetermined_directions(data: ObservedCells, axes: TraitAxes) -> Array:
     return found
 
 
-def uses_undetermined(data: ObservedCells) -> Mask:
-    """Which missing cells (q,) are of a trait whose covariance with an observed one of the sample is undetermined."""
-    observed = data.observed()
-    return np.asarray((observed[data.rows] & undetermined(observed)[data.traits]).any(axis=1))
+def uses_undetermined(observed: Mask, rows: Indices, traits: Indices) -> Mask:
+    """Which missing cells (q,) are of a trait whose covariance with an observed one of the sample is undetermined.
+
+    From the observed cells (n, p), and the sample and trait of every missing one.
+    """
+    return np.asarray((observed[rows] & undetermined(observed)[traits]).any(axis=1))

@@ -1,0 +1,568 @@
+"""Observed cells of families: the covariance of each family's cells, its inverse, and the sums that a likelihood needs.
+
+The observed cells of a family of m samples have the covariance ``V = K ⊗ C0 + I ⊗ C1`` without the rows and columns of
+missing cells, independent of all other families (cells of a sample lie side by side here). Its inverse is kept with
+zeros in missing cells, so that families of one size are one array whatever is missing: (f, m, p, m, p). A sample
+without relatives is a family of one, and all of one relatedness and one pattern of observed traits have one inverse:
+they are a kind, of which sums of products over its samples are all that is needed.
+
+In what follows N is ``V⁻¹M`` for the covariates' columns ``M = X ⊗ I``, and H the sum of ``MᵀV⁻¹M`` over families.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.families.spectrum import FamilySpectrum
+from kron2sum_cli.model.missing.observed import effects_left_out
+from kron2sum_cli.model.spectrum import Array
+
+Indices = NDArray[np.intp]
+Mask = NDArray[np.bool_]
+
+ENTRIES = 1 << 20
+"""Entries of the inverses of families that are worked on at once."""
+
+SINGULAR = "the likelihood is not defined: C1 is singular where the relationship matrix of a family is singular, too"
+
+
+@dataclass(frozen=True)
+class TracePair:
+    """Sums over samples of ``∂V`` for unit changes of the entries of C0 and C1: (p, p) each."""
+
+    of_C0: Array
+    of_C1: Array
+
+    def __add__(self, other: "TracePair") -> "TracePair":
+        return TracePair(self.of_C0 + other.of_C0, self.of_C1 + other.of_C1)
+
+
+@dataclass(frozen=True)
+class ScoreProducts:
+    """What the average information sums over families, for unit changes of the entries of C0 and C1.
+
+    Attributes
+    ----------
+    products : NDArray (3, p, p, p, p)
+        ``αᵀ∂V V⁻¹ ∂'Vα`` for two changes of C0, of C0 and of C1, and of C1; entry [., a, b, a', b'] for a change of
+        entry (a, b) and one of (a', b').
+    effects : NDArray (2, p, p, p, c)
+        ``αᵀ∂V N``: changes of entry (a, b) of C0 or C1, and the effects on trait u of covariate l.
+    """
+
+    products: Array
+    effects: Array
+
+    def __add__(self, other: "ScoreProducts") -> "ScoreProducts":
+        return ScoreProducts(self.products + other.products, self.effects + other.effects)
+
+
+class Group(Protocol):
+    """Some families, and the sums over them; ``inverse`` is what `invert` returned."""
+
+    @property
+    def members(self) -> Indices:
+        """Positions of the samples (f, m), or of samples without relatives (s,)."""
+
+    @property
+    def entries(self) -> int:
+        """Entries of the inverses."""
+
+    def invert(self, C0: Array, C1: Array) -> tuple[Array, float]:
+        """Inverses of the covariances, and the sum of the logarithms of their determinants."""
+
+    def apply(self, inverse: Array, F: Array) -> Array:
+        """``V⁻¹F`` for F (n, p, k), of the samples of the group: (f, m, p, k) or (s, p, k)."""
+
+    def related(self, F: Array) -> Array:
+        """``KF`` for F (n, ...), of the samples of the group."""
+
+    def gram(self, inverse: Array) -> Array:
+        """Their part of H, (p, c, p, c)."""
+
+    def traces(self, inverse: Array) -> TracePair:
+        """Sums of the blocks of V⁻¹ with which ``tr(V⁻¹∂V)`` is taken."""
+
+    def leverage(self, inverse: Array, Hinv: Array) -> Array:
+        """``N H⁻¹ Nᵀ`` within families, H⁻¹ (p, c, p, c); of a kind the sum over its samples."""
+
+    def leverage_traces(self, leverage: Array) -> TracePair:
+        """`traces` of ``N H⁻¹ Nᵀ``."""
+
+    def score_products(self, inverse: Array, alpha: Array) -> ScoreProducts:
+        """See `ScoreProducts`; α (n, p)."""
+
+    def trace_products(self, inverse: Array, leverage: Array | None) -> Array:
+        """``tr(V⁻¹∂V V⁻¹∂'V)`` (3, p, p, p, p) as in `ScoreProducts`, less twice that with the leverage for one V⁻¹."""
+
+    def along(self, inverse: Array, Tinv: Array) -> Array:
+        """Diagonal of V⁻¹ in the axes with this T⁻¹ and the families' eigenvectors: (f, m, p) or (s, p)."""
+
+    def effect_products(self, inverse: Array) -> Array:
+        """``Nᵀ∂V N`` for changes of entry (a, b) of C0 and C1: (2, p, p, c, p, p, c), [., a, u, l, b, u', l']."""
+
+
+@dataclass(frozen=True)
+class Families:
+    """Families of one size m of 2 or more.
+
+    Attributes
+    ----------
+    members : NDArray (f, m)
+        Samples.
+    U : NDArray (f, m, m)
+        Eigenvectors of the relationship matrices, in columns.
+    K : NDArray (f, m, m)
+        Relationship matrices.
+    observed : NDArray (f, m, p)
+        Which cells were observed.
+    X : NDArray (f, m, c)
+        Covariates.
+    """
+
+    members: Indices
+    U: Array
+    K: Array
+    observed: Mask
+    X: Array
+
+    @property
+    def entries(self) -> int:
+        """See `Group.entries`."""
+        return int(self.observed.size * self.observed[0].size)
+
+    def invert(self, C0: Array, C1: Array) -> tuple[Array, float]:
+        """See `Group.invert`."""
+        inverse, logdets = inverses(self.K, self.observed, C0, C1)
+        return inverse, float(logdets.sum())
+
+    def apply(self, inverse: Array, F: Array) -> Array:
+        """See `Group.apply`."""
+        f, m, p = self.observed.shape
+        flat = inverse.reshape(f, m * p, m * p) @ F[self.members].reshape(f, m * p, -1)
+        return np.asarray(flat.reshape(f, m, p, -1))
+
+    def related(self, F: Array) -> Array:
+        """See `Group.related`."""
+        f, m = self.members.shape
+        return np.asarray((self.K @ F[self.members].reshape(f, m, -1)).reshape(f, m, *F.shape[1:]))
+
+    def gram(self, inverse: Array) -> Array:
+        """See `Group.gram`."""
+        p, c = self.observed.shape[2], self.X.shape[2]
+        product = self._flat_X.T @ self.weighted(inverse).reshape(self.members.size, -1)
+        return np.asarray(product.reshape(c, p, p, c).transpose(1, 0, 2, 3))
+
+    def traces(self, inverse: Array) -> TracePair:
+        """See `Group.traces`."""
+        of_C0 = np.einsum("fij,fitju->tu", self.K, inverse, optimize=True)
+        return TracePair(of_C0, np.einsum("fitiu->tu", inverse))
+
+    def leverage(self, inverse: Array, Hinv: Array) -> Array:
+        """See `Group.leverage`."""
+        f, m, p = self.observed.shape
+        flat, A = inverse.reshape(f, m * p, m * p), self.variance_of_effects(Hinv)
+        return np.asarray((flat @ A.reshape(f, m * p, m * p) @ flat).reshape(inverse.shape))
+
+    def variance_of_effects(self, Hinv: Array) -> Array:
+        """``M H⁻¹ Mᵀ`` of all cells, (f, m, p, m, p)."""
+        f, m, p = self.observed.shape
+        c = self.X.shape[2]
+        half = (self._flat_X @ Hinv.transpose(1, 0, 2, 3).reshape(c, -1)).reshape(f, m * p * p, c)
+        return (half @ self.X.transpose(0, 2, 1)).reshape(f, m, p, p, m).transpose(0, 1, 2, 4, 3)
+
+    def leverage_traces(self, leverage: Array) -> TracePair:
+        """See `Group.leverage_traces`."""
+        return self.traces(leverage)
+
+    def score_products(self, inverse: Array, alpha: Array) -> ScoreProducts:
+        """See `Group.score_products`."""
+        p, c = self.observed.shape[2], self.X.shape[2]
+        pairs = inverse.transpose(0, 1, 3, 2, 4).reshape(-1, p * p)
+        moved = self.related(alpha), alpha[self.members]
+        products = [pairs.T @ _outer(moved[r], moved[s]) for r, s in ((0, 0), (0, 1), (1, 1))]
+        by_effect = self.weighted(inverse).reshape(self.members.size, -1)
+        effects = [(one.reshape(-1, p).T @ by_effect).reshape(p, p, p, c).transpose(1, 0, 2, 3) for one in moved]
+        return ScoreProducts(_by_changes(products, p), np.stack(effects))
+
+    def trace_products(self, inverse: Array, leverage: Array | None) -> Array:
+        """See `Group.trace_products`."""
+        p = self.observed.shape[2]
+        one = self._related_pairs(inverse), inverse.transpose(0, 1, 3, 2, 4)
+        other = one
+        if leverage is not None:
+            rest = inverse - 2 * leverage
+            other = self._related_pairs(rest), rest.transpose(0, 1, 3, 2, 4)
+        found = []
+        for r, s in ((0, 0), (0, 1), (1, 1)):
+            product = one[r].reshape(-1, p * p).T @ other[s].transpose(0, 2, 1, 3, 4).reshape(-1, p * p)
+            found.append(product.reshape(p, p, p, p).transpose(3, 0, 1, 2))  # [b, a', b', a]
+        return np.stack(found)
+
+    def effect_products(self, inverse: Array) -> Array:
+        """See `Group.effect_products`."""
+        f, m, p = self.observed.shape
+        c = self.X.shape[2]
+        N = self.weighted(inverse).reshape(f, m, -1)
+        shape = (p, p, c, p, p, c)
+        flat, moved = N.reshape(f * m, -1), (self.K @ N).reshape(f * m, -1)
+        return np.stack([(one.T @ flat).reshape(shape) for one in (moved, flat)])
+
+    def along(self, inverse: Array, Tinv: Array) -> Array:
+        """See `Group.along`."""
+        rows = np.einsum("fir,fitju,fjr->frtu", self.U, inverse, self.U, optimize=True)
+        return np.asarray(np.einsum("tj,frtu,uj->frj", Tinv, rows, Tinv, optimize=True))
+
+    def weighted(self, inverse: Array) -> Array:
+        """N: (f, m, p, p, c), the effects on trait u of covariate l in cell (i, t) at [., i, t, u, l]."""
+        f, m, p = self.observed.shape
+        blocks = inverse.transpose(0, 1, 2, 4, 3).reshape(f, m * p * p, m)
+        return np.asarray((blocks @ self.X).reshape(f, m, p, p, -1))
+
+    @property
+    def _flat_X(self) -> Array:
+        return self.X.reshape(self.members.size, -1)
+
+    def _related_pairs(self, inverse: Array) -> Array:
+        """``KV⁻¹`` by pairs of samples, (f, m, m, p, p)."""
+        f, m, p = self.observed.shape
+        product = (self.K @ inverse.reshape(f, m, -1)).reshape(f, m, p, m, p)
+        return np.asarray(product.transpose(0, 1, 3, 2, 4))
+
+
+@dataclass(frozen=True)
+class Singles:
+    """Samples without relatives, those of a kind (one relatedness, one pattern of observed traits) side by side.
+
+    Attributes
+    ----------
+    members : NDArray (s,)
+        Samples, sorted by their kind.
+    starts : NDArray (k,)
+        Position in ``members`` of the first sample of every kind.
+    K : NDArray (k,)
+        Relatedness of a sample with itself.
+    observed : NDArray (k, p)
+        Which traits were observed.
+    X : NDArray (s, c)
+        Covariates.
+    """
+
+    members: Indices
+    starts: Indices
+    K: Array
+    observed: Mask
+    X: Array
+
+    @property
+    def entries(self) -> int:
+        """See `Group.entries`."""
+        return int(self.observed.size * self.observed.shape[1])
+
+    @cached_property
+    def counts(self) -> Indices:
+        """Number of samples of every kind (k,)."""
+        return np.diff(np.append(self.starts, self.members.size))
+
+    @cached_property
+    def kind(self) -> Indices:
+        """Kind of every sample (s,)."""
+        return np.repeat(np.arange(self.starts.size), self.counts)
+
+    @cached_property
+    def XX(self) -> Array:
+        """Sums of ``xxᵀ`` over every kind, (k, c²)."""
+        return self.sums(self.X, self.X)
+
+    def sums(self, A: Array, B: Array) -> Array:
+        """Sums over every kind of the products of the columns of A (s, a) and B (s, b): (k, ab)."""
+        if self.starts.size == self.members.size:
+            return _outer(A, B)
+        found = np.empty((self.starts.size, A.shape[1] * B.shape[1]))
+        ends = np.append(self.starts, self.members.size)
+        for k, (start, stop) in enumerate(pairwise(ends)):
+            found[k] = (A[start:stop].T @ B[start:stop]).ravel()
+        return found
+
+    def invert(self, C0: Array, C1: Array) -> tuple[Array, float]:
+        """See `Group.invert`; inverses (k, p, p)."""
+        inverse, logdets = inverses(self.K[:, None, None], self.observed[:, None], C0, C1)
+        return inverse[:, 0, :, 0], float(self.counts @ logdets)
+
+    def apply(self, inverse: Array, F: Array) -> Array:
+        """See `Group.apply`."""
+        return np.asarray(inverse[self.kind] @ F[self.members])
+
+    def related(self, F: Array) -> Array:
+        """See `Group.related`."""
+        return np.asarray(F[self.members] * self.K[self.kind].reshape(-1, *[1] * (F.ndim - 1)))
+
+    def gram(self, inverse: Array) -> Array:
+        """See `Group.gram`."""
+        p, c = self.observed.shape[1], self.X.shape[1]
+        return np.asarray((_flat(inverse).T @ self.XX).reshape(p, p, c, c).transpose(0, 2, 1, 3))
+
+    def traces(self, inverse: Array) -> TracePair:
+        """See `Group.traces`."""
+        return self.leverage_traces(inverse * self.counts[:, None, None])
+
+    def leverage(self, inverse: Array, Hinv: Array) -> Array:
+        """See `Group.leverage`."""
+        c = self.X.shape[1]
+        A = (self.XX @ Hinv.transpose(1, 3, 0, 2).reshape(c * c, -1)).reshape(inverse.shape)
+        return np.asarray(inverse @ A @ inverse)
+
+    def leverage_traces(self, leverage: Array) -> TracePair:
+        """See `Group.leverage_traces`."""
+        return TracePair(np.tensordot(self.K, leverage, 1), leverage.sum(axis=0))
+
+    def score_products(self, inverse: Array, alpha: Array) -> ScoreProducts:
+        """See `Group.score_products`."""
+        p, c = self.observed.shape[1], self.X.shape[1]
+        own, flat = alpha[self.members], _flat(inverse)
+        squares, effects = self.sums(own, own), self.sums(own, self.X)
+        products = [(flat * self.K[:, None] ** power).T @ squares for power in (2, 1, 0)]
+        by_effect = [(flat * self.K[:, None] ** power).T @ effects for power in (1, 0)]
+        return ScoreProducts(
+            _by_changes(products, p), np.stack([one.reshape(p, p, p, c).transpose(0, 2, 1, 3) for one in by_effect])
+        )
+
+    def trace_products(self, inverse: Array, leverage: Array | None) -> Array:
+        """See `Group.trace_products`."""
+        p, flat = self.observed.shape[1], _flat(inverse)
+        rest = inverse * self.counts[:, None, None]
+        if leverage is not None:
+            rest = rest - 2 * leverage
+        products = [(flat * self.K[:, None] ** power).T @ _flat(rest) for power in (2, 1, 0)]
+        return np.stack([one.reshape(p, p, p, p).transpose(3, 0, 1, 2) for one in products])
+
+    def along(self, inverse: Array, Tinv: Array) -> Array:
+        """See `Group.along`."""
+        return np.asarray(np.einsum("tj,ktu,uj->kj", Tinv, inverse, Tinv, optimize=True)[self.kind])
+
+    def effect_products(self, inverse: Array) -> Array:
+        """See `Group.effect_products`."""
+        p, c, flat = self.observed.shape[1], self.X.shape[1], _flat(inverse)
+        found = np.zeros((2, p**4, c * c))
+        step = max(1, ENTRIES // p**4)
+        for start in range(0, len(flat), step):
+            part = slice(start, start + step)
+            both = _outer(flat[part], flat[part])
+            found[1] += both.T @ self.XX[part]
+            found[0] += (both * self.K[part, None]).T @ self.XX[part]
+        return found.reshape(2, p, p, p, p, c, c).transpose(0, 1, 2, 5, 3, 4, 6)
+
+
+def _flat(blocks: Array) -> Array:
+    return blocks.reshape(len(blocks), -1)
+
+
+def _outer(A: Array, B: Array) -> Array:
+    """Products of every two samples' numbers: (s, ab) of A (s, a), B (s, b), or (f m², ab) of (f, m, a), (f, m, b)."""
+    if A.ndim == 2:
+        return np.asarray((A[:, :, None] * B[:, None, :]).reshape(len(A), -1))
+    return np.asarray((A[:, :, None, :, None] * B[:, None, :, None, :]).reshape(-1, A.shape[2] * B.shape[2]))
+
+
+def _by_changes(products: Sequence[Array], p: int) -> Array:
+    """From entries [a, a', b, b'] to [a, b, a', b']."""
+    return np.stack([one.reshape(p, p, p, p).transpose(0, 2, 1, 3) for one in products])
+
+
+def inverses(K: Array, observed: Mask, C0: Array, C1: Array) -> tuple[Array, Array]:
+    """Inverses (f, m, p, m, p) of the covariances of observed cells, 0 in missing ones, and log-determinants (f,).
+
+    Parameters
+    ----------
+    K : NDArray (f, m, m)
+        Relationship matrices.
+    observed : NDArray (f, m, p)
+        Which cells were observed.
+    C0, C1 : NDArray (p, p)
+        Genetic and residual covariance.
+
+    Raises
+    ------
+    NumericalError
+        Where a covariance is singular.
+    """
+    f, m, p = observed.shape
+    V = K[:, :, None, :, None] * C0[:, None, :]
+    diagonal = np.arange(m)
+    V[:, diagonal, :, diagonal, :] += C1
+    V, seen = V.reshape(f, m * p, m * p), observed.reshape(f, m * p)
+    size = np.where(seen, np.sqrt(np.einsum("fii->fi", V)), 1.0)
+    if not np.all(size > 0):
+        raise NumericalError(SINGULAR)
+    scale = np.where(seen, 1 / size, 0.0)
+    V *= scale[:, :, None]
+    V *= scale[:, None, :]
+    cells = np.arange(m * p)
+    V[:, cells, cells] = 1.0
+    try:
+        roots = np.linalg.cholesky(V)
+        inverse = np.linalg.inv(V)
+    except np.linalg.LinAlgError:
+        raise NumericalError(SINGULAR) from None
+    inverse = 0.5 * (inverse + inverse.transpose(0, 2, 1))
+    inverse *= scale[:, :, None]
+    inverse *= scale[:, None, :]
+    logdets = 2 * np.log(np.einsum("fii->fi", roots)).sum(axis=1) + 2 * np.log(size).sum(axis=1)
+    return inverse.reshape(f, m, p, m, p), logdets
+
+
+@dataclass(frozen=True)
+class ObservedFamilies:
+    """Traits with missing cells on a block-diagonal relationship matrix.
+
+    Attributes
+    ----------
+    spectrum : FamilySpectrum
+        The relationship matrix.
+    Y : NDArray (n, p)
+        Traits less what ordinary least squares on their own samples explain; 0 where a cell is missing.
+    missing : NDArray (n, p)
+        Which cells are missing.
+    X : NDArray (n, c)
+        Covariates as they were given.
+    Q : NDArray (n, c)
+        Covariates of the likelihood: an orthonormal basis of X.
+    groups : tuple of Group
+        The families.
+    kept : NDArray (e,)
+        Positions among the pc effects (those on a trait side by side) of those in the model: not those that a trait's
+        samples do not tell from others.
+    B_taken : NDArray (c, p)
+        Effects of X that were taken off Y.
+    to_X : NDArray (p, c, c)
+        What turns effects of Q on a trait into those of X.
+    logdet_MtM : float
+        ``log|M_oᵀM_o|`` of the observed rows of ``Q ⊗ I``, a constant of REML.
+    """
+
+    spectrum: FamilySpectrum
+    Y: Array
+    missing: Mask
+    X: Array
+    Q: Array
+    groups: tuple[Group, ...]
+    kept: Indices
+    B_taken: Array
+    to_X: Array
+    logdet_MtM: float
+
+    @property
+    def nsamples(self) -> int:
+        """Number of samples, n."""
+        return int(self.Y.shape[0])
+
+    @property
+    def ntraits(self) -> int:
+        """Number of traits, p."""
+        return int(self.Y.shape[1])
+
+    @property
+    def ncovariates(self) -> int:
+        """Number of covariates, c."""
+        return int(self.Q.shape[1])
+
+    @property
+    def nobserved(self) -> int:
+        """Number of observed cells."""
+        return int(self.missing.size - np.count_nonzero(self.missing))
+
+    @cached_property
+    def mean_eigenvalue(self) -> float:
+        """Mean eigenvalue of GGᵀ, τ."""
+        return float(self.spectrum.s.mean())
+
+    @property
+    def singular(self) -> bool:
+        """Whether GGᵀ has null directions, in which C1 alone must have variance."""
+        return bool(np.any(self.spectrum.s <= 0))
+
+    @property
+    def left_out(self) -> Mask:
+        """Which effects (c, p) are left out."""
+        out = np.ones(self.ntraits * self.ncovariates, dtype=np.bool_)
+        out[self.kept] = False
+        return out.reshape(self.ntraits, self.ncovariates).T
+
+    @property
+    def given(self) -> Array:
+        """The traits as they were given (n, p), NaN in missing cells."""
+        return np.where(self.missing, np.nan, self.Y + self.X @ self.B_taken)
+
+    def observed(self) -> Mask:
+        """Which cells were observed, (n, p)."""
+        return ~self.missing
+
+    def related(self, F: Array) -> Array:
+        """``GGᵀF`` for F (n, ...)."""
+        out = np.empty_like(F)
+        for group in self.groups:
+            out[group.members] = group.related(F)
+        return out
+
+
+def observed_families(spectrum: FamilySpectrum, Y: Array, X: Array) -> ObservedFamilies:
+    """Traits Y (n, p), NaN in missing cells, and covariates X (n, c) of full rank, by families.
+
+    Raises
+    ------
+    NumericalError
+        Where a trait has no observed cell.
+    """
+    missing = np.isnan(Y)
+    empty = np.flatnonzero(missing.all(axis=0))
+    if empty.size:
+        raise NumericalError(f"trait {int(empty[0]) + 1} has no observed value: leave it out")
+    p, c = Y.shape[1], X.shape[1]
+    Q = np.asarray(linalg.qr(X, mode="economic")[0], np.float64) if c else X
+    kept = ~effects_left_out(Y, np.eye(p), X)
+    residual, B, to_X, logdet = np.zeros(Y.shape), np.zeros((c, p)), np.zeros((p, c, c)), 0.0
+    for j in range(p):
+        seen, mine = ~missing[:, j], np.flatnonzero(kept[:, j])
+        Q_own, R = linalg.qr(X[np.ix_(seen, mine)], mode="economic") if mine.size else (np.empty((seen.sum(), 0)), None)
+        fitted = Q_own.T @ Y[seen, j]
+        residual[seen, j] = Y[seen, j] - Q_own @ fitted
+        if R is not None:
+            B[mine, j] = linalg.solve_triangular(R, fitted)
+            inner = Q_own.T @ Q[np.ix_(seen, mine)]
+            to_X[j][np.ix_(mine, mine)] = linalg.solve_triangular(R, inner)
+            logdet += 2 * float(np.linalg.slogdet(inner)[1])
+    groups = _groups(spectrum, ~missing, Q)
+    return ObservedFamilies(spectrum, residual, missing, X, Q, groups, np.flatnonzero(kept.T.ravel()), B, to_X, logdet)
+
+
+def _groups(spectrum: FamilySpectrum, observed: Mask, X: Array) -> tuple[Group, ...]:
+    groups: list[Group] = []
+    alone = np.ones(len(X), dtype=np.bool_)
+    for one in spectrum.rotation.families:
+        alone[one.members] = False
+        m = one.members.shape[1]
+        step = max(1, ENTRIES // (m * observed.shape[1]) ** 2)
+        for start in range(0, len(one.members), step):
+            members, U = one.members[start : start + step], one.U[start : start + step].astype(np.float64)
+            K = (U * spectrum.s[members][:, None, :]) @ U.transpose(0, 2, 1)
+            groups.append(Families(members, U, K, observed[members], X[members]))
+    singles = np.flatnonzero(alone)
+    if singles.size:
+        groups.append(_singles(singles, spectrum.s[singles], observed[singles], X))
+    return tuple(groups)
+
+
+def _singles(members: Indices, K: Array, observed: Mask, X: Array) -> Singles:
+    packed = np.packbits(observed, axis=1).astype(np.float64)
+    order = np.lexsort((K, *packed.T))
+    labels = np.column_stack([packed, K])[order]
+    new = np.concatenate([[True], np.any(labels[1:] != labels[:-1], axis=1)])
+    first = order[new]
+    return Singles(members[order], np.flatnonzero(new), K[first], observed[first], X[members[order]])
