@@ -20,7 +20,12 @@ from kron2sum_cli.model.families.observed import ObservedFamilies
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint, evaluate, sum_of
 from kron2sum_cli.model.information import DirectionCovariance
 from kron2sum_cli.model.missing.fitting import MAX_STEPS, NO_MAXIMUM, SINGULAR_C1, change_of_scores, corrected_start
-from kron2sum_cli.model.missing.information import directions, inverse_information, uses_observed_information
+from kron2sum_cli.model.missing.information import (
+    directions,
+    inverse_information,
+    uses_observed_information,
+    without_residual,
+)
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.trust_region import Curvature

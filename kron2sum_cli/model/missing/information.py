@@ -72,9 +72,7 @@ def without_residual(point: PartlyObservedPoint) -> NDArray[np.bool_]:
     return np.asarray(point.axes.c1**2 < NO_RESIDUAL)
 
 
-def inverse_information(
-    H: Array, point: PartlyObservedPoint, rank: int, low: NDArray[np.bool_]
-) -> DirectionCovariance:
+def inverse_information(H: Array, point: PartlyObservedPoint, rank: int, low: NDArray[np.bool_]) -> DirectionCovariance:
     """Inverse of the information H (2N, 2N) of (E0, E1) at an optimum; C0 has at most this rank.
 
     Of the axes that are `low` in residual variance those are on the boundary along which the likelihood falls. Along
