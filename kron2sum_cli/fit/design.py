@@ -115,7 +115,7 @@ def read_design(settings: FitSettings, tables: Tables, grm: Grm) -> Design:
     InputError, NumericalError, UsageError
         Where a file, its numbers or the options do not make a model.
     """
-    if tables.polygenic is not None and grm.sparse is None and settings.grm_cutoff is None:
+    if tables.polygenic is not None and not grm.falls_into_families(settings):
         raise UsageError(
             "--pred: the predictions stand for a dense relationship matrix; give --grm none, a sparse matrix, or"
             " --grm-cutoff 0.05"

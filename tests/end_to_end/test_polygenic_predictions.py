@@ -90,10 +90,7 @@ def by_hand(folder: Path, chromosome: int | None) -> Path:
     return path
 
 
-def test_every_chromosome_is_as_by_hand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for Bartlett factors of refits, which chromosomes share and a null model by hand has of its own."""
-    factors = "kron2sum_cli.scan.refits.bartlett_factors"
-    monkeypatch.setattr(factors, lambda refits, hypotheses, seed: np.ones(len(hypotheses)))
+def test_every_chromosome_is_as_by_hand(folder: Path) -> None:
     null = fit(folder, "pred", "--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list")
     found = without_factor(scan(folder, null), null.with_suffix(".parquet"))
     assert found.CHISQ_REFIT.notna().any()
