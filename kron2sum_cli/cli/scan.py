@@ -238,11 +238,11 @@ def scan(ctx: click.Context, /, to: str | None, out: str | None, **values: Any) 
     if settings.to == "parquet":
         refuse_terminal(settings.out)
     from kron2sum_cli.cli.console import session
-    from kron2sum_cli.scan.scan import scan_variants
-    from kron2sum_cli.scan.sets import scan_sets
+
+    if settings.of_sets:
+        from kron2sum_cli.scan.sets import scan_sets as run
+    else:
+        from kron2sum_cli.scan.scan import scan_variants as run
 
     with session(ctx, settings) as progress:
-        if settings.of_sets:
-            scan_sets(settings, progress)
-        else:
-            scan_variants(settings, progress)
+        run(settings, progress)
