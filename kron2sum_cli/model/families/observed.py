@@ -21,7 +21,7 @@ from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.families.spectrum import FamilySpectrum
-from kron2sum_cli.model.missing.observed import effects_left_out
+from kron2sum_cli.model.missing.observed import effects_left_out, missing_cells_of
 from kron2sum_cli.model.spectrum import Array
 
 Indices = NDArray[np.intp]
@@ -520,10 +520,7 @@ def observed_families(spectrum: FamilySpectrum, Y: Array, X: Array) -> ObservedF
     NumericalError
         Where a trait has no observed cell.
     """
-    missing = np.isnan(Y)
-    empty = np.flatnonzero(missing.all(axis=0))
-    if empty.size:
-        raise NumericalError(f"trait {int(empty[0]) + 1} has no observed value: leave it out")
+    missing = missing_cells_of(Y)
     p, c = Y.shape[1], X.shape[1]
     Q = np.asarray(linalg.qr(X, mode="economic")[0], np.float64) if c else X
     kept = ~effects_left_out(Y, np.eye(p), X)

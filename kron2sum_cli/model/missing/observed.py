@@ -179,6 +179,21 @@ def observed_spectrum(relationship: Array, X: Array, features: bool, with_prior:
     return replace(spectrum, mean_diagonal=centred), tau * inverse @ inverse.T
 
 
+def missing_cells_of(Y: Array) -> Mask:
+    """Which cells of traits (n, p) are missing.
+
+    Raises
+    ------
+    NumericalError
+        Where a trait has no observed cell.
+    """
+    missing = np.isnan(Y)
+    empty = np.flatnonzero(missing.all(axis=0))
+    if empty.size:
+        raise NumericalError(f"trait {int(empty[0]) + 1} has no observed value: leave it out")
+    return missing
+
+
 def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array, prior: Array | None = None) -> ObservedCells:
     """Rotate traits with missing cells.
 
@@ -200,10 +215,7 @@ def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array, prior: Arra
     NumericalError
         Where a trait has no observed cell.
     """
-    missing = np.isnan(Y)
-    empty = np.flatnonzero(missing.all(axis=0))
-    if empty.size:
-        raise NumericalError(f"trait {int(empty[0]) + 1} has no observed value: leave it out")
+    missing = missing_cells_of(Y)
     means = np.nanmean(Y, axis=0)
     # Digits of a large mean would be lost in the rotation, and with them those of a small variance.
     taken = 0.0 if _effects_of_means(A, X, means) is None else means

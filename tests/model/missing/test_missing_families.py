@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_up_families import Case, covariances, simulated
 from missing_oracle import Observed
 from numpy.typing import NDArray
-from scipy import linalg, sparse
+from scipy import sparse
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.bartlett import bartlett_factors
@@ -32,34 +33,6 @@ from kron2sum_cli.model.trait_axes import axes_of_covariances
 Array = NDArray[np.float64]
 
 DESIGNS = [(40, 2, 1, 0.2), (45, 3, 4, 0.1), (50, 2, 0, 0.3), (30, 4, 2, 0.2)]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A relationship matrix of families in random order, covariates and traits."""
-
-    K: Array
-    X: Array
-    Y: Array
-
-
-def simulated(n: int, p: int, c: int, seed: int = 1, largest: int = 8) -> Case:
-    rng = np.random.default_rng(seed)
-    blocks = []
-    while sum(map(len, blocks)) < n:
-        m = int(rng.integers(1, largest + 1))
-        M = rng.normal(size=(m, m + 3))
-        blocks.append(0.6 * np.eye(m) + 0.4 * M @ M.T / (m + 3))
-    order = rng.permutation(n)
-    K = linalg.block_diag(*blocks)[:n, :n][np.ix_(order, order)]
-    X = np.hstack([np.ones((n, 1)), rng.normal(size=(n, c))])[:, :c]
-    genetic = np.linalg.cholesky(K) @ rng.normal(size=(n, p)) @ rng.normal(size=(p, p))
-    return Case(K, X, genetic + rng.normal(size=(n, p)) @ rng.normal(size=(p, p)) + 3)
-
-
-def covariances(p: int, seed: int = 2) -> tuple[Array, Array]:
-    L0, L1 = np.random.default_rng(seed).normal(size=(2, p, p))
-    return L0 @ L0.T, L1 @ L1.T + 0.1 * np.eye(p)
 
 
 def with_missing(case: Case, share: float, seed: int = 1) -> Case:
