@@ -41,8 +41,10 @@ class GivenVariants:
 
     Attributes
     ----------
+    X : NDArray (n, c)
+        Orthonormal basis of the covariates where these have an effect on every trait, too; else of no columns.
     S : NDArray (n, k)
-        Orthonormal basis of the variants, outside the covariates where these have an effect on every trait, too.
+        Orthonormal basis of the variants, outside X.
     F : NDArray (n, p, k) or (n, p, e)
         ``P(I ⊗ S)L⁻ᵀ``: of every axis, or for coupled axes with a column for each of the e effects.
     z : NDArray (p, k) or (e,)
@@ -51,10 +53,16 @@ class GivenVariants:
         Number of effects that the traits tell apart.
     """
 
+    X: Array
     S: Array
     F: Array
     z: Array
     rank: int
+
+    @property
+    def span(self) -> Array:
+        """Orthonormal basis (n, c + k) of covariates and variants, which may be taken off any variant."""
+        return np.hstack([self.X, self.S])
 
     @property
     def quadratic(self) -> float:
@@ -75,41 +83,43 @@ def given_variants(model: NullModel, G: Array, X: Array) -> GivenVariants:
     NumericalError
         Where the variants explain the traits completely.
     """
-    S = basis_outside(G, X)
-    given = _coupled(model, S) if model.coupled else _along_axes(model, S)
+    of_covariates, S = bases(G, X)
+    F, z, rank = _coupled(model, S) if model.coupled else _along_axes(model, S)
+    given = GivenVariants(of_covariates, S, F, z, rank)
     if given.quadratic >= (1 - LEAST_LEFT) * model.summary.quadratic:
         raise NumericalError("the variants that are conditioned on explain the traits completely")
     return given
 
 
-def basis_outside(G: Array, X: Array) -> Array:
-    """Orthonormal basis (n, k') of the part of the columns of G (n, k) outside the span of X (n, c)."""
+def bases(G: Array, X: Array) -> tuple[Array, Array]:
+    """Orthonormal bases of the columns of X (n, c), and of the part of those of G (n, k) outside their span."""
     joint = np.hstack([X, G])
     kept = np.setdiff1d(np.arange(joint.shape[1]), [dependency.column for dependency in dependencies(joint)])
-    if not np.any(kept >= X.shape[1]):
-        return np.empty((len(G), 0))
+    if not kept.size:
+        return np.empty((len(G), 0)), np.empty((len(G), 0))
     sizes = np.linalg.norm(joint[:, kept], axis=0)
     Q = linalg.qr(joint[:, kept] / sizes, mode="economic")[0]
-    return np.asarray(Q[:, np.count_nonzero(kept < X.shape[1]) :])
+    of_covariates = np.count_nonzero(kept < X.shape[1])
+    return Q[:, :of_covariates], Q[:, of_covariates:]
 
 
-def _along_axes(model: NullModel, S: Array) -> GivenVariants:
-    """Of axes that are not coupled."""
+def _along_axes(model: NullModel, S: Array) -> tuple[Array, Array, int]:
+    """``F``, ``z`` and the rank of `GivenVariants` of axes that are not coupled."""
     (n, k), u = S.shape, S.T @ model.scores()
     p = u.shape[1]
     if not k:
-        return GivenVariants(S, np.empty((n, p, 0)), np.empty((p, 0)), 0)
+        return np.empty((n, p, 0)), np.empty((p, 0)), 0
     projected = model.project(np.repeat(S[:, None, :], p, axis=1))
     F, z = np.empty((n, p, k)), np.empty((p, k))
     for j in range(p):
         L = np.linalg.cholesky(S.T @ projected[:, j])
         F[:, j] = linalg.solve_triangular(L, projected[:, j].T, lower=True).T
         z[j] = linalg.solve_triangular(L, u[:, j], lower=True)
-    return GivenVariants(S, F, z, p * k)
+    return F, z, p * k
 
 
-def _coupled(model: NullModel, S: Array) -> GivenVariants:
-    """Of coupled axes; effects that the observed cells do not tell from others are left out."""
+def _coupled(model: NullModel, S: Array) -> tuple[Array, Array, int]:
+    """As `_along_axes` of coupled axes; effects that the observed cells do not tell from others are left out."""
     (n, k), u = S.shape, S.T @ model.scores()
     p = u.shape[1]
     axis, variant = np.divmod(np.arange(p * k), k)
@@ -119,11 +129,11 @@ def _coupled(model: NullModel, S: Array) -> GivenVariants:
     H = np.einsum("na,njx->jax", S, projected, optimize=True).reshape(p * k, p * k)
     kept = independent_columns(H, np.diag(H), DEPENDENT)
     if not kept.size:
-        return GivenVariants(S, np.empty((n, p, 0)), np.empty(0), 0)
+        return np.empty((n, p, 0)), np.empty(0), 0
     L = np.linalg.cholesky(H[np.ix_(kept, kept)])
     F = linalg.solve_triangular(L, projected[:, :, kept].reshape(n * p, kept.size).T, lower=True).T
     z = linalg.solve_triangular(L, u.T.reshape(-1)[kept], lower=True)
-    return GivenVariants(S, F.reshape(n, p, kept.size), z, int(kept.size))
+    return F.reshape(n, p, kept.size), z, int(kept.size)
 
 
 @dataclass(frozen=True)
@@ -134,8 +144,8 @@ class ConditionedScanner:
     ----------
     plain : Scanner
         Of the null model without the given variants.
-    S : NDArray (n, k)
-        `GivenVariants.S` in the precision of the scan.
+    span : NDArray (n, c + k)
+        `GivenVariants.span` in the precision of the scan.
     F : NDArray (n, pe)
         `GivenVariants.F` in that precision, those of an axis side by side.
     z : NDArray (p, k) or (e,)
@@ -143,7 +153,7 @@ class ConditionedScanner:
     """
 
     plain: Scanner
-    S: NDArray[np.floating]
+    span: NDArray[np.floating]
     F: NDArray[np.floating]
     z: Array
 
@@ -159,7 +169,8 @@ class ConditionedScanner:
     def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
         """Statistics of a block of variants G (n, b); ``length`` is that outside the given variants, too.
 
-        Combinations of the given variants are taken off first: as with centring, that changes nothing but rounding.
+        Combinations of covariates and given variants are taken off first: as with centring, that changes nothing but
+        rounding.
         """
         G = self._apart(G)
         plain = self.plain.statistics(G)
@@ -174,8 +185,8 @@ class ConditionedScanner:
         return PairStatistics(self._given(plain.first, of_G), self._given(plain.second, of_H), plain.cross - shared)
 
     def _apart(self, G: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Variants less the combination of the given variants that is nearest."""
-        return G - self.S @ (self.S.T @ G)
+        """Variants less the combination of covariates and given variants that is nearest."""
+        return G - self.span @ (self.span.T @ G)
 
     def _explained(self, G: NDArray[np.floating], p: int) -> Array:
         """``M1ᵀF`` along p axes: (b, p, k) or (b, p, e)."""
@@ -219,7 +230,7 @@ def statistics_given(plain: BlockStatistics, explained: Array, z: Array, roundin
 def conditioned_scanner(plain: Scanner, given: GivenVariants) -> ConditionedScanner:
     """The scanner of a null model, given further variants, in its precision."""
     F = given.F.reshape(len(given.S), -1)
-    return ConditionedScanner(plain, given.S.astype(plain.dtype), F.astype(plain.dtype), given.z)
+    return ConditionedScanner(plain, given.span.astype(plain.dtype), F.astype(plain.dtype), given.z)
 
 
 @dataclass(frozen=True)
@@ -263,14 +274,14 @@ class ConditionedSetScanner:
     ----------
     plain : SetScanner
         Of the null model without the given variants
-    S, F, z : NDArray
+    span, F, z : NDArray
         As in `ConditionedScanner`
     ntraits : int
         Number of traits, p
     """
 
     plain: SetScanner
-    S: NDArray[np.floating]
+    span: NDArray[np.floating]
     F: NDArray[np.floating]
     z: Array
     ntraits: int
@@ -281,8 +292,8 @@ class ConditionedSetScanner:
         return self.plain.dtype
 
     def rotate(self, G: NDArray[np.floating]) -> ConditionedVariants:
-        """See `set_scanner.SetScanner.rotate`; combinations of the given variants are taken off first."""
-        G = G - self.S @ (self.S.T @ G)
+        """See `set_scanner.SetScanner.rotate`; combinations of covariates and given variants are taken off first."""
+        G = G - self.span @ (self.span.T @ G)
         explained = (G.T @ self.F).astype(np.float64).reshape(G.shape[1], self.ntraits, -1)
         return ConditionedVariants(self.plain.rotate(G), explained, self.z)
 
@@ -290,4 +301,5 @@ class ConditionedSetScanner:
 def conditioned_set_scanner(plain: SetScanner, given: GivenVariants) -> ConditionedSetScanner:
     """The scanner of sets of a null model, given further variants, in its precision."""
     F = given.F.reshape(len(given.S), -1)
-    return ConditionedSetScanner(plain, given.S.astype(plain.dtype), F.astype(plain.dtype), given.z, given.F.shape[1])
+    span, F = given.span.astype(plain.dtype), F.astype(plain.dtype)
+    return ConditionedSetScanner(plain, span, F, given.z, given.F.shape[1])

@@ -44,6 +44,9 @@ logger = logging.getLogger("kron2sum.scan")
 MOST_EFFECTS = 0.5
 """Largest number of effects of chosen variants, as a share of the degrees of freedom of the null model."""
 
+ROUNDING_OF_TIES = 256
+"""By how many units of rounding, as a share, -log10 P of copies of a variant may differ."""
+
 UNPLACED = "0"
 """The chromosome of variants whose place is not known."""
 
@@ -188,6 +191,15 @@ class ConditionalTests:
         found[free] = test(statistics.u[free], statistics.v[free], self.scan.tests[0], context).mlog10p
         return found
 
+    def strongest(self, tested: TestedVariants, mlog10p: Array, least: float) -> tuple[int, float] | None:
+        """The variant with the smallest P, the first of those equal but for rounding, where that is small enough."""
+        largest = float(np.max(mlog10p, where=~np.isnan(mlog10p), initial=-np.inf))
+        if not largest >= least:
+            return None
+        rounding = ROUNDING_OF_TIES * float(np.finfo(self.scan.scanner.dtype).eps)
+        best = int(np.argmax(mlog10p >= (1 - rounding) * largest))
+        return int(tested.variants[best]), float(mlog10p[best])
+
     def joint_effects(self, chosen: Sequence[int]) -> list[JointEffects]:
         """Of every chosen variant in the model of all: its effects given the others."""
         tested, found = self.testable(np.sort(np.array(chosen, np.intp))), []
@@ -279,7 +291,7 @@ def loci_of(
     advance(len(candidates) - len(waiting.variants))
     try:
         while len(waiting.variants):
-            best = _strongest(waiting, tests.mlog10p(waiting, chosen), least)
+            best = tests.strongest(waiting, tests.mlog10p(waiting, chosen), least)
             if best is None or not tests.has_room(chosen):
                 break
             distance = np.abs(places - places[np.searchsorted(variants, best[0])])
@@ -288,7 +300,7 @@ def loci_of(
             loci.append(signals)
             while tests.has_room(chosen):
                 mlog10p = tests.mlog10p(locus, chosen)
-                best = _strongest(locus, mlog10p, least)
+                best = tests.strongest(locus, mlog10p, least)
                 if best is None:
                     _log_locus(tests.scan, near, signals, mlog10p)
                     break
@@ -303,14 +315,6 @@ def loci_of(
         logger.warning("%d signals on a chromosome are as many as so few samples allow: there may be more", len(chosen))
     advance(len(waiting.variants))
     return [signals for signals in loci if signals]
-
-
-def _strongest(tested: TestedVariants, mlog10p: Array, least: float) -> tuple[int, float] | None:
-    """The variant with the smallest P, the first of equal ones, where that is small enough."""
-    if np.isnan(mlog10p).all():
-        return None
-    best = int(np.nanargmax(mlog10p))
-    return (int(tested.variants[best]), float(mlog10p[best])) if mlog10p[best] >= least else None
 
 
 def _log_locus(scan: Scan, near: Positions, signals: Sequence[Signal], mlog10p: Array) -> None:

@@ -11,7 +11,7 @@ from scipy import linalg, sparse
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.collinearity import COLLINEAR
-from kron2sum_cli.model.conditioning import basis_outside, conditioned_scanner, conditioned_set_scanner, given_variants
+from kron2sum_cli.model.conditioning import bases, conditioned_scanner, conditioned_set_scanner, given_variants
 from kron2sum_cli.model.families.null_model import likelihood_of_families
 from kron2sum_cli.model.families.spectrum import family_spectrum
 from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood, rotate_samples
@@ -231,5 +231,6 @@ def test_variants_that_explain_everything_are_refused() -> None:
 
 
 def test_nothing_outside() -> None:
-    assert basis_outside(np.ones((5, 1)), np.ones((5, 1))).shape == (5, 0)
-    assert basis_outside(np.ones((5, 0)), np.ones((5, 1))).shape == (5, 0)
+    assert [basis.shape for basis in bases(np.ones((5, 1)), np.ones((5, 1)))] == [(5, 1), (5, 0)]
+    assert [basis.shape for basis in bases(np.ones((5, 0)), np.ones((5, 1)))] == [(5, 1), (5, 0)]
+    assert [basis.shape for basis in bases(np.zeros((5, 1)), np.ones((5, 0)))] == [(5, 0), (5, 0)]

@@ -77,6 +77,17 @@ def test_copies_of_a_signal_are_not_tested_and_counted(G: np.ndarray, caplog: py
     assert np.isnan(tests.mlog10p(tests.testable(np.array([7])), [3])).all()
 
 
+def test_of_variants_equal_but_for_rounding_the_first_is_chosen(G: np.ndarray) -> None:
+    tests = given_tests(G, made_up_traits(G, {3: 4.0}))
+    tested = tests.testable(np.array([2, 3, 7, 9]))
+    eps = float(np.finfo(tests.scan.scanner.dtype).eps)
+    mlog10p = np.array([np.nan, 8.0, 8.0 * (1 + 10 * eps), 7.9])
+    assert tests.strongest(tested, mlog10p, 4.0) == (3, 8.0)
+    assert tests.strongest(tested, mlog10p, mlog10p[2]) == (3, 8.0)
+    assert tests.strongest(tested, mlog10p, 8.1) is None
+    assert tests.strongest(tested, np.full(4, np.nan), 4.0) is None
+
+
 def test_what_is_read_at_once_changes_nothing(G: np.ndarray) -> None:
     data = made_up_traits(G, {3: 3.0, 6: 2.0})
     one, other = (given_tests(G, data, width) for width in (3, 20))
