@@ -68,8 +68,13 @@ def _is_ignored(number: int) -> bool:
 
 def _raise(number: int, frame: FrameType | None) -> None:
     for other in _WORDS:  # a second signal must not disturb the cleaning up after the first
-        signal.signal(other, signal.SIG_IGN)
+        if not _is_ignored(other):
+            signal.signal(other, _mind_no_more)
     raise Stopped(number)
+
+
+def _mind_no_more(number: int, frame: FrameType | None) -> None:
+    """Do nothing: with SIG_IGN, Python would complain of a signal that came before and has not been handled yet."""
 
 
 def _raising_again(otherwise: Callable[[Any], Any]) -> Callable[[Any], None]:

@@ -19,7 +19,11 @@ from kron2sum_cli.files.cells import (
 )
 from kron2sum_cli.files.columns import choose_columns
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
-from kron2sum_cli.files.text import TextTable, id_columns, read_table
+from kron2sum_cli.files.text import TextTable, id_columns, plain_name, read_table
+
+UNAMBIGUOUS = ("", "id", "name")
+"""First columns that name samples in a table of traits or covariates alone; in one of genotypes they may name variants.
+R leaves the name of its row names empty."""
 
 REPLICATES = (
     "remove one of the two; of replicates of one line, give their mean in one row (--pheno-long makes means of plots)"
@@ -93,7 +97,7 @@ def read_sample_table(
     Parameters
     ----------
     path : str
-        The file; its first columns are ``FID IID``, ``#FID IID``, ``IID`` or ``#IID``. With semicolons between the
+        The file; its first columns are ``FID IID``, ``IID`` or another of `SAMPLE_NAMES`. With semicolons between the
         columns a comma in a number is the decimal mark.
     names : sequence of str or None
         Columns to take, in this order; ``a-c`` takes those from a to c; None takes all.
@@ -148,7 +152,7 @@ def _read_header(
     """Check the header and find the columns that are asked for."""
     header = table.first.fields
     place = f"{table.file}, line {table.first.line}"
-    width = id_columns(header)
+    width = id_columns(header) or int(plain_name(header[0]) in UNAMBIGUOUS)
     _check_header(header, width, place, kind)
     columns = header[width:]
     option = "--pheno-name" if kind == "trait" else "--covar-name"
@@ -173,9 +177,10 @@ def _check_header(header: Sequence[str], width: int, place: str, kind: Kind) -> 
     columns = header[width:]
     if width == 0 or not {"FID", "IID"}.isdisjoint(columns):
         shown = " ".join(header[:3])
+        remedy = "write it without quotes" if '"' in shown else "name the column of samples IID, and put it first"
         raise InputError(
-            f"{place}: the first line must be a header that starts with FID IID, #FID IID, IID or #IID "
-            f"(in capitals, without quotes), but it starts with {shown!r}"
+            f"{place}: the first line must be a header that starts with FID IID or IID (or line, taxa, animal, "
+            f"sample ...), but it starts with {shown!r}; {remedy}"
             + ("; of a trial with a row a plot, name its columns with --pheno-long" if kind == "trait" else "")
         )
     first: dict[str, int] = {}

@@ -163,6 +163,18 @@ def is_number(field: str) -> bool:
     return True
 
 
+SAMPLE_NAMES = frozenset(
+    {"iid", "taxa", "taxon", "sample", "sampleid", "line", "lines", "lineid", "individual", "individualid", "accession"}
+    | {"strain", "animal", "animalid", "subject", "subjectid", "genotype", "entry", "clone", "cultivar", "variety"}
+)
+"""What the first column of samples may be called in any file, beside ``FID IID``; as `plain_name` has it."""
+
+
+def plain_name(name: str) -> str:
+    """The name of a column without what programs write differently: capitals, blanks, ``_`` and ``#``."""
+    return name.strip().strip("#").replace("_", "").replace(" ", "").lower()
+
+
 def find_delimiter(header: str) -> str:
     r"""The delimiter that a first line shows.
 
@@ -171,7 +183,8 @@ def find_delimiter(header: str) -> str:
     """
     if "\t" in header:
         return "\t"
-    begins = header.strip().removeprefix("#").startswith(("FID;", "IID;"))
+    first, semicolon, _ = header.partition(";")
+    begins = bool(semicolon) and plain_name(first) in {"fid", *SAMPLE_NAMES}
     if begins or (";" in header.strip() and not set(", ") & set(header.strip())):
         return ";"
     return "," if "," in header else " "
@@ -233,14 +246,11 @@ def split_rows(text: str, path: str, delimiter: str | None = None) -> list[Row]:
 
 
 def id_columns(header: Sequence[str]) -> int:
-    """How many first columns of a header name the sample: 2 for FID IID, 1 for IID, 0 for no header.
-
-    Either may start with ``#``; the case matters, as for plink2.
-    """
-    first = header[0].removeprefix("#") if header else ""
-    if first == "IID":
-        return 1
-    return 2 if first == "FID" and len(header) > 1 and header[1] == "IID" else 0
+    """How many first columns of a header name the sample: 2 for FID IID, 1 for IID and its like, 0 for no header."""
+    names = [plain_name(name) for name in header[:2]]
+    if names == ["fid", "iid"]:
+        return 2
+    return int(bool(names) and names[0] in SAMPLE_NAMES)
 
 
 def read_file_list(path: str) -> tuple[str, ...]:

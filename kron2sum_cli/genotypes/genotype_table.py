@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
-from kron2sum_cli.files.text import Row, id_columns
+from kron2sum_cli.files.text import Row, id_columns, plain_name
 from kron2sum_cli.genotypes.sample_files import read_sample_list
 from kron2sum_cli.genotypes.source import VARIANT_SCHEMA, Variants, require_positions
 from kron2sum_cli.genotypes.square_matrix import is_number, stream_rows
@@ -45,9 +45,6 @@ HAPMAP_COLUMNS = 11
 
 MISSING = frozenset({"", "NA", "nan", "NaN", ".", "-", "NN", "N"})
 """Cells without a genotype."""
-
-SAMPLE_NAMES = frozenset({"taxa", "taxon", "sample", "sampleid", "line", "lines", "individual", "accession"})
-"""First column of a table with samples in rows, beside ``FID IID`` and ``IID``; without ``_``, ``#`` and capitals."""
 
 COLUMN_NAMES: Mapping[str, frozenset[str]] = {
     "SNPID": frozenset(
@@ -157,9 +154,9 @@ def table_layout(path: str) -> Layout | None:
     fields = first.fields if first is not None else ()
     if len(fields) < 2:
         return None
-    if _plain(fields[0]) == "rs" and _plain(fields[1]).startswith("allele"):
+    if plain_name(fields[0]) == "rs" and plain_name(fields[1]).startswith("allele"):
         return "HapMap"
-    if id_columns(fields) or _plain(fields[0]) in SAMPLE_NAMES:
+    if id_columns(fields):
         return "samples in rows"
     if column_of(fields[0]) in ("SNPID", "CHR"):
         return "variants in rows"
@@ -318,7 +315,7 @@ def _row(name: str, own: MapEntry, mapped: MapEntry | None) -> tuple[str, int, s
 def _read_samples_in_rows(path: str, ploidy: int) -> _Content:
     rows = stream_rows(path)
     header = next(rows).fields
-    n_ids = id_columns(header) or 1
+    n_ids = id_columns(header)
     is_raw = header[n_ids : n_ids + len(RAW_COLUMNS)] == RAW_COLUMNS
     skipped = n_ids + (len(RAW_COLUMNS) if is_raw else 0)
     ids, lines, cells = [], [], []
@@ -429,10 +426,6 @@ def _require_some(n_variants: int, n_samples: int, path: str) -> None:
         raise InputError(f"{path} has {n_samples} samples and {n_variants} variants; check the file")
 
 
-def _plain(name: str) -> str:
-    return name.strip().strip("#").replace("_", "").replace(" ", "").lower()
-
-
 def column_of(name: str) -> str | None:
     """What a column that describes a variant is called here; None for another column."""
-    return next((column for column, names in COLUMN_NAMES.items() if _plain(name) in names), None)
+    return next((column for column, names in COLUMN_NAMES.items() if plain_name(name) in names), None)

@@ -15,7 +15,7 @@ from kron2sum_cli.__main__ import main as module_main
 from kron2sum_cli.files.outputs import WORK_SUFFIX
 
 PROGRAM = """
-import sys, threading, time, types
+import signal, sys, threading, time, types
 import numpy
 from kron2sum_cli.cli import main
 from kron2sum_cli.files.outputs import atomic_output
@@ -41,6 +41,15 @@ def threads(settings, progress):
     worker.start()
     print("ready", flush=True)
     worker.join()
+
+def delays(settings, progress):
+    # Both signals arrive, at another thread, before Python runs the handler of the first.
+    with atomic_output(settings.out) as file:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        print("ready", flush=True)
+        time.sleep(0.3)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+        time.sleep(60)
 
 class Destroyed:
     def __del__(self):
@@ -94,8 +103,9 @@ def test_hanging_up_ends_it_too(tmp_path):
     assert stopped(tmp_path, "sleeps", signal.SIGHUP)[0] == 129
 
 
-def test_several_signals_are_as_good_as_one(tmp_path):
-    found, errors, _ = stopped(tmp_path, "sleeps", *[signal.SIGINT] * 5, signal.SIGTERM)
+@pytest.mark.parametrize("how", ["sleeps", "delays"])
+def test_several_signals_are_as_good_as_one(tmp_path, how):
+    found, errors, _ = stopped(tmp_path, how, *[signal.SIGINT] * 5, signal.SIGTERM)
     assert (found, errors) == (130, "kron2sum scan: interrupted\n")
     assert [path.name for path in tmp_path.iterdir()] == ["scan.parquet.log"]
 

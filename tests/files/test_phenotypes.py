@@ -94,14 +94,22 @@ def test_categorical(tmp_path: Path) -> None:
     assert only.values[:, 0].tolist() == [0, 1, 0]
 
 
+@pytest.mark.parametrize("first", ["iid", "Line", "taxa", "#sample_ID", "animal id", "ID", "", "name"])
+def test_what_the_column_of_samples_may_be_called(tmp_path, first) -> None:
+    for delimiter in ",;\t":
+        text = f"{first}{delimiter}a\ns1{delimiter}1\ns2{delimiter}2\n"
+        table = read(tmp_path, text)
+        assert (table.samples.fids, table.samples.iids, table.names) == (None, ("s1", "s2"), ("a",))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (
             "s1 1\ns2 2\n",
-            r"y.txt, line 1: the first line must be a header that starts with FID IID, #FID IID",
+            r"y.txt, line 1: the first line must be a header that starts with FID IID or IID",
         ),
-        ("\nfid iid a\n1 1 1\n", r"y.txt, line 2: the first line .* but it starts with 'fid iid a'"),
+        ("\nfid a b\n1 1 1\n", r"y.txt, line 2: the first line .* but it starts with 'fid a b'; name the column"),
         ('"IID"\t"a"\ns1\t1\n', r"without quotes"),
         ("IID FID a\n1 1 1\n", r"starts with 'IID FID a'"),
         ("IID a b a\n", r"line 1: the name 'a' is there twice \(columns 2 and 4\)"),
