@@ -35,6 +35,17 @@ def empty_texts(settings: "FitSettings | ScanSettings | ExportSettings") -> Iter
         yield f"--out {settings.out}: is a folder; name a file in it"
 
 
+def _files_without_genotypes(
+    files: dict[str, str | None], geno: tuple[str, ...], in_a_list: bool = False
+) -> Iterable[str]:
+    """Files of samples and variants, by their options, that do not belong to the genotypes given."""
+    if not geno and not in_a_list:
+        yield from (f"--{name} belongs to genotypes: name them with --geno" for name, path in files.items() if path)
+    if files["bim"] is not None and len(geno) > 1:
+        yield "--bim has the variants of one file, and --geno names several"
+
+
+FILES_OF_GENOTYPES = ("sample", "bim", "fam", "map")
 DEFAULT_NULL = "null.npz"
 DEFAULT_SCAN = "scan.parquet"
 DEFAULT_SEED = 0
@@ -533,12 +544,8 @@ class ScanSettings:
 
     def _genotype_problems(self) -> Iterable[str]:
         yield from repeated("--geno", self.geno)
-        if not self.geno and self.geno_list is None:
-            for name in ("sample", "bim", "fam", "map"):
-                if getattr(self, name) is not None:
-                    yield f"--{name} belongs to genotypes: name them with --geno"
-        if self.bim is not None and len(self.geno) > 1:
-            yield "--bim has the variants of one file, and --geno names several"
+        files = {name: getattr(self, name) for name in FILES_OF_GENOTYPES}
+        yield from _files_without_genotypes(files, self.geno, self.geno_list is not None)
 
 
 @dataclass(frozen=True)
@@ -576,6 +583,8 @@ class ExportSettings:
         Keep lead variants only.
     geno : tuple of str
         Genotypes to clump lead variants by linkage disequilibrium; none to clump them by distance.
+    sample, bim, fam, map : str or None
+        Files that belong to them, as of a scan.
     clump_kb : float
         Kilobases within which variants belong to one lead variant.
     clump_r2 : float or None
@@ -608,6 +617,10 @@ class ExportSettings:
     null: str | None = None
     leads: bool = False
     geno: tuple[str, ...] = ()
+    sample: str | None = None
+    bim: str | None = None
+    fam: str | None = None
+    map: str | None = None
     clump_kb: float = DEFAULT_CLUMP_KB
     clump_r2: float | None = None
     significance: Significance | None = None
@@ -625,8 +638,13 @@ class ExportSettings:
     def input_paths(self) -> tuple[str, ...]:
         """Every file named as an input."""
         contrasts = (path for test in self.tests for path in contrast_files(test))
-        null = () if self.null is None else (self.null,)
-        return (*self.inputs, *contrasts, *self.geno, *null, *self.common.input_paths)
+        named = (path for path in (self.null, *self.files_of_genotypes.values()) if path is not None)
+        return (*self.inputs, *contrasts, *self.geno, *named, *self.common.input_paths)
+
+    @property
+    def files_of_genotypes(self) -> dict[str, str | None]:
+        """Files of samples and variants that belong to ``--geno``, by their options."""
+        return {name: getattr(self, name) for name in FILES_OF_GENOTYPES}
 
     @property
     def least_r2(self) -> float:
@@ -680,3 +698,6 @@ class ExportSettings:
         if self.clump_r2 is not None and not self.geno:
             yield "--clump-r2 needs the genotypes (--geno)"
         yield from repeated("--geno", self.geno)
+        yield from _files_without_genotypes(self.files_of_genotypes, self.geno)
+        if self.report is not None and self.out != STDIO:
+            yield f"--report {self.report} names the page: leave out --out {self.out}"

@@ -3,7 +3,7 @@
 import os
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import groupby
 from typing import Any
@@ -109,7 +109,8 @@ class GroupedCommand(click.Command):
 
     def _refuse_repeated(self, ctx: click.Context, args: Sequence[str]) -> None:
         """Refuse the first option that is given more often than it takes values."""
-        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        self._refuse_swallowed(ctx, values)
         for option, times in Counter(order).items():
             if times < 2 or not isinstance(option, click.Option) or option.multiple or option.count:
                 continue
@@ -120,6 +121,16 @@ class GroupedCommand(click.Command):
             if not option.is_flag:
                 again = f"{typed[0]} twice" if len(set(typed)) == 1 else " and ".join(dict.fromkeys(typed))
                 raise click.UsageError(f"{again}: this option takes one value; give it once", ctx)
+
+    def _refuse_swallowed(self, ctx: click.Context, values: Mapping[str, Any]) -> None:
+        """Refuse an option whose value is another option: its own was forgotten."""
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        names = {name for option in options for name in (*option.opts, *option.secondary_opts)}
+        for option in options:
+            value = values.get(option.name or "")
+            for word in value if isinstance(value, list) else [value]:
+                if isinstance(word, str) and word.partition("=")[0] in names:
+                    raise click.UsageError(f"{option.opts[0]}: needs a value, and {word} stands there", ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under the heading of their group, in the order of declaration."""

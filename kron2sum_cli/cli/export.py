@@ -112,6 +112,10 @@ EXAMPLES = (
     absent="by distance alone",
     help="Clump by linkage disequilibrium in these genotypes, those of the scan; repeatable.",
 )
+@file_option("--sample", group=LEADS, help="Samples of BGEN files or BIMBAM tables.", absent="in or beside the file")
+@file_option("--bim", group=LEADS, help="Variants of a PLINK 1 file.", absent="beside the file")
+@file_option("--fam", group=LEADS, help="Samples of PLINK 1 files.", absent="beside the file")
+@file_option("--map", group=LEADS, help="Chromosomes and positions of the variants of a table of genotypes.")
 @number_option(
     "--clump-r2",
     high=1,

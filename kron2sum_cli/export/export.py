@@ -405,7 +405,7 @@ def null_of(scan: ScanResults, settings: ExportSettings) -> NullFile | None:
 
 def _clumping(settings: ExportSettings, out: str, null: NullFile | None) -> Clumping:
     """How lead variants are told from those near them."""
-    linkage = open_linkage(settings.geno, out, null) if settings.geno else None
+    linkage = open_linkage(settings.geno, out, null, settings.files_of_genotypes) if settings.geno else None
     return Clumping(_significance(settings), round(1000 * settings.clump_kb), settings.least_r2, linkage)
 
 

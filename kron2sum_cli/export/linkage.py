@@ -1,7 +1,7 @@
 """Linkage disequilibrium between the variants of a scan, from its genotypes."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -17,11 +17,15 @@ from kron2sum_cli.files.samples import Samples, match
 from kron2sum_cli.genotypes.chromosomes import normalise_chromosome
 from kron2sum_cli.genotypes.open import open_genotype_file
 from kron2sum_cli.genotypes.source import GenotypeSource
+from kron2sum_cli.settings import FILES_OF_GENOTYPES
 
 LOGGER = logging.getLogger("kron2sum.export")
 
 _CELLS_AT_ONCE = 1 << 22
 """Genotypes that are read at once (32 MiB as float64), whatever the number of variants near a lead."""
+
+ANY_PLOIDY = 100
+"""Copies that a table may count: r² is the same whatever a sample has."""
 
 VARIANT_KEY = ("CHR", "POS", "SNPID", "EA", "NEA")
 """Columns that tell variants apart."""
@@ -119,7 +123,9 @@ def _keys(variants: pa.Table) -> list[tuple[object, ...]]:
     ]
 
 
-def open_linkage(paths: Sequence[str], out: str, null: NullFile | None) -> GenotypeLinkage:
+def open_linkage(
+    paths: Sequence[str], out: str, null: NullFile | None, files: Mapping[str, str | None] | None = None
+) -> GenotypeLinkage:
     """Open the genotypes of a scan to tell linkage disequilibrium from.
 
     Parameters
@@ -130,6 +136,8 @@ def open_linkage(paths: Sequence[str], out: str, null: NullFile | None) -> Genot
         The output, which must be none of them.
     null : NullFile or None
         The null model of the scan, whose samples are taken; without it all samples of the first file.
+    files : mapping of str to str or None
+        Files of samples and variants that belong to the genotypes, by their options (`settings.FILES_OF_GENOTYPES`).
 
     Raises
     ------
@@ -138,7 +146,11 @@ def open_linkage(paths: Sequence[str], out: str, null: NullFile | None) -> Genot
     OutputError
         If the output is one of the files.
     """
-    sources = tuple(open_genotype_file(path) for path in paths)
+    sample, bim, fam, variant_map = map((files or {}).get, FILES_OF_GENOTYPES)
+    sources = tuple(
+        open_genotype_file(path, sample=sample, bim=bim, fam=fam, variant_map=variant_map, ploidy=ANY_PLOIDY)
+        for path in paths
+    )
     for source in sources:
         guard_inputs(out, source.files)
     samples = sources[0].samples if null is None else null.samples

@@ -128,6 +128,11 @@ def test_no_command_shows_the_help_as_an_error(capsys):
         (["scan", "--extract=a", "--extract", "b"], ["--extract twice"]),
         (["fit", "--covar", "a", "--covar=a"], ["--covar twice"]),
         (["fit", "--ml", "--reml"], ["--ml and --reml exclude each other"]),
+        (["export", "--report", "--out", "r.html"], ["--report: needs a value, and --out stands there"]),
+        (["scan", "--extract", "-q"], ["--extract: needs a value, and -q stands there"]),
+        (["scan", "--geno", "--maf=0.1"], ["--geno: needs a value, and --maf=0.1 stands there"]),
+        (["export", "--report", "r.html", "--out", "y"], ["--report r.html names the page: leave out --out y"]),
+        (["export", "--leads", "--map", "m"], ["--map belongs to genotypes: name them with --geno"]),
         (["fit", "--no-intercept", "--intercept"], ["--no-intercept and --intercept exclude each other"]),
     ],
 )

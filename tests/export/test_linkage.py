@@ -132,6 +132,21 @@ def test_r2_is_the_squared_correlation(tmp_path: Path, monkeypatch: pytest.Monke
     assert link.r2(3, np.array([M - 1])).tolist() == [0.0]
 
 
+@pytest.mark.parametrize("copies", [2, 4])
+def test_r2_of_a_table_whose_places_are_in_a_map(tmp_path: Path, copies: int) -> None:
+    """Also of polyploids, of which no option tells how many copies they have."""
+    names = [f"v{j}" for j in range(M)]
+    table = pd.DataFrame(X * copies / 2, columns=names)
+    table.insert(0, "IID", [f"i{i}" for i in range(N)])
+    table.to_csv("table.csv", index=False, na_rep="NA")
+    pd.DataFrame({"marker": names, "chr": CHROMOSOMES, "pos": POSITIONS}).to_csv("map.csv", index=False)
+    link = open_linkage(["table.csv"], "out.html", None, {"map": "map.csv"})
+    assert link.find(link.sources[0].variants.table).tolist() == list(range(M))
+    assert link.sources[0].variants.table["POS"].to_pylist() == POSITIONS.tolist()
+    found = link.r2(17, np.arange(M - 1))
+    np.testing.assert_allclose(found, r2_of(np.arange(N))[17], rtol=0, atol=1e-12)
+
+
 def test_variants_of_several_files_are_counted_one_after_the_other(tmp_path: Path) -> None:
     paths = [write_bed(tmp_path / "b.bed", slice(20, None)), write_bed(tmp_path / "a.bed", slice(0, 20))]
     link = open_linkage(paths, "out.html", None)
