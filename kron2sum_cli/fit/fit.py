@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from kron2sum_cli._version import __version__
@@ -20,7 +21,6 @@ from kron2sum_cli.fit.relationship import Grm, report_relationship
 from kron2sum_cli.fit.summary import Table, summarise
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.model.null_model import FitSummary, NullModel
-from kron2sum_cli.model.profile import heritability_interval
 from kron2sum_cli.model.uncertainty import Interval
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import FitSettings
@@ -144,20 +144,21 @@ def _profiles(settings: FitSettings, model: NullModel, design: Design) -> dict[s
     """
     summary, traits = model.summary, design.samples.traits
     cheap = not design.has_missing and len(design.Y) * len(traits) ** 2 <= CHEAP
-    h2, h2_se = summary.estimates.h2, summary.estimates.h2_se
+    near = _near_boundary(summary.estimates.h2, summary.estimates.h2_se)
+    wanted = [j for j in range(len(traits)) if settings.profile is not None or (cheap and near[j])]
+    if summary.rank == 0 or not wanted:  # C0 is 0 by assumption
+        return {}
+    from kron2sum_cli.model.profile import heritability_interval  # scipy.optimize takes 0.2 s to load
+
     found: dict[str, Interval] = {}
-    for j, trait in enumerate(traits):
-        if summary.rank == 0:
-            break  # C0 is 0 by assumption
-        if settings.profile is None and not (cheap and _is_near_boundary(h2[j], h2_se[j])):
-            continue
+    for j in wanted:
         try:
-            found[trait] = heritability_interval(model.point(), j, summary.mean_diagonal, summary.rank)
+            found[traits[j]] = heritability_interval(model.point(), j, summary.mean_diagonal, summary.rank)
         except NumericalError as error:
-            logger.warning("no profile interval for %s: %s", trait, error)
+            logger.warning("no profile interval for %s: %s", traits[j], error)
     return found
 
 
-def _is_near_boundary(h2: float, se: float) -> bool:
+def _near_boundary(h2: NDArray[np.float64], se: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Whether 0 or 1 lies within two standard errors of a heritability, so that they say little of its uncertainty."""
-    return not 2 * se < h2 < 1 - 2 * se
+    return np.asarray(~((2 * se < h2) & (h2 < 1 - 2 * se)))
