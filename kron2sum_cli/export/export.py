@@ -41,7 +41,7 @@ from kron2sum_cli.export.rows import (
     top_rows,
     with_columns,
 )
-from kron2sum_cli.export.ssf import ssf_metadata, ssf_paths, write_ssf
+from kron2sum_cli.export.ssf import METADATA_SUFFIX, ssf_metadata, ssf_paths, write_ssf
 from kron2sum_cli.files.columns import choose_columns
 from kron2sum_cli.files.inputs import (
     HEAD_BYTES,
@@ -543,7 +543,7 @@ def _write_ssf(scan: ScanResults, settings: ExportSettings) -> None:
         LOGGER.warning("%d of %d variants are not in the files", left_out, written.rows + left_out)
     today = datetime.now(UTC).date()
     for trait, path in paths.items():
-        _write(f"{path}-meta.yaml", ssf_metadata(scan, trait, written.files[trait], today).encode())
+        _write(f"{path}{METADATA_SUFFIX}", ssf_metadata(scan, trait, written.files[trait], today).encode())
         LOGGER.info("%s written: %d variants", path, written.files[trait].rows)
 
 

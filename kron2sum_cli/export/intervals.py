@@ -121,12 +121,12 @@ def _profiles(
     """Positions and LOD scores, in the order of the map, of every test on the chromosomes where it has a lead."""
     wanted = {(test, int(chromosome)) for test, chromosome in zip(tests, chromosomes, strict=True)}
     parts: dict[tuple[ScanTest, int], list[tuple[NDArray[np.int64], Array]]] = {key: [] for key in wanted}
-    columns = [_statistic(scan, test) for test in dict.fromkeys(tests)]
+    columns = [_statistic(test) for test in dict.fromkeys(tests)]
     for batch, of_batch, positions in located_batches(scan, columns, genome) if wanted else ():
         for test, chromosome in wanted:
             here = np.flatnonzero(of_batch == chromosome)
             if here.size:
-                lod = _lod(column_values(batch, _statistic(scan, test))[here], test)
+                lod = _lod(column_values(batch, _statistic(test))[here], test)
                 known = ~np.isnan(lod)
                 parts[test, chromosome].append((positions[here][known], lod[known]))
     profiles = {}
@@ -137,7 +137,7 @@ def _profiles(
     return profiles
 
 
-def _statistic(scan: ScanResults, test: ScanTest) -> str:
+def _statistic(test: ScanTest) -> str:
     """The column that LOD scores of a test are told from: χ², or of a single trait -log10 p."""
     return test.column if test.df_column is None else test.column.replace("MLOG10P", "CHISQ", 1)
 

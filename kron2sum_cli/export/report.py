@@ -132,7 +132,7 @@ def scan_report(scan: ScanResults, settings: PictureSettings, null: NullFile | N
     loci = find_loci(scan, genome, scan.all_tests, _columns_of_leads(scan), settings.clumping)
     curves = qq_data(scan, scan.all_tests, settings.by_frequency)
     sections = [
-        Section("findings", "Findings", _findings(scan, loci, curves, settings)),
+        Section("findings", "Findings", _findings(scan, loci, curves)),
         Section("genome", "Along the genome", [_manhattan(scan, genome, settings)]),
         Section("leads", f"Lead {scan.noun}s", _leads(scan, genome, loci, settings)),
         Section("inflation", "Inflation", _inflation(scan, loci, curves, settings)),
@@ -165,7 +165,7 @@ def _headline(scan: ScanResults) -> str:
     return f"{traits} trait{'s' * (traits != 1)}, {samples:,} samples{variants}"
 
 
-def _findings(scan: ScanResults, loci: Loci, curves: Sequence[QQ], settings: PictureSettings) -> list[str]:
+def _findings(scan: ScanResults, loci: Loci, curves: Sequence[QQ]) -> list[str]:
     """What came of the scan, in a few sentences."""
     traits = scan.metadata.traits
     names = ", ".join(traits) if len(", ".join(traits)) <= 2 * LONGEST_LIST else f"{len(traits)} traits"

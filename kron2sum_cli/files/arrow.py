@@ -54,13 +54,5 @@ def not_finite(column: pa.Array) -> NDArray[np.intp]:
     return np.flatnonzero(wrong)
 
 
-def truths(column: pa.ChunkedArray) -> NDArray[np.bool_]:
-    """The values of a column of true and false without empty cells."""
-    parts = [np.zeros(0, dtype=np.bool_)]
-    for chunk in column.chunks:
-        parts.append(_bits(chunk.buffers()[1])[chunk.offset : chunk.offset + len(chunk)])
-    return np.concatenate(parts)
-
-
 def _bits(bitmap: pa.Buffer) -> NDArray[np.bool_]:
     return np.unpackbits(np.frombuffer(bitmap, dtype=np.uint8), bitorder="little").astype(np.bool_)

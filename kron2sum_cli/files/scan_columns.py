@@ -1,7 +1,8 @@
 """The columns of results, each declared once: name, type, meaning; everything that writes or reads one looks here.
 
 A table has the columns of its variants (or sets), those of the test of any effect, then those of every trait, of every
-further test, and of the trait axes. To add a column: declare it, name it in `scan_schema`, and fill it in `scan.block`.
+further test, and of the trait axes. To add a column: declare it, add it to `COLUMNS`, name it in `scan_schema`, and
+fill it in `scan.block`.
 """
 
 from collections import Counter
@@ -185,7 +186,7 @@ COLUMNS = (
     TRAIT_PVE,
     *LEAD_COLUMNS,
 )
-"""All columns that a scan writes or an export computes."""
+"""All columns that a scan writes or an export computes; a table with another is refused."""
 
 _BY_NAME = {column.name: column for column in reversed(COLUMNS)}
 

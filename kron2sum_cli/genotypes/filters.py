@@ -1,7 +1,7 @@
 """Which variants are tested: by name and position, then by what their genotypes are."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -118,11 +118,6 @@ class VariantFilters:
     def need_hard_calls(self) -> bool:
         """Whether `genotype_counts` has to count hard calls for these filters."""
         return self.hwe is not None
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is no condition at all."""
-        return all(getattr(self, field.name) == field.default for field in fields(self))
 
 
 def select_by_name(variants: Variants, filters: VariantFilters) -> tuple[NDArray[np.intp], Mapping[str, int]]:

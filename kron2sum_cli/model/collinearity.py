@@ -46,7 +46,7 @@ class Dependency:
     others: tuple[int, ...]
 
 
-def dependencies(M: Array, tolerance: float = TOLERANCE) -> list[Dependency]:
+def dependencies(M: Array) -> list[Dependency]:
     """Every column of M (n, q) that lies in the span of the columns before it; O(nq²)."""
     norms = np.linalg.norm(M, axis=0)
     found: list[Dependency] = []
@@ -60,7 +60,7 @@ def dependencies(M: Array, tolerance: float = TOLERANCE) -> list[Dependency]:
         left = column - basis @ (basis.T @ column)
         left = left - basis @ (basis.T @ left)
         size = np.linalg.norm(left)
-        if size > tolerance:
+        if size > TOLERANCE:
             kept.append(k)
             basis = np.hstack([basis, (left / size)[:, None]])
         else:

@@ -219,7 +219,6 @@ def test_each_trait_has_a_file_and_its_metadata_beside_it() -> None:
     assert ssf_paths("a/results", TRAITS) == {trait: f"a/results.{trait}.tsv.gz" for trait in TRAITS}
     assert ssf_paths("r.tsv", ["a b"]) == {"a b": "r.a_b.tsv"}
     assert ssf_paths("r.tsv.gz", ["å"]) == {"å": "r._.tsv.gz"}
-    assert METADATA_SUFFIX == "-meta.yaml"
 
 
 def test_names_of_files_must_differ_and_be_files() -> None:
