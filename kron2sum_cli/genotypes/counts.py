@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 HARD_CALL_DISTANCE = np.float32(0.1 + 1e-6)
 """Largest distance of a dosage from 0, 1 or 2 that still counts as that genotype (plink2's, and some rounding)."""
 
+LOOKED_AT_FIRST = 4096
+"""Samples among which nearly all variants vary, so that the others need not be looked at."""
+
 
 @dataclass(frozen=True)
 class HardCalls:
@@ -127,16 +130,29 @@ def genotype_counts(
         n_called[incomplete] -= np.count_nonzero(missing, axis=1)
         some[missing] = 0
         total[incomplete] = some.sum(axis=1)
-    smallest, largest = np.fmin.reduce(by_variant, axis=1), np.fmax.reduce(by_variant, axis=1)
     return GenotypeCounts(
         n_samples=n,
         ploidy=ploidy,
         n_called=n_called,
         ea_count=total.astype(np.float64),
-        constant=(smallest == largest) | (n_called == 0),
+        constant=_constant(by_variant),
         info=_quality(by_variant, ploidy) if quality else np.full(m, np.nan),
         hard_calls=_hard_calls(by_variant) if hard_calls else None,
     )
+
+
+def _constant(by_variant: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether all genotypes called of each variant are the same: nearly all variants vary among the first samples."""
+    constant = ~_vary(by_variant[:, :LOOKED_AT_FIRST])
+    alike = np.flatnonzero(constant)
+    if len(alike):
+        constant[alike] = ~_vary(by_variant[alike])
+    return constant
+
+
+def _vary(by_variant: NDArray[np.float32]) -> NDArray[np.bool_]:
+    # False where none is called, too.
+    return np.asarray(np.fmin.reduce(by_variant, axis=1) < np.fmax.reduce(by_variant, axis=1))
 
 
 def impute_mean(dosages: NDArray[np.float32], counts: GenotypeCounts) -> None:

@@ -60,8 +60,8 @@ class MedianP:
         return float((k + (half - (upto[k] - self._counts[test][k])) / self._counts[test][k]) / BINS)
 
 
-def independent_tests(G: NDArray[np.floating]) -> float:
-    """To how many independent tests variants G (n, b) next to each other amount.
+def independent_tests(G: NDArray[np.floating], some: NDArray[np.intp] | None = None) -> float:
+    """To how many independent tests variants G (n, b), or some of them, amount, which lie next to each other.
 
     ``Σ_i min(λ_i, 1)``, λ the eigenvalues of the correlation matrix of the χ² statistics: a direction that several
     variants share counts once (Li, Yeung, Cherny and Sham 2012, Human Genetics 131:747). Statistics of one degree of
@@ -71,10 +71,12 @@ def independent_tests(G: NDArray[np.floating]) -> float:
     ----------
     G : NDArray (n, b)
         Genotypes that vary, without missing values.
+    some : NDArray of int or None
+        Which of them; None for all.
     """
-    if not G.shape[1]:
+    Z = G[:: -(-len(G) // MOST_SAMPLES)][:, slice(None) if some is None else some].astype(np.float64)
+    if not Z.shape[1]:
         return 0.0
-    Z = G[:: -(-len(G) // MOST_SAMPLES)].astype(np.float64)
     Z -= Z.mean(axis=0)
     size = np.linalg.norm(Z, axis=0)
     constant = size <= 1e-9 * np.sqrt(len(Z))  # in these samples

@@ -424,7 +424,7 @@ def _independent_tests(G: NDArray[np.floating], identifiable: Mask, tested: Mask
     """
     variants = np.flatnonzero(identifiable)
     some = variants[:CORRELATED_AT_ONCE]
-    share = independent_tests(G[:, some]) / max(len(some), 1)
+    share = independent_tests(G, some) / max(len(some), 1)
     counted = np.diff(np.rint(share * np.arange(len(variants) + 1)))
     return int(counted[tested[variants]].sum())
 

@@ -1,5 +1,6 @@
 """Scores and information of variants under a null model of families."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,38 +10,83 @@ from scipy import linalg
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
 from kron2sum_cli.model.families.fitting import fixed_effects
 from kron2sum_cli.model.families.likelihood import FamilyPoint
-from kron2sum_cli.model.families.spectrum import FamilyRotation
+from kron2sum_cli.model.families.spectrum import FamiliesOfSize, FamilyRotation, Indices
 from kron2sum_cli.model.prediction import EffectsOfCovariates
 from kron2sum_cli.model.set_test import SetScores, weighted_products
 from kron2sum_cli.model.spectrum import Array
+
+Floats = NDArray[np.floating]
+
+CACHED = 1 << 18
+"""Genotypes of a block that are multiplied at once, few enough to stay in the cache of a core."""
+
+FEWEST_SAMPLES = 256
+"""Samples whose products are added in the precision of the scanner before they go into a sum in double, at least."""
+
+RELATIVES_AT_ONCE = 4096
+"""Samples with relatives that are rotated at once, about."""
+
+
+@dataclass(frozen=True)
+class Relatives:
+    """Some whole families of m members, r samples together.
+
+    Attributes
+    ----------
+    members : NDArray (r,)
+        The samples, by their position.
+    Ut : NDArray (r/m, m, m)
+        Their part of Uᵀ, a block for every family.
+    weights : NDArray (r, p + 1)
+        Inverse variances of their rows, and a column of ones.
+    weighted : NDArray (r, lc)
+        ``B_k∘X`` in their rows, for k = 1, 2, ...
+    """
+
+    members: Indices
+    Ut: Floats
+    weights: Floats
+    weighted: Floats
+
+    def rotate(self, G: Floats) -> Floats:
+        """Their rows (r, b) of ``UᵀG``."""
+        own = np.ascontiguousarray(np.take(G.T, self.members, axis=1).T)
+        return np.asarray(np.matmul(self.Ut, own.reshape(*self.Ut.shape[:2], -1)).reshape(own.shape))
 
 
 @dataclass(frozen=True)
 class FamilyScanner:
     """``u`` and ``v`` of blocks of variants under a null model of families.
 
-    ``u_j = gᵀUα_j`` needs no rotation, and ``v_j = Σ_i g̃_i² w_ij - ‖L_j⁻¹XᵀW_jg̃‖²``. The weights of all axes are smooth
-    functions of the eigenvalue, so ``[W_1 … W_p] ≈ B Cᵀ`` with few columns of B: ``XᵀW_jg̃ = Σ_k c_jk (B_k∘X)ᵀg̃``, one
-    thin product for all axes.
+    ``u_j = gᵀUα_j`` needs no rotation, and ``v_j = Σ_i g̃_i² w_ij - ‖L_j⁻¹XᵀW_jg̃‖²`` that of samples with relatives
+    alone. The weights of all axes are smooth functions of the eigenvalue, so ``[W_1 … W_p] ≈ B Cᵀ`` with few columns of
+    B, one where all samples without relatives have the same eigenvalue: ``XᵀW_jg̃ = Σ_k c_jk (B_k∘X)ᵀg̃`` and
+    ``Σ_i g̃_i² w_ij = Σ_k c_jk Σ_i g̃_i² b_ik``, a few thin products for all axes.
 
     Attributes
     ----------
     rotation : FamilyRotation
-        In the precision of the scan.
+        All families.
     alpha : NDArray (n, p)
         ``Uα``, in samples.
-    weights : NDArray (n, p + 1)
-        Inverse variances, and a column of ones.
-    weighted : NDArray (n, kc)
-        ``B_k∘X`` in rotated rows, for k = 1, 2, ...
-    from_weighted : NDArray (p, c, kc)
-        What turns ``(B_k∘X)ᵀg̃`` into ``L_j⁻¹XᵀW_jg̃``.
+    products : NDArray (n, p + kc)
+        ``Uα``, and ``B_k∘X`` for k = 1, 2, ..., which is 0 for samples with relatives.
+    squares : NDArray (n, q)
+        What squares of samples without relatives are multiplied with; 0 for the others.
+    from_squares : NDArray (p + 1, q)
+        What turns these sums into ``Σ_i g_i² w_ij`` and ``Σ_i g_i²``.
+    relatives : tuple of Relatives
+        The samples with relatives.
+    from_weighted : NDArray (p, c, kc + lc)
+        What turns ``(B_k∘X)ᵀg̃``, of samples without and with relatives, into ``L_j⁻¹XᵀW_jg̃``.
     """
 
     rotation: FamilyRotation
-    alpha: NDArray[np.floating]
-    weights: NDArray[np.floating]
-    weighted: NDArray[np.floating]
+    alpha: Floats
+    products: Floats
+    squares: Floats
+    from_squares: Array
+    relatives: tuple[Relatives, ...]
     from_weighted: Array
 
     @property
@@ -48,43 +94,72 @@ class FamilyScanner:
         """The precision in which it multiplies."""
         return self.alpha.dtype
 
-    def rotate(self, G: NDArray[np.floating]) -> Array:
+    def rotate(self, G: Floats) -> Array:
         """Rotated variants ``UᵀG`` (n, b) in double precision."""
         return self.rotation.to_rows(G.astype(np.float64))
 
-    def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
+    def statistics(self, G: Floats) -> BlockStatistics:
         """Statistics of a block of variants G (n, b), without missing values, in the precision of the scanner.
 
         The length outside the span of X is that of g times the smallest share of its information on an axis that the
         covariates leave.
         """
-        rows = self.rotation.to_rows(G)
-        of_covariates = self._of_covariates(rows)
-        np.multiply(rows, rows, out=rows)
-        return self._statistics(G, rows, of_covariates)
+        (linear,), (squares,) = self._sums([G], [(0, 0)])
+        return self._statistics(linear, squares)
 
-    def pair_statistics(self, G: NDArray[np.floating], H: NDArray[np.floating]) -> PairStatistics:
+    def pair_statistics(self, G: Floats, H: Floats) -> PairStatistics:
         """Statistics of two columns a variant, G (n, b) and H (n, b): as `statistics`, with a third product."""
-        first, second = self.rotation.to_rows(G), self.rotation.to_rows(H)
-        of_first, of_second = self._of_covariates(first), self._of_covariates(second)
-        cross = ((first * second).T @ self.weights).astype(np.float64)[:, :-1]
+        (of_G, of_H), (first, second, both) = self._sums([G, H], [(0, 0), (1, 1), (0, 1)])
+        p = self.alpha.shape[1]
+        cross = both[:, :-1].copy()
         for j, M in enumerate(self.from_weighted):
-            cross[:, j] -= np.sum((of_first @ M.T) * (of_second @ M.T), axis=1)
-        np.multiply(first, first, out=first)
-        np.multiply(second, second, out=second)
-        return PairStatistics(self._statistics(G, first, of_first), self._statistics(H, second, of_second), cross)
+            cross[:, j] -= np.sum((of_G[:, p:] @ M.T) * (of_H[:, p:] @ M.T), axis=1)
+        return PairStatistics(self._statistics(of_G, first), self._statistics(of_H, second), cross)
 
-    def _of_covariates(self, rows: NDArray[np.floating]) -> Array:
-        """``(B_k∘X)ᵀg̃`` of rotated variants (n, b), (b, kc)."""
-        return (rows.T @ self.weighted).astype(np.float64)
+    def _sums(self, blocks: Sequence[Floats], pairs: Sequence[tuple[int, int]]) -> tuple[list[Array], list[Array]]:
+        """Sums over the samples, a stretch of them at a time, so that genotypes are read from memory once.
 
-    def _statistics(
-        self, G: NDArray[np.floating], squares: NDArray[np.floating], of_covariates: Array
-    ) -> BlockStatistics:
-        """Statistics of variants G (n, b) from the squares of their rows (n, b) and their `_of_covariates`."""
-        u = (G.T @ self.alpha).astype(np.float64)
-        sums = (squares.T @ self.weights).astype(np.float64)
-        weighted, length = sums[:, :-1], sums[:, -1]
+        Parameters
+        ----------
+        blocks : sequence of NDArray (n, b)
+            Variants.
+        pairs : sequence of (int, int)
+            Which blocks are multiplied with each other.
+
+        Returns
+        -------
+        linear : list of NDArray (b, p + kc + lc)
+            Of every block ``gᵀUα`` and ``(B_k∘X)ᵀg̃``.
+        quadratic : list of NDArray (b, p + 1)
+            Of every pair ``Σ_i g̃_i h̃_i w_ij`` and ``Σ_i g̃_i h̃_i``.
+        """
+        n, b = blocks[0].shape
+        linear = [np.zeros((b, self.products.shape[1])) for _ in blocks]
+        squares = [np.zeros((b, self.squares.shape[1])) for _ in pairs]
+        step = max(FEWEST_SAMPLES, CACHED // max(b, 1))
+        for start in range(0, n, step):
+            rows = slice(start, start + step)
+            parts = [block.T[:, rows] for block in blocks]
+            for total, part in zip(linear, parts, strict=True):
+                total += part @ self.products[rows]
+            for total, (i, k) in zip(squares, pairs, strict=True):
+                total += (parts[i] * parts[k]) @ self.squares[rows]
+        of_relatives = self.from_weighted.shape[2] - (self.products.shape[1] - self.alpha.shape[1])
+        weighted = [np.zeros((b, of_relatives)) for _ in blocks]
+        quadratic = [total @ self.from_squares.T for total in squares]
+        for some in self.relatives:
+            rotated = [some.rotate(block) for block in blocks]
+            for total, part in zip(weighted, rotated, strict=True):
+                total += part.T @ some.weighted
+            for total, (i, k) in zip(quadratic, pairs, strict=True):
+                total += (rotated[i] * rotated[k]).T @ some.weights
+        return [np.hstack(both) for both in zip(linear, weighted, strict=True)], quadratic
+
+    def _statistics(self, linear: Array, squares: Array) -> BlockStatistics:
+        """Statistics of variants from their `_sums`."""
+        p = self.alpha.shape[1]
+        u, of_covariates = linear[:, :p].copy(), linear[:, p:]
+        weighted, length = squares[:, :-1], squares[:, -1]
         v = weighted.copy()
         for j, M in enumerate(self.from_weighted):
             v[:, j] -= np.sum((of_covariates @ M.T) ** 2, axis=1)
@@ -94,21 +169,60 @@ class FamilyScanner:
 
 def family_scanner(point: FamilyPoint, dtype: type[np.floating] = np.float32) -> FamilyScanner:
     """The scanner of blocks at a null model, in single or double precision."""
-    data = point.data
-    rotation = data.spectrum.rotation
-    p, c = data.ntraits, data.ncovariates
-    basis, coefficients = low_rank(point.W, float(np.finfo(dtype).eps))
-    k = basis.shape[1]
-    weighted = (basis[:, :, None] * data.X[:, None, :]).reshape(data.nsamples, k * c)
+    data, rotation = point.data, point.data.spectrum.rotation
+    n, p, c = data.nsamples, data.ntraits, data.ncovariates
+    tolerance = float(np.finfo(dtype).eps)
+    alone = np.ones(n, dtype=np.bool_)
+    for group in rotation.families:
+        alone[group.members] = False
+    alpha = rotation.to_samples(point.alpha).astype(dtype)
+    weights = np.hstack([point.W, np.ones((n, 1))])
+    basis, coefficients = low_rank(point.W[alone], tolerance)
+    products = np.zeros((n, p + basis.shape[1] * c), dtype)
+    products[:, :p] = alpha
+    products[alone, p:] = _times_covariates(basis, data.X[alone])
+    of_squares, from_squares = low_rank(weights[alone], tolerance)
+    squares = np.zeros((n, of_squares.shape[1]), dtype)
+    squares[alone] = of_squares
+    others, coefficients_of_others = low_rank(point.W[~alone], tolerance)
+    in_others = np.cumsum(~alone) - 1
+    relatives = []
+    for group in _pieces(rotation):
+        members = group.members.ravel()
+        weighted = _times_covariates(others[in_others[members]], data.X[members])
+        Ut = np.ascontiguousarray(group.U.transpose(0, 2, 1), dtype)
+        relatives.append(Relatives(members, Ut, weights[members].astype(dtype), weighted.astype(dtype)))
     solved = np.linalg.inv(point.chol) if c else np.empty((p, 0, 0))
-    from_weighted = np.einsum("jab,jk->jakb", solved, coefficients).reshape(p, c, k * c)
+    from_weighted = [
+        np.einsum("jab,jk->jakb", solved, C).reshape(p, c, C.shape[1] * c)
+        for C in (coefficients, coefficients_of_others)
+    ]
     return FamilyScanner(
-        rotation=rotation.in_precision(dtype),
-        alpha=np.asfortranarray(rotation.to_samples(point.alpha).astype(dtype)),
-        weights=np.asfortranarray(np.hstack([point.W, np.ones((data.nsamples, 1))]).astype(dtype)),
-        weighted=np.asfortranarray(weighted.astype(dtype)),
-        from_weighted=from_weighted,
+        rotation=rotation,
+        alpha=alpha,
+        products=products,
+        squares=squares,
+        from_squares=from_squares,
+        relatives=tuple(relatives),
+        from_weighted=np.concatenate(from_weighted, axis=2),
     )
+
+
+def _times_covariates(basis: Array, X: Array) -> Array:
+    """``B_k∘X`` for k = 1, 2, ..., side by side: (r, kc)."""
+    return (basis[:, :, None] * X[:, None, :]).reshape(len(X), basis.shape[1] * X.shape[1])
+
+
+def _pieces(rotation: FamilyRotation) -> list[FamiliesOfSize]:
+    """All families, about `RELATIVES_AT_ONCE` samples at a time."""
+    pieces = []
+    for group in rotation.families:
+        f, m = group.members.shape
+        step = max(1, RELATIVES_AT_ONCE // m)
+        for start in range(0, f, step):
+            some = slice(start, start + step)
+            pieces.append(FamiliesOfSize(group.members[some], group.U[some]))
+    return pieces
 
 
 def explained_by_covariates(point: FamilyPoint, rows: Array) -> Array:
@@ -217,8 +331,10 @@ def effects_of_covariates(point: FamilyPoint, K: Array) -> EffectsOfCovariates:
 
 
 def low_rank(W: Array, tolerance: float) -> tuple[Array, Array]:
-    """B (n, k) and C (p, k) with ``W = BCᵀ`` to a relative error of ``tolerance`` in the largest singular value."""
-    Q, R = np.linalg.qr(W)
+    """B (n, k) and C (p, k) with ``W = BCᵀ``, every column to a relative error of ``tolerance`` or little more."""
+    lengths = np.linalg.norm(W, axis=0)
+    lengths = np.where(lengths > 0, lengths, 1.0)
+    Q, R = np.linalg.qr(W / lengths)
     left, sizes, right = np.linalg.svd(R)
-    k = int(np.count_nonzero(sizes > tolerance * sizes[0]))
-    return Q @ (left[:, :k] * sizes[:k]), right[:k].T
+    k = int(np.count_nonzero(sizes > tolerance * sizes.max(initial=0.0)))
+    return Q @ (left[:, :k] * sizes[:k]), lengths[:, None] * right[:k].T
