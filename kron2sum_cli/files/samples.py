@@ -101,6 +101,8 @@ def match(reference: Samples, other: Samples) -> NDArray[np.intp]:
         An ID that both files have is ambiguous in one of them.
     """
     reference_keys, other_keys = _comparable_keys(reference, other)
+    if reference_keys == other_keys and len(set(reference_keys)) == len(reference_keys):
+        return np.arange(len(reference_keys))
     positions = {key: index for index, key in enumerate(other_keys)}
     matched = [positions.get(key, -1) for key in reference_keys]
     if len(positions) < len(other_keys):

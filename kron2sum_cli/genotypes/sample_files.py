@@ -190,6 +190,6 @@ def _samples(text: str, lines: pd.DataFrame, n_ids: int, path: str, expected: st
             "line; complete the line"
         )
     fids = known_fids(lines[0].to_list()) if n_ids == 2 else None
-    samples = Samples(fids, tuple(lines[n_ids - 1]), path)
+    samples = Samples(fids, tuple(lines[n_ids - 1].to_list()), path)  # iterating over the column would take long
     refuse_duplicates(samples, lines.index.to_list(), RENAME_DUPLICATE)
     return samples

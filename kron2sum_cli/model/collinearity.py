@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,11 +90,23 @@ class GenotypedCovariates:
 
     Attributes
     ----------
-    patterns : tuple of (NDArray (n,), NDArray (n, c))
-        The samples of one or more traits, and an orthonormal basis of the covariates over them, 0 in other samples.
+    X : NDArray (n, c)
+        The covariates.
+    observed : NDArray (n, p) or None
+        Which cells of the traits were observed; None where all were.
     """
 
-    patterns: tuple[tuple[Mask, Array], ...]
+    X: Array
+    observed: Mask | None
+
+    @cached_property
+    def patterns(self) -> tuple[tuple[Mask, Array], ...]:
+        """The samples of one or more traits, and an orthonormal basis of X over them, 0 in other samples.
+
+        Made when the first variant with a missing genotype comes.
+        """
+        columns = np.ones((len(self.X), 1), np.bool_) if self.observed is None else np.unique(self.observed, axis=1)
+        return tuple((samples, _basis_over(self.X, samples)) for samples in columns.T)
 
     def explain(
         self,
@@ -146,17 +159,14 @@ class GenotypedCovariates:
         return explained
 
 
-def genotyped_covariates(X: Array, observed: Mask | None) -> GenotypedCovariates:
-    """Of covariates X (n, c), for traits whose cells were all observed (None), or some (n, p)."""
-    columns = np.ones((len(X), 1), dtype=np.bool_) if observed is None else np.unique(observed, axis=1)
-    patterns = []
-    for samples in columns.T:
-        Q = np.zeros(X.shape)
-        redundant = [dependency.column for dependency in dependencies(X[samples])]
-        kept = np.setdiff1d(np.arange(X.shape[1]), redundant)
-        Q[np.ix_(samples, kept)] = linalg.qr(X[np.ix_(samples, kept)], mode="economic")[0] if kept.size else 0.0
-        patterns.append((samples, Q))
-    return GenotypedCovariates(tuple(patterns))
+def _basis_over(X: Array, samples: Mask) -> Array:
+    """Orthonormal basis of covariates X (n, c) over some samples, 0 in the others."""
+    Q = np.zeros(X.shape)
+    redundant = [dependency.column for dependency in dependencies(X[samples])]
+    kept = np.setdiff1d(np.arange(X.shape[1]), redundant)
+    if kept.size:
+        Q[np.ix_(samples, kept)] = linalg.qr(X[np.ix_(samples, kept)], mode="economic")[0]
+    return Q
 
 
 def _outside(G: NDArray[np.floating], samples: Mask, Q: Array) -> Array:

@@ -28,7 +28,7 @@ from kron2sum_cli.model.bootstrap import (
     simulated_normal,
     simulated_permuted,
 )
-from kron2sum_cli.model.collinearity import genotyped_covariates
+from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.conditioning import GivenVariants, conditioned_scanner
 from kron2sum_cli.model.fitting import SAME
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
@@ -240,7 +240,7 @@ def _scan(
         refit=_refit_plan(settings, model, tests, chromosome, factors) if settings.refit > 0 else None,
         traits=null.traits,
         observed=observed,
-        covariates=genotyped_covariates(X, None if data.reduced else observed),
+        covariates=GenotypedCovariates(X, None if data.reduced else observed),
         columns=columns,
         conditioned=settings.is_conditioned,
         coding=settings.coding,

@@ -15,7 +15,7 @@ from kron2sum_cli.files.scan_columns import set_schema
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
-from kron2sum_cli.model.collinearity import genotyped_covariates
+from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.conditioning import conditioned_set_scanner
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
 from kron2sum_cli.model.random_effects import SetNull
@@ -116,7 +116,7 @@ def _plan(
         scanner, scale = conditioned_set_scanner(scanner, given), scale_given(scale, given, model.summary.reml)
     context = scale.context(settings.stat, settings.precision)
     null = SetNull(model.summary.axes, model.summary.mean_diagonal, context)
-    covariates = genotyped_covariates(X, np.isfinite(data.Y) if data.has_missing and not data.reduced else None)
+    covariates = GenotypedCovariates(X, np.isfinite(data.Y) if data.has_missing and not data.reduced else None)
     return SetPlan(inputs, settings, scanner, model.spans_intercept, covariates, null, hypotheses, schema)
 
 

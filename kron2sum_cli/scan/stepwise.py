@@ -26,7 +26,7 @@ from kron2sum_cli.genotypes.counts import genotype_counts
 from kron2sum_cli.genotypes.filters import passes
 from kron2sum_cli.model.block_scanner import BlockStatistics
 from kron2sum_cli.model.bootstrap import threshold
-from kron2sum_cli.model.collinearity import genotyped_covariates
+from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.conditioning import given_variants, statistics_given
 from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test, trait_effects
 from kron2sum_cli.model.null_model import NullModel
@@ -484,7 +484,7 @@ def _conditional_tests(
         refit=None,
         traits=null.traits,
         observed=observed,
-        covariates=genotyped_covariates(data.X, None if data.reduced else observed),
+        covariates=GenotypedCovariates(data.X, None if data.reduced else observed),
         columns=pa.schema([]),
     )
     given = np.empty((n, 0)) if inputs.conditioned is None else inputs.conditioned.G

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kron2sum_cli.model.collinearity import GenotypedCovariates, genotyped_covariates
+from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.spectrum import Array
 
 N = 120
@@ -44,9 +44,7 @@ def test_it_is_least_squares_over_the_genotyped_samples(dtype: type, c: int, tra
     G[:, 8] = X @ rng.normal(size=X.shape[1])
     G[~absent[:, 9] & observed[:, 0], 9] = 0  # does not vary in the samples of the first trait
     G -= np.nanmean(np.where(absent, np.nan, G), axis=0)
-    found = genotyped_covariates(X, None if traits is None else observed).explain(
-        G.astype(dtype), np.arange(40), absent
-    )
+    found = GenotypedCovariates(X, None if traits is None else observed).explain(G.astype(dtype), np.arange(40), absent)
     expected = [brute_force(X, observed, G[:, k], absent[:, k]) for k in range(40)]
     np.testing.assert_array_equal(found, expected)
     assert np.flatnonzero(expected).tolist() == [3, 8, 9]
@@ -66,7 +64,7 @@ def test_a_second_column_beside_the_covariates_and_the_first(dtype: type, traits
     H[absent[:, 8], 8] = rng.normal(size=absent[:, 8].sum())  # wherever it was genotyped
     H[:, 11] = X[:, 3]
     G[:, 12] = X[:, 1]  # the first is a covariate itself
-    found = genotyped_covariates(X, None if traits is None else observed).explain(
+    found = GenotypedCovariates(X, None if traits is None else observed).explain(
         H.astype(dtype), np.arange(20), absent, G.astype(dtype)
     )
     expected = [brute_force(np.column_stack([X, G[:, k]]), observed, H[:, k], absent[:, k]) for k in range(20)]
@@ -82,11 +80,11 @@ def test_covariates_that_only_the_samples_without_a_genotype_tell_apart() -> Non
     g[:, 1] = X[:, 1]
     absent = np.zeros((N, 2), bool)
     absent[:4] = True
-    np.testing.assert_array_equal(genotyped_covariates(X, None).explain(g, np.arange(2), absent), [False, True])
+    np.testing.assert_array_equal(GenotypedCovariates(X, None).explain(g, np.arange(2), absent), [False, True])
 
 
 def test_without_covariates_only_a_variant_of_zeros_is_explained() -> None:
-    covariates = genotyped_covariates(np.empty((N, 0)), None)
+    covariates = GenotypedCovariates(np.empty((N, 0)), None)
     assert isinstance(covariates, GenotypedCovariates)
     g = np.ones((N, 2))
     g[3:, 1] = 0

@@ -11,7 +11,7 @@ from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.scan_columns import scan_schema
 from kron2sum_cli.genotypes.filters import VariantFilters
 from kron2sum_cli.genotypes.source import VARIANT_SCHEMA, Variants
-from kron2sum_cli.model.collinearity import genotyped_covariates
+from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis
 from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood, rotate_samples
 from kron2sum_cli.scan.block import Scan
@@ -88,6 +88,6 @@ def scan_of(source: GenotypesInMemory, data: TraitData, refit: float = 0.0, **fi
         refit=refit_plan(model.refits(), tests, refit, 0) if refit else None,
         traits=TRAITS,
         observed=observed,
-        covariates=genotyped_covariates(data.X, observed),
+        covariates=GenotypedCovariates(data.X, observed),
         columns=scan_schema(TRAITS, ["common"], refit > 0, data.coupled, data.has_missing),
     )

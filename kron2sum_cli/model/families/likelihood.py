@@ -120,8 +120,6 @@ class FamilyPoint:
         Inverse variances.
     alpha : NDArray (n, p)
         ``P_j y_j``, rotated.
-    score0, score1 : NDArray (p, p)
-        Derivatives with respect to the covariances along the axes, symmetric.
     chol : NDArray (p, c, c)
         Lower Cholesky factors of every H_j.
     b : NDArray (c, p)
@@ -134,10 +132,30 @@ class FamilyPoint:
     lml: float
     W: Array
     alpha: Array
-    score0: Array
-    score1: Array
     chol: Array
     b: Array
+
+    @property
+    def score0(self) -> Array:
+        """Derivative with respect to C0 along the axes, symmetric (p, p)."""
+        return self._scores[0]
+
+    @property
+    def score1(self) -> Array:
+        """Derivative with respect to C1 along the axes, symmetric (p, p)."""
+        return self._scores[1]
+
+    @cached_property
+    def _scores(self) -> tuple[Array, Array]:
+        """Both derivatives, of which a point that is no better than the last one has no need."""
+        data, W, alpha = self.data, self.W, self.alpha
+        trace0, trace1 = data.s @ W, W.sum(axis=0)
+        if self.reml:
+            taken0, taken1 = _traces_of_effects(data, W, self.chol)
+            trace0, trace1 = trace0 - taken0, trace1 - taken1
+        score0 = alpha.T @ (data.s[:, None] * alpha) - np.diag(trace0)
+        score1 = alpha.T @ alpha - np.diag(trace1)
+        return 0.5 * score0, 0.5 * score1
 
     def at(self, axes: TraitAxes) -> "FamilyPoint":
         """The likelihood of the same data at other covariances."""
@@ -219,7 +237,6 @@ def evaluate(data: FamilyTraits, axes: TraitAxes, reml: bool) -> FamilyPoint:
         raise NumericalError("the likelihood is not defined: C1 is singular where GGᵀ is singular, too")
     W, Z, X = 1 / variances, data.Z @ axes.T.T, data.X
     n, p, c = data.nsamples, data.ntraits, data.ncovariates
-    trace0, trace1 = data.s @ W, W.sum(axis=0)
     H, b = np.empty((p, c, c)), np.empty((c, p))
     for j in range(p):
         H[j] = (X * W[:, j, None]).T @ X
@@ -237,20 +254,17 @@ def evaluate(data: FamilyTraits, axes: TraitAxes, reml: bool) -> FamilyPoint:
     if reml:
         logdet += 2 * float(np.log(np.diagonal(chol, axis1=1, axis2=2)).sum()) + 2 * c * axes.logdet_T
         ndof -= c * p
-        taken0, taken1 = _traces_of_effects(data, W, H)
-        trace0, trace1 = trace0 - taken0, trace1 - taken1
-    score0 = alpha.T @ (data.s[:, None] * alpha) - np.diag(trace0)
-    score1 = alpha.T @ alpha - np.diag(trace1)
     lml = -0.5 * (ndof * LOG2PI + logdet + float(np.sum(alpha * residual)))
-    return FamilyPoint(data, reml, axes, lml, W, alpha, 0.5 * score0, 0.5 * score1, chol, b)
+    return FamilyPoint(data, reml, axes, lml, W, alpha, chol, b)
 
 
-def _traces_of_effects(data: FamilyTraits, W: Array, H: Array) -> tuple[Array, Array]:
+def _traces_of_effects(data: FamilyTraits, W: Array, chol: Array) -> tuple[Array, Array]:
     """``tr(H_j⁻¹ XᵀW_j M W_jX)`` for M = GGᵀ and I, each (p,)."""
-    inverse = np.linalg.inv(H)
-    taken0, taken1 = np.empty(len(H)), np.empty(len(H))
-    for j in range(len(H)):
-        WX = W[:, j, None] * data.X
-        lengths = np.einsum("ia,ab,ib->i", WX, inverse[j], WX, optimize=True)
-        taken0[j], taken1[j] = data.s @ lengths, lengths.sum()
+    taken0, taken1 = np.zeros(len(chol)), np.zeros(len(chol))
+    inverse = np.linalg.inv(chol) if data.ncovariates else chol
+    for rows in row_blocks(data.nsamples):
+        for j, M in enumerate(inverse):
+            lengths = W[rows, j] ** 2 * np.sum((data.X[rows] @ M.T) ** 2, axis=1)
+            taken0[j] += data.s[rows] @ lengths
+            taken1[j] += lengths.sum()
     return taken0, taken1

@@ -102,15 +102,7 @@ class LikelihoodWithVariant(FamilyLikelihood):
         """The likelihood at one point, with the residuals that the variant leaves."""
         point = super().evaluate(axes)
         effects = self.effects(point)
-        alpha = point.alpha - effects.projected
-        s = self.data.s[:, None]
-        return replace(
-            point,
-            lml=point.lml + effects.gain,
-            alpha=alpha,
-            score0=point.score0 + 0.5 * (alpha.T @ (s * alpha) - point.alpha.T @ (s * point.alpha)),
-            score1=point.score1 + 0.5 * (alpha.T @ alpha - point.alpha.T @ point.alpha),
-        )
+        return replace(point, lml=point.lml + effects.gain, alpha=point.alpha - effects.projected)
 
     def curvature(self, point: FamilyPoint, mispredicted: bool) -> Curvature:
         """That without the variant, and with the expected information of the null model."""
