@@ -25,28 +25,35 @@ BLOCK = 250
 """Variants that are simulated at once."""
 
 
-def family_of_samples(n: int, rng: np.random.Generator) -> NDArray[np.intp]:
+def family_of_samples(n: int, rng: np.random.Generator, share: float = IN_FAMILIES) -> NDArray[np.intp]:
     """Number of the family of every sample, families of 2 to 6 first, then samples alone."""
     sizes = rng.integers(2, 7, size=n)
     ends = np.cumsum(sizes)
-    families = int(np.searchsorted(ends, IN_FAMILIES * n))
+    families = int(np.searchsorted(ends, share * n))
     members = np.repeat(np.arange(families), sizes[:families])
     return np.concatenate([members, families + np.arange(n - len(members))])
 
 
+def inherited(family: NDArray[np.intp], variants: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Copies of an allele (variants, n) that siblings inherit from the same two parents."""
+    n, families = len(family), int(family.max()) + 1
+    f = rng.uniform(0.05, 0.5, size=(variants, 1)).astype(np.float32)
+    copies = np.zeros((variants, n), dtype=np.uint8)
+    for _ in ("mother", "father"):
+        first, second = (rng.random((2, variants, families), dtype=np.float32) < f).astype(np.uint8)
+        which = rng.random((variants, n), dtype=np.float32) < 0.5
+        copies += np.where(which, first[:, family], second[:, family])
+    return copies
+
+
 def write_genotypes(stem: Path, family: NDArray[np.intp], variants: int, rng: np.random.Generator) -> None:
     """A PLINK 1 file set in which siblings inherit from the same two parents."""
-    n, families = len(family), int(family.max()) + 1
+    n = len(family)
     with open(stem.with_suffix(".bed"), "wb") as bed:
         bed.write(b"\x6c\x1b\x01")
         for start in range(0, variants, BLOCK):
             size = min(BLOCK, variants - start)
-            f = rng.uniform(0.05, 0.5, size=(size, 1)).astype(np.float32)
-            copies = np.zeros((size, n), dtype=np.uint8)
-            for _ in ("mother", "father"):
-                first, second = (rng.random((2, size, families), dtype=np.float32) < f).astype(np.uint8)
-                which = rng.random((size, n), dtype=np.float32) < 0.5
-                copies += np.where(which, first[:, family], second[:, family])
+            copies = inherited(family, size, rng)
             padded = np.zeros((size, -(-n // 4) * 4), dtype=np.uint8)
             padded[:, :n] = np.array([3, 2, 0], dtype=np.uint8)[copies]
             quads = padded.reshape(size, -1, 4)
