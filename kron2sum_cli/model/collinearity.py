@@ -14,6 +14,9 @@ TOLERANCE = 1e-7
 """Smallest share of its length that a column may have outside the span of the columns before it; below it the column
 counts as dependent on them."""
 
+CLEAR = 1e-6
+"""Share of the squared length of a column outside the others above which products of the columns tell it."""
+
 COLLINEAR = 1e-6
 """Smallest share of a variant's variance that the covariates may leave unexplained; below it the variant counts as
 collinear and is not tested."""
@@ -51,6 +54,8 @@ def dependencies(M: Array) -> list[Dependency]:
     """Every column of M (n, q) that lies in the span of the columns before it; O(nq²)."""
     norms = np.linalg.norm(M, axis=0)
     found: list[Dependency] = []
+    if _clearly_independent(M, norms):
+        return found
     kept: list[int] = []
     basis = np.empty((M.shape[0], 0))
     for k in range(M.shape[1]):
@@ -68,6 +73,17 @@ def dependencies(M: Array) -> list[Dependency]:
             weights = linalg.lstsq(M[:, kept] / norms[kept], column)[0]
             found.append(Dependency(k, tuple(kept[i] for i in np.flatnonzero(np.abs(weights) > 1e-5))))
     return found
+
+
+def _clearly_independent(M: Array, norms: Array) -> bool:
+    """Whether every column has more of its squared length outside the columns before it than rounding may hide."""
+    if not np.all(norms > 0):
+        return False
+    try:
+        R = np.linalg.cholesky(M.T @ M / np.outer(norms, norms))
+    except np.linalg.LinAlgError:
+        return False
+    return bool(np.all(np.diag(R) ** 2 > CLEAR))
 
 
 def combination(names: Sequence[str], dependency: Dependency) -> str:

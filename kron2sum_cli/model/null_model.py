@@ -10,6 +10,7 @@ The page of the package `model` has a table of the symbols.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, Literal
 
 import numpy as np
@@ -100,7 +101,7 @@ class TraitData:
         """Number of fixed effects: ca less those that are left out."""
         return int(self.A.shape[1] * self.X.shape[1] - np.count_nonzero(self.left_out))
 
-    @property
+    @cached_property
     def left_out(self) -> NDArray[np.bool_]:
         """Effects (c, a) that the observed cells of a trait do not tell from others: `effects_left_out`."""
         if not self.has_missing:

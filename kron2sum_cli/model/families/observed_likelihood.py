@@ -53,8 +53,6 @@ class ObservedFamilyPoint:
         Effects of the orthonormal covariates, 0 where they are left out.
     alpha : NDArray (n, p)
         ``Py`` over the samples and traits, 0 in missing cells.
-    score0, score1 : NDArray (p, p)
-        Derivatives of the log-likelihood in the axes' C0 and C1, symmetric.
     """
 
     data: ObservedFamilies
@@ -65,8 +63,30 @@ class ObservedFamilyPoint:
     chol: Array
     B: Array
     alpha: Array
-    score0: Array
-    score1: Array
+
+    @property
+    def score0(self) -> Array:
+        """Derivative of the log-likelihood in the axes' C0, symmetric (p, p)."""
+        return self._scores[0]
+
+    @property
+    def score1(self) -> Array:
+        """Derivative of the log-likelihood in the axes' C1, symmetric (p, p)."""
+        return self._scores[1]
+
+    @cached_property
+    def _scores(self) -> tuple[Array, Array]:
+        data, alpha, Tinv = self.data, self.alpha, self.axes.Tinv
+        pairs = list(zip(data.groups, self.inverses, strict=True))
+        taken = sum_of(group.traces(inverse) for group, inverse in pairs)
+        of_C0, of_C1 = alpha.T @ data.related(alpha) - taken.of_C0, alpha.T @ alpha - taken.of_C1
+        if self.reml and data.kept.size:
+            Hinv = self.effects_inverse
+            back = sum_of(group.leverage_traces(group.leverage(inverse, Hinv)) for group, inverse in pairs)
+            of_C0, of_C1 = of_C0 + back.of_C0, of_C1 + back.of_C1
+        scores = (Tinv.T @ S @ Tinv for S in (of_C0, of_C1))
+        score0, score1 = (0.25 * (S + S.T) for S in scores)
+        return score0, score1
 
     def at(self, axes: TraitAxes) -> "ObservedFamilyPoint":
         """The same likelihood at other covariances; raises as `evaluate` does."""
@@ -147,16 +167,15 @@ def evaluate(data: ObservedFamilies, axes: TraitAxes, reml: bool) -> ObservedFam
         inverses.append(inverse)
         logdet += one
     point = ObservedFamilyPoint(
-        data, reml, axes, np.nan, tuple(inverses), _factor(data, inverses), *[np.empty(0)] * 2, *[np.empty((0, 0))] * 2
+        data, reml, axes, np.nan, tuple(inverses), _factor(data, inverses), *[np.empty((0, 0))] * 2
     )
     B, alpha = _residuals(point)
     ndof = data.nobserved
     if reml:
         ndof -= data.kept.size
         logdet += 2 * float(np.log(np.diag(point.chol)).sum()) - data.logdet_MtM
-    score0, score1 = _scores(point, alpha)
     lml = -0.5 * (ndof * LOG2PI + logdet + float(np.sum(alpha * data.Y)))
-    return replace(point, lml=lml, B=B, alpha=alpha, score0=score0, score1=score1)
+    return replace(point, lml=lml, B=B, alpha=alpha)
 
 
 def _factor(data: ObservedFamilies, inverses: Sequence[Array]) -> Array:
@@ -184,20 +203,6 @@ def _residuals(point: ObservedFamilyPoint) -> tuple[Array, Array]:
     effects[kept] = linalg.cho_solve((point.chol, True), (solved.T @ data.Q).ravel()[kept])
     B = effects.reshape(data.ntraits, data.ncovariates).T
     return B, point.solve((data.Y - data.Q @ B)[:, :, None])[:, :, 0]
-
-
-def _scores(point: ObservedFamilyPoint, alpha: Array) -> tuple[Array, Array]:
-    data, Tinv = point.data, point.axes.Tinv
-    pairs = list(zip(data.groups, point.inverses, strict=True))
-    taken = sum_of(group.traces(inverse) for group, inverse in pairs)
-    of_C0, of_C1 = alpha.T @ data.related(alpha) - taken.of_C0, alpha.T @ alpha - taken.of_C1
-    if point.reml and data.kept.size:
-        Hinv = point.effects_inverse
-        back = sum_of(group.leverage_traces(group.leverage(inverse, Hinv)) for group, inverse in pairs)
-        of_C0, of_C1 = of_C0 + back.of_C0, of_C1 + back.of_C1
-    scores = (Tinv.T @ S @ Tinv for S in (of_C0, of_C1))
-    score0, score1 = (0.25 * (S + S.T) for S in scores)
-    return score0, score1
 
 
 def sum_of(parts: Iterable[Any]) -> Any:

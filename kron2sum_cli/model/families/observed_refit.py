@@ -57,17 +57,8 @@ class ObservedLikelihoodWithVariant(ObservedFamilyLikelihood):
     def evaluate(self, axes: TraitAxes) -> ObservedFamilyPoint:
         """The likelihood at one point, with the residuals that the variant leaves."""
         point = super().evaluate(axes)
-        effects, related = self.effects(point), self.data.related
-        alpha, Tinv = point.alpha - effects.projected, axes.Tinv
-        change0 = alpha.T @ related(alpha) - point.alpha.T @ related(point.alpha)
-        change1 = alpha.T @ alpha - point.alpha.T @ point.alpha
-        return replace(
-            point,
-            lml=point.lml + effects.gain,
-            alpha=alpha,
-            score0=point.score0 + 0.5 * Tinv.T @ change0 @ Tinv,
-            score1=point.score1 + 0.5 * Tinv.T @ change1 @ Tinv,
-        )
+        effects = self.effects(point)
+        return replace(point, lml=point.lml + effects.gain, alpha=point.alpha - effects.projected)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, in
 from kron2sum_cli.model.families.observed import Families, Indices, Singles
 from kron2sum_cli.model.families.observed_fitting import fixed_effects
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
-from kron2sum_cli.model.families.scanner import low_rank
+from kron2sum_cli.model.families.scanner import low_rank, samples_at_once
 from kron2sum_cli.model.missing.scanner import LEFT_FOR_SINGLE, UNITS_OF_ROUNDING
 from kron2sum_cli.model.prediction import EffectsOfCovariates
 from kron2sum_cli.model.set_test import SetScores
@@ -63,10 +63,10 @@ class ObservedFamilyScanner:
         The null model, for variants for which single precision is not enough.
     order : NDArray (n,)
         Samples with relatives first, then the others by pattern; rows of the tables are in this order.
-    alpha : NDArray (n, p)
-        ``Py`` along the axes.
-    squares : NDArray (n, p(p+1)/2)
-        V⁻¹_ii.
+    products : NDArray (n, p + c)
+        ``Py`` along the axes, and an orthonormal basis of the covariates.
+    squares : NDArray (n, p(p+1)/2 + 1)
+        V⁻¹_ii, and a column of ones.
     first, second : NDArray (r,)
         Positions of the pairs of relatives.
     pairs : NDArray (r, p(p+1)/2)
@@ -83,13 +83,11 @@ class ObservedFamilyScanner:
         What turns sums of N_i into ``L⁻¹ Σ_i g_i N_i``.
     turn : NDArray (p, p)
         What turns V in the coordinates of the tables into ``turn V turnᵀ`` along the axes.
-    Q : NDArray (n, c)
-        Orthonormal basis of the covariates.
     """
 
     point: ObservedFamilyPoint
     order: Indices
-    alpha: Floats
+    products: Floats
     squares: Floats
     first: Indices
     second: Indices
@@ -100,12 +98,11 @@ class ObservedFamilyScanner:
     coefficients: Floats
     from_sums: Floats
     turn: Array
-    Q: Floats
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
         """The precision in which it multiplies."""
-        return self.alpha.dtype
+        return self.products.dtype
 
     def rotate(self, G: Floats) -> Array:
         """Rotated variants ``UᵀG`` (n, b) in double precision."""
@@ -118,8 +115,7 @@ class ObservedFamilyScanner:
         0 for a variant whose effects the samples of a trait do not tell from the covariates', or from each other.
         """
         ordered = self._ordered(G)
-        main, explained = self._main(ordered, ordered), self.explained(ordered)
-        found, left = self._block(ordered, main, explained)
+        found, left = self._block(ordered, self._main(ordered, ordered), self.explained(ordered))
         if self.dtype == np.float64:
             return _estimable(found, left)
         weak = np.flatnonzero(~(left > LEFT_FOR_SINGLE))
@@ -133,7 +129,7 @@ class ObservedFamilyScanner:
         of_g, of_h = self.explained(g), self.explained(h)
         first, left_g = self._block(g, self._main(g, g), of_g)
         second, left_h = self._block(h, self._main(h, h), of_h)
-        cross = self._main(g, h) - of_g @ of_h.transpose(0, 2, 1)
+        cross = self._main(g, h)[0] - of_g @ of_h.transpose(0, 2, 1)
         found = PairStatistics(first, second, self.turn @ cross @ self.turn.T)
         if self.dtype == np.float64:
             return replace(found, first=_estimable(first, left_g), second=_estimable(second, left_h))
@@ -149,61 +145,75 @@ class ObservedFamilyScanner:
 
     def explained(self, ordered: Floats) -> Array:
         """``(L⁻¹ Σ_i g_i N_i)ᵀ`` of variants (b, n) in the order of the tables: (b, p, e) in their coordinates."""
-        b, p, c = len(ordered), self.turn.shape[0], self.Q.shape[1]
+        b, p = len(ordered), self.turn.shape[0]
+        c = self.products.shape[1] - p
         if not self.from_sums.size:
             return np.zeros((b, p, 0))
         m = len(self.relatives)
-        sums = (ordered[:, :m] @ self.relatives).reshape(b, p, p, c)
-        for start, part in self._parts():
-            products = [
-                (ordered[:, one.rows] @ one.weighted).reshape(b, -1, c).transpose(1, 0, 2).reshape(-1, b * c)
-                for one in part
-            ]
-            flat = np.concatenate(products)
-            packed = self.coefficients[start : start + len(flat)].T @ flat
-            sums += _unpacked(packed.T, p).reshape(b, c, p, p).transpose(0, 2, 3, 1)
+        sums = ordered[:, :m] @ self.relatives
+        unpacked = _positions(p).ravel()
+        for start, stop, part in self._parts():
+            flat = np.empty((stop - start, c, b), self.dtype)
+            done = 0
+            for one in part:
+                r = one.weighted.shape[1] // c
+                np.matmul(one.weighted.T, ordered[:, one.rows].T, out=flat[done : done + r].reshape(r * c, b))
+                done += r
+            packed = self.coefficients[start:stop].T @ flat.reshape(stop - start, c * b)
+            sums += packed[unpacked].reshape(p * p * c, b).T
         return np.asarray((sums.reshape(b * p, p * c) @ self.from_sums).reshape(b, p, -1), np.float64)
 
-    def _parts(self) -> list[tuple[int, list[PatternOfSingles]]]:
-        """Patterns, some at a time, with the position of their first coefficients."""
-        c, start, here = self.Q.shape[1], 0, 0
-        found: list[tuple[int, list[PatternOfSingles]]] = []
+    def _parts(self) -> list[tuple[int, int, list[PatternOfSingles]]]:
+        """Patterns, some at a time, with the positions of their coefficients."""
+        c, start, stop = self.products.shape[1] - self.turn.shape[0], 0, 0
+        found: list[tuple[int, int, list[PatternOfSingles]]] = []
+        part: list[PatternOfSingles] = []
         for one in self.patterns:
-            if not found or here >= SUMS_AT_ONCE:
-                found.append((start, []))
-                here = 0
-            found[-1][1].append(one)
-            start += one.weighted.shape[1] // c
-            here += one.weighted.shape[1] // c
-        return found
+            part.append(one)
+            stop += one.weighted.shape[1] // c
+            if stop - start >= SUMS_AT_ONCE:
+                found.append((start, stop, part))
+                start, part = stop, []
+        return [*found, (start, stop, part)] if part else found
 
     def _ordered(self, G: Floats) -> Floats:
         return np.take(G.T, self.order, axis=1).astype(self.dtype, copy=False)
 
-    def _main(self, g: Floats, h: Floats) -> Array:
-        """``Σ g_i h_k V⁻¹_ik`` (b, p, p) of variants (b, n), before covariates."""
-        p = self.turn.shape[0]
-        packed = ((g * h) @ self.squares).astype(np.float64)
-        if not self.first.size:
-            return np.asarray(_unpacked(packed, p), np.float64)
-        one = np.take(g, self.first, axis=1) * np.take(h, self.second, axis=1)
-        if g is h:
-            return np.asarray(_unpacked(packed + one @ self.pairs, p), np.float64)
-        other = np.take(g, self.second, axis=1) * np.take(h, self.first, axis=1)
-        found = _unpacked(packed + (0.5 * (one + other)) @ self.pairs, p)
-        i, j = np.tril_indices(p, -1)
-        skew = np.zeros_like(found)
-        skew[:, i, j] = (0.5 * (one - other)) @ self.skew
-        return np.asarray(found + skew - skew.transpose(0, 2, 1))
+    def _main(self, g: Floats, h: Floats) -> tuple[Array, Array]:
+        """``Σ g_i h_k V⁻¹_ik`` (b, p, p) of variants (b, n), before covariates, and ``Σ g_i h_i`` (b,)."""
+        p, step = self.turn.shape[0], samples_at_once(len(g))
+        sums = np.zeros((len(g), self.squares.shape[1]))
+        for start in range(0, g.shape[1], step):
+            rows = slice(start, start + step)
+            sums += (g[:, rows] * h[:, rows]) @ self.squares[rows]
+        packed, length = sums[:, :-1], sums[:, -1]
+        skew = np.zeros((len(g), p * (p - 1) // 2))
+        for start in range(0, self.first.size, step):
+            rows = slice(start, start + step)
+            one = np.take(g, self.first[rows], axis=1) * np.take(h, self.second[rows], axis=1)
+            if g is not h:
+                other = np.take(g, self.second[rows], axis=1) * np.take(h, self.first[rows], axis=1)
+                skew += (0.5 * (one - other)) @ self.skew[rows]
+                one = 0.5 * (one + other)
+            packed += one @ self.pairs[rows]
+        found = _unpacked(packed, p)
+        if g is not h:
+            i, j = np.tril_indices(p, -1)
+            found[:, i, j] += skew
+            found[:, j, i] -= skew
+        return found, length
 
-    def _block(self, ordered: Floats, main: Array, explained: Array) -> tuple[BlockStatistics, Array]:
+    def _block(self, ordered: Floats, main: tuple[Array, Array], explained: Array) -> tuple[BlockStatistics, Array]:
         """Statistics, and the smallest share (b,) of the information that covariates leave in any direction."""
-        V = main - explained @ explained.transpose(0, 2, 1)
-        left = least_left(V, np.einsum("bjj->bj", main))
-        projected = ordered @ self.Q
-        length = inner_products(ordered, ordered) - inner_products(projected, projected)
-        u = (ordered @ self.alpha).astype(np.float64)
-        return BlockStatistics(u, self.turn @ V @ self.turn.T, length, np.zeros(len(length))), left
+        p, step = self.turn.shape[0], samples_at_once(len(ordered))
+        V = main[0] - explained @ explained.transpose(0, 2, 1)
+        left = least_left(V, np.einsum("bjj->bj", main[0]))
+        sums = np.zeros((len(ordered), self.products.shape[1]))
+        for start in range(0, ordered.shape[1], step):
+            rows = slice(start, start + step)
+            sums += ordered[:, rows] @ self.products[rows]
+        length = main[1] - np.sum(sums[:, p:] ** 2, axis=1)
+        return BlockStatistics(sums[:, :p].copy(), self.turn @ V @ self.turn.T, length, np.zeros(len(length))), left
 
 
 def _estimable(found: BlockStatistics, left: Array) -> BlockStatistics:
@@ -226,12 +236,17 @@ def _packed(blocks: Array) -> Array:
     return np.asarray(blocks[..., i, j])
 
 
-def _unpacked(packed: NDArray[np.floating], p: int) -> NDArray[np.floating]:
-    """Symmetric (s, p, p) of lower triangles (s, p(p+1)/2)."""
+def _positions(p: int) -> Indices:
+    """Where the entries of a symmetric (p, p) stand in its lower triangle."""
     i, j = np.tril_indices(p)
     position = np.empty((p, p), np.intp)
     position[i, j] = position[j, i] = np.arange(i.size)
-    return packed[:, position.ravel()].reshape(-1, p, p)
+    return position
+
+
+def _unpacked(packed: Array, p: int) -> Array:
+    """Symmetric (s, p, p) of lower triangles (s, p(p+1)/2)."""
+    return packed[:, _positions(p).ravel()].reshape(-1, p, p)
 
 
 def observed_family_scanner(point: ObservedFamilyPoint, dtype: type[np.floating] = np.float32) -> ObservedFamilyScanner:
@@ -243,37 +258,35 @@ def observed_family_scanner(point: ObservedFamilyPoint, dtype: type[np.floating]
     alone = [(g, i) for g, i in zip(data.groups, point.inverses, strict=True) if isinstance(g, Singles)]
     members = [group.members.ravel() for group, _ in related] + [group.members for group, _ in alone]
     order = np.concatenate(members)
-    squares = np.empty((data.nsamples, p * (p + 1) // 2), dtype)
+    squares = np.ones((data.nsamples, p * (p + 1) // 2 + 1), dtype)
     relatives = np.empty((sum(group.members.size for group, _ in related), p * p * c), dtype)
     tables: list[tuple[Indices, Indices, Floats, Floats]] = []
     start = 0
     for group, inverse in related:
-        turned = np.einsum("tx,fitju,uy->fijxy", B, inverse, B, optimize=True)
+        turned = _turned(inverse, B)
         rows = slice(start, start + group.members.size)
-        own = np.arange(group.members.shape[1])
-        squares[rows] = _packed(turned[:, own, own]).reshape(group.members.size, -1)
-        N = np.einsum("tx,fitul,uy->fixyl", B, group.weighted(inverse), B, optimize=True)
-        relatives[rows] = N.reshape(group.members.size, -1)
-        tables.append(_table_of_pairs(turned, start, dtype))
+        squares[rows, :-1] = _packed(np.einsum("fitiu->fitu", turned)).reshape(group.members.size, -1)
+        relatives[rows] = group.weighted(turned).reshape(group.members.size, -1)
+        tables.append(_table_of_pairs(turned.transpose(0, 1, 3, 2, 4), start, dtype))
         start = rows.stop
     patterns: list[PatternOfSingles] = []
-    coefficients: list[Array] = [np.empty((0, squares.shape[1]))]
+    coefficients: list[Array] = [np.empty((0, p * (p + 1) // 2))]
     for singles, inverse in alone:
         packed = _packed(B.T @ inverse @ B)
-        squares[start:] = packed[singles.kind]
+        squares[start:, :-1] = packed[singles.kind]
         for rows, weights, C in _patterns(singles, packed, float(np.finfo(dtype).eps)):
             weighted = (weights[:, :, None] * singles.X[rows][:, None, :]).reshape(len(weights), -1)
             moved = slice(start + rows.start, start + rows.stop)
             patterns.append(PatternOfSingles(moved, np.ascontiguousarray(weighted, dtype)))
             coefficients.append(C)
     first, second, pairs, skew = (np.concatenate(parts) for parts in zip(*tables, strict=True)) if tables else (
-        np.empty(0, np.intp), np.empty(0, np.intp), np.empty((0, squares.shape[1]), dtype),
+        np.empty(0, np.intp), np.empty(0, np.intp), np.empty((0, p * (p + 1) // 2), dtype),
         np.empty((0, p * (p - 1) // 2), dtype),
     )  # fmt: skip
     return ObservedFamilyScanner(
         point=point,
         order=order,
-        alpha=(point.alpha[order] @ axes.Tinv).astype(dtype),
+        products=np.hstack([point.alpha @ axes.Tinv, data.Q])[order].astype(dtype),
         squares=squares,
         first=first,
         second=second,
@@ -284,7 +297,6 @@ def observed_family_scanner(point: ObservedFamilyPoint, dtype: type[np.floating]
         coefficients=np.concatenate(coefficients).astype(dtype),
         from_sums=_from_sums(point, B).astype(dtype),
         turn=turn,
-        Q=data.Q[order].astype(dtype),
     )
 
 
@@ -306,6 +318,13 @@ def _from_sums(point: ObservedFamilyPoint, B: Array) -> Array:
         half[kept] = linalg.solve_triangular(point.chol, np.eye(kept.size), lower=True).T
     back = np.linalg.inv(B)
     return np.asarray(np.einsum("xu,ule->xle", back, half.reshape(p, c, kept.size)).reshape(p * c, kept.size))
+
+
+def _turned(inverse: Array, B: Array) -> Array:
+    """``BᵀV⁻¹B`` for the traits of every two samples of a family: (f, m, p, m, p)."""
+    f, m, p = inverse.shape[:3]
+    half = np.matmul(B.T, inverse.reshape(f * m, p, m * p))
+    return np.asarray((half.reshape(-1, p) @ B).reshape(inverse.shape))
 
 
 def _table_of_pairs(turned: Array, start: int, dtype: type[np.floating]) -> tuple[Indices, Indices, Floats, Floats]:

@@ -136,7 +136,7 @@ class FamilyScanner:
         n, b = blocks[0].shape
         linear = [np.zeros((b, self.products.shape[1])) for _ in blocks]
         squares = [np.zeros((b, self.squares.shape[1])) for _ in pairs]
-        step = max(FEWEST_SAMPLES, CACHED // max(b, 1))
+        step = samples_at_once(b)
         for start in range(0, n, step):
             rows = slice(start, start + step)
             parts = [block.T[:, rows] for block in blocks]
@@ -206,6 +206,11 @@ def family_scanner(point: FamilyPoint, dtype: type[np.floating] = np.float32) ->
         relatives=tuple(relatives),
         from_weighted=np.concatenate(from_weighted, axis=2),
     )
+
+
+def samples_at_once(b: int) -> int:
+    """Samples of b variants that are multiplied at once."""
+    return max(FEWEST_SAMPLES, CACHED // max(b, 1))
 
 
 def _times_covariates(basis: Array, X: Array) -> Array:
