@@ -102,6 +102,49 @@ def test_every_chromosome_is_as_by_hand(folder: Path) -> None:
             np.testing.assert_allclose(found.iloc[part][column], expected[column], rtol=1e-6, atol=1e-9, err_msg=column)
 
 
+def with_missing_cells(folder: Path) -> pd.DataFrame:
+    """The phenotypes without some cells of either trait, and without trait b where it has no prediction."""
+    table, rng = pd.read_csv(folder / "y.csv"), np.random.default_rng(5)
+    for trait in TRAITS:
+        table.loc[rng.random(N) < 0.15, trait] = np.nan
+    table.to_csv(folder / "gaps.csv", index=False)
+    table.loc[: LEFT_OUT - 1, "b"] = np.nan
+    return table
+
+
+def gaps_by_hand(folder: Path, chromosome: int) -> Path:
+    """`by_hand` for the observed cells, the unit of a trait from the samples that have it."""
+    table, age = with_missing_cells(folder), pd.read_csv(folder / "x.csv")["age"].to_numpy()
+    for j, trait in enumerate(TRAITS):
+        y = table[trait].to_numpy()
+        seen = np.isfinite(y)
+        X = np.column_stack([np.ones(N), age])[seen]
+        residuals = y[seen] - X @ np.linalg.solve(X.T @ X, X.T @ y[seen])
+        unit = np.sqrt(residuals @ residuals / (np.count_nonzero(seen) - 2))
+        table[trait] = y - unit * np.load(folder / "score.npy")[chromosome, :, j]
+    path = folder / f"gaps{chromosome}.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_observed_cells_are_as_by_hand(folder: Path) -> None:
+    """With ``--missing exact`` a sample that lacks a trait, or its prediction, stays with the others."""
+    with_missing_cells(folder)
+    exact = ("--missing", "exact")
+    null = fit(folder, "gaps", "--pheno", folder / "gaps.csv", "--pred", folder / "fit_pred.list", *exact)
+    found = without_factor(scan(folder, null), null.with_suffix(".parquet"))
+    assert found.CHISQ_REFIT.notna().any()
+    own = np.isfinite(with_missing_cells(folder)[list(TRAITS)]).sum()
+    assert (found["N.a"] == own["a"]).all() and (found["N.b"] == own["b"]).all() and found.N[0] > own["b"]
+    for number, code in enumerate(CHROMOSOMES[:2]):
+        alone = fit(folder, f"gaps_alone{number}", "--pheno", gaps_by_hand(folder, number), *exact)
+        expected = without_factor(scan(folder, alone, "--chr", code), alone.with_suffix(".parquet"))
+        part = found.iloc[number * VARIANTS // 4 : (number + 1) * VARIANTS // 4]
+        for column in expected.select_dtypes("number"):
+            size = expected[column].abs().max()  # an effect near 0 is known to the size of the others
+            np.testing.assert_allclose(part[column], expected[column], rtol=0, atol=1e-6 * size, err_msg=column)
+
+
 def test_the_families_are_written_once(folder: Path) -> None:
     null = fit(folder, "once", "--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list")
     with np.load(null) as arrays:
