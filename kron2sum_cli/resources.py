@@ -4,10 +4,14 @@ import math
 import os
 import resource
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 _MIB = 1024 * 1024
+
+LOOKED_AT = 0.3
+"""Seconds over which `idle_processors` looks; the kernel counts in hundredths."""
 
 
 def available_threads(
@@ -32,6 +36,30 @@ def _affinity() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def idle_processors(stat: Path = Path("/proc/stat"), wait: Callable[[float], None] = time.sleep) -> float | None:
+    """Processors of the affinity mask that nobody used over a third of a second; None where that is not known."""
+    before = _idle_and_total(stat)
+    wait(LOOKED_AT)
+    after = _idle_and_total(stat)
+    passed = [(idle - idle0, total - total0) for (idle0, total0), (idle, total) in zip(before, after, strict=False)]
+    if not passed or any(total <= 0 for _, total in passed):
+        return None
+    return sum(idle / total for idle, total in passed)
+
+
+def _idle_and_total(stat: Path) -> list[tuple[float, float]]:
+    """How long each processor of the affinity mask was idle, and how long it has been there."""
+    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    found = []
+    for line in _text(stat).splitlines():
+        name, *fields = line.split() or [""]
+        if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in mine:
+            # user, nice, system, idle, waiting for disks, interrupts, soft interrupts, taken by other machines
+            times = [float(number) for number in fields[:8]]
+            found.append((sum(times[3:5]), sum(times)))
+    return found
 
 
 def _cgroup_quotas(root: Path, membership: Path) -> Iterable[float]:

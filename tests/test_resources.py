@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kron2sum_cli import resources
-from kron2sum_cli.resources import available_memory_mib, available_threads, peak_memory_mib
+from kron2sum_cli.resources import available_memory_mib, available_threads, idle_processors, peak_memory_mib
 
 
 @pytest.fixture
@@ -83,3 +83,30 @@ def test_memory(tmp_path):
 
 def test_peak_memory():
     assert 5 < peak_memory_mib() < 100_000
+
+
+@pytest.fixture
+def idle(tmp_path, monkeypatch):
+    """Idle processors where the kernel counts these two states, on processors 0 and 2."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2}, raising=False)
+
+    def idle(before: str, after: str) -> float | None:
+        stat = tmp_path / "stat"
+        stat.write_text(before)
+        return idle_processors(stat, lambda seconds: stat.write_text(after) and None)
+
+    return idle
+
+
+def test_idle_processors_are_those_of_the_affinity_mask(idle):
+    before = "cpu 9 9 9 9\ncpu0 10 0 0 100 0 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 0 0 0\ncpu2 5 5 5 50 5 0 0 0 0 0\nintr 1\n"
+    after = "cpu 9 9 9 9\ncpu0 40 0 0 100 0 0 0 0 0 0\ncpu1 0 0 0 30 0 0 0 0 0 0\ncpu2 5 5 5 70 15 0 0 0 0 0\nintr 1\n"
+    assert idle(before, after) == pytest.approx(1)  # one works, one idles or waits for a disk; cpu1 is not ours
+    stolen = before.replace("cpu0 10 0 0 100 0 0 0 0", "cpu0 10 0 0 115 0 0 0 15").replace("50 5", "80 5")
+    assert idle(before, stolen) == pytest.approx(1.5)
+
+
+def test_idle_processors_are_not_known(idle):
+    assert idle("", "") is None
+    assert idle("cpu0 1 2 3 4 5 6 7 8\n", "cpu0 1 2 3 4 5 6 7 8\n") is None
+    assert idle_processors(Path("nowhere")) is None

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -21,6 +21,7 @@ from kron2sum_cli.model.families.null_model import likelihood_of_families
 from kron2sum_cli.model.families.spectrum import FamilySpectrum, Sparse, family_spectrum
 from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel, null_likelihood, rotate_samples
 from kron2sum_cli.progress import Progress
+from kron2sum_cli.resources import idle_processors
 from kron2sum_cli.settings import FitSettings
 
 logger = logging.getLogger("kron2sum.fit")
@@ -30,8 +31,11 @@ ONE_THREAD_UP_TO = 2500
 
 To make a matrix tridiagonal the threads of BLAS wait for each other several times a column. That halves 0.6 s at
 n = 2,000 on two idle cores, and makes 20 seconds of them where another program has one of the cores. With one thread
-no digit depends on ``--threads``, either.
+no digit depends on ``--threads``, either. Above it no more threads are used than processors are idle.
 """
+
+NEARLY_IDLE = 0.25
+"""A processor that others use for less than this share of the time counts as idle."""
 
 EQUAL_EIGENVALUES = 1e-9
 """Eigenvalues that differ by no more than this share of the largest are one."""
@@ -73,7 +77,8 @@ def likelihoods_of(
     matrix = relationship.K if relationship.G is None else relationship.G
     assert matrix is not None
     features = relationship.G is not None
-    with progress.task("Eigendecomposition", None, ""), _step("eigendecomposition"), _blas_for(len(matrix)):
+    blas = _blas_for(len(matrix), settings.common.threads)
+    with progress.task("Eigendecomposition", None, ""), _step("eigendecomposition"), blas:
         rotated = rotate_samples(matrix, features, design, reml)
     spectrum = rotated.spectrum
     contrasts = spectrum.nsamples - spectrum.ncovariates
@@ -130,9 +135,18 @@ def _step(name: str) -> Iterator[None]:
     logger.info("%s: %.1f s", name, perf_counter() - start)
 
 
-def _blas_for(order: int) -> AbstractContextManager[object]:
-    """The threads of BLAS for matrices of this order: one where they would wait for each other more than they work."""
-    return threadpool_limits(1, user_api="blas") if order <= ONE_THREAD_UP_TO else nullcontext()
+def _blas_for(order: int, threads: int) -> threadpool_limits:
+    """The threads of BLAS for matrices of this order: as many of ``threads`` as will not wait for each other.
+
+    All of them wait for one that has to share its processor with another program.
+    """
+    if order <= ONE_THREAD_UP_TO or threads == 1:
+        return threadpool_limits(1, user_api="blas")
+    idle = idle_processors()
+    used = threads if idle is None else min(threads, max(1, int(idle + NEARLY_IDLE)))
+    if used < threads:
+        logger.info("other programs keep processors busy: %d of %d threads are used", used, threads)
+    return threadpool_limits(used, user_api="blas")
 
 
 def fitted_null(settings: FitSettings, likelihood: NullLikelihood[Any], whole: FitSummary | None) -> NullModel:
@@ -145,7 +159,7 @@ def fitted_null(settings: FitSettings, likelihood: NullLikelihood[Any], whole: F
     NumericalError
         Where there are fewer traits than ranks.
     """
-    with _blas_for(likelihood.largest_matrix), _step("fit"):
+    with _blas_for(likelihood.largest_matrix, settings.common.threads), _step("fit"):
         return likelihood.null_model(_fit(settings, likelihood, whole))
 
 
