@@ -45,7 +45,7 @@ def contrast_files(test: str) -> tuple[str, ...]:
 
 
 def without_folders(test: str) -> str:
-    """A test as a file may say it, which holds no path."""
+    """A test as result tables record it: contrast files without their folders."""
     name, equals, _ = test.partition("=")
     return f"{name}={','.join(map(os.path.basename, contrast_files(test)))}" if equals else test
 
@@ -89,7 +89,7 @@ class GenomeWide:
 
     @property
     def least_bootstrap(self) -> int:
-        """The least number of simulated scans that tell the threshold."""
+        """Smallest number B of simulated scans that tell the threshold: ``(B + 1) level ≥ 1``."""
         return math.ceil(round(1 / self.level, 9)) - 1
 
 
@@ -102,10 +102,10 @@ COMPRESSIONS = (".gz", ".zst")
 
 SUFFIXES = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".parquet": "parquet", ".json": "json"}
 OTHER_CONTENT = (".bgz", ".bz2", ".xz", ".zip", ".lz4", ".npz", ".xlsx", ".html", ".png", ".svg", ".pdf", ".vcf")
-"""Suffixes of what no table is written as."""
+"""Suffixes of formats that no table is written in."""
 
 _WRITTEN_AS = {"ssf": "tsv", "blup": "tsv"}
-"""What a format looks like to a program that knows the suffix alone."""
+"""What the files of two formats are by their suffix: text with tabs between columns."""
 
 
 def split_suffix(out: str) -> tuple[str, str]:
@@ -125,7 +125,7 @@ def format_of(out: str, formats: Iterable[str], default: str) -> str:
 
 
 def unknown_suffix(out: str, formats: Iterable[str]) -> list[str]:
-    """What is wrong with an output whose suffix names none of the formats, where that alone is to name it."""
+    """What is wrong with an output whose suffix has to name the format (without ``--to``) and names none."""
     suffix, _ = split_suffix(out)
     if not suffix or SUFFIXES.get(suffix, suffix) in formats:
         return []

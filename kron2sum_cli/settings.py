@@ -88,8 +88,8 @@ DEFAULT_CLUMP_KB = 500.0
 DEFAULT_CLUMP_R2 = 0.1
 DEFAULT_SIGNIFICANCE = 5e-8
 FAMILY_WISE = 0.05
-"""Probability of a false discovery among all variants or sets that a line of a picture stands for, by Bonferroni or a
-bootstrap; over the number of sets the P of a lead one."""
+"""Family-wise error rate of the threshold line of a picture, by Bonferroni or a bootstrap. Divided by the number of
+sets it is the largest P of a lead set."""
 DEFAULT_STEPWISE_KB = 1000.0
 DEFAULT_CODING: Literal["additive", "dominant", "recessive", "genotypic"] = "additive"
 

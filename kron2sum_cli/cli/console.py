@@ -42,7 +42,8 @@ def session(ctx: click.Context, settings: FitSettings | ScanSettings | ExportSet
 
     Yields
     ------
-    The listener to hand to the pipeline.
+    Progress
+        The listener to pass to the function of the command.
     """
     handler = StderrHandler(ctx.command_path, settings.common)
     command_line = shlex.join([ctx.find_root().info_name or "", *ctx.obj])

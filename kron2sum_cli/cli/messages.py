@@ -5,7 +5,7 @@ import sys
 
 
 def say(line: str) -> None:
-    """Print a line on standard error, if anybody is there to read it, and it is no file on a full disk."""
+    """Print a line on standard error; nothing happens where that is closed, or a file on a full disk."""
     if sys.stderr is not None:
         try:
             print(line, file=sys.stderr, flush=True)
@@ -14,7 +14,7 @@ def say(line: str) -> None:
 
 
 def silence(descriptor: int) -> None:
-    """Let what is still to be written to a pipe without a reader go nowhere, at exit too."""
+    """Turn a descriptor to ``/dev/null``, so that what is still buffered for it raises no error at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
     os.close(nowhere)

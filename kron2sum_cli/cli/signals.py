@@ -17,7 +17,7 @@ GRACE_SECONDS = 0.6
 """How long the command may take to stop by itself (a matrix factorisation cannot be interrupted)."""
 
 DESTRUCTOR_SECONDS = 0.02
-"""After a signal in a destructor, how soon it is raised again."""
+"""A signal whose exception a destructor swallowed is raised again after this time."""
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "terminated (hung up)"}
 

@@ -49,7 +49,7 @@ class LeadEffects:
     thresholds : tuple of float, length p
         -log10 p of significance of each trait's test.
     level : str
-        What a significant variant has, for people.
+        Significance in words, such as "p ≤ 5e-8".
     found : int
         How many lead variants there are; 0 where none passes and the strongest variants are shown instead.
     """

@@ -12,7 +12,7 @@ from kron2sum_cli.export.leads import Loci
 from kron2sum_cli.export.results import Array, ScanResults, ScanTest, column_values
 
 LOD_DROP = 1.5
-"""An interval by LOD holds what is within so much of the lead's LOD score."""
+"""Largest difference from the LOD score of the lead variant within a LOD interval."""
 
 PROBABILITY = 0.95
 """Posterior probability of a Bayes interval."""
@@ -88,8 +88,8 @@ def lod_interval(positions: NDArray[np.int64], lod: Array) -> tuple[int, int]:
 def bayes_interval(positions: NDArray[np.int64], lod: Array) -> tuple[int, int]:
     """The variants of the smallest set with `PROBABILITY`, and what lies between them.
 
-    Of one cause, as likely at any position before the scan: the posterior is ``10^LOD`` times the length of the
-    chromosome that is nearest to the variant (``bayesint`` of R/qtl).
+    For one causal variant with a flat prior along the chromosome: the posterior of a variant is ``10^LOD`` times the
+    length of the chromosome that is nearest to it (``bayesint`` of R/qtl).
 
     Parameters
     ----------

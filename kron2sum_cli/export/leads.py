@@ -27,9 +27,9 @@ class Clumping:
     significance : float or GenomeWide
         Largest p of a lead variant and of those that belong to it.
     window : int
-        Those that belong to it are no more than so many bases from it
+        Largest distance of a variant of a locus from its lead variant, in base pairs.
     r2 : float
-        and, where `linkage` is known, have at least this r² with it.
+        Smallest r² of a variant of a locus with its lead variant, where `linkage` is known.
     linkage : GenotypeLinkage or None
         The genotypes; None for distance alone.
     """
@@ -41,7 +41,7 @@ class Clumping:
 
     @property
     def description(self) -> str:
-        """How, in a sentence that follows "lead variants:"."""
+        """How lead variants were found: the end of a sentence that begins "lead variants:"."""
         window = f"{self.window / 1000:g} kb"
         if self.linkage is None:
             return f"clumped by distance: a lead variant is the strongest within {window}"
@@ -80,7 +80,7 @@ class Candidates:
     chromosomes, positions : NDArray (m,)
         Index into the genome's chromosomes, and position as `located_batches` gives it.
     excess : Array (m,)
-        How far the -log10 p of a test lies above its threshold, of the tests the greatest.
+        Largest difference between -log10 p of a test and its threshold, over the tests.
     """
 
     rows: pa.Table
@@ -272,7 +272,7 @@ def clump(
     linked: Callable[[int, NDArray[np.intp]], NDArray[np.bool_]] | None = None,
     most: int | None = None,
 ) -> Clumps:
-    """Loci of variants: the strongest takes those within `window` bases that are linked to it, and so on.
+    """Loci: the strongest variant leads those within `window` bases that are linked to it, then the strongest left, ...
 
     A variant that could belong to two leads belongs to the stronger one. Distances between unplaced variants are not
     known: one takes those of its chromosome that are linked to it, and none where linkage is not known.

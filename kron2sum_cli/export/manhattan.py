@@ -267,10 +267,10 @@ class Manhattan:
     genome : Genome
     panels : tuple of Panel
     tested : int
-        How many variants have a statistic, of several tests the largest number; or to how many independent tests these
-        amount, where the scan says that.
+        To how many independent tests the variants amount, where the scan says that; else how many variants have a
+        statistic, in the test that has most.
     independent : bool
-        Whether it says that.
+        Whether `tested` is the number of independent tests.
     """
 
     genome: Genome

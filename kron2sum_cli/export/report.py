@@ -112,7 +112,7 @@ class Section:
 
 
 def scan_report(scan: ScanResults, settings: PictureSettings, null: NullFile | None) -> str:
-    """The page.
+    """The report of a scan as one HTML page.
 
     Parameters
     ----------

@@ -127,14 +127,14 @@ class ScanResults:
 
     @property
     def main_tests(self) -> list[ScanTest]:
-        """The joint test and each trait's, of a scan of one trait one and the same; of sets each way to test them."""
+        """The joint test, then those of several traits; of sets, the test of any effect by every way to test them."""
         if self.is_of_sets:
             return self.set_tests[ANY]
         return self.trait_tests if len(self.metadata.traits) == 1 else [self.joint, *self.trait_tests]
 
     @property
     def further_tests(self) -> list[ScanTest]:
-        """The tests of the table beside the joint one and those of the traits; of sets those of other effects."""
+        """All tests of the table but `main_tests`."""
         if self.is_of_sets:
             return [test for asked, tests in self.set_tests.items() if asked != ANY for test in tests]
         of_traits = {f"MLOG10P.{trait}" for trait in self.metadata.traits}
@@ -158,7 +158,7 @@ class ScanResults:
         return [known[name] for name in self.chosen_tests]
 
     def degrees_of_freedom(self, test: ScanTest) -> int:
-        """Of a test; 1 where no variant has a statistic."""
+        """Degrees of freedom of a test; 1 where no variant has a statistic."""
         if test.df_column is not None:
             for batch in self.read([test.df_column]):
                 known = batch.column(test.df_column).drop_null()
@@ -188,7 +188,7 @@ class Thresholds:
 
     @property
     def text(self) -> str:
-        """What a significant variant has, for people."""
+        """Significance in words, as `significance_text` has it."""
         return significance_text(self.significance)
 
 
@@ -260,7 +260,7 @@ def column_values(rows: pa.RecordBatch | pa.Table, column: str) -> Array:
 
 
 def significance_text(significance: Significance) -> str:
-    """What a significant variant has, for people.
+    """Significance in words.
 
     Examples
     --------

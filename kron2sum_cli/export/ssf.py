@@ -310,7 +310,7 @@ def ssf_chromosome(code: str) -> int:
 def _fit_to_write(
     batch: pa.RecordBatch, chromosomes: NDArray[np.int64], traits: Sequence[str], left_out: Counter[str]
 ) -> NDArray[np.intp]:
-    """Which rows the standard has room for; of the others, each counts under the first reason that holds."""
+    """Which rows GWAS-SSF can hold; every other row is counted under the first reason that applies."""
     needed = ["EAF", "MLOG10P", *(f"{kind}.{trait}" for trait in traits for kind in ("BETA", "SE", "MLOG10P"))]
     checks = {
         WITHOUT_STATISTICS: np.logical_and.reduce([_mask(batch.column(name).is_valid()) for name in needed]),

@@ -16,8 +16,8 @@ from kron2sum_cli.files.text import is_number
 Kind = Literal["trait", "covariate"]
 
 MOST_SIZE = 1e50
-"""The largest number of a trait or covariate, and the inverse of the smallest that its largest may be: standard errors
-come from fourth powers."""
+"""Bound on the largest absolute value of a trait or covariate, which must not be below the inverse of this, either:
+standard errors come from fourth powers."""
 
 MISSING = frozenset({"", "."}.union(map("".join, [*product("nN", "aA"), *product("nN", "aA", "nN")])))
 """What always stands for a missing value: nothing, ``.``, and NA and nan in any case."""

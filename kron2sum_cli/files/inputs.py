@@ -126,7 +126,7 @@ def copy_decompressed(file: BinaryIO, into: BinaryIO, name: str) -> None:
 
 
 def read_bytes(path: str) -> bytes:
-    """The content of a file, decompressed; of one with NUL bytes, which is no text, perhaps only the beginning.
+    """The content of a file, decompressed. Of a file with NUL bytes, which is no text, it may be the beginning only.
 
     Raises
     ------

@@ -88,7 +88,7 @@ class NpzReader:
             return values.reshape(found, order="F" if fortran else "C")
 
     def matrix(self, name: str, shape: tuple[int, int], dtype: type[np.floating], spare: int) -> NDArray[np.floating]:
-        """A matrix (n, m) of doubles in another precision, transposed (m, n), with some rows to spare behind it.
+        """A matrix (n, m) of doubles in another precision, transposed, with ``spare`` rows behind it: (m + spare, n).
 
         It is converted a few rows at a time, for a copy of it in double precision may not fit the memory.
         """

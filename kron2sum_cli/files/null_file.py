@@ -52,9 +52,10 @@ class Predictions:
     samples : Samples
         t samples, those of the fit first and in its order.
     genetic, genetic_variance : NDArray (t, p)
-        Genetic values, and the variances of what they miss.
+        Predicted genetic values, and the variances of their errors.
     cells, cells_variance : NDArray (t, p)
-        Cells that the fit does not have; NaN where it has them, or where a covariate is missing.
+        Predictions of cells of Y that were not observed, and the variances of their errors; NaN in observed cells, and
+        where a covariate is missing.
     """
 
     samples: Samples
@@ -99,7 +100,7 @@ class NullFile:
     load : LoadModel
         Reads the model of a chromosome, or the whole one's for None.
     nrows : int
-        Largest number of columns that a scan holds of a rotation, or of what stands for it.
+        Largest number of columns of V, or for families of the tables in its place, that a scan keeps in memory.
     of_families : bool
         Whether the relationship matrix falls into families.
     predictions : Predictions or None
@@ -223,7 +224,7 @@ class NullWriter:
         return metadata.hash
 
     def _write(self, name: str, array: NDArray[Any], hashed: bool = True) -> None:
-        """Write an array; the hash is of all but V, which is large, and of which Z is what it makes of the traits."""
+        """Write an array. The hash leaves out V, which is large; ``Z = VᵀY`` changes with it and is hashed."""
         self._archive.write(name, array)
         if hashed:
             self._hash.update(name.encode() + np.ascontiguousarray(array).tobytes())

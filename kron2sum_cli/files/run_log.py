@@ -25,7 +25,7 @@ from kron2sum_cli.settings import ExportSettings, FitSettings, ScanSettings
 __all__ = ["LOGGER", "default_log", "discard_unfinished", "recorded_run", "resume_advice"]
 
 LOGGER = logging.getLogger("kron2sum")
-"""The logger of the commands: pipeline modules log to its children, the command line listens."""
+"""The logger of the commands: modules of fit, scan and export log to its children, the command line prints them."""
 
 _OUR_LOG = b"0000-00-00 00:00:00,000 DEBUG   kron0sum "
 """How a log begins, with every digit a 0."""

@@ -1,4 +1,4 @@
-"""The Parquet table of a scan, read again; damage is found, and of another file is said what it is."""
+"""Reads the Parquet table of a scan; a damaged file is refused, and a message says what any other file is."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ MAGIC = b"PAR1"
 _OLDER = re.compile(rb'kron2sum.{1,9}\{"axes":.*"version":"([0-9.]+)"\}', re.DOTALL)
 """What the footer of a table of version 0.1 holds, which had no checksum and is not parsed without one."""
 _TAIL_BYTES = 4 + len(MAGIC)
-"""The length of the footer, and these."""
+"""Bytes at the end of the file: the length of the footer, and `MAGIC`."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ScanFile:
     num_rows : int
         How many variants it has.
     largest : Mapping
-        Of a part of a scan, the largest statistics of the whole, which P values over the whole scan are of.
+        Of a part of a scan, the largest simulated statistics of the whole scan, for P over the whole scan.
     """
 
     name: str

@@ -20,7 +20,7 @@ Range = tuple[int, int]
 
 METADATA_KEY = "kron2sum"
 INDEPENDENT_TESTS = "independent tests that the variants amount to"
-"""The count of `model.independent_tests` in the counts of a scan."""
+"""The sum of `model.inflation.independent_tests` over the blocks, in the counts of a scan."""
 
 LAYOUT = 2
 """Version of the table's columns and of this object."""
@@ -104,7 +104,7 @@ class ScannedNull:
 
 @dataclass(frozen=True)
 class NullScale:
-    """What tests of variants take from the null model of the whole genome, or of the others without a chromosome.
+    """What tests of variants need of one null model: that of the whole genome, or that without a chromosome.
 
     Attributes
     ----------

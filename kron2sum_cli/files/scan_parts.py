@@ -1,6 +1,5 @@
 """How several result tables make one: their order, what is missing between them, and what the whole says of itself."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,12 +8,12 @@ from typing import Any
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.genome_wide import largest_of_parts, thresholds_of
-from kron2sum_cli.files.json_records import to_json
+from kron2sum_cli.files.json_records import shortened, to_json
 from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.scan_metadata import Range, ScanMetadata, ScanPart, Span
 
 _OF_PARTS = ("span", "parts", "counts", "refit_factors", "largest", "thresholds")
-"""What differs between the parts of a scan; factors are there for the null models under which a part refitted."""
+"""Fields of the metadata that differ between the parts of a scan; each has the factors of its own refits only."""
 
 
 def union(ranges: Iterable[Range]) -> tuple[Range, ...]:
@@ -130,12 +129,7 @@ def first_difference(a: Any, b: Any, path: str = "") -> str | None:
     if isinstance(a, dict) and isinstance(b, dict):
         key = min(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
         return first_difference(a.get(key), b.get(key), f"{path}: {key}" if path else key)
-    return f"{path} ({_short(b)} instead of {_short(a)})"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return f"{path} ({shortened(b)} instead of {shortened(a)})"
 
 
 def _joined_span(parts: Sequence[_Part]) -> Span:

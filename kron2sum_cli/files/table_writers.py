@@ -100,9 +100,12 @@ class ParquetWriter:
 
     Parameters
     ----------
-    file : where to write; need not be seekable
-    schema : of the batches
-    repeating : columns with few different values
+    file : BinaryIO
+        Where to write; need not be seekable.
+    schema : pa.Schema
+        That of the batches.
+    repeating : list of str
+        Columns with few different values.
     """
 
     def __init__(self, file: BinaryIO, schema: pa.Schema, repeating: list[str]) -> None:

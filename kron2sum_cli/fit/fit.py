@@ -27,8 +27,8 @@ from kron2sum_cli.settings import FitSettings
 
 logger = logging.getLogger("kron2sum.fit")
 
-CHEAP = 1_000_000
-"""Samples times squared traits up to which profile intervals are found without being asked for."""
+CHEAP_PROFILE = 1_000_000
+"""Largest n p² for which profile-likelihood intervals are computed without being asked for."""
 
 
 def fit_null_model(settings: FitSettings, progress: Progress) -> None:
@@ -143,7 +143,7 @@ def _profiles(settings: FitSettings, model: NullModel, design: Design) -> dict[s
     What was not asked for is left out where a likelihood is expensive: missing cells, many samples or traits.
     """
     summary, traits = model.summary, design.samples.traits
-    cheap = not design.has_missing and len(design.Y) * len(traits) ** 2 <= CHEAP
+    cheap = not design.has_missing and len(design.Y) * len(traits) ** 2 <= CHEAP_PROFILE
     near = _near_boundary(summary.estimates.h2, summary.estimates.h2_se)
     wanted = [j for j in range(len(traits)) if settings.profile is not None or (cheap and near[j])]
     if summary.rank == 0 or not wanted:  # C0 is 0 by assumption

@@ -14,10 +14,10 @@ from kron2sum_cli.settings import FitSettings
 
 logger = logging.getLogger("kron2sum.fit")
 
-MUCH = 0.1
-"""Share of samples or variants above which it is a warning that they are not used."""
+WARN_ABOVE = 0.1
+"""A warning is given where more than this share of the samples or variants is not used."""
 
-HOLLOW = 0.2
+FEW_GENOTYPES = 0.2
 """A sample whose relatedness to itself is below this share of the median has hardly any genotypes."""
 
 _OPTIONS = {
@@ -57,11 +57,11 @@ def report_samples(settings: FitSettings, files: SampleFiles, found: AnalysedSam
         if listed is not None:
             _report_list(option, listed, files.relationship)
     counts = found.counts
-    _warn_of_strangers(files, counts)
+    _warn_of_samples_without_relationship(files, counts)
     there = counts["samples analysed"] + counts["samples dropped for missing phenotype"]
     there += counts.get("samples dropped for missing covariate", 0)
     lacking_covariates = counts.get("samples not in the covariate file", 0)
-    if files.covar is not None and lacking_covariates > MUCH * (there + lacking_covariates):
+    if files.covar is not None and lacking_covariates > WARN_ABOVE * (there + lacking_covariates):
         logger.warning(
             "%s lacks %d of %d samples that have traits and a relationship; add them, with NA where a value is unknown",
             files.covar.path,
@@ -69,7 +69,7 @@ def report_samples(settings: FitSettings, files: SampleFiles, found: AnalysedSam
             there + lacking_covariates,
         )
     _warn_of_missing_traits(settings, files.pheno, counts, there)
-    if files.covar is not None and counts["samples dropped for missing covariate"] > MUCH * there:
+    if files.covar is not None and counts["samples dropped for missing covariate"] > WARN_ABOVE * there:
         name, lacking = _most_missing(files.covar)
         logger.warning(
             "%d of %d samples are dropped for a missing covariate; without %s (--covar-name), which %d samples of %s"
@@ -95,7 +95,7 @@ def _report_list(option: str, listed: Samples, relationship: Samples) -> None:
     if not absent.size:
         return
     logger.log(
-        logging.WARNING if absent.size > MUCH * len(listed) else logging.INFO,
+        logging.WARNING if absent.size > WARN_ABOVE * len(listed) else logging.INFO,
         "%s %s: %d of its %d samples are not in %s, such as %s%s",
         option,
         listed.source,
@@ -107,11 +107,11 @@ def _report_list(option: str, listed: Samples, relationship: Samples) -> None:
     )
 
 
-def _warn_of_strangers(files: SampleFiles, counts: Mapping[str, int]) -> None:
-    """Warn where more than a tenth of the samples with traits have no relationship."""
+def _warn_of_samples_without_relationship(files: SampleFiles, counts: Mapping[str, int]) -> None:
+    """Warn where the relationship matrix lacks more than a tenth of the samples with traits."""
     samples, relationship = files.pheno.samples, files.relationship
     absent = counts["phenotyped samples not in the relationship file"]
-    if absent <= MUCH * len(samples):
+    if absent <= WARN_ABOVE * len(samples):
         return
     strangers = np.flatnonzero(match(samples, relationship) < 0)
     logger.warning(
@@ -144,7 +144,7 @@ def _warn_of_missing_traits(settings: FitSettings, pheno: SampleTable, counts: M
     """Warn where more than a tenth of the samples are dropped for a missing trait, and say what would keep them."""
     dropped = counts["samples dropped for missing phenotype"]
     partial = 0 if settings.missing == "exact" else counts.get(DROPPED_WITH_SOME, 0)
-    if dropped > MUCH * there:
+    if dropped > WARN_ABOVE * there:
         name, lacking = _most_missing(pheno)
         ways = [f"--missing exact would use the {partial} of them that have some of the traits"] if partial else []
         if len(pheno.names) > 1:
@@ -185,7 +185,7 @@ def report_variants(counts: Mapping[str, int]) -> None:
     used = counts.get("variants used")
     left_out = {reason: count for reason, count in counts.items() if count and reason in _OPTIONS}
     lost = sum(left_out.values())
-    if used is None or lost <= MUCH * (used + lost):
+    if used is None or lost <= WARN_ABOVE * (used + lost):
         return
     worst = max(left_out, key=lambda reason: left_out[reason])
     logger.warning(
@@ -198,7 +198,7 @@ def report_variants(counts: Mapping[str, int]) -> None:
     )
 
 
-def warn_of_hollow_samples(diagonal: NDArray[np.float64], samples: Samples) -> None:
+def warn_of_few_genotypes(diagonal: NDArray[np.float64], samples: Samples) -> None:
     """Warn of samples with hardly a genotype: their relatedness to themselves, which is about 1, is near 0.
 
     Parameters
@@ -208,14 +208,14 @@ def warn_of_hollow_samples(diagonal: NDArray[np.float64], samples: Samples) -> N
     samples : Samples
         Whose they are.
     """
-    hollow = np.flatnonzero(diagonal < HOLLOW * np.median(diagonal))
-    if hollow.size:
+    few = np.flatnonzero(diagonal < FEW_GENOTYPES * np.median(diagonal))
+    if few.size:
         logger.warning(
             "%d sample%s hardly any genotypes in the relationship matrix, such as %s (relatedness to itself %.2g,"
             " the median is %.2g); this bends the heritabilities: use --remove",
-            hollow.size,
-            " has" if hollow.size == 1 else "s have",
-            samples.label(int(hollow[0])),
-            diagonal[hollow[0]],
+            few.size,
+            " has" if few.size == 1 else "s have",
+            samples.label(int(few[0])),
+            diagonal[few[0]],
             np.median(diagonal),
         )

@@ -41,7 +41,7 @@ EQUAL_EIGENVALUES = 1e-9
 """Eigenvalues that differ by no more than this share of the largest are one."""
 
 VAGUE_HERITABILITY = 0.3
-"""Standard error of a heritability above which a relationship matrix says too little of it."""
+"""Standard error of a heritability, expected from the relationship matrix alone, above which there is a warning."""
 
 TOO_LOW_RANK = 0.05
 """P value of the likelihood ratio against full rank below which the data support a higher rank of C0."""
@@ -50,7 +50,7 @@ TOO_LOW_RANK = 0.05
 def likelihoods_of(
     settings: FitSettings, relationship: Relationship, design: Design, progress: Progress
 ) -> Iterator[tuple[str | None, NullLikelihood[Any]]]:
-    """Decompose a relationship matrix of the analysed samples, which is destroyed, for the likelihood of their traits.
+    """Decompose the relationship matrix of the analysed samples in its own memory, for the likelihoods of traits.
 
     Yields
     ------
@@ -90,7 +90,7 @@ def likelihoods_of(
 
 
 def _families(K: Sparse, cutoff: float | None) -> FamilySpectrum:
-    """The eigendecomposition of a sparse matrix, or what may make it positive semi-definite."""
+    """The eigendecomposition of a sparse matrix; an error says what may make the matrix positive semi-definite."""
     try:
         return family_spectrum(K)
     except NumericalError as error:
@@ -150,7 +150,7 @@ def _blas_for(order: int, threads: int) -> threadpool_limits:
 
 
 def fitted_null(settings: FitSettings, likelihood: NullLikelihood[Any], whole: FitSummary | None) -> NullModel:
-    """The null model of one relationship matrix; with the whole genome's fit at hand a warm one of its rank.
+    """Decompose the relationship matrix of the analysed samples, overwriting it: the likelihoods of their traits.
 
     Raises
     ------

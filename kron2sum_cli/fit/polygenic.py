@@ -105,7 +105,7 @@ def read_polygenic_predictions(path: str, pheno: SampleTable) -> PolygenicPredic
 
 
 def with_predictions_only(pheno: SampleTable, predictions: PolygenicPredictions) -> SampleTable:
-    """The phenotypes, missing where a prediction is; how many values that takes is said."""
+    """The phenotypes, set to missing where their prediction is missing; the log says how many values that takes."""
     unpredicted = np.isnan(predictions.values).any(axis=0) & np.isfinite(pheno.values)
     for trait, number in zip(pheno.names, np.count_nonzero(unpredicted, axis=0).tolist(), strict=True):
         if number:
@@ -219,8 +219,8 @@ def _read_file(path: str) -> _OfTrait:
 def _match(samples: Samples, predicted: Samples) -> NDArray[np.intp]:
     """Positions of samples in a file of predictions, whose names are ``FID_IID``.
 
-    Of samples without FIDs those have the same name whose FID is 0 or their IID; where no sample has, those whose name
-    ends in ``_`` and the IID, if no other name does.
+    A sample without FID is looked for as ``IID_IID`` or ``0_IID``. Where none is found so, a sample has the
+    name that ends in ``_IID``, if there is one such name.
     """
     rows = match(samples, predicted)
     if np.any(rows >= 0):

@@ -50,7 +50,10 @@ def predict(model: NullModel, relationship: Relationship, design: Design, progre
 
 
 def _numbers(predictor: Predictor, relationship: Relationship, design: Design, progress: Progress) -> dict[str, Array]:
-    """All means and variances, but for missing cells of analysed samples, which have what was observed of them."""
+    """Genetic values of all samples, and cells of those not analysed, by the names of the arrays of `Predictions`.
+
+    Missing cells of analysed samples are NaN here: what was observed in the same sample tells of them, too.
+    """
     n, t, p = len(design.Y), len(relationship.samples), design.Y.shape[1]
     out = {name: np.full((t, p), np.nan) for name in PREDICTED}
     X = np.vstack([np.full_like(design.X, np.nan), design.not_analysed.X])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.text import read_file_list, read_name_list
-from kron2sum_cli.fit.losses import report_variants, warn_of_hollow_samples
+from kron2sum_cli.fit.losses import report_variants, warn_of_few_genotypes
 from kron2sum_cli.genotypes.grm import Scale, relationship_from_genotypes
 from kron2sum_cli.genotypes.loco import left_out_together, relationships_by_chromosome
 from kron2sum_cli.genotypes.open import is_genotype_file, open_genotypes, takes_sample_file
@@ -107,11 +107,11 @@ class Grm:
         return self._one.files
 
     def falls_into_families(self, settings: FitSettings) -> bool:
-        """Whether samples without relationships are those of different families, and nothing dense is made."""
+        """Whether the matrix stays sparse and is decomposed family by family, so that nothing of size n × n is made."""
         return self.sparse is not None or settings.grm_cutoff is not None
 
     def largest_rank(self, n: int) -> int:
-        """What the rank of the matrix of n samples is at most, as far as it is known before it is read."""
+        """Upper bound on the rank of the matrix of n samples, as known before it is read."""
         if self.source is not None:
             return min(n, len(self.source.variants))
         stored = self.file.stored if self.file is not None else None
@@ -119,7 +119,7 @@ class Grm:
 
     @property
     def left_out_with(self) -> dict[str, str]:
-        """With LOCO, chromosomes that are left out together with another one, and which."""
+        """With LOCO, for every chromosome that is left out together with another one the code of that one."""
         assert self.source is not None
         first = left_out_together(self.source.variants.table["CHR"])
         return {code: other for code, other in first.items() if code != other}
@@ -191,7 +191,7 @@ def _shown(codes: Sequence[str]) -> str:
 
 
 def _increments(advance: Advance) -> Callable[[int, int], None]:
-    """A callback of (done, total) for a listener to increments."""
+    """A callback of (done, total) that tells a listener how many were finished since its last call."""
     seen = 0
 
     def report(done: int, total: int) -> None:
@@ -219,12 +219,12 @@ def report_relationship(relationship: Relationship, analysed: Samples) -> None:
     G, K, sparse = relationship.G, relationship.K, relationship.sparse
     pairs = []
     if G is not None:
-        warn_of_hollow_samples(np.asarray(np.einsum("ij,ij->i", G, G)), analysed)
+        warn_of_few_genotypes(np.asarray(np.einsum("ij,ij->i", G, G)), analysed)
     elif K is not None:
-        warn_of_hollow_samples(np.diag(K), analysed)
+        warn_of_few_genotypes(np.diag(K), analysed)
         pairs = _near_duplicates(K)
     elif sparse is not None:
-        warn_of_hollow_samples(sparse.diagonal(), analysed)
+        warn_of_few_genotypes(sparse.diagonal(), analysed)
         pairs = near_duplicates(sparse, DUPLICATE_RELATEDNESS)
     if pairs:
         j, i = pairs[0]

@@ -88,8 +88,9 @@ class _Content:
 def founder_columns(names: Sequence[str], known: Collection[str] = ()) -> FounderColumns | None:
     """Tell founders from loci in the names of columns; None where they are not every founder at every locus.
 
-    Where both ways to read the names are possible, the one whose loci a map knows; else that of fewer founders than
-    usual loci, of loci whose columns stand side by side, of the fewest founders, in this order.
+    Names may be readable in both ways. Then that one is taken of which a map knows more loci; of equal ones that with
+    no more founders than `USUAL_FOUNDERS`, then that whose columns of a locus stand side by side, then that with fewer
+    founders.
 
     Parameters
     ----------

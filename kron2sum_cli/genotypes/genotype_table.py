@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
-from kron2sum_cli.files.text import Row, id_columns, plain_name
+from kron2sum_cli.files.text import Row, id_columns, is_number, plain_name
 from kron2sum_cli.genotypes.sample_files import read_sample_list
 from kron2sum_cli.genotypes.source import VARIANT_SCHEMA, Variants, require_positions
-from kron2sum_cli.genotypes.square_matrix import is_number, stream_rows
+from kron2sum_cli.genotypes.square_matrix import stream_rows
 from kron2sum_cli.genotypes.variants import with_two_alleles
 
 logger = logging.getLogger("kron2sum.genotypes")
@@ -281,7 +281,7 @@ def _is_fraction(row: Row, column: int) -> bool:
 
 
 def described(row: Row, columns: Sequence[str | None], path: str, unit: int = 1) -> tuple[str, MapEntry]:
-    """The name of a variant and what is known of it, from the columns that describe it; ``unit`` base pairs are 1."""
+    """The name of a variant and what is known of it, from its own columns; its position counts ``unit`` base pairs."""
     if len(row.fields) < len(columns):
         raise InputError(f"{path}, line {row.line}: {len(row.fields)} columns where {len(columns)} are expected")
     cells = {column: cell.strip() for column, cell in zip(columns, row.fields, strict=False) if column is not None}

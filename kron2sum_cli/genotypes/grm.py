@@ -15,7 +15,7 @@ from kron2sum_cli.genotypes.square_matrix import add_outer_product, mirror_lower
 
 Scale = Literal["standardized", "centered"]
 Precision = Literal["single", "double"]
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called with the number of variants done and their total."""
 
 DEFAULT_MIN_MAF = 0.01
@@ -129,7 +129,7 @@ def relationship_from_genotypes(
     max_missing: float = DEFAULT_MAX_MISSING,
     extract: frozenset[str] | None = None,
     block_mib: float = DEFAULT_BLOCK_MIB,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     precision: Precision = "single",
 ) -> Relationship:
     """The relationship matrix GGᵀ of some samples of a genotype file.
@@ -194,7 +194,7 @@ def sum_genotypes(
     source: GenotypeSource,
     rows: NDArray[np.intp],
     options: GrmOptions,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> GrmSums:
     """Read all genotypes once; blocks are kept until it is known whether r < n."""
     candidates, _ = select_by_name(source.variants, VariantFilters(extract=options.extract))
@@ -254,7 +254,7 @@ def _blocks(
     rows: NDArray[np.intp],
     candidates: NDArray[np.intp],
     options: GrmOptions,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> Iterator[_Block]:
     """The kept variants among the candidates, with the dosages of the analysed samples."""
     everybody = np.arange(len(source.samples))

@@ -16,7 +16,7 @@ from kron2sum_cli.genotypes.grm import (
     GrmOptions,
     GrmSums,
     Precision,
-    Progress,
+    ProgressCallback,
     Scale,
     add_variants,
     relationship_of,
@@ -82,7 +82,7 @@ def relationships_by_chromosome(
     max_missing: float = DEFAULT_MAX_MISSING,
     extract: frozenset[str] | None = None,
     block_mib: float = DEFAULT_BLOCK_MIB,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     precision: Precision = "single",
 ) -> Iterator[ChromosomeRelationship]:
     """The matrix of all variants, then for every chromosome the one without it, each when asked for.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.inputs import display_name
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
-from kron2sum_cli.files.text import Row, id_columns
+from kron2sum_cli.files.text import Row, id_columns, is_number
 from kron2sum_cli.genotypes.sample_files import read_sample_list
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.genotypes.sparse_matrix import (
@@ -27,7 +27,6 @@ from kron2sum_cli.genotypes.square_matrix import (
     ListedTriangle,
     StoredSquare,
     gather,
-    is_number,
     numbers,
     open_gcta,
     open_npy,
@@ -43,8 +42,8 @@ GCTA_SUFFIXES = (".grm.bin", ".grm.id", ".grm.N.bin", ".grm.gz", ".grm.zst", ".g
 PLINK2_SUFFIXES = (".rel.bin", ".rel.id", ".rel.zst", ".rel")
 
 
-HEAD_BYTES = 1 << 16
-"""Bytes of a file that tell a sparse matrix."""
+SPARSE_HEAD_BYTES = 1 << 16
+"""Bytes at the beginning of a file by which a sparse matrix is recognised."""
 
 
 @dataclass(frozen=True)
@@ -301,7 +300,7 @@ def open_sparse(path: str, id_path: str | None) -> SparseMatrix | None:
     if not os.path.isfile(path):
         return None
     with open(path, "rb") as file:
-        head = file.read(HEAD_BYTES)
+        head = file.read(SPARSE_HEAD_BYTES)
     if is_matrix_market(head):
         return read_matrix_market(path, read_sample_list(_needed(id_path, path)), str(id_path))
     header = head.partition(b"\n")[0].decode(errors="replace")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.inputs import GZIP_MAGIC, ZSTD_MAGIC
 from kron2sum_cli.files.samples import Samples
-from kron2sum_cli.files.text import Row, find_delimiter, parse_number
+from kron2sum_cli.files.text import Row, find_delimiter, is_number
 
 TILE = 512
 """Rows and columns of a large matrix that are worked on at once."""
@@ -97,15 +97,6 @@ def numbers(row: Row, skipped: int, path: str) -> NDArray[np.float64]:
             pass
     column, value = next((i, v) for i, v in enumerate(row.fields) if i >= skipped and not is_number(v))
     raise InputError(f"{path}, line {row.line}, column {column + 1}: {value!r} is not a number")
-
-
-def is_number(field: str) -> bool:
-    """Whether a field reads as a number (NaN and infinity included)."""
-    try:
-        parse_number(field)
-    except ValueError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)

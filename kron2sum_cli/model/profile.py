@@ -36,8 +36,8 @@ EMPTY = 1e-9
 
 MAX_ITERATIONS = 1000
 
-DEEP = 1e3
-"""How far below the level of an interval differences in log-likelihood are told apart."""
+LARGEST_DROP = 1e3
+"""Where the log-likelihood is farther than this below the level of an interval, it is taken to be this far below."""
 
 NOT_DEFINED = 1e300
 """Minus the log-likelihood where C1 is singular and GGᵀ, too: finite, or line searches stumble."""
@@ -219,6 +219,6 @@ def _end(profile: _Profile, centre: float, boundary: float, floor: float) -> flo
         inside, near, step = outside, found, 2 * step
 
     def excess(log_odds: float) -> float:
-        return max(profile.maximum(log_odds, [near.x, found.x]).lml - floor, -DEEP)
+        return max(profile.maximum(log_odds, [near.x, found.x]).lml - floor, -LARGEST_DROP)
 
     return float(optimize.brentq(excess, inside, outside, xtol=LOG_ODDS_PRECISION))

@@ -73,9 +73,9 @@ RELEASED = 1e-6
 MOST_FACES = 8
 """A refit that has not ended on so many faces beside the null model's is left to the search of null models."""
 
-MUCH, AFAR = 0.5, (0.5, 0.99)
-"""Where there may be several maxima, variants that add more than this an effect to the log-likelihood climb from starts
-with these genetic shares of variance, too: such a variant moves the maxima."""
+STRONG_EFFECT, DISTANT_SHARES = 0.5, (0.5, 0.99)
+"""A variant that adds more than `STRONG_EFFECT` per effect to the log-likelihood moves its maxima. Where there may be
+several of them, such a variant climbs from starts with the genetic shares `DISTANT_SHARES` of variance, too."""
 
 NEARLY_EMPTY = 0.2
 """Where there may be several maxima, a refit that ends with a smaller residual share of variance of an axis than this
@@ -217,10 +217,10 @@ class Refitter:
                 for kept, new in ((best.lml, found.lml), (best.beta, found.beta), (best.se, found.se)):
                     kept[batch[higher]] = new[higher]
         if self.maxima[0].one_of_several:
-            much = best.lml > self.null_lml + MUCH * design.shape[1]
+            much = best.lml > self.null_lml + STRONG_EFFECT * design.shape[1]
             for k in map(int, np.flatnonzero(much)):
                 alternative = _with_variant(self.data, variants[:, k], outside[k], basis)
-                afar = [starting_axes(alternative, share) for share in AFAR]
+                afar = [starting_axes(alternative, share) for share in DISTANT_SHARES]
                 _raise(best, k, _highest(alternative, afar, self.null.rank, basis))
         return best
 

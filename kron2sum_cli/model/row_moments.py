@@ -27,8 +27,10 @@ class VariantMoments:
 
     Attributes
     ----------
-    cross : (b, p, K) with every trait
-    square : (b, K) with themselves
+    cross : NDArray (b, p, K)
+        Moments of every variant with every trait.
+    square : NDArray (b, K)
+        Moments of every variant with itself.
     """
 
     cross: Array
@@ -41,14 +43,22 @@ class RowMoments:
 
     Attributes
     ----------
-    data : the rows
-    nodes : (K,) σ, what stands for the eigenvalues
-    smallest_ratio : δ, the smallest d1/d0 for which the nodes will do
-    cardinal : (m, K) ℓ_k of the eigenvalues
-    cardinal_outside : (K,) ℓ_k of the eigenvalue 0 of the rows outside V; zeros where there are none
-    counts : (K,) moments of ones over all rows
-    traits : (p, p, K) of pairs of traits
-    covariates : (c², K) of pairs of columns of Kxm
+    data : Contrasts
+        The m rows.
+    nodes : NDArray (K,)
+        Nodes σ_k, which replace the eigenvalues.
+    smallest_ratio : float
+        δ, the smallest d1/d0 for which the nodes are precise enough.
+    cardinal : NDArray (m, K)
+        Cardinal functions ``ℓ_k(s_i)``.
+    cardinal_outside : NDArray (K,)
+        ``ℓ_k(0)`` for rows outside V; zeros where there are none.
+    counts : NDArray (K,)
+        Moments of ones over all rows.
+    traits : NDArray (p, p, K)
+        Moments of pairs of traits.
+    covariates : NDArray (c², K)
+        Moments of pairs of columns of Kxm.
     """
 
     data: Contrasts

@@ -26,8 +26,10 @@ class States:
 
     Attributes
     ----------
-    frame : (b, p, p) N
-    share : (b, p, p) H
+    frame : NDArray (b, p, p)
+        N of every variant.
+    share : NDArray (b, p, p)
+        H of every variant.
     """
 
     frame: Array
@@ -40,12 +42,18 @@ class Points:
 
     Attributes
     ----------
-    lml : (b,)
-    score0, score1 : (b, p, p) in the frame, with respect to ``N C0 Nᵀ`` and ``N C1 Nᵀ``
-    off_face : (b,) what the best step off the face of C0 is predicted to add to the likelihood
-    gamma : (b, e) effects
-    information : (b, e, e) of the effects
-    inside : (b,) whether the state is inside the cones, as far from their edges as the moments reach
+    lml : NDArray (b,)
+        Log-likelihood.
+    score0, score1 : NDArray (b, p, p)
+        Its derivatives with respect to ``N C0 Nᵀ`` and ``N C1 Nᵀ``.
+    off_face : NDArray (b,)
+        Predicted gain in log-likelihood of the best step off the face of C0.
+    gamma : NDArray (b, e)
+        Effects γ.
+    information : NDArray (b, e, e)
+        Information of the effects.
+    inside : NDArray (b,)
+        Whether the state is inside the cones, and as far from their edges as the moments are precise.
     """
 
     lml: Array
@@ -77,11 +85,16 @@ class VariantLikelihood:
 
     Attributes
     ----------
-    moments : of the rows, traits in the axes of the null model
-    design : (p, e) A1 in these axes
-    logdet_axes : ``log|det T|`` of these axes
-    empty : number of axes that C0 leaves empty
-    rank : largest rank of C0 allowed
+    moments : RowMoments
+        Of the rows, with the traits in the axes of the null model.
+    design : NDArray (p, e)
+        A1 in these axes.
+    logdet_axes : float
+        ``log|det T|`` of these axes.
+    empty : int
+        Number of axes that C0 leaves empty.
+    rank : int
+        Largest rank of C0 allowed.
     """
 
     moments: RowMoments

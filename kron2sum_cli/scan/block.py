@@ -239,7 +239,7 @@ def _second(
 
 
 def centred(scan: Scan, genotypes: NDArray[np.float32], counts: GenotypeCounts, varying: Mask) -> NDArray[np.floating]:
-    """See `centred_in`, in the precision of the scan."""
+    """Genotypes as the model takes them: `centred_in` in the precision of the scan."""
     return centred_in(scan.scanner.dtype, scan.spans_intercept, genotypes, counts, varying)
 
 

@@ -31,7 +31,7 @@ class Interaction:
     values : NDArray (n,)
         Of the analysed samples.
     to_add : bool
-        Whether its own effect on every trait is not in the null model, and has to be fixed beside it.
+        Whether the null model lacks its own effect on every trait, so that the scan adds it.
     """
 
     name: str

@@ -17,7 +17,7 @@ logger = logging.getLogger("kron2sum.scan")
 
 Array = NDArray[np.float64]
 
-NEGATIVE = -1e-6
+LEAST_GAIN = -1e-6
 """A larger model whose log-likelihood is lower than a smaller one's by more than this did not reach its maximum."""
 
 
@@ -84,7 +84,7 @@ class BlockRefit:
 
 
 def simulated_factors(refits: Refits, hypotheses: Sequence[Hypothesis], seed: int) -> Array:
-    """Bartlett factors (h,); where they cannot be simulated that is said, and they are NaN, as are the statistics."""
+    """Bartlett factors (h,) by simulation; where that fails, a warning, and NaN, as the statistics are then."""
     try:
         return bartlett_factors(refits, hypotheses, seed)
     except ConvergenceError as error:
@@ -138,7 +138,7 @@ def refit_block(plan: RefitPlan, G: NDArray[np.floating], outside: Array) -> Blo
     chisq = []
     for hypothesis, factor in zip(plan.hypotheses, factors, strict=True):
         gain = lml(hypothesis.full) - lml(hypothesis.base)
-        chisq.append(np.where(gain > NEGATIVE, np.maximum(2 * gain, 0.0), np.nan) / factor)
+        chisq.append(np.where(gain > LEAST_GAIN, np.maximum(2 * gain, 0.0), np.nan) / factor)
     mlog10p = [chi2_mlog10p(x, hypothesis.df) for x, hypothesis in zip(chisq, plan.hypotheses, strict=True)]
     if not np.isfinite(factors).all():
         return BlockRefit(chisq, mlog10p, joint.beta, joint.se, {})

@@ -282,7 +282,7 @@ def _refit_plan(
     chromosome: str | None,
     factors: Factors | None,
 ) -> RefitPlan | None:
-    """How to fit variants again; nothing where the null model is no maximum, which is said."""
+    """How to fit variants again; None, with a warning, where the null model is no maximum of its likelihood."""
     of_null = f"the null model of chromosome {chromosome}" if chromosome else "the null model"
     try:
         refits = model.refits()

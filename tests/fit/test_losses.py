@@ -12,7 +12,7 @@ from kron2sum_cli.fit.losses import (
     report_samples,
     report_two_values,
     report_variants,
-    warn_of_hollow_samples,
+    warn_of_few_genotypes,
 )
 from kron2sum_cli.fit.samples import analysed_samples
 from kron2sum_cli.settings import FitSettings
@@ -134,11 +134,11 @@ def test_variants_left_out(said):
 
 def test_samples_without_genotypes(said):
     diagonal = np.array([1.0, 0.9, 0.0, 1.1, 1.2])
-    warn_of_hollow_samples(diagonal, people("g.fam", range(5)))
+    warn_of_few_genotypes(diagonal, people("g.fam", range(5)))
     (message,) = said()
     assert message.startswith("1 sample has hardly any genotypes in the relationship matrix, such as f i2")
     assert "--remove" in message
-    warn_of_hollow_samples(np.array([0.5, 1.0, 2.0]), people("g.fam", range(3)))
+    warn_of_few_genotypes(np.array([0.5, 1.0, 2.0]), people("g.fam", range(3)))
     assert len(said()) == 1
 
 
