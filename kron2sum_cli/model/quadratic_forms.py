@@ -16,6 +16,7 @@ probability (Trefethen and Weideman 2014, SIAM Review 56:385). Below the mean th
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +37,11 @@ LEAST_AGREEMENT = 2e-6
 MOST_HALVINGS = 4
 """Times that the step is halved where the sums do not agree."""
 
-LAST_CHANGE = 1e-5
-"""Relative change of a quantile after which Newton's method, which squares the error, ends."""
+LAST_CHANGE = 1e-4
+"""Relative change of a quantile after which Halley's method, which cubes the error, ends."""
+
+FARTHEST_NODE = 1e30
+"""Distance of a node from the branch point up to which products of eight factors stay finite."""
 
 ROUNDING = 1e-12
 """Share of the largest weight below which a weight, positive or negative, counts as 0 that was rounded."""
@@ -58,11 +62,14 @@ class Tails:
         ``log P(Q > q)`` where ``upper``, ``log P(Q < q)`` elsewhere
     log_density : NDArray (k,)
         Log density of Q at q
+    density_slope : NDArray (k,)
+        Its derivative by q
     """
 
     upper: NDArray[np.bool_]
     log_tail: Array
     log_density: Array
+    density_slope: Array
 
     @property
     def log_upper(self) -> Array:
@@ -103,19 +110,19 @@ def mixture_tails(weights: Array, q: Array) -> Tails:
         raise NumericalError(f"a quadratic form is not finite: {values[~np.isfinite(values)][0]}")
     k, m = scaled.shape
     upper = values >= scaled.sum(axis=1)
-    log_tail, log_density = np.full(k, -np.inf), np.full(k, -np.inf)
+    log_tail, log_density, slope = np.full(k, -np.inf), np.full(k, -np.inf), np.zeros(k)
     positive = values > 0
     width = max(1, int(MOST_ENTRIES // (m * (LONGEST / STEP + 1))))
     for side in (True, False):
         which = np.flatnonzero(positive & (upper == side))
         for start in range(0, which.size, width):
             part = which[start : start + width]
-            log_tail[part], log_density[part] = _invert(scaled[part], values[part], side)
-    return Tails(upper, log_tail, log_density - np.log(largest))
+            log_tail[part], log_density[part], slope[part] = _invert(scaled[part], values[part], side)
+    return Tails(upper, log_tail, log_density - np.log(largest), slope / largest)
 
 
-def mixture_quantile(weights: Array, log_upper: float) -> Array:
-    """Where the upper tails of k mixtures are ``exp(log_upper)``, by Newton's method on the logarithm of the tail.
+def mixture_quantile(weights: Array, log_upper: float, near: tuple[Array, Array] | None = None) -> Array:
+    """Where the upper tails of k mixtures are ``exp(log_upper)``, by Halley's method on the logarithm of the tail.
 
     Parameters
     ----------
@@ -123,6 +130,8 @@ def mixture_quantile(weights: Array, log_upper: float) -> Array:
         λ of each mixture
     log_upper : float
         Natural logarithm of the tail probability, negative
+    near : (NDArray (k,), NDArray (k,)) or None
+        Values whose upper tails are known, and the logarithms of these; they make a better start
 
     Returns
     -------
@@ -134,20 +143,33 @@ def mixture_quantile(weights: Array, log_upper: float) -> Array:
     NumericalError
         Where it does not converge.
     """
-    mean, variance = weights.sum(axis=1), 2 * np.sum(weights**2, axis=1)
-    q = mean - 2 * np.max(weights, axis=1) * log_upper
-    if log_upper > -600:
-        q = np.maximum(variance / mean * special.gammainccinv(mean**2 / variance, np.exp(log_upper)), 1e-9 * mean)
+    q = _first_quantile(weights, log_upper, near)
     open_ones = np.arange(q.size)
     for _ in range(60):
         found = mixture_tails(weights[open_ones], q[open_ones])
-        hazard = np.exp(found.log_density - found.log_upper)
-        change = np.clip((found.log_upper - log_upper) / hazard / q[open_ones], -0.5, 1e3)
+        above, hazard = found.log_upper - log_upper, np.exp(found.log_density - found.log_upper)
+        step = above / np.maximum(hazard + above * (found.density_slope + hazard) / 2, hazard / 2)
+        change = np.clip(step / q[open_ones], -0.5, 1e3)
         q[open_ones] *= 1 + change
         open_ones = open_ones[np.abs(change) > LAST_CHANGE]
         if not open_ones.size:
             return np.asarray(q)
     raise NumericalError("a quantile of a quadratic form was not found")
+
+
+def _first_quantile(weights: Array, log_upper: float, near: tuple[Array, Array] | None) -> Array:
+    """Quantiles (k,) of the gamma distributions with the same mean and variance, as far off as these are ``near``."""
+    mean, variance = weights.sum(axis=1), 2 * np.sum(weights**2, axis=1)
+    if log_upper <= -600:
+        return np.asarray(mean - 2 * np.max(weights, axis=1) * log_upper)
+    shape, scale = mean**2 / variance, variance / mean
+    of_gamma = np.full(mean.size, log_upper)
+    if near is not None:
+        with np.errstate(divide="ignore"):
+            at_near = np.log(special.gammaincc(shape, near[0] / scale))
+        beyond = np.where(np.isfinite(at_near), at_near - near[1], 0.0)
+        of_gamma = np.clip(log_upper + beyond, max(1.5 * log_upper, -700), log_upper / 2)
+    return np.asarray(np.maximum(scale * special.gammainccinv(shape, np.exp(of_gamma)), 1e-9 * mean))
 
 
 def positive_weights(values: Array) -> Array:
@@ -173,10 +195,11 @@ def _scaled(weights: Array) -> tuple[Array, Array]:
     return kept / largest[:, None], largest
 
 
-def _invert(weights: Array, q: Array, upper: bool) -> tuple[Array, Array]:
-    """Log tail and log density of mixtures whose largest weight is 1, by the trapezoidal rule on hyperbolas.
+def _invert(weights: Array, q: Array, upper: bool) -> tuple[Array, Array, Array]:
+    """Log tail, log density and its derivative of mixtures whose largest weight is 1, by the trapezoidal rule.
 
-    Distances ``τ = ½ - t`` to the branch point are what is kept, so that ``1 - 2λt = (1 - λ) + 2λτ`` is precise there.
+    It goes along hyperbolas. Distances ``τ = ½ - t`` to the branch point are what is kept, so that
+    ``1 - 2λt = (1 - λ) + 2λτ`` is precise there.
     """
     tau = _upper_saddle(weights, q) if upper else _lower_saddle(weights, q)
     t = 0.5 - tau
@@ -186,33 +209,56 @@ def _invert(weights: Array, q: Array, upper: bool) -> tuple[Array, Array]:
     slope = np.minimum(third / (3 * second) * scale, 1.0)
     size = np.log1p(-2 * weights * t[:, None]) if not upper else np.log((1 - weights) + 2 * weights * tau[:, None])
     at_saddle = -0.5 * np.sum(size, axis=1) - t * q
-    step = STEP
+    tail, density, changes = np.zeros(q.size), np.zeros(q.size), np.zeros(q.size)
+    open_ones, step = np.arange(q.size), STEP
     for _ in range(MOST_HALVINGS + 1):
-        tail, density, agreement = _trapezoid(weights, q, (tau, scale, slope, at_saddle), step)
-        if np.all(agreement < LEAST_AGREEMENT):
-            return at_saddle + np.log(tail), at_saddle + np.log(density)
+        path = tuple(part[open_ones] for part in (tau, scale, slope, at_saddle))
+        found = _trapezoid(weights[open_ones], q[open_ones], path, step)
+        tail[open_ones], density[open_ones], changes[open_ones] = found.tail, found.density, found.slope
+        open_ones = open_ones[found.disagreement >= LEAST_AGREEMENT]
+        if not open_ones.size:
+            return at_saddle + np.log(tail), at_saddle + np.log(density), changes
         step /= 2
-    raise NumericalError(f"the tail probability of a quadratic form did not converge at {q[np.argmax(agreement)]:g}")
+    raise NumericalError(f"the tail probability of a quadratic form did not converge at {q[open_ones[0]]:g}")
 
 
-def _trapezoid(
-    weights: Array, q: Array, path: tuple[Array, Array, Array, Array], step: float
-) -> tuple[Array, Array, Array]:
-    """Tail, density (both over the integrand's size at the saddle), and how far every other node alone would differ."""
+@dataclass(frozen=True)
+class _Sums:
+    """What the trapezoidal rule gives.
+
+    Attributes
+    ----------
+    tail, density : NDArray (k,)
+        Over the size of the integrand at the saddle point
+    slope : NDArray (k,)
+        Derivative of the log density
+    disagreement : NDArray (k,)
+        How far, relatively, the sums over every other node differ
+    """
+
+    tail: Array
+    density: Array
+    slope: Array
+    disagreement: Array
+
+
+def _trapezoid(weights: Array, q: Array, path: tuple[Array, ...], step: float) -> _Sums:
+    """Integrals along paths, each with its saddle point τ, scale, slope, and log of the integrand's size there."""
     tau, scale, slope, at_saddle = path
-    offset, along = hyperbola(scale, slope, step)
-    nodes: Complex = tau[:, None] - offset
-    exponent = cgf(weights, nodes) - (0.5 - nodes) * q[:, None] - at_saddle[:, None]
-    integrand = np.exp(exponent) * along
-    tails = integrand / np.where(tau < 0.5, 1.0, -1.0)[:, None] / (0.5 - nodes)
-    tail, density = np.sum(tails.real, axis=1), np.sum(integrand.real, axis=1)
-    half = 2 * np.sum(tails.real[:, ::2], axis=1), 2 * np.sum(integrand.real[:, ::2], axis=1)
+    offset, along = hyperbola(scale, slope, step, LONGEST)
+    t: Complex = (0.5 - tau)[:, None] + offset
+    integrand = np.exp(cgf(weights, tau[:, None] - offset) - t * q[:, None] - at_saddle[:, None]) * along
+    tails = (integrand / t).real * np.where(tau < 0.5, 1.0, -1.0)[:, None]
+    tail, density = np.sum(tails, axis=1), np.sum(integrand.real, axis=1)
+    half = 2 * np.sum(tails[:, ::2], axis=1), 2 * np.sum(integrand.real[:, ::2], axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        agreement = np.maximum(np.abs(half[0] / tail - 1), np.abs(half[1] / density - 1))
-    return tail, density, np.where((tail > 0) & (density > 0), agreement, np.inf)
+        disagreement = np.maximum(np.abs(half[0] / tail - 1), np.abs(half[1] / density - 1))
+        changes = -np.sum((integrand * t).real, axis=1) / density
+    disagreement = np.where((tail > 0) & (density > 0), disagreement, np.inf)
+    return _Sums(tail, density, changes, disagreement)
 
 
-def hyperbola(scale: Array, slope: Array, step: float) -> tuple[Complex, Complex]:
+def hyperbola(scale: Array, slope: Array, step: float, longest: float) -> tuple[Complex, Complex]:
     """Nodes and weights of ``1/(2πi) ∫ f(t) dt`` on the upper half of a hyperbola around each saddle point.
 
     ``t = c + scale (i sinh x + slope (cosh x - 1))``; the lower half is the conjugate, so that the integral of an f
@@ -226,13 +272,15 @@ def hyperbola(scale: Array, slope: Array, step: float) -> tuple[Complex, Complex
         Slope of the asymptote, from 0 (a straight line) to 1
     step : float
         Step in x
+    longest : float
+        Where x ends
 
     Returns
     -------
     tuple of NDArray (k, N)
         Offsets ``t - c`` and weights
     """
-    x = step * np.arange(int(LONGEST / step) + 1)
+    x = step * np.arange(int(longest / step) + 1)
     sinh, cosh = np.sinh(x), np.cosh(x)
     offset = scale[:, None] * (1j * sinh + slope[:, None] * (cosh - 1))
     along = scale[:, None] * (cosh - 1j * slope[:, None] * sinh) * (step / np.pi)
@@ -241,51 +289,78 @@ def hyperbola(scale: Array, slope: Array, step: float) -> tuple[Complex, Complex
 
 
 def cgf(weights: Array, tau: Complex) -> Complex:
-    """``-½ Σ log(1 - 2λt)`` at nodes ``τ = ½ - t`` (k, N) on or below the real axis, for weights (k, m), largest 1.
+    """``-½ Σ log(1 - 2λt)`` at nodes ``τ = ½ - t`` (k, N) of paths from the real axis downwards.
 
-    Factors are multiplied in pairs before their logarithm is taken: each has an argument above -¾π on the paths taken
-    here, so that the argument of a product lies between -2π and 0.
+    Four factors ``(1 - λ) + 2λτ`` at a time are a polynomial in τ without negative coefficients; two of these are
+    multiplied before their logarithm is taken. The argument of such a product falls along the path, by less than π from
+    node to node: where it rises, it was turned around once more.
+
+    Parameters
+    ----------
+    weights : NDArray (k, m)
+        λ, the largest of which is 1
+    tau : NDArray (k, N)
+        Nodes; on the real axis in any order
     """
-    factors = (1 - weights)[:, None, :] + 2 * weights[:, None, :] * tau[:, :, None]
-    last = factors.shape[2] // 2 * 2
-    pairs = factors[:, :, 0:last:2] * factors[:, :, 1:last:2]
-    if last < factors.shape[2]:
-        pairs = np.concatenate([pairs, factors[:, :, last:]], axis=2)
-    angle = np.arctan2(pairs.imag, pairs.real)
-    np.subtract(angle, 2 * np.pi, out=angle, where=angle > 0)
-    modulus = np.log(pairs.real**2 + pairs.imag**2)
-    return np.asarray(-0.25 * np.sum(modulus, axis=2) - 0.5j * np.sum(angle, axis=2))
+    k, m = weights.shape
+    at_once = 8 if np.max(np.abs(tau)) < FARTHEST_NODE else 4
+    padded = np.zeros((k, -(-m // at_once) * at_once))
+    padded[:, :m] = weights
+    a, b = (1 - padded).reshape(k, -1, 4), (2 * padded).reshape(k, -1, 4)
+    first = a[..., 0] * a[..., 1], a[..., 0] * b[..., 1] + b[..., 0] * a[..., 1], b[..., 0] * b[..., 1]
+    second = a[..., 2] * a[..., 3], a[..., 2] * b[..., 3] + b[..., 2] * a[..., 3], b[..., 2] * b[..., 3]
+    coefficients = np.zeros((k, a.shape[1], 5))
+    for (i, x), (j, y) in product(enumerate(first), enumerate(second)):
+        coefficients[:, :, i + j] += x * y
+    square = tau**2
+    powers = np.stack([np.ones_like(tau), tau, square, square * tau, square**2], axis=1)
+    re, im = coefficients @ powers.real, coefficients @ powers.imag
+    if at_once == 8:
+        half = re.shape[1] // 2
+        a, b, c, d = re[:, :half], im[:, :half], re[:, half:], im[:, half:]
+        re, im = a * c - b * d, a * d + b * c
+    angle = np.arctan2(im, re)
+    turns = np.cumsum(np.count_nonzero(np.diff(angle, axis=2) > np.pi, axis=1), axis=1)
+    total = np.sum(angle, axis=1)
+    total[:, 1:] -= 2 * np.pi * turns
+    return np.asarray(-0.25 * np.sum(np.log(re**2 + im**2), axis=1) - 0.5j * total)
 
 
 def _upper_saddle(weights: Array, q: Array) -> Array:
     """``τ = ½ - t`` where ``K'(t) = q + 1/t``, t between 0 and ½: (k,), to a few digits."""
 
-    def slope(z: Array) -> Array:
-        """Decreases in ``z = logit(2τ)``."""
+    def slope(z: Array) -> tuple[Array, Array]:
+        """Decreases in ``z = logit(2τ)``; and its derivative."""
         share = 1 / (1 + np.exp(-z))
         terms = weights / ((1 - weights) + weights * share[:, None])
-        return np.asarray(np.sum(terms, axis=1) - q - 2 * (1 + np.exp(z)))
+        value = np.sum(terms, axis=1) - q - 2 * (1 + np.exp(z))
+        return value, -np.sum(terms**2, axis=1) * share * (1 - share) - 2 * np.exp(z)
 
-    z = _bisect(slope, -np.log(q + 4), np.full(q.size, 30.0))
+    z = _root(slope, -np.log(q + 4), np.full(q.size, 30.0))
     return np.asarray(0.5 / (1 + np.exp(-z)))
 
 
 def _lower_saddle(weights: Array, q: Array) -> Array:
     """``τ = ½ - t`` where ``K'(t) = q + 1/t``, t below 0: (k,), to a few digits."""
 
-    def slope(z: Array) -> Array:
-        """Decreases in ``z = log(-t)``."""
-        size = np.exp(z)[:, None]
-        return np.asarray(np.sum(weights / (1 + 2 * weights * size), axis=1) - q + 1 / size[:, 0])
+    def slope(z: Array) -> tuple[Array, Array]:
+        """Decreases in ``z = log(-t)``; and its derivative."""
+        size = np.exp(z)
+        terms = weights / (1 + 2 * weights * size[:, None])
+        return np.sum(terms, axis=1) - q + 1 / size, -2 * np.sum(terms**2, axis=1) * size - 1 / size
 
-    return np.asarray(0.5 + np.exp(_bisect(slope, -np.log(q) - 1e-6, np.log((weights.shape[1] / 2 + 1) / q) + 1e-6)))
+    return np.asarray(0.5 + np.exp(_root(slope, -np.log(q) - 1e-6, np.log((weights.shape[1] / 2 + 1) / q) + 1e-6)))
 
 
-def _bisect(function: Callable[[Array], Array], low: Array, high: Array) -> Array:
-    """Zeros (k,) of decreasing functions between bounds, to 1e-3."""
-    low, high = low.copy(), high.copy()
-    while np.max(high - low, initial=0.0) > 1e-3:
-        middle = (low + high) / 2
-        above = function(middle) > 0
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return np.asarray((low + high) / 2)
+def _root(function: Callable[[Array], tuple[Array, Array]], low: Array, high: Array) -> Array:
+    """Zeros (k,) of decreasing functions between bounds, to 1e-3, by Newton's method kept within them."""
+    low, high, z = low.copy(), high.copy(), low
+    for _ in range(60):
+        value, derivative = function(z)
+        low, high = np.where(value > 0, z, low), np.where(value > 0, high, z)
+        proposed = z - value / derivative
+        following = np.where((proposed >= low) & (proposed <= high), proposed, (low + high) / 2)
+        change, z = np.max(np.abs(following - z), initial=0.0), following
+        if change < 1e-3:
+            break
+    return np.asarray(z)

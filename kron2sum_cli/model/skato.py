@@ -14,15 +14,19 @@ distribution depends on ω only as far as the directions differ in their variant
 is Bonferroni's bound, T times the size of the grid.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise, product
 
 import numpy as np
-from scipy import special
+from scipy import linalg, special
+from scipy.linalg import lapack
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.kernel_tests import KernelScores
 from kron2sum_cli.model.quadratic_forms import (
+    LONGEST,
     ROUNDING,
     Complex,
     cgf,
@@ -37,9 +41,12 @@ from kron2sum_cli.model.tail_probability import LN10
 GRID = (0.0, 0.01, 0.04, 0.09, 0.16, 0.25, 0.5, 1.0)
 """Values of ρ, those of the R package SKAT."""
 
-STEP, LEAST_AGREEMENT, MOST_HALVINGS = 0.13, 1e-4, 5
+STEP, LEAST_AGREEMENT, MOST_HALVINGS = 0.13, 1e-5, 5
 """Step along the path of integration, how far the sums over all and every other node may differ, and how often the
 step is halved where they do."""
+
+SHORT_PATH, LEAST_REST = 3.9, 1e-11
+"""Where a path along which all segments are integrated ends first, and how small the integrand must be there."""
 
 MOST_BISECTIONS = 12
 """Times that the interval of a saddle point is narrowed."""
@@ -102,27 +109,27 @@ def skato(kernel: KernelScores) -> OptimalTest:
     """
     s = kernel.z.shape[1]
     sum_of_squares, square_of_sums = np.sum(kernel.z**2), np.sum(np.sum(kernel.z, axis=1) ** 2)
-    weights, rho = grid_weights(kernel), np.array(_grid(kernel))
+    blocks, rho = _turned(kernel), np.array(_grid(kernel))
+    weights = _weights(blocks, rho)
     q = (1 - rho) * sum_of_squares + rho * square_of_sums
     log_p = mixture_tails(weights, q).log_upper
     best = int(np.argmin(log_p))
-    conditional = _condition(kernel)
+    conditional = _condition(blocks)
     if s == 1 or rho.size == 1 or conditional is None or log_p[best] == 0:
         return OptimalTest(float(rho[best]), float(-log_p[best] / LN10 + 0.0))
     if log_p[best] < -FARTHEST:
         return OptimalTest(float(rho[best]), float(-(log_p[best] + np.log(rho.size)) / LN10))
     others = np.arange(rho.size) != best
     quantiles = q.copy()
-    quantiles[others] = mixture_quantile(weights[others], float(log_p[best]))
-    log_total = [float(log_p[best])]
-    for low, high, intercept, slope in _segments(rho[:-1], quantiles[:-1], float(quantiles[-1])):
-        log_total.append(_log_segment(conditional, low, high, intercept, slope))
-    return OptimalTest(float(rho[best]), float(max(0.0, -special.logsumexp(log_total) / LN10)))
+    quantiles[others] = mixture_quantile(weights[others], float(log_p[best]), (q[others], log_p[others]))
+    segments = _segments(rho[:-1], quantiles[:-1], float(quantiles[-1]))
+    log_total = np.logaddexp(log_p[best], _log_beyond(conditional, segments))
+    return OptimalTest(float(rho[best]), float(max(0.0, -log_total / LN10)))
 
 
 def grid_weights(kernel: KernelScores) -> Array:
     """Eigenvalues (g, e s) of the null distribution of Q_ρ for every ρ of the grid."""
-    return np.vstack([_weights(kernel.blocks, rho, kernel.z.shape[0]) for rho in _grid(kernel)])
+    return _weights(_turned(kernel), np.array(_grid(kernel)))
 
 
 def _grid(kernel: KernelScores) -> tuple[float, ...]:
@@ -132,51 +139,150 @@ def _grid(kernel: KernelScores) -> tuple[float, ...]:
     return GRID if of_sums > ROUNDING * s * float(np.max(kernel.blocks)) else GRID[:1]
 
 
-def _weights(blocks: Array, rho: float, e: int) -> Array:
-    """Eigenvalues (1, e s) of the covariance of z for the kernel ``(1 - ρ) I + ρ 11ᵀ`` of the variants."""
-    m = blocks.shape[1]
-    s = m * blocks.shape[0] // e
-    root = np.kron(np.eye(m // s), np.sqrt(1 - rho) * (np.eye(s) - 1 / s) + np.sqrt(1 - rho + rho * s) / s)
-    values = np.linalg.eigvalsh(root @ blocks @ root)
-    return positive_weights(np.asarray(values, np.float64).reshape(1, -1))
+@dataclass(frozen=True)
+class _Tridiagonal:
+    """Covariance of the scores of s variants along a direction, turned: ``1/√s`` is the first unit vector.
+
+    The kernel ``(1 - ρ) I + ρ 11ᵀ`` of the variants is then diagonal, and stays so under every turn of the other
+    vectors, so that one reduction to a tridiagonal matrix serves every ρ.
+
+    Attributes
+    ----------
+    diagonal : NDArray (s,)
+        The first is the variance of the sum of the scores over s
+    beside : NDArray (s - 1,)
+        Off the diagonal
+    variance : float
+        The largest of a score
+    """
+
+    diagonal: Array
+    beside: Array
+    variance: float
+
+    def weights(self, rho: float) -> Array:
+        """Eigenvalues (s,) for the kernel ``(1 - ρ) I + ρ 11ᵀ`` of the variants."""
+        s = self.diagonal.size
+        root = np.full(s, np.sqrt(1 - rho))
+        root[0] = np.sqrt(1 - rho + rho * s)
+        return _eigenvalues(self.diagonal * root**2, self.beside * root[:-1] * root[1:])
+
+    def given_sums(self) -> tuple[Array, Array, Array]:
+        """See `_Coupled.given_sums`."""
+        of_sum = float(self.diagonal[0])
+        if of_sum <= ROUNDING * self.variance:
+            return np.zeros(0), np.zeros((self.diagonal.size, 0)), _eigenvalues(self.diagonal, self.beside)
+        loadings, lam = np.zeros((self.diagonal.size, 1)), np.zeros(self.diagonal.size)
+        loadings[0] = np.sqrt(of_sum)
+        if self.beside.size:
+            rest = self.diagonal[1:].copy()
+            rest[0] -= self.beside[0] ** 2 / of_sum
+            lam[1:], vectors, _ = lapack.dstevd(rest, self.beside[min(1, rest.size - 1) :])
+            loadings[1:, 0] = vectors[0] * self.beside[0] / np.sqrt(of_sum)
+        return np.array([of_sum * self.diagonal.size]), loadings, lam
 
 
-def _condition(kernel: KernelScores) -> _Conditional | None:
+@dataclass(frozen=True)
+class _Coupled:
+    """Covariance of the scores of s variants along e directions that are not independent.
+
+    Attributes
+    ----------
+    A : NDArray (e s, e s)
+        The covariance
+    e : int
+        Number of directions
+    """
+
+    A: Array
+    e: int
+
+    @property
+    def variance(self) -> float:
+        """The largest variance of a score."""
+        return float(np.max(self.A))
+
+    def weights(self, rho: float) -> Array:
+        """Eigenvalues (e s,) for the kernel ``(1 - ρ) I + ρ 11ᵀ`` of the variants."""
+        s = len(self.A) // self.e
+        root = np.kron(np.eye(self.e), np.sqrt(1 - rho) * (np.eye(s) - 1 / s) + np.sqrt(1 - rho + rho * s) / s)
+        return np.asarray(np.linalg.eigvalsh(root @ self.A @ root), np.float64)
+
+    def given_sums(self) -> tuple[Array, Array, Array]:
+        """Variances of the sums (k,), then loadings (e s, k) and λ (e s,) of the scores given these."""
+        s = len(self.A) // self.e
+        J = np.kron(np.eye(self.e), np.ones((s, 1)))
+        beta, vectors = np.linalg.eigh(J.T @ self.A @ J)
+        kept = beta > ROUNDING * s * np.max(self.A)
+        C = self.A @ J @ vectors[:, kept] / np.sqrt(beta[kept])
+        lam, V = np.linalg.eigh(self.A - C @ C.T)
+        return beta[kept], V.T @ C, lam
+
+
+_Turned = Sequence[_Tridiagonal] | Sequence[_Coupled]
+
+
+def _turned(kernel: KernelScores) -> _Turned:
+    """The covariance of the scores, ready for every ρ."""
+    if kernel.independent:
+        return [_tridiagonal(A) for A in kernel.A]
+    return [_Coupled(kernel.blocks[0], len(kernel.z))]
+
+
+def _tridiagonal(A: Array) -> _Tridiagonal:
+    """Turn a covariance matrix (s, s): a reflection, then LAPACK's reduction, which leaves the first unit vector."""
+    s, variance = len(A), float(np.max(A))
+    if s == 1:
+        return _Tridiagonal(A[0], A[0, :0], variance)
+    v = np.full(s, s**-0.5)
+    v[0] -= 1
+    v /= np.linalg.norm(v)
+    across = A @ v
+    half = 2 * np.outer(across - (v @ across) * v, v)
+    _, diagonal, beside, _, _ = lapack.dsytrd(A - half - half.T, lower=1)
+    return _Tridiagonal(diagonal, beside, variance)
+
+
+def _eigenvalues(diagonal: Array, beside: Array) -> Array:
+    """Eigenvalues (s,) of a symmetric tridiagonal matrix."""
+    if not beside.size:
+        return diagonal
+    values, info = lapack.dsterf(diagonal, beside)
+    if info:
+        raise NumericalError("the eigenvalues of the covariance of the scores of a set were not found")
+    return np.asarray(values, np.float64)
+
+
+def _weights(blocks: _Turned, rho: Array) -> Array:
+    """Eigenvalues (g, e s) of the covariance of z for the kernels ``(1 - ρ) I + ρ 11ᵀ`` of the variants."""
+    return positive_weights(
+        np.stack([np.concatenate([block.weights(one) for block in blocks]) for one in rho.tolist()])
+    )
+
+
+def _condition(blocks: _Turned) -> _Conditional | None:
     """The scores given their sums; None where the sums determine them."""
-    e, s = kernel.z.shape
-    blocks = kernel.blocks
-    per_block = 1 if kernel.independent else e
-    J = np.kron(np.eye(per_block), np.ones((s, 1)))
-    variances, sums, loadings, values = [], [], [], []
-    for A in blocks:
-        beta, vectors = np.linalg.eigh(J.T @ A @ J)
-        kept = beta > ROUNDING * s * np.max(A)
-        C = A @ J @ vectors[:, kept] / np.sqrt(beta[kept])
-        lam, V = np.linalg.eigh(A - C @ C.T)
-        sums.append(beta[kept])
-        loadings.append(V.T @ C)
-        values.append(lam)
-        variances.append(np.max(A))
-    lam = np.concatenate(values)
+    parts = [block.given_sums() for block in blocks]
+    lam = np.concatenate([part[2] for part in parts])
     largest = float(np.max(lam))
-    if largest <= ROUNDING * s * max(variances):
+    if largest <= ROUNDING * max(block.variance for block in blocks):
         return None
-    full = np.zeros((lam.size, sum(len(one) for one in sums)))
-    row = column = 0
-    for one in loadings:
-        full[row : row + one.shape[0], column : column + one.shape[1]] = one
-        row, column = row + one.shape[0], column + one.shape[1]
+    full = linalg.block_diag(*(part[1] for part in parts))
     kept_lam = np.where(lam > ROUNDING * largest, lam, 0.0) / largest
-    return _Conditional(np.concatenate(sums), kept_lam, largest, full / np.sqrt(largest), kernel.independent)
+    sums = np.concatenate([part[0] for part in parts])
+    return _Conditional(sums, kept_lam, largest, full / np.sqrt(largest), isinstance(blocks[0], _Tridiagonal))
 
 
-def _segments(rho: Array, q: Array, end: float) -> list[tuple[float, float, float, float]]:
+_Segment = tuple[float, float, float, float]
+
+
+def _segments(rho: Array, q: Array, end: float) -> list[_Segment]:
     """Pieces of ``min_ρ (q_ρ - ρ b)/(1 - ρ)`` for b from 0 to ``end``: (from, to, intercept, slope)."""
     intercepts, slopes = q / (1 - rho), -rho / (1 - rho)
     with np.errstate(divide="ignore", invalid="ignore"):
         crossings = (intercepts[:, None] - intercepts) / (slopes - slopes[:, None])
     inside = crossings[(crossings > 0) & (crossings < end)]
-    pieces: list[tuple[float, float, float, float]] = []
+    pieces: list[_Segment] = []
     for low, high in pairwise([0.0, *np.unique(inside).tolist(), end]):
         k = int(np.argmin(intercepts + slopes * (low + high) / 2))
         if pieces and pieces[-1][3] == slopes[k]:
@@ -201,7 +307,7 @@ def _sphere(e: int, independent: bool) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class _Nodes:
-    """What is integrated over one segment: nodes of (R, ω) and functions of t.
+    """What is integrated over the segments: nodes of (R, ω) and functions of t.
 
     Attributes
     ----------
@@ -232,37 +338,66 @@ class _Nodes:
         return np.asarray(terms + self.log_weight, np.complex128)
 
 
-def _nodes(given: _Conditional, low: float, high: float, intercept: float, slope: float) -> _Nodes:
-    """Nodes for ``Q_B`` between ``low`` and ``high``, where Q_S must exceed ``intercept + slope Q_B``."""
+def _nodes(given: _Conditional, segments: Sequence[_Segment]) -> _Nodes:
+    """Nodes for every segment of Q_B, in each of which Q_S must exceed ``intercept + slope Q_B``."""
     omega, weight = _sphere(given.sums.size, given.independent)
     e = given.sums.size
     per_square = (omega**2) @ given.sums
-    ends = np.sqrt(np.array([low, high])[:, None] / per_square)
-    exponent = float(np.max(ends[1] ** 2 - ends[0] ** 2)) / 2 + (intercept + slope * low) / (2 * given.largest)
-    x, w = special.roots_legendre(int(12 + np.sqrt(4 * exponent)))
-    half = (ends[1] - ends[0]) / 2
-    R = ends[0][:, None] + half[:, None] * (1 + x)
-    log_density = (e - 1) * np.log(R) - R**2 / 2 - (e / 2 - 1) * np.log(2) - special.gammaln(e / 2)
-    log_weight = np.log(weight * half)[:, None] + np.log(w) + log_density
-    limit = (intercept + slope * R**2 * per_square[:, None]) / given.largest
-    return _Nodes(log_weight, R**2, limit, given.lam, (given.loadings @ omega.T) ** 2)
+    log_weights, squares, limits = [], [], []
+    for low, high, intercept, slope in segments:
+        ends = np.sqrt(np.array([low, high])[:, None] / per_square)
+        exponent = float(np.max(ends[1] ** 2 - ends[0] ** 2)) / 2 + (intercept + slope * low) / (2 * given.largest)
+        x, w = _gauss_legendre(int(12 + np.sqrt(4 * exponent)))
+        half = (ends[1] - ends[0]) / 2
+        R = ends[0][:, None] + half[:, None] * (1 + x)
+        log_density = (e - 1) * np.log(R) - R**2 / 2 - (e / 2 - 1) * np.log(2) - special.gammaln(e / 2)
+        log_weights.append(np.log(weight * half)[:, None] + np.log(w) + log_density)
+        squares.append(R**2)
+        limits.append((intercept + slope * R**2 * per_square[:, None]) / given.largest)
+    of_omega = (given.loadings @ omega.T) ** 2
+    return _Nodes(np.hstack(log_weights), np.hstack(squares), np.hstack(limits), given.lam, of_omega)
 
 
-def _log_segment(given: _Conditional, low: float, high: float, intercept: float, slope: float) -> float:
-    """Log probability that Q_B is between ``low`` and ``high`` and Q_S above ``intercept + slope Q_B``."""
-    nodes = _nodes(given, low, high, intercept, slope)
+@lru_cache(maxsize=1024)
+def _gauss_legendre(number: int) -> tuple[Array, Array]:
+    """Nodes and weights on -1 to 1."""
+    return special.roots_legendre(number)
+
+
+def _log_beyond(given: _Conditional, segments: Sequence[_Segment]) -> float:
+    """Log probability that Q_S exceeds its limit with Q_B in one of the segments.
+
+    They are integrated along one path; far in the tail, where they need different ones, one by one.
+    """
+    together = _log_integral(_nodes(given, segments), (SHORT_PATH, LONGEST), LEAST_REST)
+    if together is not None:
+        return together
+    parts = [_log_integral(_nodes(given, [one]), (LONGEST,) * (MOST_HALVINGS + 1), np.inf) for one in segments]
+    found = [part for part in parts if part is not None]
+    if len(found) < len(parts):
+        raise NumericalError("the null distribution of SKAT-O did not converge")
+    return float(special.logsumexp(found))
+
+
+def _log_integral(nodes: _Nodes, lengths: Sequence[float], rest: float) -> float | None:
+    """Log of the integral over nodes along paths of these lengths, with half the step each time that it is too long.
+
+    None where it does not converge: where sums over every other node do not agree, or more than a share ``rest`` of the
+    integral is left where the path ends.
+    """
     tau = _saddle(nodes)
     scale, bend, size = _shape(nodes, tau)
     step = STEP
-    for _ in range(MOST_HALVINGS + 1):
-        offset, along = hyperbola(np.array([scale]), np.array([bend]), step)
+    for longest in lengths:
+        offset, along = hyperbola(np.array([scale]), np.array([bend]), step, longest)
         terms = np.exp(nodes.log_terms(tau - offset[0]) - size)
         values = (np.sum(terms, axis=(1, 2)) * along[0]).real
         total = float(np.sum(values))
-        if total > 0 and abs(2 * float(np.sum(values[::2])) / total - 1) < LEAST_AGREEMENT:
+        agree = total > 0 and abs(2 * float(np.sum(values[::2])) / total - 1) < LEAST_AGREEMENT
+        if agree and np.max(np.abs(values[-3:])) <= rest * total:
             return size + float(np.log(total))
-        step /= 2
-    raise NumericalError("the null distribution of SKAT-O did not converge")
+        step = step if agree else step / 2
+    return None
 
 
 def _saddle(nodes: _Nodes) -> float:

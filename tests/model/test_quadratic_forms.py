@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.quadratic_forms import mixture_mlog10p, mixture_quantile, mixture_tails, positive_weights
+from kron2sum_cli.model.quadratic_forms import (
+    cgf,
+    hyperbola,
+    mixture_mlog10p,
+    mixture_quantile,
+    mixture_tails,
+    positive_weights,
+)
 
 mpmath.mp.dps = 60
 LN10 = float(np.log(10))
@@ -102,6 +109,28 @@ def test_a_quantile_has_its_tail(log_upper: float) -> None:
     weights = np.abs(np.random.default_rng(2).normal(size=(3, 9)))
     q = mixture_quantile(weights, log_upper)
     np.testing.assert_allclose(mixture_tails(weights, q).log_upper, log_upper, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("near", [-0.5, -40.0, -2000.0])
+def test_a_quantile_does_not_depend_on_where_the_search_starts(near: float) -> None:
+    weights = np.abs(np.random.default_rng(3).normal(size=(3, 9)))
+    q = mixture_quantile(weights, near)
+    for log_upper in (-1.0, -30.0, -1000.0):
+        found = mixture_quantile(weights, log_upper, (q, np.full(3, near)))
+        np.testing.assert_allclose(found, mixture_quantile(weights, log_upper), rtol=1e-9)
+
+
+@pytest.mark.parametrize("m", [1, 3, 8, 200])
+@pytest.mark.parametrize("step", [0.09, 0.13])
+def test_the_logarithm_of_many_factors_is_the_sum_of_their_logarithms(m: int, step: float) -> None:
+    rng = np.random.default_rng(m)
+    weights = rng.random((4, m)) ** 4
+    weights[:, 0] = 1
+    tau = rng.uniform(0.001, 0.49, size=4)
+    scale, slope = 1.4 * tau, rng.random(4)
+    nodes = tau[:, None] - hyperbola(scale, slope, step, 5.8)[0]
+    expected = -0.5 * np.sum(np.log((1 - weights)[:, None] + 2 * weights[:, None] * nodes[:, :, None]), axis=2)
+    np.testing.assert_allclose(cgf(weights, nodes), expected, rtol=1e-12, atol=1e-11)
 
 
 def test_a_value_of_0_has_probability_1() -> None:

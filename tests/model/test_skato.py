@@ -6,7 +6,7 @@ from set_oracle import case
 
 from kron2sum_cli.model.kernel_tests import KernelScores, any_effect_kernel, direction_kernel, kernel_scores, skat
 from kron2sum_cli.model.quadratic_forms import mixture_mlog10p, mixture_quantile
-from kron2sum_cli.model.skato import GRID, _segments, skato
+from kron2sum_cli.model.skato import GRID, _segments, grid_weights, skato
 from kron2sum_cli.model.spectrum import Array
 
 RHO = np.array(GRID)
@@ -31,6 +31,14 @@ def wishart(seed: int, e: int, s: int, spread: float = 0.3) -> Array:
     rng = np.random.default_rng(seed)
     S = rng.binomial(2, rng.uniform(0.02, 0.4, size=s), size=(200, s)) - 0.3
     return np.stack([(S * rng.uniform(1 - spread, 1 + spread, size=(200, 1))).T @ S for _ in range(e)])
+
+
+@pytest.mark.parametrize(("e", "s"), [(1, 1), (1, 2), (2, 3), (4, 30)])
+def test_the_weights_of_every_rho_are_those_of_its_kernel(e: int, s: int) -> None:
+    A = wishart(3 * e + s, e, s)
+    found = grid_weights(KernelScores(np.ones((e, s)), A))
+    for rho, weights in zip(GRID, found, strict=True):
+        np.testing.assert_allclose(np.sort(weights), np.maximum(of_rho(A, rho), 0), atol=1e-12 * weights.max())
 
 
 @pytest.mark.parametrize("size", [0.5, 1.0, 2.0, 5.0, 15.0])
