@@ -5,7 +5,7 @@
 #   make check     linter, formatting, types, tests: what CI runs
 #   make docs      the documentation, in out/site; a warning is an error
 #   make wheel     a wheel in dist/, tried in an empty environment
-#   make bench     the measurements that the README quotes
+#   make bench     the measurements of docs/benchmarks.md that take minutes
 #   make clean     remove .venv, out/ and caches
 #
 # Another Python: make example PYTHON=python3.12

@@ -1,4 +1,4 @@
-"""``make bench``: the measurements that the README quotes, as one table; then the costs that it predicts.
+"""``make bench``: measurements of docs/benchmarks.md that take minutes, as one table; then predicted costs of a scan.
 
     python -m benchmarks [--folder DIR] [--data DIR] [--quick]
 

@@ -150,7 +150,7 @@ def _blas_for(order: int, threads: int) -> threadpool_limits:
 
 
 def fitted_null(settings: FitSettings, likelihood: NullLikelihood[Any], whole: FitSummary | None) -> NullModel:
-    """Decompose the relationship matrix of the analysed samples, overwriting it: the likelihoods of their traits.
+    """The null model of one relationship matrix; that without a chromosome starts from the whole genome's, ``whole``.
 
     Raises
     ------
