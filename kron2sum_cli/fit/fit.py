@@ -10,17 +10,18 @@ from threadpoolctl import threadpool_limits
 from kron2sum_cli._version import __version__
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
-from kron2sum_cli.files.null_file import NullWriter, Predictions
+from kron2sum_cli.files.null_file import PREDICTED, NullWriter, Predictions
 from kron2sum_cli.files.outputs import atomic_output, guard_inputs
 from kron2sum_cli.files.provenance import file_records
+from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.fit.design import Design, read_design, read_tables
 from kron2sum_cli.fit.null_model import fitted_null, likelihoods_of
 from kron2sum_cli.fit.polygenic import PolygenicPredictions
-from kron2sum_cli.fit.predictions import predict
 from kron2sum_cli.fit.relationship import Grm, report_relationship
 from kron2sum_cli.fit.summary import Table, summarise
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.model.null_model import FitSummary, NullModel
+from kron2sum_cli.model.prediction import Prediction, Predictor
 from kron2sum_cli.model.uncertainty import Interval
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import FitSettings
@@ -29,6 +30,11 @@ logger = logging.getLogger("kron2sum.fit")
 
 CHEAP_PROFILE = 1_000_000
 """Largest n p² for which profile-likelihood intervals are computed without being asked for."""
+
+PREDICTED_AT_ONCE = 256
+"""Samples that are predicted at a time."""
+
+Array = NDArray[np.float64]
 
 
 def fit_null_model(settings: FitSettings, progress: Progress) -> None:
@@ -61,7 +67,7 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
             if chromosome is None:
                 profile = _profiles(settings, model, design)
             if relationship is not None:
-                predictions = predict(model, relationship, design, progress)
+                predictions = _predict(model, relationship, design, progress)
         if predictions is not None:
             writer.add_predictions(predictions)
         writer.finish(profile)
@@ -159,6 +165,80 @@ def _profiles(settings: FitSettings, model: NullModel, design: Design) -> dict[s
     return found
 
 
-def _near_boundary(h2: NDArray[np.float64], se: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _near_boundary(h2: Array, se: Array) -> NDArray[np.bool_]:
     """Whether 0 or 1 lies within two standard errors of a heritability, so that they say little of its uncertainty."""
     return np.asarray(~((2 * se < h2) & (h2 < 1 - 2 * se)))
+
+
+# Predictions of genetic values and missing cells
+
+
+def _predict(model: NullModel, relationship: Relationship, design: Design, progress: Progress) -> Predictions:
+    """Predict the analysed samples and those that are not.
+
+    Parameters
+    ----------
+    model : NullModel
+        That of the analysed samples.
+    relationship : Relationship
+        Of the analysed samples, then of those that are not.
+    design : Design
+        What the model was fitted to, and who is not analysed.
+    progress : Progress
+        Told of every sample.
+    """
+    numbers = _predictions(model.predictor(), relationship, design, progress)
+    missing = model.missing_cells()
+    cell = missing.rows, missing.traits
+    numbers["cells"][cell], numbers["cells_variance"][cell] = missing.mean, missing.variance
+    unsure = int(np.count_nonzero(np.isnan(missing.variance)))
+    if unsure:
+        logger.warning(
+            "%d predicted values depend on residual covariances that are not determined: they are those of traits that"
+            " are independent given the others, and have no variance",
+            unsure,
+        )
+    return Predictions(_all_samples(design), **numbers)
+
+
+def _predictions(
+    predictor: Predictor, relationship: Relationship, design: Design, progress: Progress
+) -> dict[str, Array]:
+    """Genetic values of all samples, and cells of those not analysed, by the names of the arrays of `Predictions`.
+
+    Missing cells of analysed samples are NaN here: what was observed in the same sample tells of them, too.
+    """
+    n, t, p = len(design.Y), len(relationship.samples), design.Y.shape[1]
+    out = {name: np.full((t, p), np.nan) for name in PREDICTED}
+    X = np.vstack([np.full_like(design.X, np.nan), design.not_analysed.X])
+    new = np.isfinite(X).all(axis=1) & (np.arange(t) >= n)
+    with progress.task("Predicting", t, "samples") as advance:
+        for start in range(0, t, PREDICTED_AT_ONCE):
+            rows = slice(start, min(start + PREDICTED_AT_ONCE, t))
+            K, own = _relatedness(relationship, n, rows)
+            genetic = predictor.genetic_values(K, own)
+            out["genetic"][rows], out["genetic_variance"][rows] = genetic.mean, genetic.variance
+            known = np.flatnonzero(new[rows])
+            if known.size:
+                part = Prediction(genetic.mean[known], genetic.variance[known])
+                cells = predictor.new_cells(part, K[:, known], X[rows][known])
+                out["cells"][start + known], out["cells_variance"][start + known] = cells.mean, cells.variance
+            advance(rows.stop - start)
+    return out
+
+
+def _relatedness(relationship: Relationship, n: int, rows: slice) -> tuple[Array, Array]:
+    """Relatedness of some samples to the n analysed ones, (n, b), and to themselves, (b,)."""
+    if relationship.G is not None:
+        G = relationship.G
+        return np.asarray(G[:n] @ G[rows].T), np.asarray(np.einsum("br,br->b", G[rows], G[rows]))
+    if relationship.sparse is not None:
+        return relationship.sparse[:n][:, rows].toarray(), relationship.sparse.diagonal()[rows]
+    assert relationship.K is not None
+    return relationship.K[:n, rows].copy(), np.diag(relationship.K)[rows].copy()
+
+
+def _all_samples(design: Design) -> Samples:
+    first, rest = design.samples.samples, design.not_analysed.samples
+    fids = None if first.fids is None or rest.fids is None else (*first.fids, *rest.fids)
+    return Samples(fids, (*first.iids, *rest.iids), first.source)

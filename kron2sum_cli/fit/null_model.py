@@ -9,19 +9,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from scipy.special import chdtrc
 from threadpoolctl import threadpool_limits
 
-from kron2sum_cli.errors import ConvergenceError, NumericalError
+from kron2sum_cli.errors import ConvergenceError, InputError, NumericalError
 from kron2sum_cli.fit.design import Design
-from kron2sum_cli.fit.families import report_families, require_memory
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.model.climbing import Optimum
 from kron2sum_cli.model.families.null_model import likelihood_of_families
-from kron2sum_cli.model.families.spectrum import FamilySpectrum, Sparse, family_spectrum
-from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel, null_likelihood, rotate_samples
+from kron2sum_cli.model.families.spectrum import FamilySpectrum, Sparse, family_spectrum, sizes_of_families
+from kron2sum_cli.model.null_model import (
+    FitSummary,
+    NullLikelihood,
+    NullModel,
+    TraitData,
+    null_likelihood,
+    rotate_samples,
+)
 from kron2sum_cli.progress import Progress
-from kron2sum_cli.resources import idle_processors
+from kron2sum_cli.resources import available_memory_mib, idle_processors
 from kron2sum_cli.settings import FitSettings
 
 logger = logging.getLogger("kron2sum.fit")
@@ -46,6 +53,9 @@ VAGUE_HERITABILITY = 0.3
 TOO_LOW_RANK = 0.05
 """P value of the likelihood ratio against full rank below which the data support a higher rank of C0."""
 
+MATRICES_OF_FAMILY = 5
+"""Matrices of its size that the eigendecomposition of a family holds at once."""
+
 
 def likelihoods_of(
     settings: FitSettings, relationship: Relationship, design: Design, progress: Progress
@@ -66,10 +76,10 @@ def likelihoods_of(
     """
     reml = settings.method == "reml"
     if relationship.sparse is not None:
-        require_memory(relationship.sparse, settings.common.memory_mib, design)
+        _require_memory(relationship.sparse, settings.common.memory_mib, design)
         with progress.task("Eigendecomposition", None, ""), _step("eigendecomposition"):
             families = _families(relationship.sparse, settings.grm_cutoff)
-        report_families(families)
+        _report_families(families)
         yield None, likelihood_of_families(families, design, reml)
         for chromosome, predicted in design.polygenic.items():
             yield chromosome, likelihood_of_families(families, replace(design, Y=design.Y - predicted), reml)
@@ -230,3 +240,73 @@ def _best_rank(fits: list[Optimum[Any]]) -> Optimum[Any]:
         row = (fitted.rank, fitted.nparameters, fitted.point.lml, fitted.aic, mark)
         logger.info("%4d  %10d  %14.4f  %12.4f%s", *row)
     return best
+
+
+# Families of a sparse relationship matrix
+
+
+def _require_memory(K: Sparse, memory_mib: int | None, data: TraitData) -> None:
+    """Refuse a matrix with a family that is too large for what is fitted, and say which cutoff would split it.
+
+    Raises
+    ------
+    InputError
+        With the size of the family and the smallest cutoff that makes all families fit.
+    """
+    limit, whose = memory_mib, "--memory allows"
+    if limit is None:
+        limit, whose = available_memory_mib(), "the machine has"
+    sizes = sizes_of_families(K)
+    largest, needed = int(sizes.max(initial=1)), _needed_mib(sizes, data)
+    if limit is None or needed <= limit:
+        return
+    cutoffs = np.round(np.arange(0.01, 0.5, 0.01), 2)
+    enough = next((x for x in cutoffs if _needed_mib(sizes_of_families(_cut(K, float(x))), data) <= limit), None)
+    advice = f"--grm-cutoff {enough:g} splits it" if enough is not None else "give a matrix of fewer samples"
+    if data.has_missing:
+        what = f"and with --missing exact the covariances of families of {data.Y.shape[1]} traits need"
+        advice += ", or use --missing drop"
+    else:
+        what = "and its eigendecomposition needs"
+    raise InputError(
+        f"--grm: the largest family has {largest} samples, {what} some {needed} MiB, where {whose} {limit} MiB;"
+        f" {advice}"
+    )
+
+
+def _needed_mib(sizes: NDArray[np.intp], data: TraitData) -> int:
+    """Memory for decomposing all families, or with missing cells for the inverse covariances of their cells."""
+    squares = sizes.astype(np.float64) ** 2
+    if data.has_missing:
+        squares *= data.Y.shape[1] ** 2
+        return int(8 * (squares.sum() + MATRICES_OF_FAMILY * squares.max(initial=0.0))) >> 20
+    return int(8 * (squares[sizes > 1].sum() + MATRICES_OF_FAMILY * squares.max(initial=0.0))) >> 20
+
+
+def _cut(K: Sparse, cutoff: float) -> Sparse:
+    C = K.tocoo()
+    kept = (C.data >= cutoff) | (C.row == C.col)
+    return csr_array((C.data[kept], (C.row[kept], C.col[kept])), shape=C.shape)
+
+
+def _report_families(spectrum: FamilySpectrum) -> None:
+    """Say how many samples are in families, and how large the largest is."""
+    if spectrum.nnegative:
+        logger.warning(
+            "%d eigenvalues of the relationship matrix are negative (the smallest %.3g), as a cutoff can make them:"
+            " they are set to 0, which gives the nearest positive semi-definite matrix",
+            spectrum.nnegative,
+            spectrum.smallest,
+        )
+    families = spectrum.rotation.families
+    members = sum(group.members.size for group in families)
+    if not members:
+        logger.info("no two of the %d samples are related: C0 is 0", spectrum.nsamples)
+        return
+    logger.info(
+        "%d of %d samples are in %d families of 2 to %d; the others are related to nobody",
+        members,
+        spectrum.nsamples,
+        sum(len(group.members) for group in families),
+        max(group.members.shape[1] for group in families),
+    )

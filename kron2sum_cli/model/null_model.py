@@ -330,7 +330,7 @@ class CompleteNullModel(RotatedNullModel):
     @property
     def spans_intercept(self) -> bool:
         """Whether a constant lies in the span of the projected covariates."""
-        return _spans_constant(self.Qx)
+        return spans_constant(self.Qx)
 
     def point(self) -> Point:
         """The likelihood at the fitted covariances."""
@@ -425,7 +425,7 @@ class ObservedNullModel(RotatedNullModel):
     def spans_intercept(self) -> bool:
         """Whether a constant lies in the span of the covariates, and A is invertible."""
         X = self.cells.X
-        return not self._reduced and X.shape[1] > 0 and _spans_constant(linalg.qr(X, mode="economic")[0])
+        return not self._reduced and X.shape[1] > 0 and spans_constant(linalg.qr(X, mode="economic")[0])
 
     @property
     def coupled(self) -> bool:
@@ -474,7 +474,7 @@ def _observed_null_model(summary: FitSummary, cells: ObservedCells) -> ObservedN
     return ObservedNullModel(summary, cells.filled, np.empty((cells.nsamples, 0)), cells.prior, cells)
 
 
-def _spans_constant(Q: NDArray[np.floating]) -> bool:
+def spans_constant(Q: NDArray[np.floating]) -> bool:
     """Whether a constant lies in the span of the orthonormal columns of Q (n, c)."""
     return bool(np.sum(Q.sum(axis=0) ** 2) > Q.shape[0] * (1 - 1e-9))
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from kron2sum_cli.model.hypotheses import named_hypothesis
-from kron2sum_cli.scan.inflation import FEWEST, Inflation
+from kron2sum_cli.scan.scan import FEWEST_VARIANTS, Inflation
 
 TRAITS = ("a", "b")
 TESTS = [named_hypothesis(name, TRAITS) for name in ("any", "common")]
@@ -63,7 +63,7 @@ def test_advice(inflation: float, options: dict[str, bool], said: str, caplog: p
 
 
 @pytest.mark.parametrize(
-    ("inflation", "options"), [(0.9, {"loco": True}), (1.0, {}), (0.9, {"number": FEWEST - 1}), (0.97, {})]
+    ("inflation", "options"), [(0.9, {"loco": True}), (1.0, {}), (0.9, {"number": FEWEST_VARIANTS - 1}), (0.97, {})]
 )
 def test_no_advice(inflation: float, options: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):

@@ -1,6 +1,11 @@
-"""The null model of families: the classes of `model.null_model` for a block-diagonal relationship matrix."""
+"""The null models of families: the classes of `model.null_model` for a block-diagonal relationship matrix.
 
-from collections.abc import Mapping
+One of each for complete traits and one for observed cells. Missing cells are predicted by their conditional means: for
+a family with ``V_all`` of all its cells and V⁻¹ of the observed ones, 0 elsewhere, and ``D = I - V_all V⁻¹``, a missing
+cell has mean ``m + V_all α``, m its fixed effects, and variance ``diag(D V_all) + diag(D M H⁻¹ Mᵀ Dᵀ)``.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +15,19 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.bartlett import Refits
 from kron2sum_cli.model.block_scanner import Scanner
-from kron2sum_cli.model.climbing import Optimum
-from kron2sum_cli.model.families import fitting
+from kron2sum_cli.model.climbing import Optimum, PointT
+from kron2sum_cli.model.families import fitting, observed_fitting
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate, family_traits
-from kron2sum_cli.model.families.observed import observed_families
-from kron2sum_cli.model.families.observed_null_model import ObservedFamilyNullModel, ObservedTraitsOfFamilies
+from kron2sum_cli.model.families.observed import ENTRIES, Families, ObservedFamilies, Singles, observed_families
+from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
+from kron2sum_cli.model.families.observed_likelihood import evaluate as evaluate_observed
+from kron2sum_cli.model.families.observed_refit import ObservedFamilyRefits
+from kron2sum_cli.model.families.observed_scanner import (
+    ObservedFamilySetScanner,
+    effects_of_observed,
+    observed_family_projection,
+    observed_family_scanner,
+)
 from kron2sum_cli.model.families.refit import FamilyRefits
 from kron2sum_cli.model.families.scanner import (
     effects_of_covariates,
@@ -30,12 +43,13 @@ from kron2sum_cli.model.families.spectrum import (
     restored_spectrum,
 )
 from kron2sum_cli.model.generalised_least_squares import Effects
-from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel, TraitData
+from kron2sum_cli.model.missing.undetermined import uses_undetermined, with_independent_traits
+from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel, TraitData, spans_constant
 from kron2sum_cli.model.prediction import MissingCells, Predictor, no_missing_cells
 from kron2sum_cli.model.set_scanner import SetScanner
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
-from kron2sum_cli.model.uncertainty import estimates_from
+from kron2sum_cli.model.uncertainty import estimates_from, without_undetermined
 
 PAIRS_OF_RELATIVE = 2
 """Pairs of relatives for every sample that has some, as families of a few samples have them."""
@@ -45,7 +59,28 @@ COLUMNS_OF_COVARIATES = 6
 
 
 @dataclass(frozen=True)
-class FamilyNullModel(NullModel):
+class NullModelOfFamilies(NullModel):
+    """What the null models of families have in common.
+
+    Attributes
+    ----------
+    traits : FamilyTraits or ObservedFamilies
+        The traits and covariates.
+    """
+
+    traits: FamilyTraits | ObservedFamilies
+
+    def scalars(self) -> dict[str, int | float | None]:
+        """None but those of every fit."""
+        return {}
+
+    def colour(self, E: Array) -> Array:
+        """See `NullModel.colour`: of all cells, those that are missing among them."""
+        return coloured(self.traits.spectrum, self.summary.axes, E)
+
+
+@dataclass(frozen=True)
+class FamilyNullModel(NullModelOfFamilies):
     """A null model of complete traits with a block-diagonal relationship matrix.
 
     Attributes
@@ -62,15 +97,11 @@ class FamilyNullModel(NullModel):
         found = arrays_of_spectrum(traits.spectrum) | {"Z": traits.Z, "X": traits.X, "R": traits.R}
         return {FAMILIES + name: array for name, array in found.items()}
 
-    def scalars(self) -> dict[str, int | float | None]:
-        """None but those of every fit."""
-        return {}
-
     @property
     def spans_intercept(self) -> bool:
         """Whether a constant lies in the span of the covariates."""
         Q = self.traits.spectrum.rotation.to_samples(self.traits.X)
-        return bool(np.sum(Q.sum(axis=0) ** 2) > len(Q) * (1 - 1e-9))
+        return spans_constant(Q)
 
     @property
     def coupled(self) -> bool:
@@ -97,10 +128,6 @@ class FamilyNullModel(NullModel):
         """See `families.scanner.family_projection`."""
         return family_projection(self.point(), F)
 
-    def colour(self, E: Array) -> Array:
-        """See `NullModel.colour`."""
-        return coloured(self.traits.spectrum, self.summary.axes, E)
-
     def refits(self) -> Refits:
         """See `families.refit`."""
         return FamilyRefits(Optimum(self.point(), self.summary.rank, self.summary.certificate))
@@ -117,16 +144,78 @@ class FamilyNullModel(NullModel):
 
 
 @dataclass(frozen=True)
-class TraitsOfFamilies(NullLikelihood[FamilyPoint]):
-    """The likelihood of complete traits with a block-diagonal relationship matrix.
+class ObservedFamilyNullModel(NullModelOfFamilies):
+    """A null model of the observed cells of traits with a block-diagonal relationship matrix.
 
     Attributes
     ----------
-    traits : FamilyTraits
-        The rotated traits and covariates.
+    traits : ObservedFamilies
+        The traits and covariates by families.
     """
 
-    traits: FamilyTraits
+    traits: ObservedFamilies
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Eigenvalues, members and eigenvectors of the families of every size, and the traits, NaN where missing."""
+        found = arrays_of_spectrum(self.traits.spectrum) | {"Y": self.traits.given}
+        return {FAMILIES + name: array for name, array in found.items()}
+
+    @property
+    def spans_intercept(self) -> bool:
+        """Whether a constant lies in the span of the covariates."""
+        return spans_constant(self.traits.Q)
+
+    @property
+    def coupled(self) -> bool:
+        """They are: some cells are missing."""
+        return True
+
+    def point(self) -> ObservedFamilyPoint:
+        """The likelihood at the fitted covariances."""
+        return evaluate_observed(self.traits, self.summary.axes, self.summary.reml)
+
+    def scanner(self, dtype: type[np.floating]) -> Scanner:
+        """See `families.observed_scanner`."""
+        return observed_family_scanner(self.point(), dtype)
+
+    def set_scanner(self, dtype: type[np.floating]) -> SetScanner:
+        """See `families.observed_scanner.ObservedFamilySetScanner`; in double precision."""
+        return ObservedFamilySetScanner(self.point())
+
+    def scores(self) -> Array:
+        """See `NullModel.scores`."""
+        return np.asarray(self.point().alpha @ self.summary.axes.Tinv)
+
+    def project(self, F: Array) -> Array:
+        """See `NullModel.project`."""
+        return observed_family_projection(self.point(), F)
+
+    def refits(self) -> Refits:
+        """See `families.observed_refit`."""
+        return ObservedFamilyRefits(Optimum(self.point(), self.summary.rank, self.summary.certificate))
+
+    def predictor(self) -> Predictor:
+        """See `prediction`."""
+        point = self.point()
+        scanner = observed_family_scanner(point, np.float64)
+        return Predictor(point.axes, scanner.statistics, lambda K: effects_of_observed(point, K))
+
+    def missing_cells(self) -> MissingCells:
+        """Predictions of the missing cells of the fit."""
+        return missing_cells(self.point())
+
+
+@dataclass(frozen=True)
+class LikelihoodOfFamilies(NullLikelihood[PointT]):
+    """What the likelihoods of families have in common.
+
+    Attributes
+    ----------
+    traits : FamilyTraits or ObservedFamilies
+        The traits and covariates.
+    """
+
+    traits: FamilyTraits | ObservedFamilies
 
     @property
     def largest_rank(self) -> int:
@@ -137,6 +226,19 @@ class TraitsOfFamilies(NullLikelihood[FamilyPoint]):
     def largest_matrix(self) -> int:
         """Products over all samples are the work: threads of BLAS pay."""
         return self.traits.nsamples
+
+
+@dataclass(frozen=True)
+class TraitsOfFamilies(LikelihoodOfFamilies[FamilyPoint]):
+    """The likelihood of complete traits with a block-diagonal relationship matrix.
+
+    Attributes
+    ----------
+    traits : FamilyTraits
+        The rotated traits and covariates.
+    """
+
+    traits: FamilyTraits
 
     def fit(self, rank: int) -> Optimum[FamilyPoint]:
         """See `families.fitting.fit`."""
@@ -153,6 +255,38 @@ class TraitsOfFamilies(NullLikelihood[FamilyPoint]):
         effects = Effects(*fitting.fixed_effects(point))
         estimates = estimates_from(point.axes, self.traits.mean_eigenvalue, self.mean_diagonal, covariance, effects)
         return FamilyNullModel(self._summary(optimum, estimates), self.traits)
+
+
+@dataclass(frozen=True)
+class ObservedTraitsOfFamilies(LikelihoodOfFamilies[ObservedFamilyPoint]):
+    """The likelihood of the observed cells of traits with a block-diagonal relationship matrix.
+
+    Attributes
+    ----------
+    traits : ObservedFamilies
+        The traits and covariates by families.
+    """
+
+    traits: ObservedFamilies
+
+    def fit(self, rank: int) -> Optimum[ObservedFamilyPoint]:
+        """See `families.observed_fitting.fit`."""
+        return observed_fitting.fit(self.traits, rank, self.reml)
+
+    def climb(self, start: TraitAxes, rank: int) -> Optimum[ObservedFamilyPoint]:
+        """See `families.observed_fitting.climb`."""
+        return observed_fitting.climb(self.traits, start, rank, self.reml)
+
+    def null_model(self, optimum: Optimum[ObservedFamilyPoint]) -> NullModel:
+        """The null model of an optimum; undetermined residual covariances are as of independent traits."""
+        optimum = with_independent_traits(optimum)
+        point = optimum.point
+        covariance = observed_fitting.direction_covariance(point, optimum.rank)
+        B, of_effects = observed_fitting.fixed_effects(point)
+        effects = Effects(B, observed_fitting.effect_errors(point, of_effects))
+        found = estimates_from(point.axes, self.traits.mean_eigenvalue, self.mean_diagonal, covariance, effects)
+        estimates = without_undetermined(found, self.traits.observed())
+        return ObservedFamilyNullModel(self._summary(optimum, estimates), self.traits)
 
 
 def likelihood_of_families(spectrum: FamilySpectrum, data: TraitData, reml: bool) -> NullLikelihood[Any]:
@@ -210,3 +344,51 @@ def columns_of_scan(data: TraitData, related: int) -> int:
     squares = p * (p + 1) // 2 + p + 3 * c
     of_relative = p * p * (c + 2 + 5 * PAIRS_OF_RELATIVE)  # inverse covariances are there in double precision, too
     return int(np.ceil(squares + related / n * of_relative))
+
+
+# Predictions of missing cells
+
+
+def missing_cells(point: ObservedFamilyPoint) -> MissingCells:
+    """Predictions of the missing cells of a fit.
+
+    Those that depend on an undetermined residual covariance have no variance (NaN).
+    """
+    data, axes = point.data, point.axes
+    B, _ = observed_fitting.fixed_effects(point)
+    mean = data.X @ B + data.related(point.alpha) @ axes.C0 + point.alpha @ axes.C1
+    variance, Hinv = np.zeros(data.missing.shape), point.effects_inverse
+    for family, inverse in _families_with_missing(point):
+        variance[family.members] = _conditional_variances(family, inverse, Hinv, axes.C0, axes.C1)
+    rows, traits = np.nonzero(data.missing)
+    unsure = uses_undetermined(data.observed(), rows, traits)
+    return MissingCells(rows, traits, mean[rows, traits], np.where(unsure, np.nan, variance[rows, traits]))
+
+
+def _families_with_missing(point: ObservedFamilyPoint) -> Iterator[tuple[Families, Array]]:
+    """All families with missing cells, samples without relatives as families of one."""
+    for group, inverse in zip(point.data.groups, point.inverses, strict=True):
+        if isinstance(group, Families):
+            yield group, inverse
+        elif isinstance(group, Singles):
+            incomplete = np.flatnonzero(~group.observed[group.kind].all(axis=1))
+            step = max(1, ENTRIES // group.observed.shape[1] ** 2)
+            for start in range(0, incomplete.size, step):
+                some = incomplete[start : start + step]
+                kind = group.kind[some]
+                K, observed = group.K[kind][:, None, None], group.observed[kind][:, None]
+                alone = Families(group.members[some, None], np.ones_like(K), K, observed, group.X[some, None])
+                yield alone, inverse[kind][:, None, :, None]
+
+
+def _conditional_variances(family: Families, inverse: Array, Hinv: Array, C0: Array, C1: Array) -> Array:
+    """Conditional variances of all cells (f, m, p)."""
+    f, m, p = family.observed.shape
+    V = family.K[:, :, None, :, None] * C0[:, None, :]
+    own = np.arange(m)
+    V[:, own, :, own, :] += C1
+    V = V.reshape(f, m * p, m * p)
+    D = np.eye(m * p) - V @ inverse.reshape(V.shape)
+    A = family.variance_of_effects(Hinv).reshape(V.shape)
+    variance = np.einsum("fab,fba->fa", D, V) + np.einsum("fab,fba->fa", D @ A, D.transpose(0, 2, 1))
+    return np.asarray(np.maximum(variance, 0.0).reshape(f, m, p))
