@@ -1,8 +1,9 @@
 # kron2sum. Everything is installed into .venv; only what is missing is installed.
 #
-#   make example   fit, scan and export on example_data/ (results in out/)
+#   make help      this list
+#   make example   fit, scan and export on example_data/ (results in out/); also what `make` alone does
 #   make test      the tests
-#   make check     linter, formatting, types, tests: what CI runs
+#   make check     linter, formatting, types, documentation, tests: what CI runs
 #   make docs      the documentation, in out/site; a warning is an error
 #   make wheel     a wheel in dist/, tried in an empty environment
 #   make bench     the measurements of docs/benchmarks.md that take minutes
@@ -19,7 +20,7 @@ DOCS_INSTALLED := .venv/.docs-installed
 DATA := example_data
 TOP_COLUMNS := CHR,POS,SNPID,EA,EAF,MLOG10P,BETA.height,BETA.weight,BETA.glucose
 
-.PHONY: example test check lint types docs wheel bench clean
+.PHONY: example help test check lint types docs wheel bench clean
 # In the order written, also under -j: installations must not meet, and the tests' summary comes last.
 .NOTPARALLEL:
 
@@ -33,6 +34,9 @@ example: $(INSTALLED)
 	@echo "out/null.npz      the fitted null model   ($(BIN)/kron2sum export out/null.npz)"
 	@echo "out/scan.parquet  every variant's tests   ($(BIN)/kron2sum export out/scan.parquet)"
 	@echo "$(DATA)/README.md says which variants have effects, and how large they are."
+
+help:
+	@sed -n -e '/^#/!q' -e 's/^# \{0,1\}//p' Makefile
 
 # The test processes share the cores: each gets one BLAS thread.
 test check: export OMP_NUM_THREADS = 1

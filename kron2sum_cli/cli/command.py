@@ -62,7 +62,7 @@ class GroupedOption(click.Option):
 
 
 def unknown_variables(ctx: click.Context) -> Iterator[str]:
-    """What to say of variables of the environment that look like options of this command, and are none."""
+    """Warnings of environment variables that are named like options of this command and belong to none of them."""
     prefix = f"{ctx.auto_envvar_prefix}_"
     names = {
         setting_name(name)

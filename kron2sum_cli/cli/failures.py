@@ -79,7 +79,7 @@ def _origin(error: click.UsageError) -> str:
 
 
 def _with_notes(message: str, error: BaseException) -> str:
-    """The message and what else there is to say, such as how to go on."""
+    """The message, then the notes of the error, such as how to go on."""
     return "; ".join([message, *getattr(error, "__notes__", ())])
 
 

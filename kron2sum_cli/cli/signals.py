@@ -1,4 +1,4 @@
-"""Ctrl-C and termination: work files are removed, one line is said, and the process ends soon."""
+"""Ctrl-C and termination: work files are removed, one line is printed, and the process ends soon."""
 
 import _thread
 import os

@@ -243,6 +243,7 @@ def computed_columns(settings: ExportSettings, metadata: ScanMetadata, stored: S
     Parameters
     ----------
     settings : ExportSettings
+        What was asked.
     metadata : ScanMetadata
         Of the table.
     stored : sequence of str

@@ -44,6 +44,7 @@ class LeadEffects:
     variants, alleles : tuple of str, length k
         Names and effect alleles.
     traits : tuple of str, length p
+        Names of the p traits.
     beta, se, mlog10p : Array (k, p)
         Effect of one more effect allele in the joint model, its standard error, its -log10 p.
     thresholds : tuple of float, length p
@@ -89,6 +90,7 @@ def lead_effects(loci: Loci, genome: Genome, traits: Sequence[str], clumping: Cl
     genome : Genome
         Of the same table.
     traits : sequence of str
+        Names of the p traits.
     clumping : Clumping
         As the loci were found with.
     most : int

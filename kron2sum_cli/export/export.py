@@ -589,11 +589,13 @@ def _columns_to_read(
     Parameters
     ----------
     table : ScanFile
+        The table.
     wanted : sequence of str
         Columns to write and those that others are computed from.
     added : sequence of str
         Columns that are not stored in the table.
     settings : ExportSettings
+        What was asked.
 
     Raises
     ------

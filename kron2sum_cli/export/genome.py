@@ -1,4 +1,4 @@
-"""One axis through all chromosomes, and where variants lie on it."""
+"""One axis through all chromosomes, and the positions of variants on it."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -199,6 +199,7 @@ def located_batches(
     Parameters
     ----------
     scan : ScanResults
+        The results of the scan.
     columns : sequence of str
         What to read beside CHR and POS.
     genome : Genome

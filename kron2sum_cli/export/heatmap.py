@@ -67,6 +67,7 @@ def heat_map_data(scan: ScanResults, genome: Genome, tests: Sequence[ScanTest], 
     Parameters
     ----------
     scan : ScanResults
+        The results of the scan.
     genome : Genome
         Of the same table.
     tests : sequence of ScanTest

@@ -45,6 +45,7 @@ def locus_intervals(scan: ScanResults, genome: Genome, loci: Loci, window: int) 
     Parameters
     ----------
     scan : ScanResults
+        The results of the scan.
     genome, loci : Genome, Loci
         Of the same table.
     window : int

@@ -141,6 +141,7 @@ def find_loci(
     Parameters
     ----------
     scan : ScanResults
+        The results of the scan.
     genome : Genome
         Of the same table.
     tests : sequence of ScanTest
@@ -148,6 +149,7 @@ def find_loci(
     columns : sequence of str
         What is to be known of each variant, beside its place, name, alleles and tests.
     clumping : Clumping
+        How loci are made.
 
     Raises
     ------
@@ -178,6 +180,7 @@ def find_candidates(
     Parameters
     ----------
     scan : ScanResults
+        The results of the scan.
     genome : Genome
         Of the same table.
     tests : sequence of ScanTest
@@ -236,6 +239,7 @@ def clump_candidates(
     by_test : sequence of Array (m,)
         How far -log10 p of each test lies above its threshold, NaN where there is none.
     clumping : Clumping
+        How loci are made.
     most : int or None
         Find only the strongest so many loci of each test, significant or not; None for all significant ones.
 

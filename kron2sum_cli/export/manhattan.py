@@ -234,6 +234,7 @@ class Panel:
     Attributes
     ----------
     test : ScanTest
+        The test.
     x, y, chromosome : NDArray (m,)
         Place on the axis, -log10 p and chromosome of each point drawn.
     leads : tuple of Label
@@ -265,7 +266,9 @@ class Manhattan:
     Attributes
     ----------
     genome : Genome
+        The chromosomes.
     panels : tuple of Panel
+        From top to bottom.
     tested : int
         To how many independent tests the variants amount, where the scan says that; else how many variants have a
         statistic, in the test that has most.
@@ -290,6 +293,7 @@ def manhattan_data(scan: ScanResults, genome: Genome, tests: Sequence[ScanTest],
     Parameters
     ----------
     scan : ScanResults
+        The results of the scan.
     genome : Genome
         Of the same table.
     tests : sequence of ScanTest

@@ -69,9 +69,11 @@ def plot_scan(kind: str, scan: ScanResults, to: str, settings: PictureSettings) 
     kind : str
         One of `settings.SCAN_PLOTS`.
     scan : ScanResults
+        The results of the scan.
     to : str
         "png", "svg" or "pdf".
     settings : PictureSettings
+        What the picture shows.
 
     Raises
     ------
@@ -136,6 +138,7 @@ def plot_architecture(traits: Sequence[str], estimates: Estimates, to: str) -> b
     Parameters
     ----------
     traits : sequence of str
+        Names of the p traits.
     estimates : Estimates
         Of a null model.
     to : str

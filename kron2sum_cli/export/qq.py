@@ -101,7 +101,9 @@ def qq_data(scan: ScanResults, tests: Sequence[ScanTest], by_frequency: bool = F
     Parameters
     ----------
     scan : ScanResults
+        The results of the scan.
     tests : sequence of ScanTest
+        The tests.
     by_frequency : bool
         Whether to make classes of minor allele frequency, of `FEWEST_IN_CLASS` variants or more each.
     """

@@ -117,6 +117,7 @@ def scan_report(scan: ScanResults, settings: PictureSettings, null: NullFile | N
     Parameters
     ----------
     scan : ScanResults
+        The results of the scan.
     settings : PictureSettings
         Significance, how lead variants are found, and how many of them have their effects drawn.
     null : NullFile or None

@@ -133,6 +133,7 @@ def write_ssf(scan: ScanResults, outputs: Mapping[str, tuple[str, BinaryIO]]) ->
     Parameters
     ----------
     scan : ScanResults
+        The results of the scan.
     outputs : Mapping of str to (str, BinaryIO)
         For each trait the name of its file, which is compressed if it ends in ``.gz``, and the open file.
 
@@ -168,6 +169,7 @@ def ssf_metadata(scan: ScanResults, trait: str, file: SsfFile, modified: date) -
     Parameters
     ----------
     scan : ScanResults
+        The results of the scan.
     trait : str
         Whose table it is.
     file : SsfFile
@@ -370,7 +372,7 @@ _CODED = {
     "dominant": " Genotypes are coded dominant: beta is the effect of carrying effect_allele.",
     "recessive": " Genotypes are coded recessive: beta is the effect of carrying no other allele than effect_allele.",
 }
-"""What is said of a coding that is not additive."""
+"""What the metadata say of a coding that is not additive."""
 
 
 def _notes(scan: ScanResults, trait: str) -> str:

@@ -1,4 +1,4 @@
-"""Columns of text as numbers, and what is wrong with a cell that is none."""
+"""Columns of text as numbers, and messages for cells that are not numbers."""
 
 import re
 from collections.abc import Iterable

@@ -76,7 +76,7 @@ class FounderColumns:
 
 @dataclass(frozen=True)
 class _Content:
-    """What a table holds: n samples, f founders, l loci with their places, and probabilities (n, l, f)."""
+    """What a table holds: n samples, f founders, l loci with their columns, and probabilities (n, l, f)."""
 
     samples: Samples
     founders: tuple[str, ...]
@@ -234,9 +234,9 @@ def _require_width(row: Row, header: Sequence[str], path: str) -> None:
 
 def _read_long(path: str, header: tuple[str, ...], n_ids: int) -> _Content:
     """A table with a row for every sample at every locus; what it has no row of is missing."""
-    places = [None] * n_ids + [column_of(name) for name in header[n_ids:]]
-    places = places[: next((k for k in range(n_ids, len(header)) if places[k] is None), len(header))]
-    founders = header[len(places) :]
+    columns = [None] * n_ids + [column_of(name) for name in header[n_ids:]]
+    columns = columns[: next((k for k in range(n_ids, len(header)) if columns[k] is None), len(header))]
+    founders = header[len(columns) :]
     if len(founders) < 2 or len(set(founders)) < len(founders):
         raise InputError(f"{path}, line 1: needs a column for each of two founders or more behind {header[n_ids]}")
     sample_of: dict[tuple[str, ...], int] = {}
@@ -245,7 +245,7 @@ def _read_long(path: str, header: tuple[str, ...], n_ids: int) -> _Content:
     cells: dict[tuple[int, int], NDArray[np.float32]] = {}
     for row in islice(stream_rows(path), 1, None):
         _require_width(row, header, path)
-        name, entry = described(row, places, path)
+        name, entry = described(row, columns, path)
         if name not in locus_of_name:
             locus_of_name[name] = len(entries)
             entries.append(entry)
@@ -254,7 +254,7 @@ def _read_long(path: str, header: tuple[str, ...], n_ids: int) -> _Content:
         if key in cells:
             label = " ".join(row.fields[:n_ids])
             raise InputError(f"{path}, line {row.line}: sample {label} has locus {name} twice; remove one of the two")
-        cells[key] = copies_in_row(row, len(places), path, 2)
+        cells[key] = copies_in_row(row, len(columns), path, 2)
     if not cells:
         raise InputError(f"{path} has no samples; check the file")
     table = np.full((len(sample_of), len(entries), len(founders)), np.nan, dtype=np.float32)

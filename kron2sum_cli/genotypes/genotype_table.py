@@ -290,17 +290,17 @@ def described(row: Row, columns: Sequence[str | None], path: str, unit: int = 1)
         chromosome, position, unit = UNPLACED, "0", 1
     if "POS" not in cells and chromosome != UNPLACED and is_number(cells.get("CM", "")):
         position, unit = cells["CM"], CENTIMORGAN
-    place = float(position) * unit if is_number(position) else np.nan
+    bp = float(position) * unit if is_number(position) else np.nan
     if unit != 1:
-        place = max(np.rint(place), 1.0)  # a map begins at 0, which is no position in base pairs
-    if not np.isfinite(place) or not place.is_integer():
+        bp = max(np.rint(bp), 1.0)  # a map begins at 0, which is no position in base pairs
+    if not np.isfinite(bp) or not bp.is_integer():
         raise InputError(
             f"{path}, line {row.line}: position {position!r} is not a whole number; correct it, or call the column cM "
             "where it has centimorgans"
         )
     alleles = (cells.get(allele, UNNAMED_ALLELE) for allele in ("EA", "NEA"))
     name = cells.get("SNPID") or f"{chromosome}:{position}"
-    return name, MapEntry(chromosome, int(place), *alleles)
+    return name, MapEntry(chromosome, int(bp), *alleles)
 
 
 def _row(name: str, own: MapEntry, mapped: MapEntry | None) -> tuple[str, int, str, str, str]:

@@ -95,7 +95,7 @@ class _Variants:
     positions : NDArray (b,)
         In the genotypes, increasing
     table : pa.Table
-        Their names and places
+        Names, chromosomes, positions and alleles
     counts : GenotypeCounts
         Of their genotypes
     passing, low, outside : NDArray (b,)
@@ -103,7 +103,7 @@ class _Variants:
     rotated : RotatedVariants
         Those that vary, ready for the scores of sets
     column : NDArray (b,)
-        Their places among these
+        Columns of ``rotated`` that they are in
     carriers : NDArray (n, b)
         Which samples have the rarer allele
     """
@@ -162,9 +162,9 @@ def _read(plan: SetPlan, positions: Indices) -> _Variants:
 
 def _test_set(plan: SetPlan, variants: _Variants, members: Members, counts: Counter[str]) -> dict[str, object]:
     """One row of the table; what is counted is added to ``counts``."""
-    places = np.searchsorted(variants.positions, members.positions)
-    kept = _choose(plan, variants, places, counts)
-    chosen = places[kept]
+    in_block = np.searchsorted(variants.positions, members.positions)
+    kept = _choose(plan, variants, in_block, counts)
+    chosen = in_block[kept]
     scores, eaf = variants.rotated.scores(variants.column[chosen]), variants.counts.eaf[chosen]
     row = _description(members, variants, chosen)
     if FIXED in plan.settings.set_tests:
@@ -179,12 +179,12 @@ def _test_set(plan: SetPlan, variants: _Variants, members: Members, counts: Coun
     return row
 
 
-def _choose(plan: SetPlan, variants: _Variants, places: Indices, counts: Counter[str]) -> Mask:
+def _choose(plan: SetPlan, variants: _Variants, in_block: Indices, counts: Counter[str]) -> Mask:
     """Which variants of a set are tested; the others are counted."""
-    passing, low, outside = (mask[places] for mask in (variants.passing, variants.low, variants.outside))
-    varying = ~variants.counts.constant[places]
+    passing, low, outside = (mask[in_block] for mask in (variants.passing, variants.low, variants.outside))
+    varying = ~variants.counts.constant[in_block]
     if not passing.all():
-        by_option = passes(variants.counts.take(places), plan.inputs.filters)[1]
+        by_option = passes(variants.counts.take(in_block), plan.inputs.filters)[1]
         counts.update({f"{LEFT_OUT}: {option}": number for option, number in by_option.items()})
     counts[f"{LEFT_OUT}: no variation"] += int(np.sum(passing & ~varying))
     counts[f"{LEFT_OUT}: --set-max-maf"] += int(np.sum(passing & varying & ~low))

@@ -152,16 +152,16 @@ def windows(codes: Sequence[str], code_of_variant: Positions, pos: Positions, si
     codes : sequence of str
         Chromosomes
     code_of_variant, pos : NDArray (m,)
-        Chromosome (its place in ``codes``) and position of every variant
+        Chromosome (its index in ``codes``) and position of every variant
     size, step : int
         In base pairs
     """
     found: list[VariantSet] = []
     for number, code in enumerate(codes):
-        places = pos[(code_of_variant == number) & (pos > 0)]
-        last = (places - 1) // step
+        known = pos[(code_of_variant == number) & (pos > 0)]
+        last = (known - 1) // step
         starts = np.concatenate([last - back for back in range(-(-size // step))] or [last])
-        again = np.tile(places, max(1, -(-size // step)))
+        again = np.tile(known, max(1, -(-size // step)))
         inside = (starts >= 0) & (starts * step + size >= again)
         for start in np.unique(starts[inside]).tolist():
             region = Region(code, start * step + 1, start * step + size)

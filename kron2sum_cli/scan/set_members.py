@@ -143,14 +143,14 @@ def find_sets(settings: ScanSettings, inputs: ScanInputs) -> FoundSets:
         start, stop = len(sets) * (part - 1) // parts, len(sets) * part // parts
         span = Span(((start, stop),), ((0, len(sets)),), len(sets))
     named = _named(sets, table["SNPID"], allowed)
-    places = _places(codes, human, code_of_variant, pos, allowed)
+    in_order = _variants_in_order(codes, human, code_of_variant, pos, allowed)
     found = []
     counts = Counter({"sets": stop - start, NOT_THERE: 0})
     unknown: list[tuple[str | Region, str]] = []
     for order, one in enumerate(sets):
         weight_of: dict[int, float] = {}
         for member, weight in zip(one.members, one.weights or repeat(1.0), strict=False):
-            here = named.get(member, []) if isinstance(member, str) else places.inside(member)
+            here = named.get(member, []) if isinstance(member, str) else in_order.inside(member)
             if not here and start <= order < stop:
                 unknown.append((member, one.name))
             for position in here:
@@ -191,7 +191,7 @@ def _named(sets: Sequence[VariantSet], column: pa.ChunkedArray, allowed: NDArray
 
 
 @dataclass(frozen=True)
-class _Places:
+class _VariantsInOrder:
     """Variants in the order of chromosomes and positions, to find those of a region.
 
     Attributes
@@ -225,17 +225,17 @@ class _Places:
         return [int(one) for one in self.variants[self.first[k] + start : self.first[k] + end]]
 
 
-def _places(
+def _variants_in_order(
     codes: Sequence[str],
     human: bool,
     code_of_variant: NDArray[np.intp],
     pos: NDArray[np.int64],
     allowed: NDArray[np.intp],
-) -> _Places:
-    code, place = code_of_variant[allowed], pos[allowed]
-    order = np.lexsort((place, code))
+) -> _VariantsInOrder:
+    code, position = code_of_variant[allowed], pos[allowed]
+    order = np.lexsort((position, code))
     first = np.searchsorted(code[order], np.arange(len(codes) + 1))
-    return _Places(codes, human, first, place[order], allowed[order])
+    return _VariantsInOrder(codes, human, first, position[order], allowed[order])
 
 
 def _null_of(chromosomes: set[str], one: VariantSet, path: str, inputs: ScanInputs) -> str | None:

@@ -260,7 +260,7 @@ def _identifiable(statistics: BlockStatistics) -> Mask:
 def loci_of(
     tests: ConditionalTests,
     variants: Positions,
-    places: NDArray[np.int64],
+    bp: NDArray[np.int64],
     candidates: Positions,
     window: int,
     least: float,
@@ -274,8 +274,8 @@ def loci_of(
         Under the null model of the chromosome.
     variants : NDArray (v,)
         The variants of the chromosome to choose from, as positions in the file.
-    places : NDArray (v,)
-        Where they lie.
+    bp : NDArray (v,)
+        Their positions on the chromosome.
     candidates : NDArray (k,)
         Those of them near which loci are looked for.
     window : int
@@ -294,7 +294,7 @@ def loci_of(
             best = tests.strongest(waiting, tests.mlog10p(waiting, chosen), least)
             if best is None or not tests.has_room(chosen):
                 break
-            distance = np.abs(places - places[np.searchsorted(variants, best[0])])
+            distance = np.abs(bp - bp[np.searchsorted(variants, best[0])])
             near = variants if window < 0 else variants[distance <= window]
             locus, signals = tests.testable(near), list[Signal]()
             loci.append(signals)
@@ -401,7 +401,7 @@ def write_signals(
     table = inputs.genotypes.variants.table
     candidates = inputs.selection.asked & _is_at(table, strong, least)
     codes, code_of_variant, _ = encode_chromosomes(table["CHR"], inputs.null.left_out)
-    places = filled_positions(code_of_variant, np.asarray(table["POS"]))
+    bp = filled_positions(code_of_variant, np.asarray(table["POS"]))
     rows: list[pa.RecordBatch] = []
     tests: ConditionalTests | None = None
     model_of = ""
@@ -414,9 +414,9 @@ def write_signals(
                 tests, model_of = _conditional_tests(settings, inputs, left_out or None, width), left_out
             here = np.flatnonzero(inputs.selection.asked & (code_of_variant == code))
             of_code = np.flatnonzero(candidates & (code_of_variant == code))
-            unplaced = codes[code] == UNPLACED or not places[here].any()
+            unplaced = codes[code] == UNPLACED or not bp[here].any()
             window = -1 if unplaced else round(1000 * settings.stepwise_kb)
-            loci = loci_of(tests, here, places[here], of_code, window, least, advance)
+            loci = loci_of(tests, here, bp[here], of_code, window, least, advance)
             loci.sort(key=lambda signals: signals[0].variant)
             if loci:
                 rows.append(_rows(tests, loci, nloci + 1))
@@ -448,18 +448,18 @@ def _threshold(settings: ScanSettings, largest: Largest) -> float:
 
 def _is_at(table: pa.Table, strong: Sequence[pa.RecordBatch], least: float) -> Mask:
     """Which variants of the genotypes lie where a variant has at least this -log10 P."""
-    places: dict[str, set[int]] = {}
+    strong_positions: dict[str, set[int]] = {}
     for batch in strong:
         for row in batch.to_pylist():
             if row["MLOG10P"] >= least:
-                places.setdefault(row["CHR"], set()).add(row["POS"])
+                strong_positions.setdefault(row["CHR"], set()).add(row["POS"])
     encoded = table["CHR"].combine_chunks().dictionary_encode()
     indices, positions = np.asarray(encoded.indices), np.asarray(table["POS"])
     found = np.zeros(len(positions), dtype=np.bool_)
     for k, name in enumerate(encoded.dictionary.to_pylist()):
-        if name in places:
+        if name in strong_positions:
             here = np.flatnonzero(indices == k)
-            found[here] = np.isin(positions[here], list(places[name]))
+            found[here] = np.isin(positions[here], list(strong_positions[name]))
     return found
 
 
