@@ -30,6 +30,10 @@ CHEAP = 1_000_000
 
 MAX_STEPS = 200
 
+SAMPLES_PER_COVARIATE = 1000
+"""From so many samples a covariate on a search takes the information without regard to covariates, whose part is of the
+order of c/n: that changes no maximum, and its steps as little."""
+
 
 @dataclass(frozen=True)
 class FamilyLikelihood:
@@ -63,10 +67,11 @@ class FamilyLikelihood:
         return evaluate(self.data, axes, self.reml)
 
     def curvature(self, point: FamilyPoint, mispredicted: bool) -> Curvature:
-        """The expected and the observed information of pairs of axes, and the exact Hessian."""
-        return Curvature(
-            point.grams, ObservedRows(self.data.s, point.alpha, point.W), partial(FamilyPoint.curvature, point)
-        )
+        """The expected and the observed information of pairs of axes, and the Hessian."""
+        data = self.data
+        grams = point.grams_of_rows if data.nsamples >= SAMPLES_PER_COVARIATE * data.ncovariates else point.grams
+        change = partial(FamilyPoint.curvature, point, grams=grams)
+        return Curvature(grams, ObservedRows(data.s, point.alpha, point.W), change)
 
 
 def starting_axes(data: FamilyTraits, share: float) -> TraitAxes:

@@ -22,7 +22,7 @@ from kron2sum_cli.model.likelihood import LOG2PI
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
-ROWS_AT_ONCE = 1 << 15
+ROWS_AT_ONCE = 1 << 12
 """Rows of a product over all samples and axes that are in memory at once."""
 
 
@@ -174,14 +174,19 @@ class FamilyPoint:
         return np.asarray(np.matmul(weighted, inverse.transpose(0, 2, 1)))
 
     @cached_property
+    def grams_of_rows(self) -> tuple[Array, Array, Array]:
+        """`grams` under ML, from which those under REML differ by a share of the order of c/n."""
+        W, s = self.W, self.data.s[:, None]
+        sW = s * W
+        return W.T @ W, W.T @ sW, sW.T @ sW
+
+    @cached_property
     def grams(self) -> tuple[Array, Array, Array]:
         """``tr(P_j M P_l M')`` for (M, M') = (I, I), (GGᵀ, I), (GGᵀ, GGᵀ): three (p, p); under ML with W for P."""
-        data, W = self.data, self.W
-        s = data.s[:, None]
-        Q = [W.T @ (s**power * W) for power in range(3)]
+        data, W, Q = self.data, self.W, list(self.grams_of_rows)
         p, c = data.ntraits, data.ncovariates
         if not self.reml or c == 0:
-            return Q[0], Q[1], Q[2]
+            return self.grams_of_rows
         crossed = np.zeros((2, p * c, p * c))
         for rows in row_blocks(data.nsamples):
             F = self.normalised_effects(rows)
@@ -237,11 +242,12 @@ def evaluate(data: FamilyTraits, axes: TraitAxes, reml: bool) -> FamilyPoint:
         raise NumericalError("the likelihood is not defined: C1 is singular where GGᵀ is singular, too")
     W, Z, X = 1 / variances, data.Z @ axes.T.T, data.X
     n, p, c = data.nsamples, data.ntraits, data.ncovariates
-    H, b = np.empty((p, c, c)), np.empty((c, p))
-    for j in range(p):
-        H[j] = (X * W[:, j, None]).T @ X
+    H, b = np.zeros((p * c, c)), np.empty((c, p))
+    for rows in row_blocks(n):
+        weighted = W[rows, :, None] * X[rows, None, :]
+        H += weighted.reshape(len(weighted), p * c).T @ X[rows]
     try:
-        chol = np.asarray(np.linalg.cholesky(H), np.float64)
+        chol = np.asarray(np.linalg.cholesky(H.reshape(p, c, c)), np.float64)
     except np.linalg.LinAlgError:
         raise NumericalError("the covariates are collinear along a trait axis: leave one of them out") from None
     right = X.T @ (W * Z)
