@@ -113,3 +113,11 @@ def test_ploidy() -> None:
     np.testing.assert_array_equal(counts.mac, [4, 1])
     impute_mean(dosages, counts)
     assert dosages[2, 0] == np.float32(4 / 3)
+
+
+def test_variants_that_vary_only_after_the_first_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kron2sum_cli.genotypes.counts.LOOKED_AT_FIRST", 2)
+    counts = genotype_counts(
+        block([1, 1, 1, 2], [1, 1, 1, 1], [NAN, NAN, 1, 1], [NAN, NAN, 0, 1], [0, 1, 1, 1], [NAN, 1, NAN, 2], [NAN] * 4)
+    )
+    assert counts.constant.tolist() == [False, True, True, False, False, False, True]

@@ -90,6 +90,39 @@ def test_statistics_of_variants_equal_dense_least_squares(n: int, p: int, c: int
         np.testing.assert_allclose(np.diag(found.v[k]), effects.T @ P @ effects, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("same", [True, False], ids=["one eigenvalue", "many"])
+def test_pieces_of_samples_add_up(same: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the dense model's, also where the samples without relatives have one eigenvalue: weights of one column."""
+    case, (C0, C1) = simulated(90, 3, 3, largest=3), covariances(3)
+    K = case.K.copy()
+    if same:
+        alone = np.count_nonzero(K, axis=1) == 1
+        K[alone, alone] = 1.0
+    case = Case(K, case.X, case.Y)
+    for name, value in (("CACHED", 1), ("FEWEST_SAMPLES", 7), ("RELATIVES_AT_ONCE", 5)):
+        monkeypatch.setattr(f"kron2sum_cli.model.families.scanner.{name}", value)
+    data = case.families
+    axes = axes_of_covariances(C0, C1, data.mean_eigenvalue)
+    scanner = family_scanner(evaluate(data, axes, True), np.float64)
+    assert (scanner.squares.shape[1] == 1) == same and len(scanner.relatives) > 10
+    G, H = np.random.default_rng(5).binomial(2, 0.3, size=(2, 90, 4)).astype(float)
+    found, P, y = scanner.pair_statistics(G, H), case.dense(C0, C1).P(), case.Y.T.reshape(-1)
+    for k in range(4):
+        g, h = (np.kron(axes.Tinv, one[:, [k]]) for one in (G, H))
+        np.testing.assert_allclose(found.first.u[k], g.T @ P @ y, rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(np.diag(found.cross[k]), g.T @ P @ h, rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(np.diag(found.second.v[k]), h.T @ P @ h, rtol=1e-8, atol=1e-8)
+
+
+def test_a_search_without_the_covariates_part_of_the_information_ends_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = simulated(1200, 2, 1, seed=4).families
+    without = family_fitting.fit(data, 2, True)
+    monkeypatch.setattr(family_fitting, "SAMPLES_PER_COVARIATE", np.inf)
+    exact = family_fitting.fit(data, 2, True)
+    assert without.certificate.certified and without.point.lml == pytest.approx(exact.point.lml, abs=1e-9)
+    np.testing.assert_allclose(without.point.axes.C0, exact.point.axes.C0, rtol=1e-5, atol=1e-6)
+
+
 def test_single_precision_differs_by_rounding() -> None:
     case = simulated(200, 5, 6)
     spectrum = spectrum_of_relationship(case.K.copy(), case.X)

@@ -119,6 +119,8 @@ def test_small_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kron2sum_cli.model.families.observed.ENTRIES", 1)
     monkeypatch.setattr("kron2sum_cli.model.families.observed_scanner.ENTRIES", 1)
     monkeypatch.setattr("kron2sum_cli.model.families.observed_scanner.SUMS_AT_ONCE", 1)
+    monkeypatch.setattr("kron2sum_cli.model.families.scanner.CACHED", 1)
+    monkeypatch.setattr("kron2sum_cli.model.families.scanner.FEWEST_SAMPLES", 7)
     point, _ = point_of(case, True)
     assert len(point.data.groups) > len(whole.data.groups)
     assert point.lml == pytest.approx(whole.lml, rel=1e-13)
