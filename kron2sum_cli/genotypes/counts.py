@@ -1,4 +1,4 @@
-"""Counts of a block of genotypes, and their mean imputation: arrays in, arrays out."""
+"""Counts of a block of genotypes: arrays in, arrays out."""
 
 from dataclasses import dataclass
 
@@ -153,26 +153,6 @@ def _constant(by_variant: NDArray[np.float32]) -> NDArray[np.bool_]:
 def _vary(by_variant: NDArray[np.float32]) -> NDArray[np.bool_]:
     # False where none is called, too.
     return np.asarray(np.fmin.reduce(by_variant, axis=1) < np.fmax.reduce(by_variant, axis=1))
-
-
-def impute_mean(dosages: NDArray[np.float32], counts: GenotypeCounts) -> None:
-    """Put the mean of a variant in place of its missing genotypes, in the array itself.
-
-    Parameters
-    ----------
-    dosages : NDArray (n, m)
-        float32 in Fortran order; a variant without any genotype becomes 0.
-    counts : GenotypeCounts
-        Of these variants, in these samples or in more.
-    """
-    if not dosages.flags.f_contiguous:
-        raise ValueError("impute_mean needs dosages in Fortran order")
-    if (counts.n_called == counts.n_samples).all():
-        return
-    flat = dosages.T.reshape(-1)
-    missing = np.flatnonzero(np.isnan(flat))
-    means = np.nan_to_num(counts.mean).astype(np.float32)
-    flat[missing] = means[missing // dosages.shape[0]]
 
 
 def _quality(by_variant: NDArray[np.float32], ploidy: int) -> NDArray[np.float64]:

@@ -84,11 +84,6 @@ def any_effect_kernel(axes: TraitAxes, mean_diagonal: float) -> Array:
     return np.asarray(np.diag(np.sqrt(mean_diagonal * axes.c0**2 + axes.c1**2)))
 
 
-def direction_kernel(T: Array, effects: Array) -> Array:
-    """A root F (p, 1) of the kernel ``aaᵀ`` of effects (p,) on the traits that are multiples of a."""
-    return np.asarray(T @ effects)[:, None]
-
-
 def beta_weights(eaf: Array, a: float, b: float) -> Array:
     """Weights (s,) of variants: the density of Beta(a, b) at their minor allele frequency.
 

@@ -1,15 +1,11 @@
 """Counts of genotypes and mean imputation, against their definitions variant by variant."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kron2sum_cli.genotypes.counts import genotype_counts, impute_mean
+from kron2sum_cli.genotypes.counts import genotype_counts
 
 NAN = np.nan
 
@@ -67,31 +63,6 @@ def test_a_variant_does_not_depend_on_its_neighbours(seed: int, n: int, m: int) 
         np.testing.assert_allclose(alone.ea_count[0], called.sum(), rtol=1e-6)
 
 
-def test_imputation(simulate_dosages: Callable[..., Any]) -> None:
-    dosages = np.asfortranarray(simulate_dosages(30, 8, missing=0.3))
-    dosages[:, 2] = 1
-    dosages[:, 5] = NAN
-    expected = dosages.copy()
-    for j in range(8):
-        called = dosages[~np.isnan(dosages[:, j]), j]
-        expected[np.isnan(dosages[:, j]), j] = called.mean() if len(called) else 0
-    impute_mean(dosages, genotype_counts(dosages))
-    np.testing.assert_allclose(dosages, expected, rtol=1e-6)
-
-
-def test_imputation_leaves_complete_genotypes_alone(simulate_dosages: Callable[..., Any]) -> None:
-    dosages = np.asfortranarray(simulate_dosages(30, 8, missing=0))
-    before = dosages.copy()
-    impute_mean(dosages, genotype_counts(dosages))
-    np.testing.assert_array_equal(dosages, before)
-
-
-def test_imputation_refuses_rows_of_variants() -> None:
-    dosages = np.full((2, 3), NAN, dtype=np.float32)
-    with pytest.raises(ValueError, match="Fortran order"):
-        impute_mean(dosages, genotype_counts(dosages))
-
-
 def test_imputation_quality() -> None:
     """The variance of the dosages over that of certain genotypes of the same frequency."""
     certain = np.array([0, 1, 2, 1, 1], np.float32)
@@ -111,8 +82,6 @@ def test_ploidy() -> None:
     np.testing.assert_allclose(counts.eaf, [4 / 12, 15 / 16])
     np.testing.assert_allclose(counts.mean, [4 / 3, 15 / 4])
     np.testing.assert_array_equal(counts.mac, [4, 1])
-    impute_mean(dosages, counts)
-    assert dosages[2, 0] == np.float32(4 / 3)
 
 
 def test_variants_that_vary_only_after_the_first_samples(monkeypatch: pytest.MonkeyPatch) -> None:

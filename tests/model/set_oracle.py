@@ -35,6 +35,11 @@ class Case:
         return np.kron(root, self.S * weights)[self.dense.seen]
 
 
+def direction_kernel(T: Array, effects: Array) -> Array:
+    """A root F (p, 1) of the kernel ``aaᵀ`` of effects (p,) on the traits that are multiples of a."""
+    return np.asarray(T @ effects)[:, None]
+
+
 def case(
     seed: int, p: int = 3, s: int = 6, share: float = 0.0, n: int = 60, r: int = 90, frequency: float = 0.3
 ) -> Case:

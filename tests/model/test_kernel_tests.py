@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 from scipy import stats
-from set_oracle import Case, case, complete_scores
+from set_oracle import Case, case, complete_scores, direction_kernel
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.contrasts import rotate_traits
@@ -17,7 +17,6 @@ from kron2sum_cli.model.kernel_tests import (
     beta_weights,
     burden_scores,
     cauchy_mlog10p,
-    direction_kernel,
     information_of_variants,
     kernel_scores,
     null_weights,

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from set_oracle import case
+from set_oracle import case, direction_kernel
 
-from kron2sum_cli.model.kernel_tests import KernelScores, any_effect_kernel, direction_kernel, kernel_scores, skat
+from kron2sum_cli.model.kernel_tests import KernelScores, any_effect_kernel, kernel_scores, skat
 from kron2sum_cli.model.quadratic_forms import mixture_mlog10p, mixture_quantile
 from kron2sum_cli.model.skato import GRID, _segments, grid_weights, skato
 from kron2sum_cli.model.spectrum import Array
