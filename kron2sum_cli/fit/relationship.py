@@ -1,9 +1,9 @@
 """The relationship matrix of a fit: genotypes or a matrix file."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.fit.losses import report_variants, warn_of_few_genotypes
-from kron2sum_cli.genotypes.grm import Scale, relationship_from_genotypes
+from kron2sum_cli.genotypes.grm import GrmOptions, Scale, relationship_from_genotypes
 from kron2sum_cli.genotypes.loco import left_out_together, relationships_by_chromosome
 from kron2sum_cli.genotypes.open import is_genotype_file, open_genotypes, takes_sample_file
 from kron2sum_cli.genotypes.polyploid import Polyploid
@@ -28,7 +28,7 @@ from kron2sum_cli.genotypes.sparse_matrix import (
     with_unlisted,
 )
 from kron2sum_cli.genotypes.square_matrix import tiles
-from kron2sum_cli.progress import Advance, Progress
+from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import FitSettings
 
 logger = logging.getLogger("kron2sum.fit")
@@ -152,20 +152,19 @@ class Grm:
             return
         assert self.source is not None
         extract = frozenset(read_name_list(settings.grm_extract)) if settings.grm_extract else None
+        options = GrmOptions(
+            scale=cast(Scale, settings.grm_scale),
+            min_maf=settings.grm_maf,
+            max_missing=settings.grm_geno,
+            extract=extract,
+            precision="double" if len(rows) <= DOUBLE_UP_TO else "single",
+        )
         with progress.task("Reading the GRM's genotypes", len(self.source.variants), "variants") as advance:
-            options: dict[str, Any] = {
-                "scale": cast(Scale, settings.grm_scale),
-                "min_maf": settings.grm_maf,
-                "max_missing": settings.grm_geno,
-                "extract": extract,
-                "precision": "double" if len(rows) <= DOUBLE_UP_TO else "single",
-                "progress": _increments(advance),
-            }
             if not settings.loco:
-                yield None, relationship_from_genotypes(self.source, rows, **options)
+                yield None, relationship_from_genotypes(self.source, rows, options, advance)
                 return
             _report_left_out_together(self.left_out_with)
-            for part in relationships_by_chromosome(self.source, rows, **options):
+            for part in relationships_by_chromosome(self.source, rows, options, advance):
                 yield part.chromosome, part.relationship
 
 
@@ -188,18 +187,6 @@ def _report_left_out_together(left_out_with: Mapping[str, str]) -> None:
 
 def _shown(codes: Sequence[str]) -> str:
     return ", ".join(codes[:3]) + (f" and {len(codes) - 3} others" if len(codes) > 3 else "")
-
-
-def _increments(advance: Advance) -> Callable[[int, int], None]:
-    """A callback of (done, total) that tells a listener how many were finished since its last call."""
-    seen = 0
-
-    def report(done: int, total: int) -> None:
-        nonlocal seen
-        advance(done - seen)
-        seen = done
-
-    return report
 
 
 def _near_duplicates(K: NDArray[np.float64]) -> list[tuple[int, int]]:

@@ -1,6 +1,6 @@
 """The genetic relationship of samples from their genotypes, GCTA's and GEMMA's way."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,15 +12,11 @@ from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
 from kron2sum_cli.genotypes.filters import VariantFilters, select_by_name
 from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
 from kron2sum_cli.genotypes.square_matrix import add_outer_product, mirror_lower
+from kron2sum_cli.progress import Advance
+from kron2sum_cli.settings import DEFAULT_GRM_GENO, DEFAULT_GRM_MAF
 
 Scale = Literal["standardized", "centered"]
 Precision = Literal["single", "double"]
-ProgressCallback = Callable[[int, int], None]
-"""Called with the number of variants done and their total."""
-
-DEFAULT_MIN_MAF = 0.01
-DEFAULT_MAX_MISSING = 0.05
-DEFAULT_BLOCK_MIB = 64.0
 
 MOST_VARIANTS_IN_BLOCK = 1024
 """Longer sums in single precision would lose digits."""
@@ -29,6 +25,8 @@ MOST_VARIANTS_IN_BLOCK = 1024
 @dataclass(frozen=True)
 class GrmOptions:
     """How a relationship matrix is made from genotypes.
+
+    Frequencies and missing genotypes are those of all samples of the file.
 
     Attributes
     ----------
@@ -43,15 +41,16 @@ class GrmOptions:
     block_mib : float
         Size of a block of genotypes in memory, in MiB.
     precision : Precision
-        Of the products of blocks.
+        Of the products of blocks, whose sums are always in double precision. Single precision takes half the time
+        and leaves an error of some 1e-7 in K.
     """
 
-    scale: Scale
-    min_maf: float
-    max_missing: float
-    extract: frozenset[str] | None
-    block_mib: float
-    precision: Precision
+    scale: Scale = "standardized"
+    min_maf: float = DEFAULT_GRM_MAF
+    max_missing: float = DEFAULT_GRM_GENO
+    extract: frozenset[str] | None = None
+    block_mib: float = 64.0
+    precision: Precision = "single"
 
     def block_size(self, n_samples: int) -> int:
         """How many variants of so many samples are read at once."""
@@ -122,23 +121,14 @@ class _Block:
 
 
 def relationship_from_genotypes(
-    source: GenotypeSource,
-    rows: NDArray[np.intp],
-    scale: Scale = "standardized",
-    min_maf: float = DEFAULT_MIN_MAF,
-    max_missing: float = DEFAULT_MAX_MISSING,
-    extract: frozenset[str] | None = None,
-    block_mib: float = DEFAULT_BLOCK_MIB,
-    progress: ProgressCallback | None = None,
-    precision: Precision = "single",
+    source: GenotypeSource, rows: NDArray[np.intp], options: GrmOptions, advance: Advance | None = None
 ) -> Relationship:
     """The relationship matrix GGᵀ of some samples of a genotype file.
 
-    ``G_ij = (g_ij - 2 f_j) / sqrt(2 f_j (1 - f_j)) / sqrt(r)``, without the first root where ``scale`` is
-    ``centered``. The frequencies f, the centring and the filters use all samples of the file, as plink2,
-    GCTA and GEMMA do; a missing genotype is put to the mean, that is to 0 in G. r is the number of variants
-    kept: those in ``extract``, with at most ``max_missing`` missing, more than one allele, and a frequency
-    of the rarer one of at least ``min_maf``. No chromosome is treated apart.
+    ``G_ij = (g_ij - 2 f_j) / sqrt(2 f_j (1 - f_j)) / sqrt(r)``, without the first root where genotypes are only
+    centred. The frequencies f, the centring and the filters use all samples of the file, as plink2, GCTA and GEMMA do;
+    a missing genotype is put to the mean, that is to 0 in G. r is the number of variants kept: those that the options
+    allow, with more than one allele. No chromosome is treated apart.
 
     Parameters
     ----------
@@ -146,21 +136,10 @@ def relationship_from_genotypes(
         The genotypes.
     rows : NDArray (n,)
         Positions of the analysed samples in the file.
-    scale : Scale
-        Whether centred genotypes are divided by their standard deviation.
-    min_maf : float
-        Smallest frequency of the rarer allele.
-    max_missing : float
-        Largest share of missing genotypes.
-    extract : frozenset of str or None
-        Names of the only variants to use; None for all.
-    block_mib : float
-        Size of a block of genotypes in memory, in MiB.
-    progress : callable or None
-        Called after each block.
-    precision : Precision
-        Of the products of blocks, whose sums are always in double precision. Single precision takes half the time
-        and leaves an error of some 1e-7 in K.
+    options : GrmOptions
+        Which variants, and how.
+    advance : callable or None
+        Told of the variants read, after each block.
 
     Returns
     -------
@@ -176,8 +155,7 @@ def relationship_from_genotypes(
     ----------
     Yang et al. (2011), Am J Hum Genet 88:76, equation 3 (without its correction of the diagonal)
     """
-    options = GrmOptions(scale, min_maf, max_missing, extract, block_mib, precision)
-    return relationship_of(source, rows, sum_genotypes(source, rows, options, progress))
+    return relationship_of(source, rows, sum_genotypes(source, rows, options, advance))
 
 
 def relationship_of(source: GenotypeSource, rows: NDArray[np.intp], sums: GrmSums) -> Relationship:
@@ -194,7 +172,7 @@ def sum_genotypes(
     source: GenotypeSource,
     rows: NDArray[np.intp],
     options: GrmOptions,
-    progress: ProgressCallback | None,
+    advance: Advance | None,
 ) -> GrmSums:
     """Read all genotypes once; blocks are kept until it is known whether r < n."""
     candidates, _ = select_by_name(source.variants, VariantFilters(extract=options.extract))
@@ -204,7 +182,7 @@ def sum_genotypes(
     variants: list[GrmVariants] = []
     waiting: list[_Block] = []
     n_kept, K = 0, None
-    for block in _blocks(source, rows, candidates, options, progress):
+    for block in _blocks(source, rows, candidates, options, advance):
         variants.append(block.variants)
         n_kept += len(block.variants.positions)
         for reason, number in block.left_out.items():
@@ -254,7 +232,7 @@ def _blocks(
     rows: NDArray[np.intp],
     candidates: NDArray[np.intp],
     options: GrmOptions,
-    progress: ProgressCallback | None,
+    advance: Advance | None,
 ) -> Iterator[_Block]:
     """The kept variants among the candidates, with the dosages of the analysed samples."""
     everybody = np.arange(len(source.samples))
@@ -271,8 +249,8 @@ def _blocks(
         variances = source.ploidy * f * (1 - f)
         weights = 1 / np.sqrt(variances) if options.scale == "standardized" else np.ones(len(f))
         yield _Block(GrmVariants(positions[kept], counts.mean[kept], weights), by_variant.T, left_out)
-        if progress is not None:
-            progress(start + len(positions), len(candidates))
+        if advance is not None:
+            advance(len(positions))
 
 
 def _choose(counts: GenotypeCounts, options: GrmOptions) -> tuple[NDArray[np.bool_], Mapping[str, int]]:

@@ -9,21 +9,10 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.genotypes.chromosomes import encode_chromosomes
-from kron2sum_cli.genotypes.grm import (
-    DEFAULT_BLOCK_MIB,
-    DEFAULT_MAX_MISSING,
-    DEFAULT_MIN_MAF,
-    GrmOptions,
-    GrmSums,
-    Precision,
-    ProgressCallback,
-    Scale,
-    add_variants,
-    relationship_of,
-    sum_genotypes,
-)
+from kron2sum_cli.genotypes.grm import GrmOptions, GrmSums, add_variants, relationship_of, sum_genotypes
 from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
 from kron2sum_cli.genotypes.square_matrix import mirror_lower
+from kron2sum_cli.progress import Advance
 
 MOST_ALONE = 50
 """Up to so many chromosomes each is left out alone."""
@@ -75,15 +64,7 @@ def left_out_together(column: pa.ChunkedArray) -> dict[str, str]:
 
 
 def relationships_by_chromosome(
-    source: GenotypeSource,
-    rows: NDArray[np.intp],
-    scale: Scale = "standardized",
-    min_maf: float = DEFAULT_MIN_MAF,
-    max_missing: float = DEFAULT_MAX_MISSING,
-    extract: frozenset[str] | None = None,
-    block_mib: float = DEFAULT_BLOCK_MIB,
-    progress: ProgressCallback | None = None,
-    precision: Precision = "single",
+    source: GenotypeSource, rows: NDArray[np.intp], options: GrmOptions, advance: Advance | None = None
 ) -> Iterator[ChromosomeRelationship]:
     """The matrix of all variants, then for every chromosome the one without it, each when asked for.
 
@@ -94,10 +75,10 @@ def relationships_by_chromosome(
 
     Parameters
     ----------
-    source, rows, scale, min_maf, max_missing, extract, block_mib, precision
+    source, rows, options
         As for `relationship_from_genotypes`.
-    progress : callable or None
-        Called after each block of the first pass.
+    advance : callable or None
+        Told of the variants read in the first pass, after each block.
 
     Yields
     ------
@@ -110,8 +91,7 @@ def relationships_by_chromosome(
     InputError
         No variant is left, or all lie on one chromosome.
     """
-    options = GrmOptions(scale, min_maf, max_missing, extract, block_mib, precision)
-    sums = sum_genotypes(source, rows, options, progress)
+    sums = sum_genotypes(source, rows, options, advance)
     chromosomes = source.variants.table["CHR"]
     codes, code_of_variant, _ = encode_chromosomes(chromosomes)
     first = left_out_together(chromosomes)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import kron2sum_cli
 from kron2sum_cli.genotypes.counts import genotype_counts
-from kron2sum_cli.genotypes.grm import relationship_from_genotypes
+from kron2sum_cli.genotypes.grm import GrmOptions, relationship_from_genotypes
 from kron2sum_cli.genotypes.open import open_genotype_file
 from kron2sum_cli.genotypes.source import GenotypeSource
 
@@ -97,8 +97,8 @@ def test_hard_calls(plink2: Plink2, example: GenotypeSource, name: str, argument
     assert_equal(source, example)
     assert source.samples.fids == (None if ("vcf" in arguments or "bcf" in arguments) else example.samples.fids)
     rows = np.arange(0, len(example.samples), 3)
-    expected = relationship_from_genotypes(example, rows)
-    relationship = relationship_from_genotypes(source, rows)
+    expected = relationship_from_genotypes(example, rows, GrmOptions())
+    relationship = relationship_from_genotypes(source, rows, GrmOptions())
     assert relationship.counts == expected.counts
     assert relationship.samples.iids == expected.samples.iids
     for matrix, other in ((relationship.G, expected.G), (relationship.K, expected.K)):

@@ -8,7 +8,7 @@ import pytest
 
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.genotypes.genotype_table import TableSource, is_no_matrix, open_table, read_map, table_layout
-from kron2sum_cli.genotypes.grm import relationship_from_genotypes
+from kron2sum_cli.genotypes.grm import GrmOptions, relationship_from_genotypes
 from kron2sum_cli.genotypes.open import is_genotype_file, open_genotype_file, open_genotypes
 
 nan = np.nan
@@ -229,7 +229,7 @@ def test_relationships_of_tetraploids(tmp_path: Path) -> None:
     text = "SNPID CHR POS " + " ".join(f"i{i}" for i in range(8)) + "\n"
     text += "".join(f"v{j} 1 {j} {' '.join(map(str, column))}\n" for j, column in enumerate(copies.T))
     source = open_genotypes([write(tmp_path, text)], ploidy=4)
-    K = relationship_from_genotypes(source, np.arange(8), precision="double").K
+    K = relationship_from_genotypes(source, np.arange(8), GrmOptions(precision="double")).K
     f = copies.mean(axis=0) / 4
     W = (copies - 4 * f) / np.sqrt(4 * f * (1 - f))
     np.testing.assert_allclose(K, W @ W.T / 40, atol=1e-6)

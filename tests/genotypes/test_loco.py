@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.genotypes.bed import BedSource, open_bed
-from kron2sum_cli.genotypes.grm import Scale, relationship_from_genotypes
+from kron2sum_cli.genotypes.grm import GrmOptions, Scale, relationship_from_genotypes
 from kron2sum_cli.genotypes.loco import left_out_together, relationships_by_chromosome
 from kron2sum_cli.genotypes.source import Relationship
 
@@ -41,11 +41,11 @@ def test_equals_the_matrix_made_without_the_chromosome(source: BedSource, scale:
     names = source.variants.table["SNPID"].to_pylist()
     spelled = source.variants.table["CHR"].to_pylist()
     seen = []
-    for part in relationships_by_chromosome(source, rows, scale, block_mib=block_mib, precision="double"):
+    for part in relationships_by_chromosome(source, rows, GrmOptions(scale, block_mib=block_mib, precision="double")):
         seen.append(part.chromosome)
         own = {None: (), "2": ("chr2", "2"), "1": ("1",), "X": ("X", "23")}[part.chromosome]
         others = frozenset(name for name, code in zip(names, spelled, strict=True) if code not in own)
-        expected = relationship_from_genotypes(source, rows, scale, extract=others, precision="double")
+        expected = relationship_from_genotypes(source, rows, GrmOptions(scale, extract=others, precision="double"))
         used = part.relationship.counts["variants used"]
         assert used == expected.counts["variants used"]
         assert part.relationship.counts.get("left out: on the chromosome", 0) == part.n_left_out
@@ -68,14 +68,14 @@ def test_reads_the_genotypes_at_most_twice(source: BedSource, monkeypatch: pytes
         return read(self, variants, rows)
 
     monkeypatch.setattr(BedSource, "read", count)
-    list(relationships_by_chromosome(source, np.arange(N)))
+    list(relationships_by_chromosome(source, np.arange(N), GrmOptions()))
     assert n_read <= 2 * len(source.variants)
 
 
 def test_one_chromosome_only(make_bed: Callable[..., str], simulate_dosages: Callable[..., Any]) -> None:
     source = open_bed(make_bed(simulate_dosages(N, 40), chromosomes=["chr7", "7"] * 20))
     with pytest.raises(InputError, match="variants of the relationship matrix lie on chromosome 7"):
-        next(relationships_by_chromosome(source, np.arange(N)))
+        next(relationships_by_chromosome(source, np.arange(N), GrmOptions()))
 
 
 def test_many_contigs_are_left_out_together(make_bed: Callable[..., str], simulate_dosages: Callable[..., Any]) -> None:
@@ -87,10 +87,10 @@ def test_many_contigs_are_left_out_together(make_bed: Callable[..., str], simula
     assert {len(codes) for group, codes in groups.items() if group != "1"} == {3}, "2 of 240 variants each, 4.8 are few"
     assert all(codes[0] == group for group, codes in groups.items())
     variants = source.variants.table["SNPID"].to_pylist()
-    for part in relationships_by_chromosome(source, np.arange(N), precision="double"):
+    for part in relationships_by_chromosome(source, np.arange(N), GrmOptions(precision="double")):
         own = groups.get(part.chromosome or "", [])
         others = frozenset(name for name, code in zip(variants, names, strict=True) if code not in own)
-        expected = relationship_from_genotypes(source, np.arange(N), extract=others, precision="double")
+        expected = relationship_from_genotypes(source, np.arange(N), GrmOptions(extract=others, precision="double"))
         np.testing.assert_allclose(product(part.relationship), product(expected), atol=1e-12)
 
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, UsageError
-from kron2sum_cli.genotypes.grm import relationship_from_genotypes
+from kron2sum_cli.genotypes.grm import GrmOptions, relationship_from_genotypes
 from kron2sum_cli.genotypes.loco import relationships_by_chromosome
 from kron2sum_cli.genotypes.open import open_genotype_file, open_genotypes
 
@@ -71,11 +71,11 @@ def test_a_relationship_matrix_is_that_of_one_file(
     chromosomes = ["1"] * 12 + ["2"] * 11 + ["3"] * 7
     whole = open_genotype_file(make_bed(dosages, name="whole", chromosomes=chromosomes))
     source, rows = open_genotypes(parts), np.arange(2, N)
-    options: dict[str, Any] = {"max_missing": 0.2, "precision": "double"}
-    one, other = (relationship_from_genotypes(g, rows, **options) for g in (whole, source))
+    options = GrmOptions(max_missing=0.2, precision="double")
+    one, other = (relationship_from_genotypes(g, rows, options) for g in (whole, source))
     assert one.counts == other.counts and one.K is not None and other.K is not None
     np.testing.assert_array_equal(one.K, other.K)
-    by_chromosome = (relationships_by_chromosome(g, rows, **options) for g in (whole, source))
+    by_chromosome = (relationships_by_chromosome(g, rows, options) for g in (whole, source))
     for a, b in zip(*by_chromosome, strict=True):
         assert a.chromosome == b.chromosome and a.relationship.K is not None and b.relationship.K is not None
         np.testing.assert_allclose(a.relationship.K, b.relationship.K, atol=1e-12)
