@@ -1,6 +1,7 @@
 """Counts of genotypes and mean imputation, against their definitions variant by variant."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
