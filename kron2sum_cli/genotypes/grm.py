@@ -13,7 +13,6 @@ from kron2sum_cli.genotypes.filters import VariantFilters, select_by_name
 from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
 from kron2sum_cli.genotypes.square_matrix import add_outer_product, mirror_lower
 from kron2sum_cli.progress import Advance
-from kron2sum_cli.settings import DEFAULT_GRM_GENO, DEFAULT_GRM_MAF
 
 Scale = Literal["standardized", "centered"]
 Precision = Literal["single", "double"]
@@ -46,8 +45,8 @@ class GrmOptions:
     """
 
     scale: Scale = "standardized"
-    min_maf: float = DEFAULT_GRM_MAF
-    max_missing: float = DEFAULT_GRM_GENO
+    min_maf: float = 0.01
+    max_missing: float = 0.05
     extract: frozenset[str] | None = None
     block_mib: float = 64.0
     precision: Precision = "single"

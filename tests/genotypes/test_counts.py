@@ -1,4 +1,4 @@
-"""Counts of genotypes and mean imputation, against their definitions variant by variant."""
+"""Counts of genotypes, against their definitions variant by variant."""
 
 import numpy as np
 import pytest
