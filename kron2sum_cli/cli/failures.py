@@ -1,16 +1,14 @@
 """From an exception to one message and an exit code."""
 
-import errno
-
 import click
 
 from kron2sum_cli.cli.messages import say
 from kron2sum_cli.cli.signals import Stopped
 from kron2sum_cli.errors import Kron2SumError, UsageError, readable
+from kron2sum_cli.files.outputs import NO_SPACE
 
 EXIT_BAD_INPUT = 1
 EXIT_USAGE = 2
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def report(error: BaseException, command: str) -> int:
@@ -50,7 +48,7 @@ def explain(error: BaseException) -> str:
         return f"not enough memory{_in_brackets(error)}; {remedy}"
     if isinstance(error, ImportError):
         return f"a library cannot be loaded ({error}); allow more memory, or install kron2sum again"
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
         return f"no space left{_of_file(error)} ({error.strerror}); free some or write elsewhere"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

@@ -13,7 +13,7 @@ from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_description import effect_names
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.table_writers import delimited_header, delimited_rows
-from kron2sum_cli.files.text import MISSING
+from kron2sum_cli.files.text import EMPTY_CELL
 from kron2sum_cli.model.null_model import FitSummary
 
 COLUMNS = ("parameter", "trait", "trait2", "estimate", "se")
@@ -56,12 +56,12 @@ def estimates_json(null: NullFile) -> str:
 def _rows(null: NullFile) -> Iterator[_Row]:
     traits, whole = null.traits, null.whole
     e, nothing = whole.estimates, float("nan")
-    yield "lml", MISSING, MISSING, whole.lml, nothing
+    yield "lml", EMPTY_CELL, EMPTY_CELL, whole.lml, nothing
     for trait, h2, h2_se in zip(traits, e.h2, e.h2_se, strict=True):
-        yield "h2", trait, MISSING, float(h2), float(h2_se)
+        yield "h2", trait, EMPTY_CELL, float(h2), float(h2_se)
         if trait in null.profile:
             for end in ("low", "high"):
-                yield f"h2_{end}", trait, MISSING, getattr(null.profile[trait], end), nothing
+                yield f"h2_{end}", trait, EMPTY_CELL, getattr(null.profile[trait], end), nothing
     for name, include in (("rg", -1), ("re", -1), ("C0", 0), ("C1", 0)):
         values, errors = getattr(e, name), getattr(e, name + "_se")
         for i, j in zip(*np.tril_indices(len(traits), include), strict=True):
@@ -73,8 +73,8 @@ def _rows(null: NullFile) -> Iterator[_Row]:
         zip(e.axis_share, e.axis_h2, whole.axes.T, strict=True), start=1
     ):
         axis = f"axis{number}"
-        yield "axis_share", axis, MISSING, float(share), nothing
-        yield "axis_h2", axis, MISSING, float(genetic), nothing
+        yield "axis_share", axis, EMPTY_CELL, float(share), nothing
+        yield "axis_h2", axis, EMPTY_CELL, float(genetic), nothing
         for trait, loading in zip(traits, loadings, strict=True):
             yield "T", axis, trait, float(loading), nothing
 
@@ -112,7 +112,7 @@ def _plain(value: Any) -> Any:
 
 
 def _exact(value: float) -> str:
-    return repr(value) if np.isfinite(value) else MISSING
+    return repr(value) if np.isfinite(value) else EMPTY_CELL
 
 
 def predictions_tsv(null: NullFile) -> str:

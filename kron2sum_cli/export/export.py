@@ -82,7 +82,7 @@ from kron2sum_cli.option_values import STDIO, TESTS_OF_SCAN, GenomeWide, Signifi
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import DEFAULT_SIGNIFICANCE, FAMILY_WISE, NULL_PLOTS, ExportSettings
 
-LOGGER = logging.getLogger("kron2sum.export")
+logger = logging.getLogger("kron2sum.export")
 
 MANY_LEFT_OUT = 0.1
 """Share of the variants that a GWAS-SSF file may lack without a warning."""
@@ -168,7 +168,7 @@ def check_null(path: str, name: str) -> None:
     for chromosome in (None, *null.chromosomes):
         null.load(chromosome)
     left_out = f", {len(null.chromosomes)} chromosomes left out in turn" if null.chromosomes else ""
-    LOGGER.info(
+    logger.info(
         "%s: sound: a null model of %d samples and %d traits%s, hash %s",
         name,
         len(null.samples),
@@ -191,7 +191,7 @@ def check_scan(handle: BinaryIO, name: str) -> None:
     table = open_scan(handle, name)
     table.check()
     hash_of_null = table.metadata.null.hash
-    LOGGER.info("%s: sound: %d rows, %d columns, null model %s", name, table.num_rows, len(table.schema), hash_of_null)
+    logger.info("%s: sound: %d rows, %d columns, null model %s", name, table.num_rows, len(table.schema), hash_of_null)
 
 
 def _export_null(file: _Input, settings: ExportSettings) -> None:
@@ -253,7 +253,7 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
     names = _chosen_columns(tables[0], metadata, added, settings)
     total = sum(table.num_rows for table in tables)
     for table in tables:
-        LOGGER.debug("%s: %d %ss", table.name, table.num_rows, scan.noun)
+        logger.debug("%s: %d %ss", table.name, table.num_rows, scan.noun)
     with progress.task("Exporting", total, f"{scan.noun}s") as advance:
         read = _columns_to_read(tables[0], [*names, *computed.needed], added, settings)
         batches = with_columns(_rows(tables, read, advance), rates)
@@ -263,9 +263,9 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
         schema = computed.schema(_with_fields(tables[0].schema, [*rates, *of_leads]))
         keys = RowKeys.of(tables[0].schema.names)
         if settings.goes_by_p and len(scan.main_tests) > 1 and scan.is_of_sets:
-            LOGGER.info("sets go by %s, the first of %d tests", keys.mlog10p, len(scan.main_tests))
+            logger.info("sets go by %s, the first of %d tests", keys.mlog10p, len(scan.main_tests))
         written = _write_table(_chosen_rows(batches, keys, settings), schema, names, metadata, settings)
-    log = LOGGER.debug if settings.out == STDIO else LOGGER.info
+    log = logger.debug if settings.out == STDIO else logger.info
     log("%d of %d %ss written to %s", written, total, scan.noun, settings.out)
 
 
@@ -279,7 +279,7 @@ def _join(tables: Sequence[ScanFile], settings: ExportSettings) -> tuple[list[Sc
             "or export what is there with --allow-gaps"
         )
     for gap in joined.missing:
-        LOGGER.warning("%s are missing", gap)
+        logger.warning("%s are missing", gap)
     largest = joined.metadata.largest if len(tables) > 1 else {}  # of one table the columns are what they must be
     ordered = [replace(tables[index], largest=largest) for index in joined.order]
     _check_different_variants(ordered)
@@ -466,7 +466,7 @@ def lead_variants(scan: ScanResults, settings: ExportSettings) -> tuple[NDArray[
     genome = read_genome(scan)
     loci = find_loci(scan, genome, scan.all_tests, [], clumping)
     rows = loci.candidates.row_numbers[loci.together.leads]
-    LOGGER.info("%d lead %s%s", len(rows), scan.noun, "s" * (len(rows) != 1))
+    logger.info("%d lead %s%s", len(rows), scan.noun, "s" * (len(rows) != 1))
     order = np.argsort(rows)
     intervals = locus_intervals(scan, genome, loci, clumping.window)
     found = [intervals[k] for k in order.tolist()]
@@ -508,7 +508,7 @@ def _with_fields(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
 def _write(path: str, content: bytes) -> None:
     with atomic_output(path) as file:
         file.write(content)
-    LOGGER.info("%s written", path)
+    logger.info("%s written", path)
 
 
 def _write_ssf(scan: ScanResults, settings: ExportSettings) -> None:
@@ -537,14 +537,14 @@ def _write_ssf(scan: ScanResults, settings: ExportSettings) -> None:
                 " --to tsv"
             )
     for reason in reasons:
-        LOGGER.info("%s: left out", reason)
+        logger.info("%s: left out", reason)
     left_out = sum(written.left_out.values())
     if left_out > MANY_LEFT_OUT * (written.rows + left_out):
-        LOGGER.warning("%d of %d variants are not in the files", left_out, written.rows + left_out)
+        logger.warning("%d of %d variants are not in the files", left_out, written.rows + left_out)
     today = datetime.now(UTC).date()
     for trait, path in paths.items():
         _write(f"{path}{METADATA_SUFFIX}", ssf_metadata(scan, trait, written.files[trait], today).encode())
-        LOGGER.info("%s written: %d variants", path, written.files[trait].rows)
+        logger.info("%s written: %d variants", path, written.files[trait].rows)
 
 
 def _chosen_columns(

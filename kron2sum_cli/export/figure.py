@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-LOGGER = logging.getLogger("kron2sum.export")
+logger = logging.getLogger("kron2sum.export")
 
 # Okabe and Ito's colours, told apart by all kinds of colour vision and, mostly, in grey.
 BLUE, SKY, VERMILION, GREEN = "#0072B2", "#56B4E9", "#D55E00", "#009E73"
@@ -99,7 +99,7 @@ def _missing_letters_logged() -> Iterator[None]:
         yield
     missing = {str(warning.message) for warning in caught if "missing from font" in str(warning.message)}
     if missing:
-        LOGGER.warning("%d letters of names are not in the font of the picture and appear as boxes", len(missing))
+        logger.warning("%d letters of names are not in the font of the picture and appear as boxes", len(missing))
     for warning in caught:
         if str(warning.message) not in missing:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -23,7 +23,7 @@ MOST_CHROMOSOMES = 60
 SHORT = 0.005
 """Share of the genome below which a chromosome is short."""
 
-UNPLACED = "unplaced"
+UNPLACED_LABEL = "unplaced"
 
 _LETTERS = ("X", "Y", "XY", "PAR1", "PAR2", "MT", "M")
 
@@ -67,8 +67,8 @@ class Genome:
 
     @property
     def labels(self) -> list[str]:
-        """Names for people: without a prefix ``chr``, and `UNPLACED` for chromosome 0."""
-        return [UNPLACED if normalise_chromosome(code) == "0" else bare_code(code) for code in self.chromosomes]
+        """Names for people: without a prefix ``chr``, and `UNPLACED_LABEL` for chromosome 0."""
+        return [UNPLACED_LABEL if normalise_chromosome(code) == "0" else bare_code(code) for code in self.chromosomes]
 
     @property
     def ticks(self) -> list[tuple[str, float, float]]:

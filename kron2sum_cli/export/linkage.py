@@ -19,7 +19,7 @@ from kron2sum_cli.genotypes.open import open_genotype_file
 from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.settings import FILES_OF_GENOTYPES
 
-LOGGER = logging.getLogger("kron2sum.export")
+logger = logging.getLogger("kron2sum.export")
 
 _CELLS_AT_ONCE = 1 << 22
 """Genotypes that are read at once (32 MiB as float64), whatever the number of variants near a lead."""
@@ -157,9 +157,9 @@ def open_linkage(
     rows = tuple(_rows(samples, source) for source in sources)
     kind = "samples of the genotypes" if null is None else "analysed samples"
     linkage = GenotypeLinkage(sources, rows, f"the {len(samples):,} {kind}")
-    LOGGER.info("lead variants clumped by linkage disequilibrium %s, in %s", linkage.description, linkage.source)
+    logger.info("lead variants clumped by linkage disequilibrium %s, in %s", linkage.description, linkage.source)
     if null is None:
-        LOGGER.info("give the null model (--null) to take the analysed samples only")
+        logger.info("give the null model (--null) to take the analysed samples only")
     return linkage
 
 

@@ -26,7 +26,7 @@ from kron2sum_cli.export.figure import (
     shortened,
     wrapped,
 )
-from kron2sum_cli.export.genome import UNPLACED, Genome, located_batches
+from kron2sum_cli.export.genome import UNPLACED_LABEL, Genome, located_batches
 from kron2sum_cli.export.leads import Loci
 from kron2sum_cli.export.results import Array, ScanResults, ScanTest, column_values, name_in_metadata
 from kron2sum_cli.files.scan_metadata import INDEPENDENT_TESTS
@@ -450,7 +450,7 @@ def thin_ticks(axes: Axes, genome: Genome) -> None:
     names = [label.get_text() for label in labels]
     edges = [(box.x0, box.x1 + 0.2 * box.height) for box in (label.get_window_extent() for label in labels)]
     shown: list[int] = []
-    for k in sorted(range(len(names)), key=lambda k: "\n" not in names[k] and names[k] != UNPLACED):
+    for k in sorted(range(len(names)), key=lambda k: "\n" not in names[k] and names[k] != UNPLACED_LABEL):
         if all(edges[k][0] > edges[other][1] or edges[k][1] < edges[other][0] for other in shown):
             shown.append(k)
     axes.set_xticks(axes.get_xticks(), [name if k in shown else "" for k, name in enumerate(names)])

@@ -123,7 +123,7 @@ def _value(hint: Any, value: Any, place: str) -> Any:
             )
     if origin is Mapping and isinstance(value, dict):
         return {key: _value(arguments[1], item, f"{place}.{key}") for key, item in value.items()}
-    raise ValueError(f"{place} is {shortened(value)}")
+    raise ValueError(f"{place} is {short_json(value)}")
 
 
 def _is_scalar(kind: type, value: Any) -> bool:
@@ -150,7 +150,7 @@ def _same(value: Any, default: Any) -> bool:
     return default is not MISSING and not isinstance(value, np.ndarray) and bool(value == default)
 
 
-def shortened(value: Any) -> str:
+def short_json(value: Any) -> str:
     """A value of JSON as text for a message, its end left out where it is long."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."

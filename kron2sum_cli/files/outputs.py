@@ -24,7 +24,9 @@ WORK_SUFFIX = ".kron2sum-work"
 
 _DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr)|(?:/dev/fd|/proc/self/fd)/(\d+)")
 _STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of the system that say that a disk or a quota is full, or a file as large as it may be."""
+
 _LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 _unfinished: set[Path] = set()
@@ -206,7 +208,7 @@ def resume_advice() -> str:
 def output_error(path: str, error: OSError) -> OutputError:
     """The message for a failure of the system to write `path`."""
     folder = os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path) or "."
-    if error.errno in _NO_SPACE:
+    if error.errno in NO_SPACE:
         reason = f"no space left to write it ({error.strerror}); free some or write elsewhere"
     elif error.errno == errno.ENOENT:
         reason = f"the folder {folder} does not exist; make it first"

@@ -8,7 +8,7 @@ from typing import Any
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.genome_wide import largest_of_parts, thresholds_of
-from kron2sum_cli.files.json_records import shortened, to_json
+from kron2sum_cli.files.json_records import short_json, to_json
 from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.scan_metadata import Range, ScanMetadata, ScanPart, Span
 
@@ -129,7 +129,7 @@ def first_difference(a: Any, b: Any, path: str = "") -> str | None:
     if isinstance(a, dict) and isinstance(b, dict):
         key = min(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
         return first_difference(a.get(key), b.get(key), f"{path}: {key}" if path else key)
-    return f"{path} ({shortened(b)} instead of {shortened(a)})"
+    return f"{path} ({short_json(b)} instead of {short_json(a)})"
 
 
 def _joined_span(parts: Sequence[_Part]) -> Span:

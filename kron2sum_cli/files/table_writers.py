@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kron2sum_cli.files.outputs import atomic_output
-from kron2sum_cli.files.text import MISSING
+from kron2sum_cli.files.text import EMPTY_CELL
 from kron2sum_cli.option_values import split_suffix
 
 SEPARATORS = {"tsv": "\t", "csv": ","}
@@ -259,8 +259,8 @@ def delimited_rows(batch: pa.RecordBatch, separator: str) -> bytes:
 
 def _cells(column: pa.Array, separator: str) -> pa.Array:
     if pa.types.is_string(column.type):
-        return _quoted(column, separator).fill_null(MISSING)
-    return column.cast(pa.string()).fill_null(MISSING)
+        return _quoted(column, separator).fill_null(EMPTY_CELL)
+    return column.cast(pa.string()).fill_null(EMPTY_CELL)
 
 
 def _quoted(column: pa.Array, separator: str) -> pa.Array:

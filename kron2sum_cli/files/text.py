@@ -14,7 +14,7 @@ from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.inputs import display_name, read_bytes
 from kron2sum_cli.files.samples import Samples
 
-MISSING = "NA"
+EMPTY_CELL = "NA"
 """An empty cell, where text is written."""
 
 NAME_HEADERS = frozenset({"ID", "SNP", "SNPID", "RSID"})

@@ -22,9 +22,9 @@ from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
 from kron2sum_cli.genotypes.sparse_matrix import (
     SparseMatrix,
     above_cutoff,
-    independent,
     near_duplicates,
     of_samples,
+    unrelated_samples,
     with_unlisted,
 )
 from kron2sum_cli.genotypes.square_matrix import tiles
@@ -67,7 +67,7 @@ class Grm:
             Where it is no relationship matrix, or one that the options do not go with.
         """
         if settings.independent:
-            return Grm((), sparse=independent(phenotyped))
+            return Grm((), sparse=unrelated_samples(phenotyped))
         paths = (*settings.grm, *(read_file_list(settings.grm_list) if settings.grm_list is not None else ()))
         path = paths[0]
         if is_genotype_file(path) or settings.map is not None:

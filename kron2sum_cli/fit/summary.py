@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.files.null_description import NullDescription, effect_names
-from kron2sum_cli.files.text import MISSING
+from kron2sum_cli.files.text import EMPTY_CELL
 from kron2sum_cli.model.climbing import Certificate
 from kron2sum_cli.model.null_model import FitSummary
 from kron2sum_cli.model.uncertainty import Interval
@@ -205,8 +205,8 @@ def _count(number: int, noun: str) -> str:
 
 
 def _short(value: float) -> str:
-    return MISSING if np.isnan(value) else f"{value:.4f}"
+    return EMPTY_CELL if np.isnan(value) else f"{value:.4f}"
 
 
 def _se(value: float) -> str:
-    return MISSING if np.isnan(value) else f"{value:.2g}"
+    return EMPTY_CELL if np.isnan(value) else f"{value:.2g}"

@@ -29,10 +29,10 @@ from kron2sum_cli.genotypes.genotype_table import (
     UNPLACED,
     MapEntry,
     TableSource,
-    column_of,
     copies_in_row,
     described,
     read_map,
+    variant_column,
 )
 from kron2sum_cli.genotypes.source import VARIANT_SCHEMA, Variants
 from kron2sum_cli.genotypes.square_matrix import stream_rows
@@ -158,7 +158,7 @@ def open_founders(path: str, map_path: str | None = None) -> TableSource:
     known = {} if map_path is None else read_map(map_path)
     header = _header(path)
     n_ids = id_columns(header) or 1
-    is_long = len(header) > n_ids and column_of(header[n_ids]) == "SNPID"
+    is_long = len(header) > n_ids and variant_column(header[n_ids]) == "SNPID"
     content = _read_long(path, header, n_ids) if is_long else _read_wide(path, header, n_ids, known)
     dosages = _copies(content, path)
     rows = [
@@ -234,7 +234,7 @@ def _require_width(row: Row, header: Sequence[str], path: str) -> None:
 
 def _read_long(path: str, header: tuple[str, ...], n_ids: int) -> _Content:
     """A table with a row for every sample at every locus; what it has no row of is missing."""
-    columns = [None] * n_ids + [column_of(name) for name in header[n_ids:]]
+    columns = [None] * n_ids + [variant_column(name) for name in header[n_ids:]]
     columns = columns[: next((k for k in range(n_ids, len(header)) if columns[k] is None), len(header))]
     founders = header[len(columns) :]
     if len(founders) < 2 or len(set(founders)) < len(founders):

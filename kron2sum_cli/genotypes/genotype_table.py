@@ -43,7 +43,7 @@ RAW_COLUMNS = ("PAT", "MAT", "SEX", "PHENOTYPE")
 HAPMAP_COLUMNS = 11
 """Columns of HapMap before the samples."""
 
-MISSING = frozenset({"", "NA", "nan", "NaN", ".", "-", "NN", "N"})
+NO_GENOTYPE = frozenset({"", "NA", "nan", "NaN", ".", "-", "NN", "N"})
 """Cells without a genotype."""
 
 COLUMN_NAMES: Mapping[str, frozenset[str]] = {
@@ -158,10 +158,10 @@ def table_layout(path: str) -> Layout | None:
         return "HapMap"
     if id_columns(fields):
         return "samples in rows"
-    if column_of(fields[0]) in ("SNPID", "CHR"):
+    if variant_column(fields[0]) in ("SNPID", "CHR"):
         return "variants in rows"
     alleles = len(fields) > 3 and not any(is_number(allele) for allele in fields[1:3])
-    return "BIMBAM" if alleles and all(is_number(cell) or cell.strip() in MISSING for cell in fields[3:]) else None
+    return "BIMBAM" if alleles and all(is_number(cell) or cell.strip() in NO_GENOTYPE for cell in fields[3:]) else None
 
 
 def is_no_matrix(path: str) -> bool:
@@ -171,7 +171,7 @@ def is_no_matrix(path: str) -> bool:
         rows = stream_rows(path)
         header, first = next(rows).fields, next(rows, None)
         is_square = first is not None and first.fields[0] in header
-        return column_of(header[1]) is not None or not is_square
+        return variant_column(header[1]) is not None or not is_square
     return layout in ("HapMap", "BIMBAM")
 
 
@@ -251,7 +251,7 @@ def read_map(path: str) -> Mapping[str, MapEntry]:
     first = rows[0] if rows else None
     if first is None:
         raise InputError(f"{path} is empty; check the command that wrote it")
-    columns = [column_of(name) for name in first.fields]
+    columns = [variant_column(name) for name in first.fields]
     by_width = {
         6: ["CHR", "SNPID", "CM", "POS", "EA", "NEA"],
         4: ["CHR", "SNPID", "CM", "POS"],
@@ -286,7 +286,7 @@ def described(row: Row, columns: Sequence[str | None], path: str, unit: int = 1)
         raise InputError(f"{path}, line {row.line}: {len(row.fields)} columns where {len(columns)} are expected")
     cells = {column: cell.strip() for column, cell in zip(columns, row.fields, strict=False) if column is not None}
     chromosome, position = cells.get("CHR", UNPLACED), cells.get("POS", "0")
-    if position in MISSING or chromosome in MISSING:
+    if position in NO_GENOTYPE or chromosome in NO_GENOTYPE:
         chromosome, position, unit = UNPLACED, "0", 1
     if "POS" not in cells and chromosome != UNPLACED and is_number(cells.get("CM", "")):
         position, unit = cells["CM"], CENTIMORGAN
@@ -344,7 +344,7 @@ def _read_variants_in_rows(path: str, layout: Layout, sample: str | None, ploidy
         if layout == "HapMap":
             columns = ["SNPID", None, "CHR", "POS", *[None] * (HAPMAP_COLUMNS - 4)]
         else:
-            columns = [column_of(name) for name in header]
+            columns = [variant_column(name) for name in header]
             if columns.count("EA") == 2:  # plink's .traw: COUNTED and ALT
                 columns[columns.index("EA", columns.index("EA") + 1)] = "NEA"
             columns = columns[: next((i for i, column in enumerate(columns) if column is None), len(columns))]
@@ -376,11 +376,11 @@ def _hapmap(row: Row, entry: MapEntry, path: str) -> tuple[MapEntry, NDArray[np.
     for call, pair in zip(calls.tolist(), pairs, strict=True):
         if len(pair) > 2:
             raise InputError(f"{path}, line {row.line}: {call!r} is no genotype of one or two letters, such as AG or R")
-    given = [allele for allele in row.fields[1].upper().split("/") if allele not in MISSING]
-    found = sorted({allele for pair in pairs if pair not in MISSING for allele in pair} - {"N"})
+    given = [allele for allele in row.fields[1].upper().split("/") if allele not in NO_GENOTYPE]
+    found = sorted({allele for pair in pairs if pair not in NO_GENOTYPE for allele in pair} - {"N"})
     alleles = given + [allele for allele in found if allele not in given]
     nea, ea = (alleles + [UNNAMED_ALLELE] * 2)[:2]
-    copies = [np.nan if "N" in pair or pair in MISSING else pair.count(ea) for pair in pairs]
+    copies = [np.nan if "N" in pair or pair in NO_GENOTYPE else pair.count(ea) for pair in pairs]
     named = MapEntry(entry.chromosome, entry.position, "/".join(alleles[1:]) or ea, nea)
     return named, np.array(copies, np.float32)[call_of_sample]
 
@@ -391,7 +391,7 @@ def copies_in_row(row: Row, skipped: int, path: str, ploidy: int) -> NDArray[np.
     try:
         values = np.array(cells, dtype=np.float64)
     except ValueError:
-        cells = tuple("nan" if cell.strip() in MISSING else cell for cell in cells)
+        cells = tuple("nan" if cell.strip() in NO_GENOTYPE else cell for cell in cells)
         wrong = next((i for i, cell in enumerate(cells) if not is_number(cell)), None)
         if wrong is not None:
             raise InputError(
@@ -426,6 +426,6 @@ def _require_some(n_variants: int, n_samples: int, path: str) -> None:
         raise InputError(f"{path} has {n_samples} samples and {n_variants} variants; check the file")
 
 
-def column_of(name: str) -> str | None:
+def variant_column(name: str) -> str | None:
     """What a column that describes a variant is called here; None for another column."""
     return next((column for column, names in COLUMN_NAMES.items() if plain_name(name) in names), None)

@@ -27,7 +27,7 @@ from kron2sum_cli.genotypes.square_matrix import (
     ListedTriangle,
     StoredSquare,
     gather,
-    numbers,
+    numbers_of_row,
     open_gcta,
     open_npy,
     open_plink2_binary,
@@ -116,7 +116,7 @@ class NamedTable:
         if len(row.fields) != wanted:
             raise InputError(f"{self.path}, line {row.line}: {len(row.fields)} fields where the header has {wanted}")
         try:
-            return numbers(row, self.n_id_columns, self.path)
+            return numbers_of_row(row, self.n_id_columns, self.path)
         except InputError as error:
             if self.square:
                 raise

@@ -170,7 +170,7 @@ def read_table_of_pairs(path: str) -> SparseMatrix:
     return SparseMatrix(samples, sparse.csr_array(K + sparse.diags_array(missing)), True, (path,), "table of pairs")
 
 
-def independent(samples: Samples) -> SparseMatrix:
+def unrelated_samples(samples: Samples) -> SparseMatrix:
     """The matrix of samples that are unrelated to each other."""
     K = sparse.csr_array(sparse.eye_array(len(samples), format="csr"))
     return SparseMatrix(samples, K, False, (), "independent samples")

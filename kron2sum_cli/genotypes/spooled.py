@@ -17,7 +17,7 @@ from kron2sum_cli.genotypes.source import Variants, require_positions
 STEPS = 60
 """Genotypes are kept in such parts of a copy, which is exact for 1 to 6, 8, 10 and 12 copies of a chromosome."""
 
-MISSING = 255
+MISSING_BYTE = 255
 """A missing genotype among them."""
 
 
@@ -67,7 +67,7 @@ class SpooledSource:
             stored = np.frombuffer(os.pread(self._descriptor, variant_bytes, int(variant) * variant_bytes), dtype)
             dosages[:, column] = stored.take(rows)
         if not self.has_dosages:
-            dosages[dosages == MISSING] = np.nan
+            dosages[dosages == MISSING_BYTE] = np.nan
             dosages /= STEPS
         return dosages
 
@@ -97,7 +97,7 @@ def spool(genotypes: Iterable[NDArray[np.float32]], has_dosages: bool, path: str
     try:
         with tempfile.TemporaryFile(prefix="kron2sum-") as file:
             for dosages in genotypes:
-                stored = dosages if has_dosages else np.nan_to_num(np.rint(STEPS * dosages), nan=MISSING)
+                stored = dosages if has_dosages else np.nan_to_num(np.rint(STEPS * dosages), nan=MISSING_BYTE)
                 file.write(stored.astype(_dtype(has_dosages)).tobytes())
             file.flush()
             return os.dup(file.fileno())

@@ -80,7 +80,7 @@ def open_text(path: str) -> TextIO:
     return open(path, encoding=encoding)
 
 
-def numbers(row: Row, skipped: int, path: str) -> NDArray[np.float64]:
+def numbers_of_row(row: Row, skipped: int, path: str) -> NDArray[np.float64]:
     """The fields of a row, without the first ``skipped``, as numbers.
 
     Raises
@@ -135,7 +135,7 @@ class TextSquare:
                     "is the file cut short?"
                 )
             if found <= self.n:
-                yield i, numbers(row, 0, self.path)
+                yield i, numbers_of_row(row, 0, self.path)
         if found != self.n:
             raise InputError(f"{self.path} has {found} rows, but {self.n} samples; name each row once")
 

@@ -234,7 +234,7 @@ def conditioned_scanner(plain: Scanner, given: GivenVariants) -> ConditionedScan
 
 
 @dataclass(frozen=True)
-class ConditionedVariants:
+class ConditionedBlock:
     """A block of variants given others, of which any set has scores.
 
     Attributes
@@ -291,11 +291,11 @@ class ConditionedSetScanner:
         """That of the null model's scanner."""
         return self.plain.dtype
 
-    def rotate(self, G: NDArray[np.floating]) -> ConditionedVariants:
+    def rotate(self, G: NDArray[np.floating]) -> ConditionedBlock:
         """See `set_scanner.SetScanner.rotate`; combinations of covariates and given variants are taken off first."""
         G = G - self.span @ (self.span.T @ G)
         explained = (G.T @ self.F).astype(np.float64).reshape(G.shape[1], self.ntraits, -1)
-        return ConditionedVariants(self.plain.rotate(G), explained, self.z)
+        return ConditionedBlock(self.plain.rotate(G), explained, self.z)
 
 
 def conditioned_set_scanner(plain: SetScanner, given: GivenVariants) -> ConditionedSetScanner:

@@ -15,7 +15,7 @@ from kron2sum_cli.model.hypotheses import Statistic, TestContext, TestResult, hy
 from kron2sum_cli.model.likelihood import LOG2PI
 from kron2sum_cli.model.spectrum import Array
 
-NO_RESIDUAL = "the effects explain the traits completely: there is nothing left to test them with"
+NOTHING_LEFT = "the effects explain the traits completely: there is nothing left to test them with"
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class FastScanner:
         fitted = self.design.fit(self.metric, (a1, x1))
         scale = fitted.quadratic / self._size
         if fitted.quadratic <= max(1e-12 * self.metric.quadratic(), self._explained):
-            raise NumericalError(NO_RESIDUAL)
+            raise NumericalError(NOTHING_LEFT)
         null, added = fitted.effects(0, scale), fitted.effects(1, scale)
         nothing = a1.shape[1] == 0
         return {
@@ -263,7 +263,7 @@ class FastScanner:
         if variants.shape[0] != n:
             raise ValueError(f"G must have one row a sample, ({n}, b); its shape is {variants.shape}")
         if self.null_scale == 0:
-            raise NumericalError(NO_RESIDUAL)
+            raise NumericalError(NOTHING_LEFT)
         statistics = block_scanner(point, self.metric.Qx, np.float64).statistics(variants)
         varies = statistics.length > 1e-10 * inner_products(variants.T, variants.T)
         context = self._context("lr")

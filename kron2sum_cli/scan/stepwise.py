@@ -24,6 +24,7 @@ from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
 from kron2sum_cli.genotypes.chromosomes import encode_chromosomes, filled_positions
 from kron2sum_cli.genotypes.counts import genotype_counts
 from kron2sum_cli.genotypes.filters import passes
+from kron2sum_cli.genotypes.genotype_table import UNPLACED
 from kron2sum_cli.model.block_scanner import BlockStatistics
 from kron2sum_cli.model.bootstrap import threshold
 from kron2sum_cli.model.collinearity import GenotypedCovariates
@@ -46,9 +47,6 @@ MOST_EFFECTS = 0.5
 
 ROUNDING_OF_TIES = 256
 """By how many units of rounding, as a share, -log10 P of copies of a variant may differ."""
-
-UNPLACED = "0"
-"""The chromosome of variants whose place is not known."""
 
 Array = NDArray[np.float64]
 Positions = NDArray[np.intp]
