@@ -23,7 +23,8 @@ def report(error: BaseException, command: str) -> int:
 
     Returns
     -------
-    The exit code: see the class of the error; 1 for anything unforeseen.
+    int
+        The exit code: that of the class of the error; 1 for anything unforeseen.
     """
     if isinstance(error, click.UsageError):
         return _report_usage(error, command)

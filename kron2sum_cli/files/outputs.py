@@ -49,7 +49,8 @@ def atomic_output(path: str) -> Iterator[BinaryIO]:
 
     Yields
     ------
-    A binary file to write to. When the block ends by any exception, what was written is removed.
+    BinaryIO
+        To write to. When the block ends by any exception, what was written is removed.
 
     Raises
     ------

@@ -93,7 +93,8 @@ def match(reference: Samples, other: Samples) -> NDArray[np.intp]:
 
     Returns
     -------
-    (n,) the position in ``other`` of every sample of ``reference``, -1 where it is not there
+    NDArray of int (n,)
+        The position in ``other`` of every sample of ``reference``, -1 where it is not there.
 
     Raises
     ------

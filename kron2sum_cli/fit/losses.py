@@ -113,15 +113,15 @@ def _warn_of_samples_without_relationship(files: SampleFiles, counts: Mapping[st
     absent = counts["phenotyped samples not in the relationship file"]
     if absent <= WARN_ABOVE * len(samples):
         return
-    strangers = np.flatnonzero(match(samples, relationship) < 0)
+    lacking = np.flatnonzero(match(samples, relationship) < 0)
     logger.warning(
         "%d of the %d samples of %s are not in %s, such as %s%s",
         absent,
         len(samples),
         samples.source,
         relationship.source,
-        samples.label(int(strangers[0])),
-        _other_fids(samples, relationship, strangers)
+        samples.label(int(lacking[0])),
+        _other_fids(samples, relationship, lacking)
         or "; if they should be there, check that both files use the same IDs",
     )
 
