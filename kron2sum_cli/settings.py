@@ -670,8 +670,6 @@ class ExportSettings:
             yield "--to ssf needs --out FILE: it writes a file a trait, FILE with the trait before its suffix"
         if self.plot is not None and self.report is not None:
             yield "--plot and --report exclude each other; run twice"
-        if self.check and (self.is_view or self.out != STDIO):
-            yield "--check writes nothing; leave out --out, --plot and --report"
         yield from self._clump_problems()
         rows = ("top", "p_below", "sort", "leads", "fdr", "columns", "tests", "digits")
         ignored = [f"--{name.replace('_', '-').replace('tests', 'test')}" for name in rows if getattr(self, name)]
@@ -679,7 +677,9 @@ class ExportSettings:
             ignored = [name for name in ignored if name != "--test"]
         if self.maf_classes and self.report is None and self.plot != "qq":
             yield "--maf-classes belongs to --plot qq and to --report"
-        if self.is_view and ignored:
+        if self.check and (self.is_view or self.out != STDIO or ignored):
+            yield f"--check writes nothing; leave out {', '.join(['--out, --plot, --report', *ignored])}"
+        elif self.is_view and ignored:
             yield f"{', '.join(ignored)}: for tables only, not for --plot, --report or --to ssf"
         yield from stdin_twice(self.input_paths)
         named = (test for test in self.tests if test not in TESTS_OF_SCAN)

@@ -152,12 +152,15 @@ EXAMPLES = (
 @click.pass_context
 def export(ctx: click.Context, /, inputs: tuple[str, ...], to: str | None, **values: Any) -> None:
     """Print or convert results: tables of scans, joined where there are several, or a null model."""
-    is_table = to is None and values["plot"] is None and values["report"] is None
-    problems = unknown_suffix(values["out"], defaults.EXPORT_FORMATS) if is_table else []
+    is_table, problems = values["plot"] is None and values["report"] is None, list[str]()
+    if is_table and to is None:
+        problems = unknown_suffix(values["out"], defaults.EXPORT_FORMATS)
+    elif not is_table and to is not None:
+        problems, to = [f"--to {to}: is for tables, not for --plot and --report; leave it out"], None
+    if is_table and problems:  # one complaint of its suffix is enough
+        values["out"] = STDIO
     to = to or format_of(values["out"], defaults.EXPORT_FORMATS, defaults.DEFAULT_EXPORT_FORMAT)
     inputs = inputs or (defaults.DEFAULT_SCAN,)
-    if problems:  # one complaint of its suffix is enough
-        values["out"] = STDIO
     settings = settings_from(ExportSettings, {**values, "inputs": inputs, "to": to}, problems)
     if settings.to == "parquet":
         refuse_terminal(settings.out)

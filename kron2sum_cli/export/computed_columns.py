@@ -1,5 +1,6 @@
 """Columns that export computes from those of a scan: further tests, covariances of effects, P values."""
 
+import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -359,5 +360,7 @@ def _is_test_of_scan(test: str, metadata: ScanMetadata) -> bool:
 
 
 def _p_values(asked: Sequence[str], stored: Sequence[str]) -> list[str]:
-    """The columns ``P.NAME`` that are asked for where there is ``MLOG10P.NAME``."""
-    return [name for name in dict.fromkeys(asked) if name.startswith("P.") and _MLOG10 + name in stored]
+    """The columns ``P.NAME`` that are asked for, by name or pattern, where there is ``MLOG10P.NAME``."""
+    known = [name.removeprefix(_MLOG10) for name in stored if name.startswith(f"{_MLOG10}P.")]
+    found = {name: [name] if name in known else fnmatch.filter(known, name) for name in asked if name.startswith("P.")}
+    return list(dict.fromkeys(name for names in found.values() for name in names))

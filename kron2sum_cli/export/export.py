@@ -70,6 +70,7 @@ from kron2sum_cli.files.scan_columns import (
     TRAIT_N,
     TRAIT_PVE,
     TRAIT_REFIT_COLUMNS,
+    P,
     axis_columns,
 )
 from kron2sum_cli.files.scan_file import ScanFile, open_scan
@@ -239,6 +240,8 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
     """Join the tables of a scan, and write what is asked for."""
     if settings.to == "blup":
         raise UsageError(f"{tables[0].name}: is a table of a scan; --to blup is for a null model of fit --predict")
+    if settings.plot in NULL_PLOTS:
+        raise UsageError(f"{tables[0].name}: is a table of a scan; --plot {settings.plot} is for a null model")
     tables, metadata = _join(tables, settings)
     computed = computed_columns(settings, metadata, tables[0].schema.names)
     scan = scan_results(tables, metadata, computed, settings)
@@ -578,6 +581,7 @@ def _columns_of_others(table: ScanFile, traits: Sequence[str], wanted: Sequence[
     of_second = (*INTERACTION_COLUMNS, *DOMINANCE_COLUMNS)
     others = [trait for trait in traits if trait not in kept]
     dropped = {column.named(trait) for trait in others for column in (*of_trait, *of_second)}
+    dropped |= {f"{P.name}.{trait}" for trait in others}
     return dropped | {*axis_columns(len(traits)), *axis_columns(len(traits), coupled=True)}
 
 

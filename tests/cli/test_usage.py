@@ -132,6 +132,8 @@ def test_no_command_shows_the_help_as_an_error(capsys):
         (["scan", "--extract", "-q"], ["--extract: needs a value, and -q stands there"]),
         (["scan", "--geno", "--maf=0.1"], ["--geno: needs a value, and --maf=0.1 stands there"]),
         (["export", "--report", "r.html", "--out", "y"], ["--report r.html names the page: leave out --out y"]),
+        (["export", "--plot", "qq", "--out", "q.png", "--to", "csv"], ["--to csv: is for tables, not for --plot"]),
+        (["export", "--check", "--top", "3"], ["--check writes nothing; leave out --out, --plot, --report, --top"]),
         (["export", "--leads", "--map", "m"], ["--map belongs to genotypes: name them with --geno"]),
         (["fit", "--no-intercept", "--intercept"], ["--no-intercept and --intercept exclude each other"]),
     ],

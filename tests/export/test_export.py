@@ -177,6 +177,17 @@ def test_columns_in_the_order_asked_for():
     assert exported("scan.parquet", columns=("SNPID",), top=3, sort="-POS").schema.names == ["SNPID"]
 
 
+def test_p_values_by_a_pattern():
+    write_scan("scan.parquet")
+    asked = ("P.*", "P")
+    table = exported("scan.parquet", columns=asked)
+    assert table.schema.names == ["P.height", "P.weight", "P.common", "P"]
+    np.testing.assert_allclose(table["P.weight"].to_numpy(), 10 ** -TABLE["MLOG10P.weight"].to_numpy())
+    assert exported("scan.parquet", columns=asked, traits=("weight",)).schema.names == ["P.weight", "P.common", "P"]
+    with pytest.raises(InputError, match=r"no column 'P\.x\*'"):
+        run("scan.parquet", columns=("P.x*",))
+
+
 def test_unknown_names_are_met_with_suggestions():
     write_scan("scan.parquet")
     with pytest.raises(InputError, match=r"BETA.hieght.*--columns.*did you mean 'BETA.height'"):
@@ -276,6 +287,14 @@ def test_null_model_through_a_pipe(null_model, capfdbinary, monkeypatch):
     run("pipe")
     writer.join()
     assert capfdbinary.readouterr().out == b"tsv of 1\n"
+
+
+def test_the_picture_of_a_null_model_is_not_drawn_of_a_scan():
+    with pytest.raises(
+        UsageError, match=r"scan.parquet: is a table of a scan; --plot architecture is for a null model"
+    ):
+        run(write_scan("scan.parquet"), plot="architecture", out="a.png")
+    assert not Path("a.png").exists()
 
 
 def test_null_model_has_no_rows_nor_other_formats(null_model):
