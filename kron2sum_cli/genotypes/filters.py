@@ -64,7 +64,9 @@ def _p_value(heterozygous: int, rare: int, n: int, log_factorial: NDArray[np.flo
     return float(tail / probabilities.sum())
 
 
-_UPPER_BOUNDS = {"maf": 0.5, "mac": np.inf, "max_missing": 1.0, "min_info": 1.0, "hwe": 1.0}
+LARGEST_BOUNDS = {"maf": 0.5, "mac": np.inf, "max_missing": 1.0, "min_info": 1.0, "hwe": 1.0}
+"""Filters on genotypes, each a bound that is an option of the same name, and the largest value of the bound."""
+
 _LISTED_CHROMOSOMES = 40
 
 
@@ -108,7 +110,7 @@ class VariantFilters:
     def __post_init__(self) -> None:
         wrong = [
             f"--{name.replace('_', '-')} {value:g} is not between 0 and {highest:g}"
-            for name, highest in _UPPER_BOUNDS.items()
+            for name, highest in LARGEST_BOUNDS.items()
             if (value := getattr(self, name)) is not None and not 0 <= value <= highest
         ]
         if wrong:

@@ -14,7 +14,7 @@ from kron2sum_cli.files.provenance import FileRecord, file_records
 from kron2sum_cli.files.samples import match
 from kron2sum_cli.files.scan_metadata import Range, Span
 from kron2sum_cli.files.text import read_file_list, read_name_list
-from kron2sum_cli.genotypes.filters import VariantFilters, names_not_found, select_by_name
+from kron2sum_cli.genotypes.filters import LARGEST_BOUNDS, VariantFilters, names_not_found, select_by_name
 from kron2sum_cli.genotypes.open import open_genotypes
 from kron2sum_cli.genotypes.source import GenotypeSource, Variants
 from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned, with_covariate
@@ -251,11 +251,7 @@ def _filters(settings: ScanSettings, genotypes: GenotypeSource) -> VariantFilter
         exclude=_names("exclude", settings.exclude, genotypes),
         chromosomes=settings.chromosomes,
         regions=settings.regions,
-        maf=settings.maf,
-        mac=settings.mac,
-        max_missing=settings.max_missing,
-        min_info=settings.min_info,
-        hwe=settings.hwe,
+        **{name: getattr(settings, name) for name in LARGEST_BOUNDS},
     )
 
 
