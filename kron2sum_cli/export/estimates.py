@@ -16,7 +16,7 @@ from kron2sum_cli.files.table_writers import delimited_header, delimited_rows
 from kron2sum_cli.files.text import EMPTY_CELL
 from kron2sum_cli.model.null_model import FitSummary
 
-COLUMNS = ("parameter", "trait", "trait2", "estimate", "se")
+ESTIMATE_COLUMNS = ("parameter", "trait", "trait2", "estimate", "se")
 
 PREDICTIONS = ("observed", "genetic", "genetic_var", "predicted", "predicted_var")
 
@@ -32,7 +32,7 @@ def estimates_tsv(null: NullFile) -> str:
     the covariate stands in ``trait2``; ``h2_low`` and ``h2_high`` are the profile-likelihood interval; of T (axis in
     ``trait``, trait in ``trait2``) every entry; ``NA`` where there is nothing.
     """
-    lines = ["\t".join(COLUMNS)]
+    lines = ["\t".join(ESTIMATE_COLUMNS)]
     for parameter, trait, trait2, estimate, se in _rows(null):
         lines.append("\t".join((parameter, trait, trait2, _exact(estimate), _exact(se))))
     return "\n".join(lines) + "\n"

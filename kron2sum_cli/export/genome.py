@@ -20,7 +20,7 @@ NARROWEST = 0.004
 MOST_CHROMOSOMES = 60
 """With more chromosomes than this, the short ones are drawn as one stretch of scaffolds."""
 
-SHORT = 0.005
+SHORT_SHARE = 0.005
 """Share of the genome below which a chromosome is short."""
 
 UNPLACED_LABEL = "unplaced"
@@ -184,7 +184,7 @@ def _pooled(names: Sequence[str], shares: Array) -> NDArray[np.bool_]:
     if len(names) <= MOST_CHROMOSOMES:
         return np.zeros(len(names), dtype=np.bool_)
     lettered = np.array([bare_code(name).upper() in _LETTERS for name in names])
-    return np.asarray((shares < SHORT) & ~lettered)
+    return np.asarray((shares < SHORT_SHARE) & ~lettered)
 
 
 def located_batches(

@@ -45,7 +45,7 @@ MOST_LEADS_ACROSS = 40
 LONGEST_LIST = 48
 """Traits whose test a lead variant passes: where their names are longer than this, they are counted."""
 
-NOTHING = "–"
+EMPTY_CELL = "–"
 
 _DOTS_PER_INCH = 160
 _CSS_PIXELS = 110
@@ -275,7 +275,7 @@ def _run(scan: ScanResults, null: NullFile | None) -> list[str | Table]:
 
 def _rank_text(p: int, rank: int | None) -> str:
     if rank is None:
-        return NOTHING
+        return EMPTY_CELL
     return f"{rank}, full" if rank == p else f"{rank} of {p}"
 
 
@@ -327,7 +327,7 @@ def _architecture(scan: ScanResults, null: NullFile | None) -> list[str | Table 
 def _heritability(null: NullFile, j: int) -> Sequence[str]:
     estimates, trait = null.whole.estimates, null.traits[j]
     profile = null.profile.get(trait)
-    interval = f"{_number(profile.low)} to {_number(profile.high)}" if profile else NOTHING
+    interval = f"{_number(profile.low)} to {_number(profile.high)}" if profile else EMPTY_CELL
     return trait, _number(estimates.h2[j]), _number(estimates.h2_se[j]), interval
 
 
@@ -363,7 +363,7 @@ def _inflation(
     rows = [
         (
             curve.test.label,
-            str(curve.df) if curve.test.df_column or not scan.is_of_sets else NOTHING,
+            str(curve.df) if curve.test.df_column or not scan.is_of_sets else EMPTY_CELL,
             f"{curve.everything.count:,}",
             _number(curve.everything.inflation),
             f"{loci.significant[curve.test.column]:,}",
@@ -445,7 +445,7 @@ def _lead_sets(
         cells = [row["SNPID"], _place_of_set(row), f"{row[NVAR.name]:,}", f"{row[CARRIERS.name]:,}"]
         cells += [Cell(p_text(row[test.column]), strong=test in passed) for test in scan.main_tests]
         if members:
-            cells += [row[TOP.name] or NOTHING, _share_text(row[TOP_SHARE.name])]
+            cells += [row[TOP.name] or EMPTY_CELL, _share_text(row[TOP_SHARE.name])]
         rows.append([*cells, str(size), ", ".join(test.label for test in passed)])
     tests = [test.label for test in scan.main_tests]
     strongest = ["strongest variant", "its share"] if members else []
@@ -465,12 +465,12 @@ def _lead_sets(
 def _place_of_set(row: Mapping[str, Any]) -> str:
     """Chromosome, and from where to where; of a set on several chromosomes nothing."""
     if row[START.name] is None or row[END.name] is None:
-        return NOTHING
+        return EMPTY_CELL
     return f"{row['CHR']}:{_megabases((row[START.name], row[END.name]))}"
 
 
 def _share_text(share: float | None) -> str:
-    return NOTHING if share is None else f"{share:.0%}"
+    return EMPTY_CELL if share is None else f"{share:.0%}"
 
 
 def _lead_tables(
@@ -535,7 +535,7 @@ def p_text(mlog10p: float | None) -> str:
     ('0.5', '3.2e-8', '3.2e-1235', '–')
     """
     if mlog10p is None or np.isnan(mlog10p):
-        return NOTHING
+        return EMPTY_CELL
     if mlog10p < 3:
         return f"{10.0**-mlog10p:.2g}"
     exponent = int(np.ceil(mlog10p))
@@ -549,7 +549,7 @@ def _place(row: Mapping[str, Any]) -> str:
 
 
 def _megabases(interval: tuple[int, int] | None) -> str:
-    return NOTHING if interval is None else " to ".join(f"{position / 1e6:.2f}" for position in interval)
+    return EMPTY_CELL if interval is None else " to ".join(f"{position / 1e6:.2f}" for position in interval)
 
 
 def _allele(allele: str | None) -> str:
@@ -558,18 +558,18 @@ def _allele(allele: str | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return NOTHING if value is None or not np.isfinite(value) else f"{value:.4f}"
+    return EMPTY_CELL if value is None or not np.isfinite(value) else f"{value:.4f}"
 
 
 def _short(value: float | None) -> str:
-    return NOTHING if value is None or not np.isfinite(value) else f"{value:.3g}".replace("-", "−")
+    return EMPTY_CELL if value is None or not np.isfinite(value) else f"{value:.3g}".replace("-", "−")
 
 
 def _with_error(value: float, se: float | None) -> str:
     if not np.isfinite(value):
-        return NOTHING
+        return EMPTY_CELL
     text = f"{value:.3f}".replace("-", "−")
-    return text if se is None else f"{text} ({se:.3f})" if np.isfinite(se) else f"{text} ({NOTHING})"
+    return text if se is None else f"{text} ({se:.3f})" if np.isfinite(se) else f"{text} ({EMPTY_CELL})"
 
 
 def _picture(draw: Callable[[], Figure], description: str, caption: str, pixels_per_inch: int = _CSS_PIXELS) -> Picture:

@@ -40,8 +40,8 @@ MANDATORY = (
 ENCOURAGED = ("variant_id", "rsid", "n")
 NAME_IN_FILE = "name_in_genotype_file"
 
-MISSING = "#NA"
-SUFFIXES = (".tsv.gz", ".tsv")
+SSF_MISSING = "#NA"
+SSF_SUFFIXES = (".tsv.gz", ".tsv")
 METADATA_SUFFIX = "-meta.yaml"
 UNKNOWN_ASSEMBLY = "unknown"
 
@@ -115,8 +115,8 @@ def ssf_paths(out: str, traits: Sequence[str]) -> dict[str, str]:
     """
     if out == "-":
         raise UsageError("--to ssf writes a table and its metadata a trait: name them with --out")
-    suffix = next((suffix for suffix in SUFFIXES if out.endswith(suffix)), "")
-    stem, suffix = out[: len(out) - len(suffix)], suffix or SUFFIXES[0]
+    suffix = next((suffix for suffix in SSF_SUFFIXES if out.endswith(suffix)), "")
+    stem, suffix = out[: len(out) - len(suffix)], suffix or SSF_SUFFIXES[0]
     paths: dict[str, str] = {}
     for trait in traits:
         path = f"{stem}.{re.sub('[^A-Za-z0-9._-]', '_', trait)}{suffix}"
@@ -351,7 +351,7 @@ def _common_columns(rows: pa.RecordBatch, chromosomes: NDArray[np.int64]) -> dic
 
 
 def _where_matching(names: pa.Array, pattern: str) -> pa.Array:
-    return pc.if_else(pc.match_substring_regex(names, pattern), names, MISSING)
+    return pc.if_else(pc.match_substring_regex(names, pattern), names, SSF_MISSING)
 
 
 def _trait_columns(rows: pa.RecordBatch, trait: str) -> dict[str, pa.Array]:
@@ -365,7 +365,7 @@ def _trait_columns(rows: pa.RecordBatch, trait: str) -> dict[str, pa.Array]:
 
 def _text(column: pa.Array) -> pa.Array:
     """Cells that may be empty, with the standard's word for that."""
-    return column.cast(pa.string()).fill_null(MISSING)
+    return column.cast(pa.string()).fill_null(SSF_MISSING)
 
 
 _CODED = {

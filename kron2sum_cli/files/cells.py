@@ -19,7 +19,7 @@ MOST_SIZE = 1e50
 """Bound on the largest absolute value of a trait or covariate, which must not be below the inverse of this, either:
 standard errors come from fourth powers."""
 
-MISSING = frozenset({"", "."}.union(map("".join, [*product("nN", "aA"), *product("nN", "aA", "nN")])))
+MISSING_WORDS = frozenset({"", "."}.union(map("".join, [*product("nN", "aA"), *product("nN", "aA", "nN")])))
 """What always stands for a missing value: nothing, ``.``, and NA and nan in any case."""
 
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
@@ -68,7 +68,7 @@ def as_numbers(column: TextColumn, delimiter: str, missing_codes: frozenset[str]
     delimiter : str
         What stands between the columns of the file; beside a semicolon a comma is the decimal mark.
     missing_codes : frozenset of str
-        What stands for a missing value beside `MISSING`; a code that is a number means every spelling of that number.
+        What stands for a missing value beside `MISSING_WORDS`; a number stands for every spelling of it.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def as_numbers(column: TextColumn, delimiter: str, missing_codes: frozenset[str]
     InputError
         A cell is no number, or the numbers are too large or too small to be computed with.
     """
-    texts = column.cells.mask(column.cells.isin(MISSING | missing_codes), "nan")
+    texts = column.cells.mask(column.cells.isin(MISSING_WORDS | missing_codes), "nan")
     if delimiter == ";":
         _refuse_mixed_marks(texts, column)
         texts = texts.str.replace(",", ".", regex=False)

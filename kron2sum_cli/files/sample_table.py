@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, NumericalError
 from kron2sum_cli.files.cells import (
-    MISSING,
+    MISSING_WORDS,
     Kind,
     TextColumn,
     as_numbers,
@@ -25,7 +25,7 @@ UNAMBIGUOUS = ("", "id", "name")
 """First columns that name samples in a table of traits or covariates alone; in one of genotypes they may name variants.
 R leaves the name of its row names empty."""
 
-REPLICATES = (
+ADVICE_ON_REPLICATES = (
     "remove one of the two; of replicates of one line, give their mean in one row (--pheno-long makes means of plots)"
 )
 """Remedy for a sample that is twice in a table."""
@@ -124,7 +124,7 @@ def read_sample_table(
     _check_rows(layout, ids)
     fids = tuple(ids[0]) if layout.id_width == 2 else None
     samples = Samples(fids, tuple(ids[layout.id_width - 1]), layout.table.file)
-    refuse_duplicates(samples, cells.index.to_list(), REPLICATES)
+    refuse_duplicates(samples, cells.index.to_list(), ADVICE_ON_REPLICATES)
 
     values = np.empty((len(cells), len(layout.chosen)))
     levels: list[tuple[str, ...] | None] = [None] * len(layout.chosen)
@@ -132,7 +132,7 @@ def read_sample_table(
     for k, position in enumerate(layout.chosen):
         column = TextColumn(layout.table.file, kind, layout.header[position], cells[position], ids)
         if position in layout.categorical:
-            values[:, k], names_of_levels = _levels(column, MISSING | missing_codes)
+            values[:, k], names_of_levels = _levels(column, MISSING_WORDS | missing_codes)
             levels[k] = names_of_levels
             if "-9" in names_of_levels:
                 warnings.append(minus_nine_text(column, int((values[:, k] == names_of_levels.index("-9")).sum())))

@@ -8,16 +8,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.cells import MISSING, TextColumn, as_numbers, minus_nine_warning, sorted_names
+from kron2sum_cli.files.cells import MISSING_WORDS, TextColumn, as_numbers, minus_nine_warning, sorted_names
 from kron2sum_cli.files.columns import choose_columns
 from kron2sum_cli.files.sample_table import SampleTable
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.text import TextTable, read_table
 
-UNEQUAL = 2.0
+UNEQUAL_FACTOR = 2.0
 """Numbers of plots that differ from their median by more than this factor are unequal."""
 
-MANY = 0.1
+MANY_UNEQUAL = 0.1
 """Share of the means of a trait with unequal numbers of plots above which there is a warning."""
 
 
@@ -133,7 +133,7 @@ def _read_plots(path: str, columns: Sequence[str], missing_codes: frozenset[str]
     parts = [columns[1]] if columns[1] in header else columns[1].split("+")
     positions = _positions(table, [columns[0], *parts, *columns[2:]])
     cells = _cells(table, positions)
-    absent = cells.iloc[:, : 1 + len(parts)].isin(MISSING | missing_codes)
+    absent = cells.iloc[:, : 1 + len(parts)].isin(MISSING_WORDS | missing_codes)
     lacks_line, lacks_environment = absent.iloc[:, 0], absent.iloc[:, 1:].any(axis=1)
     counts = {
         "plots in the phenotype file": len(cells),
@@ -255,9 +255,9 @@ def _warnings(file: str, numbers: Mapping[str, NDArray[np.intp]]) -> tuple[str, 
     """Warn where many means of a trait are of far more or fewer plots than the others."""
     shares = {name: _share_unequal(number) for name, number in numbers.items()}
     worst = max(shares, key=lambda name: shares[name])
-    if shares[worst] <= MANY:
+    if shares[worst] <= MANY_UNEQUAL:
         return ()
-    more = sum(share > MANY for share in shares.values()) - 1
+    more = sum(share > MANY_UNEQUAL for share in shares.values()) - 1
     return (
         f"{file}: the model takes all means of a trait as equally precise, and those of {worst} are of"
         f" {_range_text(numbers[worst])}"
@@ -267,8 +267,8 @@ def _warnings(file: str, numbers: Mapping[str, NDArray[np.intp]]) -> tuple[str, 
 
 
 def _share_unequal(number: NDArray[np.intp]) -> float:
-    """Share of the means whose number of plots is off the median by more than `UNEQUAL`."""
+    """Share of the means whose number of plots is off the median by more than `UNEQUAL_FACTOR`."""
     if not len(number):
         return 0.0
     median = np.median(number)
-    return float(np.mean((number > UNEQUAL * median) | (UNEQUAL * number < median)))
+    return float(np.mean((number > UNEQUAL_FACTOR * median) | (UNEQUAL_FACTOR * number < median)))

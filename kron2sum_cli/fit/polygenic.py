@@ -23,7 +23,7 @@ from kron2sum_cli.genotypes.chromosomes import is_human, normalise_chromosome
 
 logger = logging.getLogger("kron2sum.fit")
 
-HEADER = "FID_IID"
+ID_HEADER = "FID_IID"
 
 NOT_PREDICTED = "NA"
 """What stands for the prediction of a sample without the trait."""
@@ -187,9 +187,9 @@ def _read_file(path: str) -> _OfTrait:
     """The predictions of one trait."""
     header, *lines = read_text(path).rstrip("\n").split("\n")
     first, *names = header.split()
-    if first != HEADER or not names or not lines:
+    if first != ID_HEADER or not names or not lines:
         raise InputError(
-            f"{path}: does not begin with {HEADER} and the names of samples, with a line a chromosome below; give a"
+            f"{path}: does not begin with {ID_HEADER} and the names of samples, with a line a chromosome below; give a"
             " .loco file of regenie's step 1"
         )
     if len(set(names)) < len(names):

@@ -12,7 +12,7 @@ from kron2sum_cli.model.climbing import Certificate
 from kron2sum_cli.model.null_model import FitSummary
 from kron2sum_cli.model.uncertainty import Interval
 
-WIDE = 8
+MOST_TRAITS_SHOWN = 8
 """Matrices over more traits than this are summed up."""
 
 Array = NDArray[np.float64]
@@ -64,7 +64,7 @@ def summarise(
     yield from (*_correlations(traits, whole), "")
     yield from (*_axes(traits, whole), "")
     names = effect_names(description)
-    if description.covariates and max(len(names), len(description.covariates)) <= WIDE:
+    if description.covariates and max(len(names), len(description.covariates)) <= MOST_TRAITS_SHOWN:
         yield from (_fixed_effects(names, description.covariates, whole), "")
     if chromosomes:
         yield from (_without_chromosomes(traits, chromosomes), "")
@@ -113,7 +113,7 @@ def _correlations(traits: Sequence[str], whole: FitSummary) -> Iterator[str | Ta
     p, e = len(traits), whole.estimates
     if p == 1:
         yield "one trait: no correlations"
-    elif p > WIDE:
+    elif p > MOST_TRAITS_SHOWN:
         yield from (_extremes(name, traits, r) for name, r in (("genetic", e.rg), ("residual", e.re)))
     else:
         rows = []
@@ -139,7 +139,7 @@ def _extremes(name: str, traits: Sequence[str], r: Array) -> str:
 
 
 def _axes(traits: Sequence[str], whole: FitSummary) -> Iterator[str | Table]:
-    e, shown = whole.estimates, np.argsort(-whole.estimates.axis_share)[:WIDE]
+    e, shown = whole.estimates, np.argsort(-whole.estimates.axis_share)[:MOST_TRAITS_SHOWN]
     rows = []
     loadings = np.abs(whole.axes.Tinv) / np.sqrt(np.sum(whole.axes.Tinv**2, axis=1, keepdims=True))
     for j in shown:
@@ -160,7 +160,7 @@ def _fixed_effects(names: Sequence[str], covariates: Sequence[str], whole: FitSu
 
 
 def _without_chromosomes(traits: Sequence[str], chromosomes: Mapping[str, FitSummary]) -> Table:
-    few = len(traits) <= WIDE
+    few = len(traits) <= MOST_TRAITS_SHOWN
     rows = (
         (name, f"{summary.lml:.4f}", *(_short(h) for h in summary.estimates.h2 if few))
         for name, summary in chromosomes.items()

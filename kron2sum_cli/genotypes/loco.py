@@ -17,7 +17,7 @@ from kron2sum_cli.progress import Advance
 MOST_ALONE = 50
 """Up to so many chromosomes each is left out alone."""
 
-SMALL = 1 / 50
+SMALL_SHARE = 1 / 50
 """Of more chromosomes those with less than this share of the variants are left out together, up to this share."""
 
 
@@ -49,7 +49,7 @@ def left_out_together(column: pa.ChunkedArray) -> dict[str, str]:
     codes, code_of_variant, _ = encode_chromosomes(column)
     if len(codes) <= MOST_ALONE:
         return {code: code for code in codes}
-    few = SMALL * len(code_of_variant)
+    few = SMALL_SHARE * len(code_of_variant)
     first: dict[str, str] = {}
     together, number = "", 0
     for code, count in zip(codes, np.bincount(code_of_variant, minlength=len(codes)).tolist(), strict=True):

@@ -56,7 +56,7 @@ from kron2sum_cli.genotypes.several_files import join_files
 from kron2sum_cli.genotypes.source import BGEN, BGEN_AT, PLINK, SAMPLE_MAJOR, VARIANT_MAJOR, GenotypeSource
 from kron2sum_cli.genotypes.vcf import open_vcf
 
-SUFFIXES = (".bed", ".pgen", ".bgen", ".vcf", ".vcf.gz", ".bcf")
+GENOTYPE_SUFFIXES = (".bed", ".pgen", ".bgen", ".vcf", ".vcf.gz", ".bcf")
 """What the names of genotype files end with; elsewhere a format is called by its suffix."""
 
 _VCF_STARTS = (b"##fileformat=VCF", b"BCF\x02")
@@ -224,11 +224,11 @@ def is_genotype_file(path: str) -> bool:
         return _format(path) is not None or (not path.endswith(_MATRIX_SUFFIXES) and is_no_matrix(path))
     if any(os.path.isfile(path + suffix) for suffix in _MATRIX_SUFFIXES):
         return False
-    return any(os.path.isfile(path + suffix) for suffix in SUFFIXES)
+    return any(os.path.isfile(path + suffix) for suffix in GENOTYPE_SUFFIXES)
 
 
 def _format(path: str) -> str | None:
-    """One of `SUFFIXES`: what the first bytes say, else what the name claims; None for anything else."""
+    """One of `GENOTYPE_SUFFIXES`: what the first bytes say, else what the name claims; None for anything else."""
     start = b""
     if os.path.isfile(path):  # opening a pipe would wait
         with suppress(OSError, EOFError, zlib.error), open(path, "rb") as file:
@@ -240,7 +240,7 @@ def _format(path: str) -> str | None:
         return ".bgen"
     if start.startswith(_VCF_STARTS):
         return ".vcf"
-    claimed = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
+    claimed = next((suffix for suffix in GENOTYPE_SUFFIXES if path.lower().endswith(suffix)), None)
     if start.startswith(PLINK) and claimed != ".bgen":
         # A .pgen has 02 or more here.
         return ".bed" if start[2:3] in (SAMPLE_MAJOR, VARIANT_MAJOR) else ".pgen"
@@ -260,14 +260,14 @@ def _remedy(path: str) -> str:
 
 
 def _has_suffix(path: str) -> bool:
-    return path.lower().endswith(SUFFIXES)
+    return path.lower().endswith(GENOTYPE_SUFFIXES)
 
 
 def _with_suffix(stem: str) -> str:
     """The one genotype file of this name without suffix."""
     if os.path.isdir(stem):
         raise InputError(f"{stem} is a directory; give a genotype file in it")
-    found = [stem + suffix for suffix in SUFFIXES if os.path.isfile(stem + suffix)]
+    found = [stem + suffix for suffix in GENOTYPE_SUFFIXES if os.path.isfile(stem + suffix)]
     if len(found) > 1:
         raise UsageError(f"{stem} may be any of {', '.join(found)}; give one of them with its suffix")
     if os.path.exists(stem) and not found:
@@ -275,7 +275,7 @@ def _with_suffix(stem: str) -> str:
     if not found:
         tried = (
             ""
-            if stem.lower().endswith(SUFFIXES)
+            if stem.lower().endswith(GENOTYPE_SUFFIXES)
             else ", and none with .bed, .pgen, .bgen, .vcf or .bcf behind that name"
         )
         raise InputError(f"{stem}: there is no such file{tried}; check the path")

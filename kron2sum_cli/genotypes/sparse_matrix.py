@@ -31,13 +31,13 @@ ID_PAIRS = (
 """Columns that name the two samples of a pair, with and without family IDs: plink2 and plink 1.9, KING between
 families, KING within families, and tables without family IDs. A leading # is ignored, and so is the case."""
 
-STRIP = 1024
+ROWS_AT_ONCE = 1024
 """Rows of a dense matrix that are looked at at once."""
 
-KINSHIP = ("KINSHIP", "PHI")
+KINSHIP_COLUMNS = ("KINSHIP", "PHI")
 """Columns of kinship coefficients, half of a relationship."""
 
-RELATIONSHIP = ("PI_HAT", "RELATIONSHIP", "RELATEDNESS", "GRM", "REL", "VALUE", "R", "X")
+RELATIONSHIP_COLUMNS = ("PI_HAT", "RELATIONSHIP", "RELATEDNESS", "GRM", "REL", "VALUE", "R", "X")
 """Columns of relationships as they are."""
 
 
@@ -156,7 +156,7 @@ def read_table_of_pairs(path: str) -> SparseMatrix:
             f"{path}, line {line + 2}: {table.columns[value]} is {table.iloc[line, value]!r}, which is no number;"
             " leave the pair out, or correct it"
         )
-    values = values * (2.0 if columns[value] in KINSHIP else 1.0)
+    values = values * (2.0 if columns[value] in KINSHIP_COLUMNS else 1.0)
     half = len(ids) // 2
     first, second = (table.iloc[:, list(part)].agg("\t".join, axis=1) for part in (ids[:half], ids[half:]))
     codes, names = pd.factorize(pd.concat([first, second], ignore_index=True))
@@ -215,8 +215,8 @@ def _dense_above_cutoff(relationship: Relationship, cutoff: float) -> Sparse:
     G, dense = relationship.G, relationship.K
     n = len(relationship.samples)
     values, rows, columns = [], [], []
-    for start in range(0, n, STRIP):
-        stop = min(start + STRIP, n)
+    for start in range(0, n, ROWS_AT_ONCE):
+        stop = min(start + ROWS_AT_ONCE, n)
         if G is not None:
             strip = G[start:stop] @ G.T
         else:
@@ -318,4 +318,4 @@ def _id_columns(columns: list[str]) -> tuple[int, ...] | None:
 
 def _value_column(columns: list[str]) -> int | None:
     """Position of the column of the relationship."""
-    return next((columns.index(name) for name in (*KINSHIP, *RELATIONSHIP) if name in columns), None)
+    return next((columns.index(name) for name in (*KINSHIP_COLUMNS, *RELATIONSHIP_COLUMNS) if name in columns), None)

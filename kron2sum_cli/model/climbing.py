@@ -29,7 +29,7 @@ GAIN_TOLERANCE = 1e-12
 NEAR_BOUNDARY = 1e-3
 """Square root of the genetic (residual) share of variance below which an axis is tried at exactly 0."""
 
-SMALL = 1.0
+SMALL_GAIN = 1.0
 """A step that is predicted to gain less than this is so short that the likelihood should be quadratic along it."""
 
 MISPREDICTED = 0.5
@@ -41,11 +41,11 @@ way."""
 SMALLEST_RADIUS = 1e-9
 """Radius of the trust region below which a climb gives up."""
 
-EARLY = 0.1
+EARLY_SHARE = 0.1
 """A face of the boundary is left before its maximum where this share of the gain predicted off it exceeds the gain
 predicted on it."""
 
-LEAVING = 4
+MOST_LEAVING = 4
 """Largest number of axes that leave a face at once."""
 
 PointT = TypeVar("PointT", bound=Located)
@@ -204,7 +204,7 @@ class _Climb(Generic[PointT]):
             self.radius = 0.25 * min(self.radius, model.metric.norm(step.x))
         elif ratio > 0.75 and step.at_edge:
             self.radius *= 2
-        self.mispredicted |= step.predicted < SMALL and abs(ratio - 1) > MISPREDICTED
+        self.mispredicted |= step.predicted < SMALL_GAIN and abs(ratio - 1) > MISPREDICTED
         if trial is not None and ratio > 1e-4:
             self.point = trial
 
@@ -230,7 +230,7 @@ class _Climb(Generic[PointT]):
         if step.at_edge or not on_face:
             return False
         ascents = _cone_ascents(model)
-        return EARLY * _gain(ascents) > step.predicted and self.enter_cone(ascents)
+        return EARLY_SHARE * _gain(ascents) > step.predicted and self.enter_cone(ascents)
 
     def enter_cone(self, ascents: tuple[_Ascent, _Ascent]) -> bool:
         """Leave a face of the boundary along the directions of predicted ascent, if that raises the likelihood."""
@@ -309,7 +309,7 @@ def _ascent_into_cone(score: Array, curvature: Curvature, power: int, room: int)
     """The best steps ``t vvᵀ`` into the cone, by leading eigenvectors v of the score; at most ``room`` of them."""
     values, vectors = np.linalg.eigh(score)
     gain, columns = 0.0, [np.zeros((score.shape[0], 0))]
-    for slope, v in zip(values[::-1][: min(room, LEAVING)], vectors.T[::-1], strict=False):
+    for slope, v in zip(values[::-1][: min(room, MOST_LEAVING)], vectors.T[::-1], strict=False):
         information = curvature.along(v, power)
         if slope <= 0 or information <= 0:
             break

@@ -14,7 +14,7 @@ TOLERANCE = 1e-7
 """Smallest share of its length that a column may have outside the span of the columns before it; below it the column
 counts as dependent on them."""
 
-CLEAR = 1e-6
+CLEAR_SHARE = 1e-6
 """Share of the squared length of a column outside the others above which products of the columns tell it."""
 
 COLLINEAR = 1e-6
@@ -83,7 +83,7 @@ def _clearly_independent(M: Array, norms: Array) -> bool:
         R = np.linalg.cholesky(M.T @ M / np.outer(norms, norms))
     except np.linalg.LinAlgError:
         return False
-    return bool(np.all(np.diag(R) ** 2 > CLEAR))
+    return bool(np.all(np.diag(R) ** 2 > CLEAR_SHARE))
 
 
 def combination(names: Sequence[str], dependency: Dependency) -> str:

@@ -21,13 +21,13 @@ from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
 from kron2sum_cli.model.trust_region import Curvature, ObservedRows
 
-SAME = 1e-6
+SAME_OPTIMUM = 1e-6
 """Climbs that end less than this apart in log-likelihood have found the same optimum."""
 
 MAX_STEPS = 500
 """Largest number of steps of a climb."""
 
-FLOOR = 1e-6
+SMALLEST_C1 = 1e-6
 """Smallest c1 of a climb where the likelihood grows without bound as C1 becomes singular."""
 
 NO_MAXIMUM = (
@@ -48,7 +48,7 @@ DETERMINED = (
 Fit = Optimum[Point]
 """A fit of traits without missing cells."""
 
-SHARES = (0.5, 0.1, 0.9)
+GENETIC_SHARES = (0.5, 0.1, 0.9)
 """Genetic shares of variance from which climbs start; the first alone where a climb is not `CHEAP`."""
 
 CHEAP = 1_000_000
@@ -57,7 +57,7 @@ CHEAP = 1_000_000
 FEW_ROWS = 30
 """Contrasts of each trait below which a fit climbs from corners and from pushed starts, too."""
 
-CORNERS = 8
+MOST_CORNER_AXES = 8
 """Largest number of axes that are nearly all genetic in a start from a corner."""
 
 CORNER_SHARES = (0.99, 0.3)
@@ -121,7 +121,7 @@ def may_lose_C1(data: Contrasts) -> bool:
 
 def climb(data: Contrasts, start: TraitAxes, rank: int, reml: bool) -> Fit:
     """Climb from ``start`` to an optimum with C0 of at most this rank; its certificate says whether it got there."""
-    likelihood = CompleteLikelihood(data, reml, 0.0 if bounded(data, reml) else FLOOR)
+    likelihood = CompleteLikelihood(data, reml, 0.0 if bounded(data, reml) else SMALLEST_C1)
     return climbing.climb(likelihood, start, rank, MAX_STEPS)
 
 
@@ -139,7 +139,7 @@ def bounded(data: Contrasts, reml: bool) -> bool:
         return True
     residual = without_covariates(data)
     basis = linalg.qr(residual, mode="economic")[0]
-    return int(np.linalg.matrix_rank(basis[null], tol=FLOOR)) == data.ntraits
+    return int(np.linalg.matrix_rank(basis[null], tol=SMALLEST_C1)) == data.ntraits
 
 
 def fit(data: Contrasts, rank: int, reml: bool) -> Fit:
@@ -150,7 +150,7 @@ def fit(data: Contrasts, rank: int, reml: bool) -> Fit:
     """
     p, has_maximum, cheap = data.ntraits, bounded(data, reml), is_cheap(data)
     thorough = cheap and has_maximum and has_few_rows(data)
-    starts = [starting_axes(data, share) for share in (SHARES if cheap else SHARES[:1])]
+    starts = [starting_axes(data, share) for share in (GENETIC_SHARES if cheap else GENETIC_SHARES[:1])]
     far = far_starts(data, rank) if thorough else []
     fits = _distinct([climb(data, start, p, reml) for start in starts + far])
     if rank < p:
@@ -183,7 +183,7 @@ def _best_around(data: Contrasts, best: Fit, reml: bool) -> Fit:
     while True:
         beside = [climb(data, start, best.rank, reml) for start in pushed_axes(data, best.point.axes, best.rank)]
         better = max(beside, key=lambda f: f.point.lml, default=best)
-        if better.point.lml <= best.point.lml + SAME:
+        if better.point.lml <= best.point.lml + SAME_OPTIMUM:
             return best
         best = better
 
@@ -192,7 +192,7 @@ def _distinct(fits: list[Fit]) -> list[Fit]:
     """Fits with different log-likelihoods, certified ones first."""
     kept: list[Fit] = []
     for found in sorted(fits, key=lambda f: not f.certificate.certified):
-        if all(abs(found.point.lml - other.point.lml) > SAME for other in kept):
+        if all(abs(found.point.lml - other.point.lml) > SAME_OPTIMUM for other in kept):
             kept.append(found)
     return kept
 
@@ -239,7 +239,7 @@ def corner_axes(data: Contrasts, largest: int, weight: float) -> list[TraitAxes]
     scaled = linalg.solve_triangular(root, without_covariates(data).T, lower=True)
     variances = 1 - weight + weight * data.s / data.mean_eigenvalue
     loadings = root @ linalg.eigh((scaled / variances) @ scaled.T)[1]
-    counts = range(1, min(largest, CORNERS) + 1)
+    counts = range(1, min(largest, MOST_CORNER_AXES) + 1)
     return [_shared(data, loadings, np.where(np.arange(data.ntraits) < k, *CORNER_SHARES)) for k in counts]
 
 
@@ -247,7 +247,7 @@ def pushed_axes(data: Contrasts, axes: TraitAxes, rank: int) -> list[TraitAxes]:
     """Starts beside an optimum: each axis that may have genetic variance, in turn, has almost no other."""
     tau, order = data.mean_eigenvalue, np.arange(axes.c0.size)
     starts = []
-    for k in np.flatnonzero(tau * axes.c0[: min(rank, CORNERS)] ** 2 < PUSHED_SHARE):
+    for k in np.flatnonzero(tau * axes.c0[: min(rank, MOST_CORNER_AXES)] ** 2 < PUSHED_SHARE):
         c0 = np.where(order == k, np.sqrt(PUSHED_SHARE / tau), axes.c0)
         c1 = np.where(order == k, np.sqrt(1 - PUSHED_SHARE), axes.c1)
         starts.append(axes_of_factors(axes.Tinv * c0, axes.Tinv * c1, tau))

@@ -31,7 +31,7 @@ LARGEST_LOG_ODDS = 35.0
 EMPTY_AXIS = 0.05
 """Length with which an axis without genetic or residual variance starts: at 0 the gradient would vanish."""
 
-EMPTY = 1e-9
+EMPTY_LENGTH = 1e-9
 """An axis is empty where it is shorter than this."""
 
 MAX_ITERATIONS = 1000
@@ -86,8 +86,8 @@ class _Profile:
         """The unknowns at the fit, and with half of every coordinate's variance genetic."""
         axes, p = self.fitted.axes, self.basis.shape[0]
         root = np.sqrt(self.fitted.data.mean_eigenvalue)
-        c0 = np.where(root * axes.c0 < EMPTY, EMPTY_AXIS / root, axes.c0)
-        c1 = np.where(axes.c1 < EMPTY, EMPTY_AXIS, axes.c1)
+        c0 = np.where(root * axes.c0 < EMPTY_LENGTH, EMPTY_AXIS / root, axes.c0)
+        c1 = np.where(axes.c1 < EMPTY_LENGTH, EMPTY_AXIS, axes.c1)
         turn, half = (axes.T @ self.basis).T, np.sqrt(0.5) * np.eye(p)
         pairs = ((turn * c0, turn * c1), (half / root, half))
         at_fit, even = (np.concatenate([M0[:, : self.rank].ravel(), M1.ravel(), [0.0]]) for M0, M1 in pairs)

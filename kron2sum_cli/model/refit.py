@@ -39,8 +39,8 @@ from kron2sum_cli.model.bartlett import (
 from kron2sum_cli.model.climbing import BOUNDARY, CERTIFIED_GAIN
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
 from kron2sum_cli.model.fitting import (
-    SAME,
-    SHARES,
+    GENETIC_SHARES,
+    SAME_OPTIMUM,
     Fit,
     bounded,
     climb,
@@ -271,7 +271,7 @@ def null_maxima(data: Contrasts, fitted: TraitAxes, rank: int) -> list[Fit]:
     """
     starts = [fitted]
     if _has_several_maxima(data):
-        starts += [starting_axes(data, share) for share in SHARES] + far_starts(data, rank)
+        starts += [starting_axes(data, share) for share in GENETIC_SHARES] + far_starts(data, rank)
         starts += pushed_axes(data, fitted, rank)
     found: list[Fit] = []
     for axes in starts:
@@ -279,7 +279,7 @@ def null_maxima(data: Contrasts, fitted: TraitAxes, rank: int) -> list[Fit]:
             one = _climb_certified(data, axes, rank)
         except (ConvergenceError, NumericalError, np.linalg.LinAlgError):
             continue
-        if all(abs(one.point.lml - other.point.lml) > SAME for other in found):
+        if all(abs(one.point.lml - other.point.lml) > SAME_OPTIMUM for other in found):
             found.append(one)
     if not found:
         raise ConvergenceError(NO_CONVERGENCE)

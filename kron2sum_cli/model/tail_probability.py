@@ -10,7 +10,7 @@ from kron2sum_cli.model.spectrum import Array
 
 LN10 = float(np.log(10))
 LN2 = float(np.log(2))
-SWITCH = 1e-200
+FAR_TAIL = 1e-200
 """Tail probabilities below this are computed as logarithms."""
 
 
@@ -25,7 +25,7 @@ def chi2_mlog10p(x: ArrayLike, df: float) -> Array:
         return _one_degree(np.sqrt(values))
     tail = special.gammaincc(df / 2, values / 2)
     result = _mlog10(tail, lambda which: special.gammainc(df / 2, values[which] / 2))
-    far = tail < SWITCH
+    far = tail < FAR_TAIL
     if far.any():
         result[far] = -_log_upper_gamma(df / 2, values[far] / 2) / LN10
     return np.asarray(result + 0.0)
@@ -42,7 +42,7 @@ def f_mlog10p(statistic: ArrayLike, df1: int, df2: float) -> Array:
     z = df2 / (df2 + df1 * values)
     tail = special.betainc(a, b, z)
     result = _mlog10(tail, lambda which: special.betaincc(a, b, z[which]))
-    far = tail < SWITCH
+    far = tail < FAR_TAIL
     if far.any():
         result[far] = -_log_incomplete_beta(a, b, z[far], (df1 * values / (df2 + df1 * values))[far]) / LN10
     return np.asarray(result + 0.0)

@@ -30,7 +30,7 @@ from kron2sum_cli.model.bootstrap import (
 )
 from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.conditioning import GivenVariants, conditioned_scanner
-from kron2sum_cli.model.fitting import SAME
+from kron2sum_cli.model.fitting import SAME_OPTIMUM
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
 from kron2sum_cli.model.inflation import DEFLATED, INFLATED, MedianP, inflation
 from kron2sum_cli.model.null_model import NullModel
@@ -295,7 +295,7 @@ def _refit_plan(
     except ConvergenceError as error:
         logger.warning("no variants are refitted under %s: %s", of_null, error)
         return None
-    if refits.null_lml > model.summary.lml + SAME:
+    if refits.null_lml > model.summary.lml + SAME_OPTIMUM:
         logger.warning(
             "%s has log-likelihood %.4f, and there is a higher maximum, %.4f, from which refits go out: fit it again",
             of_null,

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kron2sum_cli.cli.console import table_lines
-from kron2sum_cli.export.estimates import COLUMNS, estimates_json, estimates_tsv
+from kron2sum_cli.export.estimates import ESTIMATE_COLUMNS, estimates_json, estimates_tsv
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
 from kron2sum_cli.files.null_file import NullFile
@@ -78,7 +78,7 @@ def null_file(
 
 def rows_of(tsv: str) -> dict[tuple[str, str, str], tuple[str, str]]:
     header, *lines = tsv.splitlines()
-    assert tuple(header.split("\t")) == COLUMNS
+    assert tuple(header.split("\t")) == ESTIMATE_COLUMNS
     cells = [line.split("\t") for line in lines]
     rows = {(a, b, c): (estimate, se) for a, b, c, estimate, se in cells}
     assert len(rows) == len(lines)

@@ -122,7 +122,7 @@ def test_samples_in_no_pair_are_unrelated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stored", ["dense", "features", "sparse"])
 def test_cutoffs_keep_the_diagonal(stored: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kron2sum_cli.genotypes.sparse_matrix.STRIP", 2)
+    monkeypatch.setattr("kron2sum_cli.genotypes.sparse_matrix.ROWS_AT_ONCE", 2)
     G = np.array([[0.1, 0.0], [0.5, 1.0], [0.4, -0.9]])
     M = G @ G.T
     samples = Samples(None, ("a", "b", "c"), "ids")

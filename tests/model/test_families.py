@@ -99,7 +99,7 @@ def test_pieces_of_samples_add_up(same: bool, monkeypatch: pytest.MonkeyPatch) -
         alone = np.count_nonzero(K, axis=1) == 1
         K[alone, alone] = 1.0
     case = Case(K, case.X, case.Y)
-    for name, value in (("CACHED", 1), ("FEWEST_SAMPLES", 7), ("RELATIVES_AT_ONCE", 5)):
+    for name, value in (("CACHED_GENOTYPES", 1), ("FEWEST_SAMPLES", 7), ("RELATIVES_AT_ONCE", 5)):
         monkeypatch.setattr(f"kron2sum_cli.model.families.scanner.{name}", value)
     data = case.families
     axes = axes_of_covariances(C0, C1, data.mean_eigenvalue)

@@ -393,7 +393,7 @@ def test_a_centred_relationship_matrix() -> None:
 
 def test_the_highest_of_several_maxima(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the highest maximum without a variant alone some refits end lower."""
-    monkeypatch.setattr(module, "MUCH", np.inf)
+    monkeypatch.setattr(module, "STRONG_EFFECT", np.inf)
     case, design = make(7, n=30, p=4, r=60, b=6, effect=1.5), np.eye(4)
     maxima = null_maxima(case.data, case.null.point.axes, 4)
     assert len(maxima) == 2
@@ -417,5 +417,5 @@ def test_a_variant_that_moves_the_maxima(monkeypatch: pytest.MonkeyPatch, seed: 
     fitter = refitter(case.data, maxima, reml=False)
     highest = [fit(with_variant(case, k, design), 4, reml=False).point.lml for k in range(6)]
     np.testing.assert_allclose(fitter.refit(case.variants, design).lml, highest, atol=1e-5)
-    monkeypatch.setattr(module, "MUCH", np.inf)
+    monkeypatch.setattr(module, "STRONG_EFFECT", np.inf)
     assert np.any(fitter.refit(case.variants, design).lml < np.array(highest) - 0.1)

@@ -10,6 +10,7 @@ from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model import climbing
 from kron2sum_cli.model.climbing import Certificate, Optimum
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate
+from kron2sum_cli.model.fitting import GENETIC_SHARES
 from kron2sum_cli.model.information import (
     DirectionCovariance,
     face_curvature,
@@ -21,9 +22,6 @@ from kron2sum_cli.model.information import (
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
 from kron2sum_cli.model.trust_region import Curvature, ObservedRows
-
-STARTS = (0.5, 0.1, 0.9)
-"""Genetic shares of variance from which fits start; the first alone where a climb is expensive."""
 
 CHEAP = 1_000_000
 """Samples times squared traits up to which a fit starts from all shares."""
@@ -103,7 +101,7 @@ def fit(data: FamilyTraits, rank: int, reml: bool) -> Optimum[FamilyPoint]:
     if rank == 0:
         return _without_genetic_variance(data, reml)
     cheap = data.nsamples * data.ntraits**2 <= CHEAP
-    starts = [starting_axes(data, share) for share in (STARTS if cheap else STARTS[:1])]
+    starts = [starting_axes(data, share) for share in (GENETIC_SHARES if cheap else GENETIC_SHARES[:1])]
     fits = [climb(data, start, data.ntraits, reml) for start in starts]
     if rank < data.ntraits:
         fits = [climb(data, start, rank, reml) for start in [max(fits, key=lambda f: f.point.lml).point.axes, *starts]]

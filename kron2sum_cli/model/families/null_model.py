@@ -18,7 +18,7 @@ from kron2sum_cli.model.block_scanner import Scanner
 from kron2sum_cli.model.climbing import Optimum, PointT
 from kron2sum_cli.model.families import fitting, observed_fitting
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate, family_traits
-from kron2sum_cli.model.families.observed import ENTRIES, Families, ObservedFamilies, Singles, observed_families
+from kron2sum_cli.model.families.observed import ENTRIES_AT_ONCE, Families, ObservedFamilies, Singles, observed_families
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
 from kron2sum_cli.model.families.observed_likelihood import evaluate as evaluate_observed
 from kron2sum_cli.model.families.observed_refit import ObservedFamilyRefits
@@ -372,7 +372,7 @@ def _families_with_missing(point: ObservedFamilyPoint) -> Iterator[tuple[Familie
             yield group, inverse
         elif isinstance(group, Singles):
             incomplete = np.flatnonzero(~group.observed[group.kind].all(axis=1))
-            step = max(1, ENTRIES // group.observed.shape[1] ** 2)
+            step = max(1, ENTRIES_AT_ONCE // group.observed.shape[1] ** 2)
             for start in range(0, incomplete.size, step):
                 some = incomplete[start : start + step]
                 kind = group.kind[some]

@@ -27,7 +27,7 @@ from kron2sum_cli.model.spectrum import Array
 Indices = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
-ENTRIES = 1 << 20
+ENTRIES_AT_ONCE = 1 << 20
 """Entries of the inverses of families that are worked on at once."""
 
 SINGULAR = "the likelihood is not defined: C1 is singular where the relationship matrix of a family is singular, too"
@@ -351,7 +351,7 @@ class Singles:
         """See `Group.effect_products`."""
         p, c, flat = self.observed.shape[1], self.X.shape[1], _flat(inverse)
         found = np.zeros((2, p**4, c * c))
-        step = max(1, ENTRIES // p**4)
+        step = max(1, ENTRIES_AT_ONCE // p**4)
         for start in range(0, len(flat), step):
             part = slice(start, start + step)
             both = _outer(flat[part], flat[part])
@@ -545,7 +545,7 @@ def _groups(spectrum: FamilySpectrum, observed: Mask, X: Array) -> tuple[Group, 
     for one in spectrum.rotation.families:
         alone[one.members] = False
         m = one.members.shape[1]
-        step = max(1, ENTRIES // (m * observed.shape[1]) ** 2)
+        step = max(1, ENTRIES_AT_ONCE // (m * observed.shape[1]) ** 2)
         for start in range(0, len(one.members), step):
             members, U = one.members[start : start + step], one.U[start : start + step].astype(np.float64)
             K = (U * spectrum.s[members][:, None, :]) @ U.transpose(0, 2, 1)

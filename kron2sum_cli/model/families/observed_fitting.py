@@ -14,10 +14,10 @@ from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model import climbing
 from kron2sum_cli.model.climbing import CERTIFIED_GAIN, Optimum
 from kron2sum_cli.model.families import fitting as complete_fitting
-from kron2sum_cli.model.families.fitting import STARTS
 from kron2sum_cli.model.families.likelihood import FamilyTraits, family_traits
 from kron2sum_cli.model.families.observed import ObservedFamilies
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint, evaluate, sum_of
+from kron2sum_cli.model.fitting import GENETIC_SHARES
 from kron2sum_cli.model.information import DirectionCovariance
 from kron2sum_cli.model.missing.fitting import MAX_STEPS, NO_MAXIMUM, SINGULAR_C1, change_of_scores, corrected_start
 from kron2sum_cli.model.missing.information import (
@@ -104,11 +104,11 @@ def fit(data: ObservedFamilies, rank: int, reml: bool) -> Optimum[ObservedFamily
 
 def _starts(data: ObservedFamilies, rank: int, reml: bool) -> list[TraitAxes]:
     traits = filled_traits(data)
-    even = complete_fitting.starting_axes(traits, STARTS[0])
+    even = complete_fitting.starting_axes(traits, GENETIC_SHARES[0])
     filled = complete_fitting.climb(traits, even, data.ntraits, reml).point.axes if rank else even.truncated(0)
     starts = [corrected_start(data, filled)]
     if rank and sum(group.entries for group in data.groups) <= CHEAP:
-        starts += [complete_fitting.starting_axes(traits, share) for share in STARTS]
+        starts += [complete_fitting.starting_axes(traits, share) for share in GENETIC_SHARES]
     return starts
 
 

@@ -26,7 +26,7 @@ from kron2sum_cli.model.missing.design import SINGULAR_DESIGN
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
-COLLINEAR = (
+COLLINEAR_EFFECTS = (
     "the fixed effects are collinear over the observed cells: the samples of a trait do not tell its covariates apart"
 )
 
@@ -187,9 +187,9 @@ def _factor(data: ObservedFamilies, inverses: Sequence[Array]) -> Array:
     try:
         chol = np.asarray(np.linalg.cholesky(H), np.float64)
     except np.linalg.LinAlgError:
-        raise NumericalError(COLLINEAR) from None
+        raise NumericalError(COLLINEAR_EFFECTS) from None
     if np.any(np.diag(chol) ** 2 <= SINGULAR_DESIGN * np.diag(H)):
-        raise NumericalError(COLLINEAR)
+        raise NumericalError(COLLINEAR_EFFECTS)
     return chol
 
 

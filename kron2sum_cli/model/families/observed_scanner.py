@@ -30,7 +30,7 @@ from kron2sum_cli.model.spectrum import EPSILON, Array
 
 Floats = NDArray[np.floating]
 
-ENTRIES = 1 << 22
+NUMBERS_AT_ONCE = 1 << 22
 """Numbers of one product in double precision that are in memory at once."""
 
 SUMS_AT_ONCE = 1024
@@ -381,7 +381,7 @@ def _half(point: ObservedFamilyPoint, right: Array) -> Array:
 
 
 def _chunks(point: ObservedFamilyPoint, b: int) -> list[slice]:
-    step = max(1, ENTRIES // (point.data.missing.size * point.data.ntraits))
+    step = max(1, NUMBERS_AT_ONCE // (point.data.missing.size * point.data.ntraits))
     return [slice(start, start + step) for start in range(0, b, step)]
 
 

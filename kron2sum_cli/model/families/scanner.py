@@ -17,7 +17,7 @@ from kron2sum_cli.model.spectrum import Array
 
 Floats = NDArray[np.floating]
 
-CACHED = 1 << 18
+CACHED_GENOTYPES = 1 << 18
 """Genotypes of a block that are multiplied at once, few enough to stay in the cache of a core."""
 
 FEWEST_SAMPLES = 256
@@ -210,7 +210,7 @@ def family_scanner(point: FamilyPoint, dtype: type[np.floating] = np.float32) ->
 
 def samples_at_once(b: int) -> int:
     """Samples of b variants that are multiplied at once."""
-    return max(FEWEST_SAMPLES, CACHED // max(b, 1))
+    return max(FEWEST_SAMPLES, CACHED_GENOTYPES // max(b, 1))
 
 
 def _times_covariates(basis: Array, X: Array) -> Array:

@@ -18,7 +18,14 @@ from scipy import linalg
 from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model import climbing, fitting
 from kron2sum_cli.model.climbing import CERTIFIED_GAIN, Optimum
-from kron2sum_cli.model.fitting import SAME, SHARES, has_few_rows, may_lose_C1, pushed_axes, starting_axes
+from kron2sum_cli.model.fitting import (
+    GENETIC_SHARES,
+    SAME_OPTIMUM,
+    has_few_rows,
+    may_lose_C1,
+    pushed_axes,
+    starting_axes,
+)
 from kron2sum_cli.model.missing.information import affordable, information, uses_observed_information
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, PartlyObserved
@@ -38,10 +45,10 @@ NO_MAXIMUM = (
     " observed on few samples"
 )
 
-VANISHING = 1e-8
+VANISHING_SHARE = 1e-8
 """A combination of traits with less than this share of their variance, genetic and residual together, has none."""
 
-PART = 1e-2
+LEAST_WEIGHT = 1e-2
 """Smallest weight of a trait in such a combination that makes it a part of it, where the squares add up to 1."""
 
 NO_VARIANCE = (
@@ -52,7 +59,7 @@ NO_VARIANCE = (
 
 MAX_STEPS = 150
 
-BYTES = 8
+DOUBLE_BYTES = 8
 """A number in double precision."""
 
 LEAST_SHARE = 0.02
@@ -175,7 +182,7 @@ def _best_around(data: ObservedCells, best: ObservedFit, reml: bool) -> Observed
                 found = climb(data, start, best.rank, reml)
             except NumericalError:
                 continue
-            if found.certificate.certified and found.point.lml > better.point.lml + SAME:
+            if found.certificate.certified and found.point.lml > better.point.lml + SAME_OPTIMUM:
                 better = found
         if better is best:
             return best
@@ -243,7 +250,7 @@ def vanishing_combination(axes: TraitAxes) -> NDArray[np.bool_]:
     total = axes.Tinv @ axes.Tinv.T
     size = np.sqrt(np.diag(total))
     shares, combinations = linalg.eigh(total / np.multiply.outer(size, size))
-    return np.asarray((np.abs(combinations[:, 0]) > PART) & (shares[0] < VANISHING))
+    return np.asarray((np.abs(combinations[:, 0]) > LEAST_WEIGHT) & (shares[0] < VANISHING_SHARE))
 
 
 def is_cheap(data: ObservedCells) -> bool:
@@ -253,10 +260,10 @@ def is_cheap(data: ObservedCells) -> bool:
 
 
 def _starts(data: ObservedCells, reml: bool) -> list[TraitAxes]:
-    filled = fitting.climb(data.filled, starting_axes(data.filled, SHARES[0]), data.ntraits, reml)
+    filled = fitting.climb(data.filled, starting_axes(data.filled, GENETIC_SHARES[0]), data.ntraits, reml)
     starts = [corrected_start(data, filled.point.axes)]
     if is_cheap(data):
-        starts += [starting_axes(data.filled, share) for share in SHARES]
+        starts += [starting_axes(data.filled, share) for share in GENETIC_SHARES]
     return starts
 
 
@@ -298,7 +305,7 @@ def missing_cost(missing: NDArray[np.bool_], ncovariates: int, rank: int) -> Mis
     return MissingCost(
         ncells=q,
         nrows=rows,
-        fit_bytes=BYTES * matrices,
+        fit_bytes=DOUBLE_BYTES * matrices,
         likelihood_flops=3 * pairs + float(size) ** 3,
         scan_ratio=1 + p * (rows + ncovariates) / n + 0.6 * p * size**2 / (n * m),
     )

@@ -31,7 +31,7 @@ NO_RESIDUAL = 1e-7
 """An axis whose residual share of variance is below this, where the likelihood falls with it, is on the boundary: where
 GGᵀ is singular, or nearly so, a search cannot reach 0 itself."""
 
-RELIABLE = 1e-6
+RELIABLE_SHARE = 1e-6
 """Residual share that such an axis has where its score and its information are taken: where GGᵀ is singular, both are
 rounding nearer to the boundary, and hardly change up to here."""
 
@@ -63,7 +63,7 @@ def direction_covariance(point: ObservedPoint, rank: int) -> DirectionCovariance
     """Inverse information of (C0, C1) in the axes of an optimum; C0 has at most this rank."""
     low = without_residual(point)
     if point.data.singular and low.any():
-        point = point.at(replace(point.axes, c1=np.where(low, np.sqrt(RELIABLE), point.axes.c1)))
+        point = point.at(replace(point.axes, c1=np.where(low, np.sqrt(RELIABLE_SHARE), point.axes.c1)))
     return inverse_information(information(point), point, rank, low)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model.bartlett import NO_CONVERGENCE, AtTruth, Refit, Simulated, information_change, scoring_step
 from kron2sum_cli.model.contrasts import rotate_coupled
-from kron2sum_cli.model.fitting import SAME, SHARES, has_few_rows, starting_axes
+from kron2sum_cli.model.fitting import GENETIC_SHARES, SAME_OPTIMUM, has_few_rows, starting_axes
 from kron2sum_cli.model.missing.fitting import ObservedFit, climb, is_cheap
 from kron2sum_cli.model.missing.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, restored_cells, with_added
@@ -147,14 +147,14 @@ def null_maxima(data: ObservedCells, fitted: TraitAxes, rank: int, reml: bool) -
     """
     starts = [fitted]
     if is_cheap(data) and has_few_rows(data.filled):
-        starts += [starting_axes(data.filled, share) for share in SHARES]
+        starts += [starting_axes(data.filled, share) for share in GENETIC_SHARES]
     found: list[ObservedFit] = []
     for axes in starts:
         try:
             one = climb(data, axes, rank, reml)
         except (NumericalError, np.linalg.LinAlgError):
             continue
-        is_new = all(abs(one.point.lml - other.point.lml) > SAME for other in found)
+        is_new = all(abs(one.point.lml - other.point.lml) > SAME_OPTIMUM for other in found)
         if one.certificate.certified and is_new:
             found.append(one)
     if not found:

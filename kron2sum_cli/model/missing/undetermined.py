@@ -52,7 +52,7 @@ def with_independent_traits(optimum: Optimum[MovablePoint]) -> Optimum[MovablePo
         return optimum
     axes, tau = point.axes, point.data.mean_eigenvalue
     try:
-        L1 = factor(independent(axes.C1, apart))
+        L1 = factor(made_independent(axes.C1, apart))
         moved = point.at(axes_of_factors((axes.Tinv * axes.c0)[:, axes.c0 > 0], L1, tau).truncated(optimum.rank))
     except (NumericalError, np.linalg.LinAlgError):
         return optimum
@@ -65,7 +65,7 @@ def with_independent_traits(optimum: Optimum[MovablePoint]) -> Optimum[MovablePo
     return replace(optimum, point=moved, certificate=certificate)
 
 
-def independent(C: Array, apart: Mask) -> Array:
+def made_independent(C: Array, apart: Mask) -> Array:
     """C (p, p) with its entries ``apart`` such that these entries of its inverse are 0, by one pair at a time."""
     size = np.sqrt(np.diag(C))
     R = C / np.multiply.outer(size, size)

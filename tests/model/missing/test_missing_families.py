@@ -116,10 +116,10 @@ def test_statistics_of_sets_and_of_two_columns() -> None:
 def test_small_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     case = with_missing(simulated(60, 3, 2), 0.2)
     whole, dense = point_of(case, True)
-    monkeypatch.setattr("kron2sum_cli.model.families.observed.ENTRIES", 1)
-    monkeypatch.setattr("kron2sum_cli.model.families.observed_scanner.ENTRIES", 1)
+    monkeypatch.setattr("kron2sum_cli.model.families.observed.ENTRIES_AT_ONCE", 1)
+    monkeypatch.setattr("kron2sum_cli.model.families.observed_scanner.NUMBERS_AT_ONCE", 1)
     monkeypatch.setattr("kron2sum_cli.model.families.observed_scanner.SUMS_AT_ONCE", 1)
-    monkeypatch.setattr("kron2sum_cli.model.families.scanner.CACHED", 1)
+    monkeypatch.setattr("kron2sum_cli.model.families.scanner.CACHED_GENOTYPES", 1)
     monkeypatch.setattr("kron2sum_cli.model.families.scanner.FEWEST_SAMPLES", 7)
     point, _ = point_of(case, True)
     assert len(point.data.groups) > len(whole.data.groups)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from missing_oracle import Array, Observed
 
-from kron2sum_cli.model.missing.undetermined import independent
+from kron2sum_cli.model.missing.undetermined import made_independent
 from kron2sum_cli.model.null_model import ObservedNullModel, TraitData, null_likelihood, rotate_samples
 
 
@@ -69,6 +69,6 @@ def test_the_other_traits_make_two_independent() -> None:
     pairs = np.zeros((4, 4), bool)
     pairs[0, 1] = pairs[0, 2] = True
     pairs |= pairs.T
-    found = independent(C, pairs)
+    found = made_independent(C, pairs)
     np.testing.assert_allclose(found[~pairs], C[~pairs], rtol=1e-14)
     np.testing.assert_allclose(np.linalg.inv(found)[pairs], 0, atol=1e-8)
