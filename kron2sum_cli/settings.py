@@ -266,7 +266,8 @@ class FitSettings:
         yield from repeated("--covar-name", self.covar_names)
         yield from repeated("--cat-covar", self.cat_covar_names)
         if self.covar is None:
-            yield from (f"{option} needs --covar" for option in self._options_of_covariates())
+            given = {"--covar-name": self.covar_names, "--cat-covar": self.cat_covar_names}
+            yield from (f"{option} needs --covar" for option, names in given.items() if names)
         suffix, compression = split_suffix(self.out)
         if compression or (suffix in (*SUFFIXES, *OTHER_CONTENT) and suffix != ".npz"):
             yield f"--out {self.out}: a null model is an .npz file; choose another suffix"
@@ -302,12 +303,6 @@ class FitSettings:
             "--ploidy": self.ploidy != 2,
         }
         return [option for option, there in given.items() if there]
-
-    def _options_of_covariates(self) -> Iterable[str]:
-        if self.covar_names:
-            yield "--covar-name"
-        if self.cat_covar_names:
-            yield "--cat-covar"
 
 
 @dataclass(frozen=True)

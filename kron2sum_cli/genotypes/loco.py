@@ -29,14 +29,11 @@ class ChromosomeRelationship:
     ----------
     chromosome : str or None
         Its code as `normalise_chromosome` spells it, the first one's of several; None for the matrix of all variants.
-    n_left_out : int
-        How many variants of the whole matrix lie on what is left out.
     relationship : Relationship
         Over the analysed samples.
     """
 
     chromosome: str | None
-    n_left_out: int
     relationship: Relationship
 
 
@@ -105,14 +102,12 @@ def relationships_by_chromosome(
             f"chromosome {groups[there[0]]}, so none would be left without it; leave one chromosome out only of more"
         )
     whole = replace(sums, G=_copy(sums.G), K=_copy(sums.K))
-    yield ChromosomeRelationship(None, 0, relationship_of(source, rows, whole))
+    yield ChromosomeRelationship(None, relationship_of(source, rows, whole))
     del whole
     for number in there:
         left_out = group_of_variant == number
         rest = _without(source, rows, sums, left_out, options)
-        yield ChromosomeRelationship(
-            groups[number], int(np.count_nonzero(left_out)), relationship_of(source, rows, rest)
-        )
+        yield ChromosomeRelationship(groups[number], relationship_of(source, rows, rest))
         del rest
 
 
