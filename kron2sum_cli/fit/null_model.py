@@ -18,7 +18,12 @@ from kron2sum_cli.fit.design import Design
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.model.climbing import Optimum
 from kron2sum_cli.model.families.null_model import likelihood_of_families
-from kron2sum_cli.model.families.spectrum import FamilySpectrum, Sparse, family_spectrum, sizes_of_families
+from kron2sum_cli.model.families.spectrum import (
+    FamilySpectrum,
+    Sparse,
+    family_spectrum,
+    sizes_of_families,
+)
 from kron2sum_cli.model.null_model import (
     FitSummary,
     NullLikelihood,
@@ -77,7 +82,8 @@ def likelihoods_of(
     reml = settings.method == "reml"
     if relationship.sparse is not None:
         _require_memory(relationship.sparse, settings.common.memory_mib, design)
-        with progress.task("Eigendecomposition", None, ""), _step("eigendecomposition"):
+        blas = _blas_for(int(sizes_of_families(relationship.sparse).max()), settings.common.threads)
+        with progress.task("Eigendecomposition", None, ""), _step("eigendecomposition"), blas:
             families = _families(relationship.sparse, settings.grm_cutoff)
         _report_families(families)
         yield None, likelihood_of_families(families, design, reml)

@@ -224,8 +224,8 @@ class LikelihoodOfFamilies(NullLikelihood[PointT]):
 
     @property
     def largest_matrix(self) -> int:
-        """Products over all samples are the work: threads of BLAS pay."""
-        return self.traits.nsamples
+        """That of a family: sums over the samples are made in pieces, for which threads of BLAS do not pay."""
+        return self.traits.spectrum.rotation.largest_family
 
 
 @dataclass(frozen=True)

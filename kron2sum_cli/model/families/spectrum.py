@@ -57,6 +57,11 @@ class FamilyRotation:
     nsamples: int
     families: Sequence[FamiliesOfSize]
 
+    @property
+    def largest_family(self) -> int:
+        """Members of the largest family."""
+        return max((group.members.shape[1] for group in self.families), default=1)
+
     def to_rows(self, M: NDArray[Precision]) -> NDArray[Precision]:
         """``UᵀM`` for M (n, k), a new array in the precision of M."""
         rows = M.copy()
