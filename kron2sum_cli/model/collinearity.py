@@ -50,8 +50,8 @@ class Dependency:
     others: tuple[int, ...]
 
 
-def dependencies(M: Array) -> list[Dependency]:
-    """Every column of M (n, q) that lies in the span of the columns before it; O(nq²)."""
+def dependencies(M: Array, tolerance: float = TOLERANCE) -> list[Dependency]:
+    """Every column of M (n, q) that lies in the span of the columns before it, up to ``tolerance``; O(nq²)."""
     norms = np.linalg.norm(M, axis=0)
     found: list[Dependency] = []
     if _clearly_independent(M, norms):
@@ -66,7 +66,7 @@ def dependencies(M: Array) -> list[Dependency]:
         left = column - basis @ (basis.T @ column)
         left = left - basis @ (basis.T @ left)
         size = np.linalg.norm(left)
-        if size > TOLERANCE:
+        if size > tolerance:
             kept.append(k)
             basis = np.hstack([basis, (left / size)[:, None]])
         else:

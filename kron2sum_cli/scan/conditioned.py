@@ -13,6 +13,7 @@ from kron2sum_cli.files.arrow import numbers, texts
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.scan_metadata import NullScale
 from kron2sum_cli.files.text import read_name_list
+from kron2sum_cli.genotypes.founders import locus_of
 from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.model.collinearity import combination, dependencies
 from kron2sum_cli.model.conditioning import GivenVariants, given_variants
@@ -20,6 +21,9 @@ from kron2sum_cli.model.null_model import NullModel, TraitData
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
+
+ROUNDING = 1e-5
+"""Share of its length by which a combination of dosages in single precision may miss another, having been rounded."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,13 @@ def read_conditioned(
     names = tuple(dict.fromkeys((*settings.conditions, *listed)))
     if not names:
         return None
+    if settings.founders:
+        names = _of_loci(names, genotypes)
     positions = _positions(names, genotypes)
     G = imputed_genotypes(genotypes, positions, rows)
     for k in np.flatnonzero(np.isnan(G).any(axis=0)):
         raise InputError(f"--condition {names[k]}: has no genotype in the analysed samples; leave it out")
-    kept = _independent(names, G, null)
+    kept = _independent(names, G, null, of_loci=settings.founders)
     logger.info("conditioned on %d variants: %s", len(kept), ", ".join(names[k] for k in kept))
     return ConditionedVariants(tuple(names[k] for k in kept), G[:, kept])
 
@@ -97,6 +103,15 @@ def imputed_genotypes(
     return np.where(absent, means, G)
 
 
+def _of_loci(names: Sequence[str], genotypes: GenotypeSource) -> tuple[str, ...]:
+    """The names with all founders of a locus for its name."""
+    table = genotypes.variants.table
+    of_locus: dict[str, list[str]] = {}
+    for name, founder in zip(table["SNPID"].to_pylist(), table["EA"].to_pylist(), strict=True):
+        of_locus.setdefault(locus_of(name, founder), []).append(name)
+    return tuple(dict.fromkeys(variant for name in names for variant in of_locus.get(name, [name])))
+
+
 def _positions(names: Sequence[str], genotypes: GenotypeSource) -> NDArray[np.intp]:
     """Where the variants of these names are in the genotypes."""
     column = genotypes.variants.table["SNPID"]
@@ -118,15 +133,22 @@ def _positions(names: Sequence[str], genotypes: GenotypeSource) -> NDArray[np.in
     return np.array([positions[0] for positions in of_name.values()], dtype=np.intp)
 
 
-def _independent(names: Sequence[str], G: NDArray[np.float64], null: NullFile) -> list[int]:
-    """The variants that add to the covariates and the variants before them; a warning names the others."""
+def _independent(names: Sequence[str], G: NDArray[np.float64], null: NullFile, of_loci: bool) -> list[int]:
+    """The variants that add to the covariates and the variants before them; a warning names the others.
+
+    Of founders (``of_loci``), one at a locus follows from the others, of which only the log speaks.
+    """
     X = own_covariates(null.description)
     c = X.shape[1]
-    found = [one for one in dependencies(np.hstack([X, G])) if one.column >= c]
+    found = [one for one in dependencies(np.hstack([X, G]), ROUNDING) if one.column >= c]
     of_columns = [f"covariate {k + 1}" for k in range(c)] if len(null.covariates) != c else list(null.covariates)
     for one in found:
         text = combination([*of_columns, *names], one)
-        logger.warning("--condition %s: it adds nothing and is left out", text)
+        logger.log(
+            logging.DEBUG if of_loci else logging.WARNING,
+            "--condition %s: it adds nothing and is left out",
+            text,
+        )
     return [k for k in range(len(names)) if c + k not in {one.column for one in found}]
 
 

@@ -115,6 +115,23 @@ def test_loci_go_through_shards_random_effects_and_pictures() -> None:
     assert kron2sum("export", "-q", "s.parquet", "--plot", "manhattan", "--out", "m.png") == 0
 
 
+def test_a_scan_given_a_locus_is_given_all_of_its_founders(capsys: pytest.CaptureFixture[str]) -> None:
+    probabilities = write_cross()
+    assert kron2sum("fit", "-q", "--pheno", "y.csv", "--grm", "g.csv") == 0
+    given = scanned("--founders", "--precision", "double", "--condition", NAMES[3])
+    assert capsys.readouterr().err == ""
+    assert given["MLOG10P"].isna().tolist() == [k == 3 for k in range(LOCI)]
+    y, P, contrasts = dense_projection(Path("null.npz"), None)
+    S, T = (probabilities[:, k] / probabilities[:, k].sum(axis=1, keepdims=True) for k in (3, 8))
+    dropped = []
+    for columns in (np.kron(np.eye(2), S), np.kron(np.eye(2), np.hstack([S, T]))):
+        score, H = columns.T @ P @ y, columns.T @ P @ columns
+        dropped.append(score @ np.linalg.pinv(H, rcond=1e-9, hermitian=True) @ score)
+    left = y @ P @ y - dropped[0]
+    chisq = -(contrasts - 14) * np.log1p(-(dropped[1] - dropped[0]) / left)
+    assert given.loc[8, "CHISQ"] == pytest.approx(chisq, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
