@@ -30,7 +30,7 @@ class GrmRecord:
     files : tuple of FileRecord
         The files that were read.
     options : Mapping
-        How it was made of genotypes: ``scale``, ``maf``, ``geno``.
+        How it was made of genotypes: ``scale``, ``maf``, ``geno``, and where they were given ``ploidy`` and ``map``.
     """
 
     paths: tuple[str, ...]

@@ -86,7 +86,7 @@ NVAR = Column("NVAR", _COUNT, "variants of the set that vary and pass the filter
 NVAR_LEFT_OUT = Column("NVAR_LEFT_OUT", _COUNT, "further variants of the set that the genotypes have", "set")
 CARRIERS = Column("CARRIERS", _COUNT, "analysed samples with the rarer allele of a variant tested", "set")
 TOP = Column("TOP", _TEXT, "variant with the largest share of the statistic of skat", "set")
-TOP_SHARE = Column("TOP_SHARE", _NUMBER, "its share", "set")
+TOP_SHARE = Column("TOP_SHARE", _NUMBER, "share of that variant in the statistic of skat", "set")
 
 CHISQ = Column("CHISQ", _NUMBER, "likelihood ratio statistic", "test", "chi_square")
 DF = Column("DF", _COUNT, "degrees of freedom", "test", "degrees_of_freedom", repeating=True)
@@ -136,11 +136,11 @@ TRAIT_PVE = Column("PVE", _NUMBER, "share of the variance of the trait that the 
 
 LEAD_TEST = Column("LEAD_TEST", _TEXT, "test in which the lead variant is strongest (`export --leads`)")
 LOD_FROM = Column("LOD_FROM", pa.int64(), "first position of the 1.5 LOD interval of the locus (`export --leads`)")
-LOD_TO = Column("LOD_TO", pa.int64(), "last position of it")
+LOD_TO = Column("LOD_TO", pa.int64(), "last position of the 1.5 LOD interval")
 BAYES_FROM = Column(
     "BAYES_FROM", pa.int64(), "first position of the 95% Bayes interval of the locus (`export --leads`)"
 )
-BAYES_TO = Column("BAYES_TO", pa.int64(), "last position of it")
+BAYES_TO = Column("BAYES_TO", pa.int64(), "last position of the 95% Bayes interval")
 
 LOCUS = Column("LOCUS", _COUNT, "number of the locus, in the order of the genotype file", required=True)
 STEP = Column(
@@ -235,7 +235,7 @@ def scan_schema(
     traits : Sequence of str
         Names of the p traits.
     tests : Sequence of str
-        Names of the tests beyond that of any effect.
+        Names of the tests beside that of any effect.
     refit : bool
         Whether it has the columns of refits.
     coupled : bool
@@ -288,7 +288,7 @@ def set_schema(tests: Sequence[str], set_tests: Sequence[str] = ("fixed",)) -> p
     Parameters
     ----------
     tests : Sequence of str
-        Names of the tests beyond that of any effect.
+        Names of the tests beside that of any effect.
     set_tests : Sequence of str
         Names of the ways to test a set, of which ``fixed`` has the columns of variants' tests.
 

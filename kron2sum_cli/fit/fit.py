@@ -179,9 +179,9 @@ def _predict(model: NullModel, relationship: Relationship, design: Design, progr
     Parameters
     ----------
     model : NullModel
-        That of the analysed samples.
+        The null model of the analysed samples.
     relationship : Relationship
-        Of the analysed samples, then of those that are not.
+        Relationships of the analysed samples, then of those that are not analysed.
     design : Design
         What the model was fitted to, and who is not analysed.
     progress : Progress

@@ -54,7 +54,7 @@ class Scan:
     samples : NDArray (n,)
         Rows of the analysed samples in the genotypes.
     filters : VariantFilters
-        On the genotypes of the analysed samples.
+        Filters on the genotypes of the analysed samples.
     scanner : Scanner
         The null model, ready for blocks.
     spans_intercept : bool
@@ -64,11 +64,11 @@ class Scan:
     context : TestContext
         The null model's scale, for tests.
     tests : Sequence of Hypothesis
-        That of an effect on any trait, then the others.
+        The test of an effect on any trait, then the further ones.
     refit : RefitPlan or None
         Which variants are fitted again, and how; None for none.
     traits : Sequence of str
-        Their names.
+        Names of the traits.
     observed : NDArray (n, p) or None
         Which cells of the traits were observed; None where all were.
     covariates : GenotypedCovariates

@@ -48,7 +48,7 @@ class RefitPlan:
     refits : Refits
         Refits under this model.
     hypotheses : Sequence of Hypothesis
-        Those tested, that of an effect on any trait first.
+        The hypotheses tested, that of an effect on any trait first.
     factors : Factors
         By which their likelihood ratios are divided.
     mlog10p : float
@@ -68,9 +68,9 @@ class BlockRefit:
     Attributes
     ----------
     chisq, mlog10p : Sequence of NDArray (h,)
-        Of every hypothesis, NaN where a refit did not converge.
+        Statistic and -log10 P of every hypothesis, NaN where a refit did not converge.
     beta, se : NDArray (h, p)
-        Of the refit with effects on all traits.
+        Effects on the traits and their standard errors, from the refit with effects on all traits.
     factors : dict
         By null model (`OF_GENOME`) and hypothesis, what likelihood ratios were divided by; empty where nothing was
         fitted again.
@@ -97,7 +97,7 @@ def refit_plan(
 ) -> RefitPlan:
     """The plan for refits of variants with a test below ``threshold`` (positive).
 
-    ``factors`` are those of another null model, for one without a chromosome; None for those of ``refits``.
+    ``factors`` are those of the whole genome's null model, for one without a chromosome; None simulates its own.
     """
     if factors is None:
         factors = Factors(lambda: simulated_factors(refits, hypotheses, seed))

@@ -122,7 +122,7 @@ class Totals:
     inputs : ScanInputs
         What is scanned.
     tests : Sequence of Hypothesis
-        That of an effect on any trait, then the others.
+        The test of an effect on any trait, then the further ones.
 
     Attributes
     ----------
@@ -363,7 +363,7 @@ class Inflation:
     Parameters
     ----------
     tests : Sequence of Hypothesis
-        That of an effect on any trait, then the others.
+        The test of an effect on any trait, then the further ones.
     traits : Sequence of str
         Names of the traits, each tested given effects on the others.
     second : str or None
