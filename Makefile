@@ -6,7 +6,7 @@
 #   make check     linter, formatting, types, documentation, tests: what CI runs
 #   make docs      the documentation, in out/site; a warning is an error
 #   make wheel     a wheel in dist/, tried in an empty environment
-#   make bench     the measurements of docs/benchmarks.md that take minutes
+#   make bench     some of the measurements of docs/benchmarks.md, in minutes
 #   make clean     remove .venv, out/ and caches
 #
 # Another Python: make example PYTHON=python3.12

@@ -1,7 +1,7 @@
-"""The command line: parse, call one function of the pipeline, print.
+"""The command line: parse, call one function of `fit`, `scan` or `export`, print.
 
-Modules of the pipeline that import numpy are imported by the commands as they run, because
-``kron2sum --version`` and ``--help`` must not wait for them.
+Modules that import numpy are imported by the commands as they run, because ``kron2sum --version`` and ``--help`` must
+not wait for them.
 """
 
 import os
