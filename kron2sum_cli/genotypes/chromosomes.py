@@ -18,6 +18,7 @@ PSEUDO_AUTOSOMAL = {"PAR1": "XY", "PAR2": "XY"}
 
 _WHOLE_NUMBER = r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+"
 _REGION = re.compile(rf"(?P<chromosome>.+):(?P<first>{_WHOLE_NUMBER})-(?P<last>{_WHOLE_NUMBER})")
+_SEVERAL = re.compile(rf":(?:{_WHOLE_NUMBER})-(?:{_WHOLE_NUMBER})[,;\s]")
 _RANGE = re.compile(r"(?P<first>[0-9]+)-(?P<last>[0-9]+)")
 _LARGEST_CODE = 1000
 _LAST_HUMAN_NUMBER = 26
@@ -191,8 +192,9 @@ def parse_region(text: str) -> Region:
     Region(chromosome='6', first=25000000, last=34000000)
     """
     parts = _REGION.fullmatch(text.strip())
-    if parts is None:
-        raise UsageError(f"--region {text!r} is not chr:from-to; write for example 6:25000000-34000000")
+    if parts is None or _SEVERAL.search(parts["chromosome"]):
+        again = "" if parts is None else ", and --region again for another"
+        raise UsageError(f"--region {text!r} is not chr:from-to; write for example 6:25000000-34000000{again}")
     first, last = (int(parts[end].replace(",", "")) for end in ("first", "last"))
     if first > last or last > 2**63 - 1:
         raise UsageError(f"--region {text!r}: {first} to {last} is not a region; give the smaller position first")

@@ -266,12 +266,32 @@ def read_map(path: str) -> Mapping[str, MapEntry]:
         columns = list(by_width[len(columns)])
     else:
         rows = rows[1:]
+    unit = 1
     if "POS" in columns and any(_is_fraction(row, columns.index("POS")) for row in rows):
         logger.info(
             "%s: positions have decimals: one is taken for 1,000,000 base pairs (megabases, centimorgans)", path
         )
-        return dict(described(row, columns, path, MEGABASE) for row in rows)
-    return dict(described(row, columns, path) for row in rows)
+        unit = MEGABASE
+    return _without_contradictions([described(row, columns, path, unit) for row in rows], path)
+
+
+def _without_contradictions(described_variants: Sequence[tuple[str, MapEntry]], path: str) -> Mapping[str, MapEntry]:
+    """The entries of a map by name, without those that are at two places; a warning counts them."""
+    entries, wrong = dict[str, MapEntry](), dict[str, str]()
+    for name, entry in described_variants:
+        other = entries.setdefault(name, entry)
+        if (other.chromosome, other.position) != (entry.chromosome, entry.position):
+            wrong[name] = f"{other.chromosome}:{other.position} and {entry.chromosome}:{entry.position}"
+    if wrong:
+        name, places = next(iter(wrong.items()))
+        logger.warning(
+            "%s: %d variants are there twice, at different places, first %s (%s): where they lie is taken for unknown",
+            path,
+            len(wrong),
+            name,
+            places,
+        )
+    return {name: entry for name, entry in entries.items() if name not in wrong}
 
 
 def _is_fraction(row: Row, column: int) -> bool:

@@ -103,3 +103,11 @@ def test_regions(text: str, expected: Region) -> None:
 def test_malformed_regions(text: str) -> None:
     with pytest.raises(UsageError, match="--region"):
         parse_region(text)
+
+
+@pytest.mark.parametrize("text", ["1:1-5,2:1-5", "1:1,000-5,000 2:1-5", "chr1:1-5; chr2:1-5"])
+def test_several_regions_in_one_option(text: str) -> None:
+    """Not a chromosome called 1:1-5,2, as HLA-A*01:01:1-5 is one."""
+    with pytest.raises(UsageError, match="is not chr:from-to; .*, and --region again for another"):
+        parse_region(text)
+    assert parse_region("HLA-A*01:01:1-5").chromosome == "HLA-A*01:01"

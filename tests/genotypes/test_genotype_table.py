@@ -99,6 +99,13 @@ def test_maps_without_alleles(tmp_path: Path, text: str, caplog: pytest.LogCaptu
     assert "1 of 3 variants have no chromosome and position; give them with --map" in caplog.text
 
 
+def test_a_map_that_contradicts_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """No place is chosen silently; the same place twice is none."""
+    path = write(tmp_path, "SNPID CHR POS\nv1 1 5\nv2 1 6\nv2 1 6\nv1 2 5\n", "m.txt")
+    assert {name: (entry.chromosome, entry.position) for name, entry in read_map(path).items()} == {"v2": ("1", 6)}
+    assert "1 variants are there twice, at different places, first v1 (1:5 and 2:5)" in caplog.text
+
+
 def test_centimorgans_stand_for_a_million_base_pairs_where_there_are_none(tmp_path: Path) -> None:
     genetic = write(tmp_path, "marker,chr,cM\nv1,1,0\nv2,1,4.25\nv3,X,60.5\n")
     assert [(entry.chromosome, entry.position) for entry in read_map(genetic).values()] == [
