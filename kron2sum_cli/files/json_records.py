@@ -22,17 +22,19 @@ class OtherLayout(ValueError):
     """A record was written by a version of kron2sum with another layout; the message says what to do."""
 
 
-def require_layout(content: Any, layout: Any, known: int, command: str) -> None:
-    """Refuse a record of another layout than the one that this version reads.
+def read_record(kind: type[Record], text: str | bytes, layout: str, known: int, command: str) -> Record:
+    """A record of the dataclass `kind` from the JSON text that a file holds.
 
     Parameters
     ----------
-    content : Any
-        The parsed JSON text, which names the version that wrote it.
-    layout : Any
-        Its layout.
+    kind : type
+        The dataclass.
+    text : str or bytes
+        The JSON text, which names its layout and the version that wrote it.
+    layout : str
+        Under which key it names its layout.
     known : int
-        The one that this version reads.
+        The layout that this version reads.
     command : str
         What makes such a file.
 
@@ -41,19 +43,23 @@ def require_layout(content: Any, layout: Any, known: int, command: str) -> None:
     OtherLayout
         If the layout is older or newer.
     ValueError
-        If it names no version.
+        If the text is no such record, saying why.
     """
-    if not isinstance(content, dict) or layout == known:
-        return
-    version = content.get("version")
-    if not isinstance(version, str):
-        raise ValueError("version is missing")
-    if isinstance(layout, int) and layout > known:
-        raise OtherLayout(f"was written by kron2sum {version}, which is newer; install that version to read it")
-    raise OtherLayout(
-        f"was written by kron2sum {version}, and the layout of such files has changed since; make it again with"
-        f" {command}, whose options are in its log"
-    )
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("the JSON text is nested too deeply") from error
+    if isinstance(content, dict) and content.get(layout) != known:
+        version = content.get("version")
+        if not isinstance(version, str):
+            raise ValueError("version is missing")
+        if isinstance(content.get(layout), int) and content[layout] > known:
+            raise OtherLayout(f"was written by kron2sum {version}, which is newer; install that version to read it")
+        raise OtherLayout(
+            f"was written by kron2sum {version}, and the layout of such files has changed since; make it again with"
+            f" {command}, whose options are in its log"
+        )
+    return from_json(kind, content)
 
 
 def to_json(value: Any) -> Any:

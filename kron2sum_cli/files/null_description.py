@@ -1,13 +1,12 @@
 """What a null model's file says besides its fits: of whom and of what they are, and how they were made."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
-from kron2sum_cli.files.json_records import canonical_json, from_json, require_layout, to_json
+from kron2sum_cli.files.json_records import canonical_json, read_record, to_json
 from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.model.null_model import TraitData
@@ -100,13 +99,7 @@ class NullMetadata:
         ValueError
             Where the text is not what `to_json` makes, saying why; `OtherLayout` where another version wrote it.
         """
-        try:
-            content = json.loads(text)
-        except RecursionError as error:
-            raise ValueError("it is nested too deeply") from error
-        if isinstance(content, dict):
-            require_layout(content, content.get("format"), FORMAT, "kron2sum fit")
-        return from_json(cls, content)
+        return read_record(cls, text, "format", FORMAT, "kron2sum fit")
 
 
 @dataclass(frozen=True)

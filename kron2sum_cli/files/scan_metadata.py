@@ -3,7 +3,6 @@
 It holds no time, host or path, so that the same inputs give the same bytes, whatever the threads or shards.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.files.json_records import canonical_json, from_json, require_layout, to_json
+from kron2sum_cli.files.json_records import canonical_json, read_record, to_json
 from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.model.hypotheses import LEAST_LEFT, TestContext
 
@@ -270,13 +269,7 @@ class ScanMetadata:
         ValueError
             Where the text is not what `to_json` makes, saying why; `OtherLayout` where another version wrote it.
         """
-        try:
-            content = json.loads(text)
-        except RecursionError as error:
-            raise ValueError("they are nested too deeply") from error
-        if isinstance(content, dict):
-            require_layout(content, content.get("layout", 1), LAYOUT, "kron2sum scan")
-        return from_json(cls, content)
+        return read_record(cls, text, "layout", LAYOUT, "kron2sum scan")
 
     def null_of(self, chromosome: str) -> NullScale:
         """The null model that the variants of a chromosome, as the file spells it, were tested with."""
