@@ -3,17 +3,17 @@
     python -m benchmarks.family_wise_error --bed mouse_hs1940.bed [--data-sets 400] [--samples 200,1200]
     python -m benchmarks.family_wise_error --null f2.npz --bed f2.bed [--whole-scans 200] [--bootstrap 1000]
 
-The first form takes real genotypes, of samples at random, with their linkage disequilibrium and relatedness. Two traits
-of heritability a half are simulated again and again; for each the null model is fitted, as by `fit`, and the whole genome
-is scanned, as by `scan --bootstrap 199`. Printed is the share of data sets in which some variant has a P over the whole
-scan of at most 0.05, with its exact 95% interval: for the test of any effect, of a common one, and of each trait. Errors
-are normal, or have heavy tails (t with three degrees of freedom), for which thresholds come from normal traits
-(`--resample normal`) and from permuted ones (`--resample permute`).
+The first form takes real genotypes, of samples at random, with their linkage disequilibrium and relatedness. Two
+traits of heritability a half are simulated again and again; for each the null model is fitted, as by `fit`, and the
+whole genome is scanned, as by `scan --bootstrap 199`. Printed is the share of data sets in which some variant has a P
+over the whole scan of at most 0.05, with its exact 95% interval: for the test of any effect, of a common one, and of
+each trait. Errors are normal, or have heavy tails (t with three degrees of freedom), for which thresholds come from
+normal traits (`--resample normal`) and from permuted ones (`--resample permute`).
 
-The second form takes a null model and its genotypes, and compares the thresholds of B simulated traits, at the C0 and C1
-of the null model, with whole scans of traits that are simulated independently of them, each with a null model fitted to
-it: the share of these scans whose smallest P lies beyond the threshold. With a null model by `--loco` every chromosome has
-its own.
+The second form takes a null model and its genotypes, and compares the thresholds of B simulated traits, at the C0 and
+C1 of the null model, with whole scans of traits that are simulated independently of them, each with a null model fitted
+to it: the share of these scans whose smallest P lies beyond the threshold. With a null model by `--loco` every
+chromosome has its own.
 
 Genotypes are rotated once and stay in memory. One thread is best: OMP_NUM_THREADS=1.
 """
@@ -199,7 +199,8 @@ def thresholds(null: str, bed: Path, bootstrap: int, whole_scans: int) -> None:
         scanned = np.max([part[name] for part in of_scans], axis=0)
         for level in (0.1, 0.05):
             beyond, other = threshold(simulated_ones, level), threshold(scanned, level)
-            assert beyond is not None and other is not None
+            assert beyond is not None
+            assert other is not None
             share = interval(int(np.sum(scanned > beyond)), len(scanned))
             print(f"{name:<6} at {level}: threshold {beyond:.3f}, of whole scans {other:.3f}; beyond it {share}")
 

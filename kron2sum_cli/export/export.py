@@ -57,9 +57,11 @@ from kron2sum_cli.files.scan_columns import (
     ANY,
     COV,
     DOMINANCE_COLUMNS,
+    DOMINANCE_REFIT_COLUMNS,
     FDR,
     IDENTITY_COLUMNS,
     INTERACTION_COLUMNS,
+    INTERACTION_REFIT_COLUMNS,
     LEAD_COLUMNS,
     MLOG10P,
     MLOG10P_SET,
@@ -578,7 +580,7 @@ def _columns_of_others(table: ScanFile, traits: Sequence[str], wanted: Sequence[
     """The columns of other traits, and of the axes, which say nothing about a trait alone."""
     kept = {traits[i] for i in choose_columns(wanted, traits, "--trait", table.name, "trait")}
     of_trait = (TRAIT_N, *TRAIT_COLUMNS, *TRAIT_REFIT_COLUMNS, TRAIT_MLOG10P_GW, TRAIT_PVE, FDR)
-    of_second = (*INTERACTION_COLUMNS, *DOMINANCE_COLUMNS)
+    of_second = (*INTERACTION_COLUMNS, *INTERACTION_REFIT_COLUMNS, *DOMINANCE_COLUMNS, *DOMINANCE_REFIT_COLUMNS)
     others = [trait for trait in traits if trait not in kept]
     dropped = {column.named(trait) for trait in others for column in (*of_trait, *of_second)}
     dropped |= {f"{P.name}.{trait}" for trait in others}

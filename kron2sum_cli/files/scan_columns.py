@@ -121,11 +121,15 @@ SE_REFIT = Column("SE_REFIT", _NUMBER, "standard error of the effect in a refit"
 BETA_GXE = Column("BETA_GXE", _NUMBER, "change of the effect with one more of the covariate (`--interaction`)", "trait")
 SE_GXE = Column("SE_GXE", _NUMBER, "standard error of the change", "trait")
 MLOG10P_GXE = Column("MLOG10P_GXE", _NUMBER, "-log₁₀ P of the change given those in the other traits", "trait")
+BETA_GXE_REFIT = Column("BETA_GXE_REFIT", _NUMBER, "the change in a refit", "trait")
+SE_GXE_REFIT = Column("SE_GXE_REFIT", _NUMBER, "standard error of the change in a refit", "trait")
 BETA_DOM = Column(
     "BETA_DOM", _NUMBER, "deviation of heterozygotes from the mean of homozygotes (`--coding genotypic`)", "trait"
 )
 SE_DOM = Column("SE_DOM", _NUMBER, "standard error of the deviation", "trait")
 MLOG10P_DOM = Column("MLOG10P_DOM", _NUMBER, "-log₁₀ P of the deviation given those in the other traits", "trait")
+BETA_DOM_REFIT = Column("BETA_DOM_REFIT", _NUMBER, "the deviation in a refit", "trait")
+SE_DOM_REFIT = Column("SE_DOM_REFIT", _NUMBER, "standard error of the deviation in a refit", "trait")
 
 AXIS = Column("AXIS", _NUMBER, "information along a trait axis, or of two of them where they are coupled", "axis")
 COV = Column("COV", _NUMBER, "covariance of the effects on two traits", "pair")
@@ -159,6 +163,8 @@ TRAIT_REFIT_COLUMNS = (BETA_REFIT, SE_REFIT)
 SIGNAL_COLUMNS = (LOCUS, STEP, *VARIANT_COLUMNS, MLOG10P, MLOG10P_JOINT)
 INTERACTION_COLUMNS = (BETA_GXE, SE_GXE, MLOG10P_GXE)
 DOMINANCE_COLUMNS = (BETA_DOM, SE_DOM, MLOG10P_DOM)
+INTERACTION_REFIT_COLUMNS = (BETA_GXE_REFIT, SE_GXE_REFIT)
+DOMINANCE_REFIT_COLUMNS = (BETA_DOM_REFIT, SE_DOM_REFIT)
 LEAD_COLUMNS = (LEAD_TEST, LOD_FROM, LOD_TO, BAYES_FROM, BAYES_TO)
 
 COLUMNS = (
@@ -177,7 +183,9 @@ COLUMNS = (
     *TRAIT_REFIT_COLUMNS,
     TRAIT_MLOG10P_GW,
     *INTERACTION_COLUMNS,
+    *INTERACTION_REFIT_COLUMNS,
     *DOMINANCE_COLUMNS,
+    *DOMINANCE_REFIT_COLUMNS,
     AXIS,
     COV,
     FDR,
@@ -263,7 +271,8 @@ def scan_schema(
         found += _fields(TRAIT_REFIT_COLUMNS, traits)
     found += _fields(of_test, tests)
     if second is not None:
-        found += _fields(columns_of_second(second), traits) + _fields(TEST_COLUMNS, [second, BOTH_COLUMNS])
+        of_second = (*columns_of_second(second), *(refit_columns_of_second(second) if refit else ()))
+        found += _fields(of_second, traits) + _fields(of_test, [second, BOTH_COLUMNS])
     if bootstrap:
         found += [*_fields((MLOG10P_GW,), [ANY]), *_fields((TRAIT_MLOG10P_GW,), traits), *_fields((MLOG10P_GW,), tests)]
         found += _fields((MLOG10P_GW,), () if second is None else [second, BOTH_COLUMNS])
@@ -280,6 +289,11 @@ def signal_schema(traits: Sequence[str]) -> pa.Schema:
 def columns_of_second(second: str) -> tuple[Column, Column, Column]:
     """Columns of the effect of a second column of a variant, its standard error and its P."""
     return INTERACTION_COLUMNS if second == INTERACTION else DOMINANCE_COLUMNS
+
+
+def refit_columns_of_second(second: str) -> tuple[Column, Column]:
+    """Columns of the effect of a second column in a refit, and its standard error."""
+    return INTERACTION_REFIT_COLUMNS if second == INTERACTION else DOMINANCE_REFIT_COLUMNS
 
 
 def set_schema(tests: Sequence[str], set_tests: Sequence[str] = ("fixed",)) -> pa.Schema:

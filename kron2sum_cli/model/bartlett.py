@@ -13,13 +13,14 @@ the χ² in them. What is left has a hundredth of the variance of L.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError
+from kron2sum_cli.model.block_scanner import PairStatistics
 from kron2sum_cli.model.hypotheses import Hypothesis, orthonormal, reduction
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -60,6 +61,13 @@ class Refit:
     se: Array
 
 
+class SecondOf(Protocol):
+    """Makes the second columns of variants that are simulated."""
+
+    def __call__(self, G: Array) -> Array:
+        """Second columns (n, b) of variants G (n, b), which are normal with relationships as covariance."""
+
+
 class Refits(Protocol):
     """Refits under one null model, of complete traits or of observed cells."""
 
@@ -77,8 +85,14 @@ class Refits(Protocol):
         ``outside`` (b,) is their squared length outside the rotation and the covariates.
         """
 
-    def simulated(self, rng: np.random.Generator) -> "Simulated":
-        """Simulate the traits under the null model, and variants, and fit the traits."""
+    def of_pairs(self, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]) -> Refit:
+        """Refits with effects of both columns, of G (n, b) and of H (n, b), on all traits; found are those of H.
+
+        Q (n, c) is an orthonormal basis of the covariates.
+        """
+
+    def simulated(self, rng: np.random.Generator, second: "SecondOf | None" = None) -> "Simulated":
+        """Simulate the traits under the null model, and variants, with second columns or without; fit the traits."""
 
 
 @dataclass(frozen=True)
@@ -93,17 +107,38 @@ class Simulated:
         From a design (p, e) to refits of the variants with effects in its span.
     at_truth : AtTruth
         What is known of the variants with the covariances of the simulation.
+    refit_both : callable or None
+        Refits with two columns a variant, of effects on all traits; None where variants have one column.
+    both_at_truth : AtTruth or None
+        `at_truth` of both columns, 2p axes: those of the first, then those of the second.
     """
 
     null_lml: float
     refit: Callable[[Array], Refit]
     at_truth: "AtTruth"
+    refit_both: Callable[[], Refit] | None = None
+    both_at_truth: "AtTruth | None" = None
+
+    def with_pairs(self, at_truth: "AtTruth", refit: Callable[[], Refit]) -> "Simulated":
+        """The same with second columns."""
+        return replace(self, refit_both=refit, both_at_truth=at_truth)
+
+    def truth_of(self, design: Array) -> "AtTruth":
+        """What is known where a design (p, e), or of two columns (2p, e), is tested."""
+        one = design.shape[0] == self.at_truth.T.shape[0]
+        return self.at_truth if one or self.both_at_truth is None else self.both_at_truth
 
     def lml(self, design: Array) -> Array:
-        """Log-likelihoods (b,) with effects in the span of a design (p, e); e may be 0."""
-        if design.shape[1] == 0:
+        """Log-likelihoods (b,) with effects in the span of a design (p, e), or (2p, e) of two columns; e may be 0.
+
+        Of two columns the designs are those of effects on all traits, of the first column or of both.
+        """
+        (rows, e), p = design.shape, self.at_truth.T.shape[0]
+        if e == 0:
             return np.full(self.at_truth.u.shape[0], self.null_lml)
-        return self.refit(design).lml
+        if rows == e == 2 * p and self.refit_both is not None:
+            return self.refit_both().lml
+        return self.refit(design[:p]).lml
 
 
 @dataclass(frozen=True)
@@ -112,7 +147,7 @@ class AtTruth:
 
     Attributes
     ----------
-    axes : TraitAxes
+    T : NDArray (p, p)
         Trait axes of these covariances.
     u : NDArray (b, p)
         Score along the axes.
@@ -123,22 +158,52 @@ class AtTruth:
         the simulated traits ask for. M1 are the columns of a variant along the axes.
     """
 
-    axes: TraitAxes
+    T: Array
     u: Array
     v: Array
     change: Array
 
     def chisq(self, design: Array) -> Array:
         """χ² (b,) of effects in the span of the design; its mean is the rank of the design."""
-        return reduction(self.u, self.v, design, self.axes.T)
+        return reduction(self.u, self.v, design, self.T)
 
     def chisq_change(self, design: Array) -> Array:
         """First-order change (b,) of that χ² in its mean, ``-tr[(DᵀVD)⁻¹ Dᵀ change D]``; its mean is 0."""
         if design.shape[1] == 0:
             return np.zeros(self.u.shape[0])
-        D = orthonormal(self.axes.T @ design)
+        D = orthonormal(self.T @ design)
         V = self.v if self.v.ndim == 3 else self.v[:, :, None] * np.eye(self.v.shape[1])
         return -np.asarray(np.trace(np.linalg.solve(D.T @ V @ D, D.T @ self.change @ D), axis1=1, axis2=2))
+
+
+def pairs_at_truth(
+    T: Array, pairs: PairStatistics, columns: Array, s: Array, weights: Array, step: tuple[Array, Array]
+) -> AtTruth:
+    """What is known of two columns a variant, b of them, along 2p axes: those of the first, then of the second.
+
+    Parameters
+    ----------
+    T : Array (p, p)
+        Trait axes.
+    pairs : PairStatistics
+        Score and information at the truth.
+    columns : Array (m, b, 2)
+        The columns, rotated.
+    s, weights, step
+        See `information_change`.
+    """
+    p, b = len(T), len(pairs.cross)
+    v, change = np.empty((2, b, 2, p, 2, p))
+    turned = pairs.cross.transpose(0, 2, 1) if pairs.cross.ndim == 3 else pairs.cross
+    both = (pairs.first.v, pairs.cross), (turned, pairs.second.v)
+    for one, other in np.ndindex(2, 2):
+        block = both[one][other]
+        v[:, one, :, other] = block if block.ndim == 3 else block.reshape(b, p, 1) * np.eye(p)
+        change[:, one, :, other] = information_change(columns[:, :, one] * columns[:, :, other], s, weights, step)
+    u = np.hstack([pairs.first.u, pairs.second.u])
+    return AtTruth(
+        np.asarray(np.kron(np.eye(2), T), np.float64), u, v.reshape(b, 2 * p, 2 * p), change.reshape(b, 2 * p, 2 * p)
+    )
 
 
 def information_change(squares: Array, s: Array, weights: Array, step: tuple[Array, Array]) -> Array:
@@ -147,7 +212,7 @@ def information_change(squares: Array, s: Array, weights: Array, step: tuple[Arr
     Parameters
     ----------
     squares : Array (m, b)
-        Squares of the rotated variants.
+        Squares of the rotated variants, or products of two columns.
     s : Array (m,)
         Eigenvalues.
     weights : Array (m, p)
@@ -185,7 +250,9 @@ def scoring_step(
     return E0, E1
 
 
-def bartlett_factors(refits: Refits, hypotheses: Sequence[Hypothesis], seed: int) -> Array:
+def bartlett_factors(
+    refits: Refits, hypotheses: Sequence[Hypothesis], seed: int, second: SecondOf | None = None
+) -> Array:
     """The factors (h,) by which likelihood ratios of refits are divided; ones where the null model is by ML.
 
     Parameters
@@ -193,45 +260,94 @@ def bartlett_factors(refits: Refits, hypotheses: Sequence[Hypothesis], seed: int
     refits : Refits
         Under the null model.
     hypotheses : sequence of Hypothesis
-        Those tested.
+        Those tested; some of two columns, as `second_column.pair_hypotheses` has them.
     seed : int
         Of the simulation.
+    second : SecondOf or None
+        The second columns of variants; None where no hypothesis is about them.
 
     Raises
     ------
     ConvergenceError
         Where too few simulated traits could be fitted, or refitted with variants.
     """
-    ones = np.ones(len(hypotheses))
+    found = np.ones(len(hypotheses))
     if not refits.reml:
-        return ones
+        return found
+    groups = [one for one in _by_columns(hypotheses) if one.size]
+    drawn = [_Drawn([hypotheses[k] for k in group]) for group in groups]
     rng = np.random.default_rng(seed)
-    excess: list[Array] = []
-    change: list[Array] = []
     for _ in range(MOST_TRAITS):
         try:
-            simulated = refits.simulated(rng)
+            simulated = refits.simulated(rng, second)
         except (ConvergenceError, NumericalError, np.linalg.LinAlgError):
             continue
-        both = np.array([_excess(simulated, hypothesis) for hypothesis in hypotheses])
+        lml = _remembered(simulated.lml)
+        for one in drawn:
+            one.add(simulated, lml)
+        if all(one.is_enough for one in drawn):
+            break
+    for group, one in zip(groups, drawn, strict=True):
+        found[group] += one.mean()
+    return found
+
+
+def _by_columns(hypotheses: Sequence[Hypothesis]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which hypotheses are of one column, and which of two: factors of the first are the same without the second."""
+    rows = np.array([hypothesis.full.shape[0] for hypothesis in hypotheses])
+    return np.flatnonzero(rows == rows.min()), np.flatnonzero(rows > rows.min())
+
+
+class _Drawn:
+    """What simulated traits say of some hypotheses, until it is enough."""
+
+    def __init__(self, hypotheses: Sequence[Hypothesis]) -> None:
+        self.hypotheses = hypotheses
+        self.excess: list[Array] = []
+        self.change: list[Array] = []
+        self.is_enough = False
+
+    def add(self, simulated: Simulated, lml: Callable[[Array], Array]) -> None:
+        """Take simulated traits."""
+        if self.is_enough:
+            return
+        both = np.array([_excess(simulated, lml, hypothesis) for hypothesis in self.hypotheses])
         if np.all(np.isfinite(both)):
-            excess.append(both[:, 0])
-            change.append(both[:, 1])
-        if len(excess) >= FEWEST_TRAITS:
-            mean, error = _controlled(np.array(excess), np.array(change))
-            if np.all(error < STANDARD_ERROR):
-                break
-    if len(excess) < FEWEST_TRAITS:
-        raise ConvergenceError("too few traits simulated under the null model could be fitted")
-    if np.any(mean <= -1):
-        raise ConvergenceError("the likelihood ratios of traits simulated under the null model have no positive mean")
-    return np.asarray(ones + mean)
+            self.excess.append(both[:, 0])
+            self.change.append(both[:, 1])
+        if len(self.excess) >= FEWEST_TRAITS:
+            error = _controlled(np.array(self.excess), np.array(self.change))[1]
+            self.is_enough = bool(np.all(error < STANDARD_ERROR))
+
+    def mean(self) -> Array:
+        """Factors (h,) less one."""
+        if len(self.excess) < FEWEST_TRAITS:
+            raise ConvergenceError("too few traits simulated under the null model could be fitted")
+        mean = _controlled(np.array(self.excess), np.array(self.change))[0]
+        if np.any(mean <= -1):
+            raise ConvergenceError(
+                "the likelihood ratios of traits simulated under the null model have no positive mean"
+            )
+        return mean
 
 
-def _excess(simulated: Simulated, hypothesis: Hypothesis) -> tuple[float, float]:
+def _remembered(lml: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The same, each design computed once."""
+    done: dict[bytes, Array] = {}
+
+    def found(design: Array) -> Array:
+        key = repr(design.shape).encode() + design.tobytes()
+        if key not in done:
+            done[key] = lml(design)
+        return done[key]
+
+    return found
+
+
+def _excess(simulated: Simulated, lml: Callable[[Array], Array], hypothesis: Hypothesis) -> tuple[float, float]:
     """Means over the variants, a degree of freedom: what refits exceed the χ² by, and its first-order change."""
-    base, full, truth = hypothesis.base, hypothesis.full, simulated.at_truth
-    ratio = 2 * (simulated.lml(full) - simulated.lml(base))
+    base, full, truth = hypothesis.base, hypothesis.full, simulated.truth_of(hypothesis.full)
+    ratio = 2 * (lml(full) - lml(base))
     excess = ratio - (truth.chisq(full) - truth.chisq(base))
     change = truth.chisq_change(full) - truth.chisq_change(base)
     found = np.isfinite(excess)

@@ -31,11 +31,14 @@ from kron2sum_cli.model.bartlett import (
     NO_CONVERGENCE,
     AtTruth,
     Refit,
+    SecondOf,
     Simulated,
     information_change,
     outside_rows,
+    pairs_at_truth,
     scoring_step,
 )
+from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
 from kron2sum_cli.model.climbing import BOUNDARY, CERTIFIED_GAIN
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
 from kron2sum_cli.model.fitting import (
@@ -149,11 +152,24 @@ class Refitter:
 
         ``outside`` (b,) is their squared length outside V and the covariates.
         """
-        V = self.data.V
-        rotated = np.asarray(V.T @ G.astype(V.dtype, copy=False), np.float64)
+        rotated = self._rotated(G)
         return lambda design: self.refit(rotated, design, outside)
 
-    def simulated(self, rng: np.random.Generator) -> Simulated:
+    def of_pairs(self, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]) -> Refit:
+        """Refits with effects of both columns, of G (n, b) and of H (n, b), on all traits: see `bartlett.Refits`."""
+        columns = np.stack([self._rotated(G), self._rotated(H)], axis=2)
+        outside = np.zeros((G.shape[1], 2, 2))
+        if self.data.noutside:
+            both = np.stack([G, H], axis=2).astype(np.float64)
+            projected = np.einsum("nc,nbk->cbk", Q.astype(np.float64), both)
+            outside = _grams(both) - _grams(columns) - _grams(projected)
+        return self.refit(columns, np.eye(self.data.ntraits), outside)
+
+    def _rotated(self, G: NDArray[np.floating]) -> Array:
+        V = self.data.V
+        return np.asarray(V.T @ G.astype(V.dtype, copy=False), np.float64)
+
+    def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
         """Simulate traits of these contrasts under the null model, and variants; fit the traits."""
         data, axes, p = self.data, self.null.point.axes, self.data.ntraits
         inside = np.sqrt(axes.variances(data.s)) * rng.normal(size=(data.s.size, p))
@@ -172,26 +188,37 @@ class Refitter:
         point = evaluate(simulated, axes, reml=False)
         step = scoring_step(axes, point.grams(), point.score0, point.score1)
         squares = rows**2
-        truth = AtTruth(axes, rows.T @ point.alpha, squares.T @ point.W, information_change(squares, s, point.W, step))
         nothing = np.zeros(SIMULATED_VARIANTS)
-        return Simulated(fitter.null_lml, lambda design: fitter.refit(rows, design, nothing), truth)
+        first = BlockStatistics(rows.T @ point.alpha, squares.T @ point.W, nothing, nothing)
+        truth = AtTruth(axes.T, first.u, first.v, information_change(squares, s, point.W, step))
+        found = Simulated(fitter.null_lml, lambda design: fitter.refit(rows, design, nothing), truth)
+        if second is None:
+            return found
+        of_second = np.zeros_like(rows)
+        of_second[: data.s.size] = self._rotated(second(data.to_samples(rows[: data.s.size])))
+        columns = np.stack([rows, of_second], axis=2)
+        statistics = BlockStatistics(of_second.T @ point.alpha, (of_second**2).T @ point.W, nothing, nothing)
+        pairs = PairStatistics(first, statistics, (rows * of_second).T @ point.W)
+        both = pairs_at_truth(axes.T, pairs, columns, s, point.W, step)
+        return found.with_pairs(both, lambda: fitter.refit(columns, np.eye(p), np.zeros((SIMULATED_VARIANTS, 2, 2))))
 
     def refit(self, variants: Array, design: Array, outside: Array | None = None) -> Refit:
         """Refit with effects in the span of ``design``.
 
         Parameters
         ----------
-        variants : Array (m, b)
-            Rotated variants, ``VᵀG``.
+        variants : Array (m, b) or (m, b, k)
+            Rotated variants, ``VᵀG``, or k columns of each, all of them with such effects.
         design : Array (p, e)
             Of full column rank.
-        outside : Array (b,) or None
-            Squared lengths of the variants outside V and the covariates; needed where ``data.noutside``.
+        outside : Array (b,) or (b, k, k), or None
+            Squared lengths of the variants outside V and the covariates, or the products of their columns; needed where
+            ``data.noutside``.
 
         Returns
         -------
         Refit
-            NaN for a variant whose refit did not converge, and for one of length 0.
+            Effects are those of the last column. NaN where a refit did not converge, and for a column of length 0.
 
         Raises
         ------
@@ -199,17 +226,20 @@ class Refitter:
             Where ``outside`` is needed and missing.
         """
         p, b = self.data.ntraits, variants.shape[1]
+        variants = variants.reshape(*variants.shape[:2], -1)
         if outside is None:
             if self.data.noutside:
                 raise ValueError("GGᵀ has null directions outside V: refits need the variants' squared lengths there")
-            outside = np.zeros(b)
+            outside = np.zeros(b * variants.shape[2] ** 2)
+        outside = outside.reshape(b, variants.shape[2], -1)
         best = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
-        present = np.flatnonzero(np.einsum("ib,ib->b", variants, variants) + outside > 0)
+        lengths = np.einsum("ibk,ibk->bk", variants, variants) + np.einsum("bkk->bk", outside)
+        present = np.flatnonzero(np.all(lengths > 0, axis=1))
         for start in self.maxima:
             basis = start.fit.point.axes.well_conditioned(design)
             together = uses_observed_information(p, 0) and start.fit.certificate.active_C1 == 0
             climb_from = _refit_together if together else _refit_apart
-            size = max(1, BATCH_BYTES // (8 * p * p * start.moments.nodes.size))
+            size = max(1, BATCH_BYTES // (8 * p * max(p, variants.shape[2]) * start.moments.nodes.size))
             for k in range(0, present.size, size):
                 batch = present[k : k + size]
                 found = climb_from(start, variants[:, batch], outside[batch], basis)
@@ -217,7 +247,7 @@ class Refitter:
                 for kept, new in ((best.lml, found.lml), (best.beta, found.beta), (best.se, found.se)):
                     kept[batch[higher]] = new[higher]
         if self.maxima[0].one_of_several:
-            much = best.lml > self.null_lml + STRONG_EFFECT * design.shape[1]
+            much = best.lml > self.null_lml + STRONG_EFFECT * design.shape[1] * variants.shape[2]
             for k in map(int, np.flatnonzero(much)):
                 alternative = _with_variant(self.data, variants[:, k], outside[k], basis)
                 afar = [starting_axes(alternative, share) for share in DISTANT_SHARES]
@@ -327,11 +357,13 @@ def _refit_together(start: NullMaximum, variants: Array, outside: Array, design:
     """Refit a batch of variants at once; one by one those that do not reach a maximum, or may have a higher one."""
     moments, axes = start.moments.of_variants(variants, outside), start.fit.point.axes
     likelihood = VariantLikelihood(start.moments, axes.T @ design, axes.logdet_T, start.empty, start.fit.rank)
-    states = _initial(start, outside.size)
+    states = _initial(start, len(outside))
     points, reached = _climb(likelihood, start.metrics[start.empty], moments, states)
     reached = _climb_other_faces(start, likelihood, moments, states, points, reached)
-    half = np.linalg.solve(np.linalg.cholesky(points.information), design.T)
-    refits = Refit(np.where(reached, points.lml, np.nan), points.gamma @ design.T, np.sqrt(np.sum(half**2, axis=1)))
+    k = variants.shape[2]
+    last = _last_column(design, k)
+    half = np.linalg.solve(np.linalg.cholesky(points.information), last.T)
+    refits = Refit(np.where(reached, points.lml, np.nan), points.gamma @ last.T, np.sqrt(np.sum(half**2, axis=1)))
     refits.beta[~reached] = refits.se[~reached] = np.nan
     near_face = np.linalg.eigvalsh(states.share)[:, -1] > 1 - NEARLY_EMPTY
     for k in np.flatnonzero(~reached | (start.one_of_several & near_face)):
@@ -342,9 +374,19 @@ def _refit_together(start: NullMaximum, variants: Array, outside: Array, design:
     return refits
 
 
+def _last_column(design: Array, k: int) -> Array:
+    """What makes effects on the traits (p,) of the last of k columns out of those of all (ek,)."""
+    return np.asarray(np.kron(design, np.eye(k)[-1:]), np.float64)
+
+
+def _grams(columns: Array) -> Array:
+    """Products (b, k, k) of the k columns of each of b variants (m, b, k)."""
+    return np.asarray(np.einsum("mbk,mbl->bkl", columns, columns))
+
+
 def _refit_apart(start: NullMaximum, variants: Array, outside: Array, design: Array) -> Refit:
     """Refit variants one by one."""
-    b, p = outside.size, start.data.ntraits
+    b, p = len(outside), start.data.ntraits
     refits = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
     for k in range(b):
         alternative = _with_variant(start.data, variants[:, k], outside[k], design)
@@ -563,21 +605,28 @@ def _highest(
             continue
         point = fitted.point
         if fitted.certificate.certified and point.coupled is not None and point.lml > best:
-            half = np.linalg.solve(point.coupled.chol, design.T)
+            beta = point.coupled.beta
+            half = np.linalg.solve(point.coupled.chol, _last_column(design, len(beta)).T)
             best = point.lml
-            found = best, design @ point.coupled.beta[0], np.sqrt(np.sum(half**2, axis=0))
+            found = best, design @ beta[-1], np.sqrt(np.sum(half**2, axis=0))
     return found
 
 
-def _with_variant(data: Contrasts, variant: Array, outside: float, design: Array) -> Contrasts:
-    """The data with the variant as a coupled fixed effect; what it has outside V is one more row."""
-    if not data.noutside:
-        return replace(data, design=CoupledDesign(design, variant[:, None], 0.0))
+def _with_variant(data: Contrasts, variant: Array, outside: Array, design: Array) -> Contrasts:
+    """The data with the k columns of a variant (m, k) as coupled fixed effects; what they have outside V is more rows.
+
+    ``outside`` (k, k) are their products there.
+    """
+    more = min(data.noutside, variant.shape[1])
+    if not more:
+        return replace(data, design=CoupledDesign(design, variant, 0.0))
+    squares, turn = np.linalg.eigh(outside)
+    rows = np.sqrt(np.maximum(squares[-more:], 0.0))[:, None] * turn[:, -more:].T
     return replace(
         data,
-        Z=np.vstack([data.Z, np.zeros((1, data.ntraits))]),
-        s=np.append(data.s, 0.0),
-        noutside=data.noutside - 1,
-        Kxm=np.hstack([data.Kxm, np.zeros((data.ncovariates, 1))]),
-        design=CoupledDesign(design, np.append(variant, np.sqrt(outside))[:, None], 0.0),
+        Z=np.vstack([data.Z, np.zeros((more, data.ntraits))]),
+        s=np.append(data.s, np.zeros(more)),
+        noutside=data.noutside - more,
+        Kxm=np.hstack([data.Kxm, np.zeros((data.ncovariates, more))]),
+        design=CoupledDesign(design, np.vstack([variant, rows]), 0.0),
     )

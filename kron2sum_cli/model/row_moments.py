@@ -23,14 +23,14 @@ PRECISION = 1e-12
 
 @dataclass(frozen=True)
 class VariantMoments:
-    """Moments of b variants.
+    """Moments of b variants of k columns each.
 
     Attributes
     ----------
-    cross : NDArray (b, p, K)
-        Moments of every variant with every trait.
-    square : NDArray (b, K)
-        Moments of every variant with itself.
+    cross : NDArray (b, p, k, K)
+        Moments of every column with every trait.
+    square : NDArray (b, k, k, K)
+        Moments of pairs of columns.
     """
 
     cross: Array
@@ -71,12 +71,17 @@ class RowMoments:
     covariates: Array
 
     def of_variants(self, variants: Array, outside: Array) -> VariantMoments:
-        """Moments of rotated variants (m, b) whose squared length outside V and X is ``outside`` (b,)."""
+        """Moments of rotated variants (m, b, k) whose products outside V and X are ``outside`` (b, k, k)."""
         Z = self.data.Z
-        cross = np.empty((variants.shape[1], Z.shape[1], self.nodes.size))
-        for trait in range(Z.shape[1]):
-            cross[:, trait] = variants.T @ (Z[:, trait, None] * self.cardinal)
-        square = (variants**2).T @ self.cardinal + np.multiply.outer(outside, self.cardinal_outside)
+        _, b, k = variants.shape
+        cross = np.empty((b, Z.shape[1], k, self.nodes.size))
+        square = np.multiply.outer(outside, self.cardinal_outside)
+        for column in range(k):
+            of_column = variants[:, :, column]
+            for trait in range(Z.shape[1]):
+                cross[:, trait, column] = of_column.T @ (Z[:, trait, None] * self.cardinal)
+            for other in range(k):
+                square[:, column, other] += (of_column * variants[:, :, other]).T @ self.cardinal
         return VariantMoments(cross, square)
 
 

@@ -17,7 +17,15 @@ from scipy import linalg
 
 from kron2sum_cli.model.block_scanner import BlockStatistics, Scanner, inner_products
 from kron2sum_cli.model.collinearity import COLLINEAR, dependencies
-from kron2sum_cli.model.hypotheses import TestContext, TestResult, TraitEffects, compare, reduction, trait_effects
+from kron2sum_cli.model.hypotheses import (
+    Hypothesis,
+    TestContext,
+    TestResult,
+    TraitEffects,
+    compare,
+    reduction,
+    trait_effects,
+)
 from kron2sum_cli.model.spectrum import Array
 
 UNITS_OF_ROUNDING = 256
@@ -84,6 +92,13 @@ class SecondTests:
     second: TestResult
     joint: TestResult
     effects: TraitEffects
+
+
+def pair_hypotheses(second: str, joint: str, p: int) -> tuple[Hypothesis, Hypothesis]:
+    """Effects of the second column on p traits given those of the first, and of both, as designs (2p, e) of refits."""
+    everything = np.eye(2 * p)
+    first = everything[:, :p]
+    return Hypothesis(second, first, everything), Hypothesis(joint, first[:, :0], everything)
 
 
 def basis_of_covariates(X: Array) -> Array:

@@ -48,9 +48,9 @@ class Points:
         Its derivatives with respect to ``N C0 Nᵀ`` and ``N C1 Nᵀ``.
     off_face : NDArray (b,)
         Predicted gain in log-likelihood of the best step off the face of C0.
-    gamma : NDArray (b, e)
-        Effects γ.
-    information : NDArray (b, e, e)
+    gamma : NDArray (b, ek)
+        Effects γ, those of the k columns of a variant side by side.
+    information : NDArray (b, ek, ek)
         Information of the effects.
     inside : NDArray (b,)
         Whether the state is inside the cones, and as far from their edges as the moments are precise.
@@ -135,20 +135,25 @@ class VariantLikelihood:
     def _residual_moments(self, T: Array, W: Array, variants: VariantMoments) -> tuple[Array, Array, Array]:
         """Moments (b, p, p, K) of pairs of axes less the effects, the effects γ and their information."""
         b, p = W.shape[:2]
-        cross, D = T @ variants.cross, T @ self.design
-        v = W @ variants.square[:, :, None]
-        u = np.einsum("bjk,bjk->bj", W, cross)
-        information = D.transpose(0, 2, 1) @ (v * D)
-        gamma = np.linalg.solve(information, D.transpose(0, 2, 1) @ u[:, :, None])
-        effects = D @ gamma
+        k, D = variants.cross.shape[2], T @ self.design
+        e = D.shape[2]
+        cross = (T @ variants.cross.reshape(b, p, -1)).reshape(variants.cross.shape)
+        v = (W @ variants.square.reshape(b, k * k, -1).transpose(0, 2, 1)).reshape(b, p, 1, k, k)
+        u = (cross @ W[:, :, :, None]).reshape(b, p, 1, k)
+        pairs = (D[:, :, :, None] * D[:, :, None, :]).reshape(b, p, e * e)
+        information = (pairs.transpose(0, 2, 1) @ v.reshape(b, p, k * k)).reshape(b, e, e, k, k)
+        information = information.transpose(0, 1, 3, 2, 4).reshape(b, e * k, e * k)
+        score = (D.transpose(0, 2, 1) @ u.reshape(b, p, k)).reshape(b, e * k, 1)
+        gamma = np.linalg.solve(information, score)
+        effects = np.asarray(D @ gamma.reshape(b, e, k))
         half = (T.reshape(b * p, p) @ self.moments.traits.reshape(p, -1)).reshape(b, p, p, -1)
         residual = T[:, None] @ half
         # (z_j - x_j g)(z_l - x_l g) = z_j z_l - x_j (z_l g - ½ x_l g²) - x_l (z_j g - ½ x_j g²).
-        cross -= 0.5 * effects * variants.square[:, None, :]
-        explained = effects[:, :, :, None] * cross[:, None]
+        cross -= 0.5 * (effects @ variants.square.reshape(b, k, -1)).reshape(cross.shape)
+        explained = (effects @ cross.transpose(0, 2, 1, 3).reshape(b, k, -1)).reshape(residual.shape)
         residual -= explained
         residual -= explained.transpose(0, 2, 1, 3)
-        return residual, gamma[:, :, 0], information
+        return residual, np.asarray(gamma[:, :, 0]), information
 
     def _outer_products(self, residual: Array, W: Array) -> tuple[Array, Array]:
         """``αᵀSα`` and ``αᵀα`` in the axes, α = K⁻¹r and S the eigenvalues; overwrites ``residual``."""

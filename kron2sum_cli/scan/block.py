@@ -24,9 +24,9 @@ from kron2sum_cli.model.bootstrap import SimulatedTraits, largest_of_second, lar
 from kron2sum_cli.model.collinearity import COLLINEAR, GenotypedCovariates
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, pack_information, test, trait_effects
 from kron2sum_cli.model.inflation import CORRELATED_AT_ONCE, independent_tests
-from kron2sum_cli.model.second_column import SecondStatistics, second_statistics, test_second
+from kron2sum_cli.model.second_column import SecondStatistics, SecondTests, second_statistics, test_second
 from kron2sum_cli.model.trait_axes import TraitAxes
-from kron2sum_cli.scan.refits import BlockRefit, RefitPlan, refit_block
+from kron2sum_cli.scan.refits import BlockRefit, RefitPlan, SecondColumns, SecondRefit, refit_block
 from kron2sum_cli.scan.second_column import SecondColumn
 
 IN_SPAN = "variants in the span of the covariates (empty statistics)"
@@ -151,6 +151,40 @@ class BlockResult:
     largest: Largest = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """Variants of a block that were tested with their second columns.
+
+    Attributes
+    ----------
+    second : SecondColumn
+        What these are.
+    statistics : SecondStatistics
+        Of the k variants that have one to test.
+    tests : SecondTests
+        Their tests.
+    variants : NDArray (b,)
+        Which of the block's variants they are.
+    determining : NDArray (b,)
+        Which of them explain the traits completely with both columns.
+    """
+
+    second: SecondColumn
+    statistics: SecondStatistics
+    tests: SecondTests
+    variants: Mask
+    determining: Mask
+
+    def refitted(self, variants: Mask) -> Mask:
+        """Which of the variants (b,) that are fitted again are so with their second columns."""
+        return variants & self.variants & ~self.determining
+
+    def columns_of(self, variants: Mask) -> SecondColumns:
+        """The second columns of variants (b,) that are fitted again."""
+        chosen = self.refitted(variants)
+        return SecondColumns(self.statistics.H.T[chosen[self.variants]].T, chosen[variants], self.second.basis)
+
+
 def test_block(scan: Scan, block: Block) -> BlockResult:
     """Read one block of b variants, filter it, test it, fit it again. All masks are over the variants of the block."""
     genotypes = scan.genotypes.read(block.variants, scan.samples)
@@ -176,19 +210,22 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
     determining = within(tested, scan.context.leaves_nothing(results[0]))
     columns |= _test_columns(scan, tested, results) | _trait_columns(scan, tested, statistics)
     tally = Counter({f"variants left out by {option}": number for option, number in left_out.items()})
+    pairs = None
     if scan.second is not None and second is not None:
         both = tested & within(varying, second.identifiable)
-        second = second.take(both[varying])
-        columns |= _second_columns(scan, scan.second, second, both)
+        pairs = _test_pairs(scan, scan.second, second.take(both[varying]), both)
+        columns |= _second_columns(scan, pairs)
         if scan.simulated is not None:
-            largest = {**largest, **_largest_of_second(scan, scan.simulated, scan.second, G.T[both[varying]].T, second)}
+            largest = {**largest, **_largest_of_second(scan, scan.simulated, pairs, G.T[both[varying]].T)}
         tally[SECOND_IN_SPAN[scan.second.name]] = int(np.count_nonzero(tested & ~both))
     factors: Mapping[str, Mapping[str, float]] = {}
     if scan.refit is not None:
-        refitted = _refitted(scan.refit, tested, results) & ~determining  # with nothing left there is no likelihood
-        done = refit_block(scan.refit, G[:, np.flatnonzero(refitted[varying])], statistics.outside[refitted[tested]])
+        refitted = _refitted(scan.refit, tested, results, pairs) & ~determining  # with nothing left: no likelihood
+        of_second = None if pairs is None else pairs.columns_of(refitted)
+        chosen = np.flatnonzero(refitted[varying])
+        done = refit_block(scan.refit, G[:, chosen], statistics.outside[refitted[tested]], of_second)
         factors = done.factors
-        columns |= _refit_columns(scan, refitted, done)
+        columns |= _refit_columns(scan, refitted, done, pairs)
         tally.update(_refit_counts(done))
     # Without refits their columns are empty; P values over the whole scan are known only at its end.
     columns |= {name: np.full(len(tested), np.nan) for name in scan.columns.names if name not in columns}
@@ -295,18 +332,19 @@ def _largest(
 
 
 def _largest_of_second(
-    scan: Scan,
-    simulated: SimulatedTraits,
-    second: SecondColumn,
-    G: NDArray[np.floating],
-    statistics: SecondStatistics,
+    scan: Scan, simulated: SimulatedTraits, pairs: Pairs, G: NDArray[np.floating]
 ) -> dict[str, tuple[float, ...]]:
     """The largest statistics of the simulated data sets in second columns of variants G (n, k)."""
-    u, u_second = _simulated_scores(simulated, G), _simulated_scores(simulated, statistics.H)
-    found = largest_of_second(simulated, u, u_second, statistics, scan.context)
-    return {
-        name: tuple(values.tolist()) for name, values in zip((second.name, column.BOTH_COLUMNS), found, strict=True)
-    }
+    u, u_second = _simulated_scores(simulated, G), _simulated_scores(simulated, pairs.statistics.H)
+    found = largest_of_second(simulated, u, u_second, pairs.statistics, scan.context)
+    names = (pairs.second.name, column.BOTH_COLUMNS)
+    return {name: tuple(values.tolist()) for name, values in zip(names, found, strict=True)}
+
+
+def _test_pairs(scan: Scan, second: SecondColumn, statistics: SecondStatistics, variants: Mask) -> Pairs:
+    """Test the second columns of some variants (b,)."""
+    tests = test_second(statistics, scan.axes.Tinv, scan.context)
+    return Pairs(second, statistics, tests, variants, within(variants, scan.context.leaves_nothing(tests.joint)))
 
 
 def _simulated_scores(simulated: SimulatedTraits, G: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -315,10 +353,16 @@ def _simulated_scores(simulated: SimulatedTraits, G: NDArray[np.floating]) -> ND
     return (G.T @ simulated.scores.reshape(n, p * number)).reshape(-1, p, number)
 
 
-def _refitted(refit: RefitPlan, tested: Mask, results: Sequence[TestResult]) -> Mask:
+def _refitted(refit: RefitPlan, tested: Mask, results: Sequence[TestResult], pairs: Pairs | None) -> Mask:
     """Which variants have a test that is small enough to fit them again."""
+    if refit.mlog10p <= 0:
+        return tested
     largest = np.max([result.mlog10p for result in results], axis=0)
-    return within(tested, largest > refit.mlog10p) if refit.mlog10p > 0 else tested
+    found = within(tested, largest > refit.mlog10p)
+    if pairs is not None:
+        of_pairs = np.maximum(pairs.tests.second.mlog10p, pairs.tests.joint.mlog10p)
+        found |= within(pairs.variants, of_pairs > refit.mlog10p)
+    return found
 
 
 # Columns: arrays (b,), with NaN or null where a variant has no value
@@ -379,9 +423,8 @@ def _trait_columns(scan: Scan, tested: Mask, statistics: BlockStatistics) -> dic
     return columns | {name: _spread(information[:, k], tested) for k, name in enumerate(names)}
 
 
-def _second_columns(scan: Scan, second: SecondColumn, statistics: SecondStatistics, variants: Mask) -> dict[str, Any]:
-    """Tests of the second columns of some variants (b,)."""
-    tests = test_second(statistics, scan.axes.Tinv, scan.context)
+def _second_columns(scan: Scan, pairs: Pairs) -> dict[str, Any]:
+    second, tests, variants = pairs.second, pairs.tests, pairs.variants
     columns: dict[str, Any] = {}
     for name, result in ((second.name, tests.second), (column.BOTH_COLUMNS, tests.joint)):
         columns |= _columns_of_test(name, result, variants)
@@ -391,8 +434,10 @@ def _second_columns(scan: Scan, second: SecondColumn, statistics: SecondStatisti
     return columns
 
 
-def _refit_columns(scan: Scan, refitted: Mask, done: BlockRefit) -> dict[str, Any]:
+def _refit_columns(scan: Scan, refitted: Mask, done: BlockRefit, pairs: Pairs | None) -> dict[str, Any]:
     columns: dict[str, Any] = {}
+    if pairs is not None and done.second is not None:
+        columns |= _second_refit_columns(scan, pairs.second, pairs.refitted(refitted), done.second)
     for hypothesis, chisq, mlog10p in zip(scan.tests, done.chisq, done.mlog10p, strict=True):
         columns |= {
             column.CHISQ_REFIT.named(hypothesis.name): _spread(chisq, refitted),
@@ -403,6 +448,19 @@ def _refit_columns(scan: Scan, refitted: Mask, done: BlockRefit) -> dict[str, An
             column.BETA_REFIT.named(trait): _spread(done.beta[:, j], refitted),
             column.SE_REFIT.named(trait): _spread(done.se[:, j], refitted),
         }
+    return columns
+
+
+def _second_refit_columns(scan: Scan, second: SecondColumn, refitted: Mask, done: SecondRefit) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for name, chisq, mlog10p in zip((second.name, column.BOTH_COLUMNS), done.chisq, done.mlog10p, strict=True):
+        columns |= {
+            column.CHISQ_REFIT.named(name): _spread(chisq, refitted),
+            column.MLOG10P_REFIT.named(name): _spread(mlog10p, refitted),
+        }
+    effects = (done.beta / second.scale, done.se / second.scale)
+    for kind, values in zip(column.refit_columns_of_second(second.name), effects, strict=True):
+        columns |= {kind.named(trait): _spread(values[:, j], refitted) for j, trait in enumerate(scan.traits)}
     return columns
 
 
@@ -431,6 +489,8 @@ def _independent_tests(G: NDArray[np.floating], identifiable: Mask, tested: Mask
 
 def _refit_counts(done: BlockRefit) -> dict[str, int]:
     failed = int(np.count_nonzero(np.isnan(np.vstack([*done.chisq, done.beta.T, done.se.T])).any(axis=0)))
+    if done.second is not None:
+        failed += int(np.count_nonzero(np.isnan(np.vstack([*done.second.chisq, done.second.beta.T])).any(axis=0)))
     return {"variants refitted": len(done.beta), "refits that did not converge (empty cells)": failed}
 
 

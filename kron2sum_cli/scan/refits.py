@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import ConvergenceError
-from kron2sum_cli.model.bartlett import Refits, bartlett_factors
+from kron2sum_cli.model.bartlett import Refits, SecondOf, bartlett_factors
 from kron2sum_cli.model.hypotheses import Hypothesis
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
 
@@ -53,12 +53,52 @@ class RefitPlan:
         By which their likelihood ratios are divided.
     mlog10p : float
         Variants with a test above it are fitted again.
+    pairs : Sequence of Hypothesis
+        Those of the second column of a variant and of both, whose factors come after the others; none without one.
     """
 
     refits: Refits
     hypotheses: Sequence[Hypothesis]
     factors: Factors = field(repr=False)
     mlog10p: float
+    pairs: Sequence[Hypothesis] = ()
+
+
+@dataclass(frozen=True)
+class SecondColumns:
+    """Second columns of h variants that are fitted again.
+
+    Attributes
+    ----------
+    H : NDArray (n, k)
+        Of those k variants in which it can be tested.
+    variants : NDArray (h,)
+        Which these are.
+    basis : NDArray (n, c)
+        Orthonormal basis of the covariates.
+    """
+
+    H: NDArray[np.floating]
+    variants: NDArray[np.bool_]
+    basis: NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class SecondRefit:
+    """Refits of the k second columns of `SecondColumns`.
+
+    Attributes
+    ----------
+    chisq, mlog10p : Sequence of NDArray (k,)
+        Of their effects given those of the first, and of both.
+    beta, se : NDArray (k, p)
+        Effects of the second column.
+    """
+
+    chisq: Sequence[Array]
+    mlog10p: Sequence[Array]
+    beta: Array
+    se: Array
 
 
 @dataclass(frozen=True)
@@ -71,6 +111,8 @@ class BlockRefit:
         Statistic and -log10 P of every hypothesis, NaN where a refit did not converge.
     beta, se : NDArray (h, p)
         Effects on the traits and their standard errors, from the refit with effects on all traits.
+    second : SecondRefit or None
+        Of second columns; None without them.
     factors : dict
         By null model (`OF_GENOME`) and hypothesis, what likelihood ratios were divided by; empty where nothing was
         fitted again.
@@ -81,30 +123,42 @@ class BlockRefit:
     beta: Array
     se: Array
     factors: dict[str, dict[str, float]]
+    second: SecondRefit | None = None
 
 
-def simulated_factors(refits: Refits, hypotheses: Sequence[Hypothesis], seed: int) -> Array:
-    """Bartlett factors (h,) by simulation; where that fails, a warning, and NaN, as the statistics are then."""
+def simulated_factors(
+    refits: Refits, hypotheses: Sequence[Hypothesis], seed: int, second: SecondOf | None = None
+) -> Array:
+    """Bartlett factors (h,); where they cannot be simulated that is said, and they are NaN, as are the statistics."""
     try:
-        return bartlett_factors(refits, hypotheses, seed)
+        return bartlett_factors(refits, hypotheses, seed, second)
     except ConvergenceError as error:
         logger.warning("no variants are refitted: %s", error)
         return np.full(len(hypotheses), np.nan)
 
 
 def refit_plan(
-    refits: Refits, hypotheses: Sequence[Hypothesis], threshold: float, seed: int, factors: Factors | None = None
+    refits: Refits,
+    hypotheses: Sequence[Hypothesis],
+    threshold: float,
+    seed: int,
+    factors: Factors | None = None,
+    pairs: Sequence[Hypothesis] = (),
+    second: SecondOf | None = None,
 ) -> RefitPlan:
     """The plan for refits of variants with a test below ``threshold`` (positive).
 
-    ``factors`` are those of the whole genome's null model, for one without a chromosome; None simulates its own.
+    ``factors`` are those of the whole genome's null model, for one without a chromosome; None simulates its own. ``pairs``
+    are hypotheses of second columns, which ``second`` simulates.
     """
     if factors is None:
-        factors = Factors(lambda: simulated_factors(refits, hypotheses, seed))
-    return RefitPlan(refits, hypotheses, factors, -float(np.log10(threshold)))
+        factors = Factors(lambda: simulated_factors(refits, [*hypotheses, *pairs], seed, second))
+    return RefitPlan(refits, hypotheses, factors, -float(np.log10(threshold)), pairs)
 
 
-def refit_block(plan: RefitPlan, G: NDArray[np.floating], outside: Array) -> BlockRefit:
+def refit_block(
+    plan: RefitPlan, G: NDArray[np.floating], outside: Array, second: SecondColumns | None = None
+) -> BlockRefit:
     """Refit variants under every design that the hypotheses compare.
 
     Parameters
@@ -115,11 +169,14 @@ def refit_block(plan: RefitPlan, G: NDArray[np.floating], outside: Array) -> Blo
         Variants, without missing values.
     outside : Array (h,)
         Their squared lengths outside the rotation and the covariates.
+    second : SecondColumns or None
+        Their second columns; None without them.
     """
     h, p = G.shape[1], plan.hypotheses[0].full.shape[0]
     if h == 0:
-        nothing = [np.empty(0) for _ in plan.hypotheses]
-        return BlockRefit(nothing, nothing, np.empty((0, p)), np.empty((0, p)), {})
+        nothing, no_effects = [np.empty(0) for _ in plan.hypotheses], np.empty((0, p))
+        of_second = None if second is None else SecondRefit(nothing[:1] * 2, nothing[:1] * 2, no_effects, no_effects)
+        return BlockRefit(nothing, nothing, no_effects, no_effects, {}, of_second)
     refit = plan.refits.of_variants(G, outside)
     joint = refit(np.eye(p))
     done: dict[bytes, Array] = {}
@@ -134,13 +191,30 @@ def refit_block(plan: RefitPlan, G: NDArray[np.floating], outside: Array) -> Blo
             done[key] = refit(design).lml
         return done[key]
 
-    factors = plan.factors()
-    chisq = []
-    for hypothesis, factor in zip(plan.hypotheses, factors, strict=True):
-        gain = lml(hypothesis.full) - lml(hypothesis.base)
-        chisq.append(np.where(gain > LEAST_GAIN, np.maximum(2 * gain, 0.0), np.nan) / factor)
-    mlog10p = [chi2_mlog10p(x, hypothesis.df) for x, hypothesis in zip(chisq, plan.hypotheses, strict=True)]
+    factors, hypotheses = plan.factors(), [*plan.hypotheses, *plan.pairs]
+    of_tests, of_pairs = factors[: len(plan.hypotheses)], factors[len(plan.hypotheses) :]
+    gains = [lml(hypothesis.full) - lml(hypothesis.base) for hypothesis in plan.hypotheses]
+    chisq, mlog10p = _tests(gains, plan.hypotheses, of_tests)
+    done_of_second = None if second is None else _refit_second(plan, G, second, joint.lml, of_pairs)
     if not np.isfinite(factors).all():
-        return BlockRefit(chisq, mlog10p, joint.beta, joint.se, {})
-    named = {hypothesis.name: float(factor) for hypothesis, factor in zip(plan.hypotheses, factors, strict=True)}
-    return BlockRefit(chisq, mlog10p, joint.beta, joint.se, {OF_GENOME: named})
+        return BlockRefit(chisq, mlog10p, joint.beta, joint.se, {}, done_of_second)
+    named = {hypothesis.name: float(factor) for hypothesis, factor in zip(hypotheses, factors, strict=True)}
+    return BlockRefit(chisq, mlog10p, joint.beta, joint.se, {OF_GENOME: named}, done_of_second)
+
+
+def _tests(gains: Sequence[Array], hypotheses: Sequence[Hypothesis], factors: Array) -> tuple[list[Array], list[Array]]:
+    """Likelihood ratios over their factors, and their -log10 P, from gains in log-likelihood (h,)."""
+    chisq = [
+        np.where(gain > LEAST_GAIN, np.maximum(2 * gain, 0.0), np.nan) / factor
+        for gain, factor in zip(gains, factors, strict=True)
+    ]
+    return chisq, [chi2_mlog10p(x, hypothesis.df) for x, hypothesis in zip(chisq, hypotheses, strict=True)]
+
+
+def _refit_second(
+    plan: RefitPlan, G: NDArray[np.floating], second: SecondColumns, alone: Array, factors: Array
+) -> SecondRefit:
+    """Refit variants with their second columns; ``alone`` (h,) are the log-likelihoods without these."""
+    both = plan.refits.of_pairs(G[:, second.variants], second.H, second.basis)
+    gains = [both.lml - alone[second.variants], both.lml - plan.refits.null_lml]
+    return SecondRefit(*_tests(gains, plan.pairs, factors), both.beta, both.se)

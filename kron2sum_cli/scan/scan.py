@@ -9,6 +9,7 @@ from itertools import chain
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from kron2sum_cli.errors import ConvergenceError, UsageError
@@ -21,6 +22,7 @@ from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
+from kron2sum_cli.model.bartlett import SecondOf
 from kron2sum_cli.model.bootstrap import (
     SimulatedTraits,
     normal_errors,
@@ -34,6 +36,7 @@ from kron2sum_cli.model.fitting import SAME_OPTIMUM
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
 from kron2sum_cli.model.inflation import DEFLATED, INFLATED, MedianP, inflation
 from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.model.second_column import pair_hypotheses
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import BlockResult, Scan, test_block
 from kron2sum_cli.scan.blocks import block_width, blocks_by_null, in_order
@@ -42,7 +45,7 @@ from kron2sum_cli.scan.inputs import ScanInputs, number_type, open_inputs
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
 from kron2sum_cli.scan.refits import Factors, RefitPlan, refit_plan, simulated_factors
 from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
-from kron2sum_cli.scan.second_column import second_column
+from kron2sum_cli.scan.second_column import second_column, second_of_simulated
 from kron2sum_cli.scan.stepwise import check_signals_path, least_mlog10p, strong_places, write_signals
 from kron2sum_cli.settings import ScanSettings
 
@@ -196,7 +199,7 @@ def _results(
         yield result
     if done:
         logger.info("%d finished blocks of an interrupted scan taken over", done)
-    factors = _factors(settings, inputs.null, tests) if inputs.null.chromosomes else None
+    factors = _factors(settings, inputs, tests) if inputs.null.chromosomes else None
     for chromosome, blocks in blocks_by_null(inputs, width):
         advance(sum(int(np.count_nonzero(block.asked)) for block in blocks[:done]))
         blocks, done = blocks[done:], max(done - len(blocks), 0)
@@ -243,7 +246,7 @@ def _scan(
         axes=model.summary.axes,
         context=scale.context(settings.stat, settings.precision),
         tests=tests,
-        refit=_refit_plan(settings, model, tests, chromosome, factors) if settings.refit > 0 else None,
+        refit=_refit_plan(settings, inputs, model, tests, chromosome, factors) if settings.refit > 0 else None,
         traits=null.traits,
         observed=observed,
         covariates=GenotypedCovariates(X, None if data.reduced else observed),
@@ -271,18 +274,33 @@ def _simulated(
     return simulated_permuted(model, data.Y, permutations(seed, number, n), given, dtype)
 
 
-def _factors(settings: ScanSettings, null: NullFile, tests: Sequence[Hypothesis]) -> Factors:
+def _pairs(settings: ScanSettings, inputs: ScanInputs) -> tuple[Sequence[Hypothesis], SecondOf | None]:
+    """The hypotheses of second columns, and what simulates them; none where variants have none."""
+    name = second_test(settings)
+    if name is None:
+        return (), None
+    second = second_of_simulated(inputs.interaction, settings.coding == "genotypic")
+    return pair_hypotheses(name, BOTH_COLUMNS, len(inputs.null.traits)), second
+
+
+def _factors(settings: ScanSettings, inputs: ScanInputs, tests: Sequence[Hypothesis]) -> Factors:
     """Bartlett factors of the whole genome's null model, which those without a chromosome share.
 
     They depend on the samples, the covariates and the spectrum of the relationship matrix, which a chromosome hardly
     changes: among the eight models of an intercross of 20 chromosomes that refitted variants they were 0.957 to 0.961.
     """
-    dtype = number_type(settings)
-    return Factors(lambda: simulated_factors(null.load(None, dtype).refits(), tests, settings.common.seed))
+    dtype, (pairs, second) = number_type(settings), _pairs(settings, inputs)
+
+    def compute() -> NDArray[np.float64]:
+        refits = inputs.null.load(None, dtype).refits()
+        return simulated_factors(refits, [*tests, *pairs], settings.common.seed, second)
+
+    return Factors(compute)
 
 
 def _refit_plan(
     settings: ScanSettings,
+    inputs: ScanInputs,
     model: NullModel,
     tests: Sequence[Hypothesis],
     chromosome: str | None,
@@ -302,7 +320,8 @@ def _refit_plan(
             model.summary.lml,
             refits.null_lml,
         )
-    return refit_plan(refits, tests, settings.refit, settings.common.seed, factors)
+    pairs, second = _pairs(settings, inputs)
+    return refit_plan(refits, tests, settings.refit, settings.common.seed, factors, pairs, second)
 
 
 def _report_thresholds(settings: ScanSettings, largest: Largest) -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.files.scan_columns import DOMINANCE, INTERACTION
 from kron2sum_cli.genotypes.coding import dominance_deviation
 from kron2sum_cli.genotypes.counts import genotype_counts
+from kron2sum_cli.model.bartlett import SecondOf
 from kron2sum_cli.model.second_column import basis_of_covariates
 from kron2sum_cli.scan.interaction import Interaction
 
@@ -55,6 +56,17 @@ class SecondColumn:
         if centre:
             by_variant = by_variant - by_variant.mean(axis=1, keepdims=True)
         return by_variant.T
+
+
+def second_of_simulated(interaction: Interaction | None, genotypic: bool) -> SecondOf | None:
+    """Second columns of simulated variants (`bartlett.Refits`); None where variants have none.
+
+    Products with the covariate; for dominance the squares, which are related as the squares of relationships are.
+    """
+    if interaction is not None:
+        covariate = interaction.standardised[:, None]
+        return lambda G: G * covariate
+    return (lambda G: G**2 - np.mean(G**2, axis=0)) if genotypic else None
 
 
 def second_column(

@@ -55,7 +55,9 @@ def test_every_number_of_a_row_equals_the_dense_gaussian(example: Path, tmp_path
     assert scan(example / null, plain, "--precision", "double") == 0
     rows, kind = table(out), "GXE" if options == INTERACTION else "DOM"
     own = table(plain)
-    pd.testing.assert_frame_equal(rows[own.columns], own)
+    refits = [column for column in own.columns if "_REFIT" in column]  # more variants are refitted, and with more tests
+    pd.testing.assert_frame_equal(rows[own.columns.drop(refits)], own.drop(columns=refits))
+    pd.testing.assert_frame_equal(rows[refits][own.CHISQ_REFIT.notna()], own[refits][own.CHISQ_REFIT.notna()])
     for index in (0, 405, 2900):
         row = rows.iloc[index]
         y, P, size = dense_projection(example / null, row.CHR if null == "loco.npz" else None)
@@ -80,6 +82,46 @@ def test_every_number_of_a_row_equals_the_dense_gaussian(example: Path, tmp_path
             chisq = size * np.log1p(beta[2 * j + 1] ** 2 / variance / (q0 - both))
             expected = -stats.chi2.logsf(chisq, 1) / np.log(10)
             assert row[f"MLOG10P_{kind}.{trait}"] == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("options", [INTERACTION, GENOTYPIC])
+def test_refits_of_both_columns(example: Path, tmp_path: Path, options) -> None:
+    """Of variants with any small test; near the tests without refits, and the same in other units of the covariate."""
+    out, name, kind = (
+        tmp_path / "s.parquet",
+        *(("interaction", "GXE") if options == INTERACTION else ("dominance", "DOM")),
+    )
+    assert scan(example / "null.npz", out, "--chr", "1", "--refit", "0.003", *options) == 0
+    rows, factors = table(out), metadata(out)["refit_factors"]["genome"]
+    assert set(factors) == {"any", name, "joint"}
+    assert all(1 < factor < 1.1 for factor in factors.values())
+    strongest = rows[["MLOG10P", f"MLOG10P.{name}", "MLOG10P.joint"]].max(axis=1)
+    refitted = rows[f"CHISQ_REFIT.{name}"].notna()
+    assert refitted.sum() > 5
+    assert (refitted == (strongest > -np.log10(0.003)) & rows[f"CHISQ.{name}"].notna()).all()
+    assert (rows.CHISQ_REFIT.notna() == (strongest > -np.log10(0.003))).all()
+    some = rows[refitted]
+    for test, df in ((name, 3), ("joint", 6)):
+        chisq = some[f"CHISQ_REFIT.{test}"]
+        np.testing.assert_allclose(chisq, some[f"CHISQ.{test}"], rtol=0.1, atol=0.5)
+        np.testing.assert_allclose(some[f"MLOG10P_REFIT.{test}"], -stats.chi2.logsf(chisq, df) / np.log(10), rtol=1e-8)
+    # What two tests of the second column add up to: l(both) - l(g) + l(g) - l(neither).
+    total = sum(factors[test] * some[f"CHISQ_REFIT{ending}"] for test, ending in (("any", ""), (name, f".{name}")))
+    np.testing.assert_allclose(factors["joint"] * some["CHISQ_REFIT.joint"], total, atol=1e-5)
+    for trait in TRAITS:
+        se = some[f"SE_{kind}.{trait}"]
+        np.testing.assert_allclose(some[f"SE_{kind}_REFIT.{trait}"], se, rtol=0.06)
+        np.testing.assert_allclose(some[f"BETA_{kind}_REFIT.{trait}"] / se, some[f"BETA_{kind}.{trait}"] / se, atol=0.2)
+    if options == INTERACTION:
+        ages = pd.read_csv(EXAMPLE / "covariates.csv")[["FID", "IID", "age"]].assign(days=lambda t: 365 * t.age + 7)
+        ages.drop(columns="age").to_csv(tmp_path / "days.csv", index=False)
+        days = ("--covar", tmp_path / "days.csv", "--interaction", "days")
+        assert scan(example / "null.npz", tmp_path / "d.parquet", "--chr", "1", "--refit", "0.003", *days) == 0
+        other = table(tmp_path / "d.parquet")[refitted]
+        np.testing.assert_allclose(
+            other["CHISQ_REFIT.interaction"], some["CHISQ_REFIT.interaction"], rtol=1e-3, atol=1e-4
+        )
+        np.testing.assert_allclose(365 * other["BETA_GXE_REFIT.height"], some["BETA_GXE_REFIT.height"], rtol=1e-2)
 
 
 def test_independent_samples_of_one_trait_give_ordinary_regression(example: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model.bartlett import (
     AtTruth,
     Refit,
+    SecondOf,
     Simulated,
     _controlled,
     bartlett_factors,
@@ -27,6 +28,7 @@ from kron2sum_cli.model.missing.observed import observed_cells
 from kron2sum_cli.model.missing.refit import ObservedRefitter
 from kron2sum_cli.model.missing.refit import null_maxima as observed_null_maxima
 from kron2sum_cli.model.refit import Refitter, null_maxima, refitter
+from kron2sum_cli.model.second_column import pair_hypotheses
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import axes_of_covariances
 
@@ -66,7 +68,7 @@ def test_the_first_order_change_of_a_mean(name: str) -> None:
     E0, E1 = (M + M.T for M in rng.normal(size=(2, 2, 2)))
     g = rng.normal(size=(data.s.size, 3))
     change = information_change(g**2, data.s, point.W, (E0, E1))
-    truth = AtTruth(axes, g.T @ point.alpha, (g**2).T @ point.W, change)
+    truth = AtTruth(axes.T, g.T @ point.alpha, (g**2).T @ point.W, change)
     design = named_hypothesis(name, TRAITS).full
 
     def mean(t: float, x: Array) -> float:
@@ -188,8 +190,11 @@ class Failing:
     def of_variants(self, G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
         raise NotImplementedError
 
-    def simulated(self, rng: np.random.Generator) -> Simulated:
-        whole = self.refits.simulated(rng)
+    def of_pairs(self, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]) -> Refit:
+        raise NotImplementedError
+
+    def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
+        whole = self.refits.simulated(rng, second)
 
         def refit(design: Array) -> Refit:
             found = whole.refit(design)
@@ -209,3 +214,25 @@ def test_refits_that_mostly_fail_have_no_factor() -> None:
     )
     with pytest.raises(ConvergenceError, match="too few traits"):
         bartlett_factors(Failing(known, 0.8), HYPOTHESES[:1], 1)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+def test_factors_of_second_columns(reml: bool) -> None:
+    """They are those of plain simulation, and what is known of both columns has the right means."""
+    E = np.random.default_rng(4).normal(size=40)
+    fitter, rng, pairs = refits(40, 80, reml), np.random.default_rng(5), pair_hypotheses("interaction", "joint", 2)
+    assert [hypothesis.df for hypothesis in pairs] == [2, 4]
+    factors = bartlett_factors(fitter, [*HYPOTHESES[:1], *pairs], 1, lambda G: G * E[:, None])
+    if not reml:
+        np.testing.assert_array_equal(factors, np.ones(3))
+        return
+    simulations = [fitter.simulated(rng, lambda G: G * E[:, None]) for _ in range(15)]
+    for hypothesis, factor in zip(pairs, factors[1:], strict=True):
+        base, full, df = hypothesis.base, hypothesis.full, hypothesis.df
+        truths = [one.truth_of(full) for one in simulations]
+        known = np.array([np.mean(truth.chisq(full) - truth.chisq(base)) for truth in truths])
+        changes = np.array([np.mean(truth.chisq_change(full) - truth.chisq_change(base)) for truth in truths])
+        ratios = np.array([2 * np.mean(one.lml(full) - one.lml(base)) / df for one in simulations])
+        for values, mean in ((known, df), (changes, 0), (ratios, factor)):
+            assert abs(values.mean() - mean) < 4 * values.std() / np.sqrt(len(values))
+    assert np.all(factors[1:] > 1.02)

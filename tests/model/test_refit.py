@@ -46,6 +46,13 @@ class Case:
         rest = np.sum(self.g**2, axis=0) - np.sum(self.variants**2, axis=0) - np.sum(projected**2, axis=0)
         return np.maximum(rest, 0.0) if self.data.noutside else None
 
+    def outside_products(self, which: Array) -> Array:
+        """Products (k, k) of some variants outside V and X."""
+        g = self.g[:, which]
+        for Q in (self.data.V, self.spectrum.Qx):
+            g = g - Q @ (Q.T @ g)
+        return g.T @ g if self.data.noutside else np.zeros((len(which), len(which)))
+
     @property
     def fitter(self) -> Refitter:
         """Refits from the null model alone, whatever other maxima there are."""
@@ -83,10 +90,10 @@ def make(
     return Case(Y, X, G, g, spectrum, data, fit(data, rank or p, reml=False))
 
 
-def with_variant(case: Case, k: int, design: Array) -> Contrasts:
-    """The data with a variant among the fixed effects, what it has outside V among the rows."""
+def with_variant(case: Case, k: int | Array, design: Array) -> Contrasts:
+    """The data with a variant, or some, among the fixed effects, what they have outside V among the rows."""
     p = case.Y.shape[1]
-    wider = rotate_traits(case.spectrum, np.hstack([case.Y, case.g[:, [k]]]))
+    wider = rotate_traits(case.spectrum, np.hstack([case.Y, case.g[:, np.atleast_1d(k)]]))
     coupled = CoupledDesign(design, wider.Z[:, p:], 0.0)
     return replace(wider, Z=wider.Z[:, :p], Yx=wider.Yx[:, :p], design=coupled)
 
@@ -329,7 +336,8 @@ def test_wrong_uses_are_named() -> None:
 
 @pytest.mark.parametrize("r", [None, 60])
 @pytest.mark.parametrize("c", [0, 2])
-def test_likelihood_from_moments(c: int, r: int | None) -> None:
+@pytest.mark.parametrize("k", [1, 2])
+def test_likelihood_from_moments(c: int, r: int | None, k: int) -> None:
     """The likelihood and its score at any (C0, C1) are those from the rows, to rounding."""
     case, design = make(12, n=160, c=c, r=r), trait_design("general", 3)
     fitter, axes = case.fitter.maxima[0], case.null.point.axes
@@ -337,21 +345,23 @@ def test_likelihood_from_moments(c: int, r: int | None) -> None:
     rng = np.random.default_rng(1)
     M = rng.normal(size=(5, 3, 3))
     states = States(np.eye(3) + 0.1 * M, np.array([0.9 * m @ m.T / np.linalg.norm(m) ** 2 for m in M]))
-    outside = np.zeros(8) if case.outside is None else case.outside
-    moments = fitter.moments.of_variants(case.variants[:, :5], outside[:5])
+    pairs = [np.arange(v, v + k) for v in range(5)]
+    columns = np.stack([case.variants[:, pair] for pair in pairs], axis=1)
+    outside = np.array([case.outside_products(pair) for pair in pairs])
+    moments = fitter.moments.of_variants(columns, outside)
     points = VariantLikelihood(fitter.moments, axes.T @ design, axes.logdet_T, 0, 3).evaluate(states, moments)
-    for k in range(5):
-        back = axes.Tinv @ np.linalg.inv(states.frame[k])
-        C0 = back @ states.share[k] @ back.T / case.data.mean_eigenvalue
-        C1 = back @ (np.eye(3) - states.share[k]) @ back.T
+    for v, pair in enumerate(pairs):
+        back = axes.Tinv @ np.linalg.inv(states.frame[v])
+        C0 = back @ states.share[v] @ back.T / case.data.mean_eigenvalue
+        C1 = back @ (np.eye(3) - states.share[v]) @ back.T
         at = axes_of_covariances(C0, C1, case.data.mean_eigenvalue)
-        point = evaluate(with_variant(case, k, design), at, reml=False)
-        assert points.lml[k] == pytest.approx(point.lml, abs=1e-8)
-        for score, in_axes in ((points.score0[k], point.score0), (points.score1[k], point.score1)):
+        point = evaluate(with_variant(case, pair, design), at, reml=False)
+        assert points.lml[v] == pytest.approx(point.lml, abs=1e-8)
+        for score, in_axes in ((points.score0[v], point.score0), (points.score1[v], point.score1)):
             expected = back.T @ point.axes.T.T @ in_axes @ point.axes.T @ back
             np.testing.assert_allclose(score, expected, atol=1e-8 * float(np.abs(expected).max()))
         assert point.coupled is not None
-        np.testing.assert_allclose(points.gamma[k], point.coupled.beta[0], rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(points.gamma[v], point.coupled.beta.T.ravel(), rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("rank", [2, 1])

@@ -200,7 +200,7 @@ class Unfit:
     def of_variants(self, G: Any, outside: Any) -> Any:
         raise NotImplementedError
 
-    def simulated(self, rng: Any) -> Any:
+    def simulated(self, rng: Any, second: Any = None) -> Any:
         raise ConvergenceError("no maximum")
 
 

@@ -11,13 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError
-from kron2sum_cli.model.bartlett import NO_CONVERGENCE, AtTruth, Refit, Simulated, information_change, scoring_step
+from kron2sum_cli.model.bartlett import (
+    NO_CONVERGENCE,
+    AtTruth,
+    Refit,
+    SecondOf,
+    Simulated,
+    information_change,
+    pairs_at_truth,
+    scoring_step,
+)
+from kron2sum_cli.model.block_scanner import PairStatistics
 from kron2sum_cli.model.climbing import Optimum
 from kron2sum_cli.model.families.observed_fitting import ObservedFamilyLikelihood, climb
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint, evaluate
-from kron2sum_cli.model.families.observed_scanner import statistics_in_double
-from kron2sum_cli.model.families.refit import SIMULATED_VARIANTS, VariantEffects, refit_each
-from kron2sum_cli.model.hypotheses import orthonormal
+from kron2sum_cli.model.families.observed_scanner import observed_family_set_scores, statistics_in_double
+from kron2sum_cli.model.families.refit import SIMULATED_VARIANTS, VariantEffects, effects_of_columns, refit_each
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
@@ -28,8 +37,8 @@ class ObservedLikelihoodWithVariant(ObservedFamilyLikelihood):
 
     Attributes
     ----------
-    variant : NDArray (n,)
-        The variant.
+    variant : NDArray (n, k)
+        The columns of the variant.
     design : NDArray (p, e)
         Its effects lie in the span of these columns.
     """
@@ -43,16 +52,12 @@ class ObservedLikelihoodWithVariant(ObservedFamilyLikelihood):
 
     def effects(self, point: ObservedFamilyPoint) -> VariantEffects:
         """What the variant explains at a point of the likelihood without it; ``projected`` over the traits."""
-        statistics = statistics_in_double(point, self.variant[:, None])
-        if statistics.length[0] <= 0:
+        scores = observed_family_set_scores(point, self.variant)
+        if np.any(statistics_in_double(point, self.variant).length <= 0):
             raise NumericalError("the variant lies in the span of the covariates in the samples of a trait")
-        D = orthonormal(point.axes.T @ self.design)
-        u = statistics.u[0]
-        covariance = np.asarray(np.linalg.inv(D.T @ statistics.v[0] @ D), np.float64)
-        gamma = covariance @ (D.T @ u)
-        column = self.variant[:, None] * (point.axes.Tinv @ (D @ gamma))
-        projected = point.project(column[:, :, None])[:, :, 0]
-        return VariantEffects(D, gamma, covariance, projected, 0.5 * float(u @ D @ gamma))
+        found = effects_of_columns(point.axes.T @ self.design, scores.u, scores.V.transpose(0, 2, 1, 3))
+        columns = self.variant @ (point.axes.Tinv @ found.projected).T
+        return replace(found, projected=point.project(columns[:, :, None])[:, :, 0])
 
     def evaluate(self, axes: TraitAxes) -> ObservedFamilyPoint:
         """The likelihood at one point, with the residuals that the variant leaves."""
@@ -87,7 +92,11 @@ class ObservedFamilyRefits:
         """Refits of variants G (n, b) with effects in the span of a design (p, e)."""
         return lambda design: self._refit(G.astype(np.float64), design)
 
-    def simulated(self, rng: np.random.Generator) -> Simulated:
+    def of_pairs(self, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]) -> Refit:
+        """See `bartlett.Refits`; Q has no part in it."""
+        return self._refit(np.stack([G, H], axis=2).astype(np.float64), np.eye(self.null.point.data.ntraits))
+
+    def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
         """Simulate traits in these cells under the null model, and variants; fit the traits."""
         data, axes = self.null.point.data, self.null.point.axes
         rotation, s = data.spectrum.rotation, data.spectrum.s
@@ -102,9 +111,17 @@ class ObservedFamilyRefits:
         statistics = statistics_in_double(point, G)
         step = scoring_step(axes, point.grams, point.score0, point.score1)
         change = information_change(rows**2, s, point.information_of_rows, step)
-        truth = AtTruth(axes, statistics.u, statistics.v, change)
+        truth = AtTruth(axes.T, statistics.u, statistics.v, change)
         refits = ObservedFamilyRefits(null)
-        return Simulated(refits.null_lml, lambda design: refits._refit(G, design), truth)
+        found = Simulated(refits.null_lml, lambda design: refits._refit(G, design), truth)
+        if second is None:
+            return found
+        H = second(G)
+        columns = np.stack([rows, rotation.to_rows(H)], axis=2)
+        both = [observed_family_set_scores(point, np.stack([g, h], axis=1)).V for g, h in zip(G.T, H.T, strict=True)]
+        pairs = PairStatistics(statistics, statistics_in_double(point, H), np.array([V[:, :, 0, 1] for V in both]))
+        known = pairs_at_truth(axes.T, pairs, columns, s, point.information_of_rows, step)
+        return found.with_pairs(known, lambda: refits.of_pairs(G, H, G[:, :0]))
 
     def _refit(self, G: Array, design: Array) -> Refit:
         null = self.null.point

@@ -18,10 +18,13 @@ from kron2sum_cli.model.bartlett import (
     NO_CONVERGENCE,
     AtTruth,
     Refit,
+    SecondOf,
     Simulated,
     information_change,
+    pairs_at_truth,
     scoring_step,
 )
+from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
 from kron2sum_cli.model.climbing import Likelihood, Optimum, PointT
 from kron2sum_cli.model.families.fitting import MAX_STEPS, FamilyLikelihood, climb
 from kron2sum_cli.model.families.likelihood import FamilyPoint, evaluate
@@ -37,18 +40,18 @@ SIMULATED_VARIANTS = 4
 
 @dataclass(frozen=True)
 class VariantEffects:
-    """What a variant explains at one point.
+    """What a variant of one or more columns explains at one point.
 
     Attributes
     ----------
     D : NDArray (p, e)
         Orthonormal basis of the design along the trait axes.
     gamma : NDArray (e,)
-        Effects in that basis.
+        Effects of the last column in that basis.
     covariance : NDArray (e, e)
         Their covariance.
     projected : NDArray (n, p)
-        ``P_j g̃`` on every axis, times its effect.
+        ``P_j g̃`` on every axis, times its effect, of all columns.
     gain : float
         Half of the reduction of ``rᵀK⁻¹r``.
     """
@@ -66,8 +69,8 @@ class LikelihoodWithVariant(FamilyLikelihood):
 
     Attributes
     ----------
-    variant : NDArray (n,)
-        The rotated variant.
+    variant : NDArray (n, k)
+        The rotated columns of the variant.
     design : NDArray (p, e)
         Its effects lie in the span of these columns.
     grams : tuple of NDArray (p, p)
@@ -80,19 +83,19 @@ class LikelihoodWithVariant(FamilyLikelihood):
 
     def effects(self, point: FamilyPoint) -> VariantEffects:
         """What the variant explains at a point of the likelihood without it."""
-        explained = explained_by_covariates(point, self.variant[:, None])[:, :, 0]
-        projected = point.W * self.variant[:, None] - np.stack(
-            [point.W[:, j] * (self.data.X @ _solve_transposed(L, explained[j])) for j, L in enumerate(point.chol)],
+        explained = explained_by_covariates(point, self.variant)
+        projected = point.W[:, :, None] * self.variant[:, None] - np.stack(
+            [
+                point.W[:, j, None] * (self.data.X @ _solve_transposed(L, explained[j]))
+                for j, L in enumerate(point.chol)
+            ],
             axis=1,
         )
-        v = self.variant @ projected
-        if np.any(v <= 0):
+        v = np.einsum("na,njb->jab", self.variant, projected)
+        if np.any(np.einsum("jaa->ja", v) <= 0):
             raise NumericalError("the variant lies in the span of the covariates")
-        D = orthonormal(point.axes.T @ self.design)
-        u = self.variant @ point.alpha
-        covariance = np.asarray(np.linalg.inv(D.T @ (v[:, None] * D)), np.float64)
-        gamma = covariance @ (D.T @ u)
-        return VariantEffects(D, gamma, covariance, projected * (D @ gamma), 0.5 * float(u @ D @ gamma))
+        V = np.einsum("jab,jl->jalb", v, np.eye(len(v)))
+        return effects_of_columns(point.axes.T @ self.design, self.variant.T @ point.alpha, V, projected)
 
     def effects_at(self, axes: TraitAxes) -> VariantEffects:
         """What the variant explains."""
@@ -107,6 +110,32 @@ class LikelihoodWithVariant(FamilyLikelihood):
     def curvature(self, point: FamilyPoint, mispredicted: bool) -> Curvature:
         """That without the variant, and with the expected information of the null model."""
         return Curvature(self.grams, None, lambda E0, E1: point.curvature(E0, E1, self.grams))
+
+
+def effects_of_columns(along: Array, u: Array, V: Array, projected: Array | None = None) -> VariantEffects:
+    """The effects of k columns of a variant, in the span of a design ``along`` (p, e) the axes.
+
+    Parameters
+    ----------
+    along : NDArray (p, e)
+        ``T A1``.
+    u : NDArray (k, p)
+        Scores.
+    V : NDArray (p, k, p, k)
+        Information.
+    projected : NDArray (n, p, k) or None
+        ``P_j g̃`` of every column; None for effects (p, k) in their place.
+    """
+    D, k = orthonormal(along), len(u)
+    e = D.shape[1]
+    information = np.einsum("je,jalb,lf->eafb", D, V, D, optimize=True).reshape(e * k, e * k)
+    covariance = np.asarray(np.linalg.inv(information), np.float64)
+    score = (D.T @ u.T).reshape(-1)
+    gamma = covariance @ score
+    effects = D @ gamma.reshape(e, k)
+    explained = effects if projected is None else np.einsum("njk,jk->nj", projected, effects)
+    last = slice(k - 1, None, k)
+    return VariantEffects(D, gamma[last], covariance[last, last], explained, 0.5 * float(score @ gamma))
 
 
 def _solve_transposed(L: Array, b: Array) -> Array:
@@ -140,7 +169,13 @@ class FamilyRefits:
         rows = self.null.point.data.spectrum.rotation.to_rows(G.astype(np.float64))
         return lambda design: self._refit(rows, design)
 
-    def simulated(self, rng: np.random.Generator) -> Simulated:
+    def of_pairs(self, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]) -> Refit:
+        """See `bartlett.Refits`; Q has no part in it."""
+        to_rows = self.null.point.data.spectrum.rotation.to_rows
+        columns = np.stack([to_rows(one.astype(np.float64)) for one in (G, H)], axis=2)
+        return self._refit(columns, np.eye(self.null.point.data.ntraits))
+
+    def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
         """Simulate traits of these families under the null model, and variants; fit the traits."""
         data, axes = self.null.point.data, self.null.point.axes
         Z = np.sqrt(axes.variances(data.s)) * rng.normal(size=data.Z.shape)
@@ -150,17 +185,33 @@ class FamilyRefits:
         rows = np.sqrt(data.s)[:, None] * rng.normal(size=(data.s.size, SIMULATED_VARIANTS))
         point = evaluate(null.point.data, axes, self.reml)
         step = scoring_step(axes, point.grams, point.score0, point.score1)
-        squares = rows**2
-        v = squares.T @ point.W - np.sum(explained_by_covariates(point, rows) ** 2, axis=1).T
-        truth = AtTruth(axes, rows.T @ point.alpha, v, information_change(squares, data.s, point.W, step))
+        first = _statistics(point, rows, rows)
+        truth = AtTruth(axes.T, first.u, first.v, information_change(rows**2, data.s, point.W, step))
         refits = FamilyRefits(null)
-        return Simulated(refits.null_lml, lambda design: refits._refit(rows, design), truth)
+        found = Simulated(refits.null_lml, lambda design: refits._refit(rows, design), truth)
+        if second is None:
+            return found
+        rotation = data.spectrum.rotation
+        of_second = rotation.to_rows(second(rotation.to_samples(rows)))
+        columns = np.stack([rows, of_second], axis=2)
+        cross = _statistics(point, rows, of_second).v
+        pairs = PairStatistics(first, _statistics(point, of_second, of_second), cross)
+        both = pairs_at_truth(axes.T, pairs, columns, data.s, point.W, step)
+        return found.with_pairs(both, lambda: refits._refit(columns, np.eye(data.ntraits)))
 
     def _refit(self, rows: Array, design: Array) -> Refit:
         null = self.null.point
         return refit_each(
             rows, design, self.null, lambda g: LikelihoodWithVariant(null.data, null.reml, g, design, null.grams)
         )
+
+
+def _statistics(point: FamilyPoint, rows: Array, others: Array) -> BlockStatistics:
+    """Score of rotated columns (n, b), and the information that each shares with another."""
+    of_covariates = [explained_by_covariates(point, one) for one in (rows, others)]
+    v = (rows * others).T @ point.W - np.sum(of_covariates[0] * of_covariates[1], axis=1).T
+    nothing = np.zeros(rows.shape[1])
+    return BlockStatistics(rows.T @ point.alpha, v, nothing, nothing)
 
 
 class WithVariant(Likelihood[PointT], Protocol):
@@ -173,12 +224,12 @@ class WithVariant(Likelihood[PointT], Protocol):
 def refit_each(
     G: Array, design: Array, null: Optimum[PointT], likelihood: Callable[[Array], WithVariant[PointT]]
 ) -> Refit:
-    """Refits of variants G (n, b) one by one, from the null model; NaN where a climb did not converge.
+    """Refits of variants one by one, from the null model; NaN where a climb did not converge.
 
     Parameters
     ----------
-    G : NDArray (n, b)
-        Variants, as ``likelihood`` takes one.
+    G : NDArray (n, b) or (n, b, k)
+        Variants of one or of k columns, as ``likelihood`` takes one (n, k).
     design : NDArray (p, e)
         Effects on the traits lie in the span of these columns.
     null : Optimum
@@ -189,7 +240,7 @@ def refit_each(
     b, p = G.shape[1], design.shape[0]
     found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
     for k in range(b):
-        with_variant = likelihood(G[:, k])
+        with_variant = likelihood(G[:, k].reshape(len(G), -1))
         try:
             best = climbing.climb(with_variant, null.point.axes, null.rank, MAX_STEPS)
         except NumericalError:

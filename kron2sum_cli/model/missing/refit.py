@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError
-from kron2sum_cli.model.bartlett import NO_CONVERGENCE, AtTruth, Refit, Simulated, information_change, scoring_step
+from kron2sum_cli.model.bartlett import (
+    NO_CONVERGENCE,
+    AtTruth,
+    Refit,
+    SecondOf,
+    Simulated,
+    information_change,
+    pairs_at_truth,
+    scoring_step,
+)
 from kron2sum_cli.model.contrasts import rotate_coupled
 from kron2sum_cli.model.fitting import GENETIC_SHARES, SAME_OPTIMUM, has_few_rows, starting_axes
 from kron2sum_cli.model.missing.fitting import ObservedFit, climb, is_cheap
@@ -56,13 +65,17 @@ class ObservedRefitter:
         """Refits of variants G (n, b) with effects in the span of a design (p, e); ``outside`` has no part in it."""
         return lambda design: self.refit(G.astype(np.float64), design)
 
+    def of_pairs(self, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]) -> Refit:
+        """See `bartlett.Refits`; Q has no part in it."""
+        return self.refit(np.stack([G, H], axis=2).astype(np.float64), np.eye(self.null.point.data.ntraits))
+
     def refit(self, G: Array, design: Array) -> Refit:
         """Refit with effects in the span of ``design``.
 
         Parameters
         ----------
-        G : Array (n, b)
-            Variants without missing values.
+        G : Array (n, b) or (n, b, k)
+            Variants without missing values, or k columns of each, all of them with such effects; found are the last's.
         design : Array (p, e)
             Of full column rank.
 
@@ -75,18 +88,19 @@ class ObservedRefitter:
         basis = self.null.point.axes.well_conditioned(design)
         found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
         for k in range(b):
-            best = self._highest(G[:, [k]], basis)
+            columns = G[:, k].reshape(len(G), -1)
+            best = self._highest(columns, basis)
             if best is None:
                 continue
-            e = basis.shape[1]
-            covariance = best.point.B_covariance[-e:, -e:]
+            last = slice(-basis.shape[1] * columns.shape[1] + columns.shape[1] - 1, None, columns.shape[1])
+            covariance = best.point.B_covariance[last, last]
             found.lml[k] = best.point.lml
-            found.beta[k] = basis @ best.point.theta[-e:]
+            found.beta[k] = basis @ best.point.theta[last]
             found.se[k] = np.sqrt(np.einsum("te,ef,tf->t", basis, covariance, basis))
         return found
 
     def _highest(self, g: Array, basis: Array) -> ObservedFit | None:
-        """The highest maximum with the variant g (n, 1) that climbs from those of the null model end at."""
+        """The highest maximum with the columns g (n, k) of a variant, by climbs from those of the null model."""
         alternative = with_added(self.null.point.data, basis, g)
         best: ObservedFit | None = None
         for start in self.maxima:
@@ -98,7 +112,7 @@ class ObservedRefitter:
                 best = found
         return best
 
-    def simulated(self, rng: np.random.Generator) -> Simulated:
+    def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
         """Simulate traits in these cells under the null model, and variants; fit the traits."""
         cells, axes = self.null.point.data, self.null.point.axes
         null = climb(_simulated_cells(cells, axes, rng), axes, self.null.rank, self.reml)
@@ -113,8 +127,15 @@ class ObservedRefitter:
         statistics = observed_scanner(point, np.float64).statistics(G)
         step = scoring_step(axes, point.grams(), point.score0, point.score1)
         change = information_change(rows**2, s, point.W * point.shares, step)
-        truth = AtTruth(axes, statistics.u, statistics.v, change)
-        return Simulated(fitter.null_lml, lambda design: fitter.refit(G, design), truth)
+        truth = AtTruth(axes.T, statistics.u, statistics.v, change)
+        found = Simulated(fitter.null_lml, lambda design: fitter.refit(G, design), truth)
+        if second is None:
+            return found
+        H = second(G)
+        weights = point.W * point.shares
+        pairs = observed_scanner(point, np.float64).pair_statistics(G, H)
+        both = pairs_at_truth(axes.T, pairs, np.stack([rows, V.T @ H], axis=2), s, weights, step)
+        return found.with_pairs(both, lambda: fitter.of_pairs(G, H, G[:, :0]))
 
 
 def _simulated_cells(cells: ObservedCells, axes: TraitAxes, rng: np.random.Generator) -> ObservedCells:
