@@ -1,6 +1,6 @@
 """Scans with two columns a variant: what they cost, and when the P of an interaction is right.
 
-    python -m benchmarks.interactions [--data-sets 20] [--variants 1000]
+    python -m benchmarks.interactions [--data-sets 20] [--variants 1000] [--random-slopes] [--no-cost]
 
 The cost is the processor time of `scan --interaction` and `scan --coding genotypic` over that of `scan`, of whole
 processes less that of a scan of one variant. Calibration is the share of variants with P below a level, over the level,
@@ -9,6 +9,9 @@ and λ, of variants without effect in families of four siblings, where traits ha
 - nothing that depends on the covariate;
 - a polygenic interaction: a further genetic effect of every GRM variant, times the covariate;
 - a residual variance that grows with the covariate.
+
+With ``--random-slopes`` all variants are tested with random slopes on the covariate, too (`scan --random-slopes --refit
+1`).
 """
 
 import argparse
@@ -83,7 +86,7 @@ def write_data(folder: Path, kind: str, variants: int, rng: np.random.Generator)
     write_table(folder / "e.csv", names, "E", E)
 
 
-def tests_of(folder: Path) -> dict[str, Array]:
+def tests_of(folder: Path, random_slopes: bool) -> dict[str, Array]:
     """-log10 P of the tests of one data set."""
     files = ["--pheno", "y.csv", "--covar", "e.csv", "--grm", "K.npy", "--grm-id", "K.id"]
     paths = [word if word.startswith("--") else str(folder / word) for word in files]
@@ -91,28 +94,31 @@ def tests_of(folder: Path) -> dict[str, Array]:
     common = ["--threads", "1", "--quiet"]
     if run(["fit", *paths, "--out", null, *common]):
         return {}
-    scan = ["scan", "--null", null, "--geno", str(folder / "g.bed"), "--out", out, "--refit", "0"]
-    if run([*scan, "--interaction", "E0", *common]):
+    scan = ["scan", "--null", null, "--geno", str(folder / "g.bed"), "--out", out]
+    refit = ["--refit", "1", "--random-slopes"] if random_slopes else ["--refit", "0"]
+    if run([*scan, *refit, "--interaction", "E0", *common]):
         return {}
     columns = pq.read_table(out).to_pandas().dropna()
     names = {"any": "MLOG10P", "interaction": "MLOG10P.interaction", "joint": "MLOG10P.joint"}
+    if random_slopes:
+        names |= {f"{test}, slopes": f"MLOG10P_REFIT.{test}" for test in ("interaction", "joint")}
     return {test: columns[name].to_numpy() for test, name in names.items()}
 
 
-def calibration(kind: str, data_sets: int, variants: int) -> None:
+def calibration(kind: str, data_sets: int, variants: int, random_slopes: bool) -> None:
     """Print the shares below each level, and λ."""
     rng = np.random.default_rng([3, KINDS.index(kind)])
     found: dict[str, list[Array]] = {}
     with tempfile.TemporaryDirectory() as name:
         for _ in range(data_sets):
             write_data(Path(name), kind, variants, rng)
-            for test, values in tests_of(Path(name)).items():
+            for test, values in tests_of(Path(name), random_slopes).items():
                 found.setdefault(test, []).append(values)
     for test, parts in found.items():
         P_values = 10.0 ** -np.concatenate(parts)
         ratios = "  ".join(f"{np.mean(P_values < level) / level:.2f}" for level in LEVELS)
         inflation = stats.chi2.isf(np.median(P_values), 1) / stats.chi2.isf(0.5, 1)
-        print(f"{kind:<24}{test:<14}{P_values.size:>8}  {ratios}  λ {inflation:.3f}", flush=True)
+        print(f"{kind:<24}{test:<22}{P_values.size:>8}  {ratios}  λ {inflation:.3f}", flush=True)
 
 
 def main() -> None:
@@ -120,12 +126,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-sets", type=int, default=20)
     parser.add_argument("--variants", type=int, default=1000)
+    parser.add_argument("--random-slopes", action="store_true")
+    parser.add_argument("--no-cost", action="store_true")
     options = parser.parse_args()
     logging.getLogger("kron2sum").propagate = False  # the writer of the .bed lets Python print every log
-    with tempfile.TemporaryDirectory() as name:
-        print_table(row for case in COST for row in cost(Path(name), *case))
+    if not options.no_cost:
+        with tempfile.TemporaryDirectory() as name:
+            print_table(row for case in COST for row in cost(Path(name), *case))
     for kind in KINDS:
-        calibration(kind, options.data_sets, options.variants)
+        calibration(kind, options.data_sets, options.variants, options.random_slopes)
 
 
 if __name__ == "__main__":

@@ -352,6 +352,8 @@ class ScanSettings:
         Variants whose effects on every trait are in the model.
     condition_list : str or None
         A file that names more of them.
+    random_slopes : bool
+        Whether C0 and C1 change with the covariate of `interaction` where it is tested again.
     interaction : str or None
         Covariate by which effects of variants may differ; None for none.
     covar : str or None
@@ -409,6 +411,7 @@ class ScanSettings:
     conditions: tuple[str, ...] = ()
     condition_list: str | None = None
     interaction: str | None = None
+    random_slopes: bool = False
     covar: str | None = None
     coding: Literal["additive", "dominant", "recessive", "genotypic"] = DEFAULT_CODING
     bootstrap: int = 0
@@ -478,6 +481,10 @@ class ScanSettings:
     def _column_problems(self) -> Iterable[str]:
         if self.covar is not None and self.interaction is None:
             yield "--covar has the covariate of --interaction; covariates of the model belong to fit"
+        if self.random_slopes and self.interaction is None:
+            yield "--random-slopes needs --interaction: they are slopes on its covariate"
+        if self.random_slopes and not self.refit:
+            yield "--random-slopes tests the variants that --refit chooses, and --refit is 0"
         if self.interaction is not None and self.coding == "genotypic":
             yield "--interaction and --coding genotypic exclude each other; run twice"
         given = "--interaction" if self.interaction is not None else f"--coding {self.coding}"

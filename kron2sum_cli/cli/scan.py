@@ -149,6 +149,12 @@ EXAMPLES = (
     group=TESTS,
     help="Test whether effects of variants differ by this covariate, too, of the null model or of --covar.",
 )
+@option(
+    "--random-slopes",
+    is_flag=True,
+    group=TESTS,
+    help="Refits of the interaction: let genetic and residual variances change with its covariate, too.",
+)
 @file_option("--covar", group=TESTS, help="A table of samples that has the covariate of --interaction.")
 @option(
     "--coding",

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import UsageError
 from kron2sum_cli.export.genome import bare_code
 from kron2sum_cli.export.results import ScanResults
+from kron2sum_cli.files.scan_metadata import TestOptions
 from kron2sum_cli.files.table_writers import delimited_header, delimited_rows
 
 MANDATORY = (
@@ -371,12 +372,22 @@ def _text(column: pa.Array) -> pa.Array:
 _CODED = {
     "dominant": " Genotypes are coded dominant: beta is the effect of carrying effect_allele.",
     "recessive": " Genotypes are coded recessive: beta is the effect of carrying no other allele than effect_allele.",
+    "genotypic": " beta is the additive effect; the dominance deviations of the scan are not in this file.",
 }
 """What the metadata say of a coding that is not additive."""
 
 
+def _coded(options: TestOptions) -> str:
+    """What beta is the effect of, where that is not plain."""
+    if options.interaction is None:
+        return _CODED.get(options.coding, "")
+    name = options.interaction
+    coded = _CODED.get(options.coding, "")
+    return f"{coded} beta is the effect in a model without interactions; those with {name} are not in this file."
+
+
 def _notes(scan: ScanResults, trait: str) -> str:
-    traits, coded = scan.metadata.traits, _CODED.get(scan.metadata.settings.coding, "")
+    traits, coded = scan.metadata.traits, _coded(scan.metadata.settings)
     if len(traits) == 1:
         return f"Linear mixed model of {trait}: neg_log_10_p_value is of the likelihood ratio test of beta.{coded}"
     others = f"{len(traits)} traits" if len(traits) > 10 else ", ".join(traits)

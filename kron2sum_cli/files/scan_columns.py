@@ -84,7 +84,9 @@ START = Column("START", pa.int64(), "position of the first variant tested", "set
 END = Column("END", pa.int64(), "position of the last variant tested", "set")
 NVAR = Column("NVAR", _COUNT, "variants of the set that vary and pass the filters: those tested", "set")
 NVAR_LEFT_OUT = Column("NVAR_LEFT_OUT", _COUNT, "further variants of the set that the genotypes have", "set")
-CARRIERS = Column("CARRIERS", _COUNT, "analysed samples with the rarer allele of a variant tested", "set")
+CARRIERS = Column(
+    "CARRIERS", _COUNT, "analysed samples with the rarer allele of a variant tested, or with the rarest founder", "set"
+)
 TOP = Column("TOP", _TEXT, "variant with the largest share of the statistic of skat", "set")
 TOP_SHARE = Column("TOP_SHARE", _NUMBER, "share of that variant in the statistic of skat", "set")
 

@@ -163,6 +163,8 @@ class TestOptions:
         How genotypes entered the model.
     interaction : str or None
         Covariate whose products with the variants were tested, too.
+    random_slopes : bool
+        Whether refits of the interaction let C0 and C1 change with it.
     """
 
     __test__ = False  # not a test class, whatever its name
@@ -177,6 +179,7 @@ class TestOptions:
     resample: Literal["normal", "permute"] = "normal"
     coding: Literal["additive", "dominant", "recessive", "genotypic"] = "additive"
     interaction: str | None = None
+    random_slopes: bool = False
 
 
 @dataclass(frozen=True)

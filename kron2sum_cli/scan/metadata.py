@@ -38,6 +38,7 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs) -> ScanMetadata:
             resample=settings.resample,
             coding=settings.coding,
             interaction=settings.interaction,
+            random_slopes=settings.random_slopes,
         ),
         inputs={"geno": inputs.files, **_further_inputs(settings)},
         coupled=null.description.coupled,

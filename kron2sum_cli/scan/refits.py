@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model.bartlett import Refits, SecondOf, bartlett_factors
-from kron2sum_cli.model.hypotheses import Hypothesis
+from kron2sum_cli.model.hypotheses import Hypothesis, Statistic
+from kron2sum_cli.model.random_slopes import SlopesData, SlopesPoint, slopes_tests
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
 
 logger = logging.getLogger("kron2sum.scan")
@@ -55,6 +56,8 @@ class RefitPlan:
         Variants with a test above it are fitted again.
     pairs : Sequence of Hypothesis
         Those of the second column of a variant and of both, whose factors come after the others; none without one.
+    slopes : RandomSlopes or None
+        Tests second columns in the place of refits; None for refits.
     """
 
     refits: Refits
@@ -62,6 +65,7 @@ class RefitPlan:
     factors: Factors = field(repr=False)
     mlog10p: float
     pairs: Sequence[Hypothesis] = ()
+    slopes: "RandomSlopes | None" = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,45 @@ class SecondRefit:
     mlog10p: Sequence[Array]
     beta: Array
     se: Array
+
+
+class RandomSlopes:
+    """Tests of interactions with random slopes of the covariate, fitted by the first thread that tests a variant.
+
+    Parameters
+    ----------
+    fit : callable
+        The contrasts of a null model, and their likelihood at its maximum.
+    stat : {"lr", "f"}
+        The statistic.
+    ntraits : int
+        Number of traits.
+    """
+
+    def __init__(self, fit: Callable[[], tuple[SlopesData, SlopesPoint]], stat: Statistic, ntraits: int) -> None:
+        self._fit, self._stat, self._lock, self._ntraits = fit, stat, threading.Lock(), ntraits
+        self._found: tuple[SlopesData, SlopesPoint] | None = None
+        self._failed = False
+
+    def _fitted(self) -> tuple[SlopesData, SlopesPoint] | None:
+        with self._lock:
+            if self._found is None and not self._failed:
+                try:
+                    self._found = self._fit()
+                except ConvergenceError as error:
+                    logger.warning("no interactions are tested with random slopes: %s", error)
+                    self._failed = True
+            return self._found
+
+    def test(self, G: NDArray[np.floating], H: NDArray[np.floating]) -> SecondRefit:
+        """Test variants G (n, k) and their products H (n, k) with the covariate; NaN where there is no fit."""
+        fitted = self._fitted() if G.shape[1] else None
+        if fitted is None:
+            nothing, effects = np.full(G.shape[1], np.nan), np.full((G.shape[1], self._ntraits), np.nan)
+            return SecondRefit([nothing, nothing], [nothing, nothing], effects, effects)
+        found = slopes_tests(*fitted, G, H, self._stat)
+        results = (found.interaction, found.joint)
+        return SecondRefit([r.chisq for r in results], [r.mlog10p for r in results], found.beta, found.se)
 
 
 @dataclass(frozen=True)
@@ -145,15 +188,16 @@ def refit_plan(
     factors: Factors | None = None,
     pairs: Sequence[Hypothesis] = (),
     second: SecondOf | None = None,
+    slopes: RandomSlopes | None = None,
 ) -> RefitPlan:
     """The plan for refits of variants with a test below ``threshold`` (positive).
 
     ``factors`` are those of the whole genome's null model, for one without a chromosome; None simulates its own. ``pairs``
-    are hypotheses of second columns, which ``second`` simulates.
+    are hypotheses of second columns, which ``second`` simulates; ``slopes`` tests these columns otherwise.
     """
     if factors is None:
         factors = Factors(lambda: simulated_factors(refits, [*hypotheses, *pairs], seed, second))
-    return RefitPlan(refits, hypotheses, factors, -float(np.log10(threshold)), pairs)
+    return RefitPlan(refits, hypotheses, factors, -float(np.log10(threshold)), pairs, slopes)
 
 
 def refit_block(
@@ -215,6 +259,8 @@ def _refit_second(
     plan: RefitPlan, G: NDArray[np.floating], second: SecondColumns, alone: Array, factors: Array
 ) -> SecondRefit:
     """Refit variants with their second columns; ``alone`` (h,) are the log-likelihoods without these."""
+    if plan.slopes is not None:
+        return plan.slopes.test(G[:, second.variants], second.H)
     both = plan.refits.of_pairs(G[:, second.variants], second.H, second.basis)
     gains = [both.lml - alone[second.variants], both.lml - plan.refits.null_lml]
     return SecondRefit(*_tests(gains, plan.pairs, factors), both.beta, both.se)

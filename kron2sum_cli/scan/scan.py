@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from kron2sum_cli.errors import ConvergenceError, UsageError
+from kron2sum_cli.errors import ConvergenceError, InputError, UsageError
 from kron2sum_cli.files.genome_wide import Largest, adjusted, largest_of_parts, thresholds_of
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_file import NullFile
@@ -35,7 +35,15 @@ from kron2sum_cli.model.conditioning import GivenVariants, conditioned_scanner
 from kron2sum_cli.model.fitting import SAME_OPTIMUM
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
 from kron2sum_cli.model.inflation import DEFLATED, INFLATED, MedianP, inflation
-from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.model.null_model import CompleteNullModel, NullModel
+from kron2sum_cli.model.random_slopes import (
+    LARGEST,
+    SlopesData,
+    SlopesPoint,
+    fit_slopes,
+    slope_shares,
+    slopes_data_of,
+)
 from kron2sum_cli.model.second_column import pair_hypotheses
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import BlockResult, Scan, test_block
@@ -43,10 +51,16 @@ from kron2sum_cli.scan.blocks import block_width, blocks_by_null, in_order
 from kron2sum_cli.scan.conditioned import own_covariates, scale_given
 from kron2sum_cli.scan.inputs import ScanInputs, number_type, open_inputs
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
-from kron2sum_cli.scan.refits import Factors, RefitPlan, refit_plan, simulated_factors
+from kron2sum_cli.scan.refits import Factors, RandomSlopes, RefitPlan, refit_plan, simulated_factors
 from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
 from kron2sum_cli.scan.second_column import second_column, second_of_simulated
-from kron2sum_cli.scan.stepwise import check_signals_path, least_mlog10p, strong_places, write_signals
+from kron2sum_cli.scan.stepwise import (
+    check_signals_path,
+    least_mlog10p,
+    remove_earlier_signals,
+    strong_places,
+    write_signals,
+)
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -68,6 +82,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     """
     inputs = open_inputs(settings)
     check_signals_path(settings, inputs)
+    _check_random_slopes(settings, inputs)
     null = inputs.null
     settings = _without_refits(settings, inputs)
     tests = [named_hypothesis("any", null.traits)]
@@ -112,6 +127,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     _warn_of_no_variant(settings, inputs, totals.counts)
     totals.inflation.report(inputs)
     logger.info("results written to %s", settings.out)
+    remove_earlier_signals(settings)
     _report_thresholds(settings, largest)
 
 
@@ -274,10 +290,68 @@ def _simulated(
     return simulated_permuted(model, data.Y, permutations(seed, number, n), given, dtype)
 
 
+def _check_random_slopes(settings: ScanSettings, inputs: ScanInputs) -> None:
+    """Refuse random slopes where the model of them is not known, or too large.
+
+    Raises
+    ------
+    InputError
+        Saying why.
+    """
+    if not settings.random_slopes:
+        return
+    null, data = inputs.null, inputs.null.description
+    n, p = data.Y.shape
+    remedy = "leave out --random-slopes"
+    if null.of_families or data.has_missing or data.reduced:
+        raise InputError(
+            "--random-slopes: needs complete traits, a dense relationship matrix and no --trait-design of fewer columns"
+            f" than traits; {remedy}"
+        )
+    if inputs.conditioned is not None:
+        raise InputError(
+            f"--random-slopes: needs all effects in the null model: give them to fit as covariates, or {remedy}"
+        )
+    size = (n - data.X.shape[1]) * p
+    if size > LARGEST:
+        raise InputError(
+            f"--random-slopes: factorises matrices of the order of samples less covariates times traits, {size:,}, and"
+            f" {LARGEST:,} is the most; analyse fewer traits, or {remedy}"
+        )
+
+
+def _random_slopes(settings: ScanSettings, inputs: ScanInputs, chromosome: str | None) -> RandomSlopes | None:
+    """Tests of interactions with random slopes, under the null model without a chromosome; None where not asked for."""
+    interaction = inputs.interaction
+    if not settings.random_slopes or interaction is None:
+        return None
+
+    def fit() -> tuple[SlopesData, SlopesPoint]:
+        model = inputs.null.load(chromosome, np.float64)
+        assert isinstance(model, CompleteNullModel)
+        axes = model.summary.axes
+        data = slopes_data_of(model.contrasts, model.Qx, interaction.standardised)
+        point = fit_slopes(data, axes.C0, axes.C1)
+        of_model = f" without chromosome {chromosome}" if chromosome else ""
+        shares = [
+            f"{trait} {genetic:.3f} and {residual:.3f}"
+            for trait, genetic, residual in zip(inputs.null.traits, *slope_shares(point), strict=True)
+        ]
+        logger.info(
+            "random slopes on %s%s: genetic and residual variance a standard deviation, over that at the mean: %s",
+            interaction.name,
+            of_model,
+            ", ".join(shares),
+        )
+        return data, point
+
+    return RandomSlopes(fit, settings.stat, len(inputs.null.traits))
+
+
 def _pairs(settings: ScanSettings, inputs: ScanInputs) -> tuple[Sequence[Hypothesis], SecondOf | None]:
-    """The hypotheses of second columns, and what simulates them; none where variants have none."""
+    """The hypotheses of second columns, and what simulates them; none where variants have none, or random slopes."""
     name = second_test(settings)
-    if name is None:
+    if name is None or settings.random_slopes:
         return (), None
     second = second_of_simulated(inputs.interaction, settings.coding == "genotypic")
     return pair_hypotheses(name, BOTH_COLUMNS, len(inputs.null.traits)), second
@@ -321,7 +395,8 @@ def _refit_plan(
             refits.null_lml,
         )
     pairs, second = _pairs(settings, inputs)
-    return refit_plan(refits, tests, settings.refit, settings.common.seed, factors, pairs, second)
+    slopes = _random_slopes(settings, inputs, chromosome)
+    return refit_plan(refits, tests, settings.refit, settings.common.seed, factors, pairs, second, slopes)
 
 
 def _report_thresholds(settings: ScanSettings, largest: Largest) -> None:
@@ -420,7 +495,8 @@ class Inflation:
         if found.get(INTERACTION, 1.0) > INFLATED:
             logger.info(
                 "λ of interaction above 1: if the covariate changes the effects of many variants a little, or how much"
-                " the traits vary, the null model does not hold that, and P of interaction are too small"
+                " the traits vary, the null model does not hold that, and P of interaction are too small: test those of"
+                " interest with --random-slopes"
             )
         if found["any"] < DEFLATED and not inputs.null.chromosomes:
             if {record.hash for record in inputs.files} & {record.hash for record in inputs.null.grm.files}:

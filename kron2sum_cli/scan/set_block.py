@@ -167,6 +167,7 @@ def _test_set(plan: SetPlan, variants: _Variants, members: Members, counts: Coun
     chosen = in_block[kept]
     scores, eaf = variants.rotated.scores(variants.column[chosen]), variants.counts.eaf[chosen]
     row = _description(members, variants, chosen)
+    row[CARRIERS.name] = _carriers(variants, chosen, plan.settings.founders)
     if FIXED in plan.settings.set_tests:
         row |= _fixed_effects(plan, scores)
         counts[EXPLAINING] += bool(row["DF"]) and row["CHISQ"] is None
@@ -212,8 +213,15 @@ def _description(members: Members, variants: _Variants, chosen: Indices) -> dict
         END.name: max(pos) if one else None,
         NVAR.name: len(chosen),
         NVAR_LEFT_OUT.name: len(members.positions) - len(chosen),
-        CARRIERS.name: int(np.sum(np.any(variants.carriers[:, chosen], axis=1))),
     }
+
+
+def _carriers(variants: _Variants, chosen: Indices, founders: bool) -> int:
+    """Samples with the rarer allele of any variant; of founders, who all have some, with the rarest founder."""
+    carriers = variants.carriers[:, chosen]
+    if founders:
+        return int(np.min(np.sum(carriers, axis=0), initial=len(carriers)))
+    return int(np.sum(np.any(carriers, axis=1)))
 
 
 def _fixed_effects(plan: SetPlan, scores: SetScores) -> dict[str, object]:

@@ -6,6 +6,7 @@ the null model, as with ``--condition``.
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ from kron2sum_cli.errors import NumericalError, UsageError
 from kron2sum_cli.files import scan_columns as column
 from kron2sum_cli.files.genome_wide import Largest
 from kron2sum_cli.files.outputs import atomic_output, guard_inputs, is_stream
+from kron2sum_cli.files.scan_columns import LOCUS, STEP
 from kron2sum_cli.files.scan_metadata import NullScale
 from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
 from kron2sum_cli.genotypes.chromosomes import encode_chromosomes, filled_positions
@@ -351,6 +353,21 @@ def check_signals_path(settings: ScanSettings, inputs: ScanInputs) -> None:
     guard_inputs(
         signals_path(settings.out), (*settings.input_paths, *inputs.genotypes.files, settings.common.log or "")
     )
+
+
+def remove_earlier_signals(settings: ScanSettings) -> None:
+    """Remove the table of signals of an earlier scan with the same ``--out``: they are not of the new table."""
+    path = signals_path(settings.out)
+    if settings.stepwise is not None or is_stream(settings.out) or path in settings.input_paths:
+        return
+    try:
+        with open(path, encoding="utf-8") as file:
+            is_ours = file.readline().startswith(f"{LOCUS.name}\t{STEP.name}\t")
+        if is_ours:
+            os.remove(path)
+            logger.info("%s removed: it had the signals of an earlier scan", path)
+    except (OSError, UnicodeDecodeError):
+        return
 
 
 def least_mlog10p(settings: ScanSettings) -> float:

@@ -15,6 +15,8 @@ from scipy import stats
 from kron2sum_cli.files.null_file import read_null
 from kron2sum_cli.files.samples import match
 from kron2sum_cli.genotypes.bed import open_bed
+from kron2sum_cli.model.null_model import CompleteNullModel
+from kron2sum_cli.model.random_slopes import fit_slopes, slopes_data_of, slopes_tests
 
 TRAITS = ("height", "weight", "glucose")
 FILES = ("--pheno", EXAMPLE / "phenotypes.csv", "--covar", EXAMPLE / "covariates.csv")
@@ -122,6 +124,41 @@ def test_refits_of_both_columns(example: Path, tmp_path: Path, options) -> None:
             other["CHISQ_REFIT.interaction"], some["CHISQ_REFIT.interaction"], rtol=1e-3, atol=1e-4
         )
         np.testing.assert_allclose(365 * other["BETA_GXE_REFIT.height"], some["BETA_GXE_REFIT.height"], rtol=1e-2)
+
+
+def test_random_slopes(example: Path, tmp_path: Path) -> None:
+    """Tests of the interaction are those of the model with slopes, and nothing else changes."""
+    out, plain = tmp_path / "s.parquet", tmp_path / "plain.parquet"
+    null = tmp_path / "null.npz"
+    few = ("--pheno-name", "height", "--covar-name", "age")
+    assert kron2sum("fit", "-q", *FILES, *few, "--grm", EXAMPLE / "genotypes.bed", "--out", null) == 0
+    options = ("--chr", "1", "--refit", "0.01", *INTERACTION)
+    assert scan(null, plain, *options) == 0
+    assert scan(null, out, *options, "--random-slopes") == 0
+    rows, own = table(out), table(plain)
+    assert metadata(out)["settings"]["random_slopes"] is True
+    assert set(metadata(out)["refit_factors"]["genome"]) == {"any"}
+    second = [
+        name for name in rows.columns if "_REFIT.interaction" in name or "_REFIT.joint" in name or "GXE_REFIT" in name
+    ]
+    pd.testing.assert_frame_equal(rows.drop(columns=second), own.drop(columns=second))
+    refitted = np.flatnonzero(rows["CHISQ_REFIT.interaction"].notna())
+    assert refitted.tolist() == np.flatnonzero(own["CHISQ_REFIT.interaction"].notna()).tolist()
+    assert re.search(
+        "random slopes on age: genetic and residual variance .*: height [0-9.]+ and", Path(f"{out}.log").read_text()
+    )
+    model, X = read_null(str(null)).load(None), read_null(str(null)).description.X
+    assert isinstance(model, CompleteNullModel)
+    e = (X[:, 1] - X[:, 1].mean()) / X[:, 1].std()
+    data = slopes_data_of(model.contrasts, model.Qx, e)
+    point = fit_slopes(data, model.summary.axes.C0, model.summary.axes.C1)
+    for index in refitted[:3]:
+        g = imputed(dosages(null, index))
+        expected = slopes_tests(data, point, g[:, None], (g * e)[:, None], "lr")
+        assert rows["CHISQ_REFIT.interaction"][index] == pytest.approx(expected.interaction.chisq[0], rel=1e-3)
+        assert rows["CHISQ_REFIT.joint"][index] == pytest.approx(expected.joint.chisq[0], rel=1e-3)
+        assert rows["BETA_GXE_REFIT.height"][index] == pytest.approx(expected.beta[0, 0] / X[:, 1].std(), rel=1e-3)
+        assert rows["SE_GXE_REFIT.height"][index] == pytest.approx(expected.se[0, 0] / X[:, 1].std(), rel=1e-3)
 
 
 def test_independent_samples_of_one_trait_give_ordinary_regression(example: Path, tmp_path: Path) -> None:
@@ -265,6 +302,13 @@ def test_what_adds_nothing_is_counted(example: Path, tmp_path: Path) -> None:
         ),
         (("--coding", "dominant", "--windows", "1mb"), 2, "--coding dominant is for variants"),
         ((*INTERACTION, "--stepwise", "1e-5"), 2, "--stepwise is for additive effects; leave out"),
+        (("--random-slopes",), 2, "--random-slopes needs --interaction"),
+        ((*INTERACTION, "--random-slopes", "--refit", "0"), 2, "tests the variants that --refit chooses"),
+        (
+            (*INTERACTION, "--random-slopes", "--condition", "snp0001"),
+            1,
+            "--random-slopes: needs all effects in the null",
+        ),
         (("--test", "interaction"), 2, "--test interaction: comes with --interaction COVARIATE"),
         ((*GENOTYPIC, "--ploidy", "4"), 2, "--coding genotypic is for diploid genotypes, and --ploidy is 4"),
     ],
@@ -281,6 +325,13 @@ def test_other_programs_are_told_of_the_coding(example: Path, tmp_path: Path) ->
     assert scan(example / "null.npz", out, "--refit", "0", "--chr", "1", "--coding", "recessive") == 0
     assert kron2sum("export", "-q", out, "--to", "ssf", "--out", tmp_path / "s.tsv") == 0
     assert "coded recessive: beta is the effect of" in (tmp_path / "s.height.tsv-meta.yaml").read_text()
+    for options, said in (
+        (INTERACTION, "those of the scan with age are not in this file"),
+        (GENOTYPIC, "the additive effect"),
+    ):
+        assert scan(example / "null.npz", out, "--refit", "0", "--chr", "1", *options) == 0
+        assert kron2sum("export", "-q", out, "--to", "ssf", "--out", tmp_path / "s.tsv") == 0
+        assert said in (tmp_path / "s.height.tsv-meta.yaml").read_text()
 
 
 def test_pictures_and_tables_of_the_tests(example: Path, tmp_path: Path, capfd) -> None:

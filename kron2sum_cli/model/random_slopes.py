@@ -1,0 +1,254 @@
+"""Interactions where genetic and residual covariances of the traits change with the covariate, too: random slopes.
+
+With e the covariate of the interaction, every sample has genetic and residual values at e = 0 and slopes on e,
+
+    y_i = ... + u_i + e_i u'_i + r_i + e_i r'_i,    [u, u'] ~ N(0, Σg ⊗ GGᵀ),    [r, r'] ~ N(0, Σe ⊗ I),
+
+Σg and Σe (2p, 2p): reaction norms of the animal breeders. The genetic covariance of the traits is C0 + e(S + Sᵀ) +
+e²C0', and the residual one likewise; with no slopes it is the model of a scan. Σg and Σe are those that maximise the
+restricted likelihood without a variant, and effects of variants are tested by generalised least squares there (Sul et
+al. 2016, PLoS Genetics 12:e1005849, for one trait without residual slopes).
+
+Nothing decouples this model: matrices are dense over the contrasts of all traits, (n - c)p, at every step of the fit,
+and once for the variants tested.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, optimize
+
+from kron2sum_cli.errors import ConvergenceError
+from kron2sum_cli.model.contrasts import Contrasts
+from kron2sum_cli.model.hypotheses import Statistic, TestContext, TestResult, compare
+from kron2sum_cli.model.spectrum import Array
+
+LARGEST = 10_000
+"""Largest number of contrasts of all traits, (n - c)p, for which there are random slopes."""
+
+FIRST_SHARE = 0.1
+"""Variance of the slopes from which the search starts, over that of the values."""
+
+NOISE = 0.1
+"""What is added to the factors there, in standard deviations: where entries of one are 0 its gradient may be, too."""
+
+CONVERGED = 0.01
+"""Largest gain in log-likelihood that one more step is predicted to have at the end of a search."""
+
+MAX_STEPS = 500
+
+NO_MAXIMUM = "the search of the variance components of random slopes did not converge"
+
+
+@dataclass(frozen=True)
+class SlopesData:
+    """Contrasts of the traits, and what their covariance is made of.
+
+    Attributes
+    ----------
+    Q : NDArray (n, m)
+        Orthonormal basis of what is orthogonal to the covariates.
+    y : NDArray (pm,)
+        ``QᵀY``, trait after trait.
+    K : NDArray (2, 2, m, m)
+        ``QᵀDᵃGGᵀDᵇQ``, D the diagonal matrix of e.
+    R : NDArray (2, 2, m, m)
+        ``QᵀDᵃ⁺ᵇQ``.
+    """
+
+    Q: Array
+    y: Array
+    K: Array
+    R: Array
+
+    @property
+    def ntraits(self) -> int:
+        """Number of traits, p."""
+        return int(self.y.size // self.Q.shape[1])
+
+
+@dataclass(frozen=True)
+class SlopesPoint:
+    """The restricted likelihood at one (Σg, Σe).
+
+    Attributes
+    ----------
+    lml : float
+        Log-likelihood.
+    factors : NDArray (2, 2p, 2p)
+        Lower triangular L of Σg and of Σe, which are LLᵀ; their rows are the values of all traits, then the slopes.
+    root : NDArray (pm, pm)
+        Lower Cholesky factor of the covariance of y.
+    alpha : NDArray (pm,)
+        ``V⁻¹y``.
+    """
+
+    lml: float
+    factors: Array
+    root: Array
+    alpha: Array
+
+
+def slopes_data_of(contrasts: Contrasts, Qx: Array, covariate: Array) -> SlopesData:
+    """`slopes_data` of the contrasts of a null model (in double precision) with covariates of basis Qx (n, c)."""
+    V = contrasts.V
+    across = V @ contrasts.Kxm.T @ Qx.T
+    relationship = (V * contrasts.s) @ V.T + across + across.T + Qx @ contrasts.Kxx @ Qx.T
+    return slopes_data(contrasts.to_samples(contrasts.Z), Qx, relationship, covariate)
+
+
+def slopes_data(Y: Array, X: Array, relationship: Array, covariate: Array) -> SlopesData:
+    """Traits Y (n, p) and covariates X (n, c), of full column rank, with GGᵀ (n, n) and the covariate e (n,)."""
+    n, c = X.shape
+    Q = np.asarray(linalg.qr(X)[0][:, c:], np.float64) if c else np.eye(n)
+    scaled = (Q, covariate[:, None] * Q)
+    K = np.array([[one.T @ relationship @ other for other in scaled] for one in scaled])
+    R = np.array([[one.T @ other for other in scaled] for one in scaled])
+    return SlopesData(Q, (Q.T @ Y).T.ravel(), K, R)
+
+
+def evaluate_slopes(data: SlopesData, factors: Array) -> SlopesPoint | None:
+    """The likelihood; None where the covariance is singular."""
+    p, m = data.ntraits, data.Q.shape[1]
+    V = np.empty((p, m, p, m))
+    blocks = [(L @ L.T).reshape(2, p, 2, p) for L in factors]
+    for t, s in zip(*np.tril_indices(p), strict=True):
+        V[t, :, s] = sum(
+            np.tensordot(block[:, t, :, s], M, axes=2) for block, M in zip(blocks, (data.K, data.R), strict=True)
+        )
+        V[s, :, t] = V[t, :, s].T
+    try:
+        root = linalg.cholesky(V.reshape(p * m, p * m), lower=True, overwrite_a=True, check_finite=False)
+    except linalg.LinAlgError:
+        return None
+    alpha = np.asarray(linalg.cho_solve((root, True), data.y))
+    lml = -0.5 * (data.y.size * np.log(2 * np.pi) + 2 * np.log(np.diag(root)).sum() + data.y @ alpha)
+    return SlopesPoint(float(lml), factors, root, alpha)
+
+
+def gradient_of_factors(data: SlopesData, point: SlopesPoint) -> Array:
+    """Gradient (k,) of the log-likelihood by the entries of the lower triangles of both factors."""
+    p, m = data.ntraits, data.Q.shape[1]
+    lower = np.tril(linalg.lapack.dpotri(point.root, lower=1)[0])
+    blocks, by_trait = (lower + np.tril(lower, -1).T).reshape(p, m, p, m), point.alpha.reshape(p, m)
+    gradient = []
+    for M, L in zip((data.K, data.R), point.factors, strict=True):
+        outer = np.einsum("ti,abij,sj->atbs", by_trait, M, by_trait, optimize=True)
+        traces = np.einsum("tisj,abij->atbs", blocks, M, optimize=True)
+        score = (outer - traces).reshape(2 * p, 2 * p)
+        gradient.append((score @ L)[np.tril_indices(2 * p)])
+    return np.concatenate(gradient)
+
+
+def information_of_factors(data: SlopesData, point: SlopesPoint) -> Array:
+    """Average information (k, k) of the same entries, a little regularised, for it may be singular."""
+    p, m = data.ntraits, data.Q.shape[1]
+    moved = []
+    for M, L in zip((data.K, data.R), point.factors, strict=True):
+        of_alpha = np.einsum("abij,sj->abis", M, point.alpha.reshape(p, m))
+        for i, j in zip(*np.tril_indices(2 * p), strict=True):
+            change = np.zeros((2 * p, 2 * p))
+            change[i] = L[:, j]
+            both = (change + change.T).reshape(2, p, 2, p)
+            moved.append(np.einsum("atbs,abis->ti", both, of_alpha).ravel())
+    half = linalg.solve_triangular(point.root, np.array(moved).T, lower=True, check_finite=False)
+    information = 0.5 * half.T @ half
+    return np.asarray(information + 1e-3 * np.trace(information) / len(information) * np.eye(len(information)))
+
+
+def fit_slopes(data: SlopesData, C0: Array, C1: Array) -> SlopesPoint:
+    """Maximise the restricted likelihood, from covariances C0 and C1 (p, p) without slopes.
+
+    By L-BFGS on the factors of Σg and Σe, in units in which their information at the start is the identity.
+
+    Raises
+    ------
+    ConvergenceError
+        Where the search does not end at a maximum.
+    """
+    rows, columns = np.tril_indices(2 * data.ntraits)
+    start = np.array([np.linalg.cholesky(_with_slopes(C, C0 + C1)) for C in (C0, C1)])
+    noise = np.random.default_rng(0).standard_normal((2, rows.size))
+    start[:, rows, columns] += NOISE * np.linalg.norm(start, axis=2)[:, rows] * noise
+    first = evaluate_slopes(data, start)
+    if first is None:
+        raise ConvergenceError(NO_MAXIMUM)
+    root = np.linalg.cholesky(information_of_factors(data, first))
+
+    def factors(x: Array) -> Array:
+        found = start.copy()
+        found[:, rows, columns] += linalg.solve_triangular(root.T, x).reshape(2, -1)
+        return found
+
+    def objective(x: Array) -> tuple[float, Array]:
+        point = evaluate_slopes(data, factors(x))
+        if point is None:
+            return np.inf, np.zeros_like(x)
+        return -point.lml, -linalg.solve_triangular(root, gradient_of_factors(data, point), lower=True)
+
+    x = optimize.fmin_l_bfgs_b(objective, np.zeros(2 * rows.size), m=30, factr=1e5, pgtol=1e-4, maxiter=MAX_STEPS)[0]
+    point = evaluate_slopes(data, factors(x))
+    if point is None:
+        raise ConvergenceError(NO_MAXIMUM)
+    gradient = gradient_of_factors(data, point)
+    if 0.5 * gradient @ np.linalg.solve(information_of_factors(data, point), gradient) > CONVERGED:
+        raise ConvergenceError(NO_MAXIMUM)
+    return point
+
+
+def _with_slopes(C: Array, total: Array) -> Array:
+    """A covariance of values C (p, p), positive definite, with that of slopes in proportion: (2p, 2p)."""
+    return np.asarray(np.kron(np.diag([1.0, FIRST_SHARE]), C + 1e-2 * np.diag(np.diag(total))))
+
+
+@dataclass(frozen=True)
+class SlopesTests:
+    """Tests of variants with random slopes.
+
+    Attributes
+    ----------
+    interaction, joint : TestResult
+        Of the interaction given the variant's own effects, and of both.
+    beta, se : NDArray (b, p)
+        Effects of the interaction on the traits.
+    """
+
+    interaction: TestResult
+    joint: TestResult
+    beta: Array
+    se: Array
+
+
+def slopes_tests(
+    data: SlopesData, point: SlopesPoint, G: NDArray[np.floating], H: NDArray[np.floating], statistic: Statistic
+) -> SlopesTests:
+    """Test variants G (n, b) and their products H (n, b) with the covariate."""
+    p, b = data.ntraits, G.shape[1]
+    rest = linalg.solve_triangular(point.root, data.y, lower=True, check_finite=False)
+    quadratic, size = float(rest @ rest), data.y.size
+    context = TestContext(np.eye(p), quadratic, size, size, statistic)
+    first, both, beta, variance = np.empty(b), np.empty(b), np.empty((b, p)), np.empty((b, p))
+    rows = [data.Q.T @ one.astype(np.float64) for one in (G, H)]
+    for k in range(b):
+        columns = np.hstack([np.kron(np.eye(p), one[:, [k]]) for one in rows])
+        white = linalg.solve_triangular(point.root, columns, lower=True, check_finite=False)
+        basis, R = np.linalg.qr(white)
+        along = basis.T @ rest
+        first[k], both[k] = np.sum(along[:p] ** 2), np.sum(along**2)
+        inverse = linalg.solve_triangular(R, np.eye(2 * p))
+        beta[k], variance[k] = (inverse @ along)[p:], np.sum(inverse[p:] ** 2, axis=1)
+    scale = context.left(both)[:, None] / size
+    return SlopesTests(
+        interaction=compare(first, both, p, 2 * p, context),
+        joint=compare(np.zeros(b), both, 0, 2 * p, context),
+        beta=beta,
+        se=np.sqrt(scale * variance),
+    )
+
+
+def slope_shares(point: SlopesPoint) -> tuple[Array, Array]:
+    """Of every trait (p,) the variance of genetic and of residual slopes, over that of the values."""
+    p = point.factors.shape[1] // 2
+    sizes = [np.sum(L**2, axis=1) for L in point.factors]
+    return sizes[0][p:] / sizes[0][:p], sizes[1][p:] / sizes[1][:p]
