@@ -192,8 +192,8 @@ def refit_plan(
 ) -> RefitPlan:
     """The plan for refits of variants with a test below ``threshold`` (positive).
 
-    ``factors`` are those of the whole genome's null model, for one without a chromosome; None simulates its own. ``pairs``
-    are hypotheses of second columns, which ``second`` simulates; ``slopes`` tests these columns otherwise.
+    ``factors`` are those of the whole genome's null model, for one without a chromosome; None simulates its own.
+    ``pairs`` are hypotheses of second columns, which ``second`` simulates; ``slopes`` tests these columns otherwise.
     """
     if factors is None:
         factors = Factors(lambda: simulated_factors(refits, [*hypotheses, *pairs], seed, second))
