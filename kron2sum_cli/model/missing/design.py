@@ -25,6 +25,13 @@ SINGULAR_DESIGN = 1e-13
 """Smallest share of its squared length, in the metric of K⁻¹, that a column may have outside the span of the others;
 below it the design counts as singular."""
 
+QR_BLOCK = 32
+"""Number of columns that an orthogonal triangularisation takes at a time."""
+
+LARGEST_WEIGHT = 1e4
+"""Largest inverse variance of a rotated row in the trait axes, whose total variance is about 1, that the Gram matrix of
+the design takes. Larger ones, along which C1 and GGᵀ are both nearly singular, would drown the others in rounding."""
+
 SMALLEST_HALF = 64
 """Smallest number of rows of a symmetric product that is split in two halves."""
 
@@ -60,8 +67,8 @@ class CellDesign:
         Loading of every column.
     ncells, neffects : int
         Number of missing cells, q, and of fixed effects, ca.
-    outside_gram : NDArray (q, q) or None
-        Inner products of the missing cells' unit vectors outside V; None where there is nothing outside.
+    outside_root, outside_gram : NDArray (r, q) and (q, q), or None
+        The missing cells' unit vectors outside V, and their inner products; None where there is nothing outside.
     outside_weight : NDArray (p,)
         Inverse variances outside V, 0 where there is nothing outside.
     left_out : NDArray (k,) of int
@@ -72,6 +79,7 @@ class CellDesign:
     loadings: Array
     ncells: int
     neffects: int
+    outside_root: Array | None
     outside_gram: Array | None
     outside_weight: Array
     left_out: Indices
@@ -100,11 +108,23 @@ class CellDesign:
                     H[left.columns, right.columns] += outside(left.loading, right.loading) * inner
         return H
 
+    def beyond(self, W: Array, outside_weight: Array) -> Array:
+        """``W^½D`` of the rows and axes with a weight (m, p) other than 0, inside V and outside: (k, q + ca)."""
+        rows = [np.zeros((0, self.size))]
+        for j in np.flatnonzero(W.any(axis=0)):
+            heavy = np.flatnonzero(W[:, j])
+            parts = [block.loading[j] * block.U[:, heavy].T for block in self.blocks]
+            rows.append(np.sqrt(W[heavy, j, None]) * np.hstack(parts))
+        for j in np.flatnonzero(outside_weight) if self.outside_root is not None else ():
+            cells = np.sqrt(outside_weight[j]) * self.outside_root * self.loadings[: self.ncells, j]
+            rows.append(np.hstack([cells, np.zeros((len(cells), self.neffects))]))
+        return np.vstack(rows)
+
     def leading(self, size: int) -> "CellDesign":
         """The design of the first ``size`` columns: all missing cells, and the fixed effects of some terms or none."""
         blocks = tuple(b for b in self.blocks if b.columns.start < size)
         neffects = size - self.ncells
-        outside = self.outside_gram, self.outside_weight
+        outside = self.outside_root, self.outside_gram, self.outside_weight
         return CellDesign(
             blocks, self.loadings[:size], self.ncells, neffects, *outside, self.left_out[self.left_out < size]
         )
@@ -113,8 +133,9 @@ class CellDesign:
         """``Dᵀf`` for f with rows F (m, p) in the span of V and coefficients (q, p) of the cells' vectors outside."""
         parts = [block.U @ (F @ block.loading) for block in self.blocks]
         out = np.concatenate(parts) if parts else np.empty(0)
-        if self.outside_gram is not None:
-            out[: self.ncells] += np.sum(self.loadings[: self.ncells] * (self.outside_gram @ outside), axis=1)
+        if self.outside_root is not None:
+            seen = self.outside_root.T @ (self.outside_root @ outside)
+            out[: self.ncells] += np.sum(self.loadings[: self.ncells] * seen, axis=1)
         return np.asarray(out)
 
     def times(self, theta: Array) -> tuple[Array, Array]:
@@ -158,25 +179,35 @@ def design_at(data: ObservedCells, axes: TraitAxes) -> CellDesign:
     counts = [block.U.shape[0] for block in blocks]
     loadings = np.repeat(np.array([block.loading for block in blocks]).reshape(-1, axes.c1.size), counts, axis=0)
     loadings[left_out] = 0.0
-    outside = data.outside_gram, outside_weight
+    outside = data.outside_root, data.outside_gram, outside_weight
     return CellDesign(tuple(blocks), loadings, data.ncells, start - data.ncells, *outside, left_out)
 
 
-def precision_of(design: CellDesign, W: Array) -> Array:
-    """Lower triangle of ``DᵀPD`` for inverse variances W (m, p)."""
-    H = design.gram(lambda t, u: W @ (t * u), lambda t, u: float(np.sum(design.outside_weight * t * u)))
-    H[design.left_out, design.left_out] = 1.0
-    return H
+def precision_factor(design: CellDesign, W: Array) -> Array:
+    """Lower Cholesky factor L of ``H = DᵀPD`` for inverse variances W (m, p).
 
-
-def factorise(H: Array, ncells: int) -> Array:
-    """Lower Cholesky factor, in place, of a Gram matrix whose first ``ncells`` columns are missing cells.
+    The factor of what weights up to `LARGEST_WEIGHT` give is updated by the rows of those above it. Formed as one
+    matrix, weights of 10⁸ would leave the others, and with them the determinant, eight digits.
 
     Raises
     ------
     NumericalError
         Where K is singular, or fixed effects are linear combinations of each other over the observed cells.
     """
+    light, light_outside = np.minimum(W, LARGEST_WEIGHT), np.minimum(design.outside_weight, LARGEST_WEIGHT)
+    H = design.gram(lambda t, u: light @ (t * u), lambda t, u: float(np.sum(light_outside * t * u)))
+    H[design.left_out, design.left_out] = 1.0
+    L = _factorise(H, design.ncells)
+    return _updated(L, design.beyond(W - light, design.outside_weight - light_outside))
+
+
+def has_large_weights(design: CellDesign, W: Array) -> bool:
+    """Whether any inverse variance is above `LARGEST_WEIGHT`."""
+    return bool(max(W.max(initial=0.0), design.outside_weight.max()) > LARGEST_WEIGHT)
+
+
+def _factorise(H: Array, ncells: int) -> Array:
+    """Lower Cholesky factor, in place, of a Gram matrix whose first ``ncells`` columns are missing cells."""
     sizes = np.diag(H).copy()
     if sizes.size == 0:
         return H
@@ -189,6 +220,14 @@ def factorise(H: Array, ncells: int) -> Array:
             " apart"
         )
     return np.asarray(L)
+
+
+def _updated(L: Array, rows: Array) -> Array:
+    """Lower Cholesky factor (N, N) of ``LLᵀ + rowsᵀ rows``, by orthogonal triangularisation."""
+    if rows.size == 0:
+        return L
+    R, *_ = lapack.dtpqrt(0, min(QR_BLOCK, len(L)), np.asfortranarray(L.T), np.asfortranarray(rows))
+    return np.asarray((np.sign(np.diag(R))[:, None] * np.triu(R)).T, order="F")
 
 
 def inverse_of(L: Array) -> Array:

@@ -22,9 +22,9 @@ from kron2sum_cli.model.likelihood import LOG2PI
 from kron2sum_cli.model.missing.design import (
     CellDesign,
     design_at,
-    factorise,
+    has_large_weights,
     inverse_of,
-    precision_of,
+    precision_factor,
     row_traces,
     solve,
 )
@@ -47,6 +47,8 @@ class ObservedPoint:
         The trait axes of (C0, C1).
     lml : float
         Log-likelihood with all constants.
+    quadratic : float
+        ``rᵀK⁻¹r`` of the observed cells.
     W : NDArray (m, p)
         Inverse variances of all cells, in rotated rows and axes.
     design : CellDesign
@@ -69,6 +71,7 @@ class ObservedPoint:
     reml: bool
     axes: TraitAxes
     lml: float
+    quadratic: float
     W: Array
     design: CellDesign
     chol: Array
@@ -129,11 +132,6 @@ class ObservedPoint:
         return np.asarray(np.diag(inverse)[:q].copy())
 
     @property
-    def quadratic(self) -> float:
-        """``rᵀK⁻¹r`` of the observed cells."""
-        return float(np.sum(self.alpha * (self.data.filled.Z @ self.axes.T.T)))
-
-    @property
     def shares(self) -> Array:
         """Diagonal of Q over that of P, (m, p): the share of information that is left in every rotated row and axis."""
         left = 1 - self.W * np.einsum("mjj->mj", self.traces)
@@ -143,7 +141,7 @@ class ObservedPoint:
         """``Qz`` over the samples: (n, p) in the axes."""
         filled = self.data.filled
         out = np.asarray(filled.V @ self.alpha)
-        if self.data.outside_gram is not None:
+        if self.data.outside_root is not None:
             np.add.at(out, self.data.rows, self.alpha_outside)
             out -= filled.V @ (self.data.U.T @ self.alpha_outside)
         return out
@@ -169,8 +167,9 @@ class ObservedPoint:
         moved = (s * self.alpha) @ E0 + self.alpha @ E1
         change, change_outside = self.project(moved, self.alpha_outside @ E1)
         d0, d1 = change.T @ (s * self.alpha), change.T @ self.alpha
-        if self.data.outside_gram is not None:
-            d1 = d1 + change_outside.T @ self.data.outside_gram @ self.alpha_outside
+        root = self.data.outside_root
+        if root is not None:
+            d1 = d1 + (root @ change_outside).T @ (root @ self.alpha_outside)
         return -0.25 * (d0 + d0.T), -0.25 * (d1 + d1.T)
 
     def project(self, F: Array, F_outside: Array) -> tuple[Array, Array]:
@@ -200,16 +199,23 @@ def evaluate(data: ObservedCells, axes: TraitAxes, reml: bool) -> ObservedPoint:
         raise NumericalError("the likelihood is not defined: C1 is singular where GGᵀ is singular, too")
     W = 1 / variances
     design = design_at(data, axes)
-    chol = factorise(precision_of(design, W), data.ncells)
+    chol = precision_factor(design, W)
     Z = filled.Z @ axes.T.T
-    nothing = np.zeros((data.ncells if data.outside_gram is not None else 0, data.ntraits))
-    theta = solve(chol, design.transposed(W * Z, nothing))
-    inside, outside = design.times(theta)
-    alpha = W * (Z - inside) if theta.size else W * Z
-    alpha_outside = -outside * design.outside_weight
+    theta = np.zeros(design.size)
+    residual, residual_outside = Z, np.zeros((data.ncells if data.outside_root is not None else 0, data.ntraits))
+    for _ in range(1 + has_large_weights(design, W)):
+        theta = theta + solve(chol, design.transposed(W * residual, residual_outside * design.outside_weight))
+        inside, outside = design.times(theta)
+        residual, residual_outside = (Z - inside if theta.size else Z), -outside
+    alpha, alpha_outside = W * residual, residual_outside * design.outside_weight
+    quadratic = float(np.sum(alpha * residual))
+    if data.outside_root is not None:
+        quadratic += float(np.sum(design.outside_weight * (data.outside_root @ residual_outside) ** 2))
     score0, score1, traces = _scores(data, design, W, alpha, alpha_outside, chol, reml)
-    lml = _log_density(data, axes, variances, chol, float(np.sum(alpha * Z)), reml)
-    return ObservedPoint(data, reml, axes, lml, W, design, chol, theta, alpha, alpha_outside, score0, score1, traces)
+    lml = _log_density(data, axes, variances, chol, quadratic, reml)
+    return ObservedPoint(
+        data, reml, axes, lml, quadratic, W, design, chol, theta, alpha, alpha_outside, score0, score1, traces
+    )
 
 
 def _log_density(
@@ -243,10 +249,7 @@ def _scores(
     outside_weight = design.outside_weight
     score0 = alpha.T @ (s[:, None] * alpha) - np.diag(s @ W) + np.tensordot(s, weighted, 1)
     score1 = alpha.T @ alpha - np.diag(W.sum(axis=0) + data.filled.noutside * outside_weight) + weighted.sum(axis=0)
-    if data.outside_gram is not None:
-        score1 = (
-            score1
-            + alpha_outside.T @ data.outside_gram @ alpha_outside
-            + np.multiply.outer(outside_weight, outside_weight) * of_outside
-        )
+    if data.outside_root is not None:
+        seen = data.outside_root @ alpha_outside
+        score1 = score1 + seen.T @ seen + np.multiply.outer(outside_weight, outside_weight) * of_outside
     return 0.5 * score0, 0.5 * score1, traces

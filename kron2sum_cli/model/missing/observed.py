@@ -59,8 +59,10 @@ class ObservedCells:
         Sample and trait of every missing cell, sorted by trait.
     U : NDArray (q, m)
         The rows of V of these samples.
+    outside_root : NDArray (r, q) or None
+        What the unit vectors of these samples have outside V, in an orthonormal basis; None where V is complete.
     outside_gram : NDArray (q, q) or None
-        Inner products of what the unit vectors of these samples have outside V; None where V is complete.
+        Their inner products, ``outside_rootᵀ outside_root``.
     filling : NDArray (q,)
         What the cells were filled with.
     logdet_MtM : float
@@ -81,6 +83,7 @@ class ObservedCells:
     rows: Indices
     traits: Indices
     U: Array
+    outside_root: Array | None
     outside_gram: Array | None
     filling: Array
     logdet_MtM: float
@@ -241,16 +244,27 @@ def restored_cells(filled: Contrasts, Y: Array, X: Array, prior: Array | None) -
     means = np.nanmean(Y, axis=0)
     traits, rows = np.nonzero(missing.T)
     U = np.ascontiguousarray(filled.V[rows])
-    outside = None
-    if filled.noutside:
-        outside = np.equal.outer(rows, rows) - U @ U.T
+    root, gram = _outside(filled, rows)
     left_out = effects_left_out(Y, filled.design.A, X)
     logdet = _logdet_observed(~missing, filled.design.A, X, left_out)
     effects = _effects_of_means(filled.design.A, X, means)
     filling = means[traits]
     return ObservedCells(
-        filled, X, rows, traits, U, outside, filling, logdet, prior, B_of_means=effects, left_out=left_out
+        filled, X, rows, traits, U, root, gram, filling, logdet, prior, B_of_means=effects, left_out=left_out
     )
+
+
+def _outside(filled: Contrasts, rows: Indices) -> tuple[Array | None, Array | None]:
+    """`ObservedCells.outside_root` and `outside_gram` of missing cells in these samples (q,)."""
+    if not filled.noutside:
+        return None, None
+    samples, of_cell = np.unique(rows, return_inverse=True)
+    rest = np.zeros((filled.nsamples, samples.size))
+    rest[samples, np.arange(samples.size)] = 1.0
+    for _ in range(2):  # twice is enough: Kahan and Parlett
+        rest -= filled.V @ (filled.V.T @ rest)
+    root: Array = np.asarray(linalg.qr(rest, mode="r")[0][: samples.size, of_cell], np.float64)
+    return root, np.asarray(root.T @ root, np.float64)
 
 
 def _effects_of_means(A: Array, X: Array, means: Array) -> Array | None:
@@ -266,9 +280,11 @@ def _effects_of_means(A: Array, X: Array, means: Array) -> Array | None:
 def without_missing(data: Contrasts, X: Array) -> ObservedCells:
     """Complete traits as observed cells, none missing; ``data`` is rotated with X (n, c) by `rotate_coupled`."""
     none, nothing = np.empty(0, np.intp), np.empty(0)
+    root, gram = _outside(data, none)
     assert data.design is not None
-    outside = np.empty((0, 0)) if data.noutside else None
-    return ObservedCells(data, X, none, none, np.empty((0, data.V.shape[1])), outside, nothing, data.design.logdet_MtM)
+    return ObservedCells(
+        data, X, none, none, np.empty((0, data.V.shape[1])), root, gram, nothing, data.design.logdet_MtM
+    )
 
 
 def with_added(data: ObservedCells, A1: Array, F: Array) -> ObservedCells:
@@ -305,9 +321,9 @@ def with_added(data: ObservedCells, A1: Array, F: Array) -> ObservedCells:
         Kxm=np.zeros((0, V.shape[1])),
         design=replace(filled.design, X=padded(filled.design.X)),
     )
-    at_cells = E[data.rows]
-    outside = None if data.outside_gram is None else data.outside_gram - at_cells @ at_cells.T
-    return replace(data, filled=wider, U=np.hstack([data.U, at_cells]), outside_gram=outside, added=(A1, V.T @ F))
+    root, gram = _outside(wider, data.rows)
+    U = np.hstack([data.U, E[data.rows]])
+    return replace(data, filled=wider, U=U, outside_root=root, outside_gram=gram, added=(A1, V.T @ F))
 
 
 def effects_left_out(Y: Array, A: Array, X: Array) -> Mask:
