@@ -693,6 +693,10 @@ class ExportSettings:
 
     def _clump_problems(self) -> Iterable[str]:
         has_leads = self.leads or self.report is not None or self.plot in LEAD_PLOTS
+        if not self.leads and not self.is_view:
+            given = {"significance": self.significance is not None, "clump-kb": self.clump_kb != DEFAULT_CLUMP_KB}
+            for name in (name for name, there in given.items() if there):
+                yield f"--{name} is for lead variants (--leads), pictures and reports; rows are chosen by --p-below"
         if self.geno and not has_leads:
             yield f"--geno is for lead variants: of --leads, --report, and --plot {', '.join(LEAD_PLOTS)}"
         if self.null is not None and self.report is None and not self.geno:

@@ -65,6 +65,10 @@ class Joined:
     missing: tuple[str, ...]
 
 
+_ASKED = ("filters", "settings")
+"""What the user asked for, whose differences explain all others."""
+
+
 def join_parts(names: Sequence[str], tables: Sequence[ScanMetadata]) -> Joined:
     """Order tables of one scan as the genotype file has the variants, and join their metadata.
 
@@ -111,7 +115,9 @@ def _check_agreement(first: str, a: ScanMetadata, other: str, b: ScanMetadata) -
             f"{other}: was scanned with another null model than {first} (hash {b.null.hash[:12]} instead of "
             f"{a.null.hash[:12]}); join tables of one null model only"
         )
-    difference = first_difference(_shared(a), _shared(b))
+    shared, of_other = _shared(a), _shared(b)
+    asked, of_other_asked = ({key: one.get(key) for key in _ASKED} for one in (shared, of_other))
+    difference = first_difference(asked, of_other_asked) or first_difference(shared, of_other)
     if difference is not None:
         raise InputError(f"{other}: differs from {first} in {difference}; join parts of one scan only")
 

@@ -134,6 +134,11 @@ def test_no_command_shows_the_help_as_an_error(capsys):
         (["export", "--report", "r.html", "--out", "y"], ["--report r.html names the page: leave out --out y"]),
         (["export", "--plot", "qq", "--out", "q.png", "--to", "csv"], ["--to csv: is for tables, not for --plot"]),
         (["export", "--check", "--top", "3"], ["--check writes nothing; leave out --out, --plot, --report, --top"]),
+        (
+            ["export", "--significance", "1e-5"],
+            ["--significance is for lead variants (--leads), pictures and reports; rows"],
+        ),
+        (["export", "--clump-kb", "30"], ["--clump-kb is for lead variants"]),
         (["export", "--leads", "--map", "m"], ["--map belongs to genotypes: name them with --geno"]),
         (["fit", "--no-intercept", "--intercept"], ["--no-intercept and --intercept exclude each other"]),
     ],

@@ -114,6 +114,13 @@ OF_ONE_SCAN = table((0, 50))
         ),
         ({"filters": {"maf": 0.05}}, r"filters: maf \(0.05 instead of 0.001\)"),
         ({"filters": {"maf": 0.001, "hwe": 0.1}}, r"filters: hwe \(0.1 instead of null\)"),
+        (
+            {  # whose scale differs, too
+                "settings": replace(OF_ONE_SCAN.settings, conditioned=("v1",)),
+                "nulls": (replace(OF_ONE_SCAN.nulls[0], quadratic=1.0),),
+            },
+            r'settings: conditioned \(\["v1"\] instead of null\)',
+        ),
         ({"version": "9"}, "version"),
         ({"inputs": {"tests": GENO}}, "inputs: tests"),
     ],
