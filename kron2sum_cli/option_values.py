@@ -31,6 +31,20 @@ def stdin_twice(paths: Iterable[str]) -> list[str]:
     return ["only one input can come from standard input (-)"] if times > 1 else []
 
 
+FILES_OF_GENOTYPES = ("sample", "bim", "fam", "map")
+"""Options that name files of samples or variants of genotypes."""
+
+
+def files_without_genotypes(
+    files: dict[str, str | None], geno: tuple[str, ...], in_a_list: bool = False
+) -> Iterable[str]:
+    """Files of samples and variants, by their options, that do not belong to the genotypes given."""
+    if not geno and not in_a_list:
+        yield from (f"--{name} belongs to genotypes: name them with --geno" for name, path in files.items() if path)
+    if files["bim"] is not None and len(geno) > 1:
+        yield "--bim has the variants of one file, and --geno names several"
+
+
 _NAMED_TESTS = ("any", "common", "specific")
 TESTS_OF_SCAN = ("interaction", "dominance", "joint")
 """Tests that a table has only from a scan with ``--interaction`` or ``--coding genotypic``."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
 from kron2sum_cli.option_values import (
+    FILES_OF_GENOTYPES,
     OTHER_CONTENT,
     STDIO,
     SUFFIXES,
@@ -13,6 +14,7 @@ from kron2sum_cli.option_values import (
     GenomeWide,
     Significance,
     contrast_files,
+    files_without_genotypes,
     naming_problems,
     raise_all,
     repeated,
@@ -35,17 +37,6 @@ def empty_texts(settings: "FitSettings | ScanSettings | ExportSettings") -> Iter
         yield f"--out {settings.out}: is a folder; name a file in it"
 
 
-def _files_without_genotypes(
-    files: dict[str, str | None], geno: tuple[str, ...], in_a_list: bool = False
-) -> Iterable[str]:
-    """Files of samples and variants, by their options, that do not belong to the genotypes given."""
-    if not geno and not in_a_list:
-        yield from (f"--{name} belongs to genotypes: name them with --geno" for name, path in files.items() if path)
-    if files["bim"] is not None and len(geno) > 1:
-        yield "--bim has the variants of one file, and --geno names several"
-
-
-FILES_OF_GENOTYPES = ("sample", "bim", "fam", "map")
 DEFAULT_NULL = "null.npz"
 DEFAULT_SCAN = "scan.parquet"
 DEFAULT_SEED = 0
@@ -547,7 +538,7 @@ class ScanSettings:
     def _genotype_problems(self) -> Iterable[str]:
         yield from repeated("--geno", self.geno)
         files = {name: getattr(self, name) for name in FILES_OF_GENOTYPES}
-        yield from _files_without_genotypes(files, self.geno, self.geno_list is not None)
+        yield from files_without_genotypes(files, self.geno, self.geno_list is not None)
 
 
 @dataclass(frozen=True)
@@ -704,6 +695,6 @@ class ExportSettings:
         if self.clump_r2 is not None and not self.geno:
             yield "--clump-r2 needs the genotypes (--geno)"
         yield from repeated("--geno", self.geno)
-        yield from _files_without_genotypes(self.files_of_genotypes, self.geno)
+        yield from files_without_genotypes(self.files_of_genotypes, self.geno)
         if self.report is not None and self.out != STDIO:
             yield f"--report {self.report} names the page: leave out --out {self.out}"

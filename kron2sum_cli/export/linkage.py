@@ -17,7 +17,7 @@ from kron2sum_cli.files.samples import Samples, match
 from kron2sum_cli.genotypes.chromosomes import normalise_chromosome
 from kron2sum_cli.genotypes.open import open_genotype_file
 from kron2sum_cli.genotypes.source import GenotypeSource
-from kron2sum_cli.settings import FILES_OF_GENOTYPES
+from kron2sum_cli.option_values import FILES_OF_GENOTYPES
 
 logger = logging.getLogger("kron2sum.export")
 
@@ -137,7 +137,7 @@ def open_linkage(
     null : NullFile or None
         The null model of the scan, whose samples are taken; without it all samples of the first file.
     files : mapping of str to str or None
-        Files of samples and variants that belong to the genotypes, by their options (`settings.FILES_OF_GENOTYPES`).
+        Files that belong to the genotypes, by their options (`option_values.FILES_OF_GENOTYPES`).
 
     Raises
     ------
