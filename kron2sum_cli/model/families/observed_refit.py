@@ -4,7 +4,6 @@ As in `families.refit`: the likelihood with effects ``A1 γ`` of a variant is th
 variant explains at the same C0 and C1, and its score that of the residuals which the variant leaves.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +13,6 @@ from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model.bartlett import (
     NO_CONVERGENCE,
     AtTruth,
-    Refit,
     SecondOf,
     Simulated,
     information_change,
@@ -22,11 +20,10 @@ from kron2sum_cli.model.bartlett import (
     scoring_step,
 )
 from kron2sum_cli.model.block_scanner import PairStatistics
-from kron2sum_cli.model.climbing import Optimum
 from kron2sum_cli.model.families.observed_fitting import ObservedFamilyLikelihood, climb
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint, evaluate
 from kron2sum_cli.model.families.observed_scanner import observed_family_set_scores, statistics_in_double
-from kron2sum_cli.model.families.refit import SIMULATED_VARIANTS, VariantEffects, effects_of_columns, refit_each
+from kron2sum_cli.model.families.refit import SIMULATED_VARIANTS, RefitsOfFamilies, VariantEffects, effects_of_columns
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
@@ -67,34 +64,16 @@ class ObservedLikelihoodWithVariant(ObservedFamilyLikelihood):
 
 
 @dataclass(frozen=True)
-class ObservedFamilyRefits:
-    """Refits under one null model of observed cells of families; see `bartlett.Refits`.
+class ObservedFamilyRefits(RefitsOfFamilies[ObservedFamilyPoint]):
+    """Refits of observed cells."""
 
-    Attributes
-    ----------
-    null : Optimum
-        The null model's maximum.
-    """
+    def columns(self, G: NDArray[np.floating]) -> Array:
+        """The columns themselves."""
+        return G.astype(np.float64)
 
-    null: Optimum[ObservedFamilyPoint]
-
-    @property
-    def null_lml(self) -> float:
-        """The largest log-likelihood without a variant."""
-        return self.null.point.lml
-
-    @property
-    def reml(self) -> bool:
-        """Whether it is that of the contrasts of the covariates."""
-        return self.null.point.reml
-
-    def of_variants(self, G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
-        """Refits of variants G (n, b) with effects in the span of a design (p, e)."""
-        return lambda design: self._refit(G.astype(np.float64), design)
-
-    def of_pairs(self, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]) -> Refit:
-        """See `bartlett.Refits`; Q has no part in it."""
-        return self._refit(np.stack([G, H], axis=2).astype(np.float64), np.eye(self.null.point.data.ntraits))
+    def with_variant(self, columns: Array, design: Array) -> ObservedLikelihoodWithVariant:
+        """See `RefitsOfFamilies.with_variant`."""
+        return ObservedLikelihoodWithVariant(self.null.point.data, self.null.point.reml, columns, design)
 
     def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
         """Simulate traits in these cells under the null model, and variants; fit the traits."""
@@ -113,7 +92,7 @@ class ObservedFamilyRefits:
         change = information_change(rows**2, s, point.information_of_rows, step)
         truth = AtTruth(axes.T, statistics.u, statistics.v, change)
         refits = ObservedFamilyRefits(null)
-        found = Simulated(refits.null_lml, lambda design: refits._refit(G, design), truth)
+        found = Simulated(refits.null_lml, lambda design: refits.refit(G, design), truth)
         if second is None:
             return found
         H = second(G)
@@ -122,9 +101,3 @@ class ObservedFamilyRefits:
         pairs = PairStatistics(statistics, statistics_in_double(point, H), np.array([V[:, :, 0, 1] for V in both]))
         known = pairs_at_truth(axes.T, pairs, columns, s, point.information_of_rows, step)
         return found.with_pairs(known, lambda: refits.of_pairs(G, H, G[:, :0]))
-
-    def _refit(self, G: Array, design: Array) -> Refit:
-        null = self.null.point
-        return refit_each(
-            G, design, self.null, lambda g: ObservedLikelihoodWithVariant(null.data, null.reml, g, design)
-        )

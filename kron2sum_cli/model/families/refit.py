@@ -5,9 +5,10 @@ what the variant explains at the same C0 and C1: ``l(C0, C1) + ½ uᵀD(DᵀVD)�
 its maximum there, so that the score is that of the restricted likelihood with the residuals that the variant leaves.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +26,17 @@ from kron2sum_cli.model.bartlett import (
     scoring_step,
 )
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
-from kron2sum_cli.model.climbing import Likelihood, Optimum, PointT
+from kron2sum_cli.model.climbing import Likelihood, Optimum
 from kron2sum_cli.model.families.fitting import MAX_STEPS, FamilyLikelihood, climb
 from kron2sum_cli.model.families.likelihood import FamilyPoint, evaluate
+from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
 from kron2sum_cli.model.families.scanner import explained_by_covariates
 from kron2sum_cli.model.hypotheses import orthonormal
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.trust_region import Curvature
+
+AnyPoint = TypeVar("AnyPoint", bound=FamilyPoint | ObservedFamilyPoint)
 
 SIMULATED_VARIANTS = 4
 """Variants of each trait that is simulated for a Bartlett factor."""
@@ -142,9 +146,16 @@ def _solve_transposed(L: Array, b: Array) -> Array:
     return np.asarray(np.linalg.solve(L.T, b), np.float64) if b.size else b
 
 
+class WithVariant(Likelihood[AnyPoint], Protocol):
+    """A likelihood with a variant in the model."""
+
+    def effects_at(self, axes: TraitAxes) -> VariantEffects:
+        """What the variant explains."""
+
+
 @dataclass(frozen=True)
-class FamilyRefits:
-    """Refits under one null model of families; see `bartlett.Refits`.
+class RefitsOfFamilies(ABC, Generic[AnyPoint]):
+    """Refits under one null model of families, of complete traits or of observed cells; see `bartlett.Refits`.
 
     Attributes
     ----------
@@ -152,7 +163,15 @@ class FamilyRefits:
         The null model's maximum.
     """
 
-    null: Optimum[FamilyPoint]
+    null: Optimum[AnyPoint]
+
+    @abstractmethod
+    def columns(self, G: NDArray[np.floating]) -> Array:
+        """Columns of genotypes G (n, b) as the likelihood takes them."""
+
+    @abstractmethod
+    def with_variant(self, columns: Array, design: Array) -> WithVariant[AnyPoint]:
+        """The likelihood with the columns (n, k) of a variant, with effects in the span of a design (p, e)."""
 
     @property
     def null_lml(self) -> float:
@@ -166,14 +185,52 @@ class FamilyRefits:
 
     def of_variants(self, G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
         """Refits of variants G (n, b) with effects in the span of a design (p, e)."""
-        rows = self.null.point.data.spectrum.rotation.to_rows(G.astype(np.float64))
-        return lambda design: self._refit(rows, design)
+        columns = self.columns(G)
+        return lambda design: self.refit(columns, design)
 
     def of_pairs(self, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]) -> Refit:
         """See `bartlett.Refits`; Q has no part in it."""
-        to_rows = self.null.point.data.spectrum.rotation.to_rows
-        columns = np.stack([to_rows(one.astype(np.float64)) for one in (G, H)], axis=2)
-        return self._refit(columns, np.eye(self.null.point.data.ntraits))
+        return self.refit(np.stack([self.columns(G), self.columns(H)], axis=2), np.eye(self.null.point.data.ntraits))
+
+    def refit(self, columns: Array, design: Array) -> Refit:
+        """Refits of b variants one by one, from the null model; NaN where a climb did not converge.
+
+        Parameters
+        ----------
+        columns : NDArray (n, b) or (n, b, k)
+            What `columns` gave: one a variant, or k.
+        design : NDArray (p, e)
+            Effects on the traits lie in the span of these columns.
+        """
+        b, p = columns.shape[1], design.shape[0]
+        found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
+        for k in range(b):
+            likelihood = self.with_variant(columns[:, k].reshape(len(columns), -1), design)
+            try:
+                best = climbing.climb(likelihood, self.null.point.axes, self.null.rank, MAX_STEPS)
+            except NumericalError:
+                continue
+            if best.certificate.certified:
+                axes = best.point.axes
+                effects = likelihood.effects_at(axes)
+                to_traits = axes.Tinv @ effects.D
+                found.lml[k], found.beta[k] = best.point.lml, to_traits @ effects.gamma
+                found.se[k] = np.sqrt(np.einsum("te,ef,tf->t", to_traits, effects.covariance, to_traits))
+        return found
+
+
+@dataclass(frozen=True)
+class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
+    """Refits of complete traits."""
+
+    def columns(self, G: NDArray[np.floating]) -> Array:
+        """Rotated columns."""
+        return self.null.point.data.spectrum.rotation.to_rows(G.astype(np.float64))
+
+    def with_variant(self, columns: Array, design: Array) -> LikelihoodWithVariant:
+        """See `RefitsOfFamilies.with_variant`."""
+        null = self.null.point
+        return LikelihoodWithVariant(null.data, null.reml, columns, design, null.grams)
 
     def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
         """Simulate traits of these families under the null model, and variants; fit the traits."""
@@ -188,7 +245,7 @@ class FamilyRefits:
         first = _statistics(point, rows, rows)
         truth = AtTruth(axes.T, first.u, first.v, information_change(rows**2, data.s, point.W, step))
         refits = FamilyRefits(null)
-        found = Simulated(refits.null_lml, lambda design: refits._refit(rows, design), truth)
+        found = Simulated(refits.null_lml, lambda design: refits.refit(rows, design), truth)
         if second is None:
             return found
         rotation = data.spectrum.rotation
@@ -197,13 +254,7 @@ class FamilyRefits:
         cross = _statistics(point, rows, of_second).v
         pairs = PairStatistics(first, _statistics(point, of_second, of_second), cross)
         both = pairs_at_truth(axes.T, pairs, columns, data.s, point.W, step)
-        return found.with_pairs(both, lambda: refits._refit(columns, np.eye(data.ntraits)))
-
-    def _refit(self, rows: Array, design: Array) -> Refit:
-        null = self.null.point
-        return refit_each(
-            rows, design, self.null, lambda g: LikelihoodWithVariant(null.data, null.reml, g, design, null.grams)
-        )
+        return found.with_pairs(both, lambda: refits.refit(columns, np.eye(data.ntraits)))
 
 
 def _statistics(point: FamilyPoint, rows: Array, others: Array) -> BlockStatistics:
@@ -212,43 +263,3 @@ def _statistics(point: FamilyPoint, rows: Array, others: Array) -> BlockStatisti
     v = (rows * others).T @ point.W - np.sum(of_covariates[0] * of_covariates[1], axis=1).T
     nothing = np.zeros(rows.shape[1])
     return BlockStatistics(rows.T @ point.alpha, v, nothing, nothing)
-
-
-class WithVariant(Likelihood[PointT], Protocol):
-    """A likelihood with a variant in the model."""
-
-    def effects_at(self, axes: TraitAxes) -> VariantEffects:
-        """What the variant explains."""
-
-
-def refit_each(
-    G: Array, design: Array, null: Optimum[PointT], likelihood: Callable[[Array], WithVariant[PointT]]
-) -> Refit:
-    """Refits of variants one by one, from the null model; NaN where a climb did not converge.
-
-    Parameters
-    ----------
-    G : NDArray (n, b) or (n, b, k)
-        Variants of one or of k columns, as ``likelihood`` takes one (n, k).
-    design : NDArray (p, e)
-        Effects on the traits lie in the span of these columns.
-    null : Optimum
-        The null model's maximum.
-    likelihood : callable
-        The likelihood with a variant.
-    """
-    b, p = G.shape[1], design.shape[0]
-    found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
-    for k in range(b):
-        with_variant = likelihood(G[:, k].reshape(len(G), -1))
-        try:
-            best = climbing.climb(with_variant, null.point.axes, null.rank, MAX_STEPS)
-        except NumericalError:
-            continue
-        if best.certificate.certified:
-            axes = best.point.axes
-            effects = with_variant.effects_at(axes)
-            to_traits = axes.Tinv @ effects.D
-            found.lml[k], found.beta[k] = best.point.lml, to_traits @ effects.gamma
-            found.se[k] = np.sqrt(np.einsum("te,ef,tf->t", to_traits, effects.covariance, to_traits))
-    return found
