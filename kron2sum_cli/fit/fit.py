@@ -157,11 +157,13 @@ def _profiles(settings: FitSettings, model: NullModel, design: Design) -> dict[s
     from kron2sum_cli.model.profile import heritability_interval  # scipy.optimize takes 0.2 s to load
 
     found: dict[str, Interval] = {}
-    for j in wanted:
-        try:
-            found[traits[j]] = heritability_interval(model.point(), j, summary.mean_diagonal, summary.rank)
-        except NumericalError as error:
-            logger.warning("no profile interval for %s: %s", traits[j], error)
+    # Thousands of small products of complete traits, in which threads of BLAS would only wait for each other.
+    with threadpool_limits(settings.common.threads if design.has_missing else 1, user_api="blas"):
+        for j in wanted:
+            try:
+                found[traits[j]] = heritability_interval(model.point(), j, summary.mean_diagonal, summary.rank)
+            except NumericalError as error:
+                logger.warning("no profile interval for %s: %s", traits[j], error)
     return found
 
 
