@@ -44,7 +44,7 @@ DEFAULT_TRANSFORM = "none"
 NO_MATRIX = "none"
 """The value of --grm for independent samples."""
 
-DEFAULT_GRM_SCALE = "standardized"
+DEFAULT_GRM_SCALE: Literal["standardized", "centered"] = "standardized"
 DEFAULT_GRM_MAF = 0.01
 DEFAULT_GRM_GENO = 0.05
 DEFAULT_METHOD: Literal["reml", "ml"] = "reml"
@@ -165,8 +165,8 @@ class FitSettings:
         Relationships below it are set to 0; None for no cutoff.
     ploidy : int
         Copies of a chromosome that a sample has.
-    grm_scale : str
-        Scale of each variant of a GRM, one of `GRM_SCALES`.
+    grm_scale : {"standardized", "centered"}
+        Scale of each variant of a GRM.
     grm_maf, grm_geno : float
         Smallest minor allele frequency, and largest share of missing genotypes, of a variant of a GRM.
     grm_extract : str or None
@@ -212,7 +212,7 @@ class FitSettings:
     map: str | None = None
     ploidy: int = 2
     grm_cutoff: float | None = None
-    grm_scale: str = DEFAULT_GRM_SCALE
+    grm_scale: Literal["standardized", "centered"] = DEFAULT_GRM_SCALE
     grm_maf: float = DEFAULT_GRM_MAF
     grm_geno: float = DEFAULT_GRM_GENO
     grm_extract: str | None = None

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +116,7 @@ def _of_first(relationship: Relationship, n: int) -> Relationship:
 def _description(
     settings: FitSettings, grm: Grm, design: Design, polygenic: PolygenicPredictions | None
 ) -> NullDescription:
-    options = {"scale": settings.grm_scale, "maf": settings.grm_maf, "geno": settings.grm_geno}
+    options: dict[str, Any] = {"scale": settings.grm_scale, "maf": settings.grm_maf, "geno": settings.grm_geno}
     if settings.ploidy != 2:
         options |= {"ploidy": settings.ploidy}
     if settings.map is not None:

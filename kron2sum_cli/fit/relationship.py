@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.fit.losses import report_variants, warn_of_few_genotypes
-from kron2sum_cli.genotypes.grm import GrmOptions, Scale, relationship_from_genotypes
+from kron2sum_cli.genotypes.grm import GrmOptions, relationship_from_genotypes
 from kron2sum_cli.genotypes.loco import left_out_together, relationships_by_chromosome
 from kron2sum_cli.genotypes.open import is_genotype_file, open_genotypes, takes_sample_file
 from kron2sum_cli.genotypes.polyploid import Polyploid
@@ -153,7 +152,7 @@ class Grm:
         assert self.source is not None
         extract = frozenset(read_name_list(settings.grm_extract)) if settings.grm_extract else None
         options = GrmOptions(
-            scale=cast(Scale, settings.grm_scale),
+            scale=settings.grm_scale,
             min_maf=settings.grm_maf,
             max_missing=settings.grm_geno,
             extract=extract,
