@@ -253,6 +253,12 @@ def id_columns(header: Sequence[str]) -> int:
     return int(bool(names) and names[0] in SAMPLE_NAMES)
 
 
+def id_columns_of_list(first: Sequence[str], second: Sequence[str]) -> int:
+    """As `id_columns`, of a list that may have no header: what the second line begins with, too, is a family's name."""
+    width = id_columns(first)
+    return 0 if width == 1 and second[:1] == first[:1] else width
+
+
 def read_file_list(path: str) -> tuple[str, ...]:
     """Read a list of files, as for ``--geno-list``: one path a line, which may hold blanks.
 
@@ -288,7 +294,7 @@ def read_id_list(path: str) -> Samples:
         The file cannot be read, or a line has an ID less than the first one.
     """
     table = read_table(path)
-    n_header = id_columns(table.first.fields)
+    n_header = id_columns_of_list(table.first.fields, tuple(table.columns([0])[0].iloc[1:2]))
     width = n_header or min(2, len(table.first.fields))
     ids = table.columns(range(width)).iloc[1 if n_header else 0 :]
     lacking = (ids == "").to_numpy().any(axis=1)

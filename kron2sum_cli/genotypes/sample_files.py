@@ -9,7 +9,7 @@ import pandas as pd
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.samples import NO_FID, Samples, refuse_duplicates
-from kron2sum_cli.files.text import id_columns, read_text, split_rows
+from kron2sum_cli.files.text import id_columns_of_list, read_text, split_rows
 
 RENAME_DUPLICATE = (
     "give one of the two another name in this file (its line must stay, as the genotypes of both are there), and leave "
@@ -162,7 +162,7 @@ def read_sample_list(path: str) -> Samples:
     if path.endswith(".fam"):
         return read_fam(path)
     rows = split_rows(read_text(path), path)
-    width = id_columns(rows[0].fields)
+    width = id_columns_of_list(rows[0].fields, rows[1].fields if len(rows) > 1 else ())
     if width:
         rows = rows[1:]
     width = width or min(2, len(rows[0].fields))

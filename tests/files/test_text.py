@@ -214,6 +214,8 @@ def test_id_columns(header: tuple[str, ...], width: int) -> None:
         ("f1;a\nf1;b\n", ("f1", "f1"), ("a", "b")),
         ("\n\nFID IID x\n\n f1  a 1\n f1\tb\n", ("f1", "f1"), ("a", "b")),
         ("FID IID\n", (), ()),
+        ("Taxa\tpopulation\nB73\tSS\nMo17\tNSS\n", None, ("B73", "Mo17")),
+        ("line 1\nline 2\n", ("line", "line"), ("1", "2")),
     ],
 )
 def test_read_id_list(tmp_path: Path, text: str, fids: tuple[str, ...], iids: tuple[str, ...]) -> None:
