@@ -74,6 +74,7 @@ def test_every_locus_is_the_dense_test_of_its_founders(intercept: bool, precisio
         chisq = -contrasts * np.log1p(-drop / total)
         assert row["DF"] == 2 * rank
         assert row["NVAR"] == (7 if k == 5 else 8)
+        assert row["CARRIERS"] == np.count_nonzero(2 * S >= 0.5, axis=0)[np.ptp(S, axis=0) > 0].min()
         assert row["CHISQ"] == pytest.approx(chisq, rel=1e-6 if precision == "double" else 1e-4)
         expected = -stats.chi2.logsf(row["CHISQ"], row["DF"]) / np.log(10)
         assert row["MLOG10P"] == pytest.approx(expected, rel=1e-9)

@@ -119,6 +119,18 @@ def test_no_byte_depends_on_threads_nor_the_table_on_the_signals(example: Path, 
     assert {"snp0409", "snp1823", "snp2811"} <= set(found.SNPID)
 
 
+def test_signals_of_an_earlier_scan_go(example: Path, tmp_path: Path) -> None:
+    """They are not of the new table; another file of that name stays."""
+    out, other = tmp_path / "s.parquet", tmp_path / "t.parquet"
+    assert scan(example / "null.npz", out, "--stepwise", "1e-3", "--chr", "1", "--refit", "0") == 0
+    assert Path(f"{out}.signals.tsv").exists()
+    Path(f"{other}.signals.tsv").write_text("SIGNAL\tof\tsomething else\n")
+    for path, kept in ((out, False), (other, True)):
+        assert scan(example / "null.npz", path, "--chr", "1", "--refit", "0") == 0
+        assert Path(f"{path}.signals.tsv").exists() == kept
+        assert ("it had the signals of an earlier scan" in Path(f"{path}.log").read_text()) != kept
+
+
 def test_threshold_of_simulated_scans(example: Path, tmp_path: Path) -> None:
     out = tmp_path / "s.parquet"
     assert scan(example / "null.npz", out, "--bootstrap", "99", "--stepwise", "gw:0.05") == 0
