@@ -19,11 +19,7 @@ from kron2sum_cli.files.cells import (
 )
 from kron2sum_cli.files.columns import choose_columns
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
-from kron2sum_cli.files.text import TextTable, id_columns, plain_name, read_table
-
-UNAMBIGUOUS = ("", "id", "name")
-"""First columns that name samples in a table of traits or covariates alone; in one of genotypes they may name variants.
-R leaves the name of its row names empty."""
+from kron2sum_cli.files.text import AMBIGUOUS_NAMES, TextTable, id_columns, plain_name, read_table
 
 ADVICE_ON_REPLICATES = (
     "remove one of the two; of replicates of one line, give their mean in one row (--pheno-long makes means of plots)"
@@ -152,7 +148,7 @@ def _read_header(
     """Check the header and find the columns that are asked for."""
     header = table.first.fields
     place = f"{table.file}, line {table.first.line}"
-    width = id_columns(header) or int(plain_name(header[0]) in UNAMBIGUOUS)
+    width = id_columns(header) or int(plain_name(header[0]) in AMBIGUOUS_NAMES)
     _check_header(header, width, place, kind)
     columns = header[width:]
     option = "--pheno-name" if kind == "trait" else "--covar-name"

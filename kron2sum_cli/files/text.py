@@ -170,6 +170,11 @@ SAMPLE_NAMES = frozenset(
 """What the first column of samples may be called in any file, beside ``FID IID``; as `plain_name` has it."""
 
 
+AMBIGUOUS_NAMES = ("", "id", "name")
+"""First columns that name samples in a table of traits or covariates; in one of genotypes they may name variants. R
+leaves the name of its row names empty."""
+
+
 def plain_name(name: str) -> str:
     """The name of a column without what programs write differently: capitals, blanks, ``_`` and ``#``."""
     return name.strip().strip("#").replace("_", "").replace(" ", "").lower()

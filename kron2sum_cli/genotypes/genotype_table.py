@@ -8,7 +8,8 @@ A table is told from its first line:
   allele. The samples are in a file of their own.
 - ``SNPID`` (or ``SNP``, ``ID``, ``marker`` ...) first, perhaps with ``CHR``, ``POS`` and alleles behind it, then
   samples: variants in rows.
-- ``FID IID``, ``IID`` (or ``taxa``, ``sample``, ``line``) first, then variants: samples in rows.
+- ``FID IID``, ``IID`` (or ``taxa``, ``sample``, ``line``, nothing as R names its row names) first, then variants:
+  samples in rows. So is a table of R/qtl2, whose first column is ``id``, if a map knows the names in its header.
 
 plink's ``.raw`` and ``.traw`` are such tables.
 
@@ -17,7 +18,7 @@ come from a map.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
-from kron2sum_cli.files.text import Row, id_columns, is_number, plain_name
+from kron2sum_cli.files.text import AMBIGUOUS_NAMES, Row, id_columns, is_number, plain_name
 from kron2sum_cli.genotypes.sample_files import read_sample_list
 from kron2sum_cli.genotypes.source import VARIANT_SCHEMA, Variants, require_positions
 from kron2sum_cli.genotypes.square_matrix import stream_rows
@@ -156,7 +157,7 @@ def table_layout(path: str) -> Layout | None:
         return None
     if plain_name(fields[0]) == "rs" and plain_name(fields[1]).startswith("allele"):
         return "HapMap"
-    if id_columns(fields):
+    if id_columns(fields) or not plain_name(fields[0]):
         return "samples in rows"
     if variant_column(fields[0]) in ("SNPID", "CHR"):
         return "variants in rows"
@@ -197,6 +198,9 @@ def open_table(path: str, sample: str | None = None, map_path: str | None = None
         ``sample`` is needed and not given, or given and not needed.
     """
     layout = table_layout(path)
+    known = {} if map_path is None else read_map(map_path)
+    if layout == "variants in rows" and _header_has_variants(path, known):
+        layout = "samples in rows"
     if layout is None:
         raise InputError(
             f"{path}: its first line is not that of a table of genotypes; call its first column IID (samples in rows) "
@@ -212,7 +216,6 @@ def open_table(path: str, sample: str | None = None, map_path: str | None = None
         content = _read_samples_in_rows(path, ploidy)
     else:
         content = _read_variants_in_rows(path, layout, sample, ploidy)
-    known = {} if map_path is None else read_map(map_path)
     rows = [_row(name, entry, known.get(name)) for name, entry in zip(content.names, content.entries, strict=True)]
     unplaced = sum(row[0] == UNPLACED for row in rows)
     if unplaced:
@@ -229,6 +232,15 @@ def open_table(path: str, sample: str | None = None, map_path: str | None = None
     variants = with_two_alleles(variants, two_alleles, "by hand, into a line for each allele")
     files = (path, *(name for name in (sample, map_path) if name is not None))
     return TableSource(path, files, content.samples, variants, _counted_from_zero(content.dosages, path)[two_alleles])
+
+
+def _header_has_variants(path: str, known: Collection[str]) -> bool:
+    """Whether a table whose first column may name samples or variants (R/qtl2's ``id``) has those of a map on top."""
+    rows = stream_rows(path)
+    header, first = next(rows).fields, next(rows, None)
+    if plain_name(header[0]) not in AMBIGUOUS_NAMES or (first is not None and first.fields[0].strip() in known):
+        return False
+    return any(name.strip() in known for name in header[1:])
 
 
 def read_map(path: str) -> Mapping[str, MapEntry]:
@@ -335,7 +347,7 @@ def _row(name: str, own: MapEntry, mapped: MapEntry | None) -> tuple[str, int, s
 def _read_samples_in_rows(path: str, ploidy: int) -> _Content:
     rows = stream_rows(path)
     header = next(rows).fields
-    n_ids = id_columns(header)
+    n_ids = id_columns(header) or 1
     is_raw = header[n_ids : n_ids + len(RAW_COLUMNS)] == RAW_COLUMNS
     skipped = n_ids + (len(RAW_COLUMNS) if is_raw else 0)
     ids, lines, cells = [], [], []

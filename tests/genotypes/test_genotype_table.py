@@ -99,6 +99,22 @@ def test_maps_without_alleles(tmp_path: Path, text: str, caplog: pytest.LogCaptu
     assert "1 of 3 variants have no chromosome and position; give them with --map" in caplog.text
 
 
+@pytest.mark.parametrize("first", ["", "id", "ID", "name", "Line"])
+def test_samples_in_rows_as_r_writes_them(tmp_path: Path, first: str) -> None:
+    text = f"{first},m1,m2\na,0,1\nb,2,NA\nc,1,1\n"
+    source = open_table(
+        write(tmp_path, text, "g.csv"), map_path=write(tmp_path, "marker,chr,pos\nm1,1,5\nm2,2,6\n", "m.csv")
+    )
+    assert source.samples.iids == ("a", "b", "c")
+    assert source.variants.table["SNPID"].to_pylist() == ["m1", "m2"]
+    np.testing.assert_array_equal(read_all(source), np.array([[0, 1], [2, nan], [1, 1]], np.float32))
+
+
+def test_variants_in_rows_whose_map_knows_them(tmp_path: Path) -> None:
+    path, places = write(tmp_path, "id,a,b\nm1,0,1\n", "g.csv"), write(tmp_path, "marker,chr,pos\nm1,1,5\n", "m.csv")
+    assert open_table(path, map_path=places).samples.iids == ("a", "b")
+
+
 def test_a_map_that_contradicts_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """No place is chosen silently; the same place twice is none."""
     path = write(tmp_path, "SNPID CHR POS\nv1 1 5\nv2 1 6\nv2 1 6\nv1 2 5\n", "m.txt")
