@@ -1,8 +1,4 @@
-"""PLINK 1 genotypes: ``.bed`` with its ``.bim`` and ``.fam``.
-
-Variants next to each other, which scans read, are decoded by a table of the four genotypes of every byte, in a third of
-the time that the package bed-reader takes, and without Python's lock. All else goes through that package.
-"""
+"""PLINK 1 genotypes: ``.bed`` with its ``.bim`` and ``.fam``, through the package bed-reader."""
 
 import os
 from dataclasses import dataclass, field
@@ -22,12 +18,6 @@ HEADER_BYTES = 3
 
 CHECKED_VARIANTS = 1000
 """The unused bits of so many variants, evenly spread over the file, are checked when it is opened."""
-
-GENOTYPES_OF_BYTE = np.array([2, np.nan, 1, 0], np.float32)[np.arange(256)[:, None] >> np.arange(0, 8, 2) & 3]
-"""The four genotypes (256, 4) of every byte, that of the first sample in its lowest two bits."""
-
-DECODED_AT_ONCE = 1 << 18
-"""Genotypes that are decoded before some of their samples are taken, few enough to stay in the cache of a core."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,6 @@ class BedSource:
     files: tuple[str, ...]
     samples: Samples
     variants: Variants
-    _by_variant: bool
     _reader: bed_reader.open_bed = field(repr=False, compare=False)
 
     @property
@@ -72,8 +61,6 @@ class BedSource:
         """
         require_positions(self, variants, rows)
         try:
-            if self._by_variant and len(variants) and np.all(np.diff(variants) == 1):
-                return self._decode(int(variants[0]), len(variants), rows)
             dosages: NDArray[np.float32] = self._reader.read((rows, variants), dtype="float32", order="F")
         except (OSError, ValueError):
             raise InputError(
@@ -81,25 +68,6 @@ class BedSource:
                 "did another program change it?"
             ) from None
         return dosages
-
-    def _decode(self, first: int, count: int, rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Some samples of variants next to each other."""
-        n, width = len(self.samples), -(-len(self.samples) // 4)
-        packed = np.fromfile(self.path, np.uint8, count * width, offset=HEADER_BYTES + first * width)
-        packed = packed.reshape(count, width)  # ValueError where the file ended
-        four = GENOTYPES_OF_BYTE.view(np.complex128)[:, 0]  # numpy copies one number of 16 bytes faster than four
-        everyone = len(rows) == n and np.array_equal(rows, np.arange(n))
-        if everyone and n % 4 == 0:
-            return np.take(four, packed, mode="clip").view(np.float32).T
-        dosages = np.empty((count, len(rows)), np.float32)
-        step = max(1, DECODED_AT_ONCE // n)
-        for start in range(0, count, step):
-            decoded = np.take(four, packed[start : start + step], mode="clip").view(np.float32)
-            if everyone:
-                dosages[start : start + step] = decoded[:, :n]
-            else:
-                np.take(decoded, rows, axis=1, out=dosages[start : start + step], mode="clip")
-        return dosages.T
 
 
 def open_bed(path: str, bim: str | None = None, fam: str | None = None) -> BedSource:
@@ -140,7 +108,7 @@ def open_bed(path: str, bim: str | None = None, fam: str | None = None) -> BedSo
     reader = bed_reader.open_bed(
         path, iid_count=len(samples), sid_count=len(variants), properties={}, num_threads=1, skip_format_check=True
     )
-    return BedSource(path, (path, bim, fam), samples, variants, order == VARIANT_MAJOR, reader)
+    return BedSource(path, (path, bim, fam), samples, variants, reader)
 
 
 def _read_order(path: str) -> bytes:
