@@ -34,6 +34,11 @@ def read_trait_design(path: str, traits: Sequence[str]) -> NDArray[np.float64]:
             raise InputError(f"{place}: {len(values)} values; the header has {len(header.fields) - 1} columns")
         found[name] = [_number(value, place) for value in values]
     absent = [trait for trait in traits if trait not in found]
+    if header.fields[0] in absent:
+        raise InputError(
+            f"{path}, line {header.line}: begins with the trait {header.fields[0]}, and is read as names of columns;"
+            " put such a line before it, as trait,contrast"
+        )
     if absent:
         raise InputError(f"{path}: has no row for trait {absent[0]}; give every trait one (zeros are allowed)")
     if len(header.fields) < 2:
