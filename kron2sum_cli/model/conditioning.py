@@ -294,7 +294,7 @@ class ConditionedSetScanner:
     def rotate(self, G: NDArray[np.floating]) -> ConditionedBlock:
         """See `set_scanner.SetScanner.rotate`; combinations of covariates and given variants are taken off first."""
         G = G - self.span @ (self.span.T @ G)
-        explained = (G.T @ self.F).astype(np.float64).reshape(G.shape[1], self.ntraits, -1)
+        explained = (G.T @ self.F).astype(np.float64).reshape(G.shape[1], self.ntraits, self.F.shape[1] // self.ntraits)
         return ConditionedBlock(self.plain.rotate(G), explained, self.z)
 
 

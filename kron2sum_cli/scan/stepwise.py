@@ -178,7 +178,7 @@ class ConditionalTests:
             parts = in_order(partial(self._explained, F), self._cut(tested.variants), self.settings.common.threads)
             explained = np.concatenate([part for part, _ in parts])
             rounding = float(np.finfo(self.scan.scanner.dtype).eps)
-            by_axis = explained.reshape(len(explained), self.ntraits, -1)
+            by_axis = explained.reshape(len(explained), self.ntraits, F.shape[1] // self.ntraits)
             statistics = statistics_given(statistics, by_axis, effects.z, rounding)
             scale = scale_given(scale, effects, self.model.summary.reml)
         return statistics, scale.context(self.settings.stat, self.settings.precision)

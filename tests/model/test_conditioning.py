@@ -155,6 +155,7 @@ def test_sets_given_variants_are_those_of_dense_least_squares(
         found = np.einsum("jc,jlab,ld->cadb", T, of_axes, T)
         np.testing.assert_allclose(scores.u @ T, u, rtol=0, atol=rtol * np.abs(u).max())
         np.testing.assert_allclose(found, V, rtol=0, atol=rtol * np.abs(V).max())
+    assert scanner.rotate(G[:, :0].astype(scanner.dtype)).length.shape == (0,)  # a block of sets without variants
 
 
 @pytest.mark.parametrize("kind", KINDS)
