@@ -3,6 +3,8 @@
 A message names the place (file, line, sample, variant or trait), the value, and what to do about it.
 """
 
+from collections.abc import Mapping, Sequence
+
 
 class Kron2SumError(Exception):
     """An error with a message for the user; the command ends with ``exit_code`` and no traceback."""
@@ -36,6 +38,27 @@ class ConvergenceError(Kron2SumError):
     def __init__(self, message: str, result: object = None) -> None:
         super().__init__(message)
         self.result = result
+
+
+class VanishingCombinationError(ConvergenceError):
+    """The likelihood grows without bound as a combination of traits loses all variance.
+
+    Attributes
+    ----------
+    form : str
+        The message, with ``%s`` where it lists the traits.
+    traits : tuple of int
+        Positions of the traits of the combination, two or more.
+    """
+
+    def __init__(self, form: str, traits: tuple[int, ...], result: object) -> None:
+        self.form, self.traits = form, traits
+        super().__init__(self.naming({j: str(j + 1) for j in traits}), result)
+
+    def naming(self, names: Mapping[int, str] | Sequence[str]) -> str:
+        """The message with these names of all traits."""
+        *first, last = (names[j] for j in self.traits)
+        return self.form % f"{', '.join(first)} and {last}"
 
 
 MOST_CHARACTERS = 1000

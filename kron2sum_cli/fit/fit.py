@@ -99,7 +99,7 @@ def _models(
         likelihoods = likelihoods_of(settings, relationship, design, progress)
         del relationship
         for predicted_without, likelihood in likelihoods:
-            model = fitted_null(settings, likelihood, whole)
+            model = fitted_null(settings, likelihood, whole, design.samples.traits)
             whole = whole or model.summary
             yield chromosome or predicted_without, model, kept
 

@@ -1,7 +1,7 @@
 """From a relationship matrix to a fitted null model."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from scipy.special import chdtrc
 from threadpoolctl import threadpool_limits
 
-from kron2sum_cli.errors import ConvergenceError, InputError, NumericalError
+from kron2sum_cli.errors import ConvergenceError, InputError, NumericalError, VanishingCombinationError
 from kron2sum_cli.fit.design import Design
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.model.climbing import Optimum
@@ -165,8 +165,12 @@ def _blas_for(order: int, threads: int) -> threadpool_limits:
     return threadpool_limits(used, user_api="blas")
 
 
-def fitted_null(settings: FitSettings, likelihood: NullLikelihood[Any], whole: FitSummary | None) -> NullModel:
+def fitted_null(
+    settings: FitSettings, likelihood: NullLikelihood[Any], whole: FitSummary | None, traits: Sequence[str]
+) -> NullModel:
     """The null model of one relationship matrix; that without a chromosome starts from the whole genome's, ``whole``.
+
+    Messages name the traits.
 
     Raises
     ------
@@ -176,10 +180,12 @@ def fitted_null(settings: FitSettings, likelihood: NullLikelihood[Any], whole: F
         Where there are fewer traits than ranks.
     """
     with _blas_for(likelihood.largest_matrix, settings.common.threads), _step("fit"):
-        return likelihood.null_model(_fit(settings, likelihood, whole))
+        return likelihood.null_model(_fit(settings, likelihood, whole, traits))
 
 
-def _fit(settings: FitSettings, likelihood: NullLikelihood[Any], whole: FitSummary | None) -> Optimum[Any]:
+def _fit(
+    settings: FitSettings, likelihood: NullLikelihood[Any], whole: FitSummary | None, traits: Sequence[str]
+) -> Optimum[Any]:
     try:
         if whole is not None:
             return _warm_fit(likelihood, whole) or likelihood.fit(whole.rank)
@@ -194,11 +200,12 @@ def _fit(settings: FitSettings, likelihood: NullLikelihood[Any], whole: FitSumma
             _warn_of_low_rank(fitted, likelihood)
         return fitted
     except ConvergenceError as error:
+        reason = error.naming(traits) if isinstance(error, VanishingCombinationError) else str(error)
         if settings.allow_unconverged and isinstance(error.result, Optimum):
-            logger.warning("%s; written all the same (--allow-unconverged)", error)
+            logger.warning("%s; written all the same (--allow-unconverged)", reason)
             return error.result
         raise ConvergenceError(
-            f"{error}; no null model was written (--allow-unconverged writes it; fewer or differently scaled traits,"
+            f"{reason}; no null model was written (--allow-unconverged writes it; fewer or differently scaled traits,"
             " or --rank, may help)",
             error.result,
         ) from error

@@ -62,3 +62,17 @@ def test_heritabilities_near_a_boundary_have_profile_intervals(tmp_path: Path) -
     assert fitted["h2"][1] < 2 * fitted["h2_se"][1]
     assert list(fitted["profile"]) == ["t1"]
     assert fitted["profile"]["t1"]["low"] <= fitted["h2"][1] <= fitted["profile"]["t1"]["high"]
+
+
+def test_traits_of_a_combination_without_variance_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In all three samples that have both traits, the second is 1 + 2 times the first."""
+    rng = np.random.default_rng(0)
+    G = rng.normal(size=(40, 60)) / np.sqrt(60)
+    Y = G @ rng.normal(size=(60, 2)) + rng.normal(size=(40, 2))
+    Y[18:21, 1] = 1 + 2 * Y[18:21, 0]
+    Y[:18, 1] = Y[21:, 0] = np.nan
+    words = [*write(tmp_path, G @ G.T, Y), "--missing", "exact"]
+    assert run(words) == 3
+    assert "too few samples (3) have all of traits t0 and t1, and it grows" in capsys.readouterr().err
+    assert run([*words, "--allow-unconverged"]) == 0
+    assert "traits t0 and t1" in capsys.readouterr().err

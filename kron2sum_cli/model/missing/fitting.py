@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from kron2sum_cli.errors import ConvergenceError, NumericalError
+from kron2sum_cli.errors import ConvergenceError, NumericalError, VanishingCombinationError
 from kron2sum_cli.model import climbing, fitting
 from kron2sum_cli.model.climbing import CERTIFIED_GAIN, Optimum
 from kron2sum_cli.model.fitting import (
@@ -52,7 +52,7 @@ LEAST_WEIGHT = 1e-2
 """Smallest weight of a trait in such a combination that makes it a part of it, where the squares add up to 1."""
 
 NO_VARIANCE = (
-    "the likelihood has no maximum, or one where it cannot be evaluated: too few samples (%d) have all of traits %s,"
+    "the likelihood has no maximum, or one where it cannot be evaluated: too few samples ({}) have all of traits %s,"
     " and it grows as a combination of these traits loses all variance, genetic and residual. Leave out one of them, or"
     " covariates"
 )
@@ -224,20 +224,19 @@ def _best(data: ObservedCells, fits: Sequence[ObservedFit], reml: bool) -> Obser
     ]
     best = max(rivals or fits, key=lambda found: found.point.lml)
     if not best.certificate.certified:
-        raise ConvergenceError(_complaint(data, best, reml), best)
+        raise _complaint(data, best, reml)
     return best
 
 
-def _complaint(data: ObservedCells, best: ObservedFit, reml: bool) -> str:
+def _complaint(data: ObservedCells, best: ObservedFit, reml: bool) -> ConvergenceError:
     """Why there is no certified optimum."""
     parts = vanishing_combination(best.point.axes)
     if parts.any():
-        *first, last = (str(j + 1) for j in np.flatnonzero(parts))
         count = int(np.count_nonzero(data.observed()[:, parts].all(axis=1)))
-        return NO_VARIANCE % (count, f"{', '.join(first)} and {last}")
+        return VanishingCombinationError(NO_VARIANCE.format(count), tuple(map(int, np.flatnonzero(parts))), best)
     if data.singular and best.certificate.smallest_C1 < SINGULAR_C1:
-        return NO_MAXIMUM if reml else NO_MAXIMUM + fitting.UNDER_ML
-    return best.certificate.complaint(best.point.lml)
+        return ConvergenceError(NO_MAXIMUM if reml else NO_MAXIMUM + fitting.UNDER_ML, best)
+    return ConvergenceError(best.certificate.complaint(best.point.lml), best)
 
 
 def vanishing_combination(axes: TraitAxes) -> NDArray[np.bool_]:
