@@ -19,7 +19,9 @@ from kron2sum_cli.errors import ConvergenceError, NumericalError, VanishingCombi
 from kron2sum_cli.model import climbing, fitting
 from kron2sum_cli.model.climbing import CERTIFIED_GAIN, Optimum
 from kron2sum_cli.model.fitting import (
+    FEW_ROWS,
     GENETIC_SHARES,
+    MOST_CORNER_AXES,
     SAME_OPTIMUM,
     has_few_rows,
     may_lose_C1,
@@ -35,6 +37,9 @@ from kron2sum_cli.model.trust_region import Curvature
 
 CHEAP_LIKELIHOOD = 2e8
 """Largest number of multiplications of one likelihood for which a fit climbs from all starts."""
+
+CHEAP_SEARCH = 3e7
+"""The same for a fit of many samples with few cells, which then searches beside its optimum, too."""
 
 SINGULAR_C1 = 1e-6
 """A climb that ends below this residual share of variance, where GGᵀ has null directions, has no maximum."""
@@ -58,6 +63,9 @@ NO_VARIANCE = (
 )
 
 MAX_STEPS = 150
+
+INSIDE_SHARE = 0.02
+"""By which share of their variance covariances of traits are taken off the boundary of the cone."""
 
 DOUBLE_BYTES = 8
 """A number in double precision."""
@@ -170,14 +178,26 @@ def fit(data: ObservedCells, rank: int, reml: bool) -> ObservedFit:
     if rank < p:
         fits = _climbs(data, [found.point.axes for found in fits] + starts[:1], rank, reml)
     best = _best(data, fits, reml)
-    return _best_around(data, best, reml) if is_cheap(data) and has_few_rows(data.filled) else best
+    return _best_around(data, best, reml) if is_searched_thoroughly(data) else best
+
+
+def is_searched_thoroughly(data: ObservedCells) -> bool:
+    """Whether several maxima are likely, as few cells of each of several traits were observed, and climbs are cheap."""
+    p, q = data.ntraits, data.ncells
+    if has_few_rows(data.filled):
+        return is_cheap(data)
+    return p > 1 and data.filled.nrows * p - q < FEW_ROWS * p**2 and is_cheap(data, CHEAP_SEARCH)
 
 
 def _best_around(data: ObservedCells, best: ObservedFit, reml: bool) -> ObservedFit:
-    """The best fit that climbs from the faces of the boundary beside it lead to, repeated until none is better."""
+    """The best fit that climbs from places beside it lead to, repeated until none is better.
+
+    They are the faces of the boundary, and where a trait's residual covariances have the other sign.
+    """
     while True:
         better = best
-        for start in pushed_axes(data.filled, best.point.axes, best.rank):
+        axes = best.point.axes
+        for start in [*pushed_axes(data.filled, axes, best.rank), *reflected_axes(axes, data.mean_eigenvalue)]:
             try:
                 found = climb(data, start, best.rank, reml)
             except NumericalError:
@@ -187,6 +207,23 @@ def _best_around(data: ObservedCells, best: ObservedFit, reml: bool) -> Observed
         if better is best:
             return best
         best = better
+
+
+def reflected_axes(axes: TraitAxes, tau: float) -> list[TraitAxes]:
+    """Starts across from an optimum: the residual covariances of each trait in turn have the other sign.
+
+    Few samples that have both of two traits may say that their residuals are strongly correlated, and not which way.
+    The starts are a little inside the boundary.
+    """
+    p = axes.c0.size
+    total = np.diag(np.diag(tau * axes.C0 + axes.C1))
+    C0, C1 = ((1 - INSIDE_SHARE) * C + INSIDE_SHARE * np.diag(np.diag(C)) for C in (axes.C0, axes.C1))
+    starts = []
+    for k in range(1 if p == 2 else min(p, MOST_CORNER_AXES)):
+        signs = np.where(np.arange(p) == k, -1.0, 1.0)
+        reflected = np.multiply.outer(signs, signs) * C1
+        starts.append(axes_of_covariances(C0 + INSIDE_SHARE / tau * total, reflected + INSIDE_SHARE * total, tau))
+    return starts
 
 
 def _climbs(data: ObservedCells, starts: Sequence[TraitAxes], rank: int, reml: bool) -> list[ObservedFit]:
@@ -252,10 +289,10 @@ def vanishing_combination(axes: TraitAxes) -> NDArray[np.bool_]:
     return np.asarray((np.abs(combinations[:, 0]) > LEAST_WEIGHT) & (shares[0] < VANISHING_SHARE))
 
 
-def is_cheap(data: ObservedCells) -> bool:
-    """Whether a fit can afford several climbs."""
+def is_cheap(data: ObservedCells, largest: float = CHEAP_LIKELIHOOD) -> bool:
+    """Whether a likelihood takes so few multiplications that a fit can afford several climbs."""
     size = data.ncells + data.A.shape[1] * data.X.shape[1]
-    return bool(size**2 * (data.U.shape[1] + size) <= CHEAP_LIKELIHOOD)
+    return bool(size**2 * (data.U.shape[1] + size) <= largest)
 
 
 def _starts(data: ObservedCells, reml: bool) -> list[TraitAxes]:

@@ -22,8 +22,8 @@ from kron2sum_cli.model.bartlett import (
     scoring_step,
 )
 from kron2sum_cli.model.contrasts import rotate_coupled
-from kron2sum_cli.model.fitting import GENETIC_SHARES, SAME_OPTIMUM, has_few_rows, starting_axes
-from kron2sum_cli.model.missing.fitting import ObservedFit, climb, is_cheap
+from kron2sum_cli.model.fitting import GENETIC_SHARES, SAME_OPTIMUM, starting_axes
+from kron2sum_cli.model.missing.fitting import ObservedFit, climb, is_searched_thoroughly
 from kron2sum_cli.model.missing.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, restored_cells, with_added
 from kron2sum_cli.model.missing.scanner import observed_scanner
@@ -167,7 +167,7 @@ def null_maxima(data: ObservedCells, fitted: TraitAxes, rank: int, reml: bool) -
         Where no search ended at a maximum.
     """
     starts = [fitted]
-    if is_cheap(data) and has_few_rows(data.filled):
+    if is_searched_thoroughly(data):
         starts += [starting_axes(data.filled, share) for share in GENETIC_SHARES]
     found: list[ObservedFit] = []
     for axes in starts:
