@@ -46,6 +46,7 @@ TOLD: dict[str, dict[str, Any]] = {
     "conditions": {"conditions": ("snp0409",)},
     "interaction": {"interaction": "age"},
     "covar": {"interaction": "age", "covar": FILE},
+    "random_slopes": {"interaction": "age", "random_slopes": True},
     "coding": {"coding": "dominant"},
     "bootstrap": {"bootstrap": 9},
     "resample": {"bootstrap": 9, "resample": "permute"},
