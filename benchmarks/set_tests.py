@@ -3,18 +3,19 @@
 Families of two parents and three children; common variants for the relationship matrix and rare ones for the sets, both
 passed on from the parents. The null model is fitted by REML to every data set of simulated traits, as in a real scan.
 
-    python -m benchmarks.set_tests errors [--sets 100000] [--n 2000] [--traits 4] [--tests skat,burden] [--test any]
+    python -m benchmarks.set_tests errors [--sets 100000] [--n 2000] [--traits 4] [--tests skat,burden] [--bed FILE]
     python -m benchmarks.set_tests power [--sets 500]
     python -m benchmarks.set_tests time [--n 5000] [--variants 50]
     python -m benchmarks.set_tests null [--draws 1000000]
     python -m benchmarks.set_tests scan [--n 5000] [--variants 50] [--sets 400] [--folder DIR]
 
 ``errors`` prints the share of sets with P below each level, over the level: 1 is right, more is too many false
-positives; and the band that 99.9% of such shares lie in. ``power`` prints the share of sets with P below 1e-4 where a
-fifth of 30 rare variants acts: on one, two or all traits, with one sign or both. ``null`` draws scores from their null
-distribution and prints the share beyond the value whose P is a level, over the level: skat and skato for rare and
-common variants, with independent axes and (missing cells) correlated ones. ``scan`` prints the processor time of whole
-scans of sets (four traits, one thread) over that of the scan of the same variants.
+positives; its 95% interval; and the band that 99.9% of such shares lie in. With ``--bed`` samples and variants are
+those of a file. ``power`` prints the share of sets with P below 1e-4 where a fifth of 30 rare variants acts: on one,
+two or all traits, with one sign or both. ``null`` draws scores from their null distribution and prints the share
+beyond the value whose P is a level, over the level: skat and skato for rare and common variants, with independent
+axes and (missing cells) correlated ones. ``scan`` prints the processor time of whole scans of sets (four traits, one
+thread) over that of the scan of the same variants.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from scipy import stats
 from benchmarks.memory import fit_command, genotypes
 from benchmarks.processes import KRON2SUM, cpu_seconds, seconds
 from kron2sum_cli.errors import Kron2SumError
+from kron2sum_cli.genotypes.open import open_genotypes
 from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.fitting import fit
 from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test
@@ -123,26 +125,55 @@ def scored(one: Sample, Y: Array, which: Iterable[int]) -> tuple[SetNull, list[V
     return SetNull(point.axes, g, context), sets
 
 
-def errors(total: int, n: int, p: int, variants: int, tests: list[SetTest], hypothesis: str) -> None:
-    """Print type I errors."""
+def sample_of_file(path: Path, variants: int) -> Sample:
+    """Samples and variants of a PLINK file: all make the relationship matrix, and stretches of them the sets."""
+    source = open_genotypes([str(path)])
+    dosages = source.read(np.arange(len(source.variants)), np.arange(len(source.samples))).astype(float)
+    mean = np.nanmean(dosages, axis=0)
+    centred = np.where(np.isnan(dosages), mean, dosages) - mean
+    varying = centred.std(axis=0) > 0
+    centred, eaf = centred[:, varying], mean[varying] / 2
+    G = centred / np.sqrt(2 * eaf * (1 - eaf) * len(eaf))
+    spectrum = spectrum_of_features(G, np.ones((len(G), 1)))
+    rows = rotate_traits(spectrum, np.zeros((len(G), 1))).V.T @ centred
+    whole = len(eaf) // variants * variants
+    cut = (arrays[:, :whole].reshape(len(arrays), -1, variants) for arrays in (centred, rows))
+    return Sample(G, spectrum, *cut, eaf[:whole].reshape(-1, variants))
+
+
+def print_shares(below: dict[SetTest, Array], counted: int) -> None:
+    """Print the share of sets below each level over the level, with 95% intervals."""
+    print(f"{counted} sets")
+    for name, counts in below.items():
+        low, high = (
+            stats.beta.ppf(0.025, counts, counted - counts + 1),
+            stats.beta.ppf(0.975, counts + 1, counted - counts),
+        )
+        of_levels = np.array([counts / counted, np.nan_to_num(low), high]).T / np.array(LEVELS)[:, None]
+        print(name, *(f"{x:.2f} ({a:.2f}-{b:.2f})" for x, a, b in of_levels), sep="\t", flush=True)
+
+
+def errors(total: int, one: Sample, p: int, tests: list[SetTest], hypothesis: str) -> None:
+    """Print type I errors, from time to time and at the end."""
     rng = np.random.default_rng(1)
-    at_a_time = min(total, SETS_AT_A_TIME)
-    one = sample(rng, n, at_a_time, variants)
+    number = one.eaf.shape[0]
+    at_a_time = min(total, SETS_AT_A_TIME, number)
     tested = named_hypothesis(hypothesis, tuple(f"t{j}" for j in range(p)))
     below, counted = {name: np.zeros(len(LEVELS)) for name in tests}, 0
+    print(f"{one.eaf.shape[1]} variants a set, n = {len(one.G)}, {p} traits, {hypothesis} effects")
+    print("test", *(f"{level:g}" for level in LEVELS), sep="\t")
     while counted < total:
         try:
-            null, sets = scored(one, traits(rng, one.G, p), range(at_a_time))
+            null, sets = scored(one, traits(rng, one.G, p), rng.choice(number, at_a_time, replace=False))
         except Kron2SumError:
             continue
         counted += len(sets)
         for name in tests:
             found = [random_effects_mlog10p(name, each, tested, null) for each in sets]
             below[name] += [np.sum(np.array(found) >= -np.log10(level)) for level in LEVELS]
-    print(f"{counted} sets of {variants} rare variants, n = {n}, {p} traits, {hypothesis} effects")
-    print("test", *(f"{level:g}" for level in LEVELS), sep="\t")
-    for name in tests:
-        print(name, *(f"{share:.2f}" for share in below[name] / (counted * np.array(LEVELS))), sep="\t")
+        if counted % 2000 == 0:
+            print_shares(below, counted)
+    print_shares(below, counted)
     bands = [stats.binom(counted, level).ppf([0.0005, 0.9995]) / (counted * level) for level in LEVELS]
     print("band", *(f"{low:.2f}-{high:.2f}" for low, high in bands), sep="\t")
 
@@ -293,10 +324,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None, help="where to keep the data of scans")
     parser.add_argument("--test", default="any", help="hypothesis about the traits (errors)")
     parser.add_argument("--tests", default=",".join(FAST))
+    parser.add_argument("--bed", type=Path, default=None, help="genotypes in place of simulated families (errors)")
     options = parser.parse_args()
     if options.what == "errors":
         tests = [cast(SetTest, name) for name in options.tests.split(",")]
-        errors(options.sets or 100_000, options.n, options.traits, options.variants, tests, options.test)
+        if options.bed is not None:
+            one = sample_of_file(options.bed, options.variants)
+        else:
+            one = sample(np.random.default_rng(1), options.n, SETS_AT_A_TIME, options.variants)
+        errors(options.sets or 100_000, one, options.traits, tests, options.test)
     elif options.what == "power":
         power(options.sets or 500, options.n, options.traits, options.variants)
     elif options.what == "null":

@@ -437,8 +437,12 @@ class ScanSettings:
         yield from self._set_problems()
         yield from self._condition_problems()
         yield from self._column_problems()
-        if self.bootstrap and self.of_sets:
-            yield "--bootstrap is for variants, not for --sets, --windows and --founders; run twice"
+        drawn = [name for name in self.set_tests if name in ("skato", "lr")] if self.bootstrap and self.of_sets else []
+        if drawn:
+            yield (
+                f"--bootstrap has no thresholds of --set-test {drawn[0]}, which takes milliseconds or more a simulated"
+                " scan and set; use skat, burden, acat, omnibus or fixed, or run twice"
+            )
         if self.resample != DEFAULT_RESAMPLE and not self.bootstrap:
             yield "--resample needs --bootstrap"
         yield from self._stepwise_problems()

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from kron2sum_cli.files.arrow import numbers
-from kron2sum_cli.files.scan_columns import MLOG10P, MLOG10P_GW
+from kron2sum_cli.files.scan_columns import MLOG10P, MLOG10P_GW, MLOG10P_SET, MLOG10P_SET_GW
 from kron2sum_cli.model.bootstrap import adjusted_mlog10p, threshold
 
 LEVELS = ("0.1", "0.05", "0.01")
@@ -32,18 +32,33 @@ def thresholds_of(largest: Largest) -> dict[str, dict[str, float]]:
     return found
 
 
+def name_of_test(how: str, test: str, any_effect: bool) -> str:
+    """What the largest statistics call a test of sets.
+
+    >>> name_of_test("skat", "any", True), name_of_test("skat", "common", False)
+    ('skat', 'skat.common')
+    """
+    return how if any_effect else f"{how}.{test}"
+
+
 def source_of(column: str) -> str:
     """The column of the -log10 P that a column is adjusted from.
 
     >>> source_of("MLOG10P_GW"), source_of("MLOG10P_GW.height")
     ('MLOG10P', 'MLOG10P.height')
+    >>> source_of("MLOG10P_SET_GW.skat.common"), source_of("MLOG10P_SET_GW.fixed.common")
+    ('MLOG10P_SET.skat.common', 'MLOG10P.common')
     """
-    return MLOG10P.name + column.removeprefix(MLOG10P_GW.name)
+    kind, dot, name = column.partition(".")
+    if kind == MLOG10P_GW.name:
+        return MLOG10P.name + dot + name
+    how, dot_of_test, test = name.partition(".")
+    return MLOG10P.name + dot_of_test + test if how == "fixed" else f"{MLOG10P_SET.name}.{name}"
 
 
 def is_genome_wide(column: str) -> bool:
     """Whether a column has P values over the whole scan."""
-    return column == MLOG10P_GW.name or column.startswith(f"{MLOG10P_GW.name}.")
+    return column.partition(".")[0] in (MLOG10P_GW.name, MLOG10P_SET_GW.name)
 
 
 def adjusted(batch: pa.RecordBatch, largest: Largest) -> pa.RecordBatch:

@@ -107,6 +107,10 @@ MLOG10P_REFIT = Column("MLOG10P_REFIT", _NUMBER, "-log₁₀ P of a refit", "tes
 
 MLOG10P_GW = Column("MLOG10P_GW", _NUMBER, "-log₁₀ P adjusted for the whole scan (`--bootstrap`)", "test")
 
+MLOG10P_SET_GW = Column(
+    "MLOG10P_SET_GW", _NUMBER, "-log₁₀ P of a test of a set adjusted for the whole scan", "set test"
+)
+
 TRAIT_N = Column(
     "N", _COUNT, "analysed samples with a genotype and the trait", "trait", "n", required=True, repeating=True
 )
@@ -180,6 +184,7 @@ COLUMNS = (
     MLOG10P_SET,
     *TEST_REFIT_COLUMNS,
     MLOG10P_GW,
+    MLOG10P_SET_GW,
     TRAIT_N,
     *TRAIT_COLUMNS,
     *TRAIT_REFIT_COLUMNS,
@@ -298,7 +303,7 @@ def refit_columns_of_second(second: str) -> tuple[Column, Column]:
     return INTERACTION_REFIT_COLUMNS if second == INTERACTION else DOMINANCE_REFIT_COLUMNS
 
 
-def set_schema(tests: Sequence[str], set_tests: Sequence[str] = ("fixed",)) -> pa.Schema:
+def set_schema(tests: Sequence[str], set_tests: Sequence[str] = ("fixed",), bootstrap: bool = False) -> pa.Schema:
     """The columns of a table of sets of variants.
 
     Parameters
@@ -307,6 +312,8 @@ def set_schema(tests: Sequence[str], set_tests: Sequence[str] = ("fixed",)) -> p
         Names of the tests beside that of any effect.
     set_tests : Sequence of str
         Names of the ways to test a set, of which ``fixed`` has the columns of variants' tests.
+    bootstrap : bool
+        Whether it has P values over the whole scan.
 
     Raises
     ------
@@ -320,6 +327,8 @@ def set_schema(tests: Sequence[str], set_tests: Sequence[str] = ("fixed",)) -> p
     for test in tests:
         found += _fields(TEST_COLUMNS, [test]) if "fixed" in set_tests else []
         found += [MLOG10P_SET.field(MLOG10P_SET.named(name, test)) for name in others]
+    for parts in ([], *([test] for test in tests)) if bootstrap else ():
+        found += [MLOG10P_SET_GW.field(MLOG10P_SET_GW.named(name, *parts)) for name in set_tests]
     return _schema([*found, *(column.field(column.name) for column in (TOP, TOP_SHARE) if others)])
 
 

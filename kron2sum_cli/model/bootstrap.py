@@ -133,7 +133,7 @@ def largest_statistics(
     step = max(1, ENTRIES_AT_ONCE // (p * number))
     for start in range(0, b, step):
         some = slice(start, start + step)
-        gains = _relative_gains(u[some], v[some], simulated.quadratic, tests, context)
+        gains = relative_gains(u[some], v[some], simulated.quadratic, tests, context, each_trait=True)
         for k, gain in enumerate(gains):
             np.maximum(largest[k], gain.max(axis=0), out=largest[k])
     found = {}
@@ -187,10 +187,18 @@ def _given_first(u: NDArray[np.floating], u_second: NDArray[np.floating], regres
     return np.asarray(u_second - explained)
 
 
-def _relative_gains(
-    u: NDArray[np.floating], v: Array, quadratic: Array, tests: Sequence[Hypothesis], context: TestContext
+def relative_gains(
+    u: NDArray[np.floating],
+    v: Array,
+    quadratic: Array,
+    tests: Sequence[Hypothesis],
+    context: TestContext,
+    each_trait: bool,
 ) -> list[Array]:
-    """Drops of ``rᵀK⁻¹r`` by every test and trait, over what is left: (b, B) each."""
+    """Drops of ``rᵀK⁻¹r`` by every test, and every trait if asked for, over what is left: (b, B) each.
+
+    Scores u are (b, p, B), information v (b, p) or (b, p, p), ``y*ᵀPy*`` (B,).
+    """
     p, least = u.shape[1], context.least_left
     full = v if v.ndim == 3 else v[:, :, None] * np.eye(p)
     of_all = _reduction(u, full, np.eye(p))
@@ -204,6 +212,8 @@ def _relative_gains(
         above = of_all if test.full.shape[1] == p else _reduction(u, full, orthonormal(context.T @ test.full))
         below = _reduction(u, full, orthonormal(context.T @ test.base)) if test.base.size else np.zeros(above.shape)
         found.append(relative(np.minimum(above, most) - below, above))
+    if not each_trait:
+        return found
     solved = np.linalg.solve(full, np.linalg.inv(context.T).T)  # V⁻¹T⁻ᵀ
     variance = np.einsum("jk,bkj->bj", np.linalg.inv(context.T), solved)
     effects = np.matmul((solved / np.sqrt(variance)[:, None, :]).transpose(0, 2, 1).astype(u.dtype), u)

@@ -53,6 +53,11 @@ class Hypothesis:
         """Degrees of freedom: the rank that A1 adds."""
         return int(self.full.shape[1] - self.base.shape[1])
 
+    @property
+    def is_any_effect(self) -> bool:
+        """Whether it is that of an effect on any trait."""
+        return bool(self.base.shape[1] == 0 and self.df == self.full.shape[0])
+
 
 @dataclass(frozen=True)
 class TestContext:

@@ -18,6 +18,7 @@ Kernels of the traits:
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg, special
 
 from kron2sum_cli.errors import NumericalError
@@ -136,19 +137,64 @@ def hypothesis_scores(scores: SetScores, tested: Hypothesis, T: Array, weights: 
     e0 = tested.base.shape[1]
     if e0 == 0:
         return kernel_scores(scores, orthonormal(T @ tested.full), weights)
+    given = _given_base(scores, tested, T)
+    s, e1 = scores.u.shape[0], tested.df
+    A = given.covariance.reshape(e1, s, e1, s).transpose(0, 2, 1, 3) * (weights[:, None] * weights)
+    return KernelScores(given.of(scores.u[:, :, None])[:, :, 0] * weights, A[0] if e1 == 1 else A)
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Scores of a set along e1 directions of the traits, less their regression on others.
+
+    Attributes
+    ----------
+    F : NDArray (p, e)
+        The directions, first those that are regressed on
+    kept : NDArray (k,)
+        Which of the scores along these are independent
+    slopes : NDArray (k, e1 s)
+        Of the regression
+    covariance : NDArray (e1 s, e1 s)
+        Of what is left
+    """
+
+    F: Array
+    kept: NDArray[np.intp]
+    slopes: Array
+    covariance: Array
+
+    def of(self, u: Array) -> Array:
+        """Scores (e1, s, B) from those (s, p, B) along the axes of B data sets."""
+        s, _, number = u.shape
+        z = np.einsum("je,ajk->eak", self.F, u).reshape(-1, number)
+        left = z[len(z) - self.slopes.shape[1] :] - self.slopes.T @ z[self.kept]
+        return np.asarray(left.reshape(-1, s, number))
+
+
+def directions_of(scores: SetScores, tested: Hypothesis, axes: TraitAxes, mean_diagonal: float) -> Directions:
+    """The directions of the kernel of a hypothesis, for any number of data sets."""
+    if tested.base.shape[1]:
+        return _given_base(scores, tested, axes.T)
+    any_effect = tested.is_any_effect
+    F = any_effect_kernel(axes, mean_diagonal) if any_effect else orthonormal(axes.T @ tested.full)
+    return Directions(F, np.zeros(0, dtype=np.intp), np.zeros((0, F.shape[1] * scores.u.shape[0])), np.zeros((0, 0)))
+
+
+def _given_base(scores: SetScores, tested: Hypothesis, T: Array) -> Directions:
+    """Directions of effects in the span of A1, less their regression on those of A0."""
+    e0 = tested.base.shape[1]
     F = _basis_beyond(T @ tested.base, T @ tested.full)
     s, e1 = scores.u.shape[0], F.shape[1] - e0
     between = "je,lf,jlab->eafb" if scores.V.ndim == 4 else "je,jf,jab->eafb"
     C = np.einsum(between, F, F, scores.V, optimize=True).reshape((e0 + e1) * s, (e0 + e1) * s)
-    z = (F.T @ scores.u.T).reshape(-1)
     first = e0 * s
     kept = independent_columns(C[:first, :first], ((F[:, :e0] ** 2).T @ scores.sizes).reshape(-1), 1e-8)
-    z1, C11 = z[first:], C[first:, first:]
+    slopes, C11 = np.zeros((0, e1 * s)), C[first:, first:]
     if kept.size:
         slopes = linalg.solve(C[np.ix_(kept, kept)], C[kept, first:], assume_a="pos")
-        z1, C11 = z1 - z[kept] @ slopes, C11 - C[first:, kept] @ slopes
-    A = C11.reshape(e1, s, e1, s).transpose(0, 2, 1, 3) * (weights[:, None] * weights)
-    return KernelScores(z1.reshape(e1, s) * weights, A[0] if e1 == 1 else A)
+        C11 = C11 - C[first:, kept] @ slopes
+    return Directions(F, kept, slopes, C11)
 
 
 def _basis_beyond(base: Array, full: Array) -> Array:
@@ -238,6 +284,17 @@ def cauchy_mlog10p(mlog10p: Array, weights: Array | None = None) -> float:
         return float(-_log_arccot(log_t) / LN10)
     log_t = below + np.log1p(-np.exp(above - below)) if below > above else -np.inf
     return float(-np.log1p(-np.exp(_log_arccot(log_t))) / LN10)
+
+
+def cauchy_mlog10p_of_many(mlog10p: Array, weights: Array | None = None) -> Array:
+    """See `cauchy_mlog10p`, for P values (d, B) of B data sets that are not below the smallest double."""
+    w = np.ones(len(mlog10p)) if weights is None else weights
+    m, share = mlog10p[w > 0], w[w > 0] / np.sum(w[w > 0])
+    bonferroni = np.maximum(0.0, np.max(m, axis=0) - np.log10(len(m)))
+    certain = np.any(m == 0, axis=0)
+    angle = np.pi * 10.0 ** -np.where(m == 0, 1.0, m)
+    t = share @ (1 / np.tan(angle))
+    return np.asarray(np.where(certain, bonferroni, -np.log10(np.arctan2(1.0, t) / np.pi)))
 
 
 def _log_cot(log_p: Array) -> Array:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare, test
@@ -113,7 +114,7 @@ def random_effects_mlog10p(name: SetTest, one: VariantSetScores, tested: Hypothe
 
 def _free_kernel(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> KernelScores:
     """Weighted scores along all directions of the tested effects, of which the likelihood ratio takes the best."""
-    if _is_any_effect(tested):
+    if tested.is_any_effect:
         return kernel_scores(one.scores, np.eye(one.scores.u.shape[1]), one.weights)
     return hypothesis_scores(one.scores, tested, null.axes.T, one.weights)
 
@@ -125,14 +126,9 @@ def variance_component(scores: SetScores, weights: Array, tested: Hypothesis, nu
 
 def kernel_of(scores: SetScores, weights: Array, tested: Hypothesis, null: SetNull) -> KernelScores:
     """Weighted scores for a hypothesis: any effect with the covariance of the traits, else see `hypothesis_scores`."""
-    if _is_any_effect(tested):
+    if tested.is_any_effect:
         return kernel_scores(scores, any_effect_kernel(null.axes, null.mean_diagonal), weights)
     return hypothesis_scores(scores, tested, null.axes.T, weights)
-
-
-def _is_any_effect(tested: Hypothesis) -> bool:
-    """Whether the hypothesis is that of an effect on any trait."""
-    return bool(tested.base.shape[1] == 0 and tested.df == tested.full.shape[0])
 
 
 def _omnibus(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
@@ -159,9 +155,21 @@ def _burden(scores: SetScores, weights: Array, tested: Hypothesis, context: Test
 
 def _acat(scores: SetScores, weights: Array, tested: Hypothesis, context: TestContext) -> float:
     """The P values of the variants by themselves, combined by Cauchy's distribution."""
+    v, kept = with_information(scores)
+    return cauchy_mlog10p(test(scores.u[kept], v[kept], tested, context).mlog10p, weights[kept])
+
+
+def with_information(scores: SetScores) -> tuple[Array, NDArray[np.bool_]]:
+    """Information of every variant by itself, and which variants (s,) have some on the effects on all traits.
+
+    Raises
+    ------
+    NumericalError
+        Where no variant has.
+    """
     v = information_of_variants(scores)
     least = v.min(axis=1) if v.ndim == 2 else np.linalg.eigvalsh(v)[:, 0]
     kept = (least > LEAST_INFORMATION * np.max(least, initial=0.0)) & (least > 0)
     if not kept.any():
         raise NumericalError("no variant of the set has information on the effects on all traits")
-    return cauchy_mlog10p(test(scores.u[kept], v[kept], tested, context).mlog10p, weights[kept])
+    return v, kept

@@ -78,23 +78,51 @@ def weighted_products(rows: Array, weights: NDArray[np.floating]) -> Array:
     return np.stack([half.T @ half for half in weighted])
 
 
-def reduce_set(scores: SetScores, design: Array, T: Array) -> SetReduction:
-    """Effects ``B Aᵀ`` of the set, B (q, e) free and A = ``design`` (p, e) of full column rank.
+@dataclass(frozen=True)
+class SetEffects:
+    """Effects ``B Aᵀ`` of a set of q variants, B (q, e) free, of which those are kept that are linearly independent.
 
-    ``χ² = hᵀH⁻¹h`` with ``H = Σ_j d_jd_jᵀ ⊗ V_j`` and ``h = vec(uᵀ...)``, ``D = TA`` made orthonormal; effects that are
-    linear combinations of others count once.
+    Attributes
+    ----------
+    D : NDArray (p, e)
+        ``TA`` made orthonormal
+    kept : NDArray (k,)
+        Places of the effects kept among ``vec(B)``
+    size : NDArray (k,)
+        Roots of their information
+    root : NDArray (k, k)
+        Lower Cholesky factor of the information over these
     """
+
+    D: Array
+    kept: NDArray[np.intp]
+    size: Array
+    root: Array
+
+
+def effects_of_set(scores: SetScores, design: Array, T: Array) -> SetEffects | None:
+    """The effects for A = ``design`` (p, e) of full column rank, with ``H = Σ_j d_jd_jᵀ ⊗ V_j``; None without any."""
     q, e = scores.u.shape[0], design.shape[1]
     if q == 0 or e == 0:
-        return SetReduction(0.0, 0)
+        return None
     D = orthonormal(T @ design)
     between = "je,lf,jlab->eafb" if scores.V.ndim == 4 else "je,jf,jab->eafb"
     H = np.einsum(between, D, D, scores.V, optimize=True).reshape(e * q, e * q)
-    h = (D.T @ scores.u.T).reshape(-1)
     kept = independent_columns(H, ((D**2).T @ scores.sizes).reshape(-1), 1e-8)
     if not kept.size:
-        return SetReduction(0.0, 0)
+        return None
     size = np.sqrt(np.diag(H)[kept])
-    chol = linalg.cho_factor(H[np.ix_(kept, kept)] / (size[:, None] * size), lower=True)
-    scaled = h[kept] / size
-    return SetReduction(float(scaled @ linalg.cho_solve(chol, scaled)), int(kept.size))
+    root = linalg.cholesky(H[np.ix_(kept, kept)] / (size[:, None] * size), lower=True)
+    return SetEffects(D, kept, size, root)
+
+
+def reduce_set(scores: SetScores, design: Array, T: Array) -> SetReduction:
+    """Effects ``B Aᵀ`` of the set, B (q, e) free and A = ``design`` (p, e) of full column rank.
+
+    ``χ² = hᵀH⁻¹h`` with ``h = vec(uᵀ...)``; effects that are linear combinations of others count once.
+    """
+    effects = effects_of_set(scores, design, T)
+    if effects is None:
+        return SetReduction(0.0, 0)
+    scaled = (effects.D.T @ scores.u.T).reshape(-1)[effects.kept] / effects.size
+    return SetReduction(float(scaled @ linalg.cho_solve((effects.root, True), scaled)), int(effects.kept.size))

@@ -326,7 +326,7 @@ def _largest(
     scan: Scan, simulated: SimulatedTraits, G: NDArray[np.floating], tested: Mask, statistics: BlockStatistics
 ) -> Largest:
     """The largest statistics of the simulated data sets in the tested ones of variants G (n, b)."""
-    u = _simulated_scores(simulated, G)[tested]
+    u = simulated_scores(simulated, G)[tested]
     found = largest_statistics(simulated, u, statistics.v, scan.tests, scan.traits, scan.context)
     return {name: tuple(values.tolist()) for name, values in found.items()}
 
@@ -335,7 +335,7 @@ def _largest_of_second(
     scan: Scan, simulated: SimulatedTraits, pairs: Pairs, G: NDArray[np.floating]
 ) -> dict[str, tuple[float, ...]]:
     """The largest statistics of the simulated data sets in second columns of variants G (n, k)."""
-    u, u_second = _simulated_scores(simulated, G), _simulated_scores(simulated, pairs.statistics.H)
+    u, u_second = simulated_scores(simulated, G), simulated_scores(simulated, pairs.statistics.H)
     found = largest_of_second(simulated, u, u_second, pairs.statistics, scan.context)
     names = (pairs.second.name, column.BOTH_COLUMNS)
     return {name: tuple(values.tolist()) for name, values in zip(names, found, strict=True)}
@@ -347,7 +347,7 @@ def _test_pairs(scan: Scan, second: SecondColumn, statistics: SecondStatistics, 
     return Pairs(second, statistics, tests, variants, within(variants, scan.context.leaves_nothing(tests.joint)))
 
 
-def _simulated_scores(simulated: SimulatedTraits, G: NDArray[np.floating]) -> NDArray[np.floating]:
+def simulated_scores(simulated: SimulatedTraits, G: NDArray[np.floating]) -> NDArray[np.floating]:
     """Scores (b, p, B) of variants G (n, b) in the simulated data sets."""
     n, p, number = simulated.scores.shape
     return (G.T @ simulated.scores.reshape(n, p * number)).reshape(-1, p, number)

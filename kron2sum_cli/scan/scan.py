@@ -12,10 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from kron2sum_cli.errors import ConvergenceError, InputError, UsageError
+from kron2sum_cli.errors import ConvergenceError, InputError
 from kron2sum_cli.files.genome_wide import Largest, adjusted, largest_of_parts, thresholds_of
 from kron2sum_cli.files.json_records import to_json
-from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.scan_columns import BOTH_COLUMNS, DOMINANCE, INTERACTION, MLOG10P, scan_schema
 from kron2sum_cli.files.scan_metadata import ScanMetadata
 from kron2sum_cli.files.scan_table import ScanWriter
@@ -23,15 +22,8 @@ from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
 from kron2sum_cli.model.bartlett import SecondOf
-from kron2sum_cli.model.bootstrap import (
-    SimulatedTraits,
-    normal_errors,
-    permutations,
-    simulated_normal,
-    simulated_permuted,
-)
 from kron2sum_cli.model.collinearity import GenotypedCovariates
-from kron2sum_cli.model.conditioning import GivenVariants, conditioned_scanner
+from kron2sum_cli.model.conditioning import conditioned_scanner
 from kron2sum_cli.model.fitting import SAME_OPTIMUM
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
 from kron2sum_cli.model.inflation import DEFLATED, INFLATED, MedianP, inflation
@@ -61,6 +53,7 @@ from kron2sum_cli.scan.stepwise import (
     strong_places,
     write_signals,
 )
+from kron2sum_cli.scan.thresholds import report_thresholds, simulated_traits
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -128,7 +121,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     totals.inflation.report(inputs)
     logger.info("results written to %s", settings.out)
     remove_earlier_signals(settings)
-    _report_thresholds(settings, largest)
+    report_thresholds(settings, largest)
 
 
 class Totals:
@@ -270,24 +263,8 @@ def _scan(
         conditioned=settings.is_conditioned,
         coding=settings.coding,
         second=second_column(inputs.interaction, settings.coding == "genotypic", own, scanner.dtype),
-        simulated=_simulated(settings, null, model, given) if settings.bootstrap else None,
+        simulated=simulated_traits(settings, null, model, given) if settings.bootstrap else None,
     )
-
-
-def _simulated(
-    settings: ScanSettings, null: NullFile, model: NullModel, given: GivenVariants | None
-) -> SimulatedTraits:
-    """Traits simulated under a null model, from the seed alone."""
-    number, seed, dtype = settings.bootstrap, settings.common.seed, number_type(settings)
-    data = null.description
-    n, p = data.Y.shape
-    if settings.resample == "normal":
-        return simulated_normal(model, normal_errors(seed, number, n, p), given, dtype)
-    if null.metadata.takes_predictions_off:
-        raise UsageError("--resample permute does not go with the predictions of fit --pred; use --resample normal")
-    if data.has_missing:
-        raise UsageError("--resample permute needs traits without missing values; use --resample normal")
-    return simulated_permuted(model, data.Y, permutations(seed, number, n), given, dtype)
 
 
 def _check_random_slopes(settings: ScanSettings, inputs: ScanInputs) -> None:
@@ -397,16 +374,6 @@ def _refit_plan(
     pairs, second = _pairs(settings, inputs)
     slopes = _random_slopes(settings, inputs, chromosome)
     return refit_plan(refits, tests, settings.refit, settings.common.seed, factors, pairs, second, slopes)
-
-
-def _report_thresholds(settings: ScanSettings, largest: Largest) -> None:
-    """Say above which -log10 P a variant is significant over the whole scan."""
-    if settings.bootstrap and settings.shard is not None:
-        logger.info("thresholds are those of all shards: kron2sum export joins them")
-        return
-    for name, levels in thresholds_of(largest).items():
-        text = ", ".join(f"{value:.3f} at {level}" for level, value in levels.items())
-        logger.info("threshold of -log10 P over the whole scan, %s: %s", name, text or "more data sets are needed")
 
 
 def _warn_of_no_variant(settings: ScanSettings, inputs: ScanInputs, counts: Mapping[str, int]) -> None:

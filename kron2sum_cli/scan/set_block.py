@@ -1,8 +1,10 @@
 """One block of sets of variants: read, filter, rotate once, then test set by set."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import cast
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.files.arrow import numbers
+from kron2sum_cli.files.genome_wide import name_of_test
 from kron2sum_cli.files.scan_columns import (
     CARRIERS,
     END,
@@ -27,6 +30,7 @@ from kron2sum_cli.files.scan_columns import (
 from kron2sum_cli.files.scan_table import scan_batch
 from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
 from kron2sum_cli.genotypes.filters import passes
+from kron2sum_cli.model.bootstrap import SimulatedTraits
 from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare
 from kron2sum_cli.model.kernel_tests import beta_weights
@@ -37,9 +41,10 @@ from kron2sum_cli.model.random_effects import (
     kernel_of,
     random_effects_mlog10p,
 )
+from kron2sum_cli.model.set_bootstrap import SimulatedTest, simulated_set_mlog10p
 from kron2sum_cli.model.set_scanner import RotatedVariants, SetScanner
-from kron2sum_cli.model.set_test import SetReduction, SetScores, reduce_set
-from kron2sum_cli.scan.block import BlockResult, centred_in, outside_covariates, within
+from kron2sum_cli.model.set_test import SetReduction, reduce_set
+from kron2sum_cli.scan.block import BlockResult, centred_in, outside_covariates, simulated_scores, within
 from kron2sum_cli.scan.inputs import ScanInputs
 from kron2sum_cli.scan.set_members import Members, SetBlock
 from kron2sum_cli.settings import FIXED, ScanSettings
@@ -74,6 +79,8 @@ class SetPlan:
         Any effect, then the further ones
     schema : pa.Schema
         Columns of the table
+    simulated : SimulatedTraits or None
+        Traits simulated under the null model, whose largest statistics are kept; None for none
     """
 
     inputs: ScanInputs
@@ -84,6 +91,7 @@ class SetPlan:
     null: SetNull
     hypotheses: Sequence[Hypothesis]
     schema: pa.Schema
+    simulated: SimulatedTraits | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,8 @@ class _Variants:
         Columns of ``rotated`` that they are in
     carriers : NDArray (n, b)
         Which samples have the rarer allele
+    simulated : NDArray or None
+        Scores (c, p, B) of those that vary in simulated data sets
     """
 
     positions: Indices
@@ -117,18 +127,57 @@ class _Variants:
     rotated: RotatedVariants
     column: Indices
     carriers: Mask
+    simulated: NDArray[np.floating] | None
 
 
 def test_sets(plan: SetPlan, block: SetBlock) -> BlockResult:
     """Rows of the table for the sets of a block."""
     variants = _read(plan, block.variants)
     counts: Counter[str] = Counter()
-    rows = [_test_set(plan, variants, members, counts) for members in block.sets]
+    largest = _Largest(plan, variants.simulated)
+    rows = [_test_set(plan, variants, members, counts, largest) for members in block.sets]
     columns = {name: [row.get(name) for row in rows] for name in plan.schema.names}
-    return BlockResult(scan_batch(plan.schema, columns), counts, {})
+    return BlockResult(scan_batch(plan.schema, columns), counts, {}, largest.found)
 
 
 test_sets.__test__ = False  # type: ignore[attr-defined]  # not a test of this code
+
+
+class _Largest:
+    """The largest -log10 P of every test over sets, for each simulated data set, as the sets come.
+
+    Parameters
+    ----------
+    plan : SetPlan
+        What is done with every set
+    u : NDArray (c, p, B) or None
+        Scores of the variants of the block that vary; None without simulated data sets
+    """
+
+    def __init__(self, plan: SetPlan, u: NDArray[np.floating] | None) -> None:
+        self._plan, self._u = plan, u
+        names = [self._name(*one) for one in product(plan.settings.set_tests, plan.hypotheses)]
+        self._largest = {} if u is None else {name: np.zeros(u.shape[2]) for name in names}
+
+    def _name(self, how: str, tested: Hypothesis) -> str:
+        return name_of_test(how, tested.name, tested is self._plan.hypotheses[0])
+
+    @property
+    def found(self) -> dict[str, tuple[float, ...]]:
+        """They, by the name of the test."""
+        return {name: tuple(values.tolist()) for name, values in self._largest.items()}
+
+    def add(self, how: str, one: VariantSetScores, tested: Hypothesis, columns: Indices) -> None:
+        """Take a set whose variants are ``columns`` of those that vary."""
+        simulated = self._plan.simulated
+        if self._u is None or simulated is None:
+            return
+        u, name = (
+            self._u[columns].astype(np.float64),
+            name_of_test(how, tested.name, tested is self._plan.hypotheses[0]),
+        )
+        found = simulated_set_mlog10p(cast(SimulatedTest, how), one, u, simulated, tested, self._plan.null)
+        np.maximum(self._largest[name], found, out=self._largest[name])
 
 
 def _read(plan: SetPlan, positions: Indices) -> _Variants:
@@ -157,25 +206,29 @@ def _read(plan: SetPlan, positions: Indices) -> _Variants:
         rotated=rotated,
         column=np.cumsum(varying) - 1,
         carriers=carriers,
+        simulated=None if plan.simulated is None else simulated_scores(plan.simulated, G),
     )
 
 
-def _test_set(plan: SetPlan, variants: _Variants, members: Members, counts: Counter[str]) -> dict[str, object]:
+def _test_set(
+    plan: SetPlan, variants: _Variants, members: Members, counts: Counter[str], largest: _Largest
+) -> dict[str, object]:
     """One row of the table; what is counted is added to ``counts``."""
     in_block = np.searchsorted(variants.positions, members.positions)
     kept = _choose(plan, variants, in_block, counts)
     chosen = in_block[kept]
-    scores, eaf = variants.rotated.scores(variants.column[chosen]), variants.counts.eaf[chosen]
+    columns, eaf = variants.column[chosen], variants.counts.eaf[chosen]
+    scores = variants.rotated.scores(columns)
     row = _description(members, variants, chosen)
     row[CARRIERS.name] = _carriers(variants, chosen, plan.settings.founders)
+    seed = (plan.settings.common.seed, members.order)
+    one = VariantSetScores(scores, _weights(plan, members, kept, eaf), eaf, seed)
     if FIXED in plan.settings.set_tests:
-        row |= _fixed_effects(plan, scores)
+        row |= _fixed_effects(plan, one, partial(largest.add, FIXED, columns=columns))
         counts[EXPLAINING] += bool(row["DF"]) and row["CHISQ"] is None
     others = [name for name in plan.settings.set_tests if name != FIXED]
     if others and chosen.size:
-        weights = _weights(plan, members, kept, eaf)
-        one = VariantSetScores(scores, weights, eaf, (plan.settings.common.seed, members.order))
-        row |= _random_effects(plan, one, others, counts)
+        row |= _random_effects(plan, one, others, counts, partial(largest.add, columns=columns))
         row |= _strongest(plan, one, variants, chosen)
     return row
 
@@ -224,10 +277,12 @@ def _carriers(variants: _Variants, chosen: Indices, founders: bool) -> int:
     return int(np.sum(np.any(carriers, axis=1)))
 
 
-def _fixed_effects(plan: SetPlan, scores: SetScores) -> dict[str, object]:
+def _fixed_effects(
+    plan: SetPlan, one: VariantSetScores, add: Callable[[VariantSetScores, Hypothesis], None]
+) -> dict[str, object]:
     """The columns of the joint test of the variants' fixed effects, for every hypothesis."""
     columns: dict[str, object] = {}
-    context = plan.null.context
+    context, scores = plan.null.context, one.scores
     for k, hypothesis in enumerate(plan.hypotheses):
         suffix = "." + hypothesis.name if k else ""
         below = reduce_set(scores, hypothesis.base, context.T)
@@ -237,6 +292,7 @@ def _fixed_effects(plan: SetPlan, scores: SetScores) -> dict[str, object]:
             drops = (np.array([below.chisq]), np.array([above.chisq]))
             result = compare(*drops, below.rank, above.rank, context)
             chisq, mlog10p = float(result.chisq[0]), float(result.mlog10p[0])
+            add(one, hypothesis)
         columns |= {"CHISQ" + suffix: chisq, "DF" + suffix: above.rank - below.rank, "MLOG10P" + suffix: mlog10p}
         if not k:
             columns["P"] = None if mlog10p is None else 10.0**-mlog10p
@@ -244,7 +300,11 @@ def _fixed_effects(plan: SetPlan, scores: SetScores) -> dict[str, object]:
 
 
 def _random_effects(
-    plan: SetPlan, one: VariantSetScores, names: Sequence[str], counts: Counter[str]
+    plan: SetPlan,
+    one: VariantSetScores,
+    names: Sequence[str],
+    counts: Counter[str],
+    add: Callable[[str, VariantSetScores, Hypothesis], None],
 ) -> dict[str, object]:
     """The columns of the other tests, for every hypothesis; why a test has no result is counted."""
     columns: dict[str, object] = {}
@@ -253,6 +313,7 @@ def _random_effects(
             mlog10p = None
             try:
                 mlog10p = random_effects_mlog10p(cast(SetTest, name), one, hypothesis, plan.null)
+                add(name, one, hypothesis)
             except NumericalError as error:
                 counts[f"{NO_RESULT}: {name}: {error}"] += 1
             columns[MLOG10P_SET.named(name, *([hypothesis.name] if k else []))] = mlog10p

@@ -119,7 +119,8 @@ def blocks_of_sets(found: FoundSets, width: int) -> list[SetBlock]:
 def find_sets(settings: ScanSettings, inputs: ScanInputs) -> FoundSets:
     """The variants of every set that the options allow.
 
-    A shard is a stretch of the sets, whose table covers these; another table covers the variants that were asked for.
+    A shard is a stretch of the sets, whose table covers these, as does that of all variants; another table covers the
+    variants that were asked for.
 
     Raises
     ------
@@ -138,8 +139,8 @@ def find_sets(settings: ScanSettings, inputs: ScanInputs) -> FoundSets:
         column = settings.set_weights if settings.beta is None else None
         sets = read_sets(path, column, lambda name: normalise_chromosome(name, human) in codes)
     start, stop, span = 0, len(sets), inputs.selection.span
-    if settings.shard is not None:
-        part, parts = settings.shard
+    if settings.shard is not None or span.ranges == ((0, span.of),):
+        part, parts = settings.shard or (1, 1)
         start, stop = len(sets) * (part - 1) // parts, len(sets) * part // parts
         span = Span(((start, stop),), ((0, len(sets)),), len(sets))
     named = _named(sets, table["SNPID"], allowed)

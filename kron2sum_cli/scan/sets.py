@@ -4,12 +4,13 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 
 import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
+from kron2sum_cli.files.genome_wide import Largest, adjusted, largest_of_parts, thresholds_of
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.scan_columns import set_schema
 from kron2sum_cli.files.scan_table import ScanWriter
@@ -29,6 +30,7 @@ from kron2sum_cli.scan.metadata import null_scale, scan_metadata
 from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
 from kron2sum_cli.scan.set_block import EXPLAINING, NO_RESULT, SetPlan, test_sets
 from kron2sum_cli.scan.set_members import SetBlock, blocks_of_sets, find_sets
+from kron2sum_cli.scan.thresholds import report_thresholds, simulated_traits
 from kron2sum_cli.settings import DEFAULT_REFIT, ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -46,7 +48,7 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
     null = inputs.null
     hypotheses = [named_hypothesis("any", null.traits)]
     hypotheses += asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)
-    schema = set_schema([h.name for h in hypotheses[1:]], settings.set_tests)
+    schema = set_schema([h.name for h in hypotheses[1:]], settings.set_tests, settings.bootstrap > 0)
     found, width = find_sets(settings, inputs), block_width(settings, null)
     blocks, counts = blocks_of_sets(found, width), found.counts
     metadata = replace(scan_metadata(_without_refits(settings), inputs), span=found.span)
@@ -56,14 +58,24 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
         compressed_output(settings.out) as file,
         threadpool_limits(limits=1, user_api="blas"),
         ScanWriter(file, schema, settings.to) as writer,
-        progress.task("Testing", counts["sets"], "sets") as advance,
     ):
-        for result in _results(settings, inputs, hypotheses, schema, blocks, finished, advance):
-            writer.write(result.rows)
-            counts.update(result.counts)
-        writer.metadata = replace(metadata, counts={reason: n for reason, n in sorted(counts.items()) if n})
+        held: list[BlockResult] = []  # those that wait for the largest statistics of the whole scan
+        largest: Largest = {}
+        with progress.task("Testing", counts["sets"], "sets") as advance:
+            for result in _results(settings, inputs, hypotheses, schema, blocks, finished, advance):
+                if not settings.bootstrap:
+                    writer.write(result.rows)
+                elif not finished.are_kept:
+                    held.append(result)
+                counts.update(result.counts)
+                largest = largest_of_parts([largest, result.largest])
+        for result in chain(held, finished.read_again() if settings.bootstrap else ()):
+            writer.write(result.rows if settings.shard is not None else adjusted(result.rows, largest))
+        some = {reason: n for reason, n in sorted(counts.items()) if n}
+        writer.metadata = replace(metadata, counts=some, largest=largest, thresholds=thresholds_of(largest))
     _report(counts)
     logger.info("results written to %s", settings.out)
+    report_thresholds(settings, largest)
 
 
 def _without_refits(settings: ScanSettings) -> ScanSettings:
@@ -110,14 +122,15 @@ def _plan(
     dtype, data = number_type(settings), inputs.null.description
     model, scale = inputs.null.load(chromosome, dtype), null_scale(inputs.null, chromosome)
     scanner: SetScanner = model.set_scanner(dtype)
-    X = data.X
+    X, given = data.X, None
     if inputs.conditioned is not None:
         given, X = inputs.conditioned.under(model, data), np.hstack([X, inputs.conditioned.G])
         scanner, scale = conditioned_set_scanner(scanner, given), scale_given(scale, given, model.summary.reml)
     context = scale.context(settings.stat, settings.precision)
     null = SetNull(model.summary.axes, model.summary.mean_diagonal, context)
     covariates = GenotypedCovariates(X, np.isfinite(data.Y) if data.has_missing and not data.reduced else None)
-    return SetPlan(inputs, settings, scanner, model.spans_intercept, covariates, null, hypotheses, schema)
+    simulated = simulated_traits(settings, inputs.null, model, given) if settings.bootstrap else None
+    return SetPlan(inputs, settings, scanner, model.spans_intercept, covariates, null, hypotheses, schema, simulated)
 
 
 def _report(counts: Mapping[str, int]) -> None:

@@ -129,7 +129,8 @@ def test_other_models(example: Path, tmp_path: Path, capfd) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--bootstrap", "9", "--windows", "1mb"), "--bootstrap is for variants, not for --sets"),
+        (("--bootstrap", "9", "--windows", "1mb", "--set-test", "skato"), "no thresholds of --set-test skato"),
+        (("--bootstrap", "9", "--windows", "1mb", "--set-test", "lr"), "no thresholds of --set-test lr"),
         (("--resample", "permute"), "--resample needs --bootstrap"),
     ],
 )

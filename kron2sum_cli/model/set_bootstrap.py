@@ -1,0 +1,136 @@
+"""Tests of a set of variants in simulated data sets, for thresholds over a scan of sets.
+
+The information of a set is that of the scan, and so is the null distribution of its statistic: only scores u* and
+``y*ᵀPy*`` differ between data sets. P of skat is a function of Q alone, different for every set, so that it is computed
+at few values and interpolated.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.polynomial.chebyshev import Chebyshev
+from scipy import linalg
+
+from kron2sum_cli.model.bootstrap import SimulatedTraits, relative_gains
+from kron2sum_cli.model.hypotheses import Hypothesis, TestContext
+from kron2sum_cli.model.kernel_tests import (
+    acat_weights,
+    beta_weights,
+    burden_scores,
+    cauchy_mlog10p_of_many,
+    directions_of,
+    information_of_variants,
+    null_weights,
+)
+from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
+from kron2sum_cli.model.random_effects import OMNIBUS_WEIGHTS, SetNull, VariantSetScores, kernel_of, with_information
+from kron2sum_cli.model.set_test import SetScores, effects_of_set
+from kron2sum_cli.model.spectrum import Array
+
+SimulatedTest = Literal["fixed", "burden", "skat", "acat", "omnibus"]
+
+DEGREE = 32
+"""Of the polynomial in log Q that interpolates the P values of a set."""
+
+
+def simulated_set_mlog10p(
+    name: SimulatedTest,
+    one: VariantSetScores,
+    u: Array,
+    simulated: SimulatedTraits,
+    tested: Hypothesis,
+    null: SetNull,
+) -> Array:
+    """-log10 P (B,) of a test of a set in B data sets.
+
+    Parameters
+    ----------
+    name : str
+        The test
+    one : VariantSetScores
+        The set; the scores of the scan are not used
+    u : NDArray (s, p, B)
+        Its scores in the data sets
+    simulated : SimulatedTraits
+        The data sets
+    tested : Hypothesis
+        Effects on the traits that are tested
+    null : SetNull
+        The null model
+
+    Raises
+    ------
+    NumericalError
+        Where the set has no P value, saying why.
+    """
+    quadratic, context = simulated.quadratic, null.context
+    if name == "fixed":
+        return _fixed(one.scores, u, quadratic, tested, context)
+    if name == "skat":
+        return _skat(one.scores, u, one.weights, tested, null)
+    if name == "burden":
+        return _burden(one.scores, u, one.weights, quadratic, tested, context)
+    if name == "acat":
+        return _acat(one.scores, u, acat_weights(one.weights, one.eaf), quadratic, tested, context)
+    found = []
+    for weights in (beta_weights(one.eaf, a, b) for a, b in OMNIBUS_WEIGHTS):
+        found.append(_skat(one.scores, u, weights, tested, null))
+        found.append(_burden(one.scores, u, weights, quadratic, tested, context))
+        found.append(_acat(one.scores, u, acat_weights(weights, one.eaf), quadratic, tested, context))
+    return cauchy_mlog10p_of_many(np.stack(found))
+
+
+def _skat(scores: SetScores, u: Array, weights: Array, tested: Hypothesis, null: SetNull) -> Array:
+    """Of a variance component: Q in every data set against the one null distribution of the set."""
+    kernel = kernel_of(scores, weights, tested, null)
+    directions = directions_of(scores, tested, null.axes, null.mean_diagonal)
+    q = np.sum((directions.of(u) * weights[:, None]) ** 2, axis=(0, 1))
+    return interpolated_mlog10p(null_weights(kernel.blocks), q)
+
+
+def interpolated_mlog10p(weights: Array, q: Array) -> Array:
+    """-log10 P of many values of one mixture with weights (1, m), to 1e-6: by a polynomial in log Q."""
+    x = np.log(np.maximum(q, np.finfo(float).tiny))
+    low, high = float(np.min(x)), float(np.max(x))
+    if q.size <= DEGREE + 1 or high - low < 1e-6:
+        return mixture_mlog10p(np.repeat(weights, q.size, axis=0), q)
+
+    def at(places: Array) -> Array:
+        return mixture_mlog10p(np.repeat(weights, places.size, axis=0), np.exp(places))
+
+    return np.asarray(np.maximum(Chebyshev.interpolate(at, DEGREE, domain=[low, high])(x), 0.0))
+
+
+def _burden(
+    scores: SetScores, u: Array, weights: Array, quadratic: Array, tested: Hypothesis, context: TestContext
+) -> Array:
+    """The weighted sum of the variants as one variant."""
+    summed = burden_scores(scores, weights)
+    of_sum = np.einsum("a,ajk->jk", weights, u)[None]
+    (gain,) = relative_gains(of_sum, information_of_variants(summed), quadratic, [tested], context, each_trait=False)
+    return context.result(gain[0], tested.df, tested.full.shape[1]).mlog10p
+
+
+def _acat(
+    scores: SetScores, u: Array, weights: Array, quadratic: Array, tested: Hypothesis, context: TestContext
+) -> Array:
+    """The P values of the variants by themselves, combined by Cauchy's distribution."""
+    v, kept = with_information(scores)
+    (gain,) = relative_gains(u[kept], v[kept], quadratic, [tested], context, each_trait=False)
+    return cauchy_mlog10p_of_many(context.result(gain, tested.df, tested.full.shape[1]).mlog10p, weights[kept])
+
+
+def _fixed(scores: SetScores, u: Array, quadratic: Array, tested: Hypothesis, context: TestContext) -> Array:
+    """The effects of all variants."""
+    drops, ranks = [], []
+    for design in (tested.base, tested.full):
+        effects = effects_of_set(scores, design, context.T)
+        drops.append(np.zeros(u.shape[2]))
+        ranks.append(0)
+        if effects is not None:
+            h = np.einsum("je,ajk->eak", effects.D, u).reshape(-1, u.shape[2])[effects.kept]
+            half = linalg.solve_triangular(effects.root, h / effects.size[:, None], lower=True)
+            drops[-1], ranks[-1] = np.sum(half**2, axis=0), len(effects.kept)
+    left = context.least_left * quadratic
+    gain = np.maximum(np.minimum(drops[1], quadratic - left) - drops[0], 0.0)
+    return context.result(gain / np.maximum(quadratic - drops[1], left), ranks[1] - ranks[0], ranks[1]).mlog10p

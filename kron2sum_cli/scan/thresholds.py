@@ -1,0 +1,46 @@
+"""Thresholds over a whole scan, of variants or of sets (``--bootstrap``)."""
+
+import logging
+
+from kron2sum_cli.errors import UsageError
+from kron2sum_cli.files.genome_wide import Largest, thresholds_of
+from kron2sum_cli.files.null_file import NullFile
+from kron2sum_cli.model.bootstrap import (
+    SimulatedTraits,
+    normal_errors,
+    permutations,
+    simulated_normal,
+    simulated_permuted,
+)
+from kron2sum_cli.model.conditioning import GivenVariants
+from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.scan.inputs import number_type
+from kron2sum_cli.settings import ScanSettings
+
+logger = logging.getLogger("kron2sum.scan")
+
+
+def simulated_traits(
+    settings: ScanSettings, null: NullFile, model: NullModel, given: GivenVariants | None
+) -> SimulatedTraits:
+    """Traits simulated under a null model, from the seed alone."""
+    number, seed, dtype = settings.bootstrap, settings.common.seed, number_type(settings)
+    data = null.description
+    n, p = data.Y.shape
+    if settings.resample == "normal":
+        return simulated_normal(model, normal_errors(seed, number, n, p), given, dtype)
+    if null.metadata.takes_predictions_off:
+        raise UsageError("--resample permute does not go with the predictions of fit --pred; use --resample normal")
+    if data.has_missing:
+        raise UsageError("--resample permute needs traits without missing values; use --resample normal")
+    return simulated_permuted(model, data.Y, permutations(seed, number, n), given, dtype)
+
+
+def report_thresholds(settings: ScanSettings, largest: Largest) -> None:
+    """Say above which -log10 P a variant is significant over the whole scan."""
+    if settings.bootstrap and settings.shard is not None:
+        logger.info("thresholds are those of all shards: kron2sum export joins them")
+        return
+    for name, levels in thresholds_of(largest).items():
+        text = ", ".join(f"{value:.3f} at {level}" for level, value in levels.items())
+        logger.info("threshold of -log10 P over the whole scan, %s: %s", name, text or "more data sets are needed")

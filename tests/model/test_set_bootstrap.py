@@ -1,0 +1,51 @@
+"""Tests of sets in many simulated data sets at once, against those of one after the other."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from set_oracle import case
+from test_random_effects import TRAITS, null_of, set_of
+
+from kron2sum_cli.model.bootstrap import SimulatedTraits
+from kron2sum_cli.model.hypotheses import compare, named_hypothesis
+from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
+from kron2sum_cli.model.random_effects import random_effects_mlog10p
+from kron2sum_cli.model.set_bootstrap import interpolated_mlog10p, simulated_set_mlog10p
+from kron2sum_cli.model.set_test import reduce_set
+
+B = 50
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("asked", ["any", "common", "trait:b", "only:b"])
+@pytest.mark.parametrize("name", ["fixed", "burden", "skat", "acat", "omnibus"])
+def test_every_data_set_has_the_p_of_its_scores(name: str, asked: str, share: float) -> None:
+    one = case(41, share=share, s=5)
+    rng = np.random.default_rng(3)
+    weights = rng.uniform(0.5, 2, size=5)
+    tested, null, scored = named_hypothesis(asked, TRAITS), null_of(one), set_of(one, weights)
+    u = one.scores.u[:, :, None] * rng.normal(size=(5, 3, B)) * rng.uniform(0.2, 2, size=B)
+    quadratic = null.context.quadratic * rng.uniform(0.8, 1.2, size=B)
+    found = simulated_set_mlog10p(name, scored, u, SimulatedTraits(np.zeros((0, 3, B)), quadratic), tested, null)
+    for k in range(B):
+        scores = replace(one.scores, u=u[:, :, k])
+        context = replace(null.context, quadratic=float(quadratic[k]))
+        if name == "fixed":
+            below, above = (reduce_set(scores, design, context.T) for design in (tested.base, tested.full))
+            drops = np.array([below.chisq]), np.array([above.chisq])
+            expected = float(compare(*drops, below.rank, above.rank, context).mlog10p[0])
+        else:
+            expected = random_effects_mlog10p(
+                name, replace(scored, scores=scores), tested, replace(null, context=context)
+            )
+        assert found[k] == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("m", [1, 2, 8, 200])
+def test_interpolated_p_values(m: int) -> None:
+    rng = np.random.default_rng(m)
+    weights = rng.random((1, m)) ** 3
+    q = rng.chisquare(1, size=(1000, m)) @ weights[0]
+    expected = mixture_mlog10p(np.repeat(weights, 1000, axis=0), q)
+    np.testing.assert_allclose(interpolated_mlog10p(weights, q), expected, rtol=1e-6, atol=1e-6)
