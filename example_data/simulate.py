@@ -1,4 +1,4 @@
-"""Simulate the example data: families, three traits, two covariates, a PLINK 1 file set.
+"""Simulate the example data: families, three traits, two covariates, a PLINK 1 file set; genes with rare variants.
 
 Running it again gives the same files byte for byte::
 
@@ -63,6 +63,25 @@ RESIDUAL_CORRELATIONS = np.array([[1.0, 0.4, 0.0], [0.4, 1.0, 0.2], [0.0, 0.2, 1
 
 PLANTED = {"1": (2.2, 3.4, 0.22), "3": (0.0, 0.0, 0.36), "5": (2.2, -3.2, 0.0)}
 """Effect per copy of the effect allele on each trait, of one variant in the middle of a chromosome."""
+
+LIPID_SEED = 16
+"""Of the rare variants and of the traits that one of their genes acts on; the other files do not depend on it."""
+GENES = {"1": (9_000_000, 31_000_000), "2": (20_000_000,), "3": (8_000_000, 27_000_000), "4": (15_000_000,)}
+"""Where genes begin on each chromosome."""
+GENE_LENGTH = 30_000
+RARE_VARIANTS = 15
+"""In each gene."""
+RARE_FREQUENCIES = 0.004, 0.012
+"""From which the frequency of a rare variant among founders is drawn."""
+LIPIDS = ("ldl", "hdl", "triglycerides")
+LIPID_MEANS = np.array([3.3, 1.4, 1.5])
+LIPID_SCALES = np.array([0.9, 0.35, 0.6])
+"""mmol/L."""
+ACTING_GENE = 3
+"""Counted from 0."""
+ACTING_VARIANTS = 12
+GENE_EFFECTS = np.array([0.6, -0.6, 0.0])
+"""Largest effect per copy of a rare allele of the gene, in standard deviations; the smallest is half as large."""
 
 
 def covariance(variances: Floats, correlations: Floats) -> Floats:
@@ -359,6 +378,85 @@ def truth_lines(variants: Map, alleles: list[tuple[str, str]], planted: dict[int
     return lines
 
 
+def draw_rare_genotypes(draws: Draws, people: list[Person], count: int) -> Bytes:
+    """Copies of the rare alleles, (people, count): those of a gene are passed on together."""
+    low, high = RARE_FREQUENCIES
+    frequencies = low + (high - low) * draws.uniform(count)
+    haplotypes = np.empty((len(people), 2, count), dtype=np.uint8)
+    for i, person in enumerate(people):
+        if person.father is None or person.mother is None:
+            haplotypes[i] = draws.uniform(2, count) < frequencies
+            continue
+        for strand, parent in enumerate((person.father, person.mother)):
+            of_gene = draws.integers(0, 2, count // RARE_VARIANTS)
+            haplotypes[i, strand] = haplotypes[parent, np.repeat(of_gene, RARE_VARIANTS), np.arange(count)]
+    return np.asarray(haplotypes.sum(axis=1, dtype=np.uint8))
+
+
+def rare_bim_lines(draws: Draws, names: list[str]) -> list[str]:
+    """Lines of rare.bim: the rare allele is the effect allele."""
+    starts = [(chromosome, start) for chromosome, all_of_it in GENES.items() for start in all_of_it]
+    places = [np.sort(draws.order(GENE_LENGTH)[:RARE_VARIANTS]) + start for _, start in starts]
+    rows = [(chromosome, place) for (chromosome, _), some in zip(starts, places, strict=True) for place in some]
+    alleles = draw_alleles(draws, len(rows))
+    return [
+        f"{chromosome}\t{name}\t{100 * place / MORGAN:.4f}\t{place}\t{rare}\t{other}"
+        for (chromosome, place), name, (rare, other) in zip(rows, names, alleles, strict=True)
+    ]
+
+
+def gene_lines() -> list[str]:
+    """Lines of genes.gff3."""
+    starts = [(chromosome, start) for chromosome, all_of_it in GENES.items() for start in all_of_it]
+    lines = ["##gff-version 3"]
+    for number, (chromosome, start) in enumerate(starts, 1):
+        place = f"{chromosome}\tsimulated\tgene\t{start}\t{start + GENE_LENGTH}"
+        lines.append(f"{place}\t.\t+\t.\tID=gene{number};Name=GENE{number}")
+    return lines
+
+
+def lipid_lines(draws: Draws, people: list[Person], rare: Bytes, names: list[str]) -> tuple[list[str], list[str]]:
+    """Lines of lipids.csv and of rare_truth.csv; relatives share what a pedigree passes on."""
+    first = ACTING_GENE * RARE_VARIANTS
+    acting = first + np.sort(draws.order(RARE_VARIANTS)[:ACTING_VARIANTS])
+    effects = (0.5 + 0.5 * draws.uniform(ACTING_VARIANTS))[:, None] * GENE_EFFECTS * LIPID_SCALES
+    genetic = np.empty((len(people), len(LIPIDS)))
+    own = draws.normal(len(people), len(LIPIDS)) @ np.linalg.cholesky(GENETIC_CORRELATIONS).T
+    for i, person in enumerate(people):
+        genetic[i] = own[i]
+        if person.father is not None and person.mother is not None:
+            genetic[i] = (genetic[person.father] + genetic[person.mother]) / 2 + own[i] * np.sqrt(0.5)
+    residual = draws.normal(len(people), len(LIPIDS)) @ np.linalg.cholesky(RESIDUAL_CORRELATIONS).T
+    ages = np.array([person.age for person in people], dtype=np.float64)
+    Y = (
+        LIPID_MEANS
+        + 0.2 * LIPID_SCALES * (ages[:, None] - 45) / 20
+        + LIPID_SCALES * np.sqrt(0.5) * (genetic + residual)
+    )
+    Y += rare[:, acting].astype(np.float64) @ effects
+    lines = ["FID,IID," + ",".join(LIPIDS)]
+    lines += [",".join([p.fid, p.iid, *(f"{value:.2f}" for value in Y[i])]) for i, p in enumerate(people)]
+    truth = ["variant,trait,effect"]
+    for variant, of_traits in zip(acting, effects, strict=True):
+        truth += [f"{names[variant]},{trait},{effect:.3f}" for trait, effect in zip(LIPIDS, of_traits, strict=True)]
+    return lines, truth
+
+
+def simulate_genes(folder: Path, people: list[Person]) -> None:
+    """Write the files of rare variants, and of traits that those of one gene act on."""
+    draws = Draws(LIPID_SEED)
+    count = RARE_VARIANTS * sum(map(len, GENES.values()))
+    names = [f"rare{number:02d}" for number in range(1, count + 1)]
+    rare = draw_rare_genotypes(draws, people, count)
+    write_bed(folder / "rare.bed", rare, np.zeros(rare.shape, dtype=bool))
+    write_lines(folder / "rare.fam", fam_lines(people))
+    write_lines(folder / "rare.bim", rare_bim_lines(draws, names))
+    write_lines(folder / "genes.gff3", gene_lines())
+    lipids, truth = lipid_lines(draws, people, rare, names)
+    write_lines(folder / "lipids.csv", lipids)
+    write_lines(folder / "rare_truth.csv", truth)
+
+
 def simulate(folder: Path) -> None:
     """Write every data file into a folder."""
     draws = Draws(SEED)
@@ -375,6 +473,7 @@ def simulate(folder: Path) -> None:
     write_lines(folder / "phenotypes.csv", phenotype_lines(draws, people, Y))
     write_lines(folder / "covariates.csv", covariate_lines(draws, people))
     write_lines(folder / "truth.csv", truth_lines(variants, alleles, planted))
+    simulate_genes(folder, people)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from scipy import stats
 
 FOLDER = Path(__file__).parent.parent / "example_data"
 DATA = ("genotypes.bed", "genotypes.bim", "genotypes.fam", "phenotypes.csv", "covariates.csv", "truth.csv")
+RARE = ("rare.bed", "rare.bim", "rare.fam", "genes.gff3", "lipids.csv", "rare_truth.csv")
 TRAITS = ("height", "weight", "glucose")
 
 
@@ -46,13 +47,13 @@ def people_in_order(name: str, columns: tuple[str, ...]) -> NDArray[np.float64]:
     return np.array([by_iid[fam[1]] for fam in fields("genotypes.fam")])
 
 
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("name", DATA + RARE)
 def test_the_script_makes_the_same_bytes(again: Path, name: str) -> None:
     assert (again / name).read_bytes() == (FOLDER / name).read_bytes()
 
 
 def test_the_script_makes_all_files_of_the_folder(again: Path) -> None:
-    assert {path.name for path in again.iterdir()} == set(DATA)
+    assert {path.name for path in again.iterdir()} == set(DATA + RARE)
     assert sum(path.stat().st_size for path in FOLDER.iterdir() if path.is_file()) < 2_000_000
 
 
