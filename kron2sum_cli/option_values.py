@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kron2sum_cli.errors import UsageError
@@ -17,6 +17,15 @@ def raise_all(problems: Iterable[str]) -> None:
     found = list(problems)
     if found:
         raise UsageError("\n".join(found))
+
+
+def empty_texts(options: Mapping[str, object]) -> Iterable[str]:
+    """Options given as an empty text, such as an unset shell variable leaves behind, and an output without a name."""
+    for name, value in options.items():
+        if value == "" or (name in ("grm", "geno") and isinstance(value, tuple) and "" in value):
+            yield f"--{name.replace('_', '-')}: a value is needed"
+    if str(options["out"]).endswith("/"):
+        yield f"--out {options['out']}: is a folder; name a file in it"
 
 
 def repeated(option: str, names: Iterable[str]) -> list[str]:

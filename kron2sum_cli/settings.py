@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from kron2sum_cli.option_values import (
@@ -14,6 +14,7 @@ from kron2sum_cli.option_values import (
     GenomeWide,
     Significance,
     contrast_files,
+    empty_texts,
     files_without_genotypes,
     naming_problems,
     raise_all,
@@ -25,17 +26,6 @@ from kron2sum_cli.option_values import (
 
 if TYPE_CHECKING:
     from kron2sum_cli.genotypes.chromosomes import Region
-
-
-def empty_texts(settings: "FitSettings | ScanSettings | ExportSettings") -> Iterable[str]:
-    """Options given as an empty text, such as an unset shell variable leaves behind, and an output without a name."""
-    values = {record.name: getattr(settings, record.name) for record in fields(settings)} | {"log": settings.common.log}
-    for name, value in values.items():
-        if value == "" or (name in ("grm", "geno") and "" in value):
-            yield f"--{name.replace('_', '-')}: a value is needed"
-    if settings.out.endswith("/"):
-        yield f"--out {settings.out}: is a folder; name a file in it"
-
 
 DEFAULT_NULL = "null.npz"
 DEFAULT_SCAN = "scan.parquet"
@@ -230,7 +220,7 @@ class FitSettings:
     common: CommonSettings = field(default_factory=CommonSettings)
 
     def __post_init__(self) -> None:
-        raise_all([*empty_texts(self), *self._problems()])
+        raise_all([*empty_texts(vars(self) | {"log": self.common.log}), *self._problems()])
 
     @property
     def independent(self) -> bool:
@@ -419,7 +409,7 @@ class ScanSettings:
     common: CommonSettings = field(default_factory=CommonSettings)
 
     def __post_init__(self) -> None:
-        raise_all([*empty_texts(self), *self._problems()])
+        raise_all([*empty_texts(vars(self) | {"log": self.common.log}), *self._problems()])
 
     @property
     def input_paths(self) -> tuple[str, ...]:
@@ -629,7 +619,7 @@ class ExportSettings:
     common: CommonSettings = field(default_factory=CommonSettings)
 
     def __post_init__(self) -> None:
-        raise_all([*empty_texts(self), *self._problems()])
+        raise_all([*empty_texts(vars(self) | {"log": self.common.log}), *self._problems()])
 
     @property
     def input_paths(self) -> tuple[str, ...]:
