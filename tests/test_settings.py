@@ -13,7 +13,7 @@ def test_all_problems_of_a_record_are_reported():
         FitSettings("-", ("-", "g", "g"), pheno_names=("a", "a"), covar_names=("x",), out="n.csv")
     assert len(str(caught.value).splitlines()) == 5
     with pytest.raises(UsageError) as caught:
-        ScanSettings(null="-", extract="-", tests=("comon",), to="tsv", sets="s", bootstrap=9)
+        ScanSettings(null="-", extract="-", tests=("comon",), to="tsv", sets="s", set_tests=("skato",), bootstrap=9)
     assert len(str(caught.value).splitlines()) == 4
     with pytest.raises(UsageError) as caught:
         ExportSettings(inputs=("a", "a"), to="csv", out="x.json", null="n")

@@ -84,17 +84,19 @@ def test_every_locus_is_the_dense_test_of_its_founders(intercept: bool, precisio
 def test_two_founders_are_one_variant() -> None:
     probabilities = write_cross("AB")
     assert kron2sum("fit", "-q", "--pheno", "y.csv", "--grm", "g.csv") == 0
-    loci = scanned("--founders", "--precision", "double", "--test", "common")
+    loci = scanned("--founders", "--precision", "double", "--test", "common", "--bootstrap", "99")
     variants = pd.DataFrame(probabilities[:, :, 0] / probabilities.sum(axis=2), columns=NAMES)
     variants.insert(0, "IID", [f"s{i}" for i in range(N)])
     variants.to_csv("a.csv", index=False)
     assert kron2sum("scan", "-q", "--geno", "a.csv", "--map", "pmap.csv", "--precision", "double", "--refit", "0",
-                    "--test", "any", "--test", "common", "--out", "a.tsv") == 0  # fmt: skip
+                    "--test", "any", "--test", "common", "--bootstrap", "99", "--out", "a.tsv") == 0  # fmt: skip
     single = pd.read_csv("a.tsv", sep="\t")
     assert single["SNPID"].tolist() == loci["SET"].tolist()
     assert single["POS"].tolist() == loci["START"].tolist()
     for name in ("CHISQ", "DF", "MLOG10P", "CHISQ.common", "DF.common", "MLOG10P.common"):
         np.testing.assert_allclose(loci[name], single[name], rtol=1e-5)
+    for name in ("", ".common"):
+        np.testing.assert_array_equal(loci[f"MLOG10P_SET_GW.fixed{name}"], single[f"MLOG10P_GW{name}"])
 
 
 def test_loci_go_through_shards_random_effects_and_pictures() -> None:
@@ -138,7 +140,7 @@ def test_a_scan_given_a_locus_is_given_all_of_its_founders(capsys: pytest.Captur
     [
         (("--founders",), "--founders belongs to a table of founder probabilities: name it with --geno"),
         (("--geno", "x", "--founders", "--windows", "1kb"), "--windows and --founders exclude each other; run twice"),
-        (("--geno", "x", "--founders", "--bootstrap", "9"), "not for --sets, --windows and --founders; run twice"),
+        (("--geno", "x", "--founders", "--interaction", "E"), "not for --sets, --windows and --founders; run twice"),
         (("--geno", "x", "--founders", "--set-weights", "W"), "--set-weights: --founders has no column of weights"),
     ],
 )
