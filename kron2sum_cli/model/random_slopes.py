@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, optimize
+from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model.contrasts import Contrasts
@@ -167,6 +167,8 @@ def fit_slopes(data: SlopesData, C0: Array, C1: Array) -> SlopesPoint:
     ConvergenceError
         Where the search does not end at a maximum.
     """
+    from scipy import optimize  # takes 0.2 s to load, which every scan would wait for
+
     rows, columns = np.tril_indices(2 * data.ntraits)
     start = np.array([np.linalg.cholesky(_with_slopes(C, C0 + C1)) for C in (C0, C1)])
     noise = np.random.default_rng(0).standard_normal((2, rows.size))
