@@ -1,26 +1,16 @@
 """Scans of sets with thresholds from simulated traits, from end to end."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
-from example_commands import EXAMPLE, kron2sum, scan
+from example_commands import EXAMPLE, fit_missing_and_independent, kron2sum, metadata, scan, table
 
 B = 39
 HOW = ("fixed", "burden", "skat", "acat", "omnibus")
 OPTIONS = ("--windows", "3mb", *(word for how in HOW for word in ("--set-test", how)), "--test", "common")
 BOOTSTRAP = ("--bootstrap", str(B))
-
-
-def table(path: Path) -> pd.DataFrame:
-    return pq.read_table(path).to_pandas()
-
-
-def metadata(path: Path) -> dict:
-    return json.loads(pq.read_schema(path).metadata[b"kron2sum"])
 
 
 def observed(how: str, test: str) -> str:
@@ -88,12 +78,8 @@ def test_sets_of_one_variant_have_the_thresholds_of_variants(
 
 
 def test_missing_cells_and_independent_samples(example: Path, tmp_path: Path) -> None:
-    files = ("--pheno", EXAMPLE / "phenotypes.csv", "--covar", EXAMPLE / "covariates.csv")
-    missing, families = tmp_path / "missing.npz", tmp_path / "families.npz"
-    grm = ("--grm", EXAMPLE / "genotypes.bed")
-    assert kron2sum("fit", "-q", *files, *grm, "--missing", "exact", "--out", missing) == 0
-    assert kron2sum("fit", "-q", *files, "--grm", "none", "--out", families) == 0
-    for null in (missing, families):
+    missing, independent = fit_missing_and_independent(tmp_path)
+    for null in (missing, independent):
         out = tmp_path / "s.parquet"
         assert scan(null, out, *OPTIONS, "--bootstrap", "9", "--region", "1:1-16000000") == 0
         largest = metadata(out)["largest"]

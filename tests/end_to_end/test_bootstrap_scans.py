@@ -1,25 +1,15 @@
 """Scans with thresholds from simulated traits, from end to end."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
-from example_commands import EXAMPLE, kron2sum, scan
+from example_commands import fit_missing_and_independent, kron2sum, metadata, scan, table
 
 B = 39
 OPTIONS = ("--bootstrap", str(B), "--test", "common", "--refit", "0")
 TESTS = {"any": "", "common": ".common", "height": ".height", "weight": ".weight", "glucose": ".glucose"}
-
-
-def table(path: Path) -> pd.DataFrame:
-    return pq.read_table(path).to_pandas()
-
-
-def metadata(path: Path) -> dict:
-    return json.loads(pq.read_schema(path).metadata[b"kron2sum"])
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +102,8 @@ def test_residuals_in_another_order(example: Path, whole: Path, tmp_path: Path) 
 
 
 def test_other_models(example: Path, tmp_path: Path, capfd) -> None:
-    files = ("--pheno", EXAMPLE / "phenotypes.csv", "--covar", EXAMPLE / "covariates.csv")
-    missing, families = tmp_path / "missing.npz", tmp_path / "families.npz"
-    grm = ("--grm", EXAMPLE / "genotypes.bed")
-    assert kron2sum("fit", "-q", *files, *grm, "--missing", "exact", "--out", missing) == 0
-    assert kron2sum("fit", "-q", *files, "--grm", "none", "--out", families) == 0
-    for null in (missing, families):
+    missing, independent = fit_missing_and_independent(tmp_path)
+    for null in (missing, independent):
         out = tmp_path / "s.parquet"
         assert scan(null, out, *OPTIONS, "--chr", "1", "--condition", "snp0409") == 0
         assert 2 < np.median(metadata(out)["largest"]["any"]) < 4

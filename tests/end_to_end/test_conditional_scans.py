@@ -1,15 +1,12 @@
 """Scans conditioned on variants, from end to end: against the dense Gaussian, ordinary regression, and each other."""
 
-import json
 import re
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from dense_scan import dense_projection, variant
-from example_commands import EXAMPLE, kron2sum, scan
+from example_commands import EXAMPLE, kron2sum, metadata, scan, table
 from scipy import stats
 
 from kron2sum_cli.files.null_file import read_null
@@ -17,14 +14,6 @@ from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
 
 GIVEN = {"snp0409": 408, "snp1823": 1822}  # their positions in the file
 CONDITIONS = ("--condition", "snp0409", "--condition", "snp1823")
-
-
-def table(path: Path) -> pd.DataFrame:
-    return pq.read_table(path).to_pandas()
-
-
-def metadata(path: Path) -> dict:
-    return json.loads(pq.read_schema(path).metadata[b"kron2sum"])
 
 
 @pytest.mark.parametrize("null", ["null.npz", "loco.npz"])

@@ -1,16 +1,14 @@
 """Scans of example_data from end to end: against the model's own classes, the truth, and each other."""
 
 import csv
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from dense_scan import dense_projection, variant
-from example_commands import EXAMPLE, kron2sum, scan
+from example_commands import EXAMPLE, kron2sum, metadata, scan, table
 from scipy import stats
 
 from kron2sum_cli.errors import InputError
@@ -21,14 +19,6 @@ from kron2sum_cli.model.fitting import climb
 from kron2sum_cli.model.spectrum import spectrum_of_relationship
 from kron2sum_cli.scan.blocks import block_width
 from kron2sum_cli.settings import CommonSettings, ScanSettings
-
-
-def table(path: Path) -> pd.DataFrame:
-    return pq.read_table(path).to_pandas()
-
-
-def metadata(path: Path) -> dict:
-    return json.loads(pq.read_schema(path).metadata[b"kron2sum"])
 
 
 @pytest.mark.parametrize("null", ["null.npz", "loco.npz"])

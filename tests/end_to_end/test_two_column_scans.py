@@ -1,15 +1,13 @@
 """Scans for interactions and with other codings, end to end: against the dense Gaussian, regression, and each other."""
 
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from dense_scan import dense_projection
-from example_commands import EXAMPLE, kron2sum, scan
+from example_commands import EXAMPLE, kron2sum, metadata, scan, table
 from scipy import stats
 
 from kron2sum_cli.files.null_file import read_null
@@ -21,14 +19,6 @@ from kron2sum_cli.model.random_slopes import fit_slopes, slopes_data_of, slopes_
 TRAITS = ("height", "weight", "glucose")
 FILES = ("--pheno", EXAMPLE / "phenotypes.csv", "--covar", EXAMPLE / "covariates.csv")
 INTERACTION, GENOTYPIC = ("--interaction", "age"), ("--coding", "genotypic")
-
-
-def table(path: Path) -> pd.DataFrame:
-    return pq.read_table(path).to_pandas()
-
-
-def metadata(path: Path) -> dict:
-    return json.loads(pq.read_schema(path).metadata[b"kron2sum"])
 
 
 def dosages(null: Path, index: int) -> np.ndarray:

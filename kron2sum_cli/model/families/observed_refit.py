@@ -23,7 +23,8 @@ from kron2sum_cli.model.block_scanner import PairStatistics
 from kron2sum_cli.model.families.observed_fitting import ObservedFamilyLikelihood, climb
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint, evaluate
 from kron2sum_cli.model.families.observed_scanner import observed_family_set_scores, statistics_in_double
-from kron2sum_cli.model.families.refit import SIMULATED_VARIANTS, RefitsOfFamilies, VariantEffects, effects_of_columns
+from kron2sum_cli.model.families.refit import RefitsOfFamilies, VariantEffects, effects_of_columns
+from kron2sum_cli.model.missing.refit import SIMULATED_VARIANTS
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 

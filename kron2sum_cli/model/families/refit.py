@@ -32,14 +32,12 @@ from kron2sum_cli.model.families.likelihood import FamilyPoint, evaluate
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
 from kron2sum_cli.model.families.scanner import explained_by_covariates
 from kron2sum_cli.model.hypotheses import orthonormal
+from kron2sum_cli.model.missing.refit import SIMULATED_VARIANTS
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.trust_region import Curvature
 
 AnyPoint = TypeVar("AnyPoint", bound=FamilyPoint | ObservedFamilyPoint)
-
-SIMULATED_VARIANTS = 4
-"""Variants of each trait that is simulated for a Bartlett factor."""
 
 
 @dataclass(frozen=True)
