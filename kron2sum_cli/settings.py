@@ -1,4 +1,9 @@
-"""What each command was asked to do: one record a command, with what is wrong between its options."""
+"""What each command was asked to do: one record a command, with what is wrong between its options.
+
+A field is the option of its name (or of the name that it has in `cli`, such as ``--pheno-name`` for ``pheno_names``),
+and means what ``kron2sum COMMAND --help`` says. None stands for an option that was not given, an empty tuple for one
+that may be given several times and was not.
+"""
 
 import math
 from collections.abc import Iterable
@@ -81,18 +86,10 @@ class CommonSettings:
 
     Attributes
     ----------
-    threads : int
-        Threads that may run at once.
     memory_mib : int or None
-        Upper bound on the working set in MiB; None for no bound.
-    seed : int
-        Seed of every random number.
+        ``--memory``; None for no bound.
     log : str or None
         The log file; None for no log.
-    config : str or None
-        The file that options were read from; None for none.
-    quiet, verbose : bool
-        Less or more on standard error.
     """
 
     threads: int = 1
@@ -124,65 +121,12 @@ class FitSettings:
 
     Attributes
     ----------
-    pheno : str
-        The phenotype file.
-    pheno_names : tuple of str
-        The traits taken from it (none: all).
-    pheno_long : tuple of str
-        Its columns of lines, environments (with + between several) and values, where it has a row a plot (none: a row
-        a sample).
-    covar : str or None
-        The covariate file.
-    covar_names, cat_covar_names : tuple of str
-        The covariates taken from it (none: all), and those that are categories.
-    missing_codes : tuple of str
-        Further words for a missing value.
-    intercept : bool
-        Whether X has a column of ones.
-    keep, remove : str or None
-        Files of samples to keep, to leave out.
-    transform : str
-        Transformation of each trait, one of `TRANSFORMS`.
     grm : tuple of str
-        The relationship matrix: one matrix, or files of genotypes, which are one data set in this order.
-    grm_list : str or None
-        A file that names more files of genotypes, one a line.
-    grm_id : str or None
-        The sample list of a matrix whose format has none.
-    map : str or None
-        Where the variants of a table of genotypes lie, which ``--grm`` then is.
-    grm_cutoff : float or None
-        Relationships below it are set to 0; None for no cutoff.
-    ploidy : int
-        Copies of a chromosome that a sample has.
-    grm_scale : {"standardized", "centered"}
-        Scale of each variant of a GRM.
-    grm_maf, grm_geno : float
-        Smallest minor allele frequency, and largest share of missing genotypes, of a variant of a GRM.
-    grm_extract : str or None
-        File of the variants that a GRM is made of; None for all.
-    method : {"reml", "ml"}
-        Restricted or full maximum likelihood.
+        One matrix, files of genotypes, which are one data set in this order, or `NO_MATRIX`.
+    transform, grm_scale, missing, profile : str
+        One of `TRANSFORMS`, `GRM_SCALES`, `MISSING_CHOICES`, `PROFILES`.
     rank : int, "auto" or None
         The rank of C0; None for full, "auto" to choose it.
-    trait_design : str or None
-        File of the p x a matrix A; None for the identity.
-    loco : bool
-        One null model for each chromosome of the GRM.
-    pred : str or None
-        List of files of polygenic predictions without each chromosome, which are taken off the traits.
-    missing : str
-        What becomes of a sample with a trait missing, one of `MISSING_CHOICES`.
-    drop_redundant : bool
-        Leave out covariates inside the span of others.
-    allow_unconverged : bool
-        Write a null model that did not converge.
-    profile : str or None
-        "h2" for profile-likelihood intervals.
-    predict : bool
-        Whether the file gets predictions for all samples of the relationship matrix.
-    out : str
-        The null model's file.
     """
 
     pheno: str
@@ -292,77 +236,20 @@ class ScanSettings:
 
     Attributes
     ----------
-    null : str
-        The null model's file.
-    geno : tuple of str
-        Files of genotypes, which are one data set in this order.
-    geno_list : str or None
-        A file that names more of them, one a line; without both those that the GRM was made from.
-    sample : str or None
-        The samples of BGEN files that have none; None for those in or beside them.
-    bim, fam : str or None
-        The variants and samples of PLINK 1 files, where they have other names.
-    map : str or None
-        Where the variants of tables of genotypes lie.
+    geno, geno_list
+        Genotypes, which are one data set in this order; without both those that the GRM was made from.
     ploidy : int or None
-        Copies of a chromosome that a sample has; None for those of the null model's matrix.
-    extract, exclude : str or None
-        Files of variants to keep, to leave out.
+        None for that of the null model's matrix.
     chromosomes : tuple of tuples of str
-        Chromosomes to scan, as `parse_chromosomes` returns them (none: all).
-    regions : tuple of Region
-        Parts of chromosomes to scan (none: all).
-    maf, mac, max_missing, min_info, hwe : float or None
-        Filters on the analysed samples; None for no filter.
-    tests : tuple of str
-        "any", "common", "specific", "trait:NAME", "trait:NAME|OTHERS", "only:NAME", "axis:K", "NAME=FILE" or
-        "NAME=FILE0,FILE1".
-    sets : str or None
-        File of sets of variants, each tested together; None to test every variant.
+        As `parse_chromosomes` returns them.
     windows : (int, int) or None
-        Size and step, in base pairs, of windows whose variants are tested together; None for none.
-    founders : bool
-        Whether the genotypes are probabilities of founders, and those of a locus are tested together.
-    set_tests : tuple of str
-        How sets are tested, some of `SET_TESTS`.
-    set_weights : str
-        Weights of the variants of a set, "beta:A,B" or a column of the file of sets.
-    set_max_maf : float or None
-        The largest minor allele frequency of a variant of a set; None for no bound.
-    conditions : tuple of str
-        Variants whose effects on every trait are in the model.
-    condition_list : str or None
-        A file that names more of them.
-    random_slopes : bool
-        Whether C0 and C1 change with the covariate of `interaction` where it is tested again.
-    interaction : str or None
-        Covariate by which effects of variants may differ; None for none.
+        Size and step in base pairs.
+    set_tests, coding, resample, precision, stat, to : str
+        Of `SET_TESTS`, `CODINGS`, `RESAMPLING`, `PRECISIONS`, `STATISTICS`, `SCAN_FORMATS`.
     covar : str or None
-        The file that has it; None where the null model has.
-    coding : {"additive", "dominant", "recessive", "genotypic"}
-        How genotypes enter the model; "genotypic" adds a column for heterozygotes.
-    bootstrap : int
-        Number of data sets simulated under the null model, for thresholds over the whole scan; 0 for none.
-    resample : {"normal", "permute"}
-        How their errors are drawn: from the normal distribution, or from the residuals in another order.
-    stepwise : float, GenomeWide or None
-        Independent signals are chosen until none has a smaller P given those chosen; None to choose none.
-    stepwise_kb : float
-        Kilobases within which variants belong to the locus of its strongest one.
-    refit : float
-        Variants with P below it are fitted again; 0 for never, 1 for all.
+        The file that has the covariate of `interaction`; None where the null model has it.
     shard : (int, int) or None
         (i, n) for the i-th of n parts, counted from 1.
-    resume : bool
-        Go on with an interrupted scan of the same output.
-    precision : {"single", "double"}
-        Of the products with genotypes.
-    stat : {"lr", "f"}
-        "lr" for the likelihood ratio, "f" for the F test.
-    to : str
-        Format of the result table, one of `SCAN_FORMATS`.
-    out : str
-        The result table.
     """
 
     null: str = DEFAULT_NULL
@@ -543,51 +430,10 @@ class ExportSettings:
     ----------
     inputs : tuple of str
         Result tables of scans, or one null model.
-    to : str
-        The output's format, one of `EXPORT_FORMATS`.
-    top : int or None
-        The number of variants with the smallest P to keep; None for all.
-    p_below : float or None
-        Keep variants with P below it; None for all.
-    sort : str or None
-        "position", "p", a column, or "-COLUMN" for the largest first; None for the file's order.
-    columns : tuple of str
-        Names or patterns of the columns to keep (none: all).
-    tests : tuple of str
-        Further tests to compute from the tables, as for a scan.
-    traits : tuple of str
-        Keep these traits' columns and leave out those of the others (none: all).
-    digits : int or None
-        Significant digits of numbers; None for all.
-    plot : str or None
-        A picture, one of `SCAN_PLOTS` or `NULL_PLOTS`, instead of a table.
-    report : str or None
-        An HTML page instead of a table.
-    null : str or None
-        The null model's file, from which the report has heritabilities with standard errors, and clumping the analysed
-        samples.
-    leads : bool
-        Keep lead variants only.
-    geno : tuple of str
-        Genotypes to clump lead variants by linkage disequilibrium; none to clump them by distance.
-    sample, bim, fam, map : str or None
-        Files that belong to them, as of a scan.
-    clump_kb : float
-        Kilobases within which variants belong to one lead variant.
-    clump_r2 : float or None
-        The least r² with it, with genotypes; None for the default.
+    to, plot : str
+        One of `EXPORT_FORMATS`; of `SCAN_PLOTS` or `NULL_PLOTS`.
     significance : float, GenomeWide or None
-        P that a lead variant is below; None for `DEFAULT_SIGNIFICANCE`, of sets `FAMILY_WISE` over their number.
-    allow_gaps : bool
-        Merge tables although variants between them are missing.
-    fdr : bool
-        Whether to add P adjusted for the false discovery rate.
-    maf_classes : bool
-        Whether a QQ plot has classes of minor allele frequency.
-    check : bool
-        Only check that the inputs are as they were written.
-    out : str
-        The output.
+        None for `DEFAULT_SIGNIFICANCE`, of sets `FAMILY_WISE` over their number.
     """
 
     inputs: tuple[str, ...] = (DEFAULT_SCAN,)

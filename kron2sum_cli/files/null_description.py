@@ -96,8 +96,8 @@ class NullMetadata:
 
         Raises
         ------
-        ValueError
-            Where the text is not what `to_json` makes, saying why; `OtherLayout` where another version wrote it.
+        OtherLayout
+            Where another version wrote it.
         """
         return read_record(cls, text, "format", FORMAT, "kron2sum fit")
 

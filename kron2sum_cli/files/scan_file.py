@@ -197,7 +197,7 @@ def _metadata(schema: pa.Schema, name: str) -> ScanMetadata:
         return ScanMetadata.from_json(text)
     except OtherLayout as error:
         raise InputError(f"{name}: {error}") from error
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{name}: its kron2sum metadata cannot be used: {error}; make it again with kron2sum scan"
         ) from error

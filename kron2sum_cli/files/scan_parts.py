@@ -1,5 +1,6 @@
 """How several result tables make one: their order, what is missing between them, and what the whole says of itself."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ from typing import Any
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.genome_wide import largest_of_parts, thresholds_of
-from kron2sum_cli.files.json_records import short_json, to_json
+from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.scan_metadata import Range, ScanMetadata, ScanPart, Span
 
@@ -135,7 +136,13 @@ def first_difference(a: Any, b: Any, path: str = "") -> str | None:
     if isinstance(a, dict) and isinstance(b, dict):
         key = min(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
         return first_difference(a.get(key), b.get(key), f"{path}: {key}" if path else key)
-    return f"{path} ({short_json(b)} instead of {short_json(a)})"
+    return f"{path} ({_short(b)} instead of {_short(a)})"
+
+
+def _short(value: Any) -> str:
+    """A value of JSON as text, its end left out where it is long."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _joined_span(parts: Sequence[_Part]) -> Span:

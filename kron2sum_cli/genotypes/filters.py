@@ -64,8 +64,8 @@ def _p_value(heterozygous: int, rare: int, n: int, log_factorial: NDArray[np.flo
     return float(tail / probabilities.sum())
 
 
-LARGEST_BOUNDS = {"maf": 0.5, "mac": np.inf, "max_missing": 1.0, "min_info": 1.0, "hwe": 1.0}
-"""Filters on genotypes, each a bound that is an option of the same name, and the largest value of the bound."""
+GENOTYPE_FILTERS = ("maf", "mac", "max_missing", "min_info", "hwe")
+"""Filters on genotypes, each a bound that is an option of the same name."""
 
 _LISTED_CHROMOSOMES = 40
 
@@ -90,11 +90,6 @@ class VariantFilters:
         Smallest imputation quality; genotypes that are certain have none, and pass.
     hwe : float or None
         Smallest p value of the exact test of Hardy-Weinberg equilibrium.
-
-    Raises
-    ------
-    UsageError
-        A bound is outside its range; all that are wrong are named.
     """
 
     extract: frozenset[str] | None = None
@@ -106,15 +101,6 @@ class VariantFilters:
     max_missing: float | None = None
     min_info: float | None = None
     hwe: float | None = None
-
-    def __post_init__(self) -> None:
-        wrong = [
-            f"--{name.replace('_', '-')} {value:g} is not between 0 and {highest:g}"
-            for name, highest in LARGEST_BOUNDS.items()
-            if (value := getattr(self, name)) is not None and not 0 <= value <= highest
-        ]
-        if wrong:
-            raise UsageError("; ".join(wrong))
 
     @property
     def need_hard_calls(self) -> bool:

@@ -14,7 +14,7 @@ from kron2sum_cli.files.provenance import FileRecord, file_records
 from kron2sum_cli.files.samples import match
 from kron2sum_cli.files.scan_metadata import Range, Span
 from kron2sum_cli.files.text import read_file_list, read_name_list
-from kron2sum_cli.genotypes.filters import LARGEST_BOUNDS, VariantFilters, names_not_found, select_by_name
+from kron2sum_cli.genotypes.filters import GENOTYPE_FILTERS, VariantFilters, names_not_found, select_by_name
 from kron2sum_cli.genotypes.open import open_genotypes
 from kron2sum_cli.genotypes.source import GenotypeSource, Variants
 from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned, with_covariate
@@ -251,7 +251,7 @@ def _filters(settings: ScanSettings, genotypes: GenotypeSource) -> VariantFilter
         exclude=_names("exclude", settings.exclude, genotypes),
         chromosomes=settings.chromosomes,
         regions=settings.regions,
-        **{name: getattr(settings, name) for name in LARGEST_BOUNDS},
+        **{name: getattr(settings, name) for name in GENOTYPE_FILTERS},
     )
 
 

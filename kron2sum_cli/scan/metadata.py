@@ -10,7 +10,7 @@ from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.provenance import FileRecord, file_records
 from kron2sum_cli.files.scan_metadata import NullScale, ScanMetadata, ScannedNull, TestOptions
 from kron2sum_cli.genotypes.chromosomes import is_human, normalise_chromosome
-from kron2sum_cli.genotypes.filters import LARGEST_BOUNDS
+from kron2sum_cli.genotypes.filters import GENOTYPE_FILTERS
 from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.option_values import contrast_files, without_folders
 from kron2sum_cli.scan.conditioned import scale_given
@@ -116,7 +116,7 @@ def _null_of_chromosomes(null: NullFile, source: GenotypeSource) -> dict[str, st
 
 def _filters(settings: ScanSettings) -> dict[str, Any]:
     """The options on variants that were given."""
-    given = {name: getattr(settings, name) for name in (*LARGEST_BOUNDS, "ploidy")}
+    given = {name: getattr(settings, name) for name in (*GENOTYPE_FILTERS, "ploidy")}
     given |= {name: path and file_records([path]) for name, path in _lists(settings).items()}
     if settings.of_sets:
         given |= {name: getattr(settings, name) for name in ("windows", "set_tests", "set_weights", "set_max_maf")}

@@ -240,7 +240,6 @@ def with_member(content: bytes, name: str, change: Callable[[np.ndarray], Any]) 
             "with kron2sum fit, whose options are in its log",
         ),
         ("meta", lambda a: np.array("{"), "Expecting property name"),
-        ("meta", lambda a: np.array(str(a).replace('"reml"', '"x"')), 'method is "x"'),
     ],
 )
 def test_arrays_of_another_kind_are_named(tmp_path: Path, content: bytes, name: str, change: Any, said: str) -> None:

@@ -77,11 +77,3 @@ def test_devices_that_never_end(folder: Path, capsys: pytest.CaptureFixture[str]
     for device in ("/dev/zero", "/dev/urandom"):
         assert run(["scan", "--null", device]) == 1
         assert "not a null model of kron2sum fit" in capsys.readouterr().err
-        assert run(["scan", "--config", device]) == 1
-        assert "is not a TOML file: it is too large" in capsys.readouterr().err
-
-
-def test_a_configuration_without_a_bottom(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "deep.toml").write_text("[scan]\nmaf = " + "[" * 5000)
-    assert run(["scan", "--config", "deep.toml"]) == 1
-    assert "is not a TOML file" in capsys.readouterr().err
