@@ -16,11 +16,12 @@ from click.shell_completion import shell_complete
 from kron2sum_cli._version import __version__
 from kron2sum_cli.cli.command import SuggestingGroup
 from kron2sum_cli.cli.export import export
-from kron2sum_cli.cli.failures import report
 from kron2sum_cli.cli.fit import fit
-from kron2sum_cli.cli.messages import silence
+from kron2sum_cli.cli.messages import say, silence
 from kron2sum_cli.cli.scan import scan
 from kron2sum_cli.cli.signals import Stopped, stopping_on_signals
+from kron2sum_cli.errors import Kron2SumError, UsageError, readable
+from kron2sum_cli.files.outputs import NO_SPACE
 
 PROGRAM = "kron2sum"
 _COMPLETE = "_KRON2SUM_COMPLETE"
@@ -63,10 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             try:
                 code = run(arguments)
             except Stopped as error:
-                code = report(error, _typed(arguments))  # in here further signals are ignored
+                code = _report(error, _typed(arguments))  # in here further signals are ignored
             _end(code)
     except Stopped as error:  # before the work began, or after it was done
-        _end(report(error, _typed(arguments)))
+        _end(_report(error, _typed(arguments)))
 
 
 def _end(code: int) -> NoReturn:
@@ -92,7 +93,7 @@ def run(arguments: Sequence[str]) -> int:
     except Stopped:
         raise
     except (Exception, KeyboardInterrupt) as error:
-        return report(error, _typed(arguments))
+        return _report(error, _typed(arguments))
     return code
 
 
@@ -114,3 +115,75 @@ def _typed(arguments: Sequence[str]) -> str:
     """The command that a message is about, such as "kron2sum scan"."""
     name = next((word for word in arguments if word in cli.commands), None)
     return f"{PROGRAM} {name}" if name else PROGRAM
+
+
+def _report(error: BaseException, command: str) -> int:
+    """Say on standard error what went wrong.
+
+    Parameters
+    ----------
+    error : BaseException
+        What ended the command.
+    command : str
+        Such as "kron2sum scan".
+
+    Returns
+    -------
+    int
+        The exit code: that of the class of the error; 1 for anything unforeseen.
+    """
+    if isinstance(error, click.UsageError):
+        return _report_usage(error, command)
+    if isinstance(error, KeyboardInterrupt):
+        say(f"{command}: {_with_notes(str(error) or 'interrupted', error)}")
+        return error.exit_code if isinstance(error, Stopped) else 130
+    message = _with_notes(_explain(error), error)
+    # Options may be wrong in several ways, told line by line; any other message is one line.
+    for line in message.split("\n") if isinstance(error, UsageError) else [message]:
+        say(f"{command}: error: {readable(line)}")
+    return error.exit_code if isinstance(error, Kron2SumError) else 1
+
+
+def _explain(error: BaseException) -> str:
+    """The message for a failure that is not one of the usage."""
+    if isinstance(error, Kron2SumError):
+        return str(error)
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, MemoryError):
+        remedy = "give a smaller --memory or --threads, or a larger machine"
+        return f"not enough memory{f' ({error})' if str(error) else ''}; {remedy}"
+    if isinstance(error, ImportError):
+        return f"a library cannot be loaded ({error}); allow more memory, or install kron2sum again"
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        of = f" for {error.filename}" if error.filename else ""
+        return f"no space left{of} ({error.strerror}); free some or write elsewhere"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"internal error ({type(error).__name__}: {error}); --debug shows where; please report it"
+
+
+def _report_usage(error: click.UsageError, command: str) -> int:
+    if error.ctx is not None:
+        command = error.ctx.command_path
+    say(f"{command}: error: {readable(error.format_message())}{_origin(error)}")
+    say(f"Try '{command} --help'.")
+    return UsageError.exit_code
+
+
+def _origin(error: click.UsageError) -> str:
+    """Where a bad value came from, if not from the command line."""
+    if not isinstance(error, click.BadParameter) or error.ctx is None or error.param is None:
+        return ""
+    name = error.param.name or ""
+    source = error.ctx.get_parameter_source(name)
+    if source is click.core.ParameterSource.ENVIRONMENT:
+        return f" (from the environment, such as {error.ctx.auto_envvar_prefix}_{name.upper()})"
+    if source is click.core.ParameterSource.DEFAULT_MAP:
+        return " (from the file of --config)"
+    return ""
+
+
+def _with_notes(message: str, error: BaseException) -> str:
+    """The message, then the notes of the error, such as how to go on."""
+    return "; ".join([message, *getattr(error, "__notes__", ())])

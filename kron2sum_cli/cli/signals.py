@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from kron2sum_cli.cli.messages import say
-from kron2sum_cli.files.run_log import discard_unfinished, resume_advice
+from kron2sum_cli.files.outputs import discard_unfinished, resume_advice
 
 GRACE_SECONDS = 0.6
 """How long the command may take to stop by itself (a matrix factorisation cannot be interrupted)."""

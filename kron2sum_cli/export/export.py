@@ -41,7 +41,7 @@ from kron2sum_cli.export.rows import (
     top_rows,
     with_columns,
 )
-from kron2sum_cli.export.ssf import METADATA_SUFFIX, ssf_metadata, ssf_paths, write_ssf
+from kron2sum_cli.export.ssf import GZIP_LEVEL, METADATA_SUFFIX, ssf_metadata, ssf_paths, write_ssf
 from kron2sum_cli.files.columns import choose_columns
 from kron2sum_cli.files.inputs import (
     HEAD_BYTES,
@@ -530,10 +530,8 @@ def _write_ssf(scan: ScanResults, settings: ExportSettings) -> None:
     for path in paths.values():
         guard_inputs(path, settings.input_paths)
     with ExitStack() as stack:
-        files = {
-            trait: (os.path.basename(path), stack.enter_context(atomic_output(path))) for trait, path in paths.items()
-        }
-        written = write_ssf(scan, files)
+        outputs = {trait: stack.enter_context(compressed_output(path, GZIP_LEVEL)) for trait, path in paths.items()}
+        written = write_ssf(scan, outputs)
         reasons = [f"{number:,} {reason}" for reason, number in written.left_out.items()]
         if not written.rows:
             raise InputError(
@@ -548,8 +546,8 @@ def _write_ssf(scan: ScanResults, settings: ExportSettings) -> None:
         logger.warning("%d of %d variants are not in the files", left_out, written.rows + left_out)
     today = datetime.now(UTC).date()
     for trait, path in paths.items():
-        _write(f"{path}{METADATA_SUFFIX}", ssf_metadata(scan, trait, written.files[trait], today).encode())
-        logger.info("%s written: %d variants", path, written.files[trait].rows)
+        _write(f"{path}{METADATA_SUFFIX}", ssf_metadata(scan, trait, path, written.is_sorted, today).encode())
+        logger.info("%s written: %d variants", path, written.rows)
 
 
 def _chosen_columns(

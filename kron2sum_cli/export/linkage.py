@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,8 @@ from kron2sum_cli.files.outputs import guard_inputs
 from kron2sum_cli.files.samples import Samples, match
 from kron2sum_cli.genotypes.chromosomes import normalise_chromosome
 from kron2sum_cli.genotypes.open import open_genotype_file
-from kron2sum_cli.genotypes.source import GenotypeSource
+from kron2sum_cli.genotypes.several_files import SeveralFiles
+from kron2sum_cli.genotypes.source import GenotypeSource, Variants
 from kron2sum_cli.option_values import FILES_OF_GENOTYPES
 
 logger = logging.getLogger("kron2sum.export")
@@ -37,22 +37,19 @@ class GenotypeLinkage:
 
     Attributes
     ----------
-    sources : tuple of GenotypeSource
-        Genotype files; the variants of all are counted through, those of the second after those of the first.
-    sample_rows : tuple of NDArray (n,)
-        For each file where the samples are in it.
+    genotypes : SeveralFiles
+        The genotypes of the n samples.
     samples_description : str
         The samples, for people.
     """
 
-    sources: tuple[GenotypeSource, ...]
-    sample_rows: tuple[NDArray[np.intp], ...]
+    genotypes: SeveralFiles
     samples_description: str
 
     @property
     def source(self) -> str:
         """The files, for messages."""
-        return ", ".join(source.path for source in self.sources)
+        return self.genotypes.path
 
     @property
     def description(self) -> str:
@@ -72,12 +69,11 @@ class GenotypeLinkage:
         NDArray (m,)
         """
         names = pa.array(variants.column("SNPID").to_pylist(), pa.string())
+        table = self.genotypes.variants.table
+        near = np.flatnonzero(np.asarray(pc.is_in(table["SNPID"], value_set=names).combine_chunks()))
         known: dict[tuple[object, ...], int] = {}
-        for source, start in zip(self.sources, self._starts, strict=False):
-            table = source.variants.table
-            near = np.flatnonzero(np.asarray(pc.is_in(table["SNPID"], value_set=names).combine_chunks()))
-            for key, index in zip(_keys(table.select(VARIANT_KEY).take(near)), near.tolist(), strict=True):
-                known.setdefault(key, start + index)
+        for key, index in zip(_keys(table.select(VARIANT_KEY).take(near)), near.tolist(), strict=True):
+            known.setdefault(key, index)
         return np.array([known.get(key, -1) for key in _keys(variants)], dtype=np.intp)
 
     def r2(self, lead: int, others: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -96,18 +92,9 @@ class GenotypeLinkage:
             found[block] = np.divide((x @ y) ** 2, squares, out=np.zeros(len(block)), where=squares > 0)
         return found
 
-    @property
-    def _starts(self) -> list[int]:
-        return list(accumulate((len(source.variants) for source in self.sources), initial=0))
-
     def _centred(self, variants: NDArray[np.intp]) -> NDArray[np.float64]:
         """Dosages (n, k) of k variants, their indices increasing, less their mean; 0 where missing."""
-        parts = []
-        for source, rows, start in zip(self.sources, self.sample_rows, self._starts, strict=False):
-            here = variants[(variants >= start) & (variants < start + len(source.variants))] - start
-            if len(here):
-                parts.append(source.read(here, rows).astype(np.float64))
-        dosages = np.concatenate(parts, axis=1)
+        dosages = self.genotypes.read(variants, np.arange(len(self.genotypes.samples))).astype(np.float64)
         missing = np.isnan(dosages)
         called = np.maximum(np.count_nonzero(~missing, axis=0), 1)
         return np.asarray(np.where(missing, 0.0, dosages - np.nansum(dosages, axis=0) / called))
@@ -155,8 +142,11 @@ def open_linkage(
         guard_inputs(out, source.files)
     samples = sources[0].samples if null is None else null.samples
     rows = tuple(_rows(samples, source) for source in sources)
+    variants = pa.concat_tables([source.variants.table for source in sources])
+    names = ", ".join(source.path for source in sources)
     kind = "samples of the genotypes" if null is None else "analysed samples"
-    linkage = GenotypeLinkage(sources, rows, f"the {len(samples):,} {kind}")
+    genotypes = SeveralFiles(sources, rows, samples, Variants(variants, names))
+    linkage = GenotypeLinkage(genotypes, f"the {len(samples):,} {kind}")
     logger.info("lead variants clumped by linkage disequilibrium %s, in %s", linkage.description, linkage.source)
     if null is None:
         logger.info("give the null model (--null) to take the analysed samples only")

@@ -5,17 +5,15 @@ come first and in its order; the joint tests follow the encouraged ones. Chromos
 Y is 24, MT is 25; a pseudo-autosomal variant, XY, lies on X), alleles are of A, C, G and T, missing values `#NA`.
 """
 
-import gzip
 import hashlib
-import io
 import json
+import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +23,23 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import UsageError
 from kron2sum_cli.export.genome import bare_code
 from kron2sum_cli.export.results import ScanResults
+from kron2sum_cli.files.scan_columns import (
+    BETA,
+    CHR,
+    EA,
+    EAF,
+    NEA,
+    POS,
+    SE,
+    TEST_COLUMNS,
+    TEST_REFIT_COLUMNS,
+    TRAIT_COLUMNS,
+    TRAIT_MLOG10P,
+    TRAIT_N,
+    N,
+)
 from kron2sum_cli.files.scan_metadata import TestOptions
-from kron2sum_cli.files.table_writers import delimited_header, delimited_rows
+from kron2sum_cli.files.table_writers import DelimitedWriter
 
 MANDATORY = (
     "chromosome",
@@ -52,11 +65,14 @@ _GREATEST = 25
 _ALLELE = "^[ACGT]+$"
 _RSID = "^rs[0-9]+$"
 _VARIANT_ID = "^([1-9]|1[0-9]|2[0-5])_[0-9]+_([ACGT]+_[ACGT]+|LONG_STRING)$"
+_POSITION_BITS = 40
+"""Room for a position in base pairs beside the number of a chromosome."""
+
 _P_OF_ONE = 1e-17
 """-log10 of a p-value that is 1 in double precision: the validator of the GWAS Catalog refuses 0."""
 
-_COMPRESSION_LEVEL = 4
-_TEXT_ROWS = 1 << 13
+GZIP_LEVEL = 4
+"""Compression of the files, which are large."""
 
 WITHOUT_STATISTICS = "variants without statistics"
 WITHOUT_CHROMOSOME = "variants on another chromosome than 1 to 22, X, Y and MT"
@@ -65,38 +81,22 @@ OTHER_ALLELES = "variants with other alleles than of A, C, G and T"
 
 
 @dataclass(frozen=True)
-class SsfFile:
-    """One table that was written.
+class SsfTables:
+    """What was written for every trait.
 
     Attributes
     ----------
-    name : str
-        The file, without its folder.
     rows : int
-        How many variants it has.
-    md5 : str
-        Of its bytes.
+        How many variants each file has.
     is_sorted : bool
-        Whether its variants are in the order of chromosome and position.
+        Whether they are in the order of chromosome and position.
+    left_out : mapping of str to int
+        How many variants of the scan the files do not have, by reason.
     """
 
-    name: str
     rows: int
-    md5: str
     is_sorted: bool
-
-
-@dataclass(frozen=True)
-class SsfTables:
-    """What was written: the file of every trait, and how many variants of the scan were left out, by reason."""
-
-    files: Mapping[str, SsfFile]
     left_out: Mapping[str, int]
-
-    @property
-    def rows(self) -> int:
-        """How many variants each file has."""
-        return max(file.rows for file in self.files.values())
 
 
 def ssf_paths(out: str, traits: Sequence[str]) -> dict[str, str]:
@@ -128,15 +128,8 @@ def ssf_paths(out: str, traits: Sequence[str]) -> dict[str, str]:
     return paths
 
 
-def write_ssf(scan: ScanResults, outputs: Mapping[str, tuple[str, BinaryIO]]) -> SsfTables:
-    """Write the table of every trait in one pass, in bounded memory.
-
-    Parameters
-    ----------
-    scan : ScanResults
-        The results of the scan.
-    outputs : Mapping of str to (str, BinaryIO)
-        For each trait the name of its file, which is compressed if it ends in ``.gz``, and the open file.
+def write_ssf(scan: ScanResults, outputs: Mapping[str, BinaryIO]) -> SsfTables:
+    """Write the table of every trait to an open file, all in one pass and in bounded memory.
 
     Raises
     ------
@@ -144,27 +137,26 @@ def write_ssf(scan: ScanResults, outputs: Mapping[str, tuple[str, BinaryIO]]) ->
         If the table lacks a column, or is damaged.
     """
     extra = _further_columns(scan)
+    names = [*MANDATORY, *ENCOURAGED, NAME_IN_FILE, *extra.values()]
+    writers = {trait: DelimitedWriter(file, names, "\t") for trait, file in outputs.items()}
     left_out: Counter[str] = Counter()
-    order = _Order()
-    with ExitStack() as stack:
-        writers = {
-            trait: stack.enter_context(_Writer(name, file, [*MANDATORY, *ENCOURAGED, NAME_IN_FILE, *extra.values()]))
-            for trait, (name, file) in outputs.items()
-        }
-        for batch in scan.read(_columns_to_read(scan, outputs, extra)):
-            chromosomes = _chromosome_numbers(batch.column("CHR"))
-            kept = _fit_to_write(batch, chromosomes, list(outputs), left_out)
-            rows, chromosomes = batch.take(kept), chromosomes[kept]
-            order.add(chromosomes, np.asarray(rows.column("POS")))
-            common = _common_columns(rows, chromosomes)
-            further = {name: _text(rows.column(column)) for column, name in extra.items()}
-            for trait, writer in writers.items():
-                writer.write(common | _trait_columns(rows, trait) | further)
-    files = {trait: SsfFile(writer.name, writer.rows, writer.md5, order.is_sorted) for trait, writer in writers.items()}
-    return SsfTables(files, {reason: number for reason, number in left_out.items() if number})
+    nrows, is_sorted, last = 0, True, np.zeros(1, dtype=np.int64)
+    for batch in scan.read(_columns_to_read(scan, outputs, extra)):
+        chromosomes = _chromosome_numbers(batch.column("CHR"))
+        kept = _fit_to_write(batch, chromosomes, outputs, left_out)
+        rows, chromosomes = batch.take(kept), chromosomes[kept]
+        places = np.concatenate([last, (chromosomes << _POSITION_BITS) + np.asarray(rows.column("POS"))])
+        is_sorted, last = is_sorted and bool(np.all(np.diff(places) >= 0)), places[-1:]
+        common = _common_columns(rows, chromosomes)
+        further = {name: _text(rows.column(column)) for column, name in extra.items()}
+        for trait, writer in writers.items():
+            columns = common | _trait_columns(rows, trait) | further
+            writer.write(pa.RecordBatch.from_arrays([columns[name] for name in names], names=names))
+        nrows += len(rows)
+    return SsfTables(nrows, is_sorted, {reason: number for reason, number in left_out.items() if number})
 
 
-def ssf_metadata(scan: ScanResults, trait: str, file: SsfFile, modified: date) -> str:
+def ssf_metadata(scan: ScanResults, trait: str, path: str, is_sorted: bool, modified: date) -> str:
     """The YAML that goes beside a table, with what the scan knows and nothing else.
 
     Parameters
@@ -173,11 +165,15 @@ def ssf_metadata(scan: ScanResults, trait: str, file: SsfFile, modified: date) -
         The results of the scan.
     trait : str
         Whose table it is.
-    file : SsfFile
-        The table.
+    path : str
+        The table, which is complete.
+    is_sorted : bool
+        Whether its variants are in the order of chromosome and position.
     modified : date
         The day of writing, which the standard's schema demands.
     """
+    with open(path, "rb") as file:
+        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     null = scan.metadata.null
     covariates = [name for name in null.covariates if name != "intercept"]
     lines = [
@@ -190,99 +186,31 @@ def ssf_metadata(scan: ScanResults, trait: str, file: SsfFile, modified: date) -
         "coordinate_system: 1-based",
         "samples:",
         f"  - sample_size: {null.observed.get(trait, null.samples)}",
-        f"data_file_name: {_quoted(file.name)}",
+        f"data_file_name: {_quoted(os.path.basename(path))}",
         "file_type: GWAS-SSF v1.0",
-        f"data_file_md5sum: {file.md5}",
+        f"data_file_md5sum: {md5}",
         f"analysis_software: {_quoted('kron2sum ' + scan.metadata.version)}",
         *(_list("adjusted_covariates", covariates) if covariates else []),
         "is_harmonised: false",
-        f"is_sorted: {str(file.is_sorted).lower()}",
+        f"is_sorted: {str(is_sorted).lower()}",
     ]
     return "\n".join(lines) + "\n"
 
 
-class _Writer:
-    """A table as text, compressed without a name and a time, so that the same rows are the same bytes."""
-
-    def __init__(self, name: str, file: BinaryIO, columns: Sequence[str]) -> None:
-        self.name, self.rows = name, 0
-        self._columns = columns
-        self._hashed = _Hashed(file)
-        self._file: Any = self._hashed
-        if name.endswith(".gz"):
-            self._file = gzip.GzipFile("", "wb", _COMPRESSION_LEVEL, self._hashed, mtime=0)
-        self._file.write(delimited_header(columns, "\t"))
-
-    @property
-    def md5(self) -> str:
-        return self._hashed.digest.hexdigest()
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self._hashed.abandoned = kind is not None  # a compressed file writes its end whenever it is closed
-        self._file.close()
-
-    def write(self, columns: Mapping[str, pa.Array]) -> None:
-        batch = pa.RecordBatch.from_arrays([columns[name] for name in self._columns], names=list(self._columns))
-        for start in range(0, len(batch), _TEXT_ROWS):
-            self._file.write(delimited_rows(batch.slice(start, _TEXT_ROWS), "\t"))
-        self.rows += len(batch)
+def _columns_to_read(scan: ScanResults, traits: Iterable[str], extra: Iterable[str]) -> list[str]:
+    own = [name for trait in traits if (name := TRAIT_N.named(trait)) in scan.columns]
+    return ["CHR", "POS", "SNPID", "EA", "NEA", "EAF", "N", "MLOG10P", *own, *_statistics(traits), *extra]
 
 
-class _Hashed(io.RawIOBase):
-    """A file whose bytes are hashed on their way; closing it closes nothing."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.abandoned = False
-        self.digest = hashlib.md5(usedforsecurity=False)
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.digest.update(data)
-        if not self.abandoned:
-            self._file.write(data)
-        return len(data)
-
-
-@dataclass
-class _Order:
-    """Whether variants came in the order of chromosome and position so far."""
-
-    is_sorted: bool = True
-    _last: tuple[int, int] = field(default=(0, 0))
-
-    def add(self, chromosomes: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
-        if not len(chromosomes):
-            return
-        first = (int(chromosomes[0]), int(positions[0]))
-        step, advance = np.diff(chromosomes), np.diff(positions)
-        within = not np.any((step < 0) | ((step == 0) & (advance < 0)))
-        self.is_sorted = self.is_sorted and self._last <= first and bool(within)
-        self._last = (int(chromosomes[-1]), int(positions[-1]))
-
-
-def _columns_to_read(scan: ScanResults, traits: Mapping[str, Any], extra: Mapping[str, str]) -> list[str]:
-    of_traits = [f"{kind}.{trait}" for trait in traits for kind in ("BETA", "SE", "MLOG10P")]
-    own = [name for trait in traits if (name := f"N.{trait}") in scan.columns]
-    return ["CHR", "POS", "SNPID", "EA", "NEA", "EAF", "N", "MLOG10P", *own, *of_traits, *extra]
+def _statistics(traits: Iterable[str]) -> list[str]:
+    return [column.named(trait) for trait in traits for column in TRAIT_COLUMNS]
 
 
 def _further_columns(scan: ScanResults) -> dict[str, str]:
     """Columns of the scan that are about all traits, and what they are called here."""
-    kinds = {
-        "CHISQ": "chi_square",
-        "DF": "degrees_of_freedom",
-        "MLOG10P": "neg_log_10_p_value",
-        "CHISQ_REFIT": "refit_chi_square",
-        "MLOG10P_REFIT": "refit_neg_log_10_p_value",
-    }
-    tests = {"": "joint"} | {f".{test.label}": f"test_{test.label}" for test in scan.further_tests}
-    found = {kind + ending: f"{test}_{name}" for ending, test in tests.items() for kind, name in kinds.items()}
+    tests = {"any": "joint"} | {test.label: f"test_{test.label}" for test in scan.further_tests}
+    columns = (*TEST_COLUMNS, *TEST_REFIT_COLUMNS)
+    found = {column.named(test): f"{name}_{column.ssf}" for test, name in tests.items() for column in columns}
     return {column: name for column, name in found.items() if column in scan.columns}
 
 
@@ -311,10 +239,10 @@ def ssf_chromosome(code: str) -> int:
 
 
 def _fit_to_write(
-    batch: pa.RecordBatch, chromosomes: NDArray[np.int64], traits: Sequence[str], left_out: Counter[str]
+    batch: pa.RecordBatch, chromosomes: NDArray[np.int64], traits: Iterable[str], left_out: Counter[str]
 ) -> NDArray[np.intp]:
     """Which rows GWAS-SSF can hold; every other row is counted under the first reason that applies."""
-    needed = ["EAF", "MLOG10P", *(f"{kind}.{trait}" for trait in traits for kind in ("BETA", "SE", "MLOG10P"))]
+    needed = ["EAF", "MLOG10P", *_statistics(traits)]
     checks = {
         WITHOUT_STATISTICS: np.logical_and.reduce([_mask(batch.column(name).is_valid()) for name in needed]),
         WITHOUT_CHROMOSOME: chromosomes > 0,
@@ -339,14 +267,11 @@ def _mask(values: pa.Array) -> NDArray[np.bool_]:
 def _common_columns(rows: pa.RecordBatch, chromosomes: NDArray[np.int64]) -> dict[str, pa.Array]:
     name = rows.column("SNPID")
     return {
-        "chromosome": pa.array(chromosomes),
-        "base_pair_location": rows.column("POS"),
-        "effect_allele": pc.ascii_upper(rows.column("EA")),
-        "other_allele": pc.ascii_upper(rows.column("NEA")),
-        "effect_allele_frequency": rows.column("EAF"),
+        CHR.ssf: pa.array(chromosomes),
+        **{column.ssf: rows.column(column.name) for column in (POS, EAF, N)},
+        **{column.ssf: pc.ascii_upper(rows.column(column.name)) for column in (EA, NEA)},
         "variant_id": _where_matching(name, _VARIANT_ID),
         "rsid": _where_matching(name, _RSID),
-        "n": rows.column("N"),
         NAME_IN_FILE: name,
     }
 
@@ -356,12 +281,10 @@ def _where_matching(names: pa.Array, pattern: str) -> pa.Array:
 
 
 def _trait_columns(rows: pa.RecordBatch, trait: str) -> dict[str, pa.Array]:
-    own = {"n": rows.column(f"N.{trait}")} if f"N.{trait}" in rows.schema.names else {}
-    return own | {
-        "beta": rows.column(f"BETA.{trait}"),
-        "standard_error": rows.column(f"SE.{trait}"),
-        "neg_log_10_p_value": pc.max_element_wise(rows.column(f"MLOG10P.{trait}"), _P_OF_ONE),
-    }
+    own = {column.ssf: rows.column(column.named(trait)) for column in (BETA, SE)}
+    if TRAIT_N.named(trait) in rows.schema.names:
+        own[TRAIT_N.ssf] = rows.column(TRAIT_N.named(trait))
+    return own | {TRAIT_MLOG10P.ssf: pc.max_element_wise(rows.column(TRAIT_MLOG10P.named(trait)), _P_OF_ONE)}
 
 
 def _text(column: pa.Array) -> pa.Array:

@@ -11,18 +11,14 @@ from kron2sum_cli._version import __version__
 from kron2sum_cli.errors import Kron2SumError, OutputError, UsageError, readable
 from kron2sum_cli.files.outputs import (
     check_output,
-    discard_unfinished,
     guard_inputs,
     is_stream,
     lock,
     output_error,
-    resume_advice,
     same_file,
 )
 from kron2sum_cli.resources import peak_memory_mib
 from kron2sum_cli.settings import ExportSettings, FitSettings, ScanSettings
-
-__all__ = ["LOGGER", "default_log", "discard_unfinished", "recorded_run", "resume_advice"]
 
 LOGGER = logging.getLogger("kron2sum")
 """The logger of the commands: modules of fit, scan and export log to its children, the command line prints them."""

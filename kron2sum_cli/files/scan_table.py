@@ -70,7 +70,7 @@ class ScanWriter:
         elif to == "json":
             self._writer = JsonWriter(file)
         else:
-            self._writer = DelimitedWriter(file, schema, SEPARATORS[to])
+            self._writer = DelimitedWriter(file, schema.names, SEPARATORS[to])
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add the rows of a batch, whose columns are those of the schema.

@@ -21,12 +21,11 @@ FOOTER_WORD = b"kron2sum"
 _CELLS_IN_GROUP = 1 << 19
 LARGEST_GROUP, _SMALLEST_GROUP = 1 << 16, 1 << 10
 _COMPRESSION_LEVEL = 1
-_GZIP_LEVEL = 6
 _TEXT_ROWS = 1 << 13
 
 
 @contextmanager
-def compressed_output(path: str) -> Iterator[BinaryIO]:
+def compressed_output(path: str, gzip_level: int = 6) -> Iterator[BinaryIO]:
     """`atomic_output`, compressed where the name ends in ``.gz`` or ``.zst``.
 
     The same content gives the same bytes: no name and no time is written. When the block ends by an exception, nothing
@@ -39,7 +38,7 @@ def compressed_output(path: str) -> Iterator[BinaryIO]:
             return
         into = _UntilFailure(file)
         packed: Any = (
-            gzip.GzipFile(filename="", mode="wb", fileobj=into, mtime=0, compresslevel=_GZIP_LEVEL)
+            gzip.GzipFile(filename="", mode="wb", fileobj=into, mtime=0, compresslevel=gzip_level)
             if compression == ".gz"
             else pa.CompressedOutputStream(pa.PythonFile(into, mode="w"), "zstd")
         )
@@ -162,10 +161,10 @@ class ParquetWriter:
 class DelimitedWriter:
     """A header line and a line a row."""
 
-    def __init__(self, file: BinaryIO, schema: pa.Schema, separator: str) -> None:
+    def __init__(self, file: BinaryIO, names: Sequence[str], separator: str) -> None:
         self._file = file
         self._separator = separator
-        file.write(delimited_header(schema.names, separator))
+        file.write(delimited_header(names, separator))
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows."""

@@ -36,6 +36,7 @@ class BedSource:
         All variants, in the order of the ``.bim``.
     """
 
+    has_dosages: ClassVar[bool] = False
     ploidy: ClassVar[int] = 2
 
     path: str
@@ -43,11 +44,6 @@ class BedSource:
     samples: Samples
     variants: Variants
     _reader: bed_reader.open_bed = field(repr=False, compare=False)
-
-    @property
-    def has_dosages(self) -> bool:
-        """False: genotypes are 0, 1 or 2."""
-        return False
 
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Dosages of the effect allele, 0 to 2, NaN where missing (see `GenotypeSource.read`).

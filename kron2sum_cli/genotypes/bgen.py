@@ -56,6 +56,7 @@ class BgenSource:
         First byte of each variant, and the one behind its last.
     """
 
+    has_dosages: ClassVar[bool] = True
     ploidy: ClassVar[int] = 2
 
     path: str
@@ -65,11 +66,6 @@ class BgenSource:
     header: BgenHeader
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
-
-    @property
-    def has_dosages(self) -> bool:
-        """True: the file has probabilities."""
-        return True
 
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Dosages of the effect allele (the first of the file), NaN where missing (see `GenotypeSource.read`).

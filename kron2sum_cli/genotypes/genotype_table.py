@@ -111,6 +111,7 @@ class TableSource:
         Copies of the effect allele, 0 to 2, NaN where missing; float32.
     """
 
+    has_dosages: ClassVar[bool] = True  # cells may be any number
     ploidy: ClassVar[int] = 2
 
     path: str
@@ -118,11 +119,6 @@ class TableSource:
     samples: Samples
     variants: Variants
     dosages: NDArray[np.float32] = field(repr=False, compare=False)
-
-    @property
-    def has_dosages(self) -> bool:
-        """True: cells may be any number."""
-        return True
 
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Dosages of the effect allele, NaN where missing (see `GenotypeSource.read`).

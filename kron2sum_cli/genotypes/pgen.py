@@ -3,7 +3,7 @@
 import os
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,19 +22,6 @@ PIECE_BYTES = 1 << 20
 """Dosages of so many bytes are read at once: they stay in the processor's cache until they are in place."""
 
 _MISSING = -9
-
-
-class PgenReader(Protocol):
-    """What is used of ``pgenlib.PgenReader``."""
-
-    def get_raw_sample_ct(self) -> int:
-        """Samples of the file."""
-
-    def get_variant_ct(self) -> int:
-        """Variants of the file."""
-
-    def read_dosages_list(self, variant_idxs: NDArray[np.uint32], floatarr_out: NDArray[np.float32]) -> None:
-        """Dosages of ALT, a variant a row, -9 where missing."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +52,7 @@ class PgenSource:
     variants: Variants
     has_dosages: bool
     in_file: NDArray[np.uint32]
-    _idle: deque[PgenReader] = field(repr=False, compare=False)
+    _idle: deque[Any] = field(repr=False, compare=False)
 
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Dosages of the effect allele (ALT), NaN where missing; hard calls where there is no dosage.
@@ -158,20 +145,16 @@ def _companion(path: str, stem: str, suffixes: tuple[str, ...]) -> str:
     raise InputError(f"{names[0]} is missing; the {what} of {path} are expected beside it")
 
 
-def _open_reader(path: str) -> PgenReader:
+def _open_reader(path: str) -> Any:
+    """A ``PgenReader`` of the package Pgenlib, which is only installed with the extra ``pgen``."""
     try:
-        reader: PgenReader = _pgenlib(path).PgenReader(os.fsencode(path))
+        import pgenlib
+
+        return pgenlib.PgenReader(os.fsencode(path))
     except RuntimeError as error:
         raise InputError(
             f"{path} cannot be opened as a .pgen ({error}); check the path, and the file with plink2 --validate"
         ) from None
-    return reader
-
-
-def _pgenlib(path: str) -> Any:
-    """The package, which is only installed with the extra ``pgen``."""
-    try:
-        import pgenlib
     except ImportError:
         stem = path.removesuffix(".pgen")
         raise InputError(
@@ -179,11 +162,10 @@ def _pgenlib(path: str) -> Any:
             "'kron2sum-cli[pgen]'. Where there is none for this Python, convert the file (dosages become hard "
             f"calls): plink2 --pfile {stem} --make-bed --out {stem}"
         ) from None
-    return pgenlib
 
 
 def _read_rows(
-    reader: PgenReader, variants: NDArray[np.uint32], rows: NDArray[np.intp], n_samples: int
+    reader: Any, variants: NDArray[np.uint32], rows: NDArray[np.intp], n_samples: int
 ) -> NDArray[np.float32]:
     """(len(variants), len(rows)) dosages in C order."""
     dosages = np.empty((len(variants), len(rows)), dtype=np.float32)

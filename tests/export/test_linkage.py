@@ -141,8 +141,8 @@ def test_r2_of_a_table_whose_places_are_in_a_map(tmp_path: Path, copies: int) ->
     table.to_csv("table.csv", index=False, na_rep="NA")
     pd.DataFrame({"marker": names, "chr": CHROMOSOMES, "pos": POSITIONS}).to_csv("map.csv", index=False)
     link = open_linkage(["table.csv"], "out.html", None, {"map": "map.csv"})
-    assert link.find(link.sources[0].variants.table).tolist() == list(range(M))
-    assert link.sources[0].variants.table["POS"].to_pylist() == POSITIONS.tolist()
+    assert link.find(link.genotypes.variants.table).tolist() == list(range(M))
+    assert link.genotypes.variants.table["POS"].to_pylist() == POSITIONS.tolist()
     found = link.r2(17, np.arange(M - 1))
     np.testing.assert_allclose(found, r2_of(np.arange(N))[17], rtol=0, atol=1e-12)
 
@@ -151,7 +151,7 @@ def test_variants_of_several_files_are_counted_one_after_the_other(tmp_path: Pat
     paths = [write_bed(tmp_path / "b.bed", slice(20, None)), write_bed(tmp_path / "a.bed", slice(0, 20))]
     link = open_linkage(paths, "out.html", None)
     whole = open_linkage([write_bed(tmp_path / "g.bed")], "out.html", None)
-    table = whole.sources[0].variants.table
+    table = whole.genotypes.variants.table
     indices = link.find(table)
     assert indices.tolist() == [*range(M - 20, M), *range(M - 20)]
     found, expected = link.r2(int(indices[19]), indices[5:40]), whole.r2(19, np.arange(5, 40))
@@ -159,7 +159,7 @@ def test_variants_of_several_files_are_counted_one_after_the_other(tmp_path: Pat
 
 
 def test_a_variant_is_known_by_name_place_and_alleles_in_any_order(tmp_path: Path) -> None:
-    table = open_linkage([write_bed(tmp_path / "g.bed")], "out.html", None).sources[0].variants.table
+    table = open_linkage([write_bed(tmp_path / "g.bed")], "out.html", None).genotypes.variants.table
     other = open_linkage([write_bed(tmp_path / "h.bed", swapped=True, spelling="chr")], "out.html", None)
     assert other.find(table).tolist() == list(range(M))
     moved = table.set_column(1, "POS", pa.array(POSITIONS + 1))

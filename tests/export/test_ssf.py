@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 from contextlib import suppress
@@ -40,9 +41,9 @@ TRAITS = ("height", "weight")
 DAY = date(2024, 2, 29)
 
 
-def written(view: ScanResults, suffix: str = ".tsv") -> tuple[dict[str, bytes], SsfTables]:
+def written(view: ScanResults) -> tuple[dict[str, bytes], SsfTables]:
     files = {trait: io.BytesIO() for trait in view.traits}
-    tables = write_ssf(view, {trait: (f"out.{trait}{suffix}", file) for trait, file in files.items()})
+    tables = write_ssf(view, files)
     return {trait: file.getvalue() for trait, file in files.items()}, tables
 
 
@@ -79,7 +80,7 @@ def test_every_trait_has_its_statistics_exactly(tmp_path: Path, batch_rows: int)
     assert tables.left_out == {WITHOUT_STATISTICS: has.count(False)}
     for trait in TRAITS:
         rows = rows_of(files[trait])
-        assert len(rows) == tables.files[trait].rows == sum(has)
+        assert len(rows) == tables.rows == sum(has)
         for ours, theirs in {
             "base_pair_location": "POS",
             "beta": f"BETA.{trait}",
@@ -167,16 +168,9 @@ def test_a_p_value_of_one_is_not_written_as_zero_which_the_validator_refuses() -
     assert 10 ** -float(row["neg_log_10_p_value"]) == 1.0
 
 
-def test_compressed_files_are_the_same_bytes_every_time() -> None:
+def test_the_same_bytes_however_the_rows_come() -> None:
     columns = simulated(500, TRAITS)
-    plain, _ = written(view_of(columns, TRAITS))
-    files, tables = written(view_of(columns, TRAITS, batch_rows=64), ".tsv.gz")
-    again, _ = written(view_of(columns, TRAITS, batch_rows=64), ".tsv.gz")
-    for trait in TRAITS:
-        assert files[trait] == again[trait]
-        assert gzip.decompress(files[trait]) == plain[trait]
-        assert files[trait][3] == 0 and files[trait][4:8] == bytes(4)  # neither a name nor a time
-        assert tables.files[trait].md5 == hashlib.md5(files[trait]).hexdigest()
+    assert written(view_of(columns, TRAITS)) == written(view_of(columns, TRAITS, batch_rows=64))
 
 
 @given(st.lists(st.tuples(st.sampled_from("123X"), st.integers(1, 4)), min_size=1), st.integers(1, 5))
@@ -186,22 +180,7 @@ def test_sorted_is_said_of_sorted_tables_alone(places: list[tuple[str, int]], ba
     columns |= {"CHR": list(codes), "POS": list(positions)}
     _, tables = written(view_of(columns, ["y"], batch_rows=batch_rows))
     key = [(23 if code == "X" else int(code), position) for code, position in places]
-    assert tables.files["y"].is_sorted == (key == sorted(key))
-
-
-def test_a_failure_leaves_no_end_that_would_make_the_file_look_whole() -> None:
-    columns = simulated(300, TRAITS)
-    good = view_of(columns, TRAITS, batch_rows=100)
-
-    def broken(names: Any) -> Any:
-        yield next(iter(good.rows(names)))
-        raise InputError("scan.parquet: is damaged")
-
-    file = io.BytesIO()
-    with pytest.raises(InputError, match="damaged"):
-        write_ssf(replace(good, rows=broken), {"height": ("h.tsv.gz", file)})
-    with pytest.raises(EOFError):
-        gzip.decompress(file.getvalue())
+    assert tables.is_sorted == (key == sorted(key))
 
 
 def test_a_table_without_a_column_is_refused_by_name() -> None:
@@ -231,16 +210,11 @@ def test_names_of_files_must_differ_and_be_files() -> None:
 # Metadata
 
 
-def metadata(view: ScanResults, trait: str) -> str:
-    _, tables = written(view)
-    return ssf_metadata(view, trait, tables.files[trait], DAY)
-
-
-def test_metadata_say_what_the_scan_knows_and_no_more() -> None:
+def test_metadata_say_what_the_scan_knows_and_no_more(tmp_path: Path) -> None:
     yaml = pytest.importorskip("yaml")
     view = view_of(simulated(50, TRAITS), TRAITS)
-    files, _ = written(view)
-    content = yaml.safe_load(metadata(view, "weight"))
+    (tmp_path / "out.weight.tsv").write_bytes(b"chromosome\n")
+    content = yaml.safe_load(ssf_metadata(view, "weight", str(tmp_path / "out.weight.tsv"), True, DAY))
     notes = content.pop("author_notes")
     assert "height, weight" in notes and "joint_" in notes
     assert content == {
@@ -251,7 +225,7 @@ def test_metadata_say_what_the_scan_knows_and_no_more() -> None:
         "samples": [{"sample_size": 1000}],
         "data_file_name": "out.weight.tsv",
         "file_type": "GWAS-SSF v1.0",
-        "data_file_md5sum": hashlib.md5(files["weight"]).hexdigest(),
+        "data_file_md5sum": hashlib.md5(b"chromosome\n").hexdigest(),
         "analysis_software": "kron2sum 1.2.3",
         "adjusted_covariates": ["age"],
         "is_harmonised": False,
@@ -263,16 +237,14 @@ def test_without_covariates_there_is_no_list_of_them() -> None:
     view = view_of(one_row(), ["y"])
     null = replace(view.metadata.null, covariates=("intercept",))
     view = replace(view, metadata=replace(view.metadata, null=null))
-    text = metadata(view, "y")
+    text = ssf_metadata(view, "y", os.devnull, True, DAY)
     assert "adjusted_covariates" not in text and "is_sorted: true" in text
     assert "Linear mixed model of y" in text and "joint_" not in text
 
 
 @given(st.text(st.characters(blacklist_categories=["Cs"]), min_size=1))
 def test_a_trait_of_any_name_is_read_back(trait: str) -> None:
-    view = view_of(one_row(), ["y"])
-    _, tables = written(view)
-    text = ssf_metadata(view, trait, tables.files["y"], DAY)
+    text = ssf_metadata(view_of(one_row(), ["y"]), trait, os.devnull, True, DAY)
     (line,) = [line for line in text.split("\n") if line.startswith('  - "')][:1]
     assert json.loads(line.removeprefix("  - ")) == trait
     with suppress(ImportError):
@@ -289,13 +261,12 @@ def test_the_validator_of_the_gwas_catalog_passes_our_files(tmp_path: Path) -> N
     chromosomes = [*map(str, range(1, 23)), "X", "Y", "MT"]
     columns = simulated(3000, TRAITS, ("common",), refit=True, chromosomes=chromosomes)
     view = view_of(columns, TRAITS, ("common",), refit=True)
-    files, tables = written(view, ".tsv.gz")
+    files, tables = written(view)
     for trait in TRAITS:
         path = tmp_path / f"out.{trait}.tsv.gz"
-        path.write_bytes(files[trait])
-        Path(f"{path}{METADATA_SUFFIX}").write_text(
-            ssf_metadata(view, trait, tables.files[trait], DAY), encoding="utf-8"
-        )
+        path.write_bytes(gzip.compress(files[trait]))
+        metadata = ssf_metadata(view, trait, str(path), tables.is_sorted, DAY)
+        Path(f"{path}{METADATA_SUFFIX}").write_text(metadata, encoding="utf-8")
         done = subprocess.run(["gwas-ssf", "validate", "-i", "-m", "1000", str(path)], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
         assert "Data table is valid" in done.stdout
@@ -306,4 +277,4 @@ def test_lengths_of_arrow_batches_without_rows_do_no_harm() -> None:
     empty = replace(view, rows=lambda names: iter([pa.RecordBatch.from_pylist([])]))
     for none in (view, empty):
         files, tables = written(none)
-        assert rows_of(files["y"]) == [] and tables.left_out == {} and tables.files["y"].is_sorted
+        assert rows_of(files["y"]) == [] and tables.left_out == {} and tables.is_sorted
