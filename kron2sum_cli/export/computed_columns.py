@@ -163,12 +163,6 @@ class ComputedColumns:
     names: Sequence[str]
     needed: Sequence[str]
 
-    def schema(self, schema: pa.Schema) -> pa.Schema:
-        """The table's columns and the computed ones."""
-        for name in self.names:
-            schema = schema.append(pa.field(name, type_of(name)))
-        return schema
-
     def add_to(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The rows with the computed columns."""
         if not self.names:

@@ -265,7 +265,8 @@ def _export_scans(tables: Sequence[ScanFile], settings: ExportSettings, progress
         if leads is not None:
             batches = with_columns(numbered_rows(batches, leads), of_leads)
         batches = map(computed.add_to, batches)
-        schema = computed.schema(_with_fields(tables[0].schema, [*rates, *of_leads]))
+        fields = (pa.field(name, type_of(name)) for name in added)
+        schema = pa.schema([*tables[0].schema, *fields])
         keys = RowKeys.of(tables[0].schema.names)
         if settings.goes_by_p and len(scan.main_tests) > 1 and scan.is_of_sets:
             logger.info("sets go by %s, the first of %d tests", keys.mlog10p, len(scan.main_tests))
@@ -503,11 +504,6 @@ def false_discovery_columns(scan: ScanResults) -> dict[str, pa.Array]:
         rates = false_discovery_rates(np.concatenate([np.empty(0), *parts]))
         columns[test.column.replace("MLOG10P", FDR.name, 1)] = pa.array(rates, mask=np.isnan(rates))
     return columns
-
-
-def _with_fields(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
-    """The columns and those of these names, with the types that are declared for them."""
-    return pa.schema([*schema, *(pa.field(name, type_of(name)) for name in names)])
 
 
 def _write(path: str, content: bytes) -> None:

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.export.results import Array, ScanResults
-from kron2sum_cli.genotypes.chromosomes import filled_positions, normalise_chromosome
+from kron2sum_cli.genotypes.chromosomes import bare_code, filled_positions, normalise_chromosome
 
 GAP = 0.004
 """Room between two chromosomes, as a share of the genome."""
@@ -95,17 +96,6 @@ class Genome:
         scale = np.where(self.last > self.first, scale, 0.0)
         offset = np.maximum(positions - self.first[chromosomes], 0)
         return np.asarray(self.start[chromosomes] + scale[chromosomes] * offset)
-
-
-def bare_code(code: str) -> str:
-    """A chromosome code without a prefix ``chr``.
-
-    Examples
-    --------
-    >>> bare_code("chr7"), bare_code("X"), bare_code("chr")
-    ('7', 'X', 'chr')
-    """
-    return code[3:] if code[:3].lower() == "chr" and len(code) > 3 else code
 
 
 def chromosome_key(code: str) -> tuple[int, int, tuple[tuple[int, str], ...]]:
@@ -224,18 +214,10 @@ def located_batches(
         chromosome, position = int(chromosomes[-1]), int(positions[-1])
         unplaced = genome.unplaced[chromosomes]
         if unplaced.any():
-            positions = np.where(unplaced, seen[chromosomes] + _count_within(chromosomes), positions)
+            number = pd.Series(chromosomes).groupby(chromosomes).cumcount().to_numpy() + 1
+            positions = np.where(unplaced, seen[chromosomes] + number, positions)
         seen += np.bincount(chromosomes, minlength=len(seen))
         yield batch, chromosomes, positions
-
-
-def _count_within(chromosomes: NDArray[np.intp]) -> NDArray[np.int64]:
-    """For each variant which of its chromosome it is, counted from 1."""
-    order = np.argsort(chromosomes, kind="stable")
-    ordered = chromosomes[order]
-    numbers = np.empty(len(order), dtype=np.int64)
-    numbers[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered) + 1
-    return numbers
 
 
 def _encoded(column: pa.Array) -> tuple[list[str], NDArray[np.intp]]:

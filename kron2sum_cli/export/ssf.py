@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import UsageError
-from kron2sum_cli.export.genome import bare_code
 from kron2sum_cli.export.results import ScanResults
 from kron2sum_cli.files.scan_columns import (
     BETA,
@@ -40,6 +39,7 @@ from kron2sum_cli.files.scan_columns import (
 )
 from kron2sum_cli.files.scan_metadata import TestOptions
 from kron2sum_cli.files.table_writers import DelimitedWriter
+from kron2sum_cli.genotypes.chromosomes import bare_code
 
 MANDATORY = (
     "chromosome",

@@ -80,22 +80,7 @@ class TextTable:
             Text without surrounding white space, empty where a row is too short; its columns are named by
             ``positions`` and its rows by their lines.
         """
-        width = max(positions) + 1
-        as_csv = self.delimiter in ",;"
-        # A first line that is wide enough, so that pandas does not take the columns of longer ones for names of rows.
-        wide = self.delimiter.join(["x"] * max(width, 2)) + "\n"
-        found = pd.read_csv(
-            io.StringIO(wide + self.text),
-            sep=r"\s+" if self.delimiter == " " else self.delimiter,
-            header=None,
-            names=range(max(width, 2)),
-            usecols=sorted(positions),
-            dtype=object,
-            na_filter=False,
-            skip_blank_lines=False,
-            skipinitialspace=as_csv,
-            quoting=csv.QUOTE_MINIMAL if as_csv else csv.QUOTE_NONE,
-        ).iloc[1:]
+        found = parse_columns(self.text, self.delimiter, positions)
         found = found[self.widths > 0].set_axis(self.lines[self.widths > 0], axis=0)
         if " " in self.text and self.delimiter != " ":
             found = found.apply(lambda column: column.str.strip())
@@ -139,6 +124,29 @@ def read_text(path: str) -> str:
     if not text.strip():
         raise _empty(name)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def parse_columns(text: str, delimiter: str, positions: Sequence[int]) -> pd.DataFrame:
+    """Some columns of all lines of a text, which are empty where a line is too short; see `TextTable`.
+
+    The columns are named by ``positions``, and the rows by their numbers from 1, blank lines among them.
+    """
+    width = max(2, *(position + 1 for position in positions))
+    as_csv = delimiter in ",;"
+    # A first line that is wide enough, so that pandas does not take the columns of longer ones for names of rows.
+    wide = delimiter.join(["x"] * width) + "\n"
+    return pd.read_csv(
+        io.StringIO(wide + text),
+        sep=r"\s+" if delimiter == " " else delimiter,
+        header=None,
+        names=range(width),
+        usecols=sorted(positions),
+        dtype=object,
+        na_filter=False,
+        skip_blank_lines=False,
+        skipinitialspace=as_csv,
+        quoting=csv.QUOTE_MINIMAL if as_csv else csv.QUOTE_NONE,
+    ).iloc[1:]
 
 
 def parse_number(field: str) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
@@ -15,7 +16,7 @@ from kron2sum_cli.files.samples import Samples, match
 from kron2sum_cli.files.text import read_id_list
 from kron2sum_cli.files.trait_design import read_trait_design
 from kron2sum_cli.files.trials import read_trial_table
-from kron2sum_cli.fit.losses import SampleFiles, report_samples, report_two_values
+from kron2sum_cli.fit.losses import report_samples, report_two_values
 from kron2sum_cli.fit.polygenic import (
     PolygenicPredictions,
     predictions_of,
@@ -124,7 +125,7 @@ def read_design(settings: FitSettings, tables: Tables, grm: Grm) -> Design:
     keep = read_id_list(settings.keep) if settings.keep else None
     remove = read_id_list(settings.remove) if settings.remove else None
     samples = analysed_samples(pheno, covar, grm.samples, keep, remove, cast(Missing, settings.missing))
-    report_samples(settings, SampleFiles(pheno, covar, grm.samples, keep, remove), samples)
+    report_samples(settings, pheno, covar, grm.samples, {"--keep": keep, "--remove": remove}, samples)
     report_two_values(samples.Y, samples.traits)
     Y = transform_traits(samples.Y, samples.traits, cast(Transform, settings.transform))
     X, covariates, kept = _covariates(settings, samples.X_values, samples.covariates)
@@ -232,10 +233,8 @@ def _standardized(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _rank_normal(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Normal quantiles of the ranks, by Blom's formula."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    average_rank = np.cumsum(counts) - (counts - 1) / 2
-    quantile = ndtri((average_rank - 0.375) / (values.size + 0.25))
-    return np.asarray(quantile[inverse], dtype=np.float64)
+    average_rank = pd.Series(values).rank().to_numpy()
+    return np.asarray(ndtri((average_rank - 0.375) / (values.size + 0.25)))
 
 
 def _covariates(

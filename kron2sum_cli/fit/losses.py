@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,50 +26,46 @@ _OPTIONS = {
 """Why variants are left out, and what would keep them; what does not vary or is not asked for is no loss."""
 
 
-@dataclass(frozen=True)
-class SampleFiles:
-    """The files that say who is analysed.
+def report_samples(
+    settings: FitSettings,
+    pheno: SampleTable,
+    covar: SampleTable | None,
+    relationship: Samples,
+    lists: Mapping[str, Samples | None],
+    found: AnalysedSamples,
+) -> None:
+    """Say how many samples each step left; warn where a step took more than a tenth.
 
-    Attributes
+    Parameters
     ----------
-    pheno : SampleTable
-        The traits.
-    covar : SampleTable or None
-        The covariates.
-    relationship : Samples
-        The samples of the relationship matrix.
-    keep, remove : Samples or None
-        The lists of ``--keep`` and ``--remove``.
+    settings : FitSettings
+        What was asked.
+    pheno, covar, relationship
+        Traits, covariates and samples of the relationship matrix.
+    lists : mapping of str to Samples
+        Those of ``--keep`` and ``--remove``.
+    found : AnalysedSamples
+        Who is analysed.
     """
-
-    pheno: SampleTable
-    covar: SampleTable | None
-    relationship: Samples
-    keep: Samples | None
-    remove: Samples | None
-
-
-def report_samples(settings: FitSettings, files: SampleFiles, found: AnalysedSamples) -> None:
-    """Say how many samples each step left; warn where a step took more than a tenth."""
     report_counts(found.counts)
-    for option, listed in (("--keep", files.keep), ("--remove", files.remove)):
+    for option, listed in lists.items():
         if listed is not None:
-            _report_list(option, listed, files.relationship)
+            _report_list(option, listed, relationship)
     counts = found.counts
-    _warn_of_samples_without_relationship(files, counts)
+    _warn_of_samples_without_relationship(pheno.samples, relationship, counts)
     there = counts["samples analysed"] + counts["samples dropped for missing phenotype"]
     there += counts.get("samples dropped for missing covariate", 0)
     lacking_covariates = counts.get("samples not in the covariate file", 0)
-    if files.covar is not None and lacking_covariates > WARN_ABOVE * (there + lacking_covariates):
+    if covar is not None and lacking_covariates > WARN_ABOVE * (there + lacking_covariates):
         logger.warning(
             "%s lacks %d of %d samples that have traits and a relationship; add them, with NA where a value is unknown",
-            files.covar.path,
+            covar.path,
             lacking_covariates,
             there + lacking_covariates,
         )
-    _warn_of_missing_traits(settings, files.pheno, counts, there)
-    if files.covar is not None and counts["samples dropped for missing covariate"] > WARN_ABOVE * there:
-        name, lacking = _most_missing(files.covar)
+    _warn_of_missing_traits(settings, pheno, counts, there)
+    if covar is not None and counts["samples dropped for missing covariate"] > WARN_ABOVE * there:
+        name, lacking = _most_missing(covar)
         logger.warning(
             "%d of %d samples are dropped for a missing covariate; without %s (--covar-name), which %d samples of %s"
             " lack, there would be more",
@@ -78,7 +73,7 @@ def report_samples(settings: FitSettings, files: SampleFiles, found: AnalysedSam
             there,
             name,
             lacking,
-            files.covar.path,
+            covar.path,
         )
 
 
@@ -107,9 +102,8 @@ def _report_list(option: str, listed: Samples, relationship: Samples) -> None:
     )
 
 
-def _warn_of_samples_without_relationship(files: SampleFiles, counts: Mapping[str, int]) -> None:
+def _warn_of_samples_without_relationship(samples: Samples, relationship: Samples, counts: Mapping[str, int]) -> None:
     """Warn where the relationship matrix lacks more than a tenth of the samples with traits."""
-    samples, relationship = files.pheno.samples, files.relationship
     absent = counts["phenotyped samples not in the relationship file"]
     if absent <= WARN_ABOVE * len(samples):
         return

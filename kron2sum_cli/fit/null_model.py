@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 from scipy.special import chdtrc
 from threadpoolctl import threadpool_limits
 
 from kron2sum_cli.errors import ConvergenceError, InputError, NumericalError, VanishingCombinationError
 from kron2sum_cli.fit.design import Design
 from kron2sum_cli.genotypes.source import Relationship
+from kron2sum_cli.genotypes.sparse_matrix import sparse_above_cutoff
 from kron2sum_cli.model.climbing import Optimum
 from kron2sum_cli.model.families.null_model import likelihood_of_families
 from kron2sum_cli.model.families.spectrum import (
@@ -273,8 +273,9 @@ def _require_memory(K: Sparse, memory_mib: int | None, data: TraitData) -> None:
     largest, needed = int(sizes.max(initial=1)), _needed_mib(sizes, data)
     if limit is None or needed <= limit:
         return
-    cutoffs = np.round(np.arange(0.01, 0.5, 0.01), 2)
-    enough = next((x for x in cutoffs if _needed_mib(sizes_of_families(_cut(K, float(x))), data) <= limit), None)
+    cutoffs = np.round(np.arange(0.01, 0.5, 0.01), 2).tolist()
+    sizes_by_cutoff = ((x, sizes_of_families(sparse_above_cutoff(K, x))) for x in cutoffs)
+    enough = next((x for x, sizes in sizes_by_cutoff if _needed_mib(sizes, data) <= limit), None)
     advice = f"--grm-cutoff {enough:g} splits it" if enough is not None else "give a matrix of fewer samples"
     if data.has_missing:
         what = f"and with --missing exact the covariances of families of {data.Y.shape[1]} traits need"
@@ -294,12 +295,6 @@ def _needed_mib(sizes: NDArray[np.intp], data: TraitData) -> int:
         squares *= data.Y.shape[1] ** 2
         return int(8 * (squares.sum() + MATRICES_OF_FAMILY * squares.max(initial=0.0))) >> 20
     return int(8 * (squares[sizes > 1].sum() + MATRICES_OF_FAMILY * squares.max(initial=0.0))) >> 20
-
-
-def _cut(K: Sparse, cutoff: float) -> Sparse:
-    C = K.tocoo()
-    kept = (C.data >= cutoff) | (C.row == C.col)
-    return csr_array((C.data[kept], (C.row[kept], C.col[kept])), shape=C.shape)
 
 
 def _report_families(spectrum: FamilySpectrum) -> None:

@@ -36,6 +36,17 @@ class Region:
         return f"{self.chromosome}:{self.first}-{self.last}"
 
 
+def bare_code(code: str) -> str:
+    """A chromosome code without a prefix ``chr``.
+
+    Examples
+    --------
+    >>> bare_code("chr7"), bare_code("X"), bare_code("chr")
+    ('7', 'X', 'chr')
+    """
+    return code[3:] if code[:3].lower() == "chr" and len(code) > 3 else code
+
+
 def normalise_chromosome(code: str, human: bool = True) -> str:
     """The one spelling of a chromosome code, so that ``chr1`` is ``1`` and ``23`` is ``X``.
 
@@ -55,7 +66,7 @@ def normalise_chromosome(code: str, human: bool = True) -> str:
     >>> [normalise_chromosome(code) for code in ("chr1", "01", "23", "x", "M", "0", "GL000192.1")]
     ['1', '1', 'X', 'X', 'MT', '0', 'GL000192.1']
     """
-    bare = code[3:] if code[:3].lower() == "chr" and len(code) > 3 else code
+    bare = bare_code(code)
     if re.fullmatch("[0-9]+", bare):
         number = bare.lstrip("0") or "0"
         return PLINK_NUMBERS.get(number, number) if human else number

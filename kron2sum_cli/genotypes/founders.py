@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
@@ -34,7 +33,7 @@ from kron2sum_cli.genotypes.genotype_table import (
     read_map,
     variant_column,
 )
-from kron2sum_cli.genotypes.source import VARIANT_SCHEMA, Variants
+from kron2sum_cli.genotypes.source import Variants
 from kron2sum_cli.genotypes.square_matrix import stream_rows
 
 logger = logging.getLogger("kron2sum.genotypes")
@@ -183,10 +182,8 @@ def open_founders(path: str, map_path: str | None = None) -> TableSource:
         len(content.loci),
         content.loci[0],
     )
-    arrays = [pa.array(column, kind.type) for column, kind in zip(zip(*rows, strict=True), VARIANT_SCHEMA, strict=True)]
-    variants = Variants(pa.Table.from_arrays(arrays, schema=VARIANT_SCHEMA), path)
     files = (path,) if map_path is None else (path, map_path)
-    return TableSource(path, files, content.samples, variants, dosages)
+    return TableSource(path, files, content.samples, Variants.of_rows(rows, path), dosages)
 
 
 def locus_of(name: str, founder: str) -> str:

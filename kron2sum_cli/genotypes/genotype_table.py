@@ -23,14 +23,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
 from kron2sum_cli.files.text import AMBIGUOUS_NAMES, Row, id_columns, is_number, plain_name
 from kron2sum_cli.genotypes.sample_files import read_sample_list
-from kron2sum_cli.genotypes.source import VARIANT_SCHEMA, Variants, require_positions
+from kron2sum_cli.genotypes.source import Variants, require_positions
 from kron2sum_cli.genotypes.square_matrix import stream_rows
 from kron2sum_cli.genotypes.variants import with_two_alleles
 
@@ -221,11 +220,8 @@ def open_table(path: str, sample: str | None = None, map_path: str | None = None
             unplaced,
             len(rows),
         )
-    columns = zip(*rows, strict=True)
-    arrays = [pa.array(column, kind.type) for column, kind in zip(columns, VARIANT_SCHEMA, strict=True)]
-    variants = Variants(pa.Table.from_arrays(arrays, schema=VARIANT_SCHEMA), path)
     two_alleles = np.array(["/" not in row[3] for row in rows], dtype=np.bool_)
-    variants = with_two_alleles(variants, two_alleles, "by hand, into a line for each allele")
+    variants = with_two_alleles(Variants.of_rows(rows, path), two_alleles, "by hand, into a line for each allele")
     files = (path, *(name for name in (sample, map_path) if name is not None))
     return TableSource(path, files, content.samples, variants, _counted_from_zero(content.dosages, path)[two_alleles])
 

@@ -1,6 +1,5 @@
 """Samples of genotype files: PLINK 1's ``.fam``, PLINK 2's ``.psam`` and Oxford's ``.sample``."""
 
-import csv
 import io
 import itertools
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ import pandas as pd
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.samples import NO_FID, Samples, refuse_duplicates
-from kron2sum_cli.files.text import id_columns_of_list, read_text, split_rows
+from kron2sum_cli.files.text import id_columns_of_list, parse_columns, read_text, split_rows
 
 RENAME_DUPLICATE = (
     "give one of the two another name in this file (its line must stay, as the genotypes of both are there), and leave "
@@ -22,33 +21,8 @@ FAM_COLUMNS = 5
 
 
 def read_columns(text: str, width: int) -> pd.DataFrame:
-    """The first columns of a text with any white space between columns.
-
-    Parameters
-    ----------
-    text : str
-        A whole file.
-    width : int
-        How many columns are wanted.
-
-    Returns
-    -------
-    DataFrame
-        One row a line that is not blank, of ``width`` columns of text, empty where the line is too short; the
-        index holds the numbers of the lines, from 1.
-    """
-    first_line = " ".join(["x"] * width) + "\n"  # a line 0, so that pandas expects that many columns
-    table = pd.read_csv(
-        io.StringIO(first_line + text),
-        sep=r"\s+",
-        header=None,
-        names=range(width),
-        usecols=range(width),
-        dtype=str,
-        na_filter=False,
-        skip_blank_lines=False,
-        quoting=csv.QUOTE_NONE,
-    ).iloc[1:]
+    """The first columns of the lines of a text that are not blank, with any white space between columns."""
+    table = parse_columns(text, " ", range(width))
     return table[table[0] != ""]
 
 

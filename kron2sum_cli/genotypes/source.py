@@ -1,6 +1,6 @@
 """What every genotype format offers to the rest: samples, variants, and blocks of dosages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +47,12 @@ class Variants:
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[tuple[str, int, str, str, str]], source: str) -> "Variants":
+        """Variants from the values of `VARIANT_SCHEMA`, one or more."""
+        columns = zip(VARIANT_SCHEMA.names, zip(*rows, strict=True), strict=True)
+        return cls(pa.Table.from_pydict(dict(columns), VARIANT_SCHEMA), source)
 
 
 class GenotypeSource(Protocol):

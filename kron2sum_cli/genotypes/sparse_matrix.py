@@ -199,16 +199,21 @@ def above_cutoff(relationship: Relationship, cutoff: float) -> Relationship:
     Of G, and of a dense matrix, a strip of rows is looked at at a time.
     """
     if relationship.sparse is not None:
-        C = relationship.sparse.tocoo()
-        listed = int(np.count_nonzero(C.row > C.col))
-        kept = (C.data >= cutoff) | (C.row == C.col)
-        K = sparse.csr_array((C.data[kept], (C.row[kept], C.col[kept])), shape=C.shape)
+        K = sparse_above_cutoff(relationship.sparse, cutoff)
+        listed = sparse.tril(relationship.sparse, -1).nnz
     else:
         K = _dense_above_cutoff(relationship, cutoff)
         listed = K.shape[0] * (K.shape[0] - 1) // 2
     dropped = listed - (K.nnz - K.shape[0]) // 2
     counts = {**relationship.counts, f"pairs of samples below --grm-cutoff {cutoff:g} of {listed}": dropped}
     return Relationship(relationship.samples, None, None, counts, relationship.files, K)
+
+
+def sparse_above_cutoff(K: Sparse, cutoff: float) -> Sparse:
+    """A sparse matrix without the relationships below ``cutoff``."""
+    C = K.tocoo()
+    kept = (C.data >= cutoff) | (C.row == C.col)
+    return sparse.csr_array((C.data[kept], (C.row[kept], C.col[kept])), shape=C.shape)
 
 
 def _dense_above_cutoff(relationship: Relationship, cutoff: float) -> Sparse:

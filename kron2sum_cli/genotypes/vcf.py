@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.inputs import GZIP_MAGIC
 from kron2sum_cli.files.samples import Samples
-from kron2sum_cli.genotypes.source import VARIANT_SCHEMA, Variants
+from kron2sum_cli.genotypes.source import Variants
 from kron2sum_cli.genotypes.spooled import SpooledSource, spool
 
 logger = logging.getLogger("kron2sum.genotypes")
@@ -62,10 +61,7 @@ def open_vcf(path: str) -> SpooledSource:
         raise InputError(f"{path} has no samples, only sites; give the file with genotypes")
     rows: list[tuple[str, int, str, str, str]] = []
     genotypes = spool(_variants(reader, rows, len(samples), has_dosages, path), has_dosages, path)
-    columns = zip(*rows, strict=True)
-    arrays = [pa.array(column, kind.type) for column, kind in zip(columns, VARIANT_SCHEMA, strict=True)]
-    variants = Variants(pa.Table.from_arrays(arrays, schema=VARIANT_SCHEMA), path)
-    return SpooledSource(path, (path,), samples, variants, has_dosages, genotypes)
+    return SpooledSource(path, (path,), samples, Variants.of_rows(rows, path), has_dosages, genotypes)
 
 
 def _variants(

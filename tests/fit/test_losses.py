@@ -8,7 +8,6 @@ import pytest
 from kron2sum_cli.files.sample_table import SampleTable
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.fit.losses import (
-    SampleFiles,
     report_samples,
     report_two_values,
     report_variants,
@@ -46,7 +45,7 @@ def report(pheno, covar=None, relationship=None, keep=None, remove=None, missing
     relationship = relationship or people("g.fam", range(20))
     settings = FitSettings("y.csv", ("g.bed",), covar="x.csv" if covar else None, missing=missing)
     found = analysed_samples(pheno, covar, relationship, keep, remove, missing)
-    report_samples(settings, SampleFiles(pheno, covar, relationship, keep, remove), found)
+    report_samples(settings, pheno, covar, relationship, {"--keep": keep, "--remove": remove}, found)
 
 
 def test_nothing_lost_nothing_said(said):
