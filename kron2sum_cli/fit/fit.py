@@ -50,6 +50,7 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
     """
     guard_inputs(settings.out, settings.input_paths)
     tables = read_tables(settings)
+    guard_inputs(settings.out, tables.polygenic.files if tables.polygenic else ())
     grm = Grm.open(settings, tables.pheno.samples)
     guard_inputs(settings.out, grm.files)
     design = read_design(settings, tables, grm)

@@ -8,6 +8,7 @@ divided by the standard deviation of what is left before they are predicted (Mba
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -52,11 +53,10 @@ class PolygenicPredictions:
 
 @dataclass(frozen=True)
 class _OfTrait:
-    """One file: predictions (k, t) of t samples without k chromosomes, by their codes in the file."""
+    """One file: of every line its number, the code of a chromosome, and predictions (t,) of t samples without it."""
 
     samples: Samples
-    codes: tuple[str, ...]
-    values: Array
+    lines: tuple[tuple[int, str, Array], ...]
 
 
 def read_polygenic_predictions(path: str, pheno: SampleTable) -> PolygenicPredictions:
@@ -81,16 +81,11 @@ def read_polygenic_predictions(path: str, pheno: SampleTable) -> PolygenicPredic
             f"{path}: names no file for trait '{absent[0]}', but for {', '.join(sorted(named))}; predict it too, or"
             " choose traits with --pheno-name"
         )
-    files = tuple(named[trait] for trait in pheno.names)
+    files = tuple(_found(path, trait, *named[trait]) for trait in pheno.names)
     tables = [_read_file(file) for file in files]
-    codes = tables[0].codes
-    for file, table in zip(files, tables, strict=True):
-        if table.codes != codes:
-            raise InputError(
-                f"{file}: has chromosomes {', '.join(table.codes)}, and {files[0]} has {', '.join(codes)}; predict all"
-                " traits from the same genotypes"
-            )
-    values = np.full((len(codes), *pheno.values.shape), np.nan)
+    of_chromosomes = _by_chromosome(files, tables)
+    chromosomes = tuple(of_chromosomes[0])
+    values = np.full((len(chromosomes), *pheno.values.shape), np.nan)
     for j, (file, table) in enumerate(zip(files, tables, strict=True)):
         rows = _match(pheno.samples, table.samples)
         if np.all(rows < 0):
@@ -99,9 +94,33 @@ def read_polygenic_predictions(path: str, pheno: SampleTable) -> PolygenicPredic
                 f" '{table.samples.label(0)}', {pheno.samples.source} has '{pheno.samples.label(0)}'); check that both"
                 " use the same IDs"
             )
-        values[:, rows >= 0, j] = table.values[:, rows[rows >= 0]]
-    human = is_human(codes)
-    return PolygenicPredictions(tuple(normalise_chromosome(code, human) for code in codes), values, (path, *files))
+        there = rows >= 0
+        for k, chromosome in enumerate(chromosomes):
+            values[k, there, j] = of_chromosomes[j][chromosome][rows[there]]
+    return PolygenicPredictions(chromosomes, values, (path, *files))
+
+
+def _by_chromosome(files: Sequence[str], tables: Sequence[_OfTrait]) -> list[dict[str, Array]]:
+    """The predictions of every file by chromosome, as `normalise_chromosome` spells it; the same ones in all files."""
+    human = is_human(code for table in tables for _, code, _ in table.lines)
+    found: list[dict[str, Array]] = []
+    for file, table in zip(files, tables, strict=True):
+        of_file: dict[str, Array] = {}
+        for line, code, values in table.lines:
+            chromosome = normalise_chromosome(code, human)
+            if chromosome in of_file:
+                same = "" if code == chromosome else f" ({code} is the same)"
+                raise InputError(
+                    f"{file}, line {line}: chromosome {chromosome} is there more than once{same}; remove a line"
+                )
+            of_file[chromosome] = values
+        if found and set(of_file) != set(found[0]):
+            raise InputError(
+                f"{file}: has chromosomes {', '.join(of_file)}, and {files[0]} has {', '.join(found[0])}; predict all"
+                " traits from the same genotypes"
+            )
+        found.append(of_file)
+    return found
 
 
 def with_predictions_only(pheno: SampleTable, predictions: PolygenicPredictions) -> SampleTable:
@@ -165,41 +184,56 @@ def _residual_deviation(y: Array, X: Array, trait: str) -> float:
     return float(np.linalg.norm(residuals) / np.sqrt(len(y) - rank))
 
 
-def _read_list(path: str) -> dict[str, str]:
-    """The file of every trait."""
-    named: dict[str, str] = {}
+def _read_list(path: str) -> dict[str, tuple[int, str]]:
+    """For every trait the line that names it and the file on it."""
+    named: dict[str, tuple[int, str]] = {}
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        trait, _, file = line.strip().partition(" ")
-        file = file.strip()
-        if not file or trait in named:
+        trait, *rest = line.split(maxsplit=1)
+        if not rest or trait in named:
             wrong = f"names trait '{trait}' again" if trait in named else f"'{line.strip()}' is not a trait and a file"
             raise InputError(
                 f"{path}, line {number}: {wrong}; give the list of regenie's step 1, such as fit_pred.list"
             )
-        beside = os.path.join(os.path.dirname(path), os.path.basename(file))
-        named[trait] = beside if not os.path.exists(file) and os.path.exists(beside) else file
+        named[trait] = number, rest[0].strip()
     return named
+
+
+def _found(path: str, trait: str, line: int, file: str) -> str:
+    """Where the file of a trait is: where the list says, or beside it."""
+    beside = os.path.join(os.path.dirname(path), os.path.basename(file))
+    there = next((name for name in (file, beside) if os.path.exists(name)), None)
+    if there is None:
+        raise InputError(
+            f"{path}, line {line}: the predictions of trait '{trait}', {file}, are not there, nor beside the list;"
+            " correct the list, or copy them there"
+        )
+    return there
 
 
 def _read_file(path: str) -> _OfTrait:
     """The predictions of one trait."""
-    header, *lines = read_text(path).rstrip("\n").split("\n")
-    first, *names = header.split()
-    if first != ID_HEADER or not names or not lines:
+    header, *lines = read_text(path).split("\n")
+    first, *names = header.split() or [""]
+    if first != ID_HEADER or not names or not any(line.strip() for line in lines):
         raise InputError(
             f"{path}: does not begin with {ID_HEADER} and the names of samples, with a line a chromosome below; give a"
             " .loco file of regenie's step 1"
         )
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, times in Counter(names).items() if times > 1)
         raise InputError(f"{path}, line 1: sample '{twice}' is there more than once; remove one of its columns")
-    codes, rows = [], []
+    found: list[tuple[int, str, Array]] = []
     for number, line in enumerate(lines, start=2):
+        if not line.strip():
+            continue
         code, *fields = line.split()
         if len(fields) != len(names):
-            raise InputError(f"{path}, line {number}: has {len(fields)} predictions for {len(names)} samples")
+            raise InputError(
+                f"{path}, line {number}: has {len(fields)} predictions for {len(names)} samples; is the file cut short?"
+                " Copy it again, or run step 1 again"
+            )
         values = pd.to_numeric(np.array(fields, dtype=object), errors="coerce").astype(np.float64)
         wrong = np.flatnonzero(~np.isfinite(values) & (np.array(fields) != NOT_PREDICTED))
         if wrong.size:
@@ -207,13 +241,8 @@ def _read_file(path: str) -> _OfTrait:
                 f"{path}, line {number}: the prediction '{fields[wrong[0]]}' of sample '{names[wrong[0]]}' is not a"
                 f" number; write {NOT_PREDICTED} for a missing one"
             )
-        if code in codes:
-            raise InputError(
-                f"{path}, line {number}: chromosome {code} is there more than once; remove one of the lines"
-            )
-        codes.append(code)
-        rows.append(values)
-    return _OfTrait(Samples(None, tuple(names), path), tuple(codes), np.array(rows))
+        found.append((number, code, values))
+    return _OfTrait(Samples(None, tuple(names), path), tuple(found))
 
 
 def _match(samples: Samples, predicted: Samples) -> NDArray[np.intp]:

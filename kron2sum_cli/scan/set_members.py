@@ -245,6 +245,6 @@ def _null_of(chromosomes: set[str], one: VariantSet, path: str, inputs: ScanInpu
     if len(nulls) > 1:
         raise InputError(
             f"{path}, line {one.line}: set {one.name} has variants on chromosomes {', '.join(sorted(chromosomes))}, and"
-            " the null model leaves out one chromosome at a time; split the set, or fit without --loco"
+            " the null model leaves out one chromosome at a time; split the set, or fit without --loco and --pred"
         )
     return next(iter(nulls), None)

@@ -195,12 +195,15 @@ def test_samples_without_fids(folder: Path) -> None:
         ({"l": "a x.loco\n"}, "names no file for trait 'b', but for a"),
         ({"l": "a x.loco\nb\n"}, "line 2: 'b' is not a trait and a file"),
         ({"l": "a x.loco\na x.loco\n"}, "line 2: names trait 'a' again"),
-        ({"l": "a none.loco\nb none.loco\n"}, "none.loco: there is no such file"),
+        ({"l": "a none.loco\nb none.loco\n"}, "line 1: the predictions of trait 'a', none.loco, are not there"),
         ({"x.loco": "1 2\n"}, "does not begin with FID_IID"),
         ({"x.loco": "FID_IID f0_s0 f0_s1\n1 2\n"}, "line 2: has 1 predictions for 2 samples"),
         ({"x.loco": "FID_IID f0_s0 f0_s1\n1 2 x\n"}, "line 2: the prediction 'x' of sample 'f0_s1'"),
         ({"x.loco": "FID_IID f0_s0 f0_s0\n1 2 3\n"}, "line 1: sample 'f0_s0' is there more than once"),
         ({"x.loco": "FID_IID f0_s0 f0_s1\n1 2 3\n1 2 3\n"}, "line 3: chromosome 1 is there more than once"),
+        ({"x.loco": "FID_IID f0_s0 f0_s1\n1 2 3\n\nchr1 2 3\n"}, "line 4: chromosome 1 is there more than once (chr1"),
+        ({"x.loco": "FID_IID f0_s0 f0_s1\nX 2 3\n23 2 3\n"}, "line 3: chromosome X is there more than once (23 is"),
+        ({"x.loco": "\nFID_IID f0_s0 f0_s1\n1 2 3\n"}, "does not begin with FID_IID"),
         ({"x.loco": "FID_IID q r\n1 2 3\n"}, "have no samples in common"),
         ({"l": "a x.loco\nb y.loco\n"}, "has chromosomes 1, and"),
     ],
@@ -218,6 +221,29 @@ def test_wrong_files(
     tables = ("--pheno", folder / "y.csv", "--grm", "none", "--pred", tmp_path / "l")
     assert kron2sum("fit", *tables, "--out", tmp_path / "null.npz") == 1
     assert message in capsys.readouterr().err
+
+
+def test_lists_and_files_as_people_have_them(folder: Path, tmp_path: Path) -> None:
+    """Tabs and blank lines in the list, chromosomes in another order and spelling, blank lines between them."""
+    header, *lines = (folder / "fit_1.loco").read_text().splitlines()
+    other = "\n\n".join([header, *(f"chr{line}" for line in reversed(lines))]) + "\n"
+    (tmp_path / "other.loco").write_text(other)
+    (tmp_path / "tabs.list").write_text(f"\nb\t{folder}/fit_2.loco\na\t{tmp_path}/other.loco \n")
+    pheno = ("--pheno", folder / "y.csv")
+    found = fit(folder, "tabs", *pheno, "--pred", tmp_path / "tabs.list")
+    expected = fit(folder, "spaces", *pheno, "--pred", folder / "fit_pred.list")
+    with np.load(found) as one, np.load(expected) as other_one:
+        for name in ("loco/1/families/Z", "loco/X/families/Z", "loco/2/T"):
+            np.testing.assert_array_equal(one[name], other_one[name])
+
+
+def test_predictions_are_never_overwritten(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "copy.loco").write_bytes((folder / "fit_1.loco").read_bytes())
+    (tmp_path / "copy.list").write_text(f"a {tmp_path}/copy.loco\n")
+    tables = ("--pheno", folder / "y.csv", "--pheno-name", "a", "--grm", "none", "--pred", tmp_path / "copy.list")
+    assert kron2sum("fit", *tables, "--out", tmp_path / "copy.loco") == 1
+    assert "is also an input" in capsys.readouterr().err
+    assert (tmp_path / "copy.loco").read_bytes() == (folder / "fit_1.loco").read_bytes()
 
 
 def test_what_does_not_go_together(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
