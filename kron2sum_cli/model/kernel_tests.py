@@ -25,7 +25,7 @@ from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.generalised_least_squares import independent_columns
 from kron2sum_cli.model.hypotheses import Hypothesis, orthonormal
 from kron2sum_cli.model.quadratic_forms import mixture_mlog10p, positive_weights
-from kron2sum_cli.model.set_test import SetScores
+from kron2sum_cli.model.set_test import SetScores, between_directions
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.tail_probability import LN10
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -113,7 +113,7 @@ def kernel_scores(scores: SetScores, F: Array, weights: Array) -> KernelScores:
         A = np.einsum("je,lf,jlab->efab", F, F, scores.V, optimize=True) * between
         return KernelScores(z, A[0] if F.shape[1] == 1 else A)
     if np.all(np.count_nonzero(F, axis=1) <= 1):
-        return KernelScores(z, np.einsum("je,jab->eab", F**2, scores.V, optimize=True) * between)
+        return KernelScores(z, np.tensordot(F.T**2, scores.V, axes=1) * between)
     return KernelScores(z, np.einsum("je,jf,jab->efab", F, F, scores.V, optimize=True) * between)
 
 
@@ -186,8 +186,7 @@ def _given_base(scores: SetScores, tested: Hypothesis, T: Array) -> Directions:
     e0 = tested.base.shape[1]
     F = _basis_beyond(T @ tested.base, T @ tested.full)
     s, e1 = scores.u.shape[0], F.shape[1] - e0
-    between = "je,lf,jlab->eafb" if scores.V.ndim == 4 else "je,jf,jab->eafb"
-    C = np.einsum(between, F, F, scores.V, optimize=True).reshape((e0 + e1) * s, (e0 + e1) * s)
+    C = between_directions(F, scores.V)
     first = e0 * s
     kept = independent_columns(C[:first, :first], ((F[:, :e0] ** 2).T @ scores.sizes).reshape(-1), 1e-8)
     slopes, C11 = np.zeros((0, e1 * s)), C[first:, first:]
@@ -226,7 +225,7 @@ def null_weights(blocks: Array) -> Array:
 
 def burden_scores(scores: SetScores, weights: Array) -> SetScores:
     """Scores of one variant that is the weighted sum of a set's; any test of variants applies to it."""
-    V = np.einsum("...ab,a,b->...", scores.V, weights, weights, optimize=True)[..., None, None]
+    V = (scores.V @ weights @ weights)[..., None, None]
     sizes = (np.sqrt(scores.sizes) @ np.abs(weights)) ** 2
     return SetScores((weights @ scores.u)[None, :], V, sizes[:, None])
 
@@ -313,4 +312,4 @@ def _log_arccot(log_t: float) -> float:
 
 
 def _log_sum(logs: Array) -> float:
-    return float(special.logsumexp(logs)) if logs.size else -np.inf
+    return float(np.logaddexp.reduce(logs))

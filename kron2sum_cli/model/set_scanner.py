@@ -73,12 +73,19 @@ class CompleteVariants:
     def scores(self, members: Indices) -> SetScores:
         """See `RotatedVariants.scores`."""
         m, p = len(self.scanner.weights), self.scanner.weights.shape[1] - 1
-        chosen = self.rotated[:, members].astype(np.float64)
+        chosen = _columns(self.rotated, members)
         V = weighted_products(chosen[:m], self.scanner.weights[:, :p])
         if self.outside is not None and self.scanner.outside_weight is not None:
-            rest = self.outside[:, members].astype(np.float64)
+            rest = _columns(self.outside, members).astype(np.float64)
             V += self.scanner.outside_weight[:, None, None] * (rest.T @ rest)
-        return SetScores(chosen[m:].T, V, np.einsum("jaa->ja", V))
+        return SetScores(chosen[m:].T.astype(np.float64), V, np.einsum("jaa->ja", V))
+
+
+def _columns(M: Floats, members: Indices) -> Floats:
+    """Columns of M; a view where they lie side by side, as those of a gene mostly do."""
+    if members.size and members[-1] - members[0] == members.size - 1 and np.all(np.diff(members) == 1):
+        return M[:, members[0] : members[-1] + 1]
+    return np.take(M, members, axis=1)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from kron2sum_cli.model.hypotheses import orthonormal
 from kron2sum_cli.model.missing.scanner import ObservedScanner
 from kron2sum_cli.model.spectrum import Array
 
+ROWS_AT_ONCE = 1024
+"""Rows of a product that are worked on together, so that they stay in the processor's cache."""
+
 
 @dataclass(frozen=True)
 class SetReduction:
@@ -71,11 +74,16 @@ def observed_set_scores(scanner: ObservedScanner, G: Array, rotated: Array) -> S
     return SetScores(rotated[m:].T, V, np.einsum("jaa->ja", complete))
 
 
-def weighted_products(rows: Array, weights: NDArray[np.floating]) -> Array:
-    """``Σ_i w_ij g_ia g_ib`` for rows (m, q) and every axis j of weights (m, p): (p, q, q)."""
-    roots = np.sqrt(weights.astype(np.float64))
-    weighted = (rows * roots[:, [j]] for j in range(roots.shape[1]))
-    return np.stack([half.T @ half for half in weighted])
+def weighted_products(rows: NDArray[np.floating], weights: NDArray[np.floating]) -> Array:
+    """``Σ_i w_ij g_ia g_ib`` for rows (m, q) and every axis j of weights (m, p), in double precision: (p, q, q)."""
+    roots = np.sqrt(weights.T.astype(np.float64))
+    V = np.zeros((len(roots), rows.shape[1], rows.shape[1]))
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        part = rows[start : start + ROWS_AT_ONCE].astype(np.float64)
+        for j, root in enumerate(roots[:, start : start + ROWS_AT_ONCE]):
+            half = part * root[:, None]
+            V[j] += half.T @ half
+    return V
 
 
 @dataclass(frozen=True)
@@ -106,14 +114,23 @@ def effects_of_set(scores: SetScores, design: Array, T: Array) -> SetEffects | N
     if q == 0 or e == 0:
         return None
     D = orthonormal(T @ design)
-    between = "je,lf,jlab->eafb" if scores.V.ndim == 4 else "je,jf,jab->eafb"
-    H = np.einsum(between, D, D, scores.V, optimize=True).reshape(e * q, e * q)
+    H = between_directions(D, scores.V)
     kept = independent_columns(H, ((D**2).T @ scores.sizes).reshape(-1), 1e-8)
     if not kept.size:
         return None
     size = np.sqrt(np.diag(H)[kept])
     root = linalg.cholesky(H[np.ix_(kept, kept)] / (size[:, None] * size), lower=True)
     return SetEffects(D, kept, size, root)
+
+
+def between_directions(F: Array, V: Array) -> Array:
+    """``Σ_j f_jf_jᵀ ⊗ V_j`` (e q, e q) for directions F (p, e), or ``Σ_jl f_jf_lᵀ ⊗ V_jl`` where axes are coupled."""
+    e, q = F.shape[1], V.shape[-1]
+    if V.ndim == 4:
+        H = np.einsum("je,lf,jlab->eafb", F, F, V, optimize=True)
+    else:
+        H = np.tensordot(F[:, :, None] * F[:, None, :], V, axes=(0, 0)).transpose(0, 2, 1, 3)
+    return np.asarray(H.reshape(e * q, e * q), np.float64)
 
 
 def reduce_set(scores: SetScores, design: Array, T: Array) -> SetReduction:
