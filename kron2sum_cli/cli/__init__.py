@@ -118,20 +118,7 @@ def _typed(arguments: Sequence[str]) -> str:
 
 
 def _report(error: BaseException, command: str) -> int:
-    """Say on standard error what went wrong.
-
-    Parameters
-    ----------
-    error : BaseException
-        What ended the command.
-    command : str
-        Such as "kron2sum scan".
-
-    Returns
-    -------
-    int
-        The exit code: that of the class of the error; 1 for anything unforeseen.
-    """
+    """Say on standard error what ended a command, such as "kron2sum scan"; returns the exit code."""
     if isinstance(error, click.UsageError):
         return _report_usage(error, command)
     if isinstance(error, KeyboardInterrupt):

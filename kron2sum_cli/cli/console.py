@@ -31,20 +31,7 @@ _WIDEST = 100_000
 
 @contextmanager
 def session(ctx: click.Context, settings: FitSettings | ScanSettings | ExportSettings) -> Iterator[Progress]:
-    """Show and record what a command does.
-
-    Parameters
-    ----------
-    ctx : click.Context
-        Of the command that runs; its `obj` has the arguments as typed.
-    settings : FitSettings or ScanSettings or ExportSettings
-        Of the command.
-
-    Yields
-    ------
-    Progress
-        The listener to pass to the function of the command.
-    """
+    """Show and record what a command does; yields the listener to pass to its function."""
     handler = StderrHandler(ctx.command_path, settings.common)
     command_line = shlex.join([ctx.find_root().info_name or "", *ctx.obj])
     level = LOGGER.level

@@ -203,21 +203,12 @@ _COMMON = (
 
 
 def settings_from(kind: type[Settings], values: dict[str, Any], problems: Sequence[str] = ()) -> Settings:
-    """The settings of a command from the values of its options; all that is wrong is told at once.
-
-    Parameters
-    ----------
-    kind : type
-        The record to make.
-    values : dict of str
-        The values of its options, by the names of its attributes.
-    problems : sequence of str
-        What is already known to be wrong.
+    """The settings of a command from the values of its options by name; all that is wrong is told at once.
 
     Raises
     ------
     UsageError
-        With a line for each problem, of the common options and of the command's own.
+        With a line for each problem: those known already, of the common options and of the command's own.
     """
     values.pop("debug")
     threads, memory, log = values.pop("threads"), values.pop("memory"), values.pop("log")
@@ -245,12 +236,6 @@ def _made(kind: type[Made], **values: Any) -> tuple[Made | None, list[str]]:
 
 
 def refuse_terminal(out: str) -> None:
-    """Refuse to write a binary format to a screen.
-
-    Raises
-    ------
-    UsageError
-        If the output is standard output and that is a terminal.
-    """
+    """Refuse to write a binary format to a screen."""
     if out == STDIO and sys.stdout is not None and sys.stdout.isatty():
         raise UsageError("the output is not text and standard output is a terminal; name a file with --out")

@@ -36,12 +36,7 @@ def stopping_on_signals(command: str) -> Iterator[None]:
 
     Python runs a handler only between two steps of the main thread, which may be in a long computation.
     A second thread learns of the signal at once, waits a moment, and if the block has not ended by then,
-    removes the work files and ends the process. Use it in a process of our own only.
-
-    Parameters
-    ----------
-    command : str
-        For the message, such as "kron2sum scan".
+    removes the work files and ends the process, naming the command. Use it in a process of our own only.
     """
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)

@@ -30,12 +30,7 @@ _NAME_WIDTH, _LONG_NAME_WIDTH = 28, 60
 def draw_architecture(traits: Sequence[str], estimates: Estimates) -> Figure:
     """Genetic correlations below the diagonal, residual ones above it, and heritabilities with 95% intervals.
 
-    Parameters
-    ----------
-    traits : sequence of str
-        The p names, in the order of the estimates.
-    estimates : Estimates
-        Of a null model; what is NaN there is left grey, an interval without a standard error is not drawn.
+    What is NaN in the estimates is left grey; an interval without a standard error is not drawn.
     """
     names = [wrapped(name, _NAME_WIDTH if len(traits) <= MOST_NUMBERS else _LONG_NAME_WIDTH) for name in traits]
     return _one_trait(names[0], estimates) if len(names) == 1 else _several_traits(names, estimates)

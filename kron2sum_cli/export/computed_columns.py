@@ -60,14 +60,7 @@ def compute_tests(
 ) -> dict[str, NDArray[Any]]:
     """``CHISQ.NAME``, ``DF.NAME`` and ``MLOG10P.NAME`` of every hypothesis, NaN where a variant has no statistics.
 
-    Parameters
-    ----------
-    batch : pyarrow.RecordBatch
-        Rows of a result table, with `needed_columns`.
-    metadata : ScanMetadata
-        Of the table.
-    hypotheses : sequence of Hypothesis
-        See `model.hypotheses`.
+    The rows have the `needed_columns`.
     """
     names = [column.named(hypothesis.name) for hypothesis in hypotheses for column in TEST_COLUMNS]
     columns: dict[str, NDArray[Any]] = {name: np.full(len(batch), np.nan) for name in names}
@@ -203,15 +196,10 @@ def explained_variance(batch: pa.RecordBatch, traits: Sequence[str]) -> dict[str
 
 
 def false_discovery_rates(mlog10p: Array) -> Array:
-    """P adjusted for the false discovery rate (Benjamini and Hochberg 1995), NaN where there is no P.
+    """P (m,) adjusted for the false discovery rate (Benjamini and Hochberg 1995), NaN where there is no P.
 
     ``q_(i) = min_{j >= i} m p_(j) / j`` of m p-values in increasing order, at most 1: all variants with q at or below
     a level are discoveries of which no more than that share is expected to be false.
-
-    Parameters
-    ----------
-    mlog10p : Array (m,)
-        -log10 of the p-values.
 
     Examples
     --------
@@ -233,16 +221,7 @@ def type_of(name: str) -> pa.DataType:
 
 
 def computed_columns(settings: ExportSettings, metadata: ScanMetadata, stored: Sequence[str]) -> ComputedColumns:
-    """The columns that the options ask for and the table does not have.
-
-    Parameters
-    ----------
-    settings : ExportSettings
-        What was asked.
-    metadata : ScanMetadata
-        Of the table.
-    stored : sequence of str
-        Names of the table's columns.
+    """The columns that the options ask for and the table, with the ``stored`` ones, does not have.
 
     Raises
     ------
@@ -280,13 +259,7 @@ def computed_columns(settings: ExportSettings, metadata: ScanMetadata, stored: S
 
 
 def _check_tests_of_scan(tests: Sequence[str], stored: Sequence[str]) -> None:
-    """Refuse tests that the table lacks and that cannot be computed from it.
-
-    Raises
-    ------
-    InputError
-        Naming the first.
-    """
+    """Refuse tests that the table lacks and that cannot be computed from it."""
     for asked in tests:
         if asked in TESTS_OF_SCAN and MLOG10P.named(asked) not in stored:
             option = "--coding genotypic" if asked == "dominance" else "--interaction COVARIATE"
@@ -305,13 +278,7 @@ def _check_stored(needed: Sequence[str], stored: Sequence[str]) -> None:
 
 
 def _explained_from(traits: Sequence[str], stored: Sequence[str]) -> list[str]:
-    """The columns that shares of variance are computed from.
-
-    Raises
-    ------
-    InputError
-        Where the table lacks one.
-    """
+    """The columns that shares of variance are computed from; a table that lacks one is refused."""
     needed = [N.name, CHISQ.name, *(kind.named(trait) for trait in traits for kind in (BETA, SE))]
     absent = [name for name in needed if name not in stored]
     if absent:

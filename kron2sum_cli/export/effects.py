@@ -83,18 +83,7 @@ def effect_columns(traits: Sequence[str]) -> list[str]:
 def lead_effects(loci: Loci, genome: Genome, traits: Sequence[str], clumping: Clumping, most: int) -> LeadEffects:
     """Effects of the lead variants, the strongest of any test first; where none passes, of the strongest variants.
 
-    Parameters
-    ----------
-    loci : Loci
-        Whose candidates have the columns that `effect_columns` names.
-    genome : Genome
-        Of the same table.
-    traits : sequence of str
-        Names of the p traits.
-    clumping : Clumping
-        As the loci were found with.
-    most : int
-        How many variants, at most.
+    The candidates of the loci have the columns that `effect_columns` names; ``most`` variants are shown at most.
     """
     leads, candidates = loci.together.leads, loci.candidates
     if not leads.size:

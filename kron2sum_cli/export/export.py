@@ -226,13 +226,7 @@ def _export_null(file: _Input, settings: ExportSettings) -> None:
 
 
 def _require_plot_extra() -> None:
-    """Refuse pictures and pages where what draws them is not installed.
-
-    Raises
-    ------
-    UsageError
-        Naming the package and how to get it.
-    """
+    """Refuse pictures and pages where what draws them is not installed."""
     for package in ("matplotlib", "jinja2"):
         if find_spec(package) is None:
             raise UsageError(f"pictures need {package}, which is not installed: pip install 'kron2sum-cli[plot]'")
@@ -420,13 +414,7 @@ def _significance(settings: ExportSettings) -> Significance:
 
 
 def _for_sets(settings: ExportSettings, scan: ScanResults) -> ExportSettings:
-    """The settings as they apply to a table of sets.
-
-    Raises
-    ------
-    UsageError
-        Where an option asks for what sets do not have.
-    """
+    """The settings as they apply to a table of sets; options that ask for what sets do not have are refused."""
     not_there = {
         "--geno": ("linkage disequilibrium", bool(settings.geno)),
         "--maf-classes": ("allele frequencies", settings.maf_classes),
@@ -513,13 +501,7 @@ def _write(path: str, content: bytes) -> None:
 
 
 def _write_ssf(scan: ScanResults, settings: ExportSettings) -> None:
-    """Write a GWAS-SSF file and its metadata for every trait.
-
-    Raises
-    ------
-    InputError
-        If no variant can be written, with the reasons.
-    """
+    """Write a GWAS-SSF file and its metadata for every trait; a scan of which no variant can be written is refused."""
     if os.path.isdir(settings.out):
         raise OutputError(f"{settings.out}: is a folder; name a file in it")
     paths = ssf_paths(settings.out, scan.traits)
@@ -584,24 +566,7 @@ def _columns_of_others(table: ScanFile, traits: Sequence[str], wanted: Sequence[
 def _columns_to_read(
     table: ScanFile, wanted: Sequence[str], added: Sequence[str], settings: ExportSettings
 ) -> list[str]:
-    """The stored columns among those that are wanted, and those that choose and sort the rows.
-
-    Parameters
-    ----------
-    table : ScanFile
-        The table.
-    wanted : sequence of str
-        Columns to write and those that others are computed from.
-    added : sequence of str
-        Columns that are not stored in the table.
-    settings : ExportSettings
-        What was asked.
-
-    Raises
-    ------
-    InputError
-        If the table lacks one that an option needs.
-    """
+    """The wanted columns that are stored, not ``added``, and those that choose and sort the rows."""
     needed: dict[str, Sequence[str]] = {}
     keys = RowKeys.of(table.schema.names)
     if settings.p_below is not None:

@@ -66,17 +66,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def render(draw: Callable[[], Figure], to: str, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
-    """A picture as the bytes of its file.
-
-    Parameters
-    ----------
-    draw : callable
-        Makes the figure.
-    to : str
-        "png", "svg" or "pdf".
-    dots_per_inch : int
-        Of PNG, and of the dots within the others.
-    """
+    """A picture as the bytes of a PNG, SVG or PDF file."""
     file = io.BytesIO()
     with _style(), _missing_letters_logged():
         draw().savefig(file, format=to, metadata=_NO_DATE[to], dpi=dots_per_inch)

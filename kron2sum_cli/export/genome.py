@@ -83,15 +83,7 @@ class Genome:
         return sorted(ticks, key=lambda tick: tick[1])
 
     def x(self, chromosomes: NDArray[np.intp], positions: NDArray[np.int64]) -> Array:
-        """Places on the axis of variants.
-
-        Parameters
-        ----------
-        chromosomes : NDArray (m,)
-            Index of each variant's chromosome.
-        positions : NDArray (m,)
-            As `located_batches` gives them.
-        """
+        """Places on the axis of variants, by chromosomes and positions as of `located_batches`."""
         scale = self.width / np.maximum(self.last - self.first, 1)
         scale = np.where(self.last > self.first, scale, 0.0)
         offset = np.maximum(positions - self.first[chromosomes], 0)
@@ -180,25 +172,16 @@ def _pooled(names: Sequence[str], shares: Array) -> NDArray[np.bool_]:
 def located_batches(
     scan: ScanResults, columns: Sequence[str], genome: Genome
 ) -> Iterator[tuple[pa.RecordBatch, NDArray[np.intp], NDArray[np.int64]]]:
-    """Batches with the chromosome and the position of every variant.
+    """Batches with CHR, POS and other columns, and the chromosome and the position of every variant.
 
     A variant without a position stands at the one before it in the table, if that is on the same chromosome, else at
     0: genotype files have variants in the order of the map, and arrays of mice or plants many without a position. On
     an unplaced chromosome the position is the variant's number in the order of the table.
 
-    Parameters
-    ----------
-    scan : ScanResults
-        The results of the scan.
-    columns : sequence of str
-        What to read beside CHR and POS.
-    genome : Genome
-        Of the same table.
-
     Yields
     ------
     batch : pyarrow.RecordBatch
-        The columns, CHR and POS among them.
+        b rows.
     chromosomes : NDArray (b,)
         Indices into the chromosomes of the genome.
     positions : NDArray (b,)

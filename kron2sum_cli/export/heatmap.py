@@ -62,19 +62,7 @@ class HeatMap:
 
 
 def heat_map_data(scan: ScanResults, genome: Genome, tests: Sequence[ScanTest], loci: Loci) -> HeatMap:
-    """What a heat map of many tests shows; the first test has the panel on top.
-
-    Parameters
-    ----------
-    scan : ScanResults
-        The results of the scan.
-    genome : Genome
-        Of the same table.
-    tests : sequence of ScanTest
-        Two or more.
-    loci : Loci
-        Of these tests, and perhaps others.
-    """
+    """What a heat map of two or more tests shows; the first test has the panel on top."""
     rows = tests[1:]
     largest = np.full((len(rows), BINS), np.nan)
     for batch, chromosomes, positions in located_batches(scan, [test.column for test in rows], genome):

@@ -39,17 +39,8 @@ class LocusInterval:
 def locus_intervals(scan: ScanResults, genome: Genome, loci: Loci, window: int) -> list[LocusInterval]:
     """Intervals of every locus.
 
-    They reach no farther than `window` from the lead variant, and no farther than a variant that is stronger in the
-    same test.
-
-    Parameters
-    ----------
-    scan : ScanResults
-        The results of the scan.
-    genome, loci : Genome, Loci
-        Of the same table.
-    window : int
-        Bases.
+    They reach no farther than `window` bases from the lead variant, and no farther than a variant that is stronger in
+    the same test.
     """
     tests = [_strongest_test(loci, lead) for lead in loci.together.leads.tolist()]
     if scan.is_of_sets:  # of different degrees of freedom each
@@ -73,14 +64,7 @@ def locus_intervals(scan: ScanResults, genome: Genome, loci: Loci, window: int) 
 def lod_interval(positions: NDArray[np.int64], lod: Array) -> tuple[int, int]:
     """From the variant before the first within `LOD_DROP` of the highest LOD score to the one after the last.
 
-    As ``lodint`` of R/qtl (Broman and Sen 2009).
-
-    Parameters
-    ----------
-    positions : NDArray (m,)
-        Increasing.
-    lod : Array (m,)
-        LOD scores.
+    As ``lodint`` of R/qtl (Broman and Sen 2009). Positions (m,) increase.
     """
     within = np.flatnonzero(lod > lod.max() - LOD_DROP)
     return int(positions[max(within[0] - 1, 0)]), int(positions[min(within[-1] + 1, len(lod) - 1)])
@@ -90,14 +74,7 @@ def bayes_interval(positions: NDArray[np.int64], lod: Array) -> tuple[int, int]:
     """The variants of the smallest set with `PROBABILITY`, and what lies between them.
 
     For one causal variant with a flat prior along the chromosome: the posterior of a variant is ``10^LOD`` times the
-    length of the chromosome that is nearest to it (``bayesint`` of R/qtl).
-
-    Parameters
-    ----------
-    positions : NDArray (m,)
-        Increasing.
-    lod : Array (m,)
-        LOD scores.
+    length of the chromosome that is nearest to it (``bayesint`` of R/qtl). Positions (m,) increase.
     """
     ends = np.concatenate([positions[:1], positions, positions[-1:]]).astype(float)
     width = (ends[2:] - ends[:-2]) / 2

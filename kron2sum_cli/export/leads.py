@@ -138,18 +138,7 @@ def find_loci(
 ) -> Loci:
     """Clump the significant variants of all tests together, and of each by itself.
 
-    Parameters
-    ----------
-    scan : ScanResults
-        The results of the scan.
-    genome : Genome
-        Of the same table.
-    tests : sequence of ScanTest
-        Those that count.
-    columns : sequence of str
-        What is to be known of each variant, beside its place, name, alleles and tests.
-    clumping : Clumping
-        How loci are made.
+    Beside their place, names, alleles and tests, the candidates have the ``columns`` that are named.
 
     Raises
     ------
@@ -177,18 +166,7 @@ def find_candidates(
 ) -> Candidates:
     """All variants with -log10 p of some test at its threshold or above, and the strongest of the others.
 
-    Parameters
-    ----------
-    scan : ScanResults
-        The results of the scan.
-    genome : Genome
-        Of the same table.
-    tests : sequence of ScanTest
-        A variant counts by the one in which it is farthest above the threshold.
-    columns : sequence of str
-        What is to be known of each, beside its place, name, alleles and tests.
-    thresholds : Thresholds
-        Of these tests.
+    A variant counts by the test in which it is farthest above the threshold.
     """
     wanted = list(dict.fromkeys([*VARIANT_KEY, *columns, *(test.column for test in tests)]))
     found: list[Candidates] = []
@@ -228,25 +206,14 @@ def _strongest(parts: Sequence[Candidates]) -> Candidates:
 def clump_candidates(
     found: Candidates, genome: Genome, by_test: Sequence[Array], clumping: Clumping, most: int | None = None
 ) -> list[Clumps]:
-    """Loci of the candidates by each of several tests.
+    """Loci of the m candidates by each of several tests, as indices into them.
 
     Parameters
     ----------
-    found : Candidates
-        The m variants.
-    genome : Genome
-        Of the same table.
     by_test : sequence of Array (m,)
         How far -log10 p of each test lies above its threshold, NaN where there is none.
-    clumping : Clumping
-        How loci are made.
     most : int or None
         Find only the strongest so many loci of each test, significant or not; None for all significant ones.
-
-    Returns
-    -------
-    list of Clumps
-        For each test indices into the candidates.
 
     Raises
     ------

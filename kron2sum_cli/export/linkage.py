@@ -57,16 +57,9 @@ class GenotypeLinkage:
         return f"among {self.samples_description}, with missing genotypes at the mean"
 
     def find(self, variants: pa.Table) -> NDArray[np.intp]:
-        """Index of variants, by name, chromosome, position and pair of alleles; -1 for those that are not there.
+        """Index (m,) of variants, by name, chromosome, position and pair of alleles; -1 for those that are not there.
 
-        Parameters
-        ----------
-        variants : pyarrow.Table, m rows
-            With the columns of `VARIANT_KEY`.
-
-        Returns
-        -------
-        NDArray (m,)
+        They have the columns of `VARIANT_KEY`.
         """
         names = pa.array(variants.column("SNPID").to_pylist(), pa.string())
         table = self.genotypes.variants.table
@@ -113,14 +106,10 @@ def _keys(variants: pa.Table) -> list[tuple[object, ...]]:
 def open_linkage(
     paths: Sequence[str], out: str, null: NullFile | None, files: Mapping[str, str | None] | None = None
 ) -> GenotypeLinkage:
-    """Open the genotypes of a scan to tell linkage disequilibrium from.
+    """Open the genotypes of a scan, which the output must not be, to tell linkage disequilibrium from.
 
     Parameters
     ----------
-    paths : sequence of str
-        Genotype files of any format.
-    out : str
-        The output, which must be none of them.
     null : NullFile or None
         The null model of the scan, whose samples are taken; without it all samples of the first file.
     files : mapping of str to str or None

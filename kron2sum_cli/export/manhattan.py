@@ -288,19 +288,7 @@ class Manhattan:
 
 
 def manhattan_data(scan: ScanResults, genome: Genome, tests: Sequence[ScanTest], loci: Loci) -> Manhattan:
-    """The points to draw: all that are significant, and of the others as many as a picture can show.
-
-    Parameters
-    ----------
-    scan : ScanResults
-        The results of the scan.
-    genome : Genome
-        Of the same table.
-    tests : sequence of ScanTest
-        A panel each.
-    loci : Loci
-        Of these tests, and perhaps others.
-    """
+    """The points to draw, a panel a test: all that are significant, and of the others as many as a picture can show."""
     thinners = [Thinner(genome.length, loci.thresholds.of(test), _CELLS) for test in tests]
     tested = np.zeros(len(tests), dtype=np.int64)
     for batch, chromosomes, positions in located_batches(scan, [test.column for test in tests], genome):

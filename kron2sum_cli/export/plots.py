@@ -62,18 +62,7 @@ def picture_format(out: str) -> str:
 
 
 def plot_scan(kind: str, scan: ScanResults, to: str, settings: PictureSettings) -> bytes:
-    """Draw a picture of the results of a scan.
-
-    Parameters
-    ----------
-    kind : str
-        One of `settings.SCAN_PLOTS`.
-    scan : ScanResults
-        The results of the scan.
-    to : str
-        "png", "svg" or "pdf".
-    settings : PictureSettings
-        What the picture shows.
+    """One of `settings.SCAN_PLOTS` of the results of a scan, as the bytes of a PNG, SVG or PDF file.
 
     Raises
     ------
@@ -133,15 +122,5 @@ def _two_tests(scan: ScanResults) -> list[ScanTest]:
 
 
 def plot_architecture(traits: Sequence[str], estimates: Estimates, to: str) -> bytes:
-    """Draw the correlations and heritabilities of a null model.
-
-    Parameters
-    ----------
-    traits : sequence of str
-        Names of the p traits.
-    estimates : Estimates
-        Of a null model.
-    to : str
-        "png", "svg" or "pdf".
-    """
+    """The correlations and heritabilities of a null model, as the bytes of a PNG, SVG or PDF file."""
     return render(lambda: draw_architecture(traits, estimates), to)

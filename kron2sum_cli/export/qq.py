@@ -98,14 +98,7 @@ class QQ:
 def qq_data(scan: ScanResults, tests: Sequence[ScanTest], by_frequency: bool = False) -> list[QQ]:
     """Ordered p-values of every test; memory holds those of one test at a time (9 bytes a variant).
 
-    Parameters
-    ----------
-    scan : ScanResults
-        The results of the scan.
-    tests : sequence of ScanTest
-        The tests.
-    by_frequency : bool
-        Whether to make classes of minor allele frequency, of `FEWEST_IN_CLASS` variants or more each.
+    Classes of minor allele frequency, where they are asked for, have `FEWEST_IN_CLASS` variants or more each.
     """
     classes = _classes(scan) if by_frequency else None
     return [_of_test(scan, test, classes) for test in tests]

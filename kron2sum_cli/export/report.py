@@ -114,15 +114,8 @@ class Section:
 def scan_report(scan: ScanResults, settings: PictureSettings, null: NullFile | None) -> str:
     """The report of a scan as one HTML page.
 
-    Parameters
-    ----------
-    scan : ScanResults
-        The results of the scan.
-    settings : PictureSettings
-        Significance, how lead variants are found, and how many of them have their effects drawn.
-    null : NullFile or None
-        The null model of the scan, for heritabilities, standard errors and how it was fitted;
-        without it the page has the correlations alone, which the scan knows too.
+    With the null model of the scan it has heritabilities, standard errors and how the model was fitted, without it the
+    correlations alone, which the scan knows too.
 
     Raises
     ------

@@ -223,14 +223,9 @@ def name_in_metadata(scan: ScanResults, test: ScanTest) -> str:
 
 
 def sets_as_variants(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
-    """Rows of sets with the columns of variants: the name of a set, its middle, and no alleles.
+    """Rows of sets with columns of variants, for which they have the `stored_columns_of_sets`.
 
-    Parameters
-    ----------
-    batch : pyarrow.RecordBatch
-        Rows with the columns that `stored_columns_of_sets` names.
-    columns : sequence of str
-        The columns that are wanted.
+    A variant's name, position and alleles are a set's name, its middle, and nothing.
     """
     arrays = []
     for name in columns:

@@ -102,15 +102,8 @@ def sort_columns(key: str, keys: RowKeys) -> Sequence[str]:
 def sorted_rows(batches: Iterable[pa.RecordBatch], key: str, keys: RowKeys) -> Iterator[pa.RecordBatch]:
     """All rows in the order of a key; those without a value last, of equal ones the first in the file.
 
-    Parameters
-    ----------
-    batches : iterable of pyarrow.RecordBatch
-        The rows.
-    key : str
-        "position" (chromosomes as numbers, then X, Y, XY, MT, then others by name), "p", a column, or "-COLUMN" for
-        the largest first.
-    keys : RowKeys
-        Of the table.
+    The key is "position" (chromosomes as numbers, then X, Y, XY, MT, then others by name), "p", a column, or "-COLUMN"
+    for the largest first.
     """
     table = pa.Table.from_batches(list(batches)) if (batches := list(batches)) else None
     if table is None:

@@ -157,20 +157,9 @@ def write_ssf(scan: ScanResults, outputs: Mapping[str, BinaryIO]) -> SsfTables:
 
 
 def ssf_metadata(scan: ScanResults, trait: str, path: str, is_sorted: bool, modified: date) -> str:
-    """The YAML that goes beside a table, with what the scan knows and nothing else.
+    """The YAML that goes beside the table of a trait, with what the scan knows and nothing else.
 
-    Parameters
-    ----------
-    scan : ScanResults
-        The results of the scan.
-    trait : str
-        Whose table it is.
-    path : str
-        The table, which is complete.
-    is_sorted : bool
-        Whether its variants are in the order of chromosome and position.
-    modified : date
-        The day of writing, which the standard's schema demands.
+    The table is complete; the standard's schema demands the day of writing.
     """
     with open(path, "rb") as file:
         md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -26,17 +26,8 @@ def choose_columns(
         Names and ranges, in the order wanted.
     columns : sequence of str
         All names in the file, each once.
-    option : str
-        The option that named them, for messages.
-    place : str
-        File and line of the header, for messages.
-    what : str
-        What they are, for messages: columns, or the traits of a result table.
-
-    Returns
-    -------
-    tuple of int
-        The positions.
+    option, place, what : str
+        For messages: the option that named them, file and line of the header, and "column" or "trait".
 
     Raises
     ------

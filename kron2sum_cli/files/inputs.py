@@ -29,14 +29,7 @@ def display_name(path: str) -> str:
 
 
 def open_input(path: str, remedy: str = "check the path") -> AbstractContextManager[BinaryIO]:
-    """A file, ``-`` or a pipe, open for reading.
-
-    Parameters
-    ----------
-    path : str
-        The file.
-    remedy : str
-        What to do where there is no such file.
+    """A file, ``-`` or a pipe, open for reading; the remedy is for a message that there is no such file.
 
     Raises
     ------
@@ -96,21 +89,12 @@ def compression_of(head: bytes) -> str | None:
 
 
 def copy_decompressed(file: BinaryIO, into: BinaryIO, name: str) -> None:
-    """Copy the content of a compressed file, and go to the beginning of the copy.
-
-    Parameters
-    ----------
-    file : BinaryIO
-        A file of the system, compressed with gzip or Zstandard.
-    into : BinaryIO
-        Where its content goes.
-    name : str
-        What to call it in messages.
+    """Copy the content of a file compressed with gzip or Zstandard, and go to the beginning of the copy.
 
     Raises
     ------
     InputError
-        It is damaged.
+        The file, called ``name``, is damaged.
     """
     with open(os.dup(file.fileno()), "rb") as source:
         source.seek(0)

@@ -24,12 +24,8 @@ def read_record(kind: type[Record], text: str | bytes, layout: str, known: int, 
 
     Parameters
     ----------
-    kind : type
-        The dataclass.
-    text : str or bytes
-        The JSON text, which names its layout and the version that wrote it.
     layout : str
-        Under which key it names its layout.
+        The key under which the text names its layout.
     known : int
         The layout that this version reads.
     command : str

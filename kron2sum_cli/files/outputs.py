@@ -138,14 +138,7 @@ def lock(descriptor: int, path: str) -> None:
 
 
 def open_locked(work: Path, out: str) -> int:
-    """Open a work file as it is, or a new one, and lock it.
-
-    Parameters
-    ----------
-    work : Path
-        The file.
-    out : str
-        The output that it belongs to, for messages.
+    """Open a work file of an output as it is, or a new one, and lock it.
 
     Raises
     ------

@@ -35,14 +35,7 @@ def default_log(out: str) -> str | None:
 
 @contextmanager
 def recorded_run(command_line: str, settings: FitSettings | ScanSettings | ExportSettings) -> Iterator[None]:
-    """Keep the log of what happens inside, and refuse outputs that are inputs.
-
-    Parameters
-    ----------
-    command_line : str
-        What was typed, for the first lines.
-    settings : FitSettings or ScanSettings or ExportSettings
-        Its `common.log` names the file; None for no log.
+    """Keep the log of what happens inside, `CommonSettings.log`, and refuse outputs that are inputs.
 
     Raises
     ------

@@ -247,14 +247,7 @@ def code_covariates(table: SampleTable, rows: NDArray[np.intp]) -> CodedCovariat
 
     A categorical covariate with levels l0, l1, ... among these samples becomes the columns ``name=l1``,
     ``name=l2``, ..., 1 in the samples of that level and 0 in the others. Levels are sorted as numbers if
-    all of them are numbers, else as text.
-
-    Parameters
-    ----------
-    table : SampleTable
-        The covariates, as read.
-    rows : NDArray of int (n,)
-        Positions of the samples in it; no value of theirs is missing.
+    all of them are numbers, else as text. No value in the rows (n,) of these samples is missing.
 
     Raises
     ------
@@ -286,21 +279,9 @@ def code_covariates(table: SampleTable, rows: NDArray[np.intp]) -> CodedCovariat
 def code_with_levels(
     table: SampleTable, rows: NDArray[np.intp], coded: Mapping[str, Mapping[str, int]]
 ) -> NDArray[np.float64]:
-    """Covariates of further samples, coded as those of the analysed ones.
+    """Covariates (t, q) of further samples, coded as the `CodedCovariates.levels` of the analysed ones.
 
-    Parameters
-    ----------
-    table : SampleTable
-        The covariates, as read.
-    rows : NDArray of int (t,)
-        Positions of the samples in it, -1 where it lacks them.
-    coded : mapping of str
-        The ``levels`` of the analysed samples' `CodedCovariates`.
-
-    Returns
-    -------
-    NDArray (t, q)
-        NaN where a value is missing, or is a level that no analysed sample has.
+    NaN where a value is missing or a level that no analysed sample has, and in rows of -1, which the table lacks.
     """
     columns: list[NDArray[np.float64]] = []
     for name, values, levels in zip(table.names, table.values.T, table.levels, strict=True):

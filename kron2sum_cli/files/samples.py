@@ -49,19 +49,12 @@ def refuse_duplicates(
 ) -> None:
     """Check that every sample of a file is there once.
 
-    Parameters
-    ----------
-    samples : Samples
-        The samples of one file.
-    lines : sequence of int or None
-        The line of each, for the message; without it the message counts samples from 1.
-    remedy : str
-        What to do, for the message.
+    The message names the lines of the two where they are given, else their numbers from 1, and ends with the remedy.
 
     Raises
     ------
     InputError
-        A sample is there twice; both places are named.
+        A sample is there twice.
     """
     keys = _keys(samples, with_fids=True)
     if len(set(keys)) == len(keys):
@@ -86,15 +79,10 @@ def match(reference: Samples, other: Samples) -> NDArray[np.intp]:
     plink2 writes into BGEN and VCF. What matches must be unique in both files; IDs that the other file lacks may be
     repeated.
 
-    Parameters
-    ----------
-    reference, other : Samples
-        Samples of two files, n of them in ``reference``.
-
     Returns
     -------
     NDArray of int (n,)
-        The position in ``other`` of every sample of ``reference``, -1 where it is not there.
+        The position in ``other`` of each of the n samples of ``reference``, -1 where it is not there.
 
     Raises
     ------

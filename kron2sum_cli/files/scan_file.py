@@ -89,14 +89,7 @@ class ScanFile:
 
 
 def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
-    """Open the Parquet table of a scan.
-
-    Parameters
-    ----------
-    source : str or BinaryIO
-        A path, or an open seekable file.
-    name : str or None
-        What to call it in messages, where it is not a path.
+    """Open the Parquet table of a scan: a path, or an open seekable file with a name for messages.
 
     Raises
     ------
@@ -133,13 +126,7 @@ def _check_layout(parquet: pq.ParquetFile, name: str) -> None:
 
 
 def _check_footer(file: BinaryIO, name: str) -> None:
-    """Compare the footer with its checksum, before it is parsed.
-
-    Raises
-    ------
-    InputError
-        If the end of the file is missing, not one of `ScanWriter`, or damaged.
-    """
+    """Compare the footer with its checksum, before it is parsed; refuse a file whose end `ScanWriter` did not write."""
     size = file.seek(0, 2)
     file.seek(max(size - _TAIL_BYTES, 0))
     tail = file.read()

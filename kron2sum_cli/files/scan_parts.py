@@ -73,13 +73,6 @@ _ASKED = ("filters", "settings")
 def join_parts(names: Sequence[str], tables: Sequence[ScanMetadata]) -> Joined:
     """Order tables of one scan as the genotype file has the variants, and join their metadata.
 
-    Parameters
-    ----------
-    names : Sequence of str
-        Names of the tables, for messages.
-    tables : Sequence of ScanMetadata
-        What each says.
-
     Raises
     ------
     InputError

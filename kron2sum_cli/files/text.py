@@ -67,18 +67,9 @@ class TextTable:
     widths: NDArray[np.intp]
 
     def columns(self, positions: Sequence[int]) -> pd.DataFrame:
-        """Some columns, all rows.
+        """Some columns, all rows, as text without surrounding white space, empty where a row is too short.
 
-        Parameters
-        ----------
-        positions : sequence of int
-            The columns, from 0.
-
-        Returns
-        -------
-        DataFrame
-            Text without surrounding white space, empty where a row is too short; its columns are named by
-            ``positions`` and its rows by their lines.
+        The columns are named by their positions (from 0) and the rows by their lines.
         """
         found = parse_columns(self.text, self.delimiter, positions)
         found = found[self.widths > 0].set_axis(self.lines[self.widths > 0], axis=0)
@@ -235,16 +226,7 @@ def text_table(text: str, path: str, delimiter: str | None = None) -> TextTable:
 
 
 def split_rows(text: str, path: str, delimiter: str | None = None) -> list[Row]:
-    """The rows of a text, each with as many fields as it has; blank lines are no rows.
-
-    Parameters
-    ----------
-    text : str
-        What `read_text` returned.
-    path : str
-        The file it came from, for messages.
-    delimiter : str or None
-        As in `TextTable`; None tells it from the first line that is not blank.
+    """The rows of a text, each with as many fields as it has; blank lines are no rows. See `text_table`.
 
     Raises
     ------

@@ -180,25 +180,11 @@ def read_tables(settings: FitSettings) -> Tables:
 
 
 def transform_traits(Y: NDArray[np.float64], names: Sequence[str], transform: Transform) -> NDArray[np.float64]:
-    """Transform every trait over the samples that have it.
+    """Transform every trait of Y (n, p) over the samples that have it; NaN stays.
 
     ``standardize`` gives mean 0 and standard deviation 1 (with n - 1). ``rank-normal`` replaces the value
     of rank r of n by the normal quantile of (r - 3/8) / (n + 1/4) (Blom 1958); ties get their average
     rank. The trait itself is transformed, not its residuals: covariates stay in the model.
-
-    Parameters
-    ----------
-    Y : NDArray (n, p)
-        Traits of the analysed samples, NaN where missing.
-    names : sequence of str
-        The p traits, for messages.
-    transform : {"none", "standardize", "rank-normal"}
-        Which.
-
-    Returns
-    -------
-    NDArray (n, p)
-        NaN where Y is; Y itself for ``none``.
 
     Raises
     ------

@@ -178,19 +178,7 @@ def _near_boundary(h2: Array, se: Array) -> NDArray[np.bool_]:
 
 
 def _predict(model: NullModel, relationship: Relationship, design: Design, progress: Progress) -> Predictions:
-    """Predict the analysed samples and those that are not.
-
-    Parameters
-    ----------
-    model : NullModel
-        The null model of the analysed samples.
-    relationship : Relationship
-        Relationships of the analysed samples, then of those that are not analysed.
-    design : Design
-        What the model was fitted to, and who is not analysed.
-    progress : Progress
-        Told of every sample.
-    """
+    """Predict the analysed samples and those that are not, whose relationships come in this order."""
     numbers = _predictions(model.predictor(), relationship, design, progress)
     missing = model.missing_cells()
     cell = missing.rows, missing.traits

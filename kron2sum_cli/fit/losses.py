@@ -36,16 +36,7 @@ def report_samples(
 ) -> None:
     """Say how many samples each step left; warn where a step took more than a tenth.
 
-    Parameters
-    ----------
-    settings : FitSettings
-        What was asked.
-    pheno, covar, relationship
-        Traits, covariates and samples of the relationship matrix.
-    lists : mapping of str to Samples
-        Those of ``--keep`` and ``--remove``.
-    found : AnalysedSamples
-        Who is analysed.
+    The lists are those of ``--keep`` and ``--remove``.
     """
     report_counts(found.counts)
     for option, listed in lists.items():
@@ -193,15 +184,7 @@ def report_variants(counts: Mapping[str, int]) -> None:
 
 
 def warn_of_few_genotypes(diagonal: NDArray[np.float64], samples: Samples) -> None:
-    """Warn of samples with hardly a genotype: their relatedness to themselves, which is about 1, is near 0.
-
-    Parameters
-    ----------
-    diagonal : NDArray, (n,)
-        The diagonal of the relationship matrix.
-    samples : Samples
-        Whose they are.
-    """
+    """Warn of samples with hardly a genotype: their relatedness to themselves, which is about 1, is near 0."""
     few = np.flatnonzero(diagonal < FEW_GENOTYPES * np.median(diagonal))
     if few.size:
         logger.warning(

@@ -259,13 +259,7 @@ def _best_rank(fits: list[Optimum[Any]]) -> Optimum[Any]:
 
 
 def _require_memory(K: Sparse, memory_mib: int | None, data: TraitData) -> None:
-    """Refuse a matrix with a family that is too large for what is fitted, and say which cutoff would split it.
-
-    Raises
-    ------
-    InputError
-        With the size of the family and the smallest cutoff that makes all families fit.
-    """
+    """Refuse a matrix with a family that is too large for what is fitted, and say which cutoff would split it."""
     limit, whose = memory_mib, "--memory allows"
     if limit is None:
         limit, whose = available_memory_mib(), "the machine has"

@@ -62,12 +62,7 @@ class _OfTrait:
 def read_polygenic_predictions(path: str, pheno: SampleTable) -> PolygenicPredictions:
     """Read the predictions of all traits of a phenotype table, for its samples.
 
-    Parameters
-    ----------
-    path : str
-        The list: a trait and its file a line. A file that is not found as it is named is looked for beside the list.
-    pheno : SampleTable
-        The traits.
+    The list has a trait and its file a line. A file that is not found as it is named is looked for beside the list.
 
     Raises
     ------
@@ -140,15 +135,11 @@ def predictions_of(
     Parameters
     ----------
     predictions : PolygenicPredictions
-        Of the m samples of the phenotype file.
-    rows : NDArray of int (n,)
-        The analysed samples among them.
+        Of the samples of the phenotype file, among which ``rows`` (n,) are analysed.
     Y : NDArray (n, p)
         Their traits, NaN where missing.
     X : NDArray (n, c)
         Their covariates.
-    traits : sequence of str
-        Names of the traits, for messages.
 
     Returns
     -------

@@ -83,21 +83,9 @@ def analysed_samples(
 ) -> AnalysedSamples:
     """Match the files and drop who cannot be analysed.
 
-    Starting from the relationship file, in this order: ``keep`` and ``remove``, samples that the
-    phenotype file or the covariate file lacks, missing phenotypes, missing covariates.
-
-    Parameters
-    ----------
-    pheno : SampleTable
-        Traits.
-    covar : SampleTable or None
-        Covariates.
-    relationship : Samples
-        The samples of the relationship matrix.
-    keep, remove : Samples or None
-        Samples to keep, and to remove.
-    missing : {"drop", "exact"}
-        ``drop`` drops a sample with any trait missing, ``exact`` only one with all traits missing.
+    Starting from the relationship file, in this order: ``keep`` and ``remove``, samples that the phenotype file or the
+    covariate file lacks, missing phenotypes (``drop``: any of a sample's traits, ``exact``: all of them), missing
+    covariates.
 
     Raises
     ------

@@ -40,23 +40,9 @@ def summarise(
     chromosomes: Mapping[str, FitSummary],
     profile: Mapping[str, Interval],
 ) -> Iterator[str | Table]:
-    """What was fitted, what it says, and why it is an optimum.
+    """What was fitted, what it says, and why it is an optimum: sentences, empty ones between sections, and tables.
 
-    Parameters
-    ----------
-    description : NullDescription
-        The data of the fit.
-    whole : FitSummary
-        The fit with all of the relationship matrix.
-    chromosomes : mapping of str to FitSummary
-        The fits without a chromosome; empty without ``--loco``.
-    profile : mapping of str to Interval
-        Profile-likelihood intervals of the traits' heritabilities; empty if none were asked for.
-
-    Yields
-    ------
-    str or Table
-        Sentences, empty ones between sections, and tables.
+    Without ``--loco`` there are no fits without a chromosome, and intervals of the heritabilities that were asked for.
     """
     traits = description.traits
     yield from (_headline(description, whole), "")

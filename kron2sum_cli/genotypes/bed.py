@@ -46,15 +46,7 @@ class BedSource:
     _reader: bed_reader.open_bed = field(repr=False, compare=False)
 
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Dosages of the effect allele, 0 to 2, NaN where missing (see `GenotypeSource.read`).
-
-        Raises
-        ------
-        InputError
-            The file changed since it was opened.
-        IndexError
-            A position is not in the file.
-        """
+        """Dosages of the effect allele; see `GenotypeSource.read`."""
         require_positions(self, variants, rows)
         try:
             dosages: NDArray[np.float32] = self._reader.read((rows, variants), dtype="float32", order="F")
@@ -69,17 +61,8 @@ class BedSource:
 def open_bed(path: str, bim: str | None = None, fam: str | None = None) -> BedSource:
     """Open a PLINK 1 file set, and refuse it where its three files cannot belong together.
 
-    Parameters
-    ----------
-    path : str
-        The ``.bed``.
-    bim, fam : str or None
-        The files of its variants and samples; by default those beside it under the same name.
-
-    Returns
-    -------
-    BedSource
-        EA, the allele that dosages count, is the first allele of the ``.bim``.
+    EA, the allele that dosages count, is the first allele of the ``.bim``. The ``.bim`` and ``.fam`` that are not given
+    lie beside the ``.bed`` under the same name.
 
     Raises
     ------

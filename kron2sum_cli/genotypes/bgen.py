@@ -68,16 +68,9 @@ class BgenSource:
     ends: NDArray[np.int64]
 
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Dosages of the effect allele (the first of the file), NaN where missing (see `GenotypeSource.read`).
+        """Dosages of the effect allele, the first of the file; see `GenotypeSource.read`.
 
         Every call opens the file by itself, and decompression lets other threads run.
-
-        Raises
-        ------
-        InputError
-            The file is damaged, or changed since it was opened.
-        IndexError
-            A position is not in the file.
         """
         require_positions(self, variants, rows)
         dosages = np.empty((len(rows), len(variants)), dtype=np.float32, order="F")
@@ -151,16 +144,8 @@ def index_path(bgen: str) -> str:
 def read_index(header: BgenHeader) -> BgenRecords | None:
     """Find all variants through the index, which is much faster than through a large file on a slow disk.
 
-    Parameters
-    ----------
-    header : BgenHeader
-        Of the BGEN file.
-
-    Returns
-    -------
-    BgenRecords or None
-        None where there is no index, or where it is older than the file or does not fit it: another number of
-        variants, or places that leave gaps or end elsewhere than the file.
+    None where there is no index, or where it is older than the file or does not fit it: another number of variants, or
+    places that leave gaps or end elsewhere than the file.
     """
     path = index_path(header.path)
     if not os.path.isfile(path):

@@ -102,12 +102,7 @@ class VariantIdentity:
 
 
 def collect_records(rows: Iterator[tuple[Any, ...]]) -> BgenRecords:
-    """Put variants together.
-
-    Parameters
-    ----------
-    rows : iterator of tuple
-        Chromosome, position, name, first and second allele, number of alleles, start and end of each variant.
+    """Put variants together from their chromosome, position, name, two alleles, number of alleles, start and end.
 
     Raises
     ------
@@ -247,25 +242,11 @@ def genotype_block(record: bytes) -> bytes:
 
 
 def read_block(block: bytes, compression: Compression, n_samples: int) -> NDArray[np.float32]:
-    """Dosages of the first allele from one genotype block.
+    """Dosages of the first allele (n_samples,) from one genotype block, NaN where missing.
 
     A diploid genotype counts its expected copies, 0 to 2. One of z copies of the chromosome counts 2/z times: a haploid
     one 0 or 2 where it is certain, as plink2 stores it. A sample with ploidy 0 (a woman on chromosome Y, as plink2
     writes it) is missing.
-
-    Parameters
-    ----------
-    block : bytes
-        What follows the length of the block in the file.
-    compression : Compression
-        Of the file.
-    n_samples : int
-        Of the file.
-
-    Returns
-    -------
-    NDArray (n_samples,)
-        float32, NaN where missing.
 
     Raises
     ------

@@ -51,15 +51,8 @@ def normalise_chromosome(code: str, human: bool = True) -> str:
     """The one spelling of a chromosome code, so that ``chr1`` is ``1`` and ``23`` is ``X``.
 
     A prefix ``chr`` (any case) and leading zeros go; X, Y and XY are in capitals, ``M`` is MT, ``PAR1`` and ``PAR2``
-    are XY. As for plink, 23 is X, 24 is Y, 25 is XY and 26 is MT in human data. Everything else (names of contigs,
-    0 for unplaced) stays as it is.
-
-    Parameters
-    ----------
-    code : str
-        As a file or a user spells it.
-    human : bool
-        Whether 23 to 26 are the human sex chromosomes and MT (see `is_human`).
+    are XY. As for plink, 23 is X, 24 is Y, 25 is XY and 26 is MT in human data (see `is_human`). Everything else (names
+    of contigs, 0 for unplaced) stays as it is.
 
     Examples
     --------
@@ -98,12 +91,7 @@ def encode_chromosomes(
 ) -> tuple[list[str], NDArray[np.intp], bool]:
     """The codes of a column ``CHR`` in order of appearance, and for each variant which one it has.
 
-    Parameters
-    ----------
-    column : pyarrow.ChunkedArray
-        M strings, as the file spells them.
-    known : collection of str
-        Codes of the same data set that lie in another file.
+    Other codes of the data set are ``known`` from another file.
 
     Returns
     -------
@@ -126,17 +114,10 @@ def encode_chromosomes(
 def filled_positions(
     chromosomes: NDArray[np.intp], positions: NDArray[np.int64], chromosome: int = -1, position: int = 0
 ) -> NDArray[np.int64]:
-    """Positions, each unknown one (0 or negative) replaced by the last known one before it on its chromosome.
+    """Positions (m,), each unknown one (0 or negative) replaced by the last known one before it on its chromosome.
 
     Genotype files have variants in the order of the map, and arrays of mice or plants many without a position. Where
-    none is known before, it is 0.
-
-    Parameters
-    ----------
-    chromosomes, positions : NDArray (m,)
-        Of variants in the order of the file.
-    chromosome, position : int
-        Of the variant before the first.
+    none is known before, it is 0. Before the first variant stands one at ``position`` of ``chromosome``.
     """
     before = np.concatenate([[chromosome], chromosomes[:-1]])
     anchors = (positions > 0) | (chromosomes != before)
@@ -148,16 +129,8 @@ def filled_positions(
 def parse_chromosomes(text: str) -> tuple[tuple[str, ...], ...]:
     """Read the value of ``--chr``: codes and ranges of numbers with commas between, as ``1-5,chr7,X``.
 
-    Parameters
-    ----------
-    text : str
-        The option's value.
-
-    Returns
-    -------
-    tuple of tuple of str
-        A tuple for each item of the list: the one code, or all codes of the range; 23 to 26 stay numbers, as the data
-        say what they mean.
+    A tuple for each item of the list: the one code, or all codes of the range; 23 to 26 stay numbers, as the data say
+    what they mean.
 
     Raises
     ------
@@ -186,11 +159,6 @@ def _parse_item(item: str, text: str) -> tuple[str, ...]:
 
 def parse_region(text: str) -> Region:
     """Read the value of ``--region``: ``chr:from-to``, both ends included, thousands commas allowed.
-
-    Parameters
-    ----------
-    text : str
-        The option's value.
 
     Raises
     ------

@@ -11,19 +11,11 @@ Floats = NDArray[np.float32]
 
 
 def recode(dosages: Floats, coding: Coding, ploidy: int = 2) -> Floats:
-    """Genotypes in the place of dosages of the effect allele, in the array itself; NaN stays.
+    """Genotypes in the place of dosages (n, m) of the effect allele, in the array itself; NaN stays.
 
     One copy and more are 1 where the effect allele is dominant, all copies where it is recessive, and dosages between
-    whole numbers go along straight lines, as in plink2: ``min(x, 1)`` and ``max(x - (ploidy - 1), 0)``.
-
-    Parameters
-    ----------
-    dosages : NDArray (n, m)
-        From 0 to ploidy.
-    coding : Coding
-        Those that have one column beside dosages leave them as they are.
-    ploidy : int
-        Copies of a chromosome that a sample has.
+    whole numbers go along straight lines, as in plink2: ``min(x, 1)`` and ``max(x - (ploidy - 1), 0)``. Other codings
+    have one column beside dosages, and leave them as they are.
     """
     if coding == "dominant":
         np.minimum(dosages, np.float32(1), out=dosages)

@@ -113,13 +113,6 @@ def select_by_name(variants: Variants, filters: VariantFilters) -> tuple[NDArray
 
     Chromosome codes are compared as `normalise_chromosome` spells them for this file.
 
-    Parameters
-    ----------
-    variants : Variants
-        M variants of a file.
-    filters : VariantFilters
-        Those on genotypes are not looked at.
-
     Returns
     -------
     positions : NDArray
@@ -165,12 +158,7 @@ def names_not_found(names: frozenset[str], variants: Variants) -> int:
 def passes(counts: GenotypeCounts, filters: VariantFilters) -> tuple[NDArray[np.bool_], Mapping[str, int]]:
     """Choose variants by their genotypes in the analysed samples.
 
-    Parameters
-    ----------
-    counts : GenotypeCounts
-        Of m variants, with hard calls where ``filters.need_hard_calls``, and with the quality of dosages.
-    filters : VariantFilters
-        Those on names and positions are not looked at.
+    Hard calls are counted where ``filters.need_hard_calls``.
 
     Returns
     -------

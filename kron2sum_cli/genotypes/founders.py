@@ -87,16 +87,9 @@ class _Content:
 def founder_columns(names: Sequence[str], known: Collection[str] = ()) -> FounderColumns | None:
     """Tell founders from loci in the names of columns; None where they are not every founder at every locus.
 
-    Names may be readable in both ways. Then that one is taken of which a map knows more loci; of equal ones that with
-    no more founders than `USUAL_FOUNDERS`, then that whose columns of a locus stand side by side, then that with fewer
-    founders.
-
-    Parameters
-    ----------
-    names : sequence of str
-        The names.
-    known : collection of str
-        Loci of a map.
+    Names may be readable in both ways. Then that one is taken of which more loci are ``known`` from a map; of equal
+    ones that with no more founders than `USUAL_FOUNDERS`, then that whose columns of a locus stand side by side, then
+    that with fewer founders.
 
     Examples
     --------
@@ -133,20 +126,10 @@ def _every_pair(pairs: Sequence[tuple[str, ...]]) -> FounderColumns | None:
 
 
 def open_founders(path: str, map_path: str | None = None) -> TableSource:
-    """Read a table of founder probabilities.
+    """Read a table of founder probabilities, whose loci may lie in a map (see `read_map`).
 
-    Parameters
-    ----------
-    path : str
-        The table, compressed or not; with tabs, commas or white space between columns.
-    map_path : str or None
-        Chromosomes and positions of its loci (see `read_map`).
-
-    Returns
-    -------
-    TableSource
-        A variant ``LOCUS.FOUNDER`` with EA = FOUNDER for every founder at every locus, all founders of a locus side by
-        side; its dosages, 0 to 2, add up to 2 at a locus.
+    There is a variant ``LOCUS.FOUNDER`` with EA = FOUNDER for every founder at every locus, all founders of a locus
+    side by side; its dosages, 0 to 2, add up to 2 at a locus.
 
     Raises
     ------
@@ -263,13 +246,7 @@ def _read_long(path: str, header: tuple[str, ...], n_ids: int) -> _Content:
 
 
 def _copies(content: _Content, path: str) -> NDArray[np.float32]:
-    """Copies (l f, n) of the founders' alleles, which add up to 2; NaN at a locus where one of them is missing.
-
-    Raises
-    ------
-    InputError
-        Probabilities are negative, or do not add up to 1 or all to 2.
-    """
+    """Copies (l f, n) of the founders' alleles, which add up to 2; NaN at a locus where one of them is missing."""
     table = content.table
     total = table.sum(axis=2)  # NaN where one is missing
     seen = total[~np.isnan(total)]

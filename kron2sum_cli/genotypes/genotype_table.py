@@ -120,13 +120,7 @@ class TableSource:
     dosages: NDArray[np.float32] = field(repr=False, compare=False)
 
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Dosages of the effect allele, NaN where missing (see `GenotypeSource.read`).
-
-        Raises
-        ------
-        IndexError
-            A position is not in the table.
-        """
+        """Dosages of the effect allele; see `GenotypeSource.read`."""
         require_positions(self, variants, rows)
         return self.dosages[variants].take(rows, axis=1).T
 

@@ -68,14 +68,7 @@ def relationships_by_chromosome(
     With K the sum over all r variants and K_c that over the m of chromosome c, before any division:
     ``(K - K_c) / (r - m)``. The genotypes are read once where r < n, else twice. The iterator holds K and
     makes the next matrix beside it: a caller that drops one before it asks for the next (and may overwrite
-    it) never has more than two in memory.
-
-    Parameters
-    ----------
-    source, rows, options
-        As for `relationship_from_genotypes`.
-    advance : callable or None
-        Told of the variants read in the first pass, after each block.
+    it) never has more than two in memory. Arguments are those of `relationship_from_genotypes`.
 
     Yields
     ------

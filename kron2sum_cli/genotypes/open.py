@@ -84,27 +84,16 @@ def open_genotypes(
     ploidy: int = 2,
     founders: bool = False,
 ) -> GenotypeSource:
-    """Open genotype files of any format, which are one data set in this order.
+    """Open genotype files of any format, which are one data set in this order: one variant after the other.
+
+    Files of samples and variants belong to all of the genotypes, as for `open_genotype_file`.
 
     Parameters
     ----------
-    paths : sequence of str
-        One or more files, as for `open_genotype_file`.
-    sample : str or None
-        The samples of all BGEN files, or of all tables of BIMBAM's mean genotypes.
-    bim, fam : str or None
-        The variants and samples of a PLINK 1 file, or the samples of all of them.
-    variant_map : str or None
-        Where the variants of tables lie.
     ploidy : int
         Copies of a chromosome that every sample has; dosages count 0 to this number.
     founders : bool
         Whether they are tables of founder probabilities (see `founders.open_founders`).
-
-    Returns
-    -------
-    GenotypeSource
-        The variants of all files, one file after the other.
 
     Raises
     ------

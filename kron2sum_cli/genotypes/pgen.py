@@ -55,18 +55,10 @@ class PgenSource:
     _idle: deque[Any] = field(repr=False, compare=False)
 
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Dosages of the effect allele (ALT), NaN where missing; hard calls where there is no dosage.
+        """Dosages of the effect allele (ALT), or hard calls where there is no dosage; see `GenotypeSource.read`.
 
-        See `GenotypeSource.read`. A reader of Pgenlib serves one thread at a time, and there are never more of
-        them than calls were made at once. All samples are read and those wanted are taken, which is faster than
-        Pgenlib's selection.
-
-        Raises
-        ------
-        InputError
-            The file is damaged, or changed since it was opened.
-        IndexError
-            A position is not in the file.
+        A reader of Pgenlib serves one thread at a time, and there are never more of them than calls were made at once.
+        All samples are read and those wanted are taken, which is faster than Pgenlib's selection.
         """
         require_positions(self, variants, rows)
         try:
@@ -87,17 +79,9 @@ class PgenSource:
 def open_pgen(path: str) -> PgenSource:
     """Open a PLINK 2 file set, and refuse it where its three files cannot belong together.
 
-    Parameters
-    ----------
-    path : str
-        The ``.pgen``. Beside it, under the same name, lie the variants (``.pvar``, ``.pvar.zst`` or ``.bim``) and
-        the samples (``.psam`` or ``.fam``).
-
-    Returns
-    -------
-    PgenSource
-        EA, the allele that dosages count, is ALT, and NEA is REF. Variants with several ALT alleles are left out,
-        with a warning.
+    Beside the ``.pgen``, under the same name, lie the variants (``.pvar``, ``.pvar.zst`` or ``.bim``) and the samples
+    (``.psam`` or ``.fam``). EA, the allele that dosages count, is ALT, and NEA is REF. Variants with several ALT
+    alleles are left out, with a warning.
 
     Raises
     ------

@@ -29,15 +29,7 @@ def read_columns(text: str, width: int) -> pd.DataFrame:
 def read_fam(path: str) -> Samples:
     """Read the samples of a ``.fam``: white space of any kind between the columns, five or more of them.
 
-    Parameters
-    ----------
-    path : str
-        The file.
-
-    Returns
-    -------
-    Samples
-        In the order of the file; without FIDs where all of them are ``0``.
+    They have no FIDs where all of them are ``0``.
 
     Raises
     ------
@@ -53,16 +45,8 @@ def read_fam(path: str) -> Samples:
 def read_psam(path: str) -> Samples:
     """Read the samples of a ``.psam``, or of a ``.fam`` in its place.
 
-    Parameters
-    ----------
-    path : str
-        The file; lines that start with ``##`` are not read. Its header starts with ``#FID IID`` or ``#IID``;
-        without a header it is read as a ``.fam``.
-
-    Returns
-    -------
-    Samples
-        In the order of the file; without FIDs where there is no such column, or ``0`` in all of it.
+    Lines that start with ``##`` are not read. The header starts with ``#FID IID`` or ``#IID``; without one it is a
+    ``.fam``. Samples have no FIDs where there is no such column, or ``0`` in all of it.
 
     Raises
     ------
@@ -91,16 +75,8 @@ def read_psam(path: str) -> Samples:
 def read_oxford_sample(path: str) -> Samples:
     """Read the samples of a ``.sample``: a line of names, a line of types, then one line a sample.
 
-    Parameters
-    ----------
-    path : str
-        The file. Where its first two columns are ``ID_1 ID_2`` they are FID and IID; where only the first is an
-        ID (as QCTOOL 2 writes it) it is the IID.
-
-    Returns
-    -------
-    Samples
-        In the order of the file; without FIDs where there are none, or ``0`` in all lines.
+    Where its first two columns are ``ID_1 ID_2`` they are FID and IID; where only the first is an ID (as QCTOOL 2
+    writes it) it is the IID. Samples have no FIDs where all of them are ``0``.
 
     Raises
     ------
@@ -123,10 +99,7 @@ def read_oxford_sample(path: str) -> Samples:
 def read_sample_list(path: str) -> Samples:
     """Read the names of the rows of a matrix, or of the columns of a table, in their order.
 
-    Parameters
-    ----------
-    path : str
-        A ``.fam``, or a list with ``FID IID`` or ``IID`` in each line, perhaps with such a header.
+    The file is a ``.fam``, or a list with ``FID IID`` or ``IID`` in each line, perhaps with such a header.
 
     Raises
     ------

@@ -59,15 +59,7 @@ class SeveralFiles:
         return self.sources[0].ploidy
 
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Dosages of the effect allele, NaN where missing (see `GenotypeSource.read`).
-
-        Raises
-        ------
-        InputError
-            A file is damaged, or changed since it was opened.
-        IndexError
-            A position is not in the files.
-        """
+        """Dosages of the effect allele; see `GenotypeSource.read`."""
         require_positions(self, variants, rows)
         dosages = np.empty((len(rows), len(variants)), dtype=np.float32, order="F")
         first = 0
@@ -81,18 +73,9 @@ class SeveralFiles:
 
 
 def join_files(sources: Sequence[GenotypeSource]) -> SeveralFiles:
-    """Put genotype files of the same samples together.
+    """Put two or more genotype files of the same samples, in any order, together.
 
-    Parameters
-    ----------
-    sources : sequence of GenotypeSource
-        Two or more files, of any formats. Their samples may be in different orders.
-
-    Returns
-    -------
-    SeveralFiles
-        The variants of all files, one file after the other. Variants that are in more than one file are all kept,
-        and counted in a warning.
+    Variants that are in more than one file are all kept, and counted in a warning.
 
     Raises
     ------

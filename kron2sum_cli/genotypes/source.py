@@ -96,6 +96,13 @@ class GenotypeSource(Protocol):
         -------
         NDArray (n, b)
             float32 in Fortran order.
+
+        Raises
+        ------
+        InputError
+            The file is damaged, or changed since it was opened.
+        IndexError
+            A position is not in the file.
         """
 
 

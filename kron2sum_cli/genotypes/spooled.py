@@ -52,13 +52,7 @@ class SpooledSource:
         weakref.finalize(self, os.close, self._descriptor)
 
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Dosages of the effect allele, NaN where missing (see `GenotypeSource.read`).
-
-        Raises
-        ------
-        IndexError
-            A position is not in the file.
-        """
+        """Dosages of the effect allele; see `GenotypeSource.read`."""
         require_positions(self, variants, rows)
         dtype = _dtype(self.has_dosages)
         variant_bytes = len(self.samples) * dtype.itemsize
@@ -73,21 +67,10 @@ class SpooledSource:
 
 
 def spool(genotypes: Iterable[NDArray[np.float32]], has_dosages: bool, path: str) -> int:
-    """Write genotypes to a temporary file.
+    """Write the dosages (n,) of one variant after the other, NaN where missing, to a temporary file.
 
-    Parameters
-    ----------
-    genotypes : iterable of NDArray (n,)
-        The dosages of one variant after the other, NaN where missing.
-    has_dosages : bool
-        Whether to keep them in single precision; else they are numbers of copies over the ploidy, times 2.
-    path : str
-        The file that they are from, for messages.
-
-    Returns
-    -------
-    int
-        Its descriptor; the file itself has no name, and goes when this is closed.
+    They keep single precision where they are dosages; else they are numbers of copies over the ploidy, times 2. Returns
+    the descriptor of the file, which has no name and goes when this is closed.
 
     Raises
     ------

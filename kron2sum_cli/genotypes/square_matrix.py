@@ -34,7 +34,13 @@ class StoredSquare(Protocol):
         """Whether row i holds i + 1 numbers, the lower triangle with the diagonal."""
 
     def lines(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """The rows one by one, each with its position."""
+        """The rows one by one, each with its position.
+
+        Raises
+        ------
+        InputError
+            The file is cut short, changed or damaged, or has other rows than it should.
+        """
 
 
 def stream_rows(path: str) -> Iterator[Row]:
@@ -118,13 +124,7 @@ class TextSquare:
     lower: bool
 
     def lines(self) -> Iterator[tuple[int, NDArray[np.float64]]]:
-        """The rows one by one, each with its position.
-
-        Raises
-        ------
-        InputError
-            A line is too short or too long, holds something else than numbers, or there are too few or too many.
-        """
+        """The rows one by one, each with its position."""
         found = 0
         for i, row in enumerate(stream_rows(self.path)):
             found = i + 1
@@ -186,13 +186,7 @@ class BinarySquare:
         return self.offset + n_numbers * self.dtype.itemsize
 
     def lines(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """The rows one by one, each with its position.
-
-        Raises
-        ------
-        InputError
-            The file is shorter than when it was opened.
-        """
+        """The rows one by one, each with its position."""
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             for i in range(self.n):
@@ -287,13 +281,7 @@ class ListedTriangle:
     lower: bool = True
 
     def lines(self) -> Iterator[tuple[int, NDArray[np.float64]]]:
-        """The rows one by one, each with its position.
-
-        Raises
-        ------
-        InputError
-            The file is not readable, or its pairs are not those of the lower triangle in order.
-        """
+        """The rows one by one, each with its position."""
         try:
             with open_text(self.path) as file:
                 table = pd.read_csv(file, sep=r"\s+", header=None, dtype=np.float64).to_numpy()
@@ -323,12 +311,7 @@ def tiles(n: int) -> Iterator[slice]:
 def add_outer_product(K: NDArray[np.float64], x: NDArray[np.floating[Any]]) -> None:
     """Add x xᵀ, computed in the precision of x, to the lower triangle of K.
 
-    Parameters
-    ----------
-    K : NDArray (n, n)
-        float64; its part above the diagonal tiles is neither read nor written.
-    x : NDArray (n, b)
-        In Fortran order.
+    K (n, n) is neither read nor written above the diagonal tiles; x (n, b) is in Fortran order.
     """
     for rows in tiles(len(K)):
         K[rows, : rows.stop] += x[rows] @ x[: rows.stop].T
@@ -350,7 +333,7 @@ def gather(
     samples: Samples,
     path: str,
 ) -> NDArray[np.float64]:
-    """Put some rows and columns of a stored symmetric matrix together.
+    """Put some rows and columns of a stored symmetric matrix together, exactly symmetric.
 
     Parameters
     ----------
@@ -363,13 +346,6 @@ def gather(
         The rows and columns wanted, each once, in the order wanted.
     samples : Samples
         The N samples of the file.
-    path : str
-        The file, for messages.
-
-    Returns
-    -------
-    NDArray (n, n)
-        float64, exactly symmetric.
 
     Raises
     ------

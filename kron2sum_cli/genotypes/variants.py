@@ -70,25 +70,13 @@ PVAR_NAMES = {"#CHROM": "CHR", "POS": "POS", "ID": "SNPID", "REF": "NEA", "ALT":
 def read_bim(path: str, chunk_bytes: int = CHUNK_BYTES) -> Variants:
     """Read the variants of a ``.bim``: six columns, with tabs, blanks or both between them.
 
-    The effect allele EA is the first allele of the file (allele 1), the one that dosages count.
-
-    Parameters
-    ----------
-    path : str
-        The file.
-    chunk_bytes : int
-        How much of it is parsed at once.
-
-    Returns
-    -------
-    Variants
-        In the order of the file.
+    The effect allele EA is the first allele of the file (allele 1), the one that dosages count. Negative positions
+    stand for unknown places and are kept. ``chunk_bytes`` are parsed at once.
 
     Raises
     ------
     InputError
-        The file cannot be read or is empty, a line does not have six columns, or a position is not a whole
-        number. Negative ones stand for unknown places and are kept.
+        The file cannot be read or is empty, a line does not have six columns, or a position is not a whole number.
     """
     table = _read_table(path, lambda file: (BIM_COLUMNS, 1, b""), chunk_bytes)
     if not table.num_rows:
@@ -99,20 +87,9 @@ def read_bim(path: str, chunk_bytes: int = CHUNK_BYTES) -> Variants:
 def read_pvar(path: str, chunk_bytes: int = CHUNK_BYTES) -> Variants:
     """Read the variants of a ``.pvar``, ``.pvar.zst``, or of a ``.bim`` in its place.
 
-    EA, the allele that dosages count, is ALT, and NEA is REF.
-
-    Parameters
-    ----------
-    path : str
-        The file; lines that start with ``##`` are not read. Without a line ``#CHROM POS ID REF ALT`` (in any
-        order, and with other columns) it is one like a ``.bim``, where ALT comes before REF.
-    chunk_bytes : int
-        How much of it is parsed at once.
-
-    Returns
-    -------
-    Variants
-        In the order of the file; several ALT alleles of one variant have commas between them in EA.
+    EA, the allele that dosages count, is ALT (several have commas between them), and NEA is REF. Lines that start with
+    ``##`` are not read. Without a line ``#CHROM POS ID REF ALT`` (in any order, and with other columns) the file is one
+    like a ``.bim``, where ALT comes before REF. ``chunk_bytes`` are parsed at once.
 
     Raises
     ------
@@ -127,16 +104,7 @@ def read_pvar(path: str, chunk_bytes: int = CHUNK_BYTES) -> Variants:
 
 
 def with_two_alleles(variants: Variants, two_alleles: NDArray[np.bool_], remedy: str) -> Variants:
-    """The variants that have two alleles; the others are counted in a warning.
-
-    Parameters
-    ----------
-    variants : Variants
-        M variants of a file.
-    two_alleles : NDArray (M,)
-        Which of them have two alleles.
-    remedy : str
-        How to split those that have more.
+    """The variants of which ``two_alleles`` (M,) is true; a warning counts the others and says how to split them.
 
     Raises
     ------

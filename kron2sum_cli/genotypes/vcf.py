@@ -33,15 +33,7 @@ _MISSING_ALLELE, _NO_ALLELE = -1, -2
 def open_vcf(path: str) -> SpooledSource:
     """Read a VCF (compressed or not) or BCF file, whose genotypes go to a temporary file.
 
-    Parameters
-    ----------
-    path : str
-        The file.
-
-    Returns
-    -------
-    SpooledSource
-        EA, the allele that dosages count, is ALT, and NEA is REF.
+    EA, the allele that dosages count, is ALT, and NEA is REF.
 
     Raises
     ------
