@@ -17,7 +17,7 @@ logger = logging.getLogger("kron2sum.export")
 
 # Okabe and Ito's colours, told apart by all kinds of colour vision and, mostly, in grey.
 BLUE, SKY, VERMILION, GREEN = "#0072B2", "#56B4E9", "#D55E00", "#009E73"
-PURPLE, ORANGE, YELLOW, BLACK = "#CC79A7", "#E69F00", "#F0E442", "#000000"
+PURPLE, ORANGE, BLACK = "#CC79A7", "#E69F00", "#000000"
 GREY, PALE = "#7F7F7F", "#E6E6E6"
 
 DOTS_PER_INCH = 300

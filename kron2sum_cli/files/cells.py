@@ -88,8 +88,8 @@ def as_numbers(column: TextColumn, delimiter: str, missing_codes: frozenset[str]
         numbers = _strict_floats(texts)
     except ValueError:
         raise _cell_error(texts, column) from None
-    for code in _numeric_codes(missing_codes):
-        numbers[numbers == code] = np.nan
+    for code in filter(is_number, missing_codes):
+        numbers[numbers == float(code)] = np.nan
     _refuse_sizes(numbers, column)
     return numbers
 
@@ -123,10 +123,6 @@ def _cell_error(texts: "pd.Series[str]", column: TextColumn) -> InputError:
     elif column.kind == "covariate":
         advice += ", or name the column in --cat-covar if it is categorical"
     return InputError(f"{column.cell(row)} is {value!r}, not a number; {advice}")
-
-
-def _numeric_codes(missing_codes: frozenset[str]) -> list[float]:
-    return [float(code) for code in missing_codes if is_number(code)]
 
 
 def _refuse_sizes(numbers: NDArray[np.float64], column: TextColumn) -> None:

@@ -8,6 +8,8 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from kron2sum_cli.files.outputs import Abandonable
+
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 _STRETCH_BYTES = 1 << 20
 
@@ -16,7 +18,7 @@ class NpzWriter:
     """Writes arrays one after the other; the same arrays make the same bytes, whether the file can seek or not."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._sink = _Sink(file)
+        self._sink = Abandonable(file)
         self._archive = zipfile.ZipFile(self._sink, "w", zipfile.ZIP_STORED, allowZip64=True)
 
     def write(self, name: str, array: NDArray[Any]) -> None:
@@ -31,30 +33,6 @@ class NpzWriter:
     def abandon(self) -> None:
         """Write no more, not even the end that `zipfile` writes when it is destroyed; nothing to do after the end."""
         self._sink.abandoned = True
-
-
-class _Sink:
-    """A file that zipfile cannot seek in, and that takes nothing once it is abandoned."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.abandoned = False
-
-    def write(self, data: Any) -> int:
-        if not self.abandoned:
-            try:
-                self._file.write(data)
-            except BaseException:
-                self.abandoned = True  # else `zipfile` would go on when it is destroyed
-                raise
-        return memoryview(data).nbytes
-
-    def flush(self) -> None:
-        if not self.abandoned:
-            self._file.flush()
-
-    def close(self) -> None:
-        """The owner of the file closes it."""
 
 
 class NpzReader:

@@ -7,15 +7,15 @@ and the work file of a killed run, which nobody locks, is taken over.
 
 import errno
 import fcntl
+import io
 import os
 import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedWriter
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from kron2sum_cli.errors import OutputError
 
@@ -64,6 +64,31 @@ def atomic_output(path: str) -> Iterator[BinaryIO]:
         yield from _to_stream(path)
     else:
         yield from _to_file(path)
+
+
+class Abandonable(io.RawIOBase):
+    """A file to which nothing more is written once it is abandoned, or a write failed; closing it closes nothing.
+
+    Libraries that write an end whenever their file is closed or destroyed cannot make it look complete.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.abandoned = False
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write to the file, or nowhere."""
+        if not self.abandoned:
+            try:
+                self._file.write(data)
+            except BaseException:
+                self.abandoned = True
+                raise
+        return memoryview(data).nbytes
 
 
 def is_stream(path: str) -> bool:
@@ -265,7 +290,7 @@ def _check_target(target: Path, path: str) -> None:
         raise OutputError(f"{path}: is write-protected; choose another name or change its permissions")
 
 
-def _open_emptied(work: Path, path: str) -> BufferedWriter:
+def _open_emptied(work: Path, path: str) -> io.BufferedWriter:
     """Open and lock the work file, emptied of what a killed run may have left."""
     descriptor = open_locked(work, path)
     try:
@@ -276,7 +301,7 @@ def _open_emptied(work: Path, path: str) -> BufferedWriter:
     return os.fdopen(descriptor, "wb")
 
 
-def _keep_permissions(file: BufferedWriter, target: Path) -> None:
+def _keep_permissions(file: io.BufferedWriter, target: Path) -> None:
     """Give the work file the permissions of the file that it will replace: what was private stays so."""
     with suppress(OSError):  # there is none, or the file system has no permissions
         os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
@@ -289,7 +314,7 @@ def _is_still(work: Path, descriptor: int) -> bool:
         return False
 
 
-def _publish(file: BufferedWriter, work: Path, target: Path) -> None:
+def _publish(file: io.BufferedWriter, work: Path, target: Path) -> None:
     file.flush()
     os.fsync(file.fileno())
     os.replace(work, target)

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import Any, BinaryIO, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kron2sum_cli.files.outputs import atomic_output
+from kron2sum_cli.files.outputs import Abandonable, atomic_output
 from kron2sum_cli.files.text import EMPTY_CELL
 from kron2sum_cli.option_values import split_suffix
 
@@ -36,7 +35,7 @@ def compressed_output(path: str, gzip_level: int = 6) -> Iterator[BinaryIO]:
         if not compression:
             yield file
             return
-        into = _UntilFailure(file)
+        into = Abandonable(file)
         packed: Any = (
             gzip.GzipFile(filename="", mode="wb", fileobj=into, mtime=0, compresslevel=gzip_level)
             if compression == ".gz"
@@ -46,25 +45,9 @@ def compressed_output(path: str, gzip_level: int = 6) -> Iterator[BinaryIO]:
             yield packed
             packed.close()
         except BaseException:
-            into.failed = True
+            into.abandoned = True
             packed.close()
             raise
-
-
-class _UntilFailure(io.RawIOBase):
-    """A file to which nothing is written any more after a failure; closing it closes nothing."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.failed = False
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        if not self.failed:
-            self._file.write(data)
-        return len(data)
 
 
 class TableWriter(Protocol):
@@ -201,14 +184,13 @@ class JsonWriter:
         """Leave the list open."""
 
 
-class _Counted(io.RawIOBase):
-    """A file that knows its position by counting, since a pipe cannot tell; closing it closes nothing."""
+class _Counted(Abandonable):
+    """A file that knows its position by counting, since a pipe cannot tell."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+        super().__init__(file)
         self._position = 0
         self._held: list[bytes] | None = None
-        self.abandoned = False
 
     def hold(self) -> None:
         """Keep what is written from now on until `release`."""
@@ -220,17 +202,14 @@ class _Counted(io.RawIOBase):
         self._held = None
         self._file.write(footer_checksum(footer) + footer)
 
-    def writable(self) -> bool:
-        return True
-
     def tell(self) -> int:
         return self._position
 
     def write(self, data: Any) -> int:
         if self._held is not None:
             self._held.append(bytes(data))
-        elif not self.abandoned:
-            self._file.write(data)
+        else:
+            super().write(data)
         self._position += len(data)
         return len(data)
 

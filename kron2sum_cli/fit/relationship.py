@@ -14,7 +14,6 @@ from kron2sum_cli.fit.losses import report_variants, warn_of_few_genotypes
 from kron2sum_cli.genotypes.grm import GrmOptions, relationship_from_genotypes
 from kron2sum_cli.genotypes.loco import left_out_together, relationships_by_chromosome
 from kron2sum_cli.genotypes.open import is_genotype_file, open_genotypes, takes_sample_file
-from kron2sum_cli.genotypes.polyploid import Polyploid
 from kron2sum_cli.genotypes.relationship import NamedTable, RelationshipFile, open_relationship, open_sparse
 from kron2sum_cli.genotypes.several_files import SeveralFiles
 from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
@@ -73,8 +72,7 @@ class Grm:
             if settings.grm_id is not None and not takes_sample_file(path):
                 raise UsageError(f"{path} has names of its own: leave out --grm-id {settings.grm_id}")
             source = open_genotypes(paths, sample=settings.grm_id, variant_map=settings.map, ploidy=settings.ploidy)
-            diploid = source.source if isinstance(source, Polyploid) else source
-            sources = diploid.sources if isinstance(diploid, SeveralFiles) else (diploid,)
+            sources = source.sources if isinstance(source, SeveralFiles) else (source,)
             return Grm(tuple(one.path for one in sources), source)
         if len(paths) > 1:
             raise UsageError(
@@ -163,8 +161,7 @@ class Grm:
                 yield None, relationship_from_genotypes(self.source, rows, options, advance)
                 return
             _report_left_out_together(self.left_out_with)
-            for part in relationships_by_chromosome(self.source, rows, options, advance):
-                yield part.chromosome, part.relationship
+            yield from relationships_by_chromosome(self.source, rows, options, advance)
 
 
 def _report_left_out_together(left_out_with: Mapping[str, str]) -> None:

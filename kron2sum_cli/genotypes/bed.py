@@ -22,19 +22,7 @@ CHECKED_VARIANTS = 1000
 
 @dataclass(frozen=True)
 class BedSource:
-    """The genotypes of a PLINK 1 file set (a `GenotypeSource`); made by `open_bed`.
-
-    Attributes
-    ----------
-    path : str
-        The ``.bed``.
-    files : tuple of str
-        The ``.bed``, ``.bim`` and ``.fam``.
-    samples : Samples
-        All samples, in the order of the ``.fam``.
-    variants : Variants
-        All variants, in the order of the ``.bim``.
-    """
+    """The genotypes of a PLINK 1 file set (a `GenotypeSource`); made by `open_bed`."""
 
     has_dosages: ClassVar[bool] = False
     ploidy: ClassVar[int] = 2

@@ -42,18 +42,10 @@ class BgenSource:
 
     Attributes
     ----------
-    path : str
-        The ``.bgen``.
-    files : tuple of str
-        The ``.bgen``, and the ``.sample`` and ``.bgi`` that were read.
-    samples : Samples
-        All samples, in the order of the file.
-    variants : Variants
-        All M variants with two alleles, in the order of the file.
     header : BgenHeader
         The beginning of the file.
     starts, ends : NDArray (M,)
-        First byte of each variant, and the one behind its last.
+        First byte of each of the M variants, and the one behind its last.
     """
 
     has_dosages: ClassVar[bool] = True

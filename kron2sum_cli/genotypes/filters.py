@@ -192,8 +192,7 @@ def _narrow(kept: NDArray[np.bool_], condition: NDArray[np.bool_], option: str, 
 
 def _in_equilibrium(counts: GenotypeCounts, candidates: NDArray[np.bool_], smallest_p: float) -> NDArray[np.bool_]:
     calls = counts.hard_calls
-    if calls is None:
-        raise ValueError("counts without hard calls cannot be tested for Hardy-Weinberg equilibrium")
+    assert calls is not None
     p = np.ones(len(candidates))
     p[candidates] = hwe_exact(calls.one_ea[candidates], calls.two_ea[candidates], calls.no_ea[candidates])
     return p >= smallest_p

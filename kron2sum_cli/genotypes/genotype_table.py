@@ -98,14 +98,6 @@ class TableSource:
 
     Attributes
     ----------
-    path : str
-        The table.
-    files : tuple of str
-        The table, and the files of its map and samples where there are some.
-    samples : Samples
-        All n samples.
-    variants : Variants
-        All M variants.
     dosages : NDArray (M, n)
         Copies of the effect allele, 0 to 2, NaN where missing; float32.
     """

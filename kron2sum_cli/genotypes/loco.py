@@ -1,7 +1,7 @@
 """Relationship matrices that leave one chromosome out, or several small contigs."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -19,22 +19,6 @@ MOST_ALONE = 50
 
 SMALL_SHARE = 1 / 50
 """Of more chromosomes those with less than this share of the variants are left out together, up to this share."""
-
-
-@dataclass(frozen=True)
-class ChromosomeRelationship:
-    """The relationship matrix without the variants of one chromosome.
-
-    Attributes
-    ----------
-    chromosome : str or None
-        Its code as `normalise_chromosome` spells it, the first one's of several; None for the matrix of all variants.
-    relationship : Relationship
-        Over the analysed samples.
-    """
-
-    chromosome: str | None
-    relationship: Relationship
 
 
 def left_out_together(column: pa.ChunkedArray) -> dict[str, str]:
@@ -62,7 +46,7 @@ def left_out_together(column: pa.ChunkedArray) -> dict[str, str]:
 
 def relationships_by_chromosome(
     source: GenotypeSource, rows: NDArray[np.intp], options: GrmOptions, advance: Advance | None = None
-) -> Iterator[ChromosomeRelationship]:
+) -> Iterator[tuple[str | None, Relationship]]:
     """The matrix of all variants, then for every chromosome the one without it, each when asked for.
 
     With K the sum over all r variants and K_c that over the m of chromosome c, before any division:
@@ -72,9 +56,11 @@ def relationships_by_chromosome(
 
     Yields
     ------
-    ChromosomeRelationship
-        First that of all variants (``chromosome`` None), then one a chromosome (or several, see `left_out_together`),
-        in the order of the file. All are G where r < n, all are K otherwise.
+    chromosome : str or None
+        Its code as `normalise_chromosome` spells it, the first one's of several (see `left_out_together`), in the order
+        of the file; None for the matrix of all variants, which comes first.
+    relationship : Relationship
+        Over the analysed samples. All are G where r < n, all are K otherwise.
 
     Raises
     ------
@@ -95,12 +81,12 @@ def relationships_by_chromosome(
             f"chromosome {groups[there[0]]}, so none would be left without it; leave one chromosome out only of more"
         )
     whole = replace(sums, G=_copy(sums.G), K=_copy(sums.K))
-    yield ChromosomeRelationship(None, relationship_of(source, rows, whole))
+    yield None, relationship_of(source, rows, whole)
     del whole
     for number in there:
         left_out = group_of_variant == number
         rest = _without(source, rows, sums, left_out, options)
-        yield ChromosomeRelationship(groups[number], relationship_of(source, rows, rest))
+        yield groups[number], relationship_of(source, rows, rest)
         del rest
 
 

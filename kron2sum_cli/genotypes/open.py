@@ -51,7 +51,6 @@ from kron2sum_cli.genotypes.bgen import open_bgen
 from kron2sum_cli.genotypes.founders import open_founders
 from kron2sum_cli.genotypes.genotype_table import is_no_matrix, open_table, table_layout
 from kron2sum_cli.genotypes.pgen import open_pgen
-from kron2sum_cli.genotypes.polyploid import Polyploid
 from kron2sum_cli.genotypes.several_files import join_files
 from kron2sum_cli.genotypes.source import BGEN, BGEN_AT, PLINK, SAMPLE_MAJOR, VARIANT_MAJOR, GenotypeSource
 from kron2sum_cli.genotypes.vcf import open_vcf
@@ -111,8 +110,7 @@ def open_genotypes(
             for path in paths
         ]
     )
-    source = sources[0] if len(sources) == 1 else join_files(sources)
-    return source if ploidy == 2 else Polyploid(source, ploidy)
+    return sources[0] if len(sources) == 1 and ploidy == 2 else join_files(sources, ploidy)
 
 
 def open_founder_file(path: str, variant_map: str | None = None) -> GenotypeSource:

@@ -30,16 +30,6 @@ class PgenSource:
 
     Attributes
     ----------
-    path : str
-        The ``.pgen``.
-    files : tuple of str
-        The ``.pgen`` (with its ``.pgen.pgi`` where there is one), ``.pvar`` and ``.psam``.
-    samples : Samples
-        All samples, in the order of the file.
-    variants : Variants
-        All M variants with two alleles, in the order of the file.
-    has_dosages : bool
-        Whether the file may have dosages beside hard calls.
     in_file : NDArray (M,)
         Positions of the M variants among all of the file.
     """

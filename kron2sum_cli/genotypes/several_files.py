@@ -1,4 +1,4 @@
-"""Genotypes that lie in several files, such as one a chromosome, as one data set."""
+"""Genotypes that lie in several files, such as one a chromosome, as one data set; and those of polyploids."""
 
 import logging
 from collections.abc import Sequence
@@ -17,9 +17,13 @@ from kron2sum_cli.genotypes.source import GenotypeSource, Variants, require_posi
 logger = logging.getLogger("kron2sum.genotypes")
 
 
+ROUNDING = np.float32(1e-6)
+"""Difference from a whole number that comes from rounding a dosage in single precision."""
+
+
 @dataclass(frozen=True)
 class SeveralFiles:
-    """The genotypes of several files with the same samples (a `GenotypeSource`); made by `join_files`.
+    """The genotypes of files with the same samples (a `GenotypeSource`); made by `join_files`.
 
     Attributes
     ----------
@@ -31,12 +35,15 @@ class SeveralFiles:
         The n samples, in the order of the first file.
     variants : Variants
         The variants of all files.
+    ploidy : int
+        Copies of a chromosome that every sample has, to which dosages of 0 to 2 in the files are stretched.
     """
 
     sources: tuple[GenotypeSource, ...]
     rows: tuple[NDArray[np.intp], ...]
     samples: Samples
     variants: Variants
+    ploidy: int = 2
 
     @property
     def path(self) -> str:
@@ -53,11 +60,6 @@ class SeveralFiles:
         """Whether one of the files may have genotypes other than 0, 1 and 2."""
         return any(source.has_dosages for source in self.sources)
 
-    @property
-    def ploidy(self) -> int:
-        """That of all files."""
-        return self.sources[0].ploidy
-
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Dosages of the effect allele; see `GenotypeSource.read`."""
         require_positions(self, variants, rows)
@@ -69,11 +71,16 @@ class SeveralFiles:
             if columns.start < columns.stop:
                 dosages[:, columns] = source.read(variants[columns] - first, rows_of_source[rows])
             first = behind
-        return dosages
+        if self.ploidy == 2:
+            return dosages
+        dosages *= np.float32(self.ploidy / 2)
+        whole = np.rint(dosages)
+        # A third of 2 copies is rounded, and three of them are no whole number again.
+        return np.where(np.abs(dosages - whole) < ROUNDING, whole, dosages)
 
 
-def join_files(sources: Sequence[GenotypeSource]) -> SeveralFiles:
-    """Put two or more genotype files of the same samples, in any order, together.
+def join_files(sources: Sequence[GenotypeSource], ploidy: int = 2) -> SeveralFiles:
+    """Put genotype files of the same samples, in any order, together.
 
     Variants that are in more than one file are all kept, and counted in a warning.
 
@@ -88,9 +95,10 @@ def join_files(sources: Sequence[GenotypeSource]) -> SeveralFiles:
         for earlier in sources[:number]:
             _warn_of_duplicates(source.variants, earlier.variants)
     table = pa.concat_tables([source.variants.table for source in sources])
-    names = f"{sources[0].path} and {len(sources) - 1} more file{'s' if len(sources) > 2 else ''}"
+    more = len(sources) - 1
+    names = sources[0].path + (f" and {more} more file{'s' * (more > 1)}" if more else "")
     left_out = frozenset[str]().union(*(source.variants.left_out for source in sources))
-    return SeveralFiles(tuple(sources), tuple(rows), samples, Variants(table, names, left_out))
+    return SeveralFiles(tuple(sources), tuple(rows), samples, Variants(table, names, left_out), ploidy)
 
 
 def _rows_in(source: GenotypeSource, first: GenotypeSource) -> NDArray[np.intp]:

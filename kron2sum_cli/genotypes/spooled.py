@@ -25,18 +25,7 @@ MISSING_BYTE = 255
 class SpooledSource:
     """Genotypes in a temporary file (a `GenotypeSource`), which goes with the process.
 
-    Attributes
-    ----------
-    path : str
-        The genotype file.
-    files : tuple of str
-        Every file that belongs to it.
-    samples : Samples
-        All n samples of the file.
-    variants : Variants
-        All M variants.
-    has_dosages : bool
-        Whether the temporary file has single precision; else a byte a genotype.
+    It has dosages in single precision, other genotypes as a byte each.
     """
 
     ploidy: ClassVar[int] = 2

@@ -41,19 +41,20 @@ def test_equals_the_matrix_made_without_the_chromosome(source: BedSource, scale:
     names = source.variants.table["SNPID"].to_pylist()
     spelled = source.variants.table["CHR"].to_pylist()
     seen, whole = [], 0
-    for part in relationships_by_chromosome(source, rows, GrmOptions(scale, block_mib=block_mib, precision="double")):
-        seen.append(part.chromosome)
-        own = {None: (), "2": ("chr2", "2"), "1": ("1",), "X": ("X", "23")}[part.chromosome]
+    options = GrmOptions(scale, block_mib=block_mib, precision="double")
+    for chromosome, relationship in relationships_by_chromosome(source, rows, options):
+        seen.append(chromosome)
+        own = {None: (), "2": ("chr2", "2"), "1": ("1",), "X": ("X", "23")}[chromosome]
         others = frozenset(name for name, code in zip(names, spelled, strict=True) if code not in own)
         expected = relationship_from_genotypes(source, rows, GrmOptions(scale, extract=others, precision="double"))
-        used = part.relationship.counts["variants used"]
+        used = relationship.counts["variants used"]
         assert used == expected.counts["variants used"]
-        whole = used if part.chromosome is None else whole
-        assert part.relationship.counts.get("left out: on the chromosome", 0) == whole - used
-        assert (part.relationship.G is None) == (len(names) == 200)
-        np.testing.assert_allclose(product(part.relationship), product(expected), atol=1e-12)
+        whole = used if chromosome is None else whole
+        assert relationship.counts.get("left out: on the chromosome", 0) == whole - used
+        assert (relationship.G is None) == (len(names) == 200)
+        np.testing.assert_allclose(product(relationship), product(expected), atol=1e-12)
         # A caller may overwrite what it was given.
-        for array in (part.relationship.G, part.relationship.K):
+        for array in (relationship.G, relationship.K):
             if array is not None:
                 array[:] = np.nan
     assert seen == [None, "2", "1", "X"]
@@ -88,11 +89,11 @@ def test_many_contigs_are_left_out_together(make_bed: Callable[..., str], simula
     assert {len(codes) for group, codes in groups.items() if group != "1"} == {3}, "2 of 240 variants each, 4.8 are few"
     assert all(codes[0] == group for group, codes in groups.items())
     variants = source.variants.table["SNPID"].to_pylist()
-    for part in relationships_by_chromosome(source, np.arange(N), GrmOptions(precision="double")):
-        own = groups.get(part.chromosome or "", [])
+    for chromosome, relationship in relationships_by_chromosome(source, np.arange(N), GrmOptions(precision="double")):
+        own = groups.get(chromosome or "", [])
         others = frozenset(name for name, code in zip(variants, names, strict=True) if code not in own)
         expected = relationship_from_genotypes(source, np.arange(N), GrmOptions(extract=others, precision="double"))
-        np.testing.assert_allclose(product(part.relationship), product(expected), atol=1e-12)
+        np.testing.assert_allclose(product(relationship), product(expected), atol=1e-12)
 
 
 def test_few_chromosomes_are_left_out_alone(make_bed: Callable[..., str], simulate_dosages: Callable[..., Any]) -> None:

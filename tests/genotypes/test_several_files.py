@@ -76,9 +76,9 @@ def test_a_relationship_matrix_is_that_of_one_file(
     assert one.counts == other.counts and one.K is not None and other.K is not None
     np.testing.assert_array_equal(one.K, other.K)
     by_chromosome = (relationships_by_chromosome(g, rows, options) for g in (whole, source))
-    for a, b in zip(*by_chromosome, strict=True):
-        assert a.chromosome == b.chromosome and a.relationship.K is not None and b.relationship.K is not None
-        np.testing.assert_allclose(a.relationship.K, b.relationship.K, atol=1e-12)
+    for (a, of_whole), (b, of_parts) in zip(*by_chromosome, strict=True):
+        assert a == b and of_whole.K is not None and of_parts.K is not None
+        np.testing.assert_allclose(of_whole.K, of_parts.K, atol=1e-12)
 
 
 def test_a_file_that_lacks_samples(
