@@ -27,9 +27,7 @@ from kron2sum_cli.files.null_description import GrmRecord, NullDescription, Null
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.model.climbing import Certificate
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign, orthonormal_design
-from kron2sum_cli.model.families.null_model import columns_of_scan, restored_families
-from kron2sum_cli.model.families.spectrum import FAMILIES
-from kron2sum_cli.model.null_model import FitSummary, NullModel, restored_null_model
+from kron2sum_cli.model.null_model import FAMILIES, FitSummary, NullModel, TraitData, restored_null_model
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates, Interval
 
@@ -39,6 +37,12 @@ FOR_PEOPLE = ("C0", "C1", "B")
 _ZIP = b"PK\x03\x04"
 _VECTORS = ("h2", "h2_se", "axis_share", "axis_h2")
 """Estimates with a number a trait or axis; the others have a matrix over the traits, B a column an effect."""
+
+PAIRS_OF_RELATIVE = 2
+"""Pairs of relatives for every sample that has some, as families of a few samples have them."""
+
+COLUMNS_OF_COVARIATES = 6
+"""Columns that a scan holds for every covariate: itself, and weighted (see `families.scanner.low_rank`)."""
 
 Array = NDArray[np.float64]
 
@@ -356,7 +360,17 @@ def _columns_of_rotation(archive: NpzReader, prefix: str, description: NullDescr
     if prefix + "s" in archive:
         return archive.array(prefix + "s", None).size
     members = [name for name in archive.names(prefix + FAMILIES) if name.startswith(f"{prefix}{FAMILIES}members/")]
-    return columns_of_scan(description, sum(archive.array(name).size for name in members))
+    return columns_of_families(description, sum(archive.array(name).size for name in members))
+
+
+def columns_of_families(data: TraitData, related: int) -> int:
+    """Columns of n numbers that a scan of traits on families holds, where this many samples have relatives."""
+    n, p, c = len(data.Y), int(data.Y.shape[1]), int(data.X.shape[1])
+    if not data.has_missing:
+        return 2 * p + COLUMNS_OF_COVARIATES * c
+    squares = p * (p + 1) // 2 + p + 3 * c
+    of_relative = p * p * (c + 2 + 5 * PAIRS_OF_RELATIVE)  # inverse covariances are there in double precision, too
+    return int(np.ceil(squares + related / n * of_relative))
 
 
 def _read_model(
@@ -369,6 +383,8 @@ def _read_model(
         for name in archive.names(of + FAMILIES)
     }
     if of_families:
+        from kron2sum_cli.model.families.null_model import restored_families
+
         arrays = {short: archive.array(name) for short, name in of_families.items()}
         return restored_families(summary, arrays, description)
     n, p = description.Y.shape

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -12,28 +11,19 @@ from numpy.typing import NDArray
 from scipy.special import chdtrc
 from threadpoolctl import threadpool_limits
 
-from kron2sum_cli.errors import ConvergenceError, InputError, NumericalError, VanishingCombinationError
+from kron2sum_cli.errors import ConvergenceError, NumericalError, VanishingCombinationError
 from kron2sum_cli.fit.design import Design
 from kron2sum_cli.genotypes.source import Relationship
-from kron2sum_cli.genotypes.sparse_matrix import sparse_above_cutoff
 from kron2sum_cli.model.climbing import Optimum
-from kron2sum_cli.model.families.null_model import likelihood_of_families
-from kron2sum_cli.model.families.spectrum import (
-    FamilySpectrum,
-    Sparse,
-    family_spectrum,
-    sizes_of_families,
-)
 from kron2sum_cli.model.null_model import (
     FitSummary,
     NullLikelihood,
     NullModel,
-    TraitData,
     null_likelihood,
     rotate_samples,
 )
 from kron2sum_cli.progress import Progress
-from kron2sum_cli.resources import available_memory_mib, idle_processors
+from kron2sum_cli.resources import idle_processors
 from kron2sum_cli.settings import FitSettings
 
 logger = logging.getLogger("kron2sum.fit")
@@ -58,9 +48,6 @@ VAGUE_HERITABILITY = 0.3
 TOO_LOW_RANK = 0.05
 """P value of the likelihood ratio against full rank below which the data support a higher rank of C0."""
 
-MATRICES_OF_FAMILY = 5
-"""Matrices of its size that the eigendecomposition of a family holds at once."""
-
 
 def likelihoods_of(
     settings: FitSettings, relationship: Relationship, design: Design, progress: Progress
@@ -81,20 +68,15 @@ def likelihoods_of(
     """
     reml = settings.method == "reml"
     if relationship.sparse is not None:
-        _require_memory(relationship.sparse, settings.common.memory_mib, design)
-        blas = _blas_for(int(sizes_of_families(relationship.sparse).max()), settings.common.threads)
-        with progress.task("Eigendecomposition", None, ""), _step("eigendecomposition"), blas:
-            families = _families(relationship.sparse, settings.grm_cutoff)
-        _report_families(families)
-        yield None, likelihood_of_families(families, design, reml)
-        for chromosome, predicted in design.polygenic.items():
-            yield chromosome, likelihood_of_families(families, replace(design, Y=design.Y - predicted), reml)
+        from kron2sum_cli.fit.families import likelihoods_of_families
+
+        yield from likelihoods_of_families(settings, relationship.sparse, design, progress)
         return
     matrix = relationship.K if relationship.G is None else relationship.G
     assert matrix is not None
     features = relationship.G is not None
-    blas = _blas_for(len(matrix), settings.common.threads)
-    with progress.task("Eigendecomposition", None, ""), _step("eigendecomposition"), blas:
+    blas = blas_for(len(matrix), settings.common.threads)
+    with progress.task("Eigendecomposition", None, ""), step("eigendecomposition"), blas:
         rotated = rotate_samples(matrix, features, design, reml)
     spectrum = rotated.spectrum
     contrasts = spectrum.nsamples - spectrum.ncovariates
@@ -103,20 +85,6 @@ def likelihoods_of(
     likelihood = null_likelihood(rotated, design, reml)
     del relationship, matrix, rotated  # the likelihood holds what it needs of them
     yield None, likelihood
-
-
-def _families(K: Sparse, cutoff: float | None) -> FamilySpectrum:
-    """The eigendecomposition of a sparse matrix; an error says what may make the matrix positive semi-definite."""
-    try:
-        return family_spectrum(K)
-    except NumericalError as error:
-        advice = (
-            f"give another --grm-cutoff than {cutoff:g}: a smaller one changes the matrix less, a larger one leaves"
-            " smaller families"
-            if cutoff is not None
-            else "--grm-cutoff 0.05 sets small and negative relationships to 0, which mends most"
-        )
-        raise NumericalError(f"{error}; {advice}; or check its file") from error
 
 
 def _warn_of_equal_eigenvalues(s: NDArray[np.float64], contrasts: int) -> None:
@@ -145,13 +113,14 @@ def _warn_of_equal_eigenvalues(s: NDArray[np.float64], contrasts: int) -> None:
 
 
 @contextmanager
-def _step(name: str) -> Iterator[None]:
+def step(name: str) -> Iterator[None]:
+    """Log how long a step took."""
     start = perf_counter()
     yield
     logger.info("%s: %.1f s", name, perf_counter() - start)
 
 
-def _blas_for(order: int, threads: int) -> threadpool_limits:
+def blas_for(order: int, threads: int) -> threadpool_limits:
     """The threads of BLAS for matrices of this order: as many of ``threads`` as will not wait for each other.
 
     All of them wait for one that has to share its processor with another program.
@@ -179,7 +148,7 @@ def fitted_null(
     NumericalError
         Where there are fewer traits than ranks.
     """
-    with _blas_for(likelihood.largest_matrix, settings.common.threads), _step("fit"):
+    with blas_for(likelihood.largest_matrix, settings.common.threads), step("fit"):
         return likelihood.null_model(_fit(settings, likelihood, whole, traits))
 
 
@@ -253,62 +222,3 @@ def _best_rank(fits: list[Optimum[Any]]) -> Optimum[Any]:
         row = (fitted.rank, fitted.nparameters, fitted.point.lml, fitted.aic, mark)
         logger.info("%4d  %10d  %14.4f  %12.4f%s", *row)
     return best
-
-
-# Families of a sparse relationship matrix
-
-
-def _require_memory(K: Sparse, memory_mib: int | None, data: TraitData) -> None:
-    """Refuse a matrix with a family that is too large for what is fitted, and say which cutoff would split it."""
-    limit, whose = memory_mib, "--memory allows"
-    if limit is None:
-        limit, whose = available_memory_mib(), "the machine has"
-    sizes = sizes_of_families(K)
-    largest, needed = int(sizes.max(initial=1)), _needed_mib(sizes, data)
-    if limit is None or needed <= limit:
-        return
-    cutoffs = np.round(np.arange(0.01, 0.5, 0.01), 2).tolist()
-    sizes_by_cutoff = ((x, sizes_of_families(sparse_above_cutoff(K, x))) for x in cutoffs)
-    enough = next((x for x, sizes in sizes_by_cutoff if _needed_mib(sizes, data) <= limit), None)
-    advice = f"--grm-cutoff {enough:g} splits it" if enough is not None else "give a matrix of fewer samples"
-    if data.has_missing:
-        what = f"and with --missing exact the covariances of families of {data.Y.shape[1]} traits need"
-        advice += ", or use --missing drop"
-    else:
-        what = "and its eigendecomposition needs"
-    raise InputError(
-        f"--grm: the largest family has {largest} samples, {what} some {needed} MiB, where {whose} {limit} MiB;"
-        f" {advice}"
-    )
-
-
-def _needed_mib(sizes: NDArray[np.intp], data: TraitData) -> int:
-    """Memory for decomposing all families, or with missing cells for the inverse covariances of their cells."""
-    squares = sizes.astype(np.float64) ** 2
-    if data.has_missing:
-        squares *= data.Y.shape[1] ** 2
-        return int(8 * (squares.sum() + MATRICES_OF_FAMILY * squares.max(initial=0.0))) >> 20
-    return int(8 * (squares[sizes > 1].sum() + MATRICES_OF_FAMILY * squares.max(initial=0.0))) >> 20
-
-
-def _report_families(spectrum: FamilySpectrum) -> None:
-    """Say how many samples are in families, and how large the largest is."""
-    if spectrum.nnegative:
-        logger.warning(
-            "%d eigenvalues of the relationship matrix are negative (the smallest %.3g), as a cutoff can make them:"
-            " they are set to 0, which gives the nearest positive semi-definite matrix",
-            spectrum.nnegative,
-            spectrum.smallest,
-        )
-    families = spectrum.rotation.families
-    members = sum(group.members.size for group in families)
-    if not members:
-        logger.info("no two of the %d samples are related: C0 is 0", spectrum.nsamples)
-        return
-    logger.info(
-        "%d of %d samples are in %d families of 2 to %d; the others are related to nobody",
-        members,
-        spectrum.nsamples,
-        sum(len(group.members) for group in families),
-        max(group.members.shape[1] for group in families),
-    )

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import scipy
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from kron2sum_cli.files.samples import Samples
 
@@ -131,7 +131,7 @@ class Relationship:
     K: NDArray[np.float64] | None
     counts: Mapping[str, int]
     files: Sequence[str]
-    sparse: csr_array[np.float64, tuple[int, int]] | None = None
+    sparse: "scipy.sparse.csr_array[np.float64, tuple[int, int]] | None" = None
 
 
 def require_positions(source: GenotypeSource, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> None:

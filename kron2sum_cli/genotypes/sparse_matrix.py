@@ -7,19 +7,19 @@ plink 1.9 write tables of pairs. A pair that is not listed is 0.
 import os
 from dataclasses import dataclass
 from io import BytesIO
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.io import mmread
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.inputs import read_bytes
 from kron2sum_cli.files.samples import Samples, match
 from kron2sum_cli.genotypes.source import Relationship
 
-Sparse = sparse.csr_array[np.float64, tuple[int, int]]
+Sparse: TypeAlias = "scipy.sparse.csr_array[np.float64, tuple[int, int]]"
 
 ID_PAIRS = (
     ("FID1", "IID1", "FID2", "IID2"),
@@ -115,7 +115,7 @@ def read_matrix_market(path: str, samples: Samples, id_path: str) -> SparseMatri
         Where it is none, or has another number of rows than there are samples.
     """
     try:
-        K: Sparse = sparse.csr_array(mmread(path, spmatrix=False)).astype(np.float64)
+        K: Sparse = scipy.sparse.csr_array(scipy.io.mmread(path, spmatrix=False)).astype(np.float64)
     except (ValueError, OSError, OverflowError, TypeError) as error:
         raise InputError(f"{path}: cannot be read as Matrix Market ({error}); write it again") from None
     n = len(samples)
@@ -167,12 +167,14 @@ def read_table_of_pairs(path: str) -> SparseMatrix:
     K = _symmetric(pairs, values, len(samples), path, header=1)
     missing = np.ones(len(samples))
     missing[pairs[pairs[:, 0] == pairs[:, 1], 0]] = 0.0
-    return SparseMatrix(samples, sparse.csr_array(K + sparse.diags_array(missing)), True, (path,), "table of pairs")
+    return SparseMatrix(
+        samples, scipy.sparse.csr_array(K + scipy.sparse.diags_array(missing)), True, (path,), "table of pairs"
+    )
 
 
 def unrelated_samples(samples: Samples) -> SparseMatrix:
     """The matrix of samples that are unrelated to each other."""
-    K = sparse.csr_array(sparse.eye_array(len(samples), format="csr"))
+    K = scipy.sparse.csr_array(scipy.sparse.eye_array(len(samples), format="csr"))
     return SparseMatrix(samples, K, False, (), "independent samples")
 
 
@@ -184,13 +186,13 @@ def with_unlisted(matrix: SparseMatrix, samples: Samples) -> SparseMatrix:
     n, known, alone = len(rows), np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
     listed = matrix.K[rows[known]][:, rows[known]].tocoo()
     row, column = np.concatenate([known[listed.row], alone]), np.concatenate([known[listed.col], alone])
-    K = sparse.csr_array((np.concatenate([listed.data, np.ones(len(alone))]), (row, column)), shape=(n, n))
+    K = scipy.sparse.csr_array((np.concatenate([listed.data, np.ones(len(alone))]), (row, column)), shape=(n, n))
     return SparseMatrix(samples, K, True, matrix.files, matrix.format)
 
 
 def of_samples(matrix: SparseMatrix, rows: NDArray[np.intp]) -> Sparse:
     """The matrix of some samples (n, n), in their order."""
-    return sparse.csr_array(matrix.K[rows][:, rows])
+    return scipy.sparse.csr_array(matrix.K[rows][:, rows])
 
 
 def above_cutoff(relationship: Relationship, cutoff: float) -> Relationship:
@@ -200,7 +202,7 @@ def above_cutoff(relationship: Relationship, cutoff: float) -> Relationship:
     """
     if relationship.sparse is not None:
         K = sparse_above_cutoff(relationship.sparse, cutoff)
-        listed = sparse.tril(relationship.sparse, -1).nnz
+        listed = scipy.sparse.tril(relationship.sparse, -1).nnz
     else:
         K = _dense_above_cutoff(relationship, cutoff)
         listed = K.shape[0] * (K.shape[0] - 1) // 2
@@ -213,7 +215,7 @@ def sparse_above_cutoff(K: Sparse, cutoff: float) -> Sparse:
     """A sparse matrix without the relationships below ``cutoff``."""
     C = K.tocoo()
     kept = (C.data >= cutoff) | (C.row == C.col)
-    return sparse.csr_array((C.data[kept], (C.row[kept], C.col[kept])), shape=C.shape)
+    return scipy.sparse.csr_array((C.data[kept], (C.row[kept], C.col[kept])), shape=C.shape)
 
 
 def _dense_above_cutoff(relationship: Relationship, cutoff: float) -> Sparse:
@@ -234,7 +236,7 @@ def _dense_above_cutoff(relationship: Relationship, cutoff: float) -> Sparse:
         rows.append(row + start)
         columns.append(column)
     both = np.concatenate(rows), np.concatenate(columns)
-    return sparse.csr_array((np.concatenate(values), both), shape=(n, n))
+    return scipy.sparse.csr_array((np.concatenate(values), both), shape=(n, n))
 
 
 def near_duplicates(K: Sparse, share: float) -> list[tuple[int, int]]:
@@ -262,7 +264,7 @@ def _symmetric(pairs: NDArray[np.intp], values: NDArray[np.float64], n: int, pat
     low, high, values = low[once], high[once], values[once]
     off = low != high
     row, column = np.concatenate([low, high[off]]), np.concatenate([high, low[off]])
-    return sparse.csr_array((np.concatenate([values, values[off]]), (row, column)), shape=(n, n))
+    return scipy.sparse.csr_array((np.concatenate([values, values[off]]), (row, column)), shape=(n, n))
 
 
 def _with_diagonal(K: Sparse, samples: Samples, path: str) -> Sparse:

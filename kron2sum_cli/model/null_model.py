@@ -62,6 +62,9 @@ MISSING_MATRICES = 3
 CONTRASTS = ("Z", "s", "V", "Yx", "Kxx", "Kxm", "Rx")
 """Arrays of the contrasts that a file keeps."""
 
+FAMILIES = "families/"
+"""How the names of the arrays of families that a file keeps begin."""
+
 
 @dataclass(frozen=True)
 class TraitData:

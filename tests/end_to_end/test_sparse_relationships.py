@@ -168,7 +168,7 @@ def test_counts_of_families_are_said(folder: Path, capsys: pytest.CaptureFixture
 def test_a_family_too_large_is_refused_with_a_cutoff(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
-    monkeypatch.setattr("kron2sum_cli.fit.null_model.MATRICES_OF_FAMILY", 100_000)
+    monkeypatch.setattr("kron2sum_cli.fit.families.MATRICES_OF_FAMILY", 100_000)
     K = np.load(folder / "noisy.npy")
     np.save(folder / "chained.npy", np.where(K == 0.01, 0.06, K))
     tables = ("--pheno", folder / "y.csv", "--grm", folder / "chained.npy", "--grm-id", folder / "ids")

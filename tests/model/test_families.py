@@ -17,9 +17,9 @@ from kron2sum_cli.model.families.fitting import fixed_effects
 from kron2sum_cli.model.families.likelihood import FamilyPoint, evaluate, family_traits
 from kron2sum_cli.model.families.null_model import likelihood_of_families, restored_families
 from kron2sum_cli.model.families.scanner import family_scanner, family_set_scanner
-from kron2sum_cli.model.families.spectrum import FAMILIES, families_by_size, family_spectrum
+from kron2sum_cli.model.families.spectrum import families_by_size, family_spectrum
 from kron2sum_cli.model.hypotheses import named_hypothesis
-from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood, rotate_samples
+from kron2sum_cli.model.null_model import FAMILIES, NullModel, TraitData, null_likelihood, rotate_samples
 from kron2sum_cli.model.profile import heritability_interval
 from kron2sum_cli.model.refit import null_maxima, refitter
 from kron2sum_cli.model.spectrum import spectrum_of_relationship

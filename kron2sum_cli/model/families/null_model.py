@@ -36,7 +36,6 @@ from kron2sum_cli.model.families.scanner import (
     family_set_scanner,
 )
 from kron2sum_cli.model.families.spectrum import (
-    FAMILIES,
     FamilySpectrum,
     arrays_of_spectrum,
     coloured,
@@ -44,18 +43,12 @@ from kron2sum_cli.model.families.spectrum import (
 )
 from kron2sum_cli.model.generalised_least_squares import Effects
 from kron2sum_cli.model.missing.undetermined import uses_undetermined, with_independent_traits
-from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel, TraitData, spans_constant
+from kron2sum_cli.model.null_model import FAMILIES, FitSummary, NullLikelihood, NullModel, TraitData, spans_constant
 from kron2sum_cli.model.prediction import MissingCells, Predictor, no_missing_cells
 from kron2sum_cli.model.set_scanner import SetScanner
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import estimates_from, without_undetermined
-
-PAIRS_OF_RELATIVE = 2
-"""Pairs of relatives for every sample that has some, as families of a few samples have them."""
-
-COLUMNS_OF_COVARIATES = 6
-"""Columns that a scan holds for every covariate: itself, and weighted (see `scanner.low_rank`)."""
 
 
 @dataclass(frozen=True)
@@ -334,16 +327,6 @@ def restored_families(summary: FitSummary, arrays: Mapping[str, NDArray[Any]], d
     if Z.shape != (n, p) or X.shape != (n, c) or R.shape != (c, c):
         raise ValueError("the arrays of the families do not go together")
     return FamilyNullModel(summary, FamilyTraits(spectrum, Z, X, R))
-
-
-def columns_of_scan(data: TraitData, related: int) -> int:
-    """Columns of n numbers that a scan of traits holds, of whose samples this many have relatives."""
-    n, p, c = len(data.Y), int(data.Y.shape[1]), int(data.X.shape[1])
-    if not data.has_missing:
-        return 2 * p + COLUMNS_OF_COVARIATES * c
-    squares = p * (p + 1) // 2 + p + 3 * c
-    of_relative = p * p * (c + 2 + 5 * PAIRS_OF_RELATIVE)  # inverse covariances are there in double precision, too
-    return int(np.ceil(squares + related / n * of_relative))
 
 
 # Predictions of missing cells

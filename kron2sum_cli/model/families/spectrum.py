@@ -7,19 +7,18 @@ others, as in `contrasts`. Nothing of size n × n is made.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.spectrum import EPSILON, NEGATIVE_EIGENVALUE, Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 Indices = NDArray[np.intp]
-Sparse = sparse.csr_array[np.float64, tuple[int, int]]
+Sparse: TypeAlias = "scipy.sparse.csr_array[np.float64, tuple[int, int]]"
 LARGEST_NEGATIVE = 0.1
 """A matrix whose smallest eigenvalue is below minus this share of its largest is refused."""
 
@@ -153,12 +152,12 @@ def family_spectrum(K: Sparse) -> FamilySpectrum:
 
 def sizes_of_families(K: Sparse) -> Indices:
     """Number of samples of every family, those of one sample included."""
-    return np.bincount(connected_components(K, directed=False)[1])
+    return np.bincount(scipy.sparse.csgraph.connected_components(K, directed=False)[1])
 
 
 def families_by_size(K: Sparse) -> Iterator[Indices]:
     """Members (f, m) of all families of m samples, for every m of at least 2 that occurs, small families first."""
-    _, family = connected_components(K, directed=False)
+    _, family = scipy.sparse.csgraph.connected_components(K, directed=False)
     sizes = np.bincount(family)
     order = np.argsort(family, kind="stable")
     of_sample = sizes[family[order]]
@@ -173,16 +172,12 @@ def _decompose(K: Sparse, members: Indices) -> tuple[Array, Array]:
     position[members] = np.arange(m)
     number = np.full(K.shape[0], -1)
     number[members] = np.arange(f)[:, None]
-    of_members = sparse.coo_array(K[members.reshape(-1)])
+    of_members = scipy.sparse.coo_array(K[members.reshape(-1)])
     row, column = members.reshape(-1)[of_members.row], of_members.col
     blocks = np.zeros((f, m, m))
     blocks[number[row], position[row], position[column]] = of_members.data
     values, U = np.linalg.eigh(0.5 * (blocks + blocks.transpose(0, 2, 1)))
     return U, values
-
-
-FAMILIES = "families/"
-"""How the names of the arrays of families begin."""
 
 
 def arrays_of_spectrum(spectrum: FamilySpectrum) -> dict[str, NDArray[Any]]:

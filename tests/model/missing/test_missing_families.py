@@ -20,13 +20,20 @@ from kron2sum_cli.model.families.null_model import likelihood_of_families, resto
 from kron2sum_cli.model.families.observed import Families, ObservedFamilies, observed_families
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint, evaluate
 from kron2sum_cli.model.families.observed_scanner import observed_family_scanner, observed_family_set_scores
-from kron2sum_cli.model.families.spectrum import FAMILIES, family_spectrum
+from kron2sum_cli.model.families.spectrum import family_spectrum
 from kron2sum_cli.model.hypotheses import named_hypothesis
 from kron2sum_cli.model.missing import information as dense_information
 from kron2sum_cli.model.missing.likelihood import evaluate as evaluate_dense
 from kron2sum_cli.model.missing.observed import observed_cells, observed_spectrum
 from kron2sum_cli.model.missing.scanner import observed_scanner
-from kron2sum_cli.model.null_model import NullLikelihood, NullModel, TraitData, null_likelihood, rotate_samples
+from kron2sum_cli.model.null_model import (
+    FAMILIES,
+    NullLikelihood,
+    NullModel,
+    TraitData,
+    null_likelihood,
+    rotate_samples,
+)
 from kron2sum_cli.model.profile import heritability_interval
 from kron2sum_cli.model.trait_axes import axes_of_covariances
 
