@@ -1,21 +1,15 @@
 """What people see while a command runs, all of it on standard error."""
 
-import io
 import logging
 import os
 import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn
-from rich.progress import Progress as Bars
-from rich.table import Table
-from rich.text import Text
 
 from kron2sum_cli.cli.command import unknown_variables
 from kron2sum_cli.cli.messages import say
@@ -25,8 +19,6 @@ from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.settings import CommonSettings, ExportSettings, FitSettings, ScanSettings
 
 SECONDS_BETWEEN_LINES = 30.0
-
-_WIDEST = 100_000
 
 
 @contextmanager
@@ -41,7 +33,7 @@ def session(ctx: click.Context, settings: FitSettings | ScanSettings | ExportSet
         with recorded_run(command_line, settings):
             for problem in unknown_variables(ctx):
                 LOGGER.warning("%s", problem)
-            yield BarProgress(handler) if _shows_bars(settings.common) else LineProgress()
+            yield _progress(settings.common, handler)
     finally:
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(level)
@@ -73,12 +65,12 @@ def status(done: int, total: int | None, unit: str, seconds: float) -> str:
 
 
 class StderrHandler(logging.Handler):
-    """Prints messages for people; warnings say what they are; above a progress bar where there is one."""
+    """Prints messages for people by its function ``say``; warnings say what they are."""
 
     def __init__(self, command: str, common: CommonSettings) -> None:
         super().__init__(logging.DEBUG if common.verbose else logging.WARNING if common.quiet else logging.INFO)
         self._command = command
-        self.bars: Bars | None = None
+        self.say: Callable[[str], None] = say
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
@@ -89,14 +81,7 @@ class StderrHandler(logging.Handler):
             text = f"{self._command}: {record.levelname.lower()}: {readable(text)}"
         else:
             text = readable(text, most=len(text))
-        if self.bars is not None:
-            self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            say(text)
-
-    def draw(self, table: Table) -> None:
-        """Print a table on a terminal."""
-        (self.bars.console if self.bars is not None else Console(stderr=True)).print(table)
+        self.say(text)
 
 
 class LineProgress:
@@ -128,82 +113,17 @@ class LineProgress:
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table, line by line; see `Progress`."""
+        from kron2sum_cli.cli.terminal import table_lines
+
         for line in table_lines(header, rows):
             LOGGER.info("%s", line)
 
 
-class BarProgress:
-    """For a terminal: a bar with count, speed and time left; a spinner where the end is not known."""
-
-    def __init__(self, handler: StderrHandler) -> None:
-        self._handler = handler
-        self._lines = LineProgress(float("inf"))
-
-    @contextmanager
-    def task(self, label: str, total: int | None, unit: str) -> Iterator[Advance]:
-        """One step; see `Progress`."""
-        with ExitStack() as stack:
-            logged = stack.enter_context(self._lines.task(label, total, unit))
-            bars = self._handler.bars or stack.enter_context(self._shown())
-            bar = bars.add_task(label, total=total, unit=unit)
-            stack.callback(bars.remove_task, bar)
-
-            def advance(units: int) -> None:
-                logged(units)
-                bars.advance(bar, units)
-
-            yield advance
-
-    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table on the screen; line by line in the log; see `Progress`."""
-        for line in table_lines(header, rows):
-            LOGGER.info("%s", line, extra={"is_drawn": True})
-        self._handler.draw(_rich_table(header, rows))
-
-    @contextmanager
-    def _shown(self) -> Iterator[Bars]:
-        """The display of all steps that run now; it lasts as long as the outermost."""
-        bars = _bars()
-        with bars:
-            self._handler.bars = bars
-            try:
-                yield bars
-            finally:
-                self._handler.bars = None
-
-
-class _Status(ProgressColumn):
-    """What `status` says."""
-
-    def render(self, task: Task) -> Text:
-        """Render a step."""
-        total = None if task.total is None else int(task.total)
-        return Text(status(int(task.completed), total, task.fields["unit"], task.elapsed or 0.0))
-
-
-def _bars() -> Bars:
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), _Status())
-    return Bars(*columns, console=Console(stderr=True), transient=True)
-
-
-def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table without lines: names to the left, values to the right."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for k, name in enumerate(header):
-        table.add_column(Text(readable(name)), justify="right" if k else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(readable(cell)) for cell in row))
-    return table
-
-
-def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table as text without any control character, as wide as it has to be."""
-    console = Console(width=_WIDEST, color_system=None, file=io.StringIO(), legacy_windows=False)
-    with console.capture() as captured:
-        console.print(_rich_table(header, rows))
-    return [line.rstrip() for line in captured.get().splitlines()]
-
-
-def _shows_bars(common: CommonSettings) -> bool:
+def _progress(common: CommonSettings, handler: StderrHandler) -> Progress:
+    """Bars on a terminal, else lines."""
     on_terminal = sys.stderr is not None and sys.stderr.isatty()
-    return on_terminal and not common.quiet and os.environ.get("TERM") not in (None, "", "dumb")
+    if common.quiet or not on_terminal or os.environ.get("TERM") in (None, "", "dumb"):
+        return LineProgress()
+    from kron2sum_cli.cli.terminal import BarProgress
+
+    return BarProgress(handler)

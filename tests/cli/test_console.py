@@ -12,7 +12,8 @@ import pytest
 
 from kron2sum_cli._version import __version__
 from kron2sum_cli.cli import console, run
-from kron2sum_cli.cli.console import BarProgress, LineProgress, StderrHandler, duration, status
+from kron2sum_cli.cli.console import LineProgress, StderrHandler, duration, status
+from kron2sum_cli.cli.terminal import BarProgress
 from kron2sum_cli.files.run_log import LOGGER
 from kron2sum_cli.progress import NoProgress
 from kron2sum_cli.settings import CommonSettings
@@ -223,7 +224,7 @@ def test_bars(monkeypatch):
             with progress.task("Eigenvalues", None, "steps"):
                 logging.getLogger("kron2sum.fit").warning("a message [with brackets]")
             outer(11)
-            handler.bars.refresh()
+            progress.bars.refresh()
     finally:
         LOGGER.removeHandler(handler)
     text = screen.getvalue()
@@ -231,7 +232,7 @@ def test_bars(monkeypatch):
     assert "Chromosomes [x]" in text
     assert "Eigenvalues" in text
     assert "11 of 22 chromosomes (50%)" in text
-    assert handler.bars is None
+    assert progress.bars is None
 
 
 @pytest.mark.parametrize("coloured", [True, False])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kron2sum_cli.cli.console import table_lines
+from kron2sum_cli.cli.terminal import table_lines
 from kron2sum_cli.export.estimates import ESTIMATE_COLUMNS, estimates_json, estimates_tsv
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
