@@ -83,13 +83,7 @@ def setting_name(option: str) -> str:
 
 
 class GroupedCommand(click.Command):
-    """A command with options in groups.
-
-    Parameters
-    ----------
-    examples : sequence of str
-        Command lines that end the help.
-    """
+    """A command with options in groups, whose help ends with examples."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **attributes: Any) -> None:
         super().__init__(*args, **attributes)

@@ -22,13 +22,8 @@ PROBABILITY = 0.95
 class LocusInterval:
     """Intervals of a locus by the test in which its lead variant is strongest, as positions on the chromosome.
 
-    Attributes
-    ----------
-    test : ScanTest
-        The test.
-    lod, bayes : tuple of two int, or None
-        First and last position of the 1.5 LOD and of the 95% Bayes interval; None for a variant without a position
-        and for a set.
+    They are the first and last position of the 1.5 LOD and of the 95% Bayes interval; None for a variant without a
+    position and for a set.
     """
 
     test: ScanTest

@@ -53,15 +53,7 @@ class Clumping:
 
 @dataclass(frozen=True)
 class Clumps:
-    """Loci, the strongest first.
-
-    Attributes
-    ----------
-    leads : NDArray (k,)
-        Index of the lead variant of each.
-    sizes : NDArray (k,)
-        How many variants belong to each, the lead among them.
-    """
+    """Loci, the strongest first: index (k,) of the lead variant of each, and how many variants belong to it in all."""
 
     leads: NDArray[np.intp]
     sizes: NDArray[np.intp]

@@ -33,15 +33,7 @@ VARIANT_KEY = ("CHR", "POS", "SNPID", "EA", "NEA")
 
 @dataclass(frozen=True)
 class GenotypeLinkage:
-    """r² among the samples of a scan.
-
-    Attributes
-    ----------
-    genotypes : SeveralFiles
-        The genotypes of the n samples.
-    samples_description : str
-        The samples, for people.
-    """
+    """r² among the samples of a scan, which have a description for people."""
 
     genotypes: SeveralFiles
     samples_description: str

@@ -19,12 +19,7 @@ _FEWEST_CANDIDATES = 1 << 16
 class RowKeys:
     """The columns by which rows are chosen and sorted.
 
-    Attributes
-    ----------
-    p, mlog10p : str
-        P and -log10 P of the test of any effect, of sets in the first way of the table to test them.
-    position : str
-        The position.
+    P and -log10 P are of the test of any effect, of sets in the first way of the table to test them.
     """
 
     p: str = P.name

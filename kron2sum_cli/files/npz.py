@@ -38,11 +38,6 @@ class NpzWriter:
 class NpzReader:
     """Arrays of an archive, whose sizes are checked before memory is taken for them, and each by its checksum.
 
-    Parameters
-    ----------
-    file : BinaryIO
-        An open file that can seek.
-
     Every method raises what the parsers of zipfile and numpy raise, or ValueError, where the archive is damaged.
     """
 

@@ -15,16 +15,9 @@ PART_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What identifies a file.
+    """What identifies a file: its name without the folder, its size in bytes, and a hash.
 
-    Attributes
-    ----------
-    name : str
-        Without its folder.
-    size : int
-        In bytes.
-    hash : str
-        SHA-256 of its size and of its bytes, or of a large file of `PARTS` parts, in hexadecimal digits.
+    The hash is SHA-256 of the size and of the bytes, or of a large file of `PARTS` parts, in hexadecimal digits.
     """
 
     name: str

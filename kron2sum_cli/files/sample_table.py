@@ -233,8 +233,7 @@ class CodedCovariates:
     values : NDArray (n, q)
         Their values.
     levels : mapping of str
-        For every categorical covariate the number of samples in each of its levels; the first level is the one against
-        which the others are coded.
+        For every categorical covariate the number of samples in each level; the others are coded against the first.
     """
 
     names: tuple[str, ...]

@@ -30,18 +30,7 @@ _TAIL_BYTES = 4 + len(MAGIC)
 class ScanFile:
     """A result table that was opened for reading.
 
-    Attributes
-    ----------
-    name : str
-        The file, for messages.
-    schema : pa.Schema
-        Its columns.
-    metadata : ScanMetadata
-        What it says of its making.
-    num_rows : int
-        How many variants it has.
-    largest : Mapping
-        Of a part of a scan, the largest simulated statistics of the whole scan, for P over the whole scan.
+    Of a part of a scan it has the largest simulated statistics of the whole scan, for P over the whole scan.
     """
 
     name: str

@@ -43,20 +43,10 @@ def check_finite(batch: pa.RecordBatch) -> None:
 
 
 class ScanWriter:
-    """Writes a result table to an open binary file as its rows come, in bounded memory.
+    """Writes a result table to an open binary file, which need not be seekable, as its rows come, in bounded memory.
 
-    Parameters
-    ----------
-    file : BinaryIO
-        Where to write; need not be seekable.
-    schema : pa.Schema
-        The columns.
-    to : str
-        "parquet", "tsv", "csv" or "json".
-    metadata : ScanMetadata or None
-        What a Parquet file says of its making; `metadata` can also be set later, for what is known only at the end.
-
-    Use it as a context: after an exception nothing more is written, and the file is not a table.
+    The metadata of a Parquet file can also be set later, for what is known only at the end. Use it as a context: after
+    an exception nothing more is written, and the file is not a table.
     """
 
     def __init__(

@@ -78,16 +78,9 @@ def footer_checksum(footer: bytes) -> bytes:
 
 
 class ParquetWriter:
-    """Row groups of a fixed size, whatever the size of the batches.
+    """Row groups of a fixed size, whatever the size of the batches, to a file that need not be seekable.
 
-    Parameters
-    ----------
-    file : BinaryIO
-        Where to write; need not be seekable.
-    schema : pa.Schema
-        That of the batches.
-    repeating : list of str
-        Columns with few different values.
+    ``repeating`` columns have few different values.
     """
 
     def __init__(self, file: BinaryIO, schema: pa.Schema, repeating: list[str]) -> None:

@@ -25,15 +25,7 @@ _WORD = re.compile(r"[^ \t]+")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line that is not blank, cut into fields without surrounding white space.
-
-    Attributes
-    ----------
-    line : int
-        Its number in the file, from 1.
-    fields : tuple of str
-        Its fields.
-    """
+    """One line that is not blank: its number from 1, and its fields without surrounding white space."""
 
     line: int
     fields: tuple[str, ...]

@@ -51,15 +51,7 @@ class _Plots:
 
 @dataclass(frozen=True)
 class _Trait:
-    """Means of one value in one environment.
-
-    Attributes
-    ----------
-    name : str
-        The environment, or ``value.environment`` where there are several values.
-    environment, value : str
-        What it is of.
-    """
+    """Means of one value in one environment, called by that, of several values ``value.environment``."""
 
     name: str
     environment: str

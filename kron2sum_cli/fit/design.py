@@ -50,17 +50,7 @@ MATRICES = 6
 
 @dataclass(frozen=True)
 class Tables:
-    """What a fit reads of its samples, beside the relationship matrix.
-
-    Attributes
-    ----------
-    pheno : SampleTable
-        Phenotypes.
-    covar : SampleTable or None
-        Covariates, where there are some.
-    polygenic : PolygenicPredictions or None
-        Predictions of the phenotypes, where they are to be taken off.
-    """
+    """What a fit reads of its samples, beside the relationship matrix; None for what was not asked for."""
 
     pheno: SampleTable
     covar: SampleTable | None
@@ -69,12 +59,10 @@ class Tables:
 
 @dataclass(frozen=True)
 class NotAnalysed:
-    """Samples of the relationship matrix that are not analysed.
+    """The t samples of the relationship matrix that are not analysed.
 
     Attributes
     ----------
-    samples : Samples
-        The t samples.
     rows : NDArray of int (t,)
         Their positions in the matrix.
     X : NDArray (t, c)

@@ -20,15 +20,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Table:
-    """A table for people.
-
-    Attributes
-    ----------
-    header : tuple of str
-        The names of its columns.
-    rows : tuple of tuples of str
-        Its rows, whose first cells name them.
-    """
+    """A table for people; the first cells of its rows name them."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]

@@ -86,14 +86,7 @@ class BgenRecords:
 class VariantIdentity:
     """What stands before the genotypes of a variant.
 
-    Attributes
-    ----------
-    names : tuple
-        Chromosome, position, name, first allele, second allele (empty where there is none).
-    n_alleles : int
-        How many alleles it has.
-    block_bytes : int
-        Bytes of the genotypes that follow.
+    Its names are chromosome, position, name, first allele and second allele, empty where there is none.
     """
 
     names: tuple[bytes, int, bytes, bytes, bytes]

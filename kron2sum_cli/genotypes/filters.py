@@ -72,24 +72,9 @@ _LISTED_CHROMOSOMES = 40
 
 @dataclass(frozen=True)
 class VariantFilters:
-    """Conditions on a variant; None or nothing means that there is no such condition.
+    """Conditions on a variant, as options of the same name; None or nothing means that there is no such condition.
 
-    Attributes
-    ----------
-    extract, exclude : frozenset of str or None
-        Names to keep, names to leave out.
-    chromosomes : tuple of tuple of str
-        As `parse_chromosomes` returns them.
-    regions : tuple of Region
-        A variant has to lie in one of them.
-    maf, mac : float or None
-        Smallest frequency and count of the rarer allele.
-    max_missing : float or None
-        Largest share of missing genotypes.
-    min_info : float or None
-        Smallest imputation quality; genotypes that are certain have none, and pass.
-    hwe : float or None
-        Smallest p value of the exact test of Hardy-Weinberg equilibrium.
+    Genotypes that are certain have no imputation quality, and pass ``min_info``.
     """
 
     extract: frozenset[str] | None = None

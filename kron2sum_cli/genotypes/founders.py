@@ -50,17 +50,7 @@ ROUNDING = 0.05
 
 @dataclass(frozen=True)
 class FounderColumns:
-    """Which founder and which locus each of the f l columns of a table is of.
-
-    Attributes
-    ----------
-    founders : tuple of str
-        The f founders.
-    loci : tuple of str
-        The l loci.
-    founder, locus : NDArray (f l,)
-        Places in them.
-    """
+    """The f founders and l loci of a table, and which of them each of its columns (f l,) is of."""
 
     founders: tuple[str, ...]
     loci: tuple[str, ...]

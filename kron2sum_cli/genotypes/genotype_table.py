@@ -74,17 +74,7 @@ IUPAC = {"R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT", "M": "AC"}
 
 @dataclass(frozen=True)
 class MapEntry:
-    """Where a variant lies and which alleles it has, as far as they are known.
-
-    Attributes
-    ----------
-    chromosome : str
-        ``0`` where it is not known.
-    position : int
-        0 where it is not known.
-    ea, nea : str
-        ``.`` where they are not known.
-    """
+    """Where a variant lies and which alleles it has; ``0``, 0 and ``.`` stand for what is not known."""
 
     chromosome: str = UNPLACED
     position: int = 0

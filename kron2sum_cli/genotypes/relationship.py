@@ -179,19 +179,7 @@ def _samples(rows: Iterator[Row], n_id_columns: int, path: str) -> Samples:
 
 @dataclass(frozen=True)
 class RelationshipFile:
-    """A relationship matrix of which the names are read and the numbers are not yet.
-
-    Attributes
-    ----------
-    samples : Samples
-        In the order of its rows.
-    files : tuple of str
-        Every file that belongs to it.
-    format : str
-        What it is, for the log.
-    stored : StoredSquare or NamedTable
-        How its numbers are stored.
-    """
+    """A relationship matrix of which the names are read and the numbers are not yet; the format is for the log."""
 
     samples: Samples
     files: tuple[str, ...]

@@ -107,17 +107,7 @@ def numbers_of_row(row: Row, skipped: int, path: str) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class TextSquare:
-    """An n x n matrix in text without names (a `StoredSquare`).
-
-    Attributes
-    ----------
-    path : str
-        The file.
-    n : int
-        Rows.
-    lower : bool
-        Whether line i holds i numbers, the lower triangle with the diagonal.
-    """
+    """An n x n matrix in text without names (a `StoredSquare`)."""
 
     path: str
     n: int
@@ -157,21 +147,7 @@ def open_text_square(path: str, first_row: Sequence[str], ids: str, n: int) -> T
 
 @dataclass(frozen=True)
 class BinarySquare:
-    """An n x n matrix in a binary file, row by row (a `StoredSquare`).
-
-    Attributes
-    ----------
-    path : str
-        The file.
-    n : int
-        Rows.
-    lower : bool
-        Whether only the lower triangle with the diagonal is there.
-    dtype : dtype
-        Of a number.
-    offset : int
-        Bytes before the first number.
-    """
+    """An n x n matrix in a binary file, row by row behind so many bytes (a `StoredSquare`)."""
 
     path: str
     n: int
@@ -264,16 +240,9 @@ def open_npy(path: str, ids: str, n: int) -> BinarySquare:
 
 @dataclass(frozen=True)
 class ListedTriangle:
-    """GCTA's ``.grm.gz``: a line for each pair of the lower triangle, in order (a `StoredSquare`).
+    """GCTA's ``.grm.gz``: a line for each pair of n samples in the lower triangle, in order (a `StoredSquare`).
 
     A line has the positions of two samples (from 1), the number of variants, and the relationship.
-
-    Attributes
-    ----------
-    path : str
-        The file.
-    n : int
-        Samples.
     """
 
     path: str
