@@ -24,7 +24,7 @@ from kron2sum_cli.cli.config import load_config
 from kron2sum_cli.files.null_file import read_null
 from kron2sum_cli.files.sample_table import read_sample_table
 from kron2sum_cli.files.samples import Samples
-from kron2sum_cli.files.scan_file import open_scan
+from kron2sum_cli.files.scan_table import open_scan
 from kron2sum_cli.files.text import read_id_list, read_name_list
 from kron2sum_cli.files.trait_design import read_trait_design
 from kron2sum_cli.files.trials import read_trial_table

@@ -75,10 +75,9 @@ from kron2sum_cli.files.scan_columns import (
     P,
     axis_columns,
 )
-from kron2sum_cli.files.scan_file import ScanFile, open_scan
 from kron2sum_cli.files.scan_metadata import ScanMetadata
 from kron2sum_cli.files.scan_parts import join_parts
-from kron2sum_cli.files.scan_table import ScanWriter
+from kron2sum_cli.files.scan_table import ScanFile, ScanWriter, open_scan
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.option_values import STDIO, TESTS_OF_SCAN, GenomeWide, Significance, raise_all, without_folders

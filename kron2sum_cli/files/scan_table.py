@@ -1,20 +1,38 @@
-"""How the result table of a scan is written; `files.scan_columns` has its columns, `files.scan_file` reads it.
+"""How the result table of a scan is written and read; `files.scan_columns` has its columns.
 
-The same rows and metadata make the same bytes, however the rows were cut into batches.
+The same rows and metadata make the same bytes, however the rows were cut into batches. Of the Parquet tables that are
+read, a damaged one is refused, and a message says what any other file is.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.errors import InputError, NumericalError
 from kron2sum_cli.files.arrow import not_finite, numbers
+from kron2sum_cli.files.genome_wide import Largest, adjusted, is_genome_wide, source_of
+from kron2sum_cli.files.inputs import HEAD_BYTES, describe
+from kron2sum_cli.files.json_records import OtherLayout
 from kron2sum_cli.files.scan_columns import SNPID, column_of
 from kron2sum_cli.files.scan_metadata import METADATA_KEY, ScanMetadata
-from kron2sum_cli.files.table_writers import SEPARATORS, DelimitedWriter, JsonWriter, ParquetWriter, TableWriter
+from kron2sum_cli.files.table_writers import (
+    FOOTER_WORD,
+    LARGEST_GROUP,
+    SEPARATORS,
+    DelimitedWriter,
+    JsonWriter,
+    ParquetWriter,
+    TableWriter,
+    footer_checksum,
+    rows_in_group,
+)
 
 
 def scan_batch(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.RecordBatch:
@@ -102,3 +120,168 @@ def _array(values: Any, column_type: pa.DataType) -> pa.Array:
     if isinstance(values, pa.Array):
         return values if values.type == column_type else values.cast(column_type)
     return pa.array(values, type=column_type, from_pandas=True)
+
+
+MAGIC = b"PAR1"
+"""First and last bytes of a Parquet file."""
+_OLDER = re.compile(rb'kron2sum.{1,9}\{"axes":.*"version":"([0-9.]+)"\}', re.DOTALL)
+"""What the footer of a table of version 0.1 holds, which had no checksum and is not parsed without one."""
+_TAIL_BYTES = 4 + len(MAGIC)
+"""Bytes at the end of the file: the length of the footer, and `MAGIC`."""
+
+
+@dataclass(frozen=True)
+class ScanFile:
+    """A result table that was opened for reading.
+
+    Of a part of a scan it has the largest simulated statistics of the whole scan, for P over the whole scan.
+    """
+
+    name: str
+    schema: pa.Schema
+    metadata: ScanMetadata
+    num_rows: int
+    _file: pq.ParquetFile
+    largest: Largest = field(default_factory=dict)
+
+    def iter_batches(
+        self, columns: Sequence[str] | None = None, batch_size: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows in order, some columns only where they are named.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged (a checksum does not match).
+        """
+        names = self.schema.names if columns is None else list(columns)
+        size = batch_size or rows_in_group(self.schema)
+        rows = 0
+        needed = [source_of(name) for name in names if self.largest and is_genome_wide(name)]
+        try:
+            for batch in self._file.iter_batches(batch_size=size, columns=list(dict.fromkeys([*names, *needed]))):
+                rows += len(batch)
+                yield (adjusted(batch, self.largest) if needed else batch).select(names)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise InputError(f"{self.name}: is damaged ({_first_line(error)}); copy or scan it again") from error
+        if rows != self.num_rows:  # Arrow passes over pages of a kind that it does not know
+            raise InputError(f"{self.name}: is damaged (it has {rows} of {self.num_rows} rows); copy or scan it again")
+
+    def check(self) -> None:
+        """Read everything, and compare it with its checksums.
+
+        Raises
+        ------
+        InputError
+            If it was damaged after it was written.
+        NumericalError
+            If a cell is NaN or infinite.
+        """
+        for batch in self.iter_batches():
+            check_finite(batch)
+
+
+def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
+    """Open the Parquet table of a scan: a path, or an open seekable file with a name for messages.
+
+    Raises
+    ------
+    InputError
+        If it is not a table that `kron2sum scan` wrote, or an incomplete one; the message says what it is.
+    """
+    name = name or str(source)
+    with _reading(name), _opened(source) as file:
+        head = file.read(HEAD_BYTES)
+    if not head.startswith(MAGIC):
+        raise InputError(f"{name}: is {describe(head)}, not a Parquet table of kron2sum scan{_remedy(head)}")
+    with _reading(name), _opened(source) as file:
+        _check_footer(file, name)
+    with _reading(name):
+        parquet = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
+        schema = parquet.schema_arrow
+    metadata = _metadata(schema, name)
+    _check_layout(parquet, name)
+    return ScanFile(name, schema.remove_metadata(), metadata, parquet.metadata.num_rows, parquet)
+
+
+def _check_layout(parquet: pq.ParquetFile, name: str) -> None:
+    """Refuse columns and row groups that `ScanWriter` does not write, before any memory is taken for them."""
+    for stored in parquet.schema_arrow:
+        column = column_of(stored.name)
+        if column is None:
+            raise InputError(f"{name}: has a column {stored.name}, which kron2sum scan does not write; scan again")
+        if stored.type != column.type:
+            raise InputError(f"{name}: column {stored.name} has values of type {stored.type}; copy or scan it again")
+    metadata = parquet.metadata
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        if group.num_rows > LARGEST_GROUP:
+            raise InputError(f"{name}: has a group of {group.num_rows} rows, not as kron2sum writes it; scan it again")
+
+
+def _check_footer(file: BinaryIO, name: str) -> None:
+    """Compare the footer with its checksum, before it is parsed; refuse a file whose end `ScanWriter` did not write."""
+    size = file.seek(0, 2)
+    file.seek(max(size - _TAIL_BYTES, 0))
+    tail = file.read()
+    start = size - _TAIL_BYTES - int.from_bytes(tail[:4], "little")
+    checksum_bytes = len(footer_checksum(b""))
+    if tail[4:] != MAGIC or start < len(MAGIC):
+        raise InputError(
+            f"{name}: its end is missing or damaged: it was copied or written only in part; copy or scan it again"
+        )
+    file.seek(max(start - checksum_bytes, 0))
+    checksum, footer = file.read(min(start, checksum_bytes)), file.read()
+    if not checksum.startswith(FOOTER_WORD):
+        older = _OLDER.search(footer)
+        if older is not None:
+            _metadata(pa.schema([], {METADATA_KEY: f'{{"version":"{older[1].decode()}"}}'}), name)
+        raise InputError(f"{name}: is a Parquet file, but not one of kron2sum scan; copy or scan it again")
+    if checksum != footer_checksum(footer):
+        raise InputError(f"{name}: its footer is damaged; copy or scan it again")
+
+
+@contextmanager
+def _opened(source: str | BinaryIO) -> Iterator[BinaryIO]:
+    """The file, at its beginning, where one that is open already ends up again."""
+    if isinstance(source, str):
+        with open(source, "rb") as file:
+            yield file
+    else:
+        source.seek(0)
+        yield source
+        source.seek(0)
+
+
+def _remedy(head: bytes) -> str:
+    if describe(head) == "text":
+        return "; text tables cannot be read again: keep the .parquet of the scan and export that"
+    return "; make one with kron2sum scan --to parquet"
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, pa.ArrowNotImplementedError) as error:  # among them ArrowInvalid and UnicodeDecodeError
+        reason = "its end is missing or damaged: it was copied or written only in part"
+        raise InputError(f"{name}: {reason}; copy or scan it again ({_first_line(error)})") from error
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror or _first_line(error)})") from error
+
+
+def _metadata(schema: pa.Schema, name: str) -> ScanMetadata:
+    text = (schema.metadata or {}).get(METADATA_KEY.encode())
+    if text is None:
+        raise InputError(f"{name}: is a Parquet file, but not one of kron2sum scan (no kron2sum metadata)")
+    try:
+        return ScanMetadata.from_json(text)
+    except OtherLayout as error:
+        raise InputError(f"{name}: {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{name}: its kron2sum metadata cannot be used: {error}; make it again with kron2sum scan"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -11,8 +11,12 @@ from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.fit.losses import report_variants, warn_of_few_genotypes
-from kron2sum_cli.genotypes.grm import GrmOptions, relationship_from_genotypes
-from kron2sum_cli.genotypes.loco import left_out_together, relationships_by_chromosome
+from kron2sum_cli.genotypes.grm import (
+    GrmOptions,
+    left_out_together,
+    relationship_from_genotypes,
+    relationships_by_chromosome,
+)
 from kron2sum_cli.genotypes.open import is_genotype_file, open_genotypes, takes_sample_file
 from kron2sum_cli.genotypes.relationship import NamedTable, RelationshipFile, open_relationship, open_sparse
 from kron2sum_cli.genotypes.several_files import SeveralFiles

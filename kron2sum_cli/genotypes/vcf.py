@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.inputs import GZIP_MAGIC
 from kron2sum_cli.files.samples import Samples
-from kron2sum_cli.genotypes.source import Variants
-from kron2sum_cli.genotypes.spooled import SpooledSource, spool
+from kron2sum_cli.genotypes.source import SpooledSource, Variants, spool
 
 logger = logging.getLogger("kron2sum.genotypes")
 

@@ -12,9 +12,8 @@ from scipy import stats
 
 from kron2sum_cli.export.results import ScanResults
 from kron2sum_cli.files.scan_columns import scan_schema
-from kron2sum_cli.files.scan_file import open_scan
 from kron2sum_cli.files.scan_metadata import ScanMetadata, Span
-from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
+from kron2sum_cli.files.scan_table import ScanWriter, open_scan, scan_batch
 
 Array = NDArray[np.float64]
 

@@ -24,9 +24,8 @@ from kron2sum_cli.export import rows as row_selection
 from kron2sum_cli.export.export import export
 from kron2sum_cli.files import table_writers
 from kron2sum_cli.files.scan_columns import scan_schema
-from kron2sum_cli.files.scan_file import open_scan
 from kron2sum_cli.files.scan_metadata import ScanMetadata, Span
-from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
+from kron2sum_cli.files.scan_table import ScanWriter, open_scan, scan_batch
 from kron2sum_cli.progress import NoProgress
 from kron2sum_cli.settings import ExportSettings
 

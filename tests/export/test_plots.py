@@ -27,14 +27,16 @@ from kron2sum_cli.export.architecture import correlations_shown, draw_architectu
 from kron2sum_cli.export.effects import LeadEffects, draw_effects, effect_columns, lead_effects
 from kron2sum_cli.export.figure import render, shortened, wrapped
 from kron2sum_cli.export.genome import located_batches, read_genome
-from kron2sum_cli.export.heatmap import BINS, draw_heat_map, heat_map_data
 from kron2sum_cli.export.leads import Clumping, clump, find_candidates, find_loci
 from kron2sum_cli.export.manhattan import (
+    BINS,
     Label,
     Manhattan,
     Thinner,
+    draw_heat_map,
     draw_manhattan,
     draw_mirrored,
+    heat_map_data,
     manhattan_data,
     place_labels,
 )

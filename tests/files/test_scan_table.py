@@ -22,9 +22,8 @@ from scan_metadata_of import scan_metadata_of
 from kron2sum_cli.errors import InputError, NumericalError, UsageError
 from kron2sum_cli.files import table_writers
 from kron2sum_cli.files.scan_columns import COLUMNS, column_of, scan_schema, set_schema
-from kron2sum_cli.files.scan_file import open_scan
 from kron2sum_cli.files.scan_metadata import Span
-from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
+from kron2sum_cli.files.scan_table import ScanWriter, open_scan, scan_batch
 from kron2sum_cli.files.table_writers import rows_in_group
 
 METADATA = scan_metadata_of(["a", "b"], Span(((0, 9),), ((0, 9),), 9), ["common"], filters={"ü": 1.5})

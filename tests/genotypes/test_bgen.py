@@ -13,9 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.genotypes import bgen_format
-from kron2sum_cli.genotypes.bgen import open_bgen
-from kron2sum_cli.genotypes.bgen_format import Compression, read_block
+from kron2sum_cli.genotypes import bgen
+from kron2sum_cli.genotypes.bgen import Compression, open_bgen, read_block
 from kron2sum_cli.genotypes.sample_files import read_oxford_sample
 
 N, M = 23, 40
@@ -131,7 +130,7 @@ def test_positions_outside_the_file_are_refused(path: str, variants: list[int], 
 def test_long_alleles_and_batches_of_variants(
     write_bgen: WriteBgen, probabilities: NDArray[np.float64], monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr(bgen_format, "BATCH_VARIANTS", batch)
+    monkeypatch.setattr(bgen, "BATCH_VARIANTS", batch)
     long = "ACGT" * 2000
     source = open_bgen(write_bgen(probabilities, alleles=("A", long), first_name=""))
     table = source.variants.table
@@ -378,7 +377,7 @@ def test_index_gives_the_same(
 ) -> None:
     plain = open_bgen(write_bgen(probabilities, first_name=""))
     path = write_bgen(probabilities, name="with index", index=True, first_name="")
-    monkeypatch.delattr(bgen_format, "_walk")
+    monkeypatch.delattr(bgen, "_walk")
     source = open_bgen(path)
     assert source.files == (path, f"{path}.bgi")
     assert source.variants.table.equals(plain.variants.table)

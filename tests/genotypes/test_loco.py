@@ -9,8 +9,13 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.genotypes.bed import BedSource, open_bed
-from kron2sum_cli.genotypes.grm import GrmOptions, Scale, relationship_from_genotypes
-from kron2sum_cli.genotypes.loco import left_out_together, relationships_by_chromosome
+from kron2sum_cli.genotypes.grm import (
+    GrmOptions,
+    Scale,
+    left_out_together,
+    relationship_from_genotypes,
+    relationships_by_chromosome,
+)
 from kron2sum_cli.genotypes.source import Relationship
 
 N = 30

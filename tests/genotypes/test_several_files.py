@@ -10,8 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, UsageError
-from kron2sum_cli.genotypes.grm import GrmOptions, relationship_from_genotypes
-from kron2sum_cli.genotypes.loco import relationships_by_chromosome
+from kron2sum_cli.genotypes.grm import GrmOptions, relationship_from_genotypes, relationships_by_chromosome
 from kron2sum_cli.genotypes.open import open_genotype_file, open_genotypes
 
 N, M = 13, 30
