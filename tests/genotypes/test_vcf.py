@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.genotypes import spooled
 from kron2sum_cli.genotypes.open import is_genotype_file, open_genotype_file
+from kron2sum_cli.genotypes.source import SpooledSource
 from kron2sum_cli.genotypes.vcf import open_vcf
 
 pytest.importorskip("cyvcf2")
@@ -84,7 +84,7 @@ def test_any_ploidy(tmp_path: Path, ploidy: int) -> None:
 @pytest.mark.parametrize("name", ["g.vcf", "g.vcf.gz", "data"])
 def test_told_from_the_content(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, "1 4 v A C GT 0/0 0/1 1/1 ./.", name=name)
-    assert is_genotype_file(path) and isinstance(open_genotype_file(path), spooled.SpooledSource)
+    assert is_genotype_file(path) and isinstance(open_genotype_file(path), SpooledSource)
     if name == "g.vcf":
         assert is_genotype_file(str(tmp_path / "g")) and open_genotype_file(str(tmp_path / "g")).path == path
 
@@ -149,6 +149,6 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full_disk(prefix: str) -> object:
         return open("/dev/full", "wb", buffering=0)
 
-    monkeypatch.setattr(spooled.tempfile, "TemporaryFile", full_disk)
+    monkeypatch.setattr("tempfile.TemporaryFile", full_disk)
     with pytest.raises(InputError, match="genotypes do not fit into .* set TMPDIR"):
         open_vcf(write(tmp_path, "1 4 v A C GT 0/0 0/1 1/1 ./."))
