@@ -55,23 +55,15 @@ from kron2sum_cli.files.null_file import NullFile, read_null
 from kron2sum_cli.files.outputs import atomic_output, guard_inputs
 from kron2sum_cli.files.scan_columns import (
     ANY,
+    COLUMNS,
     COV,
-    DOMINANCE_COLUMNS,
-    DOMINANCE_REFIT_COLUMNS,
     FDR,
     IDENTITY_COLUMNS,
-    INTERACTION_COLUMNS,
-    INTERACTION_REFIT_COLUMNS,
     LEAD_COLUMNS,
     MLOG10P,
     MLOG10P_SET,
     PVE,
     SET,
-    TRAIT_COLUMNS,
-    TRAIT_MLOG10P_GW,
-    TRAIT_N,
-    TRAIT_PVE,
-    TRAIT_REFIT_COLUMNS,
     P,
     axis_columns,
 )
@@ -554,11 +546,9 @@ def _chosen_columns(
 def _columns_of_others(table: ScanFile, traits: Sequence[str], wanted: Sequence[str]) -> set[str]:
     """The columns of other traits, and of the axes, which say nothing about a trait alone."""
     kept = {traits[i] for i in choose_columns(wanted, traits, "--trait", table.name, "trait")}
-    of_trait = (TRAIT_N, *TRAIT_COLUMNS, *TRAIT_REFIT_COLUMNS, TRAIT_MLOG10P_GW, TRAIT_PVE, FDR)
-    of_second = (*INTERACTION_COLUMNS, *INTERACTION_REFIT_COLUMNS, *DOMINANCE_COLUMNS, *DOMINANCE_REFIT_COLUMNS)
-    others = [trait for trait in traits if trait not in kept]
-    dropped = {column.named(trait) for trait in others for column in (*of_trait, *of_second)}
-    dropped |= {f"{P.name}.{trait}" for trait in others}
+    of_trait = (*(column for column in COLUMNS if column.of == "trait"), FDR)
+    dropped = {column.named(trait) for trait in traits if trait not in kept for column in of_trait}
+    dropped |= {f"{P.name}.{trait}" for trait in traits if trait not in kept}
     return dropped | {*axis_columns(len(traits)), *axis_columns(len(traits), coupled=True)}
 
 

@@ -40,19 +40,3 @@ def texts(values: Sequence[str]) -> pa.Array:
     offsets = np.zeros(len(encoded) + 1, dtype=np.int32)
     np.cumsum([len(value) for value in encoded], out=offsets[1:])
     return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
-
-
-def not_finite(column: pa.Array) -> NDArray[np.intp]:
-    """Positions of the cells of a column of floats that are NaN or infinite; empty cells are not."""
-    validity, data = column.buffers()
-    if len(column) == 0:
-        return np.zeros(0, dtype=np.intp)
-    here = slice(column.offset, column.offset + len(column))
-    wrong = ~np.isfinite(np.frombuffer(data, dtype=column.type.to_pandas_dtype())[here])
-    if validity is not None:
-        wrong &= _bits(validity)[here]
-    return np.flatnonzero(wrong)
-
-
-def _bits(bitmap: pa.Buffer) -> NDArray[np.bool_]:
-    return np.unpackbits(np.frombuffer(bitmap, dtype=np.uint8), bitorder="little").astype(np.bool_)

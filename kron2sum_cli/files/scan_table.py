@@ -13,10 +13,11 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kron2sum_cli.errors import InputError, NumericalError
-from kron2sum_cli.files.arrow import not_finite, numbers
+from kron2sum_cli.files.arrow import numbers
 from kron2sum_cli.files.genome_wide import Largest, adjusted, is_genome_wide, source_of
 from kron2sum_cli.files.inputs import HEAD_BYTES, describe
 from kron2sum_cli.files.json_records import OtherLayout
@@ -24,7 +25,6 @@ from kron2sum_cli.files.scan_columns import SNPID, column_of
 from kron2sum_cli.files.scan_metadata import METADATA_KEY, ScanMetadata
 from kron2sum_cli.files.table_writers import (
     FOOTER_WORD,
-    LARGEST_GROUP,
     SEPARATORS,
     DelimitedWriter,
     JsonWriter,
@@ -53,9 +53,9 @@ def check_finite(batch: pa.RecordBatch) -> None:
         column = batch.column(name)
         if not pa.types.is_floating(column.type):
             continue
-        wrong = not_finite(column)
-        if wrong.size:
-            row = int(wrong[0])
+        wrong = pc.indices_nonzero(pc.invert(pc.is_finite(column)))
+        if len(wrong):
+            row = wrong[0].as_py()
             variant = batch.column(SNPID.name)[row].as_py() if SNPID.name in batch.schema.names else f"row {row + 1}"
             raise NumericalError(f"variant {variant}: {name} is {column[row].as_py()}, which is not a number to report")
 
@@ -200,22 +200,10 @@ def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
         parquet = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
         schema = parquet.schema_arrow
     metadata = _metadata(schema, name)
-    _check_layout(parquet, name)
+    for column in schema.names:
+        if column_of(column) is None:
+            raise InputError(f"{name}: has a column {column}, which kron2sum scan does not write; scan again")
     return ScanFile(name, schema.remove_metadata(), metadata, parquet.metadata.num_rows, parquet)
-
-
-def _check_layout(parquet: pq.ParquetFile, name: str) -> None:
-    """Refuse columns and row groups that `ScanWriter` does not write, before any memory is taken for them."""
-    for stored in parquet.schema_arrow:
-        column = column_of(stored.name)
-        if column is None:
-            raise InputError(f"{name}: has a column {stored.name}, which kron2sum scan does not write; scan again")
-        if stored.type != column.type:
-            raise InputError(f"{name}: column {stored.name} has values of type {stored.type}; copy or scan it again")
-    metadata = parquet.metadata
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        if group.num_rows > LARGEST_GROUP:
-            raise InputError(f"{name}: has a group of {group.num_rows} rows, not as kron2sum writes it; scan it again")
 
 
 def _check_footer(file: BinaryIO, name: str) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kron2sum_cli.files.outputs import Abandonable, atomic_output
@@ -218,8 +219,6 @@ def delimited_rows(batch: pa.RecordBatch, separator: str) -> bytes:
 
     A text that has the separator, a quote or a line end in it is quoted.
     """
-    import pyarrow.compute as pc
-
     if len(batch) == 0:
         return b""
     columns = [_cells(column, separator) for column in batch.columns]
@@ -235,8 +234,6 @@ def _cells(column: pa.Array, separator: str) -> pa.Array:
 
 
 def _quoted(column: pa.Array, separator: str) -> pa.Array:
-    import pyarrow.compute as pc
-
     special = pc.match_substring_regex(column, pattern=f'[{separator}"\r\n]')
     if not pc.any(special).as_py():
         return column
