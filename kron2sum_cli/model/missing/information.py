@@ -155,25 +155,38 @@ def trace_products(point: ObservedPoint) -> Array:
         block = block - 2 * np.einsum("alr,brj,jlr->ab", bases, bases, once, optimize=True)
         for r, c in places:
             total[r * N : (r + 1) * N, c * N : (c + 1) * N] = block
-    flat = np.stack([_seen_by(design, point, k, E, L).ravel() for k in (0, 1) for E in bases])
-    return np.asarray(total + flat @ flat.T)
+    return np.asarray(total + _products_over_columns(design, point, L))
 
 
-def _seen_by(design: CellDesign, point: ObservedPoint, which: int, E: Array, L: Array) -> Array:
-    """``L⁻¹ DᵀP ∂K PD L⁻ᵀ`` for the direction E of C0 (``which`` 0) or C1."""
-    W, outside_weight = point.W, design.outside_weight
-    s = point.data.filled.s if which == 0 else np.ones(W.shape[0])
+def _products_over_columns(design: CellDesign, point: ObservedPoint, L: Array) -> Array:
+    """``tr(H⁻¹DᵀP∂PD H⁻¹DᵀP∂'PD)`` for every two directions: (2N, 2N).
 
-    def weights(t: Array, u: Array) -> Array:
-        return np.asarray(s * np.einsum("ij,ij->i", (W * t) @ E, W * u))
+    With ``F_j = L⁻¹ D_jᵀ W_j``, D_j the rows of axis j, the direction of axes (j, k) is ``F_j ∂ F_kᵀ + F_k ∂ F_jᵀ``
+    between the columns of D, ∂ the eigenvalues for C0 and ones for C1.
+    """
+    s = point.data.filled.s
+    rows = _weighted_rows(design, point.W)
+    F = half_solve(L, rows.reshape(len(rows), rows.shape[1] * rows.shape[2])).reshape(rows.shape)
+    of_C0 = np.concatenate([s, np.zeros(rows.shape[2] - s.size)])
+    flat = []
+    for weights in (of_C0, np.ones_like(of_C0)):
+        for j, k in zip(*np.tril_indices(rows.shape[1]), strict=True):
+            product = (F[:, j] * weights) @ F[:, k].T
+            flat.append((product if j == k else product + product.T).ravel())
+    stacked = np.stack(flat)
+    return np.asarray(stacked @ stacked.T)
 
-    def outside(t: Array, u: Array) -> float:
-        return float((outside_weight * t) @ E @ (outside_weight * u)) if which else 0.0
 
-    H = design.gram(weights, outside)
-    H = np.tril(H) + np.tril(H, -1).T
-    half = half_solve(L, H)
-    return half_solve(L, half.T)
+def _weighted_rows(design: CellDesign, W: Array) -> Array:
+    """``DᵀW``, (N, p, k): rows inside V and then those outside."""
+    U = _rows_of(design, W.shape[0])
+    inside = design.loadings[:, :, None] * U[:, None, :] * W.T
+    if design.outside_root is None:
+        return np.asarray(inside)
+    root = np.zeros((design.size, len(design.outside_root)))
+    root[: design.ncells] = design.outside_root.T
+    outside = design.loadings[:, :, None] * root[:, None, :] * design.outside_weight[:, None]
+    return np.concatenate([inside, outside], axis=2)
 
 
 def directions(p: int) -> Array:
