@@ -92,10 +92,7 @@ def _watch(read_end: int, ended: threading.Event, command: str) -> None:
     with os.fdopen(read_end, "rb", buffering=0) as pipe:
         while byte := pipe.read(1):
             if byte[0] in _WORDS and not ended.wait(GRACE_SECONDS):
-                _end_now(Stopped(byte[0]), command)
-
-
-def _end_now(stopped: Stopped, command: str) -> None:
-    discard_unfinished()
-    say("; ".join(filter(None, (f"{command}: {stopped}", resume_advice()))))
-    os._exit(stopped.exit_code)
+                discard_unfinished()
+                stopped = Stopped(byte[0])
+                say("; ".join(filter(None, (f"{command}: {stopped}", resume_advice()))))
+                os._exit(stopped.exit_code)

@@ -68,7 +68,9 @@ def _several_traits(names: Sequence[str], estimates: Estimates) -> Figure:
     figure.set_layout_engine("none")
     heat = _add_axes(figure, left, bottom, side, side)
     image = _draw_correlations(heat, estimates)
-    _name_cells(heat, names, size, slanted=with_numbers)
+    slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    heat.set_xticks(range(p), names, fontsize=size, **(slanted if with_numbers else {"rotation": 90}))
+    heat.set_yticks(range(p), names, fontsize=size)
     dots = _add_axes(figure, edges[2], bottom, _DOTS_WIDTH, side)
     _draw_heritabilities(dots, estimates)
     dots.set_ylim(p - 0.5, -0.5)
@@ -81,12 +83,6 @@ def _several_traits(names: Sequence[str], estimates: Estimates) -> Figure:
     x, y = _MARGIN / figure.get_figwidth(), 1 - 0.04 / figure.get_figheight()
     figure.text(x, y, f"{what}: genetic below,\nresidual above the diagonal", va="top", fontweight="bold")
     return figure
-
-
-def _name_cells(axes: Axes, names: Sequence[str], size: float, slanted: bool) -> None:
-    turn: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {"rotation": 90}
-    axes.set_xticks(range(len(names)), names, fontsize=size, **turn)
-    axes.set_yticks(range(len(names)), names, fontsize=size)
 
 
 def _add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -90,16 +89,15 @@ def lead_effects(loci: Loci, genome: Genome, traits: Sequence[str], clumping: Cl
         (strongest,) = clump_candidates(candidates, genome, [candidates.excess], clumping, most)
     shown = leads[:most] if leads.size else strongest.leads
     rows = candidates.rows.take(shown)
-    beta, se, mlog10p = (_matrix(rows, kind, traits) for kind in ("BETA", "SE", "MLOG10P"))
+    kinds = ("BETA", "SE", "MLOG10P")
+    beta, se, mlog10p = (
+        np.column_stack([column_values(rows, f"{kind}.{trait}") for trait in traits]) for kind in kinds
+    )
     variants, alleles = (tuple(rows.column(name).to_pylist()) for name in ("SNPID", "EA"))
     thresholds = tuple(loci.thresholds.of_columns[f"MLOG10P.{trait}"] for trait in traits)
     return LeadEffects(
         variants, alleles, tuple(traits), beta, se, mlog10p, thresholds, loci.thresholds.text, len(leads)
     )
-
-
-def _matrix(rows: pa.Table, kind: str, traits: Sequence[str]) -> Array:
-    return np.column_stack([column_values(rows, f"{kind}.{trait}") for trait in traits])
 
 
 def draw_effects(data: LeadEffects) -> Figure:

@@ -49,7 +49,8 @@ def estimates_json(null: NullFile) -> str:
     content |= {"grm": to_json(null.grm), "profile": to_json(null.profile)}
     if null.chromosomes:
         content["loco"] = {name: _fit_object(summary) for name, summary in null.chromosomes.items()}
-    lines = (f"{json.dumps(key)}: {_json(value)}" for key, value in content.items())
+    objects = ({key: _plain(value)} for key, value in content.items())
+    lines = (json.dumps(each, ensure_ascii=False, allow_nan=False)[1:-1] for each in objects)
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
@@ -92,10 +93,6 @@ def _fit_object(summary: FitSummary) -> dict[str, Any]:
     content["axes"] = {"T": summary.axes.T, "share": e.axis_share, "h2": e.axis_h2}
     content["certificate"] = asdict(summary.certificate) | {"certified": summary.certificate.certified}
     return content
-
-
-def _json(value: Any) -> str:
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

@@ -265,8 +265,9 @@ def _join(tables: Sequence[ScanFile], settings: ExportSettings) -> tuple[list[Sc
     joined = join_parts([table.name for table in tables], [table.metadata for table in tables])
     _check_same_columns(tables)
     if joined.missing and not settings.allow_gaps:
+        names = ", ".join(table.name for table in tables)
         raise InputError(
-            f"{', '.join(joined.missing)} are missing from {_all_names(tables)}; add the tables that have them, "
+            f"{', '.join(joined.missing)} are missing from {names}; add the tables that have them, "
             "or export what is there with --allow-gaps"
         )
     for gap in joined.missing:
@@ -275,10 +276,6 @@ def _join(tables: Sequence[ScanFile], settings: ExportSettings) -> tuple[list[Sc
     ordered = [replace(tables[index], largest=largest) for index in joined.order]
     _check_different_variants(ordered)
     return ordered, joined.metadata
-
-
-def _all_names(tables: Sequence[ScanFile]) -> str:
-    return ", ".join(table.name for table in tables)
 
 
 def _check_different_variants(tables: Sequence[ScanFile]) -> None:

@@ -435,10 +435,13 @@ def _lead_sets(
     for lead, size in zip(leads.tolist(), loci.together.sizes.tolist(), strict=False):
         row = loci.candidates.rows.slice(lead, 1).to_pylist()[0]
         passed = loci.passed(lead)
-        cells = [row["SNPID"], _place_of_set(row), f"{row[NVAR.name]:,}", f"{row[CARRIERS.name]:,}"]
+        start, end = row[START.name], row[END.name]
+        place = EMPTY_CELL if start is None or end is None else f"{row['CHR']}:{_megabases((start, end))}"
+        cells = [row["SNPID"], place, f"{row[NVAR.name]:,}", f"{row[CARRIERS.name]:,}"]
         cells += [Cell(p_text(row[test.column]), strong=test in passed) for test in scan.main_tests]
         if members:
-            cells += [row[TOP.name] or EMPTY_CELL, _share_text(row[TOP_SHARE.name])]
+            share = row[TOP_SHARE.name]
+            cells += [row[TOP.name] or EMPTY_CELL, EMPTY_CELL if share is None else f"{share:.0%}"]
         rows.append([*cells, str(size), ", ".join(test.label for test in passed)])
     tests = [test.label for test in scan.main_tests]
     strongest = ["strongest variant", "its share"] if members else []
@@ -453,17 +456,6 @@ def _lead_sets(
         + (" The strongest variant is the one with the largest share of the statistic of skat." if members else "")
     )
     return [said, Table(headings, rows, texts)]
-
-
-def _place_of_set(row: Mapping[str, Any]) -> str:
-    """Chromosome, and from where to where; of a set on several chromosomes nothing."""
-    if row[START.name] is None or row[END.name] is None:
-        return EMPTY_CELL
-    return f"{row['CHR']}:{_megabases((row[START.name], row[END.name]))}"
-
-
-def _share_text(share: float | None) -> str:
-    return EMPTY_CELL if share is None else f"{share:.0%}"
 
 
 def _lead_tables(

@@ -74,7 +74,9 @@ class ScanWriter:
         self._schema = schema
         self._writer: TableWriter
         if to == "parquet":
-            self._writer = ParquetWriter(file, schema, _repeating(schema))
+            columns = {name: column_of(name) for name in schema.names}
+            repeating = [name for name, column in columns.items() if column is not None and column.repeating]
+            self._writer = ParquetWriter(file, schema, repeating)
         elif to == "json":
             self._writer = JsonWriter(file)
         else:
@@ -104,12 +106,6 @@ class ScanWriter:
                 self._writer.close()
         finally:
             self._writer.abandon()
-
-
-def _repeating(schema: pa.Schema) -> list[str]:
-    """Names of the columns with few different values."""
-    found = ((name, column_of(name)) for name in schema.names)
-    return [name for name, column in found if column is not None and column.repeating]
 
 
 def _array(values: Any, column_type: pa.DataType) -> pa.Array:

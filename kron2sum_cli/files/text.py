@@ -262,18 +262,23 @@ def read_file_list(path: str) -> tuple[str, ...]:
 
 
 def read_id_list(path: str) -> Samples:
-    """Read a list of samples, as for ``--keep`` and ``--remove``.
+    """Read a list of samples, as for ``--keep`` and ``--remove``, each once however often it is listed.
 
-    Parameters
-    ----------
-    path : str
-        A file with one sample a line, as ``FID IID`` or as ``IID`` alone; the header ``FID IID`` or ``IID`` (also with
-        ``#``) may come first. Columns after the second are ignored, so that a ``.fam`` is such a list too.
+    Raises
+    ------
+    InputError
+        As `listed_samples`.
+    """
+    samples, _ = listed_samples(path)
+    ids = pd.DataFrame({"fid": samples.fids or "", "iid": samples.iids})
+    return samples.take(np.flatnonzero(~ids.duplicated()))
 
-    Returns
-    -------
-    Samples
-        In the order of the file, each once however often it is listed.
+
+def listed_samples(path: str) -> tuple[Samples, list[int]]:
+    """Read a list of samples, and the line of each.
+
+    A line has one sample, as ``FID IID`` or as ``IID`` alone; the header ``FID IID`` or ``IID`` (also with ``#``) may
+    come first. Columns after the second are ignored, so that a ``.fam`` is such a list too.
 
     Raises
     ------
@@ -291,8 +296,8 @@ def read_id_list(path: str) -> Samples:
             f"{table.file}, line {line}: {table.text.split(chr(10))[line - 1].strip()!r} lacks an ID; "
             "give FID and IID in every line, or IID alone in every line"
         )
-    ids = ids.drop_duplicates()
-    return Samples(tuple(ids[0]) if width == 2 else None, tuple(ids[width - 1]), table.file)
+    fids = tuple(ids[0].to_list()) if width == 2 else None
+    return Samples(fids, tuple(ids[width - 1].to_list()), table.file), ids.index.to_list()
 
 
 def read_name_list(path: str) -> tuple[str, ...]:
@@ -318,7 +323,8 @@ def read_name_list(path: str) -> tuple[str, ...]:
     """
     text = re.sub("^##.*", "", read_text(path), flags=re.MULTILINE)  # the comments of a .pvar
     table = text_table(text, path)
-    column = _name_column(table.first.fields)
+    is_name = (name.removeprefix("#").upper() in NAME_HEADERS for name in table.first.fields)
+    column = next((i for i, found in enumerate(is_name) if found), None)
     rows_above = 1
     if column is None:
         table, column, rows_above = text_table(text, path, " "), 1, 0
@@ -331,12 +337,6 @@ def read_name_list(path: str) -> tuple[str, ...]:
             "complete or remove the line"
         )
     return tuple(dict.fromkeys(names))
-
-
-def _name_column(header: Sequence[str]) -> int | None:
-    """Position of the column of variant names, or None where the line is no header."""
-    found = (i for i, name in enumerate(header) if name.removeprefix("#").upper() in NAME_HEADERS)
-    return next(found, None)
 
 
 def _is_bim_line(fields: Sequence[str]) -> bool:

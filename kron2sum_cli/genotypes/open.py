@@ -207,7 +207,7 @@ def is_genotype_file(path: str) -> bool:
     suffix means the relationship matrix made from the genotypes (``.grm.bin``, ``.rel``, ``.rel.bin``) where both are
     there.
     """
-    if os.path.isfile(path) or _has_suffix(path):
+    if os.path.isfile(path) or path.lower().endswith(GENOTYPE_SUFFIXES):
         return _format(path) is not None or (not path.endswith(_MATRIX_SUFFIXES) and is_no_matrix(path))
     if any(os.path.isfile(path + suffix) for suffix in _MATRIX_SUFFIXES):
         return False
@@ -244,10 +244,6 @@ def _remedy(path: str) -> str:
         "give a .bed (PLINK 1), .pgen (PLINK 2), .bgen, .vcf or .bcf, or a table whose first column is IID (samples in "
         "rows) or SNPID (variants in rows)"
     )
-
-
-def _has_suffix(path: str) -> bool:
-    return path.lower().endswith(GENOTYPE_SUFFIXES)
 
 
 def _with_suffix(stem: str) -> str:

@@ -2,13 +2,12 @@
 
 import io
 import itertools
-from collections.abc import Sequence
 
 import pandas as pd
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.samples import NO_FID, Samples, refuse_duplicates
-from kron2sum_cli.files.text import id_columns_of_list, parse_columns, read_text, split_rows
+from kron2sum_cli.files.text import listed_samples, parse_columns, read_text
 
 RENAME_DUPLICATE = (
     "give one of the two another name in this file (its line must stay, as the genotypes of both are there), and leave "
@@ -108,23 +107,9 @@ def read_sample_list(path: str) -> Samples:
     """
     if path.endswith(".fam"):
         return read_fam(path)
-    rows = split_rows(read_text(path), path)
-    width = id_columns_of_list(rows[0].fields, rows[1].fields if len(rows) > 1 else ())
-    if width:
-        rows = rows[1:]
-    width = width or min(2, len(rows[0].fields))
-    for row in rows:
-        if len(row.fields) < width or not all(row.fields[:width]):
-            raise InputError(f"{path}, line {row.line}: {' '.join(row.fields)!r} lacks an ID")
-    fids = tuple(row.fields[0] for row in rows) if width == 2 else None
-    samples = Samples(fids, tuple(row.fields[width - 1] for row in rows), path)
-    refuse_duplicates(samples, [row.line for row in rows])
+    samples, lines = listed_samples(path)
+    refuse_duplicates(samples, lines)
     return samples
-
-
-def known_fids(fids: Sequence[str]) -> tuple[str, ...] | None:
-    """The family IDs, or None where all of them are ``0``: not known, as plink2 writes it."""
-    return None if all(fid == NO_FID for fid in fids) else tuple(fids)
 
 
 def _samples(text: str, lines: pd.DataFrame, n_ids: int, path: str, expected: str) -> Samples:
@@ -136,7 +121,8 @@ def _samples(text: str, lines: pd.DataFrame, n_ids: int, path: str, expected: st
             f"{path}, line {short[0]}: {' '.join(fields[:6])!r} has {len(fields)} columns, but {expected} in every "
             "line; complete the line"
         )
-    fids = known_fids(lines[0].to_list()) if n_ids == 2 else None
-    samples = Samples(fids, tuple(lines[n_ids - 1].to_list()), path)  # iterating over the column would take long
+    has_fids = n_ids == 2 and (lines[0] != NO_FID).any()
+    fids = tuple(lines[0].to_list()) if has_fids else None  # iterating over the column would take long
+    samples = Samples(fids, tuple(lines[n_ids - 1].to_list()), path)
     refuse_duplicates(samples, lines.index.to_list(), RENAME_DUPLICATE)
     return samples
