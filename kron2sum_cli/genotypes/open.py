@@ -46,14 +46,10 @@ from contextlib import suppress
 
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.inputs import GZIP_MAGIC
-from kron2sum_cli.genotypes.bed import open_bed
-from kron2sum_cli.genotypes.bgen import open_bgen
 from kron2sum_cli.genotypes.founders import open_founders
 from kron2sum_cli.genotypes.genotype_table import is_no_matrix, open_table, table_layout
-from kron2sum_cli.genotypes.pgen import open_pgen
 from kron2sum_cli.genotypes.several_files import join_files
 from kron2sum_cli.genotypes.source import BGEN, BGEN_AT, PLINK, SAMPLE_MAJOR, VARIANT_MAJOR, GenotypeSource
-from kron2sum_cli.genotypes.vcf import open_vcf
 
 GENOTYPE_SUFFIXES = (".bed", ".pgen", ".bgen", ".vcf", ".vcf.gz", ".bcf")
 """What the names of genotype files end with; elsewhere a format is called by its suffix."""
@@ -185,12 +181,22 @@ def open_genotype_file(
             kinds = " or a ".join(belongs_to)
             raise UsageError(f"--{option} {value} belongs to a {kinds}, and {file} is a {format_}; leave it out")
     if format_ == ".bed":
+        from kron2sum_cli.genotypes.bed import open_bed
+
         return open_bed(file, bim, fam)
     if format_ == ".bgen":
+        from kron2sum_cli.genotypes.bgen import open_bgen
+
         return open_bgen(file, sample)
     if format_ == ".pgen":
+        from kron2sum_cli.genotypes.pgen import open_pgen
+
         return open_pgen(file)
-    return open_vcf(file) if format_ == ".vcf" else open_table(file, sample, variant_map, ploidy)
+    if format_ == ".vcf":
+        from kron2sum_cli.genotypes.vcf import open_vcf
+
+        return open_vcf(file)
+    return open_table(file, sample, variant_map, ploidy)
 
 
 def takes_sample_file(path: str) -> bool:
