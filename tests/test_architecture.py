@@ -29,7 +29,7 @@ ALLOWED = {
     "model": ("errors",),
     # The null model's file knows the model's records, and the model knows nothing of files.
     "files": ("errors", "resources", "option_values", "settings", "model"),
-    "genotypes": ("errors", "progress", "files.arrow", "files.inputs", "files.samples", "files.text"),
+    "genotypes": ("errors", "progress", "files.inputs", "files.samples", "files.text"),
     "fit": (*GROUND, "genotypes", "files", "model"),
     "scan": (*GROUND, "genotypes", "files", "model"),
     "export": (*GROUND, "genotypes", "files", "model"),

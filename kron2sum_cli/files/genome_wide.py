@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from kron2sum_cli.files.arrow import numbers
 from kron2sum_cli.files.scan_columns import MLOG10P, MLOG10P_GW, MLOG10P_SET, MLOG10P_SET_GW
 from kron2sum_cli.model.bootstrap import adjusted_mlog10p, threshold
 
@@ -68,5 +67,7 @@ def adjusted(batch: pa.RecordBatch, largest: Largest) -> pa.RecordBatch:
             continue
         observed = np.asarray(batch.column(source_of(name)).to_numpy(zero_copy_only=False), np.float64)
         of_test = np.array(largest[name.partition(".")[2] or "any"])
-        batch = batch.set_column(k, batch.schema.field(name), numbers(adjusted_mlog10p(observed, of_test)))
+        batch = batch.set_column(
+            k, batch.schema.field(name), pa.array(adjusted_mlog10p(observed, of_test), from_pandas=True)
+        )
     return batch

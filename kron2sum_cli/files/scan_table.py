@@ -11,13 +11,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kron2sum_cli.errors import InputError, NumericalError
-from kron2sum_cli.files.arrow import numbers
 from kron2sum_cli.files.genome_wide import Largest, adjusted, is_genome_wide, source_of
 from kron2sum_cli.files.inputs import HEAD_BYTES, describe
 from kron2sum_cli.files.json_records import OtherLayout
@@ -111,8 +109,6 @@ class ScanWriter:
 def _array(values: Any, column_type: pa.DataType) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
-    if isinstance(values, np.ndarray) and values.dtype.kind in "if":
-        values = numbers(values)
     if isinstance(values, pa.Array):
         return values if values.type == column_type else values.cast(column_type)
     return pa.array(values, type=column_type, from_pandas=True)

@@ -10,7 +10,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.files import scan_columns as column
-from kron2sum_cli.files.arrow import flags, numbers
 from kron2sum_cli.files.genome_wide import Largest
 from kron2sum_cli.files.scan_columns import axis_columns
 from kron2sum_cli.files.scan_metadata import INDEPENDENT_TESTS
@@ -232,7 +231,7 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
     tally.update(_statistics_counts(scan, block, coded, passing, varying, tested, determining))
     tally[INDEPENDENT_TESTS] = _independent_tests(G, identifiable[varying], tested[varying])
     rows, kept = scan_batch(scan.columns, columns), passing & block.asked
-    return BlockResult(rows if kept.all() else rows.filter(flags(kept)), tally, factors, largest)
+    return BlockResult(rows if kept.all() else rows.filter(pa.array(kept)), tally, factors, largest)
 
 
 test_block.__test__ = False  # type: ignore[attr-defined]  # not a test of this code
@@ -374,7 +373,7 @@ def _variant_columns(
     table = scan.genotypes.variants.table
     first, b = int(block.variants[0]), len(block.variants)
     contiguous = int(block.variants[-1]) - first + 1 == b
-    part = table.slice(first, b) if contiguous else table.take(numbers(block.variants))
+    part = table.slice(first, b) if contiguous else table.take(block.variants)
     columns: dict[str, Any] = {known.name: part[known.name] for known in column.IDENTITY_COLUMNS}
     columns |= {column.EAF.name: counts.eaf, column.N.name: counts.n_called.astype(np.int32)}
     if column.INFO.name in scan.columns.names:
@@ -404,7 +403,7 @@ def _test_columns(scan: Scan, tested: Mask, results: Sequence[TestResult]) -> di
 def _columns_of_test(name: str, result: TestResult, tested: Mask) -> dict[str, Any]:
     return {
         column.CHISQ.named(name): _spread(result.chisq, tested),
-        column.DF.named(name): numbers(np.full(len(tested), result.df, dtype=np.int32), ~tested),
+        column.DF.named(name): pa.array(np.full(len(tested), result.df, dtype=np.int32), mask=~tested),
         column.MLOG10P.named(name): _spread(result.mlog10p, tested),
     }
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.arrow import numbers, texts
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.scan_metadata import NullScale
 from kron2sum_cli.files.text import read_name_list
@@ -115,9 +115,9 @@ def _of_loci(names: Sequence[str], genotypes: GenotypeSource) -> tuple[str, ...]
 def _positions(names: Sequence[str], genotypes: GenotypeSource) -> NDArray[np.intp]:
     """Where the variants of these names are in the genotypes."""
     column = genotypes.variants.table["SNPID"]
-    found = np.flatnonzero(np.asarray(pc.is_in(column, value_set=texts(sorted(names)))))
+    found = np.flatnonzero(np.asarray(pc.is_in(column, value_set=pa.array(sorted(names), pa.string()))))
     of_name: dict[str, list[int]] = {name: [] for name in names}
-    for position, name in zip(found.tolist(), column.take(numbers(found)).to_pylist(), strict=True):
+    for position, name in zip(found.tolist(), column.take(found).to_pylist(), strict=True):
         of_name[name].append(position)
     for name, positions in of_name.items():
         if not positions:

@@ -12,7 +12,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.files.arrow import numbers
 from kron2sum_cli.files.genome_wide import name_of_test
 from kron2sum_cli.files.scan_columns import (
     CARRIERS,
@@ -198,7 +197,7 @@ def _read(plan: SetPlan, positions: Indices) -> _Variants:
     most = 0.5 if settings.set_max_maf is None else settings.set_max_maf
     return _Variants(
         positions=positions,
-        table=source.variants.table.take(numbers(positions)),
+        table=source.variants.table.take(positions),
         counts=counts,
         passing=passes(counts, inputs.filters)[0],
         low=np.nan_to_num(counts.maf) <= most,
@@ -256,9 +255,9 @@ def _weights(plan: SetPlan, members: Members, kept: Mask, eaf: NDArray[np.float6
 
 def _description(members: Members, variants: _Variants, chosen: Indices) -> dict[str, object]:
     """The columns that say what the set is."""
-    chromosomes = set(variants.table["CHR"].take(numbers(chosen)).to_pylist())
+    chromosomes = set(variants.table["CHR"].take(chosen).to_pylist())
     one = len(chromosomes) == 1
-    pos = variants.table["POS"].take(numbers(chosen)).to_pylist()
+    pos = variants.table["POS"].take(chosen).to_pylist()
     return {
         SET.name: members.name,
         SET_CHR.name: min(chromosomes) if one else None,

@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.arrow import numbers, texts
 from kron2sum_cli.files.scan_metadata import Span
 from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
 from kron2sum_cli.genotypes.founders import locus_of
@@ -133,7 +132,7 @@ def find_sets(settings: ScanSettings, inputs: ScanInputs) -> FoundSets:
     if settings.windows is not None:
         sets, path = windows(codes, code_of_variant[allowed], pos[allowed], *settings.windows), "--windows"
     elif settings.founders:
-        sets, path = loci_of_founders(table.take(numbers(allowed))), "--founders"
+        sets, path = loci_of_founders(table.take(allowed)), "--founders"
     else:
         path = str(settings.sets)
         column = settings.set_weights if settings.beta is None else None
@@ -183,10 +182,10 @@ def loci_of_founders(table: pa.Table) -> list[VariantSet]:
 def _named(sets: Sequence[VariantSet], column: pa.ChunkedArray, allowed: NDArray[np.intp]) -> dict[str, list[int]]:
     """Where the variants are whose names are members of sets."""
     names = {member for one in sets for member in one.members if isinstance(member, str)}
-    named = np.flatnonzero(np.asarray(pc.is_in(column, value_set=texts(sorted(names)))))
+    named = np.flatnonzero(np.asarray(pc.is_in(column, value_set=pa.array(sorted(names), pa.string()))))
     named = np.intersect1d(named, allowed, assume_unique=True)
     found: dict[str, list[int]] = {}
-    for position, name in zip(named.tolist(), column.take(numbers(named)).to_pylist(), strict=True):
+    for position, name in zip(named.tolist(), column.take(named).to_pylist(), strict=True):
         found.setdefault(name, []).append(position)
     return found
 
