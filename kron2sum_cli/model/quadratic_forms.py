@@ -28,7 +28,7 @@ from kron2sum_cli.model.tail_probability import LN10
 
 Complex = NDArray[np.complex128]
 
-STEP, LONGEST = 0.09, 5.8
+STEP, LONGEST = 0.12, 5.8
 """Step of the trapezoidal rule along a hyperbola, and where it ends."""
 
 LEAST_AGREEMENT = 2e-6

@@ -311,31 +311,47 @@ class _Nodes:
 
     Attributes
     ----------
-    log_weight : NDArray (d, r)
-        Log weights times the density of R
-    square : NDArray (d, r)
-        R²
-    limit : NDArray (d, r)
-        Value that Q_S must exceed, over the largest λ
+    of_nodes : NDArray (d, 3, r)
+        R²; the value that Q_S must exceed, over the largest λ; logs of weights times the density of R
     lam : NDArray (m,)
         Eigenvalues over the largest
     g : NDArray (m, d)
         Squared loadings on each ω
     """
 
-    log_weight: Array
-    square: Array
-    limit: Array
+    of_nodes: Array
     lam: Array
     g: Array
 
-    def log_terms(self, tau: Complex) -> Complex:
-        """Logs of the integrands (N, d, r) at ``t = ½ - τ`` (N,)."""
+    @property
+    def square(self) -> Array:
+        """R² (d, r)."""
+        return self.of_nodes[:, 0]
+
+    @property
+    def limit(self) -> Array:
+        """Value that Q_S must exceed, over the largest λ (d, r)."""
+        return self.of_nodes[:, 1]
+
+    def log_sizes(self, tau: Array) -> Array:
+        """Logs of the integrands (d, N, r) at real ``t = ½ - τ`` (N,)."""
+        t, left = 0.5 - tau, (1 - self.lam) + 2 * self.lam * tau[:, None]
+        base = -0.5 * np.sum(np.log(left), axis=1) - np.log(t)
+        return _columns((t[:, None] / left) @ self.g, -t, np.ones(t.size)) @ self.of_nodes + base[:, None]
+
+    def sums(self, tau: Complex, factor: Complex, log_size: float) -> Array:
+        """Real parts (N,) of the sums of the integrands over ``exp(log_size)``, times a factor, along a path."""
         t = 0.5 - tau
         shift = (t[:, None] / ((1 - self.lam) + 2 * self.lam * tau[:, None])) @ self.g
-        base = cgf(self.lam[None], tau[None])[0] - np.log(t)
-        terms = base[:, None, None] + shift[:, :, None] * self.square - t[:, None, None] * self.limit
-        return np.asarray(terms + self.log_weight, np.complex128)
+        base = cgf(self.lam[None], tau[None])[0] - np.log(t) + np.log(factor) - log_size
+        sizes = _columns(shift.real, -t.real, np.ones(t.size)) @ self.of_nodes + base.real[:, None]
+        angles = _columns(shift.imag, -t.imag) @ self.of_nodes[:, :2] + base.imag[:, None]
+        return np.asarray(np.sum(np.exp(sizes) * np.cos(angles), axis=(0, 2)))
+
+
+def _columns(shift: Array, *others: Array) -> Array:
+    """Shifts (N, d) beside functions (N,) of t that are the same in every direction: (d, N, columns)."""
+    return np.stack([shift.T, *(np.broadcast_to(other, shift.T.shape) for other in others)], axis=2)
 
 
 def _nodes(given: _Conditional, segments: Sequence[_Segment]) -> _Nodes:
@@ -346,8 +362,8 @@ def _nodes(given: _Conditional, segments: Sequence[_Segment]) -> _Nodes:
     log_weights, squares, limits = [], [], []
     for low, high, intercept, slope in segments:
         ends = np.sqrt(np.array([low, high])[:, None] / per_square)
-        exponent = float(np.max(ends[1] ** 2 - ends[0] ** 2)) / 2 + (intercept + slope * low) / (2 * given.largest)
-        x, w = _gauss_legendre(int(12 + np.sqrt(4 * exponent)))
+        exponent = float(np.max(ends[1] * (ends[1] - ends[0]))) / 2 + slope * (low - high) / (2 * given.largest)
+        x, w = _gauss_legendre(int(12 + np.sqrt(6 * exponent)))
         half = (ends[1] - ends[0]) / 2
         R = ends[0][:, None] + half[:, None] * (1 + x)
         log_density = (e - 1) * np.log(R) - R**2 / 2 - (e / 2 - 1) * np.log(2) - special.gammaln(e / 2)
@@ -355,7 +371,8 @@ def _nodes(given: _Conditional, segments: Sequence[_Segment]) -> _Nodes:
         squares.append(R**2)
         limits.append((intercept + slope * R**2 * per_square[:, None]) / given.largest)
     of_omega = (given.loadings @ omega.T) ** 2
-    return _Nodes(np.hstack(log_weights), np.hstack(squares), np.hstack(limits), given.lam, of_omega)
+    of_nodes = np.stack([np.hstack(squares), np.hstack(limits), np.hstack(log_weights)], axis=1)
+    return _Nodes(of_nodes, given.lam, of_omega)
 
 
 @lru_cache(maxsize=1024)
@@ -390,8 +407,7 @@ def _log_integral(nodes: _Nodes, lengths: Sequence[float], rest: float) -> float
     step = STEP
     for longest in lengths:
         offset, along = hyperbola(np.array([scale]), np.array([bend]), step, longest)
-        terms = np.exp(nodes.log_terms(tau - offset[0]) - size)
-        values = (np.sum(terms, axis=(1, 2)) * along[0]).real
+        values = nodes.sums(tau - offset[0], along[0], size)
         total = float(np.sum(values))
         agree = total > 0 and abs(2 * float(np.sum(values[::2])) / total - 1) < LEAST_AGREEMENT
         if agree and np.max(np.abs(values[-3:])) <= rest * total:
@@ -405,7 +421,7 @@ def _saddle(nodes: _Nodes) -> float:
     low, high = -np.log(float(np.max(nodes.limit)) + 4) - 2, 30.0
     for _ in range(MOST_BISECTIONS):
         z = np.linspace(low, high, 12)
-        sums = _log_sums(nodes.log_terms((0.5 / (1 + np.exp(-z))).astype(np.complex128)).real)
+        sums = _log_sums(nodes.log_sizes(0.5 / (1 + np.exp(-z))))
         k = int(np.clip(np.argmin(sums), 1, 10))
         low, high = z[k - 1], z[k + 1]
         if max(sums[k - 1], sums[k + 1]) - sums[k] < 0.5:
@@ -417,9 +433,9 @@ def _shape(nodes: _Nodes, tau: float) -> tuple[float, float, float]:
     """Width of the integrand at τ, slope of the hyperbola, and the log of the integrand's size."""
     t = 0.5 - tau
     left = (1 - nodes.lam) + 2 * nodes.lam * tau
-    logs = nodes.log_terms(np.array([tau + 0j]))[0].real
-    size = float(_log_sums(logs[None])[0])
-    share = np.exp(logs - size)
+    logs = nodes.log_sizes(np.array([tau]))
+    size = float(_log_sums(logs)[0])
+    share = np.exp(logs[:, 0] - size)
     ratio = nodes.lam / left
     first = np.sum(ratio) + (1 / left**2 @ nodes.g)[:, None] * nodes.square - nodes.limit - 1 / t
     second = 2 * np.sum(ratio**2) + (4 * ratio / left**2 @ nodes.g)[:, None] * nodes.square
@@ -430,6 +446,6 @@ def _shape(nodes: _Nodes, tau: float) -> tuple[float, float, float]:
 
 
 def _log_sums(logs: Array) -> Array:
-    """Logs of the sums of exponentials (N,) of (N, d, r)."""
-    largest = np.max(logs, axis=(1, 2))
-    return np.asarray(largest + np.log(np.sum(np.exp(logs - largest[:, None, None]), axis=(1, 2))))
+    """Logs of the sums of exponentials (N,) of (d, N, r)."""
+    largest = np.max(logs, axis=(0, 2))
+    return np.asarray(largest + np.log(np.sum(np.exp(logs - largest[:, None]), axis=(0, 2))))
