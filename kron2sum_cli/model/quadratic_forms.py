@@ -28,7 +28,7 @@ from kron2sum_cli.model.tail_probability import LN10
 
 Complex = NDArray[np.complex128]
 
-STEP, LONGEST = 0.12, 5.8
+STEP, LONGEST = 0.09, 5.8
 """Step of the trapezoidal rule along a hyperbola, and where it ends."""
 
 LEAST_AGREEMENT = 2e-6
@@ -37,8 +37,8 @@ LEAST_AGREEMENT = 2e-6
 MOST_HALVINGS = 4
 """Times that the step is halved where the sums do not agree."""
 
-LAST_CHANGE = 1e-4
-"""Relative change of a quantile after which Halley's method, which cubes the error, ends."""
+LAST_CHANGE = 1e-3
+"""Relative change of a quantile after which Householder's method ends, which takes the error to its fourth power."""
 
 FARTHEST_NODE = 1e30
 """Distance of a node from the branch point up to which products of eight factors stay finite."""
@@ -64,18 +64,31 @@ class Tails:
         Log density of Q at q
     density_slope : NDArray (k,)
         Its derivative by q
+    density_bend : NDArray (k,)
+        Second derivative of the density by q, over the density, times q²: without a unit
     """
 
     upper: NDArray[np.bool_]
     log_tail: Array
     log_density: Array
     density_slope: Array
+    density_bend: Array
 
     @property
     def log_upper(self) -> Array:
         """``log P(Q > q)`` (k,)."""
         other = np.where(self.upper, -1.0, np.minimum(self.log_tail, -1e-300))
         return np.where(self.upper, self.log_tail, np.log1p(-np.exp(other)))
+
+    @property
+    def hazard(self) -> Array:
+        """Density over ``P(Q > q)`` (k,)."""
+        return np.asarray(np.exp(self.log_density - self.log_upper))
+
+    def take(self, which: NDArray[np.bool_]) -> "Tails":
+        """Those of some of the distributions."""
+        numbers = self.log_tail, self.log_density, self.density_slope, self.density_bend
+        return Tails(self.upper[which], *(part[which] for part in numbers))
 
 
 def mixture_mlog10p(weights: Array, q: Array) -> Array:
@@ -110,19 +123,16 @@ def mixture_tails(weights: Array, q: Array) -> Tails:
         raise NumericalError(f"a quadratic form is not finite: {values[~np.isfinite(values)][0]}")
     k, m = scaled.shape
     upper = values >= scaled.sum(axis=1)
-    log_tail, log_density, slope = np.full(k, -np.inf), np.full(k, -np.inf), np.zeros(k)
-    positive = values > 0
-    width = max(1, int(MOST_ENTRIES // (m * (LONGEST / STEP + 1))))
-    for side in (True, False):
-        which = np.flatnonzero(positive & (upper == side))
-        for start in range(0, which.size, width):
-            part = which[start : start + width]
-            log_tail[part], log_density[part], slope[part] = _invert(scaled[part], values[part], side)
-    return Tails(upper, log_tail, log_density - np.log(largest), slope / largest)
+    log_tail, log_density, slope, bend = np.full(k, -np.inf), np.full(k, -np.inf), np.zeros(k), np.zeros(k)
+    width, which = max(1, int(MOST_ENTRIES // (m * (LONGEST / STEP + 1)))), np.flatnonzero(values > 0)
+    for start in range(0, which.size, width):
+        part = which[start : start + width]
+        log_tail[part], log_density[part], slope[part], bend[part] = _invert(scaled[part], values[part], upper[part])
+    return Tails(upper, log_tail, log_density - np.log(largest), slope / largest, bend * values**2)
 
 
-def mixture_quantile(weights: Array, log_upper: float, near: tuple[Array, Array] | None = None) -> Array:
-    """Where the upper tails of k mixtures are ``exp(log_upper)``, by Halley's method on the logarithm of the tail.
+def mixture_quantile(weights: Array, log_upper: float, near: tuple[Array, Tails] | None = None) -> Array:
+    """Where the upper tails of k mixtures are ``exp(log_upper)``, by Householder's method on the logarithm of the tail.
 
     Parameters
     ----------
@@ -130,8 +140,8 @@ def mixture_quantile(weights: Array, log_upper: float, near: tuple[Array, Array]
         λ of each mixture
     log_upper : float
         Natural logarithm of the tail probability, negative
-    near : (NDArray (k,), NDArray (k,)) or None
-        Values whose upper tails are known, and the logarithms of these; they make a better start
+    near : (NDArray (k,), Tails) or None
+        Values, and the tails at these; they make a better start
 
     Returns
     -------
@@ -147,8 +157,10 @@ def mixture_quantile(weights: Array, log_upper: float, near: tuple[Array, Array]
     open_ones = np.arange(q.size)
     for _ in range(60):
         found = mixture_tails(weights[open_ones], q[open_ones])
-        above, hazard = found.log_upper - log_upper, np.exp(found.log_density - found.log_upper)
-        step = above / np.maximum(hazard + above * (found.density_slope + hazard) / 2, hazard / 2)
+        hazard = found.hazard
+        newton, second = (found.log_upper - log_upper) / hazard, found.density_slope + hazard
+        third = hazard * second + found.density_bend / q[open_ones] ** 2 - found.density_slope**2 - second**2 / 2
+        step = newton / np.maximum(1 + newton * second / 2 + newton**2 * third / 6, 0.5)
         change = np.clip(step / q[open_ones], -0.5, 1e3)
         q[open_ones] *= 1 + change
         open_ones = open_ones[np.abs(change) > LAST_CHANGE]
@@ -157,19 +169,22 @@ def mixture_quantile(weights: Array, log_upper: float, near: tuple[Array, Array]
     raise NumericalError("a quantile of a quadratic form was not found")
 
 
-def _first_quantile(weights: Array, log_upper: float, near: tuple[Array, Array] | None) -> Array:
-    """Quantiles (k,) of the gamma distributions with the same mean and variance, as far off as these are ``near``."""
-    mean, variance = weights.sum(axis=1), 2 * np.sum(weights**2, axis=1)
+def _first_quantile(weights: Array, log_upper: float, near: tuple[Array, Tails] | None) -> Array:
+    """Quantiles (k,) of shifted gamma distributions with the same three moments, as far off as these are ``near``."""
+    mean, variance, third = (c * np.sum(weights**power, axis=1) for power, c in ((1, 1), (2, 2), (3, 8)))
     if log_upper <= -600:
         return np.asarray(mean - 2 * np.max(weights, axis=1) * log_upper)
-    shape, scale = mean**2 / variance, variance / mean
-    of_gamma = np.full(mean.size, log_upper)
+    shape, scale = 4 * variance**3 / third**2, third / (2 * variance)
+    shift, of_gamma = mean - shape * scale, np.full(mean.size, log_upper)
     if near is not None:
-        with np.errstate(divide="ignore"):
-            at_near = np.log(special.gammaincc(shape, near[0] / scale))
-        beyond = np.where(np.isfinite(at_near), at_near - near[1], 0.0)
-        of_gamma = np.clip(log_upper + beyond, max(1.5 * log_upper, -700), log_upper / 2)
-    return np.asarray(np.maximum(scale * special.gammainccinv(shape, np.exp(of_gamma)), 1e-9 * mean))
+        q, tails = near
+        y = np.maximum((q - shift) / scale, 1e-9 * shape)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            at_near = np.log(special.gammaincc(shape, y))
+            hazard = np.exp((shape - 1) * np.log(y) - y - special.gammaln(shape) - at_near) / scale
+            moved = at_near + (log_upper - tails.log_upper) * np.clip(hazard / tails.hazard, 0.2, 5)
+        of_gamma = np.clip(np.where(np.isfinite(moved), moved, log_upper), max(1.5 * log_upper, -700), log_upper / 2)
+    return np.asarray(np.maximum(shift + scale * special.gammainccinv(shape, np.exp(of_gamma)), 1e-9 * mean))
 
 
 def positive_weights(values: Array) -> Array:
@@ -195,29 +210,33 @@ def _scaled(weights: Array) -> tuple[Array, Array]:
     return kept / largest[:, None], largest
 
 
-def _invert(weights: Array, q: Array, upper: bool) -> tuple[Array, Array, Array]:
-    """Log tail, log density and its derivative of mixtures whose largest weight is 1, by the trapezoidal rule.
+def _invert(weights: Array, q: Array, upper: NDArray[np.bool_]) -> tuple[Array, Array, Array, Array]:
+    """Log tail, log density, its derivatives over it, of mixtures whose largest weight is 1, by the trapezoidal rule.
 
     It goes along hyperbolas. Distances ``τ = ½ - t`` to the branch point are what is kept, so that
     ``1 - 2λt = (1 - λ) + 2λτ`` is precise there.
     """
-    tau = _upper_saddle(weights, q) if upper else _lower_saddle(weights, q)
-    t = 0.5 - tau
-    ratio = weights / ((1 - weights) + 2 * weights * tau[:, None])
-    second, third = 2 * np.sum(ratio**2, axis=1), 8 * np.sum(ratio**3, axis=1)
+    tau = np.empty(q.size)
+    for side, saddle in ((upper, _upper_saddle), (~upper, _lower_saddle)):
+        if side.any():
+            tau[side] = saddle(weights[side], q[side])
+    t, left = 0.5 - tau, (1 - weights) + 2 * weights * tau[:, None]
+    ratio = weights / left
+    square = ratio * ratio
+    second, third = 2 * np.sum(square, axis=1), 8 * np.sum(square * ratio, axis=1)
     scale = 1 / np.sqrt(second + 1 / t**2)
     slope = np.minimum(third / (3 * second) * scale, 1.0)
-    size = np.log1p(-2 * weights * t[:, None]) if not upper else np.log((1 - weights) + 2 * weights * tau[:, None])
-    at_saddle = -0.5 * np.sum(size, axis=1) - t * q
-    tail, density, changes = np.zeros(q.size), np.zeros(q.size), np.zeros(q.size)
+    at_saddle = -0.5 * np.sum(np.log(left), axis=1) - t * q
+    tail, density, changes, bends = np.zeros((4, q.size))
     open_ones, step = np.arange(q.size), STEP
     for _ in range(MOST_HALVINGS + 1):
         path = tuple(part[open_ones] for part in (tau, scale, slope, at_saddle))
         found = _trapezoid(weights[open_ones], q[open_ones], path, step)
-        tail[open_ones], density[open_ones], changes[open_ones] = found.tail, found.density, found.slope
+        tail[open_ones], density[open_ones] = found.tail, found.density
+        changes[open_ones], bends[open_ones] = found.slope, found.bend
         open_ones = open_ones[found.disagreement >= LEAST_AGREEMENT]
         if not open_ones.size:
-            return at_saddle + np.log(tail), at_saddle + np.log(density), changes
+            return at_saddle + np.log(tail), at_saddle + np.log(density), changes, bends
         step /= 2
     raise NumericalError(f"the tail probability of a quadratic form did not converge at {q[open_ones[0]]:g}")
 
@@ -230,8 +249,8 @@ class _Sums:
     ----------
     tail, density : NDArray (k,)
         Over the size of the integrand at the saddle point
-    slope : NDArray (k,)
-        Derivative of the log density
+    slope, bend : NDArray (k,)
+        First and second derivative of the density over the density
     disagreement : NDArray (k,)
         How far, relatively, the sums over every other node differ
     """
@@ -239,6 +258,7 @@ class _Sums:
     tail: Array
     density: Array
     slope: Array
+    bend: Array
     disagreement: Array
 
 
@@ -253,9 +273,10 @@ def _trapezoid(weights: Array, q: Array, path: tuple[Array, ...], step: float) -
     half = 2 * np.sum(tails[:, ::2], axis=1), 2 * np.sum(integrand.real[:, ::2], axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         disagreement = np.maximum(np.abs(half[0] / tail - 1), np.abs(half[1] / density - 1))
-        changes = -np.sum((integrand * t).real, axis=1) / density
+        by_t = integrand * t
+        changes, bends = -np.sum(by_t.real, axis=1) / density, np.sum((by_t * t).real, axis=1) / density
     disagreement = np.where((tail > 0) & (density > 0), disagreement, np.inf)
-    return _Sums(tail, density, changes, disagreement)
+    return _Sums(tail, density, changes, bends, disagreement)
 
 
 def hyperbola(scale: Array, slope: Array, step: float, longest: float) -> tuple[Complex, Complex]:
@@ -312,18 +333,18 @@ def cgf(weights: Array, tau: Complex) -> Complex:
     coefficients = np.zeros((k, a.shape[1], 5))
     for (i, x), (j, y) in product(enumerate(first), enumerate(second)):
         coefficients[:, :, i + j] += x * y
-    square = tau**2
-    powers = np.stack([np.ones_like(tau), tau, square, square * tau, square**2], axis=1)
-    re, im = coefficients @ powers.real, coefficients @ powers.imag
+    square = tau * tau
+    powers = np.stack([np.ones_like(tau), tau, square, square * tau, square * square], axis=1)
+    factors = coefficients.astype(np.complex128) @ powers
     if at_once == 8:
-        half = re.shape[1] // 2
-        a, b, c, d = re[:, :half], im[:, :half], re[:, half:], im[:, half:]
-        re, im = a * c - b * d, a * d + b * c
+        half = factors.shape[1] // 2
+        factors = factors[:, :half] * factors[:, half:]
+    re, im = factors.real.copy(), factors.imag.copy()
     angle = np.arctan2(im, re)
     turns = np.cumsum(np.count_nonzero(np.diff(angle, axis=2) > np.pi, axis=1), axis=1)
     total = np.sum(angle, axis=1)
     total[:, 1:] -= 2 * np.pi * turns
-    return np.asarray(-0.25 * np.sum(np.log(re**2 + im**2), axis=1) - 0.5j * total)
+    return np.asarray(-0.25 * np.sum(np.log(re * re + im * im), axis=1) - 0.5j * total)
 
 
 def _upper_saddle(weights: Array, q: Array) -> Array:
@@ -353,7 +374,7 @@ def _lower_saddle(weights: Array, q: Array) -> Array:
 
 
 def _root(function: Callable[[Array], tuple[Array, Array]], low: Array, high: Array) -> Array:
-    """Zeros (k,) of decreasing functions between bounds, to 1e-3, by Newton's method kept within them."""
+    """Zeros (k,) of decreasing functions between bounds, by Newton's method kept within them: to 1e-3 or nearer."""
     low, high, z = low.copy(), high.copy(), low
     for _ in range(60):
         value, derivative = function(z)
@@ -361,6 +382,6 @@ def _root(function: Callable[[Array], tuple[Array, Array]], low: Array, high: Ar
         proposed = z - value / derivative
         following = np.where((proposed >= low) & (proposed <= high), proposed, (low + high) / 2)
         change, z = np.max(np.abs(following - z), initial=0.0), following
-        if change < 1e-3:
+        if change < 0.03:
             break
     return np.asarray(z)
