@@ -52,10 +52,10 @@ class Dependency:
 
 def dependencies(M: Array, tolerance: float = TOLERANCE) -> list[Dependency]:
     """Every column of M (n, q) that lies in the span of the columns before it, up to ``tolerance``; O(nq²)."""
-    norms = np.linalg.norm(M, axis=0)
     found: list[Dependency] = []
-    if _clearly_independent(M, norms):
+    if clear_root(M.T @ M) is not None:
         return found
+    norms = np.linalg.norm(M, axis=0)
     kept: list[int] = []
     basis = np.empty((M.shape[0], 0))
     for k in range(M.shape[1]):
@@ -75,15 +75,19 @@ def dependencies(M: Array, tolerance: float = TOLERANCE) -> list[Dependency]:
     return found
 
 
-def _clearly_independent(M: Array, norms: Array) -> bool:
-    """Whether every column has more of its squared length outside the columns before it than rounding may hide."""
-    if not np.all(norms > 0):
-        return False
+def clear_root(gram: Array) -> Array | None:
+    """Lower Cholesky factor of the products of columns; None where rounding may be felt in it.
+
+    That is where a column has less of its squared length outside the columns before it than `CLEAR_SHARE`.
+    """
+    lengths = np.sqrt(np.diag(gram))
+    if not np.all(lengths > 0):
+        return None
     try:
-        R = np.linalg.cholesky(M.T @ M / np.outer(norms, norms))
+        L = np.linalg.cholesky(gram / np.outer(lengths, lengths))
     except np.linalg.LinAlgError:
-        return False
-    return bool(np.all(np.diag(R) ** 2 > CLEAR_SHARE))
+        return None
+    return lengths[:, None] * L if np.all(np.diag(L) ** 2 > CLEAR_SHARE) else None
 
 
 def combination(names: Sequence[str], dependency: Dependency) -> str:

@@ -20,6 +20,9 @@ logger = logging.getLogger("kron2sum.scan")
 BLOCK_BYTES = 32 << 20
 """Genotypes of one block in memory, unless ``--memory`` asks for less."""
 
+WIDE_BLOCK_BYTES = 128 << 20
+"""The same for families with missing cells, whose tables are many times as large as a block and read for each."""
+
 LARGEST_BLOCK, SMALLEST_BLOCK = 1024, 16
 """Variants in a block; a power of two between these."""
 
@@ -96,7 +99,8 @@ def block_width(settings: ScanSettings, null: NullFile) -> int:
     d, n, size = null.description, len(null.samples), 8 if settings.precision == "double" else 4
     columns = 2 if settings.has_second_column else 1
     per_variant = columns * COPIES_OF_BLOCK * n * (8 if d.has_missing else size)  # missing cells take doubles
-    width = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, BLOCK_BYTES // (n * size)))
+    block_bytes = WIDE_BLOCK_BYTES if null.of_families and d.has_missing else BLOCK_BYTES
+    width = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, block_bytes // (n * size)))
     limit = settings.common.memory_mib
     of_data_sets = len(null.traits) * settings.bootstrap
     per_variant += columns * SIMULATED_COPIES * 8 * of_data_sets

@@ -229,6 +229,16 @@ def row_blocks(n: int) -> Iterator[slice]:
         yield slice(start, min(start + ROWS_AT_ONCE, n))
 
 
+def weighted_grams(X: Array, W: Array) -> Array:
+    """``XᵀW_jX`` for X (n, c) and every column of weights W (n, p): (p, c, c)."""
+    p, c = W.shape[1], X.shape[1]
+    grams = np.zeros((p * c, c))
+    for rows in row_blocks(len(X)):
+        weighted = W[rows, :, None] * X[rows, None, :]
+        grams += weighted.reshape(len(weighted), p * c).T @ X[rows]
+    return grams.reshape(p, c, c)
+
+
 def evaluate(data: FamilyTraits, axes: TraitAxes, reml: bool) -> FamilyPoint:
     """The likelihood at one point; O(np(p + c²)).
 
@@ -242,12 +252,9 @@ def evaluate(data: FamilyTraits, axes: TraitAxes, reml: bool) -> FamilyPoint:
         raise NumericalError("the likelihood is not defined: C1 is singular where GGᵀ is singular, too")
     W, Z, X = 1 / variances, data.Z @ axes.T.T, data.X
     n, p, c = data.nsamples, data.ntraits, data.ncovariates
-    H, b = np.zeros((p * c, c)), np.empty((c, p))
-    for rows in row_blocks(n):
-        weighted = W[rows, :, None] * X[rows, None, :]
-        H += weighted.reshape(len(weighted), p * c).T @ X[rows]
+    b = np.empty((c, p))
     try:
-        chol = np.asarray(np.linalg.cholesky(H.reshape(p, c, c)), np.float64)
+        chol = np.asarray(np.linalg.cholesky(weighted_grams(X, W)), np.float64)
     except np.linalg.LinAlgError:
         raise NumericalError("the covariates are collinear along a trait axis: leave one of them out") from None
     right = X.T @ (W * Z)

@@ -293,7 +293,7 @@ def likelihood_of_families(spectrum: FamilySpectrum, data: TraitData, reml: bool
     if data.reduced:
         raise NumericalError("--trait-design is not available for a sparse relationship matrix; use a dense matrix")
     if data.has_missing:
-        cells = observed_families(spectrum, data.Y, data.X)
+        cells = observed_families(spectrum, data.Y, data.X, data.left_out)
         return ObservedTraitsOfFamilies(data, reml, spectrum.mean_diagonal, cells)
     return TraitsOfFamilies(data, reml, spectrum.mean_diagonal, family_traits(spectrum, data.Y, data.X))
 
@@ -321,7 +321,7 @@ def restored_families(summary: FitSummary, arrays: Mapping[str, NDArray[Any]], d
         Y = np.asarray(arrays["Y"], dtype=np.float64)  # less predictions, where some were taken off
         if Y.shape != (n, p) or len(data.X) != n:
             raise ValueError("the arrays of the families do not go together")
-        return ObservedFamilyNullModel(summary, observed_families(spectrum, Y, data.X))
+        return ObservedFamilyNullModel(summary, observed_families(spectrum, Y, data.X, data.left_out))
     Z, X, R = (np.asarray(arrays[name], dtype=np.float64) for name in ("Z", "X", "R"))
     c = R.shape[0]
     if Z.shape != (n, p) or X.shape != (n, c) or R.shape != (c, c):

@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.collinearity import clear_root
+from kron2sum_cli.model.families.likelihood import weighted_grams
 from kron2sum_cli.model.families.spectrum import FamilySpectrum
-from kron2sum_cli.model.missing.observed import effects_left_out, missing_cells_of
+from kron2sum_cli.model.missing.observed import missing_cells_of
 from kron2sum_cli.model.spectrum import Array
 
 Indices = NDArray[np.intp]
@@ -221,10 +223,13 @@ class Families:
         return np.asarray(np.einsum("tj,frtu,uj->frj", Tinv, rows, Tinv, optimize=True))
 
     def weighted(self, inverse: Array) -> Array:
-        """N: (f, m, p, p, c), the effects on trait u of covariate l in cell (i, t) at [., i, t, u, l]."""
+        """N: (f, m, p, p, c), the effects on trait u of covariate l in cell (i, t) at [., i, t, u, l].
+
+        In the precision of the inverse.
+        """
         f, m, p = self.observed.shape
         blocks = inverse.transpose(0, 1, 2, 4, 3).reshape(f, m * p * p, m)
-        return np.asarray((blocks @ self.X).reshape(f, m, p, p, -1))
+        return np.asarray((blocks @ self.X.astype(inverse.dtype, copy=False)).reshape(f, m, p, p, -1))
 
     @property
     def _flat_X(self) -> Array:
@@ -512,8 +517,11 @@ class ObservedFamilies:
         return out
 
 
-def observed_families(spectrum: FamilySpectrum, Y: Array, X: Array) -> ObservedFamilies:
+def observed_families(spectrum: FamilySpectrum, Y: Array, X: Array, left_out: Mask) -> ObservedFamilies:
     """Traits Y (n, p), NaN in missing cells, and covariates X (n, c) of full rank, by families.
+
+    ``left_out`` (c, p) are effects on a trait that its samples do not tell from others. With X = QR and N the products
+    ``QᵀQ`` over the samples of a trait, kept columns k and others o, ``X_k = Q_k (R_kk + N_kk⁻¹ N_ko R_ok)`` there.
 
     Raises
     ------
@@ -522,21 +530,27 @@ def observed_families(spectrum: FamilySpectrum, Y: Array, X: Array) -> ObservedF
     """
     missing = missing_cells_of(Y)
     p, c = Y.shape[1], X.shape[1]
-    Q = np.asarray(linalg.qr(X, mode="economic")[0], np.float64) if c else X
-    kept = ~effects_left_out(Y, np.eye(p), X)
-    residual, B, to_X, logdet = np.zeros(Y.shape), np.zeros((c, p)), np.zeros((p, c, c)), 0.0
-    for j in range(p):
-        seen, mine = ~missing[:, j], np.flatnonzero(kept[:, j])
-        Q_own, R = linalg.qr(X[np.ix_(seen, mine)], mode="economic") if mine.size else (np.empty((seen.sum(), 0)), None)
-        fitted = Q_own.T @ Y[seen, j]
-        residual[seen, j] = Y[seen, j] - Q_own @ fitted
-        if R is not None:
-            B[mine, j] = linalg.solve_triangular(R, fitted)
-            inner = Q_own.T @ Q[np.ix_(seen, mine)]
-            to_X[j][np.ix_(mine, mine)] = linalg.solve_triangular(R, inner)
-            logdet += 2 * float(np.linalg.slogdet(inner)[1])
-    groups = _groups(spectrum, ~missing, Q)
-    return ObservedFamilies(spectrum, residual, missing, X, Q, groups, np.flatnonzero(kept.T.ravel()), B, to_X, logdet)
+    Q, R = (np.asarray(one, np.float64) for one in linalg.qr(X, mode="economic")) if c else (X, np.empty((0, 0)))
+    given = np.where(missing, 0.0, Y)
+    grams, right = weighted_grams(Q, (~missing).astype(np.float64)), Q.T @ given
+    fitted, B, to_X, logdet = np.zeros((c, p)), np.zeros((c, p)), np.zeros((p, c, c)), 0.0
+    for j, N in enumerate(grams):
+        k, o = np.flatnonzero(~left_out[:, j]), np.flatnonzero(left_out[:, j])
+        root = _root(N[np.ix_(k, k)], Q[:, k], ~missing[:, j])
+        fitted[k, j] = linalg.cho_solve((root, False), right[k, j])
+        from_Q = R[np.ix_(k, k)] + linalg.cho_solve((root, False), N[np.ix_(k, o)]) @ R[np.ix_(o, k)]
+        B[k, j] = np.linalg.solve(from_Q, fitted[k, j])
+        to_X[j][np.ix_(k, k)] = np.linalg.inv(from_Q)
+        logdet += 2 * float(np.log(np.abs(np.diag(root))).sum())
+    residual = np.where(missing, 0.0, given - Q @ fitted)
+    groups, kept = _groups(spectrum, ~missing, Q), np.flatnonzero(~left_out.T.ravel())
+    return ObservedFamilies(spectrum, residual, missing, X, Q, groups, kept, B, to_X, logdet)
+
+
+def _root(gram: Array, Q: Array, observed: Mask) -> Array:
+    """Upper triangular R with ``RᵀR = QᵀQ`` over some samples: from that product, unless rounding is felt in it."""
+    root = clear_root(gram)
+    return root.T if root is not None else np.asarray(linalg.qr(Q[observed], mode="r")[0][: len(gram)])
 
 
 def _groups(spectrum: FamilySpectrum, observed: Mask, X: Array) -> tuple[Group, ...]:

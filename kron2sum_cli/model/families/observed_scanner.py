@@ -12,7 +12,9 @@ Tables are in coordinates of the traits in which the mean of V⁻¹_ii is the id
 then of one size in all directions, whatever traits are correlated or observed on few samples.
 """
 
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,7 @@ from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, in
 from kron2sum_cli.model.families.observed import Families, Indices, Singles
 from kron2sum_cli.model.families.observed_fitting import fixed_effects
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
-from kron2sum_cli.model.families.scanner import low_rank, samples_at_once
+from kron2sum_cli.model.families.scanner import low_rank
 from kron2sum_cli.model.missing.scanner import LEFT_FOR_SINGLE, UNITS_OF_ROUNDING
 from kron2sum_cli.model.prediction import EffectsOfCovariates
 from kron2sum_cli.model.set_test import SetScores
@@ -33,24 +35,54 @@ Floats = NDArray[np.floating]
 NUMBERS_AT_ONCE = 1 << 22
 """Numbers of one product in double precision that are in memory at once."""
 
-SUMS_AT_ONCE = 1024
-"""Sums over samples without relatives that are turned into those of fixed effects at once."""
+SAMPLES_AT_ONCE = 4096
+"""Samples of a block of variants that are multiplied at once, few enough to stay in a cache."""
 
 
 @dataclass(frozen=True)
 class PatternOfSingles:
-    """Samples without relatives of one pattern of observed traits.
+    """Samples without relatives of one pattern of observed traits, some of those of a `Stretch`.
 
     Attributes
     ----------
     rows : slice
-        Their positions.
-    weighted : NDArray (s, rc)
+        Their positions in the stretch.
+    weighted : NDArray (s, r, c)
         ``b_k ∘ X`` for k = 1, ..., r, where V⁻¹_ii is ``Σ_k b_ik C_k``.
     """
 
     rows: slice
     weighted: Floats
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Samples without relatives that are multiplied at once.
+
+    Attributes
+    ----------
+    rows : slice
+        Their rows in the tables.
+    patterns : tuple of PatternOfSingles
+        The samples by pattern.
+    coefficients : NDArray (R, p(p+1)/2)
+        C_k of all patterns, one after the other.
+    """
+
+    rows: slice
+    patterns: tuple[PatternOfSingles, ...]
+    coefficients: Floats
+
+    def effects(self, part: Floats, c: int) -> Floats:
+        """``Σ_i g_i V⁻¹_ii ⊗ x_i`` of the stretch, for variants (b, s) and c covariates: (p(p+1)/2, cb)."""
+        b, start = len(part), 0
+        sums = np.empty((len(self.coefficients), c * b), part.dtype)
+        for one in self.patterns:
+            s, r, _ = one.weighted.shape
+            flat, out = one.weighted.reshape(s, r * c), sums[start : start + r].reshape(r * c, b)
+            np.matmul(flat.T, part[:, one.rows].T, out=out)
+            start += r
+        return np.asarray(self.coefficients.T @ sums)
 
 
 @dataclass(frozen=True)
@@ -62,23 +94,24 @@ class ObservedFamilyScanner:
     point : ObservedFamilyPoint
         The null model, for variants for which single precision is not enough.
     order : NDArray (n,)
-        Samples with relatives first, then the others by pattern; rows of the tables are in this order.
+        Samples with relatives first, then the others by pattern; rows of the tables are in this order. First members
+        of the families of a group lie side by side, then second ones, ..., so that relatives are multiplied without
+        looking them up.
     products : NDArray (n, p + c)
         ``Py`` along the axes, and an orthonormal basis of the covariates.
     squares : NDArray (n, p(p+1)/2 + 1)
         V⁻¹_ii, and a column of ones.
-    first, second : NDArray (r,)
-        Positions of the pairs of relatives.
+    groups : tuple of (int, int)
+        Members and families of every group, from the first row on.
     pairs : NDArray (r, p(p+1)/2)
-        ``V⁻¹_ik + V⁻¹_ki``.
+        ``V⁻¹_ik + V⁻¹_ki`` of the pairs of relatives of a group: those of first members with second ones, with third
+        ones, ..., those of second members with third ones, ...
     skew : NDArray (r, p(p-1)/2)
         ``V⁻¹_ik - V⁻¹_ki`` below the diagonal.
     relatives : NDArray (m, p²c)
         N_i of the m samples with relatives: coordinate of the variant, that of the effect, covariate.
-    patterns : tuple of PatternOfSingles
+    stretches : tuple of Stretch
         The other samples.
-    coefficients : NDArray (R, p(p+1)/2)
-        C_k of all patterns.
     from_sums : NDArray (pc, e)
         What turns sums of N_i into ``L⁻¹ Σ_i g_i N_i``.
     turn : NDArray (p, p)
@@ -89,15 +122,14 @@ class ObservedFamilyScanner:
     order: Indices
     products: Floats
     squares: Floats
-    first: Indices
-    second: Indices
+    groups: tuple[tuple[int, int], ...]
     pairs: Floats
     skew: Floats
     relatives: Floats
-    patterns: tuple[PatternOfSingles, ...]
-    coefficients: Floats
+    stretches: tuple[Stretch, ...]
     from_sums: Floats
     turn: Array
+    _own: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
@@ -114,8 +146,8 @@ class ObservedFamilyScanner:
         Variants of which covariates and missing cells leave too little for that are computed in double. ``length`` is
         0 for a variant whose effects the samples of a trait do not tell from the covariates', or from each other.
         """
-        ordered = self._ordered(G)
-        found, left = self._block(ordered, self._main(ordered, ordered), self.explained(ordered))
+        (linear,), (effects,), (main,) = self._sums([G], [(0, 0)])
+        found, left = self._block(linear, main, self._explained(effects))
         if self.dtype == np.float64:
             return _estimable(found, left)
         weak = np.flatnonzero(~(left > LEFT_FOR_SINGLE))
@@ -125,11 +157,11 @@ class ObservedFamilyScanner:
 
     def pair_statistics(self, G: Floats, H: Floats) -> PairStatistics:
         """Statistics of two columns a variant, G (n, b) and H (n, b): as `statistics`, with a third product."""
-        g, h = self._ordered(G), self._ordered(H)
-        of_g, of_h = self.explained(g), self.explained(h)
-        first, left_g = self._block(g, self._main(g, g), of_g)
-        second, left_h = self._block(h, self._main(h, h), of_h)
-        cross = self._main(g, h)[0] - of_g @ of_h.transpose(0, 2, 1)
+        (linear_g, linear_h), effects, (main_g, main_h, main) = self._sums([G, H], [(0, 0), (1, 1), (0, 1)])
+        of_g, of_h = (self._explained(one) for one in effects)
+        first, left_g = self._block(linear_g, main_g, of_g)
+        second, left_h = self._block(linear_h, main_h, of_h)
+        cross = main[0] - of_g @ of_h.transpose(0, 2, 1)
         found = PairStatistics(first, second, self.turn @ cross @ self.turn.T)
         if self.dtype == np.float64:
             return replace(found, first=_estimable(first, left_g), second=_estimable(second, left_h))
@@ -143,77 +175,104 @@ class ObservedFamilyScanner:
             found.cross[k] = observed_family_set_scores(self.point, columns).V[:, :, 0, 1]
         return found
 
-    def explained(self, ordered: Floats) -> Array:
-        """``(L⁻¹ Σ_i g_i N_i)ᵀ`` of variants (b, n) in the order of the tables: (b, p, e) in their coordinates."""
-        b, p = len(ordered), self.turn.shape[0]
+    def _sums(
+        self, blocks: Sequence[Floats], pairs: Sequence[tuple[int, int]]
+    ) -> tuple[list[Array], list[Floats], list[tuple[Array, Array]]]:
+        """Sums over the samples, a stretch of them at a time, so that genotypes are read from memory once.
+
+        Parameters
+        ----------
+        blocks : sequence of NDArray (n, b)
+            Variants.
+        pairs : sequence of (int, int)
+            Which blocks are multiplied with each other.
+
+        Returns
+        -------
+        linear : list of NDArray (b, p + c)
+            Of every block its products with Py along the axes and with the covariates.
+        effects : list of NDArray (b, p²c)
+            Of every block ``Σ g_i N_i``.
+        quadratic : list of (NDArray (b, p, p), NDArray (b,))
+            Of every pair of blocks ``Σ g_i h_k V⁻¹_ik``, before covariates, and ``Σ g_i h_i``.
+        """
+        b, p, m = blocks[0].shape[1], self.turn.shape[0], len(self.relatives)
         c = self.products.shape[1] - p
-        if not self.from_sums.size:
-            return np.zeros((b, p, 0))
-        m = len(self.relatives)
-        sums = ordered[:, :m] @ self.relatives
+        linear = [np.zeros((b, p + c)) for _ in blocks]
+        squares = [np.zeros((b, self.squares.shape[1])) for _ in pairs]
+        of_singles = [np.zeros((p * (p + 1) // 2, c * b), self.dtype) for _ in blocks]
+
+        def add(parts: Sequence[Floats], rows: slice) -> None:
+            for total, part in zip(linear, parts, strict=True):
+                total += part @ self.products[rows]
+            for total, (g, h) in zip(squares, pairs, strict=True):
+                total += (parts[g] * parts[h]) @ self.squares[rows]
+
+        ordered = self._ordered(blocks)
+        for start in range(0, m, SAMPLES_AT_ONCE):
+            rows = slice(start, min(start + SAMPLES_AT_ONCE, m))
+            add([block[:, rows] for block in ordered], rows)
+        for stretch in self.stretches:
+            parts = [block[:, stretch.rows] for block in ordered]
+            add(parts, stretch.rows)
+            for effects, part in zip(of_singles, parts, strict=True):
+                effects += stretch.effects(part, c)
         unpacked = _positions(p).ravel()
-        for start, stop, part in self._parts():
-            flat = np.empty((stop - start, c, b), self.dtype)
-            done = 0
-            for one in part:
-                r = one.weighted.shape[1] // c
-                np.matmul(one.weighted.T, ordered[:, one.rows].T, out=flat[done : done + r].reshape(r * c, b))
-                done += r
-            packed = self.coefficients[start:stop].T @ flat.reshape(stop - start, c * b)
-            sums += packed[unpacked].reshape(p * p * c, b).T
-        return np.asarray((sums.reshape(b * p, p * c) @ self.from_sums).reshape(b, p, -1), np.float64)
+        found: list[Floats] = [block[:, :m] @ self.relatives for block in ordered]
+        for total, packed in zip(found, of_singles, strict=True):
+            total += packed[unpacked].reshape(p * p * c, b).T
+        quadratic = [
+            (_unpacked(total[:, :-1], p) + self._of_relatives(ordered[g], ordered[h]), total[:, -1])
+            for total, (g, h) in zip(squares, pairs, strict=True)
+        ]
+        return linear, found, quadratic
 
-    def _parts(self) -> list[tuple[int, int, list[PatternOfSingles]]]:
-        """Patterns, some at a time, with the positions of their coefficients."""
-        c, start, stop = self.products.shape[1] - self.turn.shape[0], 0, 0
-        found: list[tuple[int, int, list[PatternOfSingles]]] = []
-        part: list[PatternOfSingles] = []
-        for one in self.patterns:
-            part.append(one)
-            stop += one.weighted.shape[1] // c
-            if stop - start >= SUMS_AT_ONCE:
-                found.append((start, stop, part))
-                start, part = stop, []
-        return [*found, (start, stop, part)] if part else found
+    def _ordered(self, blocks: Sequence[Floats]) -> Floats:
+        """Blocks of variants (n, b) in the order of the tables, (b, n) each; a thread's next take their memory."""
+        shape = (len(blocks), blocks[0].shape[1], len(self.order))
+        memory: Floats | None = getattr(self._own, "memory", None)
+        if memory is None or memory.shape != shape:
+            memory = self._own.memory = np.empty(shape, self.dtype)
+        for block, out in zip(blocks, memory, strict=True):
+            np.take(block.T.astype(self.dtype, copy=False), self.order, axis=1, out=out, mode="clip")
+        return memory
 
-    def _ordered(self, G: Floats) -> Floats:
-        return np.take(G.T, self.order, axis=1).astype(self.dtype, copy=False)
+    def _explained(self, effects: Floats) -> Array:
+        """``(L⁻¹ Σ_i g_i N_i)ᵀ`` (b, p, e) in the coordinates of the tables, from the sums (b, p²c)."""
+        b, p, (pc, e) = len(effects), self.turn.shape[0], self.from_sums.shape
+        return np.asarray((effects.reshape(b * p, pc) @ self.from_sums).reshape(b, p, e), np.float64)
 
-    def _main(self, g: Floats, h: Floats) -> tuple[Array, Array]:
-        """``Σ g_i h_k V⁻¹_ik`` (b, p, p) of variants (b, n), before covariates, and ``Σ g_i h_i`` (b,)."""
-        p, step = self.turn.shape[0], samples_at_once(len(g))
-        sums = np.zeros((len(g), self.squares.shape[1]))
-        for start in range(0, g.shape[1], step):
-            rows = slice(start, start + step)
-            sums += (g[:, rows] * h[:, rows]) @ self.squares[rows]
-        packed, length = sums[:, :-1], sums[:, -1]
-        skew = np.zeros((len(g), p * (p - 1) // 2))
-        for start in range(0, self.first.size, step):
-            rows = slice(start, start + step)
-            one = np.take(g, self.first[rows], axis=1) * np.take(h, self.second[rows], axis=1)
-            if g is not h:
-                other = np.take(g, self.second[rows], axis=1) * np.take(h, self.first[rows], axis=1)
-                skew += (0.5 * (one - other)) @ self.skew[rows]
-                one = 0.5 * (one + other)
-            packed += one @ self.pairs[rows]
+    def _of_relatives(self, g: Floats, h: Floats) -> Array:
+        """``Σ g_i h_k V⁻¹_ik`` (b, p, p) over the pairs of relatives, i other than k."""
+        b, p = len(g), self.turn.shape[0]
+        packed, skew = np.zeros((b, self.pairs.shape[1])), np.zeros((b, self.skew.shape[1]))
+        start = done = 0
+        for m, f in self.groups:
+            own_g, own_h = (one[:, start : start + m * f].reshape(b, m, f) for one in (g, h))
+            start += m * f
+            for k in range(m - 1):
+                rows = slice(done, done + (m - 1 - k) * f)
+                one = own_g[:, k, None] * own_h[:, k + 1 :]
+                if g is not h:
+                    other = own_g[:, k + 1 :] * own_h[:, k, None]
+                    skew += (0.5 * (one - other)).reshape(b, -1) @ self.skew[rows]
+                    one = 0.5 * (one + other)
+                packed += one.reshape(b, -1) @ self.pairs[rows]
+                done = rows.stop
         found = _unpacked(packed, p)
         if g is not h:
             i, j = np.tril_indices(p, -1)
             found[:, i, j] += skew
             found[:, j, i] -= skew
-        return found, length
+        return found
 
-    def _block(self, ordered: Floats, main: tuple[Array, Array], explained: Array) -> tuple[BlockStatistics, Array]:
+    def _block(self, linear: Array, main: tuple[Array, Array], explained: Array) -> tuple[BlockStatistics, Array]:
         """Statistics, and the smallest share (b,) of the information that covariates leave in any direction."""
-        p, step = self.turn.shape[0], samples_at_once(len(ordered))
+        p = self.turn.shape[0]
         V = main[0] - explained @ explained.transpose(0, 2, 1)
         left = least_left(V, np.einsum("bjj->bj", main[0]))
-        sums = np.zeros((len(ordered), self.products.shape[1]))
-        for start in range(0, ordered.shape[1], step):
-            rows = slice(start, start + step)
-            sums += ordered[:, rows] @ self.products[rows]
-        length = main[1] - np.sum(sums[:, p:] ** 2, axis=1)
-        return BlockStatistics(sums[:, :p].copy(), self.turn @ V @ self.turn.T, length, np.zeros(len(length))), left
+        length = main[1] - np.sum(linear[:, p:] ** 2, axis=1)
+        return BlockStatistics(linear[:, :p].copy(), self.turn @ V @ self.turn.T, length, np.zeros(len(length))), left
 
 
 def _estimable(found: BlockStatistics, left: Array) -> BlockStatistics:
@@ -256,45 +315,37 @@ def observed_family_scanner(point: ObservedFamilyPoint, dtype: type[np.floating]
     turn, B = _coordinates(point)
     related = [(g, i) for g, i in zip(data.groups, point.inverses, strict=True) if isinstance(g, Families)]
     alone = [(g, i) for g, i in zip(data.groups, point.inverses, strict=True) if isinstance(g, Singles)]
-    members = [group.members.ravel() for group, _ in related] + [group.members for group, _ in alone]
+    members = [group.members.T.ravel() for group, _ in related] + [group.members for group, _ in alone]
     order = np.concatenate(members)
     squares = np.ones((data.nsamples, p * (p + 1) // 2 + 1), dtype)
     relatives = np.empty((sum(group.members.size for group, _ in related), p * p * c), dtype)
-    tables: list[tuple[Indices, Indices, Floats, Floats]] = []
+    pairs: list[Floats] = [np.empty((0, p * (p + 1) // 2), dtype)]
+    skew: list[Floats] = [np.empty((0, p * (p - 1) // 2), dtype)]
     start = 0
     for group, inverse in related:
-        turned = _turned(inverse, B)
         rows = slice(start, start + group.members.size)
-        squares[rows, :-1] = _packed(np.einsum("fitiu->fitu", turned)).reshape(group.members.size, -1)
-        relatives[rows] = group.weighted(turned).reshape(group.members.size, -1)
-        tables.append(_table_of_pairs(turned.transpose(0, 1, 3, 2, 4), start, dtype))
+        turned = _turned(inverse, B).astype(dtype)
+        squares[rows, :-1] = _packed(np.einsum("fitiu->iftu", turned)).reshape(group.members.size, -1)
+        relatives[rows] = group.weighted(turned).swapaxes(0, 1).reshape(group.members.size, -1)
+        sums, differences = _table_of_pairs(turned.transpose(1, 3, 0, 2, 4))
+        pairs.append(sums)
+        skew.append(differences)
         start = rows.stop
-    patterns: list[PatternOfSingles] = []
-    coefficients: list[Array] = [np.empty((0, p * (p + 1) // 2))]
+    stretches: list[Stretch] = []
     for singles, inverse in alone:
         packed = _packed(B.T @ inverse @ B)
         squares[start:, :-1] = packed[singles.kind]
-        for rows, weights, C in _patterns(singles, packed, float(np.finfo(dtype).eps)):
-            weighted = (weights[:, :, None] * singles.X[rows][:, None, :]).reshape(len(weights), -1)
-            moved = slice(start + rows.start, start + rows.stop)
-            patterns.append(PatternOfSingles(moved, np.ascontiguousarray(weighted, dtype)))
-            coefficients.append(C)
-    first, second, pairs, skew = (np.concatenate(parts) for parts in zip(*tables, strict=True)) if tables else (
-        np.empty(0, np.intp), np.empty(0, np.intp), np.empty((0, p * (p + 1) // 2), dtype),
-        np.empty((0, p * (p - 1) // 2), dtype),
-    )  # fmt: skip
+        stretches = _stretches(singles, packed, start, dtype)
     return ObservedFamilyScanner(
         point=point,
         order=order,
         products=np.hstack([point.alpha @ axes.Tinv, data.Q])[order].astype(dtype),
         squares=squares,
-        first=first,
-        second=second,
-        pairs=pairs,
-        skew=skew,
+        groups=tuple(group.members.T.shape for group, _ in related),
+        pairs=np.concatenate(pairs),
+        skew=np.concatenate(skew),
         relatives=relatives,
-        patterns=tuple(patterns),
-        coefficients=np.concatenate(coefficients).astype(dtype),
+        stretches=tuple(stretches),
         from_sums=_from_sums(point, B).astype(dtype),
         turn=turn,
     )
@@ -327,16 +378,33 @@ def _turned(inverse: Array, B: Array) -> Array:
     return np.asarray((half.reshape(-1, p) @ B).reshape(inverse.shape))
 
 
-def _table_of_pairs(turned: Array, start: int, dtype: type[np.floating]) -> tuple[Indices, Indices, Floats, Floats]:
-    """Positions and rows of the tables of all pairs of relatives, from blocks (f, m, m, p, p)."""
-    f, m, _, p, _ = turned.shape
-    i, k = np.triu_indices(m, 1)
-    blocks = turned[:, i, k].reshape(-1, p, p)
+def _table_of_pairs(turned: Floats) -> tuple[Floats, Floats]:
+    """Rows of both tables of all pairs of relatives, from blocks (m, m, f, p, p)."""
+    m, _, _, p, _ = turned.shape
+    blocks = turned[np.triu_indices(m, 1)].reshape(-1, p, p)
     other = blocks.transpose(0, 2, 1)
-    first, second = (start + m * np.arange(f)[:, None] + one for one in (i, k))
-    lower = np.tril_indices(p, -1)
-    skew = (blocks - other)[:, lower[0], lower[1]]
-    return first.ravel(), second.ravel(), _packed(blocks + other).astype(dtype), skew.astype(dtype)
+    i, j = np.tril_indices(p, -1)
+    return _packed(blocks + other), (blocks - other)[:, i, j]
+
+
+def _stretches(singles: Singles, packed: Array, first: int, dtype: type[np.floating]) -> list[Stretch]:
+    """Samples without relatives, from row ``first`` of the tables on, with V⁻¹_ii ``packed`` (kinds, p(p+1)/2)."""
+    size = singles.members.size
+    starts = range(0, size, SAMPLES_AT_ONCE)
+    patterns: list[list[PatternOfSingles]] = [[] for _ in starts]
+    coefficients = [[np.empty((0, packed.shape[1]))] for _ in starts]
+    for rows, weights, C in _patterns(singles, packed, float(np.finfo(dtype).eps)):
+        weighted = (weights[:, :, None] * singles.X[rows][:, None, :]).astype(dtype)
+        for k in range(rows.start // SAMPLES_AT_ONCE, (rows.stop - 1) // SAMPLES_AT_ONCE + 1):
+            part = slice(max(rows.start, starts[k]), min(rows.stop, starts[k] + SAMPLES_AT_ONCE))
+            moved = slice(part.start - starts[k], part.stop - starts[k])
+            patterns[k].append(PatternOfSingles(moved, weighted[part.start - rows.start : part.stop - rows.start]))
+            coefficients[k].append(C)
+    edges = [*starts, size]
+    return [
+        Stretch(slice(first + edges[k], first + edges[k + 1]), tuple(patterns[k]), np.vstack(C).astype(dtype))
+        for k, C in enumerate(coefficients)
+    ]
 
 
 def _patterns(singles: Singles, packed: Array, tolerance: float) -> list[tuple[slice, Array, Array]]:

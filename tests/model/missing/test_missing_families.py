@@ -24,7 +24,7 @@ from kron2sum_cli.model.families.spectrum import family_spectrum
 from kron2sum_cli.model.hypotheses import named_hypothesis
 from kron2sum_cli.model.missing import information as dense_information
 from kron2sum_cli.model.missing.likelihood import evaluate as evaluate_dense
-from kron2sum_cli.model.missing.observed import observed_cells, observed_spectrum
+from kron2sum_cli.model.missing.observed import effects_left_out, observed_cells, observed_spectrum
 from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.null_model import (
     FAMILIES,
@@ -51,7 +51,8 @@ def with_missing(case: Case, share: float, seed: int = 1) -> Case:
 
 
 def cells_of(case: Case) -> ObservedFamilies:
-    return observed_families(family_spectrum(sparse.csr_array(case.K)), case.Y, case.X)
+    left_out = effects_left_out(case.Y, np.eye(case.Y.shape[1]), case.X)
+    return observed_families(family_spectrum(sparse.csr_array(case.K)), case.Y, case.X, left_out)
 
 
 def point_of(case: Case, reml: bool) -> tuple[ObservedFamilyPoint, Observed]:
@@ -125,9 +126,7 @@ def test_small_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, dense = point_of(case, True)
     monkeypatch.setattr("kron2sum_cli.model.families.observed.ENTRIES_AT_ONCE", 1)
     monkeypatch.setattr("kron2sum_cli.model.families.observed_scanner.NUMBERS_AT_ONCE", 1)
-    monkeypatch.setattr("kron2sum_cli.model.families.observed_scanner.SUMS_AT_ONCE", 1)
-    monkeypatch.setattr("kron2sum_cli.model.families.scanner.CACHED_GENOTYPES", 1)
-    monkeypatch.setattr("kron2sum_cli.model.families.scanner.FEWEST_SAMPLES", 7)
+    monkeypatch.setattr("kron2sum_cli.model.families.observed_scanner.SAMPLES_AT_ONCE", 7)
     point, _ = point_of(case, True)
     assert len(point.data.groups) > len(whole.data.groups)
     assert point.lml == pytest.approx(whole.lml, rel=1e-13)
