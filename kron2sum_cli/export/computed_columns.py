@@ -221,7 +221,7 @@ def type_of(name: str) -> pa.DataType:
 
 
 def computed_columns(settings: ExportSettings, metadata: ScanMetadata, stored: Sequence[str]) -> ComputedColumns:
-    """The columns that the options ask for and the table, with the ``stored`` ones, does not have.
+    """The columns that the options ask for and that are not ``stored`` in the table.
 
     Raises
     ------

@@ -11,10 +11,11 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,22 +74,6 @@ PREDICTED = tuple(field.name for field in fields(Predictions) if field.name != "
 """Names of the arrays of `Predictions`."""
 
 
-class LoadModel(Protocol):
-    """Reads a fit with its arrays."""
-
-    def __call__(self, chromosome: str | None, dtype: type[np.floating] = np.float64) -> NullModel:
-        """The fit without a chromosome, or (None) the whole one.
-
-        Parameters
-        ----------
-        chromosome : str or None
-            Which fit.
-        dtype : type
-            Precision of the rotation, which is double where it has to be (`TraitData.rotation_type`).
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class NullFile:
     """A null model's file: its summaries at once, its large arrays when they are asked for.
@@ -101,8 +86,6 @@ class NullFile:
         The fit with the whole relationship matrix.
     chromosomes : Mapping of str to FitSummary
         The fit without each chromosome, by its code; empty without ``--loco``.
-    load : LoadModel
-        Reads the model of a chromosome, or the whole one's for None.
     nrows : int
         Largest number of columns of V, or for families of the tables in its place, that a scan keeps in memory.
     of_families : bool
@@ -114,10 +97,19 @@ class NullFile:
     description: NullDescription
     whole: FitSummary
     chromosomes: Mapping[str, FitSummary]
-    load: LoadModel
     nrows: int
     of_families: bool
+    _opened: Callable[[], AbstractContextManager[NpzReader]]
     predictions: Predictions | None = None
+
+    def load(self, chromosome: str | None, dtype: type[np.floating] = np.float64) -> NullModel:
+        """The fit without a chromosome, or (None) the whole one.
+
+        Its rotation has the precision of ``dtype``, or is double where it has to be (`TraitData.rotation_type`).
+        """
+        summary = self.whole if chromosome is None else self.chromosomes[chromosome]
+        with self._opened() as archive:
+            return _read_model(archive, _prefix(chromosome), self.description, summary, dtype)
 
     @property
     def metadata(self) -> NullMetadata:
@@ -247,26 +239,15 @@ def read_null(path: str) -> NullFile:
     InputError
         Where the file is missing, is not a null model, is cut short or damaged, or is of another layout.
     """
-    content = _content(path)
-
-    def open_file() -> BinaryIO:
-        return open(path, "rb") if content is None else io.BytesIO(content)
-
-    name = display_name(path)
-    with _opened(open_file, name) as archive:
+    name, opened = display_name(path), partial(_opened, path, _content(path))
+    with opened() as archive:
         description = _read_description(archive, name)
         whole = _read_summary(archive, _prefix(None), description)
         chromosomes = {c: _read_summary(archive, _prefix(c), description) for c in description.metadata.chromosomes}
         nrows = max(_columns_of_rotation(archive, _prefix(c), description) for c in (None, *chromosomes))
         of_families = bool(archive.names(_prefix(None) + FAMILIES))
         predictions = _read_predictions(archive, description, name)
-
-    def load(chromosome: str | None, dtype: type[np.floating] = np.float64) -> NullModel:
-        summary = whole if chromosome is None else chromosomes[chromosome]
-        with _opened(open_file, name) as archive:
-            return _read_model(archive, _prefix(chromosome), description, summary, dtype)
-
-    return NullFile(description, whole, chromosomes, load, nrows, of_families, predictions)
+    return NullFile(description, whole, chromosomes, nrows, of_families, opened, predictions)
 
 
 def _content(path: str) -> bytes | None:
@@ -283,10 +264,11 @@ def _content(path: str) -> bytes | None:
 
 
 @contextmanager
-def _opened(open_file: Callable[[], BinaryIO], name: str) -> Iterator[NpzReader]:
+def _opened(path: str, content: bytes | None) -> Iterator[NpzReader]:
     """The archive; whatever its parsers raise becomes a message that it is damaged."""
+    name = display_name(path)
     try:
-        with open_file() as file:
+        with open(path, "rb") if content is None else io.BytesIO(content) as file:
             head = file.read(HEAD_BYTES)
             if not head.startswith(_ZIP[:2]):
                 remedy = "decompress it first" if compression_of(head) else "make one with kron2sum fit"

@@ -280,7 +280,7 @@ def code_with_levels(
 ) -> NDArray[np.float64]:
     """Covariates (t, q) of further samples, coded as the `CodedCovariates.levels` of the analysed ones.
 
-    NaN where a value is missing or a level that no analysed sample has, and in rows of -1, which the table lacks.
+    NaN where a value is missing or a level that no analysed sample has, and for samples that the table lacks (row -1).
     """
     columns: list[NDArray[np.float64]] = []
     for name, values, levels in zip(table.names, table.values.T, table.levels, strict=True):

@@ -34,7 +34,7 @@ def summarise(
 ) -> Iterator[str | Table]:
     """What was fitted, what it says, and why it is an optimum: sentences, empty ones between sections, and tables.
 
-    Without ``--loco`` there are no fits without a chromosome, and intervals of the heritabilities that were asked for.
+    There are fits without a chromosome with ``--loco``, and profile-likelihood intervals where they were computed.
     """
     traits = description.traits
     yield from (_headline(description, whole), "")

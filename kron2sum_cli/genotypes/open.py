@@ -79,7 +79,7 @@ def open_genotypes(
     ploidy: int = 2,
     founders: bool = False,
 ) -> GenotypeSource:
-    """Open genotype files of any format, which are one data set in this order: one variant after the other.
+    """Open genotype files of any format, which are one data set: the variants of each file after those before it.
 
     Files of samples and variants belong to all of the genotypes, as for `open_genotype_file`.
 

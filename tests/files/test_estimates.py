@@ -32,7 +32,7 @@ KEYS_OF_THE_CONTRACT = {"version", "method", "lml", "converged", "rank", "n", "t
 PROFILE = {"t1": Interval(0.25, 0.75, False)}
 
 
-def no_model(_: str | None) -> Any:
+def no_model() -> Any:
     raise AssertionError("a report must not read the large arrays")
 
 
@@ -73,7 +73,7 @@ def null_file(
     )
     samples = Samples(None, tuple(f"i{i}" for i in range(n)), "simulated")
     description = NullDescription(Y=Y, A=A, X=X, metadata=metadata, samples=samples)
-    return NullFile(description, whole, dict.fromkeys(chromosomes, whole), no_model, 0, False)
+    return NullFile(description, whole, dict.fromkeys(chromosomes, whole), 0, False, no_model)
 
 
 def rows_of(tsv: str) -> dict[tuple[str, str, str], tuple[str, str]]:
