@@ -248,8 +248,3 @@ class ScanMetadata:
             Where another version wrote it.
         """
         return read_record(cls, text, "layout", LAYOUT, "kron2sum scan")
-
-    def null_of(self, chromosome: str) -> NullScale:
-        """The null model that the variants of a chromosome, as the file spells it, were tested with."""
-        left_out = self.null_of_chr.get(chromosome)
-        return next(null for null in self.nulls if null.chromosome == left_out)

@@ -30,8 +30,6 @@ class AnalysedSamples:
     not_analysed_rows : NDArray of int
         Positions in the relationship file of the samples that are not analysed, without those that ``keep`` and
         ``remove`` leave out.
-    covar_rows : NDArray of int (n,) or None
-        Their positions in the covariate file; None without one.
     traits : tuple of str
         The p traits.
     Y : NDArray (n, p)
@@ -50,7 +48,6 @@ class AnalysedSamples:
     relationship_rows: NDArray[np.intp]
     pheno_rows: NDArray[np.intp]
     not_analysed_rows: NDArray[np.intp]
-    covar_rows: NDArray[np.intp] | None
     traits: tuple[str, ...]
     Y: NDArray[np.float64]
     covariates: tuple[str, ...]
@@ -111,7 +108,6 @@ def analysed_samples(
         relationship_rows=found.relationship,
         pheno_rows=found.pheno,
         not_analysed_rows=np.setdiff1d(listed, found.relationship, assume_unique=True),
-        covar_rows=found.covar,
         traits=pheno.names,
         Y=Y,
         covariates=coded.names,

@@ -77,15 +77,12 @@ def test_every_step_is_counted() -> None:
     assert (result.traits, result.covariates) == (("p", "q"), ("u",))
     assert result.relationship_rows.tolist() == [2, 3, 6]
     assert result.pheno_rows.tolist() == [5, 4, 1]
-    assert result.covar_rows is not None
-    assert result.covar_rows.tolist() == [2, 3, 6]
 
 
 def test_without_covariates() -> None:
     pheno, _, relationship = example()
     result = analysed_samples(pheno, None, relationship)
     assert result.samples.iids == ("a", "b", "c", "d", "g", "h")
-    assert result.covar_rows is None
     assert result.covariates == ()
     assert result.X_values.shape == (6, 0)
     assert "samples in the covariate file" not in result.counts
