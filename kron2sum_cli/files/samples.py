@@ -11,6 +11,9 @@ from kron2sum_cli.errors import InputError
 NO_FID = "0"
 """What plink2 writes for a family ID that is not known."""
 
+BETWEEN_NAMES = "\0"
+"""Stands between the two names of a sample where they are compared as one; no text that is read has it."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -61,7 +64,7 @@ def refuse_duplicates(
         return
     place = "sample" if lines is None else "line"
     numbers = range(1, len(samples) + 1) if lines is None else lines
-    first: dict[tuple[str, ...], int] = {}
+    first: dict[str, int] = {}
     for index, key in enumerate(keys):
         if key in first:
             raise InputError(
@@ -108,30 +111,29 @@ def count_absent(samples: Samples, other: Samples) -> int:
     return sum(key not in there for key in keys)
 
 
-def _comparable_keys(samples: Samples, other: Samples) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+def _comparable_keys(samples: Samples, other: Samples) -> tuple[list[str], list[str]]:
     """What the samples of two files are matched on, by the rule of `match`."""
     has_fids = [one.fids is not None and any(fid != NO_FID for fid in one.fids) for one in (samples, other)]
     keys, other_keys = _keys(samples, all(has_fids)), _keys(other, all(has_fids))
     if has_fids[0] != has_fids[1] and not set(keys) & set(other_keys):
         joined = [
-            ["_".join(key) for key in _keys(one, has)] for one, has in zip((samples, other), has_fids, strict=True)
+            [key.replace(BETWEEN_NAMES, "_") for key in _keys(one, has)]
+            for one, has in zip((samples, other), has_fids, strict=True)
         ]
         if set(joined[0]) & set(joined[1]):
-            return [(name,) for name in joined[0]], [(name,) for name in joined[1]]
+            return joined[0], joined[1]
     return keys, other_keys
 
 
-def _keys(samples: Samples, with_fids: bool) -> list[tuple[str, ...]]:
+def _keys(samples: Samples, with_fids: bool) -> list[str]:
     if with_fids and samples.fids is not None:
-        return list(zip(samples.fids, samples.iids, strict=True))
-    return [(iid,) for iid in samples.iids]
+        return [f"{fid}{BETWEEN_NAMES}{iid}" for fid, iid in zip(samples.fids, samples.iids, strict=True)]
+    return list(samples.iids)
 
 
-def _refuse_ambiguous(
-    samples: Samples, keys: Sequence[tuple[str, ...]], concerned: set[tuple[str, ...]], partner: str
-) -> None:
+def _refuse_ambiguous(samples: Samples, keys: Sequence[str], concerned: set[str], partner: str) -> None:
     """Raise if one of the concerned keys occurs twice among ``samples``."""
-    seen: dict[tuple[str, ...], int] = {}
+    seen: dict[str, int] = {}
     for index, key in enumerate(keys):
         if key not in concerned:
             continue
@@ -141,11 +143,11 @@ def _refuse_ambiguous(
         seen[key] = index
 
 
-def _ambiguity(samples: Samples, key: tuple[str, ...], labels: str, partner: str) -> str:
-    if len(key) == 2 or samples.fids is None:
+def _ambiguity(samples: Samples, key: str, labels: str, partner: str) -> str:
+    if BETWEEN_NAMES in key or samples.fids is None:
         return (
-            f"{samples.source}: sample '{' '.join(key)}', which is also in {partner}, is there more than "
-            "once; keep one of them"
+            f"{samples.source}: sample '{key.replace(BETWEEN_NAMES, ' ')}', which is also in {partner}, is there more"
+            " than once; keep one of them"
         )
     return (
         f"{samples.source}: samples {labels} have the same IID, but {partner} has no FID to tell them "

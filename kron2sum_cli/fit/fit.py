@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from kron2sum_cli._version import __version__
 from kron2sum_cli.errors import NumericalError
@@ -16,7 +15,7 @@ from kron2sum_cli.files.outputs import atomic_output, guard_inputs
 from kron2sum_cli.files.provenance import file_records
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.fit.design import Design, read_design, read_tables
-from kron2sum_cli.fit.null_model import fitted_null, likelihoods_of
+from kron2sum_cli.fit.null_model import fitted_null, likelihoods_of, with_blas_threads
 from kron2sum_cli.fit.polygenic import PolygenicPredictions
 from kron2sum_cli.fit.relationship import Grm, report_relationship
 from kron2sum_cli.fit.summary import Table, summarise
@@ -58,7 +57,7 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
     with (
         atomic_output(settings.out) as file,
         NullWriter(file, description) as writer,
-        threadpool_limits(settings.common.threads, user_api="blas"),
+        with_blas_threads(settings.common.threads),
     ):
         summaries: dict[str | None, FitSummary] = {}
         profile: dict[str, Interval] = {}
@@ -160,7 +159,7 @@ def _profiles(settings: FitSettings, model: NullModel, design: Design) -> dict[s
 
     found: dict[str, Interval] = {}
     # Thousands of small products of complete traits, in which threads of BLAS would only wait for each other.
-    with threadpool_limits(settings.common.threads if design.has_missing else 1, user_api="blas"):
+    with with_blas_threads(settings.common.threads if design.has_missing else 1):
         for j in wanted:
             try:
                 found[traits[j]] = heritability_interval(model.point(), j, summary.mean_diagonal, summary.rank)

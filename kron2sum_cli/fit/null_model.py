@@ -2,14 +2,15 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError, VanishingCombinationError
 from kron2sum_cli.fit.design import Design
@@ -120,18 +121,31 @@ def step(name: str) -> Iterator[None]:
     logger.info("%s: %.1f s", name, perf_counter() - start)
 
 
-def blas_for(order: int, threads: int) -> threadpool_limits:
+@cache
+def _blas() -> ThreadpoolController:
+    """BLAS, which takes long to find among all libraries that are loaded."""
+    return ThreadpoolController()
+
+
+@contextmanager
+def with_blas_threads(number: int) -> Iterator[None]:
+    """Let BLAS use so many threads."""
+    with _blas().limit(limits=number, user_api="blas"):
+        yield
+
+
+def blas_for(order: int, threads: int) -> AbstractContextManager[None]:
     """The threads of BLAS for matrices of this order: as many of ``threads`` as will not wait for each other.
 
     All of them wait for one that has to share its processor with another program.
     """
     if order <= ONE_THREAD_UP_TO or threads == 1:
-        return threadpool_limits(1, user_api="blas")
+        return with_blas_threads(1)
     idle = idle_processors()
     used = threads if idle is None else min(threads, max(1, int(idle + NEARLY_IDLE)))
     if used < threads:
         logger.info("other programs keep processors busy: %d of %d threads are used", used, threads)
-    return threadpool_limits(used, user_api="blas")
+    return with_blas_threads(used)
 
 
 def fitted_null(

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 HARD_CALL_DISTANCE = np.float32(0.1 + 1e-6)
 """Largest distance of a dosage from 0, 1 or 2 that still counts as that genotype (plink2's, and some rounding)."""
 
-LOOKED_AT_FIRST = 4096
-"""Samples among which nearly all variants vary, so that the others need not be looked at."""
+LOOKED_AT_FIRST = (128, 4096)
+"""Samples among which most and nearly all variants vary, so that the others need not be looked at."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +143,12 @@ def genotype_counts(
 
 def _constant(by_variant: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Whether all genotypes called of each variant are the same: nearly all variants vary among the first samples."""
-    constant = ~_vary(by_variant[:, :LOOKED_AT_FIRST])
-    alike = np.flatnonzero(constant)
-    if len(alike):
-        constant[alike] = ~_vary(by_variant[alike])
+    m, n = by_variant.shape
+    alike = np.arange(m)
+    for first in (*LOOKED_AT_FIRST, n):
+        alike = alike[~_vary(by_variant[alike, :first])]
+    constant = np.zeros(m, dtype=np.bool_)
+    constant[alike] = True
     return constant
 
 

@@ -86,7 +86,7 @@ def test_ploidy() -> None:
 
 
 def test_variants_that_vary_only_after_the_first_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kron2sum_cli.genotypes.counts.LOOKED_AT_FIRST", 2)
+    monkeypatch.setattr("kron2sum_cli.genotypes.counts.LOOKED_AT_FIRST", (1, 2))
     counts = genotype_counts(
         block([1, 1, 1, 2], [1, 1, 1, 1], [NAN, NAN, 1, 1], [NAN, NAN, 0, 1], [0, 1, 1, 1], [NAN, 1, NAN, 2], [NAN] * 4)
     )
