@@ -12,10 +12,10 @@ passed on from the parents. The null model is fitted by REML to every data set o
 ``errors`` prints the share of sets with P below each level, over the level: 1 is right, more is too many false
 positives; its 95% interval; and the band that 99.9% of such shares lie in. With ``--bed`` samples and variants are
 those of a file. ``power`` prints the share of sets with P below 1e-4 where a fifth of 30 rare variants acts: on one,
-two or all traits, with one sign or both. ``null`` draws scores from their null distribution and prints the share
-beyond the value whose P is a level, over the level: skat and skato for rare and common variants, with independent
-axes and (missing cells) correlated ones. ``scan`` prints the processor time of whole scans of sets (four traits, one
-thread) over that of the scan of the same variants.
+two or all traits, with one sign or both. ``null`` draws scores from their null distribution and prints the share beyond
+the value whose P is a level, over the level, for rare and common variants, with independent axes and (missing cells)
+correlated ones: a tenth of the draws for lr, whose null distribution is simulated anew every 2,000 scores. ``scan``
+prints the processor time of whole scans of sets (four traits, one thread) over that of the scan of the same variants.
 """
 
 import argparse
@@ -40,6 +40,7 @@ from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test
 from kron2sum_cli.model.kernel_tests import KernelScores, information_of_variants, null_weights
 from kron2sum_cli.model.quadratic_forms import mixture_quantile, mixture_tails
 from kron2sum_cli.model.random_effects import SetNull, SetTest, VariantSetScores, random_effects_mlog10p
+from kron2sum_cli.model.set_likelihood_ratio import likelihood_ratio_test, maximise
 from kron2sum_cli.model.set_test import SetScores, weighted_products
 from kron2sum_cli.model.skato import GRID, grid_weights, skato
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features
@@ -47,6 +48,10 @@ from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features
 LEVELS = (0.05, 0.01, 1e-3, 1e-4)
 FAST: tuple[SetTest, ...] = ("skat", "burden", "acat", "omnibus")
 SETS_AT_A_TIME = 100
+
+NULL_LEVELS = np.array([1e-2, 1e-3, 1e-4])
+DRAWS_AT_A_TIME = 50_000
+SCORES_OF_A_TAIL = 2000
 
 EFFECT = 0.06
 """Standard deviation of a trait that a causal variant makes, in units of the residual."""
@@ -251,27 +256,46 @@ def rejection_values(kernel: KernelScores, level: float, direction: Array) -> Ar
 
 def null(draws: int) -> None:
     """Print how often values with a P of each level are exceeded."""
-    levels = (1e-2, 1e-3, 1e-4)
-    print("traits", "variants", "frequency", "axes", "test", *(f"{level:g}" for level in levels), sep="\t")
+    print("traits", "variants", "frequency", "axes", "test", *(f"{level:g}" for level in NULL_LEVELS), sep="\t")
     for p, s, rare, coupled in product((1, 2, 4), (1, 5, 30), (True, False), (False, True)):
         if coupled and p == 1:
             continue
-        rng = np.random.default_rng(p * 100 + s)
+        rng = np.random.default_rng((p, s, rare, coupled))
         kernel = KernelScores(np.zeros((p, s)), covariance(rng, p, s, rare, coupled))
-        rho, direction = np.array(GRID), draw(kernel, rng, 1)[0]
-        skat_at = [mixture_quantile(null_weights(kernel.blocks), float(np.log(level)))[0] for level in levels]
-        skato_at = [rejection_values(kernel, level, direction) for level in levels]
-        counts = np.zeros((2, 3))
-        for _ in range(draws // 50_000):
-            z = draw(kernel, rng, 50_000)
-            squares, sums = np.sum(z**2, axis=(1, 2)), np.sum(z.sum(axis=2) ** 2, axis=1)
-            Q = (1 - rho) * squares[:, None] + rho * sums[:, None]
-            counts[0] += [np.sum(squares > q) for q in skat_at]
-            counts[1] += [np.sum(np.any(q < Q, axis=1)) for q in skato_at]
         label = (p, s, "rare" if rare else "common", "correlated" if coupled else "independent")
-        for name, count in zip(("skat", "skato"), counts, strict=True):
-            shares = count / (draws // 50_000 * 50_000 * np.array(levels))
-            print(*label, name, *(f"{share:.3f}" for share in shares), sep="\t", flush=True)
+        for name, share in {**shares(kernel, rng, draws), "lr": shares_of_lr(kernel, rng, draws // 10)}.items():
+            print(*label, name, *(f"{x:.3f}" for x in share / NULL_LEVELS), sep="\t", flush=True)
+
+
+def shares(kernel: KernelScores, rng: np.random.Generator, draws: int) -> dict[str, Array]:
+    """Shares of null scores beyond the values whose P is each level, of tests with one null distribution a set."""
+    rho, direction = np.array(GRID), draw(kernel, rng, 1)[0]
+    skat_at = [mixture_quantile(null_weights(kernel.blocks), float(np.log(level)))[0] for level in NULL_LEVELS]
+    skato_at = [rejection_values(kernel, level, direction) for level in NULL_LEVELS]
+    of_sums = kernel.A.sum(axis=(-2, -1))
+    precision = np.linalg.inv(of_sums if of_sums.ndim == 2 else np.diag(of_sums))
+    counts = {name: np.zeros(len(NULL_LEVELS)) for name in ("skat", "skato", "burden")}
+    for _ in range(draws // DRAWS_AT_A_TIME):
+        z = draw(kernel, rng, DRAWS_AT_A_TIME)
+        sums, squares = z.sum(axis=2), np.sum(z**2, axis=(1, 2))
+        Q = (1 - rho) * squares[:, None] + rho * np.sum(sums**2, axis=1)[:, None]
+        chisq = np.sum((sums @ precision) * sums, axis=1)
+        counts["skat"] += [np.sum(squares > q) for q in skat_at]
+        counts["skato"] += [np.sum(np.any(q < Q, axis=1)) for q in skato_at]
+        counts["burden"] += np.sum(chisq[:, None] > stats.chi2.isf(NULL_LEVELS, len(precision)), axis=0)
+    return {name: count / (draws // DRAWS_AT_A_TIME * DRAWS_AT_A_TIME) for name, count in counts.items()}
+
+
+def shares_of_lr(kernel: KernelScores, rng: np.random.Generator, draws: int) -> Array:
+    """The same of the likelihood ratio test, whose null distribution is simulated anew for every so many scores."""
+    below, scores = np.zeros(len(NULL_LEVELS)), draw(kernel, rng, draws)
+    for z in np.array_split(scores, max(1, draws // SCORES_OF_A_TAIL)):
+        tail = likelihood_ratio_test(KernelScores(z[0], kernel.A), rng).tail
+        unit = np.mean(np.einsum("kaa->ka", kernel.blocks))
+        lr = maximise(KernelScores(z[0], kernel.A / unit), z / np.sqrt(unit), 1)[0]
+        mlog10p = np.array([tail.mlog10p(float(each)) for each in lr])
+        below += np.sum(mlog10p[:, None] >= -np.log10(NULL_LEVELS), axis=0)
+    return below / draws
 
 
 def times(n: int, p: int, variants: int) -> None:
