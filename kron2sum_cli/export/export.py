@@ -437,7 +437,7 @@ def lead_variants(scan: ScanResults, settings: ExportSettings) -> tuple[NDArray[
     rows : NDArray (k,)
         Which rows of the table they are.
     columns : dict of str to pyarrow.Array (k,)
-        Their `LEAD_COLUMNS`.
+        Their `LEAD_COLUMNS`; of sets, whose tests have no common LOD score, the test alone.
 
     Raises
     ------
@@ -450,13 +450,13 @@ def lead_variants(scan: ScanResults, settings: ExportSettings) -> tuple[NDArray[
     rows = loci.candidates.row_numbers[loci.together.leads]
     logger.info("%d lead %s%s", len(rows), scan.noun, "s" * (len(rows) != 1))
     order = np.argsort(rows)
-    intervals = locus_intervals(scan, genome, loci, clumping.window)
-    found = [intervals[k] for k in order.tolist()]
-    ends = [(interval.lod or (None, None)) + (interval.bayes or (None, None)) for interval in found]
-    values: list[list[Any]] = [[interval.test.label for interval in found]]
-    values += [[end[k] for end in ends] for k in range(4)]
-    columns = {column.name: pa.array(cells, column.type) for column, cells in zip(LEAD_COLUMNS, values, strict=True)}
-    return rows[order], columns
+    cells: list[list[Any]] = [[test.label for test in loci.strongest_tests()]]
+    if not scan.is_of_sets:
+        intervals = locus_intervals(scan, genome, loci, clumping.window)
+        ends = [(found.lod or (None, None)) + (found.bayes or (None, None)) for found in intervals]
+        cells += [[end[k] for end in ends] for k in range(4)]
+    columns = {column.name: pa.array(found, column.type) for column, found in zip(LEAD_COLUMNS, cells, strict=False)}
+    return rows[order], {name: column.take(order) for name, column in columns.items()}
 
 
 def false_discovery_columns(scan: ScanResults) -> dict[str, pa.Array]:

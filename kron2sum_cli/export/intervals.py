@@ -23,7 +23,7 @@ class LocusInterval:
     """Intervals of a locus by the test in which its lead variant is strongest, as positions on the chromosome.
 
     They are the first and last position of the 1.5 LOD and of the 95% Bayes interval; None for a variant without a
-    position and for a set.
+    position.
     """
 
     test: ScanTest
@@ -32,14 +32,12 @@ class LocusInterval:
 
 
 def locus_intervals(scan: ScanResults, genome: Genome, loci: Loci, window: int) -> list[LocusInterval]:
-    """Intervals of every locus.
+    """Intervals of every locus of a scan of variants.
 
     They reach no farther than `window` bases from the lead variant, and no farther than a variant that is stronger in
     the same test.
     """
-    tests = [_strongest_test(loci, lead) for lead in loci.together.leads.tolist()]
-    if scan.is_of_sets:  # of different degrees of freedom each
-        return [LocusInterval(test, None, None) for test in tests]
+    tests = loci.strongest_tests()
     leads = loci.candidates.take(loci.together.leads)
     profiles = _profiles(scan, genome, tests, leads.chromosomes)
     found = []
@@ -81,11 +79,6 @@ def bayes_interval(positions: NDArray[np.int64], lod: Array) -> tuple[int, int]:
     reached = np.cumsum(posterior[order]) / posterior.sum()
     chosen = order[: int(np.searchsorted(reached, PROBABILITY)) + 1]
     return int(positions[chosen.min()]), int(positions[chosen.max()])
-
-
-def _strongest_test(loci: Loci, lead: int) -> ScanTest:
-    row = loci.candidates.rows.slice(lead, 1)
-    return loci.tests[int(np.nanargmax([column_values(row, test.column)[0] for test in loci.tests]))]
 
 
 def _profiles(

@@ -124,6 +124,12 @@ class Loci:
         row = self.candidates.rows.slice(variant, 1)
         return [test for test in self.tests if column_values(row, test.column)[0] >= self.thresholds.of(test)]
 
+    def strongest_tests(self) -> list[ScanTest]:
+        """The test in which the lead variant of each locus has the smallest p."""
+        rows = self.candidates.rows.take(self.together.leads)
+        strength = np.array([column_values(rows, test.column) for test in self.tests])
+        return [self.tests[k] for k in np.nanargmax(strength, axis=0)]
+
 
 def find_loci(
     scan: ScanResults, genome: Genome, tests: Sequence[ScanTest], columns: Sequence[str], clumping: Clumping
