@@ -1,6 +1,7 @@
 """The tests of a set of variants beside that of fixed effects, by their names."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -78,6 +79,15 @@ class VariantSetScores:
     eaf: Array
     seed: tuple[int, ...]
 
+    def of_omnibus(self) -> list["VariantSetScores"]:
+        """The set with each of `OMNIBUS_WEIGHTS`."""
+        return [replace(self, weights=beta_weights(self.eaf, a, b)) for a, b in OMNIBUS_WEIGHTS]
+
+    @property
+    def acat_weights(self) -> Array:
+        """Weights (s,) of the P values of its variants."""
+        return acat_weights(self.weights, self.eaf)
+
 
 def random_effects_mlog10p(name: SetTest, one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
     """-log10 P of a test of a set.
@@ -99,17 +109,19 @@ def random_effects_mlog10p(name: SetTest, one: VariantSetScores, tested: Hypothe
     NumericalError
         Where the set has no P value, saying why.
     """
-    if name == "skat":
-        return variance_component(one.scores, one.weights, tested, null).mlog10p
-    if name == "skato":
-        return skato(kernel_of(one.scores, one.weights, tested, null)).mlog10p
-    if name == "burden":
-        return _burden(one.scores, one.weights, tested, null.context)
-    if name == "acat":
-        return _acat(one.scores, acat_weights(one.weights, one.eaf), tested, null.context)
-    if name == "lr":
-        return likelihood_ratio_test(_free_kernel(one, tested, null), np.random.default_rng(one.seed)).mlog10p
-    return _omnibus(one, tested, null)
+    return _TESTS[name](one, tested, null)
+
+
+def _skat(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
+    return variance_component(one.scores, one.weights, tested, null).mlog10p
+
+
+def _skato(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
+    return skato(kernel_of(one.scores, one.weights, tested, null)).mlog10p
+
+
+def _likelihood_ratio(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
+    return likelihood_ratio_test(_free_kernel(one, tested, null), np.random.default_rng(one.seed)).mlog10p
 
 
 def _free_kernel(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> KernelScores:
@@ -133,19 +145,17 @@ def kernel_of(scores: SetScores, weights: Array, tested: Hypothesis, null: SetNu
 
 def _omnibus(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
     """Skat, burden and acat with all `OMNIBUS_WEIGHTS`, combined by Cauchy's distribution."""
-    weights = [beta_weights(one.eaf, a, b) for a, b in OMNIBUS_WEIGHTS]
-    kernels = [kernel_of(one.scores, each, tested, null) for each in weights]
+    weighted = one.of_omnibus()
+    kernels = [kernel_of(each.scores, each.weights, tested, null) for each in weighted]
     mixtures = np.vstack([null_weights(kernel.blocks) for kernel in kernels])
     found = mixture_mlog10p(mixtures, np.array([np.sum(kernel.z**2) for kernel in kernels])).tolist()
-    for each in weights:
-        found.append(_burden(one.scores, each, tested, null.context))
-        found.append(_acat(one.scores, acat_weights(each, one.eaf), tested, null.context))
+    found += [test_of(each, tested, null) for test_of in (_burden, _acat) for each in weighted]
     return cauchy_mlog10p(np.array(found))
 
 
-def _burden(scores: SetScores, weights: Array, tested: Hypothesis, context: TestContext) -> float:
+def _burden(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
     """The weighted sum of the variants, tested as one variant."""
-    summed = burden_scores(scores, weights)
+    summed, context = burden_scores(one.scores, one.weights), null.context
     below, above = (reduce_set(summed, design, context.T) for design in (tested.base, tested.full))
     if above.rank <= below.rank:
         raise NumericalError("the weighted sum of the variants lies in the span of the covariates")
@@ -153,10 +163,20 @@ def _burden(scores: SetScores, weights: Array, tested: Hypothesis, context: Test
     return float(compare(*drops, below.rank, above.rank, context).mlog10p[0])
 
 
-def _acat(scores: SetScores, weights: Array, tested: Hypothesis, context: TestContext) -> float:
+def _acat(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
     """The P values of the variants by themselves, combined by Cauchy's distribution."""
-    v, kept = with_information(scores)
-    return cauchy_mlog10p(test(scores.u[kept], v[kept], tested, context).mlog10p, weights[kept])
+    v, kept = with_information(one.scores)
+    return cauchy_mlog10p(test(one.scores.u[kept], v[kept], tested, null.context).mlog10p, one.acat_weights[kept])
+
+
+_TESTS: dict[SetTest, Callable[[VariantSetScores, Hypothesis, SetNull], float]] = {
+    "burden": _burden,
+    "skat": _skat,
+    "skato": _skato,
+    "acat": _acat,
+    "lr": _likelihood_ratio,
+    "omnibus": _omnibus,
+}
 
 
 def with_information(scores: SetScores) -> tuple[Array, NDArray[np.bool_]]:

@@ -5,6 +5,7 @@ The information of a set is that of the scan, and so is the null distribution of
 at few values and interpolated.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -12,10 +13,8 @@ from numpy.polynomial.chebyshev import Chebyshev
 from scipy import linalg
 
 from kron2sum_cli.model.bootstrap import SimulatedTraits, relative_gains
-from kron2sum_cli.model.hypotheses import Hypothesis, TestContext
+from kron2sum_cli.model.hypotheses import Hypothesis
 from kron2sum_cli.model.kernel_tests import (
-    acat_weights,
-    beta_weights,
     burden_scores,
     cauchy_mlog10p_of_many,
     directions_of,
@@ -23,8 +22,8 @@ from kron2sum_cli.model.kernel_tests import (
     null_weights,
 )
 from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
-from kron2sum_cli.model.random_effects import OMNIBUS_WEIGHTS, SetNull, VariantSetScores, kernel_of, with_information
-from kron2sum_cli.model.set_test import SetScores, effects_of_set
+from kron2sum_cli.model.random_effects import SetNull, VariantSetScores, kernel_of, with_information
+from kron2sum_cli.model.set_test import effects_of_set
 from kron2sum_cli.model.spectrum import Array
 
 SimulatedTest = Literal["fixed", "burden", "skat", "acat", "omnibus"]
@@ -63,28 +62,22 @@ def simulated_set_mlog10p(
     NumericalError
         Where the set has no P value, saying why.
     """
-    quadratic, context = simulated.quadratic, null.context
-    if name == "fixed":
-        return _fixed(one.scores, u, quadratic, tested, context)
-    if name == "skat":
-        return _skat(one.scores, u, one.weights, tested, null)
-    if name == "burden":
-        return _burden(one.scores, u, one.weights, quadratic, tested, context)
-    if name == "acat":
-        return _acat(one.scores, u, acat_weights(one.weights, one.eaf), quadratic, tested, context)
-    found = []
-    for weights in (beta_weights(one.eaf, a, b) for a, b in OMNIBUS_WEIGHTS):
-        found.append(_skat(one.scores, u, weights, tested, null))
-        found.append(_burden(one.scores, u, weights, quadratic, tested, context))
-        found.append(_acat(one.scores, u, acat_weights(weights, one.eaf), quadratic, tested, context))
+    return _TESTS[name](one, u, simulated.quadratic, tested, null)
+
+
+def _omnibus(one: VariantSetScores, u: Array, quadratic: Array, tested: Hypothesis, null: SetNull) -> Array:
+    """Skat, burden and acat with all weights of the omnibus test, combined by Cauchy's distribution."""
+    found = [
+        test_of(each, u, quadratic, tested, null) for each in one.of_omnibus() for test_of in (_skat, _burden, _acat)
+    ]
     return cauchy_mlog10p_of_many(np.stack(found))
 
 
-def _skat(scores: SetScores, u: Array, weights: Array, tested: Hypothesis, null: SetNull) -> Array:
+def _skat(one: VariantSetScores, u: Array, quadratic: Array, tested: Hypothesis, null: SetNull) -> Array:
     """Of a variance component: Q in every data set against the one null distribution of the set."""
-    kernel = kernel_of(scores, weights, tested, null)
-    directions = directions_of(scores, tested, null.axes, null.mean_diagonal)
-    q = np.sum((directions.of(u) * weights[:, None]) ** 2, axis=(0, 1))
+    kernel = kernel_of(one.scores, one.weights, tested, null)
+    directions = directions_of(one.scores, tested, null.axes, null.mean_diagonal)
+    q = np.sum((directions.of(u) * one.weights[:, None]) ** 2, axis=(0, 1))
     return interpolated_mlog10p(null_weights(kernel.blocks), q)
 
 
@@ -101,30 +94,27 @@ def interpolated_mlog10p(weights: Array, q: Array) -> Array:
     return np.asarray(np.maximum(Chebyshev.interpolate(at, DEGREE, domain=[low, high])(x), 0.0))
 
 
-def _burden(
-    scores: SetScores, u: Array, weights: Array, quadratic: Array, tested: Hypothesis, context: TestContext
-) -> Array:
+def _burden(one: VariantSetScores, u: Array, quadratic: Array, tested: Hypothesis, null: SetNull) -> Array:
     """The weighted sum of the variants as one variant."""
-    summed = burden_scores(scores, weights)
-    of_sum = np.einsum("a,ajk->jk", weights, u)[None]
+    summed, context = burden_scores(one.scores, one.weights), null.context
+    of_sum = np.einsum("a,ajk->jk", one.weights, u)[None]
     (gain,) = relative_gains(of_sum, information_of_variants(summed), quadratic, [tested], context, each_trait=False)
     return context.result(gain[0], tested.df, tested.full.shape[1]).mlog10p
 
 
-def _acat(
-    scores: SetScores, u: Array, weights: Array, quadratic: Array, tested: Hypothesis, context: TestContext
-) -> Array:
+def _acat(one: VariantSetScores, u: Array, quadratic: Array, tested: Hypothesis, null: SetNull) -> Array:
     """The P values of the variants by themselves, combined by Cauchy's distribution."""
-    v, kept = with_information(scores)
+    (v, kept), context = with_information(one.scores), null.context
     (gain,) = relative_gains(u[kept], v[kept], quadratic, [tested], context, each_trait=False)
-    return cauchy_mlog10p_of_many(context.result(gain, tested.df, tested.full.shape[1]).mlog10p, weights[kept])
+    return cauchy_mlog10p_of_many(context.result(gain, tested.df, tested.full.shape[1]).mlog10p, one.acat_weights[kept])
 
 
-def _fixed(scores: SetScores, u: Array, quadratic: Array, tested: Hypothesis, context: TestContext) -> Array:
+def _fixed(one: VariantSetScores, u: Array, quadratic: Array, tested: Hypothesis, null: SetNull) -> Array:
     """The effects of all variants."""
+    context = null.context
     drops, ranks = [], []
     for design in (tested.base, tested.full):
-        effects = effects_of_set(scores, design, context.T)
+        effects = effects_of_set(one.scores, design, context.T)
         drops.append(np.zeros(u.shape[2]))
         ranks.append(0)
         if effects is not None:
@@ -134,3 +124,12 @@ def _fixed(scores: SetScores, u: Array, quadratic: Array, tested: Hypothesis, co
     left = context.least_left * quadratic
     gain = np.maximum(np.minimum(drops[1], quadratic - left) - drops[0], 0.0)
     return context.result(gain / np.maximum(quadratic - drops[1], left), ranks[1] - ranks[0], ranks[1]).mlog10p
+
+
+_TESTS: dict[SimulatedTest, Callable[[VariantSetScores, Array, Array, Hypothesis, SetNull], Array]] = {
+    "fixed": _fixed,
+    "burden": _burden,
+    "skat": _skat,
+    "acat": _acat,
+    "omnibus": _omnibus,
+}
