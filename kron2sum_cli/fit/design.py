@@ -7,8 +7,8 @@ from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from kron2sum_cli.errors import InputError, NumericalError, UsageError
 from kron2sum_cli.files.sample_table import SampleTable, code_with_levels, read_sample_table
@@ -208,7 +208,7 @@ def _standardized(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _rank_normal(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Normal quantiles of the ranks, by Blom's formula."""
     average_rank = pd.Series(values).rank().to_numpy()
-    return np.asarray(ndtri((average_rank - 0.375) / (values.size + 0.25)))
+    return np.asarray(scipy.special.ndtri((average_rank - 0.375) / (values.size + 0.25)))
 
 
 def _covariates(

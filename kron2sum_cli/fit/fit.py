@@ -22,6 +22,7 @@ from kron2sum_cli.fit.summary import Table, summarise
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.model.null_model import FitSummary, NullModel
 from kron2sum_cli.model.prediction import Prediction, Predictor
+from kron2sum_cli.model.profile import heritability_interval
 from kron2sum_cli.model.uncertainty import Interval
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import FitSettings
@@ -155,8 +156,6 @@ def _profiles(settings: FitSettings, model: NullModel, design: Design) -> dict[s
     wanted = [j for j in range(len(traits)) if settings.profile is not None or (cheap and near[j])]
     if summary.rank == 0 or not wanted:  # C0 is 0 by assumption
         return {}
-    from kron2sum_cli.model.profile import heritability_interval  # scipy.optimize takes 0.2 s to load
-
     found: dict[str, Interval] = {}
     # Thousands of small products of complete traits, in which threads of BLAS would only wait for each other.
     with with_blas_threads(settings.common.threads if design.has_missing else 1):

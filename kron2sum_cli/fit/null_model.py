@@ -8,8 +8,8 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import chdtrc
 from threadpoolctl import ThreadpoolController
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError, VanishingCombinationError
@@ -216,7 +216,7 @@ def _warn_of_low_rank(fitted: Optimum[Any], likelihood: NullLikelihood[Any]) -> 
     except ConvergenceError:
         return
     ratio, df = 2 * (full.point.lml - fitted.point.lml), full.nparameters - fitted.nparameters
-    p_value = float(chdtrc(df, max(ratio, 0.0)))
+    p_value = float(scipy.special.chdtrc(df, max(ratio, 0.0)))
     if p_value < TOO_LOW_RANK:
         logger.warning(
             "C0 of rank %d has a log-likelihood %.2f below that of full rank (P = %.2g): its tests have too many false"

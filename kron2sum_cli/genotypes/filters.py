@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import scipy
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 from kron2sum_cli.errors import UsageError
 from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
@@ -43,7 +43,7 @@ def hwe_exact(
     """
     rare = 2 * np.minimum(homozygous_1, homozygous_2) + heterozygous
     n = heterozygous + homozygous_1 + homozygous_2
-    log_factorial = gammaln(np.arange(n.max(initial=0) + 1) + 1.0)
+    log_factorial = scipy.special.gammaln(np.arange(n.max(initial=0) + 1) + 1.0)
     cells = zip(heterozygous.tolist(), rare.tolist(), n.tolist(), strict=True)
     return np.array([_p_value(h, r, k, log_factorial) for h, r, k in cells])
 

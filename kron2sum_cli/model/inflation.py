@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from kron2sum_cli.model.spectrum import Array
 
@@ -26,7 +26,8 @@ def inflation(median: float, df: int) -> float:
 
     ``λ = F⁻¹(1 - median P) / F⁻¹(1/2)`` with F of χ² with ``df`` degrees of freedom (Devlin and Roeder 1999).
     """
-    return float(special.chdtri(df, median) / special.chdtri(df, 0.5))  # not scipy.stats, which takes long to load
+    # Not scipy.stats, which takes long to load.
+    return float(scipy.special.chdtri(df, median) / scipy.special.chdtri(df, 0.5))
 
 
 class MedianP:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special
+import scipy
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.likelihood import LikelihoodPoint
@@ -104,7 +104,7 @@ class _Profile:
             with np.errstate(over="ignore", invalid="ignore"):
                 return self._objective(log_odds, x)
 
-        result = optimize.minimize(
+        result = scipy.optimize.minimize(
             objective,
             start,
             jac=True,
@@ -118,9 +118,9 @@ class _Profile:
         p, basis, data = self.basis.shape[0], self.basis, self.fitted.data
         M0, M1 = np.split(x[:-1], [p * self.rank])
         variance = np.exp(x[-1])
-        genetic = variance * special.expit(log_odds) / self.mean_diagonal
+        genetic = variance * scipy.special.expit(log_odds) / self.mean_diagonal
         rows0 = _FixedRow(M0.reshape(p, self.rank), float(np.sqrt(genetic)))
-        rows1 = _FixedRow(M1.reshape(p, p), float(np.sqrt(variance * special.expit(-log_odds))))
+        rows1 = _FixedRow(M1.reshape(p, p), float(np.sqrt(variance * scipy.special.expit(-log_odds))))
         F0, F1 = rows0.factor(), rows1.factor()
         try:
             point = self.fitted.at(axes_of_factors(basis @ F0, basis @ F1, data.mean_eigenvalue))
@@ -188,11 +188,11 @@ def heritability_interval(
     genetic, residual = mean_diagonal * point.axes.C0[trait, trait], point.axes.C1[trait, trait]
     with np.errstate(divide="ignore"):
         centre = float(np.clip(np.log(genetic) - np.log(residual), -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS))
-    floor = point.lml - 0.5 * float(special.chdtri(1, 1 - level))
+    floor = point.lml - 0.5 * float(scipy.special.chdtri(1, 1 - level))
     low, high = (_end(profile, centre, boundary, floor) for boundary in (-LARGEST_LOG_ODDS, LARGEST_LOG_ODDS))
     return Interval(
-        low=0.0 if low == -LARGEST_LOG_ODDS else float(special.expit(low)),
-        high=1.0 if high == LARGEST_LOG_ODDS else float(special.expit(high)),
+        low=0.0 if low == -LARGEST_LOG_ODDS else float(scipy.special.expit(low)),
+        high=1.0 if high == LARGEST_LOG_ODDS else float(scipy.special.expit(high)),
         at_boundary=low == -LARGEST_LOG_ODDS or high == LARGEST_LOG_ODDS,
     )
 
@@ -207,7 +207,7 @@ def _end(profile: _Profile, centre: float, boundary: float, floor: float) -> flo
     at_fit, even = profile.starts()
     near = profile.maximum(centre, [at_fit])
     if near.lml < floor:
-        h = special.expit(centre)
+        h = scipy.special.expit(centre)
         raise NumericalError(f"the profile likelihood could not be maximised near the estimated heritability {h:.4g}")
     while True:
         outside = float(np.clip(inside + step, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS))
@@ -221,4 +221,4 @@ def _end(profile: _Profile, centre: float, boundary: float, floor: float) -> flo
     def excess(log_odds: float) -> float:
         return max(profile.maximum(log_odds, [near.x, found.x]).lml - floor, -LARGEST_DROP)
 
-    return float(optimize.brentq(excess, inside, outside, xtol=LOG_ODDS_PRECISION))
+    return float(scipy.optimize.brentq(excess, inside, outside, xtol=LOG_ODDS_PRECISION))

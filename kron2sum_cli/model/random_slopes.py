@@ -16,6 +16,7 @@ and once for the variants tested.
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from scipy import linalg
 
@@ -167,8 +168,6 @@ def fit_slopes(data: SlopesData, C0: Array, C1: Array) -> SlopesPoint:
     ConvergenceError
         Where the search does not end at a maximum.
     """
-    from scipy import optimize  # takes 0.2 s to load, which every scan would wait for
-
     rows, columns = np.tril_indices(2 * data.ntraits)
     start = np.array([np.linalg.cholesky(_with_slopes(C, C0 + C1)) for C in (C0, C1)])
     noise = np.random.default_rng(0).standard_normal((2, rows.size))
@@ -189,7 +188,9 @@ def fit_slopes(data: SlopesData, C0: Array, C1: Array) -> SlopesPoint:
             return np.inf, np.zeros_like(x)
         return -point.lml, -linalg.solve_triangular(root, gradient_of_factors(data, point), lower=True)
 
-    x = optimize.fmin_l_bfgs_b(objective, np.zeros(2 * rows.size), m=30, factr=1e5, pgtol=1e-4, maxiter=MAX_STEPS)[0]
+    x = scipy.optimize.fmin_l_bfgs_b(
+        objective, np.zeros(2 * rows.size), m=30, factr=1e5, pgtol=1e-4, maxiter=MAX_STEPS
+    )[0]
     point = evaluate_slopes(data, factors(x))
     if point is None:
         raise ConvergenceError(NO_MAXIMUM)

@@ -14,8 +14,8 @@ to the largest tenth of the simulated values; below, P is the share of simulated
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.kernel_tests import KernelScores
@@ -210,7 +210,9 @@ def fit_tail(simulated: Array) -> NullTail:
         scale, df = np.exp(x)
         return np.asarray(chi2_mlog10p(top / scale, float(df)) - np.log10(positive) - expected)
 
-    fitted = optimize.least_squares(differences, np.log([1.0, 1.0]), bounds=(np.log([0.05, 0.05]), np.log([20, 200])))
+    fitted = scipy.optimize.least_squares(
+        differences, np.log([1.0, 1.0]), bounds=(np.log([0.05, 0.05]), np.log([20, 200]))
+    )
     scale, df = np.exp(fitted.x)
     return NullTail(values, positive, float(scale), float(df))
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from kron2sum_cli.model.spectrum import Array
 
@@ -23,8 +23,8 @@ def chi2_mlog10p(x: ArrayLike, df: float) -> Array:
     values = np.maximum(np.asarray(x, float), 0.0)
     if df == 1:
         return _one_degree(np.sqrt(values))
-    tail = special.gammaincc(df / 2, values / 2)
-    result = _mlog10(tail, lambda which: special.gammainc(df / 2, values[which] / 2))
+    tail = scipy.special.gammaincc(df / 2, values / 2)
+    result = _mlog10(tail, lambda which: scipy.special.gammainc(df / 2, values[which] / 2))
     far = tail < FAR_TAIL
     if far.any():
         result[far] = -_log_upper_gamma(df / 2, values[far] / 2) / LN10
@@ -40,8 +40,8 @@ def f_mlog10p(statistic: ArrayLike, df1: int, df2: float) -> Array:
     values = np.maximum(np.asarray(statistic, float), 0.0)
     a, b = df2 / 2, df1 / 2
     z = df2 / (df2 + df1 * values)
-    tail = special.betainc(a, b, z)
-    result = _mlog10(tail, lambda which: special.betaincc(a, b, z[which]))
+    tail = scipy.special.betainc(a, b, z)
+    result = _mlog10(tail, lambda which: scipy.special.betaincc(a, b, z[which]))
     far = tail < FAR_TAIL
     if far.any():
         result[far] = -_log_incomplete_beta(a, b, z[far], (df1 * values / (df2 + df1 * values))[far]) / LN10
@@ -51,8 +51,9 @@ def f_mlog10p(statistic: ArrayLike, df1: int, df2: float) -> Array:
 def _one_degree(z: Array) -> Array:
     """-log10 P(|N(0, 1)| > z), several times as fast as the general case."""
     near = z < 0.5
-    result = -(special.log_ndtr(-z) + LN2) / LN10
-    return np.asarray(np.where(near, -np.log1p(-special.erf(np.minimum(z, 0.5) * np.sqrt(0.5))) / LN10, result) + 0.0)
+    result = -(scipy.special.log_ndtr(-z) + LN2) / LN10
+    of_near = -np.log1p(-scipy.special.erf(np.minimum(z, 0.5) * np.sqrt(0.5))) / LN10
+    return np.asarray(np.where(near, of_near, result) + 0.0)
 
 
 def _mlog10(tail: Array, body: Callable[[NDArray[np.bool_]], Array]) -> Array:
@@ -81,7 +82,7 @@ def _log_upper_gamma(a: float, x: Array) -> Array:
         h = h * delta
         if np.all(np.abs(delta - 1) < 1e-16):
             break
-    return np.asarray(-x + a * np.log(x) - special.gammaln(a) + np.log(h))
+    return np.asarray(-x + a * np.log(x) - scipy.special.gammaln(a) + np.log(h))
 
 
 def _log_incomplete_beta(a: float, b: float, z: Array, complement: Array) -> Array:
@@ -94,4 +95,4 @@ def _log_incomplete_beta(a: float, b: float, z: Array, complement: Array) -> Arr
         if np.all(term < 1e-17 * total):
             break
     log_power = np.where(z < 0.5, a * np.log(z), a * np.log1p(-np.minimum(complement, 0.5)))
-    return np.asarray(log_power + b * np.log(complement) - np.log(a) - special.betaln(a, b) + np.log(total))
+    return np.asarray(log_power + b * np.log(complement) - np.log(a) - scipy.special.betaln(a, b) + np.log(total))
