@@ -22,8 +22,8 @@ from kron2sum_cli.model.likelihood import LOG2PI
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
-ROWS_AT_ONCE = 1 << 12
-"""Rows of a product over all samples and axes that are in memory at once."""
+ROWS_AT_ONCE = 1 << 9
+"""Rows of a product over all samples and axes that are in memory at once, few enough to stay in a cache."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
+from scipy.linalg import lapack
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.collinearity import clear_root
@@ -31,6 +32,9 @@ Mask = NDArray[np.bool_]
 
 ENTRIES_AT_ONCE = 1 << 20
 """Entries of the inverses of families that are worked on at once."""
+
+LARGEST_SMALL = 16
+"""Up to this order many matrices are inverted together, larger ones one by one."""
 
 SINGULAR = "the likelihood is not defined: C1 is singular where the relationship matrix of a family is singular, too"
 
@@ -223,13 +227,10 @@ class Families:
         return np.asarray(np.einsum("tj,frtu,uj->frj", Tinv, rows, Tinv, optimize=True))
 
     def weighted(self, inverse: Array) -> Array:
-        """N: (f, m, p, p, c), the effects on trait u of covariate l in cell (i, t) at [., i, t, u, l].
-
-        In the precision of the inverse.
-        """
+        """N: (f, m, p, p, c), the effects on trait u of covariate l in cell (i, t) at [., i, t, u, l]."""
         f, m, p = self.observed.shape
         blocks = inverse.transpose(0, 1, 2, 4, 3).reshape(f, m * p * p, m)
-        return np.asarray((blocks @ self.X.astype(inverse.dtype, copy=False)).reshape(f, m, p, p, -1))
+        return np.asarray((blocks @ self.X).reshape(f, m, p, p, -1))
 
     @property
     def _flat_X(self) -> Array:
@@ -412,15 +413,39 @@ def inverses(K: Array, observed: Mask, C0: Array, C1: Array) -> tuple[Array, Arr
     cells = np.arange(m * p)
     V[:, cells, cells] = 1.0
     try:
-        roots = np.linalg.cholesky(V)
-        inverse = np.linalg.inv(V)
+        inverse, pivots = _inverses_by_cholesky(V)
     except np.linalg.LinAlgError:
         raise NumericalError(SINGULAR) from None
-    inverse = 0.5 * (inverse + inverse.transpose(0, 2, 1))
     inverse *= scale[:, :, None]
     inverse *= scale[:, None, :]
-    logdets = 2 * np.log(np.einsum("fii->fi", roots)).sum(axis=1) + 2 * np.log(size).sum(axis=1)
+    logdets = 2 * np.log(pivots).sum(axis=1) + 2 * np.log(size).sum(axis=1)
     return inverse.reshape(f, m, p, m, p), logdets
+
+
+def _inverses_by_cholesky(V: Array) -> tuple[Array, Array]:
+    """Inverses of positive definite matrices V (f, k, k), and the diagonals (f, k) of their Cholesky factors.
+
+    LAPACK inverts a factor in half the time that numpy takes for any matrix, but not for many small ones.
+
+    Raises
+    ------
+    LinAlgError
+        Where one of them is not positive definite.
+    """
+    f, k, _ = V.shape
+    if k <= LARGEST_SMALL:
+        inverse = np.linalg.inv(V)
+        return 0.5 * (inverse + inverse.transpose(0, 2, 1)), np.einsum("fii->fi", np.linalg.cholesky(V))
+    lower, pivots = np.empty_like(V), np.empty((f, k))
+    for matrix, out, diagonal in zip(V, lower, pivots, strict=True):
+        root, failed = lapack.dpotrf(matrix, lower=1)
+        if failed:
+            raise np.linalg.LinAlgError
+        diagonal[:] = root.diagonal()
+        out[:] = lapack.dpotri(root, lower=1)[0]
+    cells = np.arange(k)
+    lower[:, cells, cells] *= 0.5
+    return lower + lower.transpose(0, 2, 1), pivots
 
 
 @dataclass(frozen=True)

@@ -323,10 +323,12 @@ def observed_family_scanner(point: ObservedFamilyPoint, dtype: type[np.floating]
     skew: list[Floats] = [np.empty((0, p * (p - 1) // 2), dtype)]
     start = 0
     for group, inverse in related:
-        rows = slice(start, start + group.members.size)
+        m, f = group.members.T.shape
+        rows = slice(start, start + m * f)
         turned = _turned(inverse, B).astype(dtype)
-        squares[rows, :-1] = _packed(np.einsum("fitiu->iftu", turned)).reshape(group.members.size, -1)
-        relatives[rows] = group.weighted(turned).swapaxes(0, 1).reshape(group.members.size, -1)
+        squares[rows, :-1] = _packed(np.einsum("fitiu->iftu", turned)).reshape(m * f, -1)
+        of_relatives = turned.transpose(1, 0, 2, 4, 3).reshape(m, f, p * p, m)
+        np.matmul(of_relatives, group.X.astype(dtype), out=relatives[rows].reshape(m, f, p * p, c))
         sums, differences = _table_of_pairs(turned.transpose(1, 3, 0, 2, 4))
         pairs.append(sums)
         skew.append(differences)
