@@ -51,6 +51,9 @@ SHORT_PATH, LEAST_REST = 3.9, 1e-11
 MOST_BISECTIONS = 12
 """Times that the interval of a saddle point is narrowed."""
 
+MOST_NODES, NODES_OF_PART = 300, 24
+"""Nodes of a stretch that is integrated by one rule, and of each of the parts of a stretch that needs more."""
+
 FARTHEST = 1e4
 """Beyond this ``-log T`` the result is Bonferroni's bound."""
 
@@ -368,21 +371,49 @@ def _nodes(given: _Conditional, segments: Sequence[_Segment]) -> _Nodes:
     omega, weight = _sphere(given.sums.size, given.independent)
     e = given.sums.size
     per_square, of_omega = (omega**2) @ given.sums, (given.loadings @ omega.T) ** 2
+    known = given.largest * np.sum(of_omega, axis=0)
     log_weights, squares, limits = [], [], []
     for low, high, intercept, slope in segments:
         ends = np.sqrt(np.array([low, high])[:, None] / per_square)
         # How much the logarithm of the integrand changes: by R², by the limit, and by the noncentrality at its saddle.
         shift = np.sqrt(float(np.max(of_omega)) * (intercept + slope * low) / given.largest)
         change = np.max((ends[1] - ends[0]) * (ends[1] / 2 + shift)) + slope * (low - high) / (2 * given.largest)
-        x, w = _gauss_legendre(int(12 + np.sqrt(6 * float(change))))
-        half = (ends[1] - ends[0]) / 2
-        R = ends[0][:, None] + half[:, None] * (1 + x)
+        steepest = np.sqrt(max(intercept, 0.0) / np.maximum(known - slope * per_square, np.finfo(np.float64).tiny))
+        R, log_length = _rule(ends[0], ends[1], steepest, int(12 + np.sqrt(6 * float(change))))
         log_density = (e - 1) * np.log(R) - R**2 / 2 - (e / 2 - 1) * np.log(2) - special.gammaln(e / 2)
-        log_weights.append(np.log(weight * half)[:, None] + np.log(w) + log_density)
+        log_weights.append(np.log(weight)[:, None] + log_length + log_density)
         squares.append(R**2)
         limits.append((intercept + slope * R**2 * per_square[:, None]) / given.largest)
     of_nodes = np.stack([np.hstack(squares), np.hstack(limits), np.hstack(log_weights)], axis=1)
     return _Nodes(of_nodes, given.lam, of_omega)
+
+
+def _rule(low: Array, high: Array, steepest: Array, number: int) -> tuple[Array, Array]:
+    """Nodes from ``low`` to ``high`` (d,), and logs of their weights: (d, r) each; as good as ``number`` of one rule.
+
+    Where the sums nearly determine the scores (a variant of much larger weight than others) what is integrated falls
+    from 1 to nothing in a small part of the stretch, beside ``steepest``, where Q_S has its limit for a mean. The nodes
+    are close there.
+    """
+    if number <= MOST_NODES:
+        x, w = _gauss_legendre(number)
+        half = (high - low)[:, None] / 2
+        return low[:, None] + half * (1 + x), np.log(half) + np.log(w)
+    y, w = _graded(int(np.log2(number)) + 2)
+    middle = np.clip(steepest, low, high)
+    parts = [(middle, low - middle)] + ([(middle, high - middle)] if np.any(middle < high) else [])
+    with np.errstate(divide="ignore"):  # a part may have no length
+        log_length = [np.log(np.abs(length))[:, None] + np.log(w) for _, length in parts]
+    return np.hstack([start[:, None] + length[:, None] * y for start, length in parts]), np.hstack(log_length)
+
+
+@lru_cache(maxsize=64)
+def _graded(number: int) -> tuple[Array, Array]:
+    """Nodes and weights on 0 to 1, as many between 0 and 2⁻ᵏ for every k below ``number``."""
+    x, w = _gauss_legendre(NODES_OF_PART)
+    ends = np.concatenate([[0.0], 0.5 ** np.arange(number)[::-1]])
+    half = np.diff(ends)[:, None] / 2
+    return (ends[:-1, None] + half * (1 + x)).ravel(), (half * w).ravel()
 
 
 @lru_cache(maxsize=1024)

@@ -43,10 +43,15 @@ def test_the_weights_of_every_rho_are_those_of_its_kernel(e: int, s: int) -> Non
 
 @pytest.mark.parametrize("size", [0.5, 1.0, 2.0, 5.0, 15.0])
 @pytest.mark.parametrize("z", [[1.0, 1.0], [1.0, -1.0], [1.5, 0.1]])
-def test_two_variants_against_the_integral_over_the_circle(size: float, z: list[float]) -> None:
-    """The region without rejection is star-shaped: P is the mean of exp(-r²/2) over the directions of its edge."""
-    A = np.array([[[9.0, 3.0], [3.0, 4.0]]])
-    kernel = KernelScores(size * np.array([z]) * [3, 2], A)
+@pytest.mark.parametrize("weight", [1.0, 1e-3, 1e-5])
+def test_two_variants_against_the_integral_over_the_circle(size: float, z: list[float], weight: float) -> None:
+    """The region without rejection is star-shaped: P is the mean of exp(-r²/2) over the directions of its edge.
+
+    Common variants have such a small weight of Beta(1, 25) beside a rare one.
+    """
+    weights = np.array([1.0, weight])
+    A = np.array([[[9.0, 3.0], [3.0, 4.0]]]) * np.outer(weights, weights)
+    kernel = KernelScores(size * np.array([z]) * [3, 2] * weights, A)
     mlog10p, q = smallest(kernel)
     angle = (np.arange(2_000_000) + 0.5) * (np.pi / 2_000_000)
     drawn = np.linalg.cholesky(A[0]) @ np.array([np.cos(angle), np.sin(angle)])
@@ -95,6 +100,19 @@ def test_the_null_distribution_is_that_of_simulated_scores(e: int, s: int) -> No
         share = np.mean(np.any((1 - RHO) * of_squares[:, None] + RHO * of_sums[:, None] > q, axis=1))
         p = 10 ** -skato(kernel).mlog10p
         assert abs(p - share) < 4.5 * np.sqrt(max(p * (1 - p), 1e-5) / drawn.shape[0])
+
+
+@pytest.mark.parametrize("e", [1, 3])
+def test_nodes_close_to_the_limit_are_those_of_one_rule(e: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = np.array([1.0, 0.03, 0.01, 0.02])
+    A = wishart(7, e, 4) * np.outer(weights, weights)
+    for size in (1.0, 3.0):
+        kernel = KernelScores(size * np.sqrt(np.einsum("kaa->ka", A)) * [1.0, -1.0, 0.3, 2.0], A)
+        found = []
+        for most in (10, 100_000):
+            monkeypatch.setattr("kron2sum_cli.model.skato.MOST_NODES", most)
+            found.append(skato(kernel).mlog10p)
+        assert found[0] == pytest.approx(found[1], rel=1e-9)
 
 
 def test_missing_cells_couple_the_directions() -> None:

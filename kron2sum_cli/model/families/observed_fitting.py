@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 from scipy import linalg
 
-from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model import climbing
 from kron2sum_cli.model.climbing import CERTIFIED_GAIN, Optimum
 from kron2sum_cli.model.families import fitting as complete_fitting
@@ -19,7 +18,7 @@ from kron2sum_cli.model.families.observed import ObservedFamilies
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint, evaluate, sum_of
 from kron2sum_cli.model.fitting import GENETIC_SHARES
 from kron2sum_cli.model.information import DirectionCovariance
-from kron2sum_cli.model.missing.fitting import MAX_STEPS, NO_MAXIMUM, SINGULAR_C1, change_of_scores, corrected_start
+from kron2sum_cli.model.missing.fitting import MAX_STEPS, best_of, change_of_scores, climbs, corrected_start
 from kron2sum_cli.model.missing.information import (
     directions,
     inverse_information,
@@ -83,7 +82,7 @@ def climb(data: ObservedFamilies, start: TraitAxes, rank: int, reml: bool) -> Op
 
 
 def fit(data: ObservedFamilies, rank: int, reml: bool) -> Optimum[ObservedFamilyPoint]:
-    """Maximise over C0 of at most this rank; of several starts the best end is kept.
+    """Maximise over C0 of at most this rank; of several starts the best end is kept, as `missing.fitting.best_of` says.
 
     Raises
     ------
@@ -91,15 +90,10 @@ def fit(data: ObservedFamilies, rank: int, reml: bool) -> Optimum[ObservedFamily
         Where no optimum could be certified; its result is the best point found.
     """
     p = data.ntraits
-    fits = [climb(data, start, p if rank else 0, reml) for start in _starts(data, rank, reml)]
+    fits = climbs(_starts(data, rank, reml), partial(climb, data, rank=p if rank else 0, reml=reml))
     if 0 < rank < p:
-        fits = [climb(data, found.point.axes, rank, reml) for found in fits]
-    certified = [found for found in fits if found.certificate.certified] if data.singular else []
-    best = max(certified or fits, key=lambda found: found.point.lml)
-    if not best.certificate.certified:
-        ran_off = data.singular and best.certificate.smallest_C1 < SINGULAR_C1
-        raise ConvergenceError(NO_MAXIMUM if ran_off else best.certificate.complaint(best.point.lml), best)
-    return best
+        fits = climbs([found.point.axes for found in fits], partial(climb, data, rank=rank, reml=reml))
+    return best_of(fits, ~data.missing, data.singular, reml)
 
 
 def _starts(data: ObservedFamilies, rank: int, reml: bool) -> list[TraitAxes]:

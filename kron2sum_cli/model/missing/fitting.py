@@ -7,7 +7,7 @@ that takes away: with o_a the share of samples that have trait a and o_ab of tho
 leaves about ``o_a o_b C0_ab`` of C0 and ``o_ab C1_ab + (o_ab - o_a o_b) ḡ C0_ab`` of C1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,7 +17,7 @@ from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError, VanishingCombinationError
 from kron2sum_cli.model import climbing, fitting
-from kron2sum_cli.model.climbing import CERTIFIED_GAIN, Optimum
+from kron2sum_cli.model.climbing import CERTIFIED_GAIN, Optimum, PointT
 from kron2sum_cli.model.fitting import (
     FEW_ROWS,
     GENETIC_SHARES,
@@ -174,10 +174,10 @@ def fit(data: ObservedCells, rank: int, reml: bool) -> ObservedFit:
         Where no optimum could be certified; its result is the best point found.
     """
     p, starts = data.ntraits, _starts(data, reml)
-    fits = _climbs(data, starts, p, reml)
+    fits = climbs(starts, partial(climb, data, rank=p, reml=reml))
     if rank < p:
-        fits = _climbs(data, [found.point.axes for found in fits] + starts[:1], rank, reml)
-    best = _best(data, fits, reml)
+        fits = climbs([found.point.axes for found in fits] + starts[:1], partial(climb, data, rank=rank, reml=reml))
+    best = best_of(fits, data.observed(), data.singular, reml)
     return _best_around(data, best, reml) if is_searched_thoroughly(data) else best
 
 
@@ -226,7 +226,7 @@ def reflected_axes(axes: TraitAxes, tau: float) -> list[TraitAxes]:
     return starts
 
 
-def _climbs(data: ObservedCells, starts: Sequence[TraitAxes], rank: int, reml: bool) -> list[ObservedFit]:
+def climbs(starts: Sequence[TraitAxes], climb_from: Callable[[TraitAxes], Optimum[PointT]]) -> list[Optimum[PointT]]:
     """Climbs from starts at which the likelihood is defined; where a search of higher rank ran away to it need not be.
 
     Raises
@@ -234,11 +234,11 @@ def _climbs(data: ObservedCells, starts: Sequence[TraitAxes], rank: int, reml: b
     NumericalError
         Where it is defined at none of them.
     """
-    fits: list[ObservedFit] = []
+    fits: list[Optimum[PointT]] = []
     reason: NumericalError | None = None
     for start in starts:
         try:
-            fits.append(climb(data, start, rank, reml))
+            fits.append(climb_from(start))
         except NumericalError as error:
             reason = error
     if reason is not None and not fits:
@@ -246,8 +246,21 @@ def _climbs(data: ObservedCells, starts: Sequence[TraitAxes], rank: int, reml: b
     return fits
 
 
-def _best(data: ObservedCells, fits: Sequence[ObservedFit], reml: bool) -> ObservedFit:
+def best_of(
+    fits: Sequence[Optimum[PointT]], observed: NDArray[np.bool_], singular: bool, reml: bool
+) -> Optimum[PointT]:
     """The highest of fits; one that runs away where the likelihood has no maximum is no rival of a local maximum.
+
+    Parameters
+    ----------
+    fits : sequence of Optimum
+        Of the same data.
+    observed : NDArray (n, p)
+        Which cells have a value.
+    singular : bool
+        Whether GGᵀ has null directions.
+    reml : bool
+        Restricted or not.
 
     Raises
     ------
@@ -257,21 +270,21 @@ def _best(data: ObservedCells, fits: Sequence[ObservedFit], reml: bool) -> Obser
     rivals = [
         found
         for found in fits
-        if found.certificate.certified or not (data.singular or vanishing_combination(found.point.axes).any())
+        if found.certificate.certified or not (singular or vanishing_combination(found.point.axes).any())
     ]
     best = max(rivals or fits, key=lambda found: found.point.lml)
     if not best.certificate.certified:
-        raise _complaint(data, best, reml)
+        raise _complaint(best, observed, singular, reml)
     return best
 
 
-def _complaint(data: ObservedCells, best: ObservedFit, reml: bool) -> ConvergenceError:
+def _complaint(best: Optimum[PointT], observed: NDArray[np.bool_], singular: bool, reml: bool) -> ConvergenceError:
     """Why there is no certified optimum."""
     parts = vanishing_combination(best.point.axes)
     if parts.any():
-        count = int(np.count_nonzero(data.observed()[:, parts].all(axis=1)))
+        count = int(np.count_nonzero(observed[:, parts].all(axis=1)))
         return VanishingCombinationError(NO_VARIANCE.format(count), tuple(map(int, np.flatnonzero(parts))), best)
-    if data.singular and best.certificate.smallest_C1 < SINGULAR_C1:
+    if singular and best.certificate.smallest_C1 < SINGULAR_C1:
         return ConvergenceError(NO_MAXIMUM if reml else NO_MAXIMUM + fitting.UNDER_ML, best)
     return ConvergenceError(best.certificate.complaint(best.point.lml), best)
 

@@ -11,7 +11,7 @@ from missing_oracle import Observed
 from numpy.typing import NDArray
 from scipy import sparse
 
-from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.errors import NumericalError, VanishingCombinationError
 from kron2sum_cli.model.bartlett import bartlett_factors
 from kron2sum_cli.model.bootstrap import normal_errors, simulated_normal
 from kron2sum_cli.model.conditioning import conditioned_scanner, given_variants
@@ -23,6 +23,7 @@ from kron2sum_cli.model.families.observed_scanner import observed_family_scanner
 from kron2sum_cli.model.families.spectrum import family_spectrum
 from kron2sum_cli.model.hypotheses import named_hypothesis
 from kron2sum_cli.model.missing import information as dense_information
+from kron2sum_cli.model.missing.fitting import vanishing_combination
 from kron2sum_cli.model.missing.likelihood import evaluate as evaluate_dense
 from kron2sum_cli.model.missing.observed import effects_left_out, observed_cells, observed_spectrum
 from kron2sum_cli.model.missing.scanner import observed_scanner
@@ -345,3 +346,29 @@ def test_a_trait_that_nobody_has_and_singular_covariances_are_refused() -> None:
     case.Y[:, 1] = np.nan
     with pytest.raises(NumericalError, match="trait 2 has no observed value"):
         cells_of(case)
+
+
+def with_derived_trait(seed: int, nboth: int) -> Case:
+    """Trait 2 is 1 + 2 * trait 1 in the ``nboth`` samples that have both."""
+    case = simulated(40, 2, 0)
+    Y = np.random.default_rng(seed).normal(size=(40, 2))
+    both = slice(18, 18 + nboth)
+    Y[both, 1] = 1 + 2 * Y[both, 0]
+    Y[:18, 1] = Y[18 + nboth :, 0] = np.nan
+    return Case(case.K, np.ones((40, 1)), Y)
+
+
+@pytest.mark.parametrize("rank", [2, 1])
+def test_a_combination_of_traits_without_variance_is_said(rank: int) -> None:
+    with pytest.raises(VanishingCombinationError, match=r"too few samples \(3\) have all of traits 1 and 2, and"):
+        observed_fitting.fit(cells_of(with_derived_trait(0, 3)), rank, True)
+
+
+def test_a_local_maximum_beside_a_combination_without_variance_is_taken() -> None:
+    data = cells_of(with_derived_trait(1, 4))
+    found = observed_fitting.fit(data, 2, True)
+    assert found.certificate.certified
+    near = np.array([[0.5, 1], [1, 2 + 1e-5]])
+    away = observed_fitting.climb(data, axes_of_covariances(near, near, data.mean_eigenvalue), 2, True)
+    assert vanishing_combination(away.point.axes).all() and not vanishing_combination(found.point.axes).any()
+    assert away.point.lml > found.point.lml and not away.certificate.certified
