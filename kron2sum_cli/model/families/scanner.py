@@ -33,8 +33,8 @@ class Relatives:
 
     Attributes
     ----------
-    members : NDArray (r,)
-        The samples, by their position.
+    rows : slice
+        Their positions among the samples with relatives.
     Ut : NDArray (r/m, m, m)
         Their part of Uᵀ, a block for every family.
     weights : NDArray (r, p + 1)
@@ -43,14 +43,14 @@ class Relatives:
         ``B_k∘X`` in their rows, for k = 1, 2, ...
     """
 
-    members: Indices
+    rows: slice
     Ut: Floats
     weights: Floats
     weighted: Floats
 
     def rotate(self, G: Floats) -> Floats:
-        """Their rows (r, b) of ``UᵀG``."""
-        own = np.ascontiguousarray(np.take(G.T, self.members, axis=1).T)
+        """Their rows (r, b) of ``UᵀG``, for variants (b, r') of all samples with relatives."""
+        own = np.ascontiguousarray(G[:, self.rows].T)
         return np.asarray(np.matmul(self.Ut, own.reshape(*self.Ut.shape[:2], -1)).reshape(own.shape))
 
 
@@ -75,8 +75,10 @@ class FamilyScanner:
         What squares of samples without relatives are multiplied with; 0 for the others.
     from_squares : NDArray (p + 1, q)
         What turns these sums into ``Σ_i g_i² w_ij`` and ``Σ_i g_i²``.
+    related : NDArray (r',)
+        The samples with relatives, by their position.
     relatives : tuple of Relatives
-        The samples with relatives.
+        What is computed with them.
     from_weighted : NDArray (p, c, kc + lc)
         What turns ``(B_k∘X)ᵀg̃``, of samples without and with relatives, into ``L_j⁻¹XᵀW_jg̃``.
     """
@@ -86,6 +88,7 @@ class FamilyScanner:
     products: Floats
     squares: Floats
     from_squares: Array
+    related: Indices
     relatives: tuple[Relatives, ...]
     from_weighted: Array
 
@@ -147,8 +150,9 @@ class FamilyScanner:
         of_relatives = self.from_weighted.shape[2] - (self.products.shape[1] - self.alpha.shape[1])
         weighted = [np.zeros((b, of_relatives)) for _ in blocks]
         quadratic = [total @ self.from_squares.T for total in squares]
+        own = [np.take(block.T, self.related, axis=1) for block in blocks]
         for some in self.relatives:
-            rotated = [some.rotate(block) for block in blocks]
+            rotated = [some.rotate(one) for one in own]
             for total, part in zip(weighted, rotated, strict=True):
                 total += part.T @ some.weighted
             for total, (i, k) in zip(quadratic, pairs, strict=True):
@@ -172,9 +176,9 @@ def family_scanner(point: FamilyPoint, dtype: type[np.floating] = np.float32) ->
     data, rotation = point.data, point.data.spectrum.rotation
     n, p, c = data.nsamples, data.ntraits, data.ncovariates
     tolerance = float(np.finfo(dtype).eps)
-    alone = np.ones(n, dtype=np.bool_)
-    for group in rotation.families:
-        alone[group.members] = False
+    pieces, alone = _pieces(rotation), np.ones(n, dtype=np.bool_)
+    related = np.concatenate([np.empty(0, np.intp), *(group.members.ravel() for group in pieces)])
+    alone[related] = False
     alpha = rotation.to_samples(point.alpha).astype(dtype)
     weights = np.hstack([point.W, np.ones((n, 1))])
     basis, coefficients = low_rank(point.W[alone], tolerance)
@@ -184,14 +188,14 @@ def family_scanner(point: FamilyPoint, dtype: type[np.floating] = np.float32) ->
     of_squares, from_squares = low_rank(weights[alone], tolerance)
     squares = np.zeros((n, of_squares.shape[1]), dtype)
     squares[alone] = of_squares
-    others, coefficients_of_others = low_rank(point.W[~alone], tolerance)
-    in_others = np.cumsum(~alone) - 1
-    relatives = []
-    for group in _pieces(rotation):
-        members = group.members.ravel()
-        weighted = _times_covariates(others[in_others[members]], data.X[members])
+    others, coefficients_of_others = low_rank(point.W[related], tolerance)
+    relatives, start = [], 0
+    for group in pieces:
+        members, rows = group.members.ravel(), slice(start, start + group.members.size)
+        weighted = _times_covariates(others[rows], data.X[members])
         Ut = np.ascontiguousarray(group.U.transpose(0, 2, 1), dtype)
-        relatives.append(Relatives(members, Ut, weights[members].astype(dtype), weighted.astype(dtype)))
+        relatives.append(Relatives(rows, Ut, weights[members].astype(dtype), weighted.astype(dtype)))
+        start = rows.stop
     solved = np.linalg.inv(point.chol) if c else np.empty((p, 0, 0))
     from_weighted = [
         np.einsum("jab,jk->jakb", solved, C).reshape(p, c, C.shape[1] * c)
@@ -203,6 +207,7 @@ def family_scanner(point: FamilyPoint, dtype: type[np.floating] = np.float32) ->
         products=products,
         squares=squares,
         from_squares=from_squares,
+        related=related,
         relatives=tuple(relatives),
         from_weighted=np.concatenate(from_weighted, axis=2),
     )
