@@ -15,7 +15,7 @@ from kron2sum_cli.export.results import Array
 from kron2sum_cli.model.uncertainty import Estimates
 
 MOST_NUMBERS = 12
-"""Correlations among more traits than this are colours without numbers."""
+"""Correlations among more traits than this are shown as colours alone."""
 
 # All lengths are in inches.
 _CELL, _SMALL_CELL, _LEAST_CELL = 0.5, 0.28, 0.12

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from kron2sum_cli.export.architecture import correlations_shown, draw_architecture
+from kron2sum_cli.export.architecture import MOST_NUMBERS, correlations_shown, draw_architecture
 from kron2sum_cli.export.effects import draw_effects, effect_columns, lead_effects
 from kron2sum_cli.export.figure import render
 from kron2sum_cli.export.genome import Genome, read_genome
@@ -30,9 +30,6 @@ from kron2sum_cli.model.inflation import DEFLATED, INFLATED
 MOST_LOCI = 200
 """Lead variants in the table: of more, the strongest."""
 
-MOST_CORRELATIONS = 12
-"""Correlations among more traits than this are not listed as numbers."""
-
 MOST_TRAITS_ACROSS = 4
 """Effects on more traits than this have tables of their own, a row a trait."""
 
@@ -45,7 +42,8 @@ MOST_LEADS_ACROSS = 40
 LONGEST_LIST = 48
 """Traits whose test a lead variant passes: where their names are longer than this, they are counted."""
 
-EMPTY_CELL = "–"
+DASH = "–"
+"""A cell without a value."""
 
 _DOTS_PER_INCH = 160
 _CSS_PIXELS = 110
@@ -268,7 +266,7 @@ def _run(scan: ScanResults, null: NullFile | None) -> list[str | Table]:
 
 def _rank_text(p: int, rank: int | None) -> str:
     if rank is None:
-        return EMPTY_CELL
+        return DASH
     return f"{rank}, full" if rank == p else f"{rank} of {p}"
 
 
@@ -310,7 +308,7 @@ def _architecture(scan: ScanResults, null: NullFile | None) -> list[str | Table 
     headings = ("trait", "h²", "SE", "95% interval (profile likelihood)")[: 4 if null.profile else 3]
     caption = "heritabilities; standard errors by the delta method"
     parts: list[str | Table | Picture] = [Table(headings, [row[: len(headings)] for row in rows], caption=caption)]
-    if 1 < len(traits) <= MOST_CORRELATIONS:
+    if 1 < len(traits) <= MOST_NUMBERS:
         r, se = correlations_shown(estimates)
         parts.append(_correlation_table(traits, r, se))
     description = "heat map of genetic and residual correlations, and heritabilities with their intervals"
@@ -320,14 +318,14 @@ def _architecture(scan: ScanResults, null: NullFile | None) -> list[str | Table 
 def _heritability(null: NullFile, j: int) -> Sequence[str]:
     estimates, trait = null.whole.estimates, null.traits[j]
     profile = null.profile.get(trait)
-    interval = f"{_number(profile.low)} to {_number(profile.high)}" if profile else EMPTY_CELL
+    interval = f"{_number(profile.low)} to {_number(profile.high)}" if profile else DASH
     return trait, _number(estimates.h2[j]), _number(estimates.h2_se[j]), interval
 
 
 def _correlations_of_scan(scan: ScanResults, traits: Sequence[str]) -> list[str | Table | Picture]:
     """What the metadata of a scan know without its null model."""
     note = "Heritabilities and standard errors are in the report when it is given the null model of the scan too."
-    if not 1 < len(traits) <= MOST_CORRELATIONS:
+    if not 1 < len(traits) <= MOST_NUMBERS:
         return [note]
     C0, C1 = scan.metadata.null.C0, scan.metadata.null.C1
     below = np.tril(np.ones_like(C0, dtype=np.bool_), -1)
@@ -356,7 +354,7 @@ def _inflation(
     rows = [
         (
             curve.test.label,
-            str(curve.df) if curve.test.df_column or not scan.is_of_sets else EMPTY_CELL,
+            str(curve.df) if curve.test.df_column or not scan.is_of_sets else DASH,
             f"{curve.everything.count:,}",
             _number(curve.everything.inflation),
             f"{loci.significant[curve.test.column]:,}",
@@ -436,12 +434,12 @@ def _lead_sets(
         row = loci.candidates.rows.slice(lead, 1).to_pylist()[0]
         passed = loci.passed(lead)
         start, end = row[START.name], row[END.name]
-        place = EMPTY_CELL if start is None or end is None else f"{row['CHR']}:{_megabases((start, end))}"
+        place = DASH if start is None or end is None else f"{row['CHR']}:{_megabases((start, end))}"
         cells = [row["SNPID"], place, f"{row[NVAR.name]:,}", f"{row[CARRIERS.name]:,}"]
         cells += [Cell(p_text(row[test.column]), strong=test in passed) for test in scan.main_tests]
         if members:
             share = row[TOP_SHARE.name]
-            cells += [row[TOP.name] or EMPTY_CELL, EMPTY_CELL if share is None else f"{share:.0%}"]
+            cells += [row[TOP.name] or DASH, DASH if share is None else f"{share:.0%}"]
         rows.append([*cells, str(size), ", ".join(test.label for test in passed)])
     tests = [test.label for test in scan.main_tests]
     strongest = ["strongest variant", "its share"] if members else []
@@ -520,7 +518,7 @@ def p_text(mlog10p: float | None) -> str:
     ('0.5', '3.2e-8', '3.2e-1235', '–')
     """
     if mlog10p is None or np.isnan(mlog10p):
-        return EMPTY_CELL
+        return DASH
     if mlog10p < 3:
         return f"{10.0**-mlog10p:.2g}"
     exponent = int(np.ceil(mlog10p))
@@ -534,7 +532,7 @@ def _place(row: Mapping[str, Any]) -> str:
 
 
 def _megabases(interval: tuple[int, int] | None) -> str:
-    return EMPTY_CELL if interval is None else " to ".join(f"{position / 1e6:.2f}" for position in interval)
+    return DASH if interval is None else " to ".join(f"{position / 1e6:.2f}" for position in interval)
 
 
 def _allele(allele: str | None) -> str:
@@ -543,18 +541,18 @@ def _allele(allele: str | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return EMPTY_CELL if value is None or not np.isfinite(value) else f"{value:.4f}"
+    return DASH if value is None or not np.isfinite(value) else f"{value:.4f}"
 
 
 def _short(value: float | None) -> str:
-    return EMPTY_CELL if value is None or not np.isfinite(value) else f"{value:.3g}".replace("-", "−")
+    return DASH if value is None or not np.isfinite(value) else f"{value:.3g}".replace("-", "−")
 
 
 def _with_error(value: float, se: float | None) -> str:
     if not np.isfinite(value):
-        return EMPTY_CELL
+        return DASH
     text = f"{value:.3f}".replace("-", "−")
-    return text if se is None else f"{text} ({se:.3f})" if np.isfinite(se) else f"{text} ({EMPTY_CELL})"
+    return text if se is None else f"{text} ({se:.3f})" if np.isfinite(se) else f"{text} ({DASH})"
 
 
 def _picture(draw: Callable[[], Figure], description: str, caption: str, pixels_per_inch: int = _CSS_PIXELS) -> Picture:
