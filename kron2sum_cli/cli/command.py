@@ -90,13 +90,7 @@ class GroupedCommand(click.Command):
         self.examples = tuple(examples)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the command line; an option that takes one value may be given once.
-
-        Raises
-        ------
-        click.UsageError
-            If it is given twice, also under an alias, or a flag with its opposite.
-        """
+        """Read the command line; an option that takes one value may be given once, under one of its names."""
         if not ctx.resilient_parsing:
             self._refuse_repeated(ctx, args)
         return super().parse_args(ctx, args)

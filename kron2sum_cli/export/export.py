@@ -151,13 +151,7 @@ def _open(path: str, stack: ExitStack) -> _Input:
 
 
 def check_null(path: str, name: str) -> None:
-    """Read a null model with all its fits.
-
-    Raises
-    ------
-    InputError
-        If it is damaged.
-    """
+    """Read a null model with all its fits; a damaged one is refused."""
     null = read_null(path)
     for chromosome in (None, *null.chromosomes):
         null.load(chromosome)
@@ -374,13 +368,7 @@ def _write_view(scan: ScanResults, settings: ExportSettings) -> None:
 
 
 def null_of(scan: ScanResults, settings: ExportSettings) -> NullFile | None:
-    """The null model that was named, if it is the scan's.
-
-    Raises
-    ------
-    InputError
-        If it is another one, naming the hashes of both.
-    """
+    """The null model that was named; another than the scan's is refused, naming the hashes of both."""
     null = read_null(settings.null) if settings.null is not None else None
     scanned_with = scan.metadata.null.hash
     if null is not None and null.hash != scanned_with:
@@ -460,13 +448,7 @@ def lead_variants(scan: ScanResults, settings: ExportSettings) -> tuple[NDArray[
 
 
 def false_discovery_columns(scan: ScanResults) -> dict[str, pa.Array]:
-    """``FDR`` and ``FDR.NAME`` of every test of the table, over all its rows.
-
-    Raises
-    ------
-    InputError
-        If the table has only some rows of a scan.
-    """
+    """``FDR`` and ``FDR.NAME`` of every test, over all rows of the table; one of some rows of a scan is refused."""
     chosen = [name for name in ("top", "p_below", "leads") if (scan.metadata.export or {}).get(name) is not None]
     if chosen:
         raise InputError(

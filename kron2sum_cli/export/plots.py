@@ -45,13 +45,7 @@ class PictureSettings:
 
 
 def picture_format(out: str) -> str:
-    """The format that the suffix of an output names.
-
-    Raises
-    ------
-    UsageError
-        If it names none of `PICTURE_FORMATS`.
-    """
+    """The format that the suffix of an output names; another than `PICTURE_FORMATS` is refused."""
     suffix = os.path.splitext(out)[1].lower().removeprefix(".")
     if suffix not in PICTURE_FORMATS:
         raise UsageError(

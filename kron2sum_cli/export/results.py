@@ -70,13 +70,7 @@ class ScanResults:
     chosen_tests: tuple[str, ...] = ()
 
     def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Some columns of all rows, in order.
-
-        Raises
-        ------
-        InputError
-            If the table lacks one of them.
-        """
+        """Some columns of all rows, in order; a table that lacks one of them is refused."""
         lacking = [name for name in columns if name not in self.columns]
         if lacking:
             raise InputError(

@@ -92,13 +92,7 @@ class NullMetadata:
 
     @classmethod
     def from_json(cls, text: str) -> "NullMetadata":
-        """The metadata of a JSON text.
-
-        Raises
-        ------
-        OtherLayout
-            Where another version wrote it.
-        """
+        """The metadata of a JSON text; see `read_record`."""
         return read_record(cls, text, "format", FORMAT, "kron2sum fit")
 
 

@@ -103,13 +103,7 @@ def is_stream(path: str) -> bool:
 
 
 def guard_inputs(out: str, inputs: Iterable[str]) -> None:
-    """Refuse an output that would overwrite an input.
-
-    Raises
-    ------
-    OutputError
-        If `out` is the same file as one of `inputs`, also through links.
-    """
+    """Refuse an output that would overwrite an input, also through links."""
     if is_stream(out):
         return
     for path in inputs:
@@ -118,13 +112,7 @@ def guard_inputs(out: str, inputs: Iterable[str]) -> None:
 
 
 def check_output(path: str) -> None:
-    """Refuse early, before anything is read, an output that is a folder, or in a folder where nothing can be written.
-
-    Raises
-    ------
-    OutputError
-        Saying why.
-    """
+    """Refuse, before anything is read, an output that is a folder, or in a folder where nothing can be written."""
     if is_stream(path):
         return
     with _errors_named(path):

@@ -342,13 +342,7 @@ def _schema(found: Sequence[pa.Field]) -> pa.Schema:
 
 
 def refuse_repeated(names: Sequence[str]) -> None:
-    """Refuse columns of which two have the same name.
-
-    Raises
-    ------
-    UsageError
-        Naming the first, and the trait or test that it is called after.
-    """
+    """Refuse columns of which two have the same name, that of a trait and that of a test."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise UsageError(

@@ -240,11 +240,5 @@ class ScanMetadata:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "ScanMetadata":
-        """The metadata of a JSON text.
-
-        Raises
-        ------
-        OtherLayout
-            Where another version wrote it.
-        """
+        """The metadata of a JSON text; see `read_record`."""
         return read_record(cls, text, "layout", LAYOUT, "kron2sum scan")

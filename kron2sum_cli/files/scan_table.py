@@ -40,13 +40,7 @@ def scan_batch(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.RecordBatch:
 
 
 def check_finite(batch: pa.RecordBatch) -> None:
-    """Refuse NaN and infinity: a statistic is a number or an empty cell.
-
-    Raises
-    ------
-    NumericalError
-        Naming the column and the variant.
-    """
+    """Refuse NaN and infinity, naming column and variant: a statistic is a number or an empty cell."""
     for name in batch.schema.names:
         column = batch.column(name)
         if not pa.types.is_floating(column.type):

@@ -133,13 +133,7 @@ def parse_columns(text: str, delimiter: str, positions: Sequence[int]) -> pd.Dat
 
 
 def parse_number(field: str) -> float:
-    """`float` without Python's own spellings (``1_000``, digits of other scripts).
-
-    Raises
-    ------
-    ValueError
-        The field is no number.
-    """
+    """`float` without Python's own spellings (``1_000``, digits of other scripts); ValueError for what is no number."""
     if "_" in field or not field.isascii():
         raise ValueError(f"{field!r} is not a number")
     return float(field)

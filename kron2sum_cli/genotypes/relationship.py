@@ -74,13 +74,7 @@ class NamedTable:
     lower: bool = False
 
     def lines(self) -> Iterator[tuple[int, NDArray[np.float64]]]:
-        """The rows one by one, each with its position; of a square table in the order of its lines.
-
-        Raises
-        ------
-        InputError
-            A line has too few or too many fields, or a field is not a number.
-        """
+        """The rows one by one, each with its position; of a square table in the order of its lines."""
         rows = stream_rows(self.path)
         next(rows)
         column_of_name = {name: column for column, name in enumerate(self.names)}

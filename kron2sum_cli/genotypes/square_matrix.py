@@ -87,13 +87,7 @@ def open_text(path: str) -> TextIO:
 
 
 def numbers_of_row(row: Row, skipped: int, path: str) -> NDArray[np.float64]:
-    """The fields of a row, without the first ``skipped``, as numbers.
-
-    Raises
-    ------
-    InputError
-        One is not a number.
-    """
+    """The fields of a row, without the first ``skipped``, as numbers; another text is refused."""
     fields = row.fields[skipped:]
     joined = "".join(fields)
     if "_" not in joined and joined.isascii():  # numpy takes what Python takes, see parse_number
@@ -131,13 +125,7 @@ class TextSquare:
 
 
 def open_text_square(path: str, first_row: Sequence[str], ids: str, n: int) -> TextSquare:
-    """A matrix in text of the n samples listed in ``ids``, square or lower triangle.
-
-    Raises
-    ------
-    InputError
-        Its first row has neither n numbers nor one.
-    """
+    """A matrix in text of the n samples listed in ``ids``: square, or a triangle, which begins with one number."""
     if len(first_row) not in {1, n}:
         raise InputError(
             f"{path} has {len(first_row)} columns, but {ids} lists {n} samples; they do not belong together"
@@ -174,13 +162,7 @@ class BinarySquare:
 
 
 def open_gcta(path: str, ids: str, n: int) -> BinarySquare:
-    """GCTA's ``.grm.bin``: the lower triangle in single precision.
-
-    Raises
-    ------
-    InputError
-        Its size does not fit n samples.
-    """
+    """GCTA's ``.grm.bin``: the lower triangle in single precision, of a size that fits n samples."""
     matrix = BinarySquare(path, n, lower=True, dtype=np.dtype("<f4"))
     found = os.path.getsize(path)
     if found != matrix.expected_bytes:
@@ -195,13 +177,7 @@ def open_gcta(path: str, ids: str, n: int) -> BinarySquare:
 
 
 def open_plink2_binary(path: str, ids: str, n: int) -> BinarySquare:
-    """plink2's ``.rel.bin``: square or lower triangle, in double or single precision, told by its size.
-
-    Raises
-    ------
-    InputError
-        Its size does not fit n samples.
-    """
+    """plink2's ``.rel.bin``: square or lower triangle, in double or single precision, told by its size."""
     found = os.path.getsize(path)
     layouts = [BinarySquare(path, n, lower, np.dtype(number)) for number in ("<f8", "<f4") for lower in (False, True)]
     for matrix in layouts:
@@ -215,13 +191,7 @@ def open_plink2_binary(path: str, ids: str, n: int) -> BinarySquare:
 
 
 def open_npy(path: str, ids: str, n: int) -> BinarySquare:
-    """A square array in NumPy's ``.npy``, of whole or floating-point numbers.
-
-    Raises
-    ------
-    InputError
-        It is not such an array of n rows and columns, or is cut short.
-    """
+    """A square array of n rows in NumPy's ``.npy``, of whole or floating-point numbers."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy raises what Python's own parser meets, too
