@@ -155,10 +155,10 @@ class BinarySquare:
             file.seek(self.offset)
             for i in range(self.n):
                 wanted = i + 1 if self.lower else self.n
-                values = np.fromfile(file, self.dtype, wanted)
-                if len(values) < wanted:
+                row = file.read(wanted * self.dtype.itemsize)
+                if len(row) < wanted * self.dtype.itemsize:
                     raise InputError(f"{self.path} ends in row {i + 1}; did another program change it?")
-                yield i, values
+                yield i, np.frombuffer(row, self.dtype)
 
 
 def open_gcta(path: str, ids: str, n: int) -> BinarySquare:
