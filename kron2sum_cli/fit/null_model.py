@@ -103,7 +103,9 @@ def _warn_of_equal_eigenvalues(s: NDArray[np.float64], contrasts: int) -> None:
         return
     mean = s.sum() / contrasts
     spread = np.sum((s / mean - 1) ** 2) + (contrasts - s.size) if mean > 0 else 0.0
-    error = float(np.sqrt(2 / spread)) if spread > 0 else np.inf
+    if spread <= 0:  # the matrix is zero, which the fit refuses
+        return
+    error = float(np.sqrt(2 / spread))
     if error > VAGUE_HERITABILITY:
         logger.warning(
             "the eigenvalues of the relationship matrix hardly vary: a heritability has a standard error of some %.1f"

@@ -63,15 +63,18 @@ def open_bed(path: str, bim: str | None = None, fam: str | None = None) -> BedSo
     for option, companion in (("--bim", bim), ("--fam", fam)):
         if not os.path.isfile(companion):
             raise InputError(
-                f"{companion} is missing; the samples and variants of {path} are expected beside it, or name the "
-                f"file with {option}"
+                f"{companion} is missing; the samples and variants of {path} are expected beside it (scan and export"
+                f" also take {option} FILE)"
             )
     samples, variants = read_fam(fam), read_bim(bim)
     if order == VARIANT_MAJOR:
         _check_size(path, samples, variants)
         _check_unused_bits(path, samples, len(variants))
     elif (expected := HEADER_BYTES + -(-len(variants) // 4) * len(samples)) != os.path.getsize(path):
-        raise InputError(f"{path} has {os.path.getsize(path)} bytes, but {bim} and {fam} make {expected}")
+        raise InputError(
+            f"{path} has {os.path.getsize(path)} bytes, but {bim} and {fam} make {expected} of genotypes sample by"
+            " sample; the .bed is cut short, or the three files do not belong together"
+        )
     reader = bed_reader.open_bed(
         path, iid_count=len(samples), sid_count=len(variants), properties={}, num_threads=1, skip_format_check=True
     )

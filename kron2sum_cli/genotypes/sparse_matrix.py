@@ -248,7 +248,7 @@ def near_duplicates(K: Sparse, share: float) -> list[tuple[int, int]]:
 
 def _symmetric(pairs: NDArray[np.intp], values: NDArray[np.float64], n: int, path: str, header: int = 0) -> Sparse:
     """Both triangles from pairs in any order; a pair may be there again with the same value."""
-    _refuse_numbers(values, path)
+    _refuse_numbers(values, path, header)
     low, high = pairs.min(axis=1), pairs.max(axis=1)
     key = low.astype(np.int64) * n + high
     order = np.argsort(key, kind="stable")
@@ -278,9 +278,12 @@ def _with_diagonal(K: Sparse, samples: Samples, path: str) -> Sparse:
     return K
 
 
-def _refuse_numbers(values: NDArray[np.float64], path: str) -> None:
-    if not np.isfinite(values).all():
-        raise InputError(f"{path}: has a relationship that is not a finite number; leave that pair out")
+def _refuse_numbers(values: NDArray[np.float64], path: str, header: int | None = None) -> None:
+    """Refuse relationships that are not finite; with the number of lines above the first the message names the line."""
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if wrong.size:
+        where = path if header is None else f"{path}, line {wrong[0] + 1 + header}"
+        raise InputError(f"{where}: has a relationship that is not a finite number; leave that pair out")
 
 
 def _read_numbers(path: str) -> NDArray[np.float64]:
@@ -288,10 +291,22 @@ def _read_numbers(path: str) -> NDArray[np.float64]:
     try:
         table = pd.read_csv(path, sep=r"\s+", header=None, dtype=np.float64)
     except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as lines of two positions and a number ({error})") from None
+        raise InputError(
+            f"{path}{_first_without_numbers(path)}: cannot be read as lines of two positions and a number ({error});"
+            " copy it again, or write it again with gcta64 --make-bK-sparse"
+        ) from None
     if table.shape[1] != 3:
         raise InputError(f"{path}: has {table.shape[1]} columns; a .grm.sp has two positions and a relationship")
     return table.to_numpy()
+
+
+def _first_without_numbers(path: str) -> str:
+    """Which line is the first with a word that is no number, as messages say it."""
+    words = pd.read_csv(path, sep=r"\s+", header=None, dtype=str, names=range(3), on_bad_lines="skip")
+    wrong = np.flatnonzero(
+        pd.DataFrame({k: pd.to_numeric(words[k], errors="coerce") for k in words}).isna().any(axis=1)
+    )
+    return f", line {wrong[0] + 1}" if wrong.size else ""
 
 
 def _read_table(path: str) -> pd.DataFrame:

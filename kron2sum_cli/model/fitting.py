@@ -207,7 +207,10 @@ def starting_axes(data: Contrasts, share: float) -> TraitAxes:
     """
     tau = data.mean_eigenvalue
     if tau <= 0:
-        raise NumericalError("the relationship matrix is zero given the covariates: C0 cannot be estimated")
+        raise NumericalError(
+            "the relationship matrix is zero given the covariates: C0 cannot be estimated; use another matrix, or"
+            " --grm none"
+        )
     root = _root_of_covariance(data)
     return axes_of_factors(np.sqrt(share / tau) * root, np.sqrt(1 - share) * root, tau)
 

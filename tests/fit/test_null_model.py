@@ -51,6 +51,13 @@ def test_eigenvalues_that_hardly_vary_are_warned_of(tmp_path: Path, capsys: pyte
     assert "the eigenvalues of the relationship matrix hardly vary" in capsys.readouterr().err
 
 
+def test_a_matrix_of_the_intercept_alone_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = write(tmp_path, np.ones((60, 60)), np.random.default_rng(1).normal(size=(60, 2)))
+    assert run(words) == 1
+    said = capsys.readouterr().err
+    assert "use another matrix, or --grm none" in said and "hardly vary" not in said
+
+
 def test_heritabilities_near_a_boundary_have_profile_intervals(tmp_path: Path) -> None:
     K, Y = families(200, 1, 4)
     noise = np.random.default_rng(5).normal(size=(200, 1))

@@ -180,7 +180,7 @@ def test_files_of_other_names(path: str, tmp_path: Path) -> None:
     for suffix in ("bim", "fam"):
         os.rename(path.removesuffix("bed") + suffix, tmp_path / f"other.{suffix}")
     bim, fam = str(tmp_path / "other.bim"), str(tmp_path / "other.fam")
-    with pytest.raises(InputError, match=r"g\.fam is missing; .* or name the file with --fam"):
+    with pytest.raises(InputError, match=r"g\.fam is missing; .*scan and export also take --fam FILE"):
         open_bed(path, bim)
     source = open_bed(path, bim, fam)
     assert source.files == (path, bim, fam) and len(source.samples) == N

@@ -37,7 +37,8 @@ def test_gcta(tmp_path: Path) -> None:
         ("0 0 1\n1 1 1\n", "sample 'f2 c' has 0 on the diagonal"),
         ("0 0 1\n1 1 1\n2 2 1\n1 0 .5\n0 1 .4\n", "lines 4 and 5: have the same pair"),
         ("0 0 1 5\n", "has 4 columns"),
-        ("0 0 a\n", "cannot be read"),
+        ("0 0 1\n1 1 a\n", "k.grm.sp, line 2: cannot be read .* copy it again"),
+        ("0 0 1\n1 1 1\n2 2\n", "line 3: has a relationship that is not a finite number"),
     ],
 )
 def test_wrong_gcta_is_refused(tmp_path: Path, text: str, message: str) -> None:
