@@ -219,7 +219,7 @@ def independent_traits(model: CompleteNullModel, number: int, seed: int, p: int)
 def spectrum_of(model: CompleteNullModel) -> Spectrum:
     """The spectrum of a model that was read."""
     data = model.contrasts
-    return Spectrum(data.V, data.s, model.Qx, data.Rx, data.Kxx, data.Kxm, model.summary.mean_diagonal, 0.0)
+    return Spectrum(data.V, data.s, model.Qx, data.Rx, data.Kxx, data.Kxm, model.summary.mean_diagonal)
 
 
 def refit(summary: FitSummary, spectrum: Spectrum, Y: Array) -> FitSummary:

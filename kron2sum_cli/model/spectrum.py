@@ -46,8 +46,6 @@ class Spectrum:
         ``QxᵀGGᵀV``.
     mean_diagonal : float
         Mean diagonal of GGᵀ centred over the samples, the factor of C0 in a heritability.
-    smallest_eigenvalue : float
-        Smallest eigenvalue of GGᵀ on the contrasts, before small ones were set to 0.
     """
 
     V: Array
@@ -57,7 +55,6 @@ class Spectrum:
     Kxx: Array
     Kxv: Array
     mean_diagonal: float
-    smallest_eigenvalue: float
 
     @property
     def nsamples(self) -> int:
@@ -151,7 +148,6 @@ def spectrum_of_features(G: Array, X: Array) -> Spectrum:
         Kxx=Gx @ Gx.T,
         Kxv=(Gx @ Et.T) * sigma,
         mean_diagonal=_centred_square(G),
-        smallest_eigenvalue=float(sigma[-1] ** 2) if sigma.size == n - c else 0.0,
     )
 
 
@@ -194,7 +190,6 @@ def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False) -> Spe
         Kxx=Kxx,
         Kxv=Kxv,
         mean_diagonal=mean_diagonal,
-        smallest_eigenvalue=smallest,
     )
 
 
