@@ -15,6 +15,9 @@ LEFT_BY_EFFECTS = 1e-9
 """Smallest share of a variant's information, in any direction of the traits, that coupled fixed effects may leave;
 below it the variant counts as collinear with them."""
 
+MOST_CANCELLED = 10.0
+"""How often the terms of the information outside V may hold the information of a variant in single precision."""
+
 PRODUCTS_AT_ONCE = 512
 """Number of products that are added in single precision before they go into a sum in double."""
 
@@ -150,15 +153,14 @@ class BlockScanner:
         (first, second), (u_first, u_second) = self._rotated(G, H)
         products = first * second
         cross, _, outside = self._sums(products, G, H)
-        if self.outside_weight is not None:
-            cross = cross + np.multiply.outer(outside, self.outside_weight)
         np.multiply(first, first, out=first)
         np.multiply(second, second, out=second)
-        return PairStatistics(
-            BlockStatistics(u_first, *self._information(first, G)),
-            BlockStatistics(u_second, *self._information(second, H)),
-            cross,
-        )
+        found = [self._information(first, G), self._information(second, H)]
+        if self.outside_weight is not None:
+            weak = np.union1d(*(self._cancelled(v, length) for v, length, _ in found))
+            outside[weak] = self._outside(G[:, weak], H[:, weak])
+            cross = cross + np.multiply.outer(outside, self.outside_weight)
+        return PairStatistics(BlockStatistics(u_first, *found[0]), BlockStatistics(u_second, *found[1]), cross)
 
     def rotated(self, G: NDArray[np.floating]) -> NDArray[np.floating]:
         """``[V, Vα]ᵀG`` (m + p, b), in memory that the next block of the same thread takes."""
@@ -177,8 +179,24 @@ class BlockScanner:
         v, length, outside = self._sums(squares, G, G)
         outside = np.maximum(outside, 0.0)
         if self.outside_weight is not None:
+            weak = self._cancelled(v + np.multiply.outer(outside, self.outside_weight), length + outside)
+            outside[weak] = self._outside(G[:, weak], G[:, weak])
             v, length = v + np.multiply.outer(outside, self.outside_weight), length + outside
         return v, length, outside
+
+    def _cancelled(self, v: Array, length: Array) -> NDArray[np.intp]:
+        """Variants of which rounding of the part outside V, a difference of lengths, would be seen in v (b, p)."""
+        assert self.outside_weight is not None
+        if self.rotation.dtype == np.float64:
+            return np.empty(0, np.intp)
+        terms = np.multiply.outer(length, self.outside_weight)
+        return np.flatnonzero(np.any(terms > MOST_CANCELLED * v, axis=1))
+
+    def _outside(self, G: NDArray[np.floating], H: NDArray[np.floating]) -> Array:
+        """Inner products (b,) of what G and H (n, b) have outside V and X, which is made first."""
+        V, Qx = self.rotation[: self.weights.shape[0]].T, self.Qx
+        parts = [one - V @ (V.T @ one) - Qx @ (Qx.T @ one) for one in ((G,) if H is G else (G, H))]
+        return np.asarray(np.einsum("ib,ib->b", parts[0], parts[-1], dtype=np.float64))
 
     def _sums(
         self, products: NDArray[np.floating], G: NDArray[np.floating], H: NDArray[np.floating]

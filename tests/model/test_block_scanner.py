@@ -159,3 +159,26 @@ def test_blocks_do_not_change_each_other(case: Case) -> None:
         alone = case.scanner(np.float32).statistics(G)
         for name in ("u", "v", "length", "outside"):
             np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
+
+
+def test_variants_of_the_matrix_in_single_precision() -> None:
+    """They lie in V, outside which an axis with little residual variance has a weight that magnifies rounding."""
+    rng = np.random.default_rng(8)
+    G = rng.binomial(2, 0.3, size=(N, 20)) - 0.6
+    G -= G.mean(axis=0)
+    X, Y = np.ones((N, 1)), G[:, :3] + 0.1 * rng.normal(size=(N, P))
+    C1 = np.diag([1e-4, 1e-2, 1.0])
+    model = Kron2Sum(Y, np.eye(P), X, G, rank=P, restricted=True).at(np.eye(P), C1)
+    Qx = spectrum_of_features(G, X).Qx
+    block = np.hstack([G, G + 0.05 * rng.normal(size=G.shape)])
+    double, single = (block_scanner(model.point, Qx, dtype) for dtype in (np.float64, np.float32))
+    H = np.roll(block, 1, axis=1)
+    expected, found = double.statistics(block), single.statistics(block.astype(np.float32))
+    np.testing.assert_allclose(found.v, expected.v, rtol=1e-5)
+    expected, found = (
+        double.pair_statistics(block, H),
+        single.pair_statistics(*(x.astype(np.float32) for x in (block, H))),
+    )
+    size = np.sqrt(expected.first.v * expected.second.v)
+    np.testing.assert_allclose(found.cross / size, expected.cross / size, atol=1e-5)
+    np.testing.assert_allclose(found.second.v, expected.second.v, rtol=1e-5)

@@ -114,20 +114,21 @@ class ObservedScanner:
         return found
 
     def _statistics(self, G: Floats) -> tuple[BlockStatistics, Array]:
-        """Statistics, and the smallest share (b,) of the complete data's information that is left in any direction."""
+        """Statistics, and the smallest share (b,) of the terms of complete data that is left in any direction."""
         u, rotated = self._rotated(G)
-        complete = self._complete(G, G, rotated * rotated)
+        complete, terms = self._complete(G, G, rotated * rotated)
         V = complete[:, :, None] * np.eye(complete.shape[1])
         for part in self._parts(G.shape[1]):
             taken = self.explained(G[:, part], rotated[:, part])
             V[part] -= taken @ taken.transpose(0, 2, 1)
-        return self._block(G, u, V), least_left(V, complete)
+        return self._block(G, u, V), least_left(V, terms)
 
     def _pair_statistics(self, G: Floats, H: Floats) -> tuple[PairStatistics, Array, Array]:
-        """Statistics of two columns a variant, and the smallest share (b,) that is left of either's information."""
+        """Statistics of two columns a variant, and the smallest share (b,) that is left of either's terms."""
         (u_G, of_G), (u_H, of_H) = self._rotated(G), self._rotated(H)
-        first, second = self._complete(G, G, of_G * of_G), self._complete(H, H, of_H * of_H)
-        both = self._complete(G, H, of_G * of_H)
+        first, terms_G = self._complete(G, G, of_G * of_G)
+        second, terms_H = self._complete(H, H, of_H * of_H)
+        both = self._complete(G, H, of_G * of_H)[0]
         V_G, V_H, cross = (complete[:, :, None] * np.eye(complete.shape[1]) for complete in (first, second, both))
         for part in self._parts(G.shape[1]):
             one, other = self.explained(G[:, part], of_G[:, part]), self.explained(H[:, part], of_H[:, part])
@@ -135,7 +136,7 @@ class ObservedScanner:
             V_H[part] -= other @ other.transpose(0, 2, 1)
             cross[part] -= one @ other.transpose(0, 2, 1)
         found = PairStatistics(self._block(G, u_G, V_G), self._block(H, u_H, V_H), cross)
-        return found, least_left(V_G, first), least_left(V_H, second)
+        return found, least_left(V_G, terms_G), least_left(V_H, terms_H)
 
     def _rotated(self, G: Floats) -> tuple[Array, Floats]:
         """Scores (b, p) and rotated variants (m, b)."""
@@ -143,15 +144,19 @@ class ObservedScanner:
         rotated = self.rotation @ G
         return rotated[m:].T.astype(np.float64), rotated[:m]
 
-    def _complete(self, G: Floats, H: Floats, products: Floats) -> Array:
-        """Information of complete data without fixed effects (b, p), from products (m, b) in the rows."""
+    def _complete(self, G: Floats, H: Floats, products: Floats) -> tuple[Array, Array]:
+        """Information of complete data without fixed effects (b, p), from products (m, b) in the rows.
+
+        Beside it how large the terms are of which it is made: what is outside V is a difference of lengths.
+        """
         found = (products.T @ self.weights).astype(np.float64)
-        if self.outside_weight is not None:
-            outside = np.einsum("ib,ib->b", G, H, dtype=np.float64) - products.sum(axis=0, dtype=np.float64)
-            found += np.multiply.outer(
-                np.maximum(outside, 0.0) if H is G else outside, self.outside_weight.astype(np.float64)
-            )
-        return found
+        if self.outside_weight is None:
+            return found, found
+        weight = self.outside_weight.astype(np.float64)
+        length = np.einsum("ib,ib->b", G, H, dtype=np.float64)
+        outside = length - products.sum(axis=0, dtype=np.float64)
+        found += np.multiply.outer(np.maximum(outside, 0.0) if H is G else outside, weight)
+        return found, np.maximum(found, np.multiply.outer(length, weight))
 
     def _parts(self, b: int) -> list[slice]:
         """The b variants of a block, some at a time."""

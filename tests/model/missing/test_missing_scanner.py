@@ -170,6 +170,19 @@ def test_single_precision_is_left_where_the_missing_cells_leave_too_little() -> 
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
+def test_single_precision_is_left_for_variants_of_the_matrix() -> None:
+    """They lie in V, outside which an axis with little residual variance has a weight that magnifies rounding."""
+    dense, G = problem(5, 0.1, n=80, p=3, r=20)
+    values, vectors = np.linalg.eigh(dense.C1)
+    dense = replace(dense, C1=(vectors * np.where(np.arange(3) < 1, 1e-4, values)) @ vectors.T)
+    point = point_of(dense, G, True)
+    double, single = (observed_scanner(point, dtype).statistics(G) for dtype in (np.float64, np.float32))
+    np.testing.assert_allclose(single.v, double.v, rtol=0, atol=1e-6 * np.abs(double.v).max())
+    hypothesis = named_hypothesis("any", "abc")
+    expected, found = (test(s.u, s.v, hypothesis, context(point)).mlog10p for s in (double, single))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
 def test_a_variant_does_not_depend_on_its_block() -> None:
     dense, G = problem(6)
     scanner = observed_scanner(point_of(dense, G, True), np.float64)
