@@ -28,7 +28,7 @@ from kron2sum_cli.files.null_description import GrmRecord, NullDescription, Null
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.model.climbing import Certificate
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign, orthonormal_design
-from kron2sum_cli.model.null_model import FAMILIES, FitSummary, NullModel, TraitData, restored_null_model
+from kron2sum_cli.model.null_model import FAMILIES, FitSummary, NullModel, TraitData, precision_for, restored_null_model
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates, Interval
 
@@ -373,7 +373,8 @@ def _read_model(
     scalars = json.loads(archive.text(prefix + "scalars"))
     s, Qx = archive.array(prefix + "s", None), archive.array(prefix + "Qx", n, None)
     m, c, ncovariates = s.size, Qx.shape[1], len(description.covariates)
-    rows = archive.matrix(prefix + "V", (n, m), description.rotation_type(dtype), spare=p)
+    needed = precision_for(summary.axes, s, bool(scalars["noutside"]), description.rotation_type(dtype))
+    rows = archive.matrix(prefix + "V", (n, m), needed, spare=p)
     design = prior = None
     if description.coupled:
         X = archive.array(prefix + "design_X", m, ncovariates)

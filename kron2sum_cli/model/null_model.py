@@ -55,6 +55,9 @@ from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, s
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates, estimates_of, estimates_of_observed
 
+LEAST_FOR_SINGLE = 1e-4
+"""Smallest variance of a trait axis in a row, of 1 on average, for which single precision is enough."""
+
 MISSING_MATRICES = 3
 """Matrices over the missing cells, in double precision, that the likelihood of observed cells holds at once."""
 
@@ -142,6 +145,25 @@ class TraitData:
         q, size = self.ncells, self.ncells + self.neffects
         double = 8 * (n * nrows + size**2 + q * n) if itemsize < 8 else 0  # for variants for which single is too little
         return rotation + double + 8 * n * nrows + size**2 * (MISSING_MATRICES * 8 + itemsize) + q * n * (8 + itemsize)
+
+
+def precision_for(axes: TraitAxes, s: Array, outside: bool, asked: type[np.floating]) -> type[np.floating]:
+    """The precision that scans need: double where an axis has hardly any variance in some row.
+
+    Parameters
+    ----------
+    axes : TraitAxes
+        The trait axes, each of variance 1 on average.
+    s : NDArray (m,)
+        Eigenvalues of the relationship matrix.
+    outside : bool
+        Whether there are contrasts outside V, of eigenvalue 0.
+    asked : type
+        The precision where all have enough.
+    """
+    least = float(np.min(axes.variances(s), initial=np.inf))
+    least = min(least, float(np.min(axes.c1**2))) if outside else least
+    return np.float64 if least < LEAST_FOR_SINGLE else asked
 
 
 @dataclass(frozen=True)
@@ -341,13 +363,16 @@ class CompleteNullModel(RotatedNullModel):
 
     def scanner(self, dtype: type[np.floating]) -> Scanner:
         """See `block_scanner`."""
-        return block_scanner(self.point(), self.Qx, dtype, self.rows)
+        return block_scanner(self.point(), self.Qx, self._precision(dtype), self.rows)
 
     def set_scanner(self, dtype: type[np.floating]) -> SetScanner:
         """See `NullModel.set_scanner`."""
         if self.coupled:
             return ObservedSetScanner(observed_scanner(self._observed_point(), np.float64))
-        return CompleteSetScanner(diagonal_scanner(self.point(), self.Qx, dtype, self.rows))
+        return CompleteSetScanner(diagonal_scanner(self.point(), self.Qx, self._precision(dtype), self.rows))
+
+    def _precision(self, asked: type[np.floating]) -> type[np.floating]:
+        return precision_for(self.summary.axes, self.contrasts.s, self.contrasts.noutside > 0, asked)
 
     def scores(self) -> Array:
         """See `NullModel.scores`."""
@@ -441,7 +466,8 @@ class ObservedNullModel(RotatedNullModel):
 
     def scanner(self, dtype: type[np.floating]) -> Scanner:
         """See `observed_scanner`; in double precision where variants cannot be centred."""
-        return observed_scanner(self.point(), np.float64 if self._reduced else dtype)
+        wanted = precision_for(self.summary.axes, self.contrasts.s, self.contrasts.noutside > 0, dtype)
+        return observed_scanner(self.point(), np.float64 if self._reduced else wanted)
 
     def set_scanner(self, dtype: type[np.floating]) -> SetScanner:
         """See `NullModel.set_scanner`."""

@@ -43,7 +43,15 @@ from kron2sum_cli.model.families.spectrum import (
 )
 from kron2sum_cli.model.generalised_least_squares import Effects
 from kron2sum_cli.model.missing.undetermined import uses_undetermined, with_independent_traits
-from kron2sum_cli.model.null_model import FAMILIES, FitSummary, NullLikelihood, NullModel, TraitData, spans_constant
+from kron2sum_cli.model.null_model import (
+    FAMILIES,
+    FitSummary,
+    NullLikelihood,
+    NullModel,
+    TraitData,
+    precision_for,
+    spans_constant,
+)
 from kron2sum_cli.model.prediction import MissingCells, Predictor, no_missing_cells
 from kron2sum_cli.model.set_scanner import SetScanner
 from kron2sum_cli.model.spectrum import Array
@@ -70,6 +78,9 @@ class NullModelOfFamilies(NullModel):
     def colour(self, E: Array) -> Array:
         """See `NullModel.colour`: of all cells, those that are missing among them."""
         return coloured(self.traits.spectrum, self.summary.axes, E)
+
+    def _precision(self, asked: type[np.floating]) -> type[np.floating]:
+        return precision_for(self.summary.axes, self.traits.spectrum.s, False, asked)
 
 
 @dataclass(frozen=True)
@@ -107,11 +118,11 @@ class FamilyNullModel(NullModelOfFamilies):
 
     def scanner(self, dtype: type[np.floating]) -> Scanner:
         """See `families.scanner`."""
-        return family_scanner(self.point(), dtype)
+        return family_scanner(self.point(), self._precision(dtype))
 
     def set_scanner(self, dtype: type[np.floating]) -> SetScanner:
         """See `families.scanner.FamilySetScanner`."""
-        return family_set_scanner(self.point(), dtype)
+        return family_set_scanner(self.point(), self._precision(dtype))
 
     def scores(self) -> Array:
         """See `NullModel.scores`."""
@@ -169,7 +180,7 @@ class ObservedFamilyNullModel(NullModelOfFamilies):
 
     def scanner(self, dtype: type[np.floating]) -> Scanner:
         """See `families.observed_scanner`."""
-        return observed_family_scanner(self.point(), dtype)
+        return observed_family_scanner(self.point(), self._precision(dtype))
 
     def set_scanner(self, dtype: type[np.floating]) -> SetScanner:
         """See `families.observed_scanner.ObservedFamilySetScanner`; in double precision."""
