@@ -113,6 +113,14 @@ def number_type(settings: ScanSettings) -> type[np.floating]:
     return np.float64 if settings.precision == "double" else np.float32
 
 
+def model_type(settings: ScanSettings, inputs: ScanInputs) -> type[np.floating]:
+    """The type of numbers in which a null model is read: double where variants are given.
+
+    Rounding of them outside the relationship matrix is magnified by the weight there.
+    """
+    return number_type(settings) if inputs.conditioned is None else np.float64
+
+
 def select_variants(variants: Variants, filters: VariantFilters, shard: tuple[int, int] | None) -> Selection:
     """The variants to scan by chromosome, region, shard and name."""
     total = len(variants)

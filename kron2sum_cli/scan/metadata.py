@@ -14,7 +14,7 @@ from kron2sum_cli.genotypes.filters import GENOTYPE_FILTERS
 from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.option_values import contrast_files, without_folders
 from kron2sum_cli.scan.conditioned import scale_given
-from kron2sum_cli.scan.inputs import ScanInputs, number_type
+from kron2sum_cli.scan.inputs import ScanInputs, model_type
 from kron2sum_cli.settings import ScanSettings
 
 
@@ -68,7 +68,7 @@ def _scales(settings: ScanSettings, inputs: ScanInputs) -> tuple[NullScale, ...]
         scale = null_scale(null, chromosome)
         if inputs.conditioned is not None:
             with threadpool_limits(limits=1, user_api="blas"):  # so that no digit depends on their number
-                given = inputs.conditioned.under(null.load(chromosome, number_type(settings)), null.description)
+                given = inputs.conditioned.under(null.load(chromosome, model_type(settings, inputs)), null.description)
             scale = scale_given(scale, given, null.whole.reml)
         found.append(scale)
     return tuple(found)

@@ -41,7 +41,7 @@ from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import BlockResult, Scan, test_block
 from kron2sum_cli.scan.blocks import block_width, blocks_by_null, in_order
 from kron2sum_cli.scan.conditioned import own_covariates, scale_given
-from kron2sum_cli.scan.inputs import ScanInputs, number_type, open_inputs
+from kron2sum_cli.scan.inputs import ScanInputs, model_type, number_type, open_inputs
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
 from kron2sum_cli.scan.refits import Factors, RandomSlopes, RefitPlan, refit_plan, simulated_factors
 from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
@@ -235,7 +235,7 @@ def _scan(
     ``factors`` are those of its refits; None for those of its own null model.
     """
     null, data, dtype = inputs.null, inputs.null.description, number_type(settings)
-    model = null.load(chromosome, dtype)
+    model = null.load(chromosome, model_type(settings, inputs))
     scanner, scale, X = model.scanner(dtype), null_scale(null, chromosome), data.X
     given = None
     if inputs.conditioned is not None:

@@ -25,7 +25,7 @@ from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import BlockResult
 from kron2sum_cli.scan.blocks import block_width, in_order
 from kron2sum_cli.scan.conditioned import scale_given
-from kron2sum_cli.scan.inputs import ScanInputs, number_type, open_inputs
+from kron2sum_cli.scan.inputs import ScanInputs, model_type, number_type, open_inputs
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
 from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
 from kron2sum_cli.scan.set_block import EXPLAINING, NO_RESULT, SetPlan, test_sets
@@ -120,7 +120,7 @@ def _plan(
 ) -> SetPlan:
     """What is done with every set under the null model without a chromosome, or (None) that of the whole genome."""
     dtype, data = number_type(settings), inputs.null.description
-    model, scale = inputs.null.load(chromosome, dtype), null_scale(inputs.null, chromosome)
+    model, scale = inputs.null.load(chromosome, model_type(settings, inputs)), null_scale(inputs.null, chromosome)
     scanner: SetScanner = model.set_scanner(dtype)
     X, given = data.X, None
     if inputs.conditioned is not None:

@@ -484,7 +484,7 @@ def _conditional_tests(
     """Tests under the null model without a chromosome, or (None) that of the whole genome."""
     null, data, n = inputs.null, inputs.null.description, len(inputs.samples)
     dtype = number_type(settings)
-    model = null.load(chromosome, dtype)
+    model = null.load(chromosome, np.float64)  # signals are given in double precision
     scale, summary = null_scale(null, chromosome), model.summary
     observed = np.isfinite(data.Y) if data.has_missing else None
     scan = Scan(

@@ -154,23 +154,24 @@ def test_options_of_genotypes_are_refused_with_a_matrix(capsys: pytest.CaptureFi
     assert "k.npy: is a relationship matrix, and --grm-maf, --ploidy are for genotypes" in message
 
 
+@pytest.mark.parametrize(("m", "noise"), [(60, 0.003), (12, 0.05)])
 @pytest.mark.parametrize("missing", [(), ("--missing", "exact")], ids=["complete", "missing"])
-def test_traits_that_are_wholly_genetic_in_single_precision(missing: tuple[str, ...]) -> None:
+def test_traits_that_are_wholly_genetic_in_single_precision(missing: tuple[str, ...], m: int, noise: float) -> None:
     """C1 is next to nothing and GGᵀ singular: the rows outside it have a weight that single precision cannot carry."""
     rng = np.random.default_rng(1)
-    dosages = rng.binomial(2, 0.3, size=(70, 60)).astype(float)
+    dosages = rng.binomial(2, 0.3, size=(70, m)).astype(float)
     write_bed(dosages)
-    Y = (dosages - dosages.mean(axis=0)) @ rng.normal(size=(60, 2)) + 0.003 * rng.normal(size=(70, 2))
+    Y = (dosages - dosages.mean(axis=0)) @ rng.normal(size=(m, 2)) + noise * rng.normal(size=(70, 2))
     if missing:
         Y[:4, 0] = np.nan
     write_table("y.csv", a=Y[:, 0], b=Y[:, 1])
     assert kron2sum("fit", "-q", "--pheno", "y.csv", "--grm", "g.bed", "--ml", *missing) == 0
     for given in ((), ("--condition", "v4")):
-        tables = []
+        tables: list[pd.DataFrame] = []
         for precision in ("single", "double"):
             assert kron2sum("scan", "-q", "--refit", "0", *given, "--precision", precision) == 0
             tables.append(pd.read_parquet("scan.parquet").select_dtypes("number"))
-        np.testing.assert_allclose(tables[0]["MLOG10P"], tables[1]["MLOG10P"], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(tables[0]["MLOG10P"], tables[1]["MLOG10P"], rtol=0, atol=5e-5)
         np.testing.assert_allclose(
-            tables[0]["BETA.a"], tables[1]["BETA.a"], rtol=0, atol=1e-5 * tables[1]["SE.a"].max()
+            tables[0]["BETA.a"], tables[1]["BETA.a"], rtol=0, atol=5e-5 * tables[1]["SE.a"].max()
         )
