@@ -152,6 +152,21 @@ def test_a_tail_of_a_known_mixture_is_found() -> None:
     assert tail.mlog10p(1.0) == pytest.approx(-np.log10(0.7 * stats.chi2(2.5).sf(1.25)), abs=0.02)
 
 
+def test_small_p_values_come_from_more_simulated_values() -> None:
+    """Of one variant and trait the ratio is ``x - 1 - log x`` of the score test's x > 1, so that both have one P."""
+    found = {}
+    for mlog10p in (1.0, 4.0):
+        x = stats.chi2.isf(10**-mlog10p, 1)
+        kernel = KernelScores(np.full((1, 1), np.sqrt(x)), np.ones((1, 1, 1)))
+        tests = [likelihood_ratio_test(kernel, np.random.default_rng(seed)) for seed in range(20)]
+        np.testing.assert_allclose([each.lr for each in tests], x - 1 - np.log(x), rtol=1e-6)
+        assert {each.tail.simulated.size for each in tests} == {1000 if mlog10p == 1 else 10_000}
+        found[mlog10p] = np.array([each.mlog10p for each in tests])
+    assert abs(found[1.0].mean() - 1) < 0.05
+    assert abs(found[4.0].mean() - 4) < 0.1
+    assert found[4.0].std() < 0.2
+
+
 def test_the_seed_is_all_that_the_p_value_depends_on_beside_the_scores() -> None:
     one = case(27, s=4)
     kernel = kernel_scores(one.scores, np.eye(3), np.ones(4))
