@@ -20,8 +20,8 @@ FAM_COLUMNS = 5
 
 
 def read_columns(text: str, width: int) -> pd.DataFrame:
-    """The first two columns, and the last of so many, of the lines of a text that are not blank."""
-    table = parse_columns(text, " ", sorted({0, 1, width - 1}))
+    """The first two columns, or the only one, and the last of so many, of the lines of a text that are not blank."""
+    table = parse_columns(text, " ", sorted({0, min(1, width - 1), width - 1}))
     return table[table[0] != ""]
 
 

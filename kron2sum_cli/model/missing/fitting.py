@@ -348,8 +348,8 @@ def missing_cost(missing: NDArray[np.bool_], ncovariates: int, rank: int) -> Mis
     q, rows = int(missing.sum()), int(missing.any(axis=1).sum())
     size = q + p * ncovariates
     largest = int(missing.sum(axis=0).max(initial=0))
-    directions = 2 * p * (p + 1) if uses_observed_information(p, size) else 0
-    matrices = (4 + directions) * size**2 + (q + 2 * largest) * m + (p * p + 6 * p) * m
+    directions, columns = (p * (p + 1), 2 * p + 2) if uses_observed_information(p, size) else (0, 0)
+    matrices = (4 + directions) * size**2 + (q + 2 * largest + columns * size) * m + (p * p + 6 * p) * m
     pairs = float(np.sum(np.multiply.outer(missing.sum(axis=0), missing.sum(axis=0)))) * m
     return MissingCost(
         ncells=q,

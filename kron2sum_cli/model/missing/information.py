@@ -168,13 +168,14 @@ def _products_over_columns(design: CellDesign, point: ObservedPoint, L: Array) -
     rows = _weighted_rows(design, point.W)
     F = half_solve(L, rows.reshape(len(rows), rows.shape[1] * rows.shape[2])).reshape(rows.shape)
     of_C0 = np.concatenate([s, np.zeros(rows.shape[2] - s.size)])
-    flat = []
-    for weights in (of_C0, np.ones_like(of_C0)):
-        for j, k in zip(*np.tril_indices(rows.shape[1]), strict=True):
+    pairs = list(zip(*np.tril_indices(rows.shape[1]), strict=True))
+    stacked = np.empty((2, len(pairs), len(rows), len(rows)))
+    for which, weights in enumerate((of_C0, np.ones_like(of_C0))):
+        for number, (j, k) in enumerate(pairs):
             product = (F[:, j] * weights) @ F[:, k].T
-            flat.append((product if j == k else product + product.T).ravel())
-    stacked = np.stack(flat)
-    return np.asarray(stacked @ stacked.T)
+            stacked[which, number] = product if j == k else product + product.T
+    flat = stacked.reshape(2 * len(pairs), -1)
+    return np.asarray(flat @ flat.T)
 
 
 def _weighted_rows(design: CellDesign, W: Array) -> Array:
