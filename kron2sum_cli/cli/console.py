@@ -6,14 +6,13 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import click
 
 from kron2sum_cli.cli.command import unknown_variables
-from kron2sum_cli.cli.messages import say
-from kron2sum_cli.errors import readable
+from kron2sum_cli.cli.messages import StderrHandler, count, status
 from kron2sum_cli.files.run_log import LOGGER, recorded_run
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.settings import CommonSettings, ExportSettings, FitSettings, ScanSettings
@@ -37,51 +36,6 @@ def session(ctx: click.Context, settings: FitSettings | ScanSettings | ExportSet
     finally:
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(level)
-
-
-def count(number: float) -> str:
-    """A number of things with thousands separators."""
-    return f"{number:,.0f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 3 min 5 s, 2 h 7 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def status(done: int, total: int | None, unit: str, seconds: float) -> str:
-    """How far a step is: count, share, speed and time left."""
-    rate = done / seconds if seconds > 0 else 0.0
-    speed = f"{count(rate)} {unit}/s" if rate >= 1 or not done else f"{duration(seconds / done)} each"
-    if total is None:
-        return f"{count(done)} {unit}, {speed}" if done else duration(seconds)
-    share = f"{count(done)} of {count(total)} {unit} ({done / total if total else 1:.0%}), {speed}"
-    return f"{share}, {duration((total - done) / rate)} left" if rate and done < total else share
-
-
-class StderrHandler(logging.Handler):
-    """Prints messages for people by its function ``say``; warnings say what they are."""
-
-    def __init__(self, command: str, common: CommonSettings) -> None:
-        super().__init__(logging.DEBUG if common.verbose else logging.WARNING if common.quiet else logging.INFO)
-        self._command = command
-        self.say: Callable[[str], None] = say
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one message."""
-        if getattr(record, "is_drawn", False):
-            return
-        text = record.getMessage()
-        if record.levelno >= logging.WARNING:
-            text = f"{self._command}: {record.levelname.lower()}: {readable(text)}"
-        else:
-            text = readable(text, most=len(text))
-        self.say(text)
 
 
 class LineProgress:
@@ -126,4 +80,4 @@ def _progress(common: CommonSettings, handler: StderrHandler) -> Progress:
         return LineProgress()
     from kron2sum_cli.cli.terminal import BarProgress
 
-    return BarProgress(handler)
+    return BarProgress(handler, LineProgress(float("inf")))

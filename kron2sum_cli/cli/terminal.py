@@ -11,28 +11,30 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from kron2sum_cli.cli.console import LineProgress, StderrHandler, status
-from kron2sum_cli.cli.messages import say
+from kron2sum_cli.cli.messages import StderrHandler, say, status
 from kron2sum_cli.errors import readable
 from kron2sum_cli.files.run_log import LOGGER
-from kron2sum_cli.progress import Advance
+from kron2sum_cli.progress import Advance, Progress
 
 _WIDEST = 100_000
 
 
 class BarProgress:
-    """For a terminal: a bar with count, speed and time left; a spinner where the end is not known."""
+    """For a terminal: a bar with count, speed and time left; a spinner where the end is not known.
 
-    def __init__(self, handler: StderrHandler) -> None:
+    ``logged`` is who else listens to the steps.
+    """
+
+    def __init__(self, handler: StderrHandler, logged: Progress) -> None:
         self._handler = handler
-        self._lines = LineProgress(float("inf"))
+        self._logged = logged
         self.bars: Bars | None = None
 
     @contextmanager
     def task(self, label: str, total: int | None, unit: str) -> Iterator[Advance]:
         """One step; see `Progress`."""
         with ExitStack() as stack:
-            logged = stack.enter_context(self._lines.task(label, total, unit))
+            logged = stack.enter_context(self._logged.task(label, total, unit))
             bars = self.bars or stack.enter_context(self._shown())
             bar = bars.add_task(label, total=total, unit=unit)
             stack.callback(bars.remove_task, bar)

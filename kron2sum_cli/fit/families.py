@@ -28,7 +28,20 @@ MATRICES_OF_FAMILY = 5
 def likelihoods_of_families(
     settings: FitSettings, K: Sparse, design: Design, progress: Progress
 ) -> Iterator[tuple[str | None, NullLikelihood[Any]]]:
-    """Decompose a sparse matrix of the analysed samples family by family; see `fit.null_model.likelihoods_of`."""
+    """Decompose a sparse matrix of the analysed samples family by family, for the likelihoods of their traits.
+
+    Yields
+    ------
+    tuple of (str or None, NullLikelihood)
+        That of the traits (None), then those less the polygenic prediction without each chromosome.
+
+    Raises
+    ------
+    InputError
+        Where a family needs more memory than there is.
+    NumericalError
+        Where there is no such likelihood.
+    """
     reml = settings.method == "reml"
     _require_memory(K, settings.common.memory_mib, design)
     blas = blas_for(int(sizes_of_families(K).max()), settings.common.threads)

@@ -20,7 +20,7 @@ from kron2sum_cli.fit.polygenic import PolygenicPredictions
 from kron2sum_cli.fit.relationship import Grm, report_relationship
 from kron2sum_cli.fit.summary import Table, summarise
 from kron2sum_cli.genotypes.source import Relationship
-from kron2sum_cli.model.null_model import FitSummary, NullModel
+from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel
 from kron2sum_cli.model.prediction import Prediction, Predictor
 from kron2sum_cli.model.profile import heritability_interval
 from kron2sum_cli.model.uncertainty import Interval
@@ -97,12 +97,23 @@ def _models(
             relationship = _of_first(relationship, len(design.Y))  # nothing else may hold it
         if chromosome is None:
             report_relationship(relationship, design.samples.samples)
-        likelihoods = likelihoods_of(settings, relationship, design, progress)
+        likelihoods = _likelihoods(settings, relationship, design, progress)
         del relationship
         for predicted_without, likelihood in likelihoods:
             model = fitted_null(settings, likelihood, whole, design.samples.traits)
             whole = whole or model.summary
             yield chromosome or predicted_without, model, kept
+
+
+def _likelihoods(
+    settings: FitSettings, relationship: Relationship, design: Design, progress: Progress
+) -> Iterator[tuple[str | None, NullLikelihood[Any]]]:
+    """The likelihoods under one relationship matrix; what families need is loaded for a sparse one."""
+    if relationship.sparse is None:
+        return likelihoods_of(settings, relationship, design, progress)
+    from kron2sum_cli.fit.families import likelihoods_of_families
+
+    return likelihoods_of_families(settings, relationship.sparse, design, progress)
 
 
 def _of_first(relationship: Relationship, n: int) -> Relationship:

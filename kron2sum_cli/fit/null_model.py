@@ -53,26 +53,19 @@ TOO_LOW_RANK = 0.05
 def likelihoods_of(
     settings: FitSettings, relationship: Relationship, design: Design, progress: Progress
 ) -> Iterator[tuple[str | None, NullLikelihood[Any]]]:
-    """Decompose the relationship matrix of the analysed samples in its own memory, for the likelihoods of traits.
+    """Decompose the dense matrix of the analysed samples in its own memory, for the likelihood of their traits.
 
     Yields
     ------
     tuple of (str or None, NullLikelihood)
-        The likelihood of the traits (None), then those less the polygenic prediction without each chromosome.
+        That of the traits (None).
 
     Raises
     ------
-    InputError
-        Where a family of a sparse matrix needs more memory than there is.
     NumericalError
         Where there is no such likelihood.
     """
     reml = settings.method == "reml"
-    if relationship.sparse is not None:
-        from kron2sum_cli.fit.families import likelihoods_of_families
-
-        yield from likelihoods_of_families(settings, relationship.sparse, design, progress)
-        return
     matrix = relationship.K if relationship.G is None else relationship.G
     assert matrix is not None
     features = relationship.G is not None

@@ -12,7 +12,8 @@ import pytest
 
 from kron2sum_cli._version import __version__
 from kron2sum_cli.cli import console, run
-from kron2sum_cli.cli.console import LineProgress, StderrHandler, duration, status
+from kron2sum_cli.cli.console import LineProgress
+from kron2sum_cli.cli.messages import StderrHandler, duration, status
 from kron2sum_cli.cli.terminal import BarProgress
 from kron2sum_cli.files.run_log import LOGGER
 from kron2sum_cli.progress import NoProgress
@@ -219,7 +220,7 @@ def test_bars(monkeypatch):
     handler = StderrHandler("kron2sum scan", CommonSettings())
     LOGGER.addHandler(handler)
     try:
-        progress = BarProgress(handler)
+        progress = BarProgress(handler, LineProgress(float("inf")))
         with progress.task("Chromosomes [x]", 22, "chromosomes") as outer:
             with progress.task("Eigenvalues", None, "steps"):
                 logging.getLogger("kron2sum.fit").warning("a message [with brackets]")
@@ -244,7 +245,8 @@ def test_no_color(monkeypatch, coloured):
     monkeypatch.delenv("NO_COLOR", raising=False)
     if not coloured:
         monkeypatch.setenv("NO_COLOR", "1")
-    with BarProgress(StderrHandler("kron2sum", CommonSettings())).task("Scanning", 10, "variants") as advance:
+    bars = BarProgress(StderrHandler("kron2sum", CommonSettings()), LineProgress(float("inf")))
+    with bars.task("Scanning", 10, "variants") as advance:
         advance(5)
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]", screen.getvalue())) is coloured
 
