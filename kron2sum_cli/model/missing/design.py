@@ -9,7 +9,6 @@ For blocks A and B with loadings t and t' (in the axes) and rows U and U'::
 one matrix product a pair of blocks, whatever the number of traits.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,23 +88,24 @@ class CellDesign:
         """Number of columns, q + ca."""
         return self.ncells + self.neffects
 
-    def gram(self, weights: Callable[[Array, Array], Array], outside: Callable[[Array, Array], float]) -> Array:
-        """Lower triangle of ``Dᵀ diag(..) D``, (q + ca, q + ca) in Fortran order; entries above it are undefined.
+    def gram(self, W: Array, outside_weight: Array) -> Array:
+        """Lower triangle of ``DᵀWD``, (q + ca, q + ca) in Fortran order; entries above it are undefined.
 
         Parameters
         ----------
-        weights : callable
-            From two loadings, the weights (m,) of the product of their blocks.
-        outside : callable
-            From two loadings, the weight of what their blocks have outside V.
+        W : NDArray (m, p)
+            Weights, not negative, of the rows and axes.
+        outside_weight : NDArray (p,)
+            Weights of the axes outside V.
         """
         H = np.zeros((self.size, self.size), order="F")
         for k, left in enumerate(self.blocks):
             for right in self.blocks[: k + 1]:
-                H[left.columns, right.columns] = _product(left, right, weights(left.loading, right.loading))
+                loading = left.loading * right.loading
+                H[left.columns, right.columns] = _product(left, right, W @ loading)
                 if self.outside_gram is not None and left.columns.start < self.ncells:
                     inner = self.outside_gram[left.columns, right.columns]
-                    H[left.columns, right.columns] += outside(left.loading, right.loading) * inner
+                    H[left.columns, right.columns] += float(np.sum(outside_weight * loading)) * inner
         return H
 
     def beyond(self, W: Array, outside_weight: Array) -> Array:
@@ -148,7 +148,7 @@ class CellDesign:
 
 
 def _product(left: DesignBlock, right: DesignBlock, weights: Array) -> Array:
-    if left is right and np.all(weights >= 0):
+    if left is right:
         root = left.U * np.sqrt(weights)
         return np.asarray(root @ root.T)
     if left.U.shape[0] <= right.U.shape[0]:
@@ -195,7 +195,7 @@ def precision_factor(design: CellDesign, W: Array) -> Array:
         Where K is singular, or fixed effects are linear combinations of each other over the observed cells.
     """
     light, light_outside = np.minimum(W, LARGEST_WEIGHT), np.minimum(design.outside_weight, LARGEST_WEIGHT)
-    H = design.gram(lambda t, u: light @ (t * u), lambda t, u: float(np.sum(light_outside * t * u)))
+    H = design.gram(light, light_outside)
     H[design.left_out, design.left_out] = 1.0
     L = _factorise(H, design.ncells)
     return _updated(L, design.beyond(W - light, design.outside_weight - light_outside))
