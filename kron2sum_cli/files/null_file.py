@@ -26,9 +26,10 @@ from kron2sum_cli.files.json_records import OtherLayout
 from kron2sum_cli.files.npz import NpzReader, NpzWriter
 from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
 from kron2sum_cli.files.samples import Samples
+from kron2sum_cli.model.block_scanner import precision_for
 from kron2sum_cli.model.climbing import Certificate
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign, orthonormal_design
-from kron2sum_cli.model.null_model import FAMILIES, FitSummary, NullModel, TraitData, precision_for, restored_null_model
+from kron2sum_cli.model.null_model import FAMILIES, FitSummary, NullModel, TraitData, restored_null_model
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates, Interval
 

@@ -1,19 +1,24 @@
 """Score and information of blocks of variants with C0 and C1 fixed: the products that a scan consists of."""
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from kron2sum_cli.model.likelihood import Point, normalised_effects
 from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.trait_axes import TraitAxes
 
 LEFT_BY_EFFECTS = 1e-9
 """Smallest share of a variant's information, in any direction of the traits, that coupled fixed effects may leave;
 below it the variant counts as collinear with them."""
+
+LEAST_FOR_SINGLE = 1e-4
+"""Smallest variance of a trait axis in a row, of 1 on average, for which single precision is enough."""
 
 MOST_CANCELLED = 10.0
 """How often the terms of the information outside V may hold the information of a variant in single precision."""
@@ -89,6 +94,25 @@ class PairStatistics:
         return u, v, np.where(known, least_left(v, np.einsum("bjj->bj", second.v)), 0.0)
 
 
+def precision_for(axes: TraitAxes, s: Array, outside: bool, asked: type[np.floating]) -> type[np.floating]:
+    """The precision that scans need: double where an axis has hardly any variance in some row.
+
+    Parameters
+    ----------
+    axes : TraitAxes
+        The trait axes, each of variance 1 on average.
+    s : NDArray (m,)
+        Eigenvalues of the relationship matrix.
+    outside : bool
+        Whether there are contrasts outside V, of eigenvalue 0.
+    asked : type
+        The precision where all have enough.
+    """
+    least = float(np.min(axes.variances(s), initial=np.inf))
+    least = min(least, float(np.min(axes.c1**2))) if outside else least
+    return np.float64 if least < LEAST_FOR_SINGLE else asked
+
+
 class Scanner(Protocol):
     """Score and information of blocks of variants under one null model."""
 
@@ -104,6 +128,19 @@ class Scanner(Protocol):
 
     def pair_statistics(self, G: NDArray[np.floating], H: NDArray[np.floating]) -> PairStatistics:
         """Statistics of two columns a variant, those of G (n, b) and of H (n, b)."""
+
+
+class ThreadMemory(threading.local):
+    """Memory for one array, which every thread keeps: freeing it after each block would fragment the heap."""
+
+    _memory: NDArray[Any] = np.empty(0)
+
+    def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An array that was not written yet, in the memory of what this thread took before."""
+        size = math.prod(shape)
+        if self._memory.size < size or self._memory.dtype != dtype:
+            self._memory = np.empty(size, dtype)
+        return self._memory[:size].reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -128,7 +165,7 @@ class BlockScanner:
     weights: NDArray[np.floating]
     outside_weight: Array | None
     Qx: NDArray[np.floating]
-    _own: threading.local = field(default_factory=threading.local, repr=False, compare=False)
+    _memory: ThreadMemory = field(default_factory=ThreadMemory, repr=False, compare=False)
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
@@ -164,12 +201,14 @@ class BlockScanner:
 
     def rotated(self, G: NDArray[np.floating]) -> NDArray[np.floating]:
         """``[V, Vα]ᵀG`` (m + p, b), in memory that the next block of the same thread takes."""
-        return np.asarray(np.matmul(self.rotation, G, out=self._workspace((G,))[0]))
+        shape, dtype = (self.rotation.shape[0], G.shape[1]), np.result_type(self.rotation, G)
+        return np.asarray(np.matmul(self.rotation, G, out=self._memory.take(shape, dtype)))
 
     def _rotated(self, *blocks: NDArray[np.floating]) -> tuple[NDArray[np.floating], Sequence[Array]]:
         """Blocks (n, b) in the rows, (m, b) each, and their scores (b, p)."""
         m = self.weights.shape[0]
-        rotated = self._workspace(blocks)
+        shape = (len(blocks), self.rotation.shape[0], blocks[0].shape[1])
+        rotated = self._memory.take(shape, np.result_type(self.rotation, *blocks))
         for block, out in zip(blocks, rotated, strict=True):
             np.matmul(self.rotation, block, out=out)
         return rotated[:, :m], [one[m:].T.astype(np.float64) for one in rotated]
@@ -209,15 +248,6 @@ class BlockScanner:
         of_G = (self.Qx.T @ G).T
         projected = inner_products(of_G, of_G if H is G else (self.Qx.T @ H).T)
         return sums[:, :-1], inside, inner_products(G.T, H.T) - inside - projected
-
-    def _workspace(self, blocks: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
-        """Memory for rotated blocks, kept for every thread: freeing it after each block would fragment the heap."""
-        shape = (len(blocks), self.rotation.shape[0], blocks[0].shape[1])
-        dtype, size = np.result_type(self.rotation, *blocks), shape[0] * shape[1] * shape[2]
-        memory: NDArray[np.floating] | None = getattr(self._own, "memory", None)
-        if memory is None or memory.size < size or memory.dtype != dtype:
-            memory = self._own.memory = np.empty(size, dtype)
-        return memory[:size].reshape(shape)
 
 
 def inner_products(rows: NDArray[np.floating], others: NDArray[np.floating]) -> Array:

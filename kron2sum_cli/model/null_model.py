@@ -19,7 +19,7 @@ from scipy import linalg
 
 from kron2sum_cli.model import fitting
 from kron2sum_cli.model.bartlett import Refits
-from kron2sum_cli.model.block_scanner import Scanner, block_scanner, diagonal_scanner
+from kron2sum_cli.model.block_scanner import Scanner, block_scanner, diagonal_scanner, precision_for
 from kron2sum_cli.model.climbing import Certificate, Optimum, PointT
 from kron2sum_cli.model.contrasts import Contrasts, orthonormal_design, rotate_coupled, rotate_traits
 from kron2sum_cli.model.generalised_least_squares import least_squares, metric
@@ -54,9 +54,6 @@ from kron2sum_cli.model.set_scanner import CompleteSetScanner, ObservedSetScanne
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, spectrum_of_relationship
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates, estimates_of, estimates_of_observed
-
-LEAST_FOR_SINGLE = 1e-4
-"""Smallest variance of a trait axis in a row, of 1 on average, for which single precision is enough."""
 
 MISSING_MATRICES = 3
 """Matrices over the missing cells, in double precision, that the likelihood of observed cells holds at once."""
@@ -145,25 +142,6 @@ class TraitData:
         q, size = self.ncells, self.ncells + self.neffects
         double = 8 * (n * nrows + size**2 + q * n) if itemsize < 8 else 0  # for variants for which single is too little
         return rotation + double + 8 * n * nrows + size**2 * (MISSING_MATRICES * 8 + itemsize) + q * n * (8 + itemsize)
-
-
-def precision_for(axes: TraitAxes, s: Array, outside: bool, asked: type[np.floating]) -> type[np.floating]:
-    """The precision that scans need: double where an axis has hardly any variance in some row.
-
-    Parameters
-    ----------
-    axes : TraitAxes
-        The trait axes, each of variance 1 on average.
-    s : NDArray (m,)
-        Eigenvalues of the relationship matrix.
-    outside : bool
-        Whether there are contrasts outside V, of eigenvalue 0.
-    asked : type
-        The precision where all have enough.
-    """
-    least = float(np.min(axes.variances(s), initial=np.inf))
-    least = min(least, float(np.min(axes.c1**2))) if outside else least
-    return np.float64 if least < LEAST_FOR_SINGLE else asked
 
 
 @dataclass(frozen=True)
@@ -332,6 +310,9 @@ class RotatedNullModel(NullModel):
         design = self.contrasts.design
         return {"noutside": self.contrasts.noutside, "logdet_MtM": design.logdet_MtM if design else None}
 
+    def _precision(self, asked: type[np.floating]) -> type[np.floating]:
+        return precision_for(self.summary.axes, self.contrasts.s, self.contrasts.noutside > 0, asked)
+
 
 @dataclass(frozen=True)
 class CompleteNullModel(RotatedNullModel):
@@ -370,9 +351,6 @@ class CompleteNullModel(RotatedNullModel):
         if self.coupled:
             return ObservedSetScanner(observed_scanner(self._observed_point(), np.float64))
         return CompleteSetScanner(diagonal_scanner(self.point(), self.Qx, self._precision(dtype), self.rows))
-
-    def _precision(self, asked: type[np.floating]) -> type[np.floating]:
-        return precision_for(self.summary.axes, self.contrasts.s, self.contrasts.noutside > 0, asked)
 
     def scores(self) -> Array:
         """See `NullModel.scores`."""
@@ -466,8 +444,7 @@ class ObservedNullModel(RotatedNullModel):
 
     def scanner(self, dtype: type[np.floating]) -> Scanner:
         """See `observed_scanner`; in double precision where variants cannot be centred."""
-        wanted = precision_for(self.summary.axes, self.contrasts.s, self.contrasts.noutside > 0, dtype)
-        return observed_scanner(self.point(), np.float64 if self._reduced else wanted)
+        return observed_scanner(self.point(), np.float64 if self._reduced else self._precision(dtype))
 
     def set_scanner(self, dtype: type[np.floating]) -> SetScanner:
         """See `NullModel.set_scanner`."""

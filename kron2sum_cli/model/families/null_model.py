@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.bartlett import Refits
-from kron2sum_cli.model.block_scanner import Scanner
+from kron2sum_cli.model.block_scanner import Scanner, precision_for
 from kron2sum_cli.model.climbing import Optimum, PointT
 from kron2sum_cli.model.families import fitting, observed_fitting
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate, family_traits
@@ -49,7 +49,6 @@ from kron2sum_cli.model.null_model import (
     NullLikelihood,
     NullModel,
     TraitData,
-    precision_for,
     spans_constant,
 )
 from kron2sum_cli.model.prediction import MissingCells, Predictor, no_missing_cells

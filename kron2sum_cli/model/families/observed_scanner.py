@@ -12,7 +12,6 @@ Tables are in coordinates of the traits in which the mean of V⁻¹_ii is the id
 then of one size in all directions, whatever traits are correlated or observed on few samples.
 """
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, inner_products, least_left
+from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, ThreadMemory, inner_products, least_left
 from kron2sum_cli.model.families.observed import Families, Indices, Singles
 from kron2sum_cli.model.families.observed_fitting import fixed_effects
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
@@ -129,7 +128,7 @@ class ObservedFamilyScanner:
     stretches: tuple[Stretch, ...]
     from_sums: Floats
     turn: Array
-    _own: threading.local = field(default_factory=threading.local, repr=False, compare=False)
+    _memory: ThreadMemory = field(default_factory=ThreadMemory, repr=False, compare=False)
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
@@ -229,13 +228,10 @@ class ObservedFamilyScanner:
 
     def _ordered(self, blocks: Sequence[Floats]) -> Floats:
         """Blocks of variants (n, b) in the order of the tables, (b, n) each; a thread's next take their memory."""
-        shape = (len(blocks), blocks[0].shape[1], len(self.order))
-        memory: Floats | None = getattr(self._own, "memory", None)
-        if memory is None or memory.shape != shape:
-            memory = self._own.memory = np.empty(shape, self.dtype)
-        for block, out in zip(blocks, memory, strict=True):
+        ordered: Floats = self._memory.take((len(blocks), blocks[0].shape[1], len(self.order)), self.dtype)
+        for block, out in zip(blocks, ordered, strict=True):
             np.take(block.T.astype(self.dtype, copy=False), self.order, axis=1, out=out, mode="clip")
-        return memory
+        return ordered
 
     def _explained(self, effects: Floats) -> Array:
         """``(L⁻¹ Σ_i g_i N_i)ᵀ`` (b, p, e) in the coordinates of the tables, from the sums (b, p²c)."""
