@@ -21,7 +21,7 @@ class TraitAxes:
     T : NDArray (p, p)
         The axes, one a row.
     Tinv : NDArray (p, p)
-        Inverse of T.
+        Inverse of T: column k is an effect along axis k.
     c0, c1 : NDArray (p,)
         Square roots of the genetic and the residual variance of every axis, not negative; c0 decreasing.
     """
@@ -66,7 +66,8 @@ def axes_of_factors(L0: Array, L1: Array, tau: float) -> TraitAxes:
     """Axes of ``C0 = L0L0ᵀ`` and ``C1 = L1L1ᵀ`` by the cosine-sine decomposition of the stacked factors.
 
     With ``[√τ L0, L1]ᵀ = [Q0; Q1] R`` and ``Q1 = P diag(c1) Wᵀ``: ``T = (R⁻¹W)ᵀ``. Small cosines and sines keep their
-    relative accuracy, which those of C0 and C1 themselves would not.
+    relative accuracy, which those of C0 and C1 themselves would not. The sign of an axis is free: an effect along it
+    raises the trait that it changes most, in standard deviations.
 
     Parameters
     ----------
@@ -98,8 +99,10 @@ def axes_of_factors(L0: Array, L1: Array, tau: float) -> TraitAxes:
     c0 = np.linalg.norm(Q0 @ W, axis=0)
     c0[L0.shape[1] :] = 0
     norm = np.hypot(c0, c1)
-    T = lapack.dtrtrs(R, W)[0].T / size  # R is regular; solve_triangular would take ten times as long
-    Tinv = size[:, None] * (R.T @ W)
+    effects = R.T @ W
+    sign = np.sign(effects[np.argmax(np.abs(effects), axis=0), np.arange(p)])
+    T = (lapack.dtrtrs(R, W)[0] * sign).T / size  # R is regular; solve_triangular would take ten times as long
+    Tinv = size[:, None] * (effects * sign)
     return TraitAxes(T, Tinv, c0 / norm / root, np.minimum(c1 / norm, 1.0))
 
 

@@ -49,7 +49,19 @@ def test_traits_of_any_units() -> None:
     plain = axes_of_factors(L0, L1, 1.0)
     scaled = axes_of_factors(units[:, None] * L0, units[:, None] * L1, 1.0)
     np.testing.assert_allclose(scaled.c0, plain.c0, rtol=1e-10)
-    np.testing.assert_allclose(np.abs(scaled.T * units), np.abs(plain.T), rtol=1e-8)
+    np.testing.assert_allclose(scaled.T * units, plain.T, rtol=1e-8)
+
+
+def test_signs_are_those_of_the_largest_effect() -> None:
+    """Other factors of the same covariances would turn axes round."""
+    rng = np.random.default_rng(5)
+    L0, L1 = rng.normal(size=(2, 4, 4))
+    plain = axes_of_factors(L0, L1, 1.0)
+    for _ in range(20):
+        turns = np.linalg.qr(rng.normal(size=(2, 4, 4)))[0]
+        np.testing.assert_allclose(axes_of_factors(L0 @ turns[0], L1 @ turns[1], 1.0).T, plain.T, atol=1e-10)
+    effects = plain.Tinv / np.sqrt(np.diag(plain.C0 + plain.C1))[:, None]
+    assert (effects.max(axis=0) > -effects.min(axis=0)).all()
 
 
 def test_truncated_axes_keep_the_total() -> None:
