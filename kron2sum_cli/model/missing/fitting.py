@@ -28,7 +28,12 @@ from kron2sum_cli.model.fitting import (
     pushed_axes,
     starting_axes,
 )
-from kron2sum_cli.model.missing.information import affordable, information, uses_observed_information
+from kron2sum_cli.model.missing.information import (
+    affordable,
+    entries_of_products,
+    information,
+    uses_observed_information,
+)
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, PartlyObserved
 from kron2sum_cli.model.spectrum import Array
@@ -348,8 +353,11 @@ def missing_cost(missing: NDArray[np.bool_], ncovariates: int, rank: int) -> Mis
     q, rows = int(missing.sum()), int(missing.any(axis=1).sum())
     size = q + p * ncovariates
     largest = int(missing.sum(axis=0).max(initial=0))
-    directions, columns = (p * (p + 1), 2 * p + 2) if uses_observed_information(p, size) else (0, 0)
-    matrices = (4 + directions) * size**2 + (q + 2 * largest + columns * size) * m + (p * p + 6 * p) * m
+    inside_and_outside = m if m == n else m + rows
+    products, columns = 0, 0
+    if uses_observed_information(p, size):
+        products, columns = entries_of_products(p, inside_and_outside, size), 2 * p + 2
+    matrices = 4 * size**2 + products + (q + 2 * largest + columns * size) * m + (p * p + 6 * p) * m
     pairs = float(np.sum(np.multiply.outer(missing.sum(axis=0), missing.sum(axis=0)))) * m
     return MissingCost(
         ncells=q,

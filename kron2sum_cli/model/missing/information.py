@@ -6,6 +6,7 @@ the missing cells for every direction. Where these would be too large the averag
 mean is the same, takes its place.
 """
 
+import math
 from dataclasses import replace
 from typing import Protocol
 
@@ -136,6 +137,74 @@ def trace_products(point: ObservedPoint) -> Array:
     """``tr(Q∂Q∂')`` for every two directions, Q that of the score: (2N, 2N)."""
     design = point.restricting
     L = point.chol[: design.size, : design.size]
+    rows = _weighted_rows(design, point.W)
+    F = half_solve(L, rows.reshape(len(rows), rows.shape[1] * rows.shape[2])).reshape(rows.shape)
+    if goes_over_rows(rows.shape[1], rows.shape[2], rows.shape[0]):
+        return _products_over_rows(design, point, F)
+    return _products_of_P(design, point, L) + _products_over_columns(point, F)
+
+
+def goes_over_rows(ntraits: int, nrows: int, ncolumns: int) -> bool:
+    """Whether traces are sums over pairs of rotated rows, not over pairs of columns of the design: what takes less.
+
+    Multiplications decide, where the matrices over rows are not too large.
+    """
+    p, m, size = ntraits, nrows, ncolumns
+    over_columns = 2 * p * (p + 1) * size**2 * m + (p * (p + 1) * size) ** 2
+    over_rows = (p * m) ** 2 * (size + 3 * p**2)
+    return over_rows <= over_columns and 2 * (p * m) ** 2 <= EXACT_ENTRIES
+
+
+def entries_of_products(ntraits: int, nrows: int, ncolumns: int) -> int:
+    """Entries of the largest matrices of `trace_products`."""
+    p, m, size = ntraits, nrows, ncolumns
+    return 2 * (p * m) ** 2 if goes_over_rows(p, m, size) else p * (p + 1) * size**2
+
+
+def _products_over_rows(design: CellDesign, point: ObservedPoint, F: Array) -> Array:
+    """``tr(Q∂Q∂')`` for every two directions from Q itself: (2N, 2N).
+
+    With ``F_j = L⁻¹ D_jᵀ W_j`` the block of axes a and d is ``Q_ad = δ_ad W_a - F_aᵀF_d``, and with ∂ the weights δ of
+    the rows between axes a and b, and ∂' the weights δ' between axes c and d, the trace is the sum of
+    ``δδ'ᵀ ∘ Q_ad ∘ Q_bc``: an entry of the Gram matrix of all blocks.
+    """
+    N, p, m = F.shape
+    rows = F.reshape(N, p * m)
+    Q = rows.T @ rows
+    outside_weight, nleft = design.outside_weight, point.data.filled.noutside
+    weights = point.W.T
+    if m > point.W.shape[0]:
+        nleft -= m - point.W.shape[0]
+        weights = np.hstack([weights, np.repeat(outside_weight[:, None], m - point.W.shape[0], axis=1)])
+    Q[np.diag_indices(p * m)] -= weights.ravel()  # this is -Q, of the same products
+    blocks = np.ascontiguousarray(Q.reshape(p, m, p, m).transpose(0, 2, 1, 3)).reshape(p * p, m * m)
+    del Q
+    root = np.zeros(m)
+    root[: point.W.shape[0]] = np.sqrt(point.data.filled.s)
+    gram = blocks @ blocks.T
+    axes = np.arange(p) * (p + 1)
+    gram[np.ix_(axes, axes)] += nleft * np.multiply.outer(outside_weight, outside_weight)
+    by_row = blocks.reshape(p * p, m, m)
+    by_row *= root[:, None]
+    mixed = blocks @ blocks.T
+    by_row *= root
+    first, mixed, second = (_between_directions(one) for one in (blocks @ blocks.T, mixed, gram))
+    return np.block([[first, mixed], [mixed.T, second]])
+
+
+def _between_directions(gram: Array) -> Array:
+    """``Σ gram[ad, bc]`` over the entries (a, b) of one direction and (c, d) of another: (N, N)."""
+    p = math.isqrt(len(gram))
+    G = gram.reshape(p, p, p, p)
+    i, j = np.tril_indices(p)
+    half = np.where(i == j, 0.5, 1.0)
+    a, b = i[:, None], j[:, None]
+    total = G[a, j, b, i] + G[b, j, a, i] + G[a, i, b, j] + G[b, i, a, j]
+    return np.asarray(np.multiply.outer(half, half) * total)
+
+
+def _products_of_P(design: CellDesign, point: ObservedPoint, L: Array) -> Array:
+    """``tr(P∂P∂') - 2 tr(DH⁻¹DᵀP∂P∂'P)`` for every two directions: (2N, 2N)."""
     bases = directions(point.data.ntraits)
     s, W = point.data.filled.s, point.W
     powers = np.stack([s**2, s, np.ones_like(s)])
@@ -155,21 +224,19 @@ def trace_products(point: ObservedPoint) -> Array:
         block = block - 2 * np.einsum("alr,brj,jlr->ab", bases, bases, once, optimize=True)
         for r, c in places:
             total[r * N : (r + 1) * N, c * N : (c + 1) * N] = block
-    return np.asarray(total + _products_over_columns(design, point, L))
+    return total
 
 
-def _products_over_columns(design: CellDesign, point: ObservedPoint, L: Array) -> Array:
+def _products_over_columns(point: ObservedPoint, F: Array) -> Array:
     """``tr(H⁻¹DᵀP∂PD H⁻¹DᵀP∂'PD)`` for every two directions: (2N, 2N).
 
     With ``F_j = L⁻¹ D_jᵀ W_j``, D_j the rows of axis j, the direction of axes (j, k) is ``F_j ∂ F_kᵀ + F_k ∂ F_jᵀ``
     between the columns of D, ∂ the eigenvalues for C0 and ones for C1.
     """
     s = point.data.filled.s
-    rows = _weighted_rows(design, point.W)
-    F = half_solve(L, rows.reshape(len(rows), rows.shape[1] * rows.shape[2])).reshape(rows.shape)
-    of_C0 = np.concatenate([s, np.zeros(rows.shape[2] - s.size)])
-    pairs = list(zip(*np.tril_indices(rows.shape[1]), strict=True))
-    stacked = np.empty((2, len(pairs), len(rows), len(rows)))
+    of_C0 = np.concatenate([s, np.zeros(F.shape[2] - s.size)])
+    pairs = list(zip(*np.tril_indices(F.shape[1]), strict=True))
+    stacked = np.empty((2, len(pairs), len(F), len(F)))
     for which, weights in enumerate((of_C0, np.ones_like(of_C0))):
         for number, (j, k) in enumerate(pairs):
             product = (F[:, j] * weights) @ F[:, k].T

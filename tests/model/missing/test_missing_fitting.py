@@ -215,7 +215,11 @@ def test_a_local_maximum_beside_a_combination_without_variance_is_taken() -> Non
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("r", [90, 20])
 @pytest.mark.parametrize("a", [None, 2])
-def test_the_information_is_minus_the_change_of_the_score(reml: bool, r: int, a: int | None) -> None:
+@pytest.mark.parametrize("over_rows", [True, False])
+def test_the_information_is_minus_the_change_of_the_score(
+    reml: bool, r: int, a: int | None, over_rows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "goes_over_rows", lambda *sizes: over_rows)
     dense, G = problem(8, r=r, a=a)
     data = cells(dense, G)
     tau = data.mean_eigenvalue
@@ -242,7 +246,11 @@ def test_the_information_is_minus_the_change_of_the_score(reml: bool, r: int, a:
 
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("r", [90, 20])
-def test_without_missing_cells_it_is_the_information_of_complete_traits(reml: bool, r: int) -> None:
+@pytest.mark.parametrize("over_rows", [True, False])
+def test_without_missing_cells_it_is_the_information_of_complete_traits(
+    reml: bool, r: int, over_rows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "goes_over_rows", lambda *sizes: over_rows)
     dense, G = problem(9, r=r)
     filled = np.where(np.isnan(dense.Y), 1.0, dense.Y)
     coupled = rotate_coupled(spectrum_of_features(G, np.empty((60, 0))), filled, dense.A, dense.X)
