@@ -122,6 +122,11 @@ class NullFile:
         """Identifies the model."""
         return self.metadata.hash
 
+    def itemsize(self, asked: type[np.floating]) -> int:
+        """Bytes of a number in scans: 8 where a fit may need them, for an axis has hardly any residual variance."""
+        fits = (self.whole, *self.chromosomes.values())
+        return max(np.dtype(precision_for(fit.axes, np.empty(0), True, asked)).itemsize for fit in fits)
+
     def scanner_bytes(self, itemsize: int) -> int:
         """Memory of a model read for a scan, with numbers of ``itemsize`` bytes."""
         if self.of_families:

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.genotypes.chromosomes import encode_chromosomes
 from kron2sum_cli.scan.block import Block
-from kron2sum_cli.scan.inputs import ScanInputs
+from kron2sum_cli.scan.inputs import ScanInputs, model_type
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -88,7 +87,7 @@ def blocks_of(variants: NDArray[np.intp], asked: NDArray[np.bool_], width: int) 
     return [Block(part, asked[part]) for part in parts if asked[part].any()]
 
 
-def block_width(settings: ScanSettings, null: NullFile) -> int:
+def block_width(settings: ScanSettings, inputs: ScanInputs) -> int:
     """Variants in a block: a power of two that fits the memory.
 
     Raises
@@ -96,7 +95,8 @@ def block_width(settings: ScanSettings, null: NullFile) -> int:
     InputError
         Where the null model and the smallest blocks need more than ``--memory``.
     """
-    d, n, size = null.description, len(null.samples), 8 if settings.precision == "double" else 4
+    null = inputs.null
+    d, n, size = null.description, len(null.samples), null.itemsize(model_type(settings, inputs))
     columns = 2 if settings.has_second_column else 1
     per_variant = columns * COPIES_OF_BLOCK * n * (8 if d.has_missing else size)  # missing cells take doubles
     block_bytes = WIDE_BLOCK_BYTES if null.of_families and d.has_missing else BLOCK_BYTES

@@ -93,7 +93,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         second=second_test(settings),
     )
     metadata = scan_metadata(settings, inputs)
-    width, totals = block_width(settings, null), Totals(settings, inputs, tests)
+    width, totals = block_width(settings, inputs), Totals(settings, inputs, tests)
     number = int(np.count_nonzero(inputs.selection.asked))
     logger.info("%d variants to test in blocks of %d", number, width)
     with (

@@ -49,7 +49,7 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
     hypotheses = [named_hypothesis("any", null.traits)]
     hypotheses += asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)
     schema = set_schema([h.name for h in hypotheses[1:]], settings.set_tests, settings.bootstrap > 0)
-    found, width = find_sets(settings, inputs), block_width(settings, null)
+    found, width = find_sets(settings, inputs), block_width(settings, inputs)
     blocks, counts = blocks_of_sets(found, width), found.counts
     metadata = replace(scan_metadata(_without_refits(settings), inputs), span=found.span)
     logger.info("%d sets to test in %d blocks", counts["sets"], len(blocks))

@@ -18,6 +18,7 @@ from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.fitting import climb
 from kron2sum_cli.model.spectrum import spectrum_of_relationship
 from kron2sum_cli.scan.blocks import block_width
+from kron2sum_cli.scan.inputs import open_inputs
 from kron2sum_cli.settings import CommonSettings, ScanSettings
 
 
@@ -332,16 +333,24 @@ def test_a_null_model_read_in_the_precision_of_a_scan(example: Path, dtype: type
     np.testing.assert_allclose(model.contrasts.to_samples(R), V @ R, rtol=0, atol=size * np.linalg.norm(R))
 
 
-def test_memory_counts_the_rank_of_the_relationship_matrix(example: Path) -> None:
-    null = read_null(str(example / "null.npz"))
-    settings = ScanSettings(common=CommonSettings(threads=1, memory_mib=1000))
+def test_memory_counts_the_rank_of_the_relationship_matrix_and_the_precision(example: Path) -> None:
+    common = CommonSettings(threads=1, memory_mib=1000)
+    settings = ScanSettings(
+        null=str(example / "null.npz"), geno=(str(EXAMPLE / "genotypes.bed"),), out="scan.parquet", common=common
+    )
+    inputs = open_inputs(settings)
+    null = inputs.null
     n = len(null.samples)
     assert null.nrows == n - len(null.covariates)
-    assert block_width(settings, null) == 1024
+    assert block_width(settings, inputs) == 1024
     most = (1000 - 300) * 2**20 // (4 * n)
-    assert block_width(settings, replace(null, nrows=most - 2000)) < 1024
+    assert block_width(settings, replace(inputs, null=replace(null, nrows=most - 2000))) < 1024
     with pytest.raises(InputError, match="--memory 1000: the null model of .* samples and 1 threads need"):
-        block_width(settings, replace(null, nrows=most))
+        block_width(settings, replace(inputs, null=replace(null, nrows=most)))
+    axes = null.whole.axes
+    singular = replace(null.whole, axes=replace(axes, c1=np.append(axes.c1[:-1], 1e-3)))
+    with pytest.raises(InputError, match="need 1[0-9]{3} MiB"):  # numbers of 8 bytes, for C1 is nearly singular
+        block_width(settings, replace(inputs, null=replace(null, nrows=most - 2000, whole=singular)))
 
 
 def test_refits_of_a_thin_grm_are_those_of_the_null_model_search(tmp_path: Path) -> None:
