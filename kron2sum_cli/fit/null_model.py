@@ -169,7 +169,7 @@ def _fit(
             return _warm_fit(likelihood, whole) or likelihood.fit(whole.rank)
         p = likelihood.largest_rank
         if settings.rank == "auto" and p:
-            return _best_rank([likelihood.fit(rank) for rank in range(1, p + 1)])
+            return _best_rank(likelihood.fits(range(1, p + 1)))
         rank = settings.rank if isinstance(settings.rank, int) else p
         if rank > p:
             raise NumericalError(f"--rank {rank}: there are {p} traits; give at most that")

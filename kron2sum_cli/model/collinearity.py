@@ -205,3 +205,8 @@ def _explains(Q: Array, g: Array, samples: Mask, absent: Mask) -> bool:
     regular = values > NULL_EIGENVALUE
     total = float(np.sum(g[samples] ** 2))
     return total - float(np.sum(along[regular] ** 2 / values[regular])) <= COLLINEAR * total
+
+
+def spans_constant(Q: NDArray[np.floating]) -> bool:
+    """Whether a constant lies in the span of the orthonormal columns of Q (n, c)."""
+    return bool(np.sum(Q.sum(axis=0) ** 2) > Q.shape[0] * (1 - 1e-9))

@@ -3,9 +3,8 @@
 `rotate_samples` decomposes a relationship matrix, `null_likelihood` makes of it and of the traits the likelihood that a
 fit maximises, and its maximum becomes a `NullModel`. Callers ask for scores, refits and predictions without knowing
 whether all traits are complete (`CompleteNullModel`), some cells are missing (`ObservedNullModel`), or the relationship
-matrix falls into families (`families.null_model`). A further kind of data is one more class of each of the two.
-
-The page of the package `model` has a table of the symbols.
+matrix falls into families (`families.null_model`). A further kind of data is one more class of each of the two. The
+page of the package `model` has a table of the symbols.
 """
 
 from abc import ABC, abstractmethod
@@ -21,6 +20,7 @@ from kron2sum_cli.model import fitting
 from kron2sum_cli.model.bartlett import Refits
 from kron2sum_cli.model.block_scanner import Scanner, block_scanner, diagonal_scanner, precision_for
 from kron2sum_cli.model.climbing import Certificate, Optimum, PointT
+from kron2sum_cli.model.collinearity import spans_constant
 from kron2sum_cli.model.contrasts import Contrasts, orthonormal_design, rotate_coupled, rotate_traits
 from kron2sum_cli.model.generalised_least_squares import least_squares, metric
 from kron2sum_cli.model.information import uses_observed_information
@@ -57,7 +57,6 @@ from kron2sum_cli.model.uncertainty import Estimates, estimates_of, estimates_of
 
 MISSING_MATRICES = 3
 """Matrices over the missing cells, in double precision, that the likelihood of observed cells holds at once."""
-
 
 CONTRASTS = ("Z", "s", "V", "Yx", "Kxx", "Kxm", "Rx")
 """Arrays of the contrasts that a file keeps."""
@@ -480,11 +479,6 @@ def _observed_null_model(summary: FitSummary, cells: ObservedCells) -> ObservedN
     return ObservedNullModel(summary, cells.filled, np.empty((cells.nsamples, 0)), cells.prior, cells)
 
 
-def spans_constant(Q: NDArray[np.floating]) -> bool:
-    """Whether a constant lies in the span of the orthonormal columns of Q (n, c)."""
-    return bool(np.sum(Q.sum(axis=0) ** 2) > Q.shape[0] * (1 - 1e-9))
-
-
 def restored_null_model(
     summary: FitSummary,
     contrasts: Contrasts,
@@ -593,6 +587,10 @@ class NullLikelihood(ABC, Generic[PointT]):
             Where no optimum could be certified; its result is the best point found.
         """
 
+    def fits(self, ranks: range) -> list[Optimum[PointT]]:
+        """The maxima with C0 of at most each of these ranks; raises as `fit` does."""
+        return [self.fit(rank) for rank in ranks]
+
     @abstractmethod
     def climb(self, start: TraitAxes, rank: int) -> Optimum[PointT]:
         """The optimum reached from given axes with C0 of at most this rank; its certificate may fail."""
@@ -670,6 +668,10 @@ class ObservedTraits(NullLikelihood[ObservedPoint]):
     def fit(self, rank: int) -> Optimum[ObservedPoint]:
         """See `missing.fitting.fit`."""
         return missing_fitting.fit(self.cells, rank, self.reml)
+
+    def fits(self, ranks: range) -> list[Optimum[ObservedPoint]]:
+        """See `missing.fitting.fits`."""
+        return missing_fitting.fits(self.cells, ranks, self.reml)
 
     def climb(self, start: TraitAxes, rank: int) -> Optimum[ObservedPoint]:
         """See `missing.fitting.climb`."""

@@ -16,6 +16,7 @@ from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.bartlett import Refits
 from kron2sum_cli.model.block_scanner import Scanner, precision_for
 from kron2sum_cli.model.climbing import Optimum, PointT
+from kron2sum_cli.model.collinearity import spans_constant
 from kron2sum_cli.model.families import fitting, observed_fitting
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate, family_traits
 from kron2sum_cli.model.families.observed import ENTRIES_AT_ONCE, Families, ObservedFamilies, Singles, observed_families
@@ -49,7 +50,6 @@ from kron2sum_cli.model.null_model import (
     NullLikelihood,
     NullModel,
     TraitData,
-    spans_constant,
 )
 from kron2sum_cli.model.prediction import MissingCells, Predictor, no_missing_cells
 from kron2sum_cli.model.set_scanner import SetScanner

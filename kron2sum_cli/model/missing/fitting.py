@@ -17,7 +17,7 @@ from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError, VanishingCombinationError
 from kron2sum_cli.model import climbing, fitting
-from kron2sum_cli.model.climbing import CERTIFIED_GAIN, Optimum, PointT
+from kron2sum_cli.model.climbing import BOUNDARY, CERTIFIED_GAIN, Optimum, PointT
 from kron2sum_cli.model.fitting import (
     FEW_ROWS,
     GENETIC_SHARES,
@@ -168,21 +168,48 @@ def _floored(C: Array) -> Array:
 
 
 def fit(data: ObservedCells, rank: int, reml: bool) -> ObservedFit:
-    """Maximise over C0 of at most this rank.
+    """Maximise over C0 of at most this rank; see `fits`."""
+    return fits(data, [rank], reml)[0]
+
+
+def fits(data: ObservedCells, ranks: Sequence[int], reml: bool) -> list[ObservedFit]:
+    """Maximise over C0 of at most each of these ranks.
 
     Cheap problems are searched from further starts, too, and the best is kept. A fit of lower rank starts from those of
-    full rank, truncated, and from the first of their starts.
+    full rank, truncated, and from the first of their starts. A maximum whose C0 is of lower rank than it might be is
+    that of the ranks between, too.
 
     Raises
     ------
     ConvergenceError
         Where no optimum could be certified; its result is the best point found.
     """
-    p, starts = data.ntraits, _starts(data, reml)
-    fits = climbs(starts, partial(climb, data, rank=p, reml=reml))
-    if rank < p:
-        fits = climbs([found.point.axes for found in fits] + starts[:1], partial(climb, data, rank=rank, reml=reml))
-    best = best_of(fits, data.observed(), data.singular, reml)
+    starts = _starts(data, reml)
+    of_full_rank = climbs(starts, partial(climb, data, rank=data.ntraits, reml=reml))
+    found: dict[int, ObservedFit] = {}
+    higher: ObservedFit | None = None
+    for rank in sorted(set(ranks), reverse=True):
+        higher = found[rank] = _within(data, higher, rank, reml) or _fit_of_rank(data, rank, reml, starts, of_full_rank)
+    return [found[rank] for rank in ranks]
+
+
+def _within(data: ObservedCells, higher: ObservedFit | None, rank: int, reml: bool) -> ObservedFit | None:
+    """The maximum of a higher rank where it is one of this rank, too; else None."""
+    if higher is None or np.any(data.mean_eigenvalue * higher.point.axes.c0[rank:] ** 2 >= BOUNDARY):
+        return None
+    same = climb(data, higher.point.axes, rank, reml)
+    is_same = same.certificate.certified and same.point.lml > higher.point.lml - SAME_OPTIMUM
+    return same if is_same else None
+
+
+def _fit_of_rank(
+    data: ObservedCells, rank: int, reml: bool, starts: Sequence[TraitAxes], of_full_rank: list[ObservedFit]
+) -> ObservedFit:
+    found = of_full_rank
+    if rank < data.ntraits:
+        places = [one.point.axes for one in of_full_rank] + [starts[0]]
+        found = climbs(places, partial(climb, data, rank=rank, reml=reml))
+    best = best_of(found, data.observed(), data.singular, reml)
     return _best_around(data, best, reml) if is_searched_thoroughly(data) else best
 
 

@@ -17,7 +17,7 @@ from kron2sum_cli.model.information import direction_covariance as complete_cova
 from kron2sum_cli.model.information import observed_information
 from kron2sum_cli.model.likelihood import evaluate as evaluate_complete
 from kron2sum_cli.model.missing import information as precision
-from kron2sum_cli.model.missing.fitting import climb, corrected_start, fit, vanishing_combination
+from kron2sum_cli.model.missing.fitting import climb, corrected_start, fit, fits, vanishing_combination
 from kron2sum_cli.model.missing.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells, observed_spectrum, without_missing
 from kron2sum_cli.model.spectrum import spectrum_of_features
@@ -269,6 +269,16 @@ def test_the_average_information_is_near_the_observed_one(monkeypatch: pytest.Mo
     for name in ("v00", "v11"):
         a, b = (np.sqrt(np.diag(getattr(x, name))) for x in (exact, average))
         np.testing.assert_allclose(a, b, rtol=0.15)
+
+
+@pytest.mark.parametrize("seed", [2, 4])
+def test_fits_of_all_ranks_are_those_of_every_rank(seed: int) -> None:
+    """Whether or not the C0 of a higher rank has a lower one."""
+    case = simulate(seed)
+    ranks = range(1, case.cells.ntraits + 1)
+    for rank, found in zip(ranks, fits(case.cells, ranks, case.reml), strict=True):
+        assert (found.rank, found.certificate.certified) == (rank, True)
+        assert found.point.lml == pytest.approx(fit(case.cells, rank, case.reml).point.lml, abs=1e-6)
 
 
 def test_missing_cells_make_estimates_less_precise() -> None:
