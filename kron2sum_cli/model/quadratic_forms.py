@@ -31,17 +31,24 @@ Complex = NDArray[np.complex128]
 STEP, LONGEST = 0.09, 5.8
 """Step of the trapezoidal rule along a hyperbola, and where it ends."""
 
+SHORTER, LEAST_LOG = (3.2, 4.6), -33.0
+"""Where it ends before, and how small the logarithm of the integrand must be there in all mixtures."""
+
+LEAST_REST = 1e-13
+"""Largest share of an integral that the last node of a path may have."""
+
 LEAST_AGREEMENT = 2e-6
 """Largest relative difference of the sums over all and over every other node; the error goes with its square."""
 
 MOST_HALVINGS = 4
 """Times that the step is halved where the sums do not agree."""
 
-LAST_CHANGE = 1e-3
+LAST_CHANGE = 3e-3
 """Relative change of a quantile after which Householder's method ends, which takes the error to its fourth power."""
 
-FARTHEST_NODE = 1e30
-"""Distance of a node from the branch point up to which products of eight factors stay finite."""
+FARTHEST_NODE = 1e9
+"""Distance of a node from the branch point up to which squares of products of sixteen factors stay finite; and its
+inverse, down to which they stay positive."""
 
 ROUNDING = 1e-12
 """Share of the largest weight below which a weight, positive or negative, counts as 0 that was rounded."""
@@ -170,7 +177,11 @@ def mixture_quantile(weights: Array, log_upper: float, near: tuple[Array, Tails]
 
 
 def _first_quantile(weights: Array, log_upper: float, near: tuple[Array, Tails] | None) -> Array:
-    """Quantiles (k,) of shifted gamma distributions with the same three moments, as far off as these are ``near``."""
+    """Quantiles (k,) of shifted gamma distributions with the same three moments.
+
+    The logarithm of such a tail is taken for a function of that of the mixture, of which the value and two derivatives
+    are known where it is ``near``.
+    """
     mean, variance, third = (c * np.sum(weights**power, axis=1) for power, c in ((1, 1), (2, 2), (3, 8)))
     if log_upper <= -600:
         return np.asarray(mean - 2 * np.max(weights, axis=1) * log_upper)
@@ -182,7 +193,11 @@ def _first_quantile(weights: Array, log_upper: float, near: tuple[Array, Tails] 
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             at_near = np.log(special.gammaincc(shape, y))
             hazard = np.exp((shape - 1) * np.log(y) - y - special.gammaln(shape) - at_near) / scale
-            moved = at_near + (log_upper - tails.log_upper) * np.clip(hazard / tails.hazard, 0.2, 5)
+            first = np.clip(hazard / tails.hazard, 0.2, 5)
+            rise = tails.density_slope + tails.hazard - ((shape - 1) / y - 1) / scale - hazard
+            second = np.clip(first * rise / tails.hazard, -0.05, 0.05)
+            change = log_upper - tails.log_upper
+            moved = at_near + change * (first + change * second / 2)
         of_gamma = np.clip(np.where(np.isfinite(moved), moved, log_upper), max(1.5 * log_upper, -700), log_upper / 2)
     return np.asarray(np.maximum(shift + scale * special.gammainccinv(shape, np.exp(of_gamma)), 1e-9 * mean))
 
@@ -228,17 +243,26 @@ def _invert(weights: Array, q: Array, upper: NDArray[np.bool_]) -> tuple[Array, 
     slope = np.minimum(third / (3 * second) * scale, 1.0)
     at_saddle = -0.5 * np.sum(np.log(left), axis=1) - t * q
     tail, density, changes, bends = np.zeros((4, q.size))
-    open_ones, step = np.arange(q.size), STEP
+    open_ones, step, longest = np.arange(q.size), STEP, _end_of_path(ratio * scale[:, None])
     for _ in range(MOST_HALVINGS + 1):
         path = tuple(part[open_ones] for part in (tau, scale, slope, at_saddle))
-        found = _trapezoid(weights[open_ones], q[open_ones], path, step)
+        found = _trapezoid(weights[open_ones], q[open_ones], path, step, longest)
         tail[open_ones], density[open_ones] = found.tail, found.density
         changes[open_ones], bends[open_ones] = found.slope, found.bend
         open_ones = open_ones[found.disagreement >= LEAST_AGREEMENT]
         if not open_ones.size:
             return at_saddle + np.log(tail), at_saddle + np.log(density), changes, bends
-        step /= 2
+        step, longest = step / (2 if longest == LONGEST else 1), LONGEST
     raise NumericalError(f"the tail probability of a quadratic form did not converge at {q[open_ones[0]]:g}")
+
+
+def _end_of_path(c: Array) -> float:
+    """Where ``Π_i |1 + 2i c_i sinh x|^-½`` is small for all mixtures; c (k, m) is scale times ``λ_i/(1 - 2λ_it)``."""
+    square = 4 * c * c
+    for longest in SHORTER:
+        if np.max(-0.25 * np.sum(np.log1p(square * np.sinh(longest) ** 2), axis=1)) < LEAST_LOG:
+            return longest
+    return LONGEST
 
 
 @dataclass(frozen=True)
@@ -262,10 +286,10 @@ class _Sums:
     disagreement: Array
 
 
-def _trapezoid(weights: Array, q: Array, path: tuple[Array, ...], step: float) -> _Sums:
+def _trapezoid(weights: Array, q: Array, path: tuple[Array, ...], step: float, longest: float) -> _Sums:
     """Integrals along paths, each with its saddle point τ, scale, slope, and log of the integrand's size there."""
     tau, scale, slope, at_saddle = path
-    offset, along = hyperbola(scale, slope, step, LONGEST)
+    offset, along = hyperbola(scale, slope, step, longest)
     t: Complex = (0.5 - tau)[:, None] + offset
     integrand = np.exp(cgf(weights, tau[:, None] - offset) - t * q[:, None] - at_saddle[:, None]) * along
     tails = (integrand / t).real * np.where(tau < 0.5, 1.0, -1.0)[:, None]
@@ -275,7 +299,8 @@ def _trapezoid(weights: Array, q: Array, path: tuple[Array, ...], step: float) -
         disagreement = np.maximum(np.abs(half[0] / tail - 1), np.abs(half[1] / density - 1))
         by_t = integrand * t
         changes, bends = -np.sum(by_t.real, axis=1) / density, np.sum((by_t * t).real, axis=1) / density
-    disagreement = np.where((tail > 0) & (density > 0), disagreement, np.inf)
+    ended = np.abs(tails[:, -1]) <= LEAST_REST * tail
+    disagreement = np.where((tail > 0) & (density > 0) & ended, disagreement, np.inf)
     return _Sums(tail, density, changes, bends, disagreement)
 
 
@@ -312,7 +337,7 @@ def hyperbola(scale: Array, slope: Array, step: float, longest: float) -> tuple[
 def cgf(weights: Array, tau: Complex) -> Complex:
     """``-½ Σ log(1 - 2λt)`` at nodes ``τ = ½ - t`` (k, N) of paths from the real axis downwards.
 
-    Four factors ``(1 - λ) + 2λτ`` at a time are a polynomial in τ without negative coefficients; two of these are
+    Four factors ``(1 - λ) + 2λτ`` at a time are a polynomial in τ without negative coefficients; four of these are
     multiplied before their logarithm is taken. The argument of such a product falls along the path, by less than π from
     node to node: where it rises, it was turned around once more.
 
@@ -324,8 +349,9 @@ def cgf(weights: Array, tau: Complex) -> Complex:
         Nodes; on the real axis in any order
     """
     k, m = weights.shape
-    at_once = 8 if np.max(np.abs(tau)) < FARTHEST_NODE else 4
-    padded = np.zeros((k, -(-m // at_once) * at_once))
+    distance = np.abs(tau)
+    doublings = 2 if np.min(distance) > 1 / FARTHEST_NODE and np.max(distance) < FARTHEST_NODE else 0
+    padded = np.zeros((k, -(-m // (4 << doublings)) * (4 << doublings)))
     padded[:, :m] = weights
     a, b = (1 - padded).reshape(k, -1, 4), (2 * padded).reshape(k, -1, 4)
     first = a[..., 0] * a[..., 1], a[..., 0] * b[..., 1] + b[..., 0] * a[..., 1], b[..., 0] * b[..., 1]
@@ -336,7 +362,7 @@ def cgf(weights: Array, tau: Complex) -> Complex:
     square = tau * tau
     powers = np.stack([np.ones_like(tau), tau, square, square * tau, square * square], axis=1)
     factors = coefficients.astype(np.complex128) @ powers
-    if at_once == 8:
+    for _ in range(doublings):
         half = factors.shape[1] // 2
         factors = factors[:, :half] * factors[:, half:]
     re, im = factors.real.copy(), factors.imag.copy()
@@ -348,7 +374,7 @@ def cgf(weights: Array, tau: Complex) -> Complex:
 
 
 def _upper_saddle(weights: Array, q: Array) -> Array:
-    """``τ = ½ - t`` where ``K'(t) = q + 1/t``, t between 0 and ½: (k,), to a few digits."""
+    """``τ = ½ - t`` where ``K'(t) = q + 1/t``, t between 0 and ½: (k,), roughly."""
 
     def slope(z: Array) -> tuple[Array, Array]:
         """Decreases in ``z = logit(2τ)``; and its derivative."""
@@ -357,12 +383,13 @@ def _upper_saddle(weights: Array, q: Array) -> Array:
         value = np.sum(terms, axis=1) - q - 2 * (1 + np.exp(z))
         return value, -np.sum(terms**2, axis=1) * share * (1 - share) - 2 * np.exp(z)
 
-    z = _root(slope, -np.log(q + 4), np.full(q.size, 30.0))
-    return np.asarray(0.5 / (1 + np.exp(-z)))
+    low, t = -np.log(q + 4), _saddle_of_gamma(weights, q, 1.0)
+    start = np.log(np.maximum(0.5 / t - 1, np.exp(low)))
+    return np.asarray(0.5 / (1 + np.exp(-_root(slope, low, np.full(q.size, 30.0), start))))
 
 
 def _lower_saddle(weights: Array, q: Array) -> Array:
-    """``τ = ½ - t`` where ``K'(t) = q + 1/t``, t below 0: (k,), to a few digits."""
+    """``τ = ½ - t`` where ``K'(t) = q + 1/t``, t below 0: (k,), roughly."""
 
     def slope(z: Array) -> tuple[Array, Array]:
         """Decreases in ``z = log(-t)``; and its derivative."""
@@ -370,18 +397,32 @@ def _lower_saddle(weights: Array, q: Array) -> Array:
         terms = weights / (1 + 2 * weights * size[:, None])
         return np.sum(terms, axis=1) - q + 1 / size, -2 * np.sum(terms**2, axis=1) * size - 1 / size
 
-    return np.asarray(0.5 + np.exp(_root(slope, -np.log(q) - 1e-6, np.log((weights.shape[1] / 2 + 1) / q) + 1e-6)))
+    low, high = -np.log(q) - 1e-6, np.log((weights.shape[1] / 2 + 1) / q) + 1e-6
+    return np.asarray(0.5 + np.exp(_root(slope, low, high, np.log(-_saddle_of_gamma(weights, q, -1.0)))))
 
 
-def _root(function: Callable[[Array], tuple[Array, Array]], low: Array, high: Array) -> Array:
-    """Zeros (k,) of decreasing functions between bounds, by Newton's method kept within them: to 1e-3 or nearer."""
-    low, high, z = low.copy(), high.copy(), low
+def _saddle_of_gamma(weights: Array, q: Array, side: float) -> Array:
+    """The t (k,) above (side 1) or below 0 (side -1) for gamma distributions with the means and variances of mixtures.
+
+    ``K'(t) = μ/(1 - θt)`` makes a quadratic equation of ``K'(t) = q + 1/t``.
+    """
+    mean = np.sum(weights, axis=1)
+    theta = 2 * np.sum(weights * weights, axis=1) / mean
+    half = (q - mean - theta) / 2
+    root = np.hypot(half, np.sqrt(theta * q))
+    # The root without cancellation; the product of the two is -1/(θq).
+    return np.asarray(np.where(half * side > 0, (half + side * root) / (theta * q), side / (root - side * half)))
+
+
+def _root(function: Callable[[Array], tuple[Array, Array]], low: Array, high: Array, start: Array) -> Array:
+    """Zeros (k,) of decreasing functions between bounds, by Newton's method kept within them: to 0.1 or nearer."""
+    z = np.clip(start, low, high)
     for _ in range(60):
         value, derivative = function(z)
         low, high = np.where(value > 0, z, low), np.where(value > 0, high, z)
         proposed = z - value / derivative
         following = np.where((proposed >= low) & (proposed <= high), proposed, (low + high) / 2)
         change, z = np.max(np.abs(following - z), initial=0.0), following
-        if change < 0.03:
+        if change < 0.3:
             break
     return np.asarray(z)
