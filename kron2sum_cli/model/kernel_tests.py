@@ -95,6 +95,11 @@ def beta_weights(eaf: Array, a: float, b: float) -> Array:
     return np.asarray(np.exp(density))
 
 
+def weighted_scores(scores: SetScores, F: Array, weights: Array) -> Array:
+    """``W^½ U F`` (e, s) for a root F (p, e) of the kernel of the traits along the axes and weights (s,)."""
+    return np.asarray((scores.u @ F).T * weights)
+
+
 def kernel_scores(scores: SetScores, F: Array, weights: Array) -> KernelScores:
     """Scores of a set for one kernel of the traits.
 
@@ -107,7 +112,7 @@ def kernel_scores(scores: SetScores, F: Array, weights: Array) -> KernelScores:
     weights : NDArray (s,)
         Weights of the variants, ``W = diag(weights²)``
     """
-    z = (scores.u @ F).T * weights
+    z = weighted_scores(scores, F, weights)
     between = weights[:, None] * weights
     if scores.V.ndim == 4:
         A = np.einsum("je,lf,jlab->efab", F, F, scores.V, optimize=True) * between

@@ -32,12 +32,11 @@ from kron2sum_cli.genotypes.filters import passes
 from kron2sum_cli.model.bootstrap import SimulatedTraits
 from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare
-from kron2sum_cli.model.kernel_tests import beta_weights
+from kron2sum_cli.model.kernel_tests import any_effect_kernel, beta_weights, weighted_scores
 from kron2sum_cli.model.random_effects import (
     SetNull,
     SetTest,
     VariantSetScores,
-    kernel_of,
     random_effects_mlog10p,
 )
 from kron2sum_cli.model.set_bootstrap import SimulatedTest, simulated_set_mlog10p
@@ -101,8 +100,10 @@ class _Variants:
     ----------
     positions : NDArray (b,)
         In the genotypes, increasing
-    table : pa.Table
-        Names, chromosomes, positions and alleles
+    names : pa.ChunkedArray
+        Their names
+    chromosomes, pos : list of length b
+        Where they are
     counts : GenotypeCounts
         Of their genotypes
     passing, low, outside : NDArray (b,)
@@ -118,7 +119,9 @@ class _Variants:
     """
 
     positions: Indices
-    table: pa.Table
+    names: pa.ChunkedArray
+    chromosomes: list[str]
+    pos: list[int]
     counts: GenotypeCounts
     passing: Mask
     low: Mask
@@ -194,10 +197,13 @@ def _read(plan: SetPlan, positions: Indices) -> _Variants:
     rotated = plan.scanner.rotate(G)
     outside = within(varying, outside_covariates(rotated.length, counts, varying))
     outside[incomplete] &= ~plan.covariates.explain(G, np.flatnonzero(incomplete[varying]), absent)
+    table = source.variants.table.take(positions)
     most = 0.5 if settings.set_max_maf is None else settings.set_max_maf
     return _Variants(
         positions=positions,
-        table=source.variants.table.take(positions),
+        names=table["SNPID"],
+        chromosomes=table["CHR"].to_pylist(),
+        pos=table["POS"].to_pylist(),
         counts=counts,
         passing=passes(counts, inputs.filters)[0],
         low=np.nan_to_num(counts.maf) <= most,
@@ -255,9 +261,9 @@ def _weights(plan: SetPlan, members: Members, kept: Mask, eaf: NDArray[np.float6
 
 def _description(members: Members, variants: _Variants, chosen: Indices) -> dict[str, object]:
     """The columns that say what the set is."""
-    chromosomes = set(variants.table["CHR"].take(chosen).to_pylist())
+    chromosomes = {variants.chromosomes[k] for k in chosen.tolist()}
     one = len(chromosomes) == 1
-    pos = variants.table["POS"].take(chosen).to_pylist()
+    pos = [variants.pos[k] for k in chosen.tolist()]
     return {
         SET.name: members.name,
         SET_CHR.name: min(chromosomes) if one else None,
@@ -323,12 +329,12 @@ def _random_effects(
 
 def _strongest(plan: SetPlan, one: VariantSetScores, variants: _Variants, chosen: Indices) -> dict[str, object]:
     """The variant with the largest share of the statistic of skat for any effect."""
-    z = kernel_of(one.scores, one.weights, plan.hypotheses[0], plan.null).z
-    terms = np.sum(z**2, axis=0)
+    F = any_effect_kernel(plan.null.axes, plan.null.mean_diagonal)
+    terms = np.sum(weighted_scores(one.scores, F, one.weights) ** 2, axis=0)
     best = int(np.argmax(terms))
     if not terms[best] > 0:
         return {}
-    name = variants.table["SNPID"][int(chosen[best])].as_py()
+    name = variants.names[int(chosen[best])].as_py()
     return {TOP.name: name, TOP_SHARE.name: float(terms[best] / np.sum(terms))}
 
 
