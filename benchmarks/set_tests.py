@@ -4,18 +4,21 @@ Families of two parents and three children; common variants for the relationship
 passed on from the parents. The null model is fitted by REML to every data set of simulated traits, as in a real scan.
 
     python -m benchmarks.set_tests errors [--sets 100000] [--n 2000] [--traits 4] [--tests skat,burden] [--bed FILE]
+                                          [--results FILE]
     python -m benchmarks.set_tests power [--sets 500]
     python -m benchmarks.set_tests time [--n 5000] [--variants 50]
     python -m benchmarks.set_tests null [--draws 1000000]
     python -m benchmarks.set_tests scan [--n 5000] [--variants 50] [--sets 400] [--folder DIR]
 
 ``errors`` prints the share of sets with P below each level, over the level: 1 is right, more is too many false
-positives; its 95% interval; and the band that 99.9% of such shares lie in. With ``--bed`` samples and variants are
-those of a file. ``power`` prints the share of sets with P below 1e-4 where a fifth of 30 rare variants acts: on one,
-two or all traits, with one sign or both. ``null`` draws scores from their null distribution and prints the share beyond
-the value whose P is a level, over the level, for rare and common variants, with independent axes and (missing cells)
-correlated ones: a tenth of the draws for lr, whose null distribution is simulated anew every 2,000 scores. ``scan``
-prints the processor time of whole scans of sets (four traits, one thread) over that of the scan of the same variants.
+positives; its 95% interval; and the band that 99.9% of such shares lie in if sets are independent. Sets with the same
+traits are not: the interval has the variance between data sets of traits. With ``--bed`` samples and variants are those
+of a file. ``--results`` keeps the counts of every data set in a file, from which the next run goes on. ``power`` prints
+the share of sets with P below 1e-4 where a fifth of 30 rare variants acts: on one, two or all traits, with one sign or
+both. ``null`` draws scores from their null distribution and prints the share beyond the value whose P is a level, over
+the level, for rare and common variants, with independent axes and (missing cells) correlated ones: a tenth of the draws
+for lr, whose null distribution is simulated anew every 2,000 scores. ``scan`` prints the processor time of whole scans
+of sets (four traits, one thread) over that of the scan of the same variants.
 """
 
 import argparse
@@ -36,10 +39,10 @@ from kron2sum_cli.errors import Kron2SumError
 from kron2sum_cli.genotypes.open import open_genotypes
 from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.fitting import fit
-from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test
-from kron2sum_cli.model.kernel_tests import KernelScores, information_of_variants, null_weights
+from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, named_hypothesis, test
+from kron2sum_cli.model.kernel_tests import KernelScores, cauchy_mlog10p, information_of_variants, null_weights
 from kron2sum_cli.model.quadratic_forms import mixture_quantile, mixture_tails
-from kron2sum_cli.model.random_effects import SetNull, SetTest, VariantSetScores, random_effects_mlog10p
+from kron2sum_cli.model.random_effects import SetNull, SetTest, VariantSetScores, omnibus_parts, random_effects_mlog10p
 from kron2sum_cli.model.set_likelihood_ratio import (
     MORE_REPLICATES,
     REPLICATES,
@@ -53,7 +56,10 @@ from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features
 
 LEVELS = (0.05, 0.01, 1e-3, 1e-4)
 FAST: tuple[SetTest, ...] = ("skat", "burden", "acat", "omnibus")
-SETS_AT_A_TIME = 100
+SETS_AT_A_TIME, SETS_IN_ALL = 100, 400
+"""Sets that are tested with the same traits, chosen among so many."""
+
+DATA_SETS_A_REPORT = 20
 
 NULL_LEVELS = np.array([1e-2, 1e-3, 1e-4])
 DRAWS_AT_A_TIME = 50_000
@@ -75,7 +81,7 @@ class Sample:
         Of G given an intercept
     sets : NDArray (n, k, s)
         Centred genotypes of k sets
-    rows : NDArray (m, k, s)
+    rows : NDArray (k, m, s)
         The same, rotated
     eaf : NDArray (k, s)
         Frequencies
@@ -100,6 +106,11 @@ def inherited(rng: np.random.Generator, n: int, frequencies: Array) -> Array:
     return np.concatenate(people, axis=1).reshape(-1, frequencies.size)[:n].astype(float)
 
 
+def by_set(rows: Array, variants: int) -> Array:
+    """Rotated variants (m, k s) as (k, m, s)."""
+    return np.ascontiguousarray(rows.reshape(len(rows), -1, variants).transpose(1, 0, 2))
+
+
 def sample(rng: np.random.Generator, n: int, sets: int, variants: int) -> Sample:
     """Samples of families with sets of rare variants (frequencies 0.0005 to 0.02) that all vary."""
     common = inherited(rng, n, rng.uniform(0.05, 0.5, size=n + 500))
@@ -110,7 +121,7 @@ def sample(rng: np.random.Generator, n: int, sets: int, variants: int) -> Sample
     genotypes = rare - rare.mean(axis=0)
     spectrum = spectrum_of_features(G, np.ones((n, 1)))
     rows = rotate_traits(spectrum, rng.normal(size=(n, 1))).V.T @ genotypes
-    return Sample(G, spectrum, genotypes.reshape(n, sets, -1), rows.reshape(len(rows), sets, -1), eaf)
+    return Sample(G, spectrum, genotypes.reshape(n, sets, -1), by_set(rows, variants), eaf)
 
 
 def traits(rng: np.random.Generator, G: Array, p: int) -> Array:
@@ -129,7 +140,7 @@ def scored(one: Sample, Y: Array, which: Iterable[int]) -> tuple[SetNull, list[V
     g = float(np.mean(np.sum((one.G - one.G.mean(axis=0)) ** 2, axis=1)))
     sets = []
     for k in which:
-        rows = one.rows[:, k]
+        rows = one.rows[k]
         V = weighted_products(rows, point.W)
         scores = SetScores(rows.T @ point.alpha, V, np.einsum("jaa->ja", V))
         sets.append(VariantSetScores(scores, np.ones(rows.shape[1]), one.eaf[k], (1, k)))
@@ -148,44 +159,79 @@ def sample_of_file(path: Path, variants: int) -> Sample:
     spectrum = spectrum_of_features(G, np.ones((len(G), 1)))
     rows = rotate_traits(spectrum, np.zeros((len(G), 1))).V.T @ centred
     whole = len(eaf) // variants * variants
-    cut = (arrays[:, :whole].reshape(len(arrays), -1, variants) for arrays in (centred, rows))
-    return Sample(G, spectrum, *cut, eaf[:whole].reshape(-1, variants))
+    sets = centred[:, :whole].reshape(len(centred), -1, variants)
+    return Sample(G, spectrum, sets, by_set(rows[:, :whole], variants), eaf[:whole].reshape(-1, variants))
 
 
-def print_shares(below: dict[SetTest, Array], counted: int) -> None:
+def interval(counts: Array, sizes: Array) -> tuple[Array, Array, Array]:
+    """Share of sets below a level and its 95% interval, where sets with the same traits are not independent.
+
+    Clopper and Pearson's interval of as many independent sets as have the variance that the share has between data
+    sets of traits (Korn and Graubard 1998, Survey Methodology 24:193).
+
+    Parameters
+    ----------
+    counts : NDArray (d, k)
+        Sets of each data set below k levels
+    sizes : NDArray (d,)
+        All sets of each data set
+    """
+    total = np.sum(sizes)
+    share = np.sum(counts, axis=0) / total
+    residual = counts - share * sizes[:, None]
+    variance = np.sum(residual**2, axis=0) * len(sizes) / max(len(sizes) - 1, 1) / total**2
+    of_independent = share * (1 - share) / total
+    ratio = np.divide(variance, of_independent, where=share > 0, out=np.ones_like(share))
+    independent = total / np.maximum(ratio, 1)
+    below = share * independent
+    low = np.nan_to_num(stats.beta.ppf(0.025, below, independent - below + 1))
+    return share, low, stats.beta.ppf(0.975, below + 1, independent - below)
+
+
+def print_shares(found: Array, tests: list[SetTest]) -> None:
     """Print the share of sets below each level over the level, with 95% intervals."""
-    print(f"{counted} sets")
-    for name, counts in below.items():
-        low, high = (
-            stats.beta.ppf(0.025, counts, counted - counts + 1),
-            stats.beta.ppf(0.975, counts + 1, counted - counts),
-        )
-        of_levels = np.array([counts / counted, np.nan_to_num(low), high]).T / np.array(LEVELS)[:, None]
+    sizes, counts = found[:, 1], found[:, 2:].reshape(len(found), len(tests), len(LEVELS))
+    print(f"{np.sum(sizes):.0f} sets, {len(sizes)} data sets")
+    for k, name in enumerate(tests):
+        of_levels = np.array(interval(counts[:, k], sizes)).T / np.array(LEVELS)[:, None]
         print(name, *(f"{x:.2f} ({a:.2f}-{b:.2f})" for x, a, b in of_levels), sep="\t", flush=True)
 
 
-def errors(total: int, one: Sample, p: int, tests: list[SetTest], hypothesis: str) -> None:
-    """Print type I errors, from time to time and at the end."""
-    rng = np.random.default_rng(1)
+def mlog10p_of_tests(tests: list[SetTest], each: VariantSetScores, tested: Hypothesis, null: SetNull) -> list[float]:
+    """-log10 P of tests of a set without weights; what omnibus combines is not computed again."""
+    names: tuple[SetTest, ...] = ("skat", "burden", "acat")
+    known: dict[SetTest, float] = {}
+    if "omnibus" in tests:
+        parts = omnibus_parts(each, tested, null)
+        known = dict(zip(names, parts[::2].tolist(), strict=True)) | {"omnibus": cauchy_mlog10p(parts)}
+    return [known[name] if name in known else random_effects_mlog10p(name, each, tested, null) for name in tests]
+
+
+def errors(total: int, one: Sample, p: int, tests: list[SetTest], hypothesis: str, kept: Path) -> None:
+    """Print type I errors, from time to time and at the end; a row of ``kept`` is a data set, its sets and counts."""
     number = one.eaf.shape[0]
-    at_a_time = min(total, SETS_AT_A_TIME, number)
+    at_a_time = min(SETS_AT_A_TIME, number)
     tested = named_hypothesis(hypothesis, tuple(f"t{j}" for j in range(p)))
-    below, counted = {name: np.zeros(len(LEVELS)) for name in tests}, 0
     print(f"{one.eaf.shape[1]} variants a set, n = {len(one.G)}, {p} traits, {hypothesis} effects")
     print("test", *(f"{level:g}" for level in LEVELS), sep="\t")
-    while counted < total:
+    rows = np.loadtxt(kept, ndmin=2).tolist() if kept.exists() else []
+    following = int(rows[-1][0]) + 1 if rows else 0
+    while sum(row[1] for row in rows) < total:
+        rng = np.random.default_rng((1, following))
+        following += 1
         try:
             null, sets = scored(one, traits(rng, one.G, p), rng.choice(number, at_a_time, replace=False))
         except Kron2SumError:
             continue
-        counted += len(sets)
-        for name in tests:
-            found = [random_effects_mlog10p(name, each, tested, null) for each in sets]
-            below[name] += [np.sum(np.array(found) >= -np.log10(level)) for level in LEVELS]
-        if counted % 2000 == 0:
-            print_shares(below, counted)
-    print_shares(below, counted)
-    bands = [stats.binom(counted, level).ppf([0.0005, 0.9995]) / (counted * level) for level in LEVELS]
+        found = np.array([mlog10p_of_tests(tests, each, tested, null) for each in sets])
+        below = np.sum(found[:, :, None] >= -np.log10(LEVELS), axis=0)
+        rows.append([following - 1, len(sets), *below.ravel().tolist()])
+        with kept.open("a") as file:
+            print(*map(int, rows[-1]), sep="\t", file=file)
+        if len(rows) % DATA_SETS_A_REPORT == 0:
+            print_shares(np.array(rows), tests)
+    print_shares(np.array(rows), tests)
+    bands = [stats.binom(total, level).ppf([0.0005, 0.9995]) / (total * level) for level in LEVELS]
     print("band", *(f"{low:.2f}-{high:.2f}" for low, high in bands), sep="\t")
 
 
@@ -359,14 +405,17 @@ def main() -> None:
     parser.add_argument("--test", default="any", help="hypothesis about the traits (errors)")
     parser.add_argument("--tests", default=",".join(FAST))
     parser.add_argument("--bed", type=Path, default=None, help="genotypes in place of simulated families (errors)")
+    parser.add_argument("--results", type=Path, default=None, help="where to keep counts (errors)")
     options = parser.parse_args()
     if options.what == "errors":
         tests = [cast(SetTest, name) for name in options.tests.split(",")]
         if options.bed is not None:
             one = sample_of_file(options.bed, options.variants)
         else:
-            one = sample(np.random.default_rng(1), options.n, SETS_AT_A_TIME, options.variants)
-        errors(options.sets or 100_000, one, options.traits, tests, options.test)
+            one = sample(np.random.default_rng(1), options.n, SETS_IN_ALL, options.variants)
+        with tempfile.TemporaryDirectory() as scratch:
+            kept = options.results or Path(scratch) / "counts.tsv"
+            errors(options.sets or 100_000, one, options.traits, tests, options.test, kept)
     elif options.what == "power":
         power(options.sets or 500, options.n, options.traits, options.variants)
     elif options.what == "null":

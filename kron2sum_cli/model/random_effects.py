@@ -144,13 +144,17 @@ def kernel_of(scores: SetScores, weights: Array, tested: Hypothesis, null: SetNu
 
 
 def _omnibus(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
-    """Skat, burden and acat with all `OMNIBUS_WEIGHTS`, combined by Cauchy's distribution."""
+    return cauchy_mlog10p(omnibus_parts(one, tested, null))
+
+
+def omnibus_parts(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> Array:
+    """-log10 P (6,) of skat, burden and acat, each with all `OMNIBUS_WEIGHTS`: what ``omnibus`` combines."""
     weighted = one.of_omnibus()
     kernels = [kernel_of(each.scores, each.weights, tested, null) for each in weighted]
     mixtures = np.vstack([null_weights(kernel.blocks) for kernel in kernels])
     found = mixture_mlog10p(mixtures, np.array([np.sum(kernel.z**2) for kernel in kernels])).tolist()
     found += [test_of(each, tested, null) for test_of in (_burden, _acat) for each in weighted]
-    return cauchy_mlog10p(np.array(found))
+    return np.array(found)
 
 
 def _burden(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
