@@ -166,21 +166,22 @@ class _Climb(Generic[PointT]):
         self.steps, self.evaluations = 0, 1
         self.point = likelihood.evaluate(start.truncated(rank))
         self.mispredicted, self.by_observed = False, False
-        self.told = False, False
+        self._last: LocalModel | None = None
+        self._learned = False, False
         self.widen()
 
     def widen(self) -> None:
         """Make the trust region wide again."""
         self.radius = float(np.sqrt(self.likelihood.ncells)) / 4
 
-    def model(self, last: LocalModel | None) -> LocalModel:
+    def model(self) -> LocalModel:
         """The local model at the point reached: the last one where a step was not taken and nothing was learned."""
-        told = self.mispredicted, self.by_observed
-        if last is not None and last.point is self.point and told == self.told:
-            return last
-        self.told = told
-        curvature = self.likelihood.curvature(self.point, self.mispredicted)
-        return local_model(self.point, self.tau, self.rank, curvature, self.by_observed)
+        learned = self.mispredicted, self.by_observed
+        if self._last is None or self._last.point is not self.point or self._learned != learned:
+            curvature = self.likelihood.curvature(self.point, self.mispredicted)
+            self._last = local_model(self.point, self.tau, self.rank, curvature, self.by_observed)
+            self._learned = learned
+        return self._last
 
     def measure_by_observed(self) -> None:
         """Measure the lengths of further steps by the observed information."""
@@ -278,9 +279,8 @@ class _Climb(Generic[PointT]):
 def climb(likelihood: Likelihood[PointT], start: TraitAxes, rank: int, max_steps: int) -> Optimum[PointT]:
     """Climb from ``start`` to an optimum with C0 of at most this rank; its certificate says whether it got there."""
     search = _Climb(likelihood, start, rank)
-    model: LocalModel | None = None
     while search.steps < max_steps and search.radius > SMALLEST_RADIUS:
-        model = search.model(model)
+        model = search.model()
         step = model.step(search.radius)
         done = step.predicted <= GAIN_TOLERANCE and not (step.at_edge and search.radius < 1e-3)
         if not search.by_observed and (model.misjudges(step) or (done and model.observed_gain() > CERTIFIED_GAIN)):
@@ -294,7 +294,7 @@ def climb(likelihood: Likelihood[PointT], start: TraitAxes, rank: int, max_steps
             if _gain(ascents) <= GAIN_TOLERANCE or not search.enter_cone(ascents):
                 return search.optimum(model, step.predicted)
         search.steps += 1
-    model = search.model(model)
+    model = search.model()
     return search.optimum(model, model.step(np.inf).predicted)
 
 

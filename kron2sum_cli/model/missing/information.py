@@ -171,25 +171,28 @@ def _products_over_rows(design: CellDesign, point: ObservedPoint, F: Array) -> A
     N, p, m = F.shape
     rows = F.reshape(N, p * m)
     Q = rows.T @ rows
-    outside_weight, nleft = design.outside_weight, point.data.filled.noutside
-    weights = point.W.T
-    if m > point.W.shape[0]:
-        nleft -= m - point.W.shape[0]
-        weights = np.hstack([weights, np.repeat(outside_weight[:, None], m - point.W.shape[0], axis=1)])
+    s, outside_weight = point.data.filled.s, design.outside_weight
+    outside = m - s.size
+    weights = np.hstack([point.W.T, np.repeat(outside_weight[:, None], outside, axis=1)])
     Q[np.diag_indices(p * m)] -= weights.ravel()  # this is -Q, of the same products
-    blocks = np.ascontiguousarray(Q.reshape(p, m, p, m).transpose(0, 2, 1, 3)).reshape(p * p, m * m)
+    blocks = np.ascontiguousarray(Q.reshape(p, m, p, m).transpose(0, 2, 1, 3)).reshape(p * p, m, m)
     del Q
-    root = np.zeros(m)
-    root[: point.W.shape[0]] = np.sqrt(point.data.filled.s)
-    gram = blocks @ blocks.T
+    root = np.concatenate([np.sqrt(s), np.zeros(outside)])
+    of_C1 = _gram(blocks)
     axes = np.arange(p) * (p + 1)
-    gram[np.ix_(axes, axes)] += nleft * np.multiply.outer(outside_weight, outside_weight)
-    by_row = blocks.reshape(p * p, m, m)
-    by_row *= root[:, None]
-    mixed = blocks @ blocks.T
-    by_row *= root
-    first, mixed, second = (_between_directions(one) for one in (blocks @ blocks.T, mixed, gram))
+    left = point.data.filled.noutside - outside
+    of_C1[np.ix_(axes, axes)] += left * np.multiply.outer(outside_weight, outside_weight)
+    blocks *= root[:, None]  # in place, for they are the largest matrices
+    of_both = _gram(blocks)
+    blocks *= root
+    first, mixed, second = map(_between_directions, (_gram(blocks), of_both, of_C1))
     return np.block([[first, mixed], [mixed.T, second]])
+
+
+def _gram(blocks: Array) -> Array:
+    """``tr(BᵀB')`` for every two of the blocks B (k, m, m): (k, k)."""
+    flat = blocks.reshape(len(blocks), -1)
+    return np.asarray(flat @ flat.T)
 
 
 def _between_directions(gram: Array) -> Array:
