@@ -43,13 +43,7 @@ from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, named_hypothe
 from kron2sum_cli.model.kernel_tests import KernelScores, cauchy_mlog10p, information_of_variants, null_weights
 from kron2sum_cli.model.quadratic_forms import mixture_quantile, mixture_tails
 from kron2sum_cli.model.random_effects import SetNull, SetTest, VariantSetScores, omnibus_parts, random_effects_mlog10p
-from kron2sum_cli.model.set_likelihood_ratio import (
-    MORE_REPLICATES,
-    REPLICATES,
-    SMALL_P,
-    likelihood_ratio_test,
-    maximise,
-)
+from kron2sum_cli.model.set_likelihood_ratio import REPLICATES, fit_tail, maximise
 from kron2sum_cli.model.set_test import SetScores, weighted_products
 from kron2sum_cli.model.skato import GRID, grid_weights, skato
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features
@@ -340,16 +334,16 @@ def shares(kernel: KernelScores, rng: np.random.Generator, draws: int) -> dict[s
 
 def shares_of_lr(kernel: KernelScores, rng: np.random.Generator, draws: int) -> Array:
     """The same of the likelihood ratio test, whose null distribution is simulated anew for every so many scores."""
-    below, scores = np.zeros(len(NULL_LEVELS)), draw(kernel, rng, draws)
-    for z in np.array_split(scores, max(1, draws // SCORES_OF_A_TAIL)):
-        nothing = KernelScores(np.zeros_like(z[0]), kernel.A)
-        tail = likelihood_ratio_test(nothing, rng).tail
-        longer = likelihood_ratio_test(nothing, rng, replicates=REPLICATES + MORE_REPLICATES).tail
-        unit = np.mean(np.einsum("kaa->ka", kernel.blocks))
-        lr = maximise(KernelScores(z[0], kernel.A / unit), z / np.sqrt(unit), 1)[0]
-        mlog10p = np.array([tail.mlog10p(float(each)) for each in lr])
-        small = mlog10p > -np.log10(SMALL_P)
-        mlog10p[small] = [longer.mlog10p(float(each)) for each in lr[small]]
+    (_, _), (short, _), (long, small) = REPLICATES
+    unit = np.mean(np.einsum("kaa->ka", kernel.blocks))
+    kernel = KernelScores(kernel.z, kernel.A / unit)
+    below = np.zeros(len(NULL_LEVELS))
+    for z in np.array_split(draw(kernel, rng, draws), max(1, draws // SCORES_OF_A_TAIL)):
+        simulated, lr = (maximise(kernel, scores, 1)[0] for scores in (draw(kernel, rng, long), z))
+        first, all_of_them = fit_tail(simulated[:short]), fit_tail(simulated)
+        mlog10p = np.array([first.mlog10p(float(each)) for each in lr])
+        is_small = mlog10p > -np.log10(small)
+        mlog10p[is_small] = [all_of_them.mlog10p(float(each)) for each in lr[is_small]]
         below += np.sum(mlog10p[:, None] >= -np.log10(NULL_LEVELS), axis=0)
     return below / draws
 

@@ -7,8 +7,8 @@ in the log-likelihood (of the contrasts without fixed effects) depends on z and 
     LR(F) = z_Fᵀ (I + A_F)⁻¹ z_F - log|I + A_F|,      z_F = (Fᵀ ⊗ I) z,   A_F = (Fᵀ ⊗ I) A (F ⊗ I).
 
 It is maximised over F. Under the null model z ~ N(0, A), so that the null distribution is simulated exactly, by drawing
-s p numbers, without permuting genomes. As in the paper, its tail is that of a point mass at 0 and of ``a χ²_d``, fitted
-to the largest tenth of the simulated values; below, P is the share of simulated values.
+s p numbers, without permuting genomes; the smaller P, the more often. As in the paper, its tail is that of a point mass
+at 0 and of ``a χ²_d``, fitted to the largest tenth of the simulated values; below, P is the share of simulated values.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,9 @@ from kron2sum_cli.model.tail_probability import chi2_mlog10p
 
 Indices = NDArray[np.intp]
 
-REPLICATES = 1000
-"""Simulated values of the null distribution."""
-
-SMALL_P, MORE_REPLICATES = 2e-2, 9000
-"""A test with a smaller P gets this many values more: errors of a tail that is fitted to 1,000 values make a P below
-1e-4 a third too frequent."""
+REPLICATES = ((200, 1.0), (1000, 0.2), (10_000, 0.02))
+"""Simulated values of the null distribution, and the P below which there are so many. A tail that is fitted to 1,000
+makes a P below 1e-4 a third too frequent."""
 
 FITTED_SHARE = 0.1
 """Largest share of the simulated values that the tail is fitted to."""
@@ -89,14 +86,14 @@ class LikelihoodRatioTest:
         -log10 P
     F : NDArray (p, k)
         ``C_r = T⁻¹ F Fᵀ T⁻ᵀ``
-    tail : NullTail
-        Null distribution
+    replicates : int
+        Number of simulated values that P comes from
     """
 
     lr: float
     mlog10p: float
     F: Array
-    tail: NullTail
+    replicates: int
 
 
 @dataclass(frozen=True)
@@ -143,9 +140,7 @@ class _Problem:
         return np.asarray(value), gradient
 
 
-def likelihood_ratio_test(
-    kernel: KernelScores, rng: np.random.Generator, rank: int = 1, replicates: int = REPLICATES
-) -> LikelihoodRatioTest:
+def likelihood_ratio_test(kernel: KernelScores, rng: np.random.Generator, rank: int = 1) -> LikelihoodRatioTest:
     """Test a set by the likelihood ratio of random effects on all traits.
 
     Parameters
@@ -156,8 +151,6 @@ def likelihood_ratio_test(
         What the null distribution is simulated with
     rank : int
         Rank of C_r: 1 as in the paper, or p for any covariance matrix
-    replicates : int
-        Number of simulated values, to which `MORE_REPLICATES` are added where P is small
 
     Raises
     ------
@@ -165,13 +158,17 @@ def likelihood_ratio_test(
         Where the scores have no variance.
     """
     scaled, mean = _scaled(kernel)
-    z = np.concatenate([scaled.z[None], _simulate(scaled, rng, replicates)])
-    lr, F = maximise(scaled, z, rank)
-    tail = fit_tail(lr[1:])
-    if tail.mlog10p(float(lr[0])) > -np.log10(SMALL_P):
-        more, _ = maximise(scaled, _simulate(scaled, rng, MORE_REPLICATES), rank)
-        tail = fit_tail(np.concatenate([lr[1:], more]))
-    return LikelihoodRatioTest(float(lr[0]), tail.mlog10p(float(lr[0])), F[0] / np.sqrt(mean), tail)
+    found, F = maximise(scaled, scaled.z[None], rank)
+    lr, simulated = float(found[0]), np.zeros(0)
+    share = 0.0 if lr > NO_GAIN else 1.0
+    for number, largest in REPLICATES:
+        if share >= largest:
+            break
+        drawn = _simulate(scaled, rng, number - simulated.size)
+        simulated = np.concatenate([simulated, maximise(scaled, drawn, rank)[0]])
+        share = (np.count_nonzero(simulated >= lr) + 1) / (number + 1)
+    mlog10p = fit_tail(simulated).mlog10p(lr) if share < FITTED_SHARE else float(-np.log10(share))
+    return LikelihoodRatioTest(lr, mlog10p, F[0] / np.sqrt(mean), simulated.size)
 
 
 def maximise(kernel: KernelScores, z: Array, rank: int) -> tuple[Array, Array]:
@@ -190,7 +187,7 @@ def maximise(kernel: KernelScores, z: Array, rank: int) -> tuple[Array, Array]:
     width = max(1, MOST_ENTRIES // (rank * s) ** 2)
     for start in range(0, len(z), width):
         part = np.arange(start, min(start + width, len(z)))
-        best[part], F[part] = _climb(exact.take(part), _rough_maximum(rough.take(part), z[part], full, rank))
+        best[part], F[part], _ = _climb(exact.take(part), *_rough_maximum(rough.take(part), z[part], full, rank))
     none = best <= NO_GAIN
     return np.where(none, 0.0, best), np.where(none[:, None, None], 0.0, F)
 
@@ -248,8 +245,8 @@ def _simulate(kernel: KernelScores, rng: np.random.Generator, replicates: int) -
     return np.asarray(np.einsum("kab,rkb->rka", roots, drawn, optimize=True).reshape(replicates, *kernel.z.shape))
 
 
-def _rough_maximum(problem: _Problem, z: Array, full: Array, rank: int) -> Array:
-    """F (r, p, rank) of the best of several starts, climbed where the covariances are diagonal.
+def _rough_maximum(problem: _Problem, z: Array, full: Array, rank: int) -> tuple[Array, Array]:
+    """F (r, p, rank) of the best of several starts, climbed where the covariances are diagonal; its inverse Hessians.
 
     Near 0, ``LR(F) = tr Fᵀ(zzᵀ - E zzᵀ)F``: starts lie along the leading eigenvectors of that matrix.
     """
@@ -261,16 +258,19 @@ def _rough_maximum(problem: _Problem, z: Array, full: Array, rank: int) -> Array
     starts = [scale * direction for direction in directions for scale in SCALES]
     found = [problem.value_and_gradient(start)[0] for start in starts]
     best = np.argmax(found, axis=0)
-    return _climb(problem, np.stack(starts)[best, np.arange(len(z))])[1]
+    size = starts[0][0].size
+    return _climb(problem, np.stack(starts)[best, np.arange(len(z))], np.tile(np.eye(size) * 0.1, (len(z), 1, 1)))[1:]
 
 
-def _climb(problem: _Problem, F: Array) -> tuple[Array, Array]:
-    """Maxima (r,) and F (r, p, k) by the BFGS method with a monotone line search, every replicate for itself."""
+def _climb(problem: _Problem, F: Array, H: Array) -> tuple[Array, Array, Array]:
+    """Maxima (r,) and F (r, p, k) by the BFGS method with a monotone line search, every replicate for itself.
+
+    It begins with inverse Hessians H (r, p k, p k), of the sign of a maximum, and also returns those at its end.
+    """
     shape = F.shape[1:]
     size = F[0].size
-    F = F.copy()
+    F, H = F.copy(), H.copy()
     value, gradient = problem.value_and_gradient(F)
-    H = np.tile(np.eye(size) * 0.1, (len(F), 1, 1))
     active = np.arange(len(F))
     for _ in range(MOST_STEPS):
         g = gradient[active].reshape(-1, size)
@@ -286,7 +286,7 @@ def _climb(problem: _Problem, F: Array) -> tuple[Array, Array]:
         curvature = np.sum(step * change, axis=1)
         H[active] = _update(H[active], step, change, curvature)
         active = active[moved[:, 0] > 0]
-    return value, F.reshape(-1, *shape)
+    return value, F.reshape(-1, *shape), H
 
 
 def _line_search(

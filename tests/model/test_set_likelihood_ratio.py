@@ -58,9 +58,7 @@ def test_the_ratio_of_one_direction_is_that_of_the_densities_given_the_others(na
     """A scale of the kernel of the traits beside fixed effects of the set along the other directions."""
     one, tested = case(29, share=share, s=4), named_hypothesis(name, ("a", "b", "c"))
     weights = np.array([1.0, 0.5, 2.0, 1.0])
-    found = likelihood_ratio_test(
-        hypothesis_scores(one.scores, tested, one.axes.T, weights), np.random.default_rng(0), replicates=50
-    )
+    found = likelihood_ratio_test(hypothesis_scores(one.scores, tested, one.axes.T, weights), np.random.default_rng(0))
     direction = np.ones(3) if name == "common" else np.array([0.0, 1.0, 0.0])
     fixed = np.hstack([one.dense.M, np.kron(tested.base, one.S)[one.dense.seen]])
     N, SW = null_space(fixed.T), one.S * weights
@@ -111,7 +109,7 @@ def test_fitted_covariance_of_a_set_is_in_the_units_of_the_traits() -> None:
     one = case(24, s=4)
     kernel = kernel_scores(one.scores, np.eye(3), np.full(4, 3.0))
     kernel = KernelScores(kernel.z * 2.5, kernel.A)
-    found = likelihood_ratio_test(kernel, np.random.default_rng(0), replicates=200)
+    found = likelihood_ratio_test(kernel, np.random.default_rng(0))
     assert found.lr > 0
     C_r = one.axes.Tinv @ found.F @ found.F.T @ one.axes.Tinv.T
     assert np.linalg.matrix_rank(C_r, tol=1e-8 * np.trace(C_r)) == 1
@@ -155,32 +153,41 @@ def test_a_tail_of_a_known_mixture_is_found() -> None:
 def test_small_p_values_come_from_more_simulated_values() -> None:
     """Of one variant and trait the ratio is ``x - 1 - log x`` of the score test's x > 1, so that both have one P."""
     found = {}
-    for mlog10p in (1.0, 4.0):
+    for mlog10p, replicates in ((0.52, 200), (1.0, 1000), (4.0, 10_000)):
         x = stats.chi2.isf(10**-mlog10p, 1)
         kernel = KernelScores(np.full((1, 1), np.sqrt(x)), np.ones((1, 1, 1)))
         tests = [likelihood_ratio_test(kernel, np.random.default_rng(seed)) for seed in range(20)]
         np.testing.assert_allclose([each.lr for each in tests], x - 1 - np.log(x), rtol=1e-6)
-        assert {each.tail.simulated.size for each in tests} == {1000 if mlog10p == 1 else 10_000}
+        assert {each.replicates for each in tests} == {replicates}
         found[mlog10p] = np.array([each.mlog10p for each in tests])
     assert abs(found[1.0].mean() - 1) < 0.05
     assert abs(found[4.0].mean() - 4) < 0.1
     assert found[4.0].std() < 0.2
 
 
+def test_large_p_values_are_uniform_though_they_come_from_few_simulated_values() -> None:
+    one = case(29, s=5)
+    kernel, _ = _scaled(kernel_scores(one.scores, np.eye(3), np.ones(5)))
+    rng = np.random.default_rng(7)
+    tests = [likelihood_ratio_test(KernelScores(z, kernel.A), rng) for z in _simulate(kernel, rng, 1000)]
+    p = 10.0 ** -np.array([each.mlog10p for each in tests])
+    for level in (0.1, 0.2, 0.4, 0.7):
+        assert abs(np.mean(p <= level) - level) < 4.5 * np.sqrt(level * (1 - level) / 1000)
+    assert all((each.lr == 0) == (each.replicates == 0) == (each.mlog10p == 0) for each in tests)
+
+
 def test_the_seed_is_all_that_the_p_value_depends_on_beside_the_scores() -> None:
     one = case(27, s=4)
     kernel = kernel_scores(one.scores, np.eye(3), np.ones(4))
-    first, second = (likelihood_ratio_test(kernel, np.random.default_rng(9), replicates=200) for _ in range(2))
+    first, second = (likelihood_ratio_test(kernel, np.random.default_rng(9)) for _ in range(2))
     assert first.lr == second.lr and first.mlog10p == second.mlog10p
 
 
 def test_units_of_the_scores_do_not_matter() -> None:
     one = case(28, s=4)
     kernel = kernel_scores(one.scores, np.eye(3), np.ones(4))
-    plain = likelihood_ratio_test(kernel, np.random.default_rng(9), replicates=200)
-    other = likelihood_ratio_test(
-        KernelScores(kernel.z * 1e4, kernel.A * 1e8), np.random.default_rng(9), replicates=200
-    )
+    plain = likelihood_ratio_test(kernel, np.random.default_rng(9))
+    other = likelihood_ratio_test(KernelScores(kernel.z * 1e4, kernel.A * 1e8), np.random.default_rng(9))
     assert other.lr == pytest.approx(plain.lr, rel=1e-6, abs=1e-6)
     np.testing.assert_allclose(np.abs(other.F), np.abs(plain.F) / 1e4, rtol=1e-3, atol=1e-9)
 
