@@ -127,8 +127,8 @@ SUFFIXES = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".parquet": "parquet", 
 OTHER_CONTENT = (".bgz", ".bz2", ".xz", ".zip", ".lz4", ".npz", ".xlsx", ".html", ".png", ".svg", ".pdf", ".vcf")
 """Suffixes of formats that no table is written in."""
 
-_WRITTEN_AS = {"ssf": "tsv", "blup": "tsv"}
-"""What the files of two formats are by their suffix: text with tabs between columns."""
+_WRITTEN_AS = {"ssf": ("tsv",), "blup": ("tsv", "csv")}
+"""What the files of two formats may be by their suffix."""
 
 
 def split_suffix(out: str) -> tuple[str, str]:
@@ -163,7 +163,7 @@ def untrue_suffix(out: str, to: str) -> list[str]:
     """What is wrong with an output whose suffix says something else than its format."""
     suffix, compression = split_suffix(out)
     named = SUFFIXES.get(suffix) if suffix != ".txt" or to == "parquet" else None
-    if named is not None and named != _WRITTEN_AS.get(to, to):
+    if named is not None and named not in _WRITTEN_AS.get(to, (to,)):
         return [f"--out {out}: the suffix says {named}, and --to {to}; change one of them"]
     if suffix in OTHER_CONTENT or (to == "ssf" and compression == ".zst"):
         return [f"--out {out}: {to} is not written as {compression or suffix}; choose another suffix"]

@@ -142,7 +142,7 @@ EXAMPLES = (
     type=click.Choice(defaults.EXPORT_FORMATS),
     group=OUTPUT,
     absent="by the suffix of --out, else tsv",
-    help="Format; null models go to tsv and json, their predictions to blup.",
+    help="Format; null models go to tsv, csv and json, their predictions to blup (tsv or, by the suffix, csv).",
 )
 @file_option(
     "--out", default=STDIO, group=OUTPUT, absent="standard output", help="The output; .gz or .zst compresses a table."

@@ -1,4 +1,4 @@
-"""A fitted model as TSV or JSON of its estimates, or as TSV of its predictions."""
+"""A fitted model as a table or JSON of its estimates, or as a table of its predictions."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -25,20 +25,18 @@ _MATRICES = ("C0", "C1", "h2", "rg", "re", "B")
 _Row = tuple[str, str, str, float, float]
 
 
-def estimates_tsv(null: NullFile) -> str:
+def estimates_table(null: NullFile, separator: str = "\t") -> bytes:
     """All estimates of the whole model, one a row.
 
     Columns: ``parameter``, ``trait``, ``trait2``, ``estimate``, ``se``. Of C0, C1, rg and re the lower triangle; of B
     the covariate stands in ``trait2``; ``h2_low`` and ``h2_high`` are the profile-likelihood interval; of T (axis in
     ``trait``, trait in ``trait2``) every entry; ``NA`` where there is nothing.
     """
-    lines = ["\t".join(ESTIMATE_COLUMNS)]
-    for parameter, trait, trait2, estimate, se in _rows(null):
-        lines.append("\t".join((parameter, trait, trait2, _exact(estimate), _exact(se))))
-    return "\n".join(lines) + "\n"
+    rows = [(*names, _exact(estimate), _exact(se)) for *names, estimate, se in _rows(null)]
+    return _table(dict(zip(ESTIMATE_COLUMNS, zip(*rows, strict=True), strict=True)), separator)
 
 
-def estimates_json(null: NullFile) -> str:
+def estimates_json(null: NullFile) -> bytes:
     """All estimates as one JSON object, matrices as nested lists, null where there is nothing."""
     content: dict[str, Any] = {"version": null.metadata.version, "method": null.metadata.method}
     content |= _fit_object(null.whole)
@@ -51,7 +49,7 @@ def estimates_json(null: NullFile) -> str:
         content["loco"] = {name: _fit_object(summary) for name, summary in null.chromosomes.items()}
     objects = ({key: _plain(value)} for key, value in content.items())
     lines = (json.dumps(each, ensure_ascii=False, allow_nan=False)[1:-1] for each in objects)
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 def _rows(null: NullFile) -> Iterator[_Row]:
@@ -112,7 +110,7 @@ def _exact(value: float) -> str:
     return repr(value) if np.isfinite(value) else EMPTY_CELL
 
 
-def predictions_tsv(null: NullFile) -> str:
+def predictions_table(null: NullFile, separator: str = "\t") -> bytes:
     """A row for each sample and trait, ``NA`` where there is nothing.
 
     Columns: ``FID`` (where samples have one), ``IID``, ``trait``, ``observed`` (the value that the model was fitted
@@ -137,8 +135,12 @@ def predictions_tsv(null: NullFile) -> str:
         predictions.cells,
         predictions.cells_variance,
     )
-    columns = {} if samples.fids is None else {"FID": np.repeat(np.array(samples.fids), p)}
+    columns: dict[str, Any] = {} if samples.fids is None else {"FID": np.repeat(np.array(samples.fids), p)}
     columns |= {"IID": np.repeat(np.array(samples.iids), p), "trait": np.tile(np.array(null.traits), len(samples))}
     columns |= {name: values.ravel() for name, values in zip(PREDICTIONS, numbers, strict=True)}
+    return _table(columns, separator)
+
+
+def _table(columns: Mapping[str, Any], separator: str) -> bytes:
     batch = pa.RecordBatch.from_arrays([pa.array(v, from_pandas=True) for v in columns.values()], names=list(columns))
-    return (delimited_header(list(columns), "\t") + delimited_rows(batch, "\t")).decode()
+    return delimited_header(list(columns), separator) + delimited_rows(batch, separator)

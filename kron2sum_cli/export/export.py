@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from kron2sum_cli.export.computed_columns import (
     false_discovery_rates,
     type_of,
 )
-from kron2sum_cli.export.estimates import estimates_json, estimates_tsv, predictions_tsv
+from kron2sum_cli.export.estimates import estimates_json, estimates_table, predictions_table
 from kron2sum_cli.export.genome import read_genome
 from kron2sum_cli.export.intervals import locus_intervals
 from kron2sum_cli.export.leads import Clumping, find_loci
@@ -72,7 +72,15 @@ from kron2sum_cli.files.scan_parts import join_parts
 from kron2sum_cli.files.scan_table import ScanFile, ScanWriter, open_scan
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses
-from kron2sum_cli.option_values import STDIO, TESTS_OF_SCAN, GenomeWide, Significance, raise_all, without_folders
+from kron2sum_cli.option_values import (
+    STDIO,
+    TESTS_OF_SCAN,
+    GenomeWide,
+    Significance,
+    format_of,
+    raise_all,
+    without_folders,
+)
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import DEFAULT_SIGNIFICANCE, FAMILY_WISE, NULL_PLOTS, ExportSettings
 
@@ -82,11 +90,7 @@ MANY_LEFT_OUT = 0.1
 """Share of the variants that a GWAS-SSF file may lack without a warning."""
 
 _ZIP = b"PK"
-_NULL_FORMATS: Mapping[str, Callable[[NullFile], str]] = {
-    "tsv": estimates_tsv,
-    "json": estimates_json,
-    "blup": predictions_tsv,
-}
+_NULL_FORMATS = ("tsv", "csv", "json", "blup")
 
 
 def export(settings: ExportSettings, progress: Progress) -> None:
@@ -205,9 +209,14 @@ def _export_null(file: _Input, settings: ExportSettings) -> None:
         return
     if settings.to not in _NULL_FORMATS:
         raise UsageError(f"{file.name}: is a null model; it is written as {', '.join(_NULL_FORMATS)} (--to)")
-    text = _NULL_FORMATS[settings.to](read_null(file.path))
+    null, is_csv = read_null(file.path), "csv" in (settings.to, format_of(settings.out, ("csv",), ""))
+    if settings.to == "json":
+        content = estimates_json(null)
+    else:
+        table = predictions_table if settings.to == "blup" else estimates_table
+        content = table(null, "," if is_csv else "\t")
     with compressed_output(settings.out) as out:
-        out.write(text.encode())
+        out.write(content)
 
 
 def _require_plot_extra() -> None:

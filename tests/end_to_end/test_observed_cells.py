@@ -276,7 +276,10 @@ def test_shards_threads_and_resumed_scans_are_the_same_bytes(folder: Path, tmp_p
 def predictions(null: Path) -> pd.DataFrame:
     out = null.with_suffix(".blup")
     assert kron2sum("export", "-q", null, "--to", "blup", "--out", out) == 0
-    return pd.read_csv(out, sep="\t")
+    rows = pd.read_csv(out, sep="\t")
+    assert kron2sum("export", "-q", null, "--to", "blup", "--out", null.with_suffix(".csv")) == 0
+    pd.testing.assert_frame_equal(rows, pd.read_csv(null.with_suffix(".csv")))
+    return rows
 
 
 @pytest.mark.parametrize("missing", ["exact", "drop"])

@@ -267,11 +267,14 @@ def test_input_is_never_overwritten():
 def null_model(monkeypatch):
     np.savez("null.npz", x=1)
     monkeypatch.setattr(export_module, "read_null", lambda path: SimpleNamespace(path=path))
-    formats = {"tsv": lambda null: f"tsv of {null.path}\n", "json": lambda null: f"json of {null.path}\n"}
-    monkeypatch.setattr(export_module, "_NULL_FORMATS", formats)
+    names = {"\t": "tsv", ",": "csv"}
+    monkeypatch.setattr(
+        export_module, "estimates_table", lambda null, separator: f"{names[separator]} of {null.path}\n".encode()
+    )
+    monkeypatch.setattr(export_module, "estimates_json", lambda null: f"json of {null.path}\n".encode())
 
 
-@pytest.mark.parametrize("to", ["tsv", "json"])
+@pytest.mark.parametrize("to", ["tsv", "csv", "json"])
 def test_null_model(null_model, to, capfdbinary):
     run("null.npz", to=to)
     assert capfdbinary.readouterr().out.decode() == f"{to} of null.npz\n"
@@ -297,8 +300,8 @@ def test_the_picture_of_a_null_model_is_not_drawn_of_a_scan():
 
 
 def test_null_model_has_no_rows_nor_other_formats(null_model):
-    with pytest.raises(UsageError, match="it is written as tsv, json"):
-        run("null.npz", to="csv")
+    with pytest.raises(UsageError, match="it is written as tsv, csv, json"):
+        run("null.npz", to="parquet")
     with pytest.raises(UsageError, match="--top, --trait"):
         run("null.npz", top=3, traits=("height",))
     with pytest.raises(UsageError, match="export it alone"):

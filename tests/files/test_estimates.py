@@ -1,5 +1,7 @@
 """The estimates of a null model as text: what stands where, and that nothing is lost."""
 
+import csv
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kron2sum_cli.cli.terminal import table_lines
-from kron2sum_cli.export.estimates import ESTIMATE_COLUMNS, estimates_json, estimates_tsv
+from kron2sum_cli.export.estimates import ESTIMATE_COLUMNS, estimates_json, estimates_table
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
 from kron2sum_cli.files.null_file import NullFile
@@ -91,7 +93,7 @@ def rows_of(tsv: str) -> dict[tuple[str, str, str], tuple[str, str]]:
 def test_every_estimate_is_a_row() -> None:
     null = null_file(profile=PROFILE)
     e = null.whole.estimates
-    tsv = estimates_tsv(null)
+    tsv = estimates_table(null).decode()
     rows = rows_of(tsv)
     assert tsv.endswith("\n")
     assert next(iter(rows)) == ("lml", "NA", "NA")
@@ -116,13 +118,13 @@ def test_what_is_not_there_is_na() -> None:
     rg, rg_se = e.rg.copy(), e.rg_se.copy()
     rg[1, 0] = rg_se[1, 0] = np.nan
     null = replace(null, whole=replace(null.whole, estimates=replace(e, rg=rg, rg_se=rg_se)))
-    assert rows_of(estimates_tsv(null))["rg", "t2", "t1"] == ("NA", "NA")
+    assert rows_of(estimates_table(null).decode())["rg", "t2", "t1"] == ("NA", "NA")
 
 
 def test_columns_of_a_trait_design_have_names_of_their_own() -> None:
     A = np.array([[1.0, 0.0], [1.0, 1.0], [1.0, -1.0]])
     null = null_file(A=A)
-    rows = rows_of(estimates_tsv(null))
+    rows = rows_of(estimates_table(null).decode())
     assert {row[1] for row in rows if row[0] == "B"} == {"A1", "A2"}
     assert json.loads(estimates_json(null))["effects"] == ["A1", "A2"]
     assert any(line.startswith("effect of") and line.endswith("A2") for line in lines_of(null))
@@ -262,3 +264,9 @@ def test_no_genetic_correlation_is_defined() -> None:
     null = null_file(p=10)
     whole = replace(null.whole, estimates=replace(null.whole.estimates, rg=np.full((10, 10), np.nan)))
     assert "genetic correlations: none is defined" in lines_of(replace(null, whole=whole))
+
+
+def test_a_table_with_commas_has_what_the_one_with_tabs_has() -> None:
+    null = null_file(profile=PROFILE)
+    commas = list(csv.reader(io.StringIO(estimates_table(null, ",").decode())))
+    assert commas == [line.split("\t") for line in estimates_table(null).decode().splitlines()]
