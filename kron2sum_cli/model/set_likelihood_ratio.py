@@ -275,6 +275,8 @@ def _climb(problem: _Problem, F: Array, H: Array) -> tuple[Array, Array, Array]:
     for _ in range(MOST_STEPS):
         g = gradient[active].reshape(-1, size)
         direction = np.einsum("rxy,ry->rx", H[active], g)
+        longest = 1 + 2 * np.linalg.norm(F[active].reshape(-1, size), axis=1)
+        direction /= np.maximum(1, np.linalg.norm(direction, axis=1) / longest)[:, None]
         slope = np.sum(g * direction, axis=1)
         going = slope > 1e-7
         active, direction, slope = active[going], direction[going], slope[going]

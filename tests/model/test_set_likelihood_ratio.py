@@ -11,6 +11,7 @@ from kron2sum_cli.model.hypotheses import named_hypothesis
 from kron2sum_cli.model.kernel_tests import KernelScores, hypothesis_scores, kernel_scores
 from kron2sum_cli.model.set_likelihood_ratio import (
     NullTail,
+    _climb,
     _Problem,
     _scaled,
     _simulate,
@@ -103,6 +104,17 @@ def test_no_start_of_a_general_optimiser_ends_higher(share: float, rank: int) ->
         best = max(-optimize.minimize(minus, x, jac=True, method="BFGS").fun for x in starts)
         assert found[k] > best - 1e-5
         assert found[k] == pytest.approx(max(0.0, -minus(F[k].ravel())[0]), abs=2e-6)
+
+
+def test_a_climb_does_not_leap_to_where_matrices_are_singular() -> None:
+    """Inverse Hessians may be far too large where the ratio hardly curves, and variants may be the same."""
+    rng = np.random.default_rng(30)
+    S = rng.normal(size=(20, 3))[:, [0, 0, 1, 2]]
+    kernel, _ = _scaled(KernelScores(np.zeros((2, 4)), np.stack([S.T @ S, 2 * S.T @ S])))
+    problem = problem_of(kernel, _simulate(kernel, rng, 100))
+    F, H = np.full((100, 2, 1), 0.3), np.tile(0.1 * np.eye(2), (100, 1, 1))
+    near, far = (_climb(problem, F, scale * H)[0] for scale in (1, 1e12))
+    assert np.mean(np.abs(far - near) < 1e-5) > 0.9  # some end at the other of two maxima
 
 
 def test_fitted_covariance_of_a_set_is_in_the_units_of_the_traits() -> None:
