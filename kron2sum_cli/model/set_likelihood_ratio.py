@@ -123,18 +123,18 @@ class _Problem:
         """``LR(F)`` (r,) and its gradient (r, p, k) for F (r, p, k)."""
         r, nb, _, m = self.z.shape
         k = F.shape[2]
-        zF = np.einsum("rjc,rnja->rnca", F, self.z, optimize=True).reshape(r, nb, k * m)
+        zF = (F.transpose(0, 2, 1)[:, None] @ self.z).reshape(r, nb, k * m)
         pairs = np.einsum("rqc,rqd->rcdq", F[:, self.first], F[:, self.second]).reshape(r, 1, k * k, -1)
         AF = (pairs @ self.A).reshape(r, nb, k, k, m, m).transpose(0, 1, 2, 4, 3, 5).reshape(r, nb, k * m, k * m)
         AF += np.eye(k * m)
-        inverse = np.linalg.inv(AF)
-        w = np.einsum("rnxy,rny->rnx", inverse, zF)
-        value = np.sum(zF * w, axis=(1, 2)) - np.sum(np.linalg.slogdet(AF)[1], axis=1)
+        inverse, log_det = _inverse(AF)
+        w = (inverse @ zF[..., None])[..., 0]
+        value = np.sum(zF * w, axis=(1, 2)) - np.sum(log_det, axis=1)
         inverse += w[..., :, None] * w[..., None, :]
         N = inverse.reshape(r, nb, k, m, k, m).transpose(0, 1, 2, 4, 3, 5).reshape(r, nb, k * k, m * m)
         traces = np.sum(N @ self.A.transpose(0, 2, 1), axis=1).reshape(r, k, k, -1)
-        gradient = 2 * np.einsum("rnja,rnca->rjc", self.z, w.reshape(r, nb, k, m), optimize=True)
-        terms = np.einsum("rcdq,rqd->rqc", traces, F[:, self.second], optimize=True)
+        gradient = 2 * np.sum(self.z @ w.reshape(r, nb, k, m).transpose(0, 1, 3, 2), axis=1)
+        terms = np.einsum("rcdq,rqd->rqc", traces, F[:, self.second])
         for q, j in enumerate(self.first):
             gradient[:, j] -= 2 * terms[:, q]
         return np.asarray(value), gradient
@@ -219,6 +219,13 @@ def fit_tail(simulated: Array) -> NullTail:
     )
     scale, df = np.exp(fitted.x)
     return NullTail(values, positive, float(scale), float(df))
+
+
+def _inverse(A: Array) -> tuple[Array, Array]:
+    """Inverses of positive definite matrices (..., q, q) and the logs of their determinants (...)."""
+    if A.shape[-1] == 1:
+        return 1 / A, np.asarray(np.log(A[..., 0, 0]))
+    return np.asarray(np.linalg.inv(A)), np.asarray(np.linalg.slogdet(A)[1])
 
 
 def _between(A: Array) -> Array:
