@@ -1,8 +1,10 @@
 """Files of sets of variants, and windows along the chromosomes."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +45,10 @@ def read_sets(
 
     - A set a line: its name, then variants or regions, separated by white space or commas.
     - A header ``SET SNPID ...`` and a variant a line; ``column`` names its column of weights.
-    - BED: chromosome, start (from 0), end, and the name of the set (its place where there is none).
-    - GFF and GTF: the lines of genes, named by ``gene_name``, ``Name``, ``gene_id`` or ``ID``.
+    - BED: chromosome, start (from 0), end, and the name of the set (its place where there is none); a header may
+      stand above.
+    - GFF and GTF: the lines of genes, named by ``gene_name`` or ``Name``, or by ``gene_id`` or ``ID`` where they have
+      no such name, or several have the same.
 
     Lines of the same name are one set.
 
@@ -60,7 +64,8 @@ def read_sets(
     Raises
     ------
     InputError
-        For a line without members, a file without sets, or weights that are not there, negative or no numbers.
+        For a line without members, a region that is none, a file without sets, or weights that are not there, negative
+        or no numbers.
     """
     lines = [(row.line, _words(row.fields)) for row in split_rows(_without_comments(read_text(path)), path, " ")]
     rows = [(line, words) for line, words in lines if words]  # a line of commas has none
@@ -71,11 +76,11 @@ def read_sets(
     elif column is not None:
         raise InputError(f"{path}: has no header SET SNPID with a column {column}, which --set-weights names")
     elif len(header) > 8 and header[3].isdigit() and header[4].isdigit():
-        entries = [(line, *gene) for line, words in rows if (gene := _gene(line, words, path)) is not None]
-    elif _is_bed_line(header) and any(is_chromosome(words[0]) for _, words in rows):
-        entries = [(line, *_bed_region(line, words, path)) for line, words in rows]
+        entries = _genes(rows, path)
+    elif (regions := _bed_lines(rows)) and any(is_chromosome(words[0]) for _, words in regions):
+        entries = [(line, *_bed_region(line, words, path)) for line, words in regions]
     else:
-        entries = [(line, name, [_member(word) for word in words], ()) for line, (name, *words) in rows]
+        entries = [(line, name, [_member(word, path, line) for word in words], ()) for line, (name, *words) in rows]
     sets: dict[str, VariantSet] = {}
     for line, name, members, weights in entries:
         if not members:
@@ -87,8 +92,16 @@ def read_sets(
     return list(sets.values())
 
 
-def _is_bed_line(words: Sequence[str]) -> bool:
-    return len(words) > 2 and words[1].isdigit() and words[2].isdigit()
+def _bed_lines(rows: Sequence[tuple[int, list[str]]]) -> Sequence[tuple[int, list[str]]]:
+    """The lines of BED without its header; none where the first of them is no line of BED."""
+    headed = bool(rows) and rows[0][1][0].lower() in _BED_HEADERS
+    regions = rows[1:] if headed else rows
+    words = regions[0][1] if regions else []
+    return regions if len(words) > 2 and words[1].isdigit() and words[2].isdigit() else []
+
+
+_BED_HEADERS = ("chrom", "chr", "chromosome", "seqnames")
+"""Names of the first column that a header of BED may have."""
 
 
 def _words(fields: Sequence[str]) -> list[str]:
@@ -105,12 +118,12 @@ def _without_comments(text: str) -> str:
     return "\n".join("" if line.startswith(skipped) and not line.startswith("#SET") else line for line in lines)
 
 
-def _member(word: str) -> str | Region:
+def _member(word: str, path: str, line: int) -> str | Region:
     """A name, or the region that it spells."""
     chromosome, colon, rest = word.partition(":")
     first, dash, last = rest.partition("-")
     if chromosome and colon and dash and first.isdigit() and last.isdigit():
-        return parse_region(word)
+        return _region(line, (chromosome, first, last), path, 1)
     return word
 
 
@@ -118,7 +131,9 @@ def _region(line: int, words: Sequence[str], path: str, first: int) -> Region:
     """The region of a chromosome, a start and an end; ``first`` is what the format counts from."""
     chromosome, start, end = words
     if not (start.isdigit() and end.isdigit() and int(start) + 1 - first <= int(end)):
-        raise InputError(f"{path}, line {line}: {start} and {end} are not the start and the end of a region")
+        raise InputError(
+            f"{path}, line {line}: {start} and {end} are not the start and the end of a region; give the smaller first"
+        )
     return parse_region(f"{chromosome}:{int(start) + 1 - first}-{end}")
 
 
@@ -130,18 +145,31 @@ def _bed_region(line: int, words: Sequence[str], path: str) -> tuple[str, list[s
     return (words[3] if len(words) > 3 else str(region)), [region], ()
 
 
-def _gene(line: int, words: Sequence[str], path: str) -> tuple[str, list[str | Region], tuple[float, ...]] | None:
-    """Name and region of a gene of GFF or GTF; None for a line of something else."""
+def _genes(rows: Sequence[tuple[int, list[str]]], path: str) -> list[_Entry]:
+    """Lines, names and regions of the genes of GFF or GTF.
+
+    Genes with different IDs are different sets: those that share a name with another one go by their ID.
+    """
+    genes = [(line, *gene) for line, words in rows if (gene := _gene(line, words, path)) is not None]
+    names = Counter(name for name, _ in {(name, identity) for _, name, identity, _ in genes})
+    return [(line, name if names[name] == 1 else identity, [region], ()) for line, name, identity, region in genes]
+
+
+def _gene(line: int, words: Sequence[str], path: str) -> tuple[str, str, Region] | None:
+    """Name, ID and region of a gene of GFF or GTF; None for a line of something else."""
     if len(words) < 9 or not words[2].endswith("gene"):
         return None
-    attributes = dict(_ATTRIBUTE.findall(" ".join(words[8:])))
-    name = next((attributes[key] for key in ("gene_name", "Name", "gene_id", "ID") if key in attributes), None)
-    if name is None:
+    found = _ATTRIBUTE.findall(" ".join(words[8:]))
+    attributes = {key: (quoted or unquote(plain)).strip() for key, quoted, plain in found}
+    named = [attributes[key] for key in ("gene_name", "Name", "gene_id", "ID") if attributes.get(key)]
+    if not named:
         raise InputError(f"{path}, line {line}: the gene has no gene_name, Name, gene_id or ID")
-    return name, [_region(line, (words[0], words[3], words[4]), path, 1)], ()
+    identity = attributes.get("gene_id") or attributes.get("ID") or named[0]
+    return named[0], identity, _region(line, (words[0], words[3], words[4]), path, 1)
 
 
-_ATTRIBUTE = re.compile(r"""(\w+)[= ]"?([^";\s]+)"?""")
+_ATTRIBUTE = re.compile(r"""(?:^|;)\s*(\w+)[= ]\s*(?:"([^"]*)"|([^;]*))""")
+"""A key and its value, which GTF writes in quotes and GFF with escapes such as %20."""
 
 
 def windows(codes: Sequence[str], code_of_variant: Positions, pos: Positions, size: int, step: int) -> list[VariantSet]:

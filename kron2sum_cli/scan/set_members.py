@@ -155,7 +155,10 @@ def find_sets(settings: ScanSettings, inputs: ScanInputs) -> FoundSets:
                 unknown.append((member, one.name))
             for position in here:
                 if weight_of.setdefault(position, weight) != weight:
-                    raise InputError(f"{path}: {member} has two different weights in set {one.name}")
+                    raise InputError(
+                        f"{path}: {member} has two different weights in set {one.name}, {weight_of[position]:g} and"
+                        f" {weight:g}; keep one of its lines"
+                    )
         ordered = np.array(sorted(weight_of), dtype=np.intp)
         weights = np.array([weight_of[k] for k in ordered.tolist()]) if one.weights else None
         on = {codes[int(code)] for code in np.unique(code_of_variant[ordered])}

@@ -39,6 +39,35 @@ def test_bed_counts_from_0_and_gff_from_1(tmp_path: Path) -> None:
     ]
 
 
+def test_a_header_of_bed(tmp_path: Path) -> None:
+    assert read(tmp_path, "chrom\tstart\tend\tgene\n1\t4\t9\tA\n") == [VariantSet("A", (Region("1", 5, 9),), 2)]
+
+
+@pytest.mark.parametrize("written", ["ID=%s;Name=%s", 'gene_id "%s"; gene_name "%s";'])
+def test_genes_of_one_name_go_by_their_id(tmp_path: Path, written: str) -> None:
+    """Ensembl names hundreds of genes Y_RNA; the lines of one ID are one gene."""
+    genes = [("1", "g1", "Y_RNA"), ("2", "g2", "Y_RNA"), ("3", "g3", "A B"), ("4", "g3", "A B")]
+    gff = "".join(f"{chrom}\te\tgene\t5\t9\t.\t+\t.\t{written % (key, name)}\n" for chrom, key, name in genes)
+    assert [(one.name, [member.chromosome for member in one.members]) for one in read(tmp_path, gff)] == [  # type: ignore[union-attr]
+        ("g1", ["1"]),
+        ("g2", ["2"]),
+        ("A B", ["3", "4"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "name"),
+    [
+        ("ID=g1;Name=A;description=once called Name B", "A"),
+        ('note "x; gene_name y"; gene_id "g1"; gene_name "A";', "A"),
+        ("ID=g1;Name=C%2CD%20E", "C,D E"),
+        ("Dbxref=GeneID:1,HGNC:2;ID=g1", "g1"),
+    ],
+)
+def test_attributes_of_genes(tmp_path: Path, attributes: str, name: str) -> None:
+    assert [one.name for one in read(tmp_path, f"1\te\tgene\t5\t9\t.\t+\t.\t{attributes}\n")] == [name]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -46,6 +75,10 @@ def test_bed_counts_from_0_and_gff_from_1(tmp_path: Path) -> None:
         ("1 5 5 a\n", "line 1: 5 and 5 are not the start and the end of a region"),
         ("1 5 9 a\n1 6\n", "line 2: has 2 fields, and BED has a chromosome, a start and an end"),
         ("1 5 9 a\n1 six 9 b\n", "line 2: six and 9 are not the start"),
+        (
+            "chr1 chr2\na rs1 1:9-5\n",
+            "line 2: 9 and 5 are not the start and the end of a region; give the smaller first",
+        ),
         ("1\te\tgene\t5\t9\t.\t+\t.\tnote=x\n", "line 1: the gene has no gene_name, Name, gene_id or ID"),
         ("1\te\texon\t5\t9\t.\t+\t.\tID=x\n", "has no sets"),
     ],
