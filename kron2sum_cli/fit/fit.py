@@ -15,7 +15,7 @@ from kron2sum_cli.files.outputs import atomic_output, guard_inputs
 from kron2sum_cli.files.provenance import file_records
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.fit.design import Design, read_design, read_tables
-from kron2sum_cli.fit.null_model import fitted_null, likelihoods_of, with_blas_threads
+from kron2sum_cli.fit.null_model import blas_for, fitted_null, likelihoods_of, with_blas_threads
 from kron2sum_cli.fit.polygenic import PolygenicPredictions
 from kron2sum_cli.fit.relationship import Grm, report_relationship
 from kron2sum_cli.fit.summary import Table, summarise
@@ -58,7 +58,7 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
     with (
         atomic_output(settings.out) as file,
         NullWriter(file, description) as writer,
-        with_blas_threads(settings.common.threads),
+        with_blas_threads(1),  # where more are faster, the step says so
     ):
         summaries: dict[str | None, FitSummary] = {}
         profile: dict[str, Interval] = {}
@@ -69,7 +69,8 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
             if chromosome is None:
                 profile = _profiles(settings, model, design)
             if relationship is not None:
-                predictions = _predict(model, relationship, design, progress)
+                with blas_for(len(design.Y), settings.common.threads):
+                    predictions = _predict(model, relationship, design, progress)
         if predictions is not None:
             writer.add_predictions(predictions)
         writer.finish(profile)

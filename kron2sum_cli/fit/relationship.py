@@ -159,6 +159,7 @@ class Grm:
             max_missing=settings.grm_geno,
             extract=extract,
             precision="double" if len(rows) <= DOUBLE_UP_TO else "single",
+            threads=settings.common.threads,
         )
         with progress.task("Reading the GRM's genotypes", len(self.source.variants), "variants") as advance:
             if not settings.loco:

@@ -44,6 +44,8 @@ class GrmOptions:
     precision : Precision
         Of the products of blocks, whose sums are always in double precision. Single precision takes half the time
         and leaves an error of some 1e-7 in K.
+    threads : int
+        How many multiply at once. BLAS should have one for each, since its own wait for each other.
     """
 
     scale: Scale = "standardized"
@@ -52,6 +54,7 @@ class GrmOptions:
     extract: frozenset[str] | None = None
     block_mib: float = 64.0
     precision: Precision = "single"
+    threads: int = 1
 
     def block_size(self, n_samples: int) -> int:
         """How many variants of so many samples are read at once."""
@@ -192,7 +195,7 @@ def sum_genotypes(
         if n_kept >= len(rows):
             K = np.zeros((len(rows), len(rows))) if K is None else K
             while waiting:
-                _add_product(K, waiting.pop(0), options.precision)
+                _add_product(K, waiting.pop(0), options)
     counts["variants used"] = n_kept
     if not n_kept:
         worst = max(_REMEDIES, key=lambda reason: counts.get(reason, 0))
@@ -216,16 +219,16 @@ def add_variants(
     size = options.block_size(len(rows))
     for start in range(0, len(variants.positions), size):
         part = variants.take(slice(start, start + size))
-        _add_product(K, _Block(part, source.read(part.positions, rows), {}), options.precision)
+        _add_product(K, _Block(part, source.read(part.positions, rows), {}), options)
 
 
-def _add_product(K: NDArray[np.float64], block: _Block, precision: Precision) -> None:
+def _add_product(K: NDArray[np.float64], block: _Block, options: GrmOptions) -> None:
     """Add the product of a block, whose dosages it may overwrite, to the lower triangle of K."""
-    x = block.dosages if precision == "single" else block.dosages.astype(np.float64)
+    x = block.dosages if options.precision == "single" else block.dosages.astype(np.float64)
     x -= block.variants.means.astype(x.dtype)
     x *= block.variants.weights.astype(x.dtype)
     np.copyto(x, 0, where=np.isnan(x))
-    add_outer_product(K, x)
+    add_outer_product(K, x, options.threads)
 
 
 def _blocks(

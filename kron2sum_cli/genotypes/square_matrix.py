@@ -6,6 +6,7 @@ import io
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
@@ -247,13 +248,18 @@ def tiles(n: int) -> Iterator[slice]:
         yield slice(start, min(start + TILE, n))
 
 
-def add_outer_product(K: NDArray[np.float64], x: NDArray[np.floating[Any]]) -> None:
-    """Add x xᵀ, computed in the precision of x, to the lower triangle of K.
+def add_outer_product(K: NDArray[np.float64], x: NDArray[np.floating[Any]], threads: int = 1) -> None:
+    """Add x xᵀ, computed in the precision of x, to the lower triangle of K, tile by tile.
 
     K (n, n) is neither read nor written above the diagonal tiles; x (n, b) is in Fortran order.
     """
-    for rows in tiles(len(K)):
-        K[rows, : rows.stop] += x[rows] @ x[: rows.stop].T
+
+    def add(rows: slice, columns: slice) -> None:
+        K[rows, columns] += x[rows] @ x[columns].T
+
+    lower = [(rows, columns) for rows in tiles(len(K)) for columns in tiles(rows.stop)]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(add, *zip(*lower, strict=True)))
 
 
 def mirror_lower(K: NDArray[np.float64]) -> None:

@@ -91,6 +91,16 @@ def test_K_is_the_definition(
     assert relationship.files == source.files
 
 
+def test_no_digit_depends_on_the_number_of_threads(make_bed: Callable[..., str], dosages: NDArray[np.float32]) -> None:
+    source = open_bed(make_bed(dosages))
+    one, three = (
+        relationship_from_genotypes(source, np.arange(N), GrmOptions(block_mib=0.01, threads=threads)).K
+        for threads in (1, 3)
+    )
+    assert one is not None
+    np.testing.assert_array_equal(one, three)
+
+
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("block_mib", [0.0005, 64])
 def test_G_where_there_are_fewer_variants_than_samples(
