@@ -28,6 +28,10 @@ NULL_EIGENVALUE = 1e-9
 """Covariates are collinear over some samples where their Gram matrix there has an eigenvalue below this, if it is the
 identity over all."""
 
+UNEXPLAINED = 1e-10
+"""Smallest share of a variant's squared length outside the covariates that may lie outside the traits, too; below it a
+combination of the traits counts as one of the variant and the covariates."""
+
 AT_ONCE = 64
 """Number of variants that are judged at once."""
 
@@ -179,6 +183,44 @@ class GenotypedCovariates:
         return explained
 
 
+def determine_traits(G: NDArray[np.floating], Y: Array, X: Array) -> Mask:
+    """Which variants leave nothing of some combination of the traits, beside the covariates.
+
+    Its residual variance is 0 with such a variant, so that the likelihood with C0 and C1 free has no maximum. With
+    missing cells each trait is judged by itself, over its samples.
+
+    Parameters
+    ----------
+    G : NDArray (n, k)
+        Variants.
+    Y, X : NDArray (n, p), (n, c)
+        Traits, NaN where missing, and covariates.
+
+    Returns
+    -------
+    NDArray (k,)
+    """
+    observed = ~np.isnan(Y)
+    together = [np.arange(Y.shape[1])] if observed.all() else np.arange(Y.shape[1])[:, None]
+    found = np.zeros(G.shape[1], dtype=np.bool_)
+    for traits in together if G.shape[1] else ():
+        samples = observed[:, traits].all(axis=1)
+        Q = _basis_over(X, samples)
+        E = linalg.qr(_left_by(Q, Y[:, traits], samples), mode="economic")[0]
+        left = _left_by(Q, G, samples)
+        outside = left - E @ (E.T @ left)
+        found |= np.sum(outside**2, axis=0) <= UNEXPLAINED * np.sum(left**2, axis=0)
+    return found
+
+
+def _left_by(Q: Array, M: NDArray[np.floating], samples: Mask) -> Array:
+    """What an orthonormal basis Q over some samples leaves of columns M (n, k) there; 0 in the others."""
+    left = np.where(samples[:, None], M, 0).astype(np.float64)
+    for _ in range(2):  # the first leaves rounding of what it takes
+        left = left - Q @ (Q.T @ left)
+    return np.asarray(left)
+
+
 def _basis_over(X: Array, samples: Mask) -> Array:
     """Orthonormal basis of covariates X (n, c) over some samples, 0 in the others."""
     Q = np.zeros(X.shape)
@@ -191,9 +233,8 @@ def _basis_over(X: Array, samples: Mask) -> Array:
 
 def _outside(G: NDArray[np.floating], samples: Mask, Q: Array) -> Array:
     """What some samples have of variants G (n, k) outside the basis Q over them, at length 1; 0 where there is none."""
-    known = np.where(samples[:, None], G, 0).astype(np.float64)
-    left = known - Q @ (Q.T @ known)
-    sizes, total = np.linalg.norm(left, axis=0), np.linalg.norm(known, axis=0)
+    left = _left_by(Q, G, samples)
+    sizes, total = np.linalg.norm(left, axis=0), np.linalg.norm(np.where(samples[:, None], G, 0), axis=0)
     return np.asarray(np.where(sizes > np.sqrt(COLLINEAR) * total, left / np.where(sizes > 0, sizes, 1.0), 0.0))
 
 

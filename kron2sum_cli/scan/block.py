@@ -31,6 +31,7 @@ from kron2sum_cli.scan.second_column import SecondColumn
 IN_SPAN = "variants in the span of the covariates (empty statistics)"
 IN_SPAN_OF_TRAIT = "variants in the span of the covariates in the samples of a trait (empty statistics)"
 IN_SPAN_OF_GIVEN = "variants in the span of the covariates and of the variants conditioned on (empty statistics)"
+DETERMINING_ONE = "variants that explain a trait, or a combination of traits, completely (not refitted)"
 DETERMINING = "variants that explain the traits completely (statistics at the limit of the precision)"
 
 SECOND_IN_SPAN = {
@@ -219,7 +220,9 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
         tally[SECOND_IN_SPAN[scan.second.name]] = int(np.count_nonzero(tested & ~both))
     factors: Mapping[str, Mapping[str, float]] = {}
     if scan.refit is not None:
-        refitted = _refitted(scan.refit, tested, results, pairs) & ~determining  # with nothing left: no likelihood
+        asked = _refitted(scan.refit, tested, results, pairs) & ~determining  # with nothing left: no likelihood
+        refitted = within(asked, ~scan.refit.has_no_maximum(G[:, np.flatnonzero(asked[varying])]))
+        tally[DETERMINING_ONE] = int(np.count_nonzero(asked & ~refitted))
         of_second = None if pairs is None else pairs.columns_of(refitted)
         chosen = np.flatnonzero(refitted[varying])
         done = refit_block(scan.refit, G[:, chosen], statistics.outside[refitted[tested]], of_second)

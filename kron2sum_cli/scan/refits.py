@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model.bartlett import Refits, SecondOf, bartlett_factors
+from kron2sum_cli.model.collinearity import determine_traits
 from kron2sum_cli.model.hypotheses import Hypothesis, Statistic
+from kron2sum_cli.model.null_model import TraitData
 from kron2sum_cli.model.random_slopes import SlopesData, SlopesPoint, slopes_tests
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
 
@@ -58,6 +60,9 @@ class RefitPlan:
         Those of the second column of a variant and of both, whose factors come after the others; none without one.
     slopes : RandomSlopes or None
         Tests second columns in the place of refits; None for refits.
+    data : TraitData or None
+        Traits and covariates of the null model, to tell variants with which its likelihood has no maximum; None where
+        they are not at hand.
     """
 
     refits: Refits
@@ -66,6 +71,13 @@ class RefitPlan:
     mlog10p: float
     pairs: Sequence[Hypothesis] = ()
     slopes: "RandomSlopes | None" = None
+    data: TraitData | None = None
+
+    def has_no_maximum(self, G: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """With which variants G (n, k) the likelihood has no maximum: those that explain traits completely."""
+        if self.data is None:
+            return np.zeros(G.shape[1], dtype=np.bool_)
+        return determine_traits(G, self.data.Y, self.data.X)
 
 
 @dataclass(frozen=True)
@@ -189,6 +201,7 @@ def refit_plan(
     pairs: Sequence[Hypothesis] = (),
     second: SecondOf | None = None,
     slopes: RandomSlopes | None = None,
+    data: TraitData | None = None,
 ) -> RefitPlan:
     """The plan for refits of variants with a test below ``threshold`` (positive).
 
@@ -197,7 +210,7 @@ def refit_plan(
     """
     if factors is None:
         factors = Factors(lambda: simulated_factors(refits, [*hypotheses, *pairs], seed, second))
-    return RefitPlan(refits, hypotheses, factors, -float(np.log10(threshold)), pairs, slopes)
+    return RefitPlan(refits, hypotheses, factors, -float(np.log10(threshold)), pairs, slopes, data)
 
 
 def refit_block(

@@ -373,7 +373,8 @@ def _refit_plan(
         )
     pairs, second = _pairs(settings, inputs)
     slopes = _random_slopes(settings, inputs, chromosome)
-    return refit_plan(refits, tests, settings.refit, settings.common.seed, factors, pairs, second, slopes)
+    data = None if inputs.null.metadata.takes_predictions_off else inputs.null.description
+    return refit_plan(refits, tests, settings.refit, settings.common.seed, factors, pairs, second, slopes, data)
 
 
 def _warn_of_no_variant(settings: ScanSettings, inputs: ScanInputs, counts: Mapping[str, int]) -> None:

@@ -113,6 +113,24 @@ def test_the_variant_that_determines_a_trait_leads(precision: str, caplog: pytes
     assert pd.read_csv("leads.tsv", sep="\t").SNPID[0] == "v10"
 
 
+@pytest.mark.parametrize("combined", [False, True])
+def test_no_refit_of_a_variant_that_determines_one_of_two_traits(
+    combined: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its likelihood grows without bound; a refit reported what rounding left of it, or did not converge."""
+    rng = np.random.default_rng(5)
+    n, m = 120, 300
+    dosages = rng.binomial(2, rng.uniform(0.1, 0.5, m), size=(n, m)).astype(float)
+    a, b = dosages[:, 10], 2 * dosages[:, 10] + 0.5 * rng.normal(size=n)
+    write_bed(dosages)
+    write_table("y.csv", a=a + b if combined else a, b=b)
+    assert kron2sum("fit", "-q", "--pheno", "y.csv", "--grm", "g.bed") == 0
+    table = scanned()
+    assert "1 variants that explain a trait, or a combination of traits, completely (not refitted)" in caplog.text
+    assert "did not converge" not in caplog.text
+    assert table.MLOG10P.idxmax() == "v10" and np.isnan(table.MLOG10P_REFIT["v10"])
+
+
 def test_a_covariate_that_is_redundant_in_the_samples_of_one_trait(caplog: pytest.LogCaptureFixture) -> None:
     """Trait b was not measured in the first of three waves, so that the others add up to its intercept."""
     rng = np.random.default_rng(22)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kron2sum_cli.model.collinearity import GenotypedCovariates
+from kron2sum_cli.model.collinearity import GenotypedCovariates, determine_traits
 from kron2sum_cli.model.spectrum import Array
 
 N = 120
@@ -91,3 +91,22 @@ def test_without_covariates_only_a_variant_of_zeros_is_explained() -> None:
     absent = np.zeros((N, 2), bool)
     absent[:3] = True
     np.testing.assert_array_equal(covariates.explain(g, np.arange(2), absent), [False, True])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_variants_that_determine_a_combination_of_traits(dtype: type, offset: float) -> None:
+    rng = np.random.default_rng(3)
+    X = covariates(1, 2)
+    G = rng.binomial(2, 0.3, size=(N, 6)).astype(float)
+    Y = rng.normal(size=(N, 3))
+    Y[:, 0] = 3 * G[:, 1] + X @ rng.normal(size=X.shape[1])  # a trait
+    Y[:, 1] = Y[:, 2] + 1e-4 * G[:, 4] + 2  # a combination of two
+    Y[:, 2] += 1e-2 * G[:, 5]
+    G = (G - G.mean(axis=0)).astype(dtype)
+    assert list(np.flatnonzero(determine_traits(G, Y + offset, X))) == [1]
+    Y[:, 1] = Y[:, 2] + G[:, 4]
+    assert list(np.flatnonzero(determine_traits(G, Y + offset, X))) == [1, 4]
+    Y[rng.random(Y.shape) < 0.2] = np.nan  # each trait by itself
+    assert list(np.flatnonzero(determine_traits(G, Y + offset, X))) == [1]
+    assert determine_traits(G[:, :0], Y, X).shape == (0,)
