@@ -102,7 +102,7 @@ def analysed_samples(
         found = found.where(complete)
     counts["samples analysed"] = len(found.pheno)
     Y = pheno.values[found.pheno]
-    _refuse_constant(Y, pheno)
+    _refuse_constant(Y, pheno, counts)
     return AnalysedSamples(
         samples=relationship.take(found.relationship),
         relationship_rows=found.relationship,
@@ -228,7 +228,7 @@ def _refuse_all_missing(absent: NDArray[np.bool_], dropped: NDArray[np.bool_], t
     )
 
 
-def _refuse_constant(Y: NDArray[np.float64], pheno: SampleTable) -> None:
+def _refuse_constant(Y: NDArray[np.float64], pheno: SampleTable, counts: Mapping[str, int]) -> None:
     """Every trait varies over the samples that have it, which some have."""
     for name, values in zip(pheno.names, Y.T, strict=True):
         if np.isnan(values).all():
@@ -236,13 +236,30 @@ def _refuse_constant(Y: NDArray[np.float64], pheno: SampleTable) -> None:
                 f"{pheno.samples.source}: trait '{name}' is missing in all {len(Y)} analysed samples: leave it out "
                 "(--pheno-name), or check the missing codes"
             )
-    varies = np.fmax.reduce(Y, axis=0) > np.fmin.reduce(Y, axis=0)
-    if varies.all():
+    constant = np.flatnonzero(np.fmax.reduce(Y, axis=0) == np.fmin.reduce(Y, axis=0))
+    if not constant.size:
         return
-    names: Sequence[str] = [name for name, good in zip(pheno.names, varies, strict=True) if not good]
-    shown = ", ".join(f"'{name}'" for name in names)
-    what = f"trait {shown} is" if len(names) == 1 else f"traits {shown} are"
-    raise NumericalError(
-        f"{pheno.samples.source}: {what} constant over the {len(Y)} analysed samples; leave it out "
-        "(--pheno-name), or check the missing codes"
+    observed = np.count_nonzero(~np.isnan(Y), axis=0)
+    fewest = int(observed[constant].min())
+    names = [f"'{pheno.names[k]}'" for k in constant if observed[k] == fewest]
+    what = f"trait {names[0]} is" if len(names) == 1 else f"traits {', '.join(names)} are"
+    who = (
+        "analysed sample"
+        + "s" * (fewest > 1)
+        + (f" that ha{'s' if fewest == 1 else 've'} it" if fewest < len(Y) else "")
     )
+    lost = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count and " dropped for " in reason)
+    raise NumericalError(
+        f"{pheno.samples.source}: {what} constant over the {fewest} {who}{f' ({lost})' if lost else ''}; leave"
+        f" {_worth_leaving_out(pheno, names, counts)} out (--pheno-name), or check the missing codes"
+    )
+
+
+def _worth_leaving_out(pheno: SampleTable, names: Sequence[str], counts: Mapping[str, int]) -> str:
+    """Constant traits, or the trait that most of the dropped samples lack."""
+    lacking = np.isnan(pheno.values).sum(axis=0)
+    worst = int(lacking.argmax())
+    these = "it" if len(names) == 1 else "them"
+    if counts["samples dropped for missing phenotype"] == 0 or [f"'{pheno.names[worst]}'"] == list(names):
+        return these
+    return f"{these}, or '{pheno.names[worst]}', which {lacking[worst]} samples lack,"

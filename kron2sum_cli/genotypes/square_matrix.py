@@ -97,7 +97,8 @@ def numbers_of_row(row: Row, skipped: int, path: str) -> NDArray[np.float64]:
         except ValueError:
             pass
     column, value = next((i, v) for i, v in enumerate(row.fields) if i >= skipped and not is_number(v))
-    raise InputError(f"{path}, line {row.line}, column {column + 1}: {value!r} is not a number")
+    remedy = "; write numbers with a decimal point" if is_number(value.replace(",", ".", 1)) else ""
+    raise InputError(f"{path}, line {row.line}, column {column + 1}: {value!r} is not a number{remedy}")
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def combination(names: Sequence[str], dependency: Dependency) -> str:
     others = ", ".join(names[i] for i in dependency.others)
     name = names[dependency.column]
     if not dependency.others:
-        return f"{name} is zero for every analysed sample"
+        return f"{name} is zero"
     if len(dependency.others) == 1:
         return f"{name} is a multiple of {others}"
     return f"{name} is a linear combination of {others}"
@@ -204,7 +204,7 @@ def determine_traits(G: NDArray[np.floating], Y: Array, X: Array) -> Mask:
     together = [np.arange(Y.shape[1])] if observed.all() else np.arange(Y.shape[1])[:, None]
     found = np.zeros(G.shape[1], dtype=np.bool_)
     for traits in together if G.shape[1] else ():
-        samples = observed[:, traits].all(axis=1)
+        samples: Mask = np.all(observed[:, traits], axis=1)
         Q = _basis_over(X, samples)
         E = linalg.qr(_left_by(Q, Y[:, traits], samples), mode="economic")[0]
         left = _left_by(Q, G, samples)

@@ -175,8 +175,29 @@ def test_constant_over_the_analysed_samples() -> None:
     with pytest.raises(NumericalError, match=r"y.csv: traits 'p', 'q' are constant over the 2 analysed samples"):
         analysed_samples(both, None, samples("ab", "g.fam"))
     pheno = table(samples("abc", "y.csv"), "pq", [[1, 1], [1, 2], [2, 3]])
-    with pytest.raises(NumericalError, match=r"y.csv: trait 'p' is constant over the 2 analysed samples"):
+    with pytest.raises(NumericalError, match=r"y.csv: trait 'p' is constant over the 2 analysed samples; leave it out"):
         analysed_samples(pheno, None, samples("ab", "g.fam"))
+
+
+def test_constant_because_another_trait_or_a_covariate_is_missing() -> None:
+    nan = np.nan
+    pheno = table(samples("abc", "y.csv"), "pqr", [[1, 2, 5], [nan, 3, 6], [nan, 4, 7]])
+    everybody = samples("abc", "g.fam")
+    message = (
+        r"traits 'p', 'q', 'r' are constant over the 1 analysed sample \(2 samples dropped for missing phenotype\);"
+        r" leave them, or 'p', which 2 samples lack, out \(--pheno-name\)"
+    )
+    with pytest.raises(NumericalError, match=message):
+        analysed_samples(pheno, None, everybody)
+    with pytest.raises(NumericalError, match="trait 'p' is constant over the 1 analysed sample that has it; leave it"):
+        analysed_samples(pheno, None, everybody, missing="exact")
+    whole = table(samples("abc", "y.csv"), "pq", [[1, 2], [1, 3], [2, 3]])
+    covar = table(samples("abc", "x.csv"), "u", [[1], [2], [nan]])
+    message = (
+        r"trait 'p' is constant over the 2 analysed samples \(1 samples dropped for missing covariate\); leave it out"
+    )
+    with pytest.raises(NumericalError, match=message):
+        analysed_samples(whole, covar, everybody)
 
 
 VALUES = st.one_of(st.just(np.nan), st.floats(-1e6, 1e6))

@@ -244,6 +244,10 @@ def test_file_cut_after_opening(tmp_path: Path, K: NDArray[np.float64]) -> None:
             lambda lines: [*lines[:4], lines[4].replace("\t", "\tNA\t", 1).rsplit("\t", 1)[0] + "\n"],
             "line 5, column 2: 'NA' is not a number",
         ),
+        (
+            lambda lines: [*lines[:4], "0,5\t" + lines[4].partition("\t")[2], *lines[5:]],
+            "line 5, column 1: '0,5' is not a number; write numbers with a decimal point",
+        ),
     ],
 )
 def test_text_that_is_not_square(tmp_path: Path, K: NDArray[np.float64], edit: Any, message: str) -> None:
