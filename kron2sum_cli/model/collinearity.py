@@ -32,6 +32,9 @@ UNEXPLAINED = 1e-10
 """Smallest share of a variant's squared length outside the covariates that may lie outside the traits, too; below it a
 combination of the traits counts as one of the variant and the covariates."""
 
+ENOUGH = 2
+"""With fewer samples a covariate, those in which a variant given was genotyped do not tell what it explains."""
+
 AT_ONCE = 64
 """Number of variants that are judged at once."""
 
@@ -118,19 +121,30 @@ class GenotypedCovariates:
         The covariates.
     observed : NDArray (n, p) or None
         Which cells of the traits were observed; None where all were.
+    called : NDArray (n, k) or None
+        Where variants among the covariates were genotyped, of those with missing genotypes; None without any.
     """
 
     X: Array
     observed: Mask | None
+    called: Mask | None = None
+
+    def judges(self, incomplete: Mask) -> Mask:
+        """Which variants are to be judged: those with missing genotypes, and all where variants given have some."""
+        return incomplete if self.called is None else np.ones_like(incomplete)
 
     @cached_property
     def patterns(self) -> tuple[tuple[Mask, Array], ...]:
         """The samples of one or more traits, and an orthonormal basis of X over them, 0 in other samples.
 
-        Made when the first variant with a missing genotype comes.
+        Where variants among X have missing genotypes, also the samples in which each was genotyped, if that is enough
+        to tell. Made when the first variant to be judged comes.
         """
         columns = np.ones((len(self.X), 1), np.bool_) if self.observed is None else np.unique(self.observed, axis=1)
-        return tuple((samples, _basis_over(self.X, samples)) for samples in columns.T)
+        if self.called is not None:
+            both = (columns[:, :, None] & self.called[:, None, :]).reshape(len(columns), -1)
+            columns = np.hstack([columns, both[:, both.sum(axis=0) > ENOUGH * self.X.shape[1]]])
+        return tuple((samples, _basis_over(self.X, samples)) for samples in np.unique(columns, axis=1).T)
 
     def explain(
         self,
@@ -139,7 +153,7 @@ class GenotypedCovariates:
         absent: Mask,
         beside: NDArray[np.floating] | None = None,
     ) -> Mask:
-        """Whether the covariates explain a variant wherever it was genotyped, in the samples of some trait: (k,).
+        """Whether the covariates explain a variant wherever it was genotyped, in some of the patterns: (k,).
 
         With Q the basis, b = Qᵀg and N = QᵀQ over the samples without a genotype, the squared length of g outside the
         covariates, over the others, is ``gᵀg - bᵀ(I - N)⁻¹b``. N is at most its trace, which clears nearly all
@@ -150,7 +164,7 @@ class GenotypedCovariates:
         G : NDArray (n, b)
             Variants, centred where the covariates span a constant.
         incomplete : NDArray (k,)
-            Those that have missing genotypes.
+            Those that are to be judged, as they have missing genotypes.
         absent : NDArray (n, k)
             The genotypes of these that are missing, whatever G has there.
         beside : NDArray (n, b) or None

@@ -87,7 +87,7 @@ def given_variants(model: NullModel, G: Array, X: Array) -> GivenVariants:
     F, z, rank = _coupled(model, S) if model.coupled else _along_axes(model, S)
     given = GivenVariants(of_covariates, S, F, z, rank)
     if given.quadratic >= (1 - LEAST_LEFT) * model.summary.quadratic:
-        raise NumericalError("the variants that are conditioned on explain the traits completely")
+        raise NumericalError("the variants that are conditioned on explain the traits completely; leave them out")
     return given
 
 

@@ -193,7 +193,7 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
     columns = _variant_columns(scan, block, genotypes, counts)
     coded = _coded(scan, genotypes, counts)
     varying = passing & ~coded.constant
-    incomplete = varying & (coded.n_called < coded.n_samples)
+    incomplete = varying & scan.covariates.judges(coded.n_called < coded.n_samples)
     absent = np.isnan(genotypes[:, incomplete])
     deviations = None if scan.second is None else scan.second.of_dosages(genotypes, varying)
     G = centred(scan, genotypes, coded, varying)

@@ -36,10 +36,13 @@ class ConditionedVariants:
         Their names, in the order asked for.
     G : NDArray (n, k)
         Their genotypes in the analysed samples, missing ones at the mean; after them a covariate that was added.
+    called : NDArray (n, q) or None
+        Where those that have missing genotypes were genotyped; None where none has.
     """
 
     names: tuple[str, ...]
     G: NDArray[np.float64]
+    called: NDArray[np.bool_] | None = None
 
     def under(self, model: NullModel, data: TraitData) -> GivenVariants:
         """These variants in a null model of some traits."""
@@ -74,12 +77,14 @@ def read_conditioned(
     if settings.founders:
         names = _of_loci(names, genotypes)
     positions = _positions(names, genotypes)
-    G = imputed_genotypes(genotypes, positions, rows)
+    G, absent = imputed_genotypes(genotypes, positions, rows)
     for k in np.flatnonzero(np.isnan(G).any(axis=0)):
         raise InputError(f"--condition {names[k]}: has no genotype in the analysed samples; leave it out")
     kept = _independent(names, G, null, of_loci=settings.founders)
     logger.info("conditioned on %d variants: %s", len(kept), ", ".join(names[k] for k in kept))
-    return ConditionedVariants(tuple(names[k] for k in kept), G[:, kept])
+    called = ~absent[:, kept]
+    with_gaps = called[:, ~called.all(axis=0)]
+    return ConditionedVariants(tuple(names[k] for k in kept), G[:, kept], with_gaps if with_gaps.size else None)
 
 
 def with_covariate(conditioned: ConditionedVariants | None, values: NDArray[np.float64]) -> ConditionedVariants:
@@ -87,20 +92,23 @@ def with_covariate(conditioned: ConditionedVariants | None, values: NDArray[np.f
     column = values[:, None] - values.mean()
     if conditioned is None:
         return ConditionedVariants((), column)
-    return ConditionedVariants(conditioned.names, np.hstack([conditioned.G, column]))
+    return replace(conditioned, G=np.hstack([conditioned.G, column]))
 
 
 def imputed_genotypes(
     genotypes: GenotypeSource, positions: NDArray[np.intp], rows: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """Genotypes (n, k) of the variants at some positions, in this order, missing ones at the mean (NaN if all are)."""
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Genotypes (n, k) of the variants at some positions, in this order, missing ones at the mean (NaN if all are).
+
+    Beside them, which are missing (n, k).
+    """
     order = np.argsort(positions)
     G = np.empty((len(rows), len(positions)))
     G[:, order] = genotypes.read(positions[order], rows)
     absent = np.isnan(G)
     called = np.maximum(np.count_nonzero(~absent, axis=0), 1)
     means = np.where(absent.all(axis=0), np.nan, np.nansum(G, axis=0) / called)
-    return np.where(absent, means, G)
+    return np.where(absent, means, G), absent
 
 
 def _of_loci(names: Sequence[str], genotypes: GenotypeSource) -> tuple[str, ...]:

@@ -237,8 +237,9 @@ def _scan(
     null, data, dtype = inputs.null, inputs.null.description, number_type(settings)
     model = null.load(chromosome, model_type(settings, inputs))
     scanner, scale, X = model.scanner(dtype), null_scale(null, chromosome), data.X
-    given = None
+    given, called = None, None
     if inputs.conditioned is not None:
+        called = inputs.conditioned.called
         given = inputs.conditioned.under(model, data)
         if data.has_missing:
             scanner = model.scanner(np.float64)  # it takes single precision for what is not conditioned alone
@@ -258,7 +259,7 @@ def _scan(
         refit=_refit_plan(settings, inputs, model, tests, chromosome, factors) if settings.refit > 0 else None,
         traits=null.traits,
         observed=observed,
-        covariates=GenotypedCovariates(X, None if data.reduced else observed),
+        covariates=GenotypedCovariates(X, None if data.reduced else observed, called),
         columns=columns,
         conditioned=settings.is_conditioned,
         coding=settings.coding,

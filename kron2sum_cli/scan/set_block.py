@@ -191,7 +191,7 @@ def _read(plan: SetPlan, positions: Indices) -> _Variants:
     flipped = np.flatnonzero(counts.eaf > 0.5)
     carriers[:, flipped] = genotypes[:, flipped] <= source.ploidy - 0.5
     varying = ~counts.constant
-    incomplete = varying & (counts.n_called < counts.n_samples)
+    incomplete = varying & plan.covariates.judges(counts.n_called < counts.n_samples)
     absent = np.isnan(genotypes[:, incomplete])
     G = centred_in(plan.scanner.dtype, plan.spans_intercept, genotypes, counts, varying)
     rotated = plan.scanner.rotate(G)

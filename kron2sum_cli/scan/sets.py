@@ -128,7 +128,11 @@ def _plan(
         scanner, scale = conditioned_set_scanner(scanner, given), scale_given(scale, given, model.summary.reml)
     context = scale.context(settings.stat, settings.precision)
     null = SetNull(model.summary.axes, model.summary.mean_diagonal, context)
-    covariates = GenotypedCovariates(X, np.isfinite(data.Y) if data.has_missing and not data.reduced else None)
+    covariates = GenotypedCovariates(
+        X,
+        np.isfinite(data.Y) if data.has_missing and not data.reduced else None,
+        None if inputs.conditioned is None else inputs.conditioned.called,
+    )
     simulated = simulated_traits(settings, inputs.null, model, given) if settings.bootstrap else None
     return SetPlan(inputs, settings, scanner, model.spans_intercept, covariates, null, hypotheses, schema, simulated)
 

@@ -171,7 +171,8 @@ class ConditionalTests:
             Where those chosen explain the traits completely.
         """
         scale, statistics = self.scale, tested.statistics
-        given = np.hstack([self.given, imputed_genotypes(self.scan.genotypes, np.array(chosen, np.intp), self.samples)])
+        G, _ = imputed_genotypes(self.scan.genotypes, np.array(chosen, np.intp), self.samples)
+        given = np.hstack([self.given, G])
         if given.shape[1]:
             effects = given_variants(self.model, given, self.X)
             F = effects.F.reshape(len(given), -1)
@@ -245,7 +246,7 @@ class ConditionalTests:
 
     def _explained(self, F: Array, variants: Positions) -> Array:
         """``M1ᵀF`` of some variants."""
-        G = imputed_genotypes(self.scan.genotypes, variants, self.scan.samples)
+        G, _ = imputed_genotypes(self.scan.genotypes, variants, self.scan.samples)
         if self.scan.spans_intercept:
             G -= G.mean(axis=0)
         return np.asarray(G.T @ F)

@@ -93,6 +93,29 @@ def test_a_variant_that_equals_a_covariate_wherever_it_was_genotyped() -> None:
     assert list(sets.NVAR) == [2, 2, 0] and list(sets.NVAR_LEFT_OUT) == [2, 0, 1]
 
 
+@pytest.mark.parametrize("missing", ["drop", "exact"])
+def test_a_variant_that_equals_a_given_one_wherever_that_was_genotyped(missing: str) -> None:
+    """Its effect would be that of the sample in which the given one is imputed, here an outlier."""
+    rng = np.random.default_rng(41)
+    n = 120
+    dosages = rng.binomial(2, 0.3, size=(n, 200)).astype(float)
+    dosages[:, 1], dosages[:, 2] = dosages[:, 0], 2 - dosages[:, 0]
+    dosages[5, 0] = dosages[9, 2] = np.nan
+    Y = rng.normal(size=(n, 2))
+    Y[5] += 7
+    if missing == "exact":
+        Y[20:40, 0] = np.nan
+    write_bed(dosages)
+    write_table("y.csv", a=Y[:, 0], b=Y[:, 1])
+    assert kron2sum("fit", "-q", "--pheno", "y.csv", "--grm", "g.bed", "--missing", missing) == 0
+    chisq = scanned("--refit", 0, "--condition", "v0").CHISQ
+    assert list(np.flatnonzero(chisq.isna())) == [0, 1, 2]
+    Path("sets.txt").write_text("all v0 v1 v2 v3\nalone v1\n")
+    assert kron2sum("scan", "-q", "--sets", "sets.txt", "--condition", "v0", "--out", "s.csv") == 0
+    sets = pd.read_csv("s.csv", index_col="SET")
+    assert list(sets.NVAR) == [1, 0] and sets.MLOG10P["all"] < 3
+
+
 @pytest.mark.parametrize("precision", ["single", "double"])
 def test_the_variant_that_determines_a_trait_leads(precision: str, caplog: pytest.LogCaptureFixture) -> None:
     """A 0/1 trait of inbred lines, its variant and a neighbour in linkage disequilibrium."""

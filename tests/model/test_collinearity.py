@@ -110,3 +110,20 @@ def test_variants_that_determine_a_combination_of_traits(dtype: type, offset: fl
     Y[rng.random(Y.shape) < 0.2] = np.nan  # each trait by itself
     assert list(np.flatnonzero(determine_traits(G, Y + offset, X))) == [1]
     assert determine_traits(G[:, :0], Y, X).shape == (0,)
+
+
+def test_variants_given_are_judged_where_they_were_genotyped() -> None:
+    """Each by itself, with the others as they are; too few samples of one tell nothing."""
+    rng = np.random.default_rng(8)
+    given = rng.binomial(2, 0.3, size=(N, 2)).astype(float)
+    called = np.ones((N, 2), bool)
+    called[:9, 0], called[20:25, 1] = False, False
+    imputed = np.where(called, given, 0.6)
+    G = np.column_stack([given, given.sum(axis=1), rng.binomial(2, 0.3, size=(N, 2))]).astype(float)
+    X = np.column_stack([np.ones(N), imputed])
+    judge = GenotypedCovariates(X, None, called)
+    assert judge.judges(np.zeros(5, bool)).all()
+    nothing = np.zeros(G.shape, bool)
+    assert list(judge.explain(G, np.arange(5), nothing)) == [True, True, False, False, False]
+    few = np.arange(N) < 5
+    assert not GenotypedCovariates(X, None, few[:, None]).explain(G[:, 3:], np.arange(2), nothing[:, 3:]).any()
