@@ -155,8 +155,8 @@ def _read_table(
 
 def _whole_lines(file: BinaryIO, chunk_bytes: int, start: bytes) -> Iterator[bytes]:
     """The rest of a file in pieces of whole lines; the first one begins with ``start``."""
-    while lines := file.readlines(chunk_bytes):
-        yield start + b"".join(lines)
+    while chunk := file.read(chunk_bytes):
+        yield start + chunk + file.readline()
         start = b""
     if start:
         yield start
