@@ -250,17 +250,16 @@ def tiles(n: int) -> Iterator[slice]:
 
 
 def add_outer_product(K: NDArray[np.float64], x: NDArray[np.floating[Any]], threads: int = 1) -> None:
-    """Add x xᵀ, computed in the precision of x, to the lower triangle of K, tile by tile.
+    """Add x xᵀ, computed in the precision of x, to the lower triangle of K; each thread takes other rows.
 
     K (n, n) is neither read nor written above the diagonal tiles; x (n, b) is in Fortran order.
     """
 
-    def add(rows: slice, columns: slice) -> None:
-        K[rows, columns] += x[rows] @ x[columns].T
+    def add(rows: slice) -> None:
+        K[rows, : rows.stop] += x[rows] @ x[: rows.stop].T
 
-    lower = [(rows, columns) for rows in tiles(len(K)) for columns in tiles(rows.stop)]
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(add, *zip(*lower, strict=True)))
+        list(pool.map(add, reversed([*tiles(len(K))])))  # the longest rows first
 
 
 def mirror_lower(K: NDArray[np.float64]) -> None:
