@@ -184,6 +184,8 @@ class FitSettings:
         if not self.grm and self.grm_list is None:
             yield "--grm: a value is needed"
         yield from repeated("--grm", self.grm)
+        if NO_MATRIX in self.grm and len(self.grm) > 1:
+            yield "--grm none: the samples are independent; leave out the other --grm"
         yield from repeated("--pheno-name", self.pheno_names)
         yield from repeated("--pheno-long", self.pheno_long)
         if 0 < len(self.pheno_long) < 3:

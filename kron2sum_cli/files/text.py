@@ -148,6 +148,16 @@ def is_number(field: str) -> bool:
     return True
 
 
+def not_a_number(field: str) -> str:
+    """``'x' is not a number``, with what to do where it has a decimal comma.
+
+    >>> not_a_number("0,5")
+    "'0,5' is not a number; write numbers with a decimal point"
+    """
+    remedy = "; write numbers with a decimal point" if is_number(field.replace(",", ".", 1)) else ""
+    return f"{field!r} is not a number{remedy}"
+
+
 SAMPLE_NAMES = frozenset(
     {"iid", "taxa", "taxon", "sample", "sampleid", "line", "lines", "lineid", "individual", "individualid", "accession"}
     | {"strain", "animal", "animalid", "subject", "subjectid", "genotype", "entry", "clone", "cultivar", "variety"}

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.inputs import display_name
-from kron2sum_cli.files.text import parse_number, read_text, split_rows
+from kron2sum_cli.files.text import not_a_number, parse_number, read_text, split_rows
 from kron2sum_cli.model.hypotheses import Hypothesis, hypothesis, named_hypothesis
 from kron2sum_cli.option_values import contrast_files
 
@@ -50,7 +50,7 @@ def _number(value: str, place: str) -> float:
     try:
         number = parse_number(value)
     except ValueError:
-        raise InputError(f"{place}: {value!r} is not a number") from None
+        raise InputError(f"{place}: {not_a_number(value)}") from None
     if not np.isfinite(number):
         raise InputError(f"{place}: {value} is not a finite number")
     return number

@@ -41,6 +41,10 @@ Array = NDArray[np.float64]
 
 INTERCEPT = "intercept"
 
+DEPENDENT_DESIGN = 1e-12
+"""Smallest share of its length that a column of the trait design may have outside the columns before it. Numbers are
+written down, not measured: what is not rounding is meant."""
+
 BASE_MIB = 300
 """What Python and its libraries take."""
 
@@ -118,7 +122,7 @@ def read_design(settings: FitSettings, tables: Tables, grm: Grm) -> Design:
     Y = transform_traits(samples.Y, samples.traits, cast(Transform, settings.transform))
     X, covariates, kept = _covariates(settings, samples.X_values, samples.covariates)
     p = len(samples.traits)
-    A = read_trait_design(settings.trait_design, samples.traits) if settings.trait_design else np.eye(p)
+    A = _trait_design(settings.trait_design, samples.traits) if settings.trait_design else np.eye(p)
     if np.isnan(Y).any():
         _check_missing(settings, samples, TraitData(Y, A, X), covariates)
         if grm.falls_into_families(settings):
@@ -132,6 +136,16 @@ def read_design(settings: FitSettings, tables: Tables, grm: Grm) -> Design:
     if tables.polygenic is not None:
         polygenic = predictions_of(tables.polygenic, samples.pheno_rows, Y, X, samples.traits)
     return Design(Y, A, X, samples, covariates, not_analysed, polygenic)
+
+
+def _trait_design(path: str, traits: Sequence[str]) -> Array:
+    """The trait design A (p, a) of a file, whose columns are independent, so that their effects are defined."""
+    A = read_trait_design(path, traits)
+    found = dependencies(A, DEPENDENT_DESIGN)
+    if found:
+        names = [f"column {k + 1}" for k in range(A.shape[1])]
+        raise NumericalError(f"{path}: {combination(names, found[0])}; leave one of them out")
+    return A
 
 
 def read_tables(settings: FitSettings) -> Tables:

@@ -415,7 +415,8 @@ def _counted_from_zero(dosages: NDArray[np.float32], path: str) -> NDArray[np.fl
         return dosages
     if (dosages > 1).any():
         raise InputError(
-            f"{path} has genotypes below 0 and above 1; count copies as 0 to 2, or as -1 to 1 (NA: missing)"
+            f"{path} has genotypes below 0 ({np.nanmin(dosages):g}) and above 1 ({np.nanmax(dosages):g}); count copies"
+            " as 0 to 2, or as -1 to 1 (NA: missing)"
         )
     logger.warning("%s: genotypes are -1 to 1, which is taken for 0 to 2 copies", path)
     return dosages + np.float32(1)

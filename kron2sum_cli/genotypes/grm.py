@@ -61,8 +61,10 @@ class GrmOptions:
         return int(np.clip(self.block_mib * 2**20 / (4 * n_samples), 1, MOST_VARIANTS_IN_BLOCK))
 
 
+NOT_LISTED = "left out: not in the list"
+
 _REMEDIES = {
-    "left out: not in the list": "check the names of --grm-extract",
+    NOT_LISTED: "check the names of --grm-extract",
     "left out: missing": "--grm-geno keeps variants with more missing genotypes",
     "left out: one allele": "check the genotypes, which do not vary",
     "left out: rare": "--grm-maf keeps rarer variants",
@@ -198,7 +200,8 @@ def sum_genotypes(
                 _add_product(K, waiting.pop(0), options)
     counts["variants used"] = n_kept
     if not n_kept:
-        worst = max(_REMEDIES, key=lambda reason: counts.get(reason, 0))
+        others = {reason: counts.get(reason, 0) for reason in _REMEDIES if reason != NOT_LISTED}
+        worst = max(others, key=lambda reason: others[reason]) if any(others.values()) else NOT_LISTED
         raise InputError(
             f"{source.path}: no variant is left for the relationship matrix ({_listed(counts)}); {_REMEDIES[worst]}"
         )

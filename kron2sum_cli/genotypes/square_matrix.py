@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.inputs import GZIP_MAGIC, ZSTD_MAGIC
 from kron2sum_cli.files.samples import Samples
-from kron2sum_cli.files.text import Row, find_delimiter, is_number
+from kron2sum_cli.files.text import Row, find_delimiter, is_number, not_a_number
 
 TILE = 512
 """Rows and columns of a large matrix that are worked on at once."""
@@ -97,8 +97,7 @@ def numbers_of_row(row: Row, skipped: int, path: str) -> NDArray[np.float64]:
         except ValueError:
             pass
     column, value = next((i, v) for i, v in enumerate(row.fields) if i >= skipped and not is_number(v))
-    remedy = "; write numbers with a decimal point" if is_number(value.replace(",", ".", 1)) else ""
-    raise InputError(f"{path}, line {row.line}, column {column + 1}: {value!r} is not a number{remedy}")
+    raise InputError(f"{path}, line {row.line}, column {column + 1}: {not_a_number(value)}")
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ def likelihood_ratio_test(kernel: KernelScores, rng: np.random.Generator, rank: 
         drawn = _simulate(scaled, rng, number - simulated.size)
         simulated = np.concatenate([simulated, maximise(scaled, drawn, rank)[0]])
         share = (np.count_nonzero(simulated >= lr) + 1) / (number + 1)
-    mlog10p = fit_tail(simulated).mlog10p(lr) if share < FITTED_SHARE else float(-np.log10(share))
+    mlog10p = fit_tail(simulated).mlog10p(lr) if share < FITTED_SHARE else float(np.log10(1 / share))
     return LikelihoodRatioTest(lr, mlog10p, F[0] / np.sqrt(mean), simulated.size)
 
 

@@ -14,9 +14,11 @@ from kron2sum_cli.files.provenance import FileRecord, file_records
 from kron2sum_cli.files.samples import match
 from kron2sum_cli.files.scan_metadata import Range, Span
 from kron2sum_cli.files.text import read_file_list, read_name_list
+from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.genotypes.filters import GENOTYPE_FILTERS, VariantFilters, names_not_found, select_by_name
 from kron2sum_cli.genotypes.open import open_genotypes
 from kron2sum_cli.genotypes.source import GenotypeSource, Variants
+from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
 from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned, with_covariate
 from kron2sum_cli.scan.interaction import Interaction, read_interaction
 from kron2sum_cli.settings import ScanSettings
@@ -106,6 +108,21 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
     if interaction is not None and interaction.to_add:
         conditioned = with_covariate(conditioned, interaction.values)
     return ScanInputs(null, genotypes, rows, filters, selection, files, conditioned, interaction)
+
+
+def tests_of(settings: ScanSettings, null: NullFile) -> list[Hypothesis]:
+    """The test of an effect on any trait, then those of ``--test``; a note says whose axes are tested.
+
+    Raises
+    ------
+    InputError, NumericalError
+        Where a file is wrong, or a design has no rank.
+    """
+    along = [test for test in settings.tests if test.startswith("axis:")]
+    if along and null.chromosomes:
+        logger.info("%s: of the null model of the whole genome, on every chromosome", ", ".join(along))
+    tests = [named_hypothesis("any", null.traits)]
+    return [*tests, *asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)]
 
 
 def number_type(settings: ScanSettings) -> type[np.floating]:

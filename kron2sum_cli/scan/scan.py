@@ -19,13 +19,12 @@ from kron2sum_cli.files.scan_columns import BOTH_COLUMNS, DOMINANCE, INTERACTION
 from kron2sum_cli.files.scan_metadata import ScanMetadata
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
-from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
 from kron2sum_cli.model.bartlett import SecondOf
 from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.conditioning import conditioned_scanner
 from kron2sum_cli.model.fitting import SAME_OPTIMUM
-from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
+from kron2sum_cli.model.hypotheses import Hypothesis
 from kron2sum_cli.model.inflation import DEFLATED, INFLATED, MedianP, inflation
 from kron2sum_cli.model.null_model import CompleteNullModel, NullModel
 from kron2sum_cli.model.random_slopes import (
@@ -41,7 +40,7 @@ from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import BlockResult, Scan, test_block
 from kron2sum_cli.scan.blocks import block_width, blocks_by_null, in_order
 from kron2sum_cli.scan.conditioned import own_covariates, scale_given
-from kron2sum_cli.scan.inputs import ScanInputs, model_type, number_type, open_inputs
+from kron2sum_cli.scan.inputs import ScanInputs, model_type, number_type, open_inputs, tests_of
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
 from kron2sum_cli.scan.refits import Factors, RandomSlopes, RefitPlan, refit_plan, simulated_factors
 from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
@@ -78,8 +77,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     _check_random_slopes(settings, inputs)
     null = inputs.null
     settings = _without_refits(settings, inputs)
-    tests = [named_hypothesis("any", null.traits)]
-    tests += asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)
+    tests = tests_of(settings, null)
     data, further = null.description, [test.name for test in tests[1:]]
     has_dosages = inputs.genotypes.has_dosages
     columns = scan_schema(

@@ -15,17 +15,16 @@ from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.scan_columns import set_schema
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
-from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.conditioning import conditioned_set_scanner
-from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
+from kron2sum_cli.model.hypotheses import Hypothesis
 from kron2sum_cli.model.random_effects import SetNull
 from kron2sum_cli.model.set_scanner import SetScanner
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import BlockResult
 from kron2sum_cli.scan.blocks import block_width, in_order
 from kron2sum_cli.scan.conditioned import scale_given
-from kron2sum_cli.scan.inputs import ScanInputs, model_type, number_type, open_inputs
+from kron2sum_cli.scan.inputs import ScanInputs, model_type, number_type, open_inputs, tests_of
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
 from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
 from kron2sum_cli.scan.set_block import EXPLAINING, NO_RESULT, SetPlan, test_sets
@@ -46,8 +45,7 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
     """
     inputs = open_inputs(replace(settings, shard=None))
     null = inputs.null
-    hypotheses = [named_hypothesis("any", null.traits)]
-    hypotheses += asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)
+    hypotheses = tests_of(settings, null)
     schema = set_schema([h.name for h in hypotheses[1:]], settings.set_tests, settings.bootstrap > 0)
     found, width = find_sets(settings, inputs), block_width(settings, inputs)
     blocks, counts = blocks_of_sets(found, width), found.counts

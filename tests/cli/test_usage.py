@@ -118,6 +118,10 @@ def test_no_command_shows_the_help_as_an_error(capsys):
         (["export", "--out", "s.csv.gz", "--to", "json"], ["the suffix says csv, and --to json"]),
         (["export", "--out", "s.csv", "--to", "ssf"], ["the suffix says csv, and --to ssf"]),
         (["export", "--out", "s.tsv.zst", "--to", "ssf"], ["ssf is not written as .zst"]),
+        (
+            ["fit", "--pheno", "y", "--grm", "none", "--grm", "g"],
+            ["--grm none: the samples are independent; leave out"],
+        ),
         (["fit", "--pheno", "y", "--grm", "g", "--out", "n.parquet"], ["a null model is an .npz file"]),
         (["fit", "--pheno", "y", "--grm", "g", "--out", "n.npz.gz"], ["a null model is an .npz file"]),
         (["scan", "--geno", "a", "--bed", "a"], ["--geno: a named more than once"]),

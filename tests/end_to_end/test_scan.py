@@ -292,11 +292,15 @@ def test_a_trait_design_of_lower_rank_gives_the_dense_test(example: Path, tmp_pa
     assert "AXIS.2.1" in rows
 
 
-def test_loco_uses_the_null_of_every_chromosome(example: Path, tmp_path: Path) -> None:
+def test_loco_uses_the_null_of_every_chromosome(
+    example: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert scan(example / "loco.npz", tmp_path / "loco.parquet", "--refit", "0") == 0
     nulls = metadata(tmp_path / "loco.parquet")["nulls"]
     assert [record["chromosome"] for record in nulls] == [None, "1", "2", "3", "4", "5"]
     whole, loco = table(example / "scan.parquet"), table(tmp_path / "loco.parquet")
+    assert scan(example / "loco.npz", tmp_path / "axis.parquet", "--refit", "0", "--chr", "1", "--test", "axis:2") == 0
+    assert "axis:2: of the null model of the whole genome, on every chromosome" in caplog.text
     planted = loco.MLOG10P > 8
     assert loco.MLOG10P[planted].sum() > whole.MLOG10P[planted].sum(), "the variant is not in its own GRM"
 

@@ -62,6 +62,25 @@ def test_trait_design_in_the_order_of_the_traits(folder):
     np.testing.assert_array_equal(design(trait_design="A.csv").A, [[1], [2]])
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trait,x,y\na,1,2\nb,1,2\n", "A.csv: column 2 is a multiple of column 1; leave one of them out"),
+        ("trait,x,y\na,1,0\nb,1,0\n", "A.csv: column 2 is zero"),
+        ("trait,x,y,z\na,1,0,1\nb,1,1,0\n", "A.csv: column 3 is a linear combination of column 1, column 2"),
+        ("trait,x,y\na,1e9,1\nb,1e9,1.00000001\n", None),
+    ],
+)
+def test_columns_of_a_trait_design_are_independent(folder, text, message):
+    """A singular matrix was an internal error."""
+    (folder / "A.csv").write_text(text)
+    if message is None:
+        assert design(trait_design="A.csv").A.shape == (2, 2)
+        return
+    with pytest.raises(NumericalError, match=message):
+        design(trait_design="A.csv")
+
+
 def test_transformations_are_over_the_analysed_samples(folder):
     (folder / "remove").write_text("f i0\nf i1\n")
     found = design(remove="remove", transform="standardize")
