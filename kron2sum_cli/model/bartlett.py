@@ -231,6 +231,8 @@ def scoring_step(
 ) -> tuple[Array, Array]:
     """The step (E0, E1), each (p, p), of Fisher scoring from C0 and C1; pairs of axes are independent of each other.
 
+    Between axes that no sample has both of (traits of different samples, without relationships) there is no step.
+
     Parameters
     ----------
     axes : TraitAxes
@@ -246,7 +248,8 @@ def scoring_step(
     free = np.logical_or.outer(full, full) & (determinant > NOT_TOLD_APART * Q0 * Q2)
     safe = np.where(free, determinant, 1.0)
     E0 = np.where(free, 2 * (Q0 * score0 - Q1 * score1) / safe, 0.0)
-    E1 = np.where(free, 2 * (Q2 * score1 - Q1 * score0) / safe, 2 * score1 / Q0)
+    alone = np.where(Q0 > 0, 2 * score1 / np.where(Q0 > 0, Q0, 1.0), 0.0)
+    E1 = np.where(free, 2 * (Q2 * score1 - Q1 * score0) / safe, alone)
     return E0, E1
 
 

@@ -154,6 +154,29 @@ def test_no_refit_of_a_variant_that_determines_one_of_two_traits(
     assert table.MLOG10P.idxmax() == "v10" and np.isnan(table.MLOG10P_REFIT["v10"])
 
 
+def test_refits_of_traits_of_different_unrelated_samples() -> None:
+    """Nothing is known of their residual covariance; two regressions apart are the likelihood ratio."""
+    rng = np.random.default_rng(148)
+    n, m = 120, 30
+    dosages = rng.binomial(2, 0.3, size=(n, m)).astype(float)
+    Y = rng.normal(size=(n, 2)) + dosages[:, [3, 4]]
+    Y[::2, 0] = Y[1::2, 1] = np.nan
+    write_bed(dosages)
+    write_table("y.csv", a=Y[:, 0], b=Y[:, 1])
+    assert kron2sum("fit", "-q", "--pheno", "y.csv", "--grm", "none", "--missing", "exact") == 0
+    table = scanned("--geno", "g.bed", "--refit", 1, "--precision", "double", "--test", "only:a")
+    apart = []
+    for y in Y.T:
+        seen = ~np.isnan(y)
+        G, rest = dosages[seen] - dosages[seen].mean(axis=0), y[seen] - y[seen].mean()
+        left = rest @ rest - (G.T @ rest) ** 2 / np.sum(G**2, axis=0)
+        apart.append((seen.sum() - 1) * np.log(rest @ rest / left))
+    for suffix, expected in (("", sum(apart)), (".only:a", apart[0])):
+        factor = expected / table["CHISQ_REFIT" + suffix].to_numpy()
+        np.testing.assert_allclose(factor, factor[3], rtol=1e-5)  # one Bartlett factor a test
+        assert 1 < factor[3] < 1.1
+
+
 def test_a_covariate_that_is_redundant_in_the_samples_of_one_trait(caplog: pytest.LogCaptureFixture) -> None:
     """Trait b was not measured in the first of three waves, so that the others add up to its intercept."""
     rng = np.random.default_rng(22)
