@@ -6,16 +6,17 @@ offending direction).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
-from kron2sum_cli.model.trust_region import Curvature, LocalModel, Located, Step, local_model
+from kron2sum_cli.model.trust_region import Curvature, LocalModel, Located, Step, chart_at, local_model
 
 CERTIFIED_GAIN = 1e-6
 """Largest gain in log-likelihood that may still be predicted at an optimum."""
@@ -37,6 +38,23 @@ MISPREDICTED = 0.5
 
 With more than twice the true curvature, or less than two thirds of it, a Newton step leaves more than half of the
 way."""
+
+FIRST_FLOOR = 1e-3
+"""Smallest c1 of a climb, where there is one, until all else is at its optimum: nearer to the boundary, where GGᵀ is
+singular, too, scores are rounding."""
+
+SETTLED_FLOOR, LEAST_FLOOR = 1e-4, 1e-6
+"""Largest and smallest c1 along an axis that should have none, at the end of such a climb."""
+
+HELD_GAIN = 0.1 * CERTIFIED_GAIN
+"""Gain that is left in the residual variance of such axes."""
+
+LARGE_HELD_GAIN = 5e-3
+"""Gain that may be left in it while the rest is taken to its optimum; the rest then ends far less than `CERTIFIED_GAIN`
+below."""
+
+NARROW = 1e-3
+"""Radius of the trust region below which a small gain predicted within it says nothing of what is beyond."""
 
 SMALLEST_RADIUS = 1e-9
 """Radius of the trust region below which a climb gives up."""
@@ -64,7 +82,7 @@ class Likelihood(Protocol[PointT]):
 
     @property
     def floor(self) -> float:
-        """Smallest c1 that a climb may reach."""
+        """Smallest c1 that a climb may reach: an axis that would fall below it is held there."""
 
     @property
     def may_lose_C1(self) -> bool:
@@ -84,7 +102,8 @@ class Certificate:
     Attributes
     ----------
     predicted_gain : float
-        Gain in log-likelihood predicted for the best further Newton step.
+        Gain in log-likelihood predicted for the best further Newton step, and for residual variances that are held at
+        the floor of the likelihood, if they fell to 0.
     cone_gain : float
         Gain predicted for the best step off the boundary, into the cone of C0 or C1.
     gradient_norm : float
@@ -163,8 +182,9 @@ class _Climb(Generic[PointT]):
 
     def __init__(self, likelihood: Likelihood[PointT], start: TraitAxes, rank: int) -> None:
         self.likelihood, self.rank, self.tau = likelihood, rank, likelihood.tau
+        self.floor = max(likelihood.floor, FIRST_FLOOR) if likelihood.floor > 0 else 0.0
         self.steps, self.evaluations = 0, 1
-        self.point = likelihood.evaluate(start.truncated(rank))
+        self.point = likelihood.evaluate(start.truncated(rank).raised(self.floor, self.tau))
         self.mispredicted, self.by_observed = False, False
         self._last: LocalModel | None = None
         self._learned = False, False
@@ -179,7 +199,8 @@ class _Climb(Generic[PointT]):
         learned = self.mispredicted, self.by_observed
         if self._last is None or self._last.point is not self.point or self._learned != learned:
             curvature = self.likelihood.curvature(self.point, self.mispredicted)
-            self._last = local_model(self.point, self.tau, self.rank, curvature, self.by_observed)
+            chart = chart_at(self.point.axes, self.tau, self.rank, self.floor)
+            self._last = local_model(self.point, chart, curvature, self.by_observed)
             self._learned = learned
         return self._last
 
@@ -192,10 +213,7 @@ class _Climb(Generic[PointT]):
         """The likelihood at these axes, None where it is not defined."""
         self.evaluations += 1
         try:
-            reached = axes()
-            if reached.c1.min() < self.likelihood.floor:
-                return None
-            point = self.likelihood.evaluate(reached)
+            point = self.likelihood.evaluate(axes().raised(self.floor, self.tau))
         except (NumericalError, np.linalg.LinAlgError):
             return None
         return point if np.isfinite(point.lml) else None
@@ -206,7 +224,8 @@ class _Climb(Generic[PointT]):
         noise = 1e-13 * abs(self.point.lml)
         gain = -np.inf if trial is None else trial.lml - self.point.lml
         ratio = (gain + noise) / (step.predicted + noise)
-        if ratio < 0.25:
+        lost_in_noise = step.at_edge and self.radius < NARROW and step.predicted < noise
+        if ratio < 0.25 or lost_in_noise:
             self.radius = 0.25 * min(self.radius, model.metric.norm(step.x))
         elif ratio > 0.75 and step.at_edge:
             self.radius *= 2
@@ -215,24 +234,66 @@ class _Climb(Generic[PointT]):
             self.point = trial
 
     def empty_small_axes(self) -> bool:
-        """Set small genetic and residual variances of axes to exactly 0 where that does not lower the likelihood."""
+        """Set small genetic and residual variances of axes to the least they may be if the likelihood does not fall."""
         axes = self.point.axes
         small0 = (axes.c0 > 0) & (axes.c0 * np.sqrt(self.tau) < NEAR_BOUNDARY) & (np.diag(self.point.score0) <= 0)
-        small1 = (axes.c1 > 0) & (axes.c1 < NEAR_BOUNDARY) & (np.diag(self.point.score1) <= 0)
-        small1 &= self.likelihood.may_lose_C1
+        small1 = (axes.c1 > self.floor) & (axes.c1 < NEAR_BOUNDARY) & (np.diag(self.point.score1) <= 0)
+        small1 &= self.likelihood.may_lose_C1 or self.floor > 0
         if not (small0.any() or small1.any()):
             return False
-        c0, c1 = np.where(small0, 0.0, axes.c0), np.where(small1, 0.0, axes.c1)
+        c0, c1 = np.where(small0, 0.0, axes.c0), np.where(small1, self.floor, axes.c1)
         trial = self.attempt(lambda: TraitAxes(axes.T, axes.Tinv, c0, c1))
         if trial is None or trial.lml < self.point.lml - 1e-12 * abs(self.point.lml):
             return False
         self.point = trial
         return True
 
+    def without_residual(self) -> NDArray[np.bool_]:
+        """Which axes (p,) have no residual variance, or the least that they may have."""
+        c1 = self.point.axes.c1
+        return np.asarray((c1 <= self.floor) | (c1**2 < BOUNDARY))
+
+    def held_slope(self) -> float:
+        """What the log-likelihood gains by a share of variance that axes at the floor lose, as a multiple of it."""
+        held = self.point.axes.c1 <= self.floor
+        slopes = np.linalg.eigvalsh(self.point.score1[np.ix_(held, held)])
+        return float(-np.minimum(slopes, 0.0).sum())
+
+    def let_down(self, floor: float) -> PointT | None:
+        """The point with axes at the floor let down to a lower one, which becomes the floor; None where undefined."""
+        axes, held = self.point.axes, self.point.axes.c1 <= self.floor
+        self.floor = floor
+        return self.attempt(lambda: axes.with_residual(held, floor, self.tau))
+
+    def settled(self, optimum: Optimum[PointT], max_steps: int) -> Optimum[PointT]:
+        """The optimum with axes at the floor so near to the boundary that nothing is left to gain there.
+
+        Where that changes the likelihood by little it changes nothing else; otherwise the climb goes on from a lower
+        floor first.
+        """
+        left = self.held_slope() * self.floor**2
+        if left > LARGE_HELD_GAIN and self.floor > self.likelihood.floor:
+            lower = self.let_down(max(self.likelihood.floor, self.floor * np.sqrt(0.1 * LARGE_HELD_GAIN / left)))
+            self.point = self.point if lower is None else lower
+            self.widen()
+            self._last = None
+            optimum = self.run(max_steps)
+            left = self.held_slope() * self.floor**2
+        if left > LARGE_HELD_GAIN or self.point.axes.c1[0] > self.floor or self.floor == 0:
+            return optimum
+        share, worthless = self.floor**2, np.sqrt(HELD_GAIN / left) if left > 0 else 1.0
+        trial = self.let_down(float(np.clip(worthless * self.floor, LEAST_FLOOR, min(SETTLED_FLOOR, self.floor))))
+        expected = left * (1 - self.floor**2 / share)
+        if trial is None or abs(trial.lml - optimum.point.lml - expected) > max(MISPREDICTED * expected, HELD_GAIN):
+            return optimum
+        predicted = optimum.certificate.predicted_gain - expected
+        certificate = replace(optimum.certificate, predicted_gain=predicted, smallest_C1=self.floor**2)
+        return replace(optimum, point=trial, certificate=certificate)
+
     def leave_face_early(self, model: LocalModel, step: Step) -> bool:
         """Leave a face of the boundary before its maximum, where the gain predicted off it is much larger."""
         axes = self.point.axes
-        on_face = axes.c1[0] ** 2 < BOUNDARY or self.tau * axes.c0[self.rank - 1] ** 2 < BOUNDARY
+        on_face = self.without_residual()[0] or self.tau * axes.c0[self.rank - 1] ** 2 < BOUNDARY
         if step.at_edge or not on_face:
             return False
         ascents = _cone_ascents(model)
@@ -257,19 +318,39 @@ class _Climb(Generic[PointT]):
     def _truncated_axes(self, L0: Array, L1: Array) -> TraitAxes:
         return axes_of_factors(L0, L1, self.tau).truncated(self.rank)
 
+    def run(self, max_steps: int) -> Optimum[PointT]:
+        """Climb to an optimum, in at most so many steps."""
+        while self.steps < max_steps and self.radius > SMALLEST_RADIUS:
+            model = self.model()
+            step = model.step(self.radius)
+            done = step.predicted <= GAIN_TOLERANCE and not (step.at_edge and self.radius < NARROW)
+            if not self.by_observed and (model.misjudges(step) or (done and model.observed_gain() > CERTIFIED_GAIN)):
+                self.measure_by_observed()
+            elif not done:
+                if not self.leave_face_early(model, step):
+                    self.newton(model, step)
+                    self.empty_small_axes()
+            elif not self.empty_small_axes():
+                ascents = _cone_ascents(model)
+                if _gain(ascents) <= GAIN_TOLERANCE or not self.enter_cone(ascents):
+                    return self.optimum(model, step.predicted)
+            self.steps += 1
+        model = self.model()
+        return self.optimum(model, model.step(np.inf).predicted)
+
     def optimum(self, model: LocalModel, predicted: float) -> Optimum[PointT]:
         """The point reached, with its certificate."""
         g = model.gradient()
         share0 = self.tau * self.point.axes.c0[: self.rank] ** 2
         share1 = self.point.axes.c1**2
         certificate = Certificate(
-            predicted_gain=float(predicted),
+            predicted_gain=float(predicted) + self.held_slope() * self.floor**2,
             cone_gain=_gain(_cone_ascents(model)),
             gradient_norm=float(np.sqrt(max(float(g @ model.metric.solve(g)), 0.0))),
             smallest_C0=float(share0.min()) if self.rank else 0.0,
             smallest_C1=float(share1.min()),
             active_C0=int(np.count_nonzero(share0 < BOUNDARY)),
-            active_C1=int(np.count_nonzero(share1 < BOUNDARY)),
+            active_C1=int(np.count_nonzero(self.without_residual())),
             steps=self.steps,
             evaluations=self.evaluations,
         )
@@ -279,23 +360,7 @@ class _Climb(Generic[PointT]):
 def climb(likelihood: Likelihood[PointT], start: TraitAxes, rank: int, max_steps: int) -> Optimum[PointT]:
     """Climb from ``start`` to an optimum with C0 of at most this rank; its certificate says whether it got there."""
     search = _Climb(likelihood, start, rank)
-    while search.steps < max_steps and search.radius > SMALLEST_RADIUS:
-        model = search.model()
-        step = model.step(search.radius)
-        done = step.predicted <= GAIN_TOLERANCE and not (step.at_edge and search.radius < 1e-3)
-        if not search.by_observed and (model.misjudges(step) or (done and model.observed_gain() > CERTIFIED_GAIN)):
-            search.measure_by_observed()
-        elif not done:
-            if not search.leave_face_early(model, step):
-                search.newton(model, step)
-                search.empty_small_axes()
-        elif not search.empty_small_axes():
-            ascents = _cone_ascents(model)
-            if _gain(ascents) <= GAIN_TOLERANCE or not search.enter_cone(ascents):
-                return search.optimum(model, step.predicted)
-        search.steps += 1
-    model = search.model()
-    return search.optimum(model, model.step(np.inf).predicted)
+    return search.settled(search.run(max_steps), max_steps)
 
 
 def _cone_ascents(model: LocalModel) -> tuple[_Ascent, _Ascent]:

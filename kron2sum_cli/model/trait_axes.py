@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from kron2sum_cli.errors import NumericalError
@@ -56,6 +57,18 @@ class TraitAxes:
         """The same axes, with all variance of those after the first ``rank`` residual."""
         kept = np.arange(self.c0.size) < rank
         return TraitAxes(self.T, self.Tinv, np.where(kept, self.c0, 0.0), np.where(kept, self.c1, 1.0))
+
+    def with_residual(self, chosen: NDArray[np.bool_], root: float, tau: float) -> "TraitAxes":
+        """Axes of the same C0 and another C1: residual shares of variance ``root²`` along the chosen axes (p,)."""
+        genetic, size = np.sqrt((1 - root**2) / tau), np.ones(self.c0.size)
+        size[chosen] = self.c0[chosen] / genetic
+        c0, c1 = np.where(chosen, genetic, self.c0), np.where(chosen, root, self.c1)
+        return TraitAxes(self.T / size[:, None], self.Tinv * size, c0, c1)
+
+    def raised(self, floor: float, tau: float) -> "TraitAxes":
+        """Axes of the same C0, and of a C1 raised to residual shares of variance of at least ``floor²``."""
+        low = self.c1 < floor
+        return self.with_residual(low, floor, tau) if low.any() else self
 
     def variances(self, s: Array) -> Array:
         """Variance of every (row, axis) entry, ``s_i c0_j² + c1_j²``: (m, p)."""

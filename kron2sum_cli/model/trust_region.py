@@ -172,10 +172,14 @@ class Chart:
         return self.join(2 * point.score0 * self.axes.c0, 2 * point.score1 * self.axes.c1)
 
 
-def chart_at(axes: TraitAxes, tau: float, rank: int) -> Chart:
-    """The unknowns around these axes: columns of the factors that are 0 stay 0."""
+def chart_at(axes: TraitAxes, tau: float, rank: int, floor: float) -> Chart:
+    """The unknowns around these axes: columns of the factors that are 0 stay 0.
+
+    So do columns of C1's at their least length, ``floor``, which a climb holds: it moves as if they were 0, and raises
+    what it reaches (`TraitAxes.raised`).
+    """
     t, u = np.tril_indices(axes.c0.size)
-    return Chart(axes, tau, rank, t, u, (u < rank) & (axes.c0[u] > 0), axes.c1[t] > 0)
+    return Chart(axes, tau, rank, t, u, (u < rank) & (axes.c0[u] > 0), axes.c1[t] > floor)
 
 
 @dataclass(frozen=True)
@@ -348,23 +352,20 @@ class LocalModel:
         return 0.5 * float(g @ metric.solve(g))
 
 
-def local_model(point: Located, tau: float, rank: int, curvature: Curvature, by_observed: bool) -> LocalModel:
-    """The local model around a point whose C0 has at most this rank.
+def local_model(point: Located, chart: Chart, curvature: Curvature, by_observed: bool) -> LocalModel:
+    """The local model around a point.
 
     Parameters
     ----------
     point : Located
         The point.
-    tau : float
-        Mean eigenvalue of GGᵀ.
-    rank : int
-        Largest rank of C0.
+    chart : Chart
+        The unknowns around it.
     curvature : Curvature
         The second order at the point.
     by_observed : bool
         Whether the observed information measures lengths, where it is at hand.
     """
-    chart = chart_at(point.axes, tau, rank)
     metric = expected_metric(chart, point, curvature.expected)
     if by_observed and curvature.observed is not None:
         metric = observed_metric(chart, point, curvature.observed.grams(curvature.expected), metric)

@@ -14,14 +14,21 @@ from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.uncertainty import estimates_of_observed
 
 
-def residuals_of_low_rank(r: int, n: int = 60, p: int = 4) -> tuple[ObservedCells, Array, Array]:
-    """Cells of traits whose residuals have one dimension less than there are traits, Y, and G of r columns."""
-    rng = np.random.default_rng(15)
+def residuals_of_low_rank(
+    r: int, n: int = 60, p: int = 4, seed: int = 15, last_digits: int | None = None
+) -> tuple[ObservedCells, Array, Array]:
+    """Cells of traits whose residuals have one dimension less than there are traits, Y, and G of r columns.
+
+    The last digit of Y is another one for every ``last_digits``.
+    """
+    rng = np.random.default_rng(seed)
     G = rng.normal(size=(n, r)) / np.sqrt(r)
     Y = G @ rng.normal(size=(r, p)) + rng.normal(size=(n, p - 1)) @ rng.normal(size=(p - 1, p))
     missing = rng.random((n, p)) < 0.6
     missing[np.arange(n), rng.integers(0, p, n)] = False
     Y[missing] = np.nan
+    if last_digits is not None:
+        Y = np.nextafter(Y, Y + np.random.default_rng(last_digits).integers(-1, 2, size=Y.shape))
     return observed_cells(spectrum_of_features(G, np.empty((n, 0))), Y, np.eye(p), np.ones((n, 1))), Y, G
 
 
@@ -41,6 +48,24 @@ def test_where_the_relationship_matrix_is_singular() -> None:
         for k in range(8):
             V = point.axes.Tinv.T @ dense.statistics(g[:, k])[1] @ point.axes.Tinv  # of effects along the axes
             np.testing.assert_allclose(found.v[k], V, rtol=1e-6, atol=1e-6 * np.abs(V).max())
+
+
+def test_a_fit_at_the_boundary_does_not_depend_on_rounding() -> None:
+    """Axes that fall below the least residual variance are held at it: steps that were refused led anywhere."""
+    found = []
+    for last_digits in (None, 1, 2):
+        cells, Y, G = residuals_of_low_rank(18, seed=17, last_digits=last_digits)
+        best = fit(cells, 4, False)
+        assert best.certificate.certified
+        assert best.certificate.active_C1 > 0
+        axes = best.point.axes
+        dense = Observed(Y, np.eye(4), np.ones((60, 1)), G @ G.T, axes.C0, axes.C1)
+        assert best.point.lml == pytest.approx(dense.lml(False), abs=1e-8)
+        nearer = axes.with_residual(axes.c1**2 < 1e-7, 1e-7, cells.mean_eigenvalue)
+        assert replace(dense, C0=nearer.C0, C1=nearer.C1).lml(False) < best.point.lml + 2e-7
+        found.append(best.point.lml)
+    assert min(found) > -218.489183  # -218.6009 to -218.8065 where steps were refused
+    assert np.ptp(found) < 1e-7
 
 
 def errors_on_the_face(dense: Observed, rank1: int) -> tuple[Array, Array]:
