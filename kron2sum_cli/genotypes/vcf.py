@@ -3,7 +3,8 @@
 A site with several ALT alleles is one variant for each of them: EA is that ALT allele, NEA is REF, and the dosage
 counts the copies of EA, all other alleles alike (as ``bcftools norm -m -`` splits a site). Dosages (DS) are taken where
 the file has them, else genotypes (GT). A genotype of which an allele is missing is missing. A haploid genotype counts
-twice, as in the other formats, and one of p copies 2/p times. FILTER and QUAL are not looked at.
+twice, as in the other formats, and one of p copies 2/p times, dosages alike: that of a sample lies between 0 and the
+number of its alleles in GT, as plink2 reads it, or 2 without GT. FILTER and QUAL are not looked at.
 """
 
 import logging
@@ -20,6 +21,9 @@ from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.genotypes.source import SpooledSource, Variants, spool
 
 logger = logging.getLogger("kron2sum.genotypes")
+
+ROUNDING = 1e-6
+"""Share by which a dosage in single precision may exceed the number of copies."""
 
 END_OF_BGZF = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 """Last bytes of a whole file that bgzip, bcftools or plink2 compressed (SAM specification, section 4.1.2)."""
@@ -51,19 +55,20 @@ def open_vcf(path: str) -> SpooledSource:
     if not len(samples):
         raise InputError(f"{path} has no samples, only sites; give the file with genotypes")
     rows: list[tuple[str, int, str, str, str]] = []
-    genotypes = spool(_variants(reader, rows, len(samples), has_dosages, path), has_dosages, path)
+    genotypes = spool(_variants(reader, rows, samples, has_dosages, path), has_dosages, path)
     return SpooledSource(path, (path,), samples, Variants.of_rows(rows, path), has_dosages, genotypes)
 
 
 def _variants(
-    reader: Any, rows: list[tuple[str, int, str, str, str]], n_samples: int, has_dosages: bool, path: str
+    reader: Any, rows: list[tuple[str, int, str, str, str]], samples: Samples, has_dosages: bool, path: str
 ) -> Iterator[NDArray[np.float32]]:
     """The dosages of every variant; its row of the table of variants is added to ``rows``."""
     without: list[str] = []
     for site, (chromosome, position, name, ref, alts) in _sites(reader, path):
-        dosages = _dosages(site, n_samples, has_dosages)
+        place = f"{name} at {chromosome}:{position}"
+        dosages = _dosages(site, samples, has_dosages, place)
         if dosages is None:
-            without.append(f"{name} at {chromosome}:{position}")
+            without.append(place)
             continue
         for alt, dosages_of_alt in zip(alts, dosages, strict=True):
             rows.append((chromosome, position, name, alt, ref))
@@ -97,22 +102,53 @@ def _sites(reader: Any, path: str) -> Iterator[tuple[Any, tuple[str, int, str, s
         yield site, named
 
 
-def _dosages(site: Any, n_samples: int, has_dosages: bool) -> NDArray[np.float32] | None:
-    """(k, n) dosages of the k ALT alleles of a site, NaN where missing; None where it has no genotypes."""
+def _dosages(site: Any, samples: Samples, has_dosages: bool, place: str) -> NDArray[np.float32] | None:
+    """(k, n) dosages of the k ALT alleles of a site, NaN where missing; None where it has no genotypes.
+
+    Raises
+    ------
+    InputError
+        A dosage is less than 0 or more than the alleles of the sample.
+    """
     n_alts = max(len(site.ALT), 1)
     fields = site.FORMAT
-    found = None
+    found, n_copies = None, np.full(len(samples), 2)
     if "GT" in fields:
         alleles = site.genotype.array()[:, :-1]  # the last column is the phase
-        n_copies = np.count_nonzero(alleles != _NO_ALLELE, axis=1)
+        n_copies = _copies(alleles)
         copies = np.array([np.count_nonzero(alleles == alt, axis=1) for alt in range(1, n_alts + 1)])
         found = (2 * copies / n_copies).astype(np.float32)
         found[:, (alleles == _MISSING_ALLELE).any(axis=1)] = np.nan
     if has_dosages and "DS" in fields:
         stored = site.format("DS")[:, :n_alts].T.astype(np.float32)
-        if stored.shape == (n_alts, n_samples):
+        if stored.shape == (n_alts, len(samples)):
+            _refuse_outside(stored, n_copies, samples, place)
+            stored *= (2 / n_copies).astype(np.float32)
             found = stored if found is None else np.where(np.isnan(stored), found, stored)
     return found
+
+
+def _copies(alleles: NDArray[np.integer]) -> NDArray[np.integer]:
+    """How many alleles each of n samples has.
+
+    A ``.`` may be a missing genotype of any ploidy: it is haploid where another sample is, else as the others.
+    """
+    n_copies = np.count_nonzero(alleles != _NO_ALLELE, axis=1)
+    unknown = (n_copies == 1) & (alleles[:, 0] == _MISSING_ALLELE)
+    known = n_copies[~unknown]
+    return np.where(unknown & ~(known == 1).any(), known.max(initial=0) or 2, n_copies)
+
+
+def _refuse_outside(stored: NDArray[np.float32], n_copies: NDArray[np.integer], samples: Samples, place: str) -> None:
+    """Refuse dosages (k, n) that are no number of copies."""
+    outside = np.argwhere((stored < 0) | (stored > n_copies * (1 + ROUNDING)))
+    if len(outside):
+        alt, k = outside[0]
+        raise InputError(
+            f"{samples.source}, variant {place}: the dosage (DS) of sample '{samples.label(int(k))}' is"
+            f" {stored[alt, k]:g}, not between 0 and {n_copies[k]}, the number of its alleles (by GT; 2 without);"
+            " correct it, or write . for a missing one"
+        )
 
 
 def _refuse_cut_short(path: str) -> None:

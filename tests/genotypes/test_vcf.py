@@ -81,6 +81,33 @@ def test_any_ploidy(tmp_path: Path, ploidy: int) -> None:
     np.testing.assert_allclose(source.read(np.arange(1), np.arange(4))[:, 0], expected, rtol=1e-7)
 
 
+def test_dosages_of_any_ploidy(tmp_path: Path) -> None:
+    """DS counts the alleles that GT has, as plink2 reads it: 0 to 1 of a man's X, which is doubled, 0 to 4 of four."""
+    path = write(
+        tmp_path,
+        "chrX 4 v A C GT:DS 1:0.9 .:0.25 0/1:0.9 1/1:1.9",
+        "1 5 w A C GT:DS 0/0/1/1:1.8 1/1/1/1:4 ./././.:3 0/0/0/0:.",
+        "1 6 x A C GT:DS .:1.8 0/1:0.9 ./.:1.2 1/1:2",
+        "1 7 y A C GT:DS .:1.8 .:0.9 .:1.2 .:.",
+        dosages=True,
+    )
+    expected = np.array([[1.8, 0.5, 0.9, 1.9], [0.9, 2, 1.5, 0], [1.8, 0.9, 1.2, 2], [1.8, 0.9, 1.2, nan]], np.float32)
+    np.testing.assert_allclose(open_vcf(path).read(np.arange(4), np.arange(4)).T, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("site", "message"),
+    [
+        ("1 4 v A C GT:DS 0/0:0 0/1:2.5 0/0:0 0/0:0", "sample 'b' is 2.5, not between 0 and 2, the number of its"),
+        ("1 4 v A C DS 0 0 -0.1 0", "variant v at 1:4: the dosage .DS. of sample 'c' is -0.1, not between 0 and 2"),
+        ("1 4 v A C GT:DS 1:1.8 0:0 0/1:1 0/0:0", "sample 'a' is 1.8, not between 0 and 1"),
+    ],
+)
+def test_dosages_that_are_no_number_of_copies(tmp_path: Path, site: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_vcf(write(tmp_path, site, dosages=True))
+
+
 @pytest.mark.parametrize("name", ["g.vcf", "g.vcf.gz", "data"])
 def test_told_from_the_content(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, "1 4 v A C GT 0/0 0/1 1/1 ./.", name=name)
