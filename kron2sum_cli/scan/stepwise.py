@@ -134,6 +134,8 @@ class ConditionalTests:
         Variants of ``--condition``.
     width : int
         Number of variants that are read at once.
+    called : NDArray (n, q) or None
+        Where those of ``given`` with missing genotypes were genotyped.
     """
 
     settings: ScanSettings
@@ -143,6 +145,7 @@ class ConditionalTests:
     X: Array
     given: Array
     width: int
+    called: Mask | None = None
 
     @property
     def ntraits(self) -> int:
@@ -171,16 +174,18 @@ class ConditionalTests:
             Where those chosen explain the traits completely.
         """
         scale, statistics = self.scale, tested.statistics
-        G, _ = imputed_genotypes(self.scan.genotypes, np.array(chosen, np.intp), self.samples)
+        G, absent = imputed_genotypes(self.scan.genotypes, np.array(chosen, np.intp), self.samples)
         given = np.hstack([self.given, G])
         if given.shape[1]:
             effects = given_variants(self.model, given, self.X)
             F = effects.F.reshape(len(given), -1)
-            parts = in_order(partial(self._explained, F), self._cut(tested.variants), self.settings.common.threads)
-            explained = np.concatenate([part for part, _ in parts])
+            explain = partial(self._explained, F, self._judge(given, ~absent))
+            parts = list(in_order(explain, self._cut(tested.variants), self.settings.common.threads))
+            explained, in_span = (np.concatenate([part[k] for part, _ in parts]) for k in (0, 1))
             rounding = float(np.finfo(self.scan.scanner.dtype).eps)
             by_axis = explained.reshape(len(explained), self.ntraits, F.shape[1] // self.ntraits)
             statistics = statistics_given(statistics, by_axis, effects.z, rounding)
+            statistics = replace(statistics, length=np.where(in_span, 0.0, statistics.length))
             scale = scale_given(scale, effects, self.model.summary.reml)
         return statistics, scale.context(self.settings.stat, self.settings.precision)
 
@@ -244,12 +249,24 @@ class ConditionalTests:
         free[incomplete[varying]] &= ~scan.covariates.explain(G, np.flatnonzero(incomplete[varying]), absent)
         return TestedVariants(variants[varying][free], take_variants(statistics, free))
 
-    def _explained(self, F: Array, variants: Positions) -> Array:
-        """``M1ᵀF`` of some variants."""
-        G, _ = imputed_genotypes(self.scan.genotypes, variants, self.scan.samples)
+    def _judge(self, given: Array, called: Mask) -> GenotypedCovariates:
+        """The covariates and given variants, the last of which were genotyped where ``called`` (n, k) says."""
+        known = self.scan.covariates
+        with_gaps = [one for one in (self.called, called[:, ~called.all(axis=0)]) if one is not None and one.size]
+        return GenotypedCovariates(
+            np.hstack([known.X, given]), known.observed, np.hstack(with_gaps) if with_gaps else None
+        )
+
+    def _explained(self, F: Array, judge: GenotypedCovariates, variants: Positions) -> tuple[Array, Mask]:
+        """``M1ᵀF`` of some variants, and which of them the given ones explain wherever both were genotyped."""
+        G, absent = imputed_genotypes(self.scan.genotypes, variants, self.scan.samples)
         if self.scan.spans_intercept:
             G -= G.mean(axis=0)
-        return np.asarray(G.T @ F)
+        incomplete: Mask = np.any(absent, axis=0)
+        judged = np.flatnonzero(judge.judges(incomplete))
+        in_span = np.zeros(len(variants), dtype=np.bool_)
+        in_span[judged] = judge.explain(G, judged, absent[:, judged])
+        return np.asarray(G.T @ F), in_span
 
 
 def _identifiable(statistics: BlockStatistics) -> Mask:
@@ -503,8 +520,10 @@ def _conditional_tests(
         covariates=GenotypedCovariates(data.X, None if data.reduced else observed),
         columns=pa.schema([]),
     )
-    given = np.empty((n, 0)) if inputs.conditioned is None else inputs.conditioned.G
-    return ConditionalTests(settings, scan, model, scale, own_covariates(data), given, width)
+    given, called = np.empty((n, 0)), None
+    if inputs.conditioned is not None:
+        given, called = inputs.conditioned.G, inputs.conditioned.called
+    return ConditionalTests(settings, scan, model, scale, own_covariates(data), given, width, called)
 
 
 def _rows(tests: ConditionalTests, loci: Sequence[Sequence[Signal]], first: int) -> pa.RecordBatch:

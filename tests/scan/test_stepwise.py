@@ -77,6 +77,20 @@ def test_copies_of_a_signal_are_not_tested_and_counted(G: np.ndarray, caplog: py
     assert np.isnan(tests.mlog10p(tests.testable(np.array([7])), [3])).all()
 
 
+@pytest.mark.parametrize("gaps", [3, 7])
+def test_copies_of_a_signal_are_judged_where_both_were_genotyped(G: np.ndarray, gaps: int) -> None:
+    """A copy would have the effect of the samples in which one of the two is imputed."""
+    data = made_up_traits(G, {3: 4.0})
+    G[:, 7] = 2 - G[:, 3]
+    outliers = np.argsort(-np.abs(data.Y[:, 0]))[:6]
+    G[outliers, gaps] = np.nan
+    tests = given_tests(G, data)
+    tested = tests.testable(np.array([3, 7, 9]))
+    for chosen in (3, 7):
+        assert list(np.isnan(tests.mlog10p(tested, [chosen]))) == [True, True, False]
+    assert [len(locus) for locus in loci(tests, np.arange(1, 21))] == [1]
+
+
 def test_of_variants_equal_but_for_rounding_the_first_is_chosen(G: np.ndarray) -> None:
     tests = given_tests(G, made_up_traits(G, {3: 4.0}))
     tested = tests.testable(np.array([2, 3, 7, 9]))
