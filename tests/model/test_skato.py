@@ -11,7 +11,7 @@ from kron2sum_cli.model.kernel_tests import KernelScores, any_effect_kernel, ker
 from kron2sum_cli.model.quadratic_forms import mixture_mlog10p, mixture_quantile
 from kron2sum_cli.model.skato import (
     GRID,
-    _mean_by_contour,
+    _mean_by_contours,
     _mean_by_series,
     _over_directions,
     _segments,
@@ -193,11 +193,9 @@ def test_means_over_directions_are_those_of_pairs(e: int, turn: float) -> None:
         if e < 16 or size > 5:  # the divided difference cancels
             assert found == pytest.approx(expected(exponents), rel=2e-8 if e < 16 else 1e-5)
         if size < 20:
-            turned = 0.5 * np.max(exponents.imag)
-            below = (exponents[-1].real - exponents + 1j * turned)[None]
-            by_contour = _mean_by_contour(below, 60)[0] * np.exp(exponents[-1].real + 1j * turned)
+            by_contours = _mean_by_contours((exponents[-1] - exponents)[None])[0] * np.exp(exponents[-1])
             by_series = _mean_by_series((exponents - exponents.mean())[None], np.ones(1), size)[0, 0]
-            assert by_series * np.exp(exponents.mean()) == pytest.approx(by_contour, rel=1e-8)
+            assert by_series * np.exp(exponents.mean()) == pytest.approx(by_contours, rel=1e-8)
 
 
 @pytest.mark.parametrize(("e", "s"), [(1, 12), (2, 6), (4, 20)])
@@ -283,6 +281,19 @@ def test_effects_of_one_sign_choose_the_burden_and_far_tails_do_not_end() -> Non
     mlog10p = [skato(KernelScores(size * same.z, A)).mlog10p for size in (1, 2, 5, 10, 30)]
     assert mlog10p[2] > 300 and mlog10p[-1] > 5000
     assert np.all(np.diff(mlog10p) > 0)
+
+
+@pytest.mark.parametrize("e", [2, 4])
+def test_far_tails_of_directions_that_differ_lie_within_their_bounds(e: int) -> None:
+    """Between T and its Bonferroni bound; the largest score has a hundred times the weight of the others, or the same."""
+    for small in (1.0, 0.01):
+        weights = np.append(1.0, np.full(9, small))
+        A = np.stack([wishart(10 + k, 1, 10)[0] for k in range(e)]) * np.outer(weights, weights)
+        z = np.einsum("kab,kb->ka", np.linalg.cholesky(A), np.random.default_rng(e).normal(size=(e, 10)))
+        for size in (5.0, 12.0, 20.0):
+            kernel = KernelScores(size * z, A)
+            mlog10p, found = smallest(kernel)[0], skato(kernel).mlog10p
+            assert mlog10p - np.log10(len(GRID)) < found < mlog10p
 
 
 def test_the_smaller_of_lines_has_corners() -> None:
