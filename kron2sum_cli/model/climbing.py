@@ -43,7 +43,7 @@ FIRST_FLOOR = 1e-3
 """Smallest c1 of a climb, where there is one, until all else is at its optimum: nearer to the boundary, where GGᵀ is
 singular, too, scores are rounding."""
 
-SETTLED_FLOOR, LEAST_FLOOR = 1e-4, 1e-6
+SETTLED_FLOOR, LEAST_FLOOR = 3e-4, 1e-6
 """Largest and smallest c1 along an axis that should have none, at the end of such a climb."""
 
 HELD_GAIN = 0.1 * CERTIFIED_GAIN

@@ -10,6 +10,7 @@ leaves about ``o_a o_b C0_ab`` of C0 and ``o_ab C1_ab + (o_ab - o_a o_b) ḡ C0_
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +56,9 @@ NO_MAXIMUM = (
     " observed on few samples"
 )
 
-VANISHING_SHARE = 1e-8
-"""A combination of traits with less than this share of their variance, genetic and residual together, has none."""
+VANISHING_SHARE = 1e-5
+"""A combination of traits in which a climb without a certified end left less than this share of their variance, genetic
+and residual together, has none: as it is lost in ever smaller parts, few steps come nearer."""
 
 LEAST_WEIGHT = 1e-2
 """Smallest weight of a trait in such a combination that makes it a part of it, where the squares add up to 1."""
@@ -177,7 +179,7 @@ def fits(data: ObservedCells, ranks: Sequence[int], reml: bool) -> list[Observed
 
     Cheap problems are searched from further starts, too, and the best is kept. A fit of lower rank starts from those of
     full rank, truncated, and from the first of their starts. A maximum whose C0 is of lower rank than it might be is
-    that of the ranks between, too.
+    that of the ranks between, too, and where a lower rank has the higher likelihood a higher one climbs on from there.
 
     Raises
     ------
@@ -190,6 +192,10 @@ def fits(data: ObservedCells, ranks: Sequence[int], reml: bool) -> list[Observed
     higher: ObservedFit | None = None
     for rank in sorted(set(ranks), reverse=True):
         higher = found[rank] = _within(data, higher, rank, reml) or _fit_of_rank(data, rank, reml, starts, of_full_rank)
+    for lower, rank in pairwise(sorted(found)):
+        if found[lower].point.lml > found[rank].point.lml + SAME_OPTIMUM:
+            better = climb(data, found[lower].point.axes, rank, reml)
+            found[rank] = better if better.certificate.certified else found[rank]
     return [found[rank] for rank in ranks]
 
 

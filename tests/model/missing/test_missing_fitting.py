@@ -17,7 +17,7 @@ from kron2sum_cli.model.information import direction_covariance as complete_cova
 from kron2sum_cli.model.information import observed_information
 from kron2sum_cli.model.likelihood import evaluate as evaluate_complete
 from kron2sum_cli.model.missing import information as precision
-from kron2sum_cli.model.missing.fitting import climb, corrected_start, fit, fits, vanishing_combination
+from kron2sum_cli.model.missing.fitting import best_of, climb, corrected_start, fit, fits, vanishing_combination
 from kron2sum_cli.model.missing.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells, observed_spectrum, without_missing
 from kron2sum_cli.model.spectrum import spectrum_of_features
@@ -188,6 +188,23 @@ def test_a_combination_of_traits_without_variance_is_said() -> None:
         C1 = left @ axes.C1 @ left + variance * np.outer(combination, combination)
         lml.append(replace(dense, C0=left @ axes.C0 @ left, C1=C1).lml(True))
     np.testing.assert_allclose(np.diff(lml), np.log(100), rtol=0.05)
+
+
+@pytest.mark.parametrize("certified", [True, False])
+def test_a_combination_that_loses_its_variance_slowly_is_said(certified: bool) -> None:
+    """Where few samples have all of many traits a climb ends its steps far from where the variance is 0."""
+    dense, G = derived_trait(0, 3)
+    data = cells(dense, G)
+    end = climb(data, starting_axes(data.filled, 0.5), 2, True)
+    near = np.array([[0.5, 1], [1, 2 + 1e-5]])
+    point = evaluate(data, axes_of_covariances(near, near, data.mean_eigenvalue), True)
+    gain = 0.0 if certified else 0.1
+    slow = replace(end, point=point, certificate=replace(end.certificate, predicted_gain=gain, cone_gain=0.0))
+    if certified:
+        assert best_of([slow], data.observed(), data.singular, True) is slow
+        return
+    with pytest.raises(ConvergenceError, match=r"too few samples \(3\) have all of traits 1 and 2"):
+        best_of([slow], data.observed(), data.singular, True)
 
 
 def test_a_lower_rank_is_not_begun_where_full_rank_ran_to() -> None:
