@@ -46,8 +46,9 @@ singular, too, scores are rounding."""
 SETTLED_FLOOR, LEAST_FLOOR = 3e-4, 1e-6
 """Largest and smallest c1 along an axis that should have none, at the end of such a climb."""
 
-HELD_GAIN = 0.1 * CERTIFIED_GAIN
-"""Gain that is left in the residual variance of such axes."""
+LITTLE_HELD_GAIN, HELD_GAIN = 0.1 * CERTIFIED_GAIN, 0.5 * CERTIFIED_GAIN
+"""Gains that may be left in the residual variance of such axes, above the floor of the likelihood and below it: the
+nearer to the boundary, the more of a scan is rounding."""
 
 LARGE_HELD_GAIN = 5e-3
 """Gain that may be left in it while the rest is taken to its optimum; the rest then ends far less than `CERTIFIED_GAIN`
@@ -281,8 +282,9 @@ class _Climb(Generic[PointT]):
             left = self.held_slope() * self.floor**2
         if left > LARGE_HELD_GAIN or self.point.axes.c1[0] > self.floor or self.floor == 0:
             return optimum
-        share, worthless = self.floor**2, np.sqrt(HELD_GAIN / left) if left > 0 else 1.0
-        trial = self.let_down(float(np.clip(worthless * self.floor, LEAST_FLOOR, min(SETTLED_FLOOR, self.floor))))
+        share, slope = self.floor**2, max(left / self.floor**2, 1e-300)
+        near = max(np.sqrt(LITTLE_HELD_GAIN / slope), min(self.likelihood.floor, np.sqrt(HELD_GAIN / slope)))
+        trial = self.let_down(float(np.clip(near, LEAST_FLOOR, min(SETTLED_FLOOR, self.floor))))
         expected = left * (1 - self.floor**2 / share)
         if trial is None or abs(trial.lml - optimum.point.lml - expected) > max(MISPREDICTED * expected, HELD_GAIN):
             return optimum
