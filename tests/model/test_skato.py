@@ -285,7 +285,7 @@ def test_effects_of_one_sign_choose_the_burden_and_far_tails_do_not_end() -> Non
 
 @pytest.mark.parametrize("e", [2, 4])
 def test_far_tails_of_directions_that_differ_lie_within_their_bounds(e: int) -> None:
-    """Between T and its Bonferroni bound; the largest score has a hundred times the weight of the others, or the same."""
+    """Between T and its Bonferroni bound; the largest score has a hundred times the weight of the others or theirs."""
     for small in (1.0, 0.01):
         weights = np.append(1.0, np.full(9, small))
         A = np.stack([wishart(10 + k, 1, 10)[0] for k in range(e)]) * np.outer(weights, weights)
