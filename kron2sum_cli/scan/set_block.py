@@ -47,6 +47,9 @@ from kron2sum_cli.scan.inputs import ScanInputs
 from kron2sum_cli.scan.set_members import Members, SetBlock
 from kron2sum_cli.settings import FIXED, ScanSettings
 
+MANY_EFFECTS = "sets have so many effects for the values that χ² makes P of fixed too small"
+LARGEST_SHIFT = 0.3
+"""By how many standard deviations of χ² the mean of a likelihood ratio may exceed its degrees of freedom."""
 EXPLAINING = "sets that explain the traits completely (empty statistics)"
 NO_RESULT = "tests of sets without a result (empty statistics)"
 LEFT_OUT = "variants of sets left out"
@@ -231,6 +234,7 @@ def _test_set(
     if FIXED in plan.settings.set_tests:
         row |= _fixed_effects(plan, one, partial(largest.add, FIXED, columns=columns))
         counts[EXPLAINING] += bool(row["DF"]) and row["CHISQ"] is None
+        counts[MANY_EFFECTS] += row["CHISQ"] is not None and _has_many_effects(int(str(row["DF"])), plan.null.context)
     others = [name for name in plan.settings.set_tests if name != FIXED]
     if others and chosen.size:
         row |= _random_effects(plan, one, others, counts, partial(largest.add, columns=columns))
@@ -302,6 +306,14 @@ def _fixed_effects(
         if not k:
             columns["P"] = None if mlog10p is None else 10.0**-mlog10p
     return columns
+
+
+def _has_many_effects(df: int, context: TestContext) -> bool:
+    """Whether the mean of the likelihood ratio, ``-N log(1 - d/N)`` with N values, is far from that of χ², d."""
+    if context.statistic != "lr":
+        return False
+    mean = -context.size * np.log1p(-df / context.size)
+    return bool(mean - df > LARGEST_SHIFT * np.sqrt(2 * df))
 
 
 def _random_effects(

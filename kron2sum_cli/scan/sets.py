@@ -27,7 +27,7 @@ from kron2sum_cli.scan.conditioned import scale_given
 from kron2sum_cli.scan.inputs import ScanInputs, model_type, number_type, open_inputs, tests_of
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
 from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
-from kron2sum_cli.scan.set_block import EXPLAINING, NO_RESULT, SetPlan, test_sets
+from kron2sum_cli.scan.set_block import EXPLAINING, MANY_EFFECTS, NO_RESULT, SetPlan, test_sets
 from kron2sum_cli.scan.set_members import SetBlock, blocks_of_sets, find_sets
 from kron2sum_cli.scan.thresholds import report_thresholds, simulated_traits
 from kron2sum_cli.settings import DEFAULT_REFIT, ScanSettings
@@ -141,6 +141,10 @@ def _report(counts: Mapping[str, int]) -> None:
         logger.warning(
             "%d %s: they have as many effects as there are values; split them", counts[EXPLAINING], EXPLAINING
         )
+    if counts.get(MANY_EFFECTS):
+        logger.warning(
+            "%d %s; use --stat f, another --set-test, or fewer variants a set", counts[MANY_EFFECTS], MANY_EFFECTS
+        )
     for reason, number in counts.items():
-        if number:
+        if number and reason != MANY_EFFECTS:
             logger.log(logging.WARNING if reason.startswith(NO_RESULT) else logging.INFO, "%d %s", number, reason)

@@ -271,6 +271,10 @@ def test_a_set_with_as_many_effects_as_values_has_no_statistics(
         assert rows.loc[whole, ["CHISQ", "P", "MLOG10P"]].isna().all(axis=None)
         assert rows.loc[~whole, ["CHISQ", "P", "MLOG10P"]].notna().all(axis=None)
         assert f"{whole.sum()} sets that explain the traits completely (empty statistics)" in caplog.text
+        many = rows.loc[~whole, "DF"].map(lambda d, N=values: -N * np.log(1 - d / N) - d > 0.3 * np.sqrt(2 * d))
+        said = f"{many.sum()} sets have so many effects for the values that χ² makes P of fixed too small; use --stat f"
+        assert 0 < many.sum() < len(many) and (said in caplog.text) == (stat == "lr")
+        caplog.clear()
 
 
 def test_a_trait_design_of_lower_rank_gives_the_dense_test(example: Path, tmp_path: Path) -> None:
