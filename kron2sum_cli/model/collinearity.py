@@ -221,9 +221,11 @@ def determine_traits(G: NDArray[np.floating], Y: Array, X: Array) -> Mask:
         samples: Mask = np.all(observed[:, traits], axis=1)
         Q = _basis_over(X, samples)
         E = linalg.qr(_left_by(Q, Y[:, traits], samples), mode="economic")[0]
-        left = _left_by(Q, G, samples)
-        outside = left - E @ (E.T @ left)
-        found |= np.sum(outside**2, axis=0) <= UNEXPLAINED * np.sum(left**2, axis=0)
+        for start in range(0, G.shape[1], AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            left = _left_by(Q, G[:, some], samples)
+            outside = left - E @ (E.T @ left)
+            found[some] |= np.sum(outside**2, axis=0) <= UNEXPLAINED * np.sum(left**2, axis=0)
     return found
 
 
