@@ -82,6 +82,7 @@ def join_parts(names: Sequence[str], tables: Sequence[ScanMetadata]) -> Joined:
         _check_agreement(names[0], tables[0], name, metadata)
     if len(tables) > 1 and tables[0].export is not None:
         raise InputError(f"{names[0]}: has only some rows or columns of a scan; join the tables of the scan first")
+    noun = "set" if "sets" in tables[0].counts else "variant"
     of_file: dict[tuple[FileRecord, ...], list[_Part]] = {}
     for index, (name, metadata) in enumerate(zip(names, tables, strict=True)):
         for part in _parts(metadata):
@@ -91,8 +92,8 @@ def join_parts(names: Sequence[str], tables: Sequence[ScanMetadata]) -> Joined:
     for geno, parts in of_file.items():
         parts.sort(key=lambda part: part.span.start)
         order |= dict.fromkeys(part.table for part in parts)
-        joined.append(ScanPart(geno, _joined_span(parts)))
-    missing = tuple(text for part in joined for text in _missing(part.span))
+        joined.append(ScanPart(geno, _joined_span(parts, noun)))
+    missing = tuple(text for part in joined for text in _missing(part.span, noun))
     return Joined(tuple(order), _joined_metadata(tables, joined), missing)
 
 
@@ -138,16 +139,16 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _joined_span(parts: Sequence[_Part]) -> Span:
+def _joined_span(parts: Sequence[_Part], noun: str) -> Span:
     """The span of parts in order, ranges that touch made one."""
     for a, b in pairwise(part for part in parts if part.span.start < part.span.stop):
-        _check_order(a, b)
+        _check_order(a, b, noun)
     ranges = union(edges for part in parts for edges in part.span.ranges)
     asked = union(edges for part in parts for edges in part.span.asked)
     return Span(ranges or parts[0].span.ranges, asked or parts[0].span.asked, parts[0].span.of)
 
 
-def _check_order(a: _Part, b: _Part) -> None:
+def _check_order(a: _Part, b: _Part, noun: str) -> None:
     """Refuse parts that overlap, or of which one lies in a gap of the other."""
     if a.span.stop <= b.span.start:
         return
@@ -156,20 +157,21 @@ def _check_order(a: _Part, b: _Part) -> None:
             low, high = max(first, other_first), min(last, other_last)
             if low < high:
                 raise InputError(
-                    f"{b.name}: overlaps {a.name} ({_named((low, high))} of {a.span.of} are in both); leave one out"
+                    f"{b.name}: overlaps {a.name} ({_named((low, high), noun)} of {a.span.of} are in both);"
+                    " leave one out"
                 )
     raise InputError(f"{b.name}: lies between the parts of {a.name}; scan contiguous parts to join them in order")
 
 
-def _missing(span: Span) -> list[str]:
+def _missing(span: Span, noun: str) -> list[str]:
     """What was asked for and is not there."""
-    return [f"{_named(hole)} of {span.of}" for hole in difference(span.asked, span.ranges)]
+    return [f"{_named(hole, noun)} of {span.of}" for hole in difference(span.asked, span.ranges)]
 
 
-def _named(edges: Range) -> str:
-    """A half-open range as people count."""
+def _named(edges: Range, noun: str) -> str:
+    """A half-open range of variants or sets as people count."""
     first, last = edges[0] + 1, edges[1]
-    return f"variant {first}" if first == last else f"variants {first} to {last}"
+    return f"{noun} {first}" if first == last else f"{noun}s {first} to {last}"
 
 
 def _joined_metadata(tables: Sequence[ScanMetadata], joined: Sequence[ScanPart]) -> ScanMetadata:

@@ -273,4 +273,4 @@ def test_shards_of_sets_join_to_the_whole(example: Path, tmp_path: Path, capsys:
     assert table(joined).equals(table(whole))
     assert metadata(joined)["counts"] == metadata(whole)["counts"]
     assert kron2sum("export", "-q", parts[0], parts[2], "--to", "parquet", "--out", joined) == 1
-    assert "3 to 5" in capsys.readouterr().err
+    assert "sets 3 to 5 of 8 are missing" in capsys.readouterr().err
