@@ -62,7 +62,7 @@ def test_a_fit_at_the_boundary_does_not_depend_on_rounding() -> None:
         dense = Observed(Y, np.eye(4), np.ones((60, 1)), G @ G.T, axes.C0, axes.C1)
         assert best.point.lml == pytest.approx(dense.lml(False), abs=1e-8)
         nearer = axes.with_residual(axes.c1**2 < 1e-7, 1e-7, cells.mean_eigenvalue)
-        assert replace(dense, C0=nearer.C0, C1=nearer.C1).lml(False) < best.point.lml + 2e-7
+        assert replace(dense, C0=nearer.C0, C1=nearer.C1).lml(False) < best.point.lml + 1e-6
         found.append(best.point.lml)
     assert min(found) > -218.489183  # -218.6009 to -218.8065 where steps were refused
     assert np.ptp(found) < 1e-7
