@@ -401,12 +401,14 @@ def _over_directions(logs: Complex, v: Complex, b: Array) -> Complex:
     """
     top, centre = np.max(v.real, axis=1), _middle(v.real) + 1j * _middle(v.imag)
     spread = v - centre[:, None]
-    radius = np.max(np.abs(spread), axis=1)
-    size, bound = (logs.real + np.outer(each, b) for each in (top, centre.real + radius))
-    matters = np.max(bound, axis=1) > np.max(bound) - NEGLIGIBLE
-    most = float(np.max(radius[matters]) * np.max(b))
-    if most < MOST_SPREAD and np.max(bound) - np.max(size) < MOST_LOST:
-        return np.asarray(np.exp(logs + np.outer(centre, b)) * _mean_by_series(spread * matters[:, None], b, most))
+    radius, largest = np.max(np.abs(spread), axis=1), np.max(b)
+    most = float(np.max(radius) * largest)
+    if most > 1:  # perhaps not where it matters
+        size, bound = (logs.real + np.outer(each, b) for each in (top, centre.real + radius))
+        matters = np.max(bound, axis=1) > np.max(bound) - NEGLIGIBLE
+        spread, most = spread * matters[:, None], float(np.max(radius[matters]) * largest)
+    if most <= 1 or (most < MOST_SPREAD and np.max(bound) - np.max(size) < MOST_LOST):
+        return np.asarray(np.exp(logs + np.outer(centre, b)) * _mean_by_series(spread, b, most))
     kept = size > np.max(size) - NEGLIGIBLE
     point, node = np.nonzero(kept)
     sums = np.zeros(logs.shape, np.complex128)
