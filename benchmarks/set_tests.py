@@ -40,12 +40,18 @@ from kron2sum_cli.genotypes.open import open_genotypes
 from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.fitting import fit
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, named_hypothesis, test
-from kron2sum_cli.model.kernel_tests import KernelScores, cauchy_mlog10p, information_of_variants, null_weights
-from kron2sum_cli.model.quadratic_forms import mixture_quantile, mixture_tails
-from kron2sum_cli.model.random_effects import SetNull, SetTest, VariantSetScores, omnibus_parts, random_effects_mlog10p
-from kron2sum_cli.model.set_likelihood_ratio import REPLICATES, fit_tail, maximise
-from kron2sum_cli.model.set_test import SetScores, weighted_products
-from kron2sum_cli.model.skato import GRID, grid_weights, skato
+from kron2sum_cli.model.sets.fixed_effects import SetScores, weighted_products
+from kron2sum_cli.model.sets.kernel_tests import KernelScores, cauchy_mlog10p, information_of_variants, null_weights
+from kron2sum_cli.model.sets.likelihood_ratio import REPLICATES, fit_tail, maximise
+from kron2sum_cli.model.sets.quadratic_forms import mixture_quantile, mixture_tails
+from kron2sum_cli.model.sets.random_effects import (
+    SetNull,
+    SetTest,
+    VariantSetScores,
+    omnibus_parts,
+    random_effects_mlog10p,
+)
+from kron2sum_cli.model.sets.skato import GRID, grid_weights, skato
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features
 
 LEVELS = (0.05, 0.01, 1e-3, 1e-4)

@@ -11,8 +11,8 @@ The modules in the order of the mathematics:
    and C1 free again, on `row_moments` and `variant_likelihood`) and `bartlett` (the scale of its statistics).
    `conditioning` (tests given other variants), `second_column` (interactions and dominance), `bootstrap` (the largest
    statistics of simulated traits). New samples: `prediction`.
-5. Sets of variants: `set_test` (fixed effects), `random_effects` (other tests, by name) from `kernel_tests`, `skato`
-   and `set_likelihood_ratio`, on the tail probabilities of `quadratic_forms`.
+5. Sets of variants, in `sets`: scores (`scanner`), `fixed_effects`, and `random_effects`, the other tests by name, from
+   `kernel_tests`, `skato` and `likelihood_ratio`, on the tail probabilities of `quadratic_forms`; `bootstrap` of them.
 6. `null_model`: one interface to all of this. `missing` is the same for traits with missing cells, `families` for
    relationship matrices that fall into blocks.
 

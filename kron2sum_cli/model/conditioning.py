@@ -19,8 +19,8 @@ from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, Sc
 from kron2sum_cli.model.collinearity import dependencies
 from kron2sum_cli.model.generalised_least_squares import independent_columns
 from kron2sum_cli.model.null_model import NullModel
-from kron2sum_cli.model.set_scanner import RotatedVariants, SetScanner
-from kron2sum_cli.model.set_test import SetScores
+from kron2sum_cli.model.sets.fixed_effects import SetScores
+from kron2sum_cli.model.sets.scanner import RotatedVariants, SetScanner
 from kron2sum_cli.model.spectrum import Array
 
 UNITS_OF_ROUNDING = 256
@@ -257,7 +257,7 @@ class ConditionedBlock:
         return self.plain.length
 
     def scores(self, members: NDArray[np.intp]) -> SetScores:
-        """See `set_scanner.RotatedVariants.scores`."""
+        """See `sets.scanner.RotatedVariants.scores`."""
         plain, explained = self.plain.scores(members), self.explained[members]
         u = plain.u - np.sum(explained * self.z, axis=2)
         if plain.V.ndim == 4:
@@ -292,7 +292,7 @@ class ConditionedSetScanner:
         return self.plain.dtype
 
     def rotate(self, G: NDArray[np.floating]) -> ConditionedBlock:
-        """See `set_scanner.SetScanner.rotate`; combinations of covariates and given variants are taken off first."""
+        """See `sets.scanner.SetScanner.rotate`; combinations of covariates and given variants are taken off first."""
         G = G - self.span @ (self.span.T @ G)
         explained = (G.T @ self.F).astype(np.float64).reshape(G.shape[1], self.ntraits, self.F.shape[1] // self.ntraits)
         return ConditionedBlock(self.plain.rotate(G), explained, self.z)

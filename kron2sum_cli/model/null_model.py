@@ -50,7 +50,7 @@ from kron2sum_cli.model.prediction import (
     observed_predictor,
 )
 from kron2sum_cli.model.refit import null_maxima, refitter
-from kron2sum_cli.model.set_scanner import CompleteSetScanner, ObservedSetScanner, SetScanner
+from kron2sum_cli.model.sets.scanner import CompleteSetScanner, ObservedSetScanner, SetScanner
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, spectrum_of_relationship
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates, estimates_of, estimates_of_observed

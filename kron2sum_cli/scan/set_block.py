@@ -32,16 +32,16 @@ from kron2sum_cli.genotypes.filters import passes
 from kron2sum_cli.model.bootstrap import SimulatedTraits
 from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare
-from kron2sum_cli.model.kernel_tests import any_effect_kernel, beta_weights, weighted_scores
-from kron2sum_cli.model.random_effects import (
+from kron2sum_cli.model.sets.bootstrap import SimulatedTest, simulated_set_mlog10p
+from kron2sum_cli.model.sets.fixed_effects import SetReduction, reduce_set
+from kron2sum_cli.model.sets.kernel_tests import any_effect_kernel, beta_weights, weighted_scores
+from kron2sum_cli.model.sets.random_effects import (
     SetNull,
     SetTest,
     VariantSetScores,
     random_effects_mlog10p,
 )
-from kron2sum_cli.model.set_bootstrap import SimulatedTest, simulated_set_mlog10p
-from kron2sum_cli.model.set_scanner import RotatedVariants, SetScanner
-from kron2sum_cli.model.set_test import SetReduction, reduce_set
+from kron2sum_cli.model.sets.scanner import RotatedVariants, SetScanner
 from kron2sum_cli.scan.block import BlockResult, centred_in, outside_covariates, simulated_scores, within
 from kron2sum_cli.scan.inputs import ScanInputs
 from kron2sum_cli.scan.set_members import Members, SetBlock

@@ -18,8 +18,8 @@ from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.conditioning import conditioned_set_scanner
 from kron2sum_cli.model.hypotheses import Hypothesis
-from kron2sum_cli.model.random_effects import SetNull
-from kron2sum_cli.model.set_scanner import SetScanner
+from kron2sum_cli.model.sets.random_effects import SetNull
+from kron2sum_cli.model.sets.scanner import SetScanner
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import BlockResult
 from kron2sum_cli.scan.blocks import block_width, in_order

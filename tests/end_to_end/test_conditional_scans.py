@@ -10,7 +10,7 @@ from example_commands import EXAMPLE, kron2sum, metadata, scan, table
 from scipy import stats
 
 from kron2sum_cli.files.null_file import read_null
-from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
+from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
 
 GIVEN = {"snp0409": 408, "snp1823": 1822}  # their positions in the file
 CONDITIONS = ("--condition", "snp0409", "--condition", "snp1823")

@@ -12,7 +12,7 @@ from example_commands import EXAMPLE, kron2sum, scan
 from observed_cells import TRAITS, Dense, dense_of, exported, fit, genotypes, relationship, write_tables
 
 from kron2sum_cli.files.null_file import read_null
-from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
+from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
 
 TESTS = {"common": (np.ones((3, 1)), np.zeros((3, 0))), "specific": (np.eye(3), np.ones((3, 1)))}
 ONE_CHROMOSOME = ("--region", "3:1-30000000")

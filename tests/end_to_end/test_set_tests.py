@@ -8,8 +8,8 @@ from example_commands import EXAMPLE, kron2sum, scan
 from test_scan import dense_projection, metadata, table, variant
 
 from kron2sum_cli.files.null_file import read_null
-from kron2sum_cli.model.kernel_tests import beta_weights
-from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
+from kron2sum_cli.model.sets.kernel_tests import beta_weights
+from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
 
 VARIANTS = [line.split() for line in (EXAMPLE / "genotypes.bim").read_text().splitlines()]
 IDS = [fields[1] for fields in VARIANTS]

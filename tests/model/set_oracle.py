@@ -12,8 +12,8 @@ from kron2sum_cli.model.likelihood import Point, evaluate
 from kron2sum_cli.model.missing.likelihood import evaluate as evaluate_observed
 from kron2sum_cli.model.missing.observed import observed_cells, observed_spectrum
 from kron2sum_cli.model.missing.scanner import observed_scanner
-from kron2sum_cli.model.set_scanner import CompleteSetScanner, ObservedSetScanner, SetScanner
-from kron2sum_cli.model.set_test import SetScores
+from kron2sum_cli.model.sets.fixed_effects import SetScores
+from kron2sum_cli.model.sets.scanner import CompleteSetScanner, ObservedSetScanner, SetScanner
 from kron2sum_cli.model.spectrum import Array, spectrum_of_features
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
 

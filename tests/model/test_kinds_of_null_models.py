@@ -23,7 +23,7 @@ from kron2sum_cli.model.null_model import (
     rotate_samples,
 )
 from kron2sum_cli.model.profile import heritability_interval
-from kron2sum_cli.model.set_test import reduce_set
+from kron2sum_cli.model.sets.fixed_effects import reduce_set
 from kron2sum_cli.model.spectrum import spectrum_of_features
 
 Array = NDArray[np.float64]

@@ -52,7 +52,7 @@ from kron2sum_cli.model.null_model import (
     TraitData,
 )
 from kron2sum_cli.model.prediction import MissingCells, Predictor, no_missing_cells
-from kron2sum_cli.model.set_scanner import SetScanner
+from kron2sum_cli.model.sets.scanner import SetScanner
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import estimates_from, without_undetermined

@@ -26,7 +26,7 @@ from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
 from kron2sum_cli.model.families.scanner import low_rank
 from kron2sum_cli.model.missing.scanner import LEFT_FOR_SINGLE, UNITS_OF_ROUNDING
 from kron2sum_cli.model.prediction import EffectsOfCovariates
-from kron2sum_cli.model.set_test import SetScores
+from kron2sum_cli.model.sets.fixed_effects import SetScores
 from kron2sum_cli.model.spectrum import EPSILON, Array
 
 Floats = NDArray[np.floating]
@@ -495,11 +495,11 @@ class ObservedFamilyVariants:
 
     @property
     def length(self) -> Array:
-        """See `set_scanner.RotatedVariants.length`."""
+        """See `sets.scanner.RotatedVariants.length`."""
         return inner_products(self.G.T, self.G.T)
 
     def scores(self, members: Indices) -> SetScores:
-        """See `set_scanner.RotatedVariants.scores`."""
+        """See `sets.scanner.RotatedVariants.scores`."""
         return observed_family_set_scores(self.point, self.G[:, members])
 
 
@@ -521,7 +521,7 @@ class ObservedFamilySetScanner:
         return np.dtype(np.float64)
 
     def rotate(self, G: Floats) -> ObservedFamilyVariants:
-        """See `set_scanner.SetScanner.rotate`; nothing is rotated."""
+        """See `sets.scanner.SetScanner.rotate`; nothing is rotated."""
         return ObservedFamilyVariants(self.point, np.asarray(G, np.float64))
 
 

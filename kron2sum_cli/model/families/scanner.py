@@ -12,7 +12,7 @@ from kron2sum_cli.model.families.fitting import fixed_effects
 from kron2sum_cli.model.families.likelihood import FamilyPoint
 from kron2sum_cli.model.families.spectrum import FamiliesOfSize, FamilyRotation, Indices
 from kron2sum_cli.model.prediction import EffectsOfCovariates
-from kron2sum_cli.model.set_test import SetScores, weighted_products
+from kron2sum_cli.model.sets.fixed_effects import SetScores, weighted_products
 from kron2sum_cli.model.spectrum import Array
 
 Floats = NDArray[np.floating]
@@ -266,14 +266,14 @@ class FamilyVariants:
 
     @property
     def length(self) -> Array:
-        """See `set_scanner.RotatedVariants.length`."""
+        """See `sets.scanner.RotatedVariants.length`."""
         X = self.point.data.X.astype(self.rows.dtype)
         explained = (X.T @ self.rows).astype(np.float64)
         whole = np.einsum("ib,ib->b", self.rows, self.rows, dtype=np.float64)
         return np.asarray(np.maximum(whole - np.einsum("cb,cb->b", explained, explained), 0.0))
 
     def scores(self, members: NDArray[np.intp]) -> SetScores:
-        """See `set_scanner.RotatedVariants.scores`."""
+        """See `sets.scanner.RotatedVariants.scores`."""
         rows = self.rows[:, members].astype(np.float64)
         V = weighted_products(rows, self.point.W)
         for of_axis, taken in zip(V, explained_by_covariates(self.point, rows), strict=True):
@@ -305,7 +305,7 @@ class FamilySetScanner:
         return self.alpha.dtype
 
     def rotate(self, G: NDArray[np.floating]) -> FamilyVariants:
-        """See `set_scanner.SetScanner.rotate`."""
+        """See `sets.scanner.SetScanner.rotate`."""
         return FamilyVariants(self.point, self.rotation.to_rows(G), (G.T @ self.alpha).astype(np.float64))
 
 

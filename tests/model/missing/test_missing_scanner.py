@@ -23,8 +23,8 @@ from kron2sum_cli.model.missing.refit import ObservedRefitter, null_maxima
 from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.refit import null_maxima as complete_maxima
 from kron2sum_cli.model.refit import refitter
-from kron2sum_cli.model.set_scanner import ObservedSetScanner
-from kron2sum_cli.model.set_test import SetScores, reduce_set
+from kron2sum_cli.model.sets.fixed_effects import SetScores, reduce_set
+from kron2sum_cli.model.sets.scanner import ObservedSetScanner
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import axes_of_covariances
 

@@ -16,8 +16,8 @@ from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import observed_cells, observed_spectrum
 from kron2sum_cli.model.missing.refit import ObservedRefitter
 from kron2sum_cli.model.missing.scanner import observed_scanner
-from kron2sum_cli.model.set_scanner import CompleteSetScanner, ObservedSetScanner
-from kron2sum_cli.model.set_test import reduce_set
+from kron2sum_cli.model.sets.fixed_effects import reduce_set
+from kron2sum_cli.model.sets.scanner import CompleteSetScanner, ObservedSetScanner
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import axes_of_covariances
 

@@ -8,8 +8,8 @@ from set_oracle import Case, case
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.hypotheses import named_hypothesis
-from kron2sum_cli.model.kernel_tests import KernelScores, hypothesis_scores, kernel_scores
-from kron2sum_cli.model.set_likelihood_ratio import (
+from kron2sum_cli.model.sets.kernel_tests import KernelScores, hypothesis_scores, kernel_scores
+from kron2sum_cli.model.sets.likelihood_ratio import (
     NullTail,
     _climb,
     _Problem,

@@ -6,7 +6,8 @@ from set_oracle import Case, case
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, named_hypothesis, test
-from kron2sum_cli.model.kernel_tests import (
+from kron2sum_cli.model.sets.fixed_effects import SetScores
+from kron2sum_cli.model.sets.kernel_tests import (
     acat_weights,
     beta_weights,
     cauchy_mlog10p,
@@ -16,16 +17,15 @@ from kron2sum_cli.model.kernel_tests import (
     null_weights,
     skat,
 )
-from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
-from kron2sum_cli.model.random_effects import (
+from kron2sum_cli.model.sets.likelihood_ratio import likelihood_ratio_test
+from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
+from kron2sum_cli.model.sets.random_effects import (
     SetNull,
     SetTest,
     VariantSetScores,
     random_effects_mlog10p,
     variance_component,
 )
-from kron2sum_cli.model.set_likelihood_ratio import likelihood_ratio_test
-from kron2sum_cli.model.set_test import SetScores
 from kron2sum_cli.model.spectrum import Array
 
 TRAITS = ("a", "b", "c")

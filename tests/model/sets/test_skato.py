@@ -7,9 +7,9 @@ import pytest
 from scipy import special
 from set_oracle import case, direction_kernel
 
-from kron2sum_cli.model.kernel_tests import KernelScores, any_effect_kernel, kernel_scores, skat
-from kron2sum_cli.model.quadratic_forms import mixture_mlog10p, mixture_quantile
-from kron2sum_cli.model.skato import (
+from kron2sum_cli.model.sets.kernel_tests import KernelScores, any_effect_kernel, kernel_scores, skat
+from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p, mixture_quantile
+from kron2sum_cli.model.sets.skato import (
     GRID,
     _mean_by_contours,
     _mean_by_series,
@@ -221,7 +221,7 @@ def test_nodes_close_to_the_limit_are_those_of_one_rule(e: int, monkeypatch: pyt
         kernel = KernelScores(size * np.sqrt(np.einsum("kaa->ka", A)) * [1.0, -1.0, 0.3, 2.0], A)
         found = []
         for most in (10, 100_000):
-            monkeypatch.setattr("kron2sum_cli.model.skato.MOST_NODES", most)
+            monkeypatch.setattr("kron2sum_cli.model.sets.skato.MOST_NODES", most)
             found.append(skato(kernel).mlog10p)
         assert found[0] == pytest.approx(found[1], rel=1e-9)
 

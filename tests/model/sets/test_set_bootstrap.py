@@ -9,10 +9,10 @@ from test_random_effects import TRAITS, null_of, set_of
 
 from kron2sum_cli.model.bootstrap import SimulatedTraits
 from kron2sum_cli.model.hypotheses import compare, named_hypothesis
-from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
-from kron2sum_cli.model.random_effects import random_effects_mlog10p
-from kron2sum_cli.model.set_bootstrap import interpolated_mlog10p, simulated_set_mlog10p
-from kron2sum_cli.model.set_test import reduce_set
+from kron2sum_cli.model.sets.bootstrap import interpolated_mlog10p, simulated_set_mlog10p
+from kron2sum_cli.model.sets.fixed_effects import reduce_set
+from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
+from kron2sum_cli.model.sets.random_effects import random_effects_mlog10p
 
 B = 50
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare, test
-from kron2sum_cli.model.kernel_tests import (
+from kron2sum_cli.model.sets.fixed_effects import SetScores, reduce_set
+from kron2sum_cli.model.sets.kernel_tests import (
     KernelScores,
     KernelTest,
     acat_weights,
@@ -23,10 +24,9 @@ from kron2sum_cli.model.kernel_tests import (
     null_weights,
     skat,
 )
-from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
-from kron2sum_cli.model.set_likelihood_ratio import likelihood_ratio_test
-from kron2sum_cli.model.set_test import SetScores, reduce_set
-from kron2sum_cli.model.skato import skato
+from kron2sum_cli.model.sets.likelihood_ratio import likelihood_ratio_test
+from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
+from kron2sum_cli.model.sets.skato import skato
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 

@@ -18,7 +18,7 @@ import scipy
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.kernel_tests import KernelScores
+from kron2sum_cli.model.sets.kernel_tests import KernelScores
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
 

@@ -24,8 +24,8 @@ from scipy import linalg, special
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.generalised_least_squares import independent_columns
 from kron2sum_cli.model.hypotheses import Hypothesis, orthonormal
-from kron2sum_cli.model.quadratic_forms import mixture_mlog10p, positive_weights
-from kron2sum_cli.model.set_test import SetScores, between_directions
+from kron2sum_cli.model.sets.fixed_effects import SetScores, between_directions
+from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p, positive_weights
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.tail_probability import LN10
 from kron2sum_cli.model.trait_axes import TraitAxes

@@ -27,8 +27,8 @@ from scipy import special
 from scipy.linalg import lapack
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.kernel_tests import KernelScores
-from kron2sum_cli.model.quadratic_forms import (
+from kron2sum_cli.model.sets.kernel_tests import KernelScores
+from kron2sum_cli.model.sets.quadratic_forms import (
     LONGEST,
     ROUNDING,
     Complex,

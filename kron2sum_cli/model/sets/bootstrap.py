@@ -14,16 +14,16 @@ from scipy import linalg
 
 from kron2sum_cli.model.bootstrap import SimulatedTraits, relative_gains
 from kron2sum_cli.model.hypotheses import Hypothesis
-from kron2sum_cli.model.kernel_tests import (
+from kron2sum_cli.model.sets.fixed_effects import effects_of_set
+from kron2sum_cli.model.sets.kernel_tests import (
     burden_scores,
     cauchy_mlog10p_of_many,
     directions_of,
     information_of_variants,
     null_weights,
 )
-from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
-from kron2sum_cli.model.random_effects import SetNull, VariantSetScores, kernel_of, with_information
-from kron2sum_cli.model.set_test import effects_of_set
+from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
+from kron2sum_cli.model.sets.random_effects import SetNull, VariantSetScores, kernel_of, with_information
 from kron2sum_cli.model.spectrum import Array
 
 SimulatedTest = Literal["fixed", "burden", "skat", "acat", "omnibus"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.model.block_scanner import BlockScanner, inner_products
 from kron2sum_cli.model.missing.scanner import ObservedScanner
-from kron2sum_cli.model.set_test import SetScores, observed_set_scores, weighted_products
+from kron2sum_cli.model.sets.fixed_effects import SetScores, observed_set_scores, weighted_products
 from kron2sum_cli.model.spectrum import Array
 
 Floats = NDArray[np.floating]

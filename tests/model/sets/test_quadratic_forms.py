@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.quadratic_forms import (
+from kron2sum_cli.model.sets.quadratic_forms import (
     cgf,
     hyperbola,
     mixture_mlog10p,

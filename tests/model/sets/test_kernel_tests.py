@@ -11,7 +11,9 @@ from set_oracle import Case, case, complete_scores, direction_kernel
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.hypotheses import reduction
-from kron2sum_cli.model.kernel_tests import (
+from kron2sum_cli.model.likelihood import evaluate
+from kron2sum_cli.model.sets.fixed_effects import SetScores, reduce_set
+from kron2sum_cli.model.sets.kernel_tests import (
     acat_weights,
     any_effect_kernel,
     beta_weights,
@@ -22,9 +24,7 @@ from kron2sum_cli.model.kernel_tests import (
     null_weights,
     skat,
 )
-from kron2sum_cli.model.likelihood import evaluate
-from kron2sum_cli.model.quadratic_forms import mixture_mlog10p
-from kron2sum_cli.model.set_test import SetScores, reduce_set
+from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
 from kron2sum_cli.model.trait_axes import axes_of_covariances
