@@ -46,7 +46,7 @@ Number = TypeVar("Number", np.float64, np.complex128)
 GRID = (0.0, 0.01, 0.04, 0.09, 0.16, 0.25, 0.5, 1.0)
 """Values of ρ, those of the R package SKAT."""
 
-STEP, LEAST_AGREEMENT, MOST_HALVINGS, MOST_PARTS = 0.13, 1e-6, 4, 64
+STEP, LEAST_AGREEMENT, MOST_HALVINGS, MOST_PARTS = 0.13, 1e-6, 5, 64
 """Step along the path of integration, how far the sums over all and every other node may differ, and how often the
 step is halved where they do, before a segment is cut in two, and in how many parts at most."""
 
