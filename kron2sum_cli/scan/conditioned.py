@@ -82,9 +82,15 @@ def read_conditioned(
         raise InputError(f"--condition {names[k]}: has no genotype in the analysed samples; leave it out")
     kept = _independent(names, G, null, of_loci=settings.founders)
     logger.info("conditioned on %d variants: %s", len(kept), ", ".join(names[k] for k in kept))
-    called = ~absent[:, kept]
-    with_gaps = called[:, ~called.all(axis=0)]
-    return ConditionedVariants(tuple(names[k] for k in kept), G[:, kept], with_gaps if with_gaps.size else None)
+    return ConditionedVariants(tuple(names[k] for k in kept), G[:, kept], where_called(absent[:, kept]))
+
+
+def where_called(absent: NDArray[np.bool_], others: NDArray[np.bool_] | None = None) -> NDArray[np.bool_] | None:
+    """Where variants with missing genotypes (n, k) were genotyped, after those of others: (n, q); None for q = 0."""
+    called = ~absent[:, absent.any(axis=0)]
+    if others is not None:
+        called = np.hstack([others, called])
+    return called if called.size else None
 
 
 def with_covariate(conditioned: ConditionedVariants | None, values: NDArray[np.float64]) -> ConditionedVariants:

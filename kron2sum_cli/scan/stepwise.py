@@ -37,7 +37,7 @@ from kron2sum_cli.option_values import GenomeWide
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import Scan, centred, is_identifiable, take_variants
 from kron2sum_cli.scan.blocks import in_order
-from kron2sum_cli.scan.conditioned import imputed_genotypes, own_covariates, scale_given
+from kron2sum_cli.scan.conditioned import imputed_genotypes, own_covariates, scale_given, where_called
 from kron2sum_cli.scan.inputs import ScanInputs, number_type
 from kron2sum_cli.scan.metadata import null_scale
 from kron2sum_cli.settings import ScanSettings
@@ -179,7 +179,7 @@ class ConditionalTests:
         if given.shape[1]:
             effects = given_variants(self.model, given, self.X)
             F = effects.F.reshape(len(given), -1)
-            explain = partial(self._explained, F, self._judge(given, ~absent))
+            explain = partial(self._explained, F, self._judge(given, absent))
             parts = list(in_order(explain, self._cut(tested.variants), self.settings.common.threads))
             explained, in_span = (np.concatenate([part[k] for part, _ in parts]) for k in (0, 1))
             rounding = float(np.finfo(self.scan.scanner.dtype).eps)
@@ -249,13 +249,10 @@ class ConditionalTests:
         free[incomplete[varying]] &= ~scan.covariates.explain(G, np.flatnonzero(incomplete[varying]), absent)
         return TestedVariants(variants[varying][free], take_variants(statistics, free))
 
-    def _judge(self, given: Array, called: Mask) -> GenotypedCovariates:
-        """The covariates and given variants, the last of which were genotyped where ``called`` (n, k) says."""
+    def _judge(self, given: Array, absent: Mask) -> GenotypedCovariates:
+        """The covariates and given variants, the last of which lack the genotypes ``absent`` (n, k)."""
         known = self.scan.covariates
-        with_gaps = [one for one in (self.called, called[:, ~called.all(axis=0)]) if one is not None and one.size]
-        return GenotypedCovariates(
-            np.hstack([known.X, given]), known.observed, np.hstack(with_gaps) if with_gaps else None
-        )
+        return GenotypedCovariates(np.hstack([known.X, given]), known.observed, where_called(absent, self.called))
 
     def _explained(self, F: Array, judge: GenotypedCovariates, variants: Positions) -> tuple[Array, Mask]:
         """``M1ᵀF`` of some variants, and which of them the given ones explain wherever both were genotyped."""
