@@ -290,12 +290,12 @@ WAYS = (kill_after_time, kill_on_files, kill_at_step, kill_at_step)
 @contextlib.contextmanager
 def small_blocks() -> Iterator[None]:
     """Blocks of a few variants, so that a small scan has many."""
-    former = scan_blocks.LARGEST_BLOCK
-    scan_blocks.LARGEST_BLOCK = BLOCK
+    former = scan_blocks.largest_block
+    scan_blocks.largest_block = lambda total: BLOCK
     try:
         yield
     finally:
-        scan_blocks.LARGEST_BLOCK = former
+        scan_blocks.largest_block = former
 
 
 def harness(folder: Path, kills: int, seed: int) -> Tally:

@@ -3,7 +3,8 @@
     python benchmarks/scan_against_sgemm.py [--folder DIR] [--runs 5] [--case n,variants,p ...]
 
 Both are whole processes on two threads, in turn. The product multiplies a random (n - 1) × n rotation with as many
-random columns as there are variants, in blocks of the scan's size, so it does nothing but the floor of the work.
+random columns as there are variants, in blocks of 1,024 (larger ones take as long), so it does nothing but the floor of
+the work.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.genotypes.chromosomes import encode_chromosomes
 from kron2sum_cli.scan.block import Block
-from kron2sum_cli.scan.inputs import ScanInputs, model_type
+from kron2sum_cli.scan.inputs import ScanInputs, largest_block, model_type
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -22,8 +22,8 @@ BLOCK_BYTES = 32 << 20
 WIDE_BLOCK_BYTES = 128 << 20
 """The same for families with missing cells, whose tables are many times as large as a block and read for each."""
 
-LARGEST_BLOCK, SMALLEST_BLOCK = 1024, 16
-"""Variants in a block; a power of two between these."""
+SMALLEST_BLOCK = 16
+"""Fewest variants in a block."""
 
 COPIES_OF_BLOCK = 4
 """Arrays of the size of a block that a thread holds at once: read, selected, rotated, and what BLAS packs."""
@@ -100,9 +100,10 @@ def block_width(settings: ScanSettings, inputs: ScanInputs) -> int:
     columns = 2 if settings.has_second_column else 1
     per_variant = columns * COPIES_OF_BLOCK * n * (8 if d.has_missing else size)  # missing cells take doubles
     block_bytes = WIDE_BLOCK_BYTES if null.of_families and d.has_missing else BLOCK_BYTES
-    width = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, block_bytes // (n * size)))
-    limit = settings.common.memory_mib
-    of_data_sets = len(null.traits) * settings.bootstrap
+    p, limit = len(null.traits), settings.common.memory_mib
+    of_data_sets = p * settings.bootstrap
+    numbers = max(n, p * p, of_data_sets)  # genotypes, information about the effects, scores of simulated traits
+    width = min(largest_block(len(inputs.genotypes.variants)), max(SMALLEST_BLOCK, block_bytes // (numbers * size)))
     per_variant += columns * SIMULATED_COPIES * 8 * of_data_sets
     if limit is not None:
         models = 2 if null.chromosomes and settings.refit else 1  # that of the whole genome for Bartlett factors

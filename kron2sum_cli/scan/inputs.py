@@ -25,8 +25,9 @@ from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
 
-SHARD_MULTIPLE = 1024
-"""Shards are cut at multiples of this many variants of the file, the largest block there is."""
+FEWEST_VARIANTS, MOST_VARIANTS, FEWEST_BLOCKS = 1024, 4096, 16
+"""The largest block of a file is a power of two between the first two, of which the file, unless it is small, has so
+many, for threads to share. Shards are cut at its multiples."""
 
 Mask = NDArray[np.bool_]
 
@@ -169,12 +170,19 @@ def _selected(variants: Variants, filters: VariantFilters) -> Mask:
     return mask
 
 
+def largest_block(total: int) -> int:
+    """Variants in the largest block of a file of so many: the products of larger blocks are faster."""
+    fits = max(total // FEWEST_BLOCKS, 1)
+    return min(MOST_VARIANTS, max(FEWEST_VARIANTS, 1 << (fits.bit_length() - 1)))
+
+
 def _edges_of_shard(shard: tuple[int, int] | None, total: int) -> Range:
-    """The stretch of the file of a shard, cut at multiples of `SHARD_MULTIPLE`."""
+    """The stretch of the file of a shard, cut at multiples of its `largest_block`."""
     if shard is None:
         return 0, total
     part, parts = shard
-    edges = [min(-(-total * k // parts // SHARD_MULTIPLE) * SHARD_MULTIPLE, total) for k in range(parts)] + [total]
+    multiple = largest_block(total)
+    edges = [min(-(-total * k // parts // multiple) * multiple, total) for k in range(parts)] + [total]
     return edges[part - 1], edges[part]
 
 

@@ -26,7 +26,7 @@ SECONDS = 2.0
 SLOW_BLOCKS = """
 import time
 import kron2sum_cli.scan.scan as scan, kron2sum_cli.scan.blocks as blocks
-blocks.LARGEST_BLOCK, test_block = 16, scan.test_block
+blocks.largest_block, test_block = lambda total: 16, scan.test_block
 def slow(plan, block):
     time.sleep(0.02 if block.variants[0] < 200 else 60)
     return test_block(plan, block)

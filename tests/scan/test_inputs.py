@@ -12,7 +12,7 @@ from made_up import genotypes
 from kron2sum_cli.genotypes.chromosomes import parse_region
 from kron2sum_cli.genotypes.filters import VariantFilters
 from kron2sum_cli.scan.blocks import blocks_by_null, blocks_of, in_order
-from kron2sum_cli.scan.inputs import SHARD_MULTIPLE, ScanInputs, Selection, select_variants
+from kron2sum_cli.scan.inputs import ScanInputs, Selection, largest_block, select_variants
 
 V = 12
 SOURCE = genotypes(V, ["1"] * 5 + ["2"] * 4 + ["X"] * 3)
@@ -55,7 +55,12 @@ def test_nothing_in_a_place() -> None:
     assert selection.span.ranges == selection.span.asked == ((0, 0),)
 
 
-@pytest.mark.parametrize("total", [1, SHARD_MULTIPLE, SHARD_MULTIPLE + 1, 10 * SHARD_MULTIPLE + 7])
+def test_the_largest_block_leaves_some_for_every_thread() -> None:
+    sizes = [largest_block(total) for total in (1, 32767, 32768, 65535, 65536, 10**7)]
+    assert sizes == [1024, 1024, 2048, 2048, 4096, 4096]
+
+
+@pytest.mark.parametrize("total", [1, 1024, 1025, 10247, 100_000])
 @pytest.mark.parametrize("parts", [1, 3, 20])
 def test_shards_are_the_whole(total: int, parts: int) -> None:
     """Every variant is in one shard, and their edges are multiples of the largest block."""
@@ -68,7 +73,7 @@ def test_shards_are_the_whole(total: int, parts: int) -> None:
     for shard in shards:
         assert shard.named.all()
         ((start, _),) = shard.span.ranges
-        assert start % SHARD_MULTIPLE == 0 or start == total
+        assert start % largest_block(total) == 0 or start == total
         assert shard.span.asked == ((0, total),)
 
 
