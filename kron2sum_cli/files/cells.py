@@ -22,6 +22,9 @@ standard errors come from fourth powers."""
 MISSING_WORDS = frozenset({"", "."}.union(map("".join, [*product("nN", "aA"), *product("nN", "aA", "nN")])))
 """What always stands for a missing value: nothing, ``.``, and NA and nan in any case."""
 
+SUSPECTED_CODES = (-9, -99, -999, -9999)
+"""Numbers that often stand for missing: -9 is the code of PLINK 1."""
+
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 
 
@@ -141,18 +144,21 @@ def _refuse_sizes(numbers: NDArray[np.float64], column: TextColumn) -> None:
         )
 
 
-def minus_nine_warning(column: TextColumn, numbers: NDArray[np.float64]) -> list[str]:
-    """Warn where -9 is the only value in [-10, -8] of a column: it may be the missing code of PLINK 1."""
-    is_nine = numbers == -9
-    near = (numbers >= -10) & (numbers <= -8)
-    return [minus_nine_text(column, int(is_nine.sum()))] if is_nine.any() and not (near & ~is_nine).any() else []
+def missing_code_warnings(column: TextColumn, numbers: NDArray[np.float64]) -> list[str]:
+    """Warn of -9, -99, -999, -9999 in a column without another value within a ninth: it may stand for missing."""
+    found = []
+    for code in SUSPECTED_CODES:
+        is_code, near = numbers == code, np.abs(numbers - code) <= -code / 9
+        if is_code.any() and not (near & ~is_code).any():
+            found.append(missing_code_text(column, code, int(is_code.sum())))
+    return found
 
 
-def minus_nine_text(column: TextColumn, count: int) -> str:
-    """The warning of so many values of -9."""
+def missing_code_text(column: TextColumn, code: int, count: int) -> str:
+    """The warning of so many values of a code."""
     return (
-        f"{column.file}: {column.kind} '{column.name}' is -9 in {count} {column.unit}s and has "
-        "no other value from -10 to -8; if -9 stands for missing, give --missing-code -9"
+        f"{column.file}: {column.kind} '{column.name}' is {code} in {count} {column.unit}s and has no other value from "
+        f"{code * 10 // 9} to {code * 8 // 9}; if {code} stands for missing, give --missing-code {code}"
     )
 
 

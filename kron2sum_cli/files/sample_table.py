@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError, NumericalError
 from kron2sum_cli.files.cells import (
     MISSING_WORDS,
+    SUSPECTED_CODES,
     Kind,
     TextColumn,
     as_numbers,
-    minus_nine_text,
-    minus_nine_warning,
+    missing_code_text,
+    missing_code_warnings,
     sorted_names,
 )
 from kron2sum_cli.files.columns import choose_columns
@@ -130,11 +131,12 @@ def read_sample_table(
         if position in layout.categorical:
             values[:, k], names_of_levels = _levels(column, MISSING_WORDS | missing_codes)
             levels[k] = names_of_levels
-            if "-9" in names_of_levels:
-                warnings.append(minus_nine_text(column, int((values[:, k] == names_of_levels.index("-9")).sum())))
+            for level, code in enumerate(names_of_levels):
+                if code in map(str, SUSPECTED_CODES):
+                    warnings.append(missing_code_text(column, int(code), int((values[:, k] == level).sum())))
         else:
             values[:, k] = as_numbers(column, layout.table.delimiter, missing_codes)
-            warnings += minus_nine_warning(column, values[:, k])
+            warnings += missing_code_warnings(column, values[:, k])
     columns = tuple(layout.header[column] for column in layout.chosen)
     return SampleTable(samples, columns, values, tuple(levels), path, tuple(warnings))
 

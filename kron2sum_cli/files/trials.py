@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.cells import MISSING_WORDS, TextColumn, as_numbers, minus_nine_warning, sorted_names
+from kron2sum_cli.files.cells import MISSING_WORDS, TextColumn, as_numbers, missing_code_warnings, sorted_names
 from kron2sum_cli.files.columns import choose_columns
 from kron2sum_cli.files.sample_table import SampleTable
 from kron2sum_cli.files.samples import Samples
@@ -146,7 +146,7 @@ def _read_plots(path: str, columns: Sequence[str], missing_codes: frozenset[str]
     for k, name in enumerate(names):
         column = TextColumn(table.file, "trait", name, used.iloc[:, 1 + len(parts) + k], ids, "plot")
         values[:, k] = as_numbers(column, table.delimiter, missing_codes)
-        warnings += minus_nine_warning(column, values[:, k])
+        warnings += missing_code_warnings(column, values[:, k])
     return _Plots(table.file, ids, names, values, counts, tuple(warnings))
 
 

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +121,8 @@ class NamedTable:
 def open_named_table(path: str) -> NamedTable:
     """Read the names of a table: its header and its first columns.
 
+    The header that R's ``write.table`` gives a matrix lacks the name of the first column.
+
     Raises
     ------
     InputError
@@ -134,8 +137,10 @@ def open_named_table(path: str) -> NamedTable:
             "put the line 'ID1 ID2 RELATIONSHIP' first ('ID1 ID2 KINSHIP' for kinship coefficients)"
         )
     n_id_columns = id_columns(header) or 1
-    names = header[n_id_columns:]
-    samples = _samples(rows, n_id_columns, path)
+    first = next(rows, None)
+    of_r = first is not None and len(first.fields) == len(header) + 1 and first.fields[0] in header
+    names = header if of_r else header[n_id_columns:]
+    samples = _samples(chain(() if first is None else (first,), rows), n_id_columns, path)
     in_both = len(set(names) & set(samples.iids))
     square = in_both == len(names) == len(set(samples.iids)) == len(samples)
     if in_both and len(names) == len(samples) and not square:

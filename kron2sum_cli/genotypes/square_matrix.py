@@ -47,7 +47,7 @@ class StoredSquare(Protocol):
 def stream_rows(path: str) -> Iterator[Row]:
     """The rows of a text file that are not blank; of gzip and Zstandard files too.
 
-    The delimiter is told from the first line: tab, else comma (with the quoting of CSV), else white space. Lines that
+    The delimiter is told from the first line: tab, else comma, else white space; fields may be quoted as in CSV. Lines that
     begin with ``#`` and a blank are comments, as R/qtl2 writes them.
 
     Raises
@@ -62,12 +62,12 @@ def stream_rows(path: str) -> Iterator[Row]:
                 if not line.strip() or line.startswith("# "):
                     continue
                 delimiter = delimiter or find_delimiter(line)
-                if delimiter == " ":
-                    fields = line.split()
-                elif '"' in line:
-                    fields = next(csv.reader([line.rstrip("\n")], delimiter=delimiter, strict=True))
+                blanks = delimiter == " "
+                text = line.strip() if blanks else line.rstrip("\n")
+                if '"' in text:
+                    fields = next(csv.reader([text], delimiter=delimiter, skipinitialspace=blanks, strict=True))
                 else:
-                    fields = line.rstrip("\n").split(delimiter)
+                    fields = text.split() if blanks else text.split(delimiter)
                 yield Row(number, tuple(fields))
     except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error, csv.Error):
         raise InputError(f"{path} is not readable as text; check that it is the file you mean") from None

@@ -169,6 +169,17 @@ def test_minus_nine_warning(tmp_path: Path) -> None:
     assert "covariate 'a' is -9 in 2 samples" in warning
 
 
+def test_longer_codes_are_warned_of_too(tmp_path: Path) -> None:
+    text = "IID a b c d\n1 -99 -99 -999 -9999\n2 -999 -90 3 -9\n3 4 5 6 7\n"
+    found = read(tmp_path, text).warnings
+    codes = {"a": ["-99", "-999"], "b": [], "c": ["-999"], "d": ["-9", "-9999"]}
+    expected = [(trait, code) for trait, some in codes.items() for code in some]
+    assert sorted((w.split("'")[1], w.split()[-1]) for w in found) == sorted(expected)
+    assert "trait 'c' is -999 in 1 samples and has no other value from -1110 to -888" in found[2]
+    (warning,) = read(tmp_path, text, ["b"], categorical=["c"], kind="covariate").warnings
+    assert "covariate 'c' is -999 in 1 samples" in warning
+
+
 def test_many_columns(tmp_path: Path) -> None:
     q = 5_000
     text = "IID\t" + "\t".join(map(str, range(q))) + "\ns\t" + "\t".join(["0.5"] * q) + "\n"

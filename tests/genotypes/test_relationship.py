@@ -57,6 +57,13 @@ def named_text(K: NDArray[np.float64], corner: str = "IID", delimiter: str = ","
     return "\n".join(lines) + "\n"
 
 
+def text_of_r(K: NDArray[np.float64], sep: str = " ") -> str:
+    """A matrix with names as R's ``write.table`` writes it: the header is one field shorter."""
+    names = [f'"i{i}"' for i in range(N)]
+    rows = [[name, *map(repr, map(float, row))] for name, row in zip(names, K, strict=True)]
+    return "".join(sep.join(row) + "\n" for row in [names, *rows])
+
+
 def write_gcta(folder: Path, K: NDArray[np.float64]) -> str:
     K[np.tril_indices(N)].astype("<f4").tofile(folder / "k.grm.bin")
     np.full(N * (N + 1) // 2, 100, "<f4").tofile(folder / "k.grm.N.bin")
@@ -131,6 +138,8 @@ FORMATS: dict[str, Callable[[Path, NDArray[np.float64]], str | tuple[str, str]]]
     "npy big endian": lambda folder, K: write_npy(folder, K.astype(">f8")),
     "csv": lambda folder, K: write_table(folder, named_text(K)),
     "csv without corner": lambda folder, K: write_table(folder, named_text(K, '""')),
+    "write.table of R": lambda folder, K: write_table(folder, text_of_r(K)),
+    "write.table of R, unquoted": lambda folder, K: write_table(folder, text_of_r(K, "\t").replace('"', "")),
     "tsv with FID": lambda folder, K: write_table(folder, named_text(K, "FID\tIID", "\t")),
 }
 
