@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from kron2sum_cli.errors import UsageError
+from kron2sum_cli.export.rows import rounded
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_description import effect_names
 from kron2sum_cli.files.null_file import NullFile
@@ -25,15 +26,14 @@ _MATRICES = ("C0", "C1", "h2", "rg", "re", "B")
 _Row = tuple[str, str, str, float, float]
 
 
-def estimates_table(null: NullFile, separator: str = "\t") -> bytes:
+def estimates_table(null: NullFile, separator: str = "\t", digits: int | None = None) -> bytes:
     """All estimates of the whole model, one a row.
 
     Columns: ``parameter``, ``trait``, ``trait2``, ``estimate``, ``se``. Of C0, C1, rg and re the lower triangle; of B
     the covariate stands in ``trait2``; ``h2_low`` and ``h2_high`` are the profile-likelihood interval; of T (axis in
     ``trait``, trait in ``trait2``) every entry; ``NA`` where there is nothing.
     """
-    rows = [(*names, _exact(estimate), _exact(se)) for *names, estimate, se in _rows(null)]
-    return _table(dict(zip(ESTIMATE_COLUMNS, zip(*rows, strict=True), strict=True)), separator)
+    return _table(dict(zip(ESTIMATE_COLUMNS, zip(*_rows(null), strict=True), strict=True)), separator, digits)
 
 
 def estimates_json(null: NullFile) -> bytes:
@@ -106,11 +106,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _exact(value: float) -> str:
-    return repr(value) if np.isfinite(value) else EMPTY_CELL
-
-
-def predictions_table(null: NullFile, separator: str = "\t") -> bytes:
+def predictions_table(null: NullFile, separator: str = "\t", digits: int | None = None) -> bytes:
     """A row for each sample and trait, ``NA`` where there is nothing.
 
     Columns: ``FID`` (where samples have one), ``IID``, ``trait``, ``observed`` (the value that the model was fitted
@@ -138,9 +134,9 @@ def predictions_table(null: NullFile, separator: str = "\t") -> bytes:
     columns: dict[str, Any] = {} if samples.fids is None else {"FID": np.repeat(np.array(samples.fids), p)}
     columns |= {"IID": np.repeat(np.array(samples.iids), p), "trait": np.tile(np.array(null.traits), len(samples))}
     columns |= {name: values.ravel() for name, values in zip(PREDICTIONS, numbers, strict=True)}
-    return _table(columns, separator)
+    return _table(columns, separator, digits)
 
 
-def _table(columns: Mapping[str, Any], separator: str) -> bytes:
+def _table(columns: Mapping[str, Any], separator: str, digits: int | None) -> bytes:
     batch = pa.RecordBatch.from_arrays([pa.array(v, from_pandas=True) for v in columns.values()], names=list(columns))
-    return delimited_header(list(columns), separator) + delimited_rows(batch, separator)
+    return delimited_header(list(columns), separator) + delimited_rows(rounded(batch, digits), separator)

@@ -190,7 +190,7 @@ def _export_null(file: _Input, settings: ExportSettings) -> None:
     """Write the estimates or predictions of a null model, or draw them."""
     used = [
         name
-        for name in ("top", "p_below", "sort", "leads", "fdr", "columns", "traits", "tests", "digits", "report")
+        for name in ("top", "p_below", "sort", "leads", "fdr", "columns", "traits", "tests", "report")
         if getattr(settings, name)
     ]
     if settings.plot is not None and settings.plot not in NULL_PLOTS:
@@ -207,6 +207,8 @@ def _export_null(file: _Input, settings: ExportSettings) -> None:
         null = read_null(file.path)
         _write(settings.out, plot_architecture(null.traits, null.whole.estimates, picture_format(settings.out)))
         return
+    if settings.to == "json" and settings.digits:
+        raise UsageError(f"{file.name}: --digits is for tables; leave it out with --to json")
     if settings.to not in _NULL_FORMATS:
         raise UsageError(f"{file.name}: is a null model; it is written as {', '.join(_NULL_FORMATS)} (--to)")
     null, is_csv = read_null(file.path), "csv" in (settings.to, format_of(settings.out, ("csv",), ""))
@@ -214,7 +216,7 @@ def _export_null(file: _Input, settings: ExportSettings) -> None:
         content = estimates_json(null)
     else:
         table = predictions_table if settings.to == "blup" else estimates_table
-        content = table(null, "," if is_csv else "\t")
+        content = table(null, "," if is_csv else "\t", settings.digits)
     with compressed_output(settings.out) as out:
         out.write(content)
 

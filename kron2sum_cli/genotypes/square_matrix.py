@@ -47,8 +47,8 @@ class StoredSquare(Protocol):
 def stream_rows(path: str) -> Iterator[Row]:
     """The rows of a text file that are not blank; of gzip and Zstandard files too.
 
-    The delimiter is told from the first line: tab, else comma, else white space; fields may be quoted as in CSV. Lines that
-    begin with ``#`` and a blank are comments, as R/qtl2 writes them.
+    The delimiter is told from the first line: tab, else comma, else white space; fields may be quoted as in CSV. Lines
+    that begin with ``#`` and a blank are comments, as R/qtl2 writes them.
 
     Raises
     ------

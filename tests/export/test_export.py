@@ -269,7 +269,9 @@ def null_model(monkeypatch):
     monkeypatch.setattr(export_module, "read_null", lambda path: SimpleNamespace(path=path))
     names = {"\t": "tsv", ",": "csv"}
     monkeypatch.setattr(
-        export_module, "estimates_table", lambda null, separator: f"{names[separator]} of {null.path}\n".encode()
+        export_module,
+        "estimates_table",
+        lambda null, separator, digits: f"{names[separator]} of {null.path}\n".encode(),
     )
     monkeypatch.setattr(export_module, "estimates_json", lambda null: f"json of {null.path}\n".encode())
 

@@ -112,6 +112,13 @@ def test_every_estimate_is_a_row() -> None:
     assert counts == {"h2": 3, "rg": 3, "re": 3, "C0": 6, "C1": 6, "B": 6, "axis_share": 3, "T": 9}
 
 
+def test_digits() -> None:
+    null = null_file()
+    rows = rows_of(estimates_table(null, digits=3).decode())
+    assert rows.keys() == rows_of(estimates_table(null).decode()).keys()
+    assert rows["h2", "t2", "NA"] == (f"{null.whole.estimates.h2[1]:.3g}", f"{null.whole.estimates.h2_se[1]:.3g}")
+
+
 def test_what_is_not_there_is_na() -> None:
     null = null_file()
     e = null.whole.estimates
