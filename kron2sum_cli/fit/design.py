@@ -45,10 +45,6 @@ DEPENDENT_DESIGN = 1e-12
 """Smallest share of its length that a column of the trait design may have outside the columns before it. Numbers are
 written down, not measured: what is not rounding is meant."""
 
-FARTHEST_OFFSET = 1e4
-"""Mean of a covariate, in standard deviations, above which a fit with missing cells is off by some 1e-7 in the
-log-likelihood, and by 1e-4 at a hundred times that."""
-
 BASE_MIB = 300
 """What Python and its libraries take."""
 
@@ -289,15 +285,6 @@ def _check_missing(settings: FitSettings, samples: AnalysedSamples, data: TraitD
     traits, missing = samples.traits, np.isnan(data.Y)
     for left_out in check_observed(data.Y, data.A, data.X, traits, covariates, settings.drop_redundant):
         logger.info("%s", left_out)
-    means, spreads = np.abs(data.X.mean(axis=0)), data.X.std(axis=0)
-    for k in np.flatnonzero((spreads > 0) & (means > FARTHEST_OFFSET * spreads)).tolist():
-        logger.warning(
-            "covariate %s has a mean of %.6g and varies by %.2g: with missing cells the fit loses digits by that;"
-            " subtract a constant from it (its effects stay the same)",
-            covariates[k],
-            data.X[:, k].mean(),
-            spreads[k],
-        )
     together = (~missing).T.astype(float) @ ~missing
     apart = np.argwhere(np.tril(together == 0))
     if apart.size:

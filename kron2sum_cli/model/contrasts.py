@@ -17,19 +17,51 @@ COLUMNS_AT_ONCE = 128
 class CoupledDesign:
     """Fixed effects ``(A ⊗ X) vec(B)`` with a trait design A that couples the trait axes.
 
+    X is an orthonormal basis of the covariates: one far from 0, such as a year of birth, would cost the digits of its
+    mean over its spread, twice where products are taken.
+
     Attributes
     ----------
     A : NDArray (p, a)
         Trait design, of full column rank.
     X : NDArray (m, c)
-        Covariates in the rotated rows.
+        The basis in the rotated rows.
     logdet_MtM : float
         ``log|(A ⊗ X)ᵀ(A ⊗ X)|``, a constant of REML.
+    Rx : NDArray (c, c) or None
+        Upper triangular: the covariates as they were given are ``X Rx``; None where X is not of covariates.
     """
 
     A: Array
     X: Array
     logdet_MtM: float
+    Rx: Array | None = None
+
+    @staticmethod
+    def of_given(A: Array, X_given: Array, Rx: Array) -> "CoupledDesign":
+        """The design from the given covariates in the rotated rows (m, c)."""
+        X = linalg.solve_triangular(Rx, X_given.T, trans="T").T if X_given.size else X_given
+        return CoupledDesign(A, np.asarray(X), X_given.shape[1] * _logdet_gram(A), Rx)
+
+    @property
+    def given(self) -> Array:
+        """The given covariates in the rotated rows, (m, c)."""
+        return self.X if self.Rx is None else np.asarray(self.X @ self.Rx)
+
+    @property
+    def logdet_given(self) -> float:
+        """``logdet_MtM`` of the given covariates."""
+        diagonal = np.ones(0) if self.Rx is None else np.diag(self.Rx)
+        return self.logdet_MtM + float(2 * self.A.shape[1] * np.sum(np.log(np.abs(diagonal))))
+
+    def effects_of_given(self, M: Array) -> Array:
+        """``(I ⊗ Rx⁻¹) M`` for M (ca, q), effects of the basis."""
+        if self.Rx is None or not M.size:
+            return M
+        c, q = self.X.shape[1], M.shape[1]
+        by_column = M.reshape(-1, c, q).transpose(1, 0, 2).reshape(c, -1)
+        solved = linalg.solve_triangular(self.Rx, by_column)
+        return np.asarray(solved.reshape(c, -1, q).transpose(1, 0, 2).reshape(M.shape))
 
 
 @dataclass(frozen=True)
@@ -132,6 +164,14 @@ def rotate_traits(spectrum: Spectrum, Y: Array) -> Contrasts:
     )
 
 
+def covariate_basis(X: Array) -> tuple[Array, Array]:
+    """Qx (n, c) orthonormal and Rx (c, c) upper triangular with ``X = Qx Rx``."""
+    if X.shape[1] == 0:
+        return X, np.empty((0, 0))
+    Qx, Rx = linalg.qr(X, mode="economic")
+    return np.asarray(Qx, np.float64), np.asarray(Rx, np.float64)
+
+
 def orthonormal_design(A: Array) -> Array:
     """A trait design (p, a) with orthonormal columns and the span of A; A itself where it is square.
 
@@ -145,8 +185,8 @@ def rotate_coupled(spectrum: Spectrum, Y: Array, A: Array, X: Array) -> Contrast
 
     The spectrum must be one without projected covariates.
     """
-    V, s, Kxm = _append_outside(spectrum, np.hstack([Y, X]))
-    logdet = X.shape[1] * _logdet_gram(A) + A.shape[1] * _logdet_gram(X)
+    Qx, Rx = covariate_basis(X)
+    V, s, Kxm = _append_outside(spectrum, np.hstack([Y, Qx]))
     return Contrasts(
         Z=V.T @ Y,
         s=s,
@@ -156,7 +196,7 @@ def rotate_coupled(spectrum: Spectrum, Y: Array, A: Array, X: Array) -> Contrast
         Kxx=spectrum.Kxx,
         Kxm=Kxm,
         Rx=spectrum.Rx,
-        design=CoupledDesign(A, V.T @ X, logdet),
+        design=CoupledDesign(A, V.T @ Qx, X.shape[1] * _logdet_gram(A), Rx),
     )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.collinearity import TOLERANCE
+from kron2sum_cli.model.contrasts import CoupledDesign
 from kron2sum_cli.model.likelihood import Coupled, Point, mean_block
 from kron2sum_cli.model.spectrum import Array
 
@@ -159,7 +160,7 @@ def _with_added(fitted: LeastSquares, null: "_ProjectedNull | _CoupledNull", add
     D, F = K.point.axes.T @ A1, K.vectors(X1)
     L = null.explained(D, F)
     whole = _kron_sum(D, D, K.grams(F))
-    H1 = null.given(whole, D, F, L)
+    H1 = null.given(whole, D, F)
     kept = independent_columns(H1, np.where(np.tile(F.in_span, A1.shape[1]), 0.0, np.diag(whole)))
     score = (D.T @ K.scores(F).T).reshape(-1)[kept]
     covariance1 = _inverse(H1[np.ix_(kept, kept)])
@@ -222,7 +223,7 @@ class _ProjectedNull:
         gamma = F.projected - point.axes.c0[:, None, None] ** 2 * predicted
         return _kron_sum(self._traits, D, self._solve(np.eye(data.ncovariates)) @ gamma)
 
-    def given(self, H: Array, D: Array, F: SampleVectors, explained: Array) -> Array:
+    def given(self, H: Array, D: Array, F: SampleVectors) -> Array:
         """The Gram matrix of added columns given the null model's effects, which contrasts do not contain."""
         return H
 
@@ -234,27 +235,38 @@ class _CoupledNull:
     K: Metric
     coupled: Coupled
 
+    @property
+    def _design(self) -> CoupledDesign:
+        design = self.K.point.data.design
+        assert design is not None
+        return design
+
     def beta(self) -> Array:
-        return np.asarray(self.coupled.beta.T.reshape(-1))
+        return self._design.effects_of_given(self.coupled.beta.T.reshape(-1, 1))[:, 0]
 
     def covariance(self) -> Array:
-        size = self.coupled.beta.size
-        return np.asarray(linalg.cho_solve((self.coupled.chol, True), np.eye(size))) if size else np.empty((0, 0))
+        root = self._design.effects_of_given(self._half_solve(np.eye(self.coupled.beta.size)).T)
+        return np.asarray(root @ root.T)
 
-    def _cross(self, D: Array, F: SampleVectors) -> Array:
-        point, design = self.K.point, self.K.point.data.design
-        assert design is not None
-        grams = np.einsum("ic,ij,iq->jcq", design.X, point.W, F.rows, optimize=True)
-        return _kron_sum(self.coupled.TA, D, grams)
+    def _half_solve(self, M: Array) -> Array:
+        """``L⁻¹M``, LLᵀ the Gram matrix of the effects of the basis."""
+        return np.asarray(linalg.solve_triangular(self.coupled.chol, M, lower=True)) if M.size else M
+
+    def _explained(self, D: Array, F: SampleVectors) -> Array:
+        """``L⁻¹`` times the products of the basis and the added columns: (ca, qe)."""
+        grams = np.einsum("ic,ij,iq->jcq", self._design.X, self.K.point.W, F.rows, optimize=True)
+        return self._half_solve(_kron_sum(self.coupled.TA, D, grams))
 
     def explained(self, D: Array, F: SampleVectors) -> Array:
         """Change of the null model's effects for a unit of every added effect: (ca, qe)."""
-        cross = self._cross(D, F)
-        return np.asarray(linalg.cho_solve((self.coupled.chol, True), cross)) if cross.size else cross
+        half = self._explained(D, F)
+        effects = linalg.solve_triangular(self.coupled.chol, half, lower=True, trans="T") if half.size else half
+        return self._design.effects_of_given(np.asarray(effects))
 
-    def given(self, H: Array, D: Array, F: SampleVectors, explained: Array) -> Array:
+    def given(self, H: Array, D: Array, F: SampleVectors) -> Array:
         """The Gram matrix of added columns given the null model's effects."""
-        return np.asarray(H - self._cross(D, F).T @ explained)
+        half = self._explained(D, F)
+        return np.asarray(H - half.T @ half)
 
 
 def _kron_sum(left: Array, right: Array, grams: Array) -> Array:

@@ -21,7 +21,7 @@ from kron2sum_cli.model.bartlett import Refits
 from kron2sum_cli.model.block_scanner import Scanner, block_scanner, diagonal_scanner, precision_for
 from kron2sum_cli.model.climbing import Certificate, Optimum, PointT
 from kron2sum_cli.model.collinearity import spans_constant
-from kron2sum_cli.model.contrasts import Contrasts, orthonormal_design, rotate_coupled, rotate_traits
+from kron2sum_cli.model.contrasts import Contrasts, covariate_basis, orthonormal_design, rotate_coupled, rotate_traits
 from kron2sum_cli.model.generalised_least_squares import least_squares, metric
 from kron2sum_cli.model.information import uses_observed_information
 from kron2sum_cli.model.likelihood import LikelihoodPoint, Point, evaluate
@@ -277,13 +277,10 @@ class RotatedNullModel(NullModel):
         The rotated traits; missing cells are filled in.
     Qx : NDArray (n, c)
         Orthonormal basis of the covariates that the contrasts leave out; of no columns where they stay in.
-    prior : NDArray (c, c) or None
-        Prior covariance S of the fixed effects, where GGᵀ was replaced by ``GGᵀ + X S Xᵀ``; None where it was not.
     """
 
     contrasts: Contrasts
     Qx: Array
-    prior: Array | None
 
     def colour(self, E: Array) -> Array:
         """See `NullModel.colour`."""
@@ -297,17 +294,17 @@ class RotatedNullModel(NullModel):
         return coloured
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The contrasts, Qx, rotated covariates ``design_X`` where they stay in, and the prior where there is one."""
+        """The contrasts, Qx, and rotated covariates ``design_X`` where they stay in."""
         data = self.contrasts
         found = {"Qx": self.Qx, **{name: getattr(data, name) for name in CONTRASTS}}
         if data.design is not None:
-            found["design_X"] = data.design.X
-        return found if self.prior is None else found | {"prior": self.prior}
+            found["design_X"] = data.design.given
+        return found
 
     def scalars(self) -> dict[str, int | float | None]:
         """Contrasts outside V, and the constant of REML where covariates stay in."""
         design = self.contrasts.design
-        return {"noutside": self.contrasts.noutside, "logdet_MtM": design.logdet_MtM if design else None}
+        return {"noutside": self.contrasts.noutside, "logdet_MtM": design.logdet_given if design else None}
 
     def _precision(self, asked: type[np.floating]) -> type[np.floating]:
         return precision_for(self.summary.axes, self.contrasts.s, self.contrasts.noutside > 0, asked)
@@ -426,11 +423,18 @@ class ObservedNullModel(RotatedNullModel):
 
     cells: ObservedCells
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """As of complete traits, and the prior covariance ``S = τ Rx⁻¹Rx⁻ᵀ`` of the effects where there is one."""
+        if self.cells.prior is None:
+            return super().arrays()
+        Rx = covariate_basis(self.cells.X)[1]
+        inverse = linalg.solve_triangular(Rx, np.eye(len(Rx)))
+        return super().arrays() | {"prior": self.cells.prior * inverse @ inverse.T}
+
     @property
     def spans_intercept(self) -> bool:
         """Whether a constant lies in the span of the covariates, and A is invertible."""
-        X = self.cells.X
-        return not self._reduced and X.shape[1] > 0 and spans_constant(linalg.qr(X, mode="economic")[0])
+        return not self._reduced and self.cells.Qx.shape[1] > 0 and spans_constant(self.cells.Qx)
 
     @property
     def coupled(self) -> bool:
@@ -476,7 +480,7 @@ class ObservedNullModel(RotatedNullModel):
 
 
 def _observed_null_model(summary: FitSummary, cells: ObservedCells) -> ObservedNullModel:
-    return ObservedNullModel(summary, cells.filled, np.empty((cells.nsamples, 0)), cells.prior, cells)
+    return ObservedNullModel(summary, cells.filled, np.empty((cells.nsamples, 0)), cells)
 
 
 def restored_null_model(
@@ -500,13 +504,15 @@ def restored_null_model(
     data : TraitData
         What the model was fitted to.
     prior : NDArray (c, c) or None
-        `RotatedNullModel.prior`.
+        As `ObservedNullModel.arrays` returns it.
     rows : NDArray (m + p, n) or None
         `CompleteNullModel.rows`, where V was read for a scan.
     """
     if data.has_missing:
-        return _observed_null_model(summary, restored_cells(contrasts, data.Y, data.X, prior))
-    return CompleteNullModel(summary, contrasts, Qx, None, data.A, data.X, rows)
+        # The last row of Rx⁻¹ has one entry.
+        tau = None if prior is None else float(prior[-1, -1] * covariate_basis(data.X)[1][-1, -1] ** 2)
+        return _observed_null_model(summary, restored_cells(contrasts, data.Y, data.X, tau))
+    return CompleteNullModel(summary, contrasts, Qx, data.A, data.X, rows)
 
 
 @dataclass(frozen=True)
@@ -517,12 +523,12 @@ class RotatedSamples:
     ----------
     spectrum : Spectrum
         Its eigenvalues and eigenvectors, given the covariates that are projected out.
-    prior : NDArray (c, c) or None
-        Prior covariance of the fixed effects (`observed_spectrum`), where there is one.
+    prior : float or None
+        Prior variance of the effects of a basis of X (`observed_spectrum`), where there is one.
     """
 
     spectrum: Spectrum
-    prior: Array | None
+    prior: float | None
 
 
 def rotate_samples(relationship: Array, features: bool, data: TraitData, reml: bool) -> RotatedSamples:
@@ -645,7 +651,7 @@ class CompleteTraits(NullLikelihood[Point]):
         """The null model of an optimum."""
         A, X = self.data.A, self.data.X
         estimates = estimates_of(optimum.point, self.Qx, optimum.rank, self.mean_diagonal, A, X)
-        return CompleteNullModel(self._summary(optimum, estimates), self.contrasts, self.Qx, None, A, X)
+        return CompleteNullModel(self._summary(optimum, estimates), self.contrasts, self.Qx, A, X)
 
 
 @dataclass(frozen=True)

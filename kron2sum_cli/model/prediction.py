@@ -189,7 +189,9 @@ def effects_given_observed(point: ObservedPoint, scanner: ObservedScanner, K: Ar
     tail = scanner.explained(K, scanner.rotate(K))[:, :, q:]
     b, p, size = tail.shape
     L = point.chol[q:, q:]
-    explained = np.linalg.solve(L.T, tail.reshape(b * p, size).T).T.reshape(b, p, size) if size else tail
+    on_basis = np.linalg.solve(L.T, tail.reshape(b * p, size).T).T if size else tail
+    explained = np.einsum("kij,bpkj->bpki", point.data.to_X, on_basis.reshape(b, p, *point.data.to_X.shape[:2]))
+    explained = explained.reshape(b, p, size)
     return EffectsOfCovariates(point.data.A, point.B, point.B_covariance, np.asarray(explained, dtype=np.float64))
 
 

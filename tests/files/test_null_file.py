@@ -89,12 +89,15 @@ def test_what_is_written_is_read_back(tmp_path: Path, options: dict[str, bool]) 
     np.testing.assert_array_equal(null.description.Y, description.Y)
     for chromosome, model in models.items():
         again = null.load(chromosome)
-        assert again.scalars() == model.scalars()
+        expected = {name: 0 if value is None else value for name, value in model.scalars().items()}
+        found = {name: 0 if value is None else value for name, value in again.scalars().items()}
+        assert found == pytest.approx(expected, rel=1e-14, abs=1e-14)
         assert again.summary.certificate == model.summary.certificate
         assert (again.summary.lml, again.summary.quadratic) == (model.summary.lml, model.summary.quadratic)
         assert again.arrays().keys() == model.arrays().keys()
         for name, array in model.arrays().items():
-            np.testing.assert_array_equal(again.arrays()[name], array, err_msg=name)
+            rounding = 1e-14 if name in ("design_X", "prior") else 0.0  # of a basis of X, and back
+            np.testing.assert_allclose(again.arrays()[name], array, rtol=rounding, atol=rounding, err_msg=name)
         np.testing.assert_array_equal(again.summary.estimates.rg_se, model.summary.estimates.rg_se)
         assert null.nrows == model.arrays()["V"].shape[1]
 

@@ -133,14 +133,3 @@ def test_missing_cells_that_memory_does_not_allow(folder, monkeypatch):
         InputError, match=r"--missing exact: 1 missing cells on 1 samples need some \d+ MiB, and the mach"
     ):
         design(missing="exact")
-
-
-def test_a_covariate_far_from_zero_is_warned_of_where_it_costs_digits(folder, caplog):
-    rows = [["NA" if k == 3 else a, b] for k, (a, b) in enumerate(Y.tolist())]
-    write(folder, "y.csv", "FID,IID,a,b", rows, range(N))
-    write(folder, "x.csv", "FID,IID,age,time", [(50 + 9 * age, 1e5 + age**2) for age in AGE], range(N))
-    for missing, warned in (("drop", False), ("exact", True)):
-        caplog.clear()
-        design(covar="x.csv", missing=missing)
-        assert ("covariate time has a mean of 100002 and varies by" in caplog.text) == warned
-        assert "covariate age has a mean" not in caplog.text

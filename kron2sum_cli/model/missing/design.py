@@ -1,8 +1,8 @@
 """The design of missing cells and fixed effects at one point, in the trait axes.
 
-Every column of ``[E, A ⊗ X]`` is a trait loading times a vector over samples: the unit vector of a sample for a missing
-cell, a covariate for a fixed effect. Columns with the same loading form a block, a thin matrix over the rotated rows.
-For blocks A and B with loadings t and t' (in the axes) and rows U and U'::
+Every column of ``[E, A ⊗ Qx]`` is a trait loading times a vector over samples: the unit vector of a sample for a
+missing cell, a column of Qx for a fixed effect. Columns with the same loading form a block, a thin matrix over the
+rotated rows. For blocks A and B with loadings t and t' (in the axes) and rows U and U'::
 
     (DᵀPD)_AB = U diag(Σ_j w_j t_j t'_j) U'ᵀ,
 
@@ -56,7 +56,7 @@ class DesignBlock:
 
 @dataclass(frozen=True)
 class CellDesign:
-    """``D = [E, A ⊗ X]`` in the trait axes: q missing cells, then ca fixed effects, column by column of B.
+    """``D = [E, A ⊗ Qx]`` in the trait axes: q missing cells, then ca fixed effects, column by column of B.
 
     Attributes
     ----------

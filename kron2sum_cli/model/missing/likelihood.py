@@ -1,6 +1,7 @@
 """The log-likelihood of the observed cells, its score and an approximate curvature at one point.
 
-With ``D = [E, A ⊗ X]`` (missing cells, fixed effects), ``H = DᵀPD`` and ``Q = P - PDH⁻¹DᵀP``, for a filling z::
+With ``D = [E, A ⊗ Qx]`` (missing cells, fixed effects of a basis of X), ``H = DᵀPD`` and ``Q = P - PDH⁻¹DᵀP``, for a
+filling z::
 
     2 lml(ML)   = -(np - q) log 2π - log|K| - log|H_EE| - zᵀQz,
     2 lml(REML) = -(np - q - ca) log 2π + log|M_oᵀM_o| - log|K| - log|H| - zᵀQz,
@@ -16,6 +17,7 @@ covariates with the added effects as its only fixed effects.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.likelihood import LOG2PI
@@ -56,7 +58,7 @@ class ObservedPoint:
     chol : NDArray (q + ca, q + ca)
         Lower Cholesky factor of ``H = DᵀPD``.
     theta : NDArray (q + ca,)
-        By how much the filling of every missing cell is too large, then vec(B).
+        By how much the filling of every missing cell is too large, then the effects of Qx, column by column.
     alpha : NDArray (m, p)
         ``Qz`` in the span of V.
     alpha_outside : NDArray (q, p)
@@ -94,22 +96,22 @@ class ObservedPoint:
     @property
     def B(self) -> Array:
         """Fixed effects of the covariates, (c, a)."""
-        a, c, q = self.data.A.shape[1], self.data.X.shape[1], self.data.ncells
-        B = self.theta[q : q + a * c].reshape(a, c).T
+        (a, c, _), q = self.data.to_X.shape, self.data.ncells
+        B = np.einsum("kij,kj->ik", self.data.to_X, self.theta[q : q + a * c].reshape(a, c))
         return B if self.data.B_of_means is None else np.asarray(B + self.data.B_of_means)
 
     @property
     def B_covariance(self) -> Array:
         """``(M_oᵀK_oo⁻¹M_o)⁻¹`` of all fixed effects, vec(B) first, (ca, ca) or more where some were added."""
-        q, prior = self.data.ncells, self.data.prior
+        q, prior, (a, c, _) = self.data.ncells, self.data.prior, self.data.to_X.shape
         covariance = solve(self.chol[q:, q:], np.eye(self.chol.shape[0] - q))
         if prior is not None:
             root = np.linalg.solve(self.data.A, self.axes.Tinv * self.axes.c0)
-            size = prior.shape[0] * root.shape[0]
-            covariance[:size, :size] -= np.kron(root @ root.T, prior)
+            covariance[: a * c, : a * c] -= np.kron(root @ root.T, prior * np.eye(c))
         left_out = self.design.left_out - q
         covariance[left_out, left_out] = 0.0
-        return covariance
+        to_X = linalg.block_diag(*self.data.to_X, np.eye(len(covariance) - a * c))
+        return np.asarray(to_X @ covariance @ to_X.T)
 
     @property
     def B_se(self) -> Array:

@@ -6,7 +6,8 @@ that the cell was filled with does not matter. With E the columns of the q missi
 
     y_oᵀ K_oo⁻¹ y_o = min over δ of (z - Eδ)ᵀ P (z - Eδ),      log|K_oo| = log|K| + log|EᵀPE|,
 
-and the same holds with the fixed effects beside E. So missing cells and fixed effects form one design ``[E, A ⊗ X]``.
+and the same holds with the fixed effects beside E. So missing cells and fixed effects form one design ``[E, A ⊗ Qx]``,
+with Qx an orthonormal basis of the covariates, ``X = Qx Rx``.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.collinearity import combination, dependencies
-from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled
+from kron2sum_cli.model.contrasts import Contrasts, covariate_basis, rotate_coupled
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, spectrum_of_relationship
 
 Indices = NDArray[np.intp]
@@ -52,9 +53,13 @@ class ObservedCells:
     Attributes
     ----------
     filled : Contrasts
-        The traits with missing cells filled in, rotated; covariates are its design.
+        The traits with missing cells filled in, rotated; Qx is its design.
     X : NDArray (n, c)
-        Covariates.
+        Covariates as they were given.
+    Qx : NDArray (n, c)
+        Covariates of the likelihood: an orthonormal basis of X.
+    to_X : NDArray (a, c, c)
+        What turns each column of the effects of Qx into effects of X.
     rows, traits : NDArray (q,) of int
         Sample and trait of every missing cell, sorted by trait.
     U : NDArray (q, m)
@@ -66,20 +71,22 @@ class ObservedCells:
     filling : NDArray (q,)
         What the cells were filled with.
     logdet_MtM : float
-        ``log|M_oᵀM_o|`` of the observed rows of ``A ⊗ X``, a constant of REML.
-    prior : NDArray (c, c) or None
-        Prior covariance S of the fixed effects, where GGᵀ was replaced by ``GGᵀ + X S Xᵀ`` (`observed_spectrum`); None
+        ``log|M_oᵀM_o|`` of the observed rows of ``A ⊗ Qx``, a constant of REML.
+    prior : float or None
+        Prior variance τ of the effects of Qx, where GGᵀ was replaced by ``GGᵀ + τ Qx Qxᵀ`` (`observed_spectrum`); None
         where it was not.
     added : tuple of NDArray (p, e) and (m, k), or None
         Further fixed effects ``(A1 ⊗ F) vec(B1)``: A1, and F in the rotated rows.
     B_of_means : NDArray (c, a) or None
-        Fixed effects that were taken off the traits before they were rotated; None for none.
+        Fixed effects of X that were taken off the traits before they were rotated; None for none.
     left_out : NDArray (c, a) or None
         Effects that are left out (`effects_left_out`); None for none.
     """
 
     filled: Contrasts
     X: Array
+    Qx: Array
+    to_X: Array
     rows: Indices
     traits: Indices
     U: Array
@@ -87,7 +94,7 @@ class ObservedCells:
     outside_gram: Array | None
     filling: Array
     logdet_MtM: float
-    prior: Array | None = None
+    prior: float | None = None
     added: tuple[Array, Array] | None = None
     B_of_means: Array | None = None
     left_out: Mask | None = None
@@ -119,15 +126,15 @@ class ObservedCells:
         return self.filled.design.A
 
     @property
-    def X_rotated(self) -> Array:
-        """Covariates in the rotated rows, (m, c)."""
+    def Qx_rotated(self) -> Array:
+        """The basis of the covariates in the rotated rows, (m, c)."""
         assert self.filled.design is not None
         return self.filled.design.X
 
     @property
     def terms(self) -> list[tuple[Array, Array]]:
         """The fixed effects, as pairs of a trait design and rotated covariates."""
-        own = [(self.A, self.X_rotated)]
+        own = [(self.A, self.Qx_rotated)]
         return own if self.added is None else [*own, self.added]
 
     @property
@@ -142,12 +149,12 @@ class ObservedCells:
         return mask
 
 
-def observed_spectrum(relationship: Array, X: Array, features: bool, with_prior: bool) -> tuple[Spectrum, Array | None]:
+def observed_spectrum(relationship: Array, X: Array, features: bool, with_prior: bool) -> tuple[Spectrum, float | None]:
     """Spectrum of GGᵀ for `observed_cells`, with a prior of the fixed effects where REML allows it.
 
-    Fixed effects of prior covariance ``C0 ⊗ S`` add ``X S Xᵀ`` to GGᵀ; with an invertible trait design REML does not
-    change. A matrix centred on the analysed samples has no variance along the intercept, so that C1 could not become
-    singular without the prior.
+    Effects of an orthonormal basis Qx of X that have the prior covariance ``τ C0 ⊗ I`` add ``τ Qx Qxᵀ`` to GGᵀ; with an
+    invertible trait design REML does not change. A matrix centred on the analysed samples has no variance along the
+    intercept, so that C1 could not become singular without the prior.
 
     Parameters
     ----------
@@ -162,7 +169,7 @@ def observed_spectrum(relationship: Array, X: Array, features: bool, with_prior:
 
     Returns
     -------
-    The spectrum, and S (c, c) or None
+    The spectrum, and τ or None
     """
     n, c = X.shape
     none = np.empty((n, 0))
@@ -171,15 +178,14 @@ def observed_spectrum(relationship: Array, X: Array, features: bool, with_prior:
         return of_whole(relationship, none), None
     total = float(np.sum(relationship**2) if features else np.trace(relationship))
     tau = total / n
-    Qx, R = linalg.qr(X, mode="economic")
-    inverse = linalg.solve_triangular(R, np.eye(c))
+    Qx, _ = covariate_basis(X)
     if features:
         spectrum = spectrum_of_features(np.hstack([relationship, np.sqrt(tau) * Qx]), none)
         centred = float(np.sum((relationship - relationship.mean(axis=0)) ** 2) / n)
     else:
         spectrum = spectrum_of_relationship(relationship + tau * (Qx @ Qx.T), none, overwrite=True)
         centred = float((total - relationship.sum() / n) / n)
-    return replace(spectrum, mean_diagonal=centred), tau * inverse @ inverse.T
+    return replace(spectrum, mean_diagonal=centred), tau
 
 
 def missing_cells_of(Y: Array) -> Mask:
@@ -197,7 +203,7 @@ def missing_cells_of(Y: Array) -> Mask:
     return missing
 
 
-def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array, prior: Array | None = None) -> ObservedCells:
+def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array, prior: float | None = None) -> ObservedCells:
     """Rotate traits with missing cells.
 
     Parameters
@@ -210,7 +216,7 @@ def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array, prior: Arra
         Trait design, full column rank; usually the identity.
     X : NDArray (n, c)
         Covariates, of full rank over the samples of every trait (`check_observed`).
-    prior : NDArray (c, c) or None
+    prior : float or None
         What `observed_spectrum` returned with the spectrum.
 
     Raises
@@ -225,7 +231,7 @@ def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array, prior: Arra
     return restored_cells(rotate_coupled(spectrum, np.where(missing, means, Y) - taken, A, X), Y, X, prior)
 
 
-def restored_cells(filled: Contrasts, Y: Array, X: Array, prior: Array | None) -> ObservedCells:
+def restored_cells(filled: Contrasts, Y: Array, X: Array, prior: float | None) -> ObservedCells:
     """What `observed_cells` returned, from the rotated traits ``filled`` that were kept of it.
 
     Parameters
@@ -236,22 +242,41 @@ def restored_cells(filled: Contrasts, Y: Array, X: Array, prior: Array | None) -
         Traits, NaN where a cell is missing.
     X : NDArray (n, c)
         Covariates.
-    prior : NDArray (c, c) or None
+    prior : float or None
         What `observed_spectrum` returned with the spectrum.
     """
     assert filled.design is not None
+    Qx, Rx = covariate_basis(X)
     missing = np.isnan(Y)
     means = np.nanmean(Y, axis=0)
     traits, rows = np.nonzero(missing.T)
     U = np.ascontiguousarray(filled.V[rows])
     root, gram = _outside(filled, rows)
     left_out = effects_left_out(Y, filled.design.A, X)
-    logdet = _logdet_observed(~missing, filled.design.A, X, left_out)
+    to_X = effects_to_covariates(Qx, Rx, ~missing, left_out)
+    logdet = _logdet_observed(~missing, filled.design.A, Qx, left_out)
     effects = _effects_of_means(filled.design.A, X, means)
     filling = means[traits]
     return ObservedCells(
-        filled, X, rows, traits, U, root, gram, filling, logdet, prior, B_of_means=effects, left_out=left_out
+        filled, X, Qx, to_X, rows, traits, U, root, gram, filling, logdet, prior, B_of_means=effects, left_out=left_out
     )
+
+
+def effects_to_covariates(Qx: Array, Rx: Array, observed: Mask, left_out: Mask) -> Array:
+    """What turns effects of Qx into those of ``X = Qx Rx``: (a, c, c), for each column of the effects.
+
+    That is Rx⁻¹, unless some effects ``left_out`` (c, a) on a trait are 0. With Q_k the others' columns and
+    ``Q_o = Q_k N`` over the samples that have the trait, ``X_k = Q_k (R_kk + N R_ok)`` there.
+    """
+    (c, a), inverse = left_out.shape, linalg.solve_triangular(Rx, np.eye(len(Rx)))
+    to_X = np.repeat(np.asarray(inverse)[None], a, axis=0)
+    for j in np.flatnonzero(left_out.any(axis=0)):
+        k, o = np.flatnonzero(~left_out[:, j]), np.flatnonzero(left_out[:, j])
+        seen = Qx[observed[:, j]]
+        N = linalg.lstsq(seen[:, k], seen[:, o])[0]
+        to_X[j] = np.zeros((c, c))
+        to_X[j][np.ix_(k, k)] = np.linalg.inv(Rx[np.ix_(k, k)] + N @ Rx[np.ix_(o, k)])
+    return to_X
 
 
 def _outside(filled: Contrasts, rows: Indices) -> tuple[Array | None, Array | None]:
@@ -279,12 +304,15 @@ def _effects_of_means(A: Array, X: Array, means: Array) -> Array | None:
 
 def without_missing(data: Contrasts, X: Array) -> ObservedCells:
     """Complete traits as observed cells, none missing; ``data`` is rotated with X (n, c) by `rotate_coupled`."""
+    assert data.design is not None
+    nobody = np.zeros((len(X), data.ntraits), dtype=np.bool_)
+    none_left_out = np.zeros((X.shape[1], data.design.A.shape[1]), dtype=np.bool_)
+    Qx, Rx = covariate_basis(X)
+    to_X = effects_to_covariates(Qx, Rx, ~nobody, none_left_out)
+    logdet = _logdet_observed(~nobody, data.design.A, Qx, none_left_out)
     none, nothing = np.empty(0, np.intp), np.empty(0)
     root, gram = _outside(data, none)
-    assert data.design is not None
-    return ObservedCells(
-        data, X, none, none, np.empty((0, data.V.shape[1])), root, gram, nothing, data.design.logdet_MtM
-    )
+    return ObservedCells(data, X, Qx, to_X, none, none, np.empty((0, data.V.shape[1])), root, gram, nothing, logdet)
 
 
 def with_added(data: ObservedCells, A1: Array, F: Array) -> ObservedCells:
@@ -391,12 +419,15 @@ def check_observed(
     return left_out
 
 
-def _logdet_observed(observed: Mask, A: Array, X: Array, left_out: Mask) -> float:
+def _logdet_observed(observed: Mask, A: Array, Qx: Array, left_out: Mask) -> float:
     """``log|M_oᵀM_o|`` by orthogonal triangularisation, a trait at a time."""
     kept = ~left_out.T.ravel()
     size = int(np.count_nonzero(kept))
     if size == 0:
         return 0.0
-    parts = [np.kron(A[j][None, :], linalg.qr(X[observed[:, j]], mode="r")[0][: X.shape[1]]) for j in range(A.shape[0])]
+    c = Qx.shape[1]
+    parts = [
+        np.kron(row[None, :], linalg.qr(Qx[seen], mode="r")[0][:c]) for row, seen in zip(A, observed.T, strict=True)
+    ]
     R = linalg.qr(np.vstack(parts)[:, kept], mode="r")[0]
     return float(2 * np.sum(np.log(np.abs(np.diag(R)[:size]))))

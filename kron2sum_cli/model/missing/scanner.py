@@ -238,17 +238,17 @@ def _scanner_in(dtype: type[np.floating], point: ObservedPoint) -> ObservedScann
     rotation[:m] = data.filled.V.T
     rotation[m:] = point.alpha_samples().T
     rows, first, of_cell = np.unique(data.rows, return_index=True, return_inverse=True)
-    c, a = data.X_rotated.shape[1], data.A.shape[1]
+    c, a = data.Qx_rotated.shape[1], data.A.shape[1]
     of_effect = rows.size + np.tile(np.arange(c), a if c else 0)
     inverse = linalg.solve_triangular(point.chol, np.eye(point.chol.shape[0]), lower=True)
     return ObservedScanner(
         rotation=rotation,
         weights=point.W.astype(dtype),
-        thin=np.vstack([data.U[first], data.X_rotated.T]).astype(dtype),
+        thin=np.vstack([data.U[first], data.Qx_rotated.T]).astype(dtype),
         index=np.concatenate([of_cell, of_effect]),
         loadings=np.ascontiguousarray(point.design.loadings.T, dtype=dtype),
         inverse=inverse.astype(dtype),
         missing_rows=rows,
         outside_weight=point.design.outside_weight.astype(dtype) if data.filled.noutside else None,
-        Qx=(linalg.qr(data.X, mode="economic")[0] if c else np.empty((data.nsamples, 0))).astype(dtype),
+        Qx=data.Qx.astype(dtype),
     )
