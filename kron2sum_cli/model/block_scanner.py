@@ -20,8 +20,9 @@ below it the variant counts as collinear with them."""
 LEAST_FOR_SINGLE = 1e-4
 """Smallest variance of a trait axis in a row, of 1 on average, for which single precision is enough."""
 
-MOST_CANCELLED = 10.0
-"""How often the terms of the information outside V may hold the information of a variant in single precision."""
+MOST_CANCELLED, MOST_CANCELLED_IN_DOUBLE = 10.0, 1e5
+"""How often the terms of the information outside V may hold the information of a variant, in single precision and in
+double: what they leave is off by some of these times the rounding of a length."""
 
 PRODUCTS_AT_ONCE = 512
 """Number of products that are added in single precision before they go into a sum in double."""
@@ -226,10 +227,9 @@ class BlockScanner:
     def _cancelled(self, v: Array, length: Array) -> NDArray[np.intp]:
         """Variants of which rounding of the part outside V, a difference of lengths, would be seen in v (b, p)."""
         assert self.outside_weight is not None
-        if self.rotation.dtype == np.float64:
-            return np.empty(0, np.intp)
         terms = np.multiply.outer(length, self.outside_weight)
-        return np.flatnonzero(np.any(terms > MOST_CANCELLED * v, axis=1))
+        most = MOST_CANCELLED if self.rotation.dtype == np.float32 else MOST_CANCELLED_IN_DOUBLE
+        return np.flatnonzero(np.any(terms > most * v, axis=1))
 
     def _outside(self, G: NDArray[np.floating], H: NDArray[np.floating]) -> Array:
         """Inner products (b,) of what G and H (n, b) have outside V and X, which is made first."""

@@ -207,13 +207,18 @@ def _append_outside(spectrum: Spectrum, M: Array) -> tuple[Array, Array, Array]:
     if room == 0 or M.shape[1] == 0:
         return V, s, Kxv
     norms = np.linalg.norm(M, axis=0)
-    outside = M / np.where(norms > 0, norms, 1.0)
-    for _ in range(2):  # twice is enough: Kahan and Parlett
-        outside = outside - spectrum.Qx @ (spectrum.Qx.T @ outside) - V @ (V.T @ outside)
-    E, R, _ = linalg.qr(outside, mode="economic", pivoting=True)
+
+    def left_by_both(F: Array) -> Array:
+        for _ in range(2):  # twice is enough: Kahan and Parlett
+            F = F - spectrum.Qx @ (spectrum.Qx.T @ F) - V @ (V.T @ F)
+        return F
+
+    E, R, _ = linalg.qr(left_by_both(M / np.where(norms > 0, norms, 1.0)), mode="economic", pivoting=True)
     extra = min(int(np.count_nonzero(np.abs(np.diag(R)) > 1e-9)), room)
+    # Columns that are nearly alike leave a small difference, of which the rounding of what was taken is a larger share.
+    E = linalg.qr(left_by_both(E[:, :extra]), mode="economic")[0]
     return (
-        np.hstack([V, E[:, :extra]]),
+        np.hstack([V, E]),
         np.concatenate([s, np.zeros(extra)]),
         np.hstack([Kxv, np.zeros((Kxv.shape[0], extra))]),
     )

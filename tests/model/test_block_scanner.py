@@ -182,3 +182,23 @@ def test_variants_of_the_matrix_in_single_precision() -> None:
     size = np.sqrt(expected.first.v * expected.second.v)
     np.testing.assert_allclose(found.cross / size, expected.cross / size, atol=1e-5)
     np.testing.assert_allclose(found.second.v, expected.second.v, rtol=1e-5)
+
+
+def test_variants_of_a_small_matrix_beside_a_residual_combination_that_hardly_varies() -> None:
+    """What is outside the matrix has a weight of 10⁹ there: such variants have nothing in it, and no rounding either."""
+    rng = np.random.default_rng(0)
+    n, r = 80, 20
+    G = rng.binomial(2, 0.3, size=(n, r)).astype(float)
+    G -= G.mean(axis=0)
+    L = rng.normal(size=(P, P))
+    C0, C1 = L @ L.T, (L * [1e-9, 1.0, 0.5]) @ L.T
+    Y = G @ rng.normal(size=(r, P)) @ L.T + rng.normal(size=(n, P)) * np.sqrt([1e-9, 1.0, 0.5]) @ L.T
+    model = Kron2Sum(Y, np.eye(P), np.ones((n, 1)), G, rank=P, restricted=True).at(C0, C1)
+    found = block_scanner(model.point, np.full((n, 1), n**-0.5), np.float64).statistics(G)
+    # They lie in the span of the matrix: its eigenvectors are all that scores and information consist of.
+    U, sizes, _ = np.linalg.svd(G, full_matrices=False)
+    W = 1 / model.axes.variances(sizes**2)
+    v = ((U.T @ G) ** 2).T @ W
+    u = (U.T @ G).T @ (W * (U.T @ Y @ model.axes.T.T))
+    np.testing.assert_allclose(found.v, v, rtol=1e-10)
+    np.testing.assert_array_less(np.abs(found.u - u), 1e-9 * np.sqrt(v))
