@@ -216,7 +216,7 @@ def _append_outside(spectrum: Spectrum, M: Array) -> tuple[Array, Array, Array]:
     E, R, _ = linalg.qr(left_by_both(M / np.where(norms > 0, norms, 1.0)), mode="economic", pivoting=True)
     extra = min(int(np.count_nonzero(np.abs(np.diag(R)) > 1e-9)), room)
     # Columns that are nearly alike leave a small difference, of which the rounding of what was taken is a larger share.
-    E = linalg.qr(left_by_both(E[:, :extra]), mode="economic")[0]
+    E = np.linalg.qr(left_by_both(np.asarray(E[:, :extra], np.float64)))[0]
     return (
         np.hstack([V, E]),
         np.concatenate([s, np.zeros(extra)]),

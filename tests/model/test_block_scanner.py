@@ -185,7 +185,7 @@ def test_variants_of_the_matrix_in_single_precision() -> None:
 
 
 def test_variants_of_a_small_matrix_beside_a_residual_combination_that_hardly_varies() -> None:
-    """What is outside the matrix has a weight of 10⁹ there: such variants have nothing in it, and no rounding either."""
+    """What is outside the matrix has a weight of 10⁹ there: its variants have nothing in it, and no rounding either."""
     rng = np.random.default_rng(0)
     n, r = 80, 20
     G = rng.binomial(2, 0.3, size=(n, r)).astype(float)
