@@ -47,42 +47,10 @@ Mask = NDArray[np.bool_]
 class Scan:
     """What is done with every block of variants under one null model.
 
-    Attributes
-    ----------
-    genotypes : GenotypeSource
-        Where variants are read from.
-    samples : NDArray (n,)
-        Rows of the analysed samples in the genotypes.
-    filters : VariantFilters
-        Filters on the genotypes of the analysed samples.
-    scanner : Scanner
-        The null model, ready for blocks.
-    spans_intercept : bool
-        Whether a constant lies in the span of X, so that variants may be centred.
-    axes : TraitAxes
-        Trait axes of the null model.
-    context : TestContext
-        The null model's scale, for tests.
-    tests : Sequence of Hypothesis
-        The test of an effect on any trait, then the further ones.
-    refit : RefitPlan or None
-        Which variants are fitted again, and how; None for none.
-    traits : Sequence of str
-        Names of the traits.
-    observed : NDArray (n, p) or None
-        Which cells of the traits were observed; None where all were.
-    covariates : GenotypedCovariates
-        X, for judging variants over the samples in which they were genotyped.
-    columns : pa.Schema
-        Columns of the result table.
-    conditioned : bool
-        Whether the effects of other variants are in the model.
-    coding : Coding
-        How genotypes enter the model.
-    second : SecondColumn or None
-        The second column of every variant; None where they have one.
-    simulated : SimulatedTraits or None
-        Traits simulated under the null model, whose largest statistics are kept; None for none.
+    ``samples`` (n,) are rows of the genotypes, and ``tests`` begin with that of an effect on any trait. With
+    ``spans_intercept`` a constant lies in the span of X, so that variants may be centred. ``observed`` (n, p) are the
+    cells of the traits, None where all were observed. ``covariates`` judge variants over the samples in which they were
+    genotyped, and ``conditioned`` says whether the effects of other variants are in the model.
     """
 
     genotypes: GenotypeSource
@@ -113,16 +81,10 @@ class Scan:
 
 @dataclass(frozen=True)
 class Block:
-    """Variants between two fixed edges of the file.
+    """Variants between two fixed edges of the file, some of which are asked for.
 
-    All of them are computed, so that no number depends on where a shard or a region ends; the table has some.
-
-    Attributes
-    ----------
-    variants : NDArray (b,)
-        Positions in the file, increasing.
-    asked : NDArray (b,)
-        Those whose rows are asked for.
+    All of them are computed, so that no number depends on where a shard or a region ends; the table has those ``asked``
+    for.
     """
 
     variants: NDArray[np.intp]
@@ -133,16 +95,9 @@ class Block:
 class BlockResult:
     """What a block gives to the result table.
 
-    Attributes
-    ----------
-    rows : pa.RecordBatch
-        Its rows.
-    counts : Mapping of str to int
-        Numbers of variants by what became of them.
-    refit_factors : Mapping of str to Mapping of str to float
-        What likelihood ratios of refits were divided by, by null model and test; empty where nothing was fitted again.
-    largest : Mapping of str to tuple of float
-        The largest -log10 P of every test and trait in the rows, for each simulated data set; empty without any.
+    ``counts`` are numbers of variants by what became of them, ``refit_factors`` what likelihood ratios of refits were
+    divided by, by null model and test, and ``largest`` the largest -log10 P of every test and trait in the rows, for
+    each simulated data set.
     """
 
     rows: pa.RecordBatch
@@ -153,20 +108,10 @@ class BlockResult:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Variants of a block that were tested with their second columns.
+    """Those variants of a block that were tested with their second columns, k of b.
 
-    Attributes
-    ----------
-    second : SecondColumn
-        What these are.
-    statistics : SecondStatistics
-        Of the k variants that have one to test.
-    tests : SecondTests
-        Their tests.
-    variants : NDArray (b,)
-        Which of the block's variants they are.
-    determining : NDArray (b,)
-        Which of them explain the traits completely with both columns.
+    ``variants`` (b,) are these, and ``determining`` (b,) those of them that explain the traits completely with both
+    columns.
     """
 
     second: SecondColumn
@@ -196,7 +141,7 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
     incomplete = varying & scan.covariates.judges(coded.n_called < coded.n_samples)
     absent = np.isnan(genotypes[:, incomplete])
     deviations = None if scan.second is None else scan.second.of_dosages(genotypes, varying)
-    G = centred(scan, genotypes, coded, varying)
+    G = centred(genotypes, coded, varying, scan.scanner.dtype, scan.spans_intercept)
     del genotypes  # as large as the rotated variants, whose place this may be
     gaps = np.flatnonzero(incomplete[varying])
     second = None if scan.second is None else _second(scan, scan.second, G, deviations, gaps, absent)
@@ -277,17 +222,12 @@ def _second(
     return found
 
 
-def centred(scan: Scan, genotypes: NDArray[np.float32], counts: GenotypeCounts, varying: Mask) -> NDArray[np.floating]:
-    """Genotypes as the model takes them: `centred_in` in the precision of the scan."""
-    return centred_in(scan.scanner.dtype, scan.spans_intercept, genotypes, counts, varying)
-
-
-def centred_in(
-    dtype: np.dtype[np.floating],
-    spans_intercept: bool,
+def centred(
     genotypes: NDArray[np.float32],
     counts: GenotypeCounts,
     varying: Mask,
+    dtype: np.dtype[np.floating],
+    spans_intercept: bool,
 ) -> NDArray[np.floating]:
     """Genotypes of the variants that vary, centred where X has an intercept, missing ones at the mean.
 
@@ -306,8 +246,13 @@ def centred_in(
 
 def is_identifiable(statistics: BlockStatistics, counts: GenotypeCounts, varying: Mask) -> Mask:
     """Which of the variants that vary do so given the covariates, too."""
+    return outside_covariates(statistics.length, counts, varying) & has_information(statistics)
+
+
+def has_information(statistics: BlockStatistics) -> Mask:
+    """Which variants have information along every trait axis."""
     information = np.einsum("bjj->bj", statistics.v) if statistics.v.ndim == 3 else statistics.v
-    return np.asarray(outside_covariates(statistics.length, counts, varying) & np.all(information > 0, axis=1))
+    return np.asarray(np.all(information > 0, axis=1))
 
 
 def outside_covariates(length: Array, counts: GenotypeCounts, varying: Mask) -> Mask:
@@ -413,13 +358,8 @@ def _columns_of_test(name: str, result: TestResult, tested: Mask) -> dict[str, A
 
 def _trait_columns(scan: Scan, tested: Mask, statistics: BlockStatistics) -> dict[str, Any]:
     effects = trait_effects(statistics.u, statistics.v, scan.axes.Tinv, scan.context)
-    columns: dict[str, Any] = {}
-    for j, trait in enumerate(scan.traits):
-        columns |= {
-            column.BETA.named(trait): _spread(effects.beta[:, j], tested),
-            column.SE.named(trait): _spread(effects.se[:, j], tested),
-            column.TRAIT_MLOG10P.named(trait): _spread(effects.mlog10p[:, j], tested),
-        }
+    kinds = (column.BETA, column.SE, column.TRAIT_MLOG10P)
+    columns = _of_traits(scan, kinds, (effects.beta, effects.se, effects.mlog10p), tested)
     information = pack_information(statistics.v)
     names = axis_columns(len(scan.traits), coupled=statistics.v.ndim == 3)
     return columns | {name: _spread(information[:, k], tested) for k, name in enumerate(names)}
@@ -431,38 +371,33 @@ def _second_columns(scan: Scan, pairs: Pairs) -> dict[str, Any]:
     for name, result in ((second.name, tests.second), (column.BOTH_COLUMNS, tests.joint)):
         columns |= _columns_of_test(name, result, variants)
     effects = (tests.effects.beta / second.scale, tests.effects.se / second.scale, tests.effects.mlog10p)
-    for kind, values in zip(column.columns_of_second(second.name), effects, strict=True):
-        columns |= {kind.named(trait): _spread(values[:, j], variants) for j, trait in enumerate(scan.traits)}
-    return columns
+    return columns | _of_traits(scan, column.columns_of_second(second.name), effects, variants)
 
 
 def _refit_columns(scan: Scan, refitted: Mask, done: BlockRefit, pairs: Pairs | None) -> dict[str, Any]:
+    columns = _refit_tests([hypothesis.name for hypothesis in scan.tests], done, refitted)
+    columns |= _of_traits(scan, (column.BETA_REFIT, column.SE_REFIT), (done.beta, done.se), refitted)
+    if pairs is None or done.second is None:
+        return columns
+    second, both = pairs.second, pairs.refitted(refitted)
+    effects = (done.second.beta / second.scale, done.second.se / second.scale)
+    columns |= _refit_tests((second.name, column.BOTH_COLUMNS), done.second, both)
+    return columns | _of_traits(scan, column.refit_columns_of_second(second.name), effects, both)
+
+
+def _refit_tests(names: Sequence[str], done: BlockRefit | SecondRefit, refitted: Mask) -> dict[str, Any]:
     columns: dict[str, Any] = {}
-    if pairs is not None and done.second is not None:
-        columns |= _second_refit_columns(scan, pairs.second, pairs.refitted(refitted), done.second)
-    for hypothesis, chisq, mlog10p in zip(scan.tests, done.chisq, done.mlog10p, strict=True):
-        columns |= {
-            column.CHISQ_REFIT.named(hypothesis.name): _spread(chisq, refitted),
-            column.MLOG10P_REFIT.named(hypothesis.name): _spread(mlog10p, refitted),
-        }
-    for j, trait in enumerate(scan.traits):
-        columns |= {
-            column.BETA_REFIT.named(trait): _spread(done.beta[:, j], refitted),
-            column.SE_REFIT.named(trait): _spread(done.se[:, j], refitted),
-        }
+    for name, chisq, mlog10p in zip(names, done.chisq, done.mlog10p, strict=True):
+        columns[column.CHISQ_REFIT.named(name)] = _spread(chisq, refitted)
+        columns[column.MLOG10P_REFIT.named(name)] = _spread(mlog10p, refitted)
     return columns
 
 
-def _second_refit_columns(scan: Scan, second: SecondColumn, refitted: Mask, done: SecondRefit) -> dict[str, Any]:
+def _of_traits(scan: Scan, kinds: Sequence[column.Column], values: Sequence[Array], variants: Mask) -> dict[str, Any]:
+    """Columns of every trait, one of each kind, from values (k, p) of some variants."""
     columns: dict[str, Any] = {}
-    for name, chisq, mlog10p in zip((second.name, column.BOTH_COLUMNS), done.chisq, done.mlog10p, strict=True):
-        columns |= {
-            column.CHISQ_REFIT.named(name): _spread(chisq, refitted),
-            column.MLOG10P_REFIT.named(name): _spread(mlog10p, refitted),
-        }
-    effects = (done.beta / second.scale, done.se / second.scale)
-    for kind, values in zip(column.refit_columns_of_second(second.name), effects, strict=True):
-        columns |= {kind.named(trait): _spread(values[:, j], refitted) for j, trait in enumerate(scan.traits)}
+    for kind, of_traits in zip(kinds, values, strict=True):
+        columns |= {kind.named(trait): _spread(of_traits[:, j], variants) for j, trait in enumerate(scan.traits)}
     return columns
 
 

@@ -15,7 +15,7 @@ from kron2sum_cli.files.scan_metadata import NullScale
 from kron2sum_cli.files.text import read_name_list
 from kron2sum_cli.genotypes.founders import locus_of
 from kron2sum_cli.genotypes.source import GenotypeSource
-from kron2sum_cli.model.collinearity import combination, dependencies
+from kron2sum_cli.model.collinearity import GenotypedCovariates, combination, dependencies
 from kron2sum_cli.model.conditioning import GivenVariants, given_variants
 from kron2sum_cli.model.null_model import NullModel, TraitData
 from kron2sum_cli.settings import ScanSettings
@@ -28,16 +28,10 @@ ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class ConditionedVariants:
-    """Variants whose effects on every trait are in the model of a scan.
+    """Variants whose effects on every trait are in the model of a scan, in the order asked for.
 
-    Attributes
-    ----------
-    names : tuple of str
-        Their names, in the order asked for.
-    G : NDArray (n, k)
-        Their genotypes in the analysed samples, missing ones at the mean; after them a covariate that was added.
-    called : NDArray (n, q) or None
-        Where those that have missing genotypes were genotyped; None where none has.
+    ``G`` (n, k) are their genotypes in the analysed samples, missing ones at the mean, and after them a covariate that
+    was added. ``called`` (n, q) is where those with missing genotypes were genotyped; None where none has any.
     """
 
     names: tuple[str, ...]
@@ -52,18 +46,9 @@ class ConditionedVariants:
 def read_conditioned(
     settings: ScanSettings, null: NullFile, genotypes: GenotypeSource, rows: NDArray[np.intp]
 ) -> ConditionedVariants | None:
-    """The variants of ``--condition`` and ``--condition-list``; None where there are none.
+    """The variants of ``--condition`` and ``--condition-list``, scanned or not; None where there are none.
 
-    Parameters
-    ----------
-    settings : ScanSettings
-        What was asked.
-    null : NullFile
-        The null model.
-    genotypes : GenotypeSource
-        Where the variants are, whether they are scanned or not.
-    rows : NDArray (n,)
-        Rows of the analysed samples.
+    ``rows`` (n,) are those of the analysed samples in the genotypes.
 
     Raises
     ------
@@ -157,18 +142,22 @@ def _independent(names: Sequence[str], G: NDArray[np.float64], null: NullFile, o
     found = [one for one in dependencies(np.hstack([X, G]), ROUNDING) if one.column >= c]
     of_columns = [f"covariate {k + 1}" for k in range(c)] if len(null.covariates) != c else list(null.covariates)
     for one in found:
-        text = combination([*of_columns, *names], one)
-        logger.log(
-            logging.DEBUG if of_loci else logging.WARNING,
-            "--condition %s: it adds nothing and is left out",
-            text,
-        )
+        level = logging.DEBUG if of_loci else logging.WARNING
+        logger.log(level, "--condition %s: it adds nothing and is left out", combination([*of_columns, *names], one))
     return [k for k in range(len(names)) if c + k not in {one.column for one in found}]
 
 
 def own_covariates(data: TraitData) -> NDArray[np.float64]:
     """Covariates that have an effect on every trait of its own."""
     return data.X[:, :0] if data.reduced else data.X
+
+
+def genotyped_covariates(data: TraitData, conditioned: ConditionedVariants | None) -> GenotypedCovariates:
+    """The covariates and what a scan is conditioned on, to judge variants over the samples with their genotypes."""
+    observed = np.isfinite(data.Y) if data.has_missing and not data.reduced else None
+    if conditioned is None:
+        return GenotypedCovariates(data.X, observed)
+    return GenotypedCovariates(np.hstack([data.X, conditioned.G]), observed, conditioned.called)
 
 
 def scale_given(scale: NullScale, given: GivenVariants, reml: bool) -> NullScale:

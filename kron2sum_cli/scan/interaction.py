@@ -22,16 +22,9 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interaction:
-    """A covariate by which the effects of variants may differ.
+    """A covariate by which the effects of variants may differ, with its values (n,) in the analysed samples.
 
-    Attributes
-    ----------
-    name : str
-        Its name.
-    values : NDArray (n,)
-        Of the analysed samples.
-    to_add : bool
-        Whether the null model lacks its own effect on every trait, so that the scan adds it.
+    The null model lacks its own effect on every trait where it is ``to_add``: the scan then adds that.
     """
 
     name: str

@@ -117,12 +117,9 @@ def _null_of_chromosomes(null: NullFile, source: GenotypeSource) -> dict[str, st
 def _filters(settings: ScanSettings) -> dict[str, Any]:
     """The options on variants that were given."""
     given = {name: getattr(settings, name) for name in (*GENOTYPE_FILTERS, "ploidy")}
-    given |= {name: path and file_records([path]) for name, path in _lists(settings).items()}
+    lists = {"extract": settings.extract, "exclude": settings.exclude}
+    given |= {name: path and file_records([path]) for name, path in lists.items()}
     if settings.of_sets:
         given |= {name: getattr(settings, name) for name in ("windows", "set_tests", "set_weights", "set_max_maf")}
         given["founders"] = settings.founders or None
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _lists(settings: ScanSettings) -> dict[str, str | None]:
-    return {"extract": settings.extract, "exclude": settings.exclude}

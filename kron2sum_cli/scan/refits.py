@@ -23,7 +23,6 @@ Array = NDArray[np.float64]
 LEAST_GAIN = -1e-6
 """A larger model whose log-likelihood is lower than a smaller one's by more than this did not reach its maximum."""
 
-
 OF_GENOME = "genome"
 """Name in metadata of the null model that Bartlett factors are of."""
 
@@ -44,25 +43,12 @@ class Factors:
 
 @dataclass(frozen=True)
 class RefitPlan:
-    """What is refitted under one null model.
+    """What is refitted under one null model: variants with a test above ``mlog10p``.
 
-    Attributes
-    ----------
-    refits : Refits
-        Refits under this model.
-    hypotheses : Sequence of Hypothesis
-        The hypotheses tested, that of an effect on any trait first.
-    factors : Factors
-        By which their likelihood ratios are divided.
-    mlog10p : float
-        Variants with a test above it are fitted again.
-    pairs : Sequence of Hypothesis
-        Those of the second column of a variant and of both, whose factors come after the others; none without one.
-    slopes : RandomSlopes or None
-        Tests second columns in the place of refits; None for refits.
-    data : TraitData or None
-        Traits and covariates of the null model, to tell variants with which its likelihood has no maximum; None where
-        they are not at hand.
+    The first of the ``hypotheses`` is that of an effect on any trait. ``pairs`` are those of the second column of a
+    variant and of both columns; none without second columns. ``factors`` divide the likelihood ratios of the
+    hypotheses, then those of the pairs. ``slopes`` test second columns in the place of refits. ``data`` tell with which
+    variants the likelihood has no maximum; None where the traits are not at hand.
     """
 
     refits: Refits
@@ -84,14 +70,8 @@ class RefitPlan:
 class SecondColumns:
     """Second columns of h variants that are fitted again.
 
-    Attributes
-    ----------
-    H : NDArray (n, k)
-        Of those k variants in which it can be tested.
-    variants : NDArray (h,)
-        Which these are.
-    basis : NDArray (n, c)
-        Orthonormal basis of the covariates.
+    ``H`` (n, k) are those of the k ``variants`` (h,) in which they can be tested; ``basis`` (n, c) is an orthonormal
+    basis of the covariates.
     """
 
     H: NDArray[np.floating]
@@ -101,14 +81,9 @@ class SecondColumns:
 
 @dataclass(frozen=True)
 class SecondRefit:
-    """Refits of the k second columns of `SecondColumns`.
+    """Refits of k second columns, with their effects (k, p).
 
-    Attributes
-    ----------
-    chisq, mlog10p : Sequence of NDArray (k,)
-        Of their effects given those of the first, and of both.
-    beta, se : NDArray (k, p)
-        Effects of the second column.
+    Tests (k,) are two: of their effects given those of the first columns, and of the effects of both.
     """
 
     chisq: Sequence[Array]
@@ -120,14 +95,7 @@ class SecondRefit:
 class RandomSlopes:
     """Tests of interactions with random slopes of the covariate, fitted by the first thread that tests a variant.
 
-    Parameters
-    ----------
-    fit : callable
-        The contrasts of a null model, and their likelihood at its maximum.
-    stat : {"lr", "f"}
-        The statistic.
-    ntraits : int
-        Number of traits.
+    ``fit`` gives the contrasts of a null model, and their likelihood at its maximum.
     """
 
     def __init__(self, fit: Callable[[], tuple[SlopesData, SlopesPoint]], stat: Statistic, ntraits: int) -> None:
@@ -158,19 +126,10 @@ class RandomSlopes:
 
 @dataclass(frozen=True)
 class BlockRefit:
-    """Refits of h variants.
+    """Refits of h variants: tests (h,) of every hypothesis, NaN where a refit did not converge, and effects (h, p).
 
-    Attributes
-    ----------
-    chisq, mlog10p : Sequence of NDArray (h,)
-        Statistic and -log10 P of every hypothesis, NaN where a refit did not converge.
-    beta, se : NDArray (h, p)
-        Effects on the traits and their standard errors, from the refit with effects on all traits.
-    second : SecondRefit or None
-        Of second columns; None without them.
-    factors : dict
-        By null model (`OF_GENOME`) and hypothesis, what likelihood ratios were divided by; empty where nothing was
-        fitted again.
+    Effects are from the refit with effects on all traits. ``factors`` are what likelihood ratios were divided by, by
+    null model (`OF_GENOME`) and hypothesis; empty where nothing was fitted again.
     """
 
     chisq: Sequence[Array]
@@ -216,18 +175,9 @@ def refit_plan(
 def refit_block(
     plan: RefitPlan, G: NDArray[np.floating], outside: Array, second: SecondColumns | None = None
 ) -> BlockRefit:
-    """Refit variants under every design that the hypotheses compare.
+    """Refit variants G (n, h), without missing values, under every design that the hypotheses compare.
 
-    Parameters
-    ----------
-    plan : RefitPlan
-        Of the null model.
-    G : NDArray (n, h)
-        Variants, without missing values.
-    outside : Array (h,)
-        Their squared lengths outside the rotation and the covariates.
-    second : SecondColumns or None
-        Their second columns; None without them.
+    ``outside`` (h,) are their squared lengths outside the rotation and the covariates.
     """
     h, p = G.shape[1], plan.hypotheses[0].full.shape[0]
     if h == 0:

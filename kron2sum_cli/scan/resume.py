@@ -7,6 +7,7 @@ that was cut or damaged is thrown away.
 
 import hashlib
 import json
+import logging
 import os
 import struct
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,8 @@ from kron2sum_cli.errors import InputError, OutputError
 from kron2sum_cli.files.outputs import FinishedWork, is_stream, open_locked, output_error
 from kron2sum_cli.files.scan_parts import first_difference
 from kron2sum_cli.scan.block import BlockResult
+
+logger = logging.getLogger("kron2sum.scan")
 
 SUFFIX = ".kron2sum-blocks"
 _FRAME = struct.Struct("<Q16s")
@@ -37,14 +40,9 @@ _WORDS = {
 
 
 class FinishedBlocks:
-    """The finished blocks of one scan: those of an earlier run, and those added.
+    """The finished blocks of one scan, those of an earlier run and those added.
 
-    Parameters
-    ----------
-    file : BinaryIO or None
-        At the first block; None where none are kept.
-    path : str
-        Its name, for messages.
+    The file stands at its first block; it is None where no blocks are kept.
     """
 
     def __init__(self, file: BinaryIO | None, path: str) -> None:
@@ -62,18 +60,17 @@ class FinishedBlocks:
         if self._file is None:
             return
         self._first = self._last = self._file.tell()
-        yield from self._blocks(self._file)
+        number = 0
+        for block in self._blocks(self._file):
+            number += 1
+            yield block
         self._file.truncate(self._last)
         self._file.seek(self._last)
+        if number:
+            logger.info("%d finished blocks of an interrupted scan taken over", number)
 
     def read_again(self) -> Iterator[BlockResult]:
-        """All blocks, in order, once the last was added.
-
-        Raises
-        ------
-        OutputError
-            Where what was kept is no longer there.
-        """
+        """All blocks, in order, once the last was added; raises OutputError where what was kept is no longer there."""
         if self._file is None:
             return
         end = self._file.tell()
@@ -91,13 +88,7 @@ class FinishedBlocks:
                 yield BlockResult(stream.read_next_batch().replace_schema_metadata(None), *notes)
 
     def add(self, result: BlockResult) -> None:
-        """Keep a block.
-
-        Raises
-        ------
-        OutputError
-            Where there is no room.
-        """
+        """Keep a block."""
         if self._file is None:
             return
         notes = {
@@ -120,14 +111,8 @@ class FinishedBlocks:
 def finished_blocks(out: str, identity: Mapping[str, Any], resume: bool) -> Iterator[FinishedBlocks]:
     """Keep the blocks of the scan that writes ``out``; they are removed when the context ends without an exception.
 
-    Parameters
-    ----------
-    out : str
-        The output; nothing is kept for standard output, devices and pipes.
-    identity : Mapping
-        What must agree between the run that began a scan and the one that goes on with it.
-    resume : bool
-        Whether to go on with the blocks of an earlier run; otherwise they are thrown away.
+    With ``resume`` those of an earlier run are kept, whose ``identity`` must be the same; otherwise they are thrown
+    away. Nothing is kept for standard output, devices and pipes.
 
     Raises
     ------

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from kron2sum_cli.errors import ConvergenceError, InputError
-from kron2sum_cli.files.genome_wide import Largest, adjusted, largest_of_parts, thresholds_of
+from kron2sum_cli.files.genome_wide import Largest, thresholds_of
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.scan_columns import BOTH_COLUMNS, DOMINANCE, INTERACTION, MLOG10P, scan_schema
 from kron2sum_cli.files.scan_metadata import ScanMetadata
@@ -21,7 +20,6 @@ from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
 from kron2sum_cli.model.bartlett import SecondOf
-from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.conditioning import conditioned_scanner
 from kron2sum_cli.model.fitting import SAME_OPTIMUM
 from kron2sum_cli.model.hypotheses import Hypothesis
@@ -39,7 +37,7 @@ from kron2sum_cli.model.second_column import pair_hypotheses
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import BlockResult, Scan, test_block
 from kron2sum_cli.scan.blocks import block_width, blocks_by_null, in_order
-from kron2sum_cli.scan.conditioned import own_covariates, scale_given
+from kron2sum_cli.scan.conditioned import genotyped_covariates, own_covariates, scale_given
 from kron2sum_cli.scan.inputs import ScanInputs, model_type, number_type, open_inputs, tests_of
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
 from kron2sum_cli.scan.refits import Factors, RandomSlopes, RefitPlan, refit_plan, simulated_factors
@@ -52,7 +50,7 @@ from kron2sum_cli.scan.stepwise import (
     strong_places,
     write_signals,
 )
-from kron2sum_cli.scan.thresholds import report_thresholds, simulated_traits
+from kron2sum_cli.scan.thresholds import RowWriter, report_thresholds, simulated_traits
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -100,18 +98,14 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         threadpool_limits(limits=1, user_api="blas"),
         ScanWriter(file, columns, settings.to) as writer,
     ):
-        held: list[BlockResult] = []  # those that wait for the largest statistics of the whole scan
+        rows = RowWriter(settings, finished, writer)
         with progress.task("Scanning", number, "variants") as advance:
             for result in _results(settings, inputs, tests, columns, width, finished, advance):
-                if not settings.bootstrap:
-                    writer.write(result.rows)
-                elif not finished.are_kept:
-                    held.append(result)
+                rows.add(result)
                 totals.add(result)
-            largest = totals.largest
-            for result in chain(held, finished.read_again() if settings.bootstrap else ()):
-                writer.write(result.rows if settings.shard is not None else adjusted(result.rows, largest))
-        writer.metadata = totals.of_metadata(metadata)
+            rows.finish()
+        largest = rows.largest
+        writer.metadata = totals.of_metadata(metadata, largest)
         if settings.stepwise is not None:
             write_signals(settings, inputs, totals.strong, largest, width, progress)
     _report(totals.counts)
@@ -125,30 +119,12 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
 class Totals:
     """What the blocks of a scan add up to, as they come.
 
-    Parameters
-    ----------
-    settings : ScanSettings
-        What was asked.
-    inputs : ScanInputs
-        What is scanned.
-    tests : Sequence of Hypothesis
-        The test of an effect on any trait, then the further ones.
-
-    Attributes
-    ----------
-    counts : Counter
-        Numbers of variants by what became of them.
-    largest : Largest
-        The largest statistics of simulated data sets.
-    inflation : Inflation
-        λ of every test.
-    strong : list of pa.RecordBatch
-        With ``--stepwise``, where variants that may be signals lie.
+    ``counts`` are numbers of variants by what became of them, and ``strong``, with ``--stepwise``, where variants lie
+    that may be signals.
     """
 
     def __init__(self, settings: ScanSettings, inputs: ScanInputs, tests: Sequence[Hypothesis]) -> None:
         self.counts = Counter(inputs.selection.counts)
-        self.largest: Largest = {}
         self.inflation = Inflation(tests, inputs.null.traits, second_test(settings))
         self.strong: list[pa.RecordBatch] = []
         self._factors: dict[str, Mapping[str, float]] = {}
@@ -158,17 +134,15 @@ class Totals:
         """Take a block."""
         self.counts.update(result.counts)
         self._factors |= result.refit_factors
-        self.largest = largest_of_parts([self.largest, result.largest])
         self.inflation.add(result.rows)
         if np.isfinite(self._least):
             self.strong.append(strong_places(result.rows, self._least))
 
-    def of_metadata(self, metadata: ScanMetadata) -> ScanMetadata:
+    def of_metadata(self, metadata: ScanMetadata, largest: Largest) -> ScanMetadata:
         """The metadata with what is known at the end of a scan."""
         some = {reason: number for reason, number in sorted(self.counts.items()) if number}
-        factors = dict(sorted(self._factors.items()))
-        thresholds = thresholds_of(self.largest)
-        return replace(metadata, counts=some, refit_factors=factors, largest=self.largest, thresholds=thresholds)
+        factors, thresholds = dict(sorted(self._factors.items())), thresholds_of(largest)
+        return replace(metadata, counts=some, refit_factors=factors, largest=largest, thresholds=thresholds)
 
 
 def second_test(settings: ScanSettings) -> str | None:
@@ -204,8 +178,6 @@ def _results(
     for result in finished.read():
         done += 1
         yield result
-    if done:
-        logger.info("%d finished blocks of an interrupted scan taken over", done)
     factors = _factors(settings, inputs, tests) if inputs.null.chromosomes else None
     for chromosome, blocks in blocks_by_null(inputs, width):
         advance(sum(int(np.count_nonzero(block.asked)) for block in blocks[:done]))
@@ -234,17 +206,14 @@ def _scan(
     """
     null, data, dtype = inputs.null, inputs.null.description, number_type(settings)
     model = null.load(chromosome, model_type(settings, inputs))
-    scanner, scale, X = model.scanner(dtype), null_scale(null, chromosome), data.X
-    given, called = None, None
+    scanner, scale, given = model.scanner(dtype), null_scale(null, chromosome), None
     if inputs.conditioned is not None:
-        called = inputs.conditioned.called
         given = inputs.conditioned.under(model, data)
         if data.has_missing:
             scanner = model.scanner(np.float64)  # it takes single precision for what is not conditioned alone
         scanner, scale = conditioned_scanner(scanner, given), scale_given(scale, given, model.summary.reml)
-        X = np.hstack([X, inputs.conditioned.G])
-    own = np.hstack([own_covariates(data), X[:, data.X.shape[1] :]])
-    observed = np.isfinite(data.Y) if data.has_missing else None
+    covariates = genotyped_covariates(data, inputs.conditioned)
+    own = np.hstack([own_covariates(data), covariates.X[:, data.X.shape[1] :]])
     return Scan(
         genotypes=inputs.genotypes,
         samples=inputs.samples,
@@ -256,8 +225,8 @@ def _scan(
         tests=tests,
         refit=_refit_plan(settings, inputs, model, tests, chromosome, factors) if settings.refit > 0 else None,
         traits=null.traits,
-        observed=observed,
-        covariates=GenotypedCovariates(X, None if data.reduced else observed, called),
+        observed=np.isfinite(data.Y) if data.has_missing else None,
+        covariates=covariates,
         columns=columns,
         conditioned=settings.is_conditioned,
         coding=settings.coding,
@@ -267,13 +236,7 @@ def _scan(
 
 
 def _check_random_slopes(settings: ScanSettings, inputs: ScanInputs) -> None:
-    """Refuse random slopes where the model of them is not known, or too large.
-
-    Raises
-    ------
-    InputError
-        Saying why.
-    """
+    """Refuse random slopes where the model of them is not known, or too large."""
     if not settings.random_slopes:
         return
     null, data = inputs.null, inputs.null.description
@@ -381,7 +344,8 @@ def _warn_of_no_variant(settings: ScanSettings, inputs: ScanInputs, counts: Mapp
     total, read = len(inputs.genotypes.variants), counts["variants read"]
     if counts.get("variants tested") or (settings.shard is not None and not read):  # shards may be empty
         return
-    lost = {"lie outside " + " and ".join(_options_of_place(settings)): total - read} if settings.shard is None else {}
+    places = ["--chr"] * bool(settings.chromosomes) + ["--region"] * bool(settings.regions)
+    lost = {"lie outside " + " and ".join(places): total - read} if settings.shard is None else {}
     lost |= {reason.removeprefix("variants "): number for reason, number in counts.items() if "tested" not in reason}
     lost = {reason: number for reason, number in lost.items() if number and reason != "read"}
     worst = max(lost, key=lambda reason: lost[reason], default="")
@@ -397,10 +361,6 @@ def _warn_of_no_variant(settings: ScanSettings, inputs: ScanInputs, counts: Mapp
         ),
         remedy,
     )
-
-
-def _options_of_place(settings: ScanSettings) -> list[str]:
-    return ["--chr"] * bool(settings.chromosomes) + ["--region"] * bool(settings.regions)
 
 
 def _places_of(inputs: ScanInputs, region: Region) -> str:
@@ -419,17 +379,7 @@ def _report(counts: Mapping[str, int]) -> None:
 
 
 class Inflation:
-    """λ of all tests of a scan, from its rows as they come.
-
-    Parameters
-    ----------
-    tests : Sequence of Hypothesis
-        The test of an effect on any trait, then the further ones.
-    traits : Sequence of str
-        Names of the traits, each tested given effects on the others.
-    second : str or None
-        Name of the test of the second column of a variant; None where there is none.
-    """
+    """λ of all tests of a scan, from its rows as they come; every trait is tested given effects on the others."""
 
     def __init__(self, tests: Sequence[Hypothesis], traits: Sequence[str], second: str | None = None) -> None:
         self._df = {test.name: test.df for test in tests}

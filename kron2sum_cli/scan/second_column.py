@@ -19,14 +19,9 @@ Floats = NDArray[np.floating]
 class SecondColumn:
     """What the second column of every variant is.
 
-    Attributes
-    ----------
-    basis : NDArray (n, c)
-        Orthonormal basis of the covariates, and of what the scan is conditioned on, in the precision of the scan.
-    covariate : NDArray (n,) or None
-        That of an interaction, with mean 0 and standard deviation 1; None for dominance deviations.
-    scale : float
-        By which effects are divided: the standard deviation of the covariate, or 1.
+    ``basis`` (n, c) is an orthonormal basis of the covariates, and of what the scan is conditioned on, in the precision
+    of the scan. ``covariate`` (n,) is that of an interaction, with mean 0 and standard deviation 1; None for dominance
+    deviations. Effects are divided by ``scale``, the standard deviation of the covariate, or 1.
     """
 
     basis: Floats

@@ -33,16 +33,11 @@ from kron2sum_cli.model.bootstrap import SimulatedTraits
 from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare
 from kron2sum_cli.model.sets.bootstrap import SimulatedTest, simulated_set_mlog10p
-from kron2sum_cli.model.sets.fixed_effects import SetReduction, reduce_set
+from kron2sum_cli.model.sets.fixed_effects import reduce_set
 from kron2sum_cli.model.sets.kernel_tests import any_effect_kernel, beta_weights, weighted_scores
-from kron2sum_cli.model.sets.random_effects import (
-    SetNull,
-    SetTest,
-    VariantSetScores,
-    random_effects_mlog10p,
-)
+from kron2sum_cli.model.sets.random_effects import SetNull, SetTest, VariantSetScores, random_effects_mlog10p
 from kron2sum_cli.model.sets.scanner import RotatedVariants, SetScanner
-from kron2sum_cli.scan.block import BlockResult, centred_in, outside_covariates, simulated_scores, within
+from kron2sum_cli.scan.block import BlockResult, centred, outside_covariates, simulated_scores, within
 from kron2sum_cli.scan.inputs import ScanInputs
 from kron2sum_cli.scan.set_members import Members, SetBlock
 from kron2sum_cli.settings import FIXED, ScanSettings
@@ -60,28 +55,10 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class SetPlan:
-    """What is done with every set under one null model.
+    """What is done with every set under one null model; its hypotheses begin with that of any effect.
 
-    Attributes
-    ----------
-    inputs : ScanInputs
-        Genotypes, samples and filters
-    settings : ScanSettings
-        What was asked
-    scanner : SetScanner
-        The null model, ready for blocks of variants
-    spans_intercept : bool
-        Whether a constant lies in the span of X, so that variants may be centred
-    covariates : GenotypedCovariates
-        X, for judging variants over the samples in which they were genotyped
-    null : SetNull
-        The null model
-    hypotheses : sequence of Hypothesis
-        Any effect, then the further ones
-    schema : pa.Schema
-        Columns of the table
-    simulated : SimulatedTraits or None
-        Traits simulated under the null model, whose largest statistics are kept; None for none
+    With ``spans_intercept`` a constant lies in the span of X, so that variants may be centred; ``covariates`` judge
+    variants over the samples in which they were genotyped.
     """
 
     inputs: ScanInputs
@@ -97,28 +74,12 @@ class SetPlan:
 
 @dataclass(frozen=True)
 class _Variants:
-    """The b variants of a block.
+    """The b variants of a block, at increasing positions in the genotypes.
 
-    Attributes
-    ----------
-    positions : NDArray (b,)
-        In the genotypes, increasing
-    names : pa.ChunkedArray
-        Their names
-    chromosomes, pos : list of length b
-        Where they are
-    counts : GenotypeCounts
-        Of their genotypes
-    passing, low, outside : NDArray (b,)
-        Whether a variant passes the filters; is not more frequent than sets may have; and varies given the covariates
-    rotated : RotatedVariants
-        Those that vary, ready for the scores of sets
-    column : NDArray (b,)
-        Columns of ``rotated`` that they are in
-    carriers : NDArray (n, b)
-        Which samples have the rarer allele
-    simulated : NDArray or None
-        Scores (c, p, B) of those that vary in simulated data sets
+    Of every variant: whether it is ``passing`` the filters, is as rare (``low``) as sets may have it, and varies given
+    the covariates (``outside``); its ``column`` in ``rotated``, which has those that vary; and which samples are
+    ``carriers`` (n, b) of the rarer allele. ``simulated`` are scores (c, p, B) of the c that vary in simulated data
+    sets.
     """
 
     positions: Indices
@@ -151,18 +112,13 @@ test_sets.__test__ = False  # type: ignore[attr-defined]  # not a test of this c
 class _Largest:
     """The largest -log10 P of every test over sets, for each simulated data set, as the sets come.
 
-    Parameters
-    ----------
-    plan : SetPlan
-        What is done with every set
-    u : NDArray (c, p, B) or None
-        Scores of the variants of the block that vary; None without simulated data sets
+    ``u`` (c, p, B) are scores of the variants of the block that vary; None without simulated data sets.
     """
 
     def __init__(self, plan: SetPlan, u: NDArray[np.floating] | None) -> None:
         self._plan, self._u = plan, u
-        names = [self._name(*one) for one in product(plan.settings.set_tests, plan.hypotheses)]
-        self._largest = {} if u is None else {name: np.zeros(u.shape[2]) for name in names}
+        tests = product(plan.settings.set_tests, plan.hypotheses)
+        self._largest = {} if u is None else {self._name(*test): np.zeros(u.shape[2]) for test in tests}
 
     def _name(self, how: str, tested: Hypothesis) -> str:
         return name_of_test(how, tested.name, tested is self._plan.hypotheses[0])
@@ -177,10 +133,7 @@ class _Largest:
         simulated = self._plan.simulated
         if self._u is None or simulated is None:
             return
-        u, name = (
-            self._u[columns].astype(np.float64),
-            name_of_test(how, tested.name, tested is self._plan.hypotheses[0]),
-        )
+        u, name = self._u[columns].astype(np.float64), self._name(how, tested)
         found = simulated_set_mlog10p(cast(SimulatedTest, how), one, u, simulated, tested, self._plan.null)
         np.maximum(self._largest[name], found, out=self._largest[name])
 
@@ -196,7 +149,7 @@ def _read(plan: SetPlan, positions: Indices) -> _Variants:
     varying = ~counts.constant
     incomplete = varying & plan.covariates.judges(counts.n_called < counts.n_samples)
     absent = np.isnan(genotypes[:, incomplete])
-    G = centred_in(plan.scanner.dtype, plan.spans_intercept, genotypes, counts, varying)
+    G = centred(genotypes, counts, varying, plan.scanner.dtype, plan.spans_intercept)
     rotated = plan.scanner.rotate(G)
     outside = within(varying, outside_covariates(rotated.length, counts, varying))
     outside[incomplete] &= ~plan.covariates.explain(G, np.flatnonzero(incomplete[varying]), absent)
@@ -297,7 +250,7 @@ def _fixed_effects(
         below = reduce_set(scores, hypothesis.base, context.T)
         above = reduce_set(scores, hypothesis.full, context.T)
         chisq = mlog10p = None
-        if above.rank > below.rank and _leaves_something(above, context):
+        if below.rank < above.rank < context.residual_df:  # else there is nothing left to test them with
             drops = (np.array([below.chisq]), np.array([above.chisq]))
             result = compare(*drops, below.rank, above.rank, context)
             chisq, mlog10p = float(result.chisq[0]), float(result.mlog10p[0])
@@ -348,8 +301,3 @@ def _strongest(plan: SetPlan, one: VariantSetScores, variants: _Variants, chosen
         return {}
     name = variants.names[int(chosen[best])].as_py()
     return {TOP.name: name, TOP_SHARE.name: float(terms[best] / np.sum(terms))}
-
-
-def _leaves_something(reduction: SetReduction, context: TestContext) -> bool:
-    """Whether a set has fewer effects than there are values, so that something is left to test them with."""
-    return reduction.rank < context.residual_df

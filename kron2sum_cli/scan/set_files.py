@@ -18,19 +18,7 @@ Positions = NDArray[np.integer]
 
 @dataclass(frozen=True)
 class VariantSet:
-    """One set.
-
-    Attributes
-    ----------
-    name : str
-        Its name
-    members : tuple of str or Region
-        Names of variants, or regions
-    line : int
-        Its first line in the file
-    weights : tuple of float
-        Weights of the members; none where the file has no column of them
-    """
+    """One set of variants, named or in regions, with weights where the file has a column of them."""
 
     name: str
     members: tuple[str | Region, ...]
@@ -46,20 +34,11 @@ def read_sets(
     - A set a line: its name, then variants or regions, separated by white space or commas.
     - A header ``SET SNPID ...`` and a variant a line; ``column`` names its column of weights.
     - BED: chromosome, start (from 0), end, and the name of the set (its place where there is none); a header may
-      stand above.
+      stand above. The chromosome of one line must be one of the genotypes: names of variants can be numbers, too.
     - GFF and GTF: the lines of genes, named by ``gene_name`` or ``Name``, or by ``gene_id`` or ``ID`` where they have
       no such name, or several have the same.
 
     Lines of the same name are one set.
-
-    Parameters
-    ----------
-    path : str
-        The file
-    column : str or None
-        Column of weights, which only a file with a header has
-    is_chromosome : callable
-        Whether a name is a chromosome of the genotypes, which tells BED from sets of variants whose names are numbers
 
     Raises
     ------
@@ -175,14 +154,7 @@ _ATTRIBUTE = re.compile(r"""(?:^|;)\s*(\w+)[= ]\s*(?:"([^"]*)"|([^;]*))""")
 def windows(codes: Sequence[str], code_of_variant: Positions, pos: Positions, size: int, step: int) -> list[VariantSet]:
     """Windows of ``size`` base pairs that begin every ``step``, from position 1, where there are variants.
 
-    Parameters
-    ----------
-    codes : sequence of str
-        Chromosomes
-    code_of_variant, pos : NDArray (m,)
-        Chromosome (its index in ``codes``) and position of every variant
-    size, step : int
-        In base pairs
+    Variants lie at ``pos`` (m,) of the chromosomes with index ``code_of_variant`` (m,) in ``codes``.
     """
     found: list[VariantSet] = []
     for number, code in enumerate(codes):

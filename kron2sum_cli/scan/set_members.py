@@ -28,18 +28,9 @@ NOT_THERE = "members of sets are no variant of the scan"
 class Members:
     """A set with its variants found.
 
-    Attributes
-    ----------
-    name : str
-        Of the set
-    order : int
-        Its place in the file, from which random numbers start
-    positions : NDArray (q,)
-        Variants in the genotypes, increasing
-    weights : NDArray (q,) or None
-        Their weights, where the file of sets has them
-    chromosome : str or None
-        Whose null model the set is tested with
+    ``order`` is its place in the file, from which random numbers start. Variants are increasing ``positions`` (q,) in
+    the genotypes; their weights are None where the file has none. ``chromosome`` says whose null model the set is
+    tested with.
     """
 
     name: str
@@ -51,18 +42,9 @@ class Members:
 
 @dataclass(frozen=True)
 class FoundSets:
-    """The sets of a scan.
+    """All sets of the file, in its order, those of the shard (``first`` to ``stop``), and what the table covers.
 
-    Attributes
-    ----------
-    members : sequence of Members
-        All sets of the file, in its order
-    first, stop : int
-        Those of the shard
-    span : Span
-        What the table covers
-    counts : Counter
-        Sets of the shard, and their members that are no variant
+    ``counts`` are the sets of the shard, and their members that are no variant.
     """
 
     members: Sequence[Members]
@@ -74,18 +56,9 @@ class FoundSets:
 
 @dataclass(frozen=True)
 class SetBlock:
-    """Consecutive sets whose variants are read and rotated together.
+    """Consecutive sets whose variants (b,) are read and rotated together; they are tested with the same null model.
 
     All of its variants are rotated, so that no number depends on where a shard ends; the table has some of the sets.
-
-    Attributes
-    ----------
-    sets : sequence of Members
-        Those whose rows are asked for
-    variants : NDArray (b,)
-        All variants of the block, increasing
-    chromosome : str or None
-        Whose null model they are tested with
     """
 
     sets: Sequence[Members]
@@ -197,18 +170,8 @@ def _named(sets: Sequence[VariantSet], column: pa.ChunkedArray, allowed: NDArray
 class _VariantsInOrder:
     """Variants in the order of chromosomes and positions, to find those of a region.
 
-    Attributes
-    ----------
-    codes : sequence of str
-        Chromosomes
-    human : bool
-        Whether 23 to 26 are X, Y, XY and MT
-    first : NDArray (codes + 1,)
-        Where each chromosome begins in ``pos``
-    pos : NDArray (m,)
-        Positions, increasing within a chromosome
-    variants : NDArray (m,)
-        The variants there
+    With ``human`` 23 to 26 are X, Y, XY and MT. Chromosome k has positions ``pos[first[k]:first[k + 1]]``, increasing,
+    and ``variants`` are those that lie there.
     """
 
     codes: Sequence[str]

@@ -4,32 +4,29 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain, groupby
+from itertools import groupby
 
-import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from kron2sum_cli.files.genome_wide import Largest, adjusted, largest_of_parts, thresholds_of
+from kron2sum_cli.files.genome_wide import thresholds_of
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.scan_columns import set_schema
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
-from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.conditioning import conditioned_set_scanner
 from kron2sum_cli.model.hypotheses import Hypothesis
 from kron2sum_cli.model.sets.random_effects import SetNull
-from kron2sum_cli.model.sets.scanner import SetScanner
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import BlockResult
 from kron2sum_cli.scan.blocks import block_width, in_order
-from kron2sum_cli.scan.conditioned import scale_given
+from kron2sum_cli.scan.conditioned import genotyped_covariates, scale_given
 from kron2sum_cli.scan.inputs import ScanInputs, model_type, number_type, open_inputs, tests_of
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
 from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
 from kron2sum_cli.scan.set_block import EXPLAINING, MANY_EFFECTS, NO_RESULT, SetPlan, test_sets
 from kron2sum_cli.scan.set_members import SetBlock, blocks_of_sets, find_sets
-from kron2sum_cli.scan.thresholds import report_thresholds, simulated_traits
+from kron2sum_cli.scan.thresholds import RowWriter, report_thresholds, simulated_traits
 from kron2sum_cli.settings import DEFAULT_REFIT, ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -57,19 +54,13 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
         threadpool_limits(limits=1, user_api="blas"),
         ScanWriter(file, schema, settings.to) as writer,
     ):
-        held: list[BlockResult] = []  # those that wait for the largest statistics of the whole scan
-        largest: Largest = {}
+        rows = RowWriter(settings, finished, writer)
         with progress.task("Testing", counts["sets"], "sets") as advance:
             for result in _results(settings, inputs, hypotheses, schema, blocks, finished, advance):
-                if not settings.bootstrap:
-                    writer.write(result.rows)
-                elif not finished.are_kept:
-                    held.append(result)
+                rows.add(result)
                 counts.update(result.counts)
-                largest = largest_of_parts([largest, result.largest])
-        for result in chain(held, finished.read_again() if settings.bootstrap else ()):
-            writer.write(result.rows if settings.shard is not None else adjusted(result.rows, largest))
-        some = {reason: n for reason, n in sorted(counts.items()) if n}
+        rows.finish()
+        some, largest = {reason: n for reason, n in sorted(counts.items()) if n}, rows.largest
         writer.metadata = replace(metadata, counts=some, largest=largest, thresholds=thresholds_of(largest))
     _report(counts)
     logger.info("results written to %s", settings.out)
@@ -98,8 +89,6 @@ def _results(
         done += 1
         advance(result.rows.num_rows)
         yield result
-    if done:
-        logger.info("%d finished blocks of an interrupted scan taken over", done)
     for chromosome, group in groupby(blocks[done:], key=lambda block: block.chromosome):
         plan = _plan(settings, inputs, hypotheses, schema, chromosome)
         for result, block in in_order(partial(test_sets, plan), list(group), settings.common.threads):
@@ -119,18 +108,13 @@ def _plan(
     """What is done with every set under the null model without a chromosome, or (None) that of the whole genome."""
     dtype, data = number_type(settings), inputs.null.description
     model, scale = inputs.null.load(chromosome, model_type(settings, inputs)), null_scale(inputs.null, chromosome)
-    scanner: SetScanner = model.set_scanner(dtype)
-    X, given = data.X, None
+    scanner, given = model.set_scanner(dtype), None
     if inputs.conditioned is not None:
-        given, X = inputs.conditioned.under(model, data), np.hstack([X, inputs.conditioned.G])
+        given = inputs.conditioned.under(model, data)
         scanner, scale = conditioned_set_scanner(scanner, given), scale_given(scale, given, model.summary.reml)
     context = scale.context(settings.stat, settings.precision)
     null = SetNull(model.summary.axes, model.summary.mean_diagonal, context)
-    covariates = GenotypedCovariates(
-        X,
-        np.isfinite(data.Y) if data.has_missing and not data.reduced else None,
-        None if inputs.conditioned is None else inputs.conditioned.called,
-    )
+    covariates = genotyped_covariates(data, inputs.conditioned)
     simulated = simulated_traits(settings, inputs.null, model, given) if settings.bootstrap else None
     return SetPlan(inputs, settings, scanner, model.spans_intercept, covariates, null, hypotheses, schema, simulated)
 

@@ -35,9 +35,15 @@ from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test, t
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.option_values import GenomeWide
 from kron2sum_cli.progress import Advance, Progress
-from kron2sum_cli.scan.block import Scan, centred, is_identifiable, take_variants
+from kron2sum_cli.scan.block import Scan, centred, has_information, is_identifiable, take_variants
 from kron2sum_cli.scan.blocks import in_order
-from kron2sum_cli.scan.conditioned import imputed_genotypes, own_covariates, scale_given, where_called
+from kron2sum_cli.scan.conditioned import (
+    genotyped_covariates,
+    imputed_genotypes,
+    own_covariates,
+    scale_given,
+    where_called,
+)
 from kron2sum_cli.scan.inputs import ScanInputs, number_type
 from kron2sum_cli.scan.metadata import null_scale
 from kron2sum_cli.settings import ScanSettings
@@ -57,17 +63,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Signal:
-    """A variant chosen at a step of its locus.
-
-    Attributes
-    ----------
-    variant : int
-        Position in the file.
-    step : int
-        Number of the signal in its locus, from 1.
-    mlog10p : float
-        -log10 P given the signals chosen before.
-    """
+    """A variant (its position in the file) chosen at a step of its locus, counted from 1, with its P at that step."""
 
     variant: int
     step: int
@@ -76,15 +72,7 @@ class Signal:
 
 @dataclass(frozen=True)
 class JointEffects:
-    """Effects of one signal in the model of all signals of its chromosome.
-
-    Attributes
-    ----------
-    mlog10p : float
-        -log10 P of any effect given all other signals.
-    beta, se, trait_mlog10p : NDArray (p,)
-        Its effect on every trait, standard error and -log10 P.
-    """
+    """One signal in the model of all signals of its chromosome: its effects on the p traits given all other signals."""
 
     mlog10p: float
     beta: Array
@@ -94,15 +82,7 @@ class JointEffects:
 
 @dataclass(frozen=True)
 class TestedVariants:
-    """Variants that can be tested, with their statistics under the null model.
-
-    Attributes
-    ----------
-    variants : NDArray (v,)
-        Positions in the file, increasing.
-    statistics : BlockStatistics
-        Of these v variants.
-    """
+    """Variants that can be tested, by their increasing positions in the file, with statistics under the null model."""
 
     __test__ = False  # not a test class, whatever its name
 
@@ -118,24 +98,9 @@ class TestedVariants:
 class ConditionalTests:
     """Tests of variants given others, under one null model.
 
-    Attributes
-    ----------
-    settings : ScanSettings
-        What was asked.
-    scan : Scan
-        How variants are read and tested under the null model.
-    model : NullModel
-        The null model.
-    scale : NullScale
-        Its scale.
-    X : NDArray (n, c)
-        Covariates that have an effect on every trait of its own.
-    given : NDArray (n, k)
-        Variants of ``--condition``.
-    width : int
-        Number of variants that are read at once.
-    called : NDArray (n, q) or None
-        Where those of ``given`` with missing genotypes were genotyped.
+    ``X`` (n, c) are covariates that have an effect on every trait of its own, ``given`` (n, k) the variants of
+    ``--condition``, and ``called`` (n, q) where those of them with missing genotypes were genotyped. Variants are read
+    ``width`` at a time.
     """
 
     settings: ScanSettings
@@ -174,7 +139,7 @@ class ConditionalTests:
             Where those chosen explain the traits completely.
         """
         scale, statistics = self.scale, tested.statistics
-        G, absent = imputed_genotypes(self.scan.genotypes, np.array(chosen, np.intp), self.samples)
+        G, absent = imputed_genotypes(self.scan.genotypes, np.array(chosen, np.intp), self.scan.samples)
         given = np.hstack([self.given, G])
         if given.shape[1]:
             effects = given_variants(self.model, given, self.X)
@@ -225,11 +190,6 @@ class ConditionalTests:
             found.append(JointEffects(result.mlog10p[0], effects.beta[0], effects.se[0], effects.mlog10p[0]))
         return found
 
-    @property
-    def samples(self) -> Positions:
-        """Rows of the analysed samples in the genotypes."""
-        return self.scan.samples
-
     def _cut(self, variants: Positions) -> list[Positions]:
         """Variants in the parts in which they are read, at least one, which may be empty."""
         return np.split(variants, range(self.width, len(variants), self.width))
@@ -243,7 +203,7 @@ class ConditionalTests:
         varying = passes(counts, scan.filters)[0] & ~counts.constant
         incomplete = varying & (counts.n_called < counts.n_samples)
         absent = np.isnan(genotypes[:, incomplete])
-        G = centred(scan, genotypes, counts, varying)
+        G = centred(genotypes, counts, varying, scan.scanner.dtype, scan.spans_intercept)
         statistics = scan.scanner.statistics(G)
         free = is_identifiable(statistics, counts, varying)
         free[incomplete[varying]] &= ~scan.covariates.explain(G, np.flatnonzero(incomplete[varying]), absent)
@@ -268,8 +228,7 @@ class ConditionalTests:
 
 def _identifiable(statistics: BlockStatistics) -> Mask:
     """Variants that vary given those chosen."""
-    information = np.einsum("bjj->bj", statistics.v) if statistics.v.ndim == 3 else statistics.v
-    return np.asarray((statistics.length > 0) & np.all(information > 0, axis=1))
+    return np.asarray((statistics.length > 0) & has_information(statistics))
 
 
 def loci_of(
@@ -283,23 +242,11 @@ def loci_of(
 ) -> list[list[Signal]]:
     """The loci of one chromosome, the first found first, each with its signals in the order in which they were chosen.
 
-    Parameters
-    ----------
-    tests : ConditionalTests
-        Under the null model of the chromosome.
-    variants : NDArray (v,)
-        The variants of the chromosome to choose from, as positions in the file.
-    bp : NDArray (v,)
-        Their positions on the chromosome.
-    candidates : NDArray (k,)
-        Those of them near which loci are looked for.
-    window : int
-        The largest distance of a variant from the strongest of its locus; negative for one locus.
-    least : float
-        The least -log10 P of a signal.
-    advance : callable
-        Told of candidates that are done.
-    """  # fmt: skip
+    Signals are chosen among ``variants`` (v,), positions in the file, which lie at ``bp`` (v,) of the chromosome, and
+    have at least this -log10 P. Loci are looked for near the ``candidates`` among them, and ``advance`` is told of
+    those done. A locus reaches ``window`` base pairs from its strongest variant; all are one locus where that is
+    negative.
+    """
     chosen: list[int] = []
     loci: list[list[Signal]] = []
     waiting = tests.testable(candidates)
@@ -354,13 +301,7 @@ def signals_path(out: str) -> str:
 
 
 def check_signals_path(settings: ScanSettings, inputs: ScanInputs) -> None:
-    """Refuse to write the table of signals over an input, or beside an output that has no name.
-
-    Raises
-    ------
-    OutputError, UsageError
-        Where that would be.
-    """
+    """Refuse to write the table of signals over an input, or beside an output that has no name."""
     if settings.stepwise is None:
         return
     if is_stream(settings.out):
@@ -405,28 +346,7 @@ def write_signals(
     width: int,
     progress: Progress,
 ) -> None:
-    """Choose independent signals and write their table.
-
-    Parameters
-    ----------
-    settings : ScanSettings
-        What was asked.
-    inputs : ScanInputs
-        The null model and the genotypes.
-    strong : sequence of pa.RecordBatch
-        `strong_places` of all rows of the scan.
-    largest : Largest
-        Of the simulated scans, for a threshold over the whole scan.
-    width : int
-        Number of variants that are read at once.
-    progress : Progress
-        Who listens.
-
-    Raises
-    ------
-    OutputError
-        Where the table cannot be written.
-    """
+    """Choose independent signals near the `strong_places` and write their table."""
     least = _threshold(settings, largest)
     table = inputs.genotypes.variants.table
     candidates = inputs.selection.asked & _is_at(table, strong, least)
@@ -501,7 +421,6 @@ def _conditional_tests(
     dtype = number_type(settings)
     model = null.load(chromosome, np.float64)  # signals are given in double precision
     scale, summary = null_scale(null, chromosome), model.summary
-    observed = np.isfinite(data.Y) if data.has_missing else None
     scan = Scan(
         genotypes=inputs.genotypes,
         samples=inputs.samples,
@@ -513,8 +432,8 @@ def _conditional_tests(
         tests=[named_hypothesis("any", null.traits)],
         refit=None,
         traits=null.traits,
-        observed=observed,
-        covariates=GenotypedCovariates(data.X, None if data.reduced else observed),
+        observed=np.isfinite(data.Y) if data.has_missing else None,
+        covariates=genotyped_covariates(data, None),
         columns=pa.schema([]),
     )
     given, called = np.empty((n, 0)), None
@@ -530,7 +449,7 @@ def _rows(tests: ConditionalTests, loci: Sequence[Sequence[Signal]], first: int)
     variants = np.array([signal.variant for signal in signals], dtype=np.intp)
     order = np.argsort(variants)
     genotypes = tests.scan.genotypes
-    counts = genotype_counts(genotypes.read(variants[order], tests.samples), ploidy=genotypes.ploidy)
+    counts = genotype_counts(genotypes.read(variants[order], tests.scan.samples), ploidy=genotypes.ploidy)
     counts = counts.take(np.argsort(order))
     part = genotypes.variants.table.take(pa.array(variants))
     columns = {known.name: part[known.name] for known in column.IDENTITY_COLUMNS}
