@@ -44,16 +44,9 @@ are not told apart."""
 
 @dataclass(frozen=True)
 class Refit:
-    """The maximum with the variant in the model, for b variants.
+    """Maxima with a variant in the model, for b variants.
 
-    Attributes
-    ----------
-    lml : NDArray (b,)
-        Log-likelihood; NaN where the refit did not converge.
-    beta : NDArray (b, p)
-        Effects on the traits.
-    se : NDArray (b, p)
-        Their standard errors.
+    ``lml`` (b,) is NaN where a refit did not converge; effects on the traits and their standard errors are (b, p).
     """
 
     lml: Array
@@ -99,18 +92,10 @@ class Refits(Protocol):
 class Simulated:
     """Traits simulated under a null model, and b variants without effect.
 
-    Attributes
-    ----------
-    null_lml : float
-        The largest log-likelihood of the simulated traits without a variant.
-    refit : callable
-        From a design (p, e) to refits of the variants with effects in its span.
-    at_truth : AtTruth
-        What is known of the variants with the covariances of the simulation.
-    refit_both : callable or None
-        Refits with two columns a variant, of effects on all traits; None where variants have one column.
-    both_at_truth : AtTruth or None
-        `at_truth` of both columns, 2p axes: those of the first, then those of the second.
+    ``null_lml`` is the largest log-likelihood of these traits without a variant, and ``refit`` makes refits of the
+    variants with effects in the span of a design (p, e). ``refit_both`` refits two columns a variant, with effects on
+    all traits, and ``both_at_truth`` has 2p axes, those of the first column, then those of the second; None where
+    variants have one column.
     """
 
     null_lml: float
@@ -143,19 +128,11 @@ class Simulated:
 
 @dataclass(frozen=True)
 class AtTruth:
-    """Score and information of b variants at the covariances that the traits were simulated from.
+    """Score and information of b variants at the covariances that traits were simulated from.
 
-    Attributes
-    ----------
-    T : NDArray (p, p)
-        Trait axes of these covariances.
-    u : NDArray (b, p)
-        Score along the axes.
-    v : NDArray (b, p) or (b, p, p)
-        Information.
-    change : NDArray (b, p, p)
-        ``M1ᵀP ∂K P M1``, what the information loses by a change ∂K of the covariances: the step of Fisher scoring that
-        the simulated traits ask for. M1 are the columns of a variant along the axes.
+    ``u`` (b, p) and ``v`` (b, p) or (b, p, p) are along the trait axes ``T`` (p, p) of these covariances. ``change``
+    (b, p, p) is ``M1ᵀP ∂K P M1``, what the information loses by a change ∂K of the covariances: the step of Fisher
+    scoring that the simulated traits ask for. M1 are the columns of a variant along the axes.
     """
 
     T: Array
@@ -179,18 +156,9 @@ class AtTruth:
 def pairs_at_truth(
     T: Array, pairs: PairStatistics, columns: Array, s: Array, weights: Array, step: tuple[Array, Array]
 ) -> AtTruth:
-    """What is known of two columns a variant, b of them, along 2p axes: those of the first, then of the second.
+    """What is known of two columns (m, b, 2) a variant, rotated, along 2p axes: those of the first, then of the second.
 
-    Parameters
-    ----------
-    T : Array (p, p)
-        Trait axes.
-    pairs : PairStatistics
-        Score and information at the truth.
-    columns : Array (m, b, 2)
-        The columns, rotated.
-    s, weights, step
-        See `information_change`.
+    See `information_change` for the last three.
     """
     p, b = len(T), len(pairs.cross)
     v, change = np.empty((2, b, 2, p, 2, p))
@@ -207,18 +175,10 @@ def pairs_at_truth(
 
 
 def information_change(squares: Array, s: Array, weights: Array, step: tuple[Array, Array]) -> Array:
-    """``M1ᵀP ∂K P M1`` (b, p, p) with ``∂K = E0 s + E1`` a row.
+    """``M1ᵀP ∂K P M1`` (b, p, p) with ``∂K = E0 s + E1`` a row, (E0, E1) from `scoring_step`.
 
-    Parameters
-    ----------
-    squares : Array (m, b)
-        Squares of the rotated variants, or products of two columns.
-    s : Array (m,)
-        Eigenvalues.
-    weights : Array (m, p)
-        Inverse variances along the axes.
-    step : (E0, E1)
-        From `scoring_step`.
+    ``squares`` (m, b) are those of the rotated variants, or products of their two columns; ``weights`` (m, p) inverse
+    variances along the axes.
     """
     m, p = weights.shape
     pairs = (weights[:, :, None] * weights[:, None, :]).reshape(m, p * p)
@@ -231,16 +191,9 @@ def scoring_step(
 ) -> tuple[Array, Array]:
     """The step (E0, E1), each (p, p), of Fisher scoring from C0 and C1; pairs of axes are independent of each other.
 
-    Between axes that no sample has both of (traits of different samples, without relationships) there is no step.
-
-    Parameters
-    ----------
-    axes : TraitAxes
-        Of C0 and C1. Between axes that C0 leaves empty there is no step of C0.
-    grams : three Arrays (p, p)
-        ``Σ_i s_i^k w_ij w_il`` for k = 0, 1, 2.
-    score0, score1 : Array (p, p)
-        Along the axes.
+    ``grams`` are ``Σ_i s_i^k w_ij w_il`` for k = 0, 1, 2, and the scores along the axes. Between axes that C0 leaves
+    empty there is no step of C0, and none at all between axes that no sample has both of (traits of different samples,
+    without relationships).
     """
     Q0, Q1, Q2 = grams
     determinant = Q0 * Q2 - Q1**2
@@ -258,16 +211,7 @@ def bartlett_factors(
 ) -> Array:
     """The factors (h,) by which likelihood ratios of refits are divided; ones where the null model is by ML.
 
-    Parameters
-    ----------
-    refits : Refits
-        Under the null model.
-    hypotheses : sequence of Hypothesis
-        Those tested; some of two columns, as `second_column.pair_hypotheses` has them.
-    seed : int
-        Of the simulation.
-    second : SecondOf or None
-        The second columns of variants; None where no hypothesis is about them.
+    Hypotheses of two columns are as `second_column.pair_hypotheses` has them; ``second`` makes the second columns.
 
     Raises
     ------

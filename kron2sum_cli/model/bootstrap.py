@@ -27,14 +27,9 @@ ENTRIES_AT_ONCE = 1 << 21
 
 @dataclass(frozen=True)
 class SimulatedTraits:
-    """B data sets of p traits under a null model.
+    """B data sets of p traits under a null model, by ``y*ᵀPy*`` (B,) and their scores (n, p, B).
 
-    Attributes
-    ----------
-    scores : NDArray (n, p, B)
-        ``Py*`` along the axes, whose products with a variant are its scores.
-    quadratic : NDArray (B,)
-        ``y*ᵀPy*``.
+    The scores are ``Py*`` along the axes, whose products with a variant are the variant's.
     """
 
     scores: NDArray[np.floating]
@@ -113,20 +108,8 @@ def largest_statistics(
 ) -> dict[str, Array]:
     """The largest -log10 P over b variants, of every test and every trait, for each data set: (B,) each.
 
-    Parameters
-    ----------
-    simulated : SimulatedTraits
-        The B data sets.
-    u : NDArray (b, p, B)
-        Their scores.
-    v : NDArray (b, p) or (b, p, p)
-        The variants' information.
-    tests : Sequence of Hypothesis
-        The tests.
-    traits : Sequence of str
-        Names of the traits, each tested given effects on the others.
-    context : TestContext
-        The scale of the scan's tests.
+    Every trait is tested given effects on the others. ``u`` (b, p, B) are scores of the variants in the data sets, and
+    ``v`` (b, p) or (b, p, p) their information.
     """
     b, p, number = u.shape
     largest = np.zeros((len(tests) + p, number))
@@ -153,16 +136,7 @@ def largest_of_second(
 ) -> tuple[Array, Array]:
     """The largest -log10 P of the second columns of b variants, and of both columns, for each data set: (B,) each.
 
-    Parameters
-    ----------
-    simulated : SimulatedTraits
-        The B data sets.
-    u, u_second : NDArray (b, p, B)
-        Their scores of the first and of the second columns, each alone.
-    statistics : SecondStatistics
-        Of these variants.
-    context : TestContext
-        The scale of the scan's tests.
+    ``u`` and ``u_second`` (b, p, B) are scores of the first and of the second columns, each alone.
     """
     b, p, number = u.shape
     largest = np.zeros((2, number))

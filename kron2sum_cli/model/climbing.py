@@ -142,17 +142,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Optimum(Generic[PointT]):
-    """Where a climb ended, and the certificate that says whether that is an optimum.
-
-    Attributes
-    ----------
-    point : Point or ObservedPoint
-        The likelihood where the climb ended.
-    rank : int
-        Largest rank of C0 allowed.
-    certificate : Certificate
-        The first-order conditions.
-    """
+    """Where a climb with C0 of at most this rank ended, and the certificate that says whether that is an optimum."""
 
     point: PointT
     rank: int

@@ -39,18 +39,10 @@ theirs."""
 class GivenVariants:
     """Variants whose effects on every trait are in the model, at the null model's C0 and C1.
 
-    Attributes
-    ----------
-    X : NDArray (n, c)
-        Orthonormal basis of the covariates where these have an effect on every trait, too; else of no columns.
-    S : NDArray (n, k)
-        Orthonormal basis of the variants, outside X.
-    F : NDArray (n, p, k) or (n, p, e)
-        ``P(I ⊗ S)L⁻ᵀ``: of every axis, or for coupled axes with a column for each of the e effects.
-    z : NDArray (p, k) or (e,)
-        Normalised scores ``L⁻¹h``.
-    rank : int
-        Number of effects that the traits tell apart.
+    ``S`` (n, k) is an orthonormal basis of the variants outside ``X`` (n, c), that of the covariates where these have
+    an effect on every trait, too (else of no columns). ``F`` is ``P(I ⊗ S)L⁻ᵀ``, (n, p, k) or, for coupled axes with a
+    column for each of the e effects, (n, p, e), and ``z`` the normalised scores ``L⁻¹h``, (p, k) or (e,). ``rank``
+    effects are told apart by the traits.
     """
 
     X: Array
@@ -73,10 +65,7 @@ class GivenVariants:
 def given_variants(model: NullModel, G: Array, X: Array) -> GivenVariants:
     """Take variants G (n, k), without missing values, into a null model.
 
-    Parameters
-    ----------
-    X : NDArray (n, c)
-        Covariates that have an effect on every trait of its own; of no columns where a trait design couples them.
+    ``X`` (n, c) are covariates that have an effect on every trait of its own; none where a trait design couples them.
 
     Raises
     ------
@@ -138,19 +127,7 @@ def _coupled(model: NullModel, S: Array) -> tuple[Array, Array, int]:
 
 @dataclass(frozen=True)
 class ConditionedScanner:
-    """Score and information of blocks of variants given others.
-
-    Attributes
-    ----------
-    plain : Scanner
-        Of the null model without the given variants.
-    span : NDArray (n, c + k)
-        `GivenVariants.span` in the precision of the scan.
-    F : NDArray (n, pe)
-        `GivenVariants.F` in that precision, those of an axis side by side.
-    z : NDArray (p, k) or (e,)
-        `GivenVariants.z`.
-    """
+    """Score and information of blocks of variants given others."""
 
     plain: Scanner
     span: NDArray[np.floating]
@@ -198,23 +175,10 @@ class ConditionedScanner:
 
 
 def statistics_given(plain: BlockStatistics, explained: Array, z: Array, rounding: float) -> BlockStatistics:
-    """Statistics given other variants, from those without them.
+    """Statistics of b variants given others, from those without them, whose unit of ``rounding`` this is.
 
-    Parameters
-    ----------
-    plain : BlockStatistics
-        Of b variants, without the given ones.
-    explained : NDArray (b, p, k) or (b, p, e)
-        ``M1ᵀF`` of every variant.
-    z : NDArray (p, k) or (e,)
-        `GivenVariants.z`.
-    rounding : float
-        The unit of rounding of ``plain``.
-
-    Returns
-    -------
-    BlockStatistics
-        ``length`` is 0 for variants that are combinations of the given ones.
+    ``explained`` is ``M1ᵀF`` of every variant, (b, p, k) or (b, p, e), and z that of `GivenVariants`. ``length``
+    becomes 0 for variants that are combinations of the given ones.
     """
     u = plain.u - np.sum(explained * z, axis=2)
     if plain.v.ndim == 3:
@@ -237,14 +201,8 @@ def conditioned_scanner(plain: Scanner, given: GivenVariants) -> ConditionedScan
 class ConditionedBlock:
     """A block of variants given others, of which any set has scores.
 
-    Attributes
-    ----------
-    plain : RotatedVariants
-        Without the given variants, of which combinations were taken off
-    explained : NDArray (b, p, k) or (b, p, e)
-        ``FᵀM1`` of every variant
-    z : NDArray (p, k) or (e,)
-        `GivenVariants.z`
+    Of the ``plain`` variants combinations of the given ones were taken off; ``explained`` is their ``M1ᵀF``, (b, p, k)
+    or (b, p, e), and z that of `GivenVariants`.
     """
 
     plain: RotatedVariants
@@ -268,17 +226,7 @@ class ConditionedBlock:
 
 @dataclass(frozen=True)
 class ConditionedSetScanner:
-    """Sets of variants given others.
-
-    Attributes
-    ----------
-    plain : SetScanner
-        Of the null model without the given variants
-    span, F, z : NDArray
-        As in `ConditionedScanner`
-    ntraits : int
-        Number of traits, p
-    """
+    """Sets of variants given others."""
 
     plain: SetScanner
     span: NDArray[np.floating]

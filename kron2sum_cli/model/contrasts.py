@@ -15,21 +15,12 @@ COLUMNS_AT_ONCE = 128
 
 @dataclass(frozen=True)
 class CoupledDesign:
-    """Fixed effects ``(A ⊗ X) vec(B)`` with a trait design A that couples the trait axes.
+    """Fixed effects ``(A ⊗ X) vec(B)`` with a trait design A (p, a), of full column rank, that couples the trait axes.
 
-    X is an orthonormal basis of the covariates: one far from 0, such as a year of birth, would cost the digits of its
-    mean over its spread, twice where products are taken.
-
-    Attributes
-    ----------
-    A : NDArray (p, a)
-        Trait design, of full column rank.
-    X : NDArray (m, c)
-        The basis in the rotated rows.
-    logdet_MtM : float
-        ``log|(A ⊗ X)ᵀ(A ⊗ X)|``, a constant of REML.
-    Rx : NDArray (c, c) or None
-        Upper triangular: the covariates as they were given are ``X Rx``; None where X is not of covariates.
+    X (m, c) is an orthonormal basis of the covariates in the rotated rows: one far from 0, such as a year of birth,
+    would cost the digits of its mean over its spread, twice where products are taken. The covariates as they were given
+    are ``X Rx``, Rx upper triangular; None where X is not of covariates. ``log|(A ⊗ X)ᵀ(A ⊗ X)|`` is a constant of
+    REML.
     """
 
     A: Array

@@ -17,16 +17,7 @@ RIDGE = 1000 * EPSILON**0.5
 
 
 def matrix(name: str, M: ArrayLike, advice: str = "") -> Array:
-    """Copy an argument into a finite matrix of double precision.
-
-    Parameters
-    ----------
-    name : str
-        What the message calls it.
-    M : array_like
-        The argument.
-    advice : str
-        End of the message where values are missing.
+    """Copy an argument into a finite matrix of double precision; ``advice`` ends the message where values are missing.
 
     Raises
     ------

@@ -20,20 +20,10 @@ NOTHING_LEFT = "the effects explain the traits completely: there is nothing left
 
 @dataclass(frozen=True)
 class FixedEffects:
-    """The design ``A ⊗ X`` of fixed effects, whose columns may be redundant.
+    """The design ``A ⊗ X`` of fixed effects, A (p, a) and X (n, c), whose columns may be redundant.
 
-    Attributes
-    ----------
-    A : Array (p, a)
-        Trait design.
-    X : Array (n, c)
-        Covariates.
-    independent_A : Array (p, a')
-        The columns of A that are no linear combinations of those before them.
-    independent_X : Array (n, c')
-        The same of X.
-    combination : Array (a'c', ac)
-        All columns of ``A ⊗ X`` as combinations of the independent ones.
+    Independent columns are those that are no linear combinations of columns before them; ``combination`` (a'c', ac) has
+    all columns of ``A ⊗ X`` as combinations of the independent ones.
     """
 
     A: Array
@@ -58,12 +48,7 @@ class FixedEffects:
     def fit(self, K: Metric, added: tuple[Array, Array] | None = None) -> LeastSquares:
         """Generalised least squares of these effects, and of added ones; of minimum norm where columns are redundant.
 
-        Parameters
-        ----------
-        K : Metric
-            The metric of K⁻¹.
-        added : tuple of Array (p, e) and Array (n, m)
-            ``A1`` and ``X1`` of the added effects ``(A1 ⊗ X1) vec(B1)``.
+        ``added`` are ``A1`` (p, e) and ``X1`` (n, m) of effects ``(A1 ⊗ X1) vec(B1)``.
         """
         own = (self.independent_A, self.independent_X)
         fitted = least_squares(K, [own] if added is None else [own, added])
@@ -87,16 +72,9 @@ def _minimum_norm(fitted: LeastSquares, of_null: Array, shapes: tuple[tuple[int,
     """Estimates for all columns of a design from those of its independent columns: the shortest with the same mean.
 
     With ``M = M' T``, M' the independent columns, estimates ``β'`` of theirs with covariance S are the mean of
-    ``β = T⁺β'`` with covariance ``T⁺ S T⁺ᵀ``, the pseudo-inverse of ``MᵀK⁻¹M``.
-
-    Parameters
-    ----------
-    fitted : LeastSquares
-        The independent columns of the null effects, and all of the added ones.
-    of_null : Array (k, ca)
-        The columns of the null effects as combinations of the independent ones.
-    shapes : tuple of (int, int)
-        Shape of every B.
+    ``β = T⁺β'`` with covariance ``T⁺ S T⁺ᵀ``, the pseudo-inverse of ``MᵀK⁻¹M``. ``fitted`` has the independent columns
+    of the null effects, and all of the added ones; ``of_null`` (k, ca) are the columns of the null effects as
+    combinations of the independent ones.
     """
     k, size = of_null.shape
     if fitted.rank == size + fitted.beta.size - k:

@@ -24,18 +24,10 @@ Term = tuple[Array, Array]
 
 @dataclass(frozen=True)
 class SampleVectors:
-    """Vectors over samples (covariates, variants) in the rotated rows.
+    """q vectors over samples F (covariates, variants) in the rotated rows: ``VᵀF`` (m, q).
 
-    Attributes
-    ----------
-    rows : NDArray (m, q)
-        ``VᵀF``.
-    projected : NDArray (c, q)
-        ``QxᵀF``.
-    outside : NDArray (q, q)
-        Inner products of what lies outside both, where GGᵀ is 0.
-    in_span : NDArray (q,) of bool
-        Whether a column lies in the span of the projected covariates.
+    ``projected`` (c, q) is ``QxᵀF``, and ``outside`` (q, q) are inner products of what lies outside both, where GGᵀ is
+    0. ``in_span`` (q,) says which columns lie in the span of the projected covariates.
     """
 
     rows: Array
@@ -48,12 +40,7 @@ class SampleVectors:
 class Metric:
     """``K⁻¹`` at a point, as seen from the contrasts: one matrix over samples an axis.
 
-    Attributes
-    ----------
-    point : Point
-        Where K⁻¹ is taken.
-    Qx : NDArray (n, c)
-        Basis of the projected covariates.
+    ``Qx`` (n, c) is a basis of the projected covariates.
     """
 
     point: Point
@@ -138,13 +125,8 @@ class LeastSquares:
 def least_squares(K: Metric, terms: Sequence[Term]) -> LeastSquares:
     """Fit ``Σ_k (A_k ⊗ F_k) vec(B_k)``.
 
-    Parameters
-    ----------
-    K : Metric
-        The metric at the null model.
-    terms : sequence of Term
-        The null model's own fixed effects (A, X), and at most one term added to it. Columns of an added term may lie in
-        the span of others: they are left out and their estimates are NaN.
+    The terms are the null model's own fixed effects (A, X), and at most one that is added. Columns of an added term may
+    lie in the span of others: they are left out and their estimates are NaN.
     """
     (A, X), coupled = terms[0], K.point.coupled
     null = _ProjectedNull(K, A) if coupled is None else _CoupledNull(K, coupled)

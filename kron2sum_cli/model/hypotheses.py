@@ -34,14 +34,8 @@ _MOST_LISTED = 10
 class Hypothesis:
     """Effects in the span of A0 and A1, tested against effects in the span of A0.
 
-    Attributes
-    ----------
-    name : str
-        Ending of its columns in a result table.
-    base : NDArray (p, e0)
-        Orthonormal basis of A0; e0 may be 0.
-    full : NDArray (p, e)
-        Orthonormal basis of [A0, A1].
+    ``name`` is the ending of its columns in a result table, ``base`` (p, e0) an orthonormal basis of A0, of which e0
+    may be 0, and ``full`` (p, e) one of [A0, A1].
     """
 
     name: str
@@ -270,16 +264,10 @@ def compare(below: Array, above: Array, rank_below: int, rank_above: int, contex
 
 @dataclass(frozen=True)
 class TraitEffects:
-    """Effects on every trait in the joint model.
+    """Effects on every trait in the joint model, (b, p) each.
 
-    Attributes
-    ----------
-    beta : NDArray (b, p)
-        Effect of one more effect allele.
-    se : NDArray (b, p)
-        Standard error, with the scale of the joint model ``s1 = (q0 - χ²)/N``.
-    mlog10p : NDArray (b, p)
-        Minus log10 of the p-value of every trait's effect, given effects on the others.
+    ``beta`` are effects of one more effect allele, ``se`` their standard errors with the scale of the joint model
+    ``s1 = (q0 - χ²)/N``, and ``mlog10p`` is -log10 P of every trait's effect, given effects on the others.
     """
 
     beta: Array

@@ -31,13 +31,7 @@ def inflation(median: float, df: int) -> float:
 
 
 class MedianP:
-    """Medians of the P values of several tests, as they come, in memory that does not grow.
-
-    Parameters
-    ----------
-    tests : Sequence of str
-        Names of the tests.
-    """
+    """Medians of the P values of several tests, by name, as they come, in memory that does not grow."""
 
     def __init__(self, tests: Sequence[str]) -> None:
         self._counts = {test: np.zeros(BINS, dtype=np.int64) for test in tests}
@@ -62,18 +56,11 @@ class MedianP:
 
 
 def independent_tests(G: NDArray[np.floating], some: NDArray[np.intp] | None = None) -> float:
-    """To how many independent tests variants G (n, b), or some of them, amount, which lie next to each other.
+    """To how many independent tests some of variants G (n, b) amount, which lie next to each other and vary.
 
     ``Σ_i min(λ_i, 1)``, λ the eigenvalues of the correlation matrix of the χ² statistics: a direction that several
     variants share counts once (Li, Yeung, Cherny and Sham 2012, Human Genetics 131:747). Statistics of one degree of
     freedom correlate by r², r the correlation of the genotypes.
-
-    Parameters
-    ----------
-    G : NDArray (n, b)
-        Genotypes that vary, without missing values.
-    some : NDArray of int or None
-        Which of them; None for all.
     """
     Z = G[:: -(-len(G) // MOST_SAMPLES)][:, slice(None) if some is None else some].astype(np.float64)
     if not Z.shape[1]:

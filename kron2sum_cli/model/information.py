@@ -43,15 +43,9 @@ singular."""
 class DirectionCovariance:
     """Covariance of the estimated (E0, E1) over the pairs of axes ``np.tril_indices(p)``, N = p(p+1)/2 of them.
 
-    Vectors (N,) where pairs are independent, matrices (N, N) else. Zero in directions that are not free, NaN
-    throughout where the information is not positive definite.
-
-    Attributes
-    ----------
-    v00, v11 : NDArray (N,) or (N, N)
-        Covariance of the entries of E0, and of those of E1.
-    v01 : NDArray (N,) or (N, N)
-        Covariance of the entries of E0 with those of E1.
+    ``v00`` and ``v11`` are of the entries of E0 and of E1, ``v01`` of those of E0 with those of E1: vectors (N,) where
+    pairs are independent, matrices (N, N) else. Zero in directions that are not free, NaN throughout where the
+    information is not positive definite.
     """
 
     v00: Array
@@ -62,12 +56,7 @@ class DirectionCovariance:
 def uses_observed_information(ntraits: int, neffects: int) -> bool:
     """Whether standard errors are those of the observed information.
 
-    Parameters
-    ----------
-    ntraits : int
-        Number of traits, p.
-    neffects : int
-        Number of fixed effects of a trait design of rank a < p, ac; 0 without one.
+    ``neffects`` is the number ac of fixed effects of a trait design of rank a < p; 0 without one.
     """
     return ntraits <= OBSERVED_TRAITS and neffects <= OBSERVED_EFFECTS
 

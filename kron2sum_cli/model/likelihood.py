@@ -61,21 +61,12 @@ class LikelihoodPoint(Protocol):
 
 @dataclass(frozen=True)
 class MeanBlock:
-    """Covariance of the fixed effects of projected covariates on every axis j, given the contrasts.
+    """Covariance of the fixed effects of projected covariates on every axis j, given the contrasts: (p, c, c).
 
     ``S_j = c0_j² Kxx + c1_j² I - c0_j⁴ Kxm W_j Kmx`` is the covariance of the fixed effects ``Qxᵀ X B`` of axis j. As
     c1_j tends to 0 this difference can be smaller than its terms by ten orders of magnitude, and rounding makes its
     score and its curvature contradict each other. With ``R = Kxm diag(s)^-½`` and ``A = Kxx - RRᵀ`` it is the sum
-    ``c0_j² A + c1_j² (I + c0_j² R W_j Rᵀ)``, and its derivatives are sums, too.
-
-    Attributes
-    ----------
-    A, R : NDArray (c, c) and (c, m)
-        What `conditional_covariance` returns.
-    S : NDArray (p, c, c)
-        The covariance of the fixed effects of every axis.
-    dS0, dS1 : NDArray (p, c, c)
-        Derivatives of S with respect to c0_j² and c1_j².
+    ``c0_j² A + c1_j² (I + c0_j² R W_j Rᵀ)``, and its derivatives ``dS0`` and ``dS1`` by c0_j² and c1_j² are sums, too.
     """
 
     A: Array
@@ -115,14 +106,8 @@ class MeanBlock:
 class Coupled:
     """Generalised least squares of the coupled fixed effects at one point.
 
-    Attributes
-    ----------
-    TA : NDArray (p, a)
-        The trait design in the axes.
-    chol : NDArray (ac, ac)
-        Lower Cholesky factor of ``H = Σ_j t_j t_jᵀ ⊗ XᵀW_jX``.
-    beta : NDArray (c, a)
-        Estimates of B.
+    ``TA`` (p, a) is the trait design in the axes, ``chol`` (ac, ac) the lower Cholesky factor of
+    ``H = Σ_j t_j t_jᵀ ⊗ XᵀW_jX``, and ``beta`` (c, a) estimates B.
     """
 
     TA: Array
@@ -136,12 +121,6 @@ class Point:
 
     Attributes
     ----------
-    data : Contrasts
-        The rotated traits.
-    reml : bool
-        Restricted or not.
-    axes : TraitAxes
-        The trait axes of (C0, C1).
     lml : float
         Log-likelihood with all constants: the log density of vec(Y), or of its error contrasts under REML.
     W : NDArray (m, p)

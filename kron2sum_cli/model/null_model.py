@@ -147,24 +147,9 @@ class TraitData:
 class FitSummary:
     """What a fit of one relationship matrix says (the whole genome's, or the one without a chromosome).
 
-    Attributes
-    ----------
-    axes : TraitAxes
-        Trait axes of the fitted C0 and C1.
-    reml : bool
-        Whether it is a fit by restricted likelihood.
-    rank : int
-        Largest rank of C0 allowed.
-    lml : float
-        Log-likelihood with all constants.
-    mean_diagonal : float
-        Mean diagonal of the centred GGᵀ.
-    quadratic : float
-        ``rᵀK⁻¹r``, from which tests of variants measure.
-    certificate : Certificate
-        Whether it is an optimum.
-    estimates : Estimates
-        C0, C1, B and what follows from them, with standard errors.
+    ``axes`` are those of the fitted C0 and C1, and ``rank`` is the largest of C0 allowed. ``lml`` is the log-likelihood
+    with all constants, ``mean_diagonal`` that of the centred GGᵀ, and ``quadratic`` is ``rᵀK⁻¹r``, from which tests of
+    variants measure.
     """
 
     axes: TraitAxes
@@ -179,13 +164,7 @@ class FitSummary:
 
 @dataclass(frozen=True)
 class NullModel(ABC):
-    """A fitted null model with the data that tests of variants need.
-
-    Attributes
-    ----------
-    summary : FitSummary
-        The fit.
-    """
+    """A fitted null model with the data that tests of variants need."""
 
     summary: FitSummary
 
@@ -271,12 +250,8 @@ class NullModel(ABC):
 class RotatedNullModel(NullModel):
     """A null model whose samples one matrix V rotates, from a dense or thin relationship matrix.
 
-    Attributes
-    ----------
-    contrasts : Contrasts
-        The rotated traits; missing cells are filled in.
-    Qx : NDArray (n, c)
-        Orthonormal basis of the covariates that the contrasts leave out; of no columns where they stay in.
+    In the contrasts missing cells are filled in. ``Qx`` (n, c) is an orthonormal basis of the covariates that the
+    contrasts leave out; of no columns where they stay in.
     """
 
     contrasts: Contrasts
@@ -312,17 +287,10 @@ class RotatedNullModel(NullModel):
 
 @dataclass(frozen=True)
 class CompleteNullModel(RotatedNullModel):
-    """A null model of complete traits.
+    """A null model of complete traits, with trait design A (p, a) and covariates X (n, c).
 
-    Attributes
-    ----------
-    A : NDArray (p, a)
-        Trait design.
-    X : NDArray (n, c)
-        Covariates.
-    rows : NDArray (m + p, n) or None
-        The first m are ``Vᵀ`` of the contrasts, the others room for a scanner, so that there is one copy of V; None
-        where V was not read for a scan.
+    The first m of the ``rows`` (m + p, n) are ``Vᵀ`` of the contrasts, the others room for a scanner, so that there is
+    one copy of V; None where V was not read for a scan.
     """
 
     A: Array
@@ -413,13 +381,7 @@ class CompleteNullModel(RotatedNullModel):
 
 @dataclass(frozen=True)
 class ObservedNullModel(RotatedNullModel):
-    """A null model of the observed cells of traits of which some are missing.
-
-    Attributes
-    ----------
-    cells : ObservedCells
-        The rotated traits and their missing cells.
-    """
+    """A null model of the observed cells of traits of which some are missing."""
 
     cells: ObservedCells
 
@@ -491,22 +453,10 @@ def restored_null_model(
     prior: Array | None = None,
     rows: NDArray[np.floating] | None = None,
 ) -> NullModel:
-    """A null model from the numbers that were kept of it.
+    """A null model from what was kept of it.
 
-    Parameters
-    ----------
-    summary : FitSummary
-        The fit.
-    contrasts : Contrasts
-        `RotatedNullModel.contrasts`.
-    Qx : NDArray (n, c)
-        `RotatedNullModel.Qx`.
-    data : TraitData
-        What the model was fitted to.
-    prior : NDArray (c, c) or None
-        As `ObservedNullModel.arrays` returns it.
-    rows : NDArray (m + p, n) or None
-        `CompleteNullModel.rows`, where V was read for a scan.
+    ``prior`` (c, c) is as `ObservedNullModel.arrays` returns it, and ``rows`` are those of `CompleteNullModel` where V
+    was read for a scan.
     """
     if data.has_missing:
         # The last row of Rx⁻¹ has one entry.
@@ -517,14 +467,9 @@ def restored_null_model(
 
 @dataclass(frozen=True)
 class RotatedSamples:
-    """A relationship matrix decomposed for the likelihood of some traits.
+    """A relationship matrix decomposed, given the covariates that are projected out, for the likelihood of some traits.
 
-    Attributes
-    ----------
-    spectrum : Spectrum
-        Its eigenvalues and eigenvectors, given the covariates that are projected out.
-    prior : float or None
-        Prior variance of the effects of a basis of X (`observed_spectrum`), where there is one.
+    ``prior`` is the prior variance of the effects of a basis of X (`observed_spectrum`), where there is one.
     """
 
     spectrum: Spectrum
@@ -532,19 +477,7 @@ class RotatedSamples:
 
 
 def rotate_samples(relationship: Array, features: bool, data: TraitData, reml: bool) -> RotatedSamples:
-    """Decompose a relationship matrix, which is destroyed.
-
-    Parameters
-    ----------
-    relationship : NDArray (n, n) or (n, r)
-        GGᵀ, or G where ``features``.
-    features : bool
-        Whether it is G.
-    data : TraitData
-        What will be fitted.
-    reml : bool
-        Whether by restricted likelihood.
-    """
+    """Decompose a relationship matrix, GGᵀ (n, n) or, where ``features``, G (n, r); it is destroyed."""
     if data.has_missing:
         # A prior of fixed effects would be seen by the missing cells of traits of which some are left out.
         with_prior = reml and not data.reduced and not data.left_out.any()
@@ -559,14 +492,7 @@ def rotate_samples(relationship: Array, features: bool, data: TraitData, reml: b
 class NullLikelihood(ABC, Generic[PointT]):
     """The likelihood of C0 and C1 for some traits and one relationship matrix.
 
-    Attributes
-    ----------
-    data : TraitData
-        The traits, their design and the covariates.
-    reml : bool
-        Restricted or not.
-    mean_diagonal : float
-        Mean diagonal of the centred GGᵀ.
+    ``mean_diagonal`` is that of the centred GGᵀ.
     """
 
     data: TraitData
@@ -621,15 +547,7 @@ class NullLikelihood(ABC, Generic[PointT]):
 
 @dataclass(frozen=True)
 class CompleteTraits(NullLikelihood[Point]):
-    """The likelihood of complete traits.
-
-    Attributes
-    ----------
-    contrasts : Contrasts
-        The rotated traits.
-    Qx : NDArray (n, c)
-        Orthonormal basis of the projected covariates.
-    """
+    """The likelihood of complete traits; ``Qx`` (n, c) is an orthonormal basis of the projected covariates."""
 
     contrasts: Contrasts
     Qx: Array
@@ -656,13 +574,7 @@ class CompleteTraits(NullLikelihood[Point]):
 
 @dataclass(frozen=True)
 class ObservedTraits(NullLikelihood[ObservedPoint]):
-    """The likelihood of the observed cells of traits of which some are missing.
-
-    Attributes
-    ----------
-    cells : ObservedCells
-        The rotated traits and their missing cells.
-    """
+    """The likelihood of the observed cells of traits of which some are missing."""
 
     cells: ObservedCells
 

@@ -24,13 +24,7 @@ from kron2sum_cli.model.trait_axes import TraitAxes
 
 @dataclass(frozen=True)
 class Prediction:
-    """Conditional means given the observed cells, and the variances of their errors.
-
-    Attributes
-    ----------
-    mean, variance : NDArray (t, p)
-        Conditional mean of every value, and the variance of its error.
-    """
+    """Conditional means (t, p) given the observed cells, and the variances of their errors."""
 
     mean: Array
     variance: Array
@@ -40,16 +34,8 @@ class Prediction:
 class EffectsOfCovariates:
     """Fixed effects of the null model, as predictions of cells need them.
 
-    Attributes
-    ----------
-    A : NDArray (p, a)
-        Trait design.
-    B : NDArray (c, a)
-        Estimates.
-    covariance : NDArray (ca, ca)
-        Covariance of the estimates vec(B).
-    explained : NDArray (t, p, ca)
-        What vec(B) becomes where the traits along each axis are ``k_t``: ``H⁻¹MᵀK⁻¹k_t``.
+    A (p, a) is the trait design, B (c, a) are the estimates, and ``covariance`` (ca, ca) is that of vec(B).
+    ``explained`` (t, p, ca) is ``H⁻¹MᵀK⁻¹k_t``, what vec(B) becomes where the traits along each axis are ``k_t``.
     """
 
     A: Array
@@ -62,14 +48,8 @@ class EffectsOfCovariates:
 class Predictor:
     """Predictions for samples from their relatedness K (n, t) to those of the fit.
 
-    Attributes
-    ----------
-    axes : TraitAxes
-        Trait axes of the null model.
-    statistics : callable
-        Score and information of K, taken for variants.
-    effects : callable
-        The fixed effects, for samples with such relatedness.
+    ``statistics`` gives score and information of K, taken for variants, and ``effects`` the fixed effects for samples
+    with such relatedness.
     """
 
     axes: TraitAxes
@@ -89,12 +69,8 @@ class Predictor:
 class MissingCells:
     """Predictions of the q missing cells of a fit, given all observed cells, those of the same sample among them.
 
-    Attributes
-    ----------
-    rows, traits : NDArray (q,)
-        Sample and trait of every cell.
-    mean, variance : NDArray (q,)
-        Conditional mean given the observed cells, and the variance of its error.
+    The cells are those of samples ``rows`` and ``traits``; ``mean`` and ``variance`` are of the conditional
+    distribution.
     """
 
     rows: NDArray[np.intp]
@@ -104,17 +80,10 @@ class MissingCells:
 
 
 def genetic_values(axes: TraitAxes, statistics: BlockStatistics, relatedness: Array) -> Prediction:
-    """Genetic values of t samples, in the fit or not.
+    """Genetic values of t samples, in the fit or not; ``relatedness`` (t,) is that of every sample with itself.
 
-    Parameters
-    ----------
-    axes : TraitAxes
-        Trait axes of the null model.
-    statistics : BlockStatistics
-        Score and information of the samples' relatedness (n, t) to those of the fit, taken for variants, in double
-        precision.
-    relatedness : NDArray (t,)
-        Relatedness of every sample with itself, the diagonal of GGᵀ.
+    ``statistics`` are score and information of the samples' relatedness (n, t) to those of the fit, taken for variants,
+    in double precision.
     """
     weights = axes.c0**2
     mean = (statistics.u * weights) @ axes.Tinv.T
@@ -168,16 +137,9 @@ def observed_predictor(point: ObservedPoint) -> Predictor:
 
 
 def complete_predictor(point: Point, Qx: Array, A: Array, B: Array, covariance: Array) -> Predictor:
-    """The predictor of a fit of complete traits with projected covariates.
+    """The predictor of a fit of complete traits with projected covariates, of basis Qx (n, c).
 
-    Parameters
-    ----------
-    point : Point
-        The fit.
-    Qx : NDArray (n, c)
-        Basis of the covariates.
-    A, B, covariance : NDArray (p, a), (c, a) and (ca, ca)
-        Trait design, estimates, and covariance of vec(B).
+    A (p, a) is the trait design, B (c, a) are the estimates, and ``covariance`` (ca, ca) is that of vec(B).
     """
     scanner = block_scanner(point, Qx, np.float64)
     return Predictor(point.axes, scanner.statistics, lambda K: effects_given_complete(point, Qx, A, B, covariance, K))
@@ -198,17 +160,7 @@ def effects_given_observed(point: ObservedPoint, scanner: ObservedScanner, K: Ar
 def effects_given_complete(
     point: Point, Qx: Array, A: Array, B: Array, covariance: Array, K: Array
 ) -> EffectsOfCovariates:
-    """The fixed effects of a null model of complete traits with projected covariates.
-
-    Parameters
-    ----------
-    Qx : NDArray (n, c)
-        Basis of the covariates.
-    A, B, covariance : NDArray (p, a), (c, a) and (ca, ca)
-        Trait design, estimates, and covariance of vec(B).
-    K : NDArray (n, t)
-        Relatedness to the samples of the fit.
-    """
+    """The fixed effects of `complete_predictor`, for samples with relatedness K (n, t) to those of the fit."""
     data, axes = point.data, point.axes
     rotated = data.V.T @ K
     predicted = np.einsum("ci,ij,it->jct", data.Kxm, point.W, rotated, optimize=True)

@@ -55,18 +55,8 @@ class _Maximum:
 class _Profile:
     """The likelihood at fixed heritabilities of one trait; unknowns are (M0, M1, log v), with factors ``basis @ M``.
 
-    Attributes
-    ----------
-    fitted : Point or ObservedPoint
-        The optimum.
-    basis : NDArray (p, p)
-        The trait is its first coordinate times ``√scale``.
-    scale : float
-        Variance of the trait at the fit.
-    mean_diagonal : float
-        Mean diagonal of the centred GGᵀ, ḡ.
-    rank : int
-        Largest rank of C0.
+    The trait is the first coordinate of the ``basis`` (p, p), times ``√scale``, its standard deviation at the fit.
+    ``mean_diagonal`` is ḡ, that of the centred GGᵀ, and ``rank`` the largest of C0.
     """
 
     fitted: LikelihoodPoint

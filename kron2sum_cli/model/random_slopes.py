@@ -46,16 +46,9 @@ NO_MAXIMUM = "the search of the variance components of random slopes did not con
 class SlopesData:
     """Contrasts of the traits, and what their covariance is made of.
 
-    Attributes
-    ----------
-    Q : NDArray (n, m)
-        Orthonormal basis of what is orthogonal to the covariates.
-    y : NDArray (pm,)
-        ``QᵀY``, trait after trait.
-    K : NDArray (2, 2, m, m)
-        ``QᵀDᵃGGᵀDᵇQ``, D the diagonal matrix of e.
-    R : NDArray (2, 2, m, m)
-        ``QᵀDᵃ⁺ᵇQ``.
+    ``Q`` (n, m) is an orthonormal basis of what is orthogonal to the covariates, and ``y`` (pm,) is ``QᵀY``, trait
+    after trait. ``K`` (2, 2, m, m) are ``QᵀDᵃGGᵀDᵇQ``, D the diagonal matrix of e, and ``R`` (2, 2, m, m) are
+    ``QᵀDᵃ⁺ᵇQ``.
     """
 
     Q: Array
@@ -73,16 +66,9 @@ class SlopesData:
 class SlopesPoint:
     """The restricted likelihood at one (Σg, Σe).
 
-    Attributes
-    ----------
-    lml : float
-        Log-likelihood.
-    factors : NDArray (2, 2p, 2p)
-        Lower triangular L of Σg and of Σe, which are LLᵀ; their rows are the values of all traits, then the slopes.
-    root : NDArray (pm, pm)
-        Lower Cholesky factor of the covariance of y.
-    alpha : NDArray (pm,)
-        ``V⁻¹y``.
+    ``factors`` (2, 2p, 2p) are lower triangular L of Σg and of Σe, which are LLᵀ; their rows are the values of all
+    traits, then the slopes. ``root`` (pm, pm) is the lower Cholesky factor of V, the covariance of y, and ``alpha``
+    (pm,) ``V⁻¹y``.
     """
 
     lml: float
@@ -207,14 +193,9 @@ def _with_slopes(C: Array, total: Array) -> Array:
 
 @dataclass(frozen=True)
 class SlopesTests:
-    """Tests of variants with random slopes.
+    """Tests of b variants with random slopes: of the interaction given the variant's own effects, and of both jointly.
 
-    Attributes
-    ----------
-    interaction, joint : TestResult
-        Of the interaction given the variant's own effects, and of both.
-    beta, se : NDArray (b, p)
-        Effects of the interaction on the traits.
+    ``beta`` and ``se`` (b, p) are effects of the interaction on the traits.
     """
 
     interaction: TestResult

@@ -95,20 +95,9 @@ BATCH_BYTES = 1 << 21
 class NullMaximum:
     """A local maximum of the likelihood without a variant, and what all climbs from it share.
 
-    Attributes
-    ----------
-    data : Contrasts
-        Rotated traits, covariates projected out.
-    fit : Fit
-        The maximum.
-    one_of_several : bool
-        Whether the likelihood may have other maxima.
-    moments : RowMoments
-        Of the rows, traits in the axes of the maximum.
-    empty : int
-        Number of axes that its C0 leaves empty, the last ones.
-    metrics : tuple of NDArray (2N, 2N)
-        Inverse information along the face with 0, 1, ... p empty axes.
+    The likelihood may have other maxima where it is ``one_of_several``. ``moments`` are of the rows, traits in the axes
+    of the maximum, whose C0 leaves the last ``empty`` axes empty; ``metrics`` (2N, 2N) are the inverse information
+    along the face with 0, 1, ... p empty axes.
     """
 
     data: Contrasts
@@ -123,14 +112,8 @@ class NullMaximum:
 class Refitter:
     """Refits of complete traits under one null model.
 
-    Attributes
-    ----------
-    data : Contrasts
-        Rotated traits, covariates projected out: the contrasts alone under REML.
-    maxima : tuple of NullMaximum
-        Local maxima of the likelihood without a variant, the highest first.
-    reml : bool
-        Whether the null model is by REML.
+    ``data`` have the covariates projected out: the contrasts alone under REML. ``maxima`` are local ones of the
+    likelihood without a variant, the highest first.
     """
 
     data: Contrasts
@@ -203,22 +186,11 @@ class Refitter:
         return found.with_pairs(both, lambda: fitter.refit(columns, np.eye(p), np.zeros((SIMULATED_VARIANTS, 2, 2))))
 
     def refit(self, variants: Array, design: Array, outside: Array | None = None) -> Refit:
-        """Refit with effects in the span of ``design``.
+        """Refit variants with effects, those of the last column, in the span of a design (p, e) of full column rank.
 
-        Parameters
-        ----------
-        variants : Array (m, b) or (m, b, k)
-            Rotated variants, ``VᵀG``, or k columns of each, all of them with such effects.
-        design : Array (p, e)
-            Of full column rank.
-        outside : Array (b,) or (b, k, k), or None
-            Squared lengths of the variants outside V and the covariates, or the products of their columns; needed where
-            ``data.noutside``.
-
-        Returns
-        -------
-        Refit
-            Effects are those of the last column. NaN where a refit did not converge, and for a column of length 0.
+        ``variants`` are rotated, ``VᵀG`` (m, b), or k columns of each (m, b, k), all of them with such effects.
+        ``outside`` (b,), or (b, k, k), are their squared lengths outside V and the covariates, or the products of their
+        columns; needed where ``data.noutside``. NaN where a refit did not converge, and for a column of length 0.
 
         Raises
         ------
@@ -256,18 +228,10 @@ class Refitter:
 
 
 def refitter(data: Contrasts, null: Sequence[Fit], reml: bool, thorough: bool = True) -> Refitter:
-    """Prepare refits from local maxima of the likelihood of ``data`` without a variant (`null_maxima`).
+    """Prepare refits from local maxima of the likelihood of ``data`` without a variant, as `null_maxima` gives them.
 
-    Parameters
-    ----------
-    data : Contrasts
-        `Contrasts.without_projected` under a null model by REML.
-    null : sequence of Fit
-        Maxima of the likelihood of these data, the highest first.
-    reml : bool
-        Whether the null model is by REML.
-    thorough : bool
-        Look for further maxima with a variant where there may be some.
+    Under a null model by REML the data are `Contrasts.without_projected`. Where it is ``thorough``, and there may be
+    further maxima with a variant, these are looked for.
 
     Raises
     ------
@@ -283,16 +247,8 @@ def refitter(data: Contrasts, null: Sequence[Fit], reml: bool, thorough: bool = 
 def null_maxima(data: Contrasts, fitted: TraitAxes, rank: int) -> list[Fit]:
     """Local maxima of the likelihood without a variant (not restricted), the highest first.
 
-    Where there are so few samples that there can be several, climbs start from many places; else from the fit alone.
-
-    Parameters
-    ----------
-    data : Contrasts
-        `Contrasts.without_projected` for a null model by REML.
-    fitted : TraitAxes
-        Axes of the null model.
-    rank : int
-        Largest rank of C0.
+    Where there are so few samples that there can be several, climbs start from many places; else from the axes of the
+    null model alone. The data are those of `refitter`.
 
     Raises
     ------
@@ -317,13 +273,7 @@ def null_maxima(data: Contrasts, fitted: TraitAxes, rank: int) -> list[Fit]:
 
 
 def _climb_certified(data: Contrasts, start: TraitAxes, rank: int) -> Fit:
-    """The maximum without a variant that a climb from one start ends at.
-
-    Raises
-    ------
-    ConvergenceError
-        Where it does not end at one.
-    """
+    """The maximum without a variant at which a climb from one start ends; ConvergenceError where it ends at none."""
     fit = climb(data, start, rank, reml=False)
     if not fit.certificate.certified:
         raise ConvergenceError(NO_CONVERGENCE)
@@ -590,12 +540,9 @@ def _upper_cholesky(M: Array) -> tuple[Array, Mask]:
 def _highest(
     alternative: Contrasts, starts: Sequence[TraitAxes], rank: int, design: Array
 ) -> tuple[float, Array, Array] | None:
-    """Refit one variant, a fixed effect of these data, by the search of null models: the highest end, if any is one.
+    """Refit one variant, a fixed effect of these data, by the search of null models from several starts.
 
-    Returns
-    -------
-    (float, Array (p,), Array (p,)) or None
-        Log-likelihood, effects on the traits, their standard errors.
+    The highest maximum, if one is reached: log-likelihood, effects on the traits (p,), their standard errors.
     """
     best, found = -np.inf, None
     for axes in starts:

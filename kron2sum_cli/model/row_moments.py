@@ -23,15 +23,7 @@ PRECISION = 1e-12
 
 @dataclass(frozen=True)
 class VariantMoments:
-    """Moments of b variants of k columns each.
-
-    Attributes
-    ----------
-    cross : NDArray (b, p, k, K)
-        Moments of every column with every trait.
-    square : NDArray (b, k, k, K)
-        Moments of pairs of columns.
-    """
+    """Moments of b variants of k columns: of columns with traits (b, p, k, K), and of pairs of columns (b, k, k, K)."""
 
     cross: Array
     square: Array

@@ -37,20 +37,9 @@ second counts as collinear with it."""
 class SecondStatistics:
     """Score and information of two columns a variant, the second given the first.
 
-    Attributes
-    ----------
-    first : BlockStatistics
-        Of the first, alone.
-    H : NDArray (n, b)
-        The second, less the multiple of the first that is nearest.
-    regression : NDArray (b, p) or (b, p, p)
-        `PairStatistics.regression` of H on the first.
-    u : NDArray (b, p)
-        Score of the second given the first.
-    v : NDArray (b, p) or (b, p, p)
-        Its information.
-    identifiable : NDArray (b,)
-        Whether the second varies given the first and the covariates.
+    ``H`` (n, b) is the second, less the multiple of the first that is nearest, and ``regression`` (b, p) or (b, p, p)
+    that of H on the first (`PairStatistics.regression`). ``u`` (b, p) and ``v`` (b, p) or (b, p, p) are of the second
+    given the first, and ``identifiable`` (b,) says whether it varies given the first and the covariates.
     """
 
     first: BlockStatistics
@@ -77,16 +66,10 @@ class SecondStatistics:
 
 @dataclass(frozen=True)
 class SecondTests:
-    """Tests of b second columns.
+    """Tests of b second columns on p traits.
 
-    Attributes
-    ----------
-    second : TestResult
-        Its effects on all traits, given those of the first: p degrees of freedom.
-    joint : TestResult
-        Effects of both columns on all traits: 2p.
-    effects : TraitEffects
-        Effects of the second in the model with both.
+    ``second``: their effects given those of the first, p degrees of freedom; ``joint``: effects of both columns, 2p.
+    ``effects`` are those of the second in the model with both.
     """
 
     second: TestResult
@@ -111,19 +94,10 @@ def basis_of_covariates(X: Array) -> Array:
 def second_statistics(
     scanner: Scanner, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]
 ) -> SecondStatistics:
-    """Statistics of variants G (n, b), and of second columns H (n, b) given them.
+    """Statistics of variants G (n, b), and of second columns H (n, b) given them, in the precision of the scanner.
 
-    The multiple of g that is nearest to h outside the covariates is taken off first, which changes nothing but
-    rounding.
-
-    Parameters
-    ----------
-    scanner : Scanner
-        Of the null model.
-    G, H : NDArray (n, b)
-        The columns, without missing values, in the precision of the scanner.
-    Q : NDArray (n, c)
-        Orthonormal basis of the covariates.
+    The multiple of g that is nearest to h outside the covariates, of orthonormal basis Q (n, c), is taken off first,
+    which changes nothing but rounding.
     """
     size = inner_products(H.T, H.T)
     of_G, of_H = (Q.T @ G).T, (Q.T @ H).T

@@ -65,12 +65,7 @@ class Located(Protocol):
 class ObservedRows:
     """Numbers from which the observed information of single directions follows, coupled fixed effects left aside.
 
-    Attributes
-    ----------
-    s : NDArray (m,)
-        Eigenvalues of GGᵀ.
-    alpha, W : NDArray (m, p)
-        ``K⁻¹r`` and the inverse variances in the axes.
+    Eigenvalues ``s`` (m,) of GGᵀ; ``alpha`` (m, p) is ``K⁻¹r``, and ``W`` (m, p) the inverse variances, in the axes.
     """
 
     s: Array
@@ -93,14 +88,9 @@ class ObservedRows:
 class Curvature:
     """The second order of a likelihood at one point.
 
-    Attributes
-    ----------
-    expected : tuple of NDArray
-        Twice the expected information of pairs of axes, for E1, for E0 with E1, and for E0; each (p, p).
-    observed : ObservedRows or None
-        What the observed information of single pairs follows from; None where it is not at hand.
-    change : callable
-        Change of (score0, score1) for a small step (E0, E1).
+    ``expected`` is twice the expected information of pairs of axes, for E1, for E0 with E1, and for E0, each (p, p);
+    from ``observed`` follows the observed information of single pairs, None where it is not at hand. ``change`` gives
+    that of (score0, score1) for a small step (E0, E1).
     """
 
     expected: Grams
@@ -118,18 +108,8 @@ class Curvature:
 class Chart:
     """The unknowns around one point, as one vector: the entries of P, then those of N.
 
-    Attributes
-    ----------
-    axes : TraitAxes
-        Trait axes of the point.
-    tau : float
-        Mean eigenvalue of GGᵀ.
-    rank : int
-        Largest rank of C0.
-    rows, columns : NDArray of int
-        All pairs of axes, rows ≥ columns; P has entries there, N at the transposed places.
-    free0, free1 : NDArray of bool
-        Which of the pairs' entries of P, and of N, are unknowns.
+    ``rows`` ≥ ``columns`` are all pairs of axes; P has entries there, N at the transposed places. Of these ``free0`` of
+    P and ``free1`` of N are unknowns. ``tau`` is the mean eigenvalue of GGᵀ, ``rank`` the largest of C0.
     """
 
     axes: TraitAxes
@@ -186,12 +166,7 @@ def chart_at(axes: TraitAxes, tau: float, rank: int, floor: float) -> Chart:
 class PairMetric:
     """A positive definite matrix of 2 × 2 blocks ``[a, b; b, d]``, one for the entries of P and N of each pair of axes.
 
-    Attributes
-    ----------
-    a, b, d : NDArray
-        One entry for each pair; 1, 0 and 1 where an entry is not free.
-    free0, free1 : NDArray of bool
-        Which of the pairs' entries of P, and of N, are unknowns.
+    Blocks have 1, 0 and 1 where an entry is not free: ``free0`` and ``free1`` are those of a `Chart`.
     """
 
     a: Array
@@ -268,18 +243,10 @@ def _cone_curvature(chart: Chart, point: Located) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Step:
-    """A step in the unknowns.
+    """A step x in the unknowns, and its predicted gain in log-likelihood.
 
-    Attributes
-    ----------
-    x : NDArray
-        The step.
-    predicted : float
-        Predicted gain in log-likelihood.
-    bend : float
-        Part of the gain that the curvature is predicted to take away, ``-½ xᵀHx``.
-    at_edge : bool
-        Whether the step ends at the edge of the trust region.
+    ``bend`` is the part of the gain that the curvature is predicted to take away, ``-½ xᵀHx``, and a step ``at_edge``
+    ends at the edge of the trust region.
     """
 
     x: Array
@@ -353,19 +320,7 @@ class LocalModel:
 
 
 def local_model(point: Located, chart: Chart, curvature: Curvature, by_observed: bool) -> LocalModel:
-    """The local model around a point.
-
-    Parameters
-    ----------
-    point : Located
-        The point.
-    chart : Chart
-        The unknowns around it.
-    curvature : Curvature
-        The second order at the point.
-    by_observed : bool
-        Whether the observed information measures lengths, where it is at hand.
-    """
+    """The local model around a point; the observed information measures lengths where that is asked for and at hand."""
     metric = expected_metric(chart, point, curvature.expected)
     if by_observed and curvature.observed is not None:
         metric = observed_metric(chart, point, curvature.observed.grams(curvature.expected), metric)

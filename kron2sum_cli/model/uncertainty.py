@@ -70,12 +70,7 @@ class Estimates:
 class Interval:
     """A profile-likelihood interval of a heritability.
 
-    Attributes
-    ----------
-    low, high : float
-        Ends of the interval.
-    at_boundary : bool
-        Whether an end is 0 or 1, because the likelihood does not fall far enough before it.
+    An end ``at_boundary`` is 0 or 1 because the likelihood does not fall far enough before it.
     """
 
     low: float
@@ -85,16 +80,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class _Spread:
-    """Variances and covariances of the estimated entries of one covariance matrix C.
+    """Variances and covariances of the estimated entries of one covariance matrix C, (p, p) each.
 
-    Attributes
-    ----------
-    variance : NDArray (p, p)
-        Variance of every entry.
-    with_row : NDArray (p, p)
-        Covariance of entry (a, b) with entry (a, a).
-    of_diagonal : NDArray (p, p)
-        Covariance of entry (a, a) with entry (b, b).
+    ``variance`` is of every entry, ``with_row`` the covariance of entry (a, b) with entry (a, a), and ``of_diagonal``
+    that of entry (a, a) with entry (b, b).
     """
 
     variance: Array
@@ -103,20 +92,9 @@ class _Spread:
 
 
 def estimates_of(point: Point, Qx: Array, rank: int, mean_diagonal: float, A: Array, X: Array) -> Estimates:
-    """Estimates at an optimum of complete traits.
+    """Estimates at an optimum of complete traits, with trait design A (p, a) and covariates X (n, c).
 
-    Parameters
-    ----------
-    point : Point
-        An optimum.
-    Qx : NDArray (n, c)
-        Basis of the projected covariates.
-    rank : int
-        Largest rank of C0 allowed.
-    mean_diagonal : float
-        Mean diagonal of the centred GGᵀ, ḡ.
-    A, X : NDArray (p, a) and (n, c)
-        Trait design and covariates of the fixed effects.
+    ``Qx`` (n, c) is a basis of the projected covariates, ``rank`` the largest of C0 allowed, and ``mean_diagonal`` ḡ.
     """
     covariance, effects = direction_covariance(point, rank), fixed_effects(point, Qx, A, X)
     return estimates_from(point.axes, point.data.mean_eigenvalue, mean_diagonal, covariance, effects)

@@ -22,15 +22,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class States:
-    """One (C0, C1) a variant.
-
-    Attributes
-    ----------
-    frame : NDArray (b, p, p)
-        N of every variant.
-    share : NDArray (b, p, p)
-        H of every variant.
-    """
+    """One (C0, C1) a variant: its frame N and its share H, (b, p, p) each."""
 
     frame: Array
     share: Array
@@ -40,20 +32,10 @@ class States:
 class Points:
     """The likelihood at one state a variant, b of them, with the best effects ``A1 γ``.
 
-    Attributes
-    ----------
-    lml : NDArray (b,)
-        Log-likelihood.
-    score0, score1 : NDArray (b, p, p)
-        Its derivatives with respect to ``N C0 Nᵀ`` and ``N C1 Nᵀ``.
-    off_face : NDArray (b,)
-        Predicted gain in log-likelihood of the best step off the face of C0.
-    gamma : NDArray (b, ek)
-        Effects γ, those of the k columns of a variant side by side.
-    information : NDArray (b, ek, ek)
-        Information of the effects.
-    inside : NDArray (b,)
-        Whether the state is inside the cones, and as far from their edges as the moments are precise.
+    The scores (b, p, p) are by ``N C0 Nᵀ`` and ``N C1 Nᵀ``, and ``off_face`` (b,) is the predicted gain of the best
+    step off the face of C0. ``gamma`` (b, ek) are effects γ, those of the k columns of a variant side by side, and
+    ``information`` (b, ek, ek) is theirs. A state is ``inside`` (b,) the cones where it is as far from their edges as
+    the moments are precise.
     """
 
     lml: Array
@@ -83,18 +65,8 @@ def put(record: Record, which: Indices, other: Record) -> None:
 class VariantLikelihood:
     """What the likelihoods of all variants have in common.
 
-    Attributes
-    ----------
-    moments : RowMoments
-        Of the rows, with the traits in the axes of the null model.
-    design : NDArray (p, e)
-        A1 in these axes.
-    logdet_axes : float
-        ``log|det T|`` of these axes.
-    empty : int
-        Number of axes that C0 leaves empty.
-    rank : int
-        Largest rank of C0 allowed.
+    ``moments`` are of the rows, with the traits in the axes of the null model, ``design`` (p, e) is A1 in these axes,
+    and ``logdet_axes`` their ``log|det T|``. C0 leaves ``empty`` axes empty, and has at most this rank.
     """
 
     moments: RowMoments

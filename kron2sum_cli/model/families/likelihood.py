@@ -30,16 +30,8 @@ ROWS_AT_ONCE = 1 << 9
 class FamilyTraits:
     """The data of one likelihood: traits and covariates in the rows of a `FamilySpectrum`.
 
-    Attributes
-    ----------
-    spectrum : FamilySpectrum
-        Rows and their eigenvalues.
-    Z : NDArray (n, p)
-        Rotated traits ``UᵀY``.
-    X : NDArray (n, c)
-        Rotated covariates ``UᵀQ``, Q an orthonormal basis of the covariates.
-    R : NDArray (c, c)
-        Upper triangular; the covariates as they were given are QR.
+    ``Z`` (n, p) are rotated traits ``UᵀY``, and ``X`` (n, c) rotated covariates ``UᵀQ``, Q an orthonormal basis of the
+    covariates, which as they were given are QR.
     """
 
     spectrum: FamilySpectrum
@@ -106,24 +98,8 @@ def family_traits(spectrum: FamilySpectrum, Y: Array, X: Array) -> FamilyTraits:
 class FamilyPoint:
     """The likelihood of families at one (C0, C1), in its trait axes; compare `likelihood.Point`.
 
-    Attributes
-    ----------
-    data : FamilyTraits
-        What it is the likelihood of.
-    reml : bool
-        Restricted or not.
-    axes : TraitAxes
-        Trait axes of (C0, C1).
-    lml : float
-        Log-likelihood with all constants.
-    W : NDArray (n, p)
-        Inverse variances.
-    alpha : NDArray (n, p)
-        ``P_j y_j``, rotated.
-    chol : NDArray (p, c, c)
-        Lower Cholesky factors of every H_j.
-    b : NDArray (c, p)
-        Fixed effects of the orthonormal covariates along every axis.
+    ``W`` (n, p) are inverse variances, ``alpha`` (n, p) is ``P_j y_j``, rotated, ``chol`` (p, c, c) are lower Cholesky
+    factors of every H_j, and ``b`` (c, p) the fixed effects of the orthonormal covariates along every axis.
     """
 
     data: FamilyTraits

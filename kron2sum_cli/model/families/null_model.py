@@ -60,13 +60,7 @@ from kron2sum_cli.model.uncertainty import estimates_from, without_undetermined
 
 @dataclass(frozen=True)
 class NullModelOfFamilies(NullModel):
-    """What the null models of families have in common.
-
-    Attributes
-    ----------
-    traits : FamilyTraits or ObservedFamilies
-        The traits and covariates.
-    """
+    """What the null models of families have in common."""
 
     traits: FamilyTraits | ObservedFamilies
 
@@ -84,13 +78,7 @@ class NullModelOfFamilies(NullModel):
 
 @dataclass(frozen=True)
 class FamilyNullModel(NullModelOfFamilies):
-    """A null model of complete traits with a block-diagonal relationship matrix.
-
-    Attributes
-    ----------
-    traits : FamilyTraits
-        The rotated traits and covariates.
-    """
+    """A null model of complete traits with a block-diagonal relationship matrix."""
 
     traits: FamilyTraits
 
@@ -148,13 +136,7 @@ class FamilyNullModel(NullModelOfFamilies):
 
 @dataclass(frozen=True)
 class ObservedFamilyNullModel(NullModelOfFamilies):
-    """A null model of the observed cells of traits with a block-diagonal relationship matrix.
-
-    Attributes
-    ----------
-    traits : ObservedFamilies
-        The traits and covariates by families.
-    """
+    """A null model of the observed cells of traits with a block-diagonal relationship matrix."""
 
     traits: ObservedFamilies
 
@@ -210,13 +192,7 @@ class ObservedFamilyNullModel(NullModelOfFamilies):
 
 @dataclass(frozen=True)
 class LikelihoodOfFamilies(NullLikelihood[PointT]):
-    """What the likelihoods of families have in common.
-
-    Attributes
-    ----------
-    traits : FamilyTraits or ObservedFamilies
-        The traits and covariates.
-    """
+    """What the likelihoods of families have in common."""
 
     traits: FamilyTraits | ObservedFamilies
 
@@ -233,13 +209,7 @@ class LikelihoodOfFamilies(NullLikelihood[PointT]):
 
 @dataclass(frozen=True)
 class TraitsOfFamilies(LikelihoodOfFamilies[FamilyPoint]):
-    """The likelihood of complete traits with a block-diagonal relationship matrix.
-
-    Attributes
-    ----------
-    traits : FamilyTraits
-        The rotated traits and covariates.
-    """
+    """The likelihood of complete traits with a block-diagonal relationship matrix."""
 
     traits: FamilyTraits
 
@@ -262,13 +232,7 @@ class TraitsOfFamilies(LikelihoodOfFamilies[FamilyPoint]):
 
 @dataclass(frozen=True)
 class ObservedTraitsOfFamilies(LikelihoodOfFamilies[ObservedFamilyPoint]):
-    """The likelihood of the observed cells of traits with a block-diagonal relationship matrix.
-
-    Attributes
-    ----------
-    traits : ObservedFamilies
-        The traits and covariates by families.
-    """
+    """The likelihood of the observed cells of traits with a block-diagonal relationship matrix."""
 
     traits: ObservedFamilies
 
@@ -309,16 +273,7 @@ def likelihood_of_families(spectrum: FamilySpectrum, data: TraitData, reml: bool
 
 
 def restored_families(summary: FitSummary, arrays: Mapping[str, NDArray[Any]], data: TraitData) -> NullModel:
-    """A null model of families from what a file keeps of it.
-
-    Parameters
-    ----------
-    summary : FitSummary
-        The fit.
-    arrays : Mapping of str to NDArray
-        What its ``arrays`` gave, by their names without `FAMILIES`.
-    data : TraitData
-        What the model was fitted to.
+    """A null model of families from what a file keeps: the arrays that it gave, by their names without `FAMILIES`.
 
     Raises
     ------

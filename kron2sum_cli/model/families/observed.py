@@ -54,13 +54,9 @@ class TracePair:
 class ScoreProducts:
     """What the average information sums over families, for unit changes of the entries of C0 and C1.
 
-    Attributes
-    ----------
-    products : NDArray (3, p, p, p, p)
-        ``αᵀ∂V V⁻¹ ∂'Vα`` for two changes of C0, of C0 and of C1, and of C1; entry [., a, b, a', b'] for a change of
-        entry (a, b) and one of (a', b').
-    effects : NDArray (2, p, p, p, c)
-        ``αᵀ∂V N``: changes of entry (a, b) of C0 or C1, and the effects on trait u of covariate l.
+    ``products`` (3, p, p, p, p) are ``αᵀ∂V V⁻¹ ∂'Vα`` for two changes of C0, of C0 and of C1, and of C1; entry [., a,
+    b, a', b'] for a change of entry (a, b) and one of (a', b'). ``effects`` (2, p, p, p, c) are ``αᵀ∂V N``: changes of
+    entry (a, b) of C0 or C1, and the effects on trait u of covariate l.
     """
 
     products: Array
@@ -117,20 +113,9 @@ class Group(Protocol):
 
 @dataclass(frozen=True)
 class Families:
-    """Families of one size m of 2 or more.
+    """f families of one size m of 2 or more: samples (f, m) and their covariates (f, m, c).
 
-    Attributes
-    ----------
-    members : NDArray (f, m)
-        Samples.
-    U : NDArray (f, m, m)
-        Eigenvectors of the relationship matrices, in columns.
-    K : NDArray (f, m, m)
-        Relationship matrices.
-    observed : NDArray (f, m, p)
-        Which cells were observed.
-    X : NDArray (f, m, c)
-        Covariates.
+    ``K`` (f, m, m) are relationship matrices, with eigenvectors ``U`` in columns; ``observed`` (f, m, p) are the cells.
     """
 
     members: Indices
@@ -247,18 +232,8 @@ class Families:
 class Singles:
     """Samples without relatives, those of a kind (one relatedness, one pattern of observed traits) side by side.
 
-    Attributes
-    ----------
-    members : NDArray (s,)
-        Samples, sorted by their kind.
-    starts : NDArray (k,)
-        Position in ``members`` of the first sample of every kind.
-    K : NDArray (k,)
-        Relatedness of a sample with itself.
-    observed : NDArray (k, p)
-        Which traits were observed.
-    X : NDArray (s, c)
-        Covariates.
+    ``members`` (s,) are sorted by their kind, whose first samples stand at ``starts`` (k,); they have covariates ``X``
+    (s, c). ``K`` (k,) is the relatedness of a sample of a kind with itself, ``observed`` (k, p) its pattern.
     """
 
     members: Indices
@@ -385,14 +360,7 @@ def _by_changes(products: Sequence[Array], p: int) -> Array:
 def inverses(K: Array, observed: Mask, C0: Array, C1: Array) -> tuple[Array, Array]:
     """Inverses (f, m, p, m, p) of the covariances of observed cells, 0 in missing ones, and log-determinants (f,).
 
-    Parameters
-    ----------
-    K : NDArray (f, m, m)
-        Relationship matrices.
-    observed : NDArray (f, m, p)
-        Which cells were observed.
-    C0, C1 : NDArray (p, p)
-        Genetic and residual covariance.
+    ``K`` (f, m, m) are relationship matrices, and ``observed`` (f, m, p) the observed cells.
 
     Raises
     ------
@@ -454,18 +422,12 @@ class ObservedFamilies:
 
     Attributes
     ----------
-    spectrum : FamilySpectrum
-        The relationship matrix.
     Y : NDArray (n, p)
         Traits less what ordinary least squares on their own samples explain; 0 where a cell is missing.
     missing : NDArray (n, p)
         Which cells are missing.
-    X : NDArray (n, c)
-        Covariates as they were given.
-    Q : NDArray (n, c)
-        Covariates of the likelihood: an orthonormal basis of X.
-    groups : tuple of Group
-        The families.
+    X, Q : NDArray (n, c)
+        Covariates as they were given, and those of the likelihood: an orthonormal basis of X.
     kept : NDArray (e,)
         Positions among the pc effects (those on a trait side by side) of those in the model: not those that a trait's
         samples do not tell from others.

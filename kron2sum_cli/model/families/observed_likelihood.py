@@ -35,24 +35,9 @@ COLLINEAR_EFFECTS = (
 class ObservedFamilyPoint:
     """The likelihood of the observed cells of families at one (C0, C1).
 
-    Attributes
-    ----------
-    data : ObservedFamilies
-        What it is the likelihood of.
-    reml : bool
-        Restricted or not.
-    axes : TraitAxes
-        Trait axes of (C0, C1).
-    lml : float
-        Log-likelihood with all constants.
-    inverses : tuple of NDArray
-        V⁻¹ of every group of families, 0 in missing cells.
-    chol : NDArray (e, e)
-        Lower Cholesky factor of H.
-    B : NDArray (c, p)
-        Effects of the orthonormal covariates, 0 where they are left out.
-    alpha : NDArray (n, p)
-        ``Py`` over the samples and traits, 0 in missing cells.
+    ``inverses`` are V⁻¹ of every group of families and ``alpha`` (n, p) is ``Py`` over the samples and traits, both 0
+    in missing cells. ``chol`` (e, e) is the lower Cholesky factor of H, and ``B`` (c, p) are effects of the orthonormal
+    covariates, 0 where they are left out.
     """
 
     data: ObservedFamilies

@@ -33,12 +33,7 @@ from kron2sum_cli.model.trait_axes import TraitAxes
 class ObservedLikelihoodWithVariant(ObservedFamilyLikelihood):
     """The likelihood of observed cells with a variant in the model, to climb.
 
-    Attributes
-    ----------
-    variant : NDArray (n, k)
-        The columns of the variant.
-    design : NDArray (p, e)
-        Its effects lie in the span of these columns.
+    The variant has columns (n, k), and its effects lie in the span of ``design`` (p, e).
     """
 
     variant: Array

@@ -40,14 +40,9 @@ SAMPLES_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class PatternOfSingles:
-    """Samples without relatives of one pattern of observed traits, some of those of a `Stretch`.
+    """Samples without relatives of one pattern of observed traits: ``rows`` of those of a `Stretch`.
 
-    Attributes
-    ----------
-    rows : slice
-        Their positions in the stretch.
-    weighted : NDArray (s, r, c)
-        ``b_k ∘ X`` for k = 1, ..., r, where V⁻¹_ii is ``Σ_k b_ik C_k``.
+    ``weighted`` (s, r, c) is ``b_k ∘ X`` for k = 1, ..., r, where V⁻¹_ii is ``Σ_k b_ik C_k``.
     """
 
     rows: slice
@@ -56,16 +51,9 @@ class PatternOfSingles:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Samples without relatives that are multiplied at once.
+    """Samples without relatives that are multiplied at once, at these rows of the tables, by pattern.
 
-    Attributes
-    ----------
-    rows : slice
-        Their rows in the tables.
-    patterns : tuple of PatternOfSingles
-        The samples by pattern.
-    coefficients : NDArray (R, p(p+1)/2)
-        C_k of all patterns, one after the other.
+    ``coefficients`` (R, p(p+1)/2) are C_k of all patterns, one after the other.
     """
 
     rows: slice
@@ -179,21 +167,8 @@ class ObservedFamilyScanner:
     ) -> tuple[list[Array], list[Floats], list[tuple[Array, Array]]]:
         """Sums over the samples, a stretch of them at a time, so that genotypes are read from memory once.
 
-        Parameters
-        ----------
-        blocks : sequence of NDArray (n, b)
-            Variants.
-        pairs : sequence of (int, int)
-            Which blocks are multiplied with each other.
-
-        Returns
-        -------
-        linear : list of NDArray (b, p + c)
-            Of every block its products with Py along the axes and with the covariates.
-        effects : list of NDArray (b, p²c)
-            Of every block ``Σ g_i N_i``.
-        quadratic : list of (NDArray (b, p, p), NDArray (b,))
-            Of every pair of blocks ``Σ g_i h_k V⁻¹_ik``, before covariates, and ``Σ g_i h_i``.
+        Of every block (n, b) its products (b, p + c) with Py along the axes and with the covariates, and ``Σ g_i N_i``
+        (b, p²c); of every pair of blocks ``Σ g_i h_k V⁻¹_ik`` (b, p, p), before covariates, and ``Σ g_i h_i`` (b,).
         """
         b, p, m = blocks[0].shape[1], self.turn.shape[0], len(self.relatives)
         c = self.products.shape[1] - p
@@ -480,15 +455,7 @@ def observed_family_set_scores(point: ObservedFamilyPoint, G: Array) -> SetScore
 
 @dataclass(frozen=True)
 class ObservedFamilyVariants:
-    """A block of variants under a null model of observed cells of families.
-
-    Attributes
-    ----------
-    point : ObservedFamilyPoint
-        The null model.
-    G : NDArray (n, b)
-        The variants.
-    """
+    """A block of variants G (n, b) under a null model of observed cells of families."""
 
     point: ObservedFamilyPoint
     G: Array
@@ -505,13 +472,7 @@ class ObservedFamilyVariants:
 
 @dataclass(frozen=True)
 class ObservedFamilySetScanner:
-    """Sets under a null model of observed cells of families, in double precision.
-
-    Attributes
-    ----------
-    point : ObservedFamilyPoint
-        The null model.
-    """
+    """Sets under a null model of observed cells of families, in double precision."""
 
     point: ObservedFamilyPoint
 

@@ -44,18 +44,9 @@ AnyPoint = TypeVar("AnyPoint", bound=FamilyPoint | ObservedFamilyPoint)
 class VariantEffects:
     """What a variant of one or more columns explains at one point.
 
-    Attributes
-    ----------
-    D : NDArray (p, e)
-        Orthonormal basis of the design along the trait axes.
-    gamma : NDArray (e,)
-        Effects of the last column in that basis.
-    covariance : NDArray (e, e)
-        Their covariance.
-    projected : NDArray (n, p)
-        ``P_j g̃`` on every axis, times its effect, of all columns.
-    gain : float
-        Half of the reduction of ``rᵀK⁻¹r``.
+    ``D`` (p, e) is an orthonormal basis of the design along the trait axes, ``gamma`` (e,) are effects of the last
+    column in that basis, with their covariance (e, e). ``projected`` (n, p) is ``P_j g̃`` on every axis, times its
+    effect, of all columns, and ``gain`` half of the reduction of ``rᵀK⁻¹r``.
     """
 
     D: Array
@@ -69,14 +60,8 @@ class VariantEffects:
 class LikelihoodWithVariant(FamilyLikelihood):
     """The likelihood with a variant in the model, to climb.
 
-    Attributes
-    ----------
-    variant : NDArray (n, k)
-        The rotated columns of the variant.
-    design : NDArray (p, e)
-        Its effects lie in the span of these columns.
-    grams : tuple of NDArray (p, p)
-        Expected information of the null model, which that with a variant hardly differs from.
+    The variant has rotated columns (n, k), and its effects lie in the span of ``design`` (p, e). ``grams`` are the
+    expected information of the null model, which that with a variant hardly differs from.
     """
 
     variant: Array
@@ -115,18 +100,10 @@ class LikelihoodWithVariant(FamilyLikelihood):
 
 
 def effects_of_columns(along: Array, u: Array, V: Array, projected: Array | None = None) -> VariantEffects:
-    """The effects of k columns of a variant, in the span of a design ``along`` (p, e) the axes.
+    """The effects of k columns of a variant in the span of a design, ``along`` (p, e) = ``T A1`` in the axes.
 
-    Parameters
-    ----------
-    along : NDArray (p, e)
-        ``T A1``.
-    u : NDArray (k, p)
-        Scores.
-    V : NDArray (p, k, p, k)
-        Information.
-    projected : NDArray (n, p, k) or None
-        ``P_j g̃`` of every column; None for effects (p, k) in their place.
+    From their scores u (k, p) and information V (p, k, p, k); ``projected`` (n, p, k) is ``P_j g̃`` of every column, or
+    None for effects (p, k) in its place.
     """
     D, k = orthonormal(along), len(u)
     e = D.shape[1]
@@ -153,13 +130,7 @@ class WithVariant(Likelihood[AnyPoint], Protocol):
 
 @dataclass(frozen=True)
 class RefitsOfFamilies(ABC, Generic[AnyPoint]):
-    """Refits under one null model of families, of complete traits or of observed cells; see `bartlett.Refits`.
-
-    Attributes
-    ----------
-    null : Optimum
-        The null model's maximum.
-    """
+    """Refits under one null model of families, of complete traits or of observed cells; see `bartlett.Refits`."""
 
     null: Optimum[AnyPoint]
 
@@ -193,12 +164,8 @@ class RefitsOfFamilies(ABC, Generic[AnyPoint]):
     def refit(self, columns: Array, design: Array) -> Refit:
         """Refits of b variants one by one, from the null model; NaN where a climb did not converge.
 
-        Parameters
-        ----------
-        columns : NDArray (n, b) or (n, b, k)
-            What `columns` gave: one a variant, or k.
-        design : NDArray (p, e)
-            Effects on the traits lie in the span of these columns.
+        ``columns`` (n, b) or (n, b, k) are what `columns` gave, one a variant or k; effects are in the span of a design
+        (p, e).
         """
         b, p = columns.shape[1], design.shape[0]
         found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))

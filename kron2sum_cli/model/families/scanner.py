@@ -29,18 +29,10 @@ RELATIVES_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Relatives:
-    """Some whole families of m members, r samples together.
+    """Some whole families of m members, r samples together, at these rows of the samples with relatives.
 
-    Attributes
-    ----------
-    rows : slice
-        Their positions among the samples with relatives.
-    Ut : NDArray (r/m, m, m)
-        Their part of Uᵀ, a block for every family.
-    weights : NDArray (r, p + 1)
-        Inverse variances of their rows, and a column of ones.
-    weighted : NDArray (r, lc)
-        ``B_k∘X`` in their rows, for k = 1, 2, ...
+    ``Ut`` (r/m, m, m) is their part of Uᵀ, a block for every family. In their rows ``weights`` (r, p + 1) are inverse
+    variances and a column of ones, and ``weighted`` (r, lc) is ``B_k∘X`` for k = 1, 2, ...
     """
 
     rows: slice
@@ -122,19 +114,8 @@ class FamilyScanner:
     def _sums(self, blocks: Sequence[Floats], pairs: Sequence[tuple[int, int]]) -> tuple[list[Array], list[Array]]:
         """Sums over the samples, a stretch of them at a time, so that genotypes are read from memory once.
 
-        Parameters
-        ----------
-        blocks : sequence of NDArray (n, b)
-            Variants.
-        pairs : sequence of (int, int)
-            Which blocks are multiplied with each other.
-
-        Returns
-        -------
-        linear : list of NDArray (b, p + kc + lc)
-            Of every block ``gᵀUα`` and ``(B_k∘X)ᵀg̃``.
-        quadratic : list of NDArray (b, p + 1)
-            Of every pair ``Σ_i g̃_i h̃_i w_ij`` and ``Σ_i g̃_i h̃_i``.
+        Of every block (n, b) ``gᵀUα`` and ``(B_k∘X)ᵀg̃``, (b, p + kc + lc); of every pair of blocks
+        ``Σ_i g̃_i h̃_i w_ij`` and ``Σ_i g̃_i h̃_i``, (b, p + 1).
         """
         n, b = blocks[0].shape
         linear = [np.zeros((b, self.products.shape[1])) for _ in blocks]
@@ -250,14 +231,7 @@ def explained_by_covariates(point: FamilyPoint, rows: Array) -> Array:
 class FamilyVariants:
     """A block of variants under a null model of families.
 
-    Attributes
-    ----------
-    point : FamilyPoint
-        The null model
-    rows : NDArray (n, b)
-        Rotated variants
-    u : NDArray (b, p)
-        Their scores along the trait axes
+    Variants are rotated (n, b), and their scores ``u`` (b, p) along the trait axes.
     """
 
     point: FamilyPoint
@@ -283,17 +257,7 @@ class FamilyVariants:
 
 @dataclass(frozen=True)
 class FamilySetScanner:
-    """Sets of variants under a null model of families.
-
-    Attributes
-    ----------
-    point : FamilyPoint
-        The null model
-    rotation : FamilyRotation
-        In the precision of the scan
-    alpha : NDArray (n, p)
-        ``Uα``, in samples
-    """
+    """Sets of variants under a null model of families, in the precision of its rotation; ``alpha`` (n, p) is ``Uα``."""
 
     point: FamilyPoint
     rotation: FamilyRotation

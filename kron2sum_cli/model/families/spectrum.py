@@ -27,15 +27,7 @@ Precision = TypeVar("Precision", np.float32, np.float64)
 
 @dataclass(frozen=True)
 class FamiliesOfSize:
-    """All families of one size.
-
-    Attributes
-    ----------
-    members : NDArray (f, m)
-        Samples of each of the f families, by their position.
-    U : NDArray (f, m, m)
-        Eigenvectors of each family's block, in columns.
-    """
+    """All f families of one size: their members (f, m), and their blocks' eigenvectors (f, m, m) in columns."""
 
     members: Indices
     U: NDArray[np.floating]
@@ -45,12 +37,7 @@ class FamiliesOfSize:
 class FamilyRotation:
     """The block-diagonal U. Row i of ``UᵀM`` stands at the place of sample i, whose family has as many rows as members.
 
-    Attributes
-    ----------
-    nsamples : int
-        Number of samples, n.
-    families : sequence of FamiliesOfSize
-        Families of two or more members; all other samples are their own row.
+    Samples that are in none of the families, of two or more members, are their own row.
     """
 
     nsamples: int
@@ -84,20 +71,10 @@ class FamilyRotation:
 
 @dataclass(frozen=True)
 class FamilySpectrum:
-    """The eigendecomposition of a block-diagonal GGᵀ.
+    """The eigendecomposition of a block-diagonal GGᵀ: eigenvalues s (n,), not negative, each at the place of its row.
 
-    Attributes
-    ----------
-    rotation : FamilyRotation
-        The eigenvectors.
-    s : NDArray (n,)
-        Eigenvalues, not negative, each at the place of its row.
-    mean_diagonal : float
-        Mean diagonal of GGᵀ centred over the samples, the factor of C0 in a heritability.
-    nnegative : int
-        Number of negative eigenvalues that were set to 0.
-    smallest : float
-        The smallest eigenvalue before.
+    ``mean_diagonal`` is that of GGᵀ centred over the samples, the factor of C0 in a heritability. ``nnegative``
+    negative eigenvalues, the ``smallest`` of which was this, were set to 0.
     """
 
     rotation: FamilyRotation

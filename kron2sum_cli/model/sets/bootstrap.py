@@ -42,20 +42,7 @@ def simulated_set_mlog10p(
 ) -> Array:
     """-log10 P (B,) of a test of a set in B data sets.
 
-    Parameters
-    ----------
-    name : str
-        The test
-    one : VariantSetScores
-        The set; the scores of the scan are not used
-    u : NDArray (s, p, B)
-        Its scores in the data sets
-    simulated : SimulatedTraits
-        The data sets
-    tested : Hypothesis
-        Effects on the traits that are tested
-    null : SetNull
-        The null model
+    ``u`` (s, p, B) are the scores of the set in these; those of the scan play no part.
 
     Raises
     ------

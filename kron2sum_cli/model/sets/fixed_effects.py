@@ -17,15 +17,7 @@ ROWS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class SetReduction:
-    """The drop in ``rᵀK⁻¹r`` by the effects of a set of variants.
-
-    Attributes
-    ----------
-    chisq : float
-        Drop of ``rᵀK⁻¹r``.
-    rank : int
-        Number of linearly independent effects among those of the set.
-    """
+    """The drop in ``rᵀK⁻¹r`` by the effects of a set of variants, of which ``rank`` are linearly independent."""
 
     chisq: float
     rank: int
@@ -35,15 +27,9 @@ class SetReduction:
 class SetScores:
     """Scores and information of q variants along the p trait axes.
 
-    Attributes
-    ----------
-    u : NDArray (q, p)
-        Scores ``g_aᵀP_jy_j``.
-    V : NDArray (p, q, q) or (p, p, q, q)
-        Information ``g_aᵀP_jg_b`` of every axis, or of every pair of axes where fixed effects or missing cells
-        couple them.
-    sizes : NDArray (p, q)
-        Diagonals of V, before fixed effects and missing cells that couple the axes take anything away.
+    ``u`` (q, p) are scores ``g_aᵀP_jy_j``, and ``V`` is the information ``g_aᵀP_jg_b`` of every axis (p, q, q), or of
+    every pair of axes (p, p, q, q) where fixed effects or missing cells couple them. ``sizes`` (p, q) are the diagonals
+    of V before such fixed effects and cells take anything away.
     """
 
     u: Array
@@ -52,16 +38,9 @@ class SetScores:
 
 
 def observed_set_scores(scanner: ObservedScanner, G: Array, rotated: Array) -> SetScores:
-    """Scores of a set given the observed cells, by a scanner in double precision.
+    """Scores of a set G (n, q) given the observed cells, by a scanner in double precision.
 
-    Parameters
-    ----------
-    scanner : ObservedScanner
-        The null model
-    G : NDArray (n, q)
-        The variants
-    rotated : NDArray (m + p, q)
-        Their product with the scanner's rotation
+    ``rotated`` (m + p, q) is the product with the scanner's rotation.
     """
     m, p = scanner.weights.shape
     rows = rotated[:m]
@@ -90,16 +69,9 @@ def weighted_products(rows: NDArray[np.floating], weights: NDArray[np.floating])
 class SetEffects:
     """Effects ``B Aᵀ`` of a set of q variants, B (q, e) free, of which those are kept that are linearly independent.
 
-    Attributes
-    ----------
-    D : NDArray (p, e)
-        ``TA`` made orthonormal
-    kept : NDArray (k,)
-        Places of the effects kept among ``vec(B)``
-    size : NDArray (k,)
-        Roots of their information
-    root : NDArray (k, k)
-        Lower Cholesky factor of the information over these
+    ``D`` (p, e) is ``TA`` made orthonormal, and ``kept`` (k,) are the places of the effects kept among ``vec(B)``.
+    ``size`` (k,) are roots of their information, and ``root`` (k, k) is the lower Cholesky factor of the information
+    over these.
     """
 
     D: Array

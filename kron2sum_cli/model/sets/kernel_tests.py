@@ -33,15 +33,10 @@ from kron2sum_cli.model.trait_axes import TraitAxes
 
 @dataclass(frozen=True)
 class KernelScores:
-    """Weighted scores of a set of s variants along e directions of the traits, and their covariance.
+    """Weighted scores ``W^½ U F`` (e, s) of a set of s variants along e directions of the traits, and their covariance.
 
-    Attributes
-    ----------
-    z : NDArray (e, s)
-        ``W^½ U F``
-    A : NDArray (e, s, s) or (e, e, s, s)
-        Covariance of z: one matrix a direction where the scores of different directions are independent, else one a
-        pair of directions
+    ``A`` is one matrix a direction (e, s, s) where the scores of different directions are independent, else one a pair
+    of directions (e, e, s, s).
     """
 
     z: Array
@@ -63,17 +58,7 @@ class KernelScores:
 
 @dataclass(frozen=True)
 class KernelTest:
-    """The result of a test of a variance component.
-
-    Attributes
-    ----------
-    q : float
-        The statistic ``Q``
-    mlog10p : float
-        -log10 P
-    shares : NDArray (s,)
-        Share of each variant in Q
-    """
+    """A test of a variance component: its statistic ``Q``, -log10 P, and the share (s,) of each variant in Q."""
 
     q: float
     mlog10p: float
@@ -101,17 +86,7 @@ def weighted_scores(scores: SetScores, F: Array, weights: Array) -> Array:
 
 
 def kernel_scores(scores: SetScores, F: Array, weights: Array) -> KernelScores:
-    """Scores of a set for one kernel of the traits.
-
-    Parameters
-    ----------
-    scores : SetScores
-        Scores and information along the trait axes, independent or coupled by missing cells
-    F : NDArray (p, e)
-        Root of the kernel along the axes
-    weights : NDArray (s,)
-        Weights of the variants, ``W = diag(weights²)``
-    """
+    """Scores of a set for one kernel of the traits, of which ``F`` (p, e) is a root along the axes."""
     z = weighted_scores(scores, F, weights)
     between = weights[:, None] * weights
     if scores.V.ndim == 4:
@@ -127,17 +102,6 @@ def hypothesis_scores(scores: SetScores, tested: Hypothesis, T: Array, weights: 
 
     With the scores z0 and z1 of the two and their covariances, ``z1 - C10 C00⁻¹ z0`` and ``C11 - C10 C00⁻¹ C01``;
     effects of A0 that are linear combinations of others count once.
-
-    Parameters
-    ----------
-    scores : SetScores
-        Scores and information along the trait axes
-    tested : Hypothesis
-        A0 (its base) and [A0, A1] (its full design)
-    T : NDArray (p, p)
-        Trait axes
-    weights : NDArray (s,)
-        Weights of the variants
     """
     e0 = tested.base.shape[1]
     if e0 == 0:
@@ -152,16 +116,8 @@ def hypothesis_scores(scores: SetScores, tested: Hypothesis, T: Array, weights: 
 class Directions:
     """Scores of a set along e1 directions of the traits, less their regression on others.
 
-    Attributes
-    ----------
-    F : NDArray (p, e)
-        The directions, first those that are regressed on
-    kept : NDArray (k,)
-        Which of the scores along these are independent
-    slopes : NDArray (k, e1 s)
-        Of the regression
-    covariance : NDArray (e1 s, e1 s)
-        Of what is left
+    ``F`` (p, e) are the directions, first those that are regressed on; ``kept`` (k,) are the scores along these that
+    are independent, ``slopes`` (k, e1 s) those of the regression, and ``covariance`` (e1 s, e1 s) that of what is left.
     """
 
     F: Array
@@ -256,14 +212,7 @@ def cauchy_mlog10p(mlog10p: Array, weights: Array | None = None) -> float:
 
     ``T = Σ_i ω_i cot(π P_i)`` with weights that sum to 1, ``P = arccot(T)/π`` (Liu and Xie 2020, JASA 115:393), on the
     logarithmic scale, so that P may be far below the smallest double. A P value of exactly 1 would be ``T = -∞``: then
-    the result is Bonferroni's, as in STAAR.
-
-    Parameters
-    ----------
-    mlog10p : NDArray (d,)
-        -log10 of the P values
-    weights : NDArray (d,) or None
-        Not negative, not all 0; equal where None
+    the result is Bonferroni's, as in STAAR. Weights are not negative; None for equal ones.
 
     Raises
     ------

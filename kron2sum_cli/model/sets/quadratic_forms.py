@@ -59,20 +59,11 @@ MOST_ENTRIES = 1 << 20
 
 @dataclass(frozen=True)
 class Tails:
-    """Tails of k distributions at one value each: one of the two to full relative precision.
+    """Tails of k distributions at one value q each: one of the two to full relative precision.
 
-    Attributes
-    ----------
-    upper : NDArray of bool (k,)
-        Whether ``log_tail`` is of the upper tail
-    log_tail : NDArray (k,)
-        ``log P(Q > q)`` where ``upper``, ``log P(Q < q)`` elsewhere
-    log_density : NDArray (k,)
-        Log density of Q at q
-    density_slope : NDArray (k,)
-        Its derivative by q
-    density_bend : NDArray (k,)
-        Second derivative of the density by q, over the density, times q²: without a unit
+    ``log_tail`` is ``log P(Q > q)`` where ``upper``, and ``log P(Q < q)`` elsewhere. ``density_slope`` is the
+    derivative of ``log_density`` by q, and ``density_bend`` the second derivative of the density over the density,
+    times q²: without a unit.
     """
 
     upper: NDArray[np.bool_]
@@ -99,19 +90,10 @@ class Tails:
 
 
 def mixture_mlog10p(weights: Array, q: Array) -> Array:
-    """``-log10 P(Σ_i λ_i χ²₁ > q)`` of k mixtures.
+    """``-log10 P(Σ_i λ_i χ²₁ > q)`` of k mixtures, to a relative precision of 1e-10 in P, below P = 1e-300 too.
 
-    Parameters
-    ----------
-    weights : NDArray (k, m)
-        λ of each mixture, not negative; fewer than m are filled up with zeros
-    q : NDArray (k,)
-        Values; 0 and below have P = 1
-
-    Returns
-    -------
-    NDArray (k,)
-        To a relative precision of 1e-10 in P, below P = 1e-300 too
+    Weights (k, m) are λ of each mixture, not negative; fewer than m are filled up with zeros. Values of 0 and below
+    have P = 1.
 
     Raises
     ------
@@ -139,21 +121,10 @@ def mixture_tails(weights: Array, q: Array) -> Tails:
 
 
 def mixture_quantile(weights: Array, log_upper: float, near: tuple[Array, Tails] | None = None) -> Array:
-    """Where the upper tails of k mixtures are ``exp(log_upper)``, by Householder's method on the logarithm of the tail.
+    """Where the upper tails of k mixtures are ``exp(log_upper)``, to a relative precision of 1e-9.
 
-    Parameters
-    ----------
-    weights : NDArray (k, m)
-        λ of each mixture
-    log_upper : float
-        Natural logarithm of the tail probability, negative
-    near : (NDArray (k,), Tails) or None
-        Values, and the tails at these; they make a better start
-
-    Returns
-    -------
-    NDArray (k,)
-        To a relative precision of 1e-9
+    By Householder's method on the logarithm of the tail, from a better start where values and their tails are known
+    ``near``.
 
     Raises
     ------
@@ -267,16 +238,11 @@ def _end_of_path(c: Array) -> float:
 
 @dataclass(frozen=True)
 class _Sums:
-    """What the trapezoidal rule gives.
+    """What the trapezoidal rule gives, for k mixtures.
 
-    Attributes
-    ----------
-    tail, density : NDArray (k,)
-        Over the size of the integrand at the saddle point
-    slope, bend : NDArray (k,)
-        First and second derivative of the density over the density
-    disagreement : NDArray (k,)
-        How far, relatively, the sums over every other node differ
+    Tail and density are over the size of the integrand at the saddle point, ``slope`` and ``bend`` first and second
+    derivative of the density over the density, and ``disagreement`` is how far, relatively, the sums over every other
+    node differ.
     """
 
     tail: Array
@@ -305,26 +271,12 @@ def _trapezoid(weights: Array, q: Array, path: tuple[Array, ...], step: float, l
 
 
 def hyperbola(scale: Array, slope: Array, step: float, longest: float) -> tuple[Complex, Complex]:
-    """Nodes and weights of ``1/(2πi) ∫ f(t) dt`` on the upper half of a hyperbola around each saddle point.
+    """Nodes and weights (k, N) of ``1/(2πi) ∫ f(t) dt`` on the upper half of a hyperbola around each saddle point c.
 
-    ``t = c + scale (i sinh x + slope (cosh x - 1))``; the lower half is the conjugate, so that the integral of an f
-    that is real on the real axis is the real part of the sum.
-
-    Parameters
-    ----------
-    scale : NDArray (k,)
-        Width of the integrand at the saddle point, ``f''^-½`` of its logarithm
-    slope : NDArray (k,)
-        Slope of the asymptote, from 0 (a straight line) to 1
-    step : float
-        Step in x
-    longest : float
-        Where x ends
-
-    Returns
-    -------
-    tuple of NDArray (k, N)
-        Offsets ``t - c`` and weights
+    ``t = c + scale (i sinh x + slope (cosh x - 1))`` up to x = ``longest``; nodes are the offsets ``t - c``. The lower
+    half is the conjugate, so that the integral of an f that is real on the real axis is the real part of the sum.
+    ``scale`` (k,) is the width of the integrand at the saddle point, ``f''^-½`` of its logarithm, and ``slope`` (k,)
+    that of the asymptote, from 0 (a straight line) to 1.
     """
     x = step * np.arange(int(longest / step) + 1)
     sinh, cosh = np.sinh(x), np.cosh(x)
@@ -339,14 +291,8 @@ def cgf(weights: Array, tau: Complex) -> Complex:
 
     Four factors ``(1 - λ) + 2λτ`` at a time are a polynomial in τ without negative coefficients; four of these are
     multiplied before their logarithm is taken. The argument of such a product falls along the path, by less than π from
-    node to node: where it rises, it was turned around once more.
-
-    Parameters
-    ----------
-    weights : NDArray (k, m)
-        λ, the largest of which is 1
-    tau : NDArray (k, N)
-        Nodes; on the real axis in any order
+    node to node: where it rises, it was turned around once more. The largest weight λ is 1; nodes on the real axis may
+    come in any order.
     """
     k, m = weights.shape
     distance = np.abs(tau)

@@ -41,17 +41,7 @@ LEAST_INFORMATION = 1e-9
 
 @dataclass(frozen=True)
 class SetNull:
-    """The null model as tests of sets need it.
-
-    Attributes
-    ----------
-    axes : TraitAxes
-        Trait axes of C0 and C1
-    mean_diagonal : float
-        g, the mean diagonal of the centred GGᵀ
-    context : TestContext
-        What turns a drop in ``rᵀK⁻¹r`` into a test
-    """
+    """The null model as tests of sets need it; ``mean_diagonal`` is g, that of the centred GGᵀ."""
 
     axes: TraitAxes
     mean_diagonal: float
@@ -60,18 +50,9 @@ class SetNull:
 
 @dataclass(frozen=True)
 class VariantSetScores:
-    """A set of s variants to test.
+    """A set of s variants to test, with their weights and the frequencies of their effect alleles.
 
-    Attributes
-    ----------
-    scores : SetScores
-        Scores and information along the trait axes
-    weights : NDArray (s,)
-        Weights of the variants
-    eaf : NDArray (s,)
-        Frequencies of their effect alleles
-    seed : tuple of int
-        What null distributions are simulated from
+    Null distributions are simulated from ``seed``.
     """
 
     scores: SetScores
@@ -92,17 +73,8 @@ class VariantSetScores:
 def random_effects_mlog10p(name: SetTest, one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
     """-log10 P of a test of a set.
 
-    Parameters
-    ----------
-    name : str
-        ``skat``, ``burden``, ``skato`` and ``acat`` with the weights of the set; ``omnibus``: skat, burden and acat,
-        each with the weights Beta(1, 1) and Beta(1, 25), combined by Cauchy's distribution; ``lr``: mtSet's
-    one : VariantSetScores
-        The set
-    tested : Hypothesis
-        Effects on the traits that are tested
-    null : SetNull
-        The null model
+    ``skat``, ``burden``, ``skato`` and ``acat`` have the weights of the set; ``omnibus`` is skat, burden and acat, each
+    with the weights Beta(1, 1) and Beta(1, 25), combined by Cauchy's distribution; ``lr`` is mtSet's.
 
     Raises
     ------

@@ -49,14 +49,8 @@ class SetScanner(Protocol):
 class CompleteVariants:
     """A block of variants under a null model whose covariates are all projected out.
 
-    Attributes
-    ----------
-    scanner : BlockScanner
-        The null model
-    rotated : NDArray (m + p, b)
-        ``[V, Vα]ᵀG``
-    outside : NDArray (n, b) or None
-        The part of G outside V and the covariates; None where there is nothing outside
+    ``rotated`` (m + p, b) is ``[V, Vα]ᵀG``, and ``outside`` (n, b) the part of G outside V and the covariates; None
+    where there is nothing outside.
     """
 
     scanner: BlockScanner
@@ -90,13 +84,7 @@ def _columns(M: Floats, members: Indices) -> Floats:
 
 @dataclass(frozen=True)
 class CompleteSetScanner:
-    """Sets under a null model whose covariates are all projected out.
-
-    Attributes
-    ----------
-    scanner : BlockScanner
-        The null model
-    """
+    """Sets under a null model whose covariates are all projected out."""
 
     scanner: BlockScanner
 
@@ -116,16 +104,9 @@ class CompleteSetScanner:
 
 @dataclass(frozen=True)
 class ObservedVariants:
-    """A block of variants where missing cells or fixed effects couple the trait axes.
+    """A block of variants G (n, b) where missing cells or fixed effects couple the trait axes, in double precision.
 
-    Attributes
-    ----------
-    scanner : ObservedScanner
-        The null model, in double precision
-    G : NDArray (n, b)
-        The variants
-    rotated : NDArray (m + p, b)
-        ``[V, α]ᵀG``
+    ``rotated`` (m + p, b) is ``[V, α]ᵀG``.
     """
 
     scanner: ObservedScanner
@@ -144,13 +125,7 @@ class ObservedVariants:
 
 @dataclass(frozen=True)
 class ObservedSetScanner:
-    """Sets where missing cells or fixed effects couple the trait axes, in double precision.
-
-    Attributes
-    ----------
-    scanner : ObservedScanner
-        The null model, in double precision
-    """
+    """Sets where missing cells or fixed effects couple the trait axes, in double precision."""
 
     scanner: ObservedScanner
 

@@ -76,15 +76,7 @@ they do to have contours of their own."""
 
 @dataclass(frozen=True)
 class OptimalTest:
-    """The result of SKAT-O.
-
-    Attributes
-    ----------
-    rho : float
-        ρ of the smallest P value
-    mlog10p : float
-        -log10 P, corrected for the choice of ρ
-    """
+    """The result of SKAT-O: ρ of the smallest P value, and -log10 P, corrected for the choice of ρ."""
 
     rho: float
     mlog10p: float
@@ -94,20 +86,9 @@ class OptimalTest:
 class _Conditional:
     """The scores given their sums: turned and over the root of the largest λ, ``L x + r`` with r ~ N(0, diag(λ)).
 
-    The sums x (e,) are turned, too, and independent: ``Q_B = ‖x‖²``.
-
-    Attributes
-    ----------
-    sums : NDArray (e,)
-        Variances of x
-    lam : NDArray (m,)
-        λ over the largest
-    largest : float
-        The largest λ
-    loadings : NDArray (m, e)
-        L
-    independent : bool
-        Whether every row of L has one entry
+    The sums x (e,), of variances ``sums``, are turned, too, and independent: ``Q_B = ‖x‖²``. ``lam`` (m,) are λ over
+    the ``largest``, and ``loadings`` (m, e) are L, every row of which has one entry where directions are
+    ``independent``.
     """
 
     sums: Array
@@ -188,16 +169,9 @@ class _Tridiagonal:
     """Covariance of the scores of s variants along a direction, turned: ``1/√s`` is the first unit vector.
 
     The kernel ``(1 - ρ) I + ρ 11ᵀ`` of the variants is then diagonal, and stays so under every turn of the other
-    vectors, so that one reduction to a tridiagonal matrix serves every ρ.
-
-    Attributes
-    ----------
-    diagonal : NDArray (s,)
-        The first is the variance of the sum of the scores over s
-    beside : NDArray (s - 1,)
-        Off the diagonal
-    variance : float
-        The largest of a score
+    vectors, so that one reduction to a tridiagonal matrix serves every ρ. The first of its ``diagonal`` (s,) is the
+    variance of the sum of the scores over s, ``beside`` (s - 1,) is off the diagonal, and ``variance`` the largest of a
+    score.
     """
 
     diagonal: Array
@@ -231,15 +205,7 @@ class _Tridiagonal:
 
 @dataclass(frozen=True)
 class _Coupled:
-    """Covariance of the scores of s variants along e directions that are not independent.
-
-    Attributes
-    ----------
-    A : NDArray (e s, e s)
-        The covariance
-    e : int
-        Number of directions
-    """
+    """Covariance A (e s, e s) of the scores of s variants along e directions that are not independent."""
 
     A: Array
     e: int
@@ -347,18 +313,10 @@ def _segments(rho: Array, q: Array, end: float) -> list[_Segment]:
 
 @dataclass(frozen=True)
 class _Nodes:
-    """What is integrated over Q_B: nodes, and functions of t there.
+    """What is integrated over Q_B: nodes ``b`` (r,), and functions of t there.
 
-    Attributes
-    ----------
-    b : NDArray (r,)
-        Q_B
-    limit : NDArray (r,)
-        Value that Q_S must exceed, over the largest λ
-    log_weight : NDArray (r,)
-        Logs of weights times the density of the sums, whose exponential is in V, over all directions
-    given : _Conditional
-        The scores given their sums
+    ``limit`` (r,) is the value that Q_S must exceed, over the largest λ, and ``log_weight`` (r,) are logs of weights
+    times the density of the sums, whose exponential is in V, over all directions.
     """
 
     b: Array
@@ -390,14 +348,7 @@ def _below(v: Array, top: Array) -> Array:
 def _over_directions(logs: Complex, v: Complex, b: Array) -> Complex:
     """``exp(logs)`` times the mean of ``exp(b Σ_k v_k ω_k²)`` over all directions ω: (N, r).
 
-    Parameters
-    ----------
-    logs : NDArray (N, r)
-        Logs of the other factors at N points of a path and r nodes
-    v : NDArray (N, e)
-        Exponents along the path
-    b : NDArray (r,)
-        Q_B at the nodes
+    ``logs`` (N, r) are the other factors at N points of a path and r nodes b, v (N, e) the exponents along the path.
     """
     top, centre = np.max(v.real, axis=1), _middle(v.real) + 1j * _middle(v.imag)
     spread = v - centre[:, None]
@@ -424,19 +375,10 @@ def _middle(x: Array) -> Array:
 
 
 def _mean_by_series(spread: Complex, b: Array, most: float) -> Complex:
-    """Mean of ``exp(b Σ_k δ_k ω_k²)`` over all directions ω, by a power series: (N, r).
+    """Mean of ``exp(b Σ_k δ_k ω_k²)`` over all directions ω, by a power series: (N, r) for δ (N, e) and b (r,).
 
     It is ``Σ_j a_j b^j Γ(e/2)/Γ(e/2 + j)`` with ``Σ_j a_j x^j = Π_k (1 - xδ_k)^-½`` (Ruben 1962, Annals of Mathematical
-    Statistics 33:542).
-
-    Parameters
-    ----------
-    spread : NDArray (N, e)
-        δ
-    b : NDArray (r,)
-        Q_B
-    most : float
-        Their largest product, on which the number of terms depends
+    Statistics 33:542). The number of terms depends on ``most``, the largest product of b and δ.
     """
     j = np.arange(1, 200)
     number = 1 + int(np.argmax(j * np.log(most + 1e-9) - special.gammaln(j + 1) < -NEGLIGIBLE))
@@ -452,13 +394,8 @@ def _mean_by_series(spread: Complex, b: Array, most: float) -> Complex:
 def _mean_by_contours(below: Complex) -> Complex:
     """Mean of ``exp(-Σ_k Δ_k ω_k²)`` over all directions ω, by an integral along a path around all ``-Δ_k``: (M,).
 
-    It is ``Γ(e/2)/(2πi) ∫ exp(s) Π_k (s + Δ_k)^-½ ds``. Where some of the ``-Δ_k`` are far above the others, the path
-    comes back from -∞ between the two groups.
-
-    Parameters
-    ----------
-    below : NDArray (M, e)
-        Δ, the smallest real part of which is 0
+    It is ``Γ(e/2)/(2πi) ∫ exp(s) Π_k (s + Δ_k)^-½ ds`` for Δ (M, e), the smallest real part of which is 0. Where some
+    of the ``-Δ_k`` are far above the others, the path comes back from -∞ between the two groups.
     """
     first = np.take_along_axis(below.imag, np.argmin(below.real, axis=1)[:, None], axis=1)
     angles = np.sort(np.where(below.real < NEGLIGIBLE, below.imag, first), axis=1)
@@ -520,16 +457,10 @@ def _nodes(given: _Conditional, segments: Sequence[_Segment]) -> _Nodes:
 def _rule(points: Array, number: int) -> tuple[Array, Array]:
     """Nodes of k stretches, and logs of their weights: (k, r) each; as good as ``number`` of one rule.
 
-    Where the sums nearly determine the scores (a variant of much larger weight than others) what is integrated falls
+    ``points`` (k, 4) are where a stretch starts, where what is integrated falls in the first direction and in the last,
+    and where it ends. Where the sums nearly determine the scores (a variant of much larger weight than others) it falls
     from 1 to nothing in a small part of the stretch, where Q_S has its limit for a mean. The nodes are close there, and
     at the ends.
-
-    Parameters
-    ----------
-    points : NDArray (k, 4)
-        Where a stretch starts, where what is integrated falls in the first direction and in the last, and where it ends
-    number : int
-        Nodes of a rule for a whole stretch
     """
     if number <= MOST_NODES:
         y, w = _gauss_legendre(number)
