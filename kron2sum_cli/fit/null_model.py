@@ -223,11 +223,11 @@ def _warn_of_low_rank(fitted: Optimum[Any], likelihood: NullLikelihood[Any]) -> 
 
 
 def _best_rank(fits: list[Optimum[Any]]) -> Optimum[Any]:
-    """The fit with the smallest AIC."""
-    best = min(fits, key=lambda fitted: fitted.aic)
-    logger.info("rank  parameters  log-likelihood           AIC")
+    """The fit with the smallest one-sided AIC."""
+    best = min(fits, key=lambda fitted: fitted.one_sided_aic)
+    logger.info("rank  parameters  log-likelihood  one-sided AIC")
     for fitted in fits:
         mark = "  <- chosen" if fitted is best else ""
-        row = (fitted.rank, fitted.nparameters, fitted.point.lml, fitted.aic, mark)
-        logger.info("%4d  %10d  %14.4f  %12.4f%s", *row)
+        row = (fitted.rank, fitted.nparameters, fitted.point.lml, fitted.one_sided_aic, mark)
+        logger.info("%4d  %10d  %14.4f  %13.4f%s", *row)
     return best

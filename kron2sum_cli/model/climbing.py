@@ -155,9 +155,15 @@ class Optimum(Generic[PointT]):
         return p * k - k * (k - 1) // 2 + p * (p + 1) // 2
 
     @property
-    def aic(self) -> float:
-        """Akaike's information criterion, ``2 nparameters - 2 lml``."""
-        return 2 * self.nparameters - 2 * self.point.lml
+    def one_sided_aic(self) -> float:
+        """What the choice of a rank of C0 minimises, ``nparameters - 2 lml``: Akaike's criterion at a boundary.
+
+        AIC takes off twice what parameters that are not needed are expected to add to 2 lml, which is one each inside.
+        q axes without genetic variance add ``q(q+1)/2`` parameters to C0, and the squares of the positive eigenvalues
+        of their score, a symmetric matrix of normal numbers, to 2 lml: half of all squares, ``q(q+1)/4`` in the mean.
+        Source: Hughes and King (2003), J. Statist. Plann. Inference 115:397.
+        """
+        return self.nparameters - 2 * self.point.lml
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,14 @@ def write(folder: Path, K: np.ndarray, Y: np.ndarray) -> list[str]:
     (folder / "y.csv").write_text("\n".join([header, *rows]) + "\n")
     options = [("--pheno", "y.csv"), ("--grm", "K.npy"), ("--grm-id", "ids"), ("--out", "null.npz")]
     return ["fit", "--threads", "1", *(word for name, file in options for word in (name, str(folder / file)))]
+
+
+def exported(folder: Path) -> dict[str, Any]:
+    """What the null model of a fit says."""
+    words = ["export", str(folder / "null.npz"), "--to", "json", "--out", str(folder / "null.json"), "--quiet"]
+    assert run(words) == 0
+    found: dict[str, Any] = json.loads((folder / "null.json").read_text())
+    return found
 
 
 def families(n: int, p: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -44,6 +53,37 @@ def test_a_rank_that_the_data_support_is_not(tmp_path: Path, capsys: pytest.Capt
     assert "below that of full rank" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("families_alone", [False, True])
+@pytest.mark.parametrize(("share", "seed", "chosen"), [(0.0, 0, 1), (0.0, 3, 2), (0.1, 0, 1), (0.1, 5, 2)])
+def test_a_lower_rank_is_chosen_where_full_rank_gains_less_than_a_boundary_leads_to_expect(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    share: float,
+    seed: int,
+    chosen: int,
+    families_alone: bool,
+) -> None:
+    """Of two traits full rank has one parameter more: it is chosen for a gain of 2 lml above 1; AIC asks for 2."""
+    K, _ = families(60, 2, seed)
+    rng = np.random.default_rng(seed)
+    genetic = np.linalg.cholesky(K) @ rng.normal(size=(60, 2)) @ [[1.0, 0.9], [0.0, 0.5]]
+    Y = genetic + rng.normal(size=(60, 2))
+    Y[rng.random(Y.shape) < share] = np.nan
+    words = [*write(tmp_path, K, Y), *(["--missing", "exact"] if share else [])]
+    words += ["--grm-cutoff", "0.3"] if families_alone else []
+    fits = []
+    for rank in ("1", "2", "auto"):
+        assert run([*words, "--rank", rank]) == 0
+        said = capsys.readouterr().err
+        fits.append(exported(tmp_path))
+    one, two, automatic = fits
+    gain = 2 * (two["lml"] - one["lml"])
+    assert 1.01 < gain < 1.99 if chosen == 2 else gain < 0.99
+    assert automatic["rank"] == chosen
+    table = [line.split() for line in said.splitlines() if line.endswith("<- chosen")]
+    assert [int(row[0]) for row in table] == [chosen]
+
+
 def test_eigenvalues_that_hardly_vary_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     K = 0.5 * np.eye(300)
     K[0, 1] = K[1, 0] = 0.23
@@ -62,10 +102,7 @@ def test_heritabilities_near_a_boundary_have_profile_intervals(tmp_path: Path) -
     K, Y = families(200, 1, 4)
     noise = np.random.default_rng(5).normal(size=(200, 1))
     assert run([*write(tmp_path, K, np.hstack([Y, noise])), "--quiet"]) == 0
-    assert (
-        run(["export", str(tmp_path / "null.npz"), "--to", "json", "--out", str(tmp_path / "n.json"), "--quiet"]) == 0
-    )
-    fitted = json.loads((tmp_path / "n.json").read_text())
+    fitted = exported(tmp_path)
     assert fitted["h2"][1] < 2 * fitted["h2_se"][1]
     assert list(fitted["profile"]) == ["t1"]
     assert fitted["profile"]["t1"]["low"] <= fitted["h2"][1] <= fitted["profile"]["t1"]["high"]

@@ -1,6 +1,6 @@
 """One interface: complete traits and observed cells of which none is missing answer alike; files give models back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -170,4 +170,18 @@ def test_of_all_ranks_the_smallest_criterion_counts_parameters() -> None:
     problem = likelihood(study(), True)
     one, two = problem.fit(1), problem.fit(2)
     assert (one.nparameters, two.nparameters) == (2 + 3, 3 + 3)
-    assert one.aic == pytest.approx(10 - 2 * one.point.lml)
+    assert one.one_sided_aic == pytest.approx(5 - 2 * one.point.lml)
+    assert two.one_sided_aic == pytest.approx(6 - 2 * two.point.lml)
+
+
+def test_the_criterion_takes_off_twice_the_mean_gain_of_axes_without_variance() -> None:
+    """The scores of q such axes are a symmetric normal matrix; C0 gains the squares of its positive eigenvalues."""
+    rng = np.random.default_rng(1)
+    G, Y = rng.normal(size=(80, 100)) / 10, rng.normal(size=(80, 4))
+    full = likelihood(Study(TraitData(Y, np.eye(4), np.ones((80, 1))), G, G), True).fit(4)
+    for q in (1, 2, 3):
+        Z = rng.normal(size=(100_000, q, q))
+        eigenvalues = np.linalg.eigvalsh((Z + Z.transpose(0, 2, 1)) / 2)
+        gain = np.mean(np.sum(np.maximum(eigenvalues, 0) ** 2, axis=1))
+        penalty = full.one_sided_aic - replace(full, rank=4 - q).one_sided_aic
+        assert penalty == pytest.approx(2 * gain, rel=0.02)
