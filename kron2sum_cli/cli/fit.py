@@ -134,7 +134,7 @@ EXAMPLES = (
     show_default=True,
     help="Restricted or full maximum likelihood.",
 )
-@option("--rank", type=RANK, group=MODEL, absent="full", help="Rank of C0, or auto to choose it.")
+@option("--rank", type=RANK, group=MODEL, absent="full", help="Rank of C0, or auto to choose it by a one-sided AIC.")
 @file_option("--trait-design", group=MODEL, help="Trait design matrix A.", absent="identity")
 @flag_option("--loco", group=MODEL, help="A null model for each chromosome, without its variants.")
 @file_option(
