@@ -39,7 +39,7 @@ from kron2sum_cli.model.missing.observed import (
 )
 from kron2sum_cli.model.missing.refit import ObservedRefitter
 from kron2sum_cli.model.missing.refit import null_maxima as observed_null_maxima
-from kron2sum_cli.model.missing.scanner import observed_scanner
+from kron2sum_cli.model.missing.scanner import observed_scanner, variant_scanner
 from kron2sum_cli.model.missing.undetermined import with_independent_traits
 from kron2sum_cli.model.prediction import (
     MissingCells,
@@ -408,8 +408,8 @@ class ObservedNullModel(RotatedNullModel):
         return evaluate_observed(self.cells, self.summary.axes, self.summary.reml)
 
     def scanner(self, dtype: type[np.floating]) -> Scanner:
-        """See `observed_scanner`; in double precision where variants cannot be centred."""
-        return observed_scanner(self.point(), np.float64 if self._reduced else self._precision(dtype))
+        """See `variant_scanner`; in double precision where variants cannot be centred."""
+        return variant_scanner(self.point(), np.float64 if self._reduced else self._precision(dtype))
 
     def set_scanner(self, dtype: type[np.floating]) -> SetScanner:
         """See `NullModel.set_scanner`."""

@@ -325,16 +325,33 @@ def with_added(data: ObservedCells, A1: Array, F: Array) -> ObservedCells:
     F : NDArray (n, k)
         Variants.
     """
+    wider = _with_inside(data, F)
+    return replace(wider, added=(A1, wider.filled.V.T @ F))
+
+
+def with_cells_inside(data: ObservedCells) -> ObservedCells:
+    """The same cells with V so wide that no missing cell has a part outside it."""
+    samples = np.unique(data.rows)
+    unit = np.zeros((data.nsamples, samples.size))
+    unit[samples, np.arange(samples.size)] = 1.0
+    return replace(_with_inside(data, unit), outside_root=None, outside_gram=None)
+
+
+def _with_inside(data: ObservedCells, F: Array) -> ObservedCells:
+    """The same cells with columns of V for what F (n, k) has outside it."""
     filled = data.filled
     if not filled.noutside:
-        return replace(data, added=(A1, filled.V.T @ F))
+        return data
     assert filled.design is not None
-    rest = F
-    for _ in range(2):  # twice is enough: Kahan and Parlett
-        rest = rest - filled.V @ (filled.V.T @ rest)
-    E, R, _ = linalg.qr(rest, mode="economic", pivoting=True)
+
+    def left_by_V(M: Array) -> Array:
+        for _ in range(2):  # twice is enough: Kahan and Parlett
+            M = M - filled.V @ (filled.V.T @ M)
+        return M
+
+    E, R, _ = linalg.qr(left_by_V(F), mode="economic", pivoting=True)
     extra = int(np.count_nonzero(np.abs(np.diag(R)) > 1e-9 * np.linalg.norm(F, axis=0).max(initial=0)))
-    E = E[:, : min(extra, filled.noutside)]
+    E = np.linalg.qr(left_by_V(np.asarray(E[:, : min(extra, filled.noutside)], np.float64)))[0]
     V = np.hstack([filled.V, E])
 
     def padded(M: Array) -> Array:
@@ -351,7 +368,7 @@ def with_added(data: ObservedCells, A1: Array, F: Array) -> ObservedCells:
     )
     root, gram = _outside(wider, data.rows)
     U = np.hstack([data.U, E[data.rows]])
-    return replace(data, filled=wider, U=U, outside_root=root, outside_gram=gram, added=(A1, V.T @ F))
+    return replace(data, filled=wider, U=U, outside_root=root, outside_gram=gram)
 
 
 def effects_left_out(Y: Array, A: Array, X: Array) -> Mask:

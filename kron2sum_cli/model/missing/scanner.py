@@ -15,8 +15,17 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, least_left
+from kron2sum_cli.model.missing.design import (
+    LARGEST_WEIGHT,
+    CellDesign,
+    design_at,
+    half_solve,
+    has_large_weights,
+    precision_factor,
+    solve,
+)
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
-from kron2sum_cli.model.missing.observed import Indices
+from kron2sum_cli.model.missing.observed import Indices, ObservedCells, with_cells_inside
 from kron2sum_cli.model.spectrum import EPSILON, Array
 
 Floats = NDArray[np.floating]
@@ -232,23 +241,153 @@ def observed_scanner(point: ObservedPoint, dtype: type[np.floating] = np.float32
 
 
 def _scanner_in(dtype: type[np.floating], point: ObservedPoint) -> ObservedScanner:
-    data = point.data
-    m, p = point.W.shape
+    return _scanner_of(dtype, point.data, point.design, point.W, point.chol, point.alpha_samples())
+
+
+def _scanner_of(
+    dtype: type[np.floating], data: ObservedCells, design: CellDesign, W: Array, L: Array, scores: Array
+) -> ObservedScanner:
+    """The scanner of weights W (m, p) and ``LLᵀ = DᵀPD``, with scores ``Qz`` over the samples (n, p) in the axes."""
+    m, p = W.shape
     rotation = np.empty((m + p, data.nsamples), dtype=dtype)
     rotation[:m] = data.filled.V.T
-    rotation[m:] = point.alpha_samples().T
+    rotation[m:] = scores.T
     rows, first, of_cell = np.unique(data.rows, return_index=True, return_inverse=True)
     c, a = data.Qx_rotated.shape[1], data.A.shape[1]
     of_effect = rows.size + np.tile(np.arange(c), a if c else 0)
-    inverse = linalg.solve_triangular(point.chol, np.eye(point.chol.shape[0]), lower=True)
+    inverse = linalg.solve_triangular(L, np.eye(len(L)), lower=True)
     return ObservedScanner(
         rotation=rotation,
-        weights=point.W.astype(dtype),
+        weights=W.astype(dtype),
         thin=np.vstack([data.U[first], data.Qx_rotated.T]).astype(dtype),
         index=np.concatenate([of_cell, of_effect]),
-        loadings=np.ascontiguousarray(point.design.loadings.T, dtype=dtype),
+        loadings=np.ascontiguousarray(design.loadings.T, dtype=dtype),
         inverse=inverse.astype(dtype),
         missing_rows=rows,
-        outside_weight=point.design.outside_weight.astype(dtype) if data.filled.noutside else None,
+        outside_weight=design.outside_weight.astype(dtype) if data.outside_root is not None else None,
         Qx=data.Qx.astype(dtype),
     )
+
+
+@dataclass(frozen=True)
+class CutRows:
+    """The k rows B whose inverse variances are cut at `LARGEST_WEIGHT`, Δ what is cut off.
+
+    Attributes
+    ----------
+    rows, axes : NDArray (k,) of int
+        Rotated row and trait axis of each.
+    explained : NDArray (q + ca, k)
+        ``L⁻¹DᵀBᵀ``, ``LLᵀ = H_l = DᵀP_lD`` with the cut weights P_l.
+    root : NDArray (k, k)
+        Lower Cholesky factor of ``S = Δ⁻¹ + B D H_l⁻¹ Dᵀ Bᵀ``.
+    """
+
+    rows: Indices
+    axes: Indices
+    explained: Array
+    root: Array
+
+    def left(self, rotated: Floats, explained: Floats) -> Array:
+        """``S^-½ B (M1 - D H_l⁻¹ DᵀP_l M1)`` of variants ``VᵀG`` (m, b) with ``L⁻¹DᵀP_l M1``: (b, p, k)."""
+        left: Array = -np.asarray(explained @ self.explained, np.float64)
+        left[:, self.axes, np.arange(self.axes.size)] += rotated[self.rows].T
+        flat = half_solve(self.root, left.reshape(-1, self.axes.size).T)
+        return np.asarray(flat.T.reshape(left.shape))
+
+
+@dataclass(frozen=True)
+class CutScanner:
+    """``u`` and ``V`` (p, p) of blocks of variants where C1 and GGᵀ are both nearly singular, in double precision.
+
+    Rows have inverse variances of 10⁹ there, and ``Q = P - PDH⁻¹DᵀP`` is a difference of numbers of that size, most of
+    which the missing cells take away. With weights cut at `LARGEST_WEIGHT` nothing is larger than what the observed
+    cells know (Woodbury; B and S as in `CutRows`)::
+
+        Q = Q_l + Rᵀ S⁻¹ R,      R = B (I - D H_l⁻¹ Dᵀ P_l).
+
+    Attributes
+    ----------
+    cut : ObservedScanner
+        That of the cut weights, with the scores of Q; V is so wide that no missing cell has a part outside.
+    rows : CutRows
+        What is cut.
+    outside_weight : NDArray (p,) or None
+        Inverse variances outside V, where variants alone have a part; None where there is nothing outside.
+    """
+
+    cut: ObservedScanner
+    rows: CutRows
+    outside_weight: Array | None
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """Double precision."""
+        return self.cut.dtype
+
+    def rotate(self, G: Floats) -> Array:
+        """Rotated variants ``VᵀG`` (m, b)."""
+        return self.cut.rotate(G)
+
+    def statistics(self, G: Floats) -> BlockStatistics:
+        """See `ObservedScanner.statistics`."""
+        G = np.asarray(G, np.float64)
+        u, rotated = self.cut._rotated(G)
+        V, terms = self._information(G, rotated, G, rotated)
+        return _estimable(self.cut._block(G, u, V), least_left(V, terms))
+
+    def pair_statistics(self, G: Floats, H: Floats) -> PairStatistics:
+        """See `ObservedScanner.pair_statistics`."""
+        G, H = np.asarray(G, np.float64), np.asarray(H, np.float64)
+        (u_G, of_G), (u_H, of_H) = self.cut._rotated(G), self.cut._rotated(H)
+        (V_G, terms_G), (V_H, terms_H) = self._information(G, of_G, G, of_G), self._information(H, of_H, H, of_H)
+        first = _estimable(self.cut._block(G, u_G, V_G), least_left(V_G, terms_G))
+        second = _estimable(self.cut._block(H, u_H, V_H), least_left(V_H, terms_H))
+        return PairStatistics(first, second, self._information(G, of_G, H, of_H)[0])
+
+    def _information(self, G: Floats, of_G: Floats, H: Floats, of_H: Floats) -> tuple[Array, Array]:
+        """``M1ᵀQM1'`` (b, p, p) of variants G and H (n, b) and ``VᵀG``, ``VᵀH``; how large its terms are (b, p)."""
+        terms, _ = self.cut._complete(G, H, of_G * of_H)
+        if self.outside_weight is not None:
+            columns = self.cut.rotation[: len(of_G)].T
+            products = (G - columns @ of_G) * (H - columns @ of_H)
+            terms = terms + np.multiply.outer(products.sum(axis=0), self.outside_weight)
+        V = terms[:, :, None] * np.eye(terms.shape[1])
+        for part in self.cut._parts(G.shape[1]):
+            one = self.cut.explained(G[:, part], of_G[:, part])
+            other = one if H is G else self.cut.explained(H[:, part], of_H[:, part])
+            left_one = self.rows.left(of_G[:, part], one)
+            left_other = left_one if H is G else self.rows.left(of_H[:, part], other)
+            V[part] += left_one @ left_other.transpose(0, 2, 1) - one @ other.transpose(0, 2, 1)
+            terms[part] += np.sum(left_one * left_other, axis=2)
+        return V, terms
+
+
+def variant_scanner(point: ObservedPoint, dtype: type[np.floating] = np.float32) -> ObservedScanner | CutScanner:
+    """The scanner of blocks of variants that is right for the inverse variances of a null model."""
+    if has_large_weights(point.design, point.W):
+        return _cut_scanner(point)
+    return observed_scanner(point, dtype)
+
+
+def _cut_scanner(point: ObservedPoint) -> CutScanner:
+    data = with_cells_inside(point.data)
+    design = design_at(data, point.axes)
+    W = 1 / point.axes.variances(data.filled.s)
+    cut = np.minimum(W, LARGEST_WEIGHT)
+    L = precision_factor(design, cut)
+    rows, axes = np.nonzero(W > LARGEST_WEIGHT)
+    parts = [block.loading[axes] * block.U[:, rows] for block in design.blocks]
+    explained = half_solve(L, np.vstack(parts))
+    S = explained.T @ explained + np.diag(1 / (W - cut)[rows, axes])
+    found = CutRows(rows, axes, explained, linalg.cholesky(S, lower=True))
+
+    residual = data.filled.Z @ point.axes.T.T
+    nothing = np.zeros((0, len(point.axes.c0)))
+    residual = residual - design.times(solve(L, design.transposed(cut * residual, nothing)))[0]
+    of_rows = linalg.cho_solve((found.root, True), residual[rows, axes])
+    taken = design.times(linalg.solve_triangular(L, explained @ of_rows, lower=True, trans="T"))[0]
+    alpha = cut * (residual - taken)
+    alpha[rows, axes] += of_rows
+    scanner = _scanner_of(np.float64, data, design, cut, L, np.asarray(data.filled.V @ alpha))
+    return CutScanner(scanner, found, 1 / point.axes.c1**2 if data.filled.noutside else None)

@@ -9,8 +9,9 @@ from missing_oracle import Array, Observed
 from kron2sum_cli.model.missing.fitting import fit
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells
-from kron2sum_cli.model.missing.scanner import observed_scanner
+from kron2sum_cli.model.missing.scanner import CutScanner, observed_scanner, variant_scanner
 from kron2sum_cli.model.spectrum import spectrum_of_features
+from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import estimates_of_observed
 
 
@@ -48,6 +49,54 @@ def test_where_the_relationship_matrix_is_singular() -> None:
         for k in range(8):
             V = point.axes.Tinv.T @ dense.statistics(g[:, k])[1] @ point.axes.Tinv  # of effects along the axes
             np.testing.assert_allclose(found.v[k], V, rtol=1e-6, atol=1e-6 * np.abs(V).max())
+
+
+def statistics_in_long_double(Y: Array, G: Array, axes: TraitAxes, variants: Array) -> tuple[Array, Array]:
+    """Scores ``M1ᵀQy`` and Gram matrix ``M1ᵀQM1`` of the effects of all variants on all axes, one intercept a trait."""
+    (n, p), seen = Y.shape, np.isfinite(Y.T.ravel())
+    Tinv, c0, c1, R = (np.asarray(M, np.longdouble) for M in (axes.Tinv, axes.c0, axes.c1, G))
+    eye = np.eye(n, dtype=np.longdouble)
+    K = np.kron((Tinv * c0**2) @ Tinv.T, R @ R.T) + np.kron((Tinv * c1**2) @ Tinv.T, eye)
+    y, M, M1 = Y.T.ravel()[seen, None], np.kron(np.eye(p), np.ones((n, 1)))[seen], np.kron(Tinv, variants)[seen]
+    whitened = np.hstack([y, M, M1]).astype(np.longdouble)
+    K = K[np.ix_(seen, seen)]
+    for k in range(len(K)):  # Cholesky: each row of the factor as soon as it is known is taken off the others
+        pivot, below = np.sqrt(K[k, k]), K[k + 1 :, k] / np.sqrt(K[k, k])
+        K[k + 1 :, k + 1 :] -= np.outer(below, below)
+        whitened[k] /= pivot
+        whitened[k + 1 :] -= np.outer(below, whitened[k])
+    for k in range(1, 1 + p):  # Gram and Schmidt
+        q = whitened[:, k] / np.sqrt(whitened[:, k] @ whitened[:, k])
+        whitened -= np.outer(q, q @ whitened)
+    y, M1 = whitened[:, 0], whitened[:, 1 + p :]
+    return np.asarray(M1.T @ y, np.float64), np.asarray(M1.T @ M1, np.float64)
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="long double is no longer than double")
+@pytest.mark.parametrize("seed", [15, 17])
+def test_tests_of_variants_where_rows_have_inverse_variances_of_a_billion(seed: int) -> None:
+    """Half of them are in the span of G, so that nothing of them is where C1 alone has variance."""
+    cells, Y, G = residuals_of_low_rank(18, seed=seed)
+    point = fit(cells, 4, False).point
+    assert point.W.max() > 1e8
+    variants = np.hstack([G[:, :4], np.random.default_rng(1).binomial(2, 0.3, size=(60, 4)) - 0.6])
+    u, V = statistics_in_long_double(Y, G, point.axes, variants)
+    scanner = variant_scanner(point)
+    assert isinstance(scanner, CutScanner)
+    found = scanner.pair_statistics(variants, variants[:, ::-1])
+    V = V.reshape(4, 8, 4, 8)
+    for k, single in enumerate(scanner.statistics(variants).v):
+        own, other = V[:, k, :, k], V[:, 7 - k, :, 7 - k]
+        size, of_other = np.sqrt(np.diag(own)), np.sqrt(np.diag(other))
+        np.testing.assert_allclose(single / np.outer(size, size), own / np.outer(size, size), atol=1e-9)
+        np.testing.assert_array_equal(found.first.v[k], single)
+        np.testing.assert_allclose(
+            found.second.v[k] / np.outer(of_other, of_other), other / np.outer(of_other, of_other), atol=1e-9
+        )
+        cross = V[:, k, :, 7 - k] / np.outer(size, of_other)
+        np.testing.assert_allclose(found.cross[k] / np.outer(size, of_other), cross, atol=1e-9)
+        np.testing.assert_allclose(found.first.u[k] / size, u.reshape(4, 8)[:, k] / size, atol=1e-8)
+    assert np.all(found.first.length > 0)
 
 
 def test_a_fit_at_the_boundary_does_not_depend_on_rounding() -> None:
