@@ -71,9 +71,7 @@ def read_interaction(settings: ScanSettings, null: NullFile) -> Interaction | No
 
 def _from_null(name: str, null: NullFile) -> Array:
     """A column of the null model's covariates."""
-    if name in null.covariates:
-        return np.asarray(null.description.X[:, null.covariates.index(name)])
-    levels = [other for other in null.covariates if other.startswith(f"{name}=")]
+    levels = [name] if name in null.covariates else [each for each in null.covariates if each.startswith(f"{name}=")]
     if len(levels) == 1:  # of two levels, one column says all
         return np.asarray(null.description.X[:, null.covariates.index(levels[0])])
     if levels:

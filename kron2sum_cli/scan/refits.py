@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,18 +28,21 @@ OF_GENOME = "genome"
 """Name in metadata of the null model that Bartlett factors are of."""
 
 
-class Factors:
-    """Bartlett factors of the null model of the whole genome, computed by the first thread that refits a variant."""
+Value = TypeVar("Value")
 
-    def __init__(self, compute: Callable[[], Array]) -> None:
-        self._compute, self._lock, self._found = compute, threading.Lock(), np.empty(0)
 
-    def __call__(self) -> Array:
-        """The factors (h,), one a hypothesis."""
+class Once(Generic[Value]):
+    """What the first thread that asks for it computes, for all."""
+
+    def __init__(self, compute: Callable[[], Value]) -> None:
+        self._compute, self._lock, self._found = compute, threading.Lock(), list[Value]()
+
+    def __call__(self) -> Value:
+        """The value."""
         with self._lock:
-            if not self._found.size:
-                self._found = self._compute()
-            return self._found
+            if not self._found:
+                self._found.append(self._compute())
+            return self._found[0]
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,14 @@ class RefitPlan:
     """What is refitted under one null model: variants with a test above ``mlog10p``.
 
     The first of the ``hypotheses`` is that of an effect on any trait. ``pairs`` are those of the second column of a
-    variant and of both columns; none without second columns. ``factors`` divide the likelihood ratios of the
+    variant and of both columns; none without second columns. Bartlett ``factors`` divide the likelihood ratios of the
     hypotheses, then those of the pairs. ``slopes`` test second columns in the place of refits. ``data`` tell with which
     variants the likelihood has no maximum; None where the traits are not at hand.
     """
 
     refits: Refits
     hypotheses: Sequence[Hypothesis]
-    factors: Factors = field(repr=False)
+    factors: Once[Array] = field(repr=False)
     mlog10p: float
     pairs: Sequence[Hypothesis] = ()
     slopes: "RandomSlopes | None" = None
@@ -92,34 +96,24 @@ class SecondRefit:
     se: Array
 
 
+@dataclass(frozen=True)
 class RandomSlopes:
-    """Tests of interactions with random slopes of the covariate, fitted by the first thread that tests a variant.
+    """Tests of interactions with random slopes of the covariate.
 
-    ``fit`` gives the contrasts of a null model, and their likelihood at its maximum.
+    ``fitted`` are the contrasts of a null model, and their likelihood at its maximum; None where that was not found.
     """
 
-    def __init__(self, fit: Callable[[], tuple[SlopesData, SlopesPoint]], stat: Statistic, ntraits: int) -> None:
-        self._fit, self._stat, self._lock, self._ntraits = fit, stat, threading.Lock(), ntraits
-        self._found: tuple[SlopesData, SlopesPoint] | None = None
-        self._failed = False
-
-    def _fitted(self) -> tuple[SlopesData, SlopesPoint] | None:
-        with self._lock:
-            if self._found is None and not self._failed:
-                try:
-                    self._found = self._fit()
-                except ConvergenceError as error:
-                    logger.warning("no interactions are tested with random slopes: %s", error)
-                    self._failed = True
-            return self._found
+    fitted: Once[tuple[SlopesData, SlopesPoint] | None]
+    stat: Statistic
+    ntraits: int
 
     def test(self, G: NDArray[np.floating], H: NDArray[np.floating]) -> SecondRefit:
         """Test variants G (n, k) and their products H (n, k) with the covariate; NaN where there is no fit."""
-        fitted = self._fitted() if G.shape[1] else None
+        fitted = self.fitted() if G.shape[1] else None
         if fitted is None:
-            nothing, effects = np.full(G.shape[1], np.nan), np.full((G.shape[1], self._ntraits), np.nan)
+            nothing, effects = np.full(G.shape[1], np.nan), np.full((G.shape[1], self.ntraits), np.nan)
             return SecondRefit([nothing, nothing], [nothing, nothing], effects, effects)
-        found = slopes_tests(*fitted, G, H, self._stat)
+        found = slopes_tests(*fitted, G, H, self.stat)
         results = (found.interaction, found.joint)
         return SecondRefit([r.chisq for r in results], [r.mlog10p for r in results], found.beta, found.se)
 
@@ -151,27 +145,6 @@ def simulated_factors(
         return np.full(len(hypotheses), np.nan)
 
 
-def refit_plan(
-    refits: Refits,
-    hypotheses: Sequence[Hypothesis],
-    threshold: float,
-    seed: int,
-    factors: Factors | None = None,
-    pairs: Sequence[Hypothesis] = (),
-    second: SecondOf | None = None,
-    slopes: RandomSlopes | None = None,
-    data: TraitData | None = None,
-) -> RefitPlan:
-    """The plan for refits of variants with a test below ``threshold`` (positive).
-
-    ``factors`` are those of the whole genome's null model, for one without a chromosome; None simulates its own.
-    ``pairs`` are hypotheses of second columns, which ``second`` simulates; ``slopes`` tests these columns otherwise.
-    """
-    if factors is None:
-        factors = Factors(lambda: simulated_factors(refits, [*hypotheses, *pairs], seed, second))
-    return RefitPlan(refits, hypotheses, factors, -float(np.log10(threshold)), pairs, slopes, data)
-
-
 def refit_block(
     plan: RefitPlan, G: NDArray[np.floating], outside: Array, second: SecondColumns | None = None
 ) -> BlockRefit:
@@ -198,15 +171,14 @@ def refit_block(
             done[key] = refit(design).lml
         return done[key]
 
-    factors, hypotheses = plan.factors(), [*plan.hypotheses, *plan.pairs]
-    of_tests, of_pairs = factors[: len(plan.hypotheses)], factors[len(plan.hypotheses) :]
+    factors = plan.factors()
+    of_tests, of_pairs = np.split(factors, [len(plan.hypotheses)])
     gains = [lml(hypothesis.full) - lml(hypothesis.base) for hypothesis in plan.hypotheses]
     chisq, mlog10p = _tests(gains, plan.hypotheses, of_tests)
     done_of_second = None if second is None else _refit_second(plan, G, second, joint.lml, of_pairs)
-    if not np.isfinite(factors).all():
-        return BlockRefit(chisq, mlog10p, joint.beta, joint.se, {}, done_of_second)
-    named = {hypothesis.name: float(factor) for hypothesis, factor in zip(hypotheses, factors, strict=True)}
-    return BlockRefit(chisq, mlog10p, joint.beta, joint.se, {OF_GENOME: named}, done_of_second)
+    names = [hypothesis.name for hypothesis in (*plan.hypotheses, *plan.pairs)]
+    known = {OF_GENOME: dict(zip(names, factors.tolist(), strict=True))} if np.isfinite(factors).all() else {}
+    return BlockRefit(chisq, mlog10p, joint.beta, joint.se, known, done_of_second)
 
 
 def _tests(gains: Sequence[Array], hypotheses: Sequence[Hypothesis], factors: Array) -> tuple[list[Array], list[Array]]:

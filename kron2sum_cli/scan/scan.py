@@ -40,7 +40,7 @@ from kron2sum_cli.scan.blocks import block_width, blocks_by_null, in_order
 from kron2sum_cli.scan.conditioned import genotyped_covariates, own_covariates, scale_given
 from kron2sum_cli.scan.inputs import ScanInputs, model_type, number_type, open_inputs, tests_of
 from kron2sum_cli.scan.metadata import null_scale, scan_metadata
-from kron2sum_cli.scan.refits import Factors, RandomSlopes, RefitPlan, refit_plan, simulated_factors
+from kron2sum_cli.scan.refits import Once, RandomSlopes, RefitPlan, simulated_factors
 from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
 from kron2sum_cli.scan.second_column import second_column, second_of_simulated
 from kron2sum_cli.scan.stepwise import (
@@ -198,7 +198,7 @@ def _scan(
     tests: Sequence[Hypothesis],
     columns: pa.Schema,
     chromosome: str | None,
-    factors: Factors | None,
+    factors: Once[NDArray[np.float64]] | None,
 ) -> Scan:
     """The scan under the null model without a chromosome, or (None) that of the whole genome.
 
@@ -265,12 +265,16 @@ def _random_slopes(settings: ScanSettings, inputs: ScanInputs, chromosome: str |
     if not settings.random_slopes or interaction is None:
         return None
 
-    def fit() -> tuple[SlopesData, SlopesPoint]:
+    def fit() -> tuple[SlopesData, SlopesPoint] | None:
         model = inputs.null.load(chromosome, np.float64)
         assert isinstance(model, CompleteNullModel)
         axes = model.summary.axes
         data = slopes_data_of(model.contrasts, model.Qx, interaction.standardised)
-        point = fit_slopes(data, axes.C0, axes.C1)
+        try:
+            point = fit_slopes(data, axes.C0, axes.C1)
+        except ConvergenceError as error:
+            logger.warning("no interactions are tested with random slopes: %s", error)
+            return None
         of_model = f" without chromosome {chromosome}" if chromosome else ""
         shares = [
             f"{trait} {genetic:.3f} and {residual:.3f}"
@@ -284,7 +288,7 @@ def _random_slopes(settings: ScanSettings, inputs: ScanInputs, chromosome: str |
         )
         return data, point
 
-    return RandomSlopes(fit, settings.stat, len(inputs.null.traits))
+    return RandomSlopes(Once(fit), settings.stat, len(inputs.null.traits))
 
 
 def _pairs(settings: ScanSettings, inputs: ScanInputs) -> tuple[Sequence[Hypothesis], SecondOf | None]:
@@ -296,7 +300,7 @@ def _pairs(settings: ScanSettings, inputs: ScanInputs) -> tuple[Sequence[Hypothe
     return pair_hypotheses(name, BOTH_COLUMNS, len(inputs.null.traits)), second
 
 
-def _factors(settings: ScanSettings, inputs: ScanInputs, tests: Sequence[Hypothesis]) -> Factors:
+def _factors(settings: ScanSettings, inputs: ScanInputs, tests: Sequence[Hypothesis]) -> Once[NDArray[np.float64]]:
     """Bartlett factors of the whole genome's null model, which those without a chromosome share.
 
     They depend on the samples, the covariates and the spectrum of the relationship matrix, which a chromosome hardly
@@ -308,7 +312,7 @@ def _factors(settings: ScanSettings, inputs: ScanInputs, tests: Sequence[Hypothe
         refits = inputs.null.load(None, dtype).refits()
         return simulated_factors(refits, [*tests, *pairs], settings.common.seed, second)
 
-    return Factors(compute)
+    return Once(compute)
 
 
 def _refit_plan(
@@ -317,9 +321,12 @@ def _refit_plan(
     model: NullModel,
     tests: Sequence[Hypothesis],
     chromosome: str | None,
-    factors: Factors | None,
+    factors: Once[NDArray[np.float64]] | None,
 ) -> RefitPlan | None:
-    """How to fit variants again; None, with a warning, where the null model is no maximum of its likelihood."""
+    """How to fit variants again; None, with a warning, where the null model is no maximum of its likelihood.
+
+    ``factors`` are those of the whole genome's null model, for one without a chromosome; None for its own.
+    """
     of_null = f"the null model of chromosome {chromosome}" if chromosome else "the null model"
     try:
         refits = model.refits()
@@ -336,7 +343,9 @@ def _refit_plan(
     pairs, second = _pairs(settings, inputs)
     slopes = _random_slopes(settings, inputs, chromosome)
     data = None if inputs.null.metadata.takes_predictions_off else inputs.null.description
-    return refit_plan(refits, tests, settings.refit, settings.common.seed, factors, pairs, second, slopes, data)
+    if factors is None:
+        factors = Once(lambda: simulated_factors(refits, [*tests, *pairs], settings.common.seed, second))
+    return RefitPlan(refits, tests, factors, -float(np.log10(settings.refit)), pairs, slopes, data)
 
 
 def _warn_of_no_variant(settings: ScanSettings, inputs: ScanInputs, counts: Mapping[str, int]) -> None:

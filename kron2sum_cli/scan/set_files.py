@@ -46,8 +46,9 @@ def read_sets(
         For a line without members, a region that is none, a file without sets, or weights that are not there, negative
         or no numbers.
     """
-    lines = [(row.line, _words(row.fields)) for row in split_rows(_without_comments(read_text(path)), path, " ")]
-    rows = [(line, words) for line, words in lines if words]  # a line of commas has none
+    lines = split_rows(_without_comments(read_text(path)), path, " ")
+    split = [(row.line, [word for field in row.fields for word in field.split(",") if word]) for row in lines]
+    rows = [(line, words) for line, words in split if words]  # a line of commas has none
     header = rows[0][1] if rows else [""]
     entries: list[_Entry]
     if header[0].removeprefix("#") == "SET" and len(header) > 1:
@@ -81,10 +82,6 @@ def _bed_lines(rows: Sequence[tuple[int, list[str]]]) -> Sequence[tuple[int, lis
 
 _BED_HEADERS = ("chrom", "chr", "chromosome", "seqnames")
 """Names of the first column that a header of BED may have."""
-
-
-def _words(fields: Sequence[str]) -> list[str]:
-    return [word for field in fields for word in field.split(",") if word]
 
 
 _Entry = tuple[int, str, Sequence[str | Region], tuple[float, ...]]

@@ -144,7 +144,9 @@ class ConditionalTests:
         if given.shape[1]:
             effects = given_variants(self.model, given, self.X)
             F = effects.F.reshape(len(given), -1)
-            explain = partial(self._explained, F, self._judge(given, absent))
+            known, called = self.scan.covariates, where_called(absent, self.called)
+            judge = GenotypedCovariates(np.hstack([known.X, given]), known.observed, called)
+            explain = partial(self._explained, F, judge)
             parts = list(in_order(explain, self._cut(tested.variants), self.settings.common.threads))
             explained, in_span = (np.concatenate([part[k] for part, _ in parts]) for k in (0, 1))
             rounding = float(np.finfo(self.scan.scanner.dtype).eps)
@@ -208,11 +210,6 @@ class ConditionalTests:
         free = is_identifiable(statistics, counts, varying)
         free[incomplete[varying]] &= ~scan.covariates.explain(G, np.flatnonzero(incomplete[varying]), absent)
         return TestedVariants(variants[varying][free], take_variants(statistics, free))
-
-    def _judge(self, given: Array, absent: Mask) -> GenotypedCovariates:
-        """The covariates and given variants, the last of which lack the genotypes ``absent`` (n, k)."""
-        known = self.scan.covariates
-        return GenotypedCovariates(np.hstack([known.X, given]), known.observed, where_called(absent, self.called))
 
     def _explained(self, F: Array, judge: GenotypedCovariates, variants: Positions) -> tuple[Array, Mask]:
         """``M1ᵀF`` of some variants, and which of them the given ones explain wherever both were genotyped."""

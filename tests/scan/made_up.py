@@ -12,10 +12,10 @@ from kron2sum_cli.files.scan_columns import scan_schema
 from kron2sum_cli.genotypes.filters import VariantFilters
 from kron2sum_cli.genotypes.source import VARIANT_SCHEMA, Variants
 from kron2sum_cli.model.collinearity import GenotypedCovariates
-from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis
+from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, named_hypothesis
 from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood, rotate_samples
 from kron2sum_cli.scan.block import Scan
-from kron2sum_cli.scan.refits import refit_plan
+from kron2sum_cli.scan.refits import Once, RefitPlan, simulated_factors
 
 Array = NDArray[np.float64]
 N, TRAITS = 60, ("a", "b")
@@ -69,6 +69,11 @@ def null_model(data: TraitData, seed: int = 2) -> NullModel:
     return likelihood.null_model(likelihood.fit(len(TRAITS)))
 
 
+def refit_plan(model: NullModel, tests: Sequence[Hypothesis], threshold: float) -> RefitPlan:
+    refits = model.refits()
+    return RefitPlan(refits, tests, Once(lambda: simulated_factors(refits, tests, 0)), -float(np.log10(threshold)))
+
+
 def scan_of(source: GenotypesInMemory, data: TraitData, refit: float = 0.0, **filters: float) -> Scan:
     """A scan in double precision for any and for common effects."""
     model = null_model(data)
@@ -85,7 +90,7 @@ def scan_of(source: GenotypesInMemory, data: TraitData, refit: float = 0.0, **fi
         axes=model.summary.axes,
         context=context,
         tests=tests,
-        refit=refit_plan(model.refits(), tests, refit, 0) if refit else None,
+        refit=refit_plan(model, tests, refit) if refit else None,
         traits=TRAITS,
         observed=observed,
         covariates=GenotypedCovariates(data.X, observed),

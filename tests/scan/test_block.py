@@ -13,7 +13,7 @@ from kron2sum_cli.files.scan_metadata import INDEPENDENT_TESTS
 from kron2sum_cli.model.hypotheses import LEAST_LEFT
 from kron2sum_cli.scan.block import DETERMINING, IN_SPAN, IN_SPAN_OF_TRAIT, Block, BlockResult, Scan
 from kron2sum_cli.scan.block import test_block as tested
-from kron2sum_cli.scan.refits import Factors, simulated_factors
+from kron2sum_cli.scan.refits import Once, simulated_factors
 
 RTOL = 1e-9
 
@@ -207,7 +207,7 @@ class Unfit:
 def test_refits_without_a_factor_have_no_statistics(caplog: pytest.LogCaptureFixture) -> None:
     source, scan = genotypes(20), scan_of(genotypes(20), trait_data(), refit=0.3)
     assert scan.refit is not None
-    factors = Factors(lambda: simulated_factors(Unfit(), scan.tests, 1))
+    factors = Once(lambda: simulated_factors(Unfit(), scan.tests, 1))
     result = tested(replace(scan, refit=replace(scan.refit, factors=factors)), block_of(source))
     assert "no variants are refitted: too few traits simulated" in caplog.text
     columns, known = columns_of(result), columns_of(tested(scan, block_of(source)))
