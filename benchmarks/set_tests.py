@@ -293,11 +293,11 @@ def draw(kernel: KernelScores, rng: np.random.Generator, count: int) -> Array:
 def rejection_values(kernel: KernelScores, level: float, direction: Array) -> Array:
     """Values of every Q_ρ at which SKAT-O has this P, along a direction of the scores."""
     low, high = 0.0, 1.0
-    while skato(KernelScores(high * direction, kernel.A)).mlog10p < -np.log10(level):
+    while skato(KernelScores(high * direction, kernel.A)) < -np.log10(level):
         high *= 2
     for _ in range(40):
         middle = (low + high) / 2
-        found = skato(KernelScores(middle * direction, kernel.A)).mlog10p
+        found = skato(KernelScores(middle * direction, kernel.A))
         low, high = (middle, high) if found < -np.log10(level) else (low, middle)
     rho = np.array(GRID)
     z = high * direction

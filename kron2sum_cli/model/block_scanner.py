@@ -121,9 +121,6 @@ class Scanner(Protocol):
     def dtype(self) -> np.dtype[np.floating]:
         """The precision in which it multiplies, and in which it takes variants."""
 
-    def rotate(self, G: NDArray[np.floating]) -> Array:
-        """Rotated variants ``VᵀG`` (m, b) in double precision, for refits."""
-
     def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
         """Statistics of a block of variants G (n, b), without missing values; centred where X has an intercept."""
 

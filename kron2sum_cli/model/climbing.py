@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.likelihood import LikelihoodPoint
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
-from kron2sum_cli.model.trust_region import Curvature, LocalModel, Located, Step, chart_at, local_model
+from kron2sum_cli.model.trust_region import Curvature, LocalModel, Step, chart_at, local_model
 
 CERTIFIED_GAIN = 1e-6
 """Largest gain in log-likelihood that may still be predicted at an optimum."""
@@ -67,7 +68,7 @@ predicted on it."""
 MOST_LEAVING = 4
 """Largest number of axes that leave a face at once."""
 
-PointT = TypeVar("PointT", bound=Located)
+PointT = TypeVar("PointT", bound=LikelihoodPoint)
 
 
 class Likelihood(Protocol[PointT]):

@@ -52,11 +52,6 @@ class GivenVariants:
     rank: int
 
     @property
-    def span(self) -> Array:
-        """Orthonormal basis (n, c + k) of covariates and variants, which may be taken off any variant."""
-        return np.hstack([self.X, self.S])
-
-    @property
     def quadratic(self) -> float:
         """By how much the effects lower ``rᵀK⁻¹r``."""
         return float(np.sum(self.z**2))
@@ -126,52 +121,66 @@ def _coupled(model: NullModel, S: Array) -> tuple[Array, Array, int]:
 
 
 @dataclass(frozen=True)
+class _InPrecision:
+    """`GivenVariants` in the precision of a scan.
+
+    ``span`` (n, c + k) is an orthonormal basis of covariates and variants, and in ``F`` (n, pe) the columns of an axis
+    stand side by side.
+    """
+
+    span: NDArray[np.floating]
+    F: NDArray[np.floating]
+    z: Array
+    ntraits: int
+
+    @staticmethod
+    def of(given: GivenVariants, dtype: np.dtype[np.floating]) -> "_InPrecision":
+        """Variants given, in this precision."""
+        n, p = given.F.shape[:2]
+        span, F = np.hstack([given.X, given.S]), given.F.reshape(n, -1)
+        return _InPrecision(span.astype(dtype), F.astype(dtype), given.z, p)
+
+    def apart(self, G: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Variants less the combination of covariates and given variants that is nearest.
+
+        As with centring, that changes nothing but rounding.
+        """
+        return G - self.span @ (self.span.T @ G)
+
+    def explained(self, G: NDArray[np.floating]) -> Array:
+        """``M1ᵀF`` of variants G (n, b): (b, p, k) or (b, p, e)."""
+        p = self.ntraits
+        return (G.T @ self.F).astype(np.float64).reshape(G.shape[1], p, self.F.shape[1] // p)
+
+
+@dataclass(frozen=True)
 class ConditionedScanner:
     """Score and information of blocks of variants given others."""
 
     plain: Scanner
-    span: NDArray[np.floating]
-    F: NDArray[np.floating]
-    z: Array
+    given: _InPrecision
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
         """That of the null model's scanner."""
         return self.plain.dtype
 
-    def rotate(self, G: NDArray[np.floating]) -> Array:
-        """Rotated variants of the null model's scanner."""
-        return self.plain.rotate(G)
-
     def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
-        """Statistics of a block of variants G (n, b); ``length`` is that outside the given variants, too.
-
-        Combinations of covariates and given variants are taken off first: as with centring, that changes nothing but
-        rounding.
-        """
-        G = self._apart(G)
-        plain = self.plain.statistics(G)
-        return self._given(plain, self._explained(G, plain.u.shape[1]))
+        """Statistics of a block of variants G (n, b); ``length`` is that outside the given variants, too."""
+        G = self.given.apart(G)
+        return self._given(self.plain.statistics(G), self.given.explained(G))
 
     def pair_statistics(self, G: NDArray[np.floating], H: NDArray[np.floating]) -> PairStatistics:
         """Statistics of two columns a variant, those of G (n, b) and of H (n, b)."""
-        G, H = self._apart(G), self._apart(H)
+        G, H = self.given.apart(G), self.given.apart(H)
         plain = self.plain.pair_statistics(G, H)
-        of_G, of_H = (self._explained(block, plain.first.u.shape[1]) for block in (G, H))
+        of_G, of_H = self.given.explained(G), self.given.explained(H)
         shared = of_G @ of_H.transpose(0, 2, 1) if plain.cross.ndim == 3 else np.sum(of_G * of_H, axis=2)
         return PairStatistics(self._given(plain.first, of_G), self._given(plain.second, of_H), plain.cross - shared)
 
-    def _apart(self, G: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Variants less the combination of covariates and given variants that is nearest."""
-        return G - self.span @ (self.span.T @ G)
-
-    def _explained(self, G: NDArray[np.floating], p: int) -> Array:
-        """``M1ᵀF`` along p axes: (b, p, k) or (b, p, e)."""
-        return (G.T @ self.F).astype(np.float64).reshape(G.shape[1], p, self.F.shape[1] // p)
-
     def _given(self, plain: BlockStatistics, explained: Array) -> BlockStatistics:
         """Statistics with the effects of the given variants in the model."""
-        return statistics_given(plain, explained, self.z, float(np.finfo(self.F.dtype).eps))
+        return statistics_given(plain, explained, self.given.z, float(np.finfo(self.given.F.dtype).eps))
 
 
 def statistics_given(plain: BlockStatistics, explained: Array, z: Array, rounding: float) -> BlockStatistics:
@@ -193,8 +202,7 @@ def statistics_given(plain: BlockStatistics, explained: Array, z: Array, roundin
 
 def conditioned_scanner(plain: Scanner, given: GivenVariants) -> ConditionedScanner:
     """The scanner of a null model, given further variants, in its precision."""
-    F = given.F.reshape(len(given.S), -1)
-    return ConditionedScanner(plain, given.span.astype(plain.dtype), F.astype(plain.dtype), given.z)
+    return ConditionedScanner(plain, _InPrecision.of(given, plain.dtype))
 
 
 @dataclass(frozen=True)
@@ -229,10 +237,7 @@ class ConditionedSetScanner:
     """Sets of variants given others."""
 
     plain: SetScanner
-    span: NDArray[np.floating]
-    F: NDArray[np.floating]
-    z: Array
-    ntraits: int
+    given: _InPrecision
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
@@ -240,14 +245,11 @@ class ConditionedSetScanner:
         return self.plain.dtype
 
     def rotate(self, G: NDArray[np.floating]) -> ConditionedBlock:
-        """See `sets.scanner.SetScanner.rotate`; combinations of covariates and given variants are taken off first."""
-        G = G - self.span @ (self.span.T @ G)
-        explained = (G.T @ self.F).astype(np.float64).reshape(G.shape[1], self.ntraits, self.F.shape[1] // self.ntraits)
-        return ConditionedBlock(self.plain.rotate(G), explained, self.z)
+        """See `sets.scanner.SetScanner.rotate`."""
+        G = self.given.apart(G)
+        return ConditionedBlock(self.plain.rotate(G), self.given.explained(G), self.given.z)
 
 
 def conditioned_set_scanner(plain: SetScanner, given: GivenVariants) -> ConditionedSetScanner:
     """The scanner of sets of a null model, given further variants, in its precision."""
-    F = given.F.reshape(len(given.S), -1)
-    span, F = given.span.astype(plain.dtype), F.astype(plain.dtype)
-    return ConditionedSetScanner(plain, span, F, given.z, given.F.shape[1])
+    return ConditionedSetScanner(plain, _InPrecision.of(given, plain.dtype))

@@ -40,7 +40,7 @@ class SampleVectors:
 class Metric:
     """``K⁻¹`` at a point, as seen from the contrasts: one matrix over samples an axis.
 
-    ``Qx`` (n, c) is a basis of the projected covariates.
+    ``Qx`` (n, c) is a basis of the projected covariates, which the contrasts leave out.
     """
 
     point: Point
@@ -70,11 +70,6 @@ class Metric:
     def quadratic(self) -> float:
         """``rᵀK⁻¹r``."""
         return self.point.quadratic
-
-
-def metric(point: Point, Qx: Array) -> Metric:
-    """The metric of K⁻¹ at a point; Qx (n, c) spans the covariates that the contrasts leave out."""
-    return Metric(point, Qx)
 
 
 @dataclass(frozen=True)

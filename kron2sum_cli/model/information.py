@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.climbing import BOUNDARY
-from kron2sum_cli.model.likelihood import Point, mean_block
+from kron2sum_cli.model.likelihood import Point, mean_block, normalised_effects
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
@@ -161,13 +161,9 @@ def observed_information(point: Point) -> Array:
 
 def _effects(point: Point) -> Array:
     """``K⁻¹M H^-½`` for coupled fixed effects: (p, m, ac); none without."""
-    data, coupled = point.data, point.coupled
-    if data.design is None or coupled is None or coupled.beta.size == 0:
-        return np.empty((data.ntraits, data.Z.shape[0], 0))
-    c, a = coupled.beta.shape
-    half = linalg.solve_triangular(coupled.chol, np.eye(a * c), lower=True).reshape(a * c, a, c)
-    product = np.einsum("qkb,jk,ib->jiq", half, coupled.TA, data.design.X, optimize=True)
-    return np.asarray(product * point.W.T[:, :, None])
+    if point.coupled is None:
+        return np.empty((point.data.ntraits, len(point.data.Z), 0))
+    return normalised_effects(point.data, point.coupled, point.W)
 
 
 def _explained_by_effects(point: Point, both: Array, effects: Array) -> Array:

@@ -14,7 +14,7 @@ from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled, rotate_trait
 from kron2sum_cli.model.covariance import RIDGE, CholeskyCovariance, LowRankCovariance, matrix
 from kron2sum_cli.model.fast_scanner import FastScanner, FixedEffects
 from kron2sum_cli.model.fitting import fit
-from kron2sum_cli.model.generalised_least_squares import metric
+from kron2sum_cli.model.generalised_least_squares import Metric
 from kron2sum_cli.model.likelihood import Point, evaluate, logdet_covariance
 from kron2sum_cli.model.spectrum import Array, spectrum_of_features
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors, factor
@@ -312,17 +312,17 @@ class Kron2Sum:
     @property
     def B(self) -> Array:
         """Fixed effects, (c, a), at the present C0 and C1."""
-        return self._design.fit(metric(self._point, self._Qx)).effects(0, 1.0).B
+        return self._design.fit(Metric(self._point, self._Qx)).effects(0, 1.0).B
 
     @property
     def beta(self) -> Array:
         """``vec(B)``, (ca,)."""
-        return self._design.fit(metric(self._point, self._Qx)).beta
+        return self._design.fit(Metric(self._point, self._Qx)).beta
 
     @property
     def beta_covariance(self) -> Array:
         """``(MᵀK⁻¹M)⁻¹``, (ca, ca); the pseudo-inverse where columns of M are redundant."""
-        return self._design.fit(metric(self._point, self._Qx)).covariance
+        return self._design.fit(Metric(self._point, self._Qx)).covariance
 
     def lml(self) -> float:
         """Log marginal likelihood, with all constants (restricted if the model is)."""
@@ -357,7 +357,7 @@ class Kron2Sum:
 
     def get_fast_scanner(self) -> FastScanner:
         """Scanner of fixed effects with C0 and C1 as they are now."""
-        K = metric(self._point, self._Qx)
+        K = Metric(self._point, self._Qx)
         return FastScanner(K, self._design, logdet_covariance(self._point))
 
 

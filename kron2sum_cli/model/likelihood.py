@@ -7,7 +7,7 @@ score of C0 is ``Tᵀ S0 T``.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from scipy import linalg
@@ -49,13 +49,13 @@ class LikelihoodPoint(Protocol):
 
     @property
     def score0(self) -> Array:
-        """Its derivative in C0 along the axes."""
+        """Its derivative in C0 along the axes, symmetric (p, p)."""
 
     @property
     def score1(self) -> Array:
-        """Its derivative in C1 along the axes."""
+        """Its derivative in C1 along the axes, symmetric (p, p)."""
 
-    def at(self, axes: TraitAxes) -> "LikelihoodPoint":
+    def at(self, axes: TraitAxes) -> Self:
         """The likelihood of the same data at other covariances."""
 
 

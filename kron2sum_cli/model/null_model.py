@@ -22,7 +22,7 @@ from kron2sum_cli.model.block_scanner import Scanner, block_scanner, diagonal_sc
 from kron2sum_cli.model.climbing import Certificate, Optimum, PointT
 from kron2sum_cli.model.collinearity import spans_constant
 from kron2sum_cli.model.contrasts import Contrasts, covariate_basis, orthonormal_design, rotate_coupled, rotate_traits
-from kron2sum_cli.model.generalised_least_squares import least_squares, metric
+from kron2sum_cli.model.generalised_least_squares import Metric, least_squares
 from kron2sum_cli.model.information import uses_observed_information
 from kron2sum_cli.model.likelihood import LikelihoodPoint, Point, evaluate
 from kron2sum_cli.model.missing import fitting as missing_fitting
@@ -361,7 +361,7 @@ class CompleteNullModel(RotatedNullModel):
         """See `prediction`."""
         if self.coupled:
             return observed_predictor(self._observed_point())
-        fitted = least_squares(metric(self.point(), self.Qx), [(self.A, self.X)])
+        fitted = least_squares(Metric(self.point(), self.Qx), [(self.A, self.X)])
         return complete_predictor(self.point(), self.Qx, self.A, self.summary.estimates.B, fitted.covariance)
 
     def missing_cells(self) -> MissingCells:

@@ -310,8 +310,7 @@ def _refit_together(start: NullMaximum, variants: Array, outside: Array, design:
     states = _initial(start, len(outside))
     points, reached = _climb(likelihood, start.metrics[start.empty], moments, states)
     reached = _climb_other_faces(start, likelihood, moments, states, points, reached)
-    k = variants.shape[2]
-    last = _last_column(design, k)
+    last = _last_column(design, variants.shape[2])
     half = np.linalg.solve(np.linalg.cholesky(points.information), last.T)
     refits = Refit(np.where(reached, points.lml, np.nan), points.gamma @ last.T, np.sqrt(np.sum(half**2, axis=1)))
     refits.beta[~reached] = refits.se[~reached] = np.nan

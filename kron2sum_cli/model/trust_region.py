@@ -15,11 +15,11 @@ then the observed information takes its place.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kron2sum_cli.model.likelihood import LikelihoodPoint
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
 
@@ -39,26 +39,6 @@ LEAST_OBSERVED = 1e-8
 Indices = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 Grams = tuple[Array, Array, Array]
-
-
-class Located(Protocol):
-    """A likelihood at one point: trait axes, log-likelihood, and the scores in the axes."""
-
-    @property
-    def axes(self) -> TraitAxes:
-        """The trait axes of (C0, C1)."""
-
-    @property
-    def lml(self) -> float:
-        """The log-likelihood."""
-
-    @property
-    def score0(self) -> Array:
-        """Derivative in the axes' C0, (p, p) symmetric."""
-
-    @property
-    def score1(self) -> Array:
-        """Derivative in the axes' C1, (p, p) symmetric."""
 
 
 @dataclass(frozen=True)
@@ -147,10 +127,6 @@ class Chart:
         L1 = self.axes.Tinv @ (np.diag(self.axes.c1) + N)[:, kept1]
         return axes_of_factors(L0, L1, self.tau)
 
-    def gradient(self, point: Located) -> Array:
-        """Gradient of the log-likelihood in the unknowns."""
-        return self.join(2 * point.score0 * self.axes.c0, 2 * point.score1 * self.axes.c1)
-
 
 def chart_at(axes: TraitAxes, tau: float, rank: int, floor: float) -> Chart:
     """The unknowns around these axes: columns of the factors that are 0 stay 0.
@@ -198,7 +174,7 @@ class PairMetric:
         return float((self.a * x0 + self.b * x1) @ y0 + (self.b * x0 + self.d * x1) @ y1)
 
 
-def expected_metric(chart: Chart, point: Located, grams: Grams) -> PairMetric:
+def expected_metric(chart: Chart, point: LikelihoodPoint, grams: Grams) -> PairMetric:
     """The expected information of the unknowns at a point, with the curvature that the cone adds."""
     a, b, d = _blocks(chart, grams)
     cone0, cone1 = _cone_curvature(chart, point)
@@ -213,7 +189,7 @@ def _with_ridge(diagonal: Array, free: Mask) -> Array:
     return np.where(free, diagonal + (ridge if ridge > 0 else 1.0), 1.0)
 
 
-def observed_metric(chart: Chart, point: Located, grams: Grams, expected: PairMetric) -> PairMetric:
+def observed_metric(chart: Chart, point: LikelihoodPoint, grams: Grams, expected: PairMetric) -> PairMetric:
     """The observed information of the unknowns, with the absolute values of its eigenvalues."""
     a, b, d = _blocks(chart, grams)
     cone0, cone1 = _cone_curvature(chart, point)
@@ -236,7 +212,7 @@ def _blocks(chart: Chart, grams: Grams) -> tuple[Array, Array, Array]:
     return Q2 * k0**2, np.where(chart.free0 & chart.free1, Q1 * k0 * k1, 0.0), Q0 * k1**2
 
 
-def _cone_curvature(chart: Chart, point: Located) -> tuple[Array, Array]:
+def _cone_curvature(chart: Chart, point: LikelihoodPoint) -> tuple[Array, Array]:
     """Information that the curvature of the factors adds to that of the entries of P and of N."""
     return -2 * np.diag(point.score0)[chart.rows], -2 * np.diag(point.score1)[chart.columns]
 
@@ -259,14 +235,15 @@ class Step:
 class LocalModel:
     """The quadratic model of a likelihood around a point, in the unknowns of its chart."""
 
-    point: Located
+    point: LikelihoodPoint
     chart: Chart
     curvature: Curvature
     metric: PairMetric
 
     def gradient(self) -> Array:
         """Gradient of the log-likelihood."""
-        return self.chart.gradient(self.point)
+        axes, point = self.chart.axes, self.point
+        return self.chart.join(2 * point.score0 * axes.c0, 2 * point.score1 * axes.c1)
 
     def hessian_product(self, x: Array) -> Array:
         """Hessian of the log-likelihood times x."""
@@ -319,7 +296,7 @@ class LocalModel:
         return 0.5 * float(g @ metric.solve(g))
 
 
-def local_model(point: Located, chart: Chart, curvature: Curvature, by_observed: bool) -> LocalModel:
+def local_model(point: LikelihoodPoint, chart: Chart, curvature: Curvature, by_observed: bool) -> LocalModel:
     """The local model around a point; the observed information measures lengths where that is asked for and at hand."""
     metric = expected_metric(chart, point, curvature.expected)
     if by_observed and curvature.observed is not None:

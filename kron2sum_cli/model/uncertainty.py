@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.model.generalised_least_squares import Effects, least_squares, metric
+from kron2sum_cli.model.generalised_least_squares import Effects, Metric, least_squares
 from kron2sum_cli.model.information import DirectionCovariance, direction_covariance
 from kron2sum_cli.model.likelihood import Point
 from kron2sum_cli.model.missing.information import direction_covariance as observed_direction_covariance
@@ -162,7 +162,7 @@ def estimates_from(
 
 def fixed_effects(point: Point, Qx: Array, A: Array, X: Array) -> Effects:
     """B (c, a) of ``(A ⊗ X) vec(B)`` by generalised least squares at a point, with standard errors."""
-    fitted = least_squares(metric(point, Qx), [(A, X)])
+    fitted = least_squares(Metric(point, Qx), [(A, X)])
     B = fitted.effects(0, 1.0).B
     return _effects_of_design(A, A if point.data.design is None else point.data.design.A, B, fitted.covariance)
 

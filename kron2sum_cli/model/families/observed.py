@@ -393,12 +393,8 @@ def inverses(K: Array, observed: Mask, C0: Array, C1: Array) -> tuple[Array, Arr
 def _inverses_by_cholesky(V: Array) -> tuple[Array, Array]:
     """Inverses of positive definite matrices V (f, k, k), and the diagonals (f, k) of their Cholesky factors.
 
-    LAPACK inverts a factor in half the time that numpy takes for any matrix, but not for many small ones.
-
-    Raises
-    ------
-    LinAlgError
-        Where one of them is not positive definite.
+    LAPACK inverts a factor in half the time that numpy takes for any matrix, but not for many small ones. LinAlgError
+    where one of the matrices is not positive definite.
     """
     f, k, _ = V.shape
     if k <= LARGEST_SMALL:

@@ -113,7 +113,10 @@ class ObservedFamilyPoint:
 
     def solve(self, F: Array) -> Array:
         """``V⁻¹F`` for F (n, p, k) over the samples and traits."""
-        return solve(self.data, self.inverses, F)
+        out = np.empty(F.shape)
+        for group, inverse in zip(self.data.groups, self.inverses, strict=True):
+            out[group.members] = group.apply(inverse, F)
+        return out
 
     def project(self, F: Array) -> Array:
         """``PF`` for F (n, p, k) over the samples and traits."""
@@ -127,14 +130,6 @@ class ObservedFamilyPoint:
         effects[kept] = linalg.cho_solve((self.chol, True), right[kept])
         fitted = Q @ effects.reshape(p, -1, k).transpose(1, 0, 2).reshape(-1, p * k)
         return np.asarray(solved - self.solve(fitted.reshape(n, p, k)))
-
-
-def solve(data: ObservedFamilies, inverses: tuple[Array, ...], F: Array) -> Array:
-    """``V⁻¹F`` for F (n, p, k) over the samples and traits."""
-    out = np.empty(F.shape)
-    for group, inverse in zip(data.groups, inverses, strict=True):
-        out[group.members] = group.apply(inverse, F)
-    return out
 
 
 def evaluate(data: ObservedFamilies, axes: TraitAxes, reml: bool) -> ObservedFamilyPoint:

@@ -24,6 +24,7 @@ from kron2sum_cli.model.families.observed import Families, Indices, Singles
 from kron2sum_cli.model.families.observed_fitting import fixed_effects
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
 from kron2sum_cli.model.families.scanner import low_rank
+from kron2sum_cli.model.information import pair_positions
 from kron2sum_cli.model.missing.scanner import LEFT_FOR_SINGLE, UNITS_OF_ROUNDING
 from kron2sum_cli.model.prediction import EffectsOfCovariates
 from kron2sum_cli.model.sets.fixed_effects import SetScores
@@ -123,10 +124,6 @@ class ObservedFamilyScanner:
         """The precision in which it multiplies."""
         return self.products.dtype
 
-    def rotate(self, G: Floats) -> Array:
-        """Rotated variants ``UᵀG`` (n, b) in double precision."""
-        return self.point.data.spectrum.rotation.to_rows(G.astype(np.float64))
-
     def statistics(self, G: Floats) -> BlockStatistics:
         """Statistics of a block of variants G (n, b), without missing values, in the precision of the scanner.
 
@@ -191,7 +188,7 @@ class ObservedFamilyScanner:
             add(parts, stretch.rows)
             for effects, part in zip(of_singles, parts, strict=True):
                 effects += stretch.effects(part, c)
-        unpacked = _positions(p).ravel()
+        unpacked = pair_positions(p).ravel()
         found: list[Floats] = [block[:, :m] @ self.relatives for block in ordered]
         for total, packed in zip(found, of_singles, strict=True):
             total += packed[unpacked].reshape(p * p * c, b).T
@@ -266,17 +263,9 @@ def _packed(blocks: Array) -> Array:
     return np.asarray(blocks[..., i, j])
 
 
-def _positions(p: int) -> Indices:
-    """Where the entries of a symmetric (p, p) stand in its lower triangle."""
-    i, j = np.tril_indices(p)
-    position = np.empty((p, p), np.intp)
-    position[i, j] = position[j, i] = np.arange(i.size)
-    return position
-
-
 def _unpacked(packed: Array, p: int) -> Array:
     """Symmetric (s, p, p) of lower triangles (s, p(p+1)/2)."""
-    return packed[:, _positions(p).ravel()].reshape(-1, p, p)
+    return packed[:, pair_positions(p).ravel()].reshape(-1, p, p)
 
 
 def observed_family_scanner(point: ObservedFamilyPoint, dtype: type[np.floating] = np.float32) -> ObservedFamilyScanner:

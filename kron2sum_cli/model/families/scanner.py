@@ -57,8 +57,6 @@ class FamilyScanner:
 
     Attributes
     ----------
-    rotation : FamilyRotation
-        All families.
     alpha : NDArray (n, p)
         ``Uα``, in samples.
     products : NDArray (n, p + kc)
@@ -75,7 +73,6 @@ class FamilyScanner:
         What turns ``(B_k∘X)ᵀg̃``, of samples without and with relatives, into ``L_j⁻¹XᵀW_jg̃``.
     """
 
-    rotation: FamilyRotation
     alpha: Floats
     products: Floats
     squares: Floats
@@ -88,10 +85,6 @@ class FamilyScanner:
     def dtype(self) -> np.dtype[np.floating]:
         """The precision in which it multiplies."""
         return self.alpha.dtype
-
-    def rotate(self, G: Floats) -> Array:
-        """Rotated variants ``UᵀG`` (n, b) in double precision."""
-        return self.rotation.to_rows(G.astype(np.float64))
 
     def statistics(self, G: Floats) -> BlockStatistics:
         """Statistics of a block of variants G (n, b), without missing values, in the precision of the scanner.
@@ -120,7 +113,7 @@ class FamilyScanner:
         n, b = blocks[0].shape
         linear = [np.zeros((b, self.products.shape[1])) for _ in blocks]
         squares = [np.zeros((b, self.squares.shape[1])) for _ in pairs]
-        step = samples_at_once(b)
+        step = max(FEWEST_SAMPLES, CACHED_GENOTYPES // max(b, 1))
         for start in range(0, n, step):
             rows = slice(start, start + step)
             parts = [block.T[:, rows] for block in blocks]
@@ -183,7 +176,6 @@ def family_scanner(point: FamilyPoint, dtype: type[np.floating] = np.float32) ->
         for C in (coefficients, coefficients_of_others)
     ]
     return FamilyScanner(
-        rotation=rotation,
         alpha=alpha,
         products=products,
         squares=squares,
@@ -192,11 +184,6 @@ def family_scanner(point: FamilyPoint, dtype: type[np.floating] = np.float32) ->
         relatives=tuple(relatives),
         from_weighted=np.concatenate(from_weighted, axis=2),
     )
-
-
-def samples_at_once(b: int) -> int:
-    """Samples of b variants that are multiplied at once."""
-    return max(FEWEST_SAMPLES, CACHED_GENOTYPES // max(b, 1))
 
 
 def _times_covariates(basis: Array, X: Array) -> Array:

@@ -6,16 +6,16 @@ no standard error; all other estimates have.
 """
 
 from dataclasses import replace
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.climbing import BOUNDARY, Optimum
+from kron2sum_cli.model.likelihood import LikelihoodPoint
 from kron2sum_cli.model.missing.observed import Indices, Mask, PartlyObserved
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors, factor
-from kron2sum_cli.model.trust_region import Located
 
 SWEEPS, CLOSE = 200, 1e-10
 """Largest number of passes over the pairs of traits, and the change of a correlation at which they end."""
@@ -24,18 +24,15 @@ LIKELIHOOD_CHANGE = 1e-6
 """Largest change of a log-likelihood that only rounding makes."""
 
 
-class Movable(Located, Protocol):
-    """A likelihood of observed cells that can be taken at other covariances."""
+class PointOfCells(LikelihoodPoint, Protocol):
+    """A likelihood of observed cells at one point."""
 
     @property
     def data(self) -> PartlyObserved:
         """What it is the likelihood of."""
 
-    def at(self, axes: TraitAxes) -> Self:
-        """The likelihood of the same data at other covariances."""
 
-
-MovablePoint = TypeVar("MovablePoint", bound=Movable)
+ObservedT = TypeVar("ObservedT", bound=PointOfCells)
 
 
 def undetermined(observed: Mask) -> Mask:
@@ -44,7 +41,7 @@ def undetermined(observed: Mask) -> Mask:
     return np.asarray(seen.T @ seen == 0)
 
 
-def with_independent_traits(optimum: Optimum[MovablePoint]) -> Optimum[MovablePoint]:
+def with_independent_traits(optimum: Optimum[ObservedT]) -> Optimum[ObservedT]:
     """The same optimum with undetermined residual covariances as of traits independent given the others."""
     point = optimum.point
     apart = undetermined(point.data.observed())

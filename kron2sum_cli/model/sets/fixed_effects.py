@@ -8,7 +8,6 @@ from scipy import linalg
 
 from kron2sum_cli.model.generalised_least_squares import independent_columns
 from kron2sum_cli.model.hypotheses import orthonormal
-from kron2sum_cli.model.missing.scanner import ObservedScanner
 from kron2sum_cli.model.spectrum import Array
 
 ROWS_AT_ONCE = 1024
@@ -35,22 +34,6 @@ class SetScores:
     u: Array
     V: Array
     sizes: Array
-
-
-def observed_set_scores(scanner: ObservedScanner, G: Array, rotated: Array) -> SetScores:
-    """Scores of a set G (n, q) given the observed cells, by a scanner in double precision.
-
-    ``rotated`` (m + p, q) is the product with the scanner's rotation.
-    """
-    m, p = scanner.weights.shape
-    rows = rotated[:m]
-    complete = weighted_products(rows, scanner.weights)
-    if scanner.outside_weight is not None:
-        complete = complete + scanner.outside_weight[:, None, None] * (G.T @ G - rows.T @ rows)
-    taken = scanner.explained(G, rows)
-    V = -np.einsum("ajx,blx->jlab", taken, taken, optimize=True)
-    V[np.arange(p), np.arange(p)] += complete
-    return SetScores(rotated[m:].T, V, np.einsum("jaa->ja", complete))
 
 
 def weighted_products(rows: NDArray[np.floating], weights: NDArray[np.floating]) -> Array:

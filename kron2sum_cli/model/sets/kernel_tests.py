@@ -56,15 +56,6 @@ class KernelScores:
         return self.A.transpose(0, 2, 1, 3).reshape(1, e * s, e * s)
 
 
-@dataclass(frozen=True)
-class KernelTest:
-    """A test of a variance component: its statistic ``Q``, -log10 P, and the share (s,) of each variant in Q."""
-
-    q: float
-    mlog10p: float
-    shares: Array
-
-
 def any_effect_kernel(axes: TraitAxes, mean_diagonal: float) -> Array:
     """A root F (p, p) of ``T(g C0 + C1)Tᵀ``, diagonal; ``mean_diagonal`` is g."""
     return np.asarray(np.diag(np.sqrt(mean_diagonal * axes.c0**2 + axes.c1**2)))
@@ -165,18 +156,16 @@ def _basis_beyond(base: Array, full: Array) -> Array:
     return np.hstack([first, vectors[:, : full.shape[1] - base.shape[1]]])
 
 
-def skat(kernel: KernelScores) -> KernelTest:
-    """The test of a variance component: ``Q = ‖z‖²`` against ``Σ λ_i χ²₁``, λ the eigenvalues of the covariance of z.
+def skat(kernel: KernelScores) -> float:
+    """-log10 P of a variance component: ``Q = ‖z‖²`` against ``Σ λ_i χ²₁``, λ the eigenvalues of the covariance of z.
 
     Raises
     ------
     NumericalError
         Where the scores have no variance.
     """
-    terms = np.sum(kernel.z**2, axis=0)
-    q = float(np.sum(terms))
-    mlog10p = mixture_mlog10p(null_weights(kernel.blocks), np.array([q]))
-    return KernelTest(q, float(mlog10p[0]), terms / q if q else np.zeros_like(terms))
+    q = np.sum(np.sum(kernel.z**2, axis=0), keepdims=True)
+    return float(mixture_mlog10p(null_weights(kernel.blocks), q)[0])
 
 
 def null_weights(blocks: Array) -> Array:

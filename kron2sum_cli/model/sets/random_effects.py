@@ -12,7 +12,6 @@ from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare, test
 from kron2sum_cli.model.sets.fixed_effects import SetScores, reduce_set
 from kron2sum_cli.model.sets.kernel_tests import (
     KernelScores,
-    KernelTest,
     acat_weights,
     any_effect_kernel,
     beta_weights,
@@ -85,11 +84,11 @@ def random_effects_mlog10p(name: SetTest, one: VariantSetScores, tested: Hypothe
 
 
 def _skat(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
-    return variance_component(one.scores, one.weights, tested, null).mlog10p
+    return skat(kernel_of(one.scores, one.weights, tested, null))
 
 
 def _skato(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
-    return skato(kernel_of(one.scores, one.weights, tested, null)).mlog10p
+    return skato(kernel_of(one.scores, one.weights, tested, null))
 
 
 def _likelihood_ratio(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
@@ -101,11 +100,6 @@ def _free_kernel(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> Ke
     if tested.is_any_effect:
         return kernel_scores(one.scores, np.eye(one.scores.u.shape[1]), one.weights)
     return hypothesis_scores(one.scores, tested, null.axes.T, one.weights)
-
-
-def variance_component(scores: SetScores, weights: Array, tested: Hypothesis, null: SetNull) -> KernelTest:
-    """SKAT of a hypothesis about the traits."""
-    return skat(kernel_of(scores, weights, tested, null))
 
 
 def kernel_of(scores: SetScores, weights: Array, tested: Hypothesis, null: SetNull) -> KernelScores:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.model.block_scanner import BlockScanner, inner_products
 from kron2sum_cli.model.missing.scanner import ObservedScanner
-from kron2sum_cli.model.sets.fixed_effects import SetScores, observed_set_scores, weighted_products
+from kron2sum_cli.model.sets.fixed_effects import SetScores, weighted_products
 from kron2sum_cli.model.spectrum import Array
 
 Floats = NDArray[np.floating]
@@ -120,7 +120,16 @@ class ObservedVariants:
 
     def scores(self, members: Indices) -> SetScores:
         """See `RotatedVariants.scores`."""
-        return observed_set_scores(self.scanner, self.G[:, members], self.rotated[:, members])
+        scanner, G, rotated = self.scanner, self.G[:, members], self.rotated[:, members]
+        m, p = scanner.weights.shape
+        rows = rotated[:m]
+        complete = weighted_products(rows, scanner.weights)
+        if scanner.outside_weight is not None:
+            complete = complete + scanner.outside_weight[:, None, None] * (G.T @ G - rows.T @ rows)
+        taken = scanner.explained(G, rows)
+        V = -np.einsum("ajx,blx->jlab", taken, taken, optimize=True)
+        V[np.arange(p), np.arange(p)] += complete
+        return SetScores(rotated[m:].T, V, np.einsum("jaa->ja", complete))
 
 
 @dataclass(frozen=True)

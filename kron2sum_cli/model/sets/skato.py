@@ -50,7 +50,7 @@ STEP, LEAST_AGREEMENT, MOST_HALVINGS, MOST_PARTS = 0.13, 1e-6, 5, 64
 """Step along the path of integration, how far the sums over all and every other node may differ, and how often the
 step is halved where they do, before a segment is cut in two, and in how many parts at most."""
 
-SHORT_PATH, LEAST_REST = 3.9, 1e-11
+SHORT_PATH, SMALL_AT_END = 3.9, 1e-11
 """Where a path along which all segments are integrated ends first, and how small the integrand must be there."""
 
 MOST_BISECTIONS = 12
@@ -72,14 +72,6 @@ larger than the sum its terms may be."""
 CONTOUR_NODES, NODES_A_RADIAN, APART = 28, 1.8, 24.0
 """Nodes of the contour integral over directions, more of them for every radian by which these differ, and by how many
 they do to have contours of their own."""
-
-
-@dataclass(frozen=True)
-class OptimalTest:
-    """The result of SKAT-O: ρ of the smallest P value, and -log10 P, corrected for the choice of ρ."""
-
-    rho: float
-    mlog10p: float
 
 
 @dataclass(frozen=True)
@@ -123,8 +115,8 @@ class _Conditional:
         return np.asarray((ratio @ pairs).reshape(-1, e, e) - np.diag(0.5 / self.sums), ratio.dtype)
 
 
-def skato(kernel: KernelScores) -> OptimalTest:
-    """Test a set by the best of SKAT, burden and what lies between.
+def skato(kernel: KernelScores) -> float:
+    """-log10 P of a set by the best of SKAT, burden and what lies between, corrected for the choice of ρ.
 
     Raises
     ------
@@ -141,15 +133,15 @@ def skato(kernel: KernelScores) -> OptimalTest:
     best = int(np.argmin(log_p))
     conditional = _condition(blocks)
     if s == 1 or rho.size == 1 or conditional is None or log_p[best] == 0:
-        return OptimalTest(float(rho[best]), float(-log_p[best] / LN10 + 0.0))
+        return float(-log_p[best] / LN10 + 0.0)
     if log_p[best] < -FARTHEST:
-        return OptimalTest(float(rho[best]), float(-(log_p[best] + np.log(rho.size)) / LN10))
+        return float(-(log_p[best] + np.log(rho.size)) / LN10)
     others = np.arange(rho.size) != best
     quantiles = q.copy()
     quantiles[others] = mixture_quantile(weights[others], float(log_p[best]), (q[others], tails.take(others)))
     segments = _segments(rho[:-1], quantiles[:-1], float(quantiles[-1]))
     log_total = np.logaddexp(log_p[best], _log_beyond(conditional, segments))
-    return OptimalTest(float(rho[best]), float(max(0.0, -log_total / LN10)))
+    return float(max(0.0, -log_total / LN10))
 
 
 def grid_weights(kernel: KernelScores) -> Array:
@@ -495,20 +487,14 @@ def _log_beyond(given: _Conditional, segments: Sequence[_Segment]) -> float:
 
     They are integrated along one path; far in the tail, where they need different ones, one by one.
     """
-    together = _log_integral(_nodes(given, segments), (SHORT_PATH, LONGEST), LEAST_REST)
+    together = _log_integral(_nodes(given, segments), (SHORT_PATH, LONGEST), SMALL_AT_END)
     if together is not None:
         return together
     return float(special.logsumexp([_log_of_segment(given, one, MOST_PARTS) for one in segments]))
 
 
 def _log_of_segment(given: _Conditional, segment: _Segment, parts: int) -> float:
-    """The same of one segment, which is cut in two, up to so many times, where it needs more than one path.
-
-    Raises
-    ------
-    NumericalError
-        Where this does not converge.
-    """
+    """The same of one segment, which is cut into up to so many parts where it needs more than one path."""
     found = _log_integral(_nodes(given, [segment]), (LONGEST,) * (MOST_HALVINGS + 1), np.inf)
     if found is not None:
         return found

@@ -8,7 +8,7 @@ from missing_oracle import Array, Observed, problem
 
 from kron2sum_cli.model.block_scanner import block_scanner
 from kron2sum_cli.model.contrasts import rotate_traits
-from kron2sum_cli.model.generalised_least_squares import least_squares, metric
+from kron2sum_cli.model.generalised_least_squares import Metric, least_squares
 from kron2sum_cli.model.likelihood import evaluate as evaluate_complete
 from kron2sum_cli.model.missing.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import observed_cells, observed_spectrum
@@ -74,7 +74,7 @@ def test_samples_outside_a_fit_of_complete_traits(reml: bool, r: int) -> None:
     statistics = block_scanner(point, spectrum.Qx, np.float64).statistics(K)
     genetic = genetic_values(point.axes, statistics, own)
     assert_same(genetic, kriged(dense, K, own, None))
-    fitted = least_squares(metric(point, spectrum.Qx), [(A, dense.X)])
+    fitted = least_squares(Metric(point, spectrum.Qx), [(A, dense.X)])
     B = fitted.effects(0, 1.0).B
     effects = effects_given_complete(point, spectrum.Qx, A, B, fitted.covariance, K)
     assert_same(new_cells(point.axes, genetic, X, effects), kriged(dense, K, own, X))
