@@ -60,6 +60,10 @@ VANISHING_SHARE = 1e-5
 """A combination of traits in which a climb without a certified end left less than this share of their variance, genetic
 and residual together, has none: as it is lost in ever smaller parts, few steps come nearer."""
 
+SLOWLY_VANISHING_SHARE = 1e-4
+"""The same where fewer samples than traits have all traits of the combination, so that there is one that can vanish: a
+climb whose likelihood grows by ever less on the way to 0 may end its steps as far from there."""
+
 LEAST_WEIGHT = 1e-2
 """Smallest weight of a trait in such a combination that makes it a part of it, where the squares add up to 1."""
 
@@ -318,17 +322,17 @@ def best_of(
 
 def _complaint(best: Optimum[PointT], observed: NDArray[np.bool_], singular: bool, reml: bool) -> ConvergenceError:
     """Why there is no certified optimum."""
-    parts = vanishing_combination(best.point.axes)
-    if parts.any():
-        count = int(np.count_nonzero(observed[:, parts].all(axis=1)))
+    parts = vanishing_combination(best.point.axes, SLOWLY_VANISHING_SHARE)
+    count = int(np.count_nonzero(observed[:, parts].all(axis=1)))
+    if count < np.count_nonzero(parts) or vanishing_combination(best.point.axes).any():
         return VanishingCombinationError(NO_VARIANCE.format(count), tuple(map(int, np.flatnonzero(parts))), best)
     if singular and best.certificate.smallest_C1 < SINGULAR_C1:
         return ConvergenceError(NO_MAXIMUM if reml else NO_MAXIMUM + fitting.UNDER_ML, best)
     return ConvergenceError(best.certificate.complaint(best.point.lml), best)
 
 
-def vanishing_combination(axes: TraitAxes) -> NDArray[np.bool_]:
-    """The traits (p,) of the combination that has neither genetic nor residual variance; none where all have some.
+def vanishing_combination(axes: TraitAxes, share: float = VANISHING_SHARE) -> NDArray[np.bool_]:
+    """The traits (p,) of the combination with less than this share of variance, genetic and residual; none without one.
 
     Where k traits have all been observed on fewer than k + c samples (c covariates), some combination of them is a
     combination of the covariates in all of these samples. As its variance tends to 0 the density tends to infinity: the
@@ -337,7 +341,7 @@ def vanishing_combination(axes: TraitAxes) -> NDArray[np.bool_]:
     total = axes.Tinv @ axes.Tinv.T
     size = np.sqrt(np.diag(total))
     shares, combinations = linalg.eigh(total / np.multiply.outer(size, size))
-    return np.asarray((np.abs(combinations[:, 0]) > LEAST_WEIGHT) & (shares[0] < VANISHING_SHARE))
+    return np.asarray((np.abs(combinations[:, 0]) > LEAST_WEIGHT) & (shares[0] < share))
 
 
 def is_cheap(data: ObservedCells, largest: float = CHEAP_LIKELIHOOD) -> bool:

@@ -190,21 +190,28 @@ def test_a_combination_of_traits_without_variance_is_said() -> None:
     np.testing.assert_allclose(np.diff(lml), np.log(100), rtol=0.05)
 
 
+@pytest.mark.parametrize(("nboth", "variance"), [(3, 1e-5), (1, 2e-4)])
 @pytest.mark.parametrize("certified", [True, False])
-def test_a_combination_that_loses_its_variance_slowly_is_said(certified: bool) -> None:
-    """Where few samples have all of many traits a climb ends its steps far from where the variance is 0."""
-    dense, G = derived_trait(0, 3)
+def test_a_combination_that_loses_its_variance_slowly_is_said(certified: bool, nboth: int, variance: float) -> None:
+    """Where few samples have all of many traits a climb ends its steps far from where the variance is 0.
+
+    The farther the fewer, down to less samples than traits.
+    """
+    dense, G = derived_trait(0, nboth)
     data = cells(dense, G)
     end = climb(data, starting_axes(data.filled, 0.5), 2, True)
-    near = np.array([[0.5, 1], [1, 2 + 1e-5]])
+    near = np.array([[0.5, 1], [1, 2 + variance]])
     point = evaluate(data, axes_of_covariances(near, near, data.mean_eigenvalue), True)
     gain = 0.0 if certified else 0.1
     slow = replace(end, point=point, certificate=replace(end.certificate, predicted_gain=gain, cone_gain=0.0))
     if certified:
         assert best_of([slow], data.observed(), data.singular, True) is slow
         return
-    with pytest.raises(ConvergenceError, match=r"too few samples \(3\) have all of traits 1 and 2"):
+    with pytest.raises(ConvergenceError, match=rf"too few samples \({nboth}\) have all of traits 1 and 2"):
         best_of([slow], data.observed(), data.singular, True)
+    if nboth == 1:  # where the samples are more than the traits another reason is as likely
+        with pytest.raises(ConvergenceError, match="did not converge"):
+            best_of([slow], np.ones((40, 2), bool), data.singular, True)
 
 
 def test_a_lower_rank_is_not_begun_where_full_rank_ran_to() -> None:
