@@ -16,8 +16,17 @@ from kron2sum_cli.model.fitting import starting_axes
 from kron2sum_cli.model.information import direction_covariance as complete_covariance
 from kron2sum_cli.model.information import observed_information
 from kron2sum_cli.model.likelihood import evaluate as evaluate_complete
+from kron2sum_cli.model.missing import fitting as missing_fitting
 from kron2sum_cli.model.missing import information as precision
-from kron2sum_cli.model.missing.fitting import best_of, climb, corrected_start, fit, fits, vanishing_combination
+from kron2sum_cli.model.missing.fitting import (
+    ObservedFit,
+    best_of,
+    climb,
+    corrected_start,
+    fit,
+    fits,
+    vanishing_combination,
+)
 from kron2sum_cli.model.missing.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells, observed_spectrum, without_missing
 from kron2sum_cli.model.spectrum import spectrum_of_features
@@ -303,6 +312,20 @@ def test_fits_of_all_ranks_are_those_of_every_rank(seed: int) -> None:
     for rank, found in zip(ranks, fits(case.cells, ranks, case.reml), strict=True):
         assert (found.rank, found.certificate.certified) == (rank, True)
         assert found.point.lml == pytest.approx(fit(case.cells, rank, case.reml).point.lml, abs=1e-6)
+
+
+def test_no_rank_ends_below_a_lower_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever its searches end: those of full rank do not look beside an optimum here."""
+    case, best_around = simulate(16), missing_fitting._best_around
+
+    def beside_lower_ranks(data: ObservedCells, best: ObservedFit, reml: bool) -> ObservedFit:
+        return best if best.rank == 3 else best_around(data, best, reml)
+
+    monkeypatch.setattr(missing_fitting, "_best_around", beside_lower_ranks)
+    assert fit(case.cells, 3, case.reml).point.lml < -145
+    lower, full = fits(case.cells, [2, 3], case.reml)
+    assert (lower.rank, full.rank, full.certificate.certified) == (2, 3, True)
+    assert full.point.lml >= lower.point.lml - 1e-6 > -145
 
 
 def test_missing_cells_make_estimates_less_precise() -> None:
