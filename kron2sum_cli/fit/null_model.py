@@ -75,6 +75,14 @@ def likelihoods_of(
     spectrum = rotated.spectrum
     contrasts = spectrum.nsamples - spectrum.ncovariates
     logger.info("%d contrasts, rank of the relationship matrix among them %d", contrasts, spectrum.s.size)
+    if spectrum.nnegative:
+        logger.info(
+            "%d eigenvalues of the relationship matrix are negative (the smallest %.3g, the largest of all %.3g): they"
+            " are set to 0",
+            spectrum.nnegative,
+            spectrum.smallest,
+            spectrum.s.max(initial=0.0),
+        )
     _warn_of_equal_eigenvalues(spectrum.s, contrasts)
     likelihood = null_likelihood(rotated, design, reml)
     del relationship, matrix, rotated  # the likelihood holds what it needs of them

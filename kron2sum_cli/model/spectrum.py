@@ -46,6 +46,10 @@ class Spectrum:
         ``QxᵀGGᵀV``.
     mean_diagonal : float
         Mean diagonal of GGᵀ centred over the samples, the factor of C0 in a heritability.
+    nnegative : int
+        Negative eigenvalues, beyond rounding, that were set to 0.
+    smallest : float
+        The smallest of them.
     """
 
     V: Array
@@ -55,6 +59,8 @@ class Spectrum:
     Kxx: Array
     Kxv: Array
     mean_diagonal: float
+    nnegative: int = 0
+    smallest: float = 0.0
 
     @property
     def nsamples(self) -> int:
@@ -175,6 +181,7 @@ def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False) -> Spe
             f"the relationship matrix is not positive semi-definite: its eigenvalues (given the covariates) go from"
             f" {smallest:.3g} to {largest:.3g}; make it from genotypes with mean imputation, or check its file"
         )
+    nnegative = int(np.count_nonzero(s < -noise))
     s = np.where(s > noise, s, 0.0)
     rank = int(np.count_nonzero(s))
     first = n - c - rank if rank <= THIN_BELOW * (n - c) else 0
@@ -190,6 +197,8 @@ def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False) -> Spe
         Kxx=Kxx,
         Kxv=Kxv,
         mean_diagonal=mean_diagonal,
+        nnegative=nnegative,
+        smallest=smallest if nnegative else 0.0,
     )
 
 

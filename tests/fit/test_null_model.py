@@ -45,6 +45,20 @@ def test_a_rank_below_what_the_data_support_is_warned_of(tmp_path: Path, capsys:
     assert "C0 of rank" not in capsys.readouterr().err.replace("C0 of rank at most", "")
 
 
+@pytest.mark.parametrize("options", [[], ["--missing", "exact"]], ids=" ".join)
+def test_negative_eigenvalues_that_are_set_to_0_are_counted(tmp_path: Path, options: list[str]) -> None:
+    values = np.linspace(0.5, 2, 60)
+    U = np.linalg.qr(np.random.default_rng(0).normal(size=(60, 60)))[0]
+    Y = U @ np.random.default_rng(1).normal(size=(60, 2))
+    if options:
+        Y[::7, 1] = np.nan
+    counted = "2 eigenvalues of the relationship matrix are negative (the smallest -8e-05, the largest of all 2): they"
+    for negative in (False, True):
+        values[:2] = [-8e-5, -3e-5] if negative else [8e-5, 3e-5]
+        assert run([*write(tmp_path, (U * values) @ U.T, Y), "--no-intercept", *options]) == 0
+        assert (counted in (tmp_path / "null.npz.log").read_text()) == negative
+
+
 def test_a_rank_that_the_data_support_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     K, _ = families(200, 1, 2)
     rng = np.random.default_rng(103)
