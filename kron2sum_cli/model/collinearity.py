@@ -197,36 +197,47 @@ class GenotypedCovariates:
         return explained
 
 
-def determine_traits(G: NDArray[np.floating], Y: Array, X: Array) -> Mask:
-    """Which variants leave nothing of some combination of the traits, beside the covariates.
+@dataclass(frozen=True)
+class ExplainedTraits:
+    """Traits, for telling which variants leave nothing of some combination of them, beside the covariates.
 
     Its residual variance is 0 with such a variant, so that the likelihood with C0 and C1 free has no maximum. With
     missing cells each trait is judged by itself, over its samples.
 
-    Parameters
+    Attributes
     ----------
-    G : NDArray (n, k)
-        Variants.
     Y, X : NDArray (n, p), (n, c)
         Traits, NaN where missing, and covariates.
-
-    Returns
-    -------
-    NDArray (k,)
     """
-    observed = ~np.isnan(Y)
-    together = [np.arange(Y.shape[1])] if observed.all() else np.arange(Y.shape[1])[:, None]
-    found = np.zeros(G.shape[1], dtype=np.bool_)
-    for traits in together if G.shape[1] else ():
-        samples: Mask = np.all(observed[:, traits], axis=1)
-        Q = _basis_over(X, samples)
-        E = linalg.qr(_left_by(Q, Y[:, traits], samples), mode="economic")[0]
-        for start in range(0, G.shape[1], AT_ONCE):
-            some = slice(start, start + AT_ONCE)
-            left = _left_by(Q, G[:, some], samples)
-            outside = left - E @ (E.T @ left)
-            found[some] |= np.sum(outside**2, axis=0) <= UNEXPLAINED * np.sum(left**2, axis=0)
-    return found
+
+    Y: Array
+    X: Array
+
+    @cached_property
+    def bases(self) -> tuple[tuple[Mask, Array, Array], ...]:
+        """Samples of traits, and over them orthonormal bases of X and of what it leaves of the traits.
+
+        Made when the first variants to be judged come.
+        """
+        observed, p = ~np.isnan(self.Y), self.Y.shape[1]
+        found = []
+        for traits in [np.arange(p)] if observed.all() else np.arange(p)[:, None]:
+            samples: Mask = np.all(observed[:, traits], axis=1)
+            Q = _basis_over(self.X, samples)
+            E = linalg.qr(_left_by(Q, self.Y[:, traits], samples), mode="economic")[0]
+            found.append((samples, Q, np.asarray(E, np.float64)))
+        return tuple(found)
+
+    def by(self, G: NDArray[np.floating]) -> Mask:
+        """Which of the variants G (n, k) leave nothing of some combination: (k,)."""
+        found = np.zeros(G.shape[1], dtype=np.bool_)
+        for samples, Q, E in self.bases if G.shape[1] else ():
+            for start in range(0, G.shape[1], AT_ONCE):
+                some = slice(start, start + AT_ONCE)
+                left = _left_by(Q, G[:, some], samples)
+                outside = left - E @ (E.T @ left)
+                found[some] |= np.sum(outside**2, axis=0) <= UNEXPLAINED * np.sum(left**2, axis=0)
+        return found
 
 
 def _left_by(Q: Array, M: NDArray[np.floating], samples: Mask) -> Array:

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model.bartlett import Refits, SecondOf, bartlett_factors
-from kron2sum_cli.model.collinearity import determine_traits
+from kron2sum_cli.model.collinearity import ExplainedTraits
 from kron2sum_cli.model.hypotheses import Hypothesis, Statistic
-from kron2sum_cli.model.null_model import TraitData
 from kron2sum_cli.model.random_slopes import SlopesData, SlopesPoint, slopes_tests
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
 
@@ -51,8 +50,8 @@ class RefitPlan:
 
     The first of the ``hypotheses`` is that of an effect on any trait. ``pairs`` are those of the second column of a
     variant and of both columns; none without second columns. Bartlett ``factors`` divide the likelihood ratios of the
-    hypotheses, then those of the pairs. ``slopes`` test second columns in the place of refits. ``data`` tell with which
-    variants the likelihood has no maximum; None where the traits are not at hand.
+    hypotheses, then those of the pairs. ``slopes`` test second columns in the place of refits. ``explained`` tells with
+    which variants the likelihood has no maximum; None where the traits are not at hand.
     """
 
     refits: Refits
@@ -61,13 +60,11 @@ class RefitPlan:
     mlog10p: float
     pairs: Sequence[Hypothesis] = ()
     slopes: "RandomSlopes | None" = None
-    data: TraitData | None = None
+    explained: ExplainedTraits | None = None
 
     def has_no_maximum(self, G: NDArray[np.floating]) -> NDArray[np.bool_]:
         """With which variants G (n, k) the likelihood has no maximum: those that explain traits completely."""
-        if self.data is None:
-            return np.zeros(G.shape[1], dtype=np.bool_)
-        return determine_traits(G, self.data.Y, self.data.X)
+        return np.zeros(G.shape[1], dtype=np.bool_) if self.explained is None else self.explained.by(G)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
 from kron2sum_cli.model.bartlett import SecondOf
+from kron2sum_cli.model.collinearity import ExplainedTraits
 from kron2sum_cli.model.conditioning import conditioned_scanner
 from kron2sum_cli.model.fitting import SAME_OPTIMUM
 from kron2sum_cli.model.hypotheses import Hypothesis
@@ -342,10 +343,11 @@ def _refit_plan(
         )
     pairs, second = _pairs(settings, inputs)
     slopes = _random_slopes(settings, inputs, chromosome)
-    data = None if inputs.null.metadata.takes_predictions_off else inputs.null.description
+    data = inputs.null.description
+    explained = None if inputs.null.metadata.takes_predictions_off else ExplainedTraits(data.Y, data.X)
     if factors is None:
         factors = Once(lambda: simulated_factors(refits, [*tests, *pairs], settings.common.seed, second))
-    return RefitPlan(refits, tests, factors, -float(np.log10(settings.refit)), pairs, slopes, data)
+    return RefitPlan(refits, tests, factors, -float(np.log10(settings.refit)), pairs, slopes, explained)
 
 
 def _warn_of_no_variant(settings: ScanSettings, inputs: ScanInputs, counts: Mapping[str, int]) -> None:

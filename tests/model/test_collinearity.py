@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kron2sum_cli.model.collinearity import GenotypedCovariates, determine_traits
+from kron2sum_cli.model.collinearity import ExplainedTraits, GenotypedCovariates
 from kron2sum_cli.model.spectrum import Array
 
 N = 120
@@ -104,12 +104,12 @@ def test_variants_that_determine_a_combination_of_traits(dtype: type, offset: fl
     Y[:, 1] = Y[:, 2] + 1e-4 * G[:, 4] + 2  # a combination of two
     Y[:, 2] += 1e-2 * G[:, 5]
     G = (G - G.mean(axis=0)).astype(dtype)
-    assert list(np.flatnonzero(determine_traits(G, Y + offset, X))) == [1]
+    assert list(np.flatnonzero(ExplainedTraits(Y + offset, X).by(G))) == [1]
     Y[:, 1] = Y[:, 2] + G[:, 4]
-    assert list(np.flatnonzero(determine_traits(G, Y + offset, X))) == [1, 4]
+    assert list(np.flatnonzero(ExplainedTraits(Y + offset, X).by(G))) == [1, 4]
     Y[rng.random(Y.shape) < 0.2] = np.nan  # each trait by itself
-    assert list(np.flatnonzero(determine_traits(G, Y + offset, X))) == [1]
-    assert determine_traits(G[:, :0], Y, X).shape == (0,)
+    assert list(np.flatnonzero(ExplainedTraits(Y + offset, X).by(G))) == [1]
+    assert ExplainedTraits(Y, X).by(G[:, :0]).shape == (0,)
 
 
 def test_variants_given_are_judged_where_they_were_genotyped() -> None:
