@@ -32,14 +32,14 @@ STANDARD_ERROR = 0.01
 """No more traits are simulated where every factor's standard error is below this."""
 
 ENOUGH = 0.5
-"""Smallest share of the simulated variants of a trait whose refits end at a maximum; of fewer, those with a small
-likelihood ratio are left, and their mean says nothing."""
+"""Smallest share of the simulated variants of a trait whose refits must end at a maximum: if fewer do, they are those
+with small likelihood ratios, and their mean says nothing."""
 
 NO_CONVERGENCE = "the search of the null model's maximum did not converge"
 
 NOT_TOLD_APART = 1e-6
-"""The genetic and the residual variance of a pair of axes whose information has a smaller determinant than this share
-are not told apart."""
+"""Smallest determinant of the 2 × 2 information of a pair of axes, over the product of its diagonal; below it the
+genetic and the residual variance are not told apart."""
 
 
 @dataclass(frozen=True)
@@ -222,14 +222,14 @@ def bartlett_factors(
     if not refits.reml:
         return found
     groups = [one for one in _by_columns(hypotheses) if one.size]
-    drawn = [_Drawn([hypotheses[k] for k in group]) for group in groups]
+    drawn = [_SimulatedFactors([hypotheses[k] for k in group]) for group in groups]
     rng = np.random.default_rng(seed)
     for _ in range(MOST_TRAITS):
         try:
             simulated = refits.simulated(rng, second)
         except (ConvergenceError, NumericalError, np.linalg.LinAlgError):
             continue
-        lml = _remembered(simulated.lml)
+        lml = _cached(simulated.lml)
         for one in drawn:
             one.add(simulated, lml)
         if all(one.is_enough for one in drawn):
@@ -245,8 +245,8 @@ def _by_columns(hypotheses: Sequence[Hypothesis]) -> tuple[NDArray[np.intp], NDA
     return np.flatnonzero(rows == rows.min()), np.flatnonzero(rows > rows.min())
 
 
-class _Drawn:
-    """What simulated traits say of some hypotheses, until it is enough."""
+class _SimulatedFactors:
+    """The factors of some hypotheses, from simulated traits, until their standard errors are small."""
 
     def __init__(self, hypotheses: Sequence[Hypothesis]) -> None:
         self.hypotheses = hypotheses
@@ -263,14 +263,14 @@ class _Drawn:
             self.excess.append(both[:, 0])
             self.change.append(both[:, 1])
         if len(self.excess) >= FEWEST_TRAITS:
-            error = _controlled(np.array(self.excess), np.array(self.change))[1]
+            error = _by_control_variate(np.array(self.excess), np.array(self.change))[1]
             self.is_enough = bool(np.all(error < STANDARD_ERROR))
 
     def mean(self) -> Array:
         """Factors (h,) less one."""
         if len(self.excess) < FEWEST_TRAITS:
             raise ConvergenceError("too few traits simulated under the null model could be fitted")
-        mean = _controlled(np.array(self.excess), np.array(self.change))[0]
+        mean = _by_control_variate(np.array(self.excess), np.array(self.change))[0]
         if np.any(mean <= -1):
             raise ConvergenceError(
                 "the likelihood ratios of traits simulated under the null model have no positive mean"
@@ -278,7 +278,7 @@ class _Drawn:
         return mean
 
 
-def _remembered(lml: Callable[[Array], Array]) -> Callable[[Array], Array]:
+def _cached(lml: Callable[[Array], Array]) -> Callable[[Array], Array]:
     """The same, each design computed once."""
     done: dict[bytes, Array] = {}
 
@@ -303,8 +303,8 @@ def _excess(simulated: Simulated, lml: Callable[[Array], Array], hypothesis: Hyp
     return float(excess[found].mean()) / hypothesis.df, float(change[found].mean()) / hypothesis.df
 
 
-def _controlled(excess: Array, change: Array) -> tuple[Array, Array]:
-    """Means (h,) of the excess (traits, h) given that the change has mean 0, and their standard errors."""
+def _by_control_variate(excess: Array, change: Array) -> tuple[Array, Array]:
+    """Means (h,) of the excess (traits, h), their control variate the change, whose mean is 0; and standard errors."""
     centred = change - change.mean(axis=0)
     variance = np.sum(centred**2, axis=0)
     slope = np.sum(centred * excess, axis=0) / np.where(variance > 0, variance, 1.0)

@@ -50,6 +50,10 @@ class BlockStatistics:
     length: Array
     outside: Array
 
+    def take(self, variants: NDArray[np.intp] | NDArray[np.bool_]) -> "BlockStatistics":
+        """The statistics of some variants."""
+        return BlockStatistics(*(part[variants] for part in (self.u, self.v, self.length, self.outside)))
+
 
 @dataclass(frozen=True)
 class PairStatistics:

@@ -31,8 +31,8 @@ LEAST_LEFT = 1e-12
 """Smallest share of ``rᵀK⁻¹r`` that the effects of given variants may leave."""
 
 DEPENDENT = 1e-10
-"""Smallest share of the information of an effect of a given variant that the others may leave, below which it is one of
-theirs."""
+"""Smallest share of the information of an effect of a given variant that the other effects may leave; below it the
+effect counts as a combination of theirs."""
 
 
 @dataclass(frozen=True)

@@ -51,11 +51,8 @@ class SecondStatistics:
 
     def take(self, variants: NDArray[np.bool_]) -> "SecondStatistics":
         """The statistics of some variants."""
-        first = BlockStatistics(
-            self.first.u[variants], self.first.v[variants], self.first.length[variants], self.first.outside[variants]
-        )
         return SecondStatistics(
-            first,
+            self.first.take(variants),
             self.H.T[variants].T,
             self.regression[variants],
             self.u[variants],

@@ -68,9 +68,9 @@ class ObservedRows:
 class Curvature:
     """The second order of a likelihood at one point.
 
-    ``expected`` is twice the expected information of pairs of axes, for E1, for E0 with E1, and for E0, each (p, p);
-    from ``observed`` follows the observed information of single pairs, None where it is not at hand. ``change`` gives
-    that of (score0, score1) for a small step (E0, E1).
+    ``expected`` is twice the expected information of pairs of axes, for E1, for E0 with E1, and for E0, each (p, p).
+    The observed information of single pairs follows from ``observed``, None where it is not at hand. ``change`` gives
+    the change of (score0, score1) for a small step (E0, E1).
     """
 
     expected: Grams

@@ -33,8 +33,8 @@ class Points:
     """The likelihood at one state a variant, b of them, with the best effects ``A1 γ``.
 
     The scores (b, p, p) are by ``N C0 Nᵀ`` and ``N C1 Nᵀ``, and ``off_face`` (b,) is the predicted gain of the best
-    step off the face of C0. ``gamma`` (b, ek) are effects γ, those of the k columns of a variant side by side, and
-    ``information`` (b, ek, ek) is theirs. A state is ``inside`` (b,) the cones where it is as far from their edges as
+    step off the face of C0. ``gamma`` (b, ek) are effects γ, those of the k columns of a variant side by side, with
+    their ``information`` (b, ek, ek). ``inside`` (b,) says whether a state is in the cones, as far from their edges as
     the moments are precise.
     """
 

@@ -149,7 +149,7 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
     identifiable = within(varying, is_identifiable(statistics, coded, varying))
     identifiable[incomplete] &= ~scan.covariates.explain(G, gaps, absent)
     tested = block.asked & identifiable
-    statistics = take_variants(statistics, tested[varying])
+    statistics = statistics.take(tested[varying])
     largest: Largest = {} if scan.simulated is None else _largest(scan, scan.simulated, G, tested[varying], statistics)
     results = [test(statistics.u, statistics.v, hypothesis, scan.context) for hypothesis in scan.tests]
     determining = within(tested, scan.context.leaves_nothing(results[0]))
@@ -261,12 +261,6 @@ def outside_covariates(length: Array, counts: GenotypeCounts, varying: Mask) -> 
     # Hardy-Weinberg's variance is near enough for a threshold of 1e-6.
     variance = np.maximum(2 * frequency * (1 - frequency) * called, 1e-3)
     return np.asarray(length > COLLINEAR * variance)
-
-
-def take_variants(statistics: BlockStatistics, variants: Mask) -> BlockStatistics:
-    """The statistics of some variants."""
-    parts = (statistics.u, statistics.v, statistics.length, statistics.outside)
-    return BlockStatistics(*(part[variants] for part in parts))
 
 
 def _largest(

@@ -23,7 +23,8 @@ from kron2sum_cli.settings import ScanSettings
 logger = logging.getLogger("kron2sum.scan")
 
 ROUNDING = 1e-5
-"""Share of its length by which a combination of dosages in single precision may miss another, having been rounded."""
+"""Largest share of its length that rounding to single precision may put between dosages and the combination of others
+that they are."""
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,8 @@ class SetPlan:
 class _Variants:
     """The b variants of a block, at increasing positions in the genotypes.
 
-    Of every variant: whether it is ``passing`` the filters, is as rare (``low``) as sets may have it, and varies given
-    the covariates (``outside``); its ``column`` in ``rotated``, which has those that vary; and which samples are
+    Of every variant: whether it is ``passing`` the filters, is as ``rare`` as sets may have it, and varies given the
+    covariates (``outside``); its ``column`` in ``rotated``, which has those that vary; and which samples are
     ``carriers`` (n, b) of the rarer allele. ``simulated`` are scores (c, p, B) of the c that vary in simulated data
     sets.
     """
@@ -88,7 +88,7 @@ class _Variants:
     pos: list[int]
     counts: GenotypeCounts
     passing: Mask
-    low: Mask
+    rare: Mask
     outside: Mask
     rotated: RotatedVariants
     column: Indices
@@ -162,7 +162,7 @@ def _read(plan: SetPlan, positions: Indices) -> _Variants:
         pos=table["POS"].to_pylist(),
         counts=counts,
         passing=passes(counts, inputs.filters)[0],
-        low=np.nan_to_num(counts.maf) <= most,
+        rare=np.nan_to_num(counts.maf) <= most,
         outside=outside,
         rotated=rotated,
         column=np.cumsum(varying) - 1,
@@ -197,16 +197,16 @@ def _test_set(
 
 def _choose(plan: SetPlan, variants: _Variants, in_block: Indices, counts: Counter[str]) -> Mask:
     """Which variants of a set are tested; the others are counted."""
-    passing, low, outside = (mask[in_block] for mask in (variants.passing, variants.low, variants.outside))
+    passing, rare, outside = (mask[in_block] for mask in (variants.passing, variants.rare, variants.outside))
     varying = ~variants.counts.constant[in_block]
     if not passing.all():
         by_option = passes(variants.counts.take(in_block), plan.inputs.filters)[1]
         counts.update({f"{LEFT_OUT}: {option}": number for option, number in by_option.items()})
     counts[f"{LEFT_OUT}: no variation"] += int(np.sum(passing & ~varying))
-    counts[f"{LEFT_OUT}: --set-max-maf"] += int(np.sum(passing & varying & ~low))
+    counts[f"{LEFT_OUT}: --set-max-maf"] += int(np.sum(passing & varying & ~rare))
     given = "the variants conditioned on" if plan.inputs.conditioned is not None else "the covariates"
-    counts[f"{LEFT_OUT}: no variation given {given}"] += int(np.sum(passing & varying & low & ~outside))
-    return np.asarray(passing & varying & low & outside)
+    counts[f"{LEFT_OUT}: no variation given {given}"] += int(np.sum(passing & varying & rare & ~outside))
+    return np.asarray(passing & varying & rare & outside)
 
 
 def _weights(plan: SetPlan, members: Members, kept: Mask, eaf: NDArray[np.float64]) -> NDArray[np.float64]:

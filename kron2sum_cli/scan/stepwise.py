@@ -35,7 +35,7 @@ from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test, t
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.option_values import GenomeWide
 from kron2sum_cli.progress import Advance, Progress
-from kron2sum_cli.scan.block import Scan, centred, has_information, is_identifiable, take_variants
+from kron2sum_cli.scan.block import Scan, centred, has_information, is_identifiable
 from kron2sum_cli.scan.blocks import in_order
 from kron2sum_cli.scan.conditioned import (
     genotyped_covariates,
@@ -91,7 +91,7 @@ class TestedVariants:
 
     def take(self, kept: Mask) -> "TestedVariants":
         """Some of them."""
-        return TestedVariants(self.variants[kept], take_variants(self.statistics, kept))
+        return TestedVariants(self.variants[kept], self.statistics.take(kept))
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class ConditionalTests:
         statistics = scan.scanner.statistics(G)
         free = is_identifiable(statistics, counts, varying)
         free[incomplete[varying]] &= ~scan.covariates.explain(G, np.flatnonzero(incomplete[varying]), absent)
-        return TestedVariants(variants[varying][free], take_variants(statistics, free))
+        return TestedVariants(variants[varying][free], statistics.take(free))
 
     def _explained(self, F: Array, judge: GenotypedCovariates, variants: Positions) -> tuple[Array, Mask]:
         """``M1ᵀF`` of some variants, and which of them the given ones explain wherever both were genotyped."""

@@ -14,7 +14,7 @@ from kron2sum_cli.model.bartlett import (
     Refit,
     SecondOf,
     Simulated,
-    _controlled,
+    _by_control_variate,
     bartlett_factors,
     information_change,
     outside_rows,
@@ -155,9 +155,9 @@ def test_controls() -> None:
     rng = np.random.default_rng(4)
     change, noise = rng.normal(size=(2, 500, 1))
     excess = 0.1 + 0.8 * change + 0.01 * noise
-    mean, error = _controlled(excess, change)
+    mean, error = _by_control_variate(excess, change)
     assert mean[0] == pytest.approx(0.1, abs=2e-3) and error[0] == pytest.approx(0.01 / np.sqrt(500), rel=0.1)
-    mean, error = _controlled(excess, np.zeros((500, 1)))
+    mean, error = _by_control_variate(excess, np.zeros((500, 1)))
     assert mean[0] == pytest.approx(excess.mean()) and error[0] == pytest.approx(0.8 / np.sqrt(500), rel=0.1)
 
 

@@ -54,9 +54,9 @@ class TracePair:
 class ScoreProducts:
     """What the average information sums over families, for unit changes of the entries of C0 and C1.
 
-    ``products`` (3, p, p, p, p) are ``αᵀ∂V V⁻¹ ∂'Vα`` for two changes of C0, of C0 and of C1, and of C1; entry [., a,
-    b, a', b'] for a change of entry (a, b) and one of (a', b'). ``effects`` (2, p, p, p, c) are ``αᵀ∂V N``: changes of
-    entry (a, b) of C0 or C1, and the effects on trait u of covariate l.
+    ``products`` (3, p, p, p, p) are ``αᵀ∂V V⁻¹ ∂'Vα`` for two changes of C0, of C0 and of C1, and of C1; entry
+    ``[., a, b, a', b']`` for a change of entry (a, b) and one of (a', b'). ``effects`` (2, p, p, p, c) are ``αᵀ∂V N``:
+    changes of entry (a, b) of C0 or C1, and the effects on trait u of covariate l.
     """
 
     products: Array
@@ -115,7 +115,8 @@ class Group(Protocol):
 class Families:
     """f families of one size m of 2 or more: samples (f, m) and their covariates (f, m, c).
 
-    ``K`` (f, m, m) are relationship matrices, with eigenvectors ``U`` in columns; ``observed`` (f, m, p) are the cells.
+    ``K`` (f, m, m) are relationship matrices, with eigenvectors ``U`` in columns; ``observed`` (f, m, p) says which
+    cells were observed.
     """
 
     members: Indices

@@ -154,8 +154,8 @@ class ObservedFamilyScanner:
             columns = np.column_stack([G[:, k], H[:, k]]).astype(np.float64)
             anew = statistics_in_double(self.point, columns)
             one = np.array([k])
-            _put(found.first, one, _only(anew, 0))
-            _put(found.second, one, _only(anew, 1))
+            _put(found.first, one, anew.take(np.array([0])))
+            _put(found.second, one, anew.take(np.array([1])))
             found.cross[k] = observed_family_set_scores(self.point, columns).V[:, :, 0, 1]
         return found
 
@@ -250,11 +250,6 @@ def _estimable(found: BlockStatistics, left: Array) -> BlockStatistics:
 def _put(found: BlockStatistics, variants: Indices, anew: BlockStatistics) -> None:
     for part, of_some in ((found.u, anew.u), (found.v, anew.v), (found.length, anew.length)):
         part[variants] = of_some
-
-
-def _only(found: BlockStatistics, k: int) -> BlockStatistics:
-    one = slice(k, k + 1)
-    return BlockStatistics(found.u[one], found.v[one], found.length[one], found.outside[one])
 
 
 def _packed(blocks: Array) -> Array:

@@ -32,7 +32,8 @@ STEP, LONGEST = 0.09, 5.8
 """Step of the trapezoidal rule along a hyperbola, and where it ends."""
 
 SHORTER, LEAST_LOG = (3.2, 4.6), -33.0
-"""Where it ends before, and how small the logarithm of the integrand must be there in all mixtures."""
+"""Nearer ends of the path, which are enough where the logarithm of the integrand is below `LEAST_LOG` there in all
+mixtures."""
 
 LEAST_REST = 1e-13
 """Largest share of an integral that the last node of a path may have."""

@@ -47,11 +47,12 @@ GRID = (0.0, 0.01, 0.04, 0.09, 0.16, 0.25, 0.5, 1.0)
 """Values of ρ, those of the R package SKAT."""
 
 STEP, LEAST_AGREEMENT, MOST_HALVINGS, MOST_PARTS = 0.13, 1e-6, 5, 64
-"""Step along the path of integration, how far the sums over all and every other node may differ, and how often the
-step is halved where they do, before a segment is cut in two, and in how many parts at most."""
+"""Step along the path of integration. It is halved where the sums over all nodes and over every other one differ by
+more than `LEAST_AGREEMENT`, so many times; then a segment is cut in two, into so many parts at most."""
 
 SHORT_PATH, SMALL_AT_END = 3.9, 1e-11
-"""Where a path along which all segments are integrated ends first, and how small the integrand must be there."""
+"""First end of the path along which all segments are integrated, and how small the integrand must be there, as a share
+of the integral."""
 
 MOST_BISECTIONS = 12
 """Times that the interval of a saddle point is narrowed."""
@@ -63,15 +64,15 @@ FARTHEST = 1e4
 """Beyond this ``-log T`` the result is Bonferroni's bound."""
 
 NEGLIGIBLE = 30.0
-"""How much smaller than the largest, in the logarithm, is what is left out of a sum."""
+"""Terms of a sum whose logarithm is this much below that of the largest are left out."""
 
 MOST_SPREAD, MOST_LOST = 30.0, 10.0
-"""How much directions may differ in the logarithm for their mean to be a power series, and the logarithm of how much
-larger than the sum its terms may be."""
+"""The mean over directions is a power series where their logarithms differ by less than `MOST_SPREAD`, and its terms
+are larger than the sum by less than `MOST_LOST`, in the logarithm."""
 
 CONTOUR_NODES, NODES_A_RADIAN, APART = 28, 1.8, 24.0
-"""Nodes of the contour integral over directions, more of them for every radian by which these differ, and by how many
-they do to have contours of their own."""
+"""Nodes of the contour integral over directions, and further ones for every radian by which these differ; directions
+that differ by more than `APART` radians have contours of their own."""
 
 
 @dataclass(frozen=True)
