@@ -118,10 +118,13 @@ class NamedTable:
             raise InputError(f"{error}; where its columns are variants, say with --map where they lie") from None
 
 
+def _is_header_of_r(header: tuple[str, ...], first: Row | None) -> bool:
+    """Whether a header is as R's ``write.table`` gives it to a matrix with names: without one of the first column."""
+    return len(header) > 1 and first is not None and len(first.fields) == len(header) + 1 and first.fields[0] in header
+
+
 def open_named_table(path: str) -> NamedTable:
     """Read the names of a table: its header and its first columns.
-
-    The header that R's ``write.table`` gives a matrix lacks the name of the first column.
 
     Raises
     ------
@@ -138,8 +141,7 @@ def open_named_table(path: str) -> NamedTable:
         )
     n_id_columns = id_columns(header) or 1
     first = next(rows, None)
-    of_r = first is not None and len(first.fields) == len(header) + 1 and first.fields[0] in header
-    names = header if of_r else header[n_id_columns:]
+    names = header if _is_header_of_r(header, first) else header[n_id_columns:]
     samples = _samples(chain(() if first is None else (first,), rows), n_id_columns, path)
     in_both = len(set(names) & set(samples.iids))
     square = in_both == len(names) == len(set(samples.iids)) == len(samples)
@@ -255,10 +257,12 @@ def open_relationship(path: str, id_path: str | None = None) -> RelationshipFile
     _require_file(path)
     if _starts_with_numpy_magic(path):
         return _with_names(path, _needed(id_path, path), "NumPy .npy")
-    first_row = next(stream_rows(path), None)
+    rows = stream_rows(path)
+    first_row = next(rows, None)
     if first_row is None:
         raise InputError(f"{path} is empty; check the command that wrote it")
-    if all(is_number(field) for field in first_row.fields):
+    names_are_numbers = _is_header_of_r(first_row.fields, next(rows, None))
+    if not names_are_numbers and all(is_number(field) for field in first_row.fields):
         return _with_names(path, _needed(id_path, path), "matrix in text")
     if id_path is not None:
         raise UsageError(f"{path} has names of its own: leave out --grm-id {id_path}")

@@ -165,6 +165,13 @@ def test_fids_are_read_where_there_are_some(tmp_path: Path, K: NDArray[np.float6
     assert open_relationship(*write_npy(tmp_path, K)).samples.label(3) == "i3"
 
 
+def test_names_may_be_numbers_where_r_wrote_them(tmp_path: Path, K: NDArray[np.float64]) -> None:
+    path = write_table(tmp_path, text_of_r(K).replace('"i', '"'))
+    file = open_relationship(path, None)
+    assert file.samples.iids == tuple(map(str, range(N)))
+    np.testing.assert_array_equal(file.load(np.arange(N)).K, K)
+
+
 def test_names_may_come_from_another_file(tmp_path: Path, K: NDArray[np.float64]) -> None:
     path = write_gcta(tmp_path, K)
     (tmp_path / "k.grm.id").rename(tmp_path / "elsewhere.txt")
