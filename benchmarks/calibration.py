@@ -8,9 +8,12 @@ Printed is the share of variants with P below each level, over the level, with a
     python -m benchmarks.calibration --structures families,clones --samples 80,300 --traits 2,4 --covariates 1,20
     python -m benchmarks.calibration --cells benchmarks/calibration_cells.csv --out calibration.csv
 
+    python -m benchmarks.calibration --summary benchmarks/calibration_measured.csv
+
 The second form measures the cells of a file instead of the whole grid, and appends a line a test to a table as soon as
 a cell is finished; cells that the table has already are not measured again. `calibration_cells.csv` is a part of the
-grid in which every level of every factor occurs, and every two of them where possible.
+grid in which every level of every factor occurs, and every two of them where possible. The third says which designs of
+such a table have a test beyond `BAND`.
 
 Structures: families (full siblings by four), populations (three, Fst 0.2), clones (inbred lines, five replicates of
 each), unrelated.
@@ -26,6 +29,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 from bed_reader import to_bed
 from numpy.typing import NDArray
@@ -34,6 +38,9 @@ from kron2sum_cli.cli import run
 
 LEVELS = np.array([0.05, 0.01, 0.001])
 GRM_VARIANTS = 1000
+BAND, MOST_AT_0_001 = (0.9, 1.1), 1.3
+"""Ratios at 0.05 that are asked for, and the largest at 0.001."""
+
 REFIT_BELOW = 0.2
 """Variants with a smaller P are refitted; none of the others comes near the levels."""
 
@@ -169,6 +176,7 @@ def lines(counts: Array) -> Iterator[str]:
         yield f"{ratio:5.2f} ({low:.2f}-{high:.2f})"
 
 
+TESTS = ("joint", "common", "specific", "traits")
 COLUMNS = ["structure", "n", "p", "covariates", "rank", "missing", "test", "data_sets", "failed", "tests"]
 
 
@@ -213,6 +221,27 @@ def measure_cells(cells: Path, out: Path, data_sets: int, variants: int, refitte
         append(out, cell, {test: counts[test] for test in counts if (test == "refit") == refit}, failed)
 
 
+def summary(path: Path) -> Iterator[str]:
+    """How many cells of a table have every test within the band, and the designs of the others."""
+    table = pd.read_csv(path).query("test != 'refit'")
+    for level in ("0.05", "0.001"):
+        table[[level, "least", "most"]] = (
+            table[f"ratio_at_{level}"].str.extract(r"([\d.]+) \(([\d.]+)-([\d.]+)").astype(float)
+        )
+    beyond = ~table["0.05"].between(*BAND) | (table.least > MOST_AT_0_001)
+    cell, design = COLUMNS[:6], ["structure", "n", "p", "missing", "rank"]
+    outside = beyond.groupby([table[name] for name in cell]).any()
+    yield f"{(~outside).sum()} of {len(outside)} cells have every test within {BAND[0]} to {BAND[1]} at 0.05"
+    yield "| samples | p | rank | cells | " + " | ".join(TESTS) + " | largest at 0.001 |"
+    yield "|---" * (5 + len(TESTS)) + "|"
+    for (structure, n, p, missing, rank), rows in table.groupby(design):
+        if beyond[rows.index].any():
+            of_test = [rows.loc[rows.test == test, "0.05"] for test in TESTS]
+            ranges = [f"{found.min():.2f} to {found.max():.2f}" if len(found) else "" for found in of_test]
+            what = f"{structure} {n:,} | {p} | {rank}" + (f", {missing:.0%} missing" if missing else "")
+            yield f"| {what} | {rows.covariates.nunique()} | {' | '.join(ranges)} | {rows['0.001'].max():.2f} |"
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -227,12 +256,16 @@ def main() -> None:
     parser.add_argument("--refit", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cells", type=Path, help="a file of cells to measure instead of the grid")
+    parser.add_argument("--summary", type=Path, help="a table of cells to summarise instead")
     parser.add_argument(
         "--out", type=Path, default=Path("calibration.csv"), help="table that gets the cells of the file"
     )
     parser.add_argument("--refitted-variants", type=int, default=400, help="variants of cells of the file with refits")
     options = parser.parse_args()
     logging.getLogger("kron2sum").propagate = False  # the writer of the .bed lets Python print every log
+    if options.summary:
+        print("\n".join(summary(options.summary)))
+        return
     if options.cells:
         sizes = options.data_sets, options.variants, options.refitted_variants
         measure_cells(options.cells, options.out, *sizes, options.seed)
