@@ -85,13 +85,18 @@ def covariance(p: int, rng: np.random.Generator) -> Array:
     return C / np.outer(size, size)
 
 
+def features_and_variants(structure: str, n: int, variants: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """G (n, r) of GGᵀ, from variants that are not tested, and the tested variants (n, variants)."""
+    g = genotypes(structure, n, GRM_VARIANTS + variants, rng)
+    of_grm, tested = g[:, :GRM_VARIANTS], g[:, GRM_VARIANTS:]
+    of_grm = of_grm[:, of_grm.std(axis=0) > 0]
+    return (of_grm - of_grm.mean(axis=0)) / of_grm.std(axis=0) / np.sqrt(of_grm.shape[1]), tested
+
+
 def write_data(folder: Path, cell: Cell, variants: int, rng: np.random.Generator) -> list[str]:
     """Write one data set; the options of `fit` for it."""
     n, p = cell.n, cell.p
-    g = genotypes(cell.structure, n, GRM_VARIANTS + variants, rng)
-    of_grm, tested = g[:, :GRM_VARIANTS], g[:, GRM_VARIANTS:]
-    of_grm = of_grm[:, of_grm.std(axis=0) > 0]
-    G = (of_grm - of_grm.mean(axis=0)) / of_grm.std(axis=0) / np.sqrt(of_grm.shape[1])
+    G, tested = features_and_variants(cell.structure, n, variants, rng)
     genetic = G @ rng.normal(size=(G.shape[1], p)) @ np.linalg.cholesky(covariance(p, rng)).T
     Y = genetic + rng.normal(size=(n, p)) @ np.linalg.cholesky(covariance(p, rng)).T
     Y[rng.uniform(size=Y.shape) < cell.missing] = np.nan

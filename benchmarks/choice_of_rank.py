@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.calibration import GRM_VARIANTS, covariance, genotypes, lines
+from benchmarks.calibration import LEVELS, covariance, features_and_variants, lines
 from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.fit.null_model import with_blas_threads
 from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test, trait_effects
@@ -29,7 +29,6 @@ from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood,
 Array = NDArray[np.float64]
 
 PENALTIES = (0.0, 0.5, 1.0, 1.5, 2.0)
-LEVELS = np.array([0.05, 0.01, 0.001])
 OF_POWER = 1e-4
 CAUSAL = 5
 """Variants with an effect in each data set."""
@@ -59,10 +58,7 @@ def effects(design: Design, rng: np.random.Generator) -> Array:
 def data_set(design: Design, variants: int, rng: np.random.Generator) -> tuple[TraitData, Array, Array]:
     """Traits, GGᵀ, and the variants that are tested."""
     n, p = design.n, design.p
-    g = genotypes(design.structure, n, GRM_VARIANTS + variants, rng)
-    of_grm, tested = g[:, :GRM_VARIANTS], g[:, GRM_VARIANTS:]
-    of_grm = of_grm[:, of_grm.std(axis=0) > 0]
-    G = (of_grm - of_grm.mean(axis=0)) / of_grm.std(axis=0) / np.sqrt(of_grm.shape[1])
+    G, tested = features_and_variants(design.structure, n, variants, rng)
     if design.genetic_rank:
         root = rng.normal(size=(p, design.genetic_rank))
         root /= np.linalg.norm(root, axis=1)[:, None]

@@ -1,6 +1,6 @@
 """The data of one likelihood: traits in the coordinates of a spectrum."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -198,21 +198,29 @@ def _append_outside(spectrum: Spectrum, M: Array) -> tuple[Array, Array, Array]:
     if room == 0 or M.shape[1] == 0:
         return V, s, Kxv
     norms = np.linalg.norm(M, axis=0)
-
-    def left_by_both(F: Array) -> Array:
-        for _ in range(2):  # twice is enough: Kahan and Parlett
-            F = F - spectrum.Qx @ (spectrum.Qx.T @ F) - V @ (V.T @ F)
-        return F
-
-    E, R, _ = linalg.qr(left_by_both(M / np.where(norms > 0, norms, 1.0)), mode="economic", pivoting=True)
-    extra = min(int(np.count_nonzero(np.abs(np.diag(R)) > 1e-9)), room)
-    # Columns that are nearly alike leave a small difference, of which the rounding of what was taken is a larger share.
-    E = np.linalg.qr(left_by_both(np.asarray(E[:, :extra], np.float64)))[0]
+    E = basis_outside(M / np.where(norms > 0, norms, 1.0), (spectrum.Qx, V), 1e-9, room)
+    extra = E.shape[1]
     return (
         np.hstack([V, E]),
         np.concatenate([s, np.zeros(extra)]),
         np.hstack([Kxv, np.zeros((Kxv.shape[0], extra))]),
     )
+
+
+def outside(F: Array, *bases: NDArray[np.floating]) -> Array:
+    """What F (n, k) has outside orthonormal bases, which are orthogonal to each other."""
+    for _ in range(2):  # twice is enough: Kahan and Parlett
+        for inside in [Q @ (Q.T @ F) for Q in bases]:
+            F = np.asarray(F - inside)
+    return F
+
+
+def basis_outside(F: Array, bases: Sequence[NDArray[np.floating]], smallest: float, most: int) -> Array:
+    """Orthonormal basis (n, e) of what F (n, k) has outside others, beyond ``smallest``; e is ``most`` at most."""
+    E, R, _ = linalg.qr(outside(F, *bases), mode="economic", pivoting=True)
+    number = min(int(np.count_nonzero(np.abs(np.diag(R)) > smallest)), most)
+    # Columns that are nearly alike leave a small difference, of which the rounding of what was taken is a larger share.
+    return np.asarray(np.linalg.qr(outside(np.asarray(E[:, :number], np.float64), *bases))[0])
 
 
 def _logdet_gram(M: Array) -> float:

@@ -20,7 +20,7 @@ from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.collinearity import combination, dependencies
-from kron2sum_cli.model.contrasts import Contrasts, covariate_basis, rotate_coupled
+from kron2sum_cli.model.contrasts import Contrasts, basis_outside, covariate_basis, outside, rotate_coupled
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, spectrum_of_relationship
 
 Indices = NDArray[np.intp]
@@ -284,12 +284,16 @@ def _outside(filled: Contrasts, rows: Indices) -> tuple[Array | None, Array | No
     if not filled.noutside:
         return None, None
     samples, of_cell = np.unique(rows, return_inverse=True)
-    rest = np.zeros((filled.nsamples, samples.size))
-    rest[samples, np.arange(samples.size)] = 1.0
-    for _ in range(2):  # twice is enough: Kahan and Parlett
-        rest -= filled.V @ (filled.V.T @ rest)
+    rest = outside(_unit_vectors(filled.nsamples, samples), filled.V)
     root: Array = np.asarray(linalg.qr(rest, mode="r")[0][: samples.size, of_cell], np.float64)
     return root, np.asarray(root.T @ root, np.float64)
+
+
+def _unit_vectors(n: int, samples: Indices) -> Array:
+    """Those of some of n samples, (n, k)."""
+    unit = np.zeros((n, samples.size))
+    unit[samples, np.arange(samples.size)] = 1.0
+    return unit
 
 
 def _effects_of_means(A: Array, X: Array, means: Array) -> Array | None:
@@ -305,11 +309,11 @@ def _effects_of_means(A: Array, X: Array, means: Array) -> Array | None:
 def without_missing(data: Contrasts, X: Array) -> ObservedCells:
     """Complete traits as observed cells, none missing; ``data`` is rotated with X (n, c) by `rotate_coupled`."""
     assert data.design is not None
-    nobody = np.zeros((len(X), data.ntraits), dtype=np.bool_)
+    all_observed = np.ones((len(X), data.ntraits), dtype=np.bool_)
     none_left_out = np.zeros((X.shape[1], data.design.A.shape[1]), dtype=np.bool_)
     Qx, Rx = covariate_basis(X)
-    to_X = effects_to_covariates(Qx, Rx, ~nobody, none_left_out)
-    logdet = _logdet_observed(~nobody, data.design.A, Qx, none_left_out)
+    to_X = effects_to_covariates(Qx, Rx, all_observed, none_left_out)
+    logdet = _logdet_observed(all_observed, data.design.A, Qx, none_left_out)
     none, nothing = np.empty(0, np.intp), np.empty(0)
     root, gram = _outside(data, none)
     return ObservedCells(data, X, Qx, to_X, none, none, np.empty((0, data.V.shape[1])), root, gram, nothing, logdet)
@@ -332,9 +336,8 @@ def with_added(data: ObservedCells, A1: Array, F: Array) -> ObservedCells:
 def with_cells_inside(data: ObservedCells) -> ObservedCells:
     """The same cells with V so wide that no missing cell has a part outside it."""
     samples = np.unique(data.rows)
-    unit = np.zeros((data.nsamples, samples.size))
-    unit[samples, np.arange(samples.size)] = 1.0
-    return replace(_with_inside(data, unit), outside_root=None, outside_gram=None)
+    wider = _with_inside(data, _unit_vectors(data.nsamples, samples))
+    return replace(wider, outside_root=None, outside_gram=None)
 
 
 def _with_inside(data: ObservedCells, F: Array) -> ObservedCells:
@@ -343,15 +346,8 @@ def _with_inside(data: ObservedCells, F: Array) -> ObservedCells:
     if not filled.noutside:
         return data
     assert filled.design is not None
-
-    def left_by_V(M: Array) -> Array:
-        for _ in range(2):  # twice is enough: Kahan and Parlett
-            M = M - filled.V @ (filled.V.T @ M)
-        return M
-
-    E, R, _ = linalg.qr(left_by_V(F), mode="economic", pivoting=True)
-    extra = int(np.count_nonzero(np.abs(np.diag(R)) > 1e-9 * np.linalg.norm(F, axis=0).max(initial=0)))
-    E = np.linalg.qr(left_by_V(np.asarray(E[:, : min(extra, filled.noutside)], np.float64)))[0]
+    smallest = 1e-9 * np.linalg.norm(F, axis=0).max(initial=0)
+    E = basis_outside(F, (filled.V,), smallest, filled.noutside)
     V = np.hstack([filled.V, E])
 
     def padded(M: Array) -> Array:

@@ -325,10 +325,6 @@ class CutScanner:
         """Double precision."""
         return self.cut.dtype
 
-    def rotate(self, G: Floats) -> Array:
-        """Rotated variants ``VᵀG`` (m, b)."""
-        return self.cut.rotate(G)
-
     def statistics(self, G: Floats) -> BlockStatistics:
         """See `ObservedScanner.statistics`."""
         G = np.asarray(G, np.float64)
