@@ -51,7 +51,7 @@ def minus_log10_p(
 ) -> Array:
     """-log10 P (variants, 1 + p) of the joint test and of the tests of single traits."""
     rng, p = np.random.default_rng(seed), Y.shape[1]
-    point = fitting.fit(family_traits(spectrum, Y, X), 0 if spectrum.independent else p, True).point
+    point = fitting.fits(family_traits(spectrum, Y, X), [0 if spectrum.independent else p], True)[0].point
     size = (len(Y) - X.shape[1]) * p
     context = TestContext(point.axes.T, point.quadratic, size, size)
     scanner, found = family_scanner(point), []

@@ -5,15 +5,17 @@ have no residual variance. Starts from corners are near such maxima, and starts 
 found are near those beside it.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model import climbing
-from kron2sum_cli.model.climbing import Optimum
+from kron2sum_cli.model.climbing import BOUNDARY, Optimum, PointT
 from kron2sum_cli.model.contrasts import Contrasts
 from kron2sum_cli.model.information import full_grams
 from kron2sum_cli.model.likelihood import Point, covariates_singular, evaluate
@@ -143,22 +145,92 @@ def bounded(data: Contrasts, reml: bool) -> bool:
 
 
 def fit(data: Contrasts, rank: int, reml: bool) -> Fit:
-    """Maximise over C0 of at most this rank.
+    """Maximise over C0 of at most this rank; see `fits`."""
+    return fits(data, [rank], reml)[0]
+
+
+def fits(data: Contrasts, ranks: Sequence[int], reml: bool) -> list[Fit]:
+    """Maximise over C0 of at most each of these ranks.
 
     Small problems can have several optima, and there a search is cheap: it is then made from several starts and the
     best is kept. A fit of lower rank starts from those of full rank, truncated.
+
+    Raises
+    ------
+    ConvergenceError
+        Where no optimum could be certified; its result is the best point found.
     """
-    p, has_maximum, cheap = data.ntraits, bounded(data, reml), is_cheap(data)
-    thorough = cheap and has_maximum and has_few_rows(data)
+    cheap = is_cheap(data)
+    thorough = cheap and has_few_rows(data) and bounded(data, reml)
     starts = [starting_axes(data, share) for share in (GENETIC_SHARES if cheap else GENETIC_SHARES[:1])]
-    far = far_starts(data, rank) if thorough else []
-    fits = _distinct([climb(data, start, p, reml) for start in starts + far])
-    if rank < p:
-        starts = [f.point.axes for f in fits] + starts[:1] * cheap + far
-        fits = [climb(data, start, rank, reml) for start in starts]
-    # Without a global maximum a search that runs away is no rival of one that ends at a local maximum.
-    certified = [f for f in fits if f.certificate.certified]
-    best = max(fits if has_maximum else certified or fits, key=lambda f: f.point.lml)
+    far = far_starts(data, max(ranks)) if thorough else []
+    of_full_rank = _distinct([climb(data, start, data.ntraits, reml) for start in starts + far])
+
+    def search(rank: int) -> Fit:
+        if rank == data.ntraits:
+            return _best_of(data, of_full_rank, reml, thorough)
+        places = [f.point.axes for f in of_full_rank] + starts[:1] * cheap
+        places += far_starts(data, rank) if thorough else []
+        return _best_of(data, [climb(data, place, rank, reml) for place in places], reml, thorough)
+
+    return nested_fits(ranks, data.mean_eigenvalue, lambda start, rank: climb(data, start, rank, reml), search)
+
+
+def nested_fits(
+    ranks: Sequence[int],
+    tau: float,
+    climb_from: Callable[[TraitAxes, int], Optimum[PointT]],
+    search: Callable[[int], Optimum[PointT]],
+) -> list[Optimum[PointT]]:
+    """The fits of several ranks, each at least as high as those of lower ranks.
+
+    A maximum whose C0 is of lower rank than it might be is that of the ranks between, too; where a lower rank has the
+    higher likelihood, a higher one climbs on from there.
+
+    Parameters
+    ----------
+    ranks : sequence of int
+        Largest ranks of C0.
+    tau : float
+        Mean eigenvalue of GGᵀ.
+    climb_from, search : callables
+        The optimum of a rank that is reached from given axes, and the best one that a search finds.
+
+    Raises
+    ------
+    ConvergenceError
+        As ``search`` does.
+    """
+    found: dict[int, Optimum[PointT]] = {}
+    higher: Optimum[PointT] | None = None
+    for rank in sorted(set(ranks), reverse=True):
+        higher = found[rank] = _within(higher, rank, tau, climb_from) or search(rank)
+    for lower, rank in pairwise(sorted(found)):
+        if found[lower].point.lml > found[rank].point.lml + SAME_OPTIMUM:
+            better = climb_from(found[lower].point.axes, rank)
+            found[rank] = better if better.certificate.certified else found[rank]
+    return [found[rank] for rank in ranks]
+
+
+def _within(
+    higher: Optimum[PointT] | None, rank: int, tau: float, climb_from: Callable[[TraitAxes, int], Optimum[PointT]]
+) -> Optimum[PointT] | None:
+    """The maximum of a higher rank where it is one of this rank, too; else None."""
+    if higher is None or np.any(tau * higher.point.axes.c0[rank:] ** 2 >= BOUNDARY):
+        return None
+    same = climb_from(higher.point.axes, rank)
+    is_same = same.certificate.certified and same.point.lml > higher.point.lml - SAME_OPTIMUM
+    return same if is_same else None
+
+
+def _best_of(data: Contrasts, found: list[Fit], reml: bool, thorough: bool) -> Fit:
+    """The highest of several fits, or, if ``thorough``, of those that places beside it lead to.
+
+    Without a global maximum a search that runs away is no rival of one that ends at a local maximum.
+    """
+    has_maximum = bounded(data, reml)
+    certified = [f for f in found if f.certificate.certified]
+    best = max(found if has_maximum else certified or found, key=lambda f: f.point.lml)
     if thorough:
         best = _best_around(data, best, reml)
     if not best.certificate.certified:

@@ -8,6 +8,7 @@ page of the package `model` has a table of the symbols.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, Literal
@@ -510,8 +511,8 @@ class NullLikelihood(ABC, Generic[PointT]):
         """Order of the largest matrix that is factorised at every point; threads of BLAS pay where that is large."""
 
     @abstractmethod
-    def fit(self, rank: int) -> Optimum[PointT]:
-        """The maximum with C0 of at most this rank.
+    def fits(self, ranks: Sequence[int]) -> list[Optimum[PointT]]:
+        """The maxima with C0 of at most each of these ranks.
 
         Raises
         ------
@@ -519,9 +520,9 @@ class NullLikelihood(ABC, Generic[PointT]):
             Where no optimum could be certified; its result is the best point found.
         """
 
-    def fits(self, ranks: range) -> list[Optimum[PointT]]:
-        """The maxima with C0 of at most each of these ranks; raises as `fit` does."""
-        return [self.fit(rank) for rank in ranks]
+    def fit(self, rank: int) -> Optimum[PointT]:
+        """The maximum with C0 of at most this rank; raises as `fits` does."""
+        return self.fits([rank])[0]
 
     @abstractmethod
     def climb(self, start: TraitAxes, rank: int) -> Optimum[PointT]:
@@ -557,9 +558,9 @@ class CompleteTraits(NullLikelihood[Point]):
         """That of the traits, or of coupled fixed effects."""
         return max(len(self.data.A), self.data.neffects if self.data.reduced else 0)
 
-    def fit(self, rank: int) -> Optimum[Point]:
-        """See `fitting.fit`."""
-        return fitting.fit(self.contrasts, rank, self.reml)
+    def fits(self, ranks: Sequence[int]) -> list[Optimum[Point]]:
+        """See `fitting.fits`."""
+        return fitting.fits(self.contrasts, ranks, self.reml)
 
     def climb(self, start: TraitAxes, rank: int) -> Optimum[Point]:
         """See `fitting.climb`."""
@@ -583,11 +584,7 @@ class ObservedTraits(NullLikelihood[ObservedPoint]):
         """That of the missing cells and fixed effects, q + ca."""
         return self.data.ncells + self.data.neffects
 
-    def fit(self, rank: int) -> Optimum[ObservedPoint]:
-        """See `missing.fitting.fit`."""
-        return missing_fitting.fit(self.cells, rank, self.reml)
-
-    def fits(self, ranks: range) -> list[Optimum[ObservedPoint]]:
+    def fits(self, ranks: Sequence[int]) -> list[Optimum[ObservedPoint]]:
         """See `missing.fitting.fits`."""
         return missing_fitting.fits(self.cells, ranks, self.reml)
 

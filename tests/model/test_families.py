@@ -71,7 +71,7 @@ def test_fit_equals_that_of_the_dense_rotation(rank: int, reml: bool) -> None:
     case = simulated(150, 3, 3, seed=4)
     spectrum = spectrum_of_relationship(case.K.copy(), case.X)
     dense = fitting.fit(rotate_traits(spectrum, case.Y), rank, reml)
-    fitted = family_fitting.fit(case.families, rank, reml)
+    fitted = family_fitting.fits(case.families, [rank], reml)[0]
     assert fitted.certificate.certified
     assert fitted.point.lml == pytest.approx(dense.point.lml, abs=1e-7)
 
@@ -116,9 +116,9 @@ def test_pieces_of_samples_add_up(same: bool, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_search_without_the_covariates_part_of_the_information_ends_there(monkeypatch: pytest.MonkeyPatch) -> None:
     data = simulated(1200, 2, 1, seed=4).families
-    without = family_fitting.fit(data, 2, True)
+    without = family_fitting.fits(data, [2], True)[0]
     monkeypatch.setattr(family_fitting, "SAMPLES_PER_COVARIATE", np.inf)
-    exact = family_fitting.fit(data, 2, True)
+    exact = family_fitting.fits(data, [2], True)[0]
     assert without.certificate.certified and without.point.lml == pytest.approx(exact.point.lml, abs=1e-9)
     np.testing.assert_allclose(without.point.axes.C0, exact.point.axes.C0, rtol=1e-5, atol=1e-6)
 

@@ -174,6 +174,21 @@ def test_of_all_ranks_the_smallest_criterion_counts_parameters() -> None:
     assert two.one_sided_aic == pytest.approx(6 - 2 * two.point.lml)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.15])
+@pytest.mark.parametrize("genetic", [1, 4])
+def test_fits_of_all_ranks_are_those_of_each_and_rise_with_the_rank(share: float, genetic: int) -> None:
+    """Of four traits and 50 samples, so that searches start from several places."""
+    rng = np.random.default_rng(genetic)
+    G = rng.normal(size=(50, 120)) / np.sqrt(120)
+    Y = G @ rng.normal(size=(120, genetic)) @ rng.normal(size=(genetic, 4)) + rng.normal(size=(50, 4))
+    Y[rng.random(Y.shape) < share] = np.nan
+    problem = likelihood(Study(TraitData(Y, np.eye(4), np.ones((50, 1))), G, G), True)
+    together = [one.point.lml for one in problem.fits(range(1, 5))]
+    assert together == pytest.approx([problem.fit(rank).point.lml for rank in range(1, 5)], abs=1e-6)
+    assert np.diff(together).min() > -1e-6
+    assert [one.rank for one in problem.fits([3, 1])] == [3, 1]
+
+
 def test_the_criterion_takes_off_twice_the_mean_gain_of_axes_without_variance() -> None:
     """The scores of q such axes are a symmetric normal matrix; C0 gains the squares of its positive eigenvalues."""
     rng = np.random.default_rng(1)

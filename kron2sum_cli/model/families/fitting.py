@@ -1,5 +1,6 @@
 """The maximum of the likelihood of families, and how precisely it is known."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +11,7 @@ from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model import climbing
 from kron2sum_cli.model.climbing import Certificate, Optimum
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate
-from kron2sum_cli.model.fitting import GENETIC_SHARES
+from kron2sum_cli.model.fitting import GENETIC_SHARES, nested_fits
 from kron2sum_cli.model.information import (
     DirectionCovariance,
     face_curvature,
@@ -90,25 +91,29 @@ def climb(data: FamilyTraits, start: TraitAxes, rank: int, reml: bool) -> Optimu
     return climbing.climb(FamilyLikelihood(data, reml), start, rank, MAX_STEPS)
 
 
-def fit(data: FamilyTraits, rank: int, reml: bool) -> Optimum[FamilyPoint]:
-    """Maximise over C0 of at most this rank; of several starts the best end is kept.
+def fits(data: FamilyTraits, ranks: Sequence[int], reml: bool) -> list[Optimum[FamilyPoint]]:
+    """Maximise over C0 of at most each of these ranks (or of 0 alone); of several starts the best end is kept.
 
     Raises
     ------
     ConvergenceError
-        Where the optimum is not certified.
+        Where an optimum is not certified.
     """
-    if rank == 0:
-        return _without_genetic_variance(data, reml)
+    if not any(ranks):
+        return [_without_genetic_variance(data, reml)]
     cheap = data.nsamples * data.ntraits**2 <= CHEAP
     starts = [starting_axes(data, share) for share in (GENETIC_SHARES if cheap else GENETIC_SHARES[:1])]
-    fits = [climb(data, start, data.ntraits, reml) for start in starts]
-    if rank < data.ntraits:
-        fits = [climb(data, start, rank, reml) for start in [max(fits, key=lambda f: f.point.lml).point.axes, *starts]]
-    best = max(fits, key=lambda f: f.point.lml)
-    if not best.certificate.certified:
-        raise ConvergenceError(best.certificate.complaint(best.point.lml), best)
-    return best
+    full = max((climb(data, start, data.ntraits, reml) for start in starts), key=lambda f: f.point.lml)
+
+    def search(rank: int) -> Optimum[FamilyPoint]:
+        places = [full.point.axes, *starts]
+        lower = [climb(data, place, rank, reml) for place in places] if rank < data.ntraits else [full]
+        best = max(lower, key=lambda f: f.point.lml)
+        if not best.certificate.certified:
+            raise ConvergenceError(best.certificate.complaint(best.point.lml), best)
+        return best
+
+    return nested_fits(ranks, data.mean_eigenvalue, lambda start, rank: climb(data, start, rank, reml), search)
 
 
 def _without_genetic_variance(data: FamilyTraits, reml: bool) -> Optimum[FamilyPoint]:

@@ -5,7 +5,7 @@ a family with ``V_all`` of all its cells and V⁻¹ of the observed ones, 0 else
 cell has mean ``m + V_all α``, m its fixed effects, and variance ``diag(D V_all) + diag(D M H⁻¹ Mᵀ Dᵀ)``.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -213,9 +213,9 @@ class TraitsOfFamilies(LikelihoodOfFamilies[FamilyPoint]):
 
     traits: FamilyTraits
 
-    def fit(self, rank: int) -> Optimum[FamilyPoint]:
-        """See `families.fitting.fit`."""
-        return fitting.fit(self.traits, rank, self.reml)
+    def fits(self, ranks: Sequence[int]) -> list[Optimum[FamilyPoint]]:
+        """See `families.fitting.fits`."""
+        return fitting.fits(self.traits, ranks, self.reml)
 
     def climb(self, start: TraitAxes, rank: int) -> Optimum[FamilyPoint]:
         """See `families.fitting.climb`."""
@@ -236,9 +236,9 @@ class ObservedTraitsOfFamilies(LikelihoodOfFamilies[ObservedFamilyPoint]):
 
     traits: ObservedFamilies
 
-    def fit(self, rank: int) -> Optimum[ObservedFamilyPoint]:
-        """See `families.observed_fitting.fit`."""
-        return observed_fitting.fit(self.traits, rank, self.reml)
+    def fits(self, ranks: Sequence[int]) -> list[Optimum[ObservedFamilyPoint]]:
+        """See `families.observed_fitting.fits`."""
+        return observed_fitting.fits(self.traits, ranks, self.reml)
 
     def climb(self, start: TraitAxes, rank: int) -> Optimum[ObservedFamilyPoint]:
         """See `families.observed_fitting.climb`."""

@@ -4,6 +4,7 @@ The search is that of observed cells with a dense matrix (`missing.fitting`): fr
 average information, or by the observed one where that predicts badly.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +17,7 @@ from kron2sum_cli.model.families import fitting as complete_fitting
 from kron2sum_cli.model.families.likelihood import FamilyTraits, family_traits
 from kron2sum_cli.model.families.observed import ObservedFamilies
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint, evaluate, sum_of
-from kron2sum_cli.model.fitting import GENETIC_SHARES
+from kron2sum_cli.model.fitting import GENETIC_SHARES, nested_fits
 from kron2sum_cli.model.information import DirectionCovariance
 from kron2sum_cli.model.missing.fitting import MAX_STEPS, best_of, change_of_scores, climbs, corrected_start
 from kron2sum_cli.model.missing.information import (
@@ -81,19 +82,26 @@ def climb(data: ObservedFamilies, start: TraitAxes, rank: int, reml: bool) -> Op
     return climbing.climb(ObservedFamilyLikelihood(data, reml), start, rank, MAX_STEPS)
 
 
-def fit(data: ObservedFamilies, rank: int, reml: bool) -> Optimum[ObservedFamilyPoint]:
-    """Maximise over C0 of at most this rank; of several starts the best end is kept, as `missing.fitting.best_of` says.
+def fits(data: ObservedFamilies, ranks: Sequence[int], reml: bool) -> list[Optimum[ObservedFamilyPoint]]:
+    """Maximise over C0 of at most each of these ranks (or of 0 alone).
+
+    Of several starts the best end is kept, as `missing.fitting.best_of` says.
 
     Raises
     ------
     ConvergenceError
         Where no optimum could be certified; its result is the best point found.
     """
-    p = data.ntraits
-    fits = climbs(_starts(data, rank, reml), partial(climb, data, rank=p if rank else 0, reml=reml))
-    if 0 < rank < p:
-        fits = climbs([found.point.axes for found in fits], partial(climb, data, rank=rank, reml=reml))
-    return best_of(fits, ~data.missing, data.singular, reml)
+    full = data.ntraits if any(ranks) else 0
+    of_full_rank = climbs(_starts(data, full, reml), partial(climb, data, rank=full, reml=reml))
+
+    def search(rank: int) -> Optimum[ObservedFamilyPoint]:
+        found = of_full_rank
+        if rank < full:
+            found = climbs([one.point.axes for one in of_full_rank], partial(climb, data, rank=rank, reml=reml))
+        return best_of(found, ~data.missing, data.singular, reml)
+
+    return nested_fits(ranks, data.mean_eigenvalue, lambda start, rank: climb(data, start, rank, reml), search)
 
 
 def _starts(data: ObservedFamilies, rank: int, reml: bool) -> list[TraitAxes]:

@@ -10,7 +10,6 @@ leaves about ``o_a o_b C0_ab`` of C0 and ``o_ab C1_ab + (o_ab - o_a o_b) ḡ C0_
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError, VanishingCombinationError
 from kron2sum_cli.model import climbing, fitting
-from kron2sum_cli.model.climbing import BOUNDARY, CERTIFIED_GAIN, Optimum, PointT
+from kron2sum_cli.model.climbing import CERTIFIED_GAIN, Optimum, PointT
 from kron2sum_cli.model.fitting import (
     FEW_ROWS,
     GENETIC_SHARES,
@@ -26,6 +25,7 @@ from kron2sum_cli.model.fitting import (
     SAME_OPTIMUM,
     has_few_rows,
     may_lose_C1,
+    nested_fits,
     pushed_axes,
     starting_axes,
 )
@@ -182,8 +182,7 @@ def fits(data: ObservedCells, ranks: Sequence[int], reml: bool) -> list[Observed
     """Maximise over C0 of at most each of these ranks.
 
     Cheap problems are searched from further starts, too, and the best is kept. A fit of lower rank starts from those of
-    full rank, truncated, and from the first of their starts. A maximum whose C0 is of lower rank than it might be is
-    that of the ranks between, too, and where a lower rank has the higher likelihood a higher one climbs on from there.
+    full rank, truncated, and from the first of their starts.
 
     Raises
     ------
@@ -192,35 +191,16 @@ def fits(data: ObservedCells, ranks: Sequence[int], reml: bool) -> list[Observed
     """
     starts = _starts(data, reml)
     of_full_rank = climbs(starts, partial(climb, data, rank=data.ntraits, reml=reml))
-    found: dict[int, ObservedFit] = {}
-    higher: ObservedFit | None = None
-    for rank in sorted(set(ranks), reverse=True):
-        higher = found[rank] = _within(data, higher, rank, reml) or _fit_of_rank(data, rank, reml, starts, of_full_rank)
-    for lower, rank in pairwise(sorted(found)):
-        if found[lower].point.lml > found[rank].point.lml + SAME_OPTIMUM:
-            better = climb(data, found[lower].point.axes, rank, reml)
-            found[rank] = better if better.certificate.certified else found[rank]
-    return [found[rank] for rank in ranks]
 
+    def search(rank: int) -> ObservedFit:
+        found = of_full_rank
+        if rank < data.ntraits:
+            places = [one.point.axes for one in of_full_rank] + [starts[0]]
+            found = climbs(places, partial(climb, data, rank=rank, reml=reml))
+        best = best_of(found, data.observed(), data.singular, reml)
+        return _best_around(data, best, reml) if is_searched_thoroughly(data) else best
 
-def _within(data: ObservedCells, higher: ObservedFit | None, rank: int, reml: bool) -> ObservedFit | None:
-    """The maximum of a higher rank where it is one of this rank, too; else None."""
-    if higher is None or np.any(data.mean_eigenvalue * higher.point.axes.c0[rank:] ** 2 >= BOUNDARY):
-        return None
-    same = climb(data, higher.point.axes, rank, reml)
-    is_same = same.certificate.certified and same.point.lml > higher.point.lml - SAME_OPTIMUM
-    return same if is_same else None
-
-
-def _fit_of_rank(
-    data: ObservedCells, rank: int, reml: bool, starts: Sequence[TraitAxes], of_full_rank: list[ObservedFit]
-) -> ObservedFit:
-    found = of_full_rank
-    if rank < data.ntraits:
-        places = [one.point.axes for one in of_full_rank] + [starts[0]]
-        found = climbs(places, partial(climb, data, rank=rank, reml=reml))
-    best = best_of(found, data.observed(), data.singular, reml)
-    return _best_around(data, best, reml) if is_searched_thoroughly(data) else best
+    return nested_fits(ranks, data.mean_eigenvalue, lambda start, rank: climb(data, start, rank, reml), search)
 
 
 def is_searched_thoroughly(data: ObservedCells) -> bool:

@@ -361,12 +361,12 @@ def with_derived_trait(seed: int, nboth: int) -> Case:
 @pytest.mark.parametrize("rank", [2, 1])
 def test_a_combination_of_traits_without_variance_is_said(rank: int) -> None:
     with pytest.raises(VanishingCombinationError, match=r"too few samples \(3\) have all of traits 1 and 2, and"):
-        observed_fitting.fit(cells_of(with_derived_trait(0, 3)), rank, True)
+        observed_fitting.fits(cells_of(with_derived_trait(0, 3)), [rank], True)[0]
 
 
 def test_a_local_maximum_beside_a_combination_without_variance_is_taken() -> None:
     data = cells_of(with_derived_trait(1, 4))
-    found = observed_fitting.fit(data, 2, True)
+    found = observed_fitting.fits(data, [2], True)[0]
     assert found.certificate.certified
     near = np.array([[0.5, 1], [1, 2 + 1e-5]])
     away = observed_fitting.climb(data, axes_of_covariances(near, near, data.mean_eigenvalue), 2, True)
