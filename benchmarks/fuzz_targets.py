@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.mutations import Mutation, damaged, one_of, text
 from benchmarks.simulated import write_genotypes, write_traits
 from kron2sum_cli.cli import cli, run
-from kron2sum_cli.cli.config import load_config
+from kron2sum_cli.cli.options import load_config
 from kron2sum_cli.files.null_file import read_null
 from kron2sum_cli.files.sample_table import read_sample_table
 from kron2sum_cli.files.samples import Samples
@@ -36,7 +36,7 @@ from kron2sum_cli.genotypes.sample_files import read_fam, read_oxford_sample, re
 from kron2sum_cli.genotypes.variants import read_bim, read_pvar
 from kron2sum_cli.scan.block import BlockResult
 from kron2sum_cli.scan.resume import SUFFIX, finished_blocks
-from kron2sum_cli.scan.set_files import read_sets
+from kron2sum_cli.scan.set_members import read_sets
 
 SAMPLES, VARIANTS = 30, 40
 TAB = "\t"

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kron2sum_cli.files.provenance import FileRecord
+from kron2sum_cli.files.inputs import FileRecord
 from kron2sum_cli.files.scan_metadata import NullScale, ScanMetadata, ScannedNull, Span, TestOptions
 
 HASH = "0123456789abcdef" * 4

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.export.results import column_values
-from kron2sum_cli.files.provenance import file_records
+from kron2sum_cli.files.inputs import file_records
 from kron2sum_cli.files.scan_columns import (
     BETA,
     CHISQ,

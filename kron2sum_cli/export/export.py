@@ -42,7 +42,6 @@ from kron2sum_cli.export.rows import (
     with_columns,
 )
 from kron2sum_cli.export.ssf import GZIP_LEVEL, METADATA_SUFFIX, ssf_metadata, ssf_paths, write_ssf
-from kron2sum_cli.files.columns import choose_columns
 from kron2sum_cli.files.inputs import (
     HEAD_BYTES,
     compression_of,
@@ -53,6 +52,7 @@ from kron2sum_cli.files.inputs import (
 )
 from kron2sum_cli.files.null_file import NullFile, read_null
 from kron2sum_cli.files.outputs import atomic_output, guard_inputs
+from kron2sum_cli.files.sample_table import choose_columns
 from kron2sum_cli.files.scan_columns import (
     ANY,
     COLUMNS,

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from kron2sum_cli.files.inputs import FileRecord
 from kron2sum_cli.files.json_records import canonical_json, read_record, to_json
-from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.model.null_model import TraitData
 from kron2sum_cli.model.uncertainty import Interval

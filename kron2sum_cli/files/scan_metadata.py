@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kron2sum_cli.files.inputs import FileRecord
 from kron2sum_cli.files.json_records import canonical_json, read_record, to_json
-from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.model.hypotheses import LEAST_LEFT, TestContext
 
 Array = NDArray[np.float64]

@@ -9,8 +9,8 @@ from typing import Any
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.genome_wide import largest_of_parts, thresholds_of
+from kron2sum_cli.files.inputs import FileRecord
 from kron2sum_cli.files.json_records import to_json
-from kron2sum_cli.files.provenance import FileRecord
 from kron2sum_cli.files.scan_metadata import Range, ScanMetadata, ScanPart, Span
 
 _OF_PARTS = ("span", "parts", "counts", "refit_factors", "largest", "thresholds")

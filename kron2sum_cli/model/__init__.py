@@ -8,9 +8,9 @@ The modules in the order of the mathematics:
 3. Fit: a step (`trust_region`), a climb to an optimum with its certificate (`climbing`), the choice among several
    (`fitting`). What it says: `uncertainty` (standard errors), `profile` (intervals).
 4. Variants: `block_scanner` (score and information of blocks), `hypotheses` and `tail_probability` (tests), `refit` (C0
-   and C1 free again, on `row_moments` and `variant_likelihood`) and `bartlett` (the scale of its statistics).
-   `conditioning` (tests given other variants), `second_column` (interactions and dominance), `bootstrap` (the largest
-   statistics of simulated traits). New samples: `prediction`.
+   and C1 free again, on `variant_likelihood`) and `bartlett` (the scale of its statistics). `conditioning` (tests given
+   other variants), `second_column` (interactions and dominance), `bootstrap` (the largest statistics of simulated
+   traits). New samples: `prediction`.
 5. Sets of variants, in `sets`: scores (`scanner`), `fixed_effects`, and `random_effects`, the other tests by name, from
    `kernel_tests`, `skato` and `likelihood_ratio`, on the tail probabilities of `quadratic_forms`; `bootstrap` of them.
 6. `null_model`: one interface to all of this. `missing` is the same for traits with missing cells, `families` for

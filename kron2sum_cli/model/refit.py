@@ -55,10 +55,20 @@ from kron2sum_cli.model.fitting import (
 )
 from kron2sum_cli.model.information import direction_covariance, expected_information, uses_observed_information
 from kron2sum_cli.model.likelihood import evaluate
-from kron2sum_cli.model.row_moments import RowMoments, VariantMoments, row_moments
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
-from kron2sum_cli.model.variant_likelihood import Indices, Mask, Points, States, VariantLikelihood, put, take
+from kron2sum_cli.model.variant_likelihood import (
+    Indices,
+    Mask,
+    Points,
+    RowMoments,
+    States,
+    VariantLikelihood,
+    VariantMoments,
+    put,
+    row_moments,
+    take,
+)
 
 GAIN_TOLERANCE = 1e-8
 """A refit ends when the next step is predicted to add no more than this to the log-likelihood."""

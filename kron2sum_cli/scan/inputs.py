@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.files.inputs import FileRecord, file_records
 from kron2sum_cli.files.null_file import NullFile, read_null
 from kron2sum_cli.files.outputs import guard_inputs
-from kron2sum_cli.files.provenance import FileRecord, file_records
 from kron2sum_cli.files.samples import match
 from kron2sum_cli.files.scan_metadata import Range, Span
 from kron2sum_cli.files.text import read_file_list, read_name_list
@@ -20,7 +20,7 @@ from kron2sum_cli.genotypes.open import open_genotypes
 from kron2sum_cli.genotypes.source import GenotypeSource, Variants
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
 from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned, with_covariate
-from kron2sum_cli.scan.interaction import Interaction, read_interaction
+from kron2sum_cli.scan.second_column import Interaction, read_interaction
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")

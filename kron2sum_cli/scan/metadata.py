@@ -6,8 +6,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from kron2sum_cli._version import __version__
+from kron2sum_cli.files.inputs import FileRecord, file_records
 from kron2sum_cli.files.null_file import NullFile
-from kron2sum_cli.files.provenance import FileRecord, file_records
 from kron2sum_cli.files.scan_metadata import NullScale, ScanMetadata, ScannedNull, TestOptions
 from kron2sum_cli.genotypes.chromosomes import is_human, normalise_chromosome
 from kron2sum_cli.genotypes.filters import GENOTYPE_FILTERS

@@ -1,18 +1,111 @@
-"""The second column of every variant: its product with a covariate, or its dominance deviation."""
+"""The second column of every variant: its product with a covariate (``--interaction``), or its dominance deviation."""
 
+import logging
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kron2sum_cli.errors import InputError
+from kron2sum_cli.files.null_file import NullFile
+from kron2sum_cli.files.sample_table import read_sample_table
+from kron2sum_cli.files.samples import match
 from kron2sum_cli.files.scan_columns import DOMINANCE, INTERACTION
 from kron2sum_cli.genotypes.coding import dominance_deviation
 from kron2sum_cli.genotypes.counts import genotype_counts
 from kron2sum_cli.model.bartlett import SecondOf
+from kron2sum_cli.model.collinearity import dependencies
 from kron2sum_cli.model.second_column import basis_of_covariates
-from kron2sum_cli.scan.interaction import Interaction
+from kron2sum_cli.scan.conditioned import own_covariates
+from kron2sum_cli.settings import ScanSettings
 
+logger = logging.getLogger("kron2sum.scan")
+
+Array = NDArray[np.float64]
 Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """A covariate by which the effects of variants may differ, with its values (n,) in the analysed samples.
+
+    The null model lacks its own effect on every trait where it is ``to_add``: the scan then adds that.
+    """
+
+    name: str
+    values: Array
+    to_add: bool
+
+    @property
+    def scale(self) -> float:
+        """Its standard deviation."""
+        return float(np.std(self.values))
+
+    @property
+    def standardised(self) -> Array:
+        """Mean 0 and standard deviation 1."""
+        return np.asarray((self.values - self.values.mean()) / self.scale)
+
+
+def read_interaction(settings: ScanSettings, null: NullFile) -> Interaction | None:
+    """The covariate of ``--interaction``, from ``--covar`` or from the null model; None where none is asked for.
+
+    Raises
+    ------
+    InputError
+        Where there is none of this name, it is constant or not known in a sample.
+    """
+    name = settings.interaction
+    if name is None:
+        return None
+    values = _from_null(name, null) if settings.covar is None else _from_table(name, settings.covar, null)
+    if np.ptp(values) <= 1e-12 * np.abs(values).max():
+        raise InputError(f"--interaction {name}: is {values[0]:g} in every analysed sample; choose another covariate")
+    X = own_covariates(null.description)
+    to_add = not any(one.column == X.shape[1] for one in dependencies(np.hstack([X, values[:, None]])))
+    if to_add and null.description.reduced:
+        logger.info("--interaction %s: its own effect on every trait is added, beside those of the trait design", name)
+    elif to_add:
+        logger.warning(
+            "--interaction %s: its own effect on every trait is not in the null model; it is added with C0 and C1 as"
+            " they are, and no variants are refitted; better give it to fit, too (fit --covar)",
+            name,
+        )
+    return Interaction(name, values, to_add)
+
+
+def _from_null(name: str, null: NullFile) -> Array:
+    """A column of the null model's covariates."""
+    levels = [name] if name in null.covariates else [each for each in null.covariates if each.startswith(f"{name}=")]
+    if len(levels) == 1:  # of two levels, one column says all
+        return np.asarray(null.description.X[:, null.covariates.index(levels[0])])
+    if levels:
+        raise InputError(
+            f"--interaction {name}: has {len(levels) + 1} levels, and an interaction takes one column; name one of"
+            f" {', '.join(levels)}, and scan once for each"
+        )
+    near = get_close_matches(name, null.covariates)
+    advice = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(null.covariates) or 'none'}"
+    raise InputError(
+        f"--interaction {name}: the null model has no covariate of this name; {advice} (--covar FILE for one of a file)"
+    )
+
+
+def _from_table(name: str, path: str, null: NullFile) -> Array:
+    """A column of a table of covariates."""
+    table = read_sample_table(path, [name], kind="covariate")
+    for warning in table.warnings:
+        logger.warning(warning)
+    rows = match(null.samples, table.samples)
+    values = np.where(rows >= 0, table.values[rows, 0], np.nan)
+    unknown = np.flatnonzero(np.isnan(values))
+    if unknown.size:
+        raise InputError(
+            f"{path}: covariate '{name}' is not known in {unknown.size} of the {len(values)} analysed samples, such as"
+            f" {null.samples.label(int(unknown[0]))}; fit the null model on the samples that have it (fit --keep)"
+        )
+    return np.asarray(values)
 
 
 @dataclass(frozen=True)

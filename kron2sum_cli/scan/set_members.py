@@ -1,10 +1,12 @@
-"""Which variants the sets of a scan have, and how sets are cut into blocks whose variants are read together."""
+"""Sets of variants: their files, the variants that they have, and blocks of sets whose variants are read together."""
 
 import logging
+import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import repeat
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -13,15 +15,188 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.scan_metadata import Span
-from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
+from kron2sum_cli.files.text import read_text, split_rows
+from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome, parse_region
 from kron2sum_cli.genotypes.founders import locus_of
 from kron2sum_cli.scan.inputs import ScanInputs
-from kron2sum_cli.scan.set_files import VariantSet, read_sets, windows
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
 
 NOT_THERE = "members of sets are no variant of the scan"
+
+Positions = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class VariantSet:
+    """One set of variants, named or in regions, with weights where the file has a column of them."""
+
+    name: str
+    members: tuple[str | Region, ...]
+    line: int
+    weights: tuple[float, ...] = ()
+
+
+def read_sets(
+    path: str, column: str | None = None, is_chromosome: Callable[[str], bool] = lambda name: True
+) -> list[VariantSet]:
+    """Read sets from a file, whose format is told from its content.
+
+    - A set a line: its name, then variants or regions, separated by white space or commas.
+    - A header ``SET SNPID ...`` and a variant a line; ``column`` names its column of weights.
+    - BED: chromosome, start (from 0), end, and the name of the set (its place where there is none); a header may
+      stand above. The chromosome of one line must be one of the genotypes: names of variants can be numbers, too.
+    - GFF and GTF: the lines of genes, named by ``gene_name`` or ``Name``, or by ``gene_id`` or ``ID`` where they have
+      no such name, or several have the same.
+
+    Lines of the same name are one set.
+
+    Raises
+    ------
+    InputError
+        For a line without members, a region that is none, a file without sets, or weights that are not there, negative
+        or no numbers.
+    """
+    lines = split_rows(_without_comments(read_text(path)), path, " ")
+    split = [(row.line, [word for field in row.fields for word in field.split(",") if word]) for row in lines]
+    rows = [(line, words) for line, words in split if words]  # a line of commas has none
+    header = rows[0][1] if rows else [""]
+    entries: list[_Entry]
+    if header[0].removeprefix("#") == "SET" and len(header) > 1:
+        entries = _weighted(rows[1:], header, path, column)
+    elif column is not None:
+        raise InputError(f"{path}: has no header SET SNPID with a column {column}, which --set-weights names")
+    elif len(header) > 8 and header[3].isdigit() and header[4].isdigit():
+        entries = _genes(rows, path)
+    elif (regions := _bed_lines(rows)) and any(is_chromosome(words[0]) for _, words in regions):
+        entries = [(line, *_bed_region(line, words, path)) for line, words in regions]
+    else:
+        entries = [(line, name, [_member(word, path, line) for word in words], ()) for line, (name, *words) in rows]
+    sets: dict[str, VariantSet] = {}
+    for line, name, members, weights in entries:
+        if not members:
+            raise InputError(f"{path}, line {line}: set {name} has no variants; put them behind its name")
+        earlier = sets.get(name, VariantSet(name, (), line))
+        sets[name] = replace(earlier, members=(*earlier.members, *members), weights=(*earlier.weights, *weights))
+    if not sets:
+        raise InputError(f"{path}: has no sets; give one a line, its name and then its variants")
+    return list(sets.values())
+
+
+def _bed_lines(rows: Sequence[tuple[int, list[str]]]) -> Sequence[tuple[int, list[str]]]:
+    """The lines of BED without its header; none where the first of them is no line of BED."""
+    headed = bool(rows) and rows[0][1][0].lower() in _BED_HEADERS
+    regions = rows[1:] if headed else rows
+    words = regions[0][1] if regions else []
+    return regions if len(words) > 2 and words[1].isdigit() and words[2].isdigit() else []
+
+
+_BED_HEADERS = ("chrom", "chr", "chromosome", "seqnames")
+"""Names of the first column that a header of BED may have."""
+
+
+_Entry = tuple[int, str, Sequence[str | Region], tuple[float, ...]]
+
+
+def _without_comments(text: str) -> str:
+    """A text with the comments and track lines of BED and GFF emptied, so that lines keep their numbers."""
+    lines = text.split("\n")
+    skipped = ("#", "track ", "browser ")
+    return "\n".join("" if line.startswith(skipped) and not line.startswith("#SET") else line for line in lines)
+
+
+def _member(word: str, path: str, line: int) -> str | Region:
+    """A name, or the region that it spells."""
+    chromosome, colon, rest = word.partition(":")
+    first, dash, last = rest.partition("-")
+    if chromosome and colon and dash and first.isdigit() and last.isdigit():
+        return _region(line, (chromosome, first, last), path, 1)
+    return word
+
+
+def _region(line: int, words: Sequence[str], path: str, first: int) -> Region:
+    """The region of a chromosome, a start and an end; ``first`` is what the format counts from."""
+    chromosome, start, end = words
+    if not (start.isdigit() and end.isdigit() and int(start) + 1 - first <= int(end)):
+        raise InputError(
+            f"{path}, line {line}: {start} and {end} are not the start and the end of a region; give the smaller first"
+        )
+    return parse_region(f"{chromosome}:{int(start) + 1 - first}-{end}")
+
+
+def _bed_region(line: int, words: Sequence[str], path: str) -> tuple[str, list[str | Region], tuple[float, ...]]:
+    """Name and region of a line of BED."""
+    if len(words) < 3:
+        raise InputError(f"{path}, line {line}: has {len(words)} fields, and BED has a chromosome, a start and an end")
+    region = _region(line, words[:3], path, 0)
+    return (words[3] if len(words) > 3 else str(region)), [region], ()
+
+
+def _genes(rows: Sequence[tuple[int, list[str]]], path: str) -> list[_Entry]:
+    """Lines, names and regions of the genes of GFF or GTF.
+
+    Genes with different IDs are different sets: those that share a name with another one go by their ID.
+    """
+    genes = [(line, *gene) for line, words in rows if (gene := _gene(line, words, path)) is not None]
+    names = Counter(name for name, _ in {(name, identity) for _, name, identity, _ in genes})
+    return [(line, name if names[name] == 1 else identity, [region], ()) for line, name, identity, region in genes]
+
+
+def _gene(line: int, words: Sequence[str], path: str) -> tuple[str, str, Region] | None:
+    """Name, ID and region of a gene of GFF or GTF; None for a line of something else."""
+    if len(words) < 9 or not words[2].endswith("gene"):
+        return None
+    found = _ATTRIBUTE.findall(" ".join(words[8:]))
+    attributes = {key: (quoted or unquote(plain)).strip() for key, quoted, plain in found}
+    named = [attributes[key] for key in ("gene_name", "Name", "gene_id", "ID") if attributes.get(key)]
+    if not named:
+        raise InputError(f"{path}, line {line}: the gene has no gene_name, Name, gene_id or ID")
+    identity = attributes.get("gene_id") or attributes.get("ID") or named[0]
+    return named[0], identity, _region(line, (words[0], words[3], words[4]), path, 1)
+
+
+_ATTRIBUTE = re.compile(r"""(?:^|;)\s*(\w+)[= ]\s*(?:"([^"]*)"|([^;]*))""")
+"""A key and its value, which GTF writes in quotes and GFF with escapes such as %20."""
+
+
+def windows(codes: Sequence[str], code_of_variant: Positions, pos: Positions, size: int, step: int) -> list[VariantSet]:
+    """Windows of ``size`` base pairs that begin every ``step``, from position 1, where there are variants.
+
+    Variants lie at ``pos`` (m,) of the chromosomes with index ``code_of_variant`` (m,) in ``codes``.
+    """
+    found: list[VariantSet] = []
+    for number, code in enumerate(codes):
+        known = pos[(code_of_variant == number) & (pos > 0)]
+        last = (known - 1) // step
+        starts = np.concatenate([last - back for back in range(-(-size // step))] or [last])
+        again = np.tile(known, max(1, -(-size // step)))
+        inside = (starts >= 0) & (starts * step + size >= again)
+        for start in np.unique(starts[inside]).tolist():
+            region = Region(code, start * step + 1, start * step + size)
+            found.append(VariantSet(str(region), (region,), 0))
+    return found
+
+
+def _weighted(rows: Sequence[tuple[int, list[str]]], header: list[str], path: str, column: str | None) -> list[_Entry]:
+    """The rows of a file with a header: line, set, its variant, and its weight."""
+    if column is not None and column not in header[2:]:
+        raise InputError(f"{path}: has no column {column}, which --set-weights names; it has {', '.join(header)}")
+    entries: list[_Entry] = []
+    for line, words in rows:
+        if len(words) != len(header):
+            raise InputError(f"{path}, line {line}: has {len(words)} fields, and the header has {len(header)}")
+        weights: tuple[float, ...] = ()
+        if column is not None:
+            text = words[header.index(column)]
+            try:
+                weights = (float(text),)
+            except ValueError:
+                weights = (np.nan,)
+            if not 0 <= weights[0] < np.inf:
+                raise InputError(f"{path}, line {line}: weight {text} of {words[1]} must be a number, 0 or more")
+        entries.append((line, words[0], [words[1]], weights))
+    return entries
 
 
 @dataclass(frozen=True)

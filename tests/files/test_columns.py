@@ -3,7 +3,7 @@
 import pytest
 
 from kron2sum_cli.errors import InputError, UsageError
-from kron2sum_cli.files.columns import SUGGEST_AMONG, choose_columns
+from kron2sum_cli.files.sample_table import SUGGEST_AMONG, choose_columns
 
 COLUMNS = ("height", "weight", "waist-hip", "bmi", "BMI2")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scan_metadata_of import scan_metadata_of
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.provenance import FileRecord
+from kron2sum_cli.files.inputs import FileRecord
 from kron2sum_cli.files.scan_metadata import ScanPart, Span
 from kron2sum_cli.files.scan_parts import difference, join_parts, union
 

@@ -14,8 +14,7 @@ from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.scan_columns import scan_schema
 from kron2sum_cli.scan.block import SECOND_IN_SPAN, Block, Scan
 from kron2sum_cli.scan.block import test_block as tested
-from kron2sum_cli.scan.interaction import Interaction, read_interaction
-from kron2sum_cli.scan.second_column import second_column
+from kron2sum_cli.scan.second_column import Interaction, read_interaction, second_column
 from kron2sum_cli.settings import ScanSettings
 
 DATA = trait_data()

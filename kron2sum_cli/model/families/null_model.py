@@ -22,14 +22,13 @@ from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, ev
 from kron2sum_cli.model.families.observed import ENTRIES_AT_ONCE, Families, ObservedFamilies, Singles, observed_families
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
 from kron2sum_cli.model.families.observed_likelihood import evaluate as evaluate_observed
-from kron2sum_cli.model.families.observed_refit import ObservedFamilyRefits
 from kron2sum_cli.model.families.observed_scanner import (
     ObservedFamilySetScanner,
     effects_of_observed,
     observed_family_projection,
     observed_family_scanner,
 )
-from kron2sum_cli.model.families.refit import FamilyRefits
+from kron2sum_cli.model.families.refit import FamilyRefits, ObservedFamilyRefits
 from kron2sum_cli.model.families.scanner import (
     effects_of_covariates,
     family_projection,
@@ -176,7 +175,7 @@ class ObservedFamilyNullModel(NullModelOfFamilies):
         return observed_family_projection(self.point(), F)
 
     def refits(self) -> Refits:
-        """See `families.observed_refit`."""
+        """See `families.refit`."""
         return ObservedFamilyRefits(Optimum(self.point(), self.summary.rank, self.summary.certificate))
 
     def predictor(self) -> Predictor:
