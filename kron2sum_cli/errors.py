@@ -43,12 +43,8 @@ class ConvergenceError(Kron2SumError):
 class VanishingCombinationError(ConvergenceError):
     """The likelihood grows without bound as a combination of traits loses all variance.
 
-    Attributes
-    ----------
-    form : str
-        The message, with ``%s`` where it lists the traits.
-    traits : tuple of int
-        Positions of the traits of the combination, two or more.
+    ``form``: the message, with ``%s`` where it lists the traits. ``traits``: positions of the traits of the
+    combination, two or more.
     """
 
     def __init__(self, form: str, traits: tuple[int, ...], result: object) -> None:

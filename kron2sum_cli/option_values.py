@@ -99,10 +99,7 @@ def naming_problems(test: str) -> Iterable[str]:
 class GenomeWide:
     """Significance over a whole scan, ``gw:LEVEL``: by the simulated scans of ``--bootstrap``.
 
-    Attributes
-    ----------
-    level : float
-        Share of the simulated scans that have a smaller P.
+    ``level`` is the share of the simulated scans that have a smaller P.
     """
 
     level: float

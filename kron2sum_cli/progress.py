@@ -14,30 +14,15 @@ class Progress(Protocol):
     def task(self, label: str, total: int | None, unit: str) -> AbstractContextManager[Advance]:
         """One step of the work.
 
-        Parameters
-        ----------
-        label : str
-            What is being done, such as "Scanning".
-        total : int or None
-            The number of units to do; None where it cannot be known.
-        unit : str
-            What is counted, in the plural, such as "variants".
-
-        Returns
-        -------
-        context manager
-            Yields the function to call with each number of units finished.
+        The label says what is being done, such as "Scanning", and the unit what is counted, in the plural, such as
+        "variants". ``total`` is None where it cannot be known. Yields the function to call with each number of units
+        finished.
         """
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table for people.
 
-        Parameters
-        ----------
-        header : sequence of str
-            The names of its columns.
-        rows : sequence of sequences of str
-            Its rows, whose first cells name them.
+        The header names its columns, and the first cells of its rows name these.
         """
 
 

@@ -84,12 +84,7 @@ DEFAULT_CODING: Literal["additive", "dominant", "recessive", "genotypic"] = "add
 class CommonSettings:
     """What every command takes.
 
-    Attributes
-    ----------
-    memory_mib : int or None
-        ``--memory``; None for no bound.
-    log : str or None
-        The log file; None for no log.
+    ``memory_mib`` is None for no bound, ``log`` None for no log.
     """
 
     threads: int = 1
@@ -119,14 +114,9 @@ class CommonSettings:
 class FitSettings:
     """What `kron2sum fit` was asked to do.
 
-    Attributes
-    ----------
-    grm : tuple of str
-        One matrix, files of genotypes, which are one data set in this order, or `NO_MATRIX`.
-    transform, grm_scale, missing, profile : str
-        One of `TRANSFORMS`, `GRM_SCALES`, `MISSING_CHOICES`, `PROFILES`.
-    rank : int, "auto" or None
-        The rank of C0; None for full, "auto" to choose it.
+    ``grm``: one matrix, files of genotypes, which are one data set in this order, or `NO_MATRIX`. ``transform``,
+    ``grm_scale``, ``missing``, ``profile``: one of `TRANSFORMS`, `GRM_SCALES`, `MISSING_CHOICES`, `PROFILES`. ``rank``:
+    the rank of C0; None for full, "auto" to choose it.
     """
 
     pheno: str
@@ -236,22 +226,15 @@ class FitSettings:
 class ScanSettings:
     """What `kron2sum scan` was asked to do.
 
-    Attributes
-    ----------
-    geno, geno_list
-        Genotypes, which are one data set in this order; without both those that the GRM was made from.
-    ploidy : int or None
-        None for that of the null model's matrix.
-    chromosomes : tuple of tuples of str
-        As `parse_chromosomes` returns them.
-    windows : (int, int) or None
-        Size and step in base pairs.
-    set_tests, coding, resample, precision, stat, to : str
-        Of `SET_TESTS`, `CODINGS`, `RESAMPLING`, `PRECISIONS`, `STATISTICS`, `SCAN_FORMATS`.
-    covar : str or None
-        The file that has the covariate of `interaction`; None where the null model has it.
-    shard : (int, int) or None
-        (i, n) for the i-th of n parts, counted from 1.
+    - ``geno``, ``geno_list``: genotypes, which are one data set in this order; without both those that the GRM was made
+      from.
+    - ``ploidy``: None for that of the null model's matrix.
+    - ``chromosomes``: as `parse_chromosomes` returns them.
+    - ``windows``: size and step in base pairs.
+    - ``set_tests``, ``coding``, ``resample``, ``precision``, ``stat``, ``to``: of `SET_TESTS`, `CODINGS`, `RESAMPLING`,
+      `PRECISIONS`, `STATISTICS`, `SCAN_FORMATS`.
+    - ``covar``: the file that has the covariate of `interaction`; None where the null model has it.
+    - ``shard``: (i, n) for the i-th of n parts, counted from 1.
     """
 
     null: str = DEFAULT_NULL
@@ -428,14 +411,8 @@ class ScanSettings:
 class ExportSettings:
     """What `kron2sum export` was asked to do.
 
-    Attributes
-    ----------
-    inputs : tuple of str
-        Result tables of scans, or one null model.
-    to, plot : str
-        One of `EXPORT_FORMATS`; of `SCAN_PLOTS` or `NULL_PLOTS`.
-    significance : float, GenomeWide or None
-        None for `DEFAULT_SIGNIFICANCE`, of sets `FAMILY_WISE` over their number.
+    ``inputs``: result tables of scans, or one null model. ``to``, ``plot``: one of `EXPORT_FORMATS`; of `SCAN_PLOTS` or
+    `NULL_PLOTS`. ``significance``: None for `DEFAULT_SIGNIFICANCE`, of sets `FAMILY_WISE` over their number.
     """
 
     inputs: tuple[str, ...] = (DEFAULT_SCAN,)

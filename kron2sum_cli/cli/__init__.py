@@ -51,12 +51,8 @@ for command in (fit, scan, export):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line as a process of its own, which ends with it: signals end it within a second.
 
-    Parameters
-    ----------
-    arguments : sequence of str or None
-        Without the program's name; None for those of the process.
-
-    The exit code is 0 done, 1 bad input, numbers or files, 2 usage, 3 not converged, 128 + a signal.
+    The arguments, without the program's name, are by default those of the process. The exit code is 0 done, 1 bad
+    input, numbers or files, 2 usage, 3 not converged, 128 + a signal.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:

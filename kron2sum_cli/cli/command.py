@@ -16,12 +16,8 @@ COMMON_GROUP = "Common options"
 class GroupedOption(click.Option):
     """An option that belongs to a group in the help, and can be set from the environment by any name.
 
-    Parameters
-    ----------
-    group : str
-        The heading in the help.
-    absent : str or None
-        What happens without the option, where that is not a value that it could be given.
+    ``group`` is its heading in the help, ``absent`` what happens without it, where that is not a value that it could be
+    given.
 
     ``--geno``, also called ``--bed``, is read from ``KRON2SUM_SCAN_GENO`` or ``KRON2SUM_SCAN_BED``;
     ``--intercept/--no-intercept`` also from ``KRON2SUM_FIT_NO_INTERCEPT``, with the opposite meaning.
@@ -41,10 +37,7 @@ class GroupedOption(click.Option):
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """The value in the environment; None where there is none or it is empty.
 
-        Raises
-        ------
-        click.UsageError
-            If several variables, named after its aliases or its opposite, set it.
+        Raises click.UsageError if several variables, named after its aliases or its opposite, set it.
         """
         prefix = ctx.auto_envvar_prefix
         if prefix is None or not self.allow_from_autoenv:

@@ -159,12 +159,8 @@ def number_option(
 def load_config(ctx: click.Context, param: click.Parameter, path: str | None) -> str | None:
     """Let the file's table for this command stand for defaults, and keep its path (a callback of ``--config``).
 
-    Raises
-    ------
-    InputError
-        If the file cannot be read or is not TOML.
-    UsageError
-        If a table is no command, a key no option, or a value not what the option takes; all are named.
+    Raises InputError if the file cannot be read or is not TOML; UsageError if a table is no command, a key no option,
+    or a value not what the option takes; all are named.
     """
     if path is None:
         return None
@@ -305,10 +301,7 @@ _COMMON = (
 def settings_from(kind: type[Settings], values: dict[str, Any], problems: Sequence[str] = ()) -> Settings:
     """The settings of a command from the values of its options by name; all that is wrong is told at once.
 
-    Raises
-    ------
-    UsageError
-        With a line for each problem: those known already, of the common options and of the command's own.
+    Raises UsageError with a line for each problem: those known already, of the common options and of the command's own.
     """
     values.pop("debug")
     threads, memory, log = values.pop("threads"), values.pop("memory"), values.pop("log")

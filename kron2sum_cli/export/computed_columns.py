@@ -130,22 +130,11 @@ _MLOG10 = "MLOG10"
 class ComputedColumns:
     """Columns that are computed from those of a table.
 
-    Attributes
-    ----------
-    metadata : ScanMetadata
-        Of the table.
-    hypotheses : sequence of Hypothesis
-        Tests that the table does not have.
-    has_covariances : bool
-        Whether the covariances of the effects are asked for.
-    has_explained : bool
-        Whether the shares of variance that variants explain are asked for.
-    p_values : sequence of str
-        ``P.NAME`` that are asked for: 10 to the power of -``MLOG10P.NAME``, 0 below the smallest double.
-    names : sequence of str
-        The computed columns.
-    needed : sequence of str
-        The columns that they are computed from.
+    - ``hypotheses``: tests that the table does not have.
+    - ``has_covariances``: whether the covariances of the effects are asked for.
+    - ``has_explained``: whether the shares of variance that variants explain are asked for.
+    - ``p_values``: ``P.NAME`` that are asked for: 10 to the power of -``MLOG10P.NAME``, 0 below the smallest double.
+    - ``names``, ``needed``: the computed columns, and those that they are computed from.
     """
 
     metadata: ScanMetadata
@@ -223,12 +212,8 @@ def type_of(name: str) -> pa.DataType:
 def computed_columns(settings: ExportSettings, metadata: ScanMetadata, stored: Sequence[str]) -> ComputedColumns:
     """The columns that the options ask for and that are not ``stored`` in the table.
 
-    Raises
-    ------
-    InputError
-        Where the table lacks the columns that they are computed from.
-    UsageError
-        Where a test has the name of a trait, or of another test.
+    Raises InputError where the table lacks the columns that they are computed from; UsageError where a test has the
+    name of a trait, or of another test.
     """
     has_covariances = COVARIANCES in settings.columns
     has_explained = settings.leads or any(name == EXPLAINED or name.startswith(PVE.name) for name in settings.columns)

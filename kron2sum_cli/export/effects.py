@@ -38,20 +38,12 @@ _LONGEST_ALLELE = 8
 class LeadEffects:
     """Lead variants and their effects, the strongest first.
 
-    Attributes
-    ----------
-    variants, alleles : tuple of str, length k
-        Names and effect alleles.
-    traits : tuple of str, length p
-        Names of the p traits.
-    beta, se, mlog10p : Array (k, p)
-        Effect of one more effect allele in the joint model, its standard error, its -log10 p.
-    thresholds : tuple of float, length p
-        -log10 p of significance of each trait's test.
-    level : str
-        Significance in words, such as "p ≤ 5e-8".
-    found : int
-        How many lead variants there are; 0 where none passes and the strongest variants are shown instead.
+    - ``variants``, ``alleles`` (k): names and effect alleles.
+    - ``beta``, ``se``, ``mlog10p`` (k, p): effect of one more effect allele in the joint model, its standard error, its
+      -log10 p.
+    - ``thresholds`` (p): -log10 p of significance of each trait's test.
+    - ``level``: significance in words, such as "p ≤ 5e-8".
+    - ``found``: how many lead variants there are; 0 where none passes and the strongest variants are shown instead.
     """
 
     variants: tuple[str, ...]

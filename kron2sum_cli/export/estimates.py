@@ -111,12 +111,8 @@ def predictions_table(null: NullFile, separator: str = "\t", digits: int | None 
 
     Columns: ``FID`` (where samples have one), ``IID``, ``trait``, ``observed`` (the value that the model was fitted
     to), ``genetic`` and ``genetic_var`` (conditional mean and variance of the genetic value), ``predicted`` and
-    ``predicted_var`` (the same of a trait that was not observed, with its fixed effects).
-
-    Raises
-    ------
-    UsageError
-        Where the null model has no predictions.
+    ``predicted_var`` (the same of a trait that was not observed, with its fixed effects). Raises UsageError where the
+    null model has no predictions.
     """
     predictions = null.predictions
     if predictions is None:

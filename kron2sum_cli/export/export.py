@@ -96,14 +96,8 @@ _NULL_FORMATS = ("tsv", "csv", "json", "blup")
 def export(settings: ExportSettings, progress: Progress) -> None:
     """Write what `settings` ask for: tables of scans as one, or the estimates of a null model; or check the files.
 
-    Raises
-    ------
-    InputError
-        If a file is neither, is damaged, or tables do not belong together.
-    UsageError
-        If a column or trait is not there, or an option does not apply.
-    OutputError
-        If the output cannot be written.
+    Raises InputError if a file is neither, is damaged, or tables do not belong together; UsageError if a column or
+    trait is not there, or an option does not apply; OutputError if the output cannot be written.
     """
     for path in (settings.out, settings.report):
         if path is not None:
@@ -173,12 +167,8 @@ def check_null(path: str, name: str) -> None:
 def check_scan(handle: BinaryIO, name: str) -> None:
     """Read a result table to its last byte.
 
-    Raises
-    ------
-    InputError
-        If it is damaged, or was changed after it was written.
-    NumericalError
-        If a cell is NaN or infinite.
+    Raises InputError if it is damaged, or was changed after it was written; NumericalError if a cell is NaN or
+    infinite.
     """
     table = open_scan(handle, name)
     table.check()
@@ -315,10 +305,7 @@ def scan_results(
 ) -> ScanResults:
     """The tables of a scan as one, for pictures, reports and lead variants.
 
-    Raises
-    ------
-    InputError
-        Where a trait of ``--trait`` is not there.
+    Raises InputError where a trait of ``--trait`` is not there.
     """
     is_of_sets = SET.name in tables[0].schema.names
 
@@ -431,17 +418,9 @@ def significance_of_sets(scan: ScanResults) -> float:
 def lead_variants(scan: ScanResults, settings: ExportSettings) -> tuple[NDArray[np.intp], dict[str, pa.Array]]:
     """The lead variants in the order of the table: the strongest of their locus in any test.
 
-    Returns
-    -------
-    rows : NDArray (k,)
-        Which rows of the table they are.
-    columns : dict of str to pyarrow.Array (k,)
-        Their `LEAD_COLUMNS`; of sets, whose tests have no common LOD score, the test alone.
-
-    Raises
-    ------
-    InputError
-        If the null model is not that of the scan, or genotypes are not those that were scanned.
+    Returns which rows of the table they are, and their `LEAD_COLUMNS` (of sets, whose tests have no common LOD score,
+    the test alone). Raises InputError if the null model is not that of the scan, or genotypes are not those that were
+    scanned.
     """
     clumping = _clumping(settings, settings.out, null_of(scan, settings))
     genome = read_genome(scan)

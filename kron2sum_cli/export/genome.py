@@ -36,20 +36,12 @@ class Genome:
     A chromosome is unplaced if it is called 0, or if none of its variants has a position: its variants are then
     counted in the order of the table, and that number is their position on the axis.
 
-    Attributes
-    ----------
-    chromosomes : tuple of str, length k
-        The codes as the table spells them, in the order of the axis.
-    first, last : NDArray (k,)
-        Least and greatest position.
-    start, width : Array (k,)
-        Where each begins on the axis, and how long it is there.
-    unplaced : NDArray (k,) of bool
-        Chromosomes whose variants have no known place.
-    pooled : NDArray (k,) of bool
-        Scaffolds that are drawn as one stretch.
-    without_position : int
-        Number of variants whose position is not known (0 or negative).
+    - ``chromosomes`` (k): the codes as the table spells them, in the order of the axis.
+    - ``first``, ``last`` (k,): least and greatest position.
+    - ``start``, ``width`` (k,): where each begins on the axis, and how long it is there.
+    - ``unplaced`` (k,): chromosomes whose variants have no known place.
+    - ``pooled`` (k,): scaffolds that are drawn as one stretch.
+    - ``without_position``: number of variants whose position is not known (0 or negative).
     """
 
     chromosomes: tuple[str, ...]
@@ -176,16 +168,8 @@ def located_batches(
 
     A variant without a position stands at the one before it in the table, if that is on the same chromosome, else at
     0: genotype files have variants in the order of the map, and arrays of mice or plants many without a position. On
-    an unplaced chromosome the position is the variant's number in the order of the table.
-
-    Yields
-    ------
-    batch : pyarrow.RecordBatch
-        b rows.
-    chromosomes : NDArray (b,)
-        Indices into the chromosomes of the genome.
-    positions : NDArray (b,)
-        Positions on them.
+    an unplaced chromosome the position is the variant's number in the order of the table. Yields b rows,
+    indices (b,) into the chromosomes of the genome, and positions (b,) on them.
     """
     index = {name: k for k, name in enumerate(genome.chromosomes)}
     seen = np.zeros(len(index), dtype=np.int64)

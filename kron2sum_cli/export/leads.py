@@ -22,16 +22,10 @@ MOST_CANDIDATES = 5000
 class Clumping:
     """Which variants are lead variants, and which belong to them.
 
-    Attributes
-    ----------
-    significance : float or GenomeWide
-        Largest p of a lead variant and of those that belong to it.
-    window : int
-        Largest distance of a variant of a locus from its lead variant, in base pairs.
-    r2 : float
-        Smallest r² of a variant of a locus with its lead variant, where `linkage` is known.
-    linkage : GenotypeLinkage or None
-        The genotypes; None for distance alone.
+    - ``significance``: largest p of a lead variant and of those that belong to it.
+    - ``window``: largest distance of a variant of a locus from its lead variant, in base pairs.
+    - ``r2``: smallest r² of a variant of a locus with its lead variant, where `linkage` is known.
+    - ``linkage``: the genotypes; None for distance alone.
     """
 
     significance: Significance = DEFAULT_SIGNIFICANCE
@@ -63,16 +57,11 @@ class Clumps:
 class Candidates:
     """Variants among which leads are looked for, in the order of the table.
 
-    Attributes
-    ----------
-    rows : pyarrow.Table, m rows
-        Their columns, among them CHR, POS, SNPID, EA and NEA.
-    row_numbers : NDArray (m,)
-        Which rows of the table they are, counted from 0.
-    chromosomes, positions : NDArray (m,)
-        Index into the genome's chromosomes, and position as `located_batches` gives it.
-    excess : Array (m,)
-        Largest difference between -log10 p of a test and its threshold, over the tests.
+    - ``rows``: their columns, among them CHR, POS, SNPID, EA and NEA.
+    - ``row_numbers`` (m,): which rows of the table they are, counted from 0.
+    - ``chromosomes``, ``positions`` (m,): index into the genome's chromosomes, and position as `located_batches` gives
+      it.
+    - ``excess`` (m,): largest difference between -log10 p of a test and its threshold, over the tests.
     """
 
     rows: pa.Table
@@ -96,20 +85,8 @@ class Candidates:
 class Loci:
     """The significant variants of a scan and how they make loci.
 
-    Attributes
-    ----------
-    tests : tuple of ScanTest
-        The tests that count.
-    candidates : Candidates
-        The variants; the indices of all clumps are into these.
-    together : Clumps
-        Loci by the smallest p of any test.
-    by_test : dict of str to Clumps
-        Loci by each test alone, under its column.
-    significant : dict of str to int
-        How many variants pass each test, under its column.
-    thresholds : Thresholds
-        From which -log10 p on each test is passed.
+    The indices of all clumps are into the ``candidates``. Loci are ``together`` by the smallest p of any of the
+    ``tests``, and ``by_test`` by each alone, under its column, as is how many variants are ``significant``.
     """
 
     tests: tuple[ScanTest, ...]
@@ -136,12 +113,8 @@ def find_loci(
 ) -> Loci:
     """Clump the significant variants of all tests together, and of each by itself.
 
-    Beside their place, names, alleles and tests, the candidates have the ``columns`` that are named.
-
-    Raises
-    ------
-    InputError
-        If a variant is not in the genotypes that linkage disequilibrium is to be told from, or a test has no threshold.
+    Beside their place, names, alleles and tests, the candidates have the ``columns`` that are named. Raises InputError
+    if a variant is not in the genotypes that linkage disequilibrium is to be told from, or a test has no threshold.
     """
     thresholds = thresholds_of_tests(scan, tests, clumping.significance)
     found = find_candidates(scan, genome, tests, columns, thresholds)
@@ -206,17 +179,9 @@ def clump_candidates(
 ) -> list[Clumps]:
     """Loci of the m candidates by each of several tests, as indices into them.
 
-    Parameters
-    ----------
-    by_test : sequence of Array (m,)
-        How far -log10 p of each test lies above its threshold, NaN where there is none.
-    most : int or None
-        Find only the strongest so many loci of each test, significant or not; None for all significant ones.
-
-    Raises
-    ------
-    InputError
-        If a variant is not in the genotypes that linkage disequilibrium is to be told from.
+    ``by_test`` (m,): how far -log10 p of each test lies above its threshold, NaN where there is none. ``most``: find
+    only the strongest so many loci of each test, significant or not; None for all significant ones. Raises InputError
+    if a variant is not in the genotypes that linkage disequilibrium is to be told from.
     """
     least = 0.0 if most is None else -np.inf
     passing = [np.flatnonzero(excess >= least) for excess in by_test]
@@ -246,26 +211,15 @@ def clump(
     A variant that could belong to two leads belongs to the stronger one. Distances between unplaced variants are not
     known: one takes those of its chromosome that are linked to it, and none where linkage is not known.
 
-    Parameters
-    ----------
-    chromosomes, positions : NDArray (m,)
-        Where the variants are.
-    strength : Array (m,)
-        -log10 p of each, less a threshold; of equally strong ones the first leads.
-    window : int
-        Largest distance to the lead, on either side.
-    unplaced : NDArray (m,) of bool
-        Variants on unplaced chromosomes.
-    linked : callable or None
-        Which of some variants are linked to a lead; asked once a lead, for those near it that none has taken. None
-        where linkage is not known.
-    most : int or None
-        Find the strongest so many loci only; None for all.
+    - ``chromosomes``, ``positions`` (m,): where the variants are.
+    - ``strength`` (m,): -log10 p of each, less a threshold; of equally strong ones the first leads.
+    - ``window``: largest distance to the lead, on either side.
+    - ``unplaced`` (m,): variants on unplaced chromosomes.
+    - ``linked``: which of some variants are linked to a lead; asked once a lead, for those near it that none has taken.
+      None where linkage is not known.
+    - ``most``: find the strongest so many loci only; None for all.
 
-    Returns
-    -------
-    Clumps
-        Indices into the m variants.
+    Returns indices into the m variants.
     """
     order = np.lexsort((positions, chromosomes))
     starts = np.searchsorted(chromosomes[order], np.arange(chromosomes.max(initial=-1) + 2))

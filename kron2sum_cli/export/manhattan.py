@@ -42,14 +42,8 @@ class Thinner:
     Memory is that of the grid and of the points kept. Which points are kept does not depend on how they are cut
     into batches.
 
-    Parameters
-    ----------
-    length : float
-        x runs from 0 to this.
-    threshold : float
-        y from which on every point is kept.
-    cells : tuple of two int
-        Columns of the grid over x, and rows over 0 to the threshold.
+    x runs from 0 to ``length``. Every point is kept whose y is ``threshold`` or more; ``cells`` are columns of the grid
+    over x, and rows over 0 to the threshold.
     """
 
     def __init__(self, length: float, threshold: float, cells: tuple[int, int]) -> None:
@@ -130,21 +124,8 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Array, upward: boo
 
     Of points that stand above each other, closer than the width of a marker, only the first is named.
 
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-        A panel whose size and limits are final.
-    labels : sequence of Label
-        In order of importance.
-    points : Array (m, 2)
-        Points that are better not covered.
-    upward : bool
-        Whether a name stands above its point, or below.
-
-    Returns
-    -------
-    int
-        How many were written.
+    The size and limits of ``axes`` are final. Labels come in order of importance; ``points`` (m, 2) are better not
+    covered. A name stands above its point where ``upward``, else below. Returns how many were written.
     """
     figure = axes.get_figure()
     assert figure is not None
@@ -234,18 +215,10 @@ _CELLS = (int(PAGE_WIDTH / _CELL), int(_PANEL_HEIGHT / _CELL))
 class Panel:
     """What one panel shows.
 
-    Attributes
-    ----------
-    test : ScanTest
-        The test.
-    x, y, chromosome : NDArray (m,)
-        Place on the axis, -log10 p and chromosome of each point drawn.
-    leads : tuple of Label
-        Places, -log10 p and names of the lead variants of the test, the strongest first.
-    threshold : float
-        -log10 p of significance.
-    simulated : float or None
-        -log10 p that `FAMILY_WISE` of the simulated scans exceed; None without a bootstrap.
+    - ``x``, ``y``, ``chromosome`` (m,): place on the axis, -log10 p and chromosome of each point drawn.
+    - ``leads``: places, -log10 p and names of the lead variants of the test, the strongest first.
+    - ``threshold``: -log10 p of significance.
+    - ``simulated``: -log10 p that `FAMILY_WISE` of the simulated scans exceed; None without a bootstrap.
     """
 
     test: ScanTest
@@ -266,17 +239,8 @@ class Panel:
 class Manhattan:
     """Panels over one genome.
 
-    Attributes
-    ----------
-    genome : Genome
-        The chromosomes.
-    panels : tuple of Panel
-        From top to bottom.
-    tested : int
-        To how many independent tests the variants amount, where the scan says that; else how many variants have a
-        statistic, in the test that has most.
-    independent : bool
-        Whether `tested` is the number of independent tests.
+    Panels are from top to bottom. ``tested`` is to how many independent tests the variants amount, where the scan says
+    that (``independent``); else how many variants have a statistic, in the test that has most.
     """
 
     genome: Genome
@@ -463,16 +427,9 @@ _NAME_WIDTH = 40
 class HeatMap:
     """A Manhattan panel, and rows of colours under it.
 
-    Attributes
-    ----------
-    top : Manhattan
-        Of one panel, that of the first test.
-    tests : tuple of ScanTest, length t
-        A row each.
-    largest : Array (t, b)
-        The largest -log10 p of each test in each of b stretches of the axis, NaN where there is none.
-    leads : tuple of tuple of Label
-        For each test its lead variants, of those close together the strongest.
+    ``top`` is of one panel, that of the first test. ``largest`` (t, b) is the largest -log10 p of each of the t tests
+    in each of b stretches of the axis, NaN where there is none, and ``leads`` has for each test its lead variants, of
+    those close together the strongest.
     """
 
     top: Manhattan

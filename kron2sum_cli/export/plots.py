@@ -29,14 +29,8 @@ MOST_EFFECT_PANELS = 24
 class PictureSettings:
     """What pictures of a scan show.
 
-    Attributes
-    ----------
-    clumping : Clumping
-        Significance, and which variants are lead variants.
-    most_effects : int
-        Variants in the picture of effects, at most.
-    by_frequency : bool
-        Whether a QQ plot has classes of minor allele frequency.
+    ``clumping``: significance, and which variants are lead variants. ``most_effects``: variants in the picture of
+    effects, at most. ``by_frequency``: whether a QQ plot has classes of minor allele frequency.
     """
 
     clumping: Clumping = field(default_factory=Clumping)
@@ -57,12 +51,8 @@ def picture_format(out: str) -> str:
 def plot_scan(kind: str, scan: ScanResults, to: str, settings: PictureSettings) -> bytes:
     """One of `settings.SCAN_PLOTS` of the results of a scan, as the bytes of a PNG, SVG or PDF file.
 
-    Raises
-    ------
-    UsageError
-        If there are too many or too few traits for the picture.
-    InputError
-        If the table lacks a column, or is damaged.
+    Raises UsageError if there are too many or too few traits for the picture; InputError if the table lacks a column,
+    or is damaged.
     """
     if kind == "qq":
         curves = qq_data(scan, scan.drawn_tests, settings.by_frequency)

@@ -59,20 +59,11 @@ _TITLE_WIDTH = 30
 class Curve:
     """Ordered p-values of one class of variants, the smallest first.
 
-    Attributes
-    ----------
-    name : str
-        The class.
-    count : int
-        n, how many variants.
-    inflation : float
-        λ; NaN without variants.
-    ranks : NDArray (k,)
-        Which of the n ordered p-values are drawn, counted from 1.
-    expected, observed : Array (k,)
-        -log10 of ``(rank - 1/2) / n``, and of the p-value.
-    low, high : Array (k,)
-        The band of that rank's -log10 p.
+    - ``name``, ``count``: the class, and n, how many variants it has.
+    - ``inflation``: λ; NaN without variants.
+    - ``ranks`` (k,): which of the n ordered p-values are drawn, counted from 1.
+    - ``expected``, ``observed`` (k,): -log10 of ``(rank - 1/2) / n``, and of the p-value.
+    - ``low``, ``high`` (k,): the band of that rank's -log10 p.
     """
 
     name: str

@@ -67,16 +67,7 @@ class Cell(str):
 class Table:
     """A table whose first column names its rows.
 
-    Attributes
-    ----------
-    headings : tuple of str, length k
-        May all be empty.
-    rows : sequence of sequence of str, length k each
-        Among them cells.
-    texts : tuple of int
-        The columns that are aligned as text.
-    caption : str
-        Above it.
+    Headings may all be empty; the ``caption`` stands above. Columns in ``texts`` are aligned as text.
     """
 
     headings: tuple[str, ...]
@@ -113,12 +104,8 @@ def scan_report(scan: ScanResults, settings: PictureSettings, null: NullFile | N
     """The report of a scan as one HTML page.
 
     With the null model of the scan it has heritabilities, standard errors and how the model was fitted, without it the
-    correlations alone, which the scan knows too.
-
-    Raises
-    ------
-    InputError
-        If the table lacks a column, or genotypes lack a variant of it.
+    correlations alone, which the scan knows too. Raises InputError if the table lacks a column, or genotypes lack a
+    variant of it.
     """
     genome = read_genome(scan)
     loci = find_loci(scan, genome, scan.all_tests, _columns_of_leads(scan), settings.clumping)

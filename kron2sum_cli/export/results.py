@@ -25,14 +25,8 @@ JOINT = "joint test"
 class ScanTest:
     """One test of every variant, or set.
 
-    Attributes
-    ----------
-    label : str
-        For people: the trait, the name of the test, or `JOINT`.
-    column : str
-        The column of its -log10 p.
-    df_column : str or None
-        The column of its degrees of freedom; None for 1.
+    ``label``: for people: the trait, the name of the test, or `JOINT`. ``column``: the column of its -log10 p.
+    ``df_column``: the column of its degrees of freedom; None for 1.
     """
 
     __test__ = False  # not a test of this code, whatever its name
@@ -46,20 +40,9 @@ class ScanTest:
 class ScanResults:
     """The table of a scan, or of its parts joined.
 
-    Attributes
-    ----------
-    name : str
-        The table, for messages.
-    columns : tuple of str
-        Names of its columns.
-    metadata : ScanMetadata
-        What the table says of its making.
-    rows : callable
-        Reads some columns of all rows, in order; may be called again.
-    traits : tuple of str
-        The traits to show.
-    chosen_tests : tuple of str
-        Names of the tests to draw (``--test``); empty for the joint test and those of the traits.
+    ``name`` is the table, for messages. ``rows`` reads some columns of all rows, in order, and may be called again.
+    ``traits`` are those to show, ``chosen_tests`` names of the tests to draw (``--test``), empty for the joint test and
+    those of the traits.
     """
 
     name: str
@@ -165,12 +148,8 @@ class ScanResults:
 class Thresholds:
     """From which -log10 p on each test of a scan is passed.
 
-    Attributes
-    ----------
-    significance : float or GenomeWide
-        What was asked: one p for all tests, or a level over the whole scan.
-    of_columns : dict of str to float
-        -log10 p of every test that counts, under its column.
+    ``significance``: what was asked: one p for all tests, or a level over the whole scan. ``of_columns``: -log10 p of
+    every test that counts, under its column.
     """
 
     significance: Significance
@@ -189,10 +168,7 @@ class Thresholds:
 def thresholds_of_tests(scan: ScanResults, tests: Sequence[ScanTest], significance: Significance) -> Thresholds:
     """The thresholds of some tests of a scan.
 
-    Raises
-    ------
-    InputError
-        Where they are to come from simulated scans, and a test has none, or too few.
+    Raises InputError where they are to come from simulated scans, and a test has none, or too few.
     """
     if not isinstance(significance, GenomeWide):
         return Thresholds(significance, {test.column: float(-np.log10(significance)) for test in tests})

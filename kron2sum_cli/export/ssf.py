@@ -84,14 +84,7 @@ OTHER_ALLELES = "variants with other alleles than of A, C, G and T"
 class SsfTables:
     """What was written for every trait.
 
-    Attributes
-    ----------
-    rows : int
-        How many variants each file has.
-    is_sorted : bool
-        Whether they are in the order of chromosome and position.
-    left_out : mapping of str to int
-        How many variants of the scan the files do not have, by reason.
+    ``rows`` is how many variants each file has, ``left_out`` how many of the scan the files do not have, by reason.
     """
 
     rows: int
@@ -131,10 +124,7 @@ def ssf_paths(out: str, traits: Sequence[str]) -> dict[str, str]:
 def write_ssf(scan: ScanResults, outputs: Mapping[str, BinaryIO]) -> SsfTables:
     """Write the table of every trait to an open file, all in one pass and in bounded memory.
 
-    Raises
-    ------
-    InputError
-        If the table lacks a column, or is damaged.
+    Raises InputError if the table lacks a column, or is damaged.
     """
     extra = _further_columns(scan)
     names = [*MANDATORY, *ENCOURAGED, NAME_IN_FILE, *extra.values()]

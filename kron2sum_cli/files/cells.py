@@ -32,20 +32,8 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 class TextColumn:
     """A column as text.
 
-    Attributes
-    ----------
-    file : str
-        The file, for messages.
-    kind : "trait" or "covariate"
-        What the column is, for messages.
-    name : str
-        Its name in the header.
-    cells : Series of str, (n,)
-        Its cells; the index holds their lines.
-    ids : DataFrame of str, (n, 1 or 2)
-        What names each row: its sample, or line and environment of a plot.
-    unit : "sample" or "plot"
-        What a row is, for messages.
+    ``cells`` (n,) have their lines as index; ``ids`` (n, 1 or 2) name each row: its sample, or line and environment of
+    a plot. ``file``, ``kind`` (of the column) and ``unit`` (what a row is) are for messages.
     """
 
     file: str
@@ -64,24 +52,9 @@ class TextColumn:
 def as_numbers(column: TextColumn, delimiter: str, missing_codes: frozenset[str]) -> NDArray[np.float64]:
     """A column as numbers.
 
-    Parameters
-    ----------
-    column : TextColumn
-        The n cells.
-    delimiter : str
-        What stands between the columns of the file; beside a semicolon a comma is the decimal mark.
-    missing_codes : frozenset of str
-        What stands for a missing value beside `MISSING_WORDS`; a number stands for every spelling of it.
-
-    Returns
-    -------
-    NDArray (n,)
-        NaN where missing.
-
-    Raises
-    ------
-    InputError
-        A cell is no number, or the numbers are too large or too small to be computed with.
+    NaN where missing. ``delimiter`` stands between the columns of the file; beside a semicolon a comma is the decimal
+    mark. ``missing_codes`` stand for a missing value beside `MISSING_WORDS`, a number for every spelling of it. Raises
+    InputError where a cell is no number, or the numbers are too large or too small to be computed with.
     """
     texts = column.cells.mask(column.cells.isin(MISSING_WORDS | missing_codes), "nan")
     if delimiter == ";":

@@ -39,10 +39,7 @@ def display_name(path: str) -> str:
 def open_input(path: str, remedy: str = "check the path") -> AbstractContextManager[BinaryIO]:
     """A file, ``-`` or a pipe, open for reading; the remedy is for a message that there is no such file.
 
-    Raises
-    ------
-    InputError
-        The file is missing, a directory or unreadable.
+    Raises InputError where the file is missing, a directory or unreadable.
     """
     if path == "-":
         if sys.stdin is None:
@@ -99,10 +96,7 @@ def compression_of(head: bytes) -> str | None:
 def copy_decompressed(file: BinaryIO, into: BinaryIO, name: str) -> None:
     """Copy the content of a file compressed with gzip or Zstandard, and go to the beginning of the copy.
 
-    Raises
-    ------
-    InputError
-        The file, called ``name``, is damaged.
+    Raises InputError where the file, called ``name``, is damaged.
     """
     with open(os.dup(file.fileno()), "rb") as source:
         source.seek(0)
@@ -120,10 +114,7 @@ def copy_decompressed(file: BinaryIO, into: BinaryIO, name: str) -> None:
 def read_bytes(path: str) -> bytes:
     """The content of a file, decompressed. Of a file with NUL bytes, which is no text, it may be the beginning only.
 
-    Raises
-    ------
-    InputError
-        It cannot be opened or read, or is damaged compressed data.
+    Raises InputError where it cannot be opened or read, or is damaged compressed data.
     """
     name = display_name(path)
     try:
@@ -168,12 +159,7 @@ def file_record(path: str) -> FileRecord:
     """The record of a file.
 
     All bytes are hashed up to `WHOLE_BYTES`; of a larger file `PARTS` parts from the first byte to the last, so that a
-    scan of a huge file does not read it twice.
-
-    Raises
-    ------
-    InputError
-        Where the file cannot be read.
+    scan of a huge file does not read it twice. Raises InputError where the file cannot be read.
     """
     try:
         with open(path, "rb") as file:

@@ -22,19 +22,8 @@ class OtherLayout(ValueError):
 def read_record(kind: type[Record], text: str | bytes, layout: str, known: int, command: str) -> Record:
     """A record of the dataclass `kind` from the JSON text that a file holds.
 
-    Parameters
-    ----------
-    layout : str
-        The key under which the text names its layout.
-    known : int
-        The layout that this version reads.
-    command : str
-        What makes such a file.
-
-    Raises
-    ------
-    OtherLayout
-        If the layout is older or newer.
+    The text names its layout under the key ``layout``, and this version reads the layout ``known``; ``command`` makes
+    such files. Raises OtherLayout if the layout is older or newer.
     """
     content = json.loads(text)
     if content.get(layout) == known:

@@ -20,16 +20,9 @@ FORMAT = 2
 class GrmRecord:
     """What a relationship matrix was made of.
 
-    Attributes
-    ----------
-    paths : tuple of str
-        As they were given.
-    genotypes : bool
-        Whether it was made of genotypes, which a scan may take again.
-    files : tuple of FileRecord
-        The files that were read.
-    options : Mapping
-        How it was made of genotypes: ``scale``, ``maf``, ``geno``, and where they were given ``ploidy`` and ``map``.
+    ``paths`` are as they were given, ``files`` those that were read. ``genotypes`` says whether it was made of
+    genotypes, which a scan may take again, and ``options`` how: ``scale``, ``maf``, ``geno``, and where they were given
+    ``ploidy`` and ``map``.
     """
 
     paths: tuple[str, ...]
@@ -42,30 +35,18 @@ class GrmRecord:
 class NullMetadata:
     """The JSON object ``meta`` of a null model's file.
 
-    Attributes
-    ----------
-    version : str
-        Of the program that wrote it.
-    method : str
-        "reml" or "ml".
-    traits, covariates : tuple of str
-        Names, in the order of C0 and of the rows of B.
-    grm : GrmRecord
-        What the relationship matrix was made of.
-    inputs : Mapping of str to tuple of FileRecord
-        The files of ``pheno``, ``covar`` and ``pred``.
-    counts : Mapping of str to int
-        Samples, by reason.
-    transform : str
-        What was done to each trait before the fit, one of `settings.TRANSFORMS`.
-    chromosomes : tuple of str
-        Those without which there are fits, with LOCO: the first of those that are left out together.
-    left_out_with : Mapping of str to str
-        Further chromosomes that are left out, and the one in `chromosomes` that they are left out with.
-    profile : Mapping of str to Interval
-        Profile-likelihood interval of the heritability of each trait.
-    hash : str
-        Identifies the model; "" until its last fit is written.
+    - ``version``: of the program that wrote it.
+    - ``method``: "reml" or "ml".
+    - ``traits``, ``covariates``: names, in the order of C0 and of the rows of B.
+    - ``grm``: what the relationship matrix was made of.
+    - ``inputs``: the files of ``pheno``, ``covar`` and ``pred``.
+    - ``counts``: samples, by reason.
+    - ``transform``: what was done to each trait before the fit, one of `settings.TRANSFORMS`.
+    - ``chromosomes``: those without which there are fits, with LOCO: the first of those that are left out together.
+    - ``left_out_with``: further chromosomes that are left out, and the one in `chromosomes` that they are left out
+      with.
+    - ``profile``: profile-likelihood interval of the heritability of each trait.
+    - ``hash``: identifies the model; "" until its last fit is written.
     """
 
     version: str
@@ -100,12 +81,7 @@ class NullMetadata:
 class NullDescription(TraitData):
     """What a null model's file says besides its fits: Y as analysed, A, X, and what they are.
 
-    Attributes
-    ----------
-    metadata : NullMetadata
-        Names and provenance.
-    samples : Samples
-        The analysed samples, in the order of the rotation.
+    Samples are those analysed, in the order of the rotation.
     """
 
     metadata: NullMetadata

@@ -53,15 +53,9 @@ Array = NDArray[np.float64]
 class Predictions:
     """Conditional means and variances given the observed cells.
 
-    Attributes
-    ----------
-    samples : Samples
-        t samples, those of the fit first and in its order.
-    genetic, genetic_variance : NDArray (t, p)
-        Predicted genetic values, and the variances of their errors.
-    cells, cells_variance : NDArray (t, p)
-        Predictions of cells of Y that were not observed, and the variances of their errors; NaN in observed cells, and
-        where a covariate is missing.
+    Of t samples, those of the fit first and in its order: ``genetic``, ``genetic_variance`` (t, p) are predicted
+    genetic values and the variances of their errors; ``cells``, ``cells_variance`` (t, p) those of cells of Y that were
+    not observed, NaN in observed cells, and where a covariate is missing.
     """
 
     samples: Samples
@@ -79,20 +73,9 @@ PREDICTED = tuple(field.name for field in fields(Predictions) if field.name != "
 class NullFile:
     """A null model's file: its summaries at once, its large arrays when they are asked for.
 
-    Attributes
-    ----------
-    description : NullDescription
-        Names, samples, tables, provenance.
-    whole : FitSummary
-        The fit with the whole relationship matrix.
-    chromosomes : Mapping of str to FitSummary
-        The fit without each chromosome, by its code; empty without ``--loco``.
-    nrows : int
-        Largest number of columns of V, or for families of the tables in its place, that a scan keeps in memory.
-    of_families : bool
-        Whether the relationship matrix falls into families.
-    predictions : Predictions or None
-        Of genetic values and cells, where they were asked for.
+    ``whole`` is the fit with the whole relationship matrix, ``chromosomes`` those without each chromosome, by its code;
+    empty without ``--loco``. ``nrows`` is the largest number of columns of V, or for families of the tables in its
+    place, that a scan keeps in memory. There are ``predictions`` where they were asked for.
     """
 
     description: NullDescription
@@ -240,10 +223,7 @@ class NullWriter:
 def read_null(path: str) -> NullFile:
     """Read a null model; ``-`` is standard input. Of that and of pipes the whole content is held in memory.
 
-    Raises
-    ------
-    InputError
-        Where the file is missing, is not a null model, is cut short or damaged, or is of another layout.
+    Raises InputError where the file is missing, is not a null model, is cut short or damaged, or is of another layout.
     """
     name, opened = display_name(path), partial(_opened, path, _content(path))
     with opened() as archive:

@@ -40,23 +40,11 @@ _resumable: set[str] = set()
 def atomic_output(path: str) -> Iterator[BinaryIO]:
     """Write a file that appears under its name only when it is complete.
 
-    Parameters
-    ----------
-    path : str
-        The output; ``-`` is standard output. Devices, pipes and ``/dev/stdout`` are written to directly, since nothing
-        can be renamed there. Of a symbolic link the target is replaced. A file that is replaced hands its permissions
-        on.
-
-    Yields
-    ------
-    BinaryIO
-        To write to. When the block ends by any exception, what was written is removed.
-
-    Raises
-    ------
-    OutputError
-        If the folder is missing, the file is write-protected or being written by another run, or the
-        device is full.
+    ``-`` is standard output. Devices, pipes and ``/dev/stdout`` are written to directly, since nothing can be renamed
+    there. Of a symbolic link the target is replaced. A file that is replaced hands its permissions on. When the block
+    ends by any exception, what was written is removed. Raises
+    OutputError if the folder is missing, the file is write-protected or being written by another run, or the device is
+    full.
     """
     if path == STDOUT:
         yield from _to_stdout()
@@ -135,10 +123,7 @@ def same_file(a: str, b: str) -> bool:
 def lock(descriptor: int, path: str) -> None:
     """Take the lock of an open file, where the file system has locks.
 
-    Raises
-    ------
-    OutputError
-        If another process holds it.
+    Raises OutputError if another process holds it.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -153,12 +138,7 @@ def lock(descriptor: int, path: str) -> None:
 def open_locked(work: Path, out: str) -> int:
     """Open a work file of an output as it is, or a new one, and lock it.
 
-    Raises
-    ------
-    OutputError
-        If another process holds it.
-    OSError
-        If it cannot be opened.
+    Raises OutputError if another process holds it; OSError if it cannot be opened.
     """
     while True:
         descriptor = os.open(work, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

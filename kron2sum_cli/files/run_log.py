@@ -37,12 +37,8 @@ def default_log(out: str) -> str | None:
 def recorded_run(command_line: str, settings: FitSettings | ScanSettings | ExportSettings) -> Iterator[None]:
     """Keep the log of what happens inside, `CommonSettings.log`, and refuse outputs that are inputs.
 
-    Raises
-    ------
-    OutputError
-        If the output or the log is also an input, or cannot be written.
-    UsageError
-        If the log is the output.
+    Raises OutputError if the output or the log is also an input, or cannot be written; UsageError if the log is the
+    output.
     """
     outputs = [settings.out, *([settings.report] if isinstance(settings, ExportSettings) and settings.report else [])]
     for path in outputs:

@@ -38,24 +38,12 @@ LIST_AT_MOST = 10
 class SampleTable:
     """Traits or covariates of the samples of one file, in its order.
 
-    Attributes
-    ----------
-    samples : Samples
-        The n samples.
-    names : tuple of str
-        The q columns, in the order chosen.
-    values : NDArray (n, q)
-        NaN where missing; a categorical column holds positions in its ``levels``.
-    levels : tuple of tuples of str, or of None
-        For every column its levels, in the order of the file, or None where it is numeric.
-    path : str
-        The file.
-    warnings : tuple of str
-        What looks wrong but can be right, one message each.
-    notes : tuple of str
-        What else is worth saying of how the values came about, one message each.
-    counts : mapping of str to int
-        What the rows of the file were, to be read as "<number> <key>", where a row is not a sample.
+    - ``names``: the q columns, in the order chosen.
+    - ``values`` (n, q): NaN where missing; a categorical column holds positions in its ``levels``.
+    - ``levels``: for every column its levels, in the order of the file, or None where it is numeric.
+    - ``warnings``: what looks wrong but can be right, one message each.
+    - ``notes``: what else is worth saying of how the values came about, one message each.
+    - ``counts``: what the rows of the file were, to be read as "<number> <key>", where a row is not a sample.
     """
 
     samples: Samples
@@ -97,29 +85,17 @@ def read_sample_table(
 ) -> SampleTable:
     """Read traits or covariates from columns by comma, tab, semicolon or white space, compressed or not.
 
-    Parameters
-    ----------
-    path : str
-        The file; its first columns are ``FID IID``, ``IID`` or another of `SAMPLE_NAMES`. With semicolons between the
-        columns a comma in a number is the decimal mark.
-    names : sequence of str or None
-        Columns to take, in this order; ``a-c`` takes those from a to c; None takes all.
-    missing_codes : frozenset of str
-        What stands for a missing value beside the empty field, ``.``, NA and nan; a code that is a number means every
-        spelling of that number.
-    categorical : sequence of str
-        Columns whose values are names of levels; they are taken whether in ``names`` or not.
-    kind : "trait" or "covariate"
-        What the columns are, for messages.
+    - ``path``: the file; its first columns are ``FID IID``, ``IID`` or another of `SAMPLE_NAMES`. With semicolons
+      between the columns a comma in a number is the decimal mark.
+    - ``names``: columns to take, in this order; ``a-c`` takes those from a to c; None takes all.
+    - ``missing_codes``: what stands for a missing value beside the empty field, ``.``, NA and nan; a code that is a
+      number means every spelling of that number.
+    - ``categorical``: columns whose values are names of levels; they are taken whether in ``names`` or not.
+    - ``kind``: what the columns are, for messages.
 
-    Raises
-    ------
-    InputError
-        The file cannot be read; the header is not as above, or a name is in it twice or not at all; a row is short or
-        long, a sample is there twice, a value is no finite number. The message names the file, the line, the column
-        and the value.
-    UsageError
-        A column is chosen twice.
+    Raises InputError where the file cannot be read; the header is not as above, or a name is in it twice or not at all;
+    a row is short or long, a sample is there twice, a value is no finite number. The message names the file, the line,
+    the column and the value; UsageError where a column is chosen twice.
     """
     layout = _read_header(read_table(path), names, categorical, kind)
     cells = layout.table.columns([*range(layout.id_width), *layout.chosen]).iloc[1:]
@@ -234,14 +210,8 @@ MAX_LEVELS = 1000
 class CodedCovariates:
     """Covariates of some samples, all numeric.
 
-    Attributes
-    ----------
-    names : tuple of str
-        The q columns; an indicator is named ``name=level``.
-    values : NDArray (n, q)
-        Their values.
-    levels : mapping of str
-        For every categorical covariate the number of samples in each level; the others are coded against the first.
+    An indicator is named ``name=level``; ``values`` are (n, q). ``levels`` has for every categorical covariate the
+    number of samples in each level; the others are coded against the first.
     """
 
     names: tuple[str, ...]
@@ -254,14 +224,9 @@ def code_covariates(table: SampleTable, rows: NDArray[np.intp]) -> CodedCovariat
 
     A categorical covariate with levels l0, l1, ... among these samples becomes the columns ``name=l1``,
     ``name=l2``, ..., 1 in the samples of that level and 0 in the others. Levels are sorted as numbers if
-    all of them are numbers, else as text. No value in the rows (n,) of these samples is missing.
-
-    Raises
-    ------
-    NumericalError
-        A categorical covariate has a single level among these samples.
-    InputError
-        It has more than `MAX_LEVELS`, or the name of an indicator is taken.
+    all of them are numbers, else as text. No value in the rows (n,) of these samples is missing. Raises NumericalError
+    where a categorical covariate has a single level among these samples; InputError where it has more than
+    `MAX_LEVELS`, or the name of an indicator is taken.
     """
     names: list[str] = []
     columns: list[NDArray[np.float64]] = []
@@ -338,21 +303,10 @@ def choose_columns(
     A name that is not literally there but reads ``a-c`` stands for the columns from a to c in the order
     of the file, as for plink2.
 
-    Parameters
-    ----------
-    wanted : sequence of str
-        Names and ranges, in the order wanted.
-    columns : sequence of str
-        All names in the file, each once.
-    option, place, what : str
-        For messages: the option that named them, file and line of the header, and "column" or "trait".
-
-    Raises
-    ------
-    InputError
-        A column is not there (near spellings are named), a range runs backwards or can be read in two ways.
-    UsageError
-        A column is chosen twice.
+    ``columns`` are all names in the file, each once. For messages: the option that named them, the place
+    (file and line) of the header, and what they are, "column" or "trait". Raises InputError where a column is not there
+    (near spellings are named), a range runs backwards or can be read in two ways; UsageError where a column is chosen
+    twice.
     """
     positions = {name: index for index, name in enumerate(columns)}
     chosen: dict[int, None] = {}

@@ -19,14 +19,8 @@ BETWEEN_NAMES = "\0"
 class Samples:
     """The samples of one file, in its order.
 
-    Attributes
-    ----------
-    fids : tuple of str or None
-        Family IDs, or None where the file has none (samples then match on IID alone).
-    iids : tuple of str
-        Individual IDs, as many as there are samples.
-    source : str
-        The file they were read from, for messages.
+    Family IDs are None where the file has none: samples then match on IID alone. ``source`` is the file they were read
+    from, for messages.
     """
 
     fids: tuple[str, ...] | None
@@ -53,11 +47,7 @@ def refuse_duplicates(
     """Check that every sample of a file is there once.
 
     The message names the lines of the two where they are given, else their numbers from 1, and ends with the remedy.
-
-    Raises
-    ------
-    InputError
-        A sample is there twice.
+    Raises InputError where a sample is there twice.
     """
     keys = _keys(samples, with_fids=True)
     if len(set(keys)) == len(keys):
@@ -80,17 +70,8 @@ def match(reference: Samples, other: Samples) -> NDArray[np.intp]:
     Samples match on (FID, IID) where both files have FIDs, else on IID alone; FIDs that are all ``0`` are none. Where
     one file has FIDs and no IID is in both files, the names of the other file are compared with ``FID_IID``, which
     plink2 writes into BGEN and VCF. What matches must be unique in both files; IDs that the other file lacks may be
-    repeated.
-
-    Returns
-    -------
-    NDArray of int (n,)
-        The position in ``other`` of each of the n samples of ``reference``, -1 where it is not there.
-
-    Raises
-    ------
-    InputError
-        An ID that both files have is ambiguous in one of them.
+    repeated. Returns the position in ``other`` of each of the n samples of ``reference``, -1 where it is not there.
+    Raises InputError where an ID that both files have is ambiguous in one of them.
     """
     reference_keys, other_keys = _comparable_keys(reference, other)
     if reference_keys == other_keys and len(set(reference_keys)) == len(reference_keys):

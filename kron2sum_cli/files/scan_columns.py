@@ -26,22 +26,13 @@ INTERACTION, DOMINANCE, BOTH_COLUMNS = TESTS_OF_SCAN
 class Column:
     """A column of results.
 
-    Attributes
-    ----------
-    name : str
-        Its name; of a column that every trait, test, axis or pair of traits has, what stands before the dot.
-    type : pa.DataType
-        Of its values.
-    meaning : str
-        What it holds, as the page of files says it.
-    of : str
-        Whose it is: "variant", "set", "test", "set test", "trait", "axis", or "pair" of traits.
-    ssf : str
-        Name in a GWAS-SSF file; "" where the standard has none and ours is not written there.
-    required : bool
-        Whether no cell may be empty.
-    repeating : bool
-        Whether it has few different values, which a dictionary shortens.
+    - ``name``: its name; of a column that every trait, test, axis or pair of traits has, what stands before the dot.
+    - ``type``: of its values.
+    - ``meaning``: what it holds, as the page of files says it.
+    - ``of``: whose it is: "variant", "set", "test", "set test", "trait", "axis", or "pair" of traits.
+    - ``ssf``: name in a GWAS-SSF file; "" where the standard has none and ours is not written there.
+    - ``required``: whether no cell may be empty.
+    - ``repeating``: whether it has few different values, which a dictionary shortens.
     """
 
     name: str
@@ -245,29 +236,16 @@ def scan_schema(
 ) -> pa.Schema:
     """The columns of a table of variants, in order.
 
-    Parameters
-    ----------
-    traits : Sequence of str
-        Names of the p traits.
-    tests : Sequence of str
-        Names of the tests beside that of any effect.
-    refit : bool
-        Whether it has the columns of refits.
-    coupled : bool
-        Whether the null model's fixed effects or missing cells couple the trait axes.
-    counted : bool
-        Whether every trait has its own number of samples.
-    dosages : bool
-        Whether genotypes may be dosages, which have a quality.
-    bootstrap : bool
-        Whether it has P values over the whole scan.
-    second : str or None
-        `INTERACTION` or `DOMINANCE` where variants have such a second column; None where they have none.
+    - ``traits``: names of the p traits.
+    - ``tests``: names of the tests beside that of any effect.
+    - ``refit``: whether it has the columns of refits.
+    - ``coupled``: whether the null model's fixed effects or missing cells couple the trait axes.
+    - ``counted``: whether every trait has its own number of samples.
+    - ``dosages``: whether genotypes may be dosages, which have a quality.
+    - ``bootstrap``: whether it has P values over the whole scan.
+    - ``second``: `INTERACTION` or `DOMINANCE` where variants have such a second column; None where they have none.
 
-    Raises
-    ------
-    UsageError
-        Where a trait and a test have the same name, so that two columns would.
+    Raises UsageError where a trait and a test have the same name, so that two columns would.
     """
     of_trait = (*((TRAIT_N,) if counted else ()), *TRAIT_COLUMNS)
     of_test = (*TEST_COLUMNS, *(TEST_REFIT_COLUMNS if refit else ()))
@@ -306,19 +284,9 @@ def refit_columns_of_second(second: str) -> tuple[Column, Column]:
 def set_schema(tests: Sequence[str], set_tests: Sequence[str] = ("fixed",), bootstrap: bool = False) -> pa.Schema:
     """The columns of a table of sets of variants.
 
-    Parameters
-    ----------
-    tests : Sequence of str
-        Names of the tests beside that of any effect.
-    set_tests : Sequence of str
-        Names of the ways to test a set, of which ``fixed`` has the columns of variants' tests.
-    bootstrap : bool
-        Whether it has P values over the whole scan.
-
-    Raises
-    ------
-    UsageError
-        Where two tests have the same name.
+    ``tests``: names of the tests beside that of any effect. ``set_tests``: names of the ways to test a set, of which
+    ``fixed`` has the columns of variants' tests. ``bootstrap``: whether it has P values over the whole scan. Raises
+    UsageError where two tests have the same name.
     """
     others = [name for name in set_tests if name != "fixed"]
     found = [column.field(column.name) for column in SET_COLUMNS]

@@ -29,14 +29,8 @@ LAYOUT = 2
 class Span:
     """Variants of one genotype file, counted from 0, as half-open ranges in increasing order.
 
-    Attributes
-    ----------
-    ranges : tuple of (int, int)
-        Those that a table covers, at least one (which may be empty).
-    asked : tuple of (int, int)
-        Those that the scan was asked for, of which `ranges` may be a part (a shard).
-    of : int
-        The number of variants of the file.
+    ``ranges``: those that a table covers, at least one (which may be empty). ``asked``: those that the scan was asked
+    for, of which `ranges` may be a part (a shard). ``of``: the number of variants of the file.
     """
 
     ranges: tuple[Range, ...]
@@ -58,28 +52,15 @@ class Span:
 class ScannedNull:
     """The null model of a scan.
 
-    Attributes
-    ----------
-    hash : str
-        Identifies it.
-    method : str
-        "reml" or "ml".
-    lml : float
-        Log-likelihood with all constants.
-    C0, C1 : Array (p, p)
-        Genetic and residual covariance of the traits.
-    samples : int
-        Number of analysed samples.
-    covariates : tuple of str
-        Their names.
-    observed : Mapping of str to int
-        Samples that have each trait, where some lack one.
-    rank : int or None
-        Largest rank of C0 that was allowed.
-    transform : str
-        What was done to each trait before the fit, one of `settings.TRANSFORMS`.
-    grm : tuple of str
-        Names of the files that the relationship matrix was made of.
+    - ``hash``: identifies it.
+    - ``method``: "reml" or "ml".
+    - ``lml``: log-likelihood with all constants.
+    - ``C0``, ``C1`` (p, p): genetic and residual covariance of the traits.
+    - ``samples``: how many were analysed.
+    - ``observed``: samples that have each trait, where some lack one.
+    - ``rank``: largest rank of C0 that was allowed.
+    - ``transform``: what was done to each trait before the fit, one of `settings.TRANSFORMS`.
+    - ``grm``: names of the files that the relationship matrix was made of.
     """
 
     hash: str
@@ -99,19 +80,12 @@ class ScannedNull:
 class NullScale:
     """What tests of variants need of one null model: that of the whole genome, or that without a chromosome.
 
-    Attributes
-    ----------
-    chromosome : str or None
-        The chromosome that was left out; None for the whole genome.
-    axes : Array (p, p)
-        T, the trait axes.
-    quadratic : float
-        ``rᵀK⁻¹r``, from which tests measure.
-    size : int
-        What the scale of a test counts: after ML the observed values of the traits (np where none is missing), after
-        REML their contrasts, `residual_df`.
-    residual_df : int
-        Number of observed values less the number of fixed effects, (n - c)p.
+    - ``chromosome``: the chromosome that was left out; None for the whole genome.
+    - ``axes`` (p, p): T, the trait axes.
+    - ``quadratic``: ``rᵀK⁻¹r``, from which tests measure.
+    - ``size``: what the scale of a test counts: after ML the observed values of the traits (np where none is missing),
+      after REML their contrasts, `residual_df`.
+    - ``residual_df``: number of observed values less the number of fixed effects, (n - c)p.
     """
 
     chromosome: str | None
@@ -129,28 +103,16 @@ class NullScale:
 class TestOptions:
     """How a scan tested.
 
-    Attributes
-    ----------
-    tests : tuple of str
-        As they were asked for, files without their folders.
-    precision, stat : str
-        "single" or "double"; "lr" or "f".
-    refit : float
-        Variants with P below it were fitted again.
-    seed : int or None
-        Of the simulation of `ScanMetadata.refit_factors` and of `bootstrap`; None without both.
-    conditioned : tuple of str
-        Variants whose effects on every trait are in the model.
-    bootstrap : int
-        Number of data sets simulated under the null model, from `seed`.
-    resample : {"normal", "permute"}
-        How their errors were drawn.
-    coding : {"additive", "dominant", "recessive", "genotypic"}
-        How genotypes entered the model.
-    interaction : str or None
-        Covariate whose products with the variants were tested, too.
-    random_slopes : bool
-        Whether refits of the interaction let C0 and C1 change with it.
+    - ``tests``: as they were asked for, files without their folders.
+    - ``precision``, ``stat``: "single" or "double"; "lr" or "f".
+    - ``refit``: variants with P below it were fitted again.
+    - ``seed``: of the simulation of `ScanMetadata.refit_factors` and of `bootstrap`; None without both.
+    - ``conditioned``: variants whose effects on every trait are in the model.
+    - ``bootstrap``: number of data sets simulated under the null model, from `seed`.
+    - ``resample``: how their errors were drawn.
+    - ``coding``: how genotypes entered the model.
+    - ``interaction``: covariate whose products with the variants were tested, too.
+    - ``random_slopes``: whether refits of the interaction let C0 and C1 change with it.
     """
 
     __test__ = False  # not a test class, whatever its name
@@ -180,41 +142,25 @@ class ScanPart:
 class ScanMetadata:
     """What a result table says of its making.
 
-    Attributes
-    ----------
-    version : str
-        Of the program that wrote it.
-    null : ScannedNull
-        The null model.
-    nulls : tuple of NullScale
-        That of the whole genome, and with LOCO that without each chromosome.
-    traits : tuple of str
-        Their names, in the order of `ScannedNull.C0` and of the columns of `NullScale.axes`.
-    filters : Mapping
-        The options on variants that were given, files as their records.
-    settings : TestOptions
-        How variants were tested.
-    inputs : Mapping of str to tuple of FileRecord
-        The files of ``geno``, ``covar``, ``tests`` and ``sets``.
-    coupled : bool
-        Whether fixed effects or missing cells couple the trait axes, so that the information is a matrix.
-    null_of_chr : Mapping of str to str
-        With LOCO, which null model a chromosome, as the file spells it, was tested with.
-    span : Span or None
-        The variants of the genotype file that were scanned; None for a table of several files, which has `parts`.
-    parts : tuple of ScanPart
-        Of a table joined from several genotype files.
-    counts : Mapping of str to int
-        Numbers of variants (or sets), which add up over the parts of a scan.
-    refit_factors : Mapping of str to Mapping of str to float
-        What the likelihood ratios of refits were divided by, by null model ("genome", whose factors those without a
-        chromosome share) and test; empty where no variant was refitted.
-    largest : Mapping of str to tuple of float
-        With a bootstrap, the largest -log10 P of every test and trait in the variants covered, for each data set.
-    thresholds : Mapping of str to Mapping of str to float
-        By test or trait, then by level, the -log10 P above which P over the variants covered is at most the level.
-    export : Mapping or None
-        Of a table that `kron2sum export` made, how it chose rows and columns.
+    - ``version``: of the program that wrote it.
+    - ``nulls``: that of the whole genome, and with LOCO that without each chromosome.
+    - ``traits``: their names, in the order of `ScannedNull.C0` and of the columns of `NullScale.axes`.
+    - ``filters``: the options on variants that were given, files as their records.
+    - ``settings``: how variants were tested.
+    - ``inputs``: the files of ``geno``, ``covar``, ``tests`` and ``sets``.
+    - ``coupled``: whether fixed effects or missing cells couple the trait axes, so that the information is a matrix.
+    - ``null_of_chr``: with LOCO, which null model a chromosome, as the file spells it, was tested with.
+    - ``span``: the variants of the genotype file that were scanned; None for a table of several files, which has
+      `parts`.
+    - ``parts``: of a table joined from several genotype files.
+    - ``counts``: numbers of variants (or sets), which add up over the parts of a scan.
+    - ``refit_factors``: what the likelihood ratios of refits were divided by, by null model ("genome", whose factors
+      those without a chromosome share) and test; empty where no variant was refitted.
+    - ``largest``: with a bootstrap, the largest -log10 P of every test and trait in the variants covered, for each data
+      set.
+    - ``thresholds``: by test or trait, then by level, the -log10 P above which P over the variants covered is at most
+      the level.
+    - ``export``: of a table that `kron2sum export` made, how it chose rows and columns.
     """
 
     version: str

@@ -51,14 +51,8 @@ class _Part:
 class Joined:
     """How tables make one.
 
-    Attributes
-    ----------
-    order : tuple of int
-        Positions of the tables in the order of the rows.
-    metadata : ScanMetadata
-        Of the whole; equal to that of a scan that was never split.
-    missing : tuple of str
-        A text for each range of variants that was asked for and is in no table.
+    ``order``: positions of the tables in the order of the rows. ``metadata``: of the whole; equal to that of a scan
+    that was never split. ``missing``: a text for each range of variants that was asked for and is in no table.
     """
 
     order: tuple[int, ...]
@@ -73,10 +67,7 @@ _ASKED = ("filters", "settings")
 def join_parts(names: Sequence[str], tables: Sequence[ScanMetadata]) -> Joined:
     """Order tables of one scan as the genotype file has the variants, and join their metadata.
 
-    Raises
-    ------
-    InputError
-        If the tables are of different null models or settings, overlap, or cannot be put in order.
+    Raises InputError if the tables are of different null models or settings, overlap, or cannot be put in order.
     """
     for name, metadata in zip(names[1:], tables[1:], strict=True):
         _check_agreement(names[0], tables[0], name, metadata)

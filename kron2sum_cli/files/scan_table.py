@@ -77,10 +77,7 @@ class ScanWriter:
     def write(self, batch: pa.RecordBatch) -> None:
         """Add the rows of a batch, whose columns are those of the schema.
 
-        Raises
-        ------
-        NumericalError
-            If a cell is NaN or infinite.
+        Raises NumericalError if a cell is NaN or infinite.
         """
         check_finite(batch)
         self._writer.write(pa.RecordBatch.from_arrays(batch.columns, schema=self._schema))
@@ -135,10 +132,7 @@ class ScanFile:
     ) -> Iterator[pa.RecordBatch]:
         """The rows in order, some columns only where they are named.
 
-        Raises
-        ------
-        InputError
-            If the file is damaged (a checksum does not match).
+        Raises InputError if the file is damaged (a checksum does not match).
         """
         names = self.schema.names if columns is None else list(columns)
         size = batch_size or rows_in_group(self.schema)
@@ -156,12 +150,7 @@ class ScanFile:
     def check(self) -> None:
         """Read everything, and compare it with its checksums.
 
-        Raises
-        ------
-        InputError
-            If it was damaged after it was written.
-        NumericalError
-            If a cell is NaN or infinite.
+        Raises InputError if it was damaged after it was written; NumericalError if a cell is NaN or infinite.
         """
         for batch in self.iter_batches():
             check_finite(batch)
@@ -170,10 +159,8 @@ class ScanFile:
 def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
     """Open the Parquet table of a scan: a path, or an open seekable file with a name for messages.
 
-    Raises
-    ------
-    InputError
-        If it is not a table that `kron2sum scan` wrote, or an incomplete one; the message says what it is.
+    Raises InputError if it is not a table that `kron2sum scan` wrote, or an incomplete one; the message says what it
+    is.
     """
     name = name or str(source)
     with _reading(name), _opened(source) as file:

@@ -35,20 +35,9 @@ class Row:
 class TextTable:
     """A text with the same columns in every row; blank lines are no rows.
 
-    Attributes
-    ----------
-    file : str
-        Its name in messages.
-    text : str
-        What `read_text` returned.
-    delimiter : str
-        Tab, comma, semicolon, or a blank for any white space.
-    first : Row
-        The first row, which may be a header.
-    lines : NDArray of int, (all rows, also blank ones)
-        The line on which each begins.
-    widths : NDArray of int, (all rows, also blank ones)
-        How many fields each has, 0 if it is blank.
+    ``file`` is its name in messages, and ``text`` what `read_text` returned. The delimiter is tab, comma, semicolon, or
+    a blank for any white space; the ``first`` row may be a header. Of all rows, also blank ones: ``lines`` on which
+    each begins, and ``widths``, how many fields each has, 0 if it is blank.
     """
 
     file: str
@@ -73,20 +62,9 @@ class TextTable:
 def read_text(path: str) -> str:
     r"""Read a whole text file.
 
-    Parameters
-    ----------
-    path : str
-        A file, compressed with gzip or Zstandard (told from its first bytes) or not; ``-`` is standard input.
-
-    Returns
-    -------
-    str
-        Its text, decoded from UTF-8 without a byte order mark, every line end as ``\n``.
-
-    Raises
-    ------
-    InputError
-        The file is missing, a directory, unreadable, empty, binary, or not UTF-8.
+    It may be compressed with gzip or Zstandard, which is told from its first bytes; ``-`` is standard input. The text
+    is decoded from UTF-8 without a byte order mark, every line end is ``\n``. Raises InputError where the file is
+    missing, a directory, unreadable, empty, binary, or not UTF-8.
     """
     name = display_name(path)
     data = read_bytes(path)
@@ -198,20 +176,9 @@ def read_table(path: str) -> TextTable:
 def text_table(text: str, path: str, delimiter: str | None = None) -> TextTable:
     """Find the rows of a text.
 
-    Parameters
-    ----------
-    text : str
-        What `read_text` returned.
-    path : str
-        The file it came from, for messages.
-    delimiter : str or None
-        As in `TextTable`; None tells it from the first line that is not blank. With commas and semicolons a field may
-        stand in double quotes.
-
-    Raises
-    ------
-    InputError
-        There is no row, or quotes do not close.
+    ``text`` is what `read_text` returned, and ``path`` is for messages. The delimiter is as in `TextTable`; None tells
+    it from the first line that is not blank. With commas and semicolons a field may stand in double quotes. Raises
+    InputError where there is no row, or quotes do not close.
     """
     name = display_name(path)
     delimiter = find_delimiter(_first_line(text)) if delimiter is None else delimiter
@@ -224,10 +191,7 @@ def text_table(text: str, path: str, delimiter: str | None = None) -> TextTable:
 def split_rows(text: str, path: str, delimiter: str | None = None) -> list[Row]:
     """The rows of a text, each with as many fields as it has; blank lines are no rows. See `text_table`.
 
-    Raises
-    ------
-    InputError
-        There is no row, or quotes do not close.
+    Raises InputError where there is no row, or quotes do not close.
     """
     name = display_name(path)
     rows = list(_rows(text, find_delimiter(_first_line(text)) if delimiter is None else delimiter, name))
@@ -253,10 +217,7 @@ def id_columns_of_list(first: Sequence[str], second: Sequence[str]) -> int:
 def read_file_list(path: str) -> tuple[str, ...]:
     """Read a list of files, as for ``--geno-list``: one path a line, which may hold blanks.
 
-    Raises
-    ------
-    InputError
-        The list cannot be read, or names a file twice.
+    Raises InputError where the list cannot be read, or names a file twice.
     """
     paths = tuple(line.strip() for line in read_text(path).split("\n") if line.strip())
     if len(set(paths)) < len(paths):
@@ -268,10 +229,7 @@ def read_file_list(path: str) -> tuple[str, ...]:
 def read_id_list(path: str) -> Samples:
     """Read a list of samples, as for ``--keep`` and ``--remove``, each once however often it is listed.
 
-    Raises
-    ------
-    InputError
-        As `listed_samples`.
+    Raises InputError as `listed_samples`.
     """
     samples, _ = listed_samples(path)
     ids = pd.DataFrame({"fid": samples.fids or "", "iid": samples.iids})
@@ -282,12 +240,8 @@ def listed_samples(path: str) -> tuple[Samples, list[int]]:
     """Read a list of samples, and the line of each.
 
     A line has one sample, as ``FID IID`` or as ``IID`` alone; the header ``FID IID`` or ``IID`` (also with ``#``) may
-    come first. Columns after the second are ignored, so that a ``.fam`` is such a list too.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read, or a line has an ID less than the first one.
+    come first. Columns after the second are ignored, so that a ``.fam`` is such a list too. Raises InputError where the
+    file cannot be read, or a line has an ID less than the first one.
     """
     table = read_table(path)
     n_header = id_columns_of_list(table.first.fields, tuple(table.columns([0])[0].iloc[1:2]))
@@ -307,23 +261,11 @@ def listed_samples(path: str) -> tuple[Samples, list[int]]:
 def read_name_list(path: str) -> tuple[str, ...]:
     """Read a list of variant names, as for ``--extract`` and ``--exclude``.
 
-    Parameters
-    ----------
-    path : str
-        A file of names with white space between them, one or several a line, as for plink2. If the first line is a
-        header with a column ``SNPID``, ``ID``, ``SNP`` or ``RSID``, the names are in that column, so that an exported
-        table of results and a ``.pvar`` are such lists too; only then a comma is a delimiter, as names may hold one.
-        Lines of a ``.bim`` are recognised, and have the names in their second column.
-
-    Returns
-    -------
-    tuple of str
-        The names in the order of the file, each once.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read, or a line has no name.
+    Each once, in the order of the file. White space lies between names, one or several a line, as for plink2. If the
+    first line is a header with a column ``SNPID``, ``ID``, ``SNP`` or ``RSID``, the names are in that column, so that
+    an exported table of results and a ``.pvar`` are such lists too; only then a comma is a delimiter, as names may hold
+    one. Lines of a ``.bim`` are recognised, and have the names in their second column. Raises InputError where the file
+    cannot be read, or a line has no name.
     """
     text = re.sub("^##.*", "", read_text(path), flags=re.MULTILINE)  # the comments of a .pvar
     table = text_table(text, path)

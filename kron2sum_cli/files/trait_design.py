@@ -15,10 +15,8 @@ from kron2sum_cli.option_values import contrast_files
 def read_trait_design(path: str, traits: Sequence[str]) -> NDArray[np.float64]:
     """Read a (p, e) matrix: a header, then a row a trait that begins with its name, in any order.
 
-    Raises
-    ------
-    InputError
-        For a trait that is missing, unknown or named twice, a row of another length, a value that is not a number.
+    Raises InputError for a trait that is missing, unknown or named twice, a row of another length, a value that
+    is not a number.
     """
     header, *rows = split_rows(read_text(path), path)
     path = display_name(path)
@@ -60,12 +58,8 @@ def asked_hypotheses(tests: Sequence[str], traits: Sequence[str], Tinv: NDArray[
     """Hypotheses in the order given, without the any-effect test.
 
     ``NAME=FILE`` is a (p, e) contrast. ``NAME=FILE0,FILE1`` has two nested designs A0 and A1, and gives three tests:
-    ``NAME.h1`` (A0), ``NAME.h2`` (A0 and A1), and ``NAME`` (A1 given A0).
-
-    Raises
-    ------
-    InputError, NumericalError
-        Where a file is wrong, or a design has no rank.
+    ``NAME.h1`` (A0), ``NAME.h2`` (A0 and A1), and ``NAME`` (A1 given A0). Raises InputError, NumericalError where a
+    file is wrong, or a design has no rank.
     """
     found: list[Hypothesis] = []
     for text in tests:

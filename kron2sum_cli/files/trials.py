@@ -24,20 +24,8 @@ MANY_UNEQUAL = 0.1
 class _Plots:
     """The plots that have a line and an environment.
 
-    Attributes
-    ----------
-    file : str
-        Their file, for messages.
-    ids : DataFrame of str (m, 2)
-        ``line`` and ``environment`` of each.
-    names : tuple of str
-        The v columns of values.
-    values : NDArray (m, v)
-        NaN where missing.
-    counts : dict of str to int
-        What the rows of the file were, to be read as "<number> <key>".
-    warnings : tuple of str
-        What looks wrong but can be right.
+    ``ids`` (m, 2) are ``line`` and ``environment`` of each, ``values`` (m, v) NaN where missing, ``counts`` what the
+    rows of the file were, to be read as "<number> <key>", and ``warnings`` what looks wrong but can be right.
     """
 
     file: str
@@ -65,29 +53,16 @@ def read_trial_table(
     The value of line i in environment j is the mean of its plots that have a value, each with the same weight; NaN
     without such a plot.
 
-    Parameters
-    ----------
-    path : str
-        The file: columns by comma, tab, semicolon or white space, compressed or not, with a header.
-    columns : sequence of str
-        The columns of lines, of environments (``site+year`` for what two or more columns say together, which is named
-        ``site.year``), and of one or more values.
-    names : sequence of str or None
-        Traits to take, in this order; None for all, the environments sorted (as numbers if all are).
-    missing_codes : frozenset of str
-        What stands for a missing value beside the empty field, ``.``, NA and nan.
+    - ``path``: the file: columns by comma, tab, semicolon or white space, compressed or not, with a header.
+    - ``columns``: the columns of lines, of environments (``site+year`` for what two or more columns say together, which
+      is named ``site.year``), and of one or more values.
+    - ``names``: traits to take, in this order; None for all, the environments sorted (as numbers if all are).
+    - ``missing_codes``: what stands for a missing value beside the empty field, ``.``, NA and nan.
 
-    Returns
-    -------
-    SampleTable
-        Lines in the order of the file; traits named by their environment, of several values ``value.environment``.
-        Its notes say of how many plots the means are, and its warnings where these differ.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read, a column is not there, a row is short or long, a value is no finite number, no plot
-        has a line and an environment. The message names the file, the line, the column and the value.
+    Samples are lines in the order of the file, and traits named by their environment, of several values
+    ``value.environment``. Its notes say of how many plots the means are, and its warnings where these differ. Raises
+    InputError where the file cannot be read, a column is not there, a row is short or long, a value is no finite
+    number, no plot has a line and an environment. The message names the file, the line, the column and the value.
     """
     plots = _read_plots(path, columns, missing_codes)
     environments = sorted_names(plots.ids["environment"].unique())

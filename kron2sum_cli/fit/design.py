@@ -65,12 +65,7 @@ class Tables:
 class NotAnalysed:
     """The t samples of the relationship matrix that are not analysed.
 
-    Attributes
-    ----------
-    rows : NDArray of int (t,)
-        Their positions in the matrix.
-    X : NDArray (t, c)
-        Their covariates, NaN where one is not known.
+    ``rows`` (t,): their positions in the matrix. ``X`` (t, c): their covariates, NaN where one is not known.
     """
 
     samples: Samples
@@ -82,16 +77,9 @@ class NotAnalysed:
 class Design(TraitData):
     """Everything of the model but the relationship matrix: Y, A, X and their names.
 
-    Attributes
-    ----------
-    samples : AnalysedSamples
-        Who is analysed, and from where.
-    covariates : tuple of str
-        Names of the columns of X.
-    not_analysed : NotAnalysed
-        Samples to predict, none unless predictions are asked for.
-    polygenic : mapping of str to NDArray (n, p)
-        What is taken off the traits for the null model of each chromosome; empty without ``--pred``.
+    ``covariates`` are names of the columns of X, ``not_analysed`` samples to predict, none unless predictions are asked
+    for. ``polygenic`` (n, p) is what is taken off the traits for the null model of each chromosome; empty without
+    ``--pred``.
     """
 
     samples: AnalysedSamples
@@ -103,10 +91,7 @@ class Design(TraitData):
 def read_design(settings: FitSettings, tables: Tables, grm: Grm) -> Design:
     """Match the samples of the tables and of the relationship matrix, check the columns.
 
-    Raises
-    ------
-    InputError, NumericalError, UsageError
-        Where a file, its numbers or the options do not make a model.
+    Raises InputError, NumericalError, UsageError where a file, its numbers or the options do not make a model.
     """
     if tables.polygenic is not None and not grm.falls_into_families(settings):
         raise UsageError(
@@ -151,10 +136,7 @@ def _trait_design(path: str, traits: Sequence[str]) -> Array:
 def read_tables(settings: FitSettings) -> Tables:
     """Read phenotypes, covariates and polygenic predictions.
 
-    Raises
-    ------
-    InputError
-        Where a file is wrong; file, line and sample are named.
+    Raises InputError where a file is wrong; file, line and sample are named.
     """
     codes = frozenset(settings.missing_codes)
     if settings.pheno_long:
@@ -186,12 +168,8 @@ def transform_traits(Y: NDArray[np.float64], names: Sequence[str], transform: Tr
 
     ``standardize`` gives mean 0 and standard deviation 1 (with n - 1). ``rank-normal`` replaces the value
     of rank r of n by the normal quantile of (r - 3/8) / (n + 1/4) (Blom 1958); ties get their average
-    rank. The trait itself is transformed, not its residuals: covariates stay in the model.
-
-    Raises
-    ------
-    NumericalError
-        A trait to be transformed has fewer than two distinct values.
+    rank. The trait itself is transformed, not its residuals: covariates stay in the model. Raises NumericalError where
+    a trait to be transformed has fewer than two distinct values.
     """
     if transform == "none":
         return Y

@@ -30,17 +30,8 @@ def likelihoods_of_families(
 ) -> Iterator[tuple[str | None, NullLikelihood[Any]]]:
     """Decompose a sparse matrix of the analysed samples family by family, for the likelihoods of their traits.
 
-    Yields
-    ------
-    tuple of (str or None, NullLikelihood)
-        That of the traits (None), then those less the polygenic prediction without each chromosome.
-
-    Raises
-    ------
-    InputError
-        Where a family needs more memory than there is.
-    NumericalError
-        Where there is no such likelihood.
+    Yields that of the traits (None), then those less the polygenic prediction without each chromosome. Raises
+    InputError where a family needs more memory than there is; NumericalError where there is no such likelihood.
     """
     reml = settings.method == "reml"
     _require_memory(K, settings.common.memory_mib, design)

@@ -41,12 +41,8 @@ Array = NDArray[np.float64]
 def fit_null_model(settings: FitSettings, progress: Progress) -> None:
     """Fit the null model that the settings describe and write its file.
 
-    Raises
-    ------
-    InputError, NumericalError, OutputError
-        Where a file or the numbers do not allow it.
-    ConvergenceError
-        Where the optimum is not certified, unless the settings allow it.
+    Raises InputError, NumericalError, OutputError where a file or the numbers do not allow it; ConvergenceError where
+    the optimum is not certified, unless the settings allow it.
     """
     guard_inputs(settings.out, settings.input_paths)
     tables = read_tables(settings)

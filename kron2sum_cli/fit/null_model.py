@@ -55,15 +55,7 @@ def likelihoods_of(
 ) -> Iterator[tuple[str | None, NullLikelihood[Any]]]:
     """Decompose the dense matrix of the analysed samples in its own memory, for the likelihood of their traits.
 
-    Yields
-    ------
-    tuple of (str or None, NullLikelihood)
-        That of the traits (None).
-
-    Raises
-    ------
-    NumericalError
-        Where there is no such likelihood.
+    Raises NumericalError where there is no such likelihood.
     """
     reml = settings.method == "reml"
     matrix = relationship.K if relationship.G is None else relationship.G
@@ -156,14 +148,8 @@ def fitted_null(
 ) -> NullModel:
     """The null model of one relationship matrix; that without a chromosome starts from the whole genome's, ``whole``.
 
-    Messages name the traits.
-
-    Raises
-    ------
-    ConvergenceError
-        Where the optimum is not certified, unless the settings allow it.
-    NumericalError
-        Where there are fewer traits than ranks.
+    Messages name the traits. Raises ConvergenceError where the optimum is not certified, unless the settings allow it;
+    NumericalError where there are fewer traits than ranks.
     """
     with blas_for(likelihood.largest_matrix, settings.common.threads), step("fit"):
         return likelihood.null_model(_fit(settings, likelihood, whole, traits))

@@ -36,14 +36,8 @@ Array = NDArray[np.float64]
 class PolygenicPredictions:
     """Predictions of p traits of m samples without each of k chromosomes.
 
-    Attributes
-    ----------
-    chromosomes : tuple of str
-        Their codes, as `normalise_chromosome` spells them.
-    values : NDArray (k, m, p)
-        Predictions, in standard deviations of the traits given the covariates; NaN where there is none.
-    files : tuple of str
-        The files that were read.
+    Of k ``chromosomes``, as `normalise_chromosome` spells them: ``values`` (k, m, p), in standard deviations of the
+    traits given the covariates, NaN where there is none. ``files`` are those that were read.
     """
 
     chromosomes: tuple[str, ...]
@@ -63,11 +57,7 @@ def read_polygenic_predictions(path: str, pheno: SampleTable) -> PolygenicPredic
     """Read the predictions of all traits of a phenotype table, for its samples.
 
     The list has a trait and its file a line. A file that is not found as it is named is looked for beside the list.
-
-    Raises
-    ------
-    InputError
-        Where a trait has no file, a file is no such file, or files differ in their chromosomes.
+    Raises InputError where a trait has no file, a file is no such file, or files differ in their chromosomes.
     """
     named = _read_list(path)
     absent = [trait for trait in pheno.names if trait not in named]
@@ -132,24 +122,9 @@ def predictions_of(
 ) -> Mapping[str, Array]:
     """What is taken off the traits of the analysed samples, for every chromosome.
 
-    Parameters
-    ----------
-    predictions : PolygenicPredictions
-        Of the samples of the phenotype file, among which ``rows`` (n,) are analysed.
-    Y : NDArray (n, p)
-        Their traits, NaN where missing.
-    X : NDArray (n, c)
-        Their covariates.
-
-    Returns
-    -------
-    mapping of str to NDArray (n, p)
-        Predictions in the units of the traits, 0 where a trait is missing.
-
-    Raises
-    ------
-    NumericalError
-        Where the covariates explain all of a trait.
+    They are of the samples of the phenotype file, among which ``rows`` (n,) are analysed, with traits Y (n, p), NaN
+    where missing, and covariates X (n, c). Results are in the units of the traits, 0 where a trait is missing. Raises
+    NumericalError where the covariates explain all of a trait.
     """
     units = np.array([_residual_deviation(y, X, trait) for y, trait in zip(Y.T, traits, strict=True)])
     logger.info(

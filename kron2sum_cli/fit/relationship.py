@@ -46,12 +46,7 @@ DUPLICATE_RELATEDNESS = 0.99
 class Grm:
     """The relationship matrix that was asked for: genotypes or a matrix file, not read yet, or a sparse matrix.
 
-    Attributes
-    ----------
-    paths : tuple of str
-        The files that ``--grm`` names.
-    source, file, sparse : GenotypeSource, RelationshipFile, SparseMatrix or None
-        What they are; one of the three.
+    ``paths`` are the files that ``--grm`` names, which are one of ``source``, ``file`` and ``sparse``.
     """
 
     paths: tuple[str, ...]
@@ -63,10 +58,7 @@ class Grm:
     def open(settings: FitSettings, phenotyped: Samples) -> "Grm":
         """Open what ``--grm`` names; samples with phenotypes that a table of pairs does not list are unrelated to all.
 
-        Raises
-        ------
-        InputError, UsageError
-            Where it is no relationship matrix, or one that the options do not go with.
+        Raises InputError, UsageError where it is no relationship matrix, or one that the options do not go with.
         """
         if settings.independent:
             return Grm((), sparse=unrelated_samples(phenotyped))

@@ -21,27 +21,15 @@ DROPPED_WITH_SOME = "of these with some of the traits"
 class AnalysedSamples:
     """The n analysed samples, in the order of the relationship file, with their values.
 
-    Attributes
-    ----------
-    samples : Samples
-        Who they are.
-    relationship_rows, pheno_rows : NDArray of int (n,)
-        Their positions in these files.
-    not_analysed_rows : NDArray of int
-        Positions in the relationship file of the samples that are not analysed, without those that ``keep`` and
-        ``remove`` leave out.
-    traits : tuple of str
-        The p traits.
-    Y : NDArray (n, p)
-        Their values; NaN only if missing cells are kept.
-    covariates : tuple of str
-        The q covariates; the indicator of a level is named ``name=level``.
-    X_values : NDArray (n, q)
-        Their values, without an intercept.
-    levels : mapping of str
-        For every categorical covariate the number of samples in each of its levels.
-    counts : mapping of str to int
-        How many samples each step left, to be read as "<number> <key>", in order.
+    - ``relationship_rows``, ``pheno_rows`` (n,): their positions in these files.
+    - ``not_analysed_rows``: positions in the relationship file of the samples that are not analysed, without those that
+      ``keep`` and ``remove`` leave out.
+    - ``traits``: the p traits.
+    - ``Y`` (n, p): their values; NaN only if missing cells are kept.
+    - ``covariates``: the q covariates; the indicator of a level is named ``name=level``.
+    - ``X_values`` (n, q): their values, without an intercept.
+    - ``levels``: for every categorical covariate the number of samples in each of its levels.
+    - ``counts``: how many samples each step left, to be read as "<number> <key>", in order.
     """
 
     samples: Samples
@@ -82,14 +70,8 @@ def analysed_samples(
 
     Starting from the relationship file, in this order: ``keep`` and ``remove``, samples that the phenotype file or the
     covariate file lacks, missing phenotypes (``drop``: any of a sample's traits, ``exact``: all of them), missing
-    covariates.
-
-    Raises
-    ------
-    InputError
-        No sample is left after a step; no sample has a trait; samples of two files cannot be told apart.
-    NumericalError
-        A trait or a categorical covariate is constant over the analysed samples.
+    covariates. Raises InputError where no sample is left after a step; no sample has a trait; samples of two files
+    cannot be told apart; NumericalError where a trait or a categorical covariate is constant over the analysed samples.
     """
     counts = _file_counts(pheno, covar, relationship)
     listed = _listed(relationship, keep, remove, counts)

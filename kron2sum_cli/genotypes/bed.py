@@ -50,12 +50,8 @@ def open_bed(path: str, bim: str | None = None, fam: str | None = None) -> BedSo
     """Open a PLINK 1 file set, and refuse it where its three files cannot belong together.
 
     EA, the allele that dosages count, is the first allele of the ``.bim``. The ``.bim`` and ``.fam`` that are not given
-    lie beside the ``.bed`` under the same name.
-
-    Raises
-    ------
-    InputError
-        One of the files is missing or malformed, or the size of the ``.bed`` does not fit the other two.
+    lie beside the ``.bed`` under the same name. Raises InputError where one of the files is missing or malformed, or
+    the size of the ``.bed`` does not fit the other two.
     """
     stem = path[:-4] if path.lower().endswith(".bed") else path
     bim, fam = bim or f"{stem}.bim", fam or f"{stem}.fam"

@@ -49,18 +49,8 @@ _EXACT_IN_SINGLE_BITS = 16
 class BgenHeader:
     """The beginning of a BGEN file.
 
-    Attributes
-    ----------
-    path : str
-        The file.
-    n_samples, n_variants : int
-        What it says that it has.
-    compression : Compression
-        Of its genotype blocks.
-    first_variant : int
-        Where the first variant begins, in bytes.
-    iids : tuple of str or None
-        Names of the samples, where there are some.
+    The numbers are what it says that it has; ``first_variant`` is where the first variant begins, in bytes, and
+    ``iids`` are names of the samples, where there are some.
     """
 
     path: str
@@ -75,14 +65,8 @@ class BgenHeader:
 class BgenRecords:
     """Where the M variants of a BGEN file lie, and what they are.
 
-    Attributes
-    ----------
-    table : pyarrow.Table
-        The columns of `VARIANT_SCHEMA`, M rows; EA is the first allele, NEA the second.
-    starts, ends : NDArray (M,)
-        First byte of each variant, and the one behind its last.
-    n_alleles : NDArray (M,)
-        How many alleles each has.
+    ``table``: the columns of `VARIANT_SCHEMA`, M rows; EA is the first allele, NEA the second. ``starts``, ``ends``
+    (M,): first byte of each variant, and the one behind its last. ``n_alleles`` (M,): how many alleles each has.
     """
 
     table: pa.Table
@@ -106,10 +90,7 @@ class VariantIdentity:
 def collect_records(rows: Iterator[tuple[Any, ...]]) -> BgenRecords:
     """Put variants together from their chromosome, position, name, two alleles, number of alleles, start and end.
 
-    Raises
-    ------
-    pyarrow.ArrowInvalid
-        A name is not UTF-8.
+    Raises pyarrow.ArrowInvalid where a name is not UTF-8.
     """
     batches, numbers = [], [np.zeros((3, 0), np.int64)]
     while batch := list(itertools.islice(rows, BATCH_VARIANTS)):
@@ -124,10 +105,7 @@ def collect_records(rows: Iterator[tuple[Any, ...]]) -> BgenRecords:
 def read_header(path: str) -> BgenHeader:
     """Read the beginning of a BGEN file.
 
-    Raises
-    ------
-    InputError
-        The file cannot be read, is not BGEN, or has another layout than 2 (BGEN 1.2 and 1.3).
+    Raises InputError where the file cannot be read, is not BGEN, or has another layout than 2 (BGEN 1.2 and 1.3).
     """
     try:
         with open(path, "rb") as file:
@@ -162,10 +140,7 @@ def _parse_header(file: BinaryIO, path: str) -> BgenHeader:
 def walk_records(header: BgenHeader) -> BgenRecords:
     """Find all variants by going through the file from one to the next.
 
-    Raises
-    ------
-    InputError
-        The file cannot be read, or is cut short or damaged.
+    Raises InputError where the file cannot be read, or is cut short or damaged.
     """
     try:
         records = collect_records(_walk(header))
@@ -203,10 +178,7 @@ def _walk(header: BgenHeader) -> Iterator[tuple[Any, ...]]:
 def read_identity(file: BinaryIO) -> VariantIdentity:
     """Read what identifies a variant, up to its genotypes.
 
-    Raises
-    ------
-    struct.error
-        The file ends too early.
+    Raises struct.error where the file ends too early.
     """
     _read_text(file, "<H")  # a second name
     name, chromosome = _read_text(file, "<H"), _read_text(file, "<H")
@@ -228,10 +200,7 @@ def _read_text(file: BinaryIO, length: str) -> bytes:
 def genotype_block(record: bytes) -> bytes:
     """The genotypes of a variant, without what stands before them.
 
-    Raises
-    ------
-    ValueError
-        The bytes are not those of one variant.
+    Raises ValueError where the bytes are not those of one variant.
     """
     file = io.BytesIO(record)
     try:
@@ -248,12 +217,7 @@ def read_block(block: bytes, compression: Compression, n_samples: int) -> NDArra
 
     A diploid genotype counts its expected copies, 0 to 2. One of z copies of the chromosome counts 2/z times: a haploid
     one 0 or 2 where it is certain, as plink2 stores it. A sample with ploidy 0 (a woman on chromosome Y, as plink2
-    writes it) is missing.
-
-    Raises
-    ------
-    ValueError
-        The block is damaged; it says what.
+    writes it) is missing. Raises ValueError where the block is damaged; it says what.
     """
     data = block if compression == "none" else _decompress(block, compression, n_samples)
     if len(data) < _FIXED_BYTES + n_samples:
@@ -343,12 +307,7 @@ _QUERY = (
 class BgenSource:
     """The genotypes of a BGEN file (a `GenotypeSource`); made by `open_bgen`.
 
-    Attributes
-    ----------
-    header : BgenHeader
-        The beginning of the file.
-    starts, ends : NDArray (M,)
-        First byte of each of the M variants, and the one behind its last.
+    ``starts``, ``ends`` (M,) are the first byte of each of the M variants, and the one behind its last.
     """
 
     has_dosages: ClassVar[bool] = True
@@ -393,26 +352,13 @@ class BgenSource:
 def open_bgen(path: str, sample: str | None = None) -> BgenSource:
     """Open a BGEN file of version 1.2 or 1.3 (layout 2).
 
-    Parameters
-    ----------
-    path : str
-        The file. ``.bgen.bgi``, the index of bgenix, is looked for beside it; it saves going through the file.
-    sample : str or None
-        The file of its samples; by default ``.sample`` in place of ``.bgen`` where there is such a file, else the
-        names in the BGEN file itself.
-
-    Returns
-    -------
-    BgenSource
-        EA, the allele that dosages count, is the first of the two alleles of a variant, whichever of them is the
-        reference: plink2 writes ALT first unless told ``ref-first``. SNPID is the rsid of the file. Variants with
-        more than two alleles are left out, with a warning.
-
-    Raises
-    ------
-    InputError
-        The file is missing, malformed or of another layout, no variant has two alleles, there are no names of
-        samples, or the ``.sample`` has another number or order of samples.
+    ``.bgen.bgi``, the index of bgenix, is looked for beside it; it saves going through the file. The samples are those
+    of ``sample``, by default ``.sample`` in place of ``.bgen`` where there is such a file, else the names in the BGEN
+    file itself. EA, the allele that dosages count, is the first of the two alleles of a variant, whichever of them is
+    the reference: plink2 writes ALT first unless told ``ref-first``. SNPID is the rsid of the file. Variants with more
+    than two alleles are left out, with a warning. Raises InputError where the file is missing, malformed or of another
+    layout, no variant has two alleles, there are no names of samples, or the ``.sample`` has another number or order of
+    samples.
     """
     header = read_header(path)
     if not header.n_variants:

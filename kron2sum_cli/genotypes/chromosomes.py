@@ -91,16 +91,8 @@ def encode_chromosomes(
 ) -> tuple[list[str], NDArray[np.intp], bool]:
     """The codes of a column ``CHR`` in order of appearance, and for each variant which one it has.
 
-    Other codes of the data set are ``known`` from another file.
-
-    Returns
-    -------
-    codes : list of str
-        The k codes as `normalise_chromosome` spells them.
-    code_of_variant : NDArray (M,)
-        Positions among them.
-    human : bool
-        Whether 23 to 26 were taken for X, Y, XY and MT.
+    Other codes of the data set are ``known`` from another file. Returns the k codes as `normalise_chromosome` spells
+    them; positions among them; whether 23 to 26 were taken for X, Y, XY and MT.
     """
     encoded = column.combine_chunks().dictionary_encode()
     names = encoded.dictionary.to_pylist()

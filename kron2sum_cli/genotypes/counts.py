@@ -25,23 +25,13 @@ class HardCalls:
 class GenotypeCounts:
     """What the genotypes of m variants in n samples add up to.
 
-    Attributes
-    ----------
-    n_samples : int
-        n.
-    ploidy : int
-        Copies of a chromosome that a sample has.
-    n_called : NDArray (m,)
-        Genotypes that are not missing, int64.
-    ea_count : NDArray (m,)
-        Copies of the effect allele among them, float64.
-    constant : NDArray (m,)
-        Whether all genotypes called are the same, or none is called.
-    info : NDArray (m,)
-        Imputation quality: variance of the dosages over 2f(1-f), the variance that certain genotypes in Hardy-Weinberg
-        equilibrium have (MaCH's r²). NaN where all genotypes are 0, 1 or 2, or where it was not asked for.
-    hard_calls : HardCalls or None
-        Genotypes called without doubt, where they were asked for.
+    - ``ploidy``: copies of a chromosome that a sample has.
+    - ``n_called`` (m,): genotypes that are not missing, int64.
+    - ``ea_count`` (m,): copies of the effect allele among them, float64.
+    - ``constant`` (m,): whether all genotypes called are the same, or none is called.
+    - ``info`` (m,): imputation quality: variance of the dosages over 2f(1-f), the variance that certain genotypes in
+      Hardy-Weinberg equilibrium have (MaCH's r²). NaN where all genotypes are 0, 1 or 2, or where it was not asked for.
+    - ``hard_calls``: genotypes called without doubt, where they were asked for.
     """
 
     n_samples: int
@@ -102,22 +92,13 @@ def genotype_counts(
 ) -> GenotypeCounts:
     """Count the genotypes of a block of variants.
 
-    Parameters
-    ----------
-    dosages : NDArray (n, m)
-        Copies of the effect allele, 0 to 2, NaN where missing; float32 in Fortran order, n > 0.
-    hard_calls : bool
-        Whether to count the genotypes called without doubt, which the Hardy-Weinberg test needs.
-    quality : bool
-        Whether to compute the imputation quality.
-    ploidy : int
-        Copies of a chromosome that a sample has, which is the largest dosage.
+    - ``dosages`` (n, m): copies of the effect allele, 0 to 2, NaN where missing; float32 in Fortran order, n > 0.
+    - ``hard_calls``: whether to count the genotypes called without doubt, which the Hardy-Weinberg test needs.
+    - ``quality``: whether to compute the imputation quality.
+    - ``ploidy``: copies of a chromosome that a sample has, which is the largest dosage.
 
-    Returns
-    -------
-    GenotypeCounts
-        Sums of whole dosages are exact (below 8 million samples), those of others have a relative error of some
-        1e-7. Nothing in a variant depends on the other variants of the block.
+    Sums of whole dosages are exact (below 8 million samples), those of others have a relative error of some
+    1e-7. Nothing in a variant depends on the other variants of the block.
     """
     n, m = dosages.shape
     by_variant = dosages.T

@@ -96,21 +96,10 @@ class VariantFilters:
 def select_by_name(variants: Variants, filters: VariantFilters) -> tuple[NDArray[np.intp], Mapping[str, int]]:
     """Choose variants by chromosome, region and name.
 
-    Chromosome codes are compared as `normalise_chromosome` spells them for this file.
-
-    Returns
-    -------
-    positions : NDArray
-        Of the variants to keep, increasing.
-    counts : mapping of str to int
-        How many variants each option leaves out (``--chr``, ``--region``, ``--extract``, ``--exclude``; those given
-        only). A variant counts at the first option that leaves it out.
-
-    Raises
-    ------
-    UsageError
-        The file has no variant on a chromosome of ``--chr`` or ``--region`` (of a range: on none of its
-        chromosomes).
+    Chromosome codes are compared as `normalise_chromosome` spells them for this file. Returns positions of the variants
+    to keep, increasing, and how many each option leaves out (``--chr``, ``--region``, ``--extract``, ``--exclude``;
+    those given only). A variant counts at the first option that leaves it out. Raises UsageError where the file has no
+    variant on a chromosome of ``--chr`` or ``--region`` (of a range: on none of its chromosomes).
     """
     table = variants.table
     kept = np.ones(len(variants), dtype=np.bool_)
@@ -143,15 +132,9 @@ def names_not_found(names: frozenset[str], variants: Variants) -> int:
 def passes(counts: GenotypeCounts, filters: VariantFilters) -> tuple[NDArray[np.bool_], Mapping[str, int]]:
     """Choose variants by their genotypes in the analysed samples.
 
-    Hard calls are counted where ``filters.need_hard_calls``.
-
-    Returns
-    -------
-    kept : NDArray (m,)
-        Whether a variant passes. One without any genotype has frequency and count 0 here.
-    dropped : mapping of str to int
-        How many variants each option leaves out (``--max-missing``, ``--min-info``, ``--maf``, ``--mac``, ``--hwe``;
-        those given only). A variant counts at the first option that leaves it out.
+    Hard calls are counted where ``filters.need_hard_calls``. Returns whether each variant passes (one without any
+    genotype has frequency and count 0 here), and how many each option leaves out (``--max-missing``, ``--min-info``,
+    ``--maf``, ``--mac``, ``--hwe``; those given only). A variant counts at the first option that leaves it out.
     """
     kept = np.ones(len(counts.n_called), dtype=np.bool_)
     dropped: dict[str, int] = {}

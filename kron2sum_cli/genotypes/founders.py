@@ -119,13 +119,8 @@ def open_founders(path: str, map_path: str | None = None) -> TableSource:
     """Read a table of founder probabilities, whose loci may lie in a map (see `read_map`).
 
     There is a variant ``LOCUS.FOUNDER`` with EA = FOUNDER for every founder at every locus, all founders of a locus
-    side by side; its dosages, 0 to 2, add up to 2 at a locus.
-
-    Raises
-    ------
-    InputError
-        The table or the map cannot be read, the names of its columns are not every founder at every locus, or
-        probabilities do not add up to 1.
+    side by side; its dosages, 0 to 2, add up to 2 at a locus. Raises InputError where the table or the map cannot be
+    read, the names of its columns are not every founder at every locus, or probabilities do not add up to 1.
     """
     known = {} if map_path is None else read_map(map_path)
     header = _header(path)

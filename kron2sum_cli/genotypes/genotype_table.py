@@ -86,10 +86,7 @@ class MapEntry:
 class TableSource:
     """The genotypes of a table (a `GenotypeSource`), in memory.
 
-    Attributes
-    ----------
-    dosages : NDArray (M, n)
-        Copies of the effect allele, 0 to 2, NaN where missing; float32.
+    ``dosages`` (M, n): copies of the effect allele, 0 to 2, NaN where missing; float32.
     """
 
     has_dosages: ClassVar[bool] = True  # cells may be any number
@@ -150,23 +147,14 @@ def is_no_matrix(path: str) -> bool:
 def open_table(path: str, sample: str | None = None, map_path: str | None = None, ploidy: int = 2) -> TableSource:
     """Read a table of genotypes.
 
-    Parameters
-    ----------
-    path : str
-        The table, compressed or not; with tabs, commas or white space between columns.
-    sample : str or None
-        The samples of BIMBAM's mean genotypes: a ``.fam``, or a list with ``FID IID`` or ``IID`` in each line.
-    map_path : str or None
-        Chromosomes and positions of its variants (see `read_map`); those of the table itself come first.
-    ploidy : int
-        The largest number in its cells.
+    - ``path``: the table, compressed or not; with tabs, commas or white space between columns.
+    - ``sample``: the samples of BIMBAM's mean genotypes: a ``.fam``, or a list with ``FID IID`` or ``IID`` in each
+      line.
+    - ``map_path``: chromosomes and positions of its variants (see `read_map`); those of the table itself come first.
+    - ``ploidy``: the largest number in its cells.
 
-    Raises
-    ------
-    InputError
-        The table or the map cannot be read, a genotype is not one, or a sample is there twice.
-    UsageError
-        ``sample`` is needed and not given, or given and not needed.
+    Raises InputError where the table or the map cannot be read, a genotype is not one, or a sample is there twice;
+    UsageError where ``sample`` is needed and not given, or given and not needed.
     """
     layout = table_layout(path)
     known = {} if map_path is None else read_map(map_path)
@@ -214,18 +202,11 @@ def _header_has_variants(path: str, known: Collection[str]) -> bool:
 def read_map(path: str) -> Mapping[str, MapEntry]:
     """Read where variants lie.
 
-    Parameters
-    ----------
-    path : str
-        A table with a header that names the variant, the chromosome and the position in base pairs or, where there is
-        none, in centimorgans (`CENTIMORGAN` base pairs each), perhaps the alleles (see `COLUMN_NAMES`); or a PLINK
-        ``.map`` or ``.bim``; or GEMMA's annotation (name, position, chromosome). Positions with decimals, as in the
-        ``pmap`` and ``gmap`` of R/qtl2, are megabases or centimorgans.
-
-    Raises
-    ------
-    InputError
-        It is none of these, or a position is no number.
+    ``path``: a table with a header that names the variant, the chromosome and the position in base pairs or, where
+    there is none, in centimorgans (`CENTIMORGAN` base pairs each), perhaps the alleles (see `COLUMN_NAMES`); or a PLINK
+    ``.map`` or ``.bim``; or GEMMA's annotation (name, position, chromosome). Positions with decimals, as in the
+    ``pmap`` and ``gmap`` of R/qtl2, are megabases or centimorgans. Raises InputError where it is none of these, or a
+    position is no number.
     """
     rows: Sequence[Row] = list(stream_rows(path))
     first = rows[0] if rows else None

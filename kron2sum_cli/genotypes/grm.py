@@ -29,23 +29,14 @@ class GrmOptions:
 
     Frequencies and missing genotypes are those of all samples of the file.
 
-    Attributes
-    ----------
-    scale : Scale
-        Whether centred genotypes are divided by their standard deviation.
-    min_maf : float
-        Smallest frequency of the rarer allele.
-    max_missing : float
-        Largest share of missing genotypes.
-    extract : frozenset of str or None
-        Names of the only variants to use; None for all.
-    block_mib : float
-        Size of a block of genotypes in memory, in MiB.
-    precision : Precision
-        Of the products of blocks, whose sums are always in double precision. Single precision takes half the time
-        and leaves an error of some 1e-7 in K.
-    threads : int
-        How many multiply at once. BLAS should have one for each, since its own wait for each other.
+    - ``scale``: whether centred genotypes are divided by their standard deviation.
+    - ``min_maf``: smallest frequency of the rarer allele.
+    - ``max_missing``: largest share of missing genotypes.
+    - ``extract``: names of the only variants to use; None for all.
+    - ``block_mib``: size of a block of genotypes in memory, in MiB.
+    - ``precision``: of the products of blocks, whose sums are always in double precision. Single precision takes half
+      the time and leaves an error of some 1e-7 in K.
+    - ``threads``: how many multiply at once. BLAS should have one for each, since its own wait for each other.
     """
 
     scale: Scale = "standardized"
@@ -76,14 +67,8 @@ _REMEDIES = {
 class GrmVariants:
     """Variants that the relationship is made of, with what turns a dosage g into ``(g - mean) * weight``.
 
-    Attributes
-    ----------
-    positions : NDArray (r,)
-        In the file, increasing.
-    means : NDArray (r,)
-        Mean dosages, over all samples of the file.
-    weights : NDArray (r,)
-        1 / sqrt(2 f (1 - f)) with f = mean / 2, or 1 where genotypes are centred only.
+    ``positions`` (r,): in the file, increasing. ``means`` (r,): mean dosages, over all samples of the file. ``weights``
+    (r,): 1 / sqrt(2 f (1 - f)) with f = mean / 2, or 1 where genotypes are centred only.
     """
 
     positions: NDArray[np.intp]
@@ -99,16 +84,8 @@ class GrmVariants:
 class GrmSums:
     """What one pass over the genotypes gives, before the division by the number r of variants.
 
-    Attributes
-    ----------
-    variants : GrmVariants
-        The r variants kept.
-    G : NDArray (n, r) or None
-        float64, where r < n.
-    K : NDArray (n, n) or None
-        GGᵀ in float64, where r >= n.
-    counts : mapping of str to int
-        Variants read, left out with the reason, used.
+    ``variants``: the r variants kept. ``G`` (n, r): float64, where r < n. ``K`` (n, n): GGᵀ in float64, where r >= n.
+    ``counts``: variants read, left out with the reason, used.
     """
 
     variants: GrmVariants
@@ -333,20 +310,10 @@ def relationships_by_chromosome(
     With K the sum over all r variants and K_c that over the m of chromosome c, before any division:
     ``(K - K_c) / (r - m)``. The genotypes are read once where r < n, else twice. The iterator holds K and
     makes the next matrix beside it: a caller that drops one before it asks for the next (and may overwrite
-    it) never has more than two in memory. Arguments are those of `relationship_from_genotypes`.
-
-    Yields
-    ------
-    chromosome : str or None
-        Its code as `normalise_chromosome` spells it, the first one's of several (see `left_out_together`), in the order
-        of the file; None for the matrix of all variants, which comes first.
-    relationship : Relationship
-        Over the analysed samples. All are G where r < n, all are K otherwise.
-
-    Raises
-    ------
-    InputError
-        No variant is left, or all lie on one chromosome.
+    it) never has more than two in memory. Arguments are those of `relationship_from_genotypes`. Yields its
+    code as `normalise_chromosome` spells it, the first one's of several (see `left_out_together`), in the order of the
+    file, None for the matrix of all variants, which comes first; and the matrix. All are G where r < n, all are K
+    otherwise. Raises InputError where no variant is left, or all lie on one chromosome.
     """
     sums = sum_genotypes(source, rows, options, advance)
     chromosomes = source.variants.table["CHR"]

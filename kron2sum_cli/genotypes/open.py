@@ -83,19 +83,10 @@ def open_genotypes(
 
     Files of samples and variants belong to all of the genotypes, as for `open_genotype_file`.
 
-    Parameters
-    ----------
-    ploidy : int
-        Copies of a chromosome that every sample has; dosages count 0 to this number.
-    founders : bool
-        Whether they are tables of founder probabilities (see `founders.open_founders`).
-
-    Raises
-    ------
-    InputError
-        A file cannot be read, or lacks a sample of another (see `open_genotype_file` and `join_files`).
-    UsageError
-        A file of samples or variants is given, and does not belong to the genotypes.
+    ``ploidy``: copies of a chromosome that every sample has; dosages count 0 to this number. ``founders``: whether they
+    are tables of founder probabilities (see `founders.open_founders`). Raises InputError where a file cannot be read,
+    or lacks a sample of another (see `open_genotype_file` and `join_files`); UsageError where a file of samples or
+    variants is given, and does not belong to the genotypes.
     """
     sources: list[GenotypeSource]
     sources = (
@@ -112,12 +103,7 @@ def open_genotypes(
 def open_founder_file(path: str, variant_map: str | None = None) -> GenotypeSource:
     """Open a table of founder probabilities.
 
-    Raises
-    ------
-    InputError
-        It cannot be read, or is not such a table.
-    UsageError
-        It is of a format of genotypes.
+    Raises InputError where it cannot be read, or is not such a table; UsageError where it is of a format of genotypes.
     """
     if not os.path.isfile(path):
         raise InputError(f"{path}: there is no such file; check the path")
@@ -137,33 +123,18 @@ def open_genotype_file(
 ) -> GenotypeSource:
     """Open a genotype file of any format.
 
-    Parameters
-    ----------
-    path : str
-        A ``.bed``, ``.pgen``, BGEN, VCF or BCF file, or a table of genotypes, told from its first bytes whatever its
-        name; or the name without suffix, where one such file exists, as for plink2.
-    sample : str or None
-        The samples of a BGEN file, where they are not beside it under the same name, or of BIMBAM's mean genotypes.
-    bim, fam : str or None
-        The variants and samples of a PLINK 1 file, where they are not beside it under the same name.
-    variant_map : str or None
-        Where the variants of a table lie, as far as it does not say it itself.
-    ploidy : int
-        The largest number in the cells of a table; dosages are 0 to 2 here whatever it is.
+    - ``path``: a ``.bed``, ``.pgen``, BGEN, VCF or BCF file, or a table of genotypes, told from its first bytes
+      whatever its name; or the name without suffix, where one such file exists, as for plink2.
+    - ``sample``: the samples of a BGEN file, where they are not beside it under the same name, or of BIMBAM's mean
+      genotypes.
+    - ``bim``, ``fam``: the variants and samples of a PLINK 1 file, where they are not beside it under the same name.
+    - ``variant_map``: where the variants of a table lie, as far as it does not say it itself.
+    - ``ploidy``: the largest number in the cells of a table; dosages are 0 to 2 here whatever it is.
 
-    Returns
-    -------
-    GenotypeSource
-        See the table above for its effect allele.
-
-    Raises
-    ------
-    InputError
-        There is no such file, it is of another format, or it (or a file that belongs to it) is malformed; or the
-        package that reads the format is not installed.
-    UsageError
-        More than one genotype file has this name without suffix, the path is ``-``, or a file of samples or variants
-        is given that does not belong to this format.
+    The table above has its effect allele. Raises InputError where there is no such file, it is of another
+    format, or it (or a file that belongs to it) is malformed; or the package that reads the format is not installed;
+    UsageError where more than one genotype file has this name without suffix, the path is ``-``, or a file of samples
+    or variants is given that does not belong to this format.
     """
     if path == "-":
         raise UsageError("genotypes cannot be read from standard input, as other files belong to them; give a path")

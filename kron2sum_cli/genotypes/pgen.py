@@ -28,10 +28,7 @@ _MISSING = -9
 class PgenSource:
     """The genotypes of a PLINK 2 file set (a `GenotypeSource`); made by `open_pgen`.
 
-    Attributes
-    ----------
-    in_file : NDArray (M,)
-        Positions of the M variants among all of the file.
+    ``in_file`` (M,): positions of the M variants among all of the file.
     """
 
     ploidy: ClassVar[int] = 2
@@ -71,13 +68,8 @@ def open_pgen(path: str) -> PgenSource:
 
     Beside the ``.pgen``, under the same name, lie the variants (``.pvar``, ``.pvar.zst`` or ``.bim``) and the samples
     (``.psam`` or ``.fam``). EA, the allele that dosages count, is ALT, and NEA is REF. Variants with several ALT
-    alleles are left out, with a warning.
-
-    Raises
-    ------
-    InputError
-        Pgenlib is not installed, one of the files is missing or malformed, their counts differ, or no variant has
-        two alleles.
+    alleles are left out, with a warning. Raises InputError where pgenlib is not installed, one of the files is missing
+    or malformed, their counts differ, or no variant has two alleles.
     """
     reader = _open_reader(path)
     stem = path[:-5] if path.lower().endswith(".pgen") else path

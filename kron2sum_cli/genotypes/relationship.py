@@ -51,20 +51,9 @@ SPARSE_HEAD_BYTES = 1 << 16
 class NamedTable:
     """A table with a line for each of n samples.
 
-    Attributes
-    ----------
-    path : str
-        The file.
-    samples : Samples
-        The samples of its lines.
-    names : tuple of str
-        Names of its r columns of numbers.
-    n_id_columns : int
-        Columns before them.
-    square : bool
-        Whether the columns are the same samples, so that this is GGᵀ; else it is G.
-    lower : bool
-        False: whole rows are stored.
+    Lines are samples, and ``names`` those of its r columns of numbers, with ``n_id_columns`` before them. It is
+    ``square`` where the columns are the same samples, so that this is GGᵀ; else it is G. Whole rows are stored, so that
+    ``lower`` is false.
     """
 
     path: str
@@ -86,10 +75,7 @@ class NamedTable:
     def load_columns(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """The rows wanted, each once, as (len(rows), r) float64.
 
-        Raises
-        ------
-        InputError
-            As `lines`, or a number is not finite.
+        Raises InputError as `lines`, or a number is not finite.
         """
         row_of = np.full(len(self.samples), -1, dtype=np.intp)
         row_of[rows] = np.arange(len(rows))
@@ -126,11 +112,8 @@ def _is_header_of_r(header: tuple[str, ...], first: Row | None) -> bool:
 def open_named_table(path: str) -> NamedTable:
     """Read the names of a table: its header and its first columns.
 
-    Raises
-    ------
-    InputError
-        The header names no samples, a sample is there twice, or the table is neither a square matrix with the same
-        names on both sides nor a table of other columns.
+    Raises InputError where the header names no samples, a sample is there twice, or the table is neither a square
+    matrix with the same names on both sides nor a table of other columns.
     """
     rows = stream_rows(path)
     header = next(rows).fields
@@ -190,22 +173,10 @@ class RelationshipFile:
     def load(self, rows: NDArray[np.intp]) -> Relationship:
         """Read the numbers of some samples; beside the result, a row of the file is in memory.
 
-        Parameters
-        ----------
-        rows : NDArray (n,)
-            Positions of the samples, each once, in the order wanted.
-
-        Returns
-        -------
-        Relationship
-            K, the rows and columns of a matrix as they are; of a table that is G itself, G with r columns where
-            r < n, else K = GGᵀ.
-
-        Raises
-        ------
-        InputError
-            The file is cut short, or holds something else than finite numbers, or is not symmetric, or a diagonal
-            entry is 0.
+        ``rows`` (n,) are positions of the samples, each once, in the order wanted. Returns K, the rows and columns of a
+        matrix as they are; of a table that is G itself, G with r columns where r < n, else K = GGᵀ. Raises InputError
+        where the file is cut short, or holds something else than finite numbers, or is not symmetric, or a diagonal
+        entry is 0.
         """
         counts = {"samples read": len(self.samples)}
         samples = self.samples.take(rows)
@@ -231,19 +202,9 @@ def open_relationship(path: str, id_path: str | None = None) -> RelationshipFile
 
     Text may be compressed with gzip or Zstandard.
 
-    Parameters
-    ----------
-    path : str
-        The file or prefix.
-    id_path : str or None
-        Names of the rows, a ``.fam`` or a list with ``FID IID`` or ``IID`` in each line.
-
-    Raises
-    ------
-    InputError
-        A file is missing, of no known format, of the wrong size, or names a sample twice.
-    UsageError
-        ``id_path`` is needed and not given, or given and not needed.
+    ``path``: the file or prefix. ``id_path``: names of the rows, a ``.fam`` or a list with ``FID IID`` or ``IID`` in
+    each line. Raises InputError where a file is missing, of no known format, of the wrong size, or names a sample
+    twice; UsageError where ``id_path`` is needed and not given, or given and not needed.
     """
     stem = _stem(path, GCTA_SUFFIXES, (".grm.bin", ".grm.gz", ".grm.zst"))
     if stem is not None:
@@ -275,12 +236,8 @@ def open_sparse(path: str, id_path: str | None) -> SparseMatrix | None:
     """Read a sparse relationship matrix; None where the file is none.
 
     GCTA's ``.grm.sp`` with ``.grm.id``, given by its name or their common prefix; Matrix Market with ``id_path``; a
-    table with a header that names two samples and a relationship (`sparse_matrix.read_table_of_pairs`).
-
-    Raises
-    ------
-    InputError, UsageError
-        As `open_relationship`.
+    table with a header that names two samples and a relationship (`sparse_matrix.read_table_of_pairs`). Raises
+    InputError, UsageError as `open_relationship`.
     """
     if is_sparse_gcta(path):
         stem = path.removesuffix(".grm.sp")

@@ -28,12 +28,8 @@ def read_columns(text: str, width: int) -> pd.DataFrame:
 def read_fam(path: str) -> Samples:
     """Read the samples of a ``.fam``: white space of any kind between the columns, five or more of them.
 
-    They have no FIDs where all of them are ``0``.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read, a line is too short, or a sample is there twice.
+    They have no FIDs where all of them are ``0``. Raises InputError where the file cannot be read, a line is too short,
+    or a sample is there twice.
     """
     text = read_text(path)
     return _samples(
@@ -45,12 +41,8 @@ def read_psam(path: str) -> Samples:
     """Read the samples of a ``.psam``, or of a ``.fam`` in its place.
 
     Lines that start with ``##`` are not read. The header starts with ``#FID IID`` or ``#IID``; without one it is a
-    ``.fam``. Samples have no FIDs where there is no such column, or ``0`` in all of it.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read, a line is too short, or a sample is there twice.
+    ``.fam``. Samples have no FIDs where there is no such column, or ``0`` in all of it. Raises InputError where the
+    file cannot be read, a line is too short, or a sample is there twice.
     """
     text = read_text(path)
     number, header = next(
@@ -75,12 +67,8 @@ def read_oxford_sample(path: str) -> Samples:
     """Read the samples of a ``.sample``: a line of names, a line of types, then one line a sample.
 
     Where its first two columns are ``ID_1 ID_2`` they are FID and IID; where only the first is an ID (as QCTOOL 2
-    writes it) it is the IID. Samples have no FIDs where all of them are ``0``.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read, has not those two lines first, a line is too short, or a sample is there twice.
+    writes it) it is the IID. Samples have no FIDs where all of them are ``0``. Raises InputError where the file cannot
+    be read, has not those two lines first, a line is too short, or a sample is there twice.
     """
     text = read_text(path)
     first_lines = itertools.islice((line.split() for line in io.StringIO(text) if line.strip()), 2)
@@ -98,12 +86,8 @@ def read_oxford_sample(path: str) -> Samples:
 def read_sample_list(path: str) -> Samples:
     """Read the names of the rows of a matrix, or of the columns of a table, in their order.
 
-    The file is a ``.fam``, or a list with ``FID IID`` or ``IID`` in each line, perhaps with such a header.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read, a line lacks a name, or a sample is there twice.
+    The file is a ``.fam``, or a list with ``FID IID`` or ``IID`` in each line, perhaps with such a header. Raises
+    InputError where the file cannot be read, a line lacks a name, or a sample is there twice.
     """
     if path.endswith(".fam"):
         return read_fam(path)

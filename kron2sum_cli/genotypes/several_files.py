@@ -25,18 +25,9 @@ ROUNDING = np.float32(1e-6)
 class SeveralFiles:
     """The genotypes of files with the same samples (a `GenotypeSource`); made by `join_files`.
 
-    Attributes
-    ----------
-    sources : tuple of GenotypeSource
-        The files, in the order given; their variants follow one another.
-    rows : tuple of NDArray (n,)
-        Where the samples are in each file.
-    samples : Samples
-        The n samples, in the order of the first file.
-    variants : Variants
-        The variants of all files.
-    ploidy : int
-        Copies of a chromosome that every sample has, to which dosages of 0 to 2 in the files are stretched.
+    Variants of the ``sources`` follow one another, samples are in the order of the first file, and ``rows`` (n,) say
+    where they are in each. ``ploidy`` is how many copies of a chromosome every sample has, to which dosages of 0 to 2
+    in the files are stretched.
     """
 
     sources: tuple[GenotypeSource, ...]
@@ -82,12 +73,8 @@ class SeveralFiles:
 def join_files(sources: Sequence[GenotypeSource], ploidy: int = 2) -> SeveralFiles:
     """Put genotype files of the same samples, in any order, together.
 
-    Variants that are in more than one file are all kept, and counted in a warning.
-
-    Raises
-    ------
-    InputError
-        A file lacks a sample of another.
+    Variants that are in more than one file are all kept, and counted in a warning. Raises InputError where a file lacks
+    a sample of another.
     """
     samples = sources[0].samples
     rows = [np.arange(len(samples)), *(_rows_in(source, sources[0]) for source in sources[1:])]

@@ -34,15 +34,9 @@ VARIANT_SCHEMA = pa.schema(
 class Variants:
     """The variants of one file, in its order.
 
-    Attributes
-    ----------
-    table : pyarrow.Table
-        Columns CHR (string), POS (int64), SNPID (string), EA (string, the effect allele: the one that dosages
-        count) and NEA (string).
-    source : str
-        The file they were read from, for messages.
-    left_out : frozenset of str
-        Names of variants that the file has and that are not among them: those of more than two alleles.
+    The table has columns CHR (string), POS (int64), SNPID (string), EA (string, the effect allele: the one that dosages
+    count) and NEA (string). ``source`` is the file they were read from, for messages, and ``left_out`` are names of
+    variants that the file has and that are not among them: those of more than two alleles.
     """
 
     table: pa.Table
@@ -89,24 +83,9 @@ class GenotypeSource(Protocol):
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Dosages of the effect allele, 0 to `ploidy`, NaN where missing; several threads may call it at once.
 
-        Parameters
-        ----------
-        variants : NDArray (b,)
-            Positions among `variants`, increasing.
-        rows : NDArray (n,)
-            Positions among `samples`, in the order wanted.
-
-        Returns
-        -------
-        NDArray (n, b)
-            float32 in Fortran order.
-
-        Raises
-        ------
-        InputError
-            The file is damaged, or changed since it was opened.
-        IndexError
-            A position is not in the file.
+        Positions are increasing among `variants`, and in the order wanted among `samples` (``rows``). Returns float32
+        in Fortran order. Raises InputError where the file is damaged, or changed since it
+        was opened; IndexError where a position is not in the file.
         """
 
 
@@ -114,20 +93,8 @@ class GenotypeSource(Protocol):
 class Relationship:
     """GGᵀ over some samples: as G where that is the smaller, as the matrix itself, or as a sparse matrix.
 
-    Attributes
-    ----------
-    samples : Samples
-        The n samples of the rows.
-    G : NDArray (n, r) or None
-        float64.
-    K : NDArray (n, n) or None
-        GGᵀ in float64.
-    counts : mapping of str to int
-        What was read and left out, with reasons, for the log (in order).
-    files : sequence of str
-        Every file read.
-    sparse : sparse array (n, n) or None
-        GGᵀ where most pairs of samples are unrelated; exactly one of the three is there.
+    Exactly one of G (n, r), K = GGᵀ (n, n), and ``sparse`` (n, n), GGᵀ where most pairs of samples are unrelated, is
+    there; rows are the ``samples``. ``counts`` are what was read and left out, with reasons, for the log (in order).
     """
 
     samples: Samples
@@ -190,12 +157,8 @@ def spool(genotypes: Iterable[NDArray[np.float32]], has_dosages: bool, path: str
     """Write the dosages (n,) of one variant after the other, NaN where missing, to a temporary file.
 
     They keep single precision where they are dosages; else they are numbers of copies over the ploidy, times 2. Returns
-    the descriptor of the file, which has no name and goes when this is closed.
-
-    Raises
-    ------
-    InputError
-        There is no room for them.
+    the descriptor of the file, which has no name and goes when this is closed. Raises InputError where there is no room
+    for them.
     """
     try:
         with tempfile.TemporaryFile(prefix="kron2sum-") as file:

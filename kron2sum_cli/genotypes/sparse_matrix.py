@@ -45,18 +45,9 @@ RELATIONSHIP_COLUMNS = ("PI_HAT", "RELATIONSHIP", "RELATEDNESS", "GRM", "REL", "
 class SparseMatrix:
     """A sparse relationship matrix.
 
-    Attributes
-    ----------
-    samples : Samples
-        Its samples; of a table of pairs those that are in one.
-    K : sparse (N, N)
-        The matrix, symmetric.
-    listed_only : bool
-        Whether samples of other files that are not among ``samples`` are unrelated to all, with 1 on the diagonal.
-    files : tuple of str
-        Every file that belongs to it.
-    format : str
-        What it is, for the log.
+    K (N, N) is symmetric; of a table of pairs its samples are those that are in one. Where ``listed_only``, samples of
+    other files that are not among them are unrelated to all, with 1 on the diagonal. ``format`` is what it is, for the
+    log.
     """
 
     samples: Samples
@@ -85,10 +76,7 @@ def is_table_of_pairs(header: list[str]) -> bool:
 def read_gcta_sparse(path: str, samples: Samples, id_path: str) -> SparseMatrix:
     """Read ``.grm.sp``: lines of two positions (from 0) and a relationship, each pair once, the diagonal included.
 
-    Raises
-    ------
-    InputError
-        Where a line is not that, a position is not one of the samples, or a sample has no diagonal.
+    Raises InputError where a line is not that, a position is not one of the samples, or a sample has no diagonal.
     """
     table = _read_numbers(path)
     n = len(samples)
@@ -109,10 +97,7 @@ def read_gcta_sparse(path: str, samples: Samples, id_path: str) -> SparseMatrix:
 def read_matrix_market(path: str, samples: Samples, id_path: str) -> SparseMatrix:
     """Read a square, symmetric Matrix Market file.
 
-    Raises
-    ------
-    InputError
-        Where it is none, or has another number of rows than there are samples.
+    Raises InputError where it is none, or has another number of rows than there are samples.
     """
     try:
         K: Sparse = scipy.sparse.csr_array(scipy.io.mmread(path, spmatrix=False)).astype(np.float64)
@@ -136,12 +121,8 @@ def read_matrix_market(path: str, samples: Samples, id_path: str) -> SparseMatri
 def read_table_of_pairs(path: str) -> SparseMatrix:
     """Read a table with a header that names two samples and a value in every line; see `ID_PAIRS`.
 
-    Kinship coefficients are doubled. A pair of a sample with itself is its diagonal, 1 where there is none.
-
-    Raises
-    ------
-    InputError
-        Where a value is not a number, or a pair is there twice with different values.
+    Kinship coefficients are doubled. A pair of a sample with itself is its diagonal, 1 where there is none. Raises
+    InputError where a value is not a number, or a pair is there twice with different values.
     """
     table = _read_table(path)
     columns = _upper(list(table.columns))

@@ -37,10 +37,7 @@ class StoredSquare(Protocol):
     def lines(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """The rows one by one, each with its position.
 
-        Raises
-        ------
-        InputError
-            The file is cut short, changed or damaged, or has other rows than it should.
+        Raises InputError where the file is cut short, changed or damaged, or has other rows than it should.
         """
 
 
@@ -48,12 +45,8 @@ def stream_rows(path: str) -> Iterator[Row]:
     """The rows of a text file that are not blank; of gzip and Zstandard files too.
 
     The delimiter is told from the first line: tab, else comma, else white space; fields may be quoted as in CSV. Lines
-    that begin with ``#`` and a blank are comments, as R/qtl2 writes them.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read, or is not text.
+    that begin with ``#`` and a blank are comments, as R/qtl2 writes them. Raises InputError where the file cannot be
+    read, or is not text.
     """
     try:
         with open_text(path) as file:
@@ -279,22 +272,13 @@ def gather(
 ) -> NDArray[np.float64]:
     """Put some rows and columns of a stored symmetric matrix together, exactly symmetric.
 
-    Parameters
-    ----------
-    lines : iterable
-        The N rows of the file in order, each with its position i: i + 1 numbers if ``lower``, else N.
-    lower : bool
-        Whether the file stores the lower triangle only. A file that stores N numbers a row with zeros in place of
-        the upper triangle is recognised.
-    rows : NDArray (n,)
-        The rows and columns wanted, each once, in the order wanted.
-    samples : Samples
-        The N samples of the file.
+    - ``lines``: the N rows of the file in order, each with its position i: i + 1 numbers if ``lower``, else N.
+    - ``lower``: whether the file stores the lower triangle only. A file that stores N numbers a row with zeros in place
+      of the upper triangle is recognised.
+    - ``rows`` (n,): the rows and columns wanted, each once, in the order wanted.
+    - ``samples``: the N samples of the file.
 
-    Raises
-    ------
-    InputError
-        An entry is not finite, or the matrix is not symmetric to 1e-5 of its largest entry.
+    Raises InputError where an entry is not finite, or the matrix is not symmetric to 1e-5 of its largest entry.
     """
     row_of = np.full(len(samples), -1, dtype=np.intp)
     row_of[rows] = np.arange(len(rows))

@@ -31,16 +31,10 @@ _WHITE_SPACE = (b" ", b"\t\t", b"\n\t", b"\t\n", b"\t\r")
 class VariantColumns:
     """How the lines of a file are cut into columns.
 
-    Attributes
-    ----------
-    names : tuple of str
-        One for every column, those of `VARIANT_SCHEMA` among them; the others are not read.
-    any_white_space : bool
-        Whether blanks and runs of white space lie between columns, else single tabs.
-    kind : str
-        What the file is, for messages, such as ``.bim``.
-    expected : str
-        Which columns it should have, for messages.
+    - ``names``: one for every column, those of `VARIANT_SCHEMA` among them; the others are not read.
+    - ``any_white_space``: whether blanks and runs of white space lie between columns, else single tabs.
+    - ``kind``: what the file is, for messages, such as ``.bim``.
+    - ``expected``: which columns it should have, for messages.
     """
 
     names: tuple[str, ...]
@@ -71,12 +65,8 @@ def read_bim(path: str, chunk_bytes: int = CHUNK_BYTES) -> Variants:
     """Read the variants of a ``.bim``: six columns, with tabs, blanks or both between them.
 
     The effect allele EA is the first allele of the file (allele 1), the one that dosages count. Negative positions
-    stand for unknown places and are kept. ``chunk_bytes`` are parsed at once.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read or is empty, a line does not have six columns, or a position is not a whole number.
+    stand for unknown places and are kept. ``chunk_bytes`` are parsed at once. Raises InputError where the file cannot
+    be read or is empty, a line does not have six columns, or a position is not a whole number.
     """
     table = _read_table(path, lambda file: (BIM_COLUMNS, 1, b""), chunk_bytes)
     if not table.num_rows:
@@ -89,13 +79,9 @@ def read_pvar(path: str, chunk_bytes: int = CHUNK_BYTES) -> Variants:
 
     EA, the allele that dosages count, is ALT (several have commas between them), and NEA is REF. Lines that start with
     ``##`` are not read. Without a line ``#CHROM POS ID REF ALT`` (in any order, and with other columns) the file is one
-    like a ``.bim``, where ALT comes before REF. ``chunk_bytes`` are parsed at once.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read or decompressed, has no variant, lacks a column, or has a line of another number
-        of columns or a position that is not a whole number.
+    like a ``.bim``, where ALT comes before REF. ``chunk_bytes`` are parsed at once. Raises InputError where the file
+    cannot be read or decompressed, has no variant, lacks a column, or has a line of another number of columns or a
+    position that is not a whole number.
     """
     table = _read_table(path, lambda file: _pvar_header(file, path), chunk_bytes)
     if not table.num_rows:
@@ -106,10 +92,7 @@ def read_pvar(path: str, chunk_bytes: int = CHUNK_BYTES) -> Variants:
 def with_two_alleles(variants: Variants, two_alleles: NDArray[np.bool_], remedy: str) -> Variants:
     """The variants of which ``two_alleles`` (M,) is true; a warning counts the others and says how to split them.
 
-    Raises
-    ------
-    InputError
-        None has two alleles.
+    Raises InputError where none has two alleles.
     """
     if two_alleles.all():
         return variants

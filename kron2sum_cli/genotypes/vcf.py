@@ -36,12 +36,8 @@ _MISSING_ALLELE, _NO_ALLELE = -1, -2
 def open_vcf(path: str) -> SpooledSource:
     """Read a VCF (compressed or not) or BCF file, whose genotypes go to a temporary file.
 
-    EA, the allele that dosages count, is ALT, and NEA is REF.
-
-    Raises
-    ------
-    InputError
-        cyvcf2 is not installed, or the file is malformed, cut short, or has no samples or no variants.
+    EA, the allele that dosages count, is ALT, and NEA is REF. Raises InputError where cyvcf2 is not installed, or the
+    file is malformed, cut short, or has no samples or no variants.
     """
     cyvcf2 = _cyvcf2(path)
     _refuse_cut_short(path)
@@ -105,10 +101,7 @@ def _sites(reader: Any, path: str) -> Iterator[tuple[Any, tuple[str, int, str, s
 def _dosages(site: Any, samples: Samples, has_dosages: bool, place: str) -> NDArray[np.float32] | None:
     """(k, n) dosages of the k ALT alleles of a site, NaN where missing; None where it has no genotypes.
 
-    Raises
-    ------
-    InputError
-        A dosage is less than 0 or more than the alleles of the sample.
+    Raises InputError where a dosage is less than 0 or more than the alleles of the sample.
     """
     n_alts = max(len(site.ALT), 1)
     fields = site.FORMAT

@@ -212,11 +212,7 @@ def bartlett_factors(
     """The factors (h,) by which likelihood ratios of refits are divided; ones where the null model is by ML.
 
     Hypotheses of two columns are as `second_column.pair_hypotheses` has them; ``second`` makes the second columns.
-
-    Raises
-    ------
-    ConvergenceError
-        Where too few simulated traits could be fitted, or refitted with variants.
+    Raises ConvergenceError where too few simulated traits could be fitted, or refitted with variants.
     """
     found = np.ones(len(hypotheses))
     if not refits.reml:

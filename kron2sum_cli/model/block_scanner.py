@@ -32,17 +32,11 @@ PRODUCTS_AT_ONCE = 512
 class BlockStatistics:
     """Score and information of every variant of a block along the trait axes.
 
-    Attributes
-    ----------
-    u : NDArray (b, p)
-        Score ``gᵀ P_j y_j``.
-    v : NDArray (b, p) or (b, p, p)
-        Information ``gᵀ P_j g``: the effect on axis j is u/v with variance 1/v. (b, p, p) where fixed effects or
-        missing cells couple the axes.
-    length : NDArray (b,)
-        Squared length of g outside the span of X.
-    outside : NDArray (b,)
-        The part of that length outside V, too, where GGᵀ is 0.
+    - ``u`` (b, p): score ``gᵀ P_j y_j``.
+    - ``v`` (b, p) or (b, p, p): information ``gᵀ P_j g``: the effect on axis j is u/v with variance 1/v. (b, p, p)
+      where fixed effects or missing cells couple the axes.
+    - ``length`` (b,): squared length of g outside the span of X.
+    - ``outside`` (b,): the part of that length outside V, too, where GGᵀ is 0.
     """
 
     u: Array
@@ -59,12 +53,8 @@ class BlockStatistics:
 class PairStatistics:
     """Score and information of the two columns ``[g, h]`` of every variant of a block.
 
-    Attributes
-    ----------
-    first, second : BlockStatistics
-        Of g and of h, each alone.
-    cross : NDArray (b, p) or (b, p, p)
-        Information ``gᵀ P_j h`` that the two share; the rows of (p, p) are the axes of g.
+    ``first``, ``second``: of g and of h, each alone. ``cross`` (b, p) or (b, p, p): information ``gᵀ P_j h`` that the
+    two share; the rows of (p, p) are the axes of g.
     """
 
     first: BlockStatistics
@@ -102,16 +92,8 @@ class PairStatistics:
 def precision_for(axes: TraitAxes, s: Array, outside: bool, asked: type[np.floating]) -> type[np.floating]:
     """The precision that scans need: double where an axis has hardly any variance in some row.
 
-    Parameters
-    ----------
-    axes : TraitAxes
-        The trait axes, each of variance 1 on average.
-    s : NDArray (m,)
-        Eigenvalues of the relationship matrix.
-    outside : bool
-        Whether there are contrasts outside V, of eigenvalue 0.
-    asked : type
-        The precision where all have enough.
+    Axes have variance 1 on average. ``s`` (m,) are eigenvalues of the relationship matrix, and ``outside`` says whether
+    there are contrasts outside V, of eigenvalue 0. The precision is the one ``asked`` where all have enough.
     """
     least = float(np.min(axes.variances(s), initial=np.inf))
     least = min(least, float(np.min(axes.c1**2))) if outside else least
@@ -151,16 +133,10 @@ class BlockScanner:
 
     The score needs no rotated variant, ``u = gᵀ(Vα)``: its p columns ride along as further rows of the rotation.
 
-    Attributes
-    ----------
-    rotation : NDArray (m + p, n)
-        ``[V, Vα]ᵀ`` in the precision of the scan, α = K⁻¹r of the null model.
-    weights : NDArray (m, p + 1)
-        Inverse variances W, and a column of ones.
-    outside_weight : NDArray (p,) or None
-        Inverse variances outside V and X; None where there is nothing outside.
-    Qx : NDArray (n, c)
-        Basis of X, needed for what is outside.
+    - ``rotation`` (m + p, n): ``[V, Vα]ᵀ`` in the precision of the scan, α = K⁻¹r of the null model.
+    - ``weights`` (m, p + 1): inverse variances W, and a column of ones.
+    - ``outside_weight`` (p,): inverse variances outside V and X; None where there is nothing outside.
+    - ``Qx`` (n, c): basis of X, needed for what is outside.
     """
 
     rotation: NDArray[np.floating]
@@ -268,12 +244,8 @@ class CoupledBlockScanner:
     ``P = K⁻¹ - FFᵀ`` with ``F = K⁻¹M H^-½``, so that ``V_jl = δ_jl Σ_i g̃_i² w_ij - Σ_q (g̃ᵀF_jq)(g̃ᵀF_lq)``. In double
     precision, because variants cannot be centred.
 
-    Attributes
-    ----------
-    diagonal : BlockScanner
-        The scanner of ``K⁻¹`` without the fixed effects.
-    F : NDArray (m, pq)
-        ``K⁻¹M H^-½``, the p axes of every effect q side by side.
+    ``diagonal`` is the scanner of ``K⁻¹`` without the fixed effects. ``F`` (m, pq) has the p axes of every effect q
+    side by side.
     """
 
     diagonal: BlockScanner

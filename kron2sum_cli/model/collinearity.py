@@ -45,12 +45,7 @@ Mask = NDArray[np.bool_]
 class Dependency:
     """A column in the span of columns before it.
 
-    Attributes
-    ----------
-    column : int
-        Position of the column.
-    others : tuple of int
-        Positions of the columns of which it is a linear combination; none where it is zero.
+    ``others`` are positions of the columns of which it is a linear combination; none where it is zero.
     """
 
     column: int
@@ -115,14 +110,8 @@ class GenotypedCovariates:
     A missing genotype is replaced by the mean of the others, which can hide that a variant is a combination of the
     covariates wherever it was seen: its "effect" would be that of the samples in which it was not.
 
-    Attributes
-    ----------
-    X : NDArray (n, c)
-        The covariates.
-    observed : NDArray (n, p) or None
-        Which cells of the traits were observed; None where all were.
-    called : NDArray (n, k) or None
-        Where variants among the covariates were genotyped, of those with missing genotypes; None without any.
+    ``observed`` (n, p) says which cells of the traits were observed; None where all were. ``called`` (n, k) says where
+    variants among the covariates X (n, c) were genotyped, of those with missing genotypes; None without any.
     """
 
     X: Array
@@ -159,16 +148,9 @@ class GenotypedCovariates:
         covariates, over the others, is ``gᵀg - bᵀ(I - N)⁻¹b``. N is at most its trace, which clears nearly all
         variants at once.
 
-        Parameters
-        ----------
-        G : NDArray (n, b)
-            Variants, centred where the covariates span a constant.
-        incomplete : NDArray (k,)
-            Those that are to be judged, as they have missing genotypes.
-        absent : NDArray (n, k)
-            The genotypes of these that are missing, whatever G has there.
-        beside : NDArray (n, b) or None
-            One more covariate a variant; None for none.
+        G (n, b) is centred where the covariates span a constant. ``incomplete`` (k,) are to be judged, as they have
+        missing genotypes, ``absent`` (n, k), whatever G has there. ``beside`` (n, b) is one more covariate a variant;
+        None for none.
         """
         explained = np.zeros(len(incomplete), dtype=np.bool_)
         for start in range(0, len(incomplete), AT_ONCE):
@@ -204,10 +186,7 @@ class ExplainedTraits:
     Its residual variance is 0 with such a variant, so that the likelihood with C0 and C1 free has no maximum. With
     missing cells each trait is judged by itself, over its samples.
 
-    Attributes
-    ----------
-    Y, X : NDArray (n, p), (n, c)
-        Traits, NaN where missing, and covariates.
+    Traits Y (n, p) are NaN where missing; covariates X are (n, c).
     """
 
     Y: Array

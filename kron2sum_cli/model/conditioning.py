@@ -61,11 +61,7 @@ def given_variants(model: NullModel, G: Array, X: Array) -> GivenVariants:
     """Take variants G (n, k), without missing values, into a null model.
 
     ``X`` (n, c) are covariates that have an effect on every trait of its own; none where a trait design couples them.
-
-    Raises
-    ------
-    NumericalError
-        Where the variants explain the traits completely.
+    Raises NumericalError where the variants explain the traits completely.
     """
     of_covariates, S = bases(G, X)
     F, z, rank = _coupled(model, S) if model.coupled else _along_axes(model, S)

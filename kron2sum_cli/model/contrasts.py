@@ -59,24 +59,14 @@ class CoupledDesign:
 class Contrasts:
     """Traits rotated to rows that are independent: row i has covariance ``s_i C0 + C1``.
 
-    Attributes
-    ----------
-    Z : NDArray (m, p)
-        Rotated traits, m = k + e: the k columns of V and e ≤ p that hold what Y has outside them.
-    s : NDArray (m,)
-        Eigenvalues, 0 for the e appended rows.
-    noutside : int
-        Number of contrasts outside V, where GGᵀ and every trait are 0.
-    V : NDArray (n, m)
-        The rotation, ``Z = VᵀY``; in single precision where it was read for a scan in single precision.
-    Yx : NDArray (c, p)
-        ``QxᵀY``, the part of Y in the span of the projected covariates.
-    Kxx, Kxm : NDArray (c, c) and (c, m)
-        GGᵀ of the projected covariates, and between them and the rows.
-    Rx : NDArray (c, c)
-        Upper triangular, ``X = Qx Rx``.
-    design : CoupledDesign or None
-        Fixed effects that are not projected out; None where all are.
+    - ``Z`` (m, p): rotated traits, m = k + e: the k columns of V and e ≤ p that hold what Y has outside them.
+    - ``s`` (m,): eigenvalues, 0 for the e appended rows.
+    - ``noutside``: number of contrasts outside V, where GGᵀ and every trait are 0.
+    - ``V`` (n, m): the rotation, ``Z = VᵀY``; in single precision where it was read for a scan in single precision.
+    - ``Yx`` (c, p): ``QxᵀY``, the part of Y in the span of the projected covariates.
+    - ``Kxx`` (c, c), ``Kxm`` (c, m): GGᵀ of the projected covariates, and between them and the rows.
+    - ``Rx`` (c, c): upper triangular, ``X = Qx Rx``.
+    - ``design``: fixed effects that are not projected out; None where all are.
     """
 
     Z: Array

@@ -76,14 +76,7 @@ PUSHED_SHARE = 0.9999
 class CompleteLikelihood:
     """The likelihood of traits without missing cells, as `climbing.climb` takes it.
 
-    Attributes
-    ----------
-    data : Contrasts
-        The rotated traits.
-    reml : bool
-        Restricted or not.
-    floor : float
-        Smallest c1 that a climb may reach.
+    ``floor`` is the smallest c1 that a climb may reach.
     """
 
     data: Contrasts
@@ -153,12 +146,8 @@ def fits(data: Contrasts, ranks: Sequence[int], reml: bool) -> list[Fit]:
     """Maximise over C0 of at most each of these ranks.
 
     Small problems can have several optima, and there a search is cheap: it is then made from several starts and the
-    best is kept. A fit of lower rank starts from those of full rank, truncated.
-
-    Raises
-    ------
-    ConvergenceError
-        Where no optimum could be certified; its result is the best point found.
+    best is kept. A fit of lower rank starts from those of full rank, truncated. Raises ConvergenceError where no
+    optimum could be certified; its result is the best point found.
     """
     cheap = is_cheap(data)
     thorough = cheap and has_few_rows(data) and bounded(data, reml)
@@ -187,19 +176,8 @@ def nested_fits(
     A maximum whose C0 is of lower rank than it might be is that of the ranks between, too; where a lower rank has the
     higher likelihood, a higher one climbs on from there.
 
-    Parameters
-    ----------
-    ranks : sequence of int
-        Largest ranks of C0.
-    tau : float
-        Mean eigenvalue of GGᵀ.
-    climb_from, search : callables
-        The optimum of a rank that is reached from given axes, and the best one that a search finds.
-
-    Raises
-    ------
-    ConvergenceError
-        As ``search`` does.
+    ``tau`` is the mean eigenvalue of GGᵀ. ``climb_from`` gives the optimum of a rank that is reached from given axes,
+    ``search`` the best one that a search finds. Raises ConvergenceError as ``search`` does.
     """
     found: dict[int, Optimum[PointT]] = {}
     higher: Optimum[PointT] | None = None
@@ -272,10 +250,7 @@ def _distinct(fits: list[Fit]) -> list[Fit]:
 def starting_axes(data: Contrasts, share: float) -> TraitAxes:
     """Axes whose τC0 is this share of the covariance of the contrasts, and whose C1 is the rest.
 
-    Raises
-    ------
-    NumericalError
-        Where traits are linear combinations of each other or GGᵀ is zero on the contrasts.
+    Raises NumericalError where traits are linear combinations of each other or GGᵀ is zero on the contrasts.
     """
     tau = data.mean_eigenvalue
     if tau <= 0:

@@ -84,20 +84,11 @@ class Effects:
 class LeastSquares:
     """Generalised least squares of several terms.
 
-    Attributes
-    ----------
-    beta : NDArray (N,)
-        Estimates, NaN for columns that lie in the span of those before them.
-    covariance : NDArray (N, N)
-        ``(MᵀK⁻¹M)⁻¹`` for M the estimated columns side by side, NaN elsewhere.
-    quadratic : float
-        ``rᵀK⁻¹r``.
-    rank : int
-        Number of estimated columns.
-    shapes : tuple of (int, int)
-        Shape (q_k, a_k) of every B_k.
-    combination : NDArray (rank, N)
-        All columns as combinations of the estimated ones.
+    - ``beta`` (N,): estimates, NaN for columns that lie in the span of those before them.
+    - ``covariance`` (N, N): ``(MᵀK⁻¹M)⁻¹`` for M the estimated columns side by side, NaN elsewhere.
+    - ``quadratic``: ``rᵀK⁻¹r``.
+    - ``shapes``: shape (q_k, a_k) of every B_k.
+    - ``combination`` (rank, N): all columns as combinations of the estimated ones.
     """
 
     beta: Array

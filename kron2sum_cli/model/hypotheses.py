@@ -57,20 +57,12 @@ class Hypothesis:
 class TestContext:
     """The scale of tests: it turns a drop in ``rᵀK⁻¹r`` into a statistic.
 
-    Attributes
-    ----------
-    T : NDArray (p, p)
-        Trait axes of the null model.
-    quadratic : float
-        ``rᵀK⁻¹r`` of the null model, q0.
-    size : int
-        What the scale of K is estimated from: np observations by ML, (n - c)p contrasts by REML.
-    residual_df : int
-        Number of observations less that of the null model's fixed effects.
-    statistic : Statistic
-        "lr" for the likelihood ratio on χ², or "f" for the F test, exact for K known up to scale.
-    least_left : float
-        One of `LEAST_LEFT`.
+    - ``T`` (p, p): trait axes of the null model.
+    - ``quadratic``: ``rᵀK⁻¹r`` of the null model, q0.
+    - ``size``: what the scale of K is estimated from: np observations by ML, (n - c)p contrasts by REML.
+    - ``residual_df``: number of observations less that of the null model's fixed effects.
+    - ``statistic``: "lr" for the likelihood ratio on χ², or "f" for the F test, exact for K known up to scale.
+    - ``least_left``: one of `LEAST_LEFT`.
     """
 
     __test__ = False  # not a test class, whatever its name

@@ -79,10 +79,7 @@ class MeanBlock:
     def cholesky(self) -> Array:
         """Lower Cholesky factors of every S_j, (p, c, c).
 
-        Raises
-        ------
-        NumericalError
-            Where one is not positive definite.
+        Raises NumericalError where one is not positive definite.
         """
         try:
             return np.asarray(np.linalg.cholesky(self.S), np.float64)
@@ -119,18 +116,11 @@ class Coupled:
 class Point:
     """The likelihood at one (C0, C1).
 
-    Attributes
-    ----------
-    lml : float
-        Log-likelihood with all constants: the log density of vec(Y), or of its error contrasts under REML.
-    W : NDArray (m, p)
-        Inverse variances.
-    alpha : NDArray (m, p)
-        ``W`` times the residuals: K⁻¹r in rotated rows and axes.
-    score0, score1 : NDArray (p, p)
-        Derivatives of the log-likelihood in the axes' C0 and C1, symmetric.
-    coupled : Coupled or None
-        Estimates of coupled fixed effects; None where all covariates are projected out.
+    - ``lml``: log-likelihood with all constants: the log density of vec(Y), or of its error contrasts under REML.
+    - ``W`` (m, p): inverse variances.
+    - ``alpha`` (m, p): ``W`` times the residuals: K⁻¹r in rotated rows and axes.
+    - ``score0``, ``score1`` (p, p): derivatives of the log-likelihood in the axes' C0 and C1, symmetric.
+    - ``coupled``: estimates of coupled fixed effects; None where all covariates are projected out.
     """
 
     data: Contrasts
@@ -190,12 +180,8 @@ def evaluate(data: Contrasts, axes: TraitAxes, reml: bool) -> Point:
     """The likelihood at one point; O(mp² + mpc²).
 
     ML: ``2 lml = -np log 2π - log|K| - rᵀK⁻¹r``. REML (LaMotte 2007):
-    ``2 lml = -(np - ca) log 2π + log|MᵀM| - log|K| - log|MᵀK⁻¹M| - rᵀK⁻¹r``.
-
-    Raises
-    ------
-    NumericalError
-        Where a variance is 0: C1 is singular and GGᵀ has a null direction.
+    ``2 lml = -(np - ca) log 2π + log|MᵀM| - log|K| - log|MᵀK⁻¹M| - rᵀK⁻¹r``. Raises NumericalError where a variance is
+    0: C1 is singular and GGᵀ has a null direction.
     """
     variances = axes.variances(data.s)
     smallest = variances.min(initial=np.inf)

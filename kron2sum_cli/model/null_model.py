@@ -70,14 +70,8 @@ FAMILIES = "families/"
 class TraitData:
     """What a null model is fitted to, beside the relationship matrix.
 
-    Attributes
-    ----------
-    Y : NDArray (n, p)
-        Traits, NaN in missing cells.
-    A : NDArray (p, a)
-        Trait design; the identity for effects on every trait of its own.
-    X : NDArray (n, c)
-        Covariates.
+    Traits Y (n, p), NaN in missing cells; trait design A (p, a), the identity for effects on every trait of its own;
+    covariates X (n, c).
     """
 
     Y: Array
@@ -230,12 +224,8 @@ class NullModel(ABC):
     def refits(self) -> Refits:
         """Fits with C0 and C1 free again and a variant in the model.
 
-        Raises
-        ------
-        ConvergenceError
-            Where the model is no maximum of its likelihood.
-        ValueError
-            Where the trait design has fewer columns than traits.
+        Raises ConvergenceError where the model is no maximum of its likelihood; ValueError where the trait design has
+        fewer columns than traits.
         """
 
     @abstractmethod
@@ -514,10 +504,7 @@ class NullLikelihood(ABC, Generic[PointT]):
     def fits(self, ranks: Sequence[int]) -> list[Optimum[PointT]]:
         """The maxima with C0 of at most each of these ranks.
 
-        Raises
-        ------
-        ConvergenceError
-            Where no optimum could be certified; its result is the best point found.
+        Raises ConvergenceError where no optimum could be certified; its result is the best point found.
         """
 
     def fit(self, rank: int) -> Optimum[PointT]:
@@ -602,10 +589,7 @@ class ObservedTraits(NullLikelihood[ObservedPoint]):
 def null_likelihood(rotated: RotatedSamples, data: TraitData, reml: bool) -> NullLikelihood[Any]:
     """The likelihood of traits, with the samples rotated for them by `rotate_samples`.
 
-    Raises
-    ------
-    NumericalError
-        Where a trait has no observed cell.
+    Raises NumericalError where a trait has no observed cell.
     """
     spectrum, Y, A, X = rotated.spectrum, data.Y, orthonormal_design(data.A), data.X
     if data.has_missing:

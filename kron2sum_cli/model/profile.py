@@ -152,23 +152,9 @@ def heritability_interval(
 ) -> Interval:
     """All heritabilities h of a trait with ``2 (l_max - l(h)) ≤ χ²₁(level)``, l(h) the maximum over all else.
 
-    Parameters
-    ----------
-    point : Point or ObservedPoint
-        The optimum.
-    trait : int
-        Position of the trait.
-    mean_diagonal : float
-        Mean diagonal of the centred GGᵀ, ḡ in ``h = ḡ C0_tt / (ḡ C0_tt + C1_tt)``.
-    rank : int
-        Largest rank of C0 allowed.
-    level : float
-        Confidence level, between 0 and 1; near a boundary the interval covers at least about that often.
-
-    Raises
-    ------
-    NumericalError
-        Where the trait is no trait of the model or the level is not between 0 and 1.
+    The point is the optimum over C0 of at most this rank, ``mean_diagonal`` that of the centred GGᵀ, ḡ in
+    ``h = ḡ C0_tt / (ḡ C0_tt + C1_tt)``. Near a boundary the interval covers at least about as often as its level,
+    between 0 and 1. Raises NumericalError where the trait is no trait of the model or the level is not between 0 and 1.
     """
     if not 0 <= trait < point.data.ntraits:
         raise NumericalError(f"trait {trait} is not one of the model's {point.data.ntraits} traits")

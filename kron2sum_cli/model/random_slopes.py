@@ -147,12 +147,8 @@ def information_of_factors(data: SlopesData, point: SlopesPoint) -> Array:
 def fit_slopes(data: SlopesData, C0: Array, C1: Array) -> SlopesPoint:
     """Maximise the restricted likelihood, from covariances C0 and C1 (p, p) without slopes.
 
-    By L-BFGS on the factors of Σg and Σe, in units in which their information at the start is the identity.
-
-    Raises
-    ------
-    ConvergenceError
-        Where the search does not end at a maximum.
+    By L-BFGS on the factors of Σg and Σe, in units in which their information at the start is the identity. Raises
+    ConvergenceError where the search does not end at a maximum.
     """
     rows, columns = np.tril_indices(2 * data.ntraits)
     start = np.array([np.linalg.cholesky(_with_slopes(C, C0 + C1)) for C in (C0, C1)])

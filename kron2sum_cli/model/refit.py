@@ -201,11 +201,7 @@ class Refitter:
         ``variants`` are rotated, ``VᵀG`` (m, b), or k columns of each (m, b, k), all of them with such effects.
         ``outside`` (b,), or (b, k, k), are their squared lengths outside V and the covariates, or the products of their
         columns; needed where ``data.noutside``. NaN where a refit did not converge, and for a column of length 0.
-
-        Raises
-        ------
-        ValueError
-            Where ``outside`` is needed and missing.
+        Raises ValueError where ``outside`` is needed and missing.
         """
         p, b = self.data.ntraits, variants.shape[1]
         variants = variants.reshape(*variants.shape[:2], -1)
@@ -241,12 +237,8 @@ def refitter(data: Contrasts, null: Sequence[Fit], reml: bool, thorough: bool = 
     """Prepare refits from local maxima of the likelihood of ``data`` without a variant, as `null_maxima` gives them.
 
     Under a null model by REML the data are `Contrasts.without_projected`. Where it is ``thorough``, and there may be
-    further maxima with a variant, these are looked for.
-
-    Raises
-    ------
-    ValueError
-        Where a maximum is one of the restricted likelihood, or covariates are not projected out.
+    further maxima with a variant, these are looked for. Raises ValueError where a maximum is one of the restricted
+    likelihood, or covariates are not projected out.
     """
     if data.design is not None or any(fit.point.reml for fit in null):
         raise ValueError("refits need the likelihood of the contrasts, and an invertible trait design A")
@@ -258,12 +250,7 @@ def null_maxima(data: Contrasts, fitted: TraitAxes, rank: int) -> list[Fit]:
     """Local maxima of the likelihood without a variant (not restricted), the highest first.
 
     Where there are so few samples that there can be several, climbs start from many places; else from the axes of the
-    null model alone. The data are those of `refitter`.
-
-    Raises
-    ------
-    ConvergenceError
-        Where no search ended at a maximum.
+    null model alone. The data are those of `refitter`. Raises ConvergenceError where no search ended at a maximum.
     """
     starts = [fitted]
     if _has_several_maxima(data):

@@ -30,26 +30,15 @@ THIN_BELOW = 0.9
 class Spectrum:
     """The eigendecomposition of GGᵀ on the contrasts of X.
 
-    Attributes
-    ----------
-    V : NDArray (n, k)
-        Orthonormal, orthogonal to X, with ``VᵀGGᵀV = diag(s)``.
-    s : NDArray (k,)
-        Eigenvalues, in no particular order, not negative; contrasts outside V have eigenvalue 0.
-    Qx : NDArray (n, c)
-        Orthonormal basis of X.
-    Rx : NDArray (c, c)
-        Upper triangular, ``X = Qx Rx``.
-    Kxx : NDArray (c, c)
-        ``QxᵀGGᵀQx``.
-    Kxv : NDArray (c, k)
-        ``QxᵀGGᵀV``.
-    mean_diagonal : float
-        Mean diagonal of GGᵀ centred over the samples, the factor of C0 in a heritability.
-    nnegative : int
-        Negative eigenvalues, beyond rounding, that were set to 0.
-    smallest : float
-        The smallest of them.
+    - ``V`` (n, k): orthonormal, orthogonal to X, with ``VᵀGGᵀV = diag(s)``.
+    - ``s`` (k,): eigenvalues, in no particular order, not negative; contrasts outside V have eigenvalue 0.
+    - ``Qx`` (n, c): orthonormal basis of X.
+    - ``Rx`` (c, c): upper triangular, ``X = Qx Rx``.
+    - ``Kxx`` (c, c): ``QxᵀGGᵀQx``.
+    - ``Kxv`` (c, k): ``QxᵀGGᵀV``.
+    - ``mean_diagonal``: mean diagonal of GGᵀ centred over the samples, the factor of C0 in a heritability.
+    - ``nnegative``: negative eigenvalues, beyond rounding, that were set to 0.
+    - ``smallest``: the smallest of them.
     """
 
     V: Array
@@ -107,10 +96,7 @@ class Reflectors:
 def reflectors(X: Array, G: Array | None = None) -> Reflectors:
     """Householder basis of X (n, c), or of X and G (n, r) side by side, c + r ≤ n; X has full column rank, c < n.
 
-    Raises
-    ------
-    NumericalError
-        Where a column of X lies in the span of the columns before it, naming its number.
+    Raises NumericalError where a column of X lies in the span of the columns before it, naming its number.
     """
     n, c = X.shape
     if c >= n:
@@ -160,10 +146,8 @@ def spectrum_of_features(G: Array, X: Array) -> Spectrum:
 def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False) -> Spectrum:
     """Spectrum of ``GGᵀ = K`` (n, n), symmetric; O(n³). ``overwrite`` lets K be destroyed.
 
-    Raises
-    ------
-    NumericalError
-        Where K has an eigenvalue below ``-NEGATIVE_EIGENVALUE`` times its largest, or has no eigenvalues.
+    Raises NumericalError where K has an eigenvalue below ``-NEGATIVE_EIGENVALUE`` times its largest, or has no
+    eigenvalues.
     """
     n, c = X.shape
     basis = reflectors(X)

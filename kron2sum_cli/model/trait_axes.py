@@ -17,14 +17,8 @@ class TraitAxes:
     τ is the mean eigenvalue of GGᵀ, so that τ c0² is the share of variance of an axis that is genetic.
     Square roots are kept because a share near 0 or 1 is exact in them, not in its complement.
 
-    Attributes
-    ----------
-    T : NDArray (p, p)
-        The axes, one a row.
-    Tinv : NDArray (p, p)
-        Inverse of T: column k is an effect along axis k.
-    c0, c1 : NDArray (p,)
-        Square roots of the genetic and the residual variance of every axis, not negative; c0 decreasing.
+    Axes are rows of T (p, p), and column k of its inverse Tinv is an effect along axis k. c0 and c1 (p,) are square
+    roots of the genetic and the residual variance of every axis, not negative; c0 decreasing.
     """
 
     T: Array
@@ -82,19 +76,8 @@ def axes_of_factors(L0: Array, L1: Array, tau: float) -> TraitAxes:
     relative accuracy, which those of C0 and C1 themselves would not. The sign of an axis is free: an effect along it
     raises the trait that it changes most, in standard deviations.
 
-    Parameters
-    ----------
-    L0 : NDArray (p, r)
-        Factor of C0, with any number of columns.
-    L1 : NDArray (p, q)
-        Factor of C1, with any number of columns.
-    tau : float
-        Mean eigenvalue of GGᵀ, positive.
-
-    Raises
-    ------
-    NumericalError
-        Where τ C0 + C1 is singular.
+    The factors have any number of columns; ``tau`` is the mean eigenvalue of GGᵀ, positive. Raises NumericalError where
+    τ C0 + C1 is singular.
     """
     p = L0.shape[0]
     root = np.sqrt(tau)
@@ -127,10 +110,7 @@ def axes_of_covariances(C0: Array, C1: Array, tau: float) -> TraitAxes:
 def factor(C: Array) -> Array:
     """L (p, p) with ``C = LLᵀ``, for C symmetric positive semi-definite (p, p), scaled to its diagonal.
 
-    Raises
-    ------
-    NumericalError
-        Where C is not symmetric or has an eigenvalue below -1e-8 of its scale.
+    Raises NumericalError where C is not symmetric or has an eigenvalue below -1e-8 of its scale.
     """
     if not np.allclose(C, C.T, rtol=1e-8, atol=1e-8 * np.max(np.abs(C), initial=0)):
         raise NumericalError("a trait covariance matrix must be symmetric")

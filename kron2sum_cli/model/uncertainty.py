@@ -34,20 +34,12 @@ class Estimates:
     NaN. Standard errors of C0, C1 and what follows from them are all NaN where the likelihood does not determine
     both (all eigenvalues of GGᵀ equal), or its curvature is not that of a maximum.
 
-    Attributes
-    ----------
-    C0, C0_se, C1, C1_se : NDArray (p, p)
-        Genetic and residual covariance of the traits.
-    h2, h2_se : NDArray (p,)
-        Heritabilities, ``C0_jj ḡ / (C0_jj ḡ + C1_jj)``, ḡ the mean diagonal of the centred GGᵀ.
-    rg, rg_se, re, re_se : NDArray (p, p)
-        Genetic and residual correlations.
-    B, B_se : NDArray (c, a)
-        Fixed effects.
-    axis_share : NDArray (p,)
-        Share of the total variance of the traits, each scaled to 1, that every trait axis carries.
-    axis_h2 : NDArray (p,)
-        Genetic share of variance of every trait axis.
+    - ``C0``, ``C0_se``, ``C1``, ``C1_se`` (p, p): genetic and residual covariance of the traits.
+    - ``h2``, ``h2_se`` (p,): heritabilities, ``C0_jj ḡ / (C0_jj ḡ + C1_jj)``, ḡ the mean diagonal of the centred GGᵀ.
+    - ``rg``, ``rg_se``, ``re``, ``re_se`` (p, p): genetic and residual correlations.
+    - ``B``, ``B_se`` (c, a): fixed effects.
+    - ``axis_share`` (p,): share of the total variance of the traits, each scaled to 1, that every trait axis carries.
+    - ``axis_h2`` (p,): genetic share of variance of every trait axis.
     """
 
     C0: Array

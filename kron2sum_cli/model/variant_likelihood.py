@@ -41,24 +41,13 @@ class VariantMoments:
 class RowMoments:
     """Nodes in place of rows, and the moments of the traits.
 
-    Attributes
-    ----------
-    data : Contrasts
-        The m rows.
-    nodes : NDArray (K,)
-        Nodes σ_k, which replace the eigenvalues.
-    smallest_ratio : float
-        δ, the smallest d1/d0 for which the nodes are precise enough.
-    cardinal : NDArray (m, K)
-        Cardinal functions ``ℓ_k(s_i)``.
-    cardinal_outside : NDArray (K,)
-        ``ℓ_k(0)`` for rows outside V; zeros where there are none.
-    counts : NDArray (K,)
-        Moments of ones over all rows.
-    traits : NDArray (p, p, K)
-        Moments of pairs of traits.
-    covariates : NDArray (c², K)
-        Moments of pairs of columns of Kxm.
+    - ``nodes`` (K,): nodes σ_k, which replace the eigenvalues.
+    - ``smallest_ratio``: δ, the smallest d1/d0 for which the nodes are precise enough.
+    - ``cardinal`` (m, K): cardinal functions ``ℓ_k(s_i)``.
+    - ``cardinal_outside`` (K,): ``ℓ_k(0)`` for rows outside V; zeros where there are none.
+    - ``counts`` (K,): moments of ones over all rows.
+    - ``traits`` (p, p, K): moments of pairs of traits.
+    - ``covariates`` (c², K): moments of pairs of columns of Kxm.
     """
 
     data: Contrasts

@@ -73,14 +73,8 @@ def blocks_by_null(inputs: ScanInputs, width: int) -> Iterator[tuple[str | None,
 def blocks_of(variants: NDArray[np.intp], asked: NDArray[np.bool_], width: int) -> list[Block]:
     """Blocks cut at multiples of the width in the file, those of which something is asked for.
 
-    Parameters
-    ----------
-    variants : NDArray (b,)
-        Positions in the file, increasing.
-    asked : NDArray (v,)
-        Which variants of the file are asked for.
-    width : int
-        Variants of the file between two edges.
+    ``variants`` (b,) are positions in the file, increasing; ``asked`` (v,) says which variants of the file are asked
+    for.
     """
     edges = np.arange(width, 1 + variants.max(initial=0), width)
     parts = np.split(variants, np.searchsorted(variants, edges))
@@ -90,10 +84,7 @@ def blocks_of(variants: NDArray[np.intp], asked: NDArray[np.bool_], width: int) 
 def block_width(settings: ScanSettings, inputs: ScanInputs) -> int:
     """Variants in a block: a power of two that fits the memory.
 
-    Raises
-    ------
-    InputError
-        Where the null model and the smallest blocks need more than ``--memory``.
+    Raises InputError where the null model and the smallest blocks need more than ``--memory``.
     """
     null = inputs.null
     d, n, size = null.description, len(null.samples), null.itemsize(model_type(settings, inputs))

@@ -49,12 +49,8 @@ def read_conditioned(
 ) -> ConditionedVariants | None:
     """The variants of ``--condition`` and ``--condition-list``, scanned or not; None where there are none.
 
-    ``rows`` (n,) are those of the analysed samples in the genotypes.
-
-    Raises
-    ------
-    InputError
-        Where a variant is not there, is there twice, or has no genotype.
+    ``rows`` (n,) are those of the analysed samples in the genotypes. Raises InputError where a variant is not there, is
+    there twice, or has no genotype.
     """
     listed = () if settings.condition_list is None else read_name_list(settings.condition_list)
     names = tuple(dict.fromkeys((*settings.conditions, *listed)))

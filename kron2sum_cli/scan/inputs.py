@@ -36,16 +36,10 @@ Mask = NDArray[np.bool_]
 class Selection:
     """Which of the v variants of the genotypes are scanned.
 
-    Attributes
-    ----------
-    named : NDArray (v,)
-        Those that ``--extract`` and ``--exclude`` allow.
-    asked : NDArray (v,)
-        Those of them on the chromosomes and in the regions and the shard that are asked for.
-    span : Span
-        The chromosomes, regions and shard, as ranges of the file.
-    counts : dict of str to int
-        How many variants were read there, and left out by name.
+    - ``named`` (v,): those that ``--extract`` and ``--exclude`` allow.
+    - ``asked`` (v,): those of them on the chromosomes and in the regions and the shard that are asked for.
+    - ``span``: the chromosomes, regions and shard, as ranges of the file.
+    - ``counts``: how many variants were read there, and left out by name.
     """
 
     named: Mask
@@ -58,25 +52,9 @@ class Selection:
 class ScanInputs:
     """Everything that a scan reads.
 
-    Attributes
-    ----------
-    null : NullFile
-        The null model's file.
-    genotypes : GenotypeSource
-        Where variants are read from.
-    samples : NDArray (n,)
-        Rows of the null model's samples in the genotypes.
-    filters : VariantFilters
-        On variants.
-    selection : Selection
-        The variants to scan, by name and place.
-    files : tuple of FileRecord
-        The files of the genotypes.
-    conditioned : ConditionedVariants or None
-        Variants whose effects are in the model of the scan, and the covariate of the interaction where its own effect
-        is not in the null model; None for none.
-    interaction : Interaction or None
-        Covariate by which effects of variants may differ; None for none.
+    ``samples`` (n,) are rows of the null model's samples in the genotypes, and ``files`` those of the genotypes.
+    ``conditioned`` has the variants whose effects are in the model of the scan, and the covariate of the interaction
+    where its own effect is not in the null model.
     """
 
     null: NullFile
@@ -92,10 +70,8 @@ class ScanInputs:
 def open_inputs(settings: ScanSettings) -> ScanInputs:
     """Open the null model and the genotypes, match their samples and choose variants.
 
-    Raises
-    ------
-    InputError, OutputError, UsageError
-        Where a file is wrong, is also an output, or lacks samples of the null model.
+    Raises InputError, OutputError, UsageError where a file is wrong, is also an output, or lacks samples of the null
+    model.
     """
     guard_inputs(settings.out, settings.input_paths)
     null = read_null(settings.null)
@@ -114,10 +90,7 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
 def tests_of(settings: ScanSettings, null: NullFile) -> list[Hypothesis]:
     """The test of an effect on any trait, then those of ``--test``; a note says whose axes are tested.
 
-    Raises
-    ------
-    InputError, NumericalError
-        Where a file is wrong, or a design has no rank.
+    Raises InputError, NumericalError where a file is wrong, or a design has no rank.
     """
     along = [test for test in settings.tests if test.startswith("axis:")]
     if along and null.chromosomes:

@@ -112,14 +112,8 @@ def finished_blocks(out: str, identity: Mapping[str, Any], resume: bool) -> Iter
     """Keep the blocks of the scan that writes ``out``; they are removed when the context ends without an exception.
 
     With ``resume`` those of an earlier run are kept, whose ``identity`` must be the same; otherwise they are thrown
-    away. Nothing is kept for standard output, devices and pipes.
-
-    Raises
-    ------
-    InputError
-        Where an earlier run differs, naming in what.
-    OutputError
-        Where the file cannot be written, or another run is writing it.
+    away. Nothing is kept for standard output, devices and pipes. Raises InputError where an earlier run differs, naming
+    in what; OutputError where the file cannot be written, or another run is writing it.
     """
     if is_stream(out):
         yield FinishedBlocks(None, out)

@@ -66,10 +66,7 @@ MOST_TESTS_NAMED = 8
 def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     """Test every selected variant and write the result table.
 
-    Raises
-    ------
-    InputError, NumericalError, OutputError, UsageError
-        Where a file, the options or the numbers do not allow it.
+    Raises InputError, NumericalError, OutputError, UsageError where a file, the options or the numbers do not allow it.
     """
     inputs = open_inputs(settings)
     check_signals_path(settings, inputs)

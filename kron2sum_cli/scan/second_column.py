@@ -51,10 +51,7 @@ class Interaction:
 def read_interaction(settings: ScanSettings, null: NullFile) -> Interaction | None:
     """The covariate of ``--interaction``, from ``--covar`` or from the null model; None where none is asked for.
 
-    Raises
-    ------
-    InputError
-        Where there is none of this name, it is constant or not known in a sample.
+    Raises InputError where there is none of this name, it is constant or not known in a sample.
     """
     name = settings.interaction
     if name is None:

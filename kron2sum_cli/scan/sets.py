@@ -35,10 +35,7 @@ logger = logging.getLogger("kron2sum.scan")
 def scan_sets(settings: ScanSettings, progress: Progress) -> None:
     """Test every set of ``--sets`` or ``--windows`` and write their table.
 
-    Raises
-    ------
-    InputError, NumericalError, OutputError, UsageError
-        Where a file, the options or the numbers do not allow it.
+    Raises InputError, NumericalError, OutputError, UsageError where a file, the options or the numbers do not allow it.
     """
     inputs = open_inputs(replace(settings, shard=None))
     null = inputs.null

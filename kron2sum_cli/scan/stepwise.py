@@ -133,10 +133,7 @@ class ConditionalTests:
     def under(self, tested: TestedVariants, chosen: Sequence[int]) -> tuple[BlockStatistics, TestContext]:
         """Statistics of variants given those chosen, and the scale of their tests.
 
-        Raises
-        ------
-        NumericalError
-            Where those chosen explain the traits completely.
+        Raises NumericalError where those chosen explain the traits completely.
         """
         scale, statistics = self.scale, tested.statistics
         G, absent = imputed_genotypes(self.scan.genotypes, np.array(chosen, np.intp), self.scan.samples)

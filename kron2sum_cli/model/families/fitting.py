@@ -76,10 +76,7 @@ class FamilyLikelihood:
 def starting_axes(data: FamilyTraits, share: float) -> TraitAxes:
     """The covariance of the residuals, this share of it to τC0 and the rest to C1.
 
-    Raises
-    ------
-    NumericalError
-        Where traits are linear combinations of each other.
+    Raises NumericalError where traits are linear combinations of each other.
     """
     tau = data.mean_eigenvalue
     R = linalg.qr(data.residuals / np.sqrt(data.nrows), mode="r")[0][: data.ntraits]
@@ -94,10 +91,7 @@ def climb(data: FamilyTraits, start: TraitAxes, rank: int, reml: bool) -> Optimu
 def fits(data: FamilyTraits, ranks: Sequence[int], reml: bool) -> list[Optimum[FamilyPoint]]:
     """Maximise over C0 of at most each of these ranks (or of 0 alone); of several starts the best end is kept.
 
-    Raises
-    ------
-    ConvergenceError
-        Where an optimum is not certified.
+    Raises ConvergenceError where an optimum is not certified.
     """
     if not any(ranks):
         return [_without_genetic_variance(data, reml)]

@@ -79,10 +79,7 @@ class FamilyTraits:
 def family_traits(spectrum: FamilySpectrum, Y: Array, X: Array) -> FamilyTraits:
     """Rotate traits Y (n, p) and covariates X (n, c).
 
-    Raises
-    ------
-    NumericalError
-        Where X does not have full column rank, or there are too few samples.
+    Raises NumericalError where X does not have full column rank, or there are too few samples.
     """
     n, c = X.shape
     if c >= n:
@@ -218,10 +215,8 @@ def weighted_grams(X: Array, W: Array) -> Array:
 def evaluate(data: FamilyTraits, axes: TraitAxes, reml: bool) -> FamilyPoint:
     """The likelihood at one point; O(np(p + c²)).
 
-    Raises
-    ------
-    NumericalError
-        Where a variance is 0 (C1 is singular and GGᵀ has a null direction), or covariates are collinear.
+    Raises NumericalError where a variance is 0 (C1 is singular and GGᵀ has a null direction), or covariates are
+    collinear.
     """
     variances = axes.variances(data.s)
     if variances.min(initial=np.inf) <= 0:

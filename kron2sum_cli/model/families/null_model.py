@@ -258,10 +258,7 @@ class ObservedTraitsOfFamilies(LikelihoodOfFamilies[ObservedFamilyPoint]):
 def likelihood_of_families(spectrum: FamilySpectrum, data: TraitData, reml: bool) -> NullLikelihood[Any]:
     """The likelihood of traits, or of their observed cells, on families.
 
-    Raises
-    ------
-    NumericalError
-        Where a trait design has fewer columns than traits, or a trait has no observed cell.
+    Raises NumericalError where a trait design has fewer columns than traits, or a trait has no observed cell.
     """
     if data.reduced:
         raise NumericalError("--trait-design is not available for a sparse relationship matrix; use a dense matrix")
@@ -274,10 +271,7 @@ def likelihood_of_families(spectrum: FamilySpectrum, data: TraitData, reml: bool
 def restored_families(summary: FitSummary, arrays: Mapping[str, NDArray[Any]], data: TraitData) -> NullModel:
     """A null model of families from what a file keeps: the arrays that it gave, by their names without `FAMILIES`.
 
-    Raises
-    ------
-    KeyError, ValueError
-        Where an array is absent, or their shapes do not go together.
+    Raises KeyError, ValueError where an array is absent, or their shapes do not go together.
     """
     spectrum = restored_spectrum(arrays, summary.mean_diagonal)
     n, p = len(spectrum.s), summary.axes.c0.size

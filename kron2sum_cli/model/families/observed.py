@@ -361,12 +361,8 @@ def _by_changes(products: Sequence[Array], p: int) -> Array:
 def inverses(K: Array, observed: Mask, C0: Array, C1: Array) -> tuple[Array, Array]:
     """Inverses (f, m, p, m, p) of the covariances of observed cells, 0 in missing ones, and log-determinants (f,).
 
-    ``K`` (f, m, m) are relationship matrices, and ``observed`` (f, m, p) the observed cells.
-
-    Raises
-    ------
-    NumericalError
-        Where a covariance is singular.
+    ``K`` (f, m, m) are relationship matrices, and ``observed`` (f, m, p) the observed cells. Raises NumericalError
+    where a covariance is singular.
     """
     f, m, p = observed.shape
     V = K[:, :, None, :, None] * C0[:, None, :]
@@ -417,23 +413,13 @@ def _inverses_by_cholesky(V: Array) -> tuple[Array, Array]:
 class ObservedFamilies:
     """Traits with missing cells on a block-diagonal relationship matrix.
 
-    Attributes
-    ----------
-    Y : NDArray (n, p)
-        Traits less what ordinary least squares on their own samples explain; 0 where a cell is missing.
-    missing : NDArray (n, p)
-        Which cells are missing.
-    X, Q : NDArray (n, c)
-        Covariates as they were given, and those of the likelihood: an orthonormal basis of X.
-    kept : NDArray (e,)
-        Positions among the pc effects (those on a trait side by side) of those in the model: not those that a trait's
-        samples do not tell from others.
-    B_taken : NDArray (c, p)
-        Effects of X that were taken off Y.
-    to_X : NDArray (p, c, c)
-        What turns effects of Q on a trait into those of X.
-    logdet_MtM : float
-        ``log|M_oᵀM_o|`` of the observed rows of ``Q ⊗ I``, a constant of REML.
+    - ``Y`` (n, p): traits less what ordinary least squares on their own samples explain; 0 where a cell is missing.
+    - ``X``, ``Q`` (n, c): covariates as they were given, and those of the likelihood: an orthonormal basis of X.
+    - ``kept`` (e,): positions among the pc effects (those on a trait side by side) of those in the model: not those
+      that a trait's samples do not tell from others.
+    - ``B_taken`` (c, p): effects of X that were taken off Y.
+    - ``to_X`` (p, c, c): what turns effects of Q on a trait into those of X.
+    - ``logdet_MtM``: ``log|M_oᵀM_o|`` of the observed rows of ``Q ⊗ I``, a constant of REML.
     """
 
     spectrum: FamilySpectrum
@@ -506,11 +492,7 @@ def observed_families(spectrum: FamilySpectrum, Y: Array, X: Array, left_out: Ma
 
     ``left_out`` (c, p) are effects on a trait that its samples do not tell from others. With X = QR and N the products
     ``QᵀQ`` over the samples of a trait, kept columns k and others o, ``X_k = Q_k (R_kk + N_kk⁻¹ N_ko R_ok)`` there.
-
-    Raises
-    ------
-    NumericalError
-        Where a trait has no observed cell.
+    Raises NumericalError where a trait has no observed cell.
     """
     missing = missing_cells_of(Y)
     p, c = Y.shape[1], X.shape[1]

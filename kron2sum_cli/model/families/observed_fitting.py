@@ -85,12 +85,8 @@ def climb(data: ObservedFamilies, start: TraitAxes, rank: int, reml: bool) -> Op
 def fits(data: ObservedFamilies, ranks: Sequence[int], reml: bool) -> list[Optimum[ObservedFamilyPoint]]:
     """Maximise over C0 of at most each of these ranks (or of 0 alone).
 
-    Of several starts the best end is kept, as `missing.fitting.best_of` says.
-
-    Raises
-    ------
-    ConvergenceError
-        Where no optimum could be certified; its result is the best point found.
+    Of several starts the best end is kept, as `missing.fitting.best_of` says. Raises ConvergenceError where no optimum
+    could be certified; its result is the best point found.
     """
     full = data.ntraits if any(ranks) else 0
     of_full_rank = climbs(_starts(data, full, reml), partial(climb, data, rank=full, reml=reml))

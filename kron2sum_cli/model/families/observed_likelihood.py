@@ -135,10 +135,7 @@ class ObservedFamilyPoint:
 def evaluate(data: ObservedFamilies, axes: TraitAxes, reml: bool) -> ObservedFamilyPoint:
     """The likelihood at one point; its work is linear in the number of families, and cubic in cells of a family.
 
-    Raises
-    ------
-    NumericalError
-        Where V is singular, or covariates are collinear over the observed cells.
+    Raises NumericalError where V is singular, or covariates are collinear over the observed cells.
     """
     C0, C1 = axes.C0, axes.C1
     inverses, logdet = [], 0.0

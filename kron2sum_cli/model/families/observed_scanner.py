@@ -77,33 +77,21 @@ class Stretch:
 class ObservedFamilyScanner:
     """``u`` and ``V`` (p, p) of blocks of variants given the observed cells of families.
 
-    Attributes
-    ----------
-    point : ObservedFamilyPoint
-        The null model, for variants for which single precision is not enough.
-    order : NDArray (n,)
-        Samples with relatives first, then the others by pattern; rows of the tables are in this order. First members
-        of the families of a group lie side by side, then second ones, ..., so that relatives are multiplied without
-        looking them up.
-    products : NDArray (n, p + c)
-        ``Py`` along the axes, and an orthonormal basis of the covariates.
-    squares : NDArray (n, p(p+1)/2 + 1)
-        V⁻¹_ii, and a column of ones.
-    groups : tuple of (int, int)
-        Members and families of every group, from the first row on.
-    pairs : NDArray (r, p(p+1)/2)
-        ``V⁻¹_ik + V⁻¹_ki`` of the pairs of relatives of a group: those of first members with second ones, with third
-        ones, ..., those of second members with third ones, ...
-    skew : NDArray (r, p(p-1)/2)
-        ``V⁻¹_ik - V⁻¹_ki`` below the diagonal.
-    relatives : NDArray (m, p²c)
-        N_i of the m samples with relatives: coordinate of the variant, that of the effect, covariate.
-    stretches : tuple of Stretch
-        The other samples.
-    from_sums : NDArray (pc, e)
-        What turns sums of N_i into ``L⁻¹ Σ_i g_i N_i``.
-    turn : NDArray (p, p)
-        What turns V in the coordinates of the tables into ``turn V turnᵀ`` along the axes.
+    - ``point``: the null model, for variants for which single precision is not enough.
+    - ``order`` (n,): samples with relatives first, then the others by pattern; rows of the tables are in this order.
+      First members of the families of a group lie side by side, then second ones, ..., so that relatives are multiplied
+      without looking them up.
+    - ``products`` (n, p + c): ``Py`` along the axes, and an orthonormal basis of the covariates.
+    - ``squares`` (n, p(p+1)/2 + 1): V⁻¹_ii, and a column of ones.
+    - ``groups``: members and families of every group, from the first row on.
+    - ``pairs`` (r, p(p+1)/2): ``V⁻¹_ik + V⁻¹_ki`` of the pairs of relatives of a group: those of first members with
+      second ones, with third ones, ..., those of second members with third ones, ...
+    - ``skew`` (r, p(p-1)/2): ``V⁻¹_ik - V⁻¹_ki`` below the diagonal.
+    - ``relatives`` (m, p²c): N_i of the m samples with relatives: coordinate of the variant, that of the effect,
+      covariate.
+    - ``stretches``: the other samples.
+    - ``from_sums`` (pc, e): what turns sums of N_i into ``L⁻¹ Σ_i g_i N_i``.
+    - ``turn`` (p, p): what turns V in the coordinates of the tables into ``turn V turnᵀ`` along the axes.
     """
 
     point: ObservedFamilyPoint

@@ -55,22 +55,14 @@ class FamilyScanner:
     B, one where all samples without relatives have the same eigenvalue: ``XᵀW_jg̃ = Σ_k c_jk (B_k∘X)ᵀg̃`` and
     ``Σ_i g̃_i² w_ij = Σ_k c_jk Σ_i g̃_i² b_ik``, a few thin products for all axes.
 
-    Attributes
-    ----------
-    alpha : NDArray (n, p)
-        ``Uα``, in samples.
-    products : NDArray (n, p + kc)
-        ``Uα``, and ``B_k∘X`` for k = 1, 2, ..., which is 0 for samples with relatives.
-    squares : NDArray (n, q)
-        What squares of samples without relatives are multiplied with; 0 for the others.
-    from_squares : NDArray (p + 1, q)
-        What turns these sums into ``Σ_i g_i² w_ij`` and ``Σ_i g_i²``.
-    related : NDArray (r',)
-        The samples with relatives, by their position.
-    relatives : tuple of Relatives
-        What is computed with them.
-    from_weighted : NDArray (p, c, kc + lc)
-        What turns ``(B_k∘X)ᵀg̃``, of samples without and with relatives, into ``L_j⁻¹XᵀW_jg̃``.
+    - ``alpha`` (n, p): ``Uα``, in samples.
+    - ``products`` (n, p + kc): ``Uα``, and ``B_k∘X`` for k = 1, 2, ..., which is 0 for samples with relatives.
+    - ``squares`` (n, q): what squares of samples without relatives are multiplied with; 0 for the others.
+    - ``from_squares`` (p + 1, q): what turns these sums into ``Σ_i g_i² w_ij`` and ``Σ_i g_i²``.
+    - ``related`` (r',): the samples with relatives, by their position.
+    - ``relatives``: what is computed with them.
+    - ``from_weighted`` (p, c, kc + lc): what turns ``(B_k∘X)ᵀg̃``, of samples without and with relatives, into
+      ``L_j⁻¹XᵀW_jg̃``.
     """
 
     alpha: Floats

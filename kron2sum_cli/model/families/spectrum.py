@@ -99,12 +99,8 @@ def family_spectrum(K: Sparse) -> FamilySpectrum:
 
     Families are the connected components of the samples that have a relationship other than 0. Those of one size are
     decomposed together. Negative eigenvalues, which a cutoff can leave, are set to 0: that is the nearest positive
-    semi-definite matrix.
-
-    Raises
-    ------
-    NumericalError
-        Where an eigenvalue is below ``-LARGEST_NEGATIVE`` times the largest of the matrix.
+    semi-definite matrix. Raises NumericalError where an eigenvalue is below ``-LARGEST_NEGATIVE`` times the largest of
+    the matrix.
     """
     n = K.shape[0]
     s = K.diagonal()
@@ -169,10 +165,7 @@ def arrays_of_spectrum(spectrum: FamilySpectrum) -> dict[str, NDArray[Any]]:
 def restored_spectrum(arrays: Mapping[str, NDArray[Any]], mean_diagonal: float) -> FamilySpectrum:
     """The spectrum from what `arrays_of_spectrum` gave.
 
-    Raises
-    ------
-    KeyError, ValueError
-        Where an array is absent, or their shapes do not go together.
+    Raises KeyError, ValueError where an array is absent, or their shapes do not go together.
     """
     s = np.asarray(arrays["s"], dtype=np.float64)
     n, families = len(s), []

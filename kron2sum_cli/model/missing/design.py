@@ -39,14 +39,8 @@ SMALLEST_HALF = 64
 class DesignBlock:
     """Columns of the design with one trait loading.
 
-    Attributes
-    ----------
-    columns : slice
-        Positions of the columns in the design.
-    loading : NDArray (p,)
-        Their loading in the trait axes.
-    U : NDArray (r, m)
-        Their vectors over the rotated rows.
+    ``columns`` are their positions in the design, ``loading`` (p,) is along the trait axes, and ``U`` (r, m) are their
+    vectors over the rotated rows.
     """
 
     columns: slice
@@ -58,20 +52,14 @@ class DesignBlock:
 class CellDesign:
     """``D = [E, A ⊗ Qx]`` in the trait axes: q missing cells, then ca fixed effects, column by column of B.
 
-    Attributes
-    ----------
-    blocks : tuple of DesignBlock
-        In the order of the columns, missing cells first.
-    loadings : NDArray (q + ca, p)
-        Loading of every column.
-    ncells, neffects : int
-        Number of missing cells, q, and of fixed effects, ca.
-    outside_root, outside_gram : NDArray (r, q) and (q, q), or None
-        The missing cells' unit vectors outside V, and their inner products; None where there is nothing outside.
-    outside_weight : NDArray (p,)
-        Inverse variances outside V, 0 where there is nothing outside.
-    left_out : NDArray (k,) of int
-        Columns of fixed effects that are left out: zeros, which get an information of 1 and so an effect of 0.
+    - ``blocks``: in the order of the columns, missing cells first.
+    - ``loadings`` (q + ca, p): loading of every column.
+    - ``ncells``, ``neffects``: number of missing cells, q, and of fixed effects, ca.
+    - ``outside_root`` (r, q), ``outside_gram`` (q, q): the missing cells' unit vectors outside V, and their inner
+      products; None where there is nothing outside.
+    - ``outside_weight`` (p,): inverse variances outside V, 0 where there is nothing outside.
+    - ``left_out`` (k,): columns of fixed effects that are left out: zeros, which get an information of 1 and so an
+      effect of 0.
     """
 
     blocks: tuple[DesignBlock, ...]
@@ -91,12 +79,7 @@ class CellDesign:
     def gram(self, W: Array, outside_weight: Array) -> Array:
         """Lower triangle of ``DᵀWD``, (q + ca, q + ca) in Fortran order; entries above it are undefined.
 
-        Parameters
-        ----------
-        W : NDArray (m, p)
-            Weights, not negative, of the rows and axes.
-        outside_weight : NDArray (p,)
-            Weights of the axes outside V.
+        Weights W (m, p) of the rows and axes are not negative; ``outside_weight`` (p,) is that of the axes outside V.
         """
         H = np.zeros((self.size, self.size), order="F")
         for k, left in enumerate(self.blocks):
@@ -187,12 +170,8 @@ def precision_factor(design: CellDesign, W: Array) -> Array:
     """Lower Cholesky factor L of ``H = DᵀPD`` for inverse variances W (m, p).
 
     The factor of what weights up to `LARGEST_WEIGHT` give is updated by the rows of those above it. Formed as one
-    matrix, weights of 10⁸ would leave the others, and with them the determinant, eight digits.
-
-    Raises
-    ------
-    NumericalError
-        Where K is singular, or fixed effects are linear combinations of each other over the observed cells.
+    matrix, weights of 10⁸ would leave the others, and with them the determinant, eight digits. Raises NumericalError
+    where K is singular, or fixed effects are linear combinations of each other over the observed cells.
     """
     light, light_outside = np.minimum(W, LARGEST_WEIGHT), np.minimum(design.outside_weight, LARGEST_WEIGHT)
     H = design.gram(light, light_outside)
@@ -253,14 +232,7 @@ def half_solve(L: Array, b: Array) -> Array:
 def row_traces(design: CellDesign, S: Array) -> tuple[Array, Array]:
     """Diagonal blocks of ``D S Dᵀ``: the (p, p) block of every rotated row, and the sum of those outside V.
 
-    Parameters
-    ----------
-    S : NDArray (N, N)
-        Symmetric; the lower triangle is read.
-
-    Returns
-    -------
-    (m, p, p) over the rotated rows, and (p, p)
+    S (N, N) is symmetric; its lower triangle is read. Returns (m, p, p) over the rotated rows, and (p, p).
     """
     size, p = len(design.blocks), design.outside_weight.size
     m = design.blocks[0].U.shape[1] if size else 0

@@ -92,15 +92,7 @@ observed one where a search used it."""
 
 @dataclass(frozen=True)
 class ObservedLikelihood:
-    """The likelihood of the observed cells, as `climbing.climb` takes it.
-
-    Attributes
-    ----------
-    cells : ObservedCells
-        Traits of which some cells are missing.
-    reml : bool
-        Restricted or not.
-    """
+    """The likelihood of the observed cells, as `climbing.climb` takes it."""
 
     cells: ObservedCells
     reml: bool
@@ -182,12 +174,8 @@ def fits(data: ObservedCells, ranks: Sequence[int], reml: bool) -> list[Observed
     """Maximise over C0 of at most each of these ranks.
 
     Cheap problems are searched from further starts, too, and the best is kept. A fit of lower rank starts from those of
-    full rank, truncated, and from the first of their starts.
-
-    Raises
-    ------
-    ConvergenceError
-        Where no optimum could be certified; its result is the best point found.
+    full rank, truncated, and from the first of their starts. Raises ConvergenceError where no optimum could be
+    certified; its result is the best point found.
     """
     starts = _starts(data, reml)
     of_full_rank = climbs(starts, partial(climb, data, rank=data.ntraits, reml=reml))
@@ -251,10 +239,7 @@ def reflected_axes(axes: TraitAxes, tau: float) -> list[TraitAxes]:
 def climbs(starts: Sequence[TraitAxes], climb_from: Callable[[TraitAxes], Optimum[PointT]]) -> list[Optimum[PointT]]:
     """Climbs from starts at which the likelihood is defined; where a search of higher rank ran away to it need not be.
 
-    Raises
-    ------
-    NumericalError
-        Where it is defined at none of them.
+    Raises NumericalError where it is defined at none of them.
     """
     fits: list[Optimum[PointT]] = []
     reason: NumericalError | None = None
@@ -273,21 +258,8 @@ def best_of(
 ) -> Optimum[PointT]:
     """The highest of fits; one that runs away where the likelihood has no maximum is no rival of a local maximum.
 
-    Parameters
-    ----------
-    fits : sequence of Optimum
-        Of the same data.
-    observed : NDArray (n, p)
-        Which cells have a value.
-    singular : bool
-        Whether GGᵀ has null directions.
-    reml : bool
-        Restricted or not.
-
-    Raises
-    ------
-    ConvergenceError
-        Where it is not certified.
+    ``observed`` (n, p) says which cells have a value, ``singular`` whether GGᵀ has null directions. Raises
+    ConvergenceError where it is not certified.
     """
     rivals = [
         found
@@ -342,18 +314,10 @@ def _starts(data: ObservedCells, reml: bool) -> list[TraitAxes]:
 class MissingCost:
     """The size of a problem with missing cells.
 
-    Attributes
-    ----------
-    ncells : int
-        Number of missing cells, q.
-    nrows : int
-        Number of samples with a missing cell.
-    fit_bytes : int
-        Memory of the fit beyond that of complete traits.
-    likelihood_flops : float
-        Floating point operations of one likelihood and its gradient.
-    scan_ratio : float
-        Operations of the scan of a variant, as a multiple of its rotation.
+    - ``ncells``, ``nrows``: missing cells, q, and samples with one.
+    - ``fit_bytes``: memory of the fit beyond that of complete traits.
+    - ``likelihood_flops``: floating point operations of one likelihood and its gradient.
+    - ``scan_ratio``: operations of the scan of a variant, as a multiple of its rotation.
     """
 
     ncells: int

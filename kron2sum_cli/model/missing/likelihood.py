@@ -39,34 +39,17 @@ from kron2sum_cli.model.trait_axes import TraitAxes
 class ObservedPoint:
     """The likelihood of the observed cells at one (C0, C1).
 
-    Attributes
-    ----------
-    data : ObservedCells
-        What it is the likelihood of.
-    reml : bool
-        Restricted or not.
-    axes : TraitAxes
-        The trait axes of (C0, C1).
-    lml : float
-        Log-likelihood with all constants.
-    quadratic : float
-        ``rᵀK⁻¹r`` of the observed cells.
-    W : NDArray (m, p)
-        Inverse variances of all cells, in rotated rows and axes.
-    design : CellDesign
-        Missing cells and fixed effects, in the axes.
-    chol : NDArray (q + ca, q + ca)
-        Lower Cholesky factor of ``H = DᵀPD``.
-    theta : NDArray (q + ca,)
-        By how much the filling of every missing cell is too large, then the effects of Qx, column by column.
-    alpha : NDArray (m, p)
-        ``Qz`` in the span of V.
-    alpha_outside : NDArray (q, p)
-        ``Qz`` outside V, as coefficients of the missing cells' unit vectors; no rows where V is complete.
-    score0, score1 : NDArray (p, p)
-        Derivatives of the log-likelihood in the axes' C0 and C1, symmetric.
-    traces : NDArray (m, p, p)
-        ``D H⁻¹ Dᵀ`` (of the score's D) at every rotated row.
+    - ``lml``: log-likelihood with all constants.
+    - ``quadratic``: ``rᵀK⁻¹r`` of the observed cells.
+    - ``W`` (m, p): inverse variances of all cells, in rotated rows and axes.
+    - ``chol`` (q + ca, q + ca): lower Cholesky factor of ``H = DᵀPD``.
+    - ``theta`` (q + ca,): by how much the filling of every missing cell is too large, then the effects of Qx, column by
+      column.
+    - ``alpha`` (m, p): ``Qz`` in the span of V.
+    - ``alpha_outside`` (q, p): ``Qz`` outside V, as coefficients of the missing cells' unit vectors; no rows where V is
+      complete.
+    - ``score0``, ``score1`` (p, p): derivatives of the log-likelihood in the axes' C0 and C1, symmetric.
+    - ``traces`` (m, p, p): ``D H⁻¹ Dᵀ`` (of the score's D) at every rotated row.
     """
 
     data: ObservedCells
@@ -190,10 +173,7 @@ def nrestricting(data: ObservedCells, reml: bool) -> int:
 def evaluate(data: ObservedCells, axes: TraitAxes, reml: bool) -> ObservedPoint:
     """The likelihood of the observed cells at one point; O(q²m + q³).
 
-    Raises
-    ------
-    NumericalError
-        Where K of the observed cells is singular, or fixed effects are collinear over them.
+    Raises NumericalError where K of the observed cells is singular, or fixed effects are collinear over them.
     """
     filled = data.filled
     variances = axes.variances(filled.s)

@@ -50,37 +50,22 @@ class PartlyObserved(Protocol):
 class ObservedCells:
     """Traits with missing cells, in the coordinates of a spectrum without projected covariates.
 
-    Attributes
-    ----------
-    filled : Contrasts
-        The traits with missing cells filled in, rotated; Qx is its design.
-    X : NDArray (n, c)
-        Covariates as they were given.
-    Qx : NDArray (n, c)
-        Covariates of the likelihood: an orthonormal basis of X.
-    to_X : NDArray (a, c, c)
-        What turns each column of the effects of Qx into effects of X.
-    rows, traits : NDArray (q,) of int
-        Sample and trait of every missing cell, sorted by trait.
-    U : NDArray (q, m)
-        The rows of V of these samples.
-    outside_root : NDArray (r, q) or None
-        What the unit vectors of these samples have outside V, in an orthonormal basis; None where V is complete.
-    outside_gram : NDArray (q, q) or None
-        Their inner products, ``outside_rootᵀ outside_root``.
-    filling : NDArray (q,)
-        What the cells were filled with.
-    logdet_MtM : float
-        ``log|M_oᵀM_o|`` of the observed rows of ``A ⊗ Qx``, a constant of REML.
-    prior : float or None
-        Prior variance τ of the effects of Qx, where GGᵀ was replaced by ``GGᵀ + τ Qx Qxᵀ`` (`observed_spectrum`); None
-        where it was not.
-    added : tuple of NDArray (p, e) and (m, k), or None
-        Further fixed effects ``(A1 ⊗ F) vec(B1)``: A1, and F in the rotated rows.
-    B_of_means : NDArray (c, a) or None
-        Fixed effects of X that were taken off the traits before they were rotated; None for none.
-    left_out : NDArray (c, a) or None
-        Effects that are left out (`effects_left_out`); None for none.
+    - ``filled``: the traits with missing cells filled in, rotated; Qx is its design.
+    - ``X`` (n, c): covariates as they were given.
+    - ``Qx`` (n, c): covariates of the likelihood: an orthonormal basis of X.
+    - ``to_X`` (a, c, c): what turns each column of the effects of Qx into effects of X.
+    - ``rows``, ``traits`` (q,): sample and trait of every missing cell, sorted by trait.
+    - ``U`` (q, m): the rows of V of these samples.
+    - ``outside_root`` (r, q): what the unit vectors of these samples have outside V, in an orthonormal basis; None
+      where V is complete.
+    - ``outside_gram`` (q, q): their inner products, ``outside_rootᵀ outside_root``.
+    - ``filling`` (q,): what the cells were filled with.
+    - ``logdet_MtM``: ``log|M_oᵀM_o|`` of the observed rows of ``A ⊗ Qx``, a constant of REML.
+    - ``prior``: prior variance τ of the effects of Qx, where GGᵀ was replaced by ``GGᵀ + τ Qx Qxᵀ``
+      (`observed_spectrum`); None where it was not.
+    - ``added``: further fixed effects ``(A1 ⊗ F) vec(B1)``: A1 (p, e), and F in the rotated rows (m, k).
+    - ``B_of_means`` (c, a): fixed effects of X that were taken off the traits before they were rotated; None for none.
+    - ``left_out`` (c, a): effects that are left out (`effects_left_out`); None for none.
     """
 
     filled: Contrasts
@@ -156,20 +141,8 @@ def observed_spectrum(relationship: Array, X: Array, features: bool, with_prior:
     invertible trait design REML does not change. A matrix centred on the analysed samples has no variance along the
     intercept, so that C1 could not become singular without the prior.
 
-    Parameters
-    ----------
-    relationship : NDArray (n, n) or (n, r)
-        GGᵀ, or G where ``features``.
-    features : bool
-        Whether the relationship is given as G.
-    X : NDArray (n, c)
-        Covariates.
-    with_prior : bool
-        Whether to add the prior: for REML with an invertible trait design alone.
-
-    Returns
-    -------
-    The spectrum, and τ or None
+    The relationship is GGᵀ (n, n), or G (n, r) where ``features``; the prior is added where ``with_prior``, for REML
+    with an invertible trait design alone. Returns the spectrum, and τ or None.
     """
     n, c = X.shape
     none = np.empty((n, 0))
@@ -191,10 +164,7 @@ def observed_spectrum(relationship: Array, X: Array, features: bool, with_prior:
 def missing_cells_of(Y: Array) -> Mask:
     """Which cells of traits (n, p) are missing.
 
-    Raises
-    ------
-    NumericalError
-        Where a trait has no observed cell.
+    Raises NumericalError where a trait has no observed cell.
     """
     missing = np.isnan(Y)
     empty = np.flatnonzero(missing.all(axis=0))
@@ -206,23 +176,9 @@ def missing_cells_of(Y: Array) -> Mask:
 def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array, prior: float | None = None) -> ObservedCells:
     """Rotate traits with missing cells.
 
-    Parameters
-    ----------
-    spectrum : Spectrum
-        Spectrum of GGᵀ without projected covariates (``X`` of no columns).
-    Y : NDArray (n, p)
-        Traits, NaN where a cell is missing.
-    A : NDArray (p, a)
-        Trait design, full column rank; usually the identity.
-    X : NDArray (n, c)
-        Covariates, of full rank over the samples of every trait (`check_observed`).
-    prior : float or None
-        What `observed_spectrum` returned with the spectrum.
-
-    Raises
-    ------
-    NumericalError
-        Where a trait has no observed cell.
+    The spectrum is of GGᵀ without projected covariates (X of no columns), with the prior that `observed_spectrum` gave.
+    Y (n, p) is NaN where a cell is missing, A (p, a) has full column rank, X (n, c) over the samples of every trait
+    (`check_observed`). Raises NumericalError where a trait has no observed cell.
     """
     missing = missing_cells_of(Y)
     means = np.nanmean(Y, axis=0)
@@ -234,16 +190,7 @@ def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array, prior: floa
 def restored_cells(filled: Contrasts, Y: Array, X: Array, prior: float | None) -> ObservedCells:
     """What `observed_cells` returned, from the rotated traits ``filled`` that were kept of it.
 
-    Parameters
-    ----------
-    filled : Contrasts
-        Traits with missing cells filled in by the means of their traits, rotated.
-    Y : NDArray (n, p)
-        Traits, NaN where a cell is missing.
-    X : NDArray (n, c)
-        Covariates.
-    prior : float or None
-        What `observed_spectrum` returned with the spectrum.
+    There missing cells are filled in by the means of their traits; in Y (n, p) they are NaN.
     """
     assert filled.design is not None
     Qx, Rx = covariate_basis(X)
@@ -320,15 +267,7 @@ def without_missing(data: Contrasts, X: Array) -> ObservedCells:
 
 
 def with_added(data: ObservedCells, A1: Array, F: Array) -> ObservedCells:
-    """The same cells with fixed effects ``(A1 ⊗ F) vec(B1)`` beside the covariates'.
-
-    Parameters
-    ----------
-    A1 : NDArray (p, e)
-        Trait design.
-    F : NDArray (n, k)
-        Variants.
-    """
+    """The same cells with fixed effects ``(A1 ⊗ F) vec(B1)`` beside the covariates'; A1 (p, e), F (n, k)."""
     wider = _with_inside(data, F)
     return replace(wider, added=(A1, wider.filled.V.T @ F))
 
@@ -384,28 +323,10 @@ def check_observed(
 ) -> list[str]:
     """Refuse traits with too few observed cells for their own effects and variance.
 
-    Parameters
-    ----------
-    Y : NDArray (n, p)
-        Traits, NaN where a cell is missing.
-    A : NDArray (p, a)
-        Trait design.
-    X : NDArray (n, c)
-        Covariates.
-    traits, covariates : sequence of str
-        Names of the traits and of the covariates.
-    drop_redundant : bool
-        Whether to leave out effects on a trait that its samples do not tell apart, which A = I allows.
-
-    Returns
-    -------
-    list of str
-        What was left out of the effects on which trait.
-
-    Raises
-    ------
-    NumericalError
-        Where a trait has fewer than c + 2 observed cells, or its samples do not tell covariates apart; names both.
+    Y (n, p) is NaN where a cell is missing, A is (p, a), X (n, c); traits and covariates are their names. With
+    ``drop_redundant``, which A = I allows, effects on a trait that its samples do not tell apart are left out; returns
+    which of them, of which trait. Raises NumericalError where a trait has fewer than c + 2
+    observed cells, or its samples do not tell covariates apart; names both.
     """
     left_out: list[str] = []
     may_drop = drop_redundant and bool(effects_left_out(Y, A, X).any())

@@ -38,10 +38,7 @@ SIMULATED_VARIANTS = 4
 class ObservedRefitter:
     """Refits of observed cells under one null model.
 
-    Attributes
-    ----------
-    maxima : tuple of ObservedFit
-        Local maxima of the likelihood without a variant, the highest first.
+    ``maxima`` are those of the likelihood without a variant, the highest first.
     """
 
     maxima: tuple[ObservedFit, ...]
@@ -72,17 +69,9 @@ class ObservedRefitter:
     def refit(self, G: Array, design: Array) -> Refit:
         """Refit with effects in the span of ``design``.
 
-        Parameters
-        ----------
-        G : Array (n, b) or (n, b, k)
-            Variants without missing values, or k columns of each, all of them with such effects; found are the last's.
-        design : Array (p, e)
-            Of full column rank.
-
-        Returns
-        -------
-        Refit
-            NaN for a variant whose refit did not converge, or that the covariates explain.
+        G (n, b) has no missing values, or is (n, b, k), k columns of each variant, all of them with such effects; found
+        are the last's. The design (p, e) has full column rank. NaN for a variant whose refit did not converge, or that
+        the covariates explain.
         """
         p, b = self.null.point.data.ntraits, G.shape[1]
         basis = self.null.point.axes.well_conditioned(design)
@@ -159,11 +148,7 @@ def null_maxima(data: ObservedCells, fitted: TraitAxes, rank: int, reml: bool) -
     """Local maxima of the likelihood without a variant, the highest first.
 
     Where there are so few samples that there can be several, climbs start from several places; else from the fit alone.
-
-    Raises
-    ------
-    ConvergenceError
-        Where no search ended at a maximum.
+    Raises ConvergenceError where no search ended at a maximum.
     """
     starts = [fitted]
     if is_searched_thoroughly(data):

@@ -49,28 +49,17 @@ for single precision: the error of a statistic is that of the products divided b
 class ObservedScanner:
     """``u`` and ``V`` (p, p) of blocks of variants given the observed cells.
 
-    Attributes
-    ----------
-    rotation : NDArray (m + p, n)
-        ``[V, α]ᵀ`` in the precision of the scan.
-    weights : NDArray (m, p)
-        Inverse variances.
-    thin : NDArray (r + c, m)
-        Rows of V with missing cells, each once, then the covariates, rotated.
-    index : NDArray (q + ca,) of int
-        Row of ``thin`` of every column of the design.
-    loadings : NDArray (p, q + ca)
-        Loading of every column, along the axes.
-    inverse : NDArray (q + ca, q + ca)
-        ``L⁻¹``.
-    missing_rows : NDArray (r,) of int
-        Samples of the first rows of ``thin``.
-    outside_weight : NDArray (p,) or None
-        Inverse variances outside V; None where there is nothing outside.
-    Qx : NDArray (n, c)
-        Orthonormal basis of the covariates.
-    in_double : ObservedScanner or None
-        The same in double precision, for variants for which single is not enough; None where this one is in double.
+    - ``rotation`` (m + p, n): ``[V, α]ᵀ`` in the precision of the scan.
+    - ``weights`` (m, p): inverse variances.
+    - ``thin`` (r + c, m): rows of V with missing cells, each once, then the covariates, rotated.
+    - ``index`` (q + ca,): row of ``thin`` of every column of the design.
+    - ``loadings`` (p, q + ca): loading of every column, along the axes.
+    - ``inverse`` (q + ca, q + ca): ``L⁻¹``.
+    - ``missing_rows`` (r,): samples of the first rows of ``thin``.
+    - ``outside_weight`` (p,): inverse variances outside V; None where there is nothing outside.
+    - ``Qx`` (n, c): orthonormal basis of the covariates.
+    - ``in_double``: the same in double precision, for variants for which single is not enough; None where this one is
+      in double.
     """
 
     rotation: Floats
@@ -273,14 +262,9 @@ def _scanner_of(
 class CutRows:
     """The k rows B whose inverse variances are cut at `LARGEST_WEIGHT`, Δ what is cut off.
 
-    Attributes
-    ----------
-    rows, axes : NDArray (k,) of int
-        Rotated row and trait axis of each.
-    explained : NDArray (q + ca, k)
-        ``L⁻¹DᵀBᵀ``, ``LLᵀ = H_l = DᵀP_lD`` with the cut weights P_l.
-    root : NDArray (k, k)
-        Lower Cholesky factor of ``S = Δ⁻¹ + B D H_l⁻¹ Dᵀ Bᵀ``.
+    - ``rows``, ``axes`` (k,): rotated row and trait axis of each.
+    - ``explained`` (q + ca, k): ``L⁻¹DᵀBᵀ``, ``LLᵀ = H_l = DᵀP_lD`` with the cut weights P_l.
+    - ``root`` (k, k): lower Cholesky factor of ``S = Δ⁻¹ + B D H_l⁻¹ Dᵀ Bᵀ``.
     """
 
     rows: Indices
@@ -306,14 +290,9 @@ class CutScanner:
 
         Q = Q_l + Rᵀ S⁻¹ R,      R = B (I - D H_l⁻¹ Dᵀ P_l).
 
-    Attributes
-    ----------
-    cut : ObservedScanner
-        That of the cut weights, with the scores of Q; V is so wide that no missing cell has a part outside.
-    rows : CutRows
-        What is cut.
-    outside_weight : NDArray (p,) or None
-        Inverse variances outside V, where variants alone have a part; None where there is nothing outside.
+    ``cut`` is the scanner of the cut weights, with the scores of Q; V is so wide that no missing cell has a part
+    outside. ``outside_weight`` (p,) are inverse variances outside V, where variants alone have a part; None where there
+    is nothing outside.
     """
 
     cut: ObservedScanner

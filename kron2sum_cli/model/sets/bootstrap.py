@@ -42,12 +42,8 @@ def simulated_set_mlog10p(
 ) -> Array:
     """-log10 P (B,) of a test of a set in B data sets.
 
-    ``u`` (s, p, B) are the scores of the set in these; those of the scan play no part.
-
-    Raises
-    ------
-    NumericalError
-        Where the set has no P value, saying why.
+    ``u`` (s, p, B) are the scores of the set in these; those of the scan play no part. Raises NumericalError where the
+    set has no P value, saying why.
     """
     return _TESTS[name](one, u, simulated.quadratic, tested, null)
 

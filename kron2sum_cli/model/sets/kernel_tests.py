@@ -159,10 +159,7 @@ def _basis_beyond(base: Array, full: Array) -> Array:
 def skat(kernel: KernelScores) -> float:
     """-log10 P of a variance component: ``Q = ‖z‖²`` against ``Σ λ_i χ²₁``, λ the eigenvalues of the covariance of z.
 
-    Raises
-    ------
-    NumericalError
-        Where the scores have no variance.
+    Raises NumericalError where the scores have no variance.
     """
     q = np.sum(np.sum(kernel.z**2, axis=0), keepdims=True)
     return float(mixture_mlog10p(null_weights(kernel.blocks), q)[0])
@@ -201,12 +198,8 @@ def cauchy_mlog10p(mlog10p: Array, weights: Array | None = None) -> float:
 
     ``T = Σ_i ω_i cot(π P_i)`` with weights that sum to 1, ``P = arccot(T)/π`` (Liu and Xie 2020, JASA 115:393), on the
     logarithmic scale, so that P may be far below the smallest double. A P value of exactly 1 would be ``T = -∞``: then
-    the result is Bonferroni's, as in STAAR. Weights are not negative; None for equal ones.
-
-    Raises
-    ------
-    NumericalError
-        Where there are no P values, or no weight is positive.
+    the result is Bonferroni's, as in STAAR. Weights are not negative; None for equal ones. Raises NumericalError where
+    there are no P values, or no weight is positive.
     """
     m = np.asarray(mlog10p, float)
     w = np.ones_like(m) if weights is None else np.asarray(weights, float)

@@ -48,14 +48,8 @@ MOST_ENTRIES = 1 << 22
 class NullTail:
     """The null distribution of a likelihood ratio.
 
-    Attributes
-    ----------
-    simulated : NDArray (r,)
-        Simulated values, increasing
-    positive : float
-        Share of values above 0
-    scale, df : float
-        The tail is ``positive · P(scale χ²_df > x)``
+    The tail is ``positive · P(scale χ²_df > x)``, ``positive`` the share of values above 0; ``simulated`` (r,)
+    increase.
     """
 
     simulated: Array
@@ -78,16 +72,8 @@ class NullTail:
 class LikelihoodRatioTest:
     """The result of the likelihood ratio test of a set.
 
-    Attributes
-    ----------
-    lr : float
-        Likelihood ratio statistic, 0 where C_r = 0 is the most likely
-    mlog10p : float
-        -log10 P
-    F : NDArray (p, k)
-        ``C_r = T⁻¹ F Fᵀ T⁻ᵀ``
-    replicates : int
-        Number of simulated values that P comes from
+    ``lr`` is 0 where C_r = 0 is the most likely; ``C_r = T⁻¹ F Fᵀ T⁻ᵀ`` with F (p, k). P comes from so many
+    ``replicates``, simulated values.
     """
 
     lr: float
@@ -100,14 +86,8 @@ class LikelihoodRatioTest:
 class _Problem:
     """Likelihood ratios of r replicates of the scores of a set, whose covariance is made of nb diagonal blocks.
 
-    Attributes
-    ----------
-    z : NDArray (r, nb, p, m)
-        Scores
-    A : NDArray (nb, q, m m)
-        Covariance matrices of the pairs of axes
-    first, second : NDArray of int (q,)
-        The axes of every pair: p pairs where the axes are independent, else p p
+    Scores are z (r, nb, p, m), and A (nb, q, m m) covariance matrices of the pairs of axes, ``first`` and ``second``
+    (q,): p pairs where the axes are independent, else p p.
     """
 
     z: Array
@@ -143,19 +123,8 @@ class _Problem:
 def likelihood_ratio_test(kernel: KernelScores, rng: np.random.Generator, rank: int = 1) -> LikelihoodRatioTest:
     """Test a set by the likelihood ratio of random effects on all traits.
 
-    Parameters
-    ----------
-    kernel : KernelScores
-        Weighted scores along all p trait axes (kernel root ``F = I``)
-    rng : numpy.random.Generator
-        What the null distribution is simulated with
-    rank : int
-        Rank of C_r: 1 as in the paper, or p for any covariance matrix
-
-    Raises
-    ------
-    NumericalError
-        Where the scores have no variance.
+    Scores are along all p trait axes (kernel root ``F = I``); the null distribution is simulated. The rank is that of
+    C_r: 1 as in the paper, or p for any covariance matrix. Raises NumericalError where the scores have no variance.
     """
     scaled, mean = _scaled(kernel)
     found, F = maximise(scaled, scaled.z[None], rank)
@@ -195,12 +164,8 @@ def maximise(kernel: KernelScores, z: Array, rank: int) -> tuple[Array, Array]:
 def fit_tail(simulated: Array) -> NullTail:
     """The null distribution of simulated likelihood ratios (r,).
 
-    Scale and degrees of freedom minimise the squared differences of log P over the largest tenth of the values.
-
-    Raises
-    ------
-    NumericalError
-        Where fewer than ten values are above 0.
+    Scale and degrees of freedom minimise the squared differences of log P over the largest tenth of the values. Raises
+    NumericalError where fewer than ten values are above 0.
     """
     values = np.sort(simulated)
     r = values.size

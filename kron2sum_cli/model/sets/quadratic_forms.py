@@ -94,13 +94,8 @@ def mixture_mlog10p(weights: Array, q: Array) -> Array:
     """``-log10 P(Σ_i λ_i χ²₁ > q)`` of k mixtures, to a relative precision of 1e-10 in P, below P = 1e-300 too.
 
     Weights (k, m) are λ of each mixture, not negative; fewer than m are filled up with zeros. Values of 0 and below
-    have P = 1.
-
-    Raises
-    ------
-    NumericalError
-        Where a mixture has no positive weight or a negative one, a value is not finite, or the integral does not
-        converge.
+    have P = 1. Raises NumericalError where a mixture has no positive weight or a negative one, a value is not finite,
+    or the integral does not converge.
     """
     return np.asarray(-mixture_tails(weights, q).log_upper / LN10 + 0.0)
 
@@ -125,12 +120,7 @@ def mixture_quantile(weights: Array, log_upper: float, near: tuple[Array, Tails]
     """Where the upper tails of k mixtures are ``exp(log_upper)``, to a relative precision of 1e-9.
 
     By Householder's method on the logarithm of the tail, from a better start where values and their tails are known
-    ``near``.
-
-    Raises
-    ------
-    NumericalError
-        Where it does not converge.
+    ``near``. Raises NumericalError where it does not converge.
     """
     q = _first_quantile(weights, log_upper, near)
     open_ones = np.arange(q.size)
@@ -177,10 +167,7 @@ def _first_quantile(weights: Array, log_upper: float, near: tuple[Array, Tails] 
 def positive_weights(values: Array) -> Array:
     """Eigenvalues (k, m) of covariance matrices with what rounding left of zeros set to 0.
 
-    Raises
-    ------
-    NumericalError
-        Where a matrix has no positive eigenvalue or one that is negative beyond rounding.
+    Raises NumericalError where a matrix has no positive eigenvalue or one that is negative beyond rounding.
     """
     largest = np.max(values, axis=-1, initial=0.0)
     if np.any(largest <= 0) or not np.all(np.isfinite(largest)):

@@ -73,12 +73,8 @@ def random_effects_mlog10p(name: SetTest, one: VariantSetScores, tested: Hypothe
     """-log10 P of a test of a set.
 
     ``skat``, ``burden``, ``skato`` and ``acat`` have the weights of the set; ``omnibus`` is skat, burden and acat, each
-    with the weights Beta(1, 1) and Beta(1, 25), combined by Cauchy's distribution; ``lr`` is mtSet's.
-
-    Raises
-    ------
-    NumericalError
-        Where the set has no P value, saying why.
+    with the weights Beta(1, 1) and Beta(1, 25), combined by Cauchy's distribution; ``lr`` is mtSet's. Raises
+    NumericalError where the set has no P value, saying why.
     """
     return _TESTS[name](one, tested, null)
 
@@ -152,10 +148,7 @@ _TESTS: dict[SetTest, Callable[[VariantSetScores, Hypothesis, SetNull], float]] 
 def with_information(scores: SetScores) -> tuple[Array, NDArray[np.bool_]]:
     """Information of every variant by itself, and which variants (s,) have some on the effects on all traits.
 
-    Raises
-    ------
-    NumericalError
-        Where no variant has.
+    Raises NumericalError where no variant has.
     """
     v = information_of_variants(scores)
     least = v.min(axis=1) if v.ndim == 2 else np.linalg.eigvalsh(v)[:, 0]

@@ -119,10 +119,7 @@ class _Conditional:
 def skato(kernel: KernelScores) -> float:
     """-log10 P of a set by the best of SKAT, burden and what lies between, corrected for the choice of ρ.
 
-    Raises
-    ------
-    NumericalError
-        Where the scores have no variance or an integral does not converge.
+    Raises NumericalError where the scores have no variance or an integral does not converge.
     """
     s = kernel.z.shape[1]
     sum_of_squares, square_of_sums = np.sum(kernel.z**2), np.sum(np.sum(kernel.z, axis=1) ** 2)
