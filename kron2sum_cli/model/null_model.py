@@ -118,9 +118,9 @@ class TraitData:
     @property
     def information(self) -> Literal["observed", "average", "expected"]:
         """The information that standard errors come from."""
-        p, neffects = self.Y.shape[1], self.neffects
+        (n, p), neffects = self.Y.shape, self.neffects
         if self.has_missing:
-            return "observed" if fits_observed_information(p, self.ncells + neffects) else "average"
+            return "observed" if fits_observed_information(p, n, self.ncells + neffects) else "average"
         return "observed" if uses_observed_information(p, neffects if self.reduced else 0) else "expected"
 
     def rotation_type(self, asked: type[np.floating]) -> type[np.floating]:

@@ -117,7 +117,8 @@ def filled_traits(data: ObservedFamilies) -> FamilyTraits:
 
 def is_affordable(data: ObservedFamilies) -> bool:
     """Whether the information is the observed one: by the rule of missing cells with a dense matrix."""
-    return uses_observed_information(data.ntraits, int(np.count_nonzero(data.missing)) + data.kept.size)
+    size = int(np.count_nonzero(data.missing)) + data.kept.size
+    return uses_observed_information(data.ntraits, data.nsamples, size)
 
 
 def information(point: ObservedFamilyPoint) -> Array:

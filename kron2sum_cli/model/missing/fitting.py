@@ -336,7 +336,7 @@ def missing_cost(missing: NDArray[np.bool_], ncovariates: int, rank: int) -> Mis
     largest = int(missing.sum(axis=0).max(initial=0))
     inside_and_outside = m if m == n else m + rows
     products, columns = 0, 0
-    if uses_observed_information(p, size):
+    if uses_observed_information(p, n, size):
         products, columns = entries_of_products(p, inside_and_outside, size), 2 * p + 2
     matrices = 4 * size**2 + products + (q + 2 * largest + columns * size) * m + (p * p + 6 * p) * m
     pairs = float(np.sum(np.multiply.outer(missing.sum(axis=0), missing.sum(axis=0)))) * m

@@ -36,8 +36,12 @@ RELIABLE_SHARE = 1e-6
 """Residual share that such an axis has where its score and its information are taken: where GGᵀ is singular, both are
 rounding nearer to the boundary, and hardly change up to here."""
 
-EXACT_ENTRIES = 1 << 25
-"""Entries of all directions' matrices over the missing cells up to which the information is the observed one."""
+EXACT_ENTRIES, EXACT_OPERATIONS = 1 << 25, 2e11
+"""Entries of all directions' matrices over the missing cells, or multiplications, up to which the information is the
+observed one."""
+
+LARGEST_PART = 1 << 25
+"""Largest number of entries of those matrices that are made at once."""
 
 
 class PartlyObservedPoint(Protocol):
@@ -91,20 +95,28 @@ def inverse_information(H: Array, point: PartlyObservedPoint, rank: int, low: ND
 
 
 def information(point: ObservedPoint) -> Array:
-    """Observed information of (E0, E1), or where that takes too much memory the average one, (2N, 2N)."""
+    """Observed information of (E0, E1), or where that takes too long the average one, (2N, 2N)."""
     if not affordable(point):
         return 0.5 * score_products(point)
     return score_products(point) - 0.5 * trace_products(point)
 
 
 def affordable(point: ObservedPoint) -> bool:
-    """Whether the observed information of this point takes little enough memory."""
-    return uses_observed_information(point.data.ntraits, point.design.size)
+    """Whether the observed information of this point takes little enough time."""
+    return uses_observed_information(point.data.ntraits, point.data.nsamples, point.design.size)
 
 
-def uses_observed_information(ntraits: int, ncolumns: int) -> bool:
+def uses_observed_information(ntraits: int, nsamples: int, ncolumns: int) -> bool:
     """Whether standard errors are those of the observed information, for this many missing cells and fixed effects."""
-    return ntraits * (ntraits + 1) * ncolumns**2 <= EXACT_ENTRIES
+    if ntraits * (ntraits + 1) * ncolumns**2 <= EXACT_ENTRIES:
+        return True
+    return min(_operations(ntraits, nsamples, ncolumns)) <= EXACT_OPERATIONS
+
+
+def _operations(ntraits: int, nrows: int, ncolumns: int) -> tuple[float, float]:
+    """Multiplications of `trace_products` over pairs of columns of the design, and over pairs of rotated rows."""
+    p, m, size = float(ntraits), nrows, ncolumns
+    return 2 * p * (p + 1) * size**2 * m + (p * (p + 1) * size) ** 2, (p * m) ** 2 * (size + 3 * p**2)
 
 
 def score_products(point: ObservedPoint) -> Array:
@@ -145,20 +157,21 @@ def trace_products(point: ObservedPoint) -> Array:
 
 
 def goes_over_rows(ntraits: int, nrows: int, ncolumns: int) -> bool:
-    """Whether traces are sums over pairs of rotated rows, not over pairs of columns of the design: what takes less.
-
-    Multiplications decide, where the matrices over rows are not too large.
-    """
-    p, m, size = ntraits, nrows, ncolumns
-    over_columns = 2 * p * (p + 1) * size**2 * m + (p * (p + 1) * size) ** 2
-    over_rows = (p * m) ** 2 * (size + 3 * p**2)
-    return over_rows <= over_columns and 2 * (p * m) ** 2 <= EXACT_ENTRIES
+    """Whether traces are sums over pairs of rotated rows, not over pairs of columns of the design: what takes less."""
+    over_columns, over_rows = _operations(ntraits, nrows, ncolumns)
+    return over_rows <= over_columns
 
 
 def entries_of_products(ntraits: int, nrows: int, ncolumns: int) -> int:
     """Entries of the largest matrices of `trace_products`."""
     p, m, size = ntraits, nrows, ncolumns
-    return 2 * (p * m) ** 2 if goes_over_rows(p, m, size) else p * (p + 1) * size**2
+    return min(2 * (p * m) ** 2 if goes_over_rows(p, m, size) else p * (p + 1) * size**2, 2 * LARGEST_PART)
+
+
+def _parts(size: int, largest: int) -> list[slice]:
+    """Ranges of at most ``largest`` of ``size`` rows or columns."""
+    largest = max(largest, 1)
+    return [slice(start, min(start + largest, size)) for start in range(0, size, largest)]
 
 
 def _products_over_rows(design: CellDesign, point: ObservedPoint, F: Array) -> Array:
@@ -168,29 +181,39 @@ def _products_over_rows(design: CellDesign, point: ObservedPoint, F: Array) -> A
     the rows between axes a and b, and ∂' the weights δ' between axes c and d, the trace is the sum of
     ``δδ'ᵀ ∘ Q_ad ∘ Q_bc``: an entry of the Gram matrix of all blocks.
     """
-    N, p, m = F.shape
-    rows = F.reshape(N, p * m)
-    Q = rows.T @ rows
+    p, m = F.shape[1:]
     s, outside_weight = point.data.filled.s, design.outside_weight
     outside = m - s.size
     weights = np.hstack([point.W.T, np.repeat(outside_weight[:, None], outside, axis=1)])
-    Q[np.diag_indices(p * m)] -= weights.ravel()  # this is -Q, of the same products
-    blocks = np.ascontiguousarray(Q.reshape(p, m, p, m).transpose(0, 2, 1, 3)).reshape(p * p, m, m)
-    del Q
     root = np.concatenate([np.sqrt(s), np.zeros(outside)])
-    of_C1 = _gram(blocks)
+    of_C0, of_both, of_C1 = np.zeros((3, p * p, p * p))
+    for part in _parts(m, LARGEST_PART // (2 * p * p * m)):
+        blocks = _blocks_of_Q(F, weights, part)
+        of_C1 += _gram(blocks)
+        blocks *= root[part, None]  # in place, for they are the largest matrices
+        of_both += _gram(blocks)
+        blocks *= root
+        of_C0 += _gram(blocks)
     axes = np.arange(p) * (p + 1)
     left = point.data.filled.noutside - outside
     of_C1[np.ix_(axes, axes)] += left * np.multiply.outer(outside_weight, outside_weight)
-    blocks *= root[:, None]  # in place, for they are the largest matrices
-    of_both = _gram(blocks)
-    blocks *= root
-    first, mixed, second = map(_between_directions, (_gram(blocks), of_both, of_C1))
+    first, mixed, second = map(_between_directions, (of_C0, of_both, of_C1))
     return np.block([[first, mixed], [mixed.T, second]])
 
 
+def _blocks_of_Q(F: Array, weights: Array, part: slice) -> Array:
+    """Some rows of the blocks of -Q, whose products are those of Q, for every two axes: (pp, k, m)."""
+    N, p, m = F.shape
+    own = np.arange(part.start, part.stop)
+    Q = F[:, :, part].reshape(N, p * own.size).T @ F.reshape(N, p * m)
+    Q = Q.reshape(p, own.size, p, m)
+    axis = np.arange(p)[:, None]
+    Q[axis, own - part.start, axis, own] -= weights[:, part]
+    return np.ascontiguousarray(Q.transpose(0, 2, 1, 3)).reshape(p * p, own.size, m)
+
+
 def _gram(blocks: Array) -> Array:
-    """``tr(BᵀB')`` for every two of the blocks B (k, m, m): (k, k)."""
+    """Sums of the products of the entries of every two of the blocks (k, ...): (k, k)."""
     flat = blocks.reshape(len(blocks), -1)
     return np.asarray(flat @ flat.T)
 
@@ -238,14 +261,25 @@ def _products_over_columns(point: ObservedPoint, F: Array) -> Array:
     """
     s = point.data.filled.s
     of_C0 = np.concatenate([s, np.zeros(F.shape[2] - s.size)])
-    pairs = list(zip(*np.tril_indices(F.shape[1]), strict=True))
-    stacked = np.empty((2, len(pairs), len(F), len(F)))
-    for which, weights in enumerate((of_C0, np.ones_like(of_C0))):
-        for number, (j, k) in enumerate(pairs):
-            product = (F[:, j] * weights) @ F[:, k].T
-            stacked[which, number] = product if j == k else product + product.T
-    flat = stacked.reshape(2 * len(pairs), -1)
-    return np.asarray(flat @ flat.T)
+    pairs = [(j, k) for j in range(F.shape[1]) for k in range(j + 1)]
+    total = np.zeros((2 * len(pairs), 2 * len(pairs)))
+    parts = _parts(len(F), math.isqrt(LARGEST_PART // (2 * len(pairs))))
+    for number, rows in enumerate(parts):
+        for columns in parts[: number + 1]:
+            stacked = np.empty((2, len(pairs), rows.stop - rows.start, columns.stop - columns.start))
+            for which, weights in enumerate((of_C0, np.ones_like(of_C0))):
+                for place, (j, k) in enumerate(pairs):
+                    stacked[which, place] = _between_columns(F, rows, columns, weights, j, k)
+            total += (1 if columns == rows else 2) * _gram(stacked.reshape(2 * len(pairs), -1))
+    return total
+
+
+def _between_columns(F: Array, rows: slice, columns: slice, weights: Array, j: int, k: int) -> Array:
+    """The direction of axes (j, k) between some columns of the design and some others."""
+    product = (F[rows, j] * weights) @ F[columns, k].T
+    if j == k:
+        return np.asarray(product)
+    return np.asarray(product + (product.T if rows == columns else (F[rows, k] * weights) @ F[columns, j].T))
 
 
 def _weighted_rows(design: CellDesign, W: Array) -> Array:

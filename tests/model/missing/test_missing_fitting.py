@@ -249,10 +249,13 @@ def test_a_local_maximum_beside_a_combination_without_variance_is_taken() -> Non
 @pytest.mark.parametrize("r", [90, 20])
 @pytest.mark.parametrize("a", [None, 2])
 @pytest.mark.parametrize("over_rows", [True, False])
+@pytest.mark.parametrize("largest", [1 << 25, 3000])
 def test_the_information_is_minus_the_change_of_the_score(
-    reml: bool, r: int, a: int | None, over_rows: bool, monkeypatch: pytest.MonkeyPatch
+    reml: bool, r: int, a: int | None, over_rows: bool, largest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where its matrices are made in parts."""
     monkeypatch.setattr(precision, "goes_over_rows", lambda *sizes: over_rows)
+    monkeypatch.setattr(precision, "LARGEST_PART", largest)
     dense, G = problem(8, r=r, a=a)
     data = cells(dense, G)
     tau = data.mean_eigenvalue
@@ -298,6 +301,7 @@ def test_the_average_information_is_near_the_observed_one(monkeypatch: pytest.Mo
     found = fit(cells(dense, G), 2, True)
     exact = precision.direction_covariance(found.point, 2)
     monkeypatch.setattr(precision, "EXACT_ENTRIES", 0)
+    monkeypatch.setattr(precision, "EXACT_OPERATIONS", 0)
     average = precision.direction_covariance(found.point, 2)
     for name in ("v00", "v11"):
         a, b = (np.sqrt(np.diag(getattr(x, name))) for x in (exact, average))
