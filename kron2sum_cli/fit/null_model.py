@@ -217,11 +217,17 @@ def _warn_of_low_rank(fitted: Optimum[Any], likelihood: NullLikelihood[Any]) -> 
 
 
 def _best_rank(fits: list[Optimum[Any]]) -> Optimum[Any]:
-    """The fit with the smallest one-sided AIC."""
+    """The fit with the smallest one-sided AIC; of the largest rank and of those below that have an optimum."""
     best = min(fits, key=lambda fitted: fitted.one_sided_aic)
     logger.info("rank  parameters  log-likelihood  one-sided AIC")
     for fitted in fits:
         mark = "  <- chosen" if fitted is best else ""
         row = (fitted.rank, fitted.nparameters, fitted.point.lml, fitted.one_sided_aic, mark)
         logger.info("%4d  %10d  %14.4f  %13.4f%s", *row)
+    absent = sorted(set(range(1, fits[-1].rank)) - {fitted.rank for fitted in fits})
+    if absent:
+        logger.warning(
+            "no optimum with C0 of rank %s could be certified: --rank auto chose among the others",
+            ", ".join(map(str, absent)),
+        )
     return best

@@ -174,20 +174,26 @@ def nested_fits(
     """The fits of several ranks, each at least as high as those of lower ranks.
 
     A maximum whose C0 is of lower rank than it might be is that of the ranks between, too; where a lower rank has the
-    higher likelihood, a higher one climbs on from there.
+    higher likelihood, a higher one climbs on from there. Ranks below the largest without a certified optimum are left
+    out: they can be far from what the data support.
 
     ``tau`` is the mean eigenvalue of GGᵀ. ``climb_from`` gives the optimum of a rank that is reached from given axes,
-    ``search`` the best one that a search finds. Raises ConvergenceError as ``search`` does.
+    ``search`` the best one that a search finds. Raises ConvergenceError as ``search`` does for
+    the largest rank.
     """
     found: dict[int, Optimum[PointT]] = {}
     higher: Optimum[PointT] | None = None
     for rank in sorted(set(ranks), reverse=True):
-        higher = found[rank] = _within(higher, rank, tau, climb_from) or search(rank)
+        try:
+            higher = found[rank] = _within(higher, rank, tau, climb_from) or search(rank)
+        except ConvergenceError:
+            if higher is None:
+                raise
     for lower, rank in pairwise(sorted(found)):
         if found[lower].point.lml > found[rank].point.lml + SAME_OPTIMUM:
             better = climb_from(found[lower].point.axes, rank)
             found[rank] = better if better.certificate.certified else found[rank]
-    return [found[rank] for rank in ranks]
+    return [found[rank] for rank in ranks if rank in found]
 
 
 def _within(

@@ -502,9 +502,9 @@ class NullLikelihood(ABC, Generic[PointT]):
 
     @abstractmethod
     def fits(self, ranks: Sequence[int]) -> list[Optimum[PointT]]:
-        """The maxima with C0 of at most each of these ranks.
+        """The maxima with C0 of at most each of these ranks, but for lower ones where none could be certified.
 
-        Raises ConvergenceError where no optimum could be certified; its result is the best point found.
+        Raises ConvergenceError where none of the largest rank could be certified; its result is the best point found.
         """
 
     def fit(self, rank: int) -> Optimum[PointT]:

@@ -1,6 +1,7 @@
 """What a fit says of the rank that was asked for, and of a relationship matrix that says too little."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import numpy as np
 import pytest
 
 from kron2sum_cli.cli import run
+from kron2sum_cli.model import fitting
+from kron2sum_cli.model.contrasts import Contrasts
+from kron2sum_cli.model.trait_axes import TraitAxes
 
 
 def write(folder: Path, K: np.ndarray, Y: np.ndarray) -> list[str]:
@@ -96,6 +100,27 @@ def test_a_lower_rank_is_chosen_where_full_rank_gains_less_than_a_boundary_leads
     assert automatic["rank"] == chosen
     table = [line.split() for line in said.splitlines() if line.endswith("<- chosen")]
     assert [int(row[0]) for row in table] == [chosen]
+
+
+@pytest.mark.parametrize("uncertified", [1, 2])
+def test_a_lower_rank_without_an_optimum_is_no_choice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, uncertified: int
+) -> None:
+    def climb(data: Contrasts, start: TraitAxes, rank: int, reml: bool) -> fitting.Fit:
+        found = climb_as_ever(data, start, rank, reml)
+        certificate = replace(found.certificate, predicted_gain=np.inf)
+        return replace(found, certificate=certificate) if rank == uncertified else found
+
+    climb_as_ever = fitting.climb
+    K, _ = families(60, 2, 1)
+    words = write(tmp_path, K, np.random.default_rng(1).normal(size=(60, 2)))
+    assert run([*words, "--rank", "1"]) == 0
+    monkeypatch.setattr(fitting, "climb", climb)
+    assert run([*words, "--rank", "auto"]) == (0 if uncertified == 1 else 3)
+    said = capsys.readouterr().err
+    warned = "no optimum with C0 of rank 1 could be certified: --rank auto chose among the others"
+    assert (warned in said) == (uncertified == 1)
+    assert exported(tmp_path)["rank"] == (2 if uncertified == 1 else 1)
 
 
 def test_eigenvalues_that_hardly_vary_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
