@@ -28,7 +28,7 @@ from kron2sum_cli.files.null_description import GrmRecord, NullDescription, Null
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.model.block_scanner import precision_for
 from kron2sum_cli.model.climbing import Certificate
-from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign, covariate_basis, orthonormal_design
+from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign, orthonormal_design
 from kron2sum_cli.model.null_model import FAMILIES, FitSummary, NullModel, TraitData, restored_null_model
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates, Interval
@@ -364,7 +364,7 @@ def _read_model(
     design = prior = None
     if description.coupled:
         X = archive.array(prefix + "design_X", m, ncovariates)
-        design = CoupledDesign.of_given(orthonormal_design(description.A), X, covariate_basis(description.X)[1])
+        design = CoupledDesign.of_given(orthonormal_design(description.A), X, description.X)
     if prefix + "prior" in archive:
         prior = archive.array(prefix + "prior", ncovariates, ncovariates)
     contrasts = Contrasts(

@@ -35,7 +35,6 @@ ENOUGH = 0.5
 """Smallest share of the simulated variants of a trait whose refits must end at a maximum: if fewer do, they are those
 with small likelihood ratios, and their mean says nothing."""
 
-NO_CONVERGENCE = "the search of the null model's maximum did not converge"
 
 NOT_TOLD_APART = 1e-6
 """Smallest determinant of the 2 × 2 information of a pair of axes, over the product of its diagonal; below it the

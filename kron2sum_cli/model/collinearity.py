@@ -77,6 +77,11 @@ def dependencies(M: Array, tolerance: float = TOLERANCE) -> list[Dependency]:
     return found
 
 
+def kept_columns(M: Array) -> NDArray[np.intp]:
+    """Positions of the columns of M (n, q) that do not lie in the span of the columns before them."""
+    return np.setdiff1d(np.arange(M.shape[1]), [dependency.column for dependency in dependencies(M)])
+
+
 def clear_root(gram: Array) -> Array | None:
     """Lower Cholesky factor of the products of columns; None where rounding may be felt in it.
 
@@ -230,8 +235,7 @@ def _left_by(Q: Array, M: NDArray[np.floating], samples: Mask) -> Array:
 def _basis_over(X: Array, samples: Mask) -> Array:
     """Orthonormal basis of covariates X (n, c) over some samples, 0 in the others."""
     Q = np.zeros(X.shape)
-    redundant = [dependency.column for dependency in dependencies(X[samples])]
-    kept = np.setdiff1d(np.arange(X.shape[1]), redundant)
+    kept = kept_columns(X[samples])
     if kept.size:
         Q[np.ix_(samples, kept)] = linalg.qr(X[np.ix_(samples, kept)], mode="economic")[0]
     return Q

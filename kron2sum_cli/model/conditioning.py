@@ -16,7 +16,7 @@ from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, Scanner, least_left
-from kron2sum_cli.model.collinearity import dependencies
+from kron2sum_cli.model.collinearity import kept_columns
 from kron2sum_cli.model.generalised_least_squares import independent_columns
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.model.sets.fixed_effects import SetScores
@@ -74,7 +74,7 @@ def given_variants(model: NullModel, G: Array, X: Array) -> GivenVariants:
 def bases(G: Array, X: Array) -> tuple[Array, Array]:
     """Orthonormal bases of the columns of X (n, c), and of the part of those of G (n, k) outside their span."""
     joint = np.hstack([X, G])
-    kept = np.setdiff1d(np.arange(joint.shape[1]), [dependency.column for dependency in dependencies(joint)])
+    kept = kept_columns(joint)
     if not kept.size:
         return np.empty((len(G), 0)), np.empty((len(G), 0))
     sizes = np.linalg.norm(joint[:, kept], axis=0)

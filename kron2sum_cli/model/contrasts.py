@@ -29,8 +29,9 @@ class CoupledDesign:
     Rx: Array | None = None
 
     @staticmethod
-    def of_given(A: Array, X_given: Array, Rx: Array) -> "CoupledDesign":
-        """The design from the given covariates in the rotated rows (m, c)."""
+    def of_given(A: Array, X_given: Array, covariates: Array) -> "CoupledDesign":
+        """The design from the given covariates in the rotated rows (m, c), and over the samples (n, c)."""
+        Rx = covariate_basis(covariates)[1]
         X = linalg.solve_triangular(Rx, X_given.T, trans="T").T if X_given.size else X_given
         return CoupledDesign(A, np.asarray(X), X_given.shape[1] * _logdet_gram(A), Rx)
 

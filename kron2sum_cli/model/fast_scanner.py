@@ -8,7 +8,7 @@ from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.block_scanner import block_scanner, inner_products
-from kron2sum_cli.model.collinearity import dependencies
+from kron2sum_cli.model.collinearity import kept_columns
 from kron2sum_cli.model.covariance import matrix
 from kron2sum_cli.model.generalised_least_squares import LeastSquares, Metric, least_squares
 from kron2sum_cli.model.hypotheses import Statistic, TestContext, TestResult, hypothesis, test, trait_effects
@@ -58,11 +58,11 @@ class FixedEffects:
 
 def _independent(M: Array) -> tuple[Array, Array]:
     """The independent columns (n, k) of M (n, q), and all of its columns as combinations (k, q) of them."""
-    redundant = [dependency.column for dependency in dependencies(M)]
-    kept = np.setdiff1d(np.arange(M.shape[1]), redundant)
+    kept = kept_columns(M)
+    redundant = np.setdiff1d(np.arange(M.shape[1]), kept)
     combination = np.zeros((kept.size, M.shape[1]))
     combination[:, kept] = np.eye(kept.size)
-    if redundant and kept.size:
+    if redundant.size and kept.size:
         size = np.linalg.norm(M[:, kept], axis=0)
         combination[:, redundant] = linalg.lstsq(M[:, kept] / size, M[:, redundant])[0] / size[:, None]
     return M[:, kept], combination

@@ -47,6 +47,8 @@ DETERMINED = (
 )
 
 
+NO_CONVERGENCE = "the search of the null model's maximum did not converge"
+
 Fit = Optimum[Point]
 """A fit of traits without missing cells."""
 
@@ -205,6 +207,33 @@ def _within(
     same = climb_from(higher.point.axes, rank)
     is_same = same.certificate.certified and same.point.lml > higher.point.lml - SAME_OPTIMUM
     return same if is_same else None
+
+
+def certified(found: Optimum[PointT]) -> Optimum[PointT]:
+    """What the search of a null model's maximum found; raises ConvergenceError where that is not certified."""
+    if not found.certificate.certified:
+        raise ConvergenceError(NO_CONVERGENCE)
+    return found
+
+
+def distinct_maxima(
+    starts: Sequence[TraitAxes], climb_from: Callable[[TraitAxes], Optimum[PointT]]
+) -> list[Optimum[PointT]]:
+    """The null model's maxima that climbs from starts end at, one of each log-likelihood, the highest first.
+
+    Raises ConvergenceError where no climb ends at a maximum.
+    """
+    found: list[Optimum[PointT]] = []
+    for axes in starts:
+        try:
+            one = certified(climb_from(axes))
+        except (ConvergenceError, NumericalError, np.linalg.LinAlgError):
+            continue
+        if all(abs(one.point.lml - other.point.lml) > SAME_OPTIMUM for other in found):
+            found.append(one)
+    if not found:
+        raise ConvergenceError(NO_CONVERGENCE)
+    return sorted(found, key=lambda fit: -fit.point.lml)
 
 
 def _best_of(data: Contrasts, found: list[Fit], reml: bool, thorough: bool) -> Fit:

@@ -14,6 +14,8 @@ the face are free. The face is curved: moving row j of a factor off an empty axi
 empty block, where the score does not vanish, and that is part of the curvature of the likelihood along the face.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,9 +96,14 @@ def expected_information(point: Point) -> tuple[Array, Array, Array]:
 
     ``½ tr(K⁻¹ ∂K K⁻¹ ∂K)``, K that of the contrasts under REML; an off-diagonal pair changes two entries of K.
     """
-    i, j = np.tril_indices(point.data.ntraits)
+    return expected_of_pairs(full_grams(point))
+
+
+def expected_of_pairs(grams: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    """The expected information from the sums Q0, Q1, Q2 (p, p)."""
+    Q0, Q1, Q2 = grams
+    i, j = np.tril_indices(len(Q0))
     twice = np.where(i == j, 0.5, 1.0)
-    Q0, Q1, Q2 = full_grams(point)
     return twice * Q2[i, j], twice * Q1[i, j], twice * Q0[i, j]
 
 
@@ -137,26 +144,38 @@ def _mean_grams(point: Point) -> tuple[Array, Array, Array]:
 def observed_information(point: Point) -> Array:
     """Minus the second derivatives of the log-likelihood in the entries of (E0, E1): (2N, 2N), both matrices' pairs."""
     data, W = point.data, point.W
-    p = data.ntraits
-    pairs = p * (p + 1) // 2
-    index = pair_positions(p)
     both = np.hstack([data.s[:, None] * point.alpha, point.alpha])
     effects = _effects(point)
-    H = np.zeros((2 * pairs, 2 * pairs))
-    for axis in range(p):
-        rows = np.concatenate([index[axis], pairs + index[axis]])
-        gram = (both * W[:, axis, None]).T @ both
+
+    def gram_of(axis: int) -> Array:
+        gram: Array = (both * W[:, axis, None]).T @ both
         if point.reml and effects.size:
             stacked = np.vstack([data.s[None, :, None] * effects, effects])
             gram += np.einsum("aiq,i,biq->ab", stacked, W[:, axis], stacked, optimize=True)
-        H[np.ix_(rows, rows)] += gram
-    a, b, d = expected_information(point)
+        return gram
+
+    return of_axes(gram_of, expected_information(point)) - _explained_by_effects(point, both, effects)
+
+
+def of_axes(gram_of: Callable[[int], Array], expected: tuple[Array, Array, Array]) -> Array:
+    """``Σ_l e_lᵀ G_l e_l`` less the expected information of every pair: (2N, 2N) in the entries of (E0, E1).
+
+    The matrices ``gram_of`` an axis, G_l (2p, 2p), are over the l-th columns of E0 and of E1.
+    """
+    pairs = expected[0].size
+    p = math.isqrt(2 * pairs)
+    index = pair_positions(p)
+    H = np.zeros((2 * pairs, 2 * pairs))
+    for axis in range(p):
+        rows = np.concatenate([index[axis], pairs + index[axis]])
+        H[np.ix_(rows, rows)] += gram_of(axis)
+    a, b, d = expected
     first, second = np.arange(pairs), pairs + np.arange(pairs)
     H[first, first] -= a
     H[first, second] -= b
     H[second, first] -= b
     H[second, second] -= d
-    return H - _explained_by_effects(point, both, effects)
+    return H
 
 
 def _effects(point: Point) -> Array:

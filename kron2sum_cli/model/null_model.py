@@ -22,7 +22,7 @@ from kron2sum_cli.model.bartlett import Refits
 from kron2sum_cli.model.block_scanner import Scanner, block_scanner, diagonal_scanner, precision_for
 from kron2sum_cli.model.climbing import Certificate, Optimum, PointT
 from kron2sum_cli.model.collinearity import spans_constant
-from kron2sum_cli.model.contrasts import Contrasts, covariate_basis, orthonormal_design, rotate_coupled, rotate_traits
+from kron2sum_cli.model.contrasts import Contrasts, orthonormal_design, rotate_coupled, rotate_traits
 from kron2sum_cli.model.generalised_least_squares import Metric, least_squares
 from kron2sum_cli.model.information import uses_observed_information
 from kron2sum_cli.model.likelihood import LikelihoodPoint, Point, evaluate
@@ -380,7 +380,7 @@ class ObservedNullModel(RotatedNullModel):
         """As of complete traits, and the prior covariance ``S = τ Rx⁻¹Rx⁻ᵀ`` of the effects where there is one."""
         if self.cells.prior is None:
             return super().arrays()
-        Rx = covariate_basis(self.cells.X)[1]
+        Rx = _triangular_factor(self.contrasts)
         inverse = linalg.solve_triangular(Rx, np.eye(len(Rx)))
         return super().arrays() | {"prior": self.cells.prior * inverse @ inverse.T}
 
@@ -436,6 +436,13 @@ def _observed_null_model(summary: FitSummary, cells: ObservedCells) -> ObservedN
     return ObservedNullModel(summary, cells.filled, np.empty((cells.nsamples, 0)), cells)
 
 
+def _triangular_factor(contrasts: Contrasts) -> Array:
+    """Rx (c, c) of the covariates that stay in."""
+    assert contrasts.design is not None
+    assert contrasts.design.Rx is not None
+    return contrasts.design.Rx
+
+
 def restored_null_model(
     summary: FitSummary,
     contrasts: Contrasts,
@@ -451,7 +458,7 @@ def restored_null_model(
     """
     if data.has_missing:
         # The last row of Rx⁻¹ has one entry.
-        tau = None if prior is None else float(prior[-1, -1] * covariate_basis(data.X)[1][-1, -1] ** 2)
+        tau = None if prior is None else float(prior[-1, -1] * _triangular_factor(contrasts)[-1, -1] ** 2)
         return _observed_null_model(summary, restored_cells(contrasts, data.Y, data.X, tau))
     return CompleteNullModel(summary, contrasts, Qx, data.A, data.X, rows)
 

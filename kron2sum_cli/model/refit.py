@@ -22,13 +22,13 @@ the highest. Variants then climb from every local maximum of the null likelihood
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import ConvergenceError, NumericalError
+from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.bartlett import (
-    NO_CONVERGENCE,
     AtTruth,
     Refit,
     SecondOf,
@@ -43,10 +43,11 @@ from kron2sum_cli.model.climbing import BOUNDARY, CERTIFIED_GAIN
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
 from kron2sum_cli.model.fitting import (
     GENETIC_SHARES,
-    SAME_OPTIMUM,
     Fit,
     bounded,
+    certified,
     climb,
+    distinct_maxima,
     far_starts,
     has_few_rows,
     is_cheap,
@@ -176,7 +177,9 @@ class Refitter:
             V=np.broadcast_to(np.float64(0), (data.nsamples, s.size)),  # these traits are simulated in rows
             Kxm=np.empty((0, s.size)),
         )
-        fitter = refitter(simulated, [_climb_certified(simulated, axes, self.null.rank)], self.reml, thorough=False)
+        fitter = refitter(
+            simulated, [certified(climb(simulated, axes, self.null.rank, reml=False))], self.reml, thorough=False
+        )
         rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
         point = evaluate(simulated, axes, reml=False)
         step = scoring_step(axes, point.grams(), point.score0, point.score1)
@@ -256,25 +259,7 @@ def null_maxima(data: Contrasts, fitted: TraitAxes, rank: int) -> list[Fit]:
     if _has_several_maxima(data):
         starts += [starting_axes(data, share) for share in GENETIC_SHARES] + far_starts(data, rank)
         starts += pushed_axes(data, fitted, rank)
-    found: list[Fit] = []
-    for axes in starts:
-        try:
-            one = _climb_certified(data, axes, rank)
-        except (ConvergenceError, NumericalError, np.linalg.LinAlgError):
-            continue
-        if all(abs(one.point.lml - other.point.lml) > SAME_OPTIMUM for other in found):
-            found.append(one)
-    if not found:
-        raise ConvergenceError(NO_CONVERGENCE)
-    return sorted(found, key=lambda fit: -fit.point.lml)
-
-
-def _climb_certified(data: Contrasts, start: TraitAxes, rank: int) -> Fit:
-    """The maximum without a variant at which a climb from one start ends; ConvergenceError where it ends at none."""
-    fit = climb(data, start, rank, reml=False)
-    if not fit.certificate.certified:
-        raise ConvergenceError(NO_CONVERGENCE)
-    return fit
+    return distinct_maxima(starts, partial(climb, data, rank=rank, reml=False))
 
 
 def _has_several_maxima(data: Contrasts) -> bool:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.block_scanner import BlockStatistics, Scanner, inner_products
-from kron2sum_cli.model.collinearity import COLLINEAR, dependencies
+from kron2sum_cli.model.collinearity import COLLINEAR, kept_columns
 from kron2sum_cli.model.hypotheses import (
     Hypothesis,
     TestContext,
@@ -83,8 +83,7 @@ def pair_hypotheses(second: str, joint: str, p: int) -> tuple[Hypothesis, Hypoth
 
 def basis_of_covariates(X: Array) -> Array:
     """Orthonormal basis (n, c') of covariates X (n, c), of which some may be combinations of others."""
-    redundant = [dependency.column for dependency in dependencies(X)]
-    kept = np.setdiff1d(np.arange(X.shape[1]), redundant)
+    kept = kept_columns(X)
     return np.asarray(linalg.qr(X[:, kept], mode="economic")[0]) if kept.size else np.empty((len(X), 0))
 
 

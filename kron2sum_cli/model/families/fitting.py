@@ -14,11 +14,12 @@ from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, ev
 from kron2sum_cli.model.fitting import GENETIC_SHARES, nested_fits
 from kron2sum_cli.model.information import (
     DirectionCovariance,
+    expected_of_pairs,
     face_curvature,
     faces,
     free_directions,
     invert_dense,
-    pair_positions,
+    of_axes,
 )
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
@@ -134,27 +135,17 @@ def _without_genetic_variance(data: FamilyTraits, reml: bool) -> Optimum[FamilyP
 def observed_information(point: FamilyPoint) -> Array:
     """Minus the second derivatives of the log-likelihood in the entries of (E0, E1): (2N, 2N), N = p(p+1)/2 pairs."""
     data = point.data
-    p = data.ntraits
-    pairs, index = p * (p + 1) // 2, pair_positions(p)
     both = np.hstack([data.s[:, None] * point.alpha, point.alpha])
-    H = np.zeros((2 * pairs, 2 * pairs))
-    for axis in range(p):
-        rows = np.concatenate([index[axis], pairs + index[axis]])
+
+    def gram_of(axis: int) -> Array:
         weighted = both * point.W[:, axis, None]
-        gram = weighted.T @ both
+        gram: Array = weighted.T @ both
         if data.ncovariates:
             explained = linalg.solve_triangular(point.chol[axis], data.X.T @ weighted, lower=True)
             gram -= explained.T @ explained
-        H[np.ix_(rows, rows)] += gram
-    i, j = np.tril_indices(p)
-    twice = np.where(i == j, 0.5, 1.0)
-    first, second = np.arange(pairs), pairs + np.arange(pairs)
-    Q0, Q1, Q2 = (twice * Q[i, j] for Q in point.grams)
-    H[first, first] -= Q2
-    H[first, second] -= Q1
-    H[second, first] -= Q1
-    H[second, second] -= Q0
-    return H
+        return gram
+
+    return of_axes(gram_of, expected_of_pairs(point.grams))
 
 
 def direction_covariance(point: FamilyPoint, rank: int) -> DirectionCovariance:

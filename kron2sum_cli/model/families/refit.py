@@ -13,10 +13,9 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import ConvergenceError, NumericalError
+from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model import climbing
 from kron2sum_cli.model.bartlett import (
-    NO_CONVERGENCE,
     AtTruth,
     Refit,
     SecondOf,
@@ -34,6 +33,7 @@ from kron2sum_cli.model.families.observed_fitting import ObservedFamilyLikelihoo
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
 from kron2sum_cli.model.families.observed_scanner import observed_family_set_scores, statistics_in_double
 from kron2sum_cli.model.families.scanner import explained_by_covariates
+from kron2sum_cli.model.fitting import certified
 from kron2sum_cli.model.hypotheses import orthonormal
 from kron2sum_cli.model.missing.refit import SIMULATED_VARIANTS
 from kron2sum_cli.model.spectrum import Array
@@ -204,9 +204,7 @@ class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
         """Simulate traits of these families under the null model, and variants; fit the traits."""
         data, axes = self.null.point.data, self.null.point.axes
         Z = np.sqrt(axes.variances(data.s)) * rng.normal(size=data.Z.shape)
-        null = climb(replace(data, Z=Z @ axes.Tinv.T), axes, self.null.rank, self.reml)
-        if not null.certificate.certified:
-            raise ConvergenceError(NO_CONVERGENCE)
+        null = certified(climb(replace(data, Z=Z @ axes.Tinv.T), axes, self.null.rank, self.reml))
         rows = np.sqrt(data.s)[:, None] * rng.normal(size=(data.s.size, SIMULATED_VARIANTS))
         point = evaluate(null.point.data, axes, self.reml)
         step = scoring_step(axes, point.grams, point.score0, point.score1)
@@ -281,9 +279,7 @@ class ObservedFamilyRefits(RefitsOfFamilies[ObservedFamilyPoint]):
         rotation, s = data.spectrum.rotation, data.spectrum.s
         rows = np.sqrt(axes.variances(s)) * rng.normal(size=data.Y.shape)
         Y = np.where(data.missing, 0.0, rotation.to_samples(rows @ axes.Tinv.T))
-        null = observed_fitting.climb(replace(data, Y=Y), axes, self.null.rank, self.reml)
-        if not null.certificate.certified:
-            raise ConvergenceError(NO_CONVERGENCE)
+        null = certified(observed_fitting.climb(replace(data, Y=Y), axes, self.null.rank, self.reml))
         rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
         G = rotation.to_samples(rows)
         point = observed_likelihood.evaluate(null.point.data, axes, self.reml)

@@ -126,7 +126,7 @@ class ObservedLikelihood:
         grams = point.grams()
         if mispredicted and affordable(point):
             return Curvature(grams, None, partial(change_of_scores, information(point)))
-        return Curvature(grams, None, partial(point.curvature, grams))
+        return Curvature(grams, None, point.curvature)
 
 
 def change_of_scores(of_directions: Array, E0: Array, E1: Array) -> tuple[Array, Array]:

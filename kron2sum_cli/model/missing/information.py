@@ -8,7 +8,6 @@ mean is the same, takes its place.
 
 import math
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +22,8 @@ from kron2sum_cli.model.information import (
 )
 from kron2sum_cli.model.missing.design import CellDesign, half_solve, inverse_of, row_traces
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
-from kron2sum_cli.model.missing.observed import PartlyObserved
-from kron2sum_cli.model.missing.undetermined import undetermined_directions
+from kron2sum_cli.model.missing.undetermined import PointOfCells, undetermined_directions
 from kron2sum_cli.model.spectrum import Array
-from kron2sum_cli.model.trait_axes import TraitAxes
 
 NO_RESIDUAL = 1e-7
 """An axis whose residual share of variance is below this, where the likelihood falls with it, is on the boundary: where
@@ -44,26 +41,6 @@ LARGEST_PART = 1 << 25
 """Largest number of entries of those matrices that are made at once."""
 
 
-class PartlyObservedPoint(Protocol):
-    """A likelihood of observed cells at one point."""
-
-    @property
-    def data(self) -> PartlyObserved:
-        """What it is the likelihood of."""
-
-    @property
-    def axes(self) -> TraitAxes:
-        """Trait axes of (C0, C1)."""
-
-    @property
-    def score0(self) -> Array:
-        """Derivative in the axes' C0."""
-
-    @property
-    def score1(self) -> Array:
-        """Derivative in the axes' C1."""
-
-
 def direction_covariance(point: ObservedPoint, rank: int) -> DirectionCovariance:
     """Inverse information of (C0, C1) in the axes of an optimum; C0 has at most this rank."""
     low = without_residual(point)
@@ -72,12 +49,12 @@ def direction_covariance(point: ObservedPoint, rank: int) -> DirectionCovariance
     return inverse_information(information(point), point, rank, low)
 
 
-def without_residual(point: PartlyObservedPoint) -> NDArray[np.bool_]:
+def without_residual(point: PointOfCells) -> NDArray[np.bool_]:
     """Which axes (p,) have hardly any residual variance."""
     return np.asarray(point.axes.c1**2 < NO_RESIDUAL)
 
 
-def inverse_information(H: Array, point: PartlyObservedPoint, rank: int, low: NDArray[np.bool_]) -> DirectionCovariance:
+def inverse_information(H: Array, point: PointOfCells, rank: int, low: NDArray[np.bool_]) -> DirectionCovariance:
     """Inverse of the information H (2N, 2N) of (E0, E1) at an optimum; C0 has at most this rank.
 
     Of the axes that are `low` in residual variance those are on the boundary along which the likelihood falls. Along

@@ -142,7 +142,7 @@ class ObservedPoint:
         noutside = max(self.data.filled.noutside - self.data.ncells / self.data.ntraits, 0)
         return w.T @ w + noutside * np.multiply.outer(outside_weight, outside_weight), w.T @ sw, sw.T @ sw
 
-    def curvature(self, grams: tuple[Array, Array, Array], E0: Array, E1: Array) -> tuple[Array, Array]:
+    def curvature(self, E0: Array, E1: Array) -> tuple[Array, Array]:
         """Change of (score0, score1) for a small step (E0, E1), by the average information.
 
         ``-½ ∂Kα Q dKα`` has the mean of the Hessian (Gilmour, Thompson and Cullis 1995). Its error changes the speed of

@@ -6,13 +6,13 @@ variant as its only fixed effect (`missing.likelihood`). Each refit is a search 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import ConvergenceError, NumericalError
+from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.bartlett import (
-    NO_CONVERGENCE,
     AtTruth,
     Refit,
     SecondOf,
@@ -22,7 +22,7 @@ from kron2sum_cli.model.bartlett import (
     scoring_step,
 )
 from kron2sum_cli.model.contrasts import rotate_coupled
-from kron2sum_cli.model.fitting import GENETIC_SHARES, SAME_OPTIMUM, starting_axes
+from kron2sum_cli.model.fitting import GENETIC_SHARES, certified, distinct_maxima, starting_axes
 from kron2sum_cli.model.missing.fitting import ObservedFit, climb, is_searched_thoroughly
 from kron2sum_cli.model.missing.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, restored_cells, with_added
@@ -31,7 +31,8 @@ from kron2sum_cli.model.spectrum import Array, Spectrum
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 SIMULATED_VARIANTS = 4
-"""Variants of each trait that is simulated for a Bartlett factor."""
+"""Variants of each trait that is simulated for a Bartlett factor: half as many as of complete traits (`model.refit`),
+for each of these refits is a search of its own."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,7 @@ class ObservedRefitter:
     def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
         """Simulate traits in these cells under the null model, and variants; fit the traits."""
         cells, axes = self.null.point.data, self.null.point.axes
-        null = climb(_simulated_cells(cells, axes, rng), axes, self.null.rank, self.reml)
-        if not null.certificate.certified:
-            raise ConvergenceError(NO_CONVERGENCE)
+        null = certified(climb(_simulated_cells(cells, axes, rng), axes, self.null.rank, self.reml))
         fitter = ObservedRefitter((null,))
         data = fitter.null.point.data
         s, V = data.filled.s, data.filled.V
@@ -153,15 +152,4 @@ def null_maxima(data: ObservedCells, fitted: TraitAxes, rank: int, reml: bool) -
     starts = [fitted]
     if is_searched_thoroughly(data):
         starts += [starting_axes(data.filled, share) for share in GENETIC_SHARES]
-    found: list[ObservedFit] = []
-    for axes in starts:
-        try:
-            one = climb(data, axes, rank, reml)
-        except (NumericalError, np.linalg.LinAlgError):
-            continue
-        is_new = all(abs(one.point.lml - other.point.lml) > SAME_OPTIMUM for other in found)
-        if one.certificate.certified and is_new:
-            found.append(one)
-    if not found:
-        raise ConvergenceError(NO_CONVERGENCE)
-    return sorted(found, key=lambda fit: -fit.point.lml)
+    return distinct_maxima(starts, partial(climb, data, rank=rank, reml=reml))

@@ -33,7 +33,7 @@ def test_memory_is_an_upper_bound_and_not_far_off() -> None:
     tracemalloc.start()
     data = observed_cells(spectrum, dense.Y, dense.A, dense.X)
     point = evaluate(data, axes, True)
-    point.curvature(point.grams(), np.eye(3), np.eye(3))
+    point.curvature(np.eye(3), np.eye(3))
     information(point)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
