@@ -72,7 +72,7 @@ class ObservedFamilyLikelihood:
     def curvature(self, point: ObservedFamilyPoint, mispredicted: bool) -> Curvature:
         """The average information, or the observed one after the average one has predicted badly."""
         products = score_products(point)
-        if mispredicted and is_affordable(point.data):
+        if mispredicted:
             return Curvature(point.grams, None, partial(change_of_scores, products - 0.5 * trace_products(point)))
         return Curvature(point.grams, None, partial(change_of_scores, 0.5 * products))
 

@@ -372,3 +372,13 @@ def test_a_local_maximum_beside_a_combination_without_variance_is_taken() -> Non
     away = observed_fitting.climb(data, axes_of_covariances(near, near, data.mean_eigenvalue), 2, True)
     assert vanishing_combination(away.point.axes).all() and not vanishing_combination(found.point.axes).any()
     assert away.point.lml > found.point.lml and not away.certificate.certified
+
+
+def test_a_search_of_too_low_a_rank_takes_the_observed_information_in_data_of_any_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It takes as little as a likelihood; by the average information this search takes 150 steps, and others fail."""
+    for limit in ("EXACT_ENTRIES", "EXACT_OPERATIONS"):
+        monkeypatch.setattr(dense_information, limit, 0)
+    found = observed_fitting.fits(cells_of(with_missing(simulated(300, 6, 1, seed=3, largest=4), 0.3)), [1], True)[0]
+    assert found.certificate.certified and found.certificate.steps < 30
