@@ -26,6 +26,9 @@ LEAST_LEFT = {"single": 1e-5, "double": 1e-12}
 genotypes: what is less is rounding. A variant that determines the traits has the statistics of one that leaves so
 much, the largest there can be."""
 
+SMALLEST_ROW = 1e-15
+"""Smallest row of a contrast, beside the largest one, that is no rounding: traits may have units as different."""
+
 _MOST_LISTED = 10
 """Largest number of traits that a message names."""
 
@@ -34,8 +37,8 @@ _MOST_LISTED = 10
 class Hypothesis:
     """Effects in the span of A0 and A1, tested against effects in the span of A0.
 
-    ``name`` is the ending of its columns in a result table, ``base`` (p, e0) an orthonormal basis of A0, of which e0
-    may be 0, and ``full`` (p, e) one of [A0, A1].
+    ``name`` is the ending of its columns in a result table, ``base`` (p, e0) a basis of A0, of which e0 may be 0, and
+    ``full`` (p, e) one of [A0, A1]. They are orthonormal in the units in which the effects of A0 and A1 are alike.
     """
 
     name: str
@@ -212,7 +215,8 @@ def reduction(u: Array, v: Array, design: Array, T: Array) -> Array:
     total = np.sum(u * (u / v), axis=1)
     if e == p:
         return np.asarray(total)
-    L = orthonormal(linalg.solve(T.T, linalg.null_space(design.T)))
+    rows, units = row_sizes(design)[:, None], np.linalg.norm(T, axis=0)[:, None]
+    L = orthonormal(linalg.solve(T.T / units, linalg.null_space((design / rows).T) / (rows * units)))
     return np.asarray(total - _quadratic((u / v) @ L, _information(1 / v, L)))
 
 
@@ -328,7 +332,19 @@ def unpack_information(packed: Array, p: int) -> Array:
 
 
 def _basis(M: Array) -> Array:
-    """Orthonormal basis of the columns of M, scaled to equal length."""
-    norms = np.linalg.norm(M, axis=0)
-    U, sizes, _ = np.linalg.svd(M[:, norms > 0] / norms[norms > 0], full_matrices=False)
-    return np.asarray(U[:, sizes > 1e-10 * max(M.shape)]) if sizes.size else np.empty((M.shape[0], 0))
+    """Columns with the span of M (p, e), orthonormal but for the sizes of the rows of M.
+
+    The rank of M does not depend on these, which are units of traits; so they decide neither it nor the precision.
+    """
+    columns = np.max(np.abs(M), axis=0, initial=0.0)
+    M = M[:, columns > 0] / columns[columns > 0]
+    rows = row_sizes(M)
+    scaled = M / rows[:, None]
+    U, sizes, _ = np.linalg.svd(scaled / np.linalg.norm(scaled, axis=0), full_matrices=False)
+    return np.asarray(rows[:, None] * U[:, sizes > 1e-10 * max(M.shape)])
+
+
+def row_sizes(M: Array) -> Array:
+    """Largest absolute values of the rows of M: (p,); 1 for those that are 0 or, beside the others, rounding."""
+    sizes = np.max(np.abs(M), axis=1, initial=0.0)
+    return np.where(sizes > SMALLEST_ROW * np.max(sizes, initial=0.0), sizes, 1.0)

@@ -66,3 +66,19 @@ def test_names_of_traits_may_have_bars() -> None:
     np.testing.assert_array_equal(only.full, named_hypothesis("trait:d|e|f|a|b,c", names).full)
     with pytest.raises(NumericalError, match=r"there is no trait a; there are a\|b"):
         named_hypothesis("trait:a|c", names)
+
+
+def test_units_of_traits_decide_neither_rank_nor_digits_of_a_contrast() -> None:
+    rng = np.random.default_rng(7)
+    units, A0, A1 = np.array([1e8, 1.0, 1e-4, 1e6]), rng.normal(size=(4, 1)), rng.normal(size=(4, 2))
+    u, v, T = rng.normal(size=(3, 4)), rng.gamma(3, size=(3, 4)), rng.normal(size=(4, 4))
+    same = hypothesis("same", A1, A0)
+    for sizes in (units, 1 / units):
+        other = hypothesis("other", sizes[:, None] * A1, sizes[:, None] * A0)
+        assert (other.df, other.full.shape[1]) == (2, 3)
+        for one, two in ((same.base, other.base), (same.full, other.full)):
+            np.testing.assert_allclose(reduction(u, v, two, T / sizes), reduction(u, v, one, T), rtol=1e-12)
+    with pytest.raises(NumericalError, match="no rank beyond"):
+        hypothesis("again", units[:, None] * A1 @ rng.normal(size=(2, 2)), units[:, None] * A1)
+    rounding = np.vstack([np.outer([1.0, 2.0], [1.0, 3.0]), [1e-17, -1e-17]])
+    assert hypothesis("with a row of rounding", rounding).df == 1
