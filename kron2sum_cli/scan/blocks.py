@@ -1,8 +1,7 @@
-"""How the variants of a scan are cut into blocks, and how blocks are worked on at the same time."""
+"""How the variants of a scan are cut into blocks."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.genotypes.chromosomes import encode_chromosomes
 from kron2sum_cli.scan.block import Block
-from kron2sum_cli.scan.inputs import ScanInputs, largest_block, model_type
+from kron2sum_cli.scan.inputs import ScanInputs, largest_block
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -87,7 +86,7 @@ def block_width(settings: ScanSettings, inputs: ScanInputs) -> int:
     Raises InputError where the null model and the smallest blocks need more than ``--memory``.
     """
     null = inputs.null
-    d, n, size = null.description, len(null.samples), null.itemsize(model_type(settings, inputs))
+    d, n, size = null.description, len(null.samples), null.itemsize(inputs.model_dtype)
     columns = 2 if settings.has_second_column else 1
     per_variant = columns * COPIES_OF_BLOCK * n * (8 if d.has_missing else size)  # missing cells take doubles
     block_bytes = WIDE_BLOCK_BYTES if null.of_families and d.has_missing else BLOCK_BYTES
@@ -111,21 +110,3 @@ def block_width(settings: ScanSettings, inputs: ScanInputs) -> int:
             )
         width = min(width, int(fits))
     return 1 << (int(width).bit_length() - 1)
-
-
-def in_order(work: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator[tuple[R, T]]:
-    """Results in the order of the items, at most two more than ``threads`` of them in the making."""
-    with ThreadPoolExecutor(threads, thread_name_prefix="scan") as pool:
-        waiting: list[tuple[Future[R], T]] = []
-        try:
-            for item in items:
-                waiting.append((pool.submit(work, item), item))
-                if len(waiting) > threads + 1:
-                    future, first = waiting.pop(0)
-                    yield future.result(), first
-            while waiting:
-                future, first = waiting.pop(0)
-                yield future.result(), first
-        finally:
-            for future, _ in waiting:
-                future.cancel()

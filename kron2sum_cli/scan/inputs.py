@@ -12,14 +12,16 @@ from kron2sum_cli.files.inputs import FileRecord, file_records
 from kron2sum_cli.files.null_file import NullFile, read_null
 from kron2sum_cli.files.outputs import guard_inputs
 from kron2sum_cli.files.samples import match
-from kron2sum_cli.files.scan_metadata import Range, Span
+from kron2sum_cli.files.scan_metadata import NullScale, Range, Span
 from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.genotypes.filters import GENOTYPE_FILTERS, VariantFilters, names_not_found, select_by_name
 from kron2sum_cli.genotypes.open import open_genotypes
 from kron2sum_cli.genotypes.source import GenotypeSource, Variants
+from kron2sum_cli.model.conditioning import GivenVariants
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
-from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned, with_covariate
+from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned, scale_given, with_covariate
 from kron2sum_cli.scan.second_column import Interaction, read_interaction
 from kron2sum_cli.settings import ScanSettings
 
@@ -54,7 +56,8 @@ class ScanInputs:
 
     ``samples`` (n,) are rows of the null model's samples in the genotypes, and ``files`` those of the genotypes.
     ``conditioned`` has the variants whose effects are in the model of the scan, and the covariate of the interaction
-    where its own effect is not in the null model.
+    where its own effect is not in the null model. The first of the ``tests`` is that of an effect on any trait, and
+    genotypes are multiplied in numbers of the type ``dtype``.
     """
 
     null: NullFile
@@ -63,15 +66,57 @@ class ScanInputs:
     filters: VariantFilters
     selection: Selection
     files: tuple[FileRecord, ...]
+    tests: tuple[Hypothesis, ...]
+    dtype: type[np.floating]
     conditioned: ConditionedVariants | None = None
     interaction: Interaction | None = None
+
+    @property
+    def model_dtype(self) -> type[np.floating]:
+        """The type of numbers in which a null model is read: double where variants are given.
+
+        Rounding of them outside the relationship matrix is magnified by the weight there.
+        """
+        return self.dtype if self.conditioned is None else np.float64
+
+    def load(self, chromosome: str | None) -> "LoadedNull":
+        """The null model without a chromosome, or (None) that of the whole genome, given the variants of the scan."""
+        null, given = self.null, None
+        model, scale = null.load(chromosome, self.model_dtype), null_scale(null, chromosome)
+        if self.conditioned is not None:
+            given = self.conditioned.under(model, null.description)
+            scale = scale_given(scale, given, model.summary.reml)
+        return LoadedNull(model, scale, given)
+
+
+@dataclass(frozen=True)
+class LoadedNull:
+    """A null model, and the scale of its tests, with what the variants that the scan is conditioned on explain."""
+
+    model: NullModel
+    scale: NullScale
+    given: GivenVariants | None
+
+
+def null_scale(null: NullFile, chromosome: str | None) -> NullScale:
+    """What tests of variants take from the null model without a chromosome, or (None) from the whole one."""
+    summary = null.whole if chromosome is None else null.chromosomes[chromosome]
+    observed = null.description.nobserved
+    contrasts = observed - null.description.neffects
+    return NullScale(
+        chromosome=chromosome,
+        axes=summary.axes.T,
+        quadratic=summary.quadratic,
+        size=contrasts if summary.reml else observed,
+        residual_df=contrasts,
+    )
 
 
 def open_inputs(settings: ScanSettings) -> ScanInputs:
     """Open the null model and the genotypes, match their samples and choose variants.
 
-    Raises InputError, OutputError, UsageError where a file is wrong, is also an output, or lacks samples of the null
-    model.
+    Raises InputError, NumericalError, OutputError, UsageError where a file is wrong, is also an output, or lacks
+    samples of the null model, or a test is none.
     """
     guard_inputs(settings.out, settings.input_paths)
     null = read_null(settings.null)
@@ -84,32 +129,17 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
     interaction = read_interaction(settings, null)
     if interaction is not None and interaction.to_add:
         conditioned = with_covariate(conditioned, interaction.values)
-    return ScanInputs(null, genotypes, rows, filters, selection, files, conditioned, interaction)
+    tests, dtype = _tests(settings, null), np.float64 if settings.precision == "double" else np.float32
+    return ScanInputs(null, genotypes, rows, filters, selection, files, tests, dtype, conditioned, interaction)
 
 
-def tests_of(settings: ScanSettings, null: NullFile) -> list[Hypothesis]:
-    """The test of an effect on any trait, then those of ``--test``; a note says whose axes are tested.
-
-    Raises InputError, NumericalError where a file is wrong, or a design has no rank.
-    """
+def _tests(settings: ScanSettings, null: NullFile) -> tuple[Hypothesis, ...]:
+    """The test of an effect on any trait, then those of ``--test``; a note says whose axes are tested."""
     along = [test for test in settings.tests if test.startswith("axis:")]
     if along and null.chromosomes:
         logger.info("%s: of the null model of the whole genome, on every chromosome", ", ".join(along))
-    tests = [named_hypothesis("any", null.traits)]
-    return [*tests, *asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)]
-
-
-def number_type(settings: ScanSettings) -> type[np.floating]:
-    """The type of numbers in which genotypes are multiplied."""
-    return np.float64 if settings.precision == "double" else np.float32
-
-
-def model_type(settings: ScanSettings, inputs: ScanInputs) -> type[np.floating]:
-    """The type of numbers in which a null model is read: double where variants are given.
-
-    Rounding of them outside the relationship matrix is magnified by the weight there.
-    """
-    return number_type(settings) if inputs.conditioned is None else np.float64
+    others = asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)
+    return named_hypothesis("any", null.traits), *others
 
 
 def select_variants(variants: Variants, filters: VariantFilters, shard: tuple[int, int] | None) -> Selection:

@@ -13,8 +13,7 @@ from kron2sum_cli.genotypes.chromosomes import is_human, normalise_chromosome
 from kron2sum_cli.genotypes.filters import GENOTYPE_FILTERS
 from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.option_values import contrast_files, without_folders
-from kron2sum_cli.scan.conditioned import scale_given
-from kron2sum_cli.scan.inputs import ScanInputs, model_type
+from kron2sum_cli.scan.inputs import ScanInputs, null_scale
 from kron2sum_cli.settings import ScanSettings
 
 
@@ -24,7 +23,7 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs) -> ScanMetadata:
     return ScanMetadata(
         version=__version__,
         null=_scanned_null(null),
-        nulls=_scales(settings, inputs),
+        nulls=_scales(inputs),
         traits=null.traits,
         filters=_filters(settings),
         settings=TestOptions(
@@ -47,31 +46,13 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs) -> ScanMetadata:
     )
 
 
-def null_scale(null: NullFile, chromosome: str | None) -> NullScale:
-    """What tests of variants take from the null model without a chromosome, or (None) from the whole one."""
-    summary = null.whole if chromosome is None else null.chromosomes[chromosome]
-    observed = null.description.nobserved
-    contrasts = observed - null.description.neffects
-    return NullScale(
-        chromosome=chromosome,
-        axes=summary.axes.T,
-        quadratic=summary.quadratic,
-        size=contrasts if summary.reml else observed,
-        residual_df=contrasts,
-    )
-
-
-def _scales(settings: ScanSettings, inputs: ScanInputs) -> tuple[NullScale, ...]:
+def _scales(inputs: ScanInputs) -> tuple[NullScale, ...]:
     """The scales of all null models, with the variants that the scan is conditioned on."""
-    null, found = inputs.null, []
-    for chromosome in (None, *null.chromosomes):
-        scale = null_scale(null, chromosome)
-        if inputs.conditioned is not None:
-            with threadpool_limits(limits=1, user_api="blas"):  # so that no digit depends on their number
-                given = inputs.conditioned.under(null.load(chromosome, model_type(settings, inputs)), null.description)
-            scale = scale_given(scale, given, null.whole.reml)
-        found.append(scale)
-    return tuple(found)
+    chromosomes = (None, *inputs.null.chromosomes)
+    if inputs.conditioned is None:
+        return tuple(null_scale(inputs.null, chromosome) for chromosome in chromosomes)
+    with threadpool_limits(limits=1, user_api="blas"):  # so that no digit depends on their number
+        return tuple(inputs.load(chromosome).scale for chromosome in chromosomes)
 
 
 def _scanned_null(null: NullFile) -> ScannedNull:

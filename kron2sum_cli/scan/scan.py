@@ -2,22 +2,18 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from kron2sum_cli.errors import ConvergenceError, InputError
 from kron2sum_cli.files.genome_wide import Largest, thresholds_of
-from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.scan_columns import BOTH_COLUMNS, DOMINANCE, INTERACTION, MLOG10P, scan_schema
 from kron2sum_cli.files.scan_metadata import ScanMetadata
-from kron2sum_cli.files.scan_table import ScanWriter
-from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
 from kron2sum_cli.model.bartlett import SecondOf
 from kron2sum_cli.model.collinearity import ExplainedTraits
@@ -35,14 +31,13 @@ from kron2sum_cli.model.random_slopes import (
     slopes_data_of,
 )
 from kron2sum_cli.model.second_column import pair_hypotheses
-from kron2sum_cli.progress import Advance, Progress
+from kron2sum_cli.progress import Progress
 from kron2sum_cli.scan.block import BlockResult, Scan, test_block
-from kron2sum_cli.scan.blocks import block_width, blocks_by_null, in_order
-from kron2sum_cli.scan.conditioned import genotyped_covariates, own_covariates, scale_given
-from kron2sum_cli.scan.inputs import ScanInputs, model_type, number_type, open_inputs, tests_of
-from kron2sum_cli.scan.metadata import null_scale, scan_metadata
+from kron2sum_cli.scan.blocks import block_width, blocks_by_null
+from kron2sum_cli.scan.conditioned import genotyped_covariates, own_covariates
+from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
+from kron2sum_cli.scan.metadata import scan_metadata
 from kron2sum_cli.scan.refits import Once, RandomSlopes, RefitPlan, simulated_factors
-from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
 from kron2sum_cli.scan.second_column import second_column, second_of_simulated
 from kron2sum_cli.scan.stepwise import (
     check_signals_path,
@@ -51,7 +46,7 @@ from kron2sum_cli.scan.stepwise import (
     strong_places,
     write_signals,
 )
-from kron2sum_cli.scan.thresholds import RowWriter, report_thresholds, simulated_traits
+from kron2sum_cli.scan.table import report_thresholds, result_table, simulated_traits
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -71,47 +66,42 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     inputs = open_inputs(settings)
     check_signals_path(settings, inputs)
     _check_random_slopes(settings, inputs)
-    null = inputs.null
     settings = _without_refits(settings, inputs)
-    tests = tests_of(settings, null)
-    data, further = null.description, [test.name for test in tests[1:]]
-    has_dosages = inputs.genotypes.has_dosages
+    data = inputs.null.description
     columns = scan_schema(
-        null.traits,
-        further,
+        inputs.null.traits,
+        [test.name for test in inputs.tests[1:]],
         refit=settings.refit > 0,
         coupled=data.coupled,
         counted=data.has_missing,
-        dosages=has_dosages,
+        dosages=inputs.genotypes.has_dosages,
         bootstrap=settings.bootstrap > 0,
         second=second_test(settings),
     )
     metadata = scan_metadata(settings, inputs)
-    width, totals = block_width(settings, inputs), Totals(settings, inputs, tests)
+    width, totals = block_width(settings, inputs), Totals(settings, inputs)
     number = int(np.count_nonzero(inputs.selection.asked))
     logger.info("%d variants to test in blocks of %d", number, width)
-    with (
-        finished_blocks(settings.out, to_json(metadata) | {"block": width}, settings.resume) as finished,
-        compressed_output(settings.out) as file,
-        threadpool_limits(limits=1, user_api="blas"),
-        ScanWriter(file, columns, settings.to) as writer,
-    ):
-        rows = RowWriter(settings, finished, writer)
+    factors = _factors(settings, inputs) if inputs.null.chromosomes else None
+    with result_table(settings, columns, metadata, width) as table:
+        scan_under = partial(_scan, settings, inputs, columns, factors)
         with progress.task("Scanning", number, "variants") as advance:
-            for result in _results(settings, inputs, tests, columns, width, finished, advance):
-                rows.add(result)
+            for result in table.results(
+                blocks_by_null(inputs, width),
+                lambda chromosome: partial(test_block, scan_under(chromosome)),
+                lambda block: int(np.count_nonzero(block.asked)),
+                advance,
+            ):
                 totals.add(result)
-            rows.finish()
-        largest = rows.largest
-        writer.metadata = totals.of_metadata(metadata, largest)
+        table.describe(totals.of_metadata(metadata, table.largest))
         if settings.stepwise is not None:
-            write_signals(settings, inputs, totals.strong, largest, width, progress)
+            write_signals(settings, inputs, totals.strong, table.largest, width, progress)
     _report(totals.counts)
     _warn_of_no_variant(settings, inputs, totals.counts)
     totals.inflation.report(inputs)
     logger.info("results written to %s", settings.out)
     remove_earlier_signals(settings)
-    report_thresholds(settings, largest)
+    report_thresholds(settings, table.largest)
 
 
 class Totals:
@@ -121,9 +111,9 @@ class Totals:
     that may be signals.
     """
 
-    def __init__(self, settings: ScanSettings, inputs: ScanInputs, tests: Sequence[Hypothesis]) -> None:
+    def __init__(self, settings: ScanSettings, inputs: ScanInputs) -> None:
         self.counts = Counter(inputs.selection.counts)
-        self.inflation = Inflation(tests, inputs.null.traits, second_test(settings))
+        self.inflation = Inflation(inputs.tests, inputs.null.traits, second_test(settings))
         self.strong: list[pa.RecordBatch] = []
         self._factors: dict[str, Mapping[str, float]] = {}
         self._least = least_mlog10p(settings)
@@ -162,54 +152,23 @@ def _without_refits(settings: ScanSettings, inputs: ScanInputs) -> ScanSettings:
     return settings
 
 
-def _results(
-    settings: ScanSettings,
-    inputs: ScanInputs,
-    tests: Sequence[Hypothesis],
-    columns: pa.Schema,
-    width: int,
-    finished: FinishedBlocks,
-    advance: Advance,
-) -> Iterator[BlockResult]:
-    """All blocks in the order of the file: those of an interrupted scan, then the others, kept as they come."""
-    done = 0
-    for result in finished.read():
-        done += 1
-        yield result
-    factors = _factors(settings, inputs, tests) if inputs.null.chromosomes else None
-    for chromosome, blocks in blocks_by_null(inputs, width):
-        advance(sum(int(np.count_nonzero(block.asked)) for block in blocks[:done]))
-        blocks, done = blocks[done:], max(done - len(blocks), 0)
-        if not blocks:
-            continue
-        scan = _scan(settings, inputs, tests, columns, chromosome, factors)
-        for result, block in in_order(partial(test_block, scan), blocks, settings.common.threads):
-            finished.add(result)
-            advance(int(np.count_nonzero(block.asked)))
-            yield result
-        del scan  # else two rotations would be in memory while the next is read
-
-
 def _scan(
     settings: ScanSettings,
     inputs: ScanInputs,
-    tests: Sequence[Hypothesis],
     columns: pa.Schema,
-    chromosome: str | None,
     factors: Once[NDArray[np.float64]] | None,
+    chromosome: str | None,
 ) -> Scan:
     """The scan under the null model without a chromosome, or (None) that of the whole genome.
 
     ``factors`` are those of its refits; None for those of its own null model.
     """
-    null, data, dtype = inputs.null, inputs.null.description, number_type(settings)
-    model = null.load(chromosome, model_type(settings, inputs))
-    scanner, scale, given = model.scanner(dtype), null_scale(null, chromosome), None
-    if inputs.conditioned is not None:
-        given = inputs.conditioned.under(model, data)
-        if data.has_missing:
-            scanner = model.scanner(np.float64)  # it takes single precision for what is not conditioned alone
-        scanner, scale = conditioned_scanner(scanner, given), scale_given(scale, given, model.summary.reml)
+    data, loaded = inputs.null.description, inputs.load(chromosome)
+    model, given = loaded.model, loaded.given
+    # With missing cells a scanner takes single precision for what is not conditioned alone.
+    scanner = model.scanner(np.float64 if given is not None and data.has_missing else inputs.dtype)
+    if given is not None:
+        scanner = conditioned_scanner(scanner, given)
     covariates = genotyped_covariates(data, inputs.conditioned)
     own = np.hstack([own_covariates(data), covariates.X[:, data.X.shape[1] :]])
     return Scan(
@@ -219,17 +178,17 @@ def _scan(
         scanner=scanner,
         spans_intercept=model.spans_intercept,
         axes=model.summary.axes,
-        context=scale.context(settings.stat, settings.precision),
-        tests=tests,
-        refit=_refit_plan(settings, inputs, model, tests, chromosome, factors) if settings.refit > 0 else None,
-        traits=null.traits,
+        context=loaded.scale.context(settings.stat, settings.precision),
+        tests=inputs.tests,
+        refit=_refit_plan(settings, inputs, model, chromosome, factors) if settings.refit > 0 else None,
+        traits=inputs.null.traits,
         observed=np.isfinite(data.Y) if data.has_missing else None,
         covariates=covariates,
         columns=columns,
         conditioned=settings.is_conditioned,
         coding=settings.coding,
         second=second_column(inputs.interaction, settings.coding == "genotypic", own, scanner.dtype),
-        simulated=simulated_traits(settings, null, model, given) if settings.bootstrap else None,
+        simulated=simulated_traits(settings, inputs, loaded),
     )
 
 
@@ -298,17 +257,17 @@ def _pairs(settings: ScanSettings, inputs: ScanInputs) -> tuple[Sequence[Hypothe
     return pair_hypotheses(name, BOTH_COLUMNS, len(inputs.null.traits)), second
 
 
-def _factors(settings: ScanSettings, inputs: ScanInputs, tests: Sequence[Hypothesis]) -> Once[NDArray[np.float64]]:
+def _factors(settings: ScanSettings, inputs: ScanInputs) -> Once[NDArray[np.float64]]:
     """Bartlett factors of the whole genome's null model, which those without a chromosome share.
 
     They depend on the samples, the covariates and the spectrum of the relationship matrix, which a chromosome hardly
     changes: among the eight models of an intercross of 20 chromosomes that refitted variants they were 0.957 to 0.961.
     """
-    dtype, (pairs, second) = number_type(settings), _pairs(settings, inputs)
+    pairs, second = _pairs(settings, inputs)
 
     def compute() -> NDArray[np.float64]:
-        refits = inputs.null.load(None, dtype).refits()
-        return simulated_factors(refits, [*tests, *pairs], settings.common.seed, second)
+        refits = inputs.null.load(None, inputs.dtype).refits()
+        return simulated_factors(refits, [*inputs.tests, *pairs], settings.common.seed, second)
 
     return Once(compute)
 
@@ -317,7 +276,6 @@ def _refit_plan(
     settings: ScanSettings,
     inputs: ScanInputs,
     model: NullModel,
-    tests: Sequence[Hypothesis],
     chromosome: str | None,
     factors: Once[NDArray[np.float64]] | None,
 ) -> RefitPlan | None:
@@ -343,8 +301,8 @@ def _refit_plan(
     data = inputs.null.description
     explained = None if inputs.null.metadata.takes_predictions_off else ExplainedTraits(data.Y, data.X)
     if factors is None:
-        factors = Once(lambda: simulated_factors(refits, [*tests, *pairs], settings.common.seed, second))
-    return RefitPlan(refits, tests, factors, -float(np.log10(settings.refit)), pairs, slopes, explained)
+        factors = Once(lambda: simulated_factors(refits, [*inputs.tests, *pairs], settings.common.seed, second))
+    return RefitPlan(refits, inputs.tests, factors, -float(np.log10(settings.refit)), pairs, slopes, explained)
 
 
 def _warn_of_no_variant(settings: ScanSettings, inputs: ScanInputs, counts: Mapping[str, int]) -> None:

@@ -31,12 +31,11 @@ from kron2sum_cli.model.block_scanner import BlockStatistics
 from kron2sum_cli.model.bootstrap import threshold
 from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.conditioning import given_variants, statistics_given
-from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test, trait_effects
+from kron2sum_cli.model.hypotheses import TestContext, test, trait_effects
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.option_values import GenomeWide
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import Scan, centred, has_information, is_identifiable
-from kron2sum_cli.scan.blocks import in_order
 from kron2sum_cli.scan.conditioned import (
     genotyped_covariates,
     imputed_genotypes,
@@ -44,8 +43,8 @@ from kron2sum_cli.scan.conditioned import (
     scale_given,
     where_called,
 )
-from kron2sum_cli.scan.inputs import ScanInputs, number_type
-from kron2sum_cli.scan.metadata import null_scale
+from kron2sum_cli.scan.inputs import ScanInputs, null_scale
+from kron2sum_cli.scan.table import in_order
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -412,18 +411,17 @@ def _conditional_tests(
 ) -> ConditionalTests:
     """Tests under the null model without a chromosome, or (None) that of the whole genome."""
     null, data, n = inputs.null, inputs.null.description, len(inputs.samples)
-    dtype = number_type(settings)
     model = null.load(chromosome, np.float64)  # signals are given in double precision
     scale, summary = null_scale(null, chromosome), model.summary
     scan = Scan(
         genotypes=inputs.genotypes,
         samples=inputs.samples,
         filters=inputs.filters,
-        scanner=model.scanner(np.float64 if data.has_missing else dtype),
+        scanner=model.scanner(np.float64 if data.has_missing else inputs.dtype),
         spans_intercept=model.spans_intercept,
         axes=summary.axes,
         context=scale.context(settings.stat, settings.precision),
-        tests=[named_hypothesis("any", null.traits)],
+        tests=inputs.tests[:1],
         refit=None,
         traits=null.traits,
         observed=np.isfinite(data.Y) if data.has_missing else None,
