@@ -85,6 +85,11 @@ def test_the_model_needs_only_numpy_and_scipy(path: Path) -> None:
     assert outside(path) <= {"numpy", "scipy"}
 
 
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_scipy_loads_its_parts_by_itself(path: Path) -> None:
+    assert [name for name in imports(path) if name.startswith("scipy.")] == []
+
+
 @pytest.mark.parametrize("path", [path for path in MODULES if room(path) != "cli"], ids=module_name)
 def test_only_the_command_line_knows_click_and_rich(path: Path) -> None:
     assert not outside(path) & {"click", "rich"}

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from kron2sum_cli.export.genome import Genome, located_batches
 from kron2sum_cli.export.leads import Loci
@@ -111,7 +111,7 @@ def _statistic(test: ScanTest) -> str:
 def _lod(values: Array, test: ScanTest) -> Array:
     """LOD scores, ``χ² / (2 ln 10)``; of a test of one degree of freedom from -log10 p by the normal quantile."""
     if test.df_column is None:
-        values = special.ndtri_exp(-values * np.log(10) - np.log(2)) ** 2
+        values = scipy.special.ndtri_exp(-values * np.log(10) - np.log(2)) ** 2
     return np.asarray(values / (2 * np.log(10)))
 
 
