@@ -93,7 +93,7 @@ def chosen_by_each_penalty(design: Design, rng: np.random.Generator) -> list[tup
     data, K, tested = data_set(design, CAUSAL if design.effect else 1000, rng)
     likelihood = null_likelihood(rotate_samples(K, False, data, reml=True), data, reml=True)
     try:
-        fits = likelihood.fits(range(1, design.p + 1))
+        fits = [likelihood.fit(rank) for rank in range(1, design.p + 1)]
     except ConvergenceError:
         return []
     found: list[Mapping[str, Array]] = []

@@ -217,17 +217,26 @@ def _warn_of_low_rank(fitted: Optimum[Any], likelihood: NullLikelihood[Any]) -> 
 
 
 def _best_rank(fits: list[Optimum[Any]]) -> Optimum[Any]:
-    """The fit with the smallest one-sided AIC; of the largest rank and of those below that have an optimum."""
+    """The fit with the smallest one-sided AIC; of the largest rank and of those below that may have it."""
     best = min(fits, key=lambda fitted: fitted.one_sided_aic)
+    by_rank = {fitted.rank: fitted for fitted in fits}
+    uncertified = []
     logger.info("rank  parameters  log-likelihood  one-sided AIC")
-    for fitted in fits:
-        mark = "  <- chosen" if fitted is best else ""
-        row = (fitted.rank, fitted.nparameters, fitted.point.lml, fitted.one_sided_aic, mark)
-        logger.info("%4d  %10d  %14.4f  %13.4f%s", *row)
-    absent = sorted(set(range(1, fits[-1].rank)) - {fitted.rank for fitted in fits})
-    if absent:
+    for rank in range(1, max(by_rank) + 1):
+        if rank in by_rank:
+            found, mark = by_rank[rank], "  <- chosen" if by_rank[rank] is best else ""
+            row = (rank, found.nparameters, found.point.lml, found.one_sided_aic, mark)
+            logger.info("%4d  %10d  %14.4f  %13.4f%s", *row)
+            continue
+        least = by_rank[min(each for each in by_rank if each > rank)].least_aic(rank)
+        if least < best.one_sided_aic:
+            uncertified.append(rank)
+            logger.info("%4d  no certified optimum", rank)
+        else:
+            logger.info("%4d  not fitted: its one-sided AIC is at least %.4f", rank, least)
+    if uncertified:
         logger.warning(
             "no optimum with C0 of rank %s could be certified: --rank auto chose among the others",
-            ", ".join(map(str, absent)),
+            ", ".join(map(str, uncertified)),
         )
     return best

@@ -151,9 +151,8 @@ class Optimum(Generic[PointT]):
 
     @property
     def nparameters(self) -> int:
-        """Free parameters of C0 of rank k, ``pk - k(k-1)/2``, and of C1, ``p(p+1)/2``."""
-        p, k = self.point.axes.c0.size, self.rank
-        return p * k - k * (k - 1) // 2 + p * (p + 1) // 2
+        """See `nparameters`."""
+        return nparameters(self.point.axes.c0.size, self.rank)
 
     @property
     def one_sided_aic(self) -> float:
@@ -165,6 +164,16 @@ class Optimum(Generic[PointT]):
         Source: Hughes and King (2003), J. Statist. Plann. Inference 115:397.
         """
         return self.nparameters - 2 * self.point.lml
+
+    def least_aic(self, rank: int) -> float:
+        """A bound of the one-sided AIC of a lower rank, whose likelihood is at most this one's."""
+        return nparameters(self.point.axes.c0.size, rank) - 2 * self.point.lml
+
+
+def nparameters(ntraits: int, rank: int) -> int:
+    """Free parameters of C0 of rank k, ``pk - k(k-1)/2``, and of C1, ``p(p+1)/2``."""
+    p, k = ntraits, rank
+    return p * k - k * (k - 1) // 2 + p * (p + 1) // 2
 
 
 @dataclass(frozen=True)

@@ -173,11 +173,11 @@ def nested_fits(
     climb_from: Callable[[TraitAxes, int], Optimum[PointT]],
     search: Callable[[int], Optimum[PointT]],
 ) -> list[Optimum[PointT]]:
-    """The fits of several ranks, each at least as high as those of lower ranks.
+    """The fits of several ranks of which one is to be chosen, each at least as high as those of lower ranks.
 
     A maximum whose C0 is of lower rank than it might be is that of the ranks between, too; where a lower rank has the
-    higher likelihood, a higher one climbs on from there. Ranks below the largest without a certified optimum are left
-    out: they can be far from what the data support.
+    higher likelihood, a higher one climbs on from there. Two kinds of ranks below the largest are left out: those that
+    cannot have the smallest one-sided AIC, and those without a certified optimum.
 
     ``tau`` is the mean eigenvalue of GGᵀ. ``climb_from`` gives the optimum of a rank that is reached from given axes,
     ``search`` the best one that a search finds. Raises ConvergenceError as ``search`` does for
@@ -186,6 +186,8 @@ def nested_fits(
     found: dict[int, Optimum[PointT]] = {}
     higher: Optimum[PointT] | None = None
     for rank in sorted(set(ranks), reverse=True):
+        if higher and higher.least_aic(rank) >= min(fitted.one_sided_aic for fitted in found.values()):
+            continue
         try:
             higher = found[rank] = _within(higher, rank, tau, climb_from) or search(rank)
         except ConvergenceError:

@@ -509,7 +509,7 @@ class NullLikelihood(ABC, Generic[PointT]):
 
     @abstractmethod
     def fits(self, ranks: Sequence[int]) -> list[Optimum[PointT]]:
-        """The maxima with C0 of at most each of these ranks, but for lower ones where none could be certified.
+        """The maxima with C0 of at most each of these ranks, of which one is to be chosen: see `fitting.nested_fits`.
 
         Raises ConvergenceError where none of the largest rank could be certified; its result is the best point found.
         """
