@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,6 @@ from kron2sum_cli.files.genome_wide import Largest
 from kron2sum_cli.files.scan_columns import axis_columns
 from kron2sum_cli.files.scan_metadata import INDEPENDENT_TESTS
 from kron2sum_cli.files.scan_table import scan_batch
-from kron2sum_cli.genotypes.coding import Coding, recode
 from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
 from kron2sum_cli.genotypes.filters import VariantFilters, passes
 from kron2sum_cli.genotypes.source import GenotypeSource
@@ -38,6 +37,8 @@ SECOND_IN_SPAN = {
     column.INTERACTION: "interactions in the span of the variant and the covariates (empty statistics)",
     column.DOMINANCE: "dominance deviations in the span of the variant and the covariates (empty statistics)",
 }
+
+Coding = Literal["additive", "dominant", "recessive", "genotypic"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -205,6 +206,21 @@ def _coded(scan: Scan, genotypes: NDArray[np.float32], counts: GenotypeCounts) -
     if scan.coding in ("additive", "genotypic"):
         return counts
     return genotype_counts(recode(genotypes, scan.coding, scan.genotypes.ploidy), ploidy=1)
+
+
+def recode(dosages: NDArray[np.float32], coding: Coding, ploidy: int = 2) -> NDArray[np.float32]:
+    """Genotypes in the place of dosages (n, m) of the effect allele, in the array itself; NaN stays.
+
+    One copy and more are 1 where the effect allele is dominant, all copies where it is recessive, and dosages between
+    whole numbers go along straight lines, as in plink2: ``min(x, 1)`` and ``max(x - (ploidy - 1), 0)``. Other codings
+    have one column beside dosages, and leave them as they are.
+    """
+    if coding == "dominant":
+        np.minimum(dosages, np.float32(1), out=dosages)
+    elif coding == "recessive":
+        dosages -= np.float32(ploidy - 1)
+        np.maximum(dosages, np.float32(0), out=dosages)
+    return dosages
 
 
 def _second(

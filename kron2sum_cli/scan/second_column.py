@@ -12,7 +12,6 @@ from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.sample_table import read_sample_table
 from kron2sum_cli.files.samples import match
 from kron2sum_cli.files.scan_columns import DOMINANCE, INTERACTION
-from kron2sum_cli.genotypes.coding import dominance_deviation
 from kron2sum_cli.genotypes.counts import genotype_counts
 from kron2sum_cli.model.bartlett import SecondOf
 from kron2sum_cli.model.collinearity import dependencies
@@ -141,6 +140,18 @@ class SecondColumn:
         if centre:
             by_variant = by_variant - by_variant.mean(axis=1, keepdims=True)
         return by_variant.T
+
+
+def dominance_deviation(dosages: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 for a heterozygote and 0 for a homozygote of dosages 0 to 2, ``1 - |x - 1|`` between, NaN where missing.
+
+    >>> dominance_deviation(np.array([0, 1, 2, 1.5], dtype=np.float32)).tolist()
+    [0.0, 1.0, 0.0, 0.5]
+    """
+    deviation = dosages - np.float32(1)
+    np.abs(deviation, out=deviation)
+    np.subtract(np.float32(1), deviation, out=deviation)
+    return deviation
 
 
 def second_of_simulated(interaction: Interaction | None, genotypic: bool) -> SecondOf | None:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from kron2sum_cli.genotypes.coding import Coding, dominance_deviation, recode
+from kron2sum_cli.scan.block import Coding, recode
+from kron2sum_cli.scan.second_column import dominance_deviation
 
 DOSAGES = [0, 0.25, 1, 1.75, 2, np.nan]
 
