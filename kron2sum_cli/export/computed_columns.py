@@ -190,8 +190,6 @@ def false_discovery_rates(mlog10p: Array) -> Array:
     ``q_(i) = min_{j >= i} m p_(j) / j`` of m p-values in increasing order, at most 1: all variants with q at or below
     a level are discoveries of which no more than that share is expected to be false.
 
-    Examples
-    --------
     >>> false_discovery_rates(-np.log10([0.01, 0.04, 0.03, 0.5])).round(4).tolist()
     [0.04, 0.0533, 0.0533, 0.5]
     """

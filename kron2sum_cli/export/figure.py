@@ -104,8 +104,6 @@ def freeze_layout(figure: Figure) -> None:
 def shortened(name: str, longest: int = LONGEST_NAME) -> str:
     """A name with its middle left out where it is too long to draw.
 
-    Examples
-    --------
     >>> shortened("mean_corpuscular_haemoglobin_concentration", 20)
     'mean_corpu…entration'
     """
@@ -118,8 +116,6 @@ def shortened(name: str, longest: int = LONGEST_NAME) -> str:
 def wrapped(name: str, width: int) -> str:
     """A name in lines of at most so many letters, broken after a space or a sign where there is one.
 
-    Examples
-    --------
     >>> wrapped("mean_corpuscular_haemoglobin_concentration", 20).splitlines()
     ['mean_corpuscular_', 'haemoglobin_', 'concentration']
     """

@@ -85,8 +85,6 @@ class Genome:
 def chromosome_key(code: str) -> tuple[int, int, tuple[tuple[int, str], ...]]:
     """Sorts chromosomes: by number, then X, Y, XY and MT, then others by name, in which numbers count as such.
 
-    Examples
-    --------
     >>> sorted(["MT", "chr10", "scaffold_12", "X", "scaffold_3", "9"], key=chromosome_key)
     ['9', 'chr10', 'X', 'MT', 'scaffold_3', 'scaffold_12']
     """

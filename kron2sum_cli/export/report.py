@@ -499,8 +499,6 @@ def _passed_text(scan: ScanResults, passed: Sequence[ScanTest]) -> str:
 def p_text(mlog10p: float | None) -> str:
     """A p-value from its -log10, however small.
 
-    Examples
-    --------
     >>> p_text(0.30103), p_text(7.5), p_text(1234.5), p_text(None)
     ('0.5', '3.2e-8', '3.2e-1235', '–')
     """

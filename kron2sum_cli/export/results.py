@@ -227,8 +227,6 @@ def column_values(rows: pa.RecordBatch | pa.Table, column: str) -> Array:
 def significance_text(significance: Significance) -> str:
     """Significance in words.
 
-    Examples
-    --------
     >>> significance_text(5e-8), significance_text(0.05), significance_text(GenomeWide(0.05))
     ('p ≤ 5e-8', 'p ≤ 0.05', 'genome-wide p ≤ 0.05')
     """

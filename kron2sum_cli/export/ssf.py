@@ -95,15 +95,9 @@ class SsfTables:
 def ssf_paths(out: str, traits: Sequence[str]) -> dict[str, str]:
     """The table of every trait: ``OUT.TRAIT.tsv.gz``, or ``.tsv`` where OUT ends like that.
 
-    Letters of a trait that are not safe in a file name become ``_``.
+    Letters of a trait that are not safe in a file name become ``_``. Raises UsageError if OUT is standard output, or
+    two traits would have one file.
 
-    Raises
-    ------
-    UsageError
-        If OUT is standard output, or two traits would have one file.
-
-    Examples
-    --------
     >>> ssf_paths("results.tsv", ["height", "HDL/LDL"])
     {'height': 'results.height.tsv', 'HDL/LDL': 'results.HDL_LDL.tsv'}
     """
@@ -205,8 +199,6 @@ def ssf_chromosome(code: str) -> int:
 
     Numbers are read as plink's: 25 is XY, 26 is MT.
 
-    Examples
-    --------
     >>> [ssf_chromosome(code) for code in ("chr1", "X", "XY", "PAR1", "MT", "26", "0", "scaffold_1")]
     [1, 23, 23, 23, 25, 25, 0, 0]
     """

@@ -46,8 +46,6 @@ class Column:
     def named(self, *of: str) -> str:
         """Name of the column of one trait, test, axis or pair of traits.
 
-        Examples
-        --------
         >>> BETA.named("height"), CHISQ.named("common"), CHISQ.named("any"), COV.named("height", "weight")
         ('BETA.height', 'CHISQ.common', 'CHISQ', 'COV.height.weight')
         """
@@ -212,8 +210,6 @@ def column_of(name: str) -> Column | None:
 def axis_columns(p: int, coupled: bool = False) -> list[str]:
     """Names of the columns of the information along the p trait axes.
 
-    Examples
-    --------
     >>> axis_columns(2)
     ['AXIS.1', 'AXIS.2']
     >>> axis_columns(2, coupled=True)

@@ -39,8 +39,6 @@ class Region:
 def bare_code(code: str) -> str:
     """A chromosome code without a prefix ``chr``.
 
-    Examples
-    --------
     >>> bare_code("chr7"), bare_code("X"), bare_code("chr")
     ('7', 'X', 'chr')
     """
@@ -54,8 +52,6 @@ def normalise_chromosome(code: str, human: bool = True) -> str:
     are XY. As for plink, 23 is X, 24 is Y, 25 is XY and 26 is MT in human data (see `is_human`). Everything else (names
     of contigs, 0 for unplaced) stays as it is.
 
-    Examples
-    --------
     >>> [normalise_chromosome(code) for code in ("chr1", "01", "23", "x", "M", "0", "GL000192.1")]
     ['1', '1', 'X', 'X', 'MT', '0', 'GL000192.1']
     """
@@ -76,8 +72,6 @@ def is_human(codes: Iterable[str]) -> bool:
 
     They do not where there are numbers above 26 (cattle have 29 autosomes), or all of them and X (sheep have 26).
 
-    Examples
-    --------
     >>> is_human(["1", "23"]), is_human(["23", "29"]), is_human(["chrX", "23", "24", "25", "26"])
     (True, False, False)
     """
@@ -122,15 +116,8 @@ def parse_chromosomes(text: str) -> tuple[tuple[str, ...], ...]:
     """Read the value of ``--chr``: codes and ranges of numbers with commas between, as ``1-5,chr7,X``.
 
     A tuple for each item of the list: the one code, or all codes of the range; 23 to 26 stay numbers, as the data say
-    what they mean.
+    what they mean. Raises UsageError where an item is empty, or a range runs backwards or beyond 1000.
 
-    Raises
-    ------
-    UsageError
-        An item is empty, or a range runs backwards or beyond 1000.
-
-    Examples
-    --------
     >>> parse_chromosomes("1-3,chrX")
     (('1', '2', '3'), ('X',))
     """
@@ -152,13 +139,8 @@ def _parse_item(item: str, text: str) -> tuple[str, ...]:
 def parse_region(text: str) -> Region:
     """Read the value of ``--region``: ``chr:from-to``, both ends included, thousands commas allowed.
 
-    Raises
-    ------
-    UsageError
-        It does not have that form, or runs backwards.
+    Raises UsageError where it does not have that form, or runs backwards.
 
-    Examples
-    --------
     >>> parse_region("chr6:25,000,000-34000000")
     Region(chromosome='6', first=25000000, last=34000000)
     """

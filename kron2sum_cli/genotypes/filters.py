@@ -23,23 +23,11 @@ def hwe_exact(
 ) -> NDArray[np.float64]:
     """P values of the exact test of Hardy-Weinberg equilibrium.
 
-    Given the allele counts, the number h of heterozygous samples has the probability
-    ``P(h) ∝ 2^h / (h! r! c!)``, with r and c samples homozygous for the rarer and the commoner allele; the
-    p value is the sum of all P(h) that are not above that of the observed h.
-
-    Parameters
-    ----------
-    heterozygous, homozygous_1, homozygous_2 : NDArray (m,)
-        Numbers of samples with each genotype.
-
-    Returns
-    -------
-    NDArray (m,)
-        P values, without mid-p correction; 1 where there is no genotype, 0 where p underflows.
-
-    References
-    ----------
-    Wigginton, Cutler and Abecasis (2005), Am J Hum Genet 76:887, equations 1 and 2
+    Given the allele counts, the number h of heterozygous samples has the probability ``P(h) ∝ 2^h / (h! r! c!)``, with
+    r and c samples homozygous for the rarer and the commoner allele; the p value is the sum of all P(h) that are not
+    above that of the observed h. From numbers (m,) of samples with each genotype, without mid-p correction; 1 where
+    there is no genotype, 0 where p underflows (Wigginton, Cutler and Abecasis 2005, Am J Hum Genet 76:887, equations 1
+    and 2).
     """
     rare = 2 * np.minimum(homozygous_1, homozygous_2) + heterozygous
     n = heterozygous + homozygous_1 + homozygous_2

@@ -81,8 +81,6 @@ def founder_columns(names: Sequence[str], known: Collection[str] = ()) -> Founde
     ones that with no more founders than `USUAL_FOUNDERS`, then that whose columns of a locus stand side by side, then
     that with fewer founders.
 
-    Examples
-    --------
     >>> founder_columns(["A.mk1", "B.mk1", "A.mk2", "B.mk2"]).loci
     ('mk1', 'mk2')
     """

@@ -113,30 +113,10 @@ def relationship_from_genotypes(
     a missing genotype is put to the mean, that is to 0 in G. r is the number of variants kept: those that the options
     allow, with more than one allele. No chromosome is treated apart.
 
-    Parameters
-    ----------
-    source : GenotypeSource
-        The genotypes.
-    rows : NDArray (n,)
-        Positions of the analysed samples in the file.
-    options : GrmOptions
-        Which variants, and how.
-    advance : callable or None
-        Told of the variants read, after each block.
-
-    Returns
-    -------
-    Relationship
-        G (n, r) where r < n, else K (n, n). Beside it, at most half the size of K and three blocks are in memory.
-
-    Raises
-    ------
-    InputError
-        No variant is left.
-
-    References
-    ----------
-    Yang et al. (2011), Am J Hum Genet 88:76, equation 3 (without its correction of the diagonal)
+    ``rows`` (n,) are positions of the analysed samples in the file; ``advance`` is told of the variants read, after
+    each block. Returns G (n, r) where r < n, else K (n, n). Beside it, at most half the size of K and three blocks are
+    in memory. Raises InputError where no variant is left. As Yang et al. (2011), Am J Hum Genet 88:76, equation 3,
+    without its correction of the diagonal.
     """
     return relationship_of(source, rows, sum_genotypes(source, rows, options, advance))
 

@@ -6,7 +6,9 @@ Scores are the symmetric matrices S0, S1 with ``dl = <S0, E0> + <S1, E1>``. In t
 score of C0 is ``Tᵀ S0 T``.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, Self
 
 import numpy as np
@@ -57,6 +59,25 @@ class LikelihoodPoint(Protocol):
 
     def at(self, axes: TraitAxes) -> Self:
         """The likelihood of the same data at other covariances."""
+
+
+class ScoresWhenAsked(ABC):
+    """Scores of a point that are computed when they are asked for: one no better than the last has no need of them."""
+
+    @cached_property
+    @abstractmethod
+    def scores(self) -> tuple[Array, Array]:
+        """Derivatives of the log-likelihood in C0 and C1 along the axes, symmetric (p, p)."""
+
+    @property
+    def score0(self) -> Array:
+        """Derivative in C0."""
+        return self.scores[0]
+
+    @property
+    def score1(self) -> Array:
+        """Derivative in C1."""
+        return self.scores[1]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import scipy
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.families.spectrum import FamilySpectrum
-from kron2sum_cli.model.likelihood import LOG2PI
+from kron2sum_cli.model.likelihood import LOG2PI, ScoresWhenAsked
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
@@ -92,7 +92,7 @@ def family_traits(spectrum: FamilySpectrum, Y: Array, X: Array) -> FamilyTraits:
 
 
 @dataclass(frozen=True)
-class FamilyPoint:
+class FamilyPoint(ScoresWhenAsked):
     """The likelihood of families at one (C0, C1), in its trait axes; compare `likelihood.Point`.
 
     ``W`` (n, p) are inverse variances, ``alpha`` (n, p) is ``P_j y_j``, rotated, ``chol`` (p, c, c) are lower Cholesky
@@ -108,19 +108,9 @@ class FamilyPoint:
     chol: Array
     b: Array
 
-    @property
-    def score0(self) -> Array:
-        """Derivative with respect to C0 along the axes, symmetric (p, p)."""
-        return self._scores[0]
-
-    @property
-    def score1(self) -> Array:
-        """Derivative with respect to C1 along the axes, symmetric (p, p)."""
-        return self._scores[1]
-
     @cached_property
-    def _scores(self) -> tuple[Array, Array]:
-        """Both derivatives, of which a point that is no better than the last one has no need."""
+    def scores(self) -> tuple[Array, Array]:
+        """Derivatives of the log-likelihood in C0 and C1 along the axes, symmetric (p, p)."""
         data, W, alpha = self.data, self.W, self.alpha
         trace0, trace1 = data.s @ W, W.sum(axis=0)
         if self.reml:

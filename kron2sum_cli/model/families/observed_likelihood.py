@@ -21,7 +21,7 @@ import scipy
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.families.observed import ObservedFamilies
-from kron2sum_cli.model.likelihood import LOG2PI
+from kron2sum_cli.model.likelihood import LOG2PI, ScoresWhenAsked
 from kron2sum_cli.model.missing.design import SINGULAR_DESIGN
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -32,7 +32,7 @@ COLLINEAR_EFFECTS = (
 
 
 @dataclass(frozen=True)
-class ObservedFamilyPoint:
+class ObservedFamilyPoint(ScoresWhenAsked):
     """The likelihood of the observed cells of families at one (C0, C1).
 
     ``inverses`` are V⁻¹ of every group of families and ``alpha`` (n, p) is ``Py`` over the samples and traits, both 0
@@ -49,18 +49,9 @@ class ObservedFamilyPoint:
     B: Array
     alpha: Array
 
-    @property
-    def score0(self) -> Array:
-        """Derivative of the log-likelihood in the axes' C0, symmetric (p, p)."""
-        return self._scores[0]
-
-    @property
-    def score1(self) -> Array:
-        """Derivative of the log-likelihood in the axes' C1, symmetric (p, p)."""
-        return self._scores[1]
-
     @cached_property
-    def _scores(self) -> tuple[Array, Array]:
+    def scores(self) -> tuple[Array, Array]:
+        """Derivatives of the log-likelihood in C0 and C1 along the axes, symmetric (p, p)."""
         data, alpha, Tinv = self.data, self.alpha, self.axes.Tinv
         pairs = list(zip(data.groups, self.inverses, strict=True))
         taken = sum_of(group.traces(inverse) for group, inverse in pairs)
