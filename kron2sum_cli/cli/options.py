@@ -146,10 +146,10 @@ flag_option = partial(option, is_flag=True)
 
 
 def number_option(
-    *names: str, low: float = 0, high: float | None = None, open_ends: bool = False, **attributes: Any
+    *names: str, high: float | None = None, open_ends: bool = False, **attributes: Any
 ) -> Callable[[Command], Command]:
-    """An option that takes a finite number between two bounds, which ``open_ends`` exclude."""
-    within = _Number(low, high, min_open=open_ends, max_open=open_ends and high is not None)
+    """An option that takes a finite number from 0 to a bound, both of which ``open_ends`` exclude."""
+    within = _Number(0, high, min_open=open_ends, max_open=open_ends and high is not None)
     return option(*names, type=within, **{"metavar": "NUMBER", **attributes})
 
 

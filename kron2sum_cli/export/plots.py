@@ -22,19 +22,19 @@ PICTURE_FORMATS = ("png", "svg", "pdf")
 MOST_PANELS = 7
 """Of more tests than this (a joint test and six traits) a Manhattan plot is a heat map."""
 
-MOST_EFFECT_PANELS = 24
+MOST_EFFECTS, MOST_EFFECT_PANELS = 10, 24
+"""Variants, and traits, in a picture of effects, at most."""
 
 
 @dataclass(frozen=True)
 class PictureSettings:
     """What pictures of a scan show.
 
-    ``clumping``: significance, and which variants are lead variants. ``most_effects``: variants in the picture of
-    effects, at most. ``by_frequency``: whether a QQ plot has classes of minor allele frequency.
+    ``clumping`` has the significance, and says which variants are lead variants; ``by_frequency`` asks for classes of
+    minor allele frequency in a QQ plot.
     """
 
     clumping: Clumping = field(default_factory=Clumping)
-    most_effects: int = 10
     by_frequency: bool = False
 
 
@@ -83,7 +83,7 @@ def _effects(scan: ScanResults, settings: PictureSettings) -> Callable[[], Figur
         )
     genome = read_genome(scan)
     loci = find_loci(scan, genome, scan.all_tests, effect_columns(scan.traits), settings.clumping)
-    data = lead_effects(loci, genome, scan.traits, settings.clumping, settings.most_effects)
+    data = lead_effects(loci, genome, scan.traits, settings.clumping, MOST_EFFECTS)
     return lambda: draw_effects(data)
 
 

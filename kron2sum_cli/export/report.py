@@ -18,7 +18,7 @@ from kron2sum_cli.export.genome import Genome, read_genome
 from kron2sum_cli.export.intervals import LocusInterval, locus_intervals
 from kron2sum_cli.export.leads import Loci, find_loci
 from kron2sum_cli.export.manhattan import number_of_independent_tests
-from kron2sum_cli.export.plots import MOST_EFFECT_PANELS, MOST_PANELS, PictureSettings, manhattan_of
+from kron2sum_cli.export.plots import MOST_EFFECT_PANELS, MOST_EFFECTS, MOST_PANELS, PictureSettings, manhattan_of
 from kron2sum_cli.export.qq import QQ, draw_qq, qq_data
 from kron2sum_cli.export.results import JOINT, Array, ScanResults, ScanTest, column_values, significance_text
 from kron2sum_cli.files.json_records import to_json
@@ -404,7 +404,7 @@ def _leads(scan: ScanResults, genome: Genome, loci: Loci, settings: PictureSetti
         intervals = locus_intervals(scan, genome, loci, settings.clumping.window)
         parts += _lead_tables(scan, loci, shown, intervals)
     if len(scan.traits) <= MOST_EFFECT_PANELS and not scan.is_of_sets:
-        data = lead_effects(loci, genome, scan.traits, settings.clumping, settings.most_effects)
+        data = lead_effects(loci, genome, scan.traits, settings.clumping, MOST_EFFECTS)
         caption = "Each variant with its effect allele."
         description = "effects of the strongest variants on every trait, with 95% intervals"
         parts.append(_picture(lambda: draw_effects(data), description, caption))

@@ -120,21 +120,21 @@ class _Problem:
         return np.asarray(value), gradient
 
 
-def likelihood_ratio_test(kernel: KernelScores, rng: np.random.Generator, rank: int = 1) -> LikelihoodRatioTest:
+def likelihood_ratio_test(kernel: KernelScores, rng: np.random.Generator) -> LikelihoodRatioTest:
     """Test a set by the likelihood ratio of random effects on all traits.
 
-    Scores are along all p trait axes (kernel root ``F = I``); the null distribution is simulated. The rank is that of
-    C_r: 1 as in the paper, or p for any covariance matrix. Raises NumericalError where the scores have no variance.
+    Scores are along all p trait axes (kernel root ``F = I``); the null distribution is simulated. C_r has rank
+    1, as in the paper. Raises NumericalError where the scores have no variance.
     """
     scaled, mean = _scaled(kernel)
-    found, F = maximise(scaled, scaled.z[None], rank)
+    found, F = maximise(scaled, scaled.z[None], 1)
     lr, simulated = float(found[0]), np.zeros(0)
     share = 0.0 if lr > NO_GAIN else 1.0
     for number, largest in REPLICATES:
         if share >= largest:
             break
         drawn = _simulate(scaled, rng, number - simulated.size)
-        simulated = np.concatenate([simulated, maximise(scaled, drawn, rank)[0]])
+        simulated = np.concatenate([simulated, maximise(scaled, drawn, 1)[0]])
         share = (np.count_nonzero(simulated >= lr) + 1) / (number + 1)
     mlog10p = fit_tail(simulated).mlog10p(lr) if share < FITTED_SHARE else float(np.log10(1 / share))
     return LikelihoodRatioTest(lr, mlog10p, F[0] / np.sqrt(mean), simulated.size)
