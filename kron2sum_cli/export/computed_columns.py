@@ -32,13 +32,7 @@ from kron2sum_cli.files.scan_columns import (
 )
 from kron2sum_cli.files.scan_metadata import NullScale, ScanMetadata
 from kron2sum_cli.files.trait_design import asked_hypotheses
-from kron2sum_cli.model.hypotheses import (
-    Hypothesis,
-    effect_covariance,
-    score_and_information,
-    test,
-    unpack_information,
-)
+from kron2sum_cli.model.hypotheses import Hypothesis, effect_covariance, score_and_information, test, unpack_information
 from kron2sum_cli.option_values import TESTS_OF_SCAN, contrast_files, without_folders
 from kron2sum_cli.settings import ExportSettings
 

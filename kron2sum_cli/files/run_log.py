@@ -9,14 +9,7 @@ from io import FileIO
 
 from kron2sum_cli._version import __version__
 from kron2sum_cli.errors import Kron2SumError, OutputError, UsageError, readable
-from kron2sum_cli.files.outputs import (
-    check_output,
-    guard_inputs,
-    is_stream,
-    lock,
-    output_error,
-    same_file,
-)
+from kron2sum_cli.files.outputs import check_output, guard_inputs, is_stream, lock, output_error, same_file
 from kron2sum_cli.resources import peak_memory_mib
 from kron2sum_cli.settings import ExportSettings, FitSettings, ScanSettings
 

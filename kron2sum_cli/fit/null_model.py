@@ -16,13 +16,7 @@ from kron2sum_cli.errors import ConvergenceError, NumericalError, VanishingCombi
 from kron2sum_cli.fit.design import Design
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.model.climbing import Optimum
-from kron2sum_cli.model.null_model import (
-    FitSummary,
-    NullLikelihood,
-    NullModel,
-    null_likelihood,
-    rotate_samples,
-)
+from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel, null_likelihood, rotate_samples
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.resources import idle_processors
 from kron2sum_cli.settings import FitSettings

@@ -22,14 +22,7 @@ from kron2sum_cli.model.fitting import SAME_OPTIMUM
 from kron2sum_cli.model.hypotheses import Hypothesis
 from kron2sum_cli.model.inflation import DEFLATED, INFLATED, MedianP, inflation
 from kron2sum_cli.model.null_model import CompleteNullModel, NullModel
-from kron2sum_cli.model.random_slopes import (
-    LARGEST,
-    SlopesData,
-    SlopesPoint,
-    fit_slopes,
-    slope_shares,
-    slopes_data_of,
-)
+from kron2sum_cli.model.random_slopes import LARGEST, SlopesData, SlopesPoint, fit_slopes, slope_shares, slopes_data_of
 from kron2sum_cli.model.second_column import pair_hypotheses
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.scan.block import BlockResult, Scan, test_block

@@ -35,21 +35,10 @@ from kron2sum_cli.model.families.scanner import (
     family_scanner,
     family_set_scanner,
 )
-from kron2sum_cli.model.families.spectrum import (
-    FamilySpectrum,
-    arrays_of_spectrum,
-    coloured,
-    restored_spectrum,
-)
+from kron2sum_cli.model.families.spectrum import FamilySpectrum, arrays_of_spectrum, coloured, restored_spectrum
 from kron2sum_cli.model.generalised_least_squares import Effects
 from kron2sum_cli.model.missing.undetermined import uses_undetermined, with_independent_traits
-from kron2sum_cli.model.null_model import (
-    FAMILIES,
-    FitSummary,
-    NullLikelihood,
-    NullModel,
-    TraitData,
-)
+from kron2sum_cli.model.null_model import FAMILIES, FitSummary, NullLikelihood, NullModel, TraitData
 from kron2sum_cli.model.prediction import MissingCells, Predictor, no_missing_cells
 from kron2sum_cli.model.sets.scanner import SetScanner
 from kron2sum_cli.model.spectrum import Array
