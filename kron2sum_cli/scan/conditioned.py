@@ -75,14 +75,6 @@ def where_called(absent: NDArray[np.bool_], others: NDArray[np.bool_] | None = N
     return called if called.size else None
 
 
-def with_covariate(conditioned: ConditionedVariants | None, values: NDArray[np.float64]) -> ConditionedVariants:
-    """Variants and a covariate (n,), whose effects on every trait are in the model."""
-    column = values[:, None] - values.mean()
-    if conditioned is None:
-        return ConditionedVariants((), column)
-    return replace(conditioned, G=np.hstack([conditioned.G, column]))
-
-
 def imputed_genotypes(
     genotypes: GenotypeSource, positions: NDArray[np.intp], rows: NDArray[np.intp]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

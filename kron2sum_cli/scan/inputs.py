@@ -2,7 +2,7 @@
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from kron2sum_cli.genotypes.source import GenotypeSource, Variants
 from kron2sum_cli.model.conditioning import GivenVariants
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
 from kron2sum_cli.model.null_model import NullModel
-from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned, scale_given, with_covariate
+from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned, scale_given
 from kron2sum_cli.scan.second_column import Interaction, read_interaction
 from kron2sum_cli.settings import ScanSettings
 
@@ -128,9 +128,17 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
     conditioned = read_conditioned(settings, null, genotypes, rows)
     interaction = read_interaction(settings, null)
     if interaction is not None and interaction.to_add:
-        conditioned = with_covariate(conditioned, interaction.values)
+        conditioned = _with_covariate(conditioned, interaction.values)
     tests, dtype = _tests(settings, null), np.float64 if settings.precision == "double" else np.float32
     return ScanInputs(null, genotypes, rows, filters, selection, files, tests, dtype, conditioned, interaction)
+
+
+def _with_covariate(conditioned: ConditionedVariants | None, values: NDArray[np.float64]) -> ConditionedVariants:
+    """Variants and a covariate (n,), whose effects on every trait are in the model."""
+    column = values[:, None] - values.mean()
+    if conditioned is None:
+        return ConditionedVariants((), column)
+    return replace(conditioned, G=np.hstack([conditioned.G, column]))
 
 
 def _tests(settings: ScanSettings, null: NullFile) -> tuple[Hypothesis, ...]:

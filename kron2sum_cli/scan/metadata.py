@@ -23,7 +23,6 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs) -> ScanMetadata:
     return ScanMetadata(
         version=__version__,
         null=_scanned_null(null),
-        nulls=_scales(inputs),
         traits=null.traits,
         filters=_filters(settings),
         settings=TestOptions(
@@ -43,6 +42,7 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs) -> ScanMetadata:
         coupled=null.description.coupled,
         null_of_chr=_null_of_chromosomes(null, inputs.genotypes),
         span=inputs.selection.span,
+        nulls=_scales(inputs),
     )
 
 
