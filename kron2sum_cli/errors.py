@@ -43,7 +43,7 @@ class ConvergenceError(Kron2SumError):
 class VanishingCombinationError(ConvergenceError):
     """The likelihood grows without bound as a combination of traits loses all variance.
 
-    ``form``: the message, with ``%s`` where it lists the traits. ``traits``: positions of the traits of the
+    ``form`` is the message, with ``%s`` where it lists the traits, and ``traits`` are positions of those of the
     combination, two or more.
     """
 

@@ -114,9 +114,9 @@ class CommonSettings:
 class FitSettings:
     """What `kron2sum fit` was asked to do.
 
-    ``grm``: one matrix, files of genotypes, which are one data set in this order, or `NO_MATRIX`. ``transform``,
-    ``grm_scale``, ``missing``, ``profile``: one of `TRANSFORMS`, `GRM_SCALES`, `MISSING_CHOICES`, `PROFILES`. ``rank``:
-    the rank of C0; None for full, "auto" to choose it.
+    ``grm`` is one matrix, files of genotypes, which are one data set in this order, or `NO_MATRIX`. ``transform``,
+    ``grm_scale``, ``missing`` and ``profile`` are of `TRANSFORMS`, `GRM_SCALES`, `MISSING_CHOICES` and `PROFILES`.
+    ``rank`` is that of C0; None for full, "auto" to choose it.
     """
 
     pheno: str
@@ -411,8 +411,8 @@ class ScanSettings:
 class ExportSettings:
     """What `kron2sum export` was asked to do.
 
-    ``inputs``: result tables of scans, or one null model. ``to``, ``plot``: one of `EXPORT_FORMATS`; of `SCAN_PLOTS` or
-    `NULL_PLOTS`. ``significance``: None for `DEFAULT_SIGNIFICANCE`, of sets `FAMILY_WISE` over their number.
+    The inputs are result tables of scans, or one null model. ``to`` is of `EXPORT_FORMATS`, ``plot`` of `SCAN_PLOTS` or
+    `NULL_PLOTS`. ``significance`` is None for `DEFAULT_SIGNIFICANCE`, of sets `FAMILY_WISE` over their number.
     """
 
     inputs: tuple[str, ...] = (DEFAULT_SCAN,)

@@ -179,9 +179,9 @@ def clump_candidates(
 ) -> list[Clumps]:
     """Loci of the m candidates by each of several tests, as indices into them.
 
-    ``by_test`` (m,): how far -log10 p of each test lies above its threshold, NaN where there is none. ``most``: find
-    only the strongest so many loci of each test, significant or not; None for all significant ones. Raises InputError
-    if a variant is not in the genotypes that linkage disequilibrium is to be told from.
+    ``by_test`` (m,) is how far -log10 p of each test lies above its threshold, NaN where there is none. With ``most``
+    only the strongest so many loci of each test are found, significant or not; None is for all significant ones. Raises
+    InputError if a variant is not in the genotypes that linkage disequilibrium is to be told from.
     """
     least = 0.0 if most is None else -np.inf
     passing = [np.flatnonzero(excess >= least) for excess in by_test]

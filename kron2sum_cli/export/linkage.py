@@ -100,9 +100,9 @@ def open_linkage(
 ) -> GenotypeLinkage:
     """Open the genotypes of a scan, which the output must not be, to tell linkage disequilibrium from.
 
-    ``null``: the null model of the scan, whose samples are taken; without it all samples of the first file. ``files``:
-    files that belong to the genotypes, by their options (`option_values.FILES_OF_GENOTYPES`). Raises InputError if a
-    file cannot be read, or lacks one of the samples; OutputError if the output is one of the files.
+    The samples are those of the null model, without it all of the first file. ``files`` belong to the genotypes, by
+    their options (`option_values.FILES_OF_GENOTYPES`). Raises InputError if a file cannot be read, or lacks one of the
+    samples; OutputError if the output is one of the files.
     """
     sample, bim, fam, variant_map = map((files or {}).get, FILES_OF_GENOTYPES)
     sources = tuple(

@@ -25,8 +25,8 @@ JOINT = "joint test"
 class ScanTest:
     """One test of every variant, or set.
 
-    ``label``: for people: the trait, the name of the test, or `JOINT`. ``column``: the column of its -log10 p.
-    ``df_column``: the column of its degrees of freedom; None for 1.
+    The label, for people, is the trait, the name of the test, or `JOINT`. ``column`` has its -log10 p, and
+    ``df_column`` its degrees of freedom; None for 1.
     """
 
     __test__ = False  # not a test of this code, whatever its name
@@ -148,8 +148,8 @@ class ScanResults:
 class Thresholds:
     """From which -log10 p on each test of a scan is passed.
 
-    ``significance``: what was asked: one p for all tests, or a level over the whole scan. ``of_columns``: -log10 p of
-    every test that counts, under its column.
+    The significance was asked for, one p for all tests, or a level over the whole scan; ``of_columns`` has the -log10 p
+    of every test that counts, under its column.
     """
 
     significance: Significance

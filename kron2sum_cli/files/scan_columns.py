@@ -280,9 +280,8 @@ def refit_columns_of_second(second: str) -> tuple[Column, Column]:
 def set_schema(tests: Sequence[str], set_tests: Sequence[str] = ("fixed",), bootstrap: bool = False) -> pa.Schema:
     """The columns of a table of sets of variants.
 
-    ``tests``: names of the tests beside that of any effect. ``set_tests``: names of the ways to test a set, of which
-    ``fixed`` has the columns of variants' tests. ``bootstrap``: whether it has P values over the whole scan. Raises
-    UsageError where two tests have the same name.
+    There are ``tests`` beside that of any effect; of the ways to test a set ``fixed`` has the columns of variants'
+    tests. With ``bootstrap`` it has P values over the whole scan. Raises UsageError where two tests have the same name.
     """
     others = [name for name in set_tests if name != "fixed"]
     found = [column.field(column.name) for column in SET_COLUMNS]

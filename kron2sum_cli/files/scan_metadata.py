@@ -29,8 +29,8 @@ LAYOUT = 2
 class Span:
     """Variants of one genotype file, counted from 0, as half-open ranges in increasing order.
 
-    ``ranges``: those that a table covers, at least one (which may be empty). ``asked``: those that the scan was asked
-    for, of which `ranges` may be a part (a shard). ``of``: the number of variants of the file.
+    A table covers ``ranges``, at least one (which may be empty). The scan was ``asked`` for ranges of which these may
+    be a part (a shard). The file has so many variants, ``of``.
     """
 
     ranges: tuple[Range, ...]

@@ -51,8 +51,8 @@ class _Part:
 class Joined:
     """How tables make one.
 
-    ``order``: positions of the tables in the order of the rows. ``metadata``: of the whole; equal to that of a scan
-    that was never split. ``missing``: a text for each range of variants that was asked for and is in no table.
+    ``order`` has positions of the tables in the order of the rows. The metadata are of the whole, equal to those of a
+    scan that was never split; ``missing`` has a text for each range of variants that was asked for and is in no table.
     """
 
     order: tuple[int, ...]

@@ -65,7 +65,7 @@ class Tables:
 class NotAnalysed:
     """The t samples of the relationship matrix that are not analysed.
 
-    ``rows`` (t,): their positions in the matrix. ``X`` (t, c): their covariates, NaN where one is not known.
+    ``rows`` (t,) are their positions in the matrix, and X (t, c) their covariates, NaN where one is not known.
     """
 
     samples: Samples

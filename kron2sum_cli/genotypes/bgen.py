@@ -65,8 +65,8 @@ class BgenHeader:
 class BgenRecords:
     """Where the M variants of a BGEN file lie, and what they are.
 
-    ``table``: the columns of `VARIANT_SCHEMA`, M rows; EA is the first allele, NEA the second. ``starts``, ``ends``
-    (M,): first byte of each variant, and the one behind its last. ``n_alleles`` (M,): how many alleles each has.
+    The table has the columns of `VARIANT_SCHEMA`, M rows; EA is the first allele, NEA the second. ``starts`` and
+    ``ends`` (M,) are the first byte of each variant, and the one behind its last.
     """
 
     table: pa.Table

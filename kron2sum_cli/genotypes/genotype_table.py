@@ -86,7 +86,7 @@ class MapEntry:
 class TableSource:
     """The genotypes of a table (a `GenotypeSource`), in memory.
 
-    ``dosages`` (M, n): copies of the effect allele, 0 to 2, NaN where missing; float32.
+    ``dosages`` (M, n) are copies of the effect allele, 0 to 2, NaN where missing.
     """
 
     has_dosages: ClassVar[bool] = True  # cells may be any number
@@ -202,11 +202,11 @@ def _header_has_variants(path: str, known: Collection[str]) -> bool:
 def read_map(path: str) -> Mapping[str, MapEntry]:
     """Read where variants lie.
 
-    ``path``: a table with a header that names the variant, the chromosome and the position in base pairs or, where
-    there is none, in centimorgans (`CENTIMORGAN` base pairs each), perhaps the alleles (see `COLUMN_NAMES`); or a PLINK
-    ``.map`` or ``.bim``; or GEMMA's annotation (name, position, chromosome). Positions with decimals, as in the
-    ``pmap`` and ``gmap`` of R/qtl2, are megabases or centimorgans. Raises InputError where it is none of these, or a
-    position is no number.
+    From a table with a header that names the variant, the chromosome and the position in base pairs or, where there is
+    none, in centimorgans (`CENTIMORGAN` base pairs each), perhaps the alleles (see `COLUMN_NAMES`); or a PLINK ``.map``
+    or ``.bim``; or GEMMA's annotation (name, position, chromosome). Positions with decimals, as in the ``pmap`` and
+    ``gmap`` of R/qtl2, are megabases or centimorgans. Raises InputError where it is none of these, or a position is no
+    number.
     """
     rows: Sequence[Row] = list(stream_rows(path))
     first = rows[0] if rows else None

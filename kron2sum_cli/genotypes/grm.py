@@ -67,8 +67,8 @@ _REMEDIES = {
 class GrmVariants:
     """Variants that the relationship is made of, with what turns a dosage g into ``(g - mean) * weight``.
 
-    ``positions`` (r,): in the file, increasing. ``means`` (r,): mean dosages, over all samples of the file. ``weights``
-    (r,): 1 / sqrt(2 f (1 - f)) with f = mean / 2, or 1 where genotypes are centred only.
+    Of r variants, at increasing positions in the file: mean dosages over all samples of the file, and weights
+    ``1 / sqrt(2 f (1 - f))`` with f = mean / 2, or 1 where genotypes are centred only.
     """
 
     positions: NDArray[np.intp]
@@ -84,8 +84,8 @@ class GrmVariants:
 class GrmSums:
     """What one pass over the genotypes gives, before the division by the number r of variants.
 
-    ``variants``: the r variants kept. ``G`` (n, r): float64, where r < n. ``K`` (n, n): GGᵀ in float64, where r >= n.
-    ``counts``: variants read, left out with the reason, used.
+    There is G (n, r) where r < n, else K = GGᵀ (n, n). The counts are variants read, left out with the reason, and
+    used.
     """
 
     variants: GrmVariants

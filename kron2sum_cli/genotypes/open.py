@@ -83,10 +83,10 @@ def open_genotypes(
 
     Files of samples and variants belong to all of the genotypes, as for `open_genotype_file`.
 
-    ``ploidy``: copies of a chromosome that every sample has; dosages count 0 to this number. ``founders``: whether they
-    are tables of founder probabilities (see `founders.open_founders`). Raises InputError where a file cannot be read,
-    or lacks a sample of another (see `open_genotype_file` and `join_files`); UsageError where a file of samples or
-    variants is given, and does not belong to the genotypes.
+    Every sample has as many copies of a chromosome as the ploidy, to which dosages count from 0. ``founders`` says
+    whether they are tables of founder probabilities (see `founders.open_founders`). Raises InputError where a file
+    cannot be read, or lacks a sample of another (see `open_genotype_file` and `join_files`); UsageError where a file of
+    samples or variants is given, and does not belong to the genotypes.
     """
     sources: list[GenotypeSource]
     sources = (

@@ -28,7 +28,7 @@ _MISSING = -9
 class PgenSource:
     """The genotypes of a PLINK 2 file set (a `GenotypeSource`); made by `open_pgen`.
 
-    ``in_file`` (M,): positions of the M variants among all of the file.
+    ``in_file`` (M,) are positions of the M variants among all of the file.
     """
 
     ploidy: ClassVar[int] = 2

@@ -202,9 +202,9 @@ def open_relationship(path: str, id_path: str | None = None) -> RelationshipFile
 
     Text may be compressed with gzip or Zstandard.
 
-    ``path``: the file or prefix. ``id_path``: names of the rows, a ``.fam`` or a list with ``FID IID`` or ``IID`` in
-    each line. Raises InputError where a file is missing, of no known format, of the wrong size, or names a sample
-    twice; UsageError where ``id_path`` is needed and not given, or given and not needed.
+    It is named by its file or prefix; ``id_path`` has names of the rows, a ``.fam`` or a list with ``FID IID`` or
+    ``IID`` in each line. Raises InputError where a file is missing, of no known format, of the wrong size, or names a
+    sample twice; UsageError where ``id_path`` is needed and not given, or given and not needed.
     """
     stem = _stem(path, GCTA_SUFFIXES, (".grm.bin", ".grm.gz", ".grm.zst"))
     if stem is not None:

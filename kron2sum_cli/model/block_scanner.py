@@ -53,8 +53,8 @@ class BlockStatistics:
 class PairStatistics:
     """Score and information of the two columns ``[g, h]`` of every variant of a block.
 
-    ``first``, ``second``: of g and of h, each alone. ``cross`` (b, p) or (b, p, p): information ``gᵀ P_j h`` that the
-    two share; the rows of (p, p) are the axes of g.
+    Each of ``first`` and ``second`` is alone; ``cross`` (b, p) or (b, p, p) is the information ``gᵀ P_j h`` that the
+    two share, where rows of (p, p) are the axes of g.
     """
 
     first: BlockStatistics
