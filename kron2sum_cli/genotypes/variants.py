@@ -23,8 +23,6 @@ CHUNK_BYTES = 1 << 18
 """How much of a file is parsed at once; bounds the memory beside the finished table."""
 
 _LARGEST_POSITION = 2**63 - 1
-_WHITE_SPACE = (b" ", b"\t\t", b"\n\t", b"\t\n", b"\t\r")
-"""What shows that columns are not separated by single tabs."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ def _parse(chunk: bytes, first_line: int, path: str, columns: VariantColumns) ->
     if first_line == 1:
         chunk = chunk.removeprefix(codecs.BOM_UTF8)
     tabs = chunk
-    if columns.any_white_space and (chunk.startswith(b"\t") or any(space in chunk for space in _WHITE_SPACE)):
+    if columns.any_white_space and not _has_single_tabs(chunk):
         tabs = b"\n".join(b"\t".join(row.split()) for row in chunk.split(b"\n"))
     if not tabs.strip():
         return VARIANT_SCHEMA.empty_table()
@@ -165,6 +163,14 @@ def _parse(chunk: bytes, first_line: int, path: str, columns: VariantColumns) ->
         raise InputError(
             f"{path}, from line {first_line}: not readable as a {columns.kind} ({error}); is it UTF-8 text?"
         ) from None
+
+
+def _has_single_tabs(lines: bytes) -> bool:
+    """Whether no blank, and no tab beside other white space or at an end of a line, is in some lines."""
+    # NumPy compares them in a fraction of the time that Python takes to search them for pairs of white space.
+    text = np.frombuffer(b"\n" + lines + b"\n", np.uint8)
+    tab, space = text == ord("\t"), (text == ord("\t")) | (text == ord("\n")) | (text == ord("\r"))
+    return b" " not in lines and not ((tab[1:] & space[:-1]) | (tab[:-1] & space[1:])).any()
 
 
 def _refuse_wrong_line(chunk: bytes, first_line: int, path: str, columns: VariantColumns) -> None:
