@@ -4,7 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec, resolve_name
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
@@ -103,8 +103,7 @@ def test_relative_imports_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert list(imports(module)) == ["kron2sum_cli.model.kron2sum", "click.testing"]
 
 
-def test_the_command_line_starts_without_numpy() -> None:
-    if find_spec(f"{PACKAGE}.cli.main") is None and "main" not in (ROOT / "cli/__init__.py").read_text():
-        pytest.skip("there is no command line yet")
-    program = f"import sys, {PACKAGE}.cli; sys.exit('numpy' in sys.modules)"
+@pytest.mark.parametrize(("module", "library"), [("cli", "numpy"), ("cli.console", "rich")])
+def test_the_command_line_starts_without_what_it_may_not_need(module: str, library: str) -> None:
+    program = f"import sys, {PACKAGE}.{module}; sys.exit({library!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -12,8 +12,9 @@ import pytest
 
 from kron2sum_cli._version import __version__
 from kron2sum_cli.cli import console, run
-from kron2sum_cli.cli.console import BarProgress, LineProgress
+from kron2sum_cli.cli.console import LineProgress
 from kron2sum_cli.cli.messages import StderrHandler, duration, status
+from kron2sum_cli.cli.terminal import BarProgress
 from kron2sum_cli.files.run_log import LOGGER
 from kron2sum_cli.progress import NoProgress
 from kron2sum_cli.settings import CommonSettings
