@@ -235,6 +235,10 @@ def _second(
     H = second.of_variants(G, deviations, scan.spans_intercept)
     found = second_statistics(scan.scanner, G, H, second.basis)
     found.identifiable[incomplete] &= ~scan.covariates.explain(H, incomplete, absent, G)
+    if scan.covariates.observed is not None:  # over the samples of one trait the first column may explain the second
+        complete = np.setdiff1d(np.arange(G.shape[1]), incomplete)
+        nothing = np.broadcast_to(np.False_, (len(G), complete.size))
+        found.identifiable[complete] &= ~scan.covariates.explain(H, complete, nothing, G)
     return found
 
 

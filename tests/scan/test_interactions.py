@@ -12,6 +12,7 @@ from made_up import TRAITS, GenotypesInMemory, N, genotypes, scan_of, trait_data
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.scan_columns import scan_schema
+from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.scan.block import SECOND_IN_SPAN, Block, Scan
 from kron2sum_cli.scan.block import test_block as tested
 from kron2sum_cli.scan.second_column import Interaction, read_interaction, second_column
@@ -88,6 +89,21 @@ def test_what_the_genotyped_samples_do_not_tell_is_empty() -> None:
     assert list(np.isfinite(found["MLOG10P.dominance"])) == [True, True, False, True]
     assert list(np.isfinite(found["MLOG10P.joint"])) == [True, True, False, True]
     assert counts[SECOND_IN_SPAN["dominance"]] == 1
+
+
+def test_what_the_samples_of_one_trait_do_not_tell_is_empty() -> None:
+    """The first variant has no homozygote, and the covariate is constant, where a trait was observed."""
+    source, group = genotypes(3), np.arange(N) % 2
+    observed = np.column_stack([np.ones(N, np.bool_), group == 1])
+    source.dosages[(group == 1) & (source.dosages[:, 0] == 2), 0] = 1
+    covariates = GenotypedCovariates(DATA.X, observed)
+    scan = replace(second_scan(source, None), covariates=covariates)
+    found, counts = columns(scan, 3)
+    assert list(np.isfinite(found["MLOG10P.dominance"])) == [False, True, True]
+    assert np.isfinite(found["MLOG10P"]).all()
+    assert counts[SECOND_IN_SPAN["dominance"]] == 1
+    scan = replace(second_scan(source, Interaction("group", group.astype(float), False)), covariates=covariates)
+    assert not np.isfinite(columns(scan, 3)[0]["MLOG10P.interaction"]).any()
 
 
 def test_units_and_zero_of_the_covariate_change_no_test() -> None:
