@@ -404,7 +404,7 @@ class ObservedNullModel(RotatedNullModel):
 
     def set_scanner(self, dtype: type[np.floating]) -> SetScanner:
         """See `NullModel.set_scanner`."""
-        return ObservedSetScanner(observed_scanner(self.point(), np.float64))
+        return ObservedSetScanner(variant_scanner(self.point(), np.float64))
 
     def scores(self) -> Array:
         """See `NullModel.scores`."""

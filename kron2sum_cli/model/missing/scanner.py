@@ -26,6 +26,7 @@ from kron2sum_cli.model.missing.design import (
 )
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.observed import Indices, ObservedCells, with_cells_inside
+from kron2sum_cli.model.sets.fixed_effects import weighted_products
 from kron2sum_cli.model.spectrum import EPSILON, Array
 
 Floats = NDArray[np.floating]
@@ -155,6 +156,20 @@ class ObservedScanner:
         outside = length - products.sum(axis=0, dtype=np.float64)
         found += np.multiply.outer(np.maximum(outside, 0.0) if H is G else outside, weight)
         return found, np.maximum(found, np.multiply.outer(length, weight))
+
+    def set_information(self, G: Array, rotated: Array) -> tuple[Array, Array]:
+        """``M1ᵀQM1'`` of all pairs of q variants G (n, q) and ``VᵀG``: (p, p, q, q); how large its terms are (p, q).
+
+        This scanner is in double precision.
+        """
+        complete = weighted_products(rotated, self.weights)
+        if self.outside_weight is not None:
+            outside = G.T @ G - rotated.T @ rotated
+            complete = complete + self.outside_weight[:, None, None] * outside
+        taken = self.explained(G, rotated)
+        V = -np.einsum("ajx,blx->jlab", taken, taken, optimize=True)
+        V[np.arange(len(complete)), np.arange(len(complete))] += complete
+        return V, np.einsum("jaa->ja", complete)
 
     def _parts(self, b: int) -> list[slice]:
         """The b variants of a block, some at a time."""
@@ -304,6 +319,16 @@ class CutScanner:
         """Double precision."""
         return self.cut.dtype
 
+    @property
+    def rotation(self) -> Floats:
+        """See `ObservedScanner.rotation`."""
+        return self.cut.rotation
+
+    @property
+    def weights(self) -> Floats:
+        """The cut inverse variances (m, p)."""
+        return self.cut.weights
+
     def statistics(self, G: Floats) -> BlockStatistics:
         """See `ObservedScanner.statistics`."""
         G = np.asarray(G, np.float64)
@@ -319,6 +344,19 @@ class CutScanner:
         first = _estimable(self.cut._block(G, u_G, V_G), least_left(V_G, terms_G))
         second = _estimable(self.cut._block(H, u_H, V_H), least_left(V_H, terms_H))
         return PairStatistics(first, second, self._information(G, of_G, H, of_H)[0])
+
+    def set_information(self, G: Array, rotated: Array) -> tuple[Array, Array]:
+        """See `ObservedScanner.set_information`."""
+        V, terms = self.cut.set_information(G, rotated)
+        left = self.rows.left(rotated, self.cut.explained(G, rotated))
+        V += np.einsum("ajk,blk->jlab", left, left, optimize=True)
+        terms = terms + np.sum(left**2, axis=2).T
+        if self.outside_weight is not None:
+            rest = G - self.cut.rotation[: len(rotated)].T @ rotated
+            outside = self.outside_weight[:, None, None] * (rest.T @ rest)
+            V[np.arange(len(outside)), np.arange(len(outside))] += outside
+            terms += np.einsum("jaa->ja", outside)
+        return V, terms
 
     def _information(self, G: Floats, of_G: Floats, H: Floats, of_H: Floats) -> tuple[Array, Array]:
         """``M1ᵀQM1'`` (b, p, p) of variants G and H (n, b) and ``VᵀG``, ``VᵀH``; how large its terms are (b, p)."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.model.block_scanner import BlockScanner, inner_products
-from kron2sum_cli.model.missing.scanner import ObservedScanner
+from kron2sum_cli.model.missing.scanner import CutScanner, ObservedScanner
 from kron2sum_cli.model.sets.fixed_effects import SetScores, weighted_products
 from kron2sum_cli.model.spectrum import Array
 
@@ -109,7 +109,7 @@ class ObservedVariants:
     ``rotated`` (m + p, b) is ``[V, α]ᵀG``.
     """
 
-    scanner: ObservedScanner
+    scanner: ObservedScanner | CutScanner
     G: Array
     rotated: Array
 
@@ -121,22 +121,15 @@ class ObservedVariants:
     def scores(self, members: Indices) -> SetScores:
         """See `RotatedVariants.scores`."""
         scanner, G, rotated = self.scanner, self.G[:, members], self.rotated[:, members]
-        m, p = scanner.weights.shape
-        rows = rotated[:m]
-        complete = weighted_products(rows, scanner.weights)
-        if scanner.outside_weight is not None:
-            complete = complete + scanner.outside_weight[:, None, None] * (G.T @ G - rows.T @ rows)
-        taken = scanner.explained(G, rows)
-        V = -np.einsum("ajx,blx->jlab", taken, taken, optimize=True)
-        V[np.arange(p), np.arange(p)] += complete
-        return SetScores(rotated[m:].T, V, np.einsum("jaa->ja", complete))
+        m = len(scanner.weights)
+        return SetScores(rotated[m:].T, *scanner.set_information(G, rotated[:m]))
 
 
 @dataclass(frozen=True)
 class ObservedSetScanner:
     """Sets where missing cells or fixed effects couple the trait axes, in double precision."""
 
-    scanner: ObservedScanner
+    scanner: ObservedScanner | CutScanner
 
     @property
     def dtype(self) -> np.dtype[np.floating]:

@@ -10,6 +10,7 @@ from kron2sum_cli.model.missing.fitting import fit
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells
 from kron2sum_cli.model.missing.scanner import CutScanner, observed_scanner, variant_scanner
+from kron2sum_cli.model.sets.scanner import ObservedSetScanner
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import estimates_of_observed
@@ -97,6 +98,11 @@ def test_tests_of_variants_where_rows_have_inverse_variances_of_a_billion(seed: 
         np.testing.assert_allclose(found.cross[k] / np.outer(size, of_other), cross, atol=1e-9)
         np.testing.assert_allclose(found.first.u[k] / size, u.reshape(4, 8)[:, k] / size, atol=1e-8)
     assert np.all(found.first.length > 0)
+    of_set = ObservedSetScanner(scanner).rotate(variants).scores(np.arange(8))
+    size = np.sqrt(np.einsum("jkjk->jk", V))
+    scale = np.einsum("ja,lb->jlab", size, size)
+    np.testing.assert_allclose(of_set.V / scale, V.transpose(0, 2, 1, 3) / scale, atol=1e-9)
+    np.testing.assert_allclose(of_set.u, found.first.u, rtol=1e-12)
 
 
 def test_a_fit_at_the_boundary_does_not_depend_on_rounding() -> None:
