@@ -21,7 +21,7 @@ from kron2sum_cli.export.figure import (
     wrapped,
 )
 from kron2sum_cli.export.genome import Genome
-from kron2sum_cli.export.leads import Clumping, Loci, clump_candidates
+from kron2sum_cli.export.loci import Clumping, Loci, clump_candidates
 from kron2sum_cli.export.results import Array, column_values
 
 NORMAL_95 = 1.959964

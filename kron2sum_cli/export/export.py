@@ -27,9 +27,8 @@ from kron2sum_cli.export.computed_columns import (
 )
 from kron2sum_cli.export.estimates import estimates_json, estimates_table, predictions_table
 from kron2sum_cli.export.genome import read_genome
-from kron2sum_cli.export.intervals import locus_intervals
-from kron2sum_cli.export.leads import Clumping, find_loci
 from kron2sum_cli.export.linkage import open_linkage
+from kron2sum_cli.export.loci import Clumping, find_loci, locus_intervals
 from kron2sum_cli.export.results import ScanResults, column_values, sets_as_variants, stored_columns_of_sets
 from kron2sum_cli.export.rows import (
     RowKeys,

@@ -30,7 +30,7 @@ from kron2sum_cli.export.figure import (
     wrapped,
 )
 from kron2sum_cli.export.genome import UNPLACED_LABEL, Genome, located_batches
-from kron2sum_cli.export.leads import Loci
+from kron2sum_cli.export.loci import Loci
 from kron2sum_cli.export.results import Array, ScanResults, ScanTest, column_values, name_in_metadata
 from kron2sum_cli.files.scan_metadata import INDEPENDENT_TESTS
 from kron2sum_cli.settings import FAMILY_WISE

@@ -11,7 +11,7 @@ from kron2sum_cli.export.architecture import draw_architecture
 from kron2sum_cli.export.effects import draw_effects, effect_columns, lead_effects
 from kron2sum_cli.export.figure import render
 from kron2sum_cli.export.genome import read_genome
-from kron2sum_cli.export.leads import Clumping, find_loci
+from kron2sum_cli.export.loci import Clumping, find_loci
 from kron2sum_cli.export.manhattan import draw_heat_map, draw_manhattan, draw_mirrored, heat_map_data, manhattan_data
 from kron2sum_cli.export.qq import draw_qq, qq_data
 from kron2sum_cli.export.results import ScanResults, ScanTest

@@ -15,8 +15,7 @@ from kron2sum_cli.export.architecture import MOST_NUMBERS, correlations_shown, d
 from kron2sum_cli.export.effects import draw_effects, effect_columns, lead_effects
 from kron2sum_cli.export.figure import render
 from kron2sum_cli.export.genome import Genome, read_genome
-from kron2sum_cli.export.intervals import LocusInterval, locus_intervals
-from kron2sum_cli.export.leads import Loci, find_loci
+from kron2sum_cli.export.loci import Loci, LocusInterval, find_loci, locus_intervals
 from kron2sum_cli.export.manhattan import number_of_independent_tests
 from kron2sum_cli.export.plots import MOST_EFFECT_PANELS, MOST_EFFECTS, MOST_PANELS, PictureSettings, manhattan_of
 from kron2sum_cli.export.qq import QQ, draw_qq, qq_data

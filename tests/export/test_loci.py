@@ -19,8 +19,7 @@ from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.export.computed_columns import explained_variance, false_discovery_rates
 from kron2sum_cli.export.export import export
 from kron2sum_cli.export.genome import read_genome
-from kron2sum_cli.export.intervals import bayes_interval, locus_intervals, lod_interval
-from kron2sum_cli.export.leads import Clumping, find_loci
+from kron2sum_cli.export.loci import Clumping, bayes_interval, find_loci, locus_intervals, lod_interval
 from kron2sum_cli.files.scan_columns import scan_schema
 from kron2sum_cli.files.scan_metadata import Span
 from kron2sum_cli.files.scan_table import ScanWriter, scan_batch

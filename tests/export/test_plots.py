@@ -22,12 +22,12 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from kron2sum_cli.errors import InputError, UsageError
-from kron2sum_cli.export import leads as lead_variants
+from kron2sum_cli.export import loci as lead_variants
 from kron2sum_cli.export.architecture import correlations_shown, draw_architecture
 from kron2sum_cli.export.effects import LeadEffects, draw_effects, effect_columns, lead_effects
 from kron2sum_cli.export.figure import render, shortened, wrapped
 from kron2sum_cli.export.genome import located_batches, read_genome
-from kron2sum_cli.export.leads import Clumping, clump, find_candidates, find_loci
+from kron2sum_cli.export.loci import Clumping, clump, find_candidates, find_loci
 from kron2sum_cli.export.manhattan import (
     BINS,
     Label,

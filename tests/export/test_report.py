@@ -19,7 +19,7 @@ pytest.importorskip("matplotlib")
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.export import export as export_module
-from kron2sum_cli.export.leads import Clumping
+from kron2sum_cli.export.loci import Clumping
 from kron2sum_cli.export.plots import MOST_PANELS, PictureSettings
 from kron2sum_cli.export.qq import qq_data
 from kron2sum_cli.export.report import MOST_LOCI, p_text, scan_report
