@@ -1,20 +1,35 @@
-"""Refits of the variants of a block whose tests are small."""
+"""Refits of variants whose tests are small: under which null models, of which designs, and their tests."""
 
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import ConvergenceError
+from kron2sum_cli.errors import ConvergenceError, InputError
+from kron2sum_cli.files.scan_columns import BOTH_COLUMNS
 from kron2sum_cli.model.bartlett import Refits, SecondOf, bartlett_factors
 from kron2sum_cli.model.collinearity import ExplainedTraits
+from kron2sum_cli.model.fitting import SAME_OPTIMUM
 from kron2sum_cli.model.hypotheses import Hypothesis, Statistic
-from kron2sum_cli.model.random_slopes import SlopesData, SlopesPoint, slopes_tests
+from kron2sum_cli.model.null_model import CompleteNullModel, NullModel
+from kron2sum_cli.model.random_slopes import (
+    LARGEST,
+    SlopesData,
+    SlopesPoint,
+    fit_slopes,
+    slope_shares,
+    slopes_data_of,
+    slopes_tests,
+)
+from kron2sum_cli.model.second_column import pair_hypotheses
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
+from kron2sum_cli.scan.inputs import ScanInputs
+from kron2sum_cli.scan.second_column import second_of_simulated, second_test
+from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
 
@@ -129,6 +144,131 @@ class BlockRefit:
     se: Array
     factors: dict[str, dict[str, float]]
     second: SecondRefit | None = None
+
+
+def check_random_slopes(settings: ScanSettings, inputs: ScanInputs) -> None:
+    """Refuse random slopes where the model of them is not known, or too large."""
+    if not settings.random_slopes:
+        return
+    null, data = inputs.null, inputs.null.description
+    n, p = data.Y.shape
+    remedy = "leave out --random-slopes"
+    if null.of_families or data.has_missing or data.reduced:
+        raise InputError(
+            "--random-slopes: needs complete traits, a dense relationship matrix and no --trait-design of fewer columns"
+            f" than traits; {remedy}"
+        )
+    if inputs.conditioned is not None:
+        raise InputError(
+            f"--random-slopes: needs all effects in the null model: give them to fit as covariates, or {remedy}"
+        )
+    size = (n - data.X.shape[1]) * p
+    if size > LARGEST:
+        raise InputError(
+            f"--random-slopes: factorises matrices of the order of samples less covariates times traits, {size:,}, and"
+            f" {LARGEST:,} is the most; analyse fewer traits, or {remedy}"
+        )
+
+
+def without_refits(settings: ScanSettings, inputs: ScanInputs) -> ScanSettings:
+    """The settings without refits where the trait design of the null model or fixed effects added do not allow them."""
+    if settings.refit and inputs.null.description.reduced:
+        logger.warning("no variants are refitted: refits need a null model without --trait-design, or a square one")
+        return replace(settings, refit=0.0)
+    if inputs.conditioned is not None and settings.refit:
+        if settings.is_conditioned:
+            logger.info("no variants are refitted: C0 and C1 stay as they are given other variants")
+        return replace(settings, refit=0.0)
+    return settings
+
+
+def refit_plan(
+    settings: ScanSettings,
+    inputs: ScanInputs,
+    model: NullModel,
+    chromosome: str | None,
+    factors: Once[NDArray[np.float64]] | None,
+) -> RefitPlan | None:
+    """How to fit variants again; None, with a warning, where the null model is no maximum of its likelihood.
+
+    ``factors`` are those of the whole genome's null model, for one without a chromosome; None for its own.
+    """
+    of_null = f"the null model of chromosome {chromosome}" if chromosome else "the null model"
+    try:
+        refits = model.refits()
+    except ConvergenceError as error:
+        logger.warning("no variants are refitted under %s: %s", of_null, error)
+        return None
+    if refits.null_lml > model.summary.lml + SAME_OPTIMUM:
+        logger.warning(
+            "%s has log-likelihood %.4f, and there is a higher maximum, %.4f, from which refits go out: fit it again",
+            of_null,
+            model.summary.lml,
+            refits.null_lml,
+        )
+    pairs, second = _pairs(settings, inputs)
+    slopes = _random_slopes(settings, inputs, chromosome)
+    data = inputs.null.description
+    explained = None if inputs.null.metadata.takes_predictions_off else ExplainedTraits(data.Y, data.X)
+    if factors is None:
+        factors = Once(lambda: simulated_factors(refits, [*inputs.tests, *pairs], settings.common.seed, second))
+    return RefitPlan(refits, inputs.tests, factors, -float(np.log10(settings.refit)), pairs, slopes, explained)
+
+
+def factors_of_genome(settings: ScanSettings, inputs: ScanInputs) -> Once[NDArray[np.float64]]:
+    """Bartlett factors of the whole genome's null model, which those without a chromosome share.
+
+    They depend on the samples, the covariates and the spectrum of the relationship matrix, which a chromosome hardly
+    changes: among the eight models of an intercross of 20 chromosomes that refitted variants they were 0.957 to 0.961.
+    """
+    pairs, second = _pairs(settings, inputs)
+
+    def compute() -> NDArray[np.float64]:
+        refits = inputs.null.load(None, inputs.dtype).refits()
+        return simulated_factors(refits, [*inputs.tests, *pairs], settings.common.seed, second)
+
+    return Once(compute)
+
+
+def _pairs(settings: ScanSettings, inputs: ScanInputs) -> tuple[Sequence[Hypothesis], SecondOf | None]:
+    """The hypotheses of second columns, and what simulates them; none where variants have none, or random slopes."""
+    name = second_test(settings)
+    if name is None or settings.random_slopes:
+        return (), None
+    second = second_of_simulated(inputs.interaction, settings.coding == "genotypic")
+    return pair_hypotheses(name, BOTH_COLUMNS, len(inputs.null.traits)), second
+
+
+def _random_slopes(settings: ScanSettings, inputs: ScanInputs, chromosome: str | None) -> RandomSlopes | None:
+    """Tests of interactions with random slopes, under the null model without a chromosome; None where not asked for."""
+    interaction = inputs.interaction
+    if not settings.random_slopes or interaction is None:
+        return None
+
+    def fit() -> tuple[SlopesData, SlopesPoint] | None:
+        model = inputs.null.load(chromosome, np.float64)
+        assert isinstance(model, CompleteNullModel)
+        axes = model.summary.axes
+        data = slopes_data_of(model.contrasts, model.Qx, interaction.standardised)
+        try:
+            point = fit_slopes(data, axes.C0, axes.C1)
+        except ConvergenceError as error:
+            logger.warning("no interactions are tested with random slopes: %s", error)
+            return None
+        of_model = f" without chromosome {chromosome}" if chromosome else ""
+        shares = [
+            f"{trait} {genetic:.3f} and {residual:.3f}"
+            for trait, genetic, residual in zip(inputs.null.traits, *slope_shares(point), strict=True)
+        ]
+        logger.info(
+            "random slopes on %s%s: genetic and residual variance a standard deviation, over that at the mean: %s",
+            interaction.name,
+            of_model,
+            ", ".join(shares),
+        )
+        return data, point
+
+    return RandomSlopes(Once(fit), settings.stat, len(inputs.null.traits))
 
 
 def simulated_factors(

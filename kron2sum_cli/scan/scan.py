@@ -10,28 +10,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import ConvergenceError, InputError
 from kron2sum_cli.files.genome_wide import Largest, thresholds_of
-from kron2sum_cli.files.scan_columns import BOTH_COLUMNS, DOMINANCE, INTERACTION, MLOG10P, scan_schema
+from kron2sum_cli.files.scan_columns import BOTH_COLUMNS, INTERACTION, MLOG10P, scan_schema
 from kron2sum_cli.files.scan_metadata import ScanMetadata
 from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
-from kron2sum_cli.model.bartlett import SecondOf
-from kron2sum_cli.model.collinearity import ExplainedTraits
 from kron2sum_cli.model.conditioning import conditioned_scanner
-from kron2sum_cli.model.fitting import SAME_OPTIMUM
 from kron2sum_cli.model.hypotheses import Hypothesis
 from kron2sum_cli.model.inflation import DEFLATED, INFLATED, MedianP, inflation
-from kron2sum_cli.model.null_model import CompleteNullModel, NullModel
-from kron2sum_cli.model.random_slopes import LARGEST, SlopesData, SlopesPoint, fit_slopes, slope_shares, slopes_data_of
-from kron2sum_cli.model.second_column import pair_hypotheses
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.scan.block import BlockResult, Scan, test_block
 from kron2sum_cli.scan.blocks import block_width, blocks_by_null
 from kron2sum_cli.scan.conditioned import genotyped_covariates, own_covariates
 from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
 from kron2sum_cli.scan.metadata import scan_metadata
-from kron2sum_cli.scan.refits import Once, RandomSlopes, RefitPlan, simulated_factors
-from kron2sum_cli.scan.second_column import second_column, second_of_simulated
+from kron2sum_cli.scan.refits import Once, check_random_slopes, factors_of_genome, refit_plan, without_refits
+from kron2sum_cli.scan.second_column import second_column, second_test
 from kron2sum_cli.scan.stepwise import (
     check_signals_path,
     least_mlog10p,
@@ -58,8 +51,8 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     """
     inputs = open_inputs(settings)
     check_signals_path(settings, inputs)
-    _check_random_slopes(settings, inputs)
-    settings = _without_refits(settings, inputs)
+    check_random_slopes(settings, inputs)
+    settings = without_refits(settings, inputs)
     data = inputs.null.description
     columns = scan_schema(
         inputs.null.traits,
@@ -75,7 +68,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     width, totals = block_width(settings, inputs), Totals(settings, inputs)
     number = int(np.count_nonzero(inputs.selection.asked))
     logger.info("%d variants to test in blocks of %d", number, width)
-    factors = _factors(settings, inputs) if inputs.null.chromosomes else None
+    factors = factors_of_genome(settings, inputs) if inputs.null.chromosomes else None
     with result_table(settings, columns, metadata, width) as table:
         scan_under = partial(_scan, settings, inputs, columns, factors)
         with progress.task("Scanning", number, "variants") as advance:
@@ -126,25 +119,6 @@ class Totals:
         return replace(metadata, counts=some, refit_factors=factors, largest=largest, thresholds=thresholds)
 
 
-def second_test(settings: ScanSettings) -> str | None:
-    """Name of the test of the second column of a variant; None where variants have none."""
-    if settings.interaction is not None:
-        return INTERACTION
-    return DOMINANCE if settings.coding == "genotypic" else None
-
-
-def _without_refits(settings: ScanSettings, inputs: ScanInputs) -> ScanSettings:
-    """The settings without refits where the trait design of the null model or fixed effects added do not allow them."""
-    if settings.refit and inputs.null.description.reduced:
-        logger.warning("no variants are refitted: refits need a null model without --trait-design, or a square one")
-        return replace(settings, refit=0.0)
-    if inputs.conditioned is not None and settings.refit:
-        if settings.is_conditioned:
-            logger.info("no variants are refitted: C0 and C1 stay as they are given other variants")
-        return replace(settings, refit=0.0)
-    return settings
-
-
 def _scan(
     settings: ScanSettings,
     inputs: ScanInputs,
@@ -173,7 +147,7 @@ def _scan(
         axes=model.summary.axes,
         context=loaded.scale.context(settings.stat, settings.precision),
         tests=inputs.tests,
-        refit=_refit_plan(settings, inputs, model, chromosome, factors) if settings.refit > 0 else None,
+        refit=refit_plan(settings, inputs, model, chromosome, factors) if settings.refit > 0 else None,
         traits=inputs.null.traits,
         observed=np.isfinite(data.Y) if data.has_missing else None,
         covariates=covariates,
@@ -183,119 +157,6 @@ def _scan(
         second=second_column(inputs.interaction, settings.coding == "genotypic", own, scanner.dtype),
         simulated=simulated_traits(settings, inputs, loaded),
     )
-
-
-def _check_random_slopes(settings: ScanSettings, inputs: ScanInputs) -> None:
-    """Refuse random slopes where the model of them is not known, or too large."""
-    if not settings.random_slopes:
-        return
-    null, data = inputs.null, inputs.null.description
-    n, p = data.Y.shape
-    remedy = "leave out --random-slopes"
-    if null.of_families or data.has_missing or data.reduced:
-        raise InputError(
-            "--random-slopes: needs complete traits, a dense relationship matrix and no --trait-design of fewer columns"
-            f" than traits; {remedy}"
-        )
-    if inputs.conditioned is not None:
-        raise InputError(
-            f"--random-slopes: needs all effects in the null model: give them to fit as covariates, or {remedy}"
-        )
-    size = (n - data.X.shape[1]) * p
-    if size > LARGEST:
-        raise InputError(
-            f"--random-slopes: factorises matrices of the order of samples less covariates times traits, {size:,}, and"
-            f" {LARGEST:,} is the most; analyse fewer traits, or {remedy}"
-        )
-
-
-def _random_slopes(settings: ScanSettings, inputs: ScanInputs, chromosome: str | None) -> RandomSlopes | None:
-    """Tests of interactions with random slopes, under the null model without a chromosome; None where not asked for."""
-    interaction = inputs.interaction
-    if not settings.random_slopes or interaction is None:
-        return None
-
-    def fit() -> tuple[SlopesData, SlopesPoint] | None:
-        model = inputs.null.load(chromosome, np.float64)
-        assert isinstance(model, CompleteNullModel)
-        axes = model.summary.axes
-        data = slopes_data_of(model.contrasts, model.Qx, interaction.standardised)
-        try:
-            point = fit_slopes(data, axes.C0, axes.C1)
-        except ConvergenceError as error:
-            logger.warning("no interactions are tested with random slopes: %s", error)
-            return None
-        of_model = f" without chromosome {chromosome}" if chromosome else ""
-        shares = [
-            f"{trait} {genetic:.3f} and {residual:.3f}"
-            for trait, genetic, residual in zip(inputs.null.traits, *slope_shares(point), strict=True)
-        ]
-        logger.info(
-            "random slopes on %s%s: genetic and residual variance a standard deviation, over that at the mean: %s",
-            interaction.name,
-            of_model,
-            ", ".join(shares),
-        )
-        return data, point
-
-    return RandomSlopes(Once(fit), settings.stat, len(inputs.null.traits))
-
-
-def _pairs(settings: ScanSettings, inputs: ScanInputs) -> tuple[Sequence[Hypothesis], SecondOf | None]:
-    """The hypotheses of second columns, and what simulates them; none where variants have none, or random slopes."""
-    name = second_test(settings)
-    if name is None or settings.random_slopes:
-        return (), None
-    second = second_of_simulated(inputs.interaction, settings.coding == "genotypic")
-    return pair_hypotheses(name, BOTH_COLUMNS, len(inputs.null.traits)), second
-
-
-def _factors(settings: ScanSettings, inputs: ScanInputs) -> Once[NDArray[np.float64]]:
-    """Bartlett factors of the whole genome's null model, which those without a chromosome share.
-
-    They depend on the samples, the covariates and the spectrum of the relationship matrix, which a chromosome hardly
-    changes: among the eight models of an intercross of 20 chromosomes that refitted variants they were 0.957 to 0.961.
-    """
-    pairs, second = _pairs(settings, inputs)
-
-    def compute() -> NDArray[np.float64]:
-        refits = inputs.null.load(None, inputs.dtype).refits()
-        return simulated_factors(refits, [*inputs.tests, *pairs], settings.common.seed, second)
-
-    return Once(compute)
-
-
-def _refit_plan(
-    settings: ScanSettings,
-    inputs: ScanInputs,
-    model: NullModel,
-    chromosome: str | None,
-    factors: Once[NDArray[np.float64]] | None,
-) -> RefitPlan | None:
-    """How to fit variants again; None, with a warning, where the null model is no maximum of its likelihood.
-
-    ``factors`` are those of the whole genome's null model, for one without a chromosome; None for its own.
-    """
-    of_null = f"the null model of chromosome {chromosome}" if chromosome else "the null model"
-    try:
-        refits = model.refits()
-    except ConvergenceError as error:
-        logger.warning("no variants are refitted under %s: %s", of_null, error)
-        return None
-    if refits.null_lml > model.summary.lml + SAME_OPTIMUM:
-        logger.warning(
-            "%s has log-likelihood %.4f, and there is a higher maximum, %.4f, from which refits go out: fit it again",
-            of_null,
-            model.summary.lml,
-            refits.null_lml,
-        )
-    pairs, second = _pairs(settings, inputs)
-    slopes = _random_slopes(settings, inputs, chromosome)
-    data = inputs.null.description
-    explained = None if inputs.null.metadata.takes_predictions_off else ExplainedTraits(data.Y, data.X)
-    if factors is None:
-        factors = Once(lambda: simulated_factors(refits, [*inputs.tests, *pairs], settings.common.seed, second))
-    return RefitPlan(refits, inputs.tests, factors, -float(np.log10(settings.refit)), pairs, slopes, explained)
 
 
 def _warn_of_no_variant(settings: ScanSettings, inputs: ScanInputs, counts: Mapping[str, int]) -> None:

@@ -154,6 +154,13 @@ def dominance_deviation(dosages: NDArray[np.float32]) -> NDArray[np.float32]:
     return deviation
 
 
+def second_test(settings: ScanSettings) -> str | None:
+    """Name of the test of the second column of a variant; None where variants have none."""
+    if settings.interaction is not None:
+        return INTERACTION
+    return DOMINANCE if settings.coding == "genotypic" else None
+
+
 def second_of_simulated(interaction: Interaction | None, genotypic: bool) -> SecondOf | None:
     """Second columns of simulated variants (`bartlett.Refits`); None where variants have none.
 
