@@ -133,8 +133,7 @@ class Pairs:
 
 def test_block(scan: Scan, block: Block) -> BlockResult:
     """Read one block of b variants, filter it, test it, fit it again. All masks are over the variants of the block."""
-    genotypes = scan.genotypes.read(block.variants, scan.samples)
-    counts = genotype_counts(genotypes, scan.filters.need_hard_calls, scan.genotypes.has_dosages, scan.genotypes.ploidy)
+    genotypes, counts = read_counted(scan.genotypes, block.variants, scan.samples, scan.filters)
     passing, left_out = _passing(counts, scan.filters, block.asked)
     columns = _variant_columns(scan, block, genotypes, counts)
     coded = _coded(scan, genotypes, counts)
@@ -184,6 +183,14 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
 
 
 test_block.__test__ = False  # type: ignore[attr-defined]  # not a test of this code
+
+
+def read_counted(
+    source: GenotypeSource, variants: NDArray[np.intp], samples: NDArray[np.intp], filters: VariantFilters
+) -> tuple[NDArray[np.float32], GenotypeCounts]:
+    """Genotypes (n, b) of variants in the samples of a scan, and their counts as the filters need them."""
+    genotypes = source.read(variants, samples)
+    return genotypes, genotype_counts(genotypes, filters.need_hard_calls, source.has_dosages, source.ploidy)
 
 
 def within(mask: Mask, part: Mask) -> Mask:

@@ -29,7 +29,7 @@ from kron2sum_cli.files.scan_columns import (
     set_schema,
 )
 from kron2sum_cli.files.scan_table import scan_batch
-from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
+from kron2sum_cli.genotypes.counts import GenotypeCounts
 from kron2sum_cli.genotypes.filters import passes
 from kron2sum_cli.model.bootstrap import SimulatedTraits
 from kron2sum_cli.model.collinearity import GenotypedCovariates
@@ -41,7 +41,7 @@ from kron2sum_cli.model.sets.kernel_tests import any_effect_kernel, beta_weights
 from kron2sum_cli.model.sets.random_effects import SetNull, SetTest, VariantSetScores, random_effects_mlog10p
 from kron2sum_cli.model.sets.scanner import RotatedVariants, SetScanner
 from kron2sum_cli.progress import Progress
-from kron2sum_cli.scan.block import BlockResult, centred, outside_covariates, simulated_scores, within
+from kron2sum_cli.scan.block import BlockResult, centred, outside_covariates, read_counted, simulated_scores, within
 from kron2sum_cli.scan.blocks import block_width
 from kron2sum_cli.scan.conditioned import genotyped_covariates
 from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
@@ -213,8 +213,7 @@ class _Largest:
 def _read(plan: SetPlan, positions: Indices) -> _Variants:
     """Read, count, filter and rotate the variants of a block."""
     inputs, settings, source = plan.inputs, plan.settings, plan.inputs.genotypes
-    genotypes = source.read(positions, inputs.samples)
-    counts = genotype_counts(genotypes, inputs.filters.need_hard_calls, source.has_dosages, source.ploidy)
+    genotypes, counts = read_counted(source, positions, inputs.samples, inputs.filters)
     carriers = genotypes >= 0.5
     flipped = np.flatnonzero(counts.eaf > 0.5)
     carriers[:, flipped] = genotypes[:, flipped] <= source.ploidy - 0.5

@@ -35,7 +35,7 @@ from kron2sum_cli.model.hypotheses import TestContext, test, trait_effects
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.option_values import GenomeWide
 from kron2sum_cli.progress import Advance, Progress
-from kron2sum_cli.scan.block import Scan, centred, has_information, is_identifiable
+from kron2sum_cli.scan.block import Scan, centred, has_information, is_identifiable, read_counted
 from kron2sum_cli.scan.conditioned import (
     genotyped_covariates,
     imputed_genotypes,
@@ -194,12 +194,9 @@ class ConditionalTests:
 
     def _testable(self, variants: Positions) -> TestedVariants:
         scan = self.scan
-        genotypes = scan.genotypes.read(variants, scan.samples)
-        counts = genotype_counts(
-            genotypes, scan.filters.need_hard_calls, scan.genotypes.has_dosages, scan.genotypes.ploidy
-        )
+        genotypes, counts = read_counted(scan.genotypes, variants, scan.samples, scan.filters)
         varying = passes(counts, scan.filters)[0] & ~counts.constant
-        incomplete = varying & (counts.n_called < counts.n_samples)
+        incomplete = varying & scan.covariates.judges(counts.n_called < counts.n_samples)
         absent = np.isnan(genotypes[:, incomplete])
         G = centred(genotypes, counts, varying, scan.scanner.dtype, scan.spans_intercept)
         statistics = scan.scanner.statistics(G)
