@@ -164,10 +164,10 @@ def located_batches(
 ) -> Iterator[tuple[pa.RecordBatch, NDArray[np.intp], NDArray[np.int64]]]:
     """Batches with CHR, POS and other columns, and the chromosome and the position of every variant.
 
-    A variant without a position stands at the one before it in the table, if that is on the same chromosome, else at
-    0: genotype files have variants in the order of the map, and arrays of mice or plants many without a position. On
-    an unplaced chromosome the position is the variant's number in the order of the table. Yields b rows,
-    indices (b,) into the chromosomes of the genome, and positions (b,) on them.
+    A variant without a position stands at the one before it in the table, if that is on the same chromosome, else at 0:
+    genotype files have variants in the order of the map, and arrays of mice or plants many without a position. On an
+    unplaced chromosome the position is the variant's number in the order of the table. Yields b rows, indices (b,) into
+    the chromosomes of the genome, and positions (b,) on them.
     """
     index = {name: k for k, name in enumerate(genome.chromosomes)}
     seen = np.zeros(len(index), dtype=np.int64)

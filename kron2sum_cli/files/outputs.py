@@ -42,9 +42,8 @@ def atomic_output(path: str) -> Iterator[BinaryIO]:
 
     ``-`` is standard output. Devices, pipes and ``/dev/stdout`` are written to directly, since nothing can be renamed
     there. Of a symbolic link the target is replaced. A file that is replaced hands its permissions on. When the block
-    ends by any exception, what was written is removed. Raises
-    OutputError if the folder is missing, the file is write-protected or being written by another run, or the device is
-    full.
+    ends by any exception, what was written is removed. Raises OutputError if the folder is missing, the file is
+    write-protected or being written by another run, or the device is full.
     """
     if path == STDOUT:
         yield from _to_stdout()

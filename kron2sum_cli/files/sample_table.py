@@ -222,11 +222,11 @@ class CodedCovariates:
 def code_covariates(table: SampleTable, rows: NDArray[np.intp]) -> CodedCovariates:
     """Covariates of the analysed samples, with indicators for categorical ones.
 
-    A categorical covariate with levels l0, l1, ... among these samples becomes the columns ``name=l1``,
-    ``name=l2``, ..., 1 in the samples of that level and 0 in the others. Levels are sorted as numbers if
-    all of them are numbers, else as text. No value in the rows (n,) of these samples is missing. Raises NumericalError
-    where a categorical covariate has a single level among these samples; InputError where it has more than
-    `MAX_LEVELS`, or the name of an indicator is taken.
+    A categorical covariate with levels l0, l1, ... among these samples becomes the columns ``name=l1``, ``name=l2``,
+    ..., 1 in the samples of that level and 0 in the others. Levels are sorted as numbers if all of them are numbers,
+    else as text. No value in the rows (n,) of these samples is missing. Raises NumericalError where a categorical
+    covariate has a single level among these samples; InputError where it has more than `MAX_LEVELS`, or the name of an
+    indicator is taken.
     """
     names: list[str] = []
     columns: list[NDArray[np.float64]] = []
@@ -300,8 +300,8 @@ def choose_columns(
 ) -> tuple[int, ...]:
     """Positions of the columns that an option names.
 
-    A name that is not literally there but reads ``a-c`` stands for the columns from a to c in the order
-    of the file, as for plink2.
+    A name that is not literally there but reads ``a-c`` stands for the columns from a to c in the order of the file, as
+    for plink2.
 
     ``columns`` are all names in the file, each once. For messages: the option that named them, the place
     (file and line) of the header, and what they are, "column" or "trait". Raises InputError where a column is not there

@@ -15,8 +15,8 @@ from kron2sum_cli.option_values import contrast_files
 def read_trait_design(path: str, traits: Sequence[str]) -> NDArray[np.float64]:
     """Read a (p, e) matrix: a header, then a row a trait that begins with its name, in any order.
 
-    Raises InputError for a trait that is missing, unknown or named twice, a row of another length, a value that
-    is not a number.
+    Raises InputError for a trait that is missing, unknown or named twice, a row of another length, a value that is not
+    a number.
     """
     header, *rows = split_rows(read_text(path), path)
     path = display_name(path)

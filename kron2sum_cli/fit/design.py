@@ -166,10 +166,10 @@ def read_tables(settings: FitSettings) -> Tables:
 def transform_traits(Y: NDArray[np.float64], names: Sequence[str], transform: Transform) -> NDArray[np.float64]:
     """Transform every trait of Y (n, p) over the samples that have it; NaN stays.
 
-    ``standardize`` gives mean 0 and standard deviation 1 (with n - 1). ``rank-normal`` replaces the value
-    of rank r of n by the normal quantile of (r - 3/8) / (n + 1/4) (Blom 1958); ties get their average
-    rank. The trait itself is transformed, not its residuals: covariates stay in the model. Raises NumericalError where
-    a trait to be transformed has fewer than two distinct values.
+    ``standardize`` gives mean 0 and standard deviation 1 (with n - 1). ``rank-normal`` replaces the value of rank r of
+    n by the normal quantile of (r - 3/8) / (n + 1/4) (Blom 1958); ties get their average rank. The trait itself is
+    transformed, not its residuals: covariates stay in the model. Raises NumericalError where a trait to be transformed
+    has fewer than two distinct values.
     """
     if transform == "none":
         return Y

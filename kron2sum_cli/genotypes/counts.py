@@ -97,8 +97,8 @@ def genotype_counts(
     - ``quality``: whether to compute the imputation quality.
     - ``ploidy``: copies of a chromosome that a sample has, which is the largest dosage.
 
-    Sums of whole dosages are exact (below 8 million samples), those of others have a relative error of some
-    1e-7. Nothing in a variant depends on the other variants of the block.
+    Sums of whole dosages are exact (below 8 million samples), those of others have a relative error of some 1e-7.
+    Nothing in a variant depends on the other variants of the block.
     """
     n, m = dosages.shape
     by_variant = dosages.T

@@ -288,12 +288,12 @@ def relationships_by_chromosome(
     """The matrix of all variants, then for every chromosome the one without it, each when asked for.
 
     With K the sum over all r variants and K_c that over the m of chromosome c, before any division:
-    ``(K - K_c) / (r - m)``. The genotypes are read once where r < n, else twice. The iterator holds K and
-    makes the next matrix beside it: a caller that drops one before it asks for the next (and may overwrite
-    it) never has more than two in memory. Arguments are those of `relationship_from_genotypes`. Yields its
-    code as `normalise_chromosome` spells it, the first one's of several (see `left_out_together`), in the order of the
-    file, None for the matrix of all variants, which comes first; and the matrix. All are G where r < n, all are K
-    otherwise. Raises InputError where no variant is left, or all lie on one chromosome.
+    ``(K - K_c) / (r - m)``. The genotypes are read once where r < n, else twice. The iterator holds K and makes the
+    next matrix beside it: a caller that drops one before it asks for the next (and may overwrite it) never has more
+    than two in memory. Arguments are those of `relationship_from_genotypes`. Yields its code as `normalise_chromosome`
+    spells it, the first one's of several (see `left_out_together`), in the order of the file, None for the matrix of
+    all variants, which comes first; and the matrix. All are G where r < n, all are K otherwise. Raises InputError where
+    no variant is left, or all lie on one chromosome.
     """
     sums = sum_genotypes(source, rows, options, advance)
     chromosomes = source.variants.table["CHR"]

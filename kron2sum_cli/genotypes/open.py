@@ -131,10 +131,10 @@ def open_genotype_file(
     - ``variant_map``: where the variants of a table lie, as far as it does not say it itself.
     - ``ploidy``: the largest number in the cells of a table; dosages are 0 to 2 here whatever it is.
 
-    The table above has its effect allele. Raises InputError where there is no such file, it is of another
-    format, or it (or a file that belongs to it) is malformed; or the package that reads the format is not installed;
-    UsageError where more than one genotype file has this name without suffix, the path is ``-``, or a file of samples
-    or variants is given that does not belong to this format.
+    The table above has its effect allele. Raises InputError where there is no such file, it is of another format, or it
+    (or a file that belongs to it) is malformed; or the package that reads the format is not installed; UsageError where
+    more than one genotype file has this name without suffix, the path is ``-``, or a file of samples or variants is
+    given that does not belong to this format.
     """
     if path == "-":
         raise UsageError("genotypes cannot be read from standard input, as other files belong to them; give a path")

@@ -84,8 +84,8 @@ class GenotypeSource(Protocol):
         """Dosages of the effect allele, 0 to `ploidy`, NaN where missing; several threads may call it at once.
 
         Positions are increasing among `variants`, and in the order wanted among `samples` (``rows``). Returns float32
-        in Fortran order. Raises InputError where the file is damaged, or changed since it
-        was opened; IndexError where a position is not in the file.
+        in Fortran order. Raises InputError where the file is damaged, or changed since it was opened; IndexError where
+        a position is not in the file.
         """
 
 

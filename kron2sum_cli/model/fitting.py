@@ -180,8 +180,7 @@ def nested_fits(
     cannot have the smallest one-sided AIC, and those without a certified optimum.
 
     ``tau`` is the mean eigenvalue of GGᵀ. ``climb_from`` gives the optimum of a rank that is reached from given axes,
-    ``search`` the best one that a search finds. Raises ConvergenceError as ``search`` does for
-    the largest rank.
+    ``search`` the best one that a search finds. Raises ConvergenceError as ``search`` does for the largest rank.
     """
     found: dict[int, Optimum[PointT]] = {}
     higher: Optimum[PointT] | None = None

@@ -200,9 +200,8 @@ class Point:
 def evaluate(data: Contrasts, axes: TraitAxes, reml: bool) -> Point:
     """The likelihood at one point; O(mp² + mpc²).
 
-    ML: ``2 lml = -np log 2π - log|K| - rᵀK⁻¹r``. REML (LaMotte 2007):
-    ``2 lml = -(np - ca) log 2π + log|MᵀM| - log|K| - log|MᵀK⁻¹M| - rᵀK⁻¹r``. Raises NumericalError where a variance is
-    0: C1 is singular and GGᵀ has a null direction.
+    ML: ``2 lml = -np log 2π - log|K| - rᵀK⁻¹r``. REML (LaMotte 2007): ``2 lml = -(np - ca) log 2π + log|MᵀM| - log|K| -
+    log|MᵀK⁻¹M| - rᵀK⁻¹r``. Raises NumericalError where a variance is 0: C1 is singular and GGᵀ has a null direction.
     """
     variances = axes.variances(data.s)
     smallest = variances.min(initial=np.inf)

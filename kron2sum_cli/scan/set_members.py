@@ -50,8 +50,8 @@ def read_sets(
     - GFF and GTF: the lines of genes, named by ``gene_name`` or ``Name``, or by ``gene_id`` or ``ID`` where they have
       no such name, or several have the same.
 
-    Lines of the same name are one set. Raises InputError for a line without members, a region that is none, a
-    file without sets, or weights that are not there, negative or no numbers.
+    Lines of the same name are one set. Raises InputError for a line without members, a region that is none, a file
+    without sets, or weights that are not there, negative or no numbers.
     """
     lines = split_rows(_without_comments(read_text(path)), path, " ")
     split = [(row.line, [word for field in row.fields for word in field.split(",") if word]) for row in lines]

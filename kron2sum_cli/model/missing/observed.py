@@ -325,8 +325,8 @@ def check_observed(
 
     Y (n, p) is NaN where a cell is missing, A is (p, a), X (n, c); traits and covariates are their names. With
     ``drop_redundant``, which A = I allows, effects on a trait that its samples do not tell apart are left out; returns
-    which of them, of which trait. Raises NumericalError where a trait has fewer than c + 2
-    observed cells, or its samples do not tell covariates apart; names both.
+    which of them, of which trait. Raises NumericalError where a trait has fewer than c + 2 observed cells, or its
+    samples do not tell covariates apart; names both.
     """
     left_out: list[str] = []
     may_drop = drop_redundant and bool(effects_left_out(Y, A, X).any())

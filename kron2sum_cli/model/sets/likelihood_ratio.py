@@ -123,8 +123,8 @@ class _Problem:
 def likelihood_ratio_test(kernel: KernelScores, rng: np.random.Generator) -> LikelihoodRatioTest:
     """Test a set by the likelihood ratio of random effects on all traits.
 
-    Scores are along all p trait axes (kernel root ``F = I``); the null distribution is simulated. C_r has rank
-    1, as in the paper. Raises NumericalError where the scores have no variance.
+    Scores are along all p trait axes (kernel root ``F = I``); the null distribution is simulated. C_r has rank 1, as in
+    the paper. Raises NumericalError where the scores have no variance.
     """
     scaled, mean = _scaled(kernel)
     found, F = maximise(scaled, scaled.z[None], 1)
