@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from scipy import stats
 
 from kron2sum_cli.export.figure import (
     BLACK,
@@ -128,7 +128,7 @@ def _curve(name: str, values: Array, df: int) -> Curve:
     ordered = np.sort(values)[::-1]
     ranks = _drawn_ranks(n)
     tail = (1 - LEVEL) / 2
-    high, low = (-np.log10(scipy.stats.beta.ppf(q, ranks, n - ranks + 1)) for q in (tail, 1 - tail))
+    high, low = (-np.log10(stats.beta.ppf(q, ranks, n - ranks + 1)) for q in (tail, 1 - tail))
     expected = -np.log10((ranks - 0.5) / n)
     return Curve(name, n, inflation_of(values, df), ranks, expected, ordered[ranks - 1], low, high)
 

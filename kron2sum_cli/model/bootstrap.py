@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.model.conditioning import GivenVariants
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, orthonormal
@@ -54,7 +54,7 @@ def simulated_normal(
     model: NullModel, errors: Iterable[Array], given: GivenVariants | None, dtype: type[np.floating]
 ) -> SimulatedTraits:
     """Traits of normal errors, as `normal_errors` gives them, which are turned from the traits into the axes."""
-    turn = scipy.linalg.polar(model.summary.axes.T)[0]
+    turn = linalg.polar(model.summary.axes.T)[0]
     return _simulated([_scores(model, np.einsum("jt,ntk->njk", turn, E), given, dtype) for E in errors])
 
 

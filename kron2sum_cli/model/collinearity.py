@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.model.spectrum import Array
 
@@ -72,7 +72,7 @@ def dependencies(M: Array, tolerance: float = TOLERANCE) -> list[Dependency]:
             kept.append(k)
             basis = np.hstack([basis, (left / size)[:, None]])
         else:
-            weights = scipy.linalg.lstsq(M[:, kept] / norms[kept], column)[0]
+            weights = linalg.lstsq(M[:, kept] / norms[kept], column)[0]
             found.append(Dependency(k, tuple(kept[i] for i in np.flatnonzero(np.abs(weights) > 1e-5))))
     return found
 
@@ -208,7 +208,7 @@ class ExplainedTraits:
         for traits in [np.arange(p)] if observed.all() else np.arange(p)[:, None]:
             samples: Mask = np.all(observed[:, traits], axis=1)
             Q = _basis_over(self.X, samples)
-            E = scipy.linalg.qr(_left_by(Q, self.Y[:, traits], samples), mode="economic")[0]
+            E = linalg.qr(_left_by(Q, self.Y[:, traits], samples), mode="economic")[0]
             found.append((samples, Q, np.asarray(E, np.float64)))
         return tuple(found)
 
@@ -237,7 +237,7 @@ def _basis_over(X: Array, samples: Mask) -> Array:
     Q = np.zeros(X.shape)
     kept = kept_columns(X[samples])
     if kept.size:
-        Q[np.ix_(samples, kept)] = scipy.linalg.qr(X[np.ix_(samples, kept)], mode="economic")[0]
+        Q[np.ix_(samples, kept)] = linalg.qr(X[np.ix_(samples, kept)], mode="economic")[0]
     return Q
 
 

@@ -11,8 +11,8 @@ C0 and C1 stay as they are. Where no fixed effects or missing cells couple the a
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, Scanner, least_left
@@ -78,7 +78,7 @@ def bases(G: Array, X: Array) -> tuple[Array, Array]:
     if not kept.size:
         return np.empty((len(G), 0)), np.empty((len(G), 0))
     sizes = np.linalg.norm(joint[:, kept], axis=0)
-    Q = scipy.linalg.qr(joint[:, kept] / sizes, mode="economic")[0]
+    Q = linalg.qr(joint[:, kept] / sizes, mode="economic")[0]
     of_covariates = np.count_nonzero(kept < X.shape[1])
     return Q[:, :of_covariates], Q[:, of_covariates:]
 
@@ -93,8 +93,8 @@ def _along_axes(model: NullModel, S: Array) -> tuple[Array, Array, int]:
     F, z = np.empty((n, p, k)), np.empty((p, k))
     for j in range(p):
         L = np.linalg.cholesky(S.T @ projected[:, j])
-        F[:, j] = scipy.linalg.solve_triangular(L, projected[:, j].T, lower=True).T
-        z[j] = scipy.linalg.solve_triangular(L, u[:, j], lower=True)
+        F[:, j] = linalg.solve_triangular(L, projected[:, j].T, lower=True).T
+        z[j] = linalg.solve_triangular(L, u[:, j], lower=True)
     return F, z, p * k
 
 
@@ -111,8 +111,8 @@ def _coupled(model: NullModel, S: Array) -> tuple[Array, Array, int]:
     if not kept.size:
         return np.empty((n, p, 0)), np.empty(0), 0
     L = np.linalg.cholesky(H[np.ix_(kept, kept)])
-    F = scipy.linalg.solve_triangular(L, projected[:, :, kept].reshape(n * p, kept.size).T, lower=True).T
-    z = scipy.linalg.solve_triangular(L, u.T.reshape(-1)[kept], lower=True)
+    F = linalg.solve_triangular(L, projected[:, :, kept].reshape(n * p, kept.size).T, lower=True).T
+    z = linalg.solve_triangular(L, u.T.reshape(-1)[kept], lower=True)
     return F.reshape(n, p, kept.size), z, int(kept.size)
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.model.spectrum import Array, Spectrum
 
@@ -32,7 +32,7 @@ class CoupledDesign:
     def of_given(A: Array, X_given: Array, covariates: Array) -> "CoupledDesign":
         """The design from the given covariates in the rotated rows (m, c), and over the samples (n, c)."""
         Rx = covariate_basis(covariates)[1]
-        X = scipy.linalg.solve_triangular(Rx, X_given.T, trans="T").T if X_given.size else X_given
+        X = linalg.solve_triangular(Rx, X_given.T, trans="T").T if X_given.size else X_given
         return CoupledDesign(A, np.asarray(X), X_given.shape[1] * _logdet_gram(A), Rx)
 
     @property
@@ -52,7 +52,7 @@ class CoupledDesign:
             return M
         c, q = self.X.shape[1], M.shape[1]
         by_column = M.reshape(-1, c, q).transpose(1, 0, 2).reshape(c, -1)
-        solved = scipy.linalg.solve_triangular(self.Rx, by_column)
+        solved = linalg.solve_triangular(self.Rx, by_column)
         return np.asarray(solved.reshape(c, -1, q).transpose(1, 0, 2).reshape(M.shape))
 
 
@@ -150,7 +150,7 @@ def covariate_basis(X: Array) -> tuple[Array, Array]:
     """Qx (n, c) orthonormal and Rx (c, c) upper triangular with ``X = Qx Rx``."""
     if X.shape[1] == 0:
         return X, np.empty((0, 0))
-    Qx, Rx = scipy.linalg.qr(X, mode="economic")
+    Qx, Rx = linalg.qr(X, mode="economic")
     return np.asarray(Qx, np.float64), np.asarray(Rx, np.float64)
 
 
@@ -159,7 +159,7 @@ def orthonormal_design(A: Array) -> Array:
 
     The likelihood depends on that span alone, and columns of other sizes, or nearly alike, would cost digits.
     """
-    return A if A.shape[0] == A.shape[1] else np.asarray(scipy.linalg.qr(A, mode="economic")[0])
+    return A if A.shape[0] == A.shape[1] else np.asarray(linalg.qr(A, mode="economic")[0])
 
 
 def rotate_coupled(spectrum: Spectrum, Y: Array, A: Array, X: Array) -> Contrasts:
@@ -208,12 +208,12 @@ def outside(F: Array, *bases: NDArray[np.floating]) -> Array:
 
 def basis_outside(F: Array, bases: Sequence[NDArray[np.floating]], smallest: float, most: int) -> Array:
     """Orthonormal basis (n, e) of what F (n, k) has outside others, beyond ``smallest``; e is ``most`` at most."""
-    E, R, _ = scipy.linalg.qr(outside(F, *bases), mode="economic", pivoting=True)
+    E, R, _ = linalg.qr(outside(F, *bases), mode="economic", pivoting=True)
     number = min(int(np.count_nonzero(np.abs(np.diag(R)) > smallest)), most)
     # Columns that are nearly alike leave a small difference, of which the rounding of what was taken is a larger share.
     return np.asarray(np.linalg.qr(outside(np.asarray(E[:, :number], np.float64), *bases))[0])
 
 
 def _logdet_gram(M: Array) -> float:
-    R = scipy.linalg.qr(M, mode="r")[0] if M.shape[1] else np.empty((0, 0))
+    R = linalg.qr(M, mode="r")[0] if M.shape[1] else np.empty((0, 0))
     return float(2 * np.sum(np.log(np.abs(np.diag(R)))))

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike, DTypeLike, NDArray
+from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.spectrum import EPSILON, Array
@@ -228,7 +228,7 @@ class Kron2SumCov:
     def _set(self, G: ArrayLike, C0: LowRankCovariance, C1: CholeskyCovariance) -> None:
         self._G, self._C0, self._C1 = matrix("G", G), C0, C1
         n, r = self._G.shape
-        U, sigma, _ = scipy.linalg.svd(self._G, full_matrices=n > r)
+        U, sigma, _ = linalg.svd(self._G, full_matrices=n > r)
         self._Lx, self._Sx = U.T, np.zeros(n)
         self._Sx[: sigma.size] = sigma**2
 
@@ -251,18 +251,18 @@ class Kron2SumCov:
         """
         c0, c1 = matrix("C0", C0), matrix("C1", C1)
         _require_symmetric(c0, c1)
-        S1, U1 = scipy.linalg.eigh(c1)
+        S1, U1 = linalg.eigh(c1)
         if S1[0] <= S1.size * EPSILON * S1[-1]:
             raise NumericalError(f"C1 is not positive definite: its smallest eigenvalue is {S1[0]:.3g}")
         root = U1 / np.sqrt(S1)
-        Sh, Uh = scipy.linalg.eigh(root.T @ c0 @ root)
+        Sh, Uh = linalg.eigh(root.T @ c0 @ root)
         if Sh[0] < -1e-8 * np.max(np.abs(Sh)):
             raise NumericalError(
                 f"C0 is not positive semi-definite: its smallest eigenvalue relative to C1 is {Sh[0]:.3g}"
             )
         K = object.__new__(Kron2SumCov)
         L0 = (U1 * np.sqrt(S1)) @ (Uh * np.sqrt(np.maximum(Sh, 0.0)))
-        K._set(G, LowRankCovariance(L0), CholeskyCovariance(scipy.linalg.cholesky(c1, lower=True)))
+        K._set(G, LowRankCovariance(L0), CholeskyCovariance(linalg.cholesky(c1, lower=True)))
         return K
 
     @property
@@ -309,7 +309,7 @@ class Kron2SumCov:
         """Lh and Sh."""
         S1, U1 = self._C1.eigh()
         root = U1 / np.sqrt(S1)
-        Uh, sigma, _ = scipy.linalg.svd(root.T @ self._C0.L)
+        Uh, sigma, _ = linalg.svd(root.T @ self._C0.L)
         Sh = np.zeros(S1.size)
         Sh[: sigma.size] = sigma**2
         return np.asarray((root @ Uh).T), Sh

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike
+from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.block_scanner import block_scanner, inner_products
@@ -64,7 +64,7 @@ def _independent(M: Array) -> tuple[Array, Array]:
     combination[:, kept] = np.eye(kept.size)
     if redundant.size and kept.size:
         size = np.linalg.norm(M[:, kept], axis=0)
-        combination[:, redundant] = scipy.linalg.lstsq(M[:, kept] / size, M[:, redundant])[0] / size[:, None]
+        combination[:, redundant] = linalg.lstsq(M[:, kept] / size, M[:, redundant])[0] / size[:, None]
     return M[:, kept], combination
 
 
@@ -81,8 +81,8 @@ def _minimum_norm(fitted: LeastSquares, of_null: Array, shapes: tuple[tuple[int,
         return fitted
     T = np.hstack([np.vstack([of_null, np.zeros((fitted.rank - k, size))]), fitted.combination[:, k:]])
     estimated = np.flatnonzero(~np.isnan(fitted.beta))
-    Q, R = scipy.linalg.qr(T.T, mode="economic")
-    inverse = np.asarray(scipy.linalg.solve_triangular(R, Q.T, trans="N").T) if R.size else Q
+    Q, R = linalg.qr(T.T, mode="economic")
+    inverse = np.asarray(linalg.solve_triangular(R, Q.T, trans="N").T) if R.size else Q
     covariance = inverse @ fitted.covariance[np.ix_(estimated, estimated)] @ inverse.T
     beta = inverse @ fitted.beta[estimated]
     return LeastSquares(beta, covariance, fitted.quadratic, fitted.rank, shapes, T)

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import pairwise
 
 import numpy as np
-import scipy
+from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model import climbing
@@ -135,7 +135,7 @@ def bounded(data: Contrasts, reml: bool) -> bool:
     if not singular:
         return True
     residual = without_covariates(data)
-    basis = scipy.linalg.qr(residual, mode="economic")[0]
+    basis = linalg.qr(residual, mode="economic")[0]
     return int(np.linalg.matrix_rank(basis[null], tol=SMALLEST_C1)) == data.ntraits
 
 
@@ -322,9 +322,9 @@ def corner_axes(data: Contrasts, largest: int, weight: float) -> list[TraitAxes]
     and ``Zᵀ diag(1 / (1 - h + h s/τ)) Z``, h the weight, are diagonal, in the order of the latter.
     """
     root = _root_of_covariance(data)
-    scaled = scipy.linalg.solve_triangular(root, without_covariates(data).T, lower=True)
+    scaled = linalg.solve_triangular(root, without_covariates(data).T, lower=True)
     variances = 1 - weight + weight * data.s / data.mean_eigenvalue
-    loadings = root @ scipy.linalg.eigh((scaled / variances) @ scaled.T)[1]
+    loadings = root @ linalg.eigh((scaled / variances) @ scaled.T)[1]
     counts = range(1, min(largest, MOST_CORNER_AXES) + 1)
     return [_shared(data, loadings, np.where(np.arange(data.ntraits) < k, *CORNER_SHARES)) for k in counts]
 
@@ -348,7 +348,7 @@ def _shared(data: Contrasts, loadings: Array, shares: Array) -> TraitAxes:
 
 def _root_of_covariance(data: Contrasts) -> Array:
     """Lower triangular L (p, p) with ``LLᵀ`` the covariance of the contrasts."""
-    return np.asarray(scipy.linalg.qr(without_covariates(data), mode="r")[0][: data.ntraits].T / np.sqrt(data.nrows))
+    return np.asarray(linalg.qr(without_covariates(data), mode="r")[0][: data.ntraits].T / np.sqrt(data.nrows))
 
 
 def without_covariates(data: Contrasts) -> Array:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.model.collinearity import TOLERANCE
 from kron2sum_cli.model.contrasts import CoupledDesign
@@ -154,7 +154,7 @@ def _inverse(H: Array) -> Array:
     """Inverse of a symmetric positive definite matrix, which may be (0, 0)."""
     if H.size == 0:
         return np.empty((0, 0))
-    return np.asarray(scipy.linalg.cho_solve(scipy.linalg.cho_factor(H, lower=True), np.eye(H.shape[0])))
+    return np.asarray(linalg.cho_solve(linalg.cho_factor(H, lower=True), np.eye(H.shape[0])))
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class _ProjectedNull:
 
     def _solve(self, M: Array) -> Array:
         """``Rx⁻¹M``."""
-        return np.asarray(scipy.linalg.solve_triangular(self.K.point.data.Rx, M, check_finite=False)) if M.size else M
+        return np.asarray(linalg.solve_triangular(self.K.point.data.Rx, M, check_finite=False)) if M.size else M
 
     def beta(self) -> Array:
         point, data = self.K.point, self.K.point.data
@@ -218,7 +218,7 @@ class _CoupledNull:
 
     def _half_solve(self, M: Array) -> Array:
         """``L⁻¹M``, LLᵀ the Gram matrix of the effects of the basis."""
-        return np.asarray(scipy.linalg.solve_triangular(self.coupled.chol, M, lower=True)) if M.size else M
+        return np.asarray(linalg.solve_triangular(self.coupled.chol, M, lower=True)) if M.size else M
 
     def _explained(self, D: Array, F: SampleVectors) -> Array:
         """``L⁻¹`` times the products of the basis and the added columns: (ca, qe)."""
@@ -228,7 +228,7 @@ class _CoupledNull:
     def explained(self, D: Array, F: SampleVectors) -> Array:
         """Change of the null model's effects for a unit of every added effect: (ca, qe)."""
         half = self._explained(D, F)
-        effects = scipy.linalg.solve_triangular(self.coupled.chol, half, lower=True, trans="T") if half.size else half
+        effects = linalg.solve_triangular(self.coupled.chol, half, lower=True, trans="T") if half.size else half
         return self._design.effects_of_given(np.asarray(effects))
 
     def given(self, H: Array, D: Array, F: SampleVectors) -> Array:
@@ -256,7 +256,7 @@ def independent_columns(H: Array, sizes: Array, tolerance: float = 1e-12) -> NDA
     L = np.zeros(H.shape)
     for k in range(H.shape[0]):
         size = len(kept)
-        row = scipy.linalg.solve_triangular(L[:size, :size], H[kept, k], lower=True) if size else np.empty(0)
+        row = linalg.solve_triangular(L[:size, :size], H[kept, k], lower=True) if size else np.empty(0)
         left = H[k, k] - row @ row
         if sizes[k] > 0 and left > tolerance * sizes[k]:
             L[size, :size], L[size, size] = row, np.sqrt(left)

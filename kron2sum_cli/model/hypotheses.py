@@ -12,8 +12,8 @@ from difflib import get_close_matches
 from typing import Literal
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.spectrum import Array
@@ -216,7 +216,7 @@ def reduction(u: Array, v: Array, design: Array, T: Array) -> Array:
     if e == p:
         return np.asarray(total)
     rows, units = row_sizes(design)[:, None], np.linalg.norm(T, axis=0)[:, None]
-    L = orthonormal(scipy.linalg.solve(T.T / units, scipy.linalg.null_space((design / rows).T) / (rows * units)))
+    L = orthonormal(linalg.solve(T.T / units, linalg.null_space((design / rows).T) / (rows * units)))
     return np.asarray(total - _quadratic((u / v) @ L, _information(1 / v, L)))
 
 

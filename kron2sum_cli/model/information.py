@@ -19,8 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.model.climbing import BOUNDARY
 from kron2sum_cli.model.likelihood import Point, mean_block, normalised_effects
@@ -261,13 +261,13 @@ def invert_dense(information: Array, free: Mask) -> DirectionCovariance:
         return _undefined((pairs, pairs))
     size = 1 / np.sqrt(diagonal)
     try:
-        L = scipy.linalg.cholesky(size[:, None] * H * size, lower=True)
-    except scipy.linalg.LinAlgError:
+        L = linalg.cholesky(size[:, None] * H * size, lower=True)
+    except linalg.LinAlgError:
         return _undefined((pairs, pairs))
     if np.min(np.diag(L), initial=1.0) ** 2 <= SINGULAR_INFORMATION:
         return _undefined((pairs, pairs))
     V = np.zeros(information.shape)
-    V[np.ix_(kept, kept)] = size[:, None] * scipy.linalg.cho_solve((L, True), np.eye(kept.size)) * size
+    V[np.ix_(kept, kept)] = size[:, None] * linalg.cho_solve((L, True), np.eye(kept.size)) * size
     return DirectionCovariance(V[:pairs, :pairs], V[:pairs, pairs:], V[pairs:, pairs:])
 
 

@@ -4,8 +4,8 @@ import warnings
 from typing import Self
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike
+from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.climbing import Certificate
@@ -159,7 +159,7 @@ class Kron2Sum:
         largest = largest if np.isfinite(largest) and largest != 0 else 1.0
         p, self._unit = self.ntraits, largest
         C0, C1 = LowRankCovariance(np.ones((p, self._rank))), CholeskyCovariance(np.tril(np.ones((p, p))), RIDGE)
-        axes = axes_of_factors(C0.L / largest, scipy.linalg.cholesky(C1.value(), lower=True), self._mean_eigenvalue)
+        axes = axes_of_factors(C0.L / largest, linalg.cholesky(C1.value(), lower=True), self._mean_eigenvalue)
         self._point = evaluate(self._data, axes.truncated(self._rank), self._restricted)
         self._factors = C0, C1
 
@@ -292,7 +292,7 @@ class Kron2Sum:
     def L1(self) -> Array:
         """Lower Cholesky factor ``C1 = L1 L1ᵀ``, (p, p)."""
         C1 = self._factors[1]
-        return np.asarray(scipy.linalg.cholesky(C1.value(), lower=True)) if C1.ridge else C1.L
+        return np.asarray(linalg.cholesky(C1.value(), lower=True)) if C1.ridge else C1.L
 
     @property
     def nsamples(self) -> int:

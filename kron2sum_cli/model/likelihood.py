@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Protocol, Self
 
 import numpy as np
-import scipy
+from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.contrasts import Contrasts
@@ -303,7 +303,7 @@ def _least_squares(data: Contrasts, axes: TraitAxes, W: Array, Z: Array) -> Coup
     except np.linalg.LinAlgError:
         raise NumericalError("the fixed effects are collinear: A or X does not have full column rank") from None
     rhs = (TA.T @ (X.T @ (W * Z)).T).reshape(-1)
-    beta = scipy.linalg.cho_solve((chol, True), rhs).reshape(a, c).T
+    beta = linalg.cho_solve((chol, True), rhs).reshape(a, c).T
     return Coupled(TA, chol, beta)
 
 
@@ -313,7 +313,7 @@ def normalised_effects(data: Contrasts, coupled: Coupled, W: Array) -> Array:
     assert design is not None
     if a * c == 0:
         return np.zeros((data.ntraits, W.shape[0], 0))
-    half = scipy.linalg.solve_triangular(coupled.chol, np.eye(a * c), lower=True).reshape(a * c, a, c)
+    half = linalg.solve_triangular(coupled.chol, np.eye(a * c), lower=True).reshape(a * c, a, c)
     product = np.einsum("qkb,jk,ib->jiq", half, coupled.TA, design.X, optimize=True)
     return np.asarray(product * W.T[:, :, None])
 
@@ -338,5 +338,5 @@ def _apply_P(point: Point, B: Array) -> Array:
     assert design is not None
     c, a = coupled.beta.shape
     rhs = (coupled.TA.T @ (design.X.T @ WB).T).reshape(-1)
-    effects = scipy.linalg.cho_solve((coupled.chol, True), rhs).reshape(a, c).T
+    effects = linalg.cho_solve((coupled.chol, True), rhs).reshape(a, c).T
     return np.asarray(WB - point.W * (design.X @ effects @ coupled.TA.T))

@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import Any, Generic, Literal
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.model import fitting
 from kron2sum_cli.model.bartlett import Refits
@@ -381,7 +381,7 @@ class ObservedNullModel(RotatedNullModel):
         if self.cells.prior is None:
             return super().arrays()
         Rx = _triangular_factor(self.contrasts)
-        inverse = scipy.linalg.solve_triangular(Rx, np.eye(len(Rx)))
+        inverse = linalg.solve_triangular(Rx, np.eye(len(Rx)))
         return super().arrays() | {"prior": self.cells.prior * inverse @ inverse.T}
 
     @property

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model.contrasts import Contrasts
@@ -87,7 +88,7 @@ def slopes_data_of(contrasts: Contrasts, Qx: Array, covariate: Array) -> SlopesD
 def slopes_data(Y: Array, X: Array, relationship: Array, covariate: Array) -> SlopesData:
     """Traits Y (n, p) and covariates X (n, c), of full column rank, with GGᵀ (n, n) and the covariate e (n,)."""
     n, c = X.shape
-    Q = np.asarray(scipy.linalg.qr(X)[0][:, c:], np.float64) if c else np.eye(n)
+    Q = np.asarray(linalg.qr(X)[0][:, c:], np.float64) if c else np.eye(n)
     scaled = (Q, covariate[:, None] * Q)
     K = np.array([[one.T @ relationship @ other for other in scaled] for one in scaled])
     R = np.array([[one.T @ other for other in scaled] for one in scaled])
@@ -105,10 +106,10 @@ def evaluate_slopes(data: SlopesData, factors: Array) -> SlopesPoint | None:
         )
         V[s, :, t] = V[t, :, s].T
     try:
-        root = scipy.linalg.cholesky(V.reshape(p * m, p * m), lower=True, overwrite_a=True, check_finite=False)
-    except scipy.linalg.LinAlgError:
+        root = linalg.cholesky(V.reshape(p * m, p * m), lower=True, overwrite_a=True, check_finite=False)
+    except linalg.LinAlgError:
         return None
-    alpha = np.asarray(scipy.linalg.cho_solve((root, True), data.y))
+    alpha = np.asarray(linalg.cho_solve((root, True), data.y))
     lml = -0.5 * (data.y.size * np.log(2 * np.pi) + 2 * np.log(np.diag(root)).sum() + data.y @ alpha)
     return SlopesPoint(float(lml), factors, root, alpha)
 
@@ -116,7 +117,7 @@ def evaluate_slopes(data: SlopesData, factors: Array) -> SlopesPoint | None:
 def gradient_of_factors(data: SlopesData, point: SlopesPoint) -> Array:
     """Gradient (k,) of the log-likelihood by the entries of the lower triangles of both factors."""
     p, m = data.ntraits, data.Q.shape[1]
-    lower = np.tril(scipy.linalg.lapack.dpotri(point.root, lower=1)[0])
+    lower = np.tril(linalg.lapack.dpotri(point.root, lower=1)[0])
     blocks, by_trait = (lower + np.tril(lower, -1).T).reshape(p, m, p, m), point.alpha.reshape(p, m)
     gradient = []
     for M, L in zip((data.K, data.R), point.factors, strict=True):
@@ -138,7 +139,7 @@ def information_of_factors(data: SlopesData, point: SlopesPoint) -> Array:
             change[i] = L[:, j]
             both = (change + change.T).reshape(2, p, 2, p)
             moved.append(np.einsum("atbs,abis->ti", both, of_alpha).ravel())
-    half = scipy.linalg.solve_triangular(point.root, np.array(moved).T, lower=True, check_finite=False)
+    half = linalg.solve_triangular(point.root, np.array(moved).T, lower=True, check_finite=False)
     information = 0.5 * half.T @ half
     return np.asarray(information + 1e-3 * np.trace(information) / len(information) * np.eye(len(information)))
 
@@ -160,14 +161,14 @@ def fit_slopes(data: SlopesData, C0: Array, C1: Array) -> SlopesPoint:
 
     def factors(x: Array) -> Array:
         found = start.copy()
-        found[:, rows, columns] += scipy.linalg.solve_triangular(root.T, x).reshape(2, -1)
+        found[:, rows, columns] += linalg.solve_triangular(root.T, x).reshape(2, -1)
         return found
 
     def objective(x: Array) -> tuple[float, Array]:
         point = evaluate_slopes(data, factors(x))
         if point is None:
             return np.inf, np.zeros_like(x)
-        return -point.lml, -scipy.linalg.solve_triangular(root, gradient_of_factors(data, point), lower=True)
+        return -point.lml, -linalg.solve_triangular(root, gradient_of_factors(data, point), lower=True)
 
     x = scipy.optimize.fmin_l_bfgs_b(
         objective, np.zeros(2 * rows.size), m=30, factr=1e5, pgtol=1e-4, maxiter=MAX_STEPS
@@ -204,18 +205,18 @@ def slopes_tests(
 ) -> SlopesTests:
     """Test variants G (n, b) and their products H (n, b) with the covariate."""
     p, b = data.ntraits, G.shape[1]
-    rest = scipy.linalg.solve_triangular(point.root, data.y, lower=True, check_finite=False)
+    rest = linalg.solve_triangular(point.root, data.y, lower=True, check_finite=False)
     quadratic, size = float(rest @ rest), data.y.size
     context = TestContext(np.eye(p), quadratic, size, size, statistic)
     first, both, beta, variance = np.empty(b), np.empty(b), np.empty((b, p)), np.empty((b, p))
     rows = [data.Q.T @ one.astype(np.float64) for one in (G, H)]
     for k in range(b):
         columns = np.hstack([np.kron(np.eye(p), one[:, [k]]) for one in rows])
-        white = scipy.linalg.solve_triangular(point.root, columns, lower=True, check_finite=False)
+        white = linalg.solve_triangular(point.root, columns, lower=True, check_finite=False)
         basis, R = np.linalg.qr(white)
         along = basis.T @ rest
         first[k], both[k] = np.sum(along[:p] ** 2), np.sum(along**2)
-        inverse = scipy.linalg.solve_triangular(R, np.eye(2 * p))
+        inverse = linalg.solve_triangular(R, np.eye(2 * p))
         beta[k], variance[k] = (inverse @ along)[p:], np.sum(inverse[p:] ** 2, axis=1)
     scale = context.left(both)[:, None] / size
     return SlopesTests(

@@ -12,8 +12,8 @@ both together (`joint`), by the same likelihood ratio as other hypotheses.
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.model.block_scanner import BlockStatistics, Scanner, inner_products
 from kron2sum_cli.model.collinearity import COLLINEAR, kept_columns
@@ -84,7 +84,7 @@ def pair_hypotheses(second: str, joint: str, p: int) -> tuple[Hypothesis, Hypoth
 def basis_of_covariates(X: Array) -> Array:
     """Orthonormal basis (n, c') of covariates X (n, c), of which some may be combinations of others."""
     kept = kept_columns(X)
-    return np.asarray(scipy.linalg.qr(X[:, kept], mode="economic")[0]) if kept.size else np.empty((len(X), 0))
+    return np.asarray(linalg.qr(X[:, kept], mode="economic")[0]) if kept.size else np.empty((len(X), 0))
 
 
 def second_statistics(

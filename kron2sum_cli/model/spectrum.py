@@ -9,8 +9,9 @@ fixed effects need besides is small: ``Qxᵀ GGᵀ Qx`` (c × c) and ``Qxᵀ GG�
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg
+from scipy.linalg import lapack
 
 from kron2sum_cli.errors import NumericalError
 
@@ -86,7 +87,7 @@ class Reflectors:
         if self.tau.size == 0 or M.shape[1] == 0:
             return M
         work = 64 * max(M.shape)
-        product, _, info = scipy.linalg.lapack.dormqr(side, trans, self.qr, self.tau, M, work, overwrite_c=1)
+        product, _, info = lapack.dormqr(side, trans, self.qr, self.tau, M, work, overwrite_c=1)
         if info != 0:
             raise NumericalError(f"LAPACK dormqr failed with code {info}")
         return np.asarray(product)
@@ -106,7 +107,7 @@ def reflectors(X: Array, G: Array | None = None) -> Reflectors:
         both[:, c:] = G
     if both.shape[1] == 0:
         return Reflectors(both, np.empty(0), np.empty((0, 0)))
-    (qr, tau), R = scipy.linalg.qr(both, mode="raw", overwrite_a=True, check_finite=False)
+    (qr, tau), R = linalg.qr(both, mode="raw", overwrite_a=True, check_finite=False)
     dependent = np.flatnonzero(np.abs(np.diag(R)[:c]) <= 1e-9 * np.linalg.norm(X, axis=0))
     if dependent.size:
         raise NumericalError(

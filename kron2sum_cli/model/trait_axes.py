@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.spectrum import Array
@@ -97,8 +97,7 @@ def axes_of_factors(L0: Array, L1: Array, tau: float) -> TraitAxes:
     norm = np.hypot(c0, c1)
     effects = R.T @ W
     sign = np.sign(effects[np.argmax(np.abs(effects), axis=0), np.arange(p)])
-    # R is regular; solve_triangular would take ten times as long.
-    T = (scipy.linalg.lapack.dtrtrs(R, W)[0] * sign).T / size
+    T = (lapack.dtrtrs(R, W)[0] * sign).T / size  # R is regular; solve_triangular would take ten times as long
     Tinv = size[:, None] * (effects * sign)
     return TraitAxes(T, Tinv, c0 / norm / root, np.minimum(c1 / norm, 1.0))
 

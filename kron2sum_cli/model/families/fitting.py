@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import scipy
+from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model import climbing
@@ -80,7 +80,7 @@ def starting_axes(data: FamilyTraits, share: float) -> TraitAxes:
     Raises NumericalError where traits are linear combinations of each other.
     """
     tau = data.mean_eigenvalue
-    R = scipy.linalg.qr(data.residuals / np.sqrt(data.nrows), mode="r")[0][: data.ntraits]
+    R = linalg.qr(data.residuals / np.sqrt(data.nrows), mode="r")[0][: data.ntraits]
     return axes_of_factors(np.sqrt(share / tau) * R.T, np.sqrt(1 - share) * R.T, tau)
 
 
@@ -115,7 +115,7 @@ def _without_genetic_variance(data: FamilyTraits, reml: bool) -> Optimum[FamilyP
     """The maximum for C0 = 0: C1 is the covariance of the residuals, over n - c under REML and over n under ML."""
     p = data.ntraits
     rows = data.nrows if reml else data.nsamples
-    R = scipy.linalg.qr(data.residuals / np.sqrt(rows), mode="r")[0][:p]
+    R = linalg.qr(data.residuals / np.sqrt(rows), mode="r")[0][:p]
     point = evaluate(data, axes_of_factors(np.zeros((p, 0)), R.T, data.mean_eigenvalue), reml)
     gradient = float(np.linalg.norm(point.score1))
     certificate = Certificate(
@@ -141,7 +141,7 @@ def observed_information(point: FamilyPoint) -> Array:
         weighted = both * point.W[:, axis, None]
         gram: Array = weighted.T @ both
         if data.ncovariates:
-            explained = scipy.linalg.solve_triangular(point.chol[axis], data.X.T @ weighted, lower=True)
+            explained = linalg.solve_triangular(point.chol[axis], data.X.T @ weighted, lower=True)
             gram -= explained.T @ explained
         return gram
 
@@ -160,10 +160,10 @@ def fixed_effects(point: FamilyPoint) -> tuple[Array, Array]:
     data, Tinv = point.data, point.axes.Tinv
     if data.ncovariates == 0:
         return np.empty((0, data.ntraits)), np.empty((0, data.ntraits))
-    B = scipy.linalg.solve_triangular(data.R, point.b @ Tinv.T)
+    B = linalg.solve_triangular(data.R, point.b @ Tinv.T)
     variances = np.empty((data.ntraits, data.ncovariates))
     for j, L in enumerate(point.chol):
         # R⁻¹H⁻¹R⁻ᵀ = (R⁻¹L⁻ᵀ)(R⁻¹L⁻ᵀ)ᵀ
-        half = scipy.linalg.solve_triangular(data.R, scipy.linalg.solve_triangular(L, np.eye(len(L)), lower=True).T)
+        half = linalg.solve_triangular(data.R, linalg.solve_triangular(L, np.eye(len(L)), lower=True).T)
         variances[j] = np.sum(half**2, axis=1)
     return B, np.sqrt((Tinv**2 @ variances).T)

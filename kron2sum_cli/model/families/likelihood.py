@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy
+from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.families.spectrum import FamilySpectrum
@@ -84,7 +84,7 @@ def family_traits(spectrum: FamilySpectrum, Y: Array, X: Array) -> FamilyTraits:
     n, c = X.shape
     if c >= n:
         raise NumericalError(f"{c} covariates need more than {n} samples: give fewer covariates")
-    Q, R = scipy.linalg.qr(X, mode="economic") if c else (X, np.empty((0, 0)))
+    Q, R = linalg.qr(X, mode="economic") if c else (X, np.empty((0, 0)))
     if c and np.any(np.abs(np.diag(R)) <= 1e-9 * np.linalg.norm(X, axis=0)):
         raise NumericalError("a covariate lies in the span of the others: leave it out")
     rotation = spectrum.rotation
@@ -171,9 +171,7 @@ class FamilyPoint(ScoresWhenAsked):
         if self.data.ncovariates == 0:
             return np.asarray(WB)
         right = (self.data.X.T @ WB).T
-        effects = np.stack(
-            [scipy.linalg.cho_solve((L, True), r) for L, r in zip(self.chol, right, strict=True)], axis=1
-        )
+        effects = np.stack([linalg.cho_solve((L, True), r) for L, r in zip(self.chol, right, strict=True)], axis=1)
         return np.asarray(WB - self.W * (self.data.X @ effects))
 
     def curvature(self, E0: Array, E1: Array, grams: tuple[Array, Array, Array] | None = None) -> tuple[Array, Array]:
@@ -222,7 +220,7 @@ def evaluate(data: FamilyTraits, axes: TraitAxes, reml: bool) -> FamilyPoint:
         raise NumericalError("the covariates are collinear along a trait axis: leave one of them out") from None
     right = X.T @ (W * Z)
     for j in range(p):
-        b[:, j] = scipy.linalg.cho_solve((chol[j], True), right[:, j]) if c else 0.0
+        b[:, j] = linalg.cho_solve((chol[j], True), right[:, j]) if c else 0.0
     residual = Z - X @ b
     alpha = W * residual
     logdet = float(np.log(variances).sum()) - 2 * n * axes.logdet_T

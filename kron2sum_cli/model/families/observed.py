@@ -16,8 +16,9 @@ from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg
+from scipy.linalg import lapack
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.collinearity import clear_root
@@ -398,11 +399,11 @@ def _inverses_by_cholesky(V: Array) -> tuple[Array, Array]:
         return 0.5 * (inverse + inverse.transpose(0, 2, 1)), np.einsum("fii->fi", np.linalg.cholesky(V))
     lower, pivots = np.empty_like(V), np.empty((f, k))
     for matrix, out, diagonal in zip(V, lower, pivots, strict=True):
-        root, failed = scipy.linalg.lapack.dpotrf(matrix, lower=1)
+        root, failed = lapack.dpotrf(matrix, lower=1)
         if failed:
             raise np.linalg.LinAlgError
         diagonal[:] = root.diagonal()
-        out[:] = scipy.linalg.lapack.dpotri(root, lower=1)[0]
+        out[:] = lapack.dpotri(root, lower=1)[0]
     cells = np.arange(k)
     lower[:, cells, cells] *= 0.5
     return lower + lower.transpose(0, 2, 1), pivots
@@ -495,15 +496,15 @@ def observed_families(spectrum: FamilySpectrum, Y: Array, X: Array, left_out: Ma
     """
     missing = missing_cells_of(Y)
     p, c = Y.shape[1], X.shape[1]
-    Q, R = (np.asarray(one, np.float64) for one in scipy.linalg.qr(X, mode="economic")) if c else (X, np.empty((0, 0)))
+    Q, R = (np.asarray(one, np.float64) for one in linalg.qr(X, mode="economic")) if c else (X, np.empty((0, 0)))
     given = np.where(missing, 0.0, Y)
     grams, right = weighted_grams(Q, (~missing).astype(np.float64)), Q.T @ given
     fitted, B, to_X, logdet = np.zeros((c, p)), np.zeros((c, p)), np.zeros((p, c, c)), 0.0
     for j, N in enumerate(grams):
         k, o = np.flatnonzero(~left_out[:, j]), np.flatnonzero(left_out[:, j])
         root = _root(N[np.ix_(k, k)], Q[:, k], ~missing[:, j])
-        fitted[k, j] = scipy.linalg.cho_solve((root, False), right[k, j])
-        from_Q = R[np.ix_(k, k)] + scipy.linalg.cho_solve((root, False), N[np.ix_(k, o)]) @ R[np.ix_(o, k)]
+        fitted[k, j] = linalg.cho_solve((root, False), right[k, j])
+        from_Q = R[np.ix_(k, k)] + linalg.cho_solve((root, False), N[np.ix_(k, o)]) @ R[np.ix_(o, k)]
         B[k, j] = np.linalg.solve(from_Q, fitted[k, j])
         to_X[j][np.ix_(k, k)] = np.linalg.inv(from_Q)
         logdet += 2 * float(np.log(np.abs(np.diag(root))).sum())
@@ -515,7 +516,7 @@ def observed_families(spectrum: FamilySpectrum, Y: Array, X: Array, left_out: Ma
 def _root(gram: Array, Q: Array, observed: Mask) -> Array:
     """Upper triangular R with ``RᵀR = QᵀQ`` over some samples: from that product, unless rounding is felt in it."""
     root = clear_root(gram)
-    return root.T if root is not None else np.asarray(scipy.linalg.qr(Q[observed], mode="r")[0][: len(gram)])
+    return root.T if root is not None else np.asarray(linalg.qr(Q[observed], mode="r")[0][: len(gram)])
 
 
 def _groups(spectrum: FamilySpectrum, observed: Mask, X: Array) -> tuple[Group, ...]:

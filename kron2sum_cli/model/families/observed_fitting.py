@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import scipy
+from scipy import linalg
 
 from kron2sum_cli.model import climbing
 from kron2sum_cli.model.climbing import CERTIFIED_GAIN, Optimum
@@ -144,7 +144,7 @@ def score_products(point: ObservedFamilyPoint) -> Array:
     if not data.kept.size:
         return products
     effects = np.concatenate([basis @ one.reshape(basis.shape[1], -1)[:, data.kept] for one in found.effects])
-    half = scipy.linalg.solve_triangular(point.chol, effects.T, lower=True)
+    half = linalg.solve_triangular(point.chol, effects.T, lower=True)
     return np.asarray(products - half.T @ half)
 
 
@@ -167,8 +167,8 @@ def trace_products(point: ObservedFamilyPoint) -> Array:
     half = []
     for one in np.concatenate([basis @ part for part in seen]):
         H = one.reshape(p * c, p * c)[np.ix_(data.kept, data.kept)]
-        left = scipy.linalg.solve_triangular(point.chol, H, lower=True)
-        half.append(scipy.linalg.solve_triangular(point.chol, left.T, lower=True).ravel())
+        left = linalg.solve_triangular(point.chol, H, lower=True)
+        half.append(linalg.solve_triangular(point.chol, left.T, lower=True).ravel())
     flat = np.stack(half)
     return np.asarray(found + flat @ flat.T)
 

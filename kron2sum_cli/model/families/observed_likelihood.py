@@ -17,7 +17,7 @@ from operator import add
 from typing import Any
 
 import numpy as np
-import scipy
+from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.families.observed import ObservedFamilies
@@ -99,7 +99,7 @@ class ObservedFamilyPoint(ScoresWhenAsked):
         p, c, kept = self.data.ntraits, self.data.ncovariates, self.data.kept
         inverse = np.zeros((p * c, p * c))
         if kept.size:
-            inverse[np.ix_(kept, kept)] = scipy.linalg.cho_solve((self.chol, True), np.eye(kept.size))
+            inverse[np.ix_(kept, kept)] = linalg.cho_solve((self.chol, True), np.eye(kept.size))
         return inverse.reshape(p, c, p, c)
 
     def solve(self, F: Array) -> Array:
@@ -118,7 +118,7 @@ class ObservedFamilyPoint(ScoresWhenAsked):
         n, p, k = F.shape
         right = (Q.T @ solved.reshape(n, p * k)).reshape(-1, p, k).transpose(1, 0, 2).reshape(-1, k)
         effects = np.zeros_like(right)
-        effects[kept] = scipy.linalg.cho_solve((self.chol, True), right[kept])
+        effects[kept] = linalg.cho_solve((self.chol, True), right[kept])
         fitted = Q @ effects.reshape(p, -1, k).transpose(1, 0, 2).reshape(-1, p * k)
         return np.asarray(solved - self.solve(fitted.reshape(n, p, k)))
 
@@ -168,7 +168,7 @@ def _residuals(point: ObservedFamilyPoint) -> tuple[Array, Array]:
     effects = np.zeros(data.ntraits * data.ncovariates)
     if not kept.size:
         return effects.reshape(data.ncovariates, data.ntraits), solved
-    effects[kept] = scipy.linalg.cho_solve((point.chol, True), (solved.T @ data.Q).ravel()[kept])
+    effects[kept] = linalg.cho_solve((point.chol, True), (solved.T @ data.Q).ravel()[kept])
     B = effects.reshape(data.ntraits, data.ncovariates).T
     return B, point.solve((data.Y - data.Q @ B)[:, :, None])[:, :, 0]
 

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, ThreadMemory, inner_products, least_left
 from kron2sum_cli.model.families.observed import Families, Indices, Singles
@@ -303,7 +303,7 @@ def _coordinates(point: ObservedFamilyPoint) -> tuple[Array, Array]:
         total += group.traces(inverse).of_C1
     Tinv = point.axes.Tinv
     turn = np.linalg.cholesky(Tinv.T @ total @ Tinv / point.data.nsamples)
-    return np.asarray(turn, np.float64), np.asarray(scipy.linalg.solve_triangular(turn, Tinv.T, lower=True).T)
+    return np.asarray(turn, np.float64), np.asarray(linalg.solve_triangular(turn, Tinv.T, lower=True).T)
 
 
 def _from_sums(point: ObservedFamilyPoint, B: Array) -> Array:
@@ -311,7 +311,7 @@ def _from_sums(point: ObservedFamilyPoint, B: Array) -> Array:
     p, c, kept = data.ntraits, data.ncovariates, data.kept
     half = np.zeros((p * c, kept.size))
     if kept.size:
-        half[kept] = scipy.linalg.solve_triangular(point.chol, np.eye(kept.size), lower=True).T
+        half[kept] = linalg.solve_triangular(point.chol, np.eye(kept.size), lower=True).T
     back = np.linalg.inv(B)
     return np.asarray(np.einsum("xu,ule->xle", back, half.reshape(p, c, kept.size)).reshape(p * c, kept.size))
 
@@ -389,7 +389,7 @@ def _half(point: ObservedFamilyPoint, right: Array) -> Array:
     kept = point.data.kept
     if not kept.size:
         return np.zeros((0, *right.shape[1:]))
-    flat = scipy.linalg.solve_triangular(point.chol, right[kept].reshape(kept.size, -1), lower=True)
+    flat = linalg.solve_triangular(point.chol, right[kept].reshape(kept.size, -1), lower=True)
     return np.asarray(flat.reshape(kept.size, *right.shape[1:]))
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
 from kron2sum_cli.model.families.fitting import fixed_effects
@@ -201,8 +201,7 @@ def explained_by_covariates(point: FamilyPoint, rows: Array) -> Array:
     if X.shape[1] == 0:
         return np.empty((point.data.ntraits, 0, rows.shape[1]))
     products = [
-        scipy.linalg.solve_triangular(L, (X * point.W[:, j, None]).T @ rows, lower=True)
-        for j, L in enumerate(point.chol)
+        linalg.solve_triangular(L, (X * point.W[:, j, None]).T @ rows, lower=True) for j, L in enumerate(point.chol)
     ]
     return np.stack(products)
 
@@ -267,7 +266,7 @@ def family_projection(point: FamilyPoint, F: Array) -> Array:
     for j in range(F.shape[1]):
         W = point.W[:, j, None]
         if X.shape[1]:
-            rows[:, j] -= X @ scipy.linalg.cho_solve((point.chol[j], True), (X * W).T @ rows[:, j])
+            rows[:, j] -= X @ linalg.cho_solve((point.chol[j], True), (X * W).T @ rows[:, j])
         rows[:, j] *= W
     return rotation.to_samples(rows.reshape(len(F), -1)).reshape(F.shape)
 
@@ -277,10 +276,7 @@ def effects_of_covariates(point: FamilyPoint, K: Array) -> EffectsOfCovariates:
     data, Tinv = point.data, point.axes.Tinv
     p, c = data.ntraits, data.ncovariates
     taken = explained_by_covariates(point, data.spectrum.rotation.to_rows(K))
-    half = [
-        scipy.linalg.solve_triangular(data.R, scipy.linalg.solve_triangular(L, np.eye(c), lower=True).T)
-        for L in point.chol
-    ]
+    half = [linalg.solve_triangular(data.R, linalg.solve_triangular(L, np.eye(c), lower=True).T) for L in point.chol]
     R = np.stack(half) if c else np.empty((p, 0, 0))  # H_j⁻¹ of the covariates as given is R_jR_jᵀ
     explained = np.einsum("aj,jcd,jdt->tjac", Tinv, R, taken, optimize=True).reshape(K.shape[1], p, p * c)
     covariance = np.einsum("aj,bj,jcd,jed->acbe", Tinv, Tinv, R, R, optimize=True).reshape(p * c, p * c)

@@ -12,7 +12,8 @@ one matrix product a pair of blocks, whatever the number of traits.
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
+from scipy import linalg
+from scipy.linalg import lapack
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.missing.observed import Indices, ObservedCells
@@ -189,7 +190,7 @@ def _factorise(H: Array, ncells: int) -> Array:
     sizes = np.diag(H).copy()
     if sizes.size == 0:
         return H
-    L, info = scipy.linalg.lapack.dpotrf(H, lower=1, clean=1, overwrite_a=1)
+    L, info = lapack.dpotrf(H, lower=1, clean=1, overwrite_a=1)
     if 0 < info <= ncells or not np.all(np.isfinite(sizes)):
         raise NumericalError("the likelihood is not defined: the covariance of the missing cells is singular")
     if info != 0 or np.any(np.diag(L)[ncells:] ** 2 <= SINGULAR_DESIGN * sizes[ncells:]):
@@ -204,7 +205,7 @@ def _updated(L: Array, rows: Array) -> Array:
     """Lower Cholesky factor (N, N) of ``LLᵀ + rowsᵀ rows``, by orthogonal triangularisation."""
     if rows.size == 0:
         return L
-    R, *_ = scipy.linalg.lapack.dtpqrt(0, min(QR_BLOCK, len(L)), np.asfortranarray(L.T), np.asfortranarray(rows))
+    R, *_ = lapack.dtpqrt(0, min(QR_BLOCK, len(L)), np.asfortranarray(L.T), np.asfortranarray(rows))
     return np.asarray((np.sign(np.diag(R))[:, None] * np.triu(R)).T, order="F")
 
 
@@ -212,7 +213,7 @@ def inverse_of(L: Array) -> Array:
     """Lower triangle of ``(LLᵀ)⁻¹``; entries above it are 0."""
     if L.shape[0] == 0:
         return L.copy(order="F")
-    inverse, info = scipy.linalg.lapack.dpotri(L, lower=1)
+    inverse, info = lapack.dpotri(L, lower=1)
     if info != 0:
         raise NumericalError("the covariance of the missing cells is singular")
     return np.asarray(inverse)
@@ -220,12 +221,12 @@ def inverse_of(L: Array) -> Array:
 
 def solve(L: Array, b: Array) -> Array:
     """``(LLᵀ)⁻¹b`` for b (N,) or (N, k)."""
-    return np.asarray(scipy.linalg.cho_solve((L, True), b, check_finite=False)) if b.size else b
+    return np.asarray(linalg.cho_solve((L, True), b, check_finite=False)) if b.size else b
 
 
 def half_solve(L: Array, b: Array) -> Array:
     """``L⁻¹b`` for b (N,) or (N, k)."""
-    return np.asarray(scipy.linalg.solve_triangular(L, b, lower=True, check_finite=False)) if b.size else b
+    return np.asarray(linalg.solve_triangular(L, b, lower=True, check_finite=False)) if b.size else b
 
 
 def row_traces(design: CellDesign, S: Array) -> tuple[Array, Array]:

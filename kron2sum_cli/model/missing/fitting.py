@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError, VanishingCombinationError
 from kron2sum_cli.model import climbing, fitting
@@ -161,7 +161,7 @@ def corrected_start(data: PartlyObserved, filled: TraitAxes) -> TraitAxes:
 
 def _floored(C: Array) -> Array:
     """C (p, p) with eigenvalues of at least `LEAST_SHARE`."""
-    values, vectors = scipy.linalg.eigh(C)
+    values, vectors = linalg.eigh(C)
     return np.asarray((vectors * np.maximum(values, LEAST_SHARE)) @ vectors.T)
 
 
@@ -292,7 +292,7 @@ def vanishing_combination(axes: TraitAxes, share: float = VANISHING_SHARE) -> ND
     """
     total = axes.Tinv @ axes.Tinv.T
     size = np.sqrt(np.diag(total))
-    shares, combinations = scipy.linalg.eigh(total / np.multiply.outer(size, size))
+    shares, combinations = linalg.eigh(total / np.multiply.outer(size, size))
     return np.asarray((np.abs(combinations[:, 0]) > LEAST_WEIGHT) & (shares[0] < share))
 
 

@@ -17,7 +17,7 @@ covariates with the added effects as its only fixed effects.
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
+from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.likelihood import LOG2PI
@@ -93,7 +93,7 @@ class ObservedPoint:
             covariance[: a * c, : a * c] -= np.kron(root @ root.T, prior * np.eye(c))
         left_out = self.design.left_out - q
         covariance[left_out, left_out] = 0.0
-        to_X = scipy.linalg.block_diag(*self.data.to_X, np.eye(len(covariance) - a * c))
+        to_X = linalg.block_diag(*self.data.to_X, np.eye(len(covariance) - a * c))
         return np.asarray(to_X @ covariance @ to_X.T)
 
     @property

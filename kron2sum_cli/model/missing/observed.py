@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.collinearity import combination, dependencies
@@ -215,12 +215,12 @@ def effects_to_covariates(Qx: Array, Rx: Array, observed: Mask, left_out: Mask) 
     That is Rx⁻¹, unless some effects ``left_out`` (c, a) on a trait are 0. With Q_k the others' columns and
     ``Q_o = Q_k N`` over the samples that have the trait, ``X_k = Q_k (R_kk + N R_ok)`` there.
     """
-    (c, a), inverse = left_out.shape, scipy.linalg.solve_triangular(Rx, np.eye(len(Rx)))
+    (c, a), inverse = left_out.shape, linalg.solve_triangular(Rx, np.eye(len(Rx)))
     to_X = np.repeat(np.asarray(inverse)[None], a, axis=0)
     for j in np.flatnonzero(left_out.any(axis=0)):
         k, o = np.flatnonzero(~left_out[:, j]), np.flatnonzero(left_out[:, j])
         seen = Qx[observed[:, j]]
-        N = scipy.linalg.lstsq(seen[:, k], seen[:, o])[0]
+        N = linalg.lstsq(seen[:, k], seen[:, o])[0]
         to_X[j] = np.zeros((c, c))
         to_X[j][np.ix_(k, k)] = np.linalg.inv(Rx[np.ix_(k, k)] + N @ Rx[np.ix_(o, k)])
     return to_X
@@ -232,7 +232,7 @@ def _outside(filled: Contrasts, rows: Indices) -> tuple[Array | None, Array | No
         return None, None
     samples, of_cell = np.unique(rows, return_inverse=True)
     rest = outside(_unit_vectors(filled.nsamples, samples), filled.V)
-    root: Array = np.asarray(scipy.linalg.qr(rest, mode="r")[0][: samples.size, of_cell], np.float64)
+    root: Array = np.asarray(linalg.qr(rest, mode="r")[0][: samples.size, of_cell], np.float64)
     return root, np.asarray(root.T @ root, np.float64)
 
 
@@ -361,8 +361,7 @@ def _logdet_observed(observed: Mask, A: Array, Qx: Array, left_out: Mask) -> flo
         return 0.0
     c = Qx.shape[1]
     parts = [
-        np.kron(row[None, :], scipy.linalg.qr(Qx[seen], mode="r")[0][:c])
-        for row, seen in zip(A, observed.T, strict=True)
+        np.kron(row[None, :], linalg.qr(Qx[seen], mode="r")[0][:c]) for row, seen in zip(A, observed.T, strict=True)
     ]
-    R = scipy.linalg.qr(np.vstack(parts)[:, kept], mode="r")[0]
+    R = linalg.qr(np.vstack(parts)[:, kept], mode="r")[0]
     return float(2 * np.sum(np.log(np.abs(np.diag(R)[:size]))))

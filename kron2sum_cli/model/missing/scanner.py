@@ -11,8 +11,8 @@ all cells of a row. Then comes one product with L⁻¹, whatever the number of v
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, least_left
 from kron2sum_cli.model.missing.design import (
@@ -259,7 +259,7 @@ def _scanner_of(
     rows, first, of_cell = np.unique(data.rows, return_index=True, return_inverse=True)
     c, a = data.Qx_rotated.shape[1], data.A.shape[1]
     of_effect = rows.size + np.tile(np.arange(c), a if c else 0)
-    inverse = scipy.linalg.solve_triangular(L, np.eye(len(L)), lower=True)
+    inverse = linalg.solve_triangular(L, np.eye(len(L)), lower=True)
     return ObservedScanner(
         rotation=rotation,
         weights=W.astype(dtype),
@@ -393,13 +393,13 @@ def _cut_scanner(point: ObservedPoint) -> CutScanner:
     parts = [block.loading[axes] * block.U[:, rows] for block in design.blocks]
     explained = half_solve(L, np.vstack(parts))
     S = explained.T @ explained + np.diag(1 / (W - cut)[rows, axes])
-    found = CutRows(rows, axes, explained, scipy.linalg.cholesky(S, lower=True))
+    found = CutRows(rows, axes, explained, linalg.cholesky(S, lower=True))
 
     residual = data.filled.Z @ point.axes.T.T
     nothing = np.zeros((0, len(point.axes.c0)))
     residual = residual - design.times(solve(L, design.transposed(cut * residual, nothing)))[0]
-    of_rows = scipy.linalg.cho_solve((found.root, True), residual[rows, axes])
-    taken = design.times(scipy.linalg.solve_triangular(L, explained @ of_rows, lower=True, trans="T"))[0]
+    of_rows = linalg.cho_solve((found.root, True), residual[rows, axes])
+    taken = design.times(linalg.solve_triangular(L, explained @ of_rows, lower=True, trans="T"))[0]
     alpha = cut * (residual - taken)
     alpha[rows, axes] += of_rows
     scanner = _scanner_of(np.float64, data, design, cut, L, np.asarray(data.filled.V @ alpha))

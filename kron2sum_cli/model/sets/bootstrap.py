@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-import scipy
 from numpy.polynomial.chebyshev import Chebyshev
+from scipy import linalg
 
 from kron2sum_cli.model.bootstrap import SimulatedTraits, relative_gains
 from kron2sum_cli.model.hypotheses import Hypothesis
@@ -102,7 +102,7 @@ def _fixed(one: VariantSetScores, u: Array, quadratic: Array, tested: Hypothesis
         ranks.append(0)
         if effects is not None:
             h = np.einsum("je,ajk->eak", effects.D, u).reshape(-1, u.shape[2])[effects.kept]
-            half = scipy.linalg.solve_triangular(effects.root, h / effects.size[:, None], lower=True)
+            half = linalg.solve_triangular(effects.root, h / effects.size[:, None], lower=True)
             drops[-1], ranks[-1] = np.sum(half**2, axis=0), len(effects.kept)
     left = context.least_left * quadratic
     gain = np.maximum(np.minimum(drops[1], quadratic - left) - drops[0], 0.0)

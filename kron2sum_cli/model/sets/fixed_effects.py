@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.model.generalised_least_squares import independent_columns
 from kron2sum_cli.model.hypotheses import orthonormal
@@ -74,7 +74,7 @@ def effects_of_set(scores: SetScores, design: Array, T: Array) -> SetEffects | N
     if not kept.size:
         return None
     size = np.sqrt(np.diag(H)[kept])
-    root = scipy.linalg.cholesky(H[np.ix_(kept, kept)] / (size[:, None] * size), lower=True)
+    root = linalg.cholesky(H[np.ix_(kept, kept)] / (size[:, None] * size), lower=True)
     return SetEffects(D, kept, size, root)
 
 
@@ -97,4 +97,4 @@ def reduce_set(scores: SetScores, design: Array, T: Array) -> SetReduction:
     if effects is None:
         return SetReduction(0.0, 0)
     scaled = (effects.D.T @ scores.u.T).reshape(-1)[effects.kept] / effects.size
-    return SetReduction(float(scaled @ scipy.linalg.cho_solve((effects.root, True), scaled)), int(effects.kept.size))
+    return SetReduction(float(scaled @ linalg.cho_solve((effects.root, True), scaled)), int(effects.kept.size))

@@ -18,8 +18,8 @@ Kernels of the traits:
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import linalg, special
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.generalised_least_squares import independent_columns
@@ -67,7 +67,7 @@ def beta_weights(eaf: Array, a: float, b: float) -> Array:
     Beta(1, 1) gives every variant weight 1, Beta(1, 25) rare variants up to 25 times that of common ones.
     """
     maf = np.minimum(eaf, 1 - eaf)
-    density = scipy.special.xlogy(a - 1, maf) + scipy.special.xlog1py(b - 1, -maf) - scipy.special.betaln(a, b)
+    density = special.xlogy(a - 1, maf) + special.xlog1py(b - 1, -maf) - special.betaln(a, b)
     return np.asarray(np.exp(density))
 
 
@@ -143,7 +143,7 @@ def _given_base(scores: SetScores, tested: Hypothesis, T: Array) -> Directions:
     kept = independent_columns(C[:first, :first], ((F[:, :e0] ** 2).T @ scores.sizes).reshape(-1), 1e-8)
     slopes, C11 = np.zeros((0, e1 * s)), C[first:, first:]
     if kept.size:
-        slopes = scipy.linalg.solve(C[np.ix_(kept, kept)], C[kept, first:], assume_a="pos")
+        slopes = linalg.solve(C[np.ix_(kept, kept)], C[kept, first:], assume_a="pos")
         C11 = C11 - C[first:, kept] @ slopes
     return Directions(F, kept, slopes, C11)
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import special
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.spectrum import Array
@@ -153,15 +153,15 @@ def _first_quantile(weights: Array, log_upper: float, near: tuple[Array, Tails] 
         q, tails = near
         y = np.maximum((q - shift) / scale, 1e-9 * shape)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            at_near = np.log(scipy.special.gammaincc(shape, y))
-            hazard = np.exp((shape - 1) * np.log(y) - y - scipy.special.gammaln(shape) - at_near) / scale
+            at_near = np.log(special.gammaincc(shape, y))
+            hazard = np.exp((shape - 1) * np.log(y) - y - special.gammaln(shape) - at_near) / scale
             first = np.clip(hazard / tails.hazard, 0.2, 5)
             rise = tails.density_slope + tails.hazard - ((shape - 1) / y - 1) / scale - hazard
             second = np.clip(first * rise / tails.hazard, -0.05, 0.05)
             change = log_upper - tails.log_upper
             moved = at_near + change * (first + change * second / 2)
         of_gamma = np.clip(np.where(np.isfinite(moved), moved, log_upper), max(1.5 * log_upper, -700), log_upper / 2)
-    return np.asarray(np.maximum(shift + scale * scipy.special.gammainccinv(shape, np.exp(of_gamma)), 1e-9 * mean))
+    return np.asarray(np.maximum(shift + scale * special.gammainccinv(shape, np.exp(of_gamma)), 1e-9 * mean))
 
 
 def positive_weights(values: Array) -> Array:

@@ -22,8 +22,9 @@ from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
+from scipy import special
+from scipy.linalg import lapack
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.sets.kernel_tests import KernelScores
@@ -187,7 +188,7 @@ class _Tridiagonal:
         if self.beside.size:
             rest = self.diagonal[1:].copy()
             rest[0] -= self.beside[0] ** 2 / of_sum
-            lam[1:], vectors, _ = scipy.linalg.lapack.dstevd(rest, self.beside[min(1, rest.size - 1) :])
+            lam[1:], vectors, _ = lapack.dstevd(rest, self.beside[min(1, rest.size - 1) :])
             loadings[1:, 0] = vectors[0] * self.beside[0] / np.sqrt(of_sum)
         return np.array([of_sum * self.diagonal.size]), loadings, lam
 
@@ -241,7 +242,7 @@ def _tridiagonal(A: Array) -> _Tridiagonal:
     v /= np.linalg.norm(v)
     across = A @ v
     half = 2 * np.outer(across - (v @ across) * v, v)
-    _, diagonal, beside, _, _ = scipy.linalg.lapack.dsytrd(A - half - half.T, lower=1)
+    _, diagonal, beside, _, _ = lapack.dsytrd(A - half - half.T, lower=1)
     return _Tridiagonal(diagonal, beside, variance)
 
 
@@ -249,7 +250,7 @@ def _eigenvalues(diagonal: Array, beside: Array) -> Array:
     """Eigenvalues (s,) of a symmetric tridiagonal matrix."""
     if not beside.size:
         return diagonal
-    values, info = scipy.linalg.lapack.dsterf(diagonal, beside)
+    values, info = lapack.dsterf(diagonal, beside)
     if info:
         raise NumericalError("the eigenvalues of the covariance of the scores of a set were not found")
     return np.asarray(values, np.float64)
@@ -370,7 +371,7 @@ def _mean_by_series(spread: Complex, b: Array, most: float) -> Complex:
     Statistics 33:542). The number of terms depends on ``most``, the largest product of b and δ.
     """
     j = np.arange(1, 200)
-    number = 1 + int(np.argmax(j * np.log(most + 1e-9) - scipy.special.gammaln(j + 1) < -NEGLIGIBLE))
+    number = 1 + int(np.argmax(j * np.log(most + 1e-9) - special.gammaln(j + 1) < -NEGLIGIBLE))
     unit = (most + 1e-9) / np.max(b)
     powers = np.cumprod(np.broadcast_to(spread / unit, (number, *spread.shape)), axis=0)
     power_sums, a = np.sum(powers, axis=2), np.ones((number + 1, len(spread)), np.complex128)
@@ -410,7 +411,7 @@ def _contour_integral(below: Complex, number: int) -> Complex:
     integral, columns = np.zeros(len(below), np.complex128), below.T.copy()
     for node, weight in zip(s, weights, strict=True):
         integral += weight / np.prod(_root(node + columns), axis=0)
-    return np.asarray(integral * scipy.special.gamma(below.shape[1] / 2) / 1j)
+    return np.asarray(integral * special.gamma(below.shape[1] / 2) / 1j)
 
 
 def _root(z: Complex) -> Complex:
@@ -438,7 +439,7 @@ def _nodes(given: _Conditional, segments: Sequence[_Segment]) -> _Nodes:
     steepest = np.sqrt(np.maximum(intercept, 0.0)[:, None] / falls)
     x, log_weight = _rule(np.column_stack([start, steepest, end]), number)
     b = x * x
-    log_weight += (e - 1) * np.log(x) - scipy.special.gammaln(e / 2) - np.sum(np.log(2 * given.sums)) / 2 + np.log(2)
+    log_weight += (e - 1) * np.log(x) - special.gammaln(e / 2) - np.sum(np.log(2 * given.sums)) / 2 + np.log(2)
     limit, kept = (intercept[:, None] + slope[:, None] * b) / lam, log_weight > -np.inf  # a part may have no length
     return _Nodes(b[kept], limit[kept], log_weight[kept], given)
 
@@ -476,7 +477,7 @@ def _graded(number: int) -> tuple[Array, Array]:
 @lru_cache(maxsize=1024)
 def _gauss_legendre(number: int) -> tuple[Array, Array]:
     """Nodes and weights on -1 to 1."""
-    return scipy.special.roots_legendre(number)
+    return special.roots_legendre(number)
 
 
 def _log_beyond(given: _Conditional, segments: Sequence[_Segment]) -> float:
@@ -487,7 +488,7 @@ def _log_beyond(given: _Conditional, segments: Sequence[_Segment]) -> float:
     together = _log_integral(_nodes(given, segments), (SHORT_PATH, LONGEST), SMALL_AT_END)
     if together is not None:
         return together
-    return float(scipy.special.logsumexp([_log_of_segment(given, one, MOST_PARTS) for one in segments]))
+    return float(special.logsumexp([_log_of_segment(given, one, MOST_PARTS) for one in segments]))
 
 
 def _log_of_segment(given: _Conditional, segment: _Segment, parts: int) -> float:
@@ -500,7 +501,7 @@ def _log_of_segment(given: _Conditional, segment: _Segment, parts: int) -> float
     low, high, intercept, slope = segment
     middle = (low**0.5 + high**0.5) ** 2 / 4
     halves = (low, middle, intercept, slope), (middle, high, intercept, slope)
-    return float(scipy.special.logsumexp([_log_of_segment(given, half, parts // 2) for half in halves]))
+    return float(special.logsumexp([_log_of_segment(given, half, parts // 2) for half in halves]))
 
 
 def _log_integral(nodes: _Nodes, lengths: Sequence[float], rest: float) -> float | None:
