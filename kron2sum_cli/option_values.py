@@ -121,7 +121,12 @@ COMPRESSIONS = (".gz", ".zst")
 """Suffixes of outputs that are written compressed."""
 
 SUFFIXES = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".parquet": "parquet", ".json": "json"}
-OTHER_CONTENT = (".bgz", ".bz2", ".xz", ".zip", ".lz4", ".npz", ".xlsx", ".html", ".png", ".svg", ".pdf", ".vcf")
+OTHER_CONTENT = (
+    *(".bgz", ".bz2", ".xz", ".zip", ".lz4"),
+    *(".npz", ".npy", ".h5", ".hdf5", ".mat", ".pkl", ".rds", ".rdata", ".feather", ".arrow", ".xls", ".xlsx"),
+    *(".html", ".png", ".svg", ".pdf"),
+    *(".vcf", ".bcf"),
+)
 """Suffixes of formats that no table is written in."""
 
 _WRITTEN_AS = {"ssf": ("tsv",), "blup": ("tsv", "csv")}

@@ -110,7 +110,10 @@ def ssf_paths(out: str, traits: Sequence[str]) -> dict[str, str]:
         path = f"{stem}.{re.sub('[^A-Za-z0-9._-]', '_', trait)}{suffix}"
         other = next((name for name, taken in paths.items() if taken.casefold() == path.casefold()), None)
         if other is not None:
-            raise UsageError(f"--to ssf: the traits {other} and {trait} would both be written to {path}; rename one")
+            raise UsageError(
+                f"--to ssf: the traits {other} and {trait} would both be written to {path};"
+                " export them one by one (--trait), or rename one"
+            )
         paths[trait] = path
     return paths
 

@@ -35,6 +35,9 @@ from kron2sum_cli.genotypes.variants import with_two_alleles
 
 logger = logging.getLogger("kron2sum.genotypes")
 
+LARGEST_OF_MINUS_ONE = -0.5
+"""Genotypes of -1 to 1 have some below this."""
+
 Layout = Literal["HapMap", "BIMBAM", "variants in rows", "samples in rows"]
 
 RAW_COLUMNS = ("PAT", "MAT", "SEX", "PHENOTYPE")
@@ -398,6 +401,11 @@ def _counted_from_zero(dosages: NDArray[np.float32], path: str) -> NDArray[np.fl
         raise InputError(
             f"{path} has genotypes below 0 ({np.nanmin(dosages):g}) and above 1 ({np.nanmax(dosages):g}); count copies"
             " as 0 to 2, or as -1 to 1 (NA: missing)"
+        )
+    if np.nanmin(dosages) > LARGEST_OF_MINUS_ONE:
+        raise InputError(
+            f"{path} has genotypes below 0 (the least is {np.nanmin(dosages):g}), and none near -1, as genotypes of -1"
+            " to 1 would have; write 0 where rounding made less than 0 of it"
         )
     logger.warning("%s: genotypes are -1 to 1, which is taken for 0 to 2 copies", path)
     return dosages + np.float32(1)

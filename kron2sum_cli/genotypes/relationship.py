@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -53,7 +53,7 @@ class NamedTable:
 
     Lines are samples, and ``names`` those of its r columns of numbers, with ``n_id_columns`` before them. It is
     ``square`` where the columns are the same samples, so that this is GGᵀ; else it is G. Whole rows are stored, so that
-    ``lower`` is false.
+    ``lower`` is false. The header has no name of the first column where it is ``of_r``.
     """
 
     path: str
@@ -62,6 +62,7 @@ class NamedTable:
     n_id_columns: int
     square: bool
     lower: bool = False
+    of_r: bool = False
 
     def lines(self) -> Iterator[tuple[int, NDArray[np.float64]]]:
         """The rows one by one, each with its position; of a square table in the order of its lines."""
@@ -95,6 +96,11 @@ class NamedTable:
     def _numbers(self, row: Row) -> NDArray[np.float64]:
         wanted = self.n_id_columns + len(self.names)
         if len(row.fields) != wanted:
+            if self.of_r:
+                raise InputError(
+                    f"{self.path}, line {row.line}: {len(row.fields)} fields where {wanted} are due, one more than the "
+                    "header has"
+                )
             raise InputError(f"{self.path}, line {row.line}: {len(row.fields)} fields where the header has {wanted}")
         try:
             return numbers_of_row(row, self.n_id_columns, self.path)
@@ -106,7 +112,27 @@ class NamedTable:
 
 def _is_header_of_r(header: tuple[str, ...], first: Row | None) -> bool:
     """Whether a header is as R's ``write.table`` gives it to a matrix with names: without one of the first column."""
-    return len(header) > 1 and first is not None and len(first.fields) == len(header) + 1 and first.fields[0] in header
+    return (
+        len(header) > 1
+        and first is not None
+        and len(first.fields) == len(header) + 1
+        and _of_names(first.fields[0], header)
+    )
+
+
+def _of_names(name: str, header: Collection[str]) -> bool:
+    """Whether a name is one of a header, or R made one of it."""
+    return name in header or made_by_r(name) in header
+
+
+def made_by_r(name: str) -> str:
+    """What R's ``make.names`` makes of the name of a column, in a data frame or where it reads a table.
+
+    >>> made_by_r("101-2"), made_by_r("i1")
+    ('X101.2', 'i1')
+    """
+    name = re.sub(r"[^\w.]", ".", name)
+    return name if re.match(r"[^\W\d_]|\.(?!\d)", name) else f"X{name}"
 
 
 def open_named_table(path: str) -> NamedTable:
@@ -124,10 +150,18 @@ def open_named_table(path: str) -> NamedTable:
         )
     n_id_columns = id_columns(header) or 1
     first = next(rows, None)
-    names = header if _is_header_of_r(header, first) else header[n_id_columns:]
+    of_r = _is_header_of_r(header, first)
+    names = header if of_r else header[n_id_columns:]
     samples = _samples(chain(() if first is None else (first,), rows), n_id_columns, path)
     in_both = len(set(names) & set(samples.iids))
     square = in_both == len(names) == len(set(samples.iids)) == len(samples)
+    made = {made_by_r(iid): iid for iid in samples.iids}
+    changed = next((name for name in names if name in made and name not in samples.iids), None)
+    if changed is not None and set(names) <= {*made, *samples.iids}:
+        raise InputError(
+            f"{path}: R has changed names of the header ({made[changed]!r} is {changed!r} there); write the matrix"
+            " again with the names as they were (check.names = FALSE where R read it or made a data frame of it)"
+        )
     if in_both and len(names) == len(samples) and not square:
         stranger = next((name for name in names if name not in set(samples.iids)), names[0])
         raise InputError(
@@ -141,7 +175,7 @@ def open_named_table(path: str) -> NamedTable:
         )
     if not names:
         raise InputError(f"{path} has no column besides the names of its samples")
-    return NamedTable(path, samples, names, n_id_columns, square)
+    return NamedTable(path, samples, names, n_id_columns, square, of_r=of_r)
 
 
 def _samples(rows: Iterator[Row], n_id_columns: int, path: str) -> Samples:

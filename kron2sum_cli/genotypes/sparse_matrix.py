@@ -7,6 +7,7 @@ plink 1.9 write tables of pairs. A pair that is not listed is 0.
 import os
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.inputs import read_bytes
 from kron2sum_cli.files.samples import Samples, match
+from kron2sum_cli.files.text import is_number
 from kron2sum_cli.genotypes.source import Relationship
+from kron2sum_cli.genotypes.square_matrix import open_text
 
 Sparse: TypeAlias = "scipy.sparse.csr_array[np.float64, tuple[int, int]]"
 
@@ -85,10 +88,10 @@ def read_gcta_sparse(path: str, samples: Samples, id_path: str) -> SparseMatrix:
         (positions < 0).any(axis=1) | (positions >= n).any(axis=1) | (positions % 1 != 0).any(axis=1)
     )
     if outside.size:
-        line = int(outside[0])
+        row = int(outside[0])
         raise InputError(
-            f"{path}, line {line + 1}: {table[line, 0]:g} {table[line, 1]:g} are no positions of the {n} samples of"
-            f" {id_path}; give the .grm.id that was written with it"
+            f"{path}, line {_line(path, row)}: {table[row, 0]:g} {table[row, 1]:g} are no positions of the {n}"
+            f" samples of {id_path}; give the .grm.id that was written with it"
         )
     K = _with_diagonal(_symmetric(positions.astype(np.intp), table[:, 2], n, path), samples, path)
     return SparseMatrix(samples, K, False, (path, id_path), "GCTA .grm.sp")
@@ -132,10 +135,10 @@ def read_table_of_pairs(path: str) -> SparseMatrix:
     values = pd.to_numeric(table.iloc[:, value], errors="coerce").to_numpy(dtype=np.float64)
     wrong = np.flatnonzero(~np.isfinite(values))
     if wrong.size:
-        line = int(wrong[0])
+        row = int(wrong[0])
         raise InputError(
-            f"{path}, line {line + 2}: {table.columns[value]} is {table.iloc[line, value]!r}, which is no number;"
-            " leave the pair out, or correct it"
+            f"{path}, line {_line(path, row + 1)}: {table.columns[value]} is {table.iloc[row, value]!r}, which is no"
+            " number; leave the pair out, or correct it"
         )
     values = values * (2.0 if columns[value] in KINSHIP_COLUMNS else 1.0)
     half = len(ids) // 2
@@ -236,10 +239,10 @@ def _symmetric(pairs: NDArray[np.intp], values: NDArray[np.float64], n: int, pat
     same = np.flatnonzero(np.diff(key[order]) == 0)
     differ = same[values[order[same]] != values[order[same + 1]]]
     if differ.size:
-        lines = sorted((int(order[differ[0]]), int(order[differ[0] + 1])))
+        one, other = sorted((int(order[differ[0]]), int(order[differ[0] + 1])))
         raise InputError(
-            f"{path}, lines {lines[0] + 1 + header} and {lines[1] + 1 + header}: have the same pair of samples with"
-            f" the values {values[lines[0]]:g} and {values[lines[1]]:g}; leave one of them out"
+            f"{path}, lines {_line(path, one + header)} and {_line(path, other + header)}: have the same pair of"
+            f" samples with the values {values[one]:g} and {values[other]:g}; leave one of them out"
         )
     once = np.delete(order, same + 1)
     low, high, values = low[once], high[once], values[once]
@@ -263,7 +266,7 @@ def _refuse_numbers(values: NDArray[np.float64], path: str, header: int | None =
     """Refuse relationships that are not finite; with the number of lines above the first the message names the line."""
     wrong = np.flatnonzero(~np.isfinite(values))
     if wrong.size:
-        where = path if header is None else f"{path}, line {wrong[0] + 1 + header}"
+        where = path if header is None else f"{path}, line {_line(path, int(wrong[0]) + header)}"
         raise InputError(f"{where}: has a relationship that is not a finite number; leave that pair out")
 
 
@@ -283,11 +286,16 @@ def _read_numbers(path: str) -> NDArray[np.float64]:
 
 def _first_without_numbers(path: str) -> str:
     """Which line is the first with a word that is no number, as messages say it."""
-    words = pd.read_csv(path, sep=r"\s+", header=None, dtype=str, names=range(3), on_bad_lines="skip")
-    wrong = np.flatnonzero(
-        pd.DataFrame({k: pd.to_numeric(words[k], errors="coerce") for k in words}).isna().any(axis=1)
-    )
-    return f", line {wrong[0] + 1}" if wrong.size else ""
+    with open_text(path) as file:
+        wrong = (number for number, line in enumerate(file, 1) if not all(map(is_number, line.split())))
+        found = next(wrong, None)
+    return "" if found is None else f", line {found}"
+
+
+def _line(path: str, before: int) -> int:
+    """The number of the line before which so many have content: blank ones are passed over where tables are read."""
+    with open_text(path) as file:
+        return next(islice((number for number, line in enumerate(file, 1) if line.strip()), before, None))
 
 
 def _read_table(path: str) -> pd.DataFrame:

@@ -120,6 +120,7 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
     """
     guard_inputs(settings.out, settings.input_paths)
     null = read_null(settings.null)
+    _refuse_permutation(settings, null)
     genotypes, files = _open_genotypes(settings, null)
     guard_inputs(settings.out, genotypes.files)
     filters = _filters(settings, genotypes)
@@ -131,6 +132,16 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
         conditioned = _with_covariate(conditioned, interaction.values)
     tests, dtype = _tests(settings, null), np.float64 if settings.precision == "double" else np.float32
     return ScanInputs(null, genotypes, rows, filters, selection, files, tests, dtype, conditioned, interaction)
+
+
+def _refuse_permutation(settings: ScanSettings, null: NullFile) -> None:
+    """Refuse ``--resample permute`` where samples cannot be exchanged."""
+    if settings.resample != "permute":
+        return
+    if null.metadata.takes_predictions_off:
+        raise UsageError("--resample permute does not go with the predictions of fit --pred; use --resample normal")
+    if null.description.has_missing:
+        raise UsageError("--resample permute needs traits without missing values; use --resample normal")
 
 
 def _with_covariate(conditioned: ConditionedVariants | None, values: NDArray[np.float64]) -> ConditionedVariants:

@@ -13,7 +13,6 @@ from typing import TypeVar
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from kron2sum_cli.errors import UsageError
 from kron2sum_cli.files.genome_wide import Largest, adjusted, largest_of_parts, thresholds_of
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.scan_metadata import ScanMetadata
@@ -122,10 +121,6 @@ def simulated_traits(settings: ScanSettings, inputs: ScanInputs, loaded: LoadedN
     n, p = data.Y.shape
     if settings.resample == "normal":
         return simulated_normal(loaded.model, normal_errors(seed, number, n, p), loaded.given, inputs.dtype)
-    if null.metadata.takes_predictions_off:
-        raise UsageError("--resample permute does not go with the predictions of fit --pred; use --resample normal")
-    if data.has_missing:
-        raise UsageError("--resample permute needs traits without missing values; use --resample normal")
     return simulated_permuted(loaded.model, data.Y, permutations(seed, number, n), loaded.given, inputs.dtype)
 
 

@@ -123,6 +123,7 @@ def test_no_command_shows_the_help_as_an_error(capsys):
             ["--grm none: the samples are independent; leave out"],
         ),
         (["fit", "--pheno", "y", "--grm", "g", "--out", "n.parquet"], ["a null model is an .npz file"]),
+        (["fit", "--pheno", "y", "--grm", "g", "--out", "n.h5"], ["a null model is an .npz file"]),
         (["fit", "--pheno", "y", "--grm", "g", "--out", "n.npz.gz"], ["a null model is an .npz file"]),
         (["scan", "--geno", "a", "--bed", "a"], ["--geno: a named more than once"]),
         (["fit", "--grm", "", "--pheno", "y"], ["--grm: a value is needed"]),

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from example_commands import fit_missing_and_independent, kron2sum, metadata, scan, table
+from example_commands import EXAMPLE, fit_missing_and_independent, kron2sum, metadata, scan, table
 
 B = 39
 OPTIONS = ("--bootstrap", str(B), "--test", "common", "--refit", "0")
@@ -108,8 +108,15 @@ def test_other_models(example: Path, tmp_path: Path, capfd) -> None:
         assert scan(null, out, *OPTIONS, "--chr", "1", "--condition", "snp0409") == 0
         assert 2 < np.median(metadata(out)["largest"]["any"]) < 4
         assert table(out).MLOG10P_GW.notna().sum() > 500
-    assert scan(missing, tmp_path / "no.parquet", *OPTIONS, "--resample", "permute") == 2
-    assert "--resample permute needs traits without missing values" in capfd.readouterr().err
+    capfd.readouterr()
+    table_of_covariates = tmp_path / "e.csv"
+    samples = pd.read_csv(EXAMPLE / "phenotypes.csv")[["FID", "IID"]]
+    samples.assign(dose=np.arange(len(samples))).to_csv(table_of_covariates, index=False)
+    interaction = ("--covar", table_of_covariates, "--interaction", "dose")
+    assert scan(missing, tmp_path / "no.parquet", *OPTIONS, "--resample", "permute", *interaction) == 2
+    errors = capfd.readouterr().err
+    assert "--resample permute needs traits without missing values" in errors
+    assert "warning" not in errors
 
 
 @pytest.mark.parametrize(

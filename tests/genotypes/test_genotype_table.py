@@ -180,6 +180,7 @@ def test_hapmap_of_three_alleles(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         (SAMPLES_IN_ROWS.replace("1,2,NA", "1,-9,NA"), "line 3, column 3: -9 is not a number of copies"),
         (SAMPLES_IN_ROWS.replace("1,2,NA", "1,AG,NA"), "line 3, column 3: 'AG' is not a number of copies"),
         (SAMPLES_IN_ROWS.replace("1,2,NA", "1,-1,NA"), r"genotypes below 0 \(-1\) and above 1 \(2\)"),
+        ("IID,v1,v2\na,-0.01,1\nb,0,NA\n", r"below 0 \(the least is -0.01\), and none near -1, .*; write 0 where"),
         (SAMPLES_IN_ROWS.replace("1,2,NA", "1,2"), "line 3: 3 fields where the header has 4"),
         (SAMPLES_IN_ROWS.replace("\nb,", "\na,"), "line 3: sample 'a' was already in line 2"),
         ("IID,v1\n", "has 0 samples and 1 variants"),

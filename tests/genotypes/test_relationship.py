@@ -172,6 +172,23 @@ def test_names_may_be_numbers_where_r_wrote_them(tmp_path: Path, K: NDArray[np.f
     np.testing.assert_array_equal(file.load(np.arange(N)).K, K)
 
 
+def test_a_short_row_of_a_matrix_from_r(tmp_path: Path, K: NDArray[np.float64]) -> None:
+    lines = text_of_r(K).splitlines()
+    lines[4] = lines[4].rpartition(" ")[0]
+    file = open_relationship(write_table(tmp_path, "\n".join(lines) + "\n"), None)
+    with pytest.raises(InputError, match=f"line 5: {N} fields where {N + 1} are due, one more than the header has"):
+        file.load(np.arange(N))
+
+
+@pytest.mark.parametrize("text", [text_of_r, named_text])
+def test_names_that_r_has_changed(tmp_path: Path, K: NDArray[np.float64], text: Callable[..., str]) -> None:
+    """As where R reads a matrix by read.table and writes it again: the header has X7.1 for 7-1."""
+    rows = text(K).replace("i", "7-").splitlines()
+    rows[0] = rows[0].replace("7-", "X7.")
+    with pytest.raises(InputError, match=r"R has changed names of the header \('7-\d+' is 'X7.\d+' there\)"):
+        open_relationship(write_table(tmp_path, "\n".join(rows) + "\n"), None)
+
+
 def test_names_may_come_from_another_file(tmp_path: Path, K: NDArray[np.float64]) -> None:
     path = write_gcta(tmp_path, K)
     (tmp_path / "k.grm.id").rename(tmp_path / "elsewhere.txt")

@@ -38,6 +38,10 @@ def test_gcta(tmp_path: Path) -> None:
         ("0 0 1\n1 1 1\n2 2 1\n1 0 .5\n0 1 .4\n", "lines 4 and 5: have the same pair"),
         ("0 0 1 5\n", "has 4 columns"),
         ("0 0 1\n1 1 a\n", "k.grm.sp, line 2: cannot be read .* copy it again"),
+        ("\n0 0 1\n\n3 0 0.5\n", "line 4: 3 0 are no positions"),
+        ("\n0 0 1\n\n1 1 1\n2 2 1\n1 0 .5\n \n0 1 .4\n", "lines 6 and 8: have the same pair"),
+        ("0 0 1\n\n1 1 a\n", "k.grm.sp, line 3: cannot be read"),
+        ("0 0 1\n\n1 1 1\n2 2\n", "line 4: has a relationship that is not a finite number"),
         ("0 0 1\n1 1 1\n2 2\n", "line 3: has a relationship that is not a finite number"),
     ],
 )
@@ -107,6 +111,9 @@ def test_wrong_values_of_pairs_are_named(tmp_path: Path) -> None:
     path = tmp_path / "pairs"
     path.write_text("ID1 ID2 KINSHIP\na b 0.25\na c no\n")
     with pytest.raises(InputError, match="line 3: KINSHIP is 'no'"):
+        read_table_of_pairs(str(path))
+    path.write_text("ID1 ID2 KINSHIP\na b 0.25\n\na c no\n")
+    with pytest.raises(InputError, match="line 4: KINSHIP is 'no'"):
         read_table_of_pairs(str(path))
     path.write_text("ID1 ID2 KINSHIP\na b 0.25\nb a 0.2\n")
     with pytest.raises(InputError, match="lines 2 and 3: have the same pair"):
