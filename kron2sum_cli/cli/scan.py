@@ -1,5 +1,6 @@
 """`kron2sum scan`."""
 
+import os
 from typing import Any
 
 import click
@@ -243,6 +244,8 @@ def scan(ctx: click.Context, /, to: str | None, out: str | None, **values: Any) 
     settings = settings_from(ScanSettings, {**values, "to": to, "out": checked}, problems)
     if settings.to == "parquet":
         refuse_terminal(settings.out)
+    # A scan has threads of its own; those that BLAS starts as it loads would keep processors busy and never be used.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     from kron2sum_cli.cli.console import session
 
     if settings.of_sets:

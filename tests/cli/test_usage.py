@@ -214,6 +214,18 @@ def test_start_without_the_heavy_libraries(arguments):
     assert subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True).returncode == 0
 
 
+def test_a_scan_starts_no_threads_of_blas(tmp_path):
+    program = (
+        "from threadpoolctl import threadpool_info; from kron2sum_cli.cli import run; run(['scan']); "
+        "print([library['num_threads'] for library in threadpool_info() if library['internal_api'] == 'openblas'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.strip("[]\n").split(", ")) <= {"1", ""}
+
+
 def test_version_is_quick():
     """User time beside that of an empty program, so that a slow machine does not fail it."""
     program = "import os; print(os.times().user)"
