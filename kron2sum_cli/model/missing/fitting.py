@@ -186,7 +186,7 @@ def fits(data: ObservedCells, ranks: Sequence[int], reml: bool) -> list[Observed
             places = [one.point.axes for one in of_full_rank] + [starts[0]]
             found = climbs(places, partial(climb, data, rank=rank, reml=reml))
         best = best_of(found, data.observed(), data.singular, reml)
-        return _best_around(data, best, reml) if is_searched_thoroughly(data) else best
+        return best_around(data, best, reml) if is_searched_thoroughly(data) else best
 
     return nested_fits(ranks, data.mean_eigenvalue, lambda start, rank: climb(data, start, rank, reml), search)
 
@@ -199,7 +199,7 @@ def is_searched_thoroughly(data: ObservedCells) -> bool:
     return p > 1 and data.filled.nrows * p - q < FEW_ROWS * p**2 and is_cheap(data, CHEAP_SEARCH)
 
 
-def _best_around(data: ObservedCells, best: ObservedFit, reml: bool) -> ObservedFit:
+def best_around(data: ObservedCells, best: ObservedFit, reml: bool) -> ObservedFit:
     """The best fit that climbs from places beside it lead to, repeated until none is better.
 
     They are the faces of the boundary, and where a trait's residual covariances have the other sign.

@@ -23,7 +23,7 @@ from kron2sum_cli.model.bartlett import (
 )
 from kron2sum_cli.model.contrasts import rotate_coupled
 from kron2sum_cli.model.fitting import GENETIC_SHARES, certified, distinct_maxima, starting_axes
-from kron2sum_cli.model.missing.fitting import ObservedFit, climb, is_searched_thoroughly
+from kron2sum_cli.model.missing.fitting import ObservedFit, best_around, climb, is_searched_thoroughly
 from kron2sum_cli.model.missing.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, restored_cells, with_added
 from kron2sum_cli.model.missing.scanner import observed_scanner
@@ -39,10 +39,12 @@ for each of these refits is a search of its own."""
 class ObservedRefitter:
     """Refits of observed cells under one null model.
 
-    ``maxima`` are those of the likelihood without a variant, the highest first.
+    ``maxima`` are those of the likelihood without a variant, the highest first. Where the null model is searched
+    from beside its maxima, refits are so, too, if they are ``thorough``.
     """
 
     maxima: tuple[ObservedFit, ...]
+    thorough: bool = True
 
     @property
     def null(self) -> ObservedFit:
@@ -100,13 +102,15 @@ class ObservedRefitter:
                 continue
             if found.certificate.certified and (best is None or found.point.lml > best.point.lml):
                 best = found
-        return best
+        if best is None or not (self.thorough and is_searched_thoroughly(self.null.point.data)):
+            return best
+        return best_around(alternative, best, self.reml)
 
     def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
         """Simulate traits in these cells under the null model, and variants; fit the traits."""
         cells, axes = self.null.point.data, self.null.point.axes
         null = certified(climb(_simulated_cells(cells, axes, rng), axes, self.null.rank, self.reml))
-        fitter = ObservedRefitter((null,))
+        fitter = ObservedRefitter((null,), thorough=False)
         data = fitter.null.point.data
         s, V = data.filled.s, data.filled.V
         rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
