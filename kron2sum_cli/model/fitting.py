@@ -155,7 +155,7 @@ def fits(data: Contrasts, ranks: Sequence[int], reml: bool) -> list[Fit]:
     thorough = cheap and has_few_rows(data) and bounded(data, reml)
     starts = [starting_axes(data, share) for share in (GENETIC_SHARES if cheap else GENETIC_SHARES[:1])]
     far = far_starts(data, max(ranks)) if thorough else []
-    of_full_rank = _distinct([climb(data, start, data.ntraits, reml) for start in starts + far])
+    of_full_rank = distinct([climb(data, start, data.ntraits, reml) for start in starts + far])
 
     def search(rank: int) -> Fit:
         if rank == data.ntraits:
@@ -274,9 +274,9 @@ def _best_around(data: Contrasts, best: Fit, reml: bool) -> Fit:
         best = better
 
 
-def _distinct(fits: list[Fit]) -> list[Fit]:
+def distinct(fits: Sequence[Optimum[PointT]]) -> list[Optimum[PointT]]:
     """Fits with different log-likelihoods, certified ones first."""
-    kept: list[Fit] = []
+    kept: list[Optimum[PointT]] = []
     for found in sorted(fits, key=lambda f: not f.certificate.certified):
         if all(abs(found.point.lml - other.point.lml) > SAME_OPTIMUM for other in kept):
             kept.append(found)

@@ -23,6 +23,7 @@ from kron2sum_cli.model.fitting import (
     GENETIC_SHARES,
     MOST_CORNER_AXES,
     SAME_OPTIMUM,
+    distinct,
     has_few_rows,
     may_lose_C1,
     nested_fits,
@@ -183,7 +184,7 @@ def fits(data: ObservedCells, ranks: Sequence[int], reml: bool) -> list[Observed
     def search(rank: int) -> ObservedFit:
         found = of_full_rank
         if rank < data.ntraits:
-            places = [one.point.axes for one in of_full_rank] + [starts[0]]
+            places = [one.point.axes for one in distinct(of_full_rank)] + [starts[0]]
             found = climbs(places, partial(climb, data, rank=rank, reml=reml))
         best = best_of(found, data.observed(), data.singular, reml)
         return best_around(data, best, reml) if is_searched_thoroughly(data) else best

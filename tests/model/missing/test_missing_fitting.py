@@ -320,12 +320,12 @@ def test_fits_of_all_ranks_are_those_of_every_rank(seed: int) -> None:
 
 def test_no_rank_ends_below_a_lower_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever its searches end: those of full rank do not look beside an optimum here."""
-    case, best_around = simulate(16), missing_fitting._best_around
+    case, best_around = simulate(16), missing_fitting.best_around
 
     def beside_lower_ranks(data: ObservedCells, best: ObservedFit, reml: bool) -> ObservedFit:
         return best if best.rank == 3 else best_around(data, best, reml)
 
-    monkeypatch.setattr(missing_fitting, "_best_around", beside_lower_ranks)
+    monkeypatch.setattr(missing_fitting, "best_around", beside_lower_ranks)
     assert fit(case.cells, 3, case.reml).point.lml < -145
     lower, full = fits(case.cells, [2, 3], case.reml)
     assert (lower.rank, full.rank, full.certificate.certified) == (2, 3, True)
