@@ -200,15 +200,17 @@ def is_searched_thoroughly(data: ObservedCells) -> bool:
     return p > 1 and data.filled.nrows * p - q < FEW_ROWS * p**2 and is_cheap(data, CHEAP_SEARCH)
 
 
-def best_around(data: ObservedCells, best: ObservedFit, reml: bool) -> ObservedFit:
-    """The best fit that climbs from places beside it lead to, repeated until none is better.
+def has_few_common_samples(data: ObservedCells) -> bool:
+    """Whether so few samples have both of some two traits that these may not say which sign a correlation has."""
+    observed = data.observed().astype(float)
+    return bool((observed.T @ observed).min() < FEW_ROWS)
 
-    They are the faces of the boundary, and where a trait's residual covariances have the other sign.
-    """
+
+def best_around(data: ObservedCells, best: ObservedFit, reml: bool) -> ObservedFit:
+    """The best fit that climbs from places beside it lead to, repeated until none is better."""
     while True:
         better = best
-        axes = best.point.axes
-        for start in [*pushed_axes(data.filled, axes, best.rank), *reflected_axes(axes, data.mean_eigenvalue)]:
+        for start in places_beside(data, best.point.axes, best.rank):
             try:
                 found = climb(data, start, best.rank, reml)
             except NumericalError:
@@ -218,6 +220,11 @@ def best_around(data: ObservedCells, best: ObservedFit, reml: bool) -> ObservedF
         if better is best:
             return best
         best = better
+
+
+def places_beside(data: ObservedCells, axes: TraitAxes, rank: int) -> list[TraitAxes]:
+    """Starts at the faces of the boundary, and where a trait's residual covariances have the other sign."""
+    return [*pushed_axes(data.filled, axes, rank), *reflected_axes(axes, data.mean_eigenvalue)]
 
 
 def reflected_axes(axes: TraitAxes, tau: float) -> list[TraitAxes]:

@@ -23,7 +23,14 @@ from kron2sum_cli.model.bartlett import (
 )
 from kron2sum_cli.model.contrasts import rotate_coupled
 from kron2sum_cli.model.fitting import GENETIC_SHARES, certified, distinct_maxima, starting_axes
-from kron2sum_cli.model.missing.fitting import ObservedFit, best_around, climb, is_searched_thoroughly
+from kron2sum_cli.model.missing.fitting import (
+    ObservedFit,
+    best_around,
+    climb,
+    has_few_common_samples,
+    is_searched_thoroughly,
+    places_beside,
+)
 from kron2sum_cli.model.missing.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, restored_cells, with_added
 from kron2sum_cli.model.missing.scanner import observed_scanner
@@ -39,8 +46,8 @@ for each of these refits is a search of its own."""
 class ObservedRefitter:
     """Refits of observed cells under one null model.
 
-    ``maxima`` are those of the likelihood without a variant, the highest first. Where the null model is searched
-    from beside its maxima, refits are so, too, if they are ``thorough``.
+    ``maxima`` are those of the likelihood without a variant, the highest first. Refits of few observed cells of which
+    some two traits have few samples in common are searched from beside their maxima, too, if they are ``thorough``.
     """
 
     maxima: tuple[ObservedFit, ...]
@@ -102,7 +109,8 @@ class ObservedRefitter:
                 continue
             if found.certificate.certified and (best is None or found.point.lml > best.point.lml):
                 best = found
-        if best is None or not (self.thorough and is_searched_thoroughly(self.null.point.data)):
+        data = self.null.point.data
+        if best is None or not (self.thorough and is_searched_thoroughly(data) and has_few_common_samples(data)):
             return best
         return best_around(alternative, best, self.reml)
 
@@ -150,10 +158,11 @@ def _simulated_cells(cells: ObservedCells, axes: TraitAxes, rng: np.random.Gener
 def null_maxima(data: ObservedCells, fitted: TraitAxes, rank: int, reml: bool) -> list[ObservedFit]:
     """Local maxima of the likelihood without a variant, the highest first.
 
-    Where there are so few samples that there can be several, climbs start from several places; else from the fit alone.
-    Raises ConvergenceError where no search ended at a maximum.
+    Where there are so few samples that there can be several, climbs start from several places, beside the fit among
+    them; else from the fit alone. Raises ConvergenceError where no search ended at a maximum.
     """
     starts = [fitted]
     if is_searched_thoroughly(data):
         starts += [starting_axes(data.filled, share) for share in GENETIC_SHARES]
+        starts += places_beside(data, fitted, rank)
     return distinct_maxima(starts, partial(climb, data, rank=rank, reml=reml))

@@ -254,9 +254,10 @@ def test_refits_of_few_cells_are_searched_as_the_null_model_is(seed: int) -> Non
     Y[:17, 0] = Y[20:, 2] = np.nan
     spectrum, shift = observed_spectrum(G, np.ones((40, 1)), True, True)
     null = fit(observed_cells(spectrum, Y, np.eye(3), np.ones((40, 1)), shift), 3, True)
+    maxima = tuple(null_maxima(null.point.data, null.point.axes, 3, True))
     g = rng.binomial(2, 0.3, size=(40, 4)).astype(float)
     for design in (np.eye(3), np.eye(3)[:, :1]):
-        found = ObservedRefitter((null,)).refit(g, design).lml
+        found = ObservedRefitter(maxima).refit(g, design).lml
         for k in range(4):
             alternative = with_added(null.point.data, design, g[:, [k]])
             assert found[k] == pytest.approx(fit(alternative, 3, True).point.lml, abs=1e-5)
