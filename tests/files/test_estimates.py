@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kron2sum_cli.cli.console import table_lines
+from kron2sum_cli.cli.terminal import table_lines
 from kron2sum_cli.export.estimates import ESTIMATE_COLUMNS, estimates_json, estimates_table
 from kron2sum_cli.files.inputs import FileRecord
 from kron2sum_cli.files.json_records import to_json
