@@ -164,7 +164,7 @@ def fits(data: Contrasts, ranks: Sequence[int], reml: bool) -> list[Fit]:
         places += far_starts(data, rank) if thorough else []
         return _best_of(data, [climb(data, place, rank, reml) for place in places], reml, thorough)
 
-    return nested_fits(ranks, data.mean_eigenvalue, lambda start, rank: climb(data, start, rank, reml), search)
+    return nested_fits(ranks, data.mean_eigenvalue, partial(climb, data, reml=reml), search)
 
 
 def nested_fits(
@@ -227,14 +227,12 @@ def distinct_maxima(
     found: list[Optimum[PointT]] = []
     for axes in starts:
         try:
-            one = certified(climb_from(axes))
+            found.append(certified(climb_from(axes)))
         except (ConvergenceError, NumericalError, np.linalg.LinAlgError):
             continue
-        if all(abs(one.point.lml - other.point.lml) > SAME_OPTIMUM for other in found):
-            found.append(one)
     if not found:
         raise ConvergenceError(NO_CONVERGENCE)
-    return sorted(found, key=lambda fit: -fit.point.lml)
+    return sorted(distinct(found), key=lambda fit: -fit.point.lml)
 
 
 def _best_of(data: Contrasts, found: list[Fit], reml: bool, thorough: bool) -> Fit:

@@ -108,7 +108,7 @@ def fits(data: FamilyTraits, ranks: Sequence[int], reml: bool) -> list[Optimum[F
             raise ConvergenceError(best.certificate.complaint(best.point.lml), best)
         return best
 
-    return nested_fits(ranks, data.mean_eigenvalue, lambda start, rank: climb(data, start, rank, reml), search)
+    return nested_fits(ranks, data.mean_eigenvalue, partial(climb, data, reml=reml), search)
 
 
 def _without_genetic_variance(data: FamilyTraits, reml: bool) -> Optimum[FamilyPoint]:

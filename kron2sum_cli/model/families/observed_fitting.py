@@ -97,7 +97,7 @@ def fits(data: ObservedFamilies, ranks: Sequence[int], reml: bool) -> list[Optim
             found = climbs([one.point.axes for one in of_full_rank], partial(climb, data, rank=rank, reml=reml))
         return best_of(found, ~data.missing, data.singular, reml)
 
-    return nested_fits(ranks, data.mean_eigenvalue, lambda start, rank: climb(data, start, rank, reml), search)
+    return nested_fits(ranks, data.mean_eigenvalue, partial(climb, data, reml=reml), search)
 
 
 def _starts(data: ObservedFamilies, rank: int, reml: bool) -> list[TraitAxes]:

@@ -189,7 +189,7 @@ def fits(data: ObservedCells, ranks: Sequence[int], reml: bool) -> list[Observed
         best = best_of(found, data.observed(), data.singular, reml)
         return best_around(data, best, reml) if is_searched_thoroughly(data) else best
 
-    return nested_fits(ranks, data.mean_eigenvalue, lambda start, rank: climb(data, start, rank, reml), search)
+    return nested_fits(ranks, data.mean_eigenvalue, partial(climb, data, reml=reml), search)
 
 
 def is_searched_thoroughly(data: ObservedCells) -> bool:

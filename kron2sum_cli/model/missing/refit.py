@@ -6,7 +6,7 @@ variant as its only fixed effect (`missing.likelihood`). Each refit is a search 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,12 @@ class ObservedRefitter:
         """Whether it is that of the contrasts of the covariates."""
         return self.null.point.reml
 
+    @cached_property
+    def searches_beside(self) -> bool:
+        """Whether refits are searched from beside their maxima."""
+        data = self.null.point.data
+        return self.thorough and is_searched_thoroughly(data) and has_few_common_samples(data)
+
     def of_variants(self, G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
         """Refits of variants G (n, b) with effects in the span of a design (p, e); ``outside`` has no part in it."""
         return lambda design: self.refit(G.astype(np.float64), design)
@@ -109,10 +115,7 @@ class ObservedRefitter:
                 continue
             if found.certificate.certified and (best is None or found.point.lml > best.point.lml):
                 best = found
-        data = self.null.point.data
-        if best is None or not (self.thorough and is_searched_thoroughly(data) and has_few_common_samples(data)):
-            return best
-        return best_around(alternative, best, self.reml)
+        return best_around(alternative, best, self.reml) if best and self.searches_beside else best
 
     def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
         """Simulate traits in these cells under the null model, and variants; fit the traits."""
