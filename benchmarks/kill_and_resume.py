@@ -31,7 +31,7 @@ from kron2sum_cli.cli import run as kron2sum
 from kron2sum_cli.export import export
 from kron2sum_cli.files import outputs, table_writers
 from kron2sum_cli.fit import fit
-from kron2sum_cli.scan import blocks as scan_blocks
+from kron2sum_cli.scan import block as scan_blocks
 from kron2sum_cli.scan import resume as checkpoint
 from kron2sum_cli.scan import scan, sets
 

@@ -11,8 +11,7 @@ import pyarrow as pa
 from kron2sum_cli.errors import UsageError
 from kron2sum_cli.export.rows import rounded
 from kron2sum_cli.files.json_records import to_json
-from kron2sum_cli.files.null_description import effect_names
-from kron2sum_cli.files.null_file import NullFile
+from kron2sum_cli.files.null_file import NullFile, effect_names
 from kron2sum_cli.files.table_writers import delimited_header, delimited_rows
 from kron2sum_cli.files.text import EMPTY_CELL
 from kron2sum_cli.model.null_model import FitSummary

@@ -27,8 +27,7 @@ from kron2sum_cli.export.computed_columns import (
 )
 from kron2sum_cli.export.estimates import estimates_json, estimates_table, predictions_table
 from kron2sum_cli.export.genome import read_genome
-from kron2sum_cli.export.linkage import open_linkage
-from kron2sum_cli.export.loci import Clumping, find_loci, locus_intervals
+from kron2sum_cli.export.loci import Clumping, find_loci, locus_intervals, open_linkage
 from kron2sum_cli.export.results import ScanResults, column_values, sets_as_variants, stored_columns_of_sets
 from kron2sum_cli.export.rows import (
     RowKeys,
@@ -66,8 +65,7 @@ from kron2sum_cli.files.scan_columns import (
     P,
     axis_columns,
 )
-from kron2sum_cli.files.scan_metadata import ScanMetadata
-from kron2sum_cli.files.scan_parts import join_parts
+from kron2sum_cli.files.scan_metadata import ScanMetadata, join_parts
 from kron2sum_cli.files.scan_table import ScanFile, ScanWriter, open_scan
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.files.trait_design import asked_hypotheses

@@ -13,18 +13,25 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from types import TracebackType
-from typing import IO, Any, BinaryIO, Self
+from typing import IO, Any, BinaryIO, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.inputs import HEAD_BYTES, compression_of, describe, display_name, open_input, unreadable
-from kron2sum_cli.files.json_records import OtherLayout
-from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
+from kron2sum_cli.files.inputs import (
+    HEAD_BYTES,
+    FileRecord,
+    compression_of,
+    describe,
+    display_name,
+    open_input,
+    unreadable,
+)
+from kron2sum_cli.files.json_records import OtherLayout, canonical_json, read_record, to_json
 from kron2sum_cli.files.outputs import Abandonable
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.model.block_scanner import precision_for
@@ -50,6 +57,104 @@ COLUMNS_OF_COVARIATES = 6
 """Columns that a scan holds for every covariate: itself, and weighted (see `families.scanner.low_rank`)."""
 
 Array = NDArray[np.float64]
+
+FORMAT = 2
+"""Version of the file's layout."""
+
+
+@dataclass(frozen=True)
+class GrmRecord:
+    """What a relationship matrix was made of.
+
+    ``paths`` are as they were given, ``files`` those that were read. ``genotypes`` says whether it was made of
+    genotypes, which a scan may take again, and ``options`` how: ``scale``, ``maf``, ``geno``, and where they were given
+    ``ploidy`` and ``map``.
+    """
+
+    paths: tuple[str, ...]
+    genotypes: bool
+    files: tuple[FileRecord, ...]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class NullMetadata:
+    """The JSON object ``meta`` of a null model's file.
+
+    - ``version``: of the program that wrote it.
+    - ``method``: "reml" or "ml".
+    - ``traits``, ``covariates``: names, in the order of C0 and of the rows of B.
+    - ``grm``: what the relationship matrix was made of.
+    - ``inputs``: the files of ``pheno``, ``covar`` and ``pred``.
+    - ``counts``: samples, by reason.
+    - ``transform``: what was done to each trait before the fit, one of `settings.TRANSFORMS`.
+    - ``chromosomes``: those without which there are fits, with LOCO: the first of those that are left out together.
+    - ``left_out_with``: further chromosomes that are left out, and the one in `chromosomes` that they are left out
+      with.
+    - ``profile``: profile-likelihood interval of the heritability of each trait.
+    - ``hash``: identifies the model; "" until its last fit is written.
+    """
+
+    version: str
+    method: Literal["reml", "ml"]
+    traits: tuple[str, ...]
+    covariates: tuple[str, ...]
+    grm: GrmRecord
+    inputs: Mapping[str, tuple[FileRecord, ...]]
+    counts: Mapping[str, int]
+    transform: str = "none"
+    chromosomes: tuple[str, ...] = ()
+    left_out_with: Mapping[str, str] = field(default_factory=dict)
+    profile: Mapping[str, Interval] = field(default_factory=dict)
+    hash: str = ""
+
+    @property
+    def takes_predictions_off(self) -> bool:
+        """Whether the null model of a chromosome has the traits less their prediction without it, ``--pred``."""
+        return "pred" in self.inputs
+
+    def to_json(self) -> str:
+        """The JSON text."""
+        return canonical_json({"format": FORMAT, **to_json(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "NullMetadata":
+        """The metadata of a JSON text; see `read_record`."""
+        return read_record(cls, text, "format", FORMAT, "kron2sum fit")
+
+
+@dataclass(frozen=True)
+class NullDescription(TraitData):
+    """What a null model's file says besides its fits: Y as analysed, A, X, and what they are.
+
+    Samples are those analysed, in the order of the rotation.
+    """
+
+    metadata: NullMetadata
+    samples: Samples
+
+    @property
+    def method(self) -> Literal["reml", "ml"]:
+        """The likelihood."""
+        return self.metadata.method
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """Names of the traits."""
+        return self.metadata.traits
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """Names of the covariates."""
+        return self.metadata.covariates
+
+
+def effect_names(description: NullDescription) -> list[str]:
+    """Names of the columns of B: the traits, or with a trait design A1, A2, ... for its columns."""
+    p, a = description.A.shape
+    if a == p and np.array_equal(description.A, np.eye(p)):
+        return list(description.traits)
+    return [f"A{k + 1}" for k in range(a)]
 
 
 class NpzWriter:
@@ -271,10 +376,10 @@ class NullWriter:
         scalars = model.scalars() | {name: getattr(summary, name) for name in _SCALARS}
         scalars |= {"certificate": asdict(summary.certificate)}
         self._write(prefix + "scalars", np.array(json.dumps(scalars, sort_keys=True)))
-        for field in fields(TraitAxes):
-            self._write(prefix + field.name, getattr(summary.axes, field.name))
-        for field in fields(Estimates):
-            self._write(f"{prefix}estimates/{field.name}", getattr(summary.estimates, field.name))
+        for each in fields(TraitAxes):
+            self._write(prefix + each.name, getattr(summary.axes, each.name))
+        for each in fields(Estimates):
+            self._write(f"{prefix}estimates/{each.name}", getattr(summary.estimates, each.name))
         arrays = model.arrays()
         for name, array in arrays.items():
             if name not in self._of_whole or not np.array_equal(array, self._of_whole[name]):
@@ -401,9 +506,9 @@ def _read_summary(archive: NpzReader, prefix: str, description: NullDescription)
     p, a, c = len(description.traits), description.A.shape[1], len(description.covariates)
     scalars = json.loads(archive.text(prefix + "scalars"))
     estimates = {}
-    for field in fields(Estimates):
-        shape = (c, a) if field.name.startswith("B") else (p,) if field.name in _VECTORS else (p, p)
-        estimates[field.name] = archive.array(f"{prefix}estimates/{field.name}", *shape)
+    for each in fields(Estimates):
+        shape = (c, a) if each.name.startswith("B") else (p,) if each.name in _VECTORS else (p, p)
+        estimates[each.name] = archive.array(f"{prefix}estimates/{each.name}", *shape)
     axes = TraitAxes(
         **{name: archive.array(prefix + name, p, p) for name in ("T", "Tinv")},
         **{name: archive.array(prefix + name, p) for name in ("c0", "c1")},

@@ -8,8 +8,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.cells import MISSING_WORDS, TextColumn, as_numbers, missing_code_warnings, sorted_names
-from kron2sum_cli.files.sample_table import SampleTable, choose_columns
+from kron2sum_cli.files.sample_table import (
+    MISSING_WORDS,
+    SampleTable,
+    TextColumn,
+    as_numbers,
+    choose_columns,
+    missing_code_warnings,
+    sorted_names,
+)
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.text import TextTable, read_table
 

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from kron2sum_cli._version import __version__
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.files.inputs import file_records
-from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
-from kron2sum_cli.files.null_file import PREDICTED, NullWriter, Predictions
+from kron2sum_cli.files.null_file import PREDICTED, GrmRecord, NullDescription, NullMetadata, NullWriter, Predictions
 from kron2sum_cli.files.outputs import atomic_output, guard_inputs
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.fit.design import Design, read_design, read_tables

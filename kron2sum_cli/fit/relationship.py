@@ -17,9 +17,8 @@ from kron2sum_cli.genotypes.grm import (
     relationship_from_genotypes,
     relationships_by_chromosome,
 )
-from kron2sum_cli.genotypes.open import is_genotype_file, open_genotypes, takes_sample_file
+from kron2sum_cli.genotypes.open import SeveralFiles, is_genotype_file, open_genotypes, takes_sample_file
 from kron2sum_cli.genotypes.relationship import NamedTable, RelationshipFile, open_relationship, open_sparse
-from kron2sum_cli.genotypes.several_files import SeveralFiles
 from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
 from kron2sum_cli.genotypes.sparse_matrix import (
     SparseMatrix,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.files.null_description import NullDescription, effect_names
+from kron2sum_cli.files.null_file import NullDescription, effect_names
 from kron2sum_cli.files.text import EMPTY_CELL
 from kron2sum_cli.model.climbing import Certificate
 from kron2sum_cli.model.null_model import FitSummary

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from kron2sum_cli.errors import InputError, OutputError
 from kron2sum_cli.files.outputs import FinishedWork, is_stream, open_locked, output_error
-from kron2sum_cli.files.scan_parts import first_difference
+from kron2sum_cli.files.scan_metadata import first_difference
 from kron2sum_cli.scan.block import BlockResult
 
 logger = logging.getLogger("kron2sum.scan")

@@ -18,11 +18,9 @@ from kron2sum_cli.model.conditioning import conditioned_scanner
 from kron2sum_cli.model.hypotheses import Hypothesis
 from kron2sum_cli.model.inflation import DEFLATED, INFLATED, MedianP, inflation
 from kron2sum_cli.progress import Progress
-from kron2sum_cli.scan.block import BlockResult, Scan, test_block
-from kron2sum_cli.scan.blocks import block_width, blocks_by_null
+from kron2sum_cli.scan.block import BlockResult, Scan, block_width, blocks_by_null, test_block
 from kron2sum_cli.scan.conditioned import genotyped_covariates, own_covariates
 from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
-from kron2sum_cli.scan.metadata import scan_metadata
 from kron2sum_cli.scan.refits import Once, check_random_slopes, factors_of_genome, refit_plan, without_refits
 from kron2sum_cli.scan.second_column import second_column, second_test
 from kron2sum_cli.scan.stepwise import (
@@ -32,7 +30,7 @@ from kron2sum_cli.scan.stepwise import (
     strong_places,
     write_signals,
 )
-from kron2sum_cli.scan.table import report_thresholds, result_table, simulated_traits
+from kron2sum_cli.scan.table import report_thresholds, result_table, scan_metadata, simulated_traits
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")

@@ -41,13 +41,19 @@ from kron2sum_cli.model.sets.kernel_tests import any_effect_kernel, beta_weights
 from kron2sum_cli.model.sets.random_effects import SetNull, SetTest, VariantSetScores, random_effects_mlog10p
 from kron2sum_cli.model.sets.scanner import RotatedVariants, SetScanner
 from kron2sum_cli.progress import Progress
-from kron2sum_cli.scan.block import BlockResult, centred, outside_covariates, read_counted, simulated_scores, within
-from kron2sum_cli.scan.blocks import block_width
+from kron2sum_cli.scan.block import (
+    BlockResult,
+    block_width,
+    centred,
+    outside_covariates,
+    read_counted,
+    simulated_scores,
+    within,
+)
 from kron2sum_cli.scan.conditioned import genotyped_covariates
 from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
-from kron2sum_cli.scan.metadata import scan_metadata
 from kron2sum_cli.scan.set_members import Members, SetBlock, blocks_of_sets, find_sets
-from kron2sum_cli.scan.table import report_thresholds, result_table, simulated_traits
+from kron2sum_cli.scan.table import report_thresholds, result_table, scan_metadata, simulated_traits
 from kron2sum_cli.settings import DEFAULT_REFIT, FIXED, ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")

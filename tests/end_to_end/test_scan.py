@@ -17,7 +17,7 @@ from kron2sum_cli.genotypes.bed import open_bed
 from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.fitting import climb
 from kron2sum_cli.model.spectrum import spectrum_of_relationship
-from kron2sum_cli.scan.blocks import block_width
+from kron2sum_cli.scan.block import block_width
 from kron2sum_cli.scan.inputs import open_inputs
 from kron2sum_cli.settings import CommonSettings, ScanSettings
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.cli import run
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.export import linkage
-from kron2sum_cli.export.linkage import GenotypeLinkage, open_linkage
+from kron2sum_cli.export import loci
+from kron2sum_cli.export.loci import GenotypeLinkage, open_linkage
 
 Array = NDArray[np.float64]
 
@@ -123,7 +123,7 @@ def leads_by_definition(scanned: Path, r2: Array, least: float, kb: float) -> li
 
 @pytest.mark.parametrize("cells", [1, 7 * N, 1 << 20])
 def test_r2_is_the_squared_correlation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
-    monkeypatch.setattr(linkage, "_CELLS_AT_ONCE", cells)
+    monkeypatch.setattr(loci, "_CELLS_AT_ONCE", cells)
     link = open_linkage([write_bed(tmp_path / "g.bed")], "out.html", None)
     others = np.random.default_rng(0).permutation(M - 1)
     expected = r2_of(np.arange(N))

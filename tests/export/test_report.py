@@ -25,8 +25,7 @@ from kron2sum_cli.export.qq import qq_data
 from kron2sum_cli.export.report import MOST_LOCI, p_text, scan_report
 from kron2sum_cli.export.results import ScanResults
 from kron2sum_cli.files.inputs import FileRecord
-from kron2sum_cli.files.null_description import GrmRecord
-from kron2sum_cli.files.null_file import NullFile
+from kron2sum_cli.files.null_file import GrmRecord, NullFile
 from kron2sum_cli.files.scan_metadata import INDEPENDENT_TESTS, ScanPart, Span
 from kron2sum_cli.model.uncertainty import Interval
 from kron2sum_cli.settings import ExportSettings

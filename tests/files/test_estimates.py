@@ -15,8 +15,7 @@ from kron2sum_cli.cli.terminal import table_lines
 from kron2sum_cli.export.estimates import ESTIMATE_COLUMNS, estimates_json, estimates_table
 from kron2sum_cli.files.inputs import FileRecord
 from kron2sum_cli.files.json_records import to_json
-from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
-from kron2sum_cli.files.null_file import NullFile
+from kron2sum_cli.files.null_file import GrmRecord, NullDescription, NullFile, NullMetadata
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.fit.summary import summarise
 from kron2sum_cli.model.contrasts import rotate_coupled, rotate_traits

@@ -14,8 +14,17 @@ import pytest
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.inputs import FileRecord
-from kron2sum_cli.files.null_description import GrmRecord, NullDescription, NullMetadata
-from kron2sum_cli.files.null_file import PREDICTED, NpzReader, NpzWriter, NullWriter, Predictions, read_null
+from kron2sum_cli.files.null_file import (
+    PREDICTED,
+    GrmRecord,
+    NpzReader,
+    NpzWriter,
+    NullDescription,
+    NullMetadata,
+    NullWriter,
+    Predictions,
+    read_null,
+)
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood, rotate_samples
 from kron2sum_cli.model.uncertainty import Interval

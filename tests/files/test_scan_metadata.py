@@ -8,7 +8,7 @@ import pytest
 from scan_metadata_of import scan_metadata_of
 
 from kron2sum_cli.files.inputs import FileRecord
-from kron2sum_cli.files.null_description import GrmRecord, NullMetadata
+from kron2sum_cli.files.null_file import GrmRecord, NullMetadata
 from kron2sum_cli.files.scan_metadata import NullScale, ScanMetadata, ScanPart, Span
 from kron2sum_cli.model.uncertainty import Interval
 

@@ -9,8 +9,7 @@ from scan_metadata_of import scan_metadata_of
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.inputs import FileRecord
-from kron2sum_cli.files.scan_metadata import ScanPart, Span
-from kron2sum_cli.files.scan_parts import difference, join_parts, union
+from kron2sum_cli.files.scan_metadata import ScanPart, Span, difference, join_parts, union
 
 GENO = (FileRecord("g.bed", 7, "ab"),)
 

@@ -91,7 +91,7 @@ def test_refused_where_something_differs(
 def test_another_version_is_refused(
     interrupted: Path, kron2sum: CommandServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kron2sum_cli.scan.metadata.__version__", "99")
+    monkeypatch.setattr("kron2sum_cli.scan.table.__version__", "99")
     before = interrupted.read_bytes()
     assert run([*SCAN, "--resume"]) == 1
     assert "the version of kron2sum changed" in log_of(interrupted.parent)

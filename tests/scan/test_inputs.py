@@ -11,7 +11,7 @@ from made_up import genotypes
 
 from kron2sum_cli.genotypes.chromosomes import parse_region
 from kron2sum_cli.genotypes.filters import VariantFilters
-from kron2sum_cli.scan.blocks import blocks_by_null, blocks_of
+from kron2sum_cli.scan.block import blocks_by_null, blocks_of
 from kron2sum_cli.scan.inputs import ScanInputs, Selection, largest_block, select_variants
 from kron2sum_cli.scan.table import in_order
 

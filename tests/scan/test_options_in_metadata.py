@@ -12,7 +12,7 @@ from kron2sum_cli.fit.fit import fit_null_model
 from kron2sum_cli.genotypes.chromosomes import parse_region
 from kron2sum_cli.progress import NoProgress
 from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
-from kron2sum_cli.scan.metadata import scan_metadata
+from kron2sum_cli.scan.table import scan_metadata
 from kron2sum_cli.settings import CommonSettings, FitSettings, ScanSettings
 
 EXAMPLE = Path(kron2sum_cli.__file__).parents[1] / "example_data"
