@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from kron2sum_cli.model.likelihood import Point, normalised_effects
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, parts_of
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 LEFT_BY_EFFECTS = 1e-9
@@ -231,8 +231,7 @@ def inner_products(rows: NDArray[np.floating], others: NDArray[np.floating]) -> 
     """Inner products of the rows of two (b, n); short parts of a row in its own precision, their sum in double."""
     b, n = rows.shape
     total = np.zeros(b)
-    for start in range(0, n, PRODUCTS_AT_ONCE):
-        part = slice(start, start + PRODUCTS_AT_ONCE)
+    for part in parts_of(n, PRODUCTS_AT_ONCE):
         total += np.einsum("bi,bi->b", rows[:, part], others[:, part])
     return total
 

@@ -16,7 +16,7 @@ from kron2sum_cli.model.conditioning import GivenVariants
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, orthonormal
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.model.second_column import SecondStatistics
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, parts_of
 
 TRAITS_AT_ONCE = 128
 """Number of data sets that are simulated at once."""
@@ -39,7 +39,7 @@ class SimulatedTraits:
 def normal_errors(seed: int, number: int, n: int, p: int) -> Iterator[Array]:
     """Errors of B data sets in the traits, (n, p, k) at a time; the first are the same whatever their number."""
     rng = np.random.default_rng(seed)
-    for part in _parts(number):
+    for part in parts_of(number, TRAITS_AT_ONCE):
         drawn = rng.standard_normal((min(part.stop, number) - part.start, n, p))
         yield np.ascontiguousarray(drawn.transpose(1, 2, 0))
 
@@ -64,12 +64,8 @@ def simulated_permuted(
     """Traits (of complete traits Y (n, p)) with the whitened residuals of the samples in other orders (B, n)."""
     residuals = _project(model, (Y @ model.summary.axes.T.T)[:, :, None], given)
     whitened = model.colour(residuals)[:, :, 0]
-    parts = (whitened[orders[part]].transpose(1, 2, 0) for part in _parts(len(orders)))
+    parts = (whitened[orders[part]].transpose(1, 2, 0) for part in parts_of(len(orders), TRAITS_AT_ONCE))
     return _simulated([_scores(model, E, given, dtype) for E in parts])
-
-
-def _parts(number: int) -> list[slice]:
-    return [slice(k, k + TRAITS_AT_ONCE) for k in range(0, number, TRAITS_AT_ONCE)]
 
 
 def _simulated(parts: Sequence[SimulatedTraits]) -> SimulatedTraits:
@@ -113,9 +109,7 @@ def largest_statistics(
     """
     b, p, number = u.shape
     largest = np.zeros((len(tests) + p, number))
-    step = max(1, ENTRIES_AT_ONCE // (p * number))
-    for start in range(0, b, step):
-        some = slice(start, start + step)
+    for some in parts_of(b, ENTRIES_AT_ONCE // (p * number)):
         gains = relative_gains(u[some], v[some], simulated.quadratic, tests, context, each_trait=True)
         for k, gain in enumerate(gains):
             np.maximum(largest[k], gain.max(axis=0), out=largest[k])
@@ -140,11 +134,9 @@ def largest_of_second(
     """
     b, p, number = u.shape
     largest = np.zeros((2, number))
-    step = max(1, ENTRIES_AT_ONCE // (p * number))
     full = [v if v.ndim == 3 else v[:, :, None] * np.eye(p) for v in (statistics.first.v, statistics.v)]
     least, quadratic = context.least_left, simulated.quadratic
-    for start in range(0, b, step):
-        some = slice(start, start + step)
+    for some in parts_of(b, ENTRIES_AT_ONCE // (p * number)):
         given = _given_first(u[some], u_second[some], statistics.regression[some])
         of_first = _reduction(u[some], full[0][some], np.eye(p))
         above = of_first + _reduction(given, full[1][some], np.eye(p))

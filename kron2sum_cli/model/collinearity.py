@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, parts_of
 
 TOLERANCE = 1e-7
 """Smallest share of its length that a column may have outside the span of the columns before it; below it the column
@@ -158,8 +158,7 @@ class GenotypedCovariates:
         None for none.
         """
         explained = np.zeros(len(incomplete), dtype=np.bool_)
-        for start in range(0, len(incomplete), AT_ONCE):
-            some = slice(start, start + AT_ONCE)
+        for some in parts_of(len(incomplete), AT_ONCE):
             own = None if beside is None else beside[:, incomplete[some]]
             explained[some] = self._explain(G[:, incomplete[some]], absent[:, some], own)
         return explained
@@ -216,8 +215,7 @@ class ExplainedTraits:
         """Which of the variants G (n, k) leave nothing of some combination: (k,)."""
         found = np.zeros(G.shape[1], dtype=np.bool_)
         for samples, Q, E in self.bases if G.shape[1] else ():
-            for start in range(0, G.shape[1], AT_ONCE):
-                some = slice(start, start + AT_ONCE)
+            for some in parts_of(G.shape[1], AT_ONCE):
                 left = _left_by(Q, G[:, some], samples)
                 outside = left - E @ (E.T @ left)
                 found[some] |= np.sum(outside**2, axis=0) <= UNEXPLAINED * np.sum(left**2, axis=0)

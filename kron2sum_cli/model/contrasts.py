@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from kron2sum_cli.model.spectrum import Array, Spectrum
+from kron2sum_cli.model.spectrum import Array, Spectrum, parts_of
 
 COLUMNS_AT_ONCE = 128
 """Number of columns of V that are in double precision at once."""
@@ -125,8 +125,7 @@ class Contrasts:
     def _in_double(self) -> Iterator[tuple[slice, Array]]:
         """V in double precision; a few columns at a time where it is in single, which saves a whole copy."""
         step = self.V.shape[1] if self.V.dtype == np.float64 else COLUMNS_AT_ONCE
-        for start in range(0, self.V.shape[1], max(step, 1)):
-            columns = slice(start, start + step)
+        for columns in parts_of(self.V.shape[1], step):
             yield columns, np.asarray(self.V[:, columns], dtype=np.float64)
 
 

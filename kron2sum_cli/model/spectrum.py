@@ -186,6 +186,12 @@ def spectrum_of_relationship(K: Array, X: Array, overwrite: bool = False) -> Spe
     )
 
 
+def parts_of(size: int, largest: int) -> list[slice]:
+    """Ranges of at most ``largest``, and at least 1, of ``size`` rows or columns."""
+    step = max(largest, 1)
+    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+
+
 def _eigenvectors_in_place(K: Array) -> Array:
     """Eigenvalues of a symmetric matrix, increasing; the matrix becomes its eigenvectors.
 

@@ -9,7 +9,6 @@ and ``2 l = -(n - c)p log 2π - log|K| - Σ_j log|H_j| - Σ_j y_jᵀP_jy_j`` und
 Everything costs O(np(p + c²)).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,7 +18,7 @@ from scipy import linalg
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.families.spectrum import FamilySpectrum
 from kron2sum_cli.model.likelihood import LOG2PI, ScoresWhenAsked
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, parts_of
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 ROWS_AT_ONCE = 1 << 9
@@ -151,7 +150,7 @@ class FamilyPoint(ScoresWhenAsked):
         if not self.reml or c == 0:
             return self.grams_of_rows
         crossed = np.zeros((2, p * c, p * c))
-        for rows in row_blocks(data.nsamples):
+        for rows in parts_of(data.nsamples, ROWS_AT_ONCE):
             F = self.normalised_effects(rows)
             squares = np.sum(F**2, axis=2)
             for power in range(3):
@@ -186,17 +185,11 @@ class FamilyPoint(ScoresWhenAsked):
         )
 
 
-def row_blocks(n: int) -> Iterator[slice]:
-    """Stretches of rows, of a size that does not depend on the number of axes or covariates."""
-    for start in range(0, n, ROWS_AT_ONCE):
-        yield slice(start, min(start + ROWS_AT_ONCE, n))
-
-
 def weighted_grams(X: Array, W: Array) -> Array:
     """``XᵀW_jX`` for X (n, c) and every column of weights W (n, p): (p, c, c)."""
     p, c = W.shape[1], X.shape[1]
     grams = np.zeros((p * c, c))
-    for rows in row_blocks(len(X)):
+    for rows in parts_of(len(X), ROWS_AT_ONCE):
         weighted = W[rows, :, None] * X[rows, None, :]
         grams += weighted.reshape(len(weighted), p * c).T @ X[rows]
     return grams.reshape(p, c, c)
@@ -236,7 +229,7 @@ def _traces_of_effects(data: FamilyTraits, W: Array, chol: Array) -> tuple[Array
     """``tr(H_j⁻¹ XᵀW_j M W_jX)`` for M = GGᵀ and I, each (p,)."""
     taken0, taken1 = np.zeros(len(chol)), np.zeros(len(chol))
     inverse = np.linalg.inv(chol) if data.ncovariates else chol
-    for rows in row_blocks(data.nsamples):
+    for rows in parts_of(data.nsamples, ROWS_AT_ONCE):
         for j, M in enumerate(inverse):
             lengths = W[rows, j] ** 2 * np.sum((data.X[rows] @ M.T) ** 2, axis=1)
             taken0[j] += data.s[rows] @ lengths

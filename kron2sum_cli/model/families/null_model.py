@@ -41,7 +41,7 @@ from kron2sum_cli.model.missing.undetermined import uses_undetermined, with_inde
 from kron2sum_cli.model.null_model import FAMILIES, FitSummary, NullLikelihood, NullModel, TraitData
 from kron2sum_cli.model.prediction import MissingCells, Predictor, no_missing_cells
 from kron2sum_cli.model.sets.scanner import SetScanner
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, parts_of
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import estimates_from, without_undetermined
 
@@ -302,9 +302,8 @@ def _families_with_missing(point: ObservedFamilyPoint) -> Iterator[tuple[Familie
             yield group, inverse
         elif isinstance(group, Singles):
             incomplete = np.flatnonzero(~group.observed[group.kind].all(axis=1))
-            step = max(1, ENTRIES_AT_ONCE // group.observed.shape[1] ** 2)
-            for start in range(0, incomplete.size, step):
-                some = incomplete[start : start + step]
+            for part in parts_of(incomplete.size, ENTRIES_AT_ONCE // group.observed.shape[1] ** 2):
+                some = incomplete[part]
                 kind = group.kind[some]
                 K, observed = group.K[kind][:, None, None], group.observed[kind][:, None]
                 alone = Families(group.members[some, None], np.ones_like(K), K, observed, group.X[some, None])

@@ -25,7 +25,7 @@ from kron2sum_cli.model.collinearity import clear_root
 from kron2sum_cli.model.families.likelihood import weighted_grams
 from kron2sum_cli.model.families.spectrum import FamilySpectrum
 from kron2sum_cli.model.missing.observed import missing_cells_of
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, parts_of
 
 Indices = NDArray[np.intp]
 Mask = NDArray[np.bool_]
@@ -333,9 +333,7 @@ class Singles:
         """See `Group.effect_products`."""
         p, c, flat = self.observed.shape[1], self.X.shape[1], _flat(inverse)
         found = np.zeros((2, p**4, c * c))
-        step = max(1, ENTRIES_AT_ONCE // p**4)
-        for start in range(0, len(flat), step):
-            part = slice(start, start + step)
+        for part in parts_of(len(flat), ENTRIES_AT_ONCE // p**4):
             both = _outer(flat[part], flat[part])
             found[1] += both.T @ self.XX[part]
             found[0] += (both * self.K[part, None]).T @ self.XX[part]
@@ -525,9 +523,8 @@ def _groups(spectrum: FamilySpectrum, observed: Mask, X: Array) -> tuple[Group, 
     for one in spectrum.rotation.families:
         alone[one.members] = False
         m = one.members.shape[1]
-        step = max(1, ENTRIES_AT_ONCE // (m * observed.shape[1]) ** 2)
-        for start in range(0, len(one.members), step):
-            members, U = one.members[start : start + step], one.U[start : start + step].astype(np.float64)
+        for part in parts_of(len(one.members), ENTRIES_AT_ONCE // (m * observed.shape[1]) ** 2):
+            members, U = one.members[part], one.U[part].astype(np.float64)
             K = (U * spectrum.s[members][:, None, :]) @ U.transpose(0, 2, 1)
             groups.append(Families(members, U, K, observed[members], X[members]))
     singles = np.flatnonzero(alone)

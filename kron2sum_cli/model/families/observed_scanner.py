@@ -28,7 +28,7 @@ from kron2sum_cli.model.information import pair_positions
 from kron2sum_cli.model.missing.scanner import LEFT_FOR_SINGLE, UNITS_OF_ROUNDING
 from kron2sum_cli.model.prediction import EffectsOfCovariates
 from kron2sum_cli.model.sets.fixed_effects import SetScores
-from kron2sum_cli.model.spectrum import EPSILON, Array
+from kron2sum_cli.model.spectrum import EPSILON, Array, parts_of
 
 Floats = NDArray[np.floating]
 
@@ -168,8 +168,7 @@ class ObservedFamilyScanner:
                 total += (parts[g] * parts[h]) @ self.squares[rows]
 
         ordered = self._ordered(blocks)
-        for start in range(0, m, SAMPLES_AT_ONCE):
-            rows = slice(start, min(start + SAMPLES_AT_ONCE, m))
+        for rows in parts_of(m, SAMPLES_AT_ONCE):
             add([block[:, rows] for block in ordered], rows)
         for stretch in self.stretches:
             parts = [block[:, stretch.rows] for block in ordered]
@@ -394,8 +393,7 @@ def _half(point: ObservedFamilyPoint, right: Array) -> Array:
 
 
 def _chunks(point: ObservedFamilyPoint, b: int) -> list[slice]:
-    step = max(1, NUMBERS_AT_ONCE // (point.data.missing.size * point.data.ntraits))
-    return [slice(start, start + step) for start in range(0, b, step)]
+    return parts_of(b, NUMBERS_AT_ONCE // (point.data.missing.size * point.data.ntraits))
 
 
 def statistics_in_double(point: ObservedFamilyPoint, G: Array) -> BlockStatistics:

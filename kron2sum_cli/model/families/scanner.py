@@ -13,7 +13,7 @@ from kron2sum_cli.model.families.likelihood import FamilyPoint
 from kron2sum_cli.model.families.spectrum import FamiliesOfSize, FamilyRotation, Indices
 from kron2sum_cli.model.prediction import EffectsOfCovariates
 from kron2sum_cli.model.sets.fixed_effects import SetScores, weighted_products
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, parts_of
 
 Floats = NDArray[np.floating]
 
@@ -105,9 +105,7 @@ class FamilyScanner:
         n, b = blocks[0].shape
         linear = [np.zeros((b, self.products.shape[1])) for _ in blocks]
         squares = [np.zeros((b, self.squares.shape[1])) for _ in pairs]
-        step = max(FEWEST_SAMPLES, CACHED_GENOTYPES // max(b, 1))
-        for start in range(0, n, step):
-            rows = slice(start, start + step)
+        for rows in parts_of(n, max(FEWEST_SAMPLES, CACHED_GENOTYPES // max(b, 1))):
             parts = [block.T[:, rows] for block in blocks]
             for total, part in zip(linear, parts, strict=True):
                 total += part @ self.products[rows]
@@ -188,9 +186,7 @@ def _pieces(rotation: FamilyRotation) -> list[FamiliesOfSize]:
     pieces = []
     for group in rotation.families:
         f, m = group.members.shape
-        step = max(1, RELATIVES_AT_ONCE // m)
-        for start in range(0, f, step):
-            some = slice(start, start + step)
+        for some in parts_of(f, RELATIVES_AT_ONCE // m):
             pieces.append(FamiliesOfSize(group.members[some], group.U[some]))
     return pieces
 

@@ -23,7 +23,7 @@ from kron2sum_cli.model.information import (
 from kron2sum_cli.model.missing.design import CellDesign, half_solve, inverse_of, row_traces
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.undetermined import PointOfCells, undetermined_directions
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, parts_of
 
 NO_RESIDUAL = 1e-7
 """An axis whose residual share of variance is below this, where the likelihood falls with it, is on the boundary: where
@@ -145,12 +145,6 @@ def entries_of_products(ntraits: int, nrows: int, ncolumns: int) -> int:
     return min(2 * (p * m) ** 2 if goes_over_rows(p, m, size) else p * (p + 1) * size**2, 2 * LARGEST_PART)
 
 
-def _parts(size: int, largest: int) -> list[slice]:
-    """Ranges of at most ``largest`` of ``size`` rows or columns."""
-    largest = max(largest, 1)
-    return [slice(start, min(start + largest, size)) for start in range(0, size, largest)]
-
-
 def _products_over_rows(design: CellDesign, point: ObservedPoint, F: Array) -> Array:
     """``tr(Q∂Q∂')`` for every two directions from Q itself: (2N, 2N).
 
@@ -164,7 +158,7 @@ def _products_over_rows(design: CellDesign, point: ObservedPoint, F: Array) -> A
     weights = np.hstack([point.W.T, np.repeat(outside_weight[:, None], outside, axis=1)])
     root = np.concatenate([np.sqrt(s), np.zeros(outside)])
     of_C0, of_both, of_C1 = np.zeros((3, p * p, p * p))
-    for part in _parts(m, LARGEST_PART // (2 * p * p * m)):
+    for part in parts_of(m, LARGEST_PART // (2 * p * p * m)):
         blocks = _blocks_of_Q(F, weights, part)
         of_C1 += _gram(blocks)
         blocks *= root[part, None]  # in place, for they are the largest matrices
@@ -240,7 +234,7 @@ def _products_over_columns(point: ObservedPoint, F: Array) -> Array:
     of_C0 = np.concatenate([s, np.zeros(F.shape[2] - s.size)])
     pairs = [(j, k) for j in range(F.shape[1]) for k in range(j + 1)]
     total = np.zeros((2 * len(pairs), 2 * len(pairs)))
-    parts = _parts(len(F), math.isqrt(LARGEST_PART // (2 * len(pairs))))
+    parts = parts_of(len(F), math.isqrt(LARGEST_PART // (2 * len(pairs))))
     for number, rows in enumerate(parts):
         for columns in parts[: number + 1]:
             stacked = np.empty((2, len(pairs), rows.stop - rows.start, columns.stop - columns.start))

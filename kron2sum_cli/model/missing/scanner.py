@@ -27,7 +27,7 @@ from kron2sum_cli.model.missing.design import (
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.observed import Indices, ObservedCells, with_cells_inside
 from kron2sum_cli.model.sets.fixed_effects import weighted_products
-from kron2sum_cli.model.spectrum import EPSILON, Array
+from kron2sum_cli.model.spectrum import EPSILON, Array, parts_of
 
 Floats = NDArray[np.floating]
 
@@ -173,8 +173,7 @@ class ObservedScanner:
 
     def _parts(self, b: int) -> list[slice]:
         """The b variants of a block, some at a time."""
-        width = max(FEWEST_VARIANTS, BATCH_ENTRIES // max(self.loadings.size, 1))
-        return [slice(start, start + width) for start in range(0, b, width)]
+        return parts_of(b, max(FEWEST_VARIANTS, BATCH_ENTRIES // max(self.loadings.size, 1)))
 
     def _block(self, G: Floats, u: Array, V: Array) -> BlockStatistics:
         """Statistics of variants G (n, b) with the length that covariates leave of complete data."""
@@ -197,9 +196,8 @@ class ObservedScanner:
             np.multiply(product[:, self.index], self.loadings[j], out=seen[:, j])
         flat = seen.reshape(b * p, self.index.size)
         out = np.empty_like(flat)
-        for start in range(0, flat.shape[1], COLUMNS_AT_ONCE):
-            stop = start + COLUMNS_AT_ONCE
-            np.matmul(flat[:, :stop], self.inverse[start:stop, :stop].T, out=out[:, start:stop])
+        for part in parts_of(flat.shape[1], COLUMNS_AT_ONCE):
+            np.matmul(flat[:, : part.stop], self.inverse[part, : part.stop].T, out=out[:, part])
         return out.reshape(seen.shape)
 
     def project(self, F: Array) -> Array:
