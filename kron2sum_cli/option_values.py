@@ -55,8 +55,9 @@ def files_without_genotypes(
 
 
 _NAMED_TESTS = ("any", "common", "specific")
-TESTS_OF_SCAN = ("interaction", "dominance", "joint")
-"""Tests that a table has only from a scan with ``--interaction`` or ``--coding genotypic``."""
+INTERACTION, DOMINANCE, BOTH_COLUMNS = TESTS_OF_SCAN = ("interaction", "dominance", "joint")
+"""Tests that a table has only from a scan with ``--interaction`` or ``--coding genotypic``: of the second column of a
+variant given its own effect, and of both."""
 
 _FORMS = ("trait", "only", "axis")
 

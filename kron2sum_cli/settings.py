@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from kron2sum_cli.option_values import (
+    DOMINANCE,
     FILES_OF_GENOTYPES,
+    INTERACTION,
     OTHER_CONTENT,
     STDIO,
     SUFFIXES,
@@ -379,9 +381,14 @@ class ScanSettings:
         return bool(self.conditions) or self.condition_list is not None
 
     @property
-    def has_second_column(self) -> bool:
-        """Whether every variant has a second column: its product with a covariate, or its dominance deviation."""
-        return self.interaction is not None or self.coding == "genotypic"
+    def second_test(self) -> str | None:
+        """Name of the test of the second column of a variant: its product with a covariate, or its dominance deviation.
+
+        None where variants have none.
+        """
+        if self.interaction is not None:
+            return INTERACTION
+        return DOMINANCE if self.coding == "genotypic" else None
 
     @property
     def of_sets(self) -> bool:

@@ -13,13 +13,10 @@ from typing import Literal
 import pyarrow as pa
 
 from kron2sum_cli.errors import UsageError
-from kron2sum_cli.option_values import TESTS_OF_SCAN
+from kron2sum_cli.option_values import BOTH_COLUMNS, INTERACTION
 
 ANY = "any"
 """Name of the test of an effect on any trait; its columns have no ending."""
-
-INTERACTION, DOMINANCE, BOTH_COLUMNS = TESTS_OF_SCAN
-"""Names of the tests of a second column of a variant given its own effect, and of both columns."""
 
 
 @dataclass(frozen=True)

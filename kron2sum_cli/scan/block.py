@@ -27,6 +27,7 @@ from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, p
 from kron2sum_cli.model.inflation import CORRELATED_AT_ONCE, independent_tests
 from kron2sum_cli.model.second_column import SecondStatistics, SecondTests, second_statistics, test_second
 from kron2sum_cli.model.trait_axes import TraitAxes
+from kron2sum_cli.option_values import BOTH_COLUMNS, DOMINANCE, INTERACTION
 from kron2sum_cli.scan.inputs import ScanInputs, largest_block
 from kron2sum_cli.scan.refits import BlockRefit, RefitPlan, SecondColumns, SecondRefit, refit_block
 from kron2sum_cli.scan.second_column import SecondColumn
@@ -39,8 +40,8 @@ DETERMINING_ONE = "variants that explain a trait, or a combination of traits, co
 DETERMINING = "variants that explain the traits completely (statistics at the limit of the precision)"
 
 SECOND_IN_SPAN = {
-    column.INTERACTION: "interactions in the span of the variant and the covariates (empty statistics)",
-    column.DOMINANCE: "dominance deviations in the span of the variant and the covariates (empty statistics)",
+    INTERACTION: "interactions in the span of the variant and the covariates (empty statistics)",
+    DOMINANCE: "dominance deviations in the span of the variant and the covariates (empty statistics)",
 }
 
 Coding = Literal["additive", "dominant", "recessive", "genotypic"]
@@ -330,7 +331,7 @@ def _largest_of_second(
     """The largest statistics of the simulated data sets in second columns of variants G (n, k)."""
     u, u_second = simulated_scores(simulated, G), simulated_scores(simulated, pairs.statistics.H)
     found = largest_of_second(simulated, u, u_second, pairs.statistics, scan.context)
-    names = (pairs.second.name, column.BOTH_COLUMNS)
+    names = (pairs.second.name, BOTH_COLUMNS)
     return {name: tuple(values.tolist()) for name, values in zip(names, found, strict=True)}
 
 
@@ -414,7 +415,7 @@ def _trait_columns(scan: Scan, tested: Mask, statistics: BlockStatistics) -> dic
 def _second_columns(scan: Scan, pairs: Pairs) -> dict[str, Any]:
     second, tests, variants = pairs.second, pairs.tests, pairs.variants
     columns: dict[str, Any] = {}
-    for name, result in ((second.name, tests.second), (column.BOTH_COLUMNS, tests.joint)):
+    for name, result in ((second.name, tests.second), (BOTH_COLUMNS, tests.joint)):
         columns |= _columns_of_test(name, result, variants)
     effects = (tests.effects.beta / second.scale, tests.effects.se / second.scale, tests.effects.mlog10p)
     return columns | _of_traits(scan, column.columns_of_second(second.name), effects, variants)
@@ -427,7 +428,7 @@ def _refit_columns(scan: Scan, refitted: Mask, done: BlockRefit, pairs: Pairs | 
         return columns
     second, both = pairs.second, pairs.refitted(refitted)
     effects = (done.second.beta / second.scale, done.second.se / second.scale)
-    columns |= _refit_tests((second.name, column.BOTH_COLUMNS), done.second, both)
+    columns |= _refit_tests((second.name, BOTH_COLUMNS), done.second, both)
     return columns | _of_traits(scan, column.refit_columns_of_second(second.name), effects, both)
 
 
@@ -548,7 +549,7 @@ def block_width(settings: ScanSettings, inputs: ScanInputs) -> int:
     """
     null = inputs.null
     d, n, size = null.description, len(null.samples), null.itemsize(inputs.model_dtype)
-    columns = 2 if settings.has_second_column else 1
+    columns = 1 if settings.second_test is None else 2
     per_variant = columns * COPIES_OF_BLOCK * n * (8 if d.has_missing else size)  # missing cells take doubles
     block_bytes = WIDE_BLOCK_BYTES if null.of_families and d.has_missing else BLOCK_BYTES
     p, limit = len(null.traits), settings.common.memory_mib

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import ConvergenceError, InputError
-from kron2sum_cli.files.scan_columns import BOTH_COLUMNS
 from kron2sum_cli.model.bartlett import Refits, SecondOf, bartlett_factors
 from kron2sum_cli.model.collinearity import ExplainedTraits
 from kron2sum_cli.model.fitting import SAME_OPTIMUM
@@ -27,8 +26,9 @@ from kron2sum_cli.model.random_slopes import (
 )
 from kron2sum_cli.model.second_column import pair_hypotheses
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
+from kron2sum_cli.option_values import BOTH_COLUMNS
 from kron2sum_cli.scan.inputs import ScanInputs
-from kron2sum_cli.scan.second_column import second_of_simulated, second_test
+from kron2sum_cli.scan.second_column import second_of_simulated
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -232,7 +232,7 @@ def factors_of_genome(settings: ScanSettings, inputs: ScanInputs) -> Once[NDArra
 
 def _pairs(settings: ScanSettings, inputs: ScanInputs) -> tuple[Sequence[Hypothesis], SecondOf | None]:
     """The hypotheses of second columns, and what simulates them; none where variants have none, or random slopes."""
-    name = second_test(settings)
+    name = settings.second_test
     if name is None or settings.random_slopes:
         return (), None
     second = second_of_simulated(inputs.interaction, settings.coding == "genotypic")

@@ -11,18 +11,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.files.genome_wide import Largest, thresholds_of
-from kron2sum_cli.files.scan_columns import BOTH_COLUMNS, INTERACTION, MLOG10P, scan_schema
+from kron2sum_cli.files.scan_columns import MLOG10P, scan_schema
 from kron2sum_cli.files.scan_metadata import ScanMetadata
 from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
 from kron2sum_cli.model.conditioning import conditioned_scanner
 from kron2sum_cli.model.hypotheses import Hypothesis
 from kron2sum_cli.model.inflation import DEFLATED, INFLATED, MedianP, inflation
+from kron2sum_cli.option_values import BOTH_COLUMNS, INTERACTION
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.scan.block import BlockResult, Scan, block_width, blocks_by_null, test_block
 from kron2sum_cli.scan.conditioned import genotyped_covariates, own_covariates
 from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
 from kron2sum_cli.scan.refits import Once, check_random_slopes, factors_of_genome, refit_plan, without_refits
-from kron2sum_cli.scan.second_column import second_column, second_test
+from kron2sum_cli.scan.second_column import second_column
 from kron2sum_cli.scan.stepwise import (
     check_signals_path,
     least_mlog10p,
@@ -60,7 +61,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         counted=data.has_missing,
         dosages=inputs.genotypes.has_dosages,
         bootstrap=settings.bootstrap > 0,
-        second=second_test(settings),
+        second=settings.second_test,
     )
     metadata = scan_metadata(settings, inputs)
     width, totals = block_width(settings, inputs), Totals(settings, inputs)
@@ -97,7 +98,7 @@ class Totals:
 
     def __init__(self, settings: ScanSettings, inputs: ScanInputs) -> None:
         self.counts = Counter(inputs.selection.counts)
-        self.inflation = Inflation(inputs.tests, inputs.null.traits, second_test(settings))
+        self.inflation = Inflation(inputs.tests, inputs.null.traits, settings.second_test)
         self.strong: list[pa.RecordBatch] = []
         self._factors: dict[str, Mapping[str, float]] = {}
         self._least = least_mlog10p(settings)

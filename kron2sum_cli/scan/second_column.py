@@ -11,11 +11,11 @@ from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.sample_table import read_sample_table
 from kron2sum_cli.files.samples import match
-from kron2sum_cli.files.scan_columns import DOMINANCE, INTERACTION
 from kron2sum_cli.genotypes.counts import genotype_counts
 from kron2sum_cli.model.bartlett import SecondOf
 from kron2sum_cli.model.collinearity import dependencies
 from kron2sum_cli.model.second_column import basis_of_covariates
+from kron2sum_cli.option_values import DOMINANCE, INTERACTION
 from kron2sum_cli.scan.conditioned import own_covariates
 from kron2sum_cli.settings import ScanSettings
 
@@ -152,13 +152,6 @@ def dominance_deviation(dosages: NDArray[np.float32]) -> NDArray[np.float32]:
     np.abs(deviation, out=deviation)
     np.subtract(np.float32(1), deviation, out=deviation)
     return deviation
-
-
-def second_test(settings: ScanSettings) -> str | None:
-    """Name of the test of the second column of a variant; None where variants have none."""
-    if settings.interaction is not None:
-        return INTERACTION
-    return DOMINANCE if settings.coding == "genotypic" else None
 
 
 def second_of_simulated(interaction: Interaction | None, genotypic: bool) -> SecondOf | None:
