@@ -16,14 +16,15 @@ COMMON_GROUP = "Common options"
 class GroupedOption(click.Option):
     """An option that belongs to a group in the help, and can be set from the environment by any name.
 
-    ``group`` is its heading in the help, ``absent`` what happens without it, where that is not a value that it could be
-    given.
+    ``group`` is its heading in the help, which shows its default, or ``absent``: what happens without it, where that is
+    not a value that it could be given.
 
     ``--geno``, also called ``--bed``, is read from ``KRON2SUM_SCAN_GENO`` or ``KRON2SUM_SCAN_BED``;
     ``--intercept/--no-intercept`` also from ``KRON2SUM_FIT_NO_INTERCEPT``, with the opposite meaning.
     """
 
     def __init__(self, *args: Any, group: str = COMMON_GROUP, absent: str | None = None, **attributes: Any) -> None:
+        attributes["show_default"] = absent is None and attributes.get("default") not in (None, "")
         super().__init__(*args, **attributes)
         self.group = group
         if absent is not None:

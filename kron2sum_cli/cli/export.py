@@ -13,6 +13,8 @@ from kron2sum_cli.cli.options import (
     common_options,
     file_option,
     flag_option,
+    genotype_file_options,
+    genotypes_option,
     names_option,
     number_option,
     option,
@@ -100,22 +102,12 @@ EXAMPLES = (
     group=LEADS,
     help="Variants no farther than this from a lead variant belong to it.",
 )
-@file_option(
-    "--geno",
-    "--bed",
-    "--pgen",
-    "--bgen",
-    "--vcf",
-    "geno",
-    multiple=True,
+@genotypes_option(
     group=LEADS,
     absent="by distance alone",
     help="Clump by linkage disequilibrium in these genotypes, those of the scan; repeatable.",
 )
-@file_option("--sample", group=LEADS, help="Samples of BGEN files or BIMBAM tables.", absent="in or beside the file")
-@file_option("--bim", group=LEADS, help="Variants of a PLINK 1 file.", absent="beside the file")
-@file_option("--fam", group=LEADS, help="Samples of PLINK 1 files.", absent="beside the file")
-@file_option("--map", group=LEADS, help="Chromosomes and positions of the variants of a table of genotypes.")
+@genotype_file_options(LEADS)
 @number_option(
     "--clump-r2",
     high=1,

@@ -53,7 +53,6 @@ EXAMPLES = (
     "--intercept/--no-intercept",
     default=True,
     group=SAMPLES,
-    show_default=True,
     help="A column of ones among the covariates.",
 )
 @names_option("--missing-code", "missing_codes", group=SAMPLES, help="Further words for a missing value.")
@@ -62,7 +61,6 @@ EXAMPLES = (
     type=click.Choice(defaults.MISSING_CHOICES),
     default=defaults.DEFAULT_MISSING,
     group=SAMPLES,
-    show_default=True,
     help="A sample with some traits missing: drop it, or use exactly what was observed of it.",
 )
 @file_option("--keep", group=SAMPLES, help="Analyse these samples only.")
@@ -72,7 +70,6 @@ EXAMPLES = (
     type=click.Choice(defaults.TRANSFORMS),
     default=defaults.DEFAULT_TRANSFORM,
     group=SAMPLES,
-    show_default=True,
     help="Transformation of each trait.",
 )
 @flag_option("--drop-redundant", group=SAMPLES, help="Leave out covariates that follow from the others.")
@@ -95,7 +92,6 @@ EXAMPLES = (
     type=click.IntRange(min=1),
     metavar="N",
     default=2,
-    show_default=True,
     group=RELATIONSHIP,
     help="Copies of a chromosome that a sample has, of genotypes.",
 )
@@ -106,7 +102,6 @@ EXAMPLES = (
     type=click.Choice(defaults.GRM_SCALES),
     default=defaults.DEFAULT_GRM_SCALE,
     group=RELATIONSHIP,
-    show_default=True,
     help="Scale of each variant.",
 )
 @number_option(
@@ -114,7 +109,6 @@ EXAMPLES = (
     high=0.5,
     default=defaults.DEFAULT_GRM_MAF,
     group=RELATIONSHIP,
-    show_default=True,
     help="Smallest minor allele frequency of a variant.",
 )
 @number_option(
@@ -122,7 +116,6 @@ EXAMPLES = (
     high=1,
     default=defaults.DEFAULT_GRM_GENO,
     group=RELATIONSHIP,
-    show_default=True,
     help="Largest share of missing genotypes of a variant.",
 )
 @file_option("--grm-extract", group=RELATIONSHIP, help="Use these variants only.")
@@ -131,7 +124,6 @@ EXAMPLES = (
     "reml",
     default=True,
     group=MODEL,
-    show_default=True,
     help="Restricted or full maximum likelihood.",
 )
 @option("--rank", type=RANK, group=MODEL, absent="full", help="Rank of C0, or auto to choose it by a one-sided AIC.")
@@ -154,7 +146,7 @@ EXAMPLES = (
     group=MODEL,
     help="Predict genetic values and missing traits of all samples of the relationship matrix, for export --to blup.",
 )
-@file_option("--out", default=defaults.DEFAULT_NULL, group=OUTPUT, show_default=True, help="The null model.")
+@file_option("--out", default=defaults.DEFAULT_NULL, group=OUTPUT, help="The null model.")
 @flag_option("--allow-unconverged", group=OUTPUT, help="Write the null model even if it did not converge.")
 @common_options
 @click.pass_context

@@ -143,6 +143,29 @@ option = partial(click.option, cls=GroupedOption)
 names_option = partial(option, type=NAMES, multiple=True, callback=_flatten)
 file_option = partial(option, type=FILE, metavar="FILE")
 flag_option = partial(option, is_flag=True)
+genotypes_option = partial(file_option, "--geno", "--bed", "--pgen", "--bgen", "--vcf", "geno", multiple=True)
+
+
+def genotype_file_options(group: str) -> Callable[[Command], Command]:
+    """The files of samples and variants that belong to genotypes."""
+    beside = "beside the file"
+    return _all_of(
+        file_option("--sample", group=group, absent=f"in or {beside}", help="Samples of BGEN files or BIMBAM tables."),
+        file_option("--bim", group=group, absent=beside, help="Variants of a PLINK 1 file."),
+        file_option("--fam", group=group, absent=beside, help="Samples of PLINK 1 files."),
+        file_option("--map", group=group, help="Chromosomes and positions of the variants of a table of genotypes."),
+    )
+
+
+def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one, in this order."""
+
+    def decorate(command: Command) -> Command:
+        for one in reversed(options):
+            command = one(command)
+        return command
+
+    return decorate
 
 
 def number_option(
@@ -245,14 +268,7 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def common_options(command: Command) -> Command:
-    """The options that every command has."""
-    for decorate in reversed(_COMMON):
-        command = decorate(command)
-    return command
-
-
-_COMMON = (
+common_options = _all_of(
     option(
         "--threads",
         type=click.IntRange(min=1),
@@ -275,7 +291,6 @@ _COMMON = (
         metavar="N",
         group=COMMON_GROUP,
         default=defaults.DEFAULT_SEED,
-        show_default=True,
         help="Seed of every random number.",
     ),
     file_option(
@@ -296,6 +311,7 @@ _COMMON = (
     ),
     flag_option("--debug", group=COMMON_GROUP, help="After an error, show where in the program it arose."),
 )
+"""The options that every command has."""
 
 
 def settings_from(kind: type[Settings], values: dict[str, Any], problems: Sequence[str] = ()) -> Settings:

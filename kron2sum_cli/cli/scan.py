@@ -17,6 +17,8 @@ from kron2sum_cli.cli.options import (
     common_options,
     file_option,
     flag_option,
+    genotype_file_options,
+    genotypes_option,
     names_option,
     number_option,
     option,
@@ -51,26 +53,15 @@ EXAMPLES = (
     "--null",
     default=defaults.DEFAULT_NULL,
     group=INPUT,
-    show_default=True,
     help="The null model of kron2sum fit.",
 )
-@file_option(
-    "--geno",
-    "--bed",
-    "--pgen",
-    "--bgen",
-    "--vcf",
-    "geno",
-    multiple=True,
+@genotypes_option(
     group=INPUT,
     absent="those of the GRM",
     help="The genotypes; the format is told from the content; repeatable: all files are one data set, in this order.",
 )
 @file_option("--geno-list", group=INPUT, help="Genotypes in several files: a file that names one a line.")
-@file_option("--sample", group=INPUT, help="Samples of BGEN files or BIMBAM tables.", absent="in or beside the file")
-@file_option("--bim", group=INPUT, help="Variants of a PLINK 1 file.", absent="beside the file")
-@file_option("--fam", group=INPUT, help="Samples of PLINK 1 files.", absent="beside the file")
-@file_option("--map", group=INPUT, help="Chromosomes and positions of the variants of a table of genotypes.")
+@genotype_file_options(INPUT)
 @option(
     "--ploidy",
     type=click.IntRange(min=1),
@@ -131,7 +122,6 @@ EXAMPLES = (
     default=defaults.DEFAULT_SET_WEIGHTS,
     metavar="WEIGHTS",
     group=TESTS,
-    show_default=True,
     help="Weights of variants in a set: beta:A,B of the minor allele frequency, or a column of --sets.",
 )
 @number_option("--set-max-maf", high=0.5, group=TESTS, help="Largest minor allele frequency of a variant in a set.")
@@ -150,9 +140,8 @@ EXAMPLES = (
     group=TESTS,
     help="Test whether effects of variants differ by this covariate, too, of the null model or of --covar.",
 )
-@option(
+@flag_option(
     "--random-slopes",
-    is_flag=True,
     group=TESTS,
     help="Refits of the interaction: let genetic and residual variances change with its covariate, too.",
 )
@@ -162,7 +151,6 @@ EXAMPLES = (
     type=click.Choice(defaults.CODINGS),
     default=defaults.DEFAULT_CODING,
     group=TESTS,
-    show_default=True,
     help="Genotypes by effect alleles, by carriers (dominant), by carriers of two (recessive), or by effect alleles "
     "and heterozygotes (genotypic).",
 )
@@ -171,7 +159,6 @@ EXAMPLES = (
     type=click.Choice(defaults.STATISTICS),
     default=defaults.DEFAULT_STAT,
     group=TESTS,
-    show_default=True,
     help="Likelihood ratio or F test.",
 )
 @option(
@@ -188,7 +175,6 @@ EXAMPLES = (
     type=click.Choice(defaults.RESAMPLING),
     default=defaults.DEFAULT_RESAMPLE,
     group=TESTS,
-    show_default=True,
     help="How they are simulated: normal errors, or the residuals of the samples in another order.",
 )
 @option(
@@ -211,7 +197,6 @@ EXAMPLES = (
     high=1,
     default=defaults.DEFAULT_REFIT,
     group=TESTS,
-    show_default=True,
     metavar="P",
     help="Fit variants with a smaller P again, C0 and C1 free; 0 for none, 1 for all.",
 )
@@ -220,7 +205,6 @@ EXAMPLES = (
     type=click.Choice(defaults.PRECISIONS),
     default=defaults.DEFAULT_PRECISION,
     group=TESTS,
-    show_default=True,
     help="Precision of the products with genotypes.",
 )
 @flag_option("--resume", group=OUTPUT, help="Go on with an interrupted scan of the same output.")
