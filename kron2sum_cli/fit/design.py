@@ -16,7 +16,6 @@ from kron2sum_cli.files.samples import Samples, match
 from kron2sum_cli.files.text import read_id_list
 from kron2sum_cli.files.trait_design import read_trait_design
 from kron2sum_cli.files.trials import read_trial_table
-from kron2sum_cli.fit.losses import report_samples, report_two_values
 from kron2sum_cli.fit.polygenic import (
     PolygenicPredictions,
     predictions_of,
@@ -25,6 +24,7 @@ from kron2sum_cli.fit.polygenic import (
 )
 from kron2sum_cli.fit.relationship import Grm
 from kron2sum_cli.fit.samples import AnalysedSamples, Missing, analysed_samples
+from kron2sum_cli.fit.summary import report_samples, report_two_values
 from kron2sum_cli.model.collinearity import combination, dependencies
 from kron2sum_cli.model.missing.fitting import missing_cost
 from kron2sum_cli.model.missing.observed import check_observed

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.text import read_file_list, read_name_list
-from kron2sum_cli.fit.losses import report_variants, warn_of_few_genotypes
+from kron2sum_cli.fit.summary import report_variants, warn_of_few_genotypes
 from kron2sum_cli.genotypes.grm import (
     GrmOptions,
     left_out_together,
