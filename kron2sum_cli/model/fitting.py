@@ -244,7 +244,8 @@ def _best_of(data: Contrasts, found: list[Fit], reml: bool, thorough: bool) -> F
     certified = [f for f in found if f.certificate.certified]
     best = max(found if has_maximum else certified or found, key=lambda f: f.point.lml)
     if thorough:
-        best = _best_around(data, best, reml)
+        beside = partial(pushed_axes, rank=best.rank, tau=data.mean_eigenvalue)
+        best = best_around(best, beside, partial(climb, data, rank=best.rank, reml=reml))
     if not best.certificate.certified:
         raise ConvergenceError(
             best.certificate.complaint(best.point.lml) if has_maximum else _no_maximum(data, reml), best
@@ -262,12 +263,22 @@ def _no_maximum(data: Contrasts, reml: bool) -> str:
     return NO_MAXIMUM if reml else NO_MAXIMUM + UNDER_ML
 
 
-def _best_around(data: Contrasts, best: Fit, reml: bool) -> Fit:
-    """The best fit that climbs from the faces of the boundary beside it lead to, repeated until none is better."""
+def best_around(
+    best: Optimum[PointT],
+    places_beside: Callable[[TraitAxes], Sequence[TraitAxes]],
+    climb_from: Callable[[TraitAxes], Optimum[PointT]],
+) -> Optimum[PointT]:
+    """The best fit that climbs from places beside it lead to, repeated until none is better."""
     while True:
-        beside = [climb(data, start, best.rank, reml) for start in pushed_axes(data, best.point.axes, best.rank)]
-        better = max(beside, key=lambda f: f.point.lml, default=best)
-        if better.point.lml <= best.point.lml + SAME_OPTIMUM:
+        better = best
+        for start in places_beside(best.point.axes):
+            try:
+                found = climb_from(start)
+            except (NumericalError, np.linalg.LinAlgError):
+                continue
+            if found.certificate.certified and found.point.lml > better.point.lml + SAME_OPTIMUM:
+                better = found
+        if better is best:
             return best
         best = better
 
@@ -327,9 +338,9 @@ def corner_axes(data: Contrasts, largest: int, weight: float) -> list[TraitAxes]
     return [_shared(data, loadings, np.where(np.arange(data.ntraits) < k, *CORNER_SHARES)) for k in counts]
 
 
-def pushed_axes(data: Contrasts, axes: TraitAxes, rank: int) -> list[TraitAxes]:
+def pushed_axes(axes: TraitAxes, rank: int, tau: float) -> list[TraitAxes]:
     """Starts beside an optimum: each axis that may have genetic variance, in turn, has almost no other."""
-    tau, order = data.mean_eigenvalue, np.arange(axes.c0.size)
+    order = np.arange(axes.c0.size)
     starts = []
     for k in np.flatnonzero(tau * axes.c0[: min(rank, MOST_CORNER_AXES)] ** 2 < PUSHED_SHARE):
         c0 = np.where(order == k, np.sqrt(PUSHED_SHARE / tau), axes.c0)

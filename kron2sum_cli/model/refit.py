@@ -258,7 +258,7 @@ def null_maxima(data: Contrasts, fitted: TraitAxes, rank: int) -> list[Fit]:
     starts = [fitted]
     if _has_several_maxima(data):
         starts += [starting_axes(data, share) for share in GENETIC_SHARES] + far_starts(data, rank)
-        starts += pushed_axes(data, fitted, rank)
+        starts += pushed_axes(fitted, rank, data.mean_eigenvalue)
     return distinct_maxima(starts, partial(climb, data, rank=rank, reml=False))
 
 
@@ -299,7 +299,7 @@ def _refit_together(start: NullMaximum, variants: Array, outside: Array, design:
     near_face = np.linalg.eigvalsh(states.share)[:, -1] > 1 - NEARLY_EMPTY
     for k in np.flatnonzero(~reached | (start.one_of_several & near_face)):
         end = _axes(start, states.frame[k], states.share[k])
-        starts = pushed_axes(start.data, end, start.fit.rank) if reached[k] else [end, axes]
+        starts = pushed_axes(end, start.fit.rank, start.data.mean_eigenvalue) if reached[k] else [end, axes]
         alternative = _with_variant(start.data, variants[:, k], outside[k], design)
         _raise(refits, int(k), _highest(alternative, starts, start.fit.rank, design))
     return refits

@@ -109,7 +109,7 @@ class FamilyNullModel(NullModelOfFamilies):
 
     def refits(self) -> Refits:
         """See `families.refit`."""
-        return FamilyRefits(Optimum(self.point(), self.summary.rank, self.summary.certificate))
+        return FamilyRefits((Optimum(self.point(), self.summary.rank, self.summary.certificate),))
 
     def predictor(self) -> Predictor:
         """See `prediction`."""
@@ -165,7 +165,9 @@ class ObservedFamilyNullModel(NullModelOfFamilies):
 
     def refits(self) -> Refits:
         """See `families.refit`."""
-        return ObservedFamilyRefits(Optimum(self.point(), self.summary.rank, self.summary.certificate))
+        summary = self.summary
+        maxima = observed_fitting.null_maxima(self.traits, summary.axes, summary.rank, summary.reml)
+        return ObservedFamilyRefits(tuple(maxima))
 
     def predictor(self) -> Predictor:
         """See `prediction`."""

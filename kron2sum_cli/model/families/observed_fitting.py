@@ -17,9 +17,18 @@ from kron2sum_cli.model.families import fitting as complete_fitting
 from kron2sum_cli.model.families.likelihood import FamilyTraits, family_traits
 from kron2sum_cli.model.families.observed import ObservedFamilies
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint, evaluate, sum_of
-from kron2sum_cli.model.fitting import GENETIC_SHARES, nested_fits
+from kron2sum_cli.model.fitting import GENETIC_SHARES, distinct_maxima, nested_fits
 from kron2sum_cli.model.information import DirectionCovariance
-from kron2sum_cli.model.missing.fitting import MAX_STEPS, best_of, change_of_scores, climbs, corrected_start
+from kron2sum_cli.model.missing.fitting import (
+    MAX_STEPS,
+    best_beside,
+    best_of,
+    change_of_scores,
+    climbs,
+    corrected_start,
+    has_few_cells,
+    places_beside,
+)
 from kron2sum_cli.model.missing.information import (
     directions,
     inverse_information,
@@ -95,7 +104,10 @@ def fits(data: ObservedFamilies, ranks: Sequence[int], reml: bool) -> list[Optim
         found = of_full_rank
         if rank < full:
             found = climbs([one.point.axes for one in of_full_rank], partial(climb, data, rank=rank, reml=reml))
-        return best_of(found, ~data.missing, data.singular, reml)
+        best = best_of(found, ~data.missing, data.singular, reml)
+        if not is_searched_thoroughly(data):
+            return best
+        return best_beside(best, data.mean_eigenvalue, partial(climb, data, rank=rank, reml=reml))
 
     return nested_fits(ranks, data.mean_eigenvalue, partial(climb, data, reml=reml), search)
 
@@ -105,9 +117,31 @@ def _starts(data: ObservedFamilies, rank: int, reml: bool) -> list[TraitAxes]:
     even = complete_fitting.starting_axes(traits, GENETIC_SHARES[0])
     filled = complete_fitting.climb(traits, even, data.ntraits, reml).point.axes if rank else even.truncated(0)
     starts = [corrected_start(data, filled)]
-    if rank and sum(group.entries for group in data.groups) <= CHEAP:
-        starts += [complete_fitting.starting_axes(traits, share) for share in GENETIC_SHARES]
-    return starts
+    return starts + (even_starts(data) if rank and is_cheap(data) else [])
+
+
+def even_starts(data: ObservedFamilies) -> list[TraitAxes]:
+    """Starts with all shares of genetic variance, the same of every trait."""
+    traits = filled_traits(data)
+    return [complete_fitting.starting_axes(traits, share) for share in GENETIC_SHARES]
+
+
+def is_cheap(data: ObservedFamilies) -> bool:
+    """Whether a fit can afford several climbs."""
+    return sum(group.entries for group in data.groups) <= CHEAP
+
+
+def is_searched_thoroughly(data: ObservedFamilies) -> bool:
+    """Whether several maxima are likely, and climbs are cheap."""
+    return has_few_cells(data.nobserved - data.kept.size, data.ntraits) and is_cheap(data)
+
+
+def null_maxima(data: ObservedFamilies, fitted: TraitAxes, rank: int, reml: bool) -> list[Optimum[ObservedFamilyPoint]]:
+    """Local maxima of the likelihood without a variant, the highest first; see `missing.refit.null_maxima`."""
+    starts = [fitted]
+    if is_searched_thoroughly(data):
+        starts += even_starts(data) + places_beside(fitted, rank, data.mean_eigenvalue)
+    return distinct_maxima(starts, partial(climb, data, rank=rank, reml=reml))
 
 
 def filled_traits(data: ObservedFamilies) -> FamilyTraits:

@@ -8,6 +8,7 @@ its maximum there, so that the score is that of the restricted likelihood with t
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -35,7 +36,8 @@ from kron2sum_cli.model.families.observed_scanner import observed_family_set_sco
 from kron2sum_cli.model.families.scanner import explained_by_covariates
 from kron2sum_cli.model.fitting import certified
 from kron2sum_cli.model.hypotheses import orthonormal
-from kron2sum_cli.model.missing.refit import SIMULATED_VARIANTS
+from kron2sum_cli.model.missing.fitting import has_few_common_samples
+from kron2sum_cli.model.missing.refit import SIMULATED_VARIANTS, highest_maximum
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.trust_region import Curvature
@@ -133,9 +135,22 @@ class WithVariant(Likelihood[AnyPoint], Protocol):
 
 @dataclass(frozen=True)
 class RefitsOfFamilies(ABC, Generic[AnyPoint]):
-    """Refits under one null model of families, of complete traits or of observed cells; see `bartlett.Refits`."""
+    """Refits under one null model of families, of complete traits or of observed cells; see `bartlett.Refits`.
 
-    null: Optimum[AnyPoint]
+    ``maxima`` are those of the likelihood without a variant, the highest first.
+    """
+
+    maxima: tuple[Optimum[AnyPoint], ...]
+
+    @property
+    def null(self) -> Optimum[AnyPoint]:
+        """The maximum without a variant."""
+        return self.maxima[0]
+
+    @property
+    @abstractmethod
+    def searches_beside(self) -> bool:
+        """Whether refits are searched from beside their maxima."""
 
     @abstractmethod
     def columns(self, G: NDArray[np.floating]) -> Array:
@@ -165,7 +180,7 @@ class RefitsOfFamilies(ABC, Generic[AnyPoint]):
         return self.refit(np.stack([self.columns(G), self.columns(H)], axis=2), np.eye(self.null.point.data.ntraits))
 
     def refit(self, columns: Array, design: Array) -> Refit:
-        """Refits of b variants one by one, from the null model; NaN where a climb did not converge.
+        """Refits of b variants one by one, from the null model's maxima; NaN where no climb converged.
 
         ``columns`` (n, b) or (n, b, k) are what `columns` gave, one a variant or k; effects are in the span of a design
         (p, e).
@@ -174,11 +189,9 @@ class RefitsOfFamilies(ABC, Generic[AnyPoint]):
         found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
         for k in range(b):
             likelihood = self.with_variant(columns[:, k].reshape(len(columns), -1), design)
-            try:
-                best = climbing.climb(likelihood, self.null.point.axes, self.null.rank, MAX_STEPS)
-            except NumericalError:
-                continue
-            if best.certificate.certified:
+            climb_from = partial(climbing.climb, likelihood, rank=self.null.rank, max_steps=MAX_STEPS)
+            best = highest_maximum(self.maxima, climb_from, likelihood.tau, self.searches_beside)
+            if best is not None:
                 axes = best.point.axes
                 effects = likelihood.effects_at(axes)
                 to_traits = axes.Tinv @ effects.D
@@ -190,6 +203,11 @@ class RefitsOfFamilies(ABC, Generic[AnyPoint]):
 @dataclass(frozen=True)
 class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
     """Refits of complete traits."""
+
+    @property
+    def searches_beside(self) -> bool:
+        """They are not."""
+        return False
 
     def columns(self, G: NDArray[np.floating]) -> Array:
         """Rotated columns."""
@@ -210,7 +228,7 @@ class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
         step = scoring_step(axes, point.grams, point.score0, point.score1)
         first = _statistics(point, rows, rows)
         truth = AtTruth(axes.T, first.u, first.v, information_change(rows**2, data.s, point.W, step))
-        refits = FamilyRefits(null)
+        refits = FamilyRefits((null,))
         found = Simulated(refits.null_lml, lambda design: refits.refit(rows, design), truth)
         if second is None:
             return found
@@ -263,7 +281,15 @@ class ObservedLikelihoodWithVariant(ObservedFamilyLikelihood):
 
 @dataclass(frozen=True)
 class ObservedFamilyRefits(RefitsOfFamilies[ObservedFamilyPoint]):
-    """Refits of observed cells."""
+    """Refits of observed cells; those that are not ``thorough`` are never searched from beside their maxima."""
+
+    thorough: bool = True
+
+    @cached_property
+    def searches_beside(self) -> bool:
+        """Whether there are few observed cells, of which some two traits have few samples in common."""
+        data = self.null.point.data
+        return self.thorough and observed_fitting.is_searched_thoroughly(data) and has_few_common_samples(data)
 
     def columns(self, G: NDArray[np.floating]) -> Array:
         """The columns themselves."""
@@ -287,7 +313,7 @@ class ObservedFamilyRefits(RefitsOfFamilies[ObservedFamilyPoint]):
         step = scoring_step(axes, point.grams, point.score0, point.score1)
         change = information_change(rows**2, s, point.information_of_rows, step)
         truth = AtTruth(axes.T, statistics.u, statistics.v, change)
-        refits = ObservedFamilyRefits(null)
+        refits = ObservedFamilyRefits((null,), thorough=False)
         found = Simulated(refits.null_lml, lambda design: refits.refit(G, design), truth)
         if second is None:
             return found

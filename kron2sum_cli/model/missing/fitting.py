@@ -22,7 +22,7 @@ from kron2sum_cli.model.fitting import (
     FEW_ROWS,
     GENETIC_SHARES,
     MOST_CORNER_AXES,
-    SAME_OPTIMUM,
+    best_around,
     distinct,
     has_few_rows,
     may_lose_C1,
@@ -187,44 +187,41 @@ def fits(data: ObservedCells, ranks: Sequence[int], reml: bool) -> list[Observed
             places = [one.point.axes for one in distinct(of_full_rank)] + [starts[0]]
             found = climbs(places, partial(climb, data, rank=rank, reml=reml))
         best = best_of(found, data.observed(), data.singular, reml)
-        return best_around(data, best, reml) if is_searched_thoroughly(data) else best
+        if not is_searched_thoroughly(data):
+            return best
+        return best_beside(best, data.mean_eigenvalue, partial(climb, data, rank=rank, reml=reml))
 
     return nested_fits(ranks, data.mean_eigenvalue, partial(climb, data, reml=reml), search)
 
 
 def is_searched_thoroughly(data: ObservedCells) -> bool:
-    """Whether several maxima are likely, as few cells of each of several traits were observed, and climbs are cheap."""
-    p, q = data.ntraits, data.ncells
-    if has_few_rows(data.filled):
-        return is_cheap(data)
-    return p > 1 and data.filled.nrows * p - q < FEW_ROWS * p**2 and is_cheap(data, CHEAP_SEARCH)
+    """Whether several maxima are likely, and climbs are cheap."""
+    ncontrasts = data.filled.nrows * data.ntraits - data.ncells
+    largest = CHEAP_LIKELIHOOD if has_few_rows(data.filled) else CHEAP_SEARCH
+    return has_few_cells(ncontrasts, data.ntraits) and is_cheap(data, largest)
 
 
-def has_few_common_samples(data: ObservedCells) -> bool:
+def has_few_cells(ncontrasts: int, ntraits: int) -> bool:
+    """Whether so few contrasts of cells of each of several traits were observed that several maxima are likely."""
+    return ntraits > 1 and ncontrasts < FEW_ROWS * ntraits**2
+
+
+def has_few_common_samples(data: PartlyObserved) -> bool:
     """Whether so few samples have both of some two traits that these may not say which sign a correlation has."""
     observed = data.observed().astype(float)
     return bool((observed.T @ observed).min() < FEW_ROWS)
 
 
-def best_around(data: ObservedCells, best: ObservedFit, reml: bool) -> ObservedFit:
-    """The best fit that climbs from places beside it lead to, repeated until none is better."""
-    while True:
-        better = best
-        for start in places_beside(data, best.point.axes, best.rank):
-            try:
-                found = climb(data, start, best.rank, reml)
-            except NumericalError:
-                continue
-            if found.certificate.certified and found.point.lml > better.point.lml + SAME_OPTIMUM:
-                better = found
-        if better is best:
-            return best
-        best = better
+def best_beside(
+    best: Optimum[PointT], tau: float, climb_from: Callable[[TraitAxes], Optimum[PointT]]
+) -> Optimum[PointT]:
+    """The best fit that climbs from `places_beside` it lead to, repeated until none is better."""
+    return best_around(best, partial(places_beside, rank=best.rank, tau=tau), climb_from)
 
 
-def places_beside(data: ObservedCells, axes: TraitAxes, rank: int) -> list[TraitAxes]:
+def places_beside(axes: TraitAxes, rank: int, tau: float) -> list[TraitAxes]:
     """Starts at the faces of the boundary, and where a trait's residual covariances have the other sign."""
-    return [*pushed_axes(data.filled, axes, rank), *reflected_axes(axes, data.mean_eigenvalue)]
+    return [*pushed_axes(axes, rank, tau), *reflected_axes(axes, tau)]
 
 
 def reflected_axes(axes: TraitAxes, tau: float) -> list[TraitAxes]:

@@ -4,7 +4,7 @@ Under a null model by REML their likelihood is that of the contrasts of the cova
 variant as its only fixed effect (`missing.likelihood`). Each refit is a search of the size of the null model's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -21,11 +21,12 @@ from kron2sum_cli.model.bartlett import (
     pairs_at_truth,
     scoring_step,
 )
+from kron2sum_cli.model.climbing import Optimum, PointT
 from kron2sum_cli.model.contrasts import rotate_coupled
 from kron2sum_cli.model.fitting import GENETIC_SHARES, certified, distinct_maxima, starting_axes
 from kron2sum_cli.model.missing.fitting import (
     ObservedFit,
-    best_around,
+    best_beside,
     climb,
     has_few_common_samples,
     is_searched_thoroughly,
@@ -94,7 +95,9 @@ class ObservedRefitter:
         found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
         for k in range(b):
             columns = G[:, k].reshape(len(G), -1)
-            best = self._highest(columns, basis)
+            alternative = with_added(self.null.point.data, basis, columns)
+            climb_from = partial(climb, alternative, rank=self.null.rank, reml=self.reml)
+            best = highest_maximum(self.maxima, climb_from, self.null.point.data.mean_eigenvalue, self.searches_beside)
             if best is None:
                 continue
             last = slice(-basis.shape[1] * columns.shape[1] + columns.shape[1] - 1, None, columns.shape[1])
@@ -103,19 +106,6 @@ class ObservedRefitter:
             found.beta[k] = basis @ best.point.theta[last]
             found.se[k] = np.sqrt(np.einsum("te,ef,tf->t", basis, covariance, basis))
         return found
-
-    def _highest(self, g: Array, basis: Array) -> ObservedFit | None:
-        """The highest maximum with the columns g (n, k) of a variant, by climbs from those of the null model."""
-        alternative = with_added(self.null.point.data, basis, g)
-        best: ObservedFit | None = None
-        for start in self.maxima:
-            try:
-                found = climb(alternative, start.point.axes, start.rank, self.reml)
-            except (NumericalError, np.linalg.LinAlgError):
-                continue
-            if found.certificate.certified and (best is None or found.point.lml > best.point.lml):
-                best = found
-        return best_around(alternative, best, self.reml) if best and self.searches_beside else best
 
     def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
         """Simulate traits in these cells under the null model, and variants; fit the traits."""
@@ -158,6 +148,24 @@ def _simulated_cells(cells: ObservedCells, axes: TraitAxes, rng: np.random.Gener
     return restored_cells(rotate_coupled(spectrum, Y_filled, cells.A, cells.X), Y, cells.X, cells.prior)
 
 
+def highest_maximum(
+    maxima: Sequence[Optimum[PointT]], climb_from: Callable[[TraitAxes], Optimum[PointT]], tau: float, beside: bool
+) -> Optimum[PointT] | None:
+    """The highest maximum with a variant, by climbs from those of the null model, and ``beside``, from beside it, too.
+
+    None where no climb ends at a maximum.
+    """
+    best: Optimum[PointT] | None = None
+    for start in maxima:
+        try:
+            found = climb_from(start.point.axes)
+        except (NumericalError, np.linalg.LinAlgError):
+            continue
+        if found.certificate.certified and (best is None or found.point.lml > best.point.lml):
+            best = found
+    return best_beside(best, tau, climb_from) if best and beside else best
+
+
 def null_maxima(data: ObservedCells, fitted: TraitAxes, rank: int, reml: bool) -> list[ObservedFit]:
     """Local maxima of the likelihood without a variant, the highest first.
 
@@ -167,5 +175,5 @@ def null_maxima(data: ObservedCells, fitted: TraitAxes, rank: int, reml: bool) -
     starts = [fitted]
     if is_searched_thoroughly(data):
         starts += [starting_axes(data.filled, share) for share in GENETIC_SHARES]
-        starts += places_beside(data, fitted, rank)
+        starts += places_beside(fitted, rank, data.mean_eigenvalue)
     return distinct_maxima(starts, partial(climb, data, rank=rank, reml=reml))

@@ -244,6 +244,24 @@ def test_refits_equal_those_of_the_dense_matrix(design: Array) -> None:
     np.testing.assert_allclose(refits[0].se, refits[1].se, rtol=1e-3)
 
 
+def test_refits_of_few_cells_are_searched_as_those_of_the_dense_matrix_are() -> None:
+    """Three samples have the first and the last trait: their residual correlation may have either sign."""
+    rng = np.random.default_rng(0)
+    G, L0, L1 = rng.normal(size=(40, 60)) / np.sqrt(60), rng.normal(size=(3, 3)), rng.normal(size=(3, 3))
+    Y = G @ rng.normal(size=(60, 3)) @ L0.T + rng.normal(size=(40, 3)) @ L1.T
+    Y[:17, 0] = Y[20:, 2] = np.nan
+    variant = rng.binomial(2, 0.3, size=(40, 4)).astype(float)[:, [2]]
+    data = TraitData(Y, np.eye(3), np.ones((40, 1)))
+    likelihoods: list[NullLikelihood[Any]] = [
+        likelihood_of_families(family_spectrum(sparse.csr_array(G @ G.T)), data, True),
+        null_likelihood(rotate_samples(G @ G.T, False, data, True), data, True),
+    ]
+    refits = [one.null_model(one.fit(3)).refits() for one in likelihoods]
+    found, expected = (one.of_variants(variant, np.zeros(1))(np.eye(3)).lml for one in refits)
+    assert refits[0].null_lml == pytest.approx(refits[1].null_lml, abs=1e-6)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_the_bartlett_factor_of_refits() -> None:
     both = fitted(2, 1, 0.2, True, 2, 60)
     hypotheses = [named_hypothesis("any", ("a", "b"))]

@@ -1,5 +1,6 @@
 """Fits on the observed cells, and how precisely they know C0 and C1."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -30,7 +31,7 @@ from kron2sum_cli.model.missing.fitting import (
 from kron2sum_cli.model.missing.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells, observed_spectrum, without_missing
 from kron2sum_cli.model.spectrum import spectrum_of_features
-from kron2sum_cli.model.trait_axes import axes_of_covariances
+from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
 
 
 def cells(dense: Observed, G: Array) -> ObservedCells:
@@ -320,12 +321,14 @@ def test_fits_of_all_ranks_are_those_of_every_rank(seed: int) -> None:
 
 def test_no_rank_ends_below_a_lower_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever its searches end: those of full rank do not look beside an optimum here."""
-    case, best_around = simulate(16), missing_fitting.best_around
+    case, best_beside = simulate(16), missing_fitting.best_beside
 
-    def beside_lower_ranks(data: ObservedCells, best: ObservedFit, reml: bool) -> ObservedFit:
-        return best if best.rank == 3 else best_around(data, best, reml)
+    def beside_lower_ranks(
+        best: ObservedFit, tau: float, climb_from: Callable[[TraitAxes], ObservedFit]
+    ) -> ObservedFit:
+        return best if best.rank == 3 else best_beside(best, tau, climb_from)
 
-    monkeypatch.setattr(missing_fitting, "best_around", beside_lower_ranks)
+    monkeypatch.setattr(missing_fitting, "best_beside", beside_lower_ranks)
     assert fit(case.cells, 3, case.reml).point.lml < -145
     lower, full = fits(case.cells, [2, 3], case.reml)
     assert (lower.rank, full.rank, full.certificate.certified) == (2, 3, True)
