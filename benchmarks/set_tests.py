@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import cast
@@ -40,6 +41,7 @@ from kron2sum_cli.genotypes.open import open_genotypes
 from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.fitting import fit
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, named_hypothesis, test
+from kron2sum_cli.model.likelihood import Point
 from kron2sum_cli.model.sets.fixed_effects import SetScores, weighted_products
 from kron2sum_cli.model.sets.kernel_tests import KernelScores, cauchy_mlog10p, information_of_variants, null_weights
 from kron2sum_cli.model.sets.likelihood_ratio import REPLICATES, fit_tail, maximise
@@ -141,10 +143,18 @@ def scored(one: Sample, Y: Array, which: Iterable[int]) -> tuple[SetNull, list[V
     sets = []
     for k in which:
         rows = one.rows[k]
-        V = weighted_products(rows, point.W)
-        scores = SetScores(rows.T @ point.alpha, V, np.einsum("jaa->ja", V))
-        sets.append(VariantSetScores(scores, np.ones(rows.shape[1]), one.eaf[k], (1, k)))
+        sum_scores = partial(_sum_scores, point, rows)
+        sets.append(VariantSetScores(_scores(point, rows), sum_scores, np.ones(rows.shape[1]), one.eaf[k], (1, k)))
     return SetNull(point.axes, g, context), sets
+
+
+def _scores(point: Point, rows: Array) -> SetScores:
+    V = weighted_products(rows, point.W)
+    return SetScores(rows.T @ point.alpha, V, np.einsum("jaa->ja", V))
+
+
+def _sum_scores(point: Point, rows: Array, weights: Array) -> SetScores:
+    return _scores(point, (rows @ weights)[:, None])
 
 
 def sample_of_file(path: Path, variants: int) -> Sample:

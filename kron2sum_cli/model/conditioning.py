@@ -227,6 +227,11 @@ class ConditionedBlock:
         of_axes = explained.transpose(1, 0, 2)
         return replace(plain, u=u, V=plain.V - of_axes @ of_axes.transpose(0, 2, 1))
 
+    def summed(self, members: NDArray[np.intp], weights: Array) -> "ConditionedBlock":
+        """See `sets.scanner.RotatedVariants.summed`."""
+        explained = np.tensordot(weights, self.explained[members], axes=1)[None]
+        return ConditionedBlock(self.plain.summed(members, weights), explained, self.z)
+
 
 @dataclass(frozen=True)
 class ConditionedSetScanner:

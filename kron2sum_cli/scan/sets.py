@@ -39,7 +39,7 @@ from kron2sum_cli.model.sets.bootstrap import SimulatedTest, simulated_set_mlog1
 from kron2sum_cli.model.sets.fixed_effects import reduce_set
 from kron2sum_cli.model.sets.kernel_tests import any_effect_kernel, beta_weights, weighted_scores
 from kron2sum_cli.model.sets.random_effects import SetNull, SetTest, VariantSetScores, random_effects_mlog10p
-from kron2sum_cli.model.sets.scanner import RotatedVariants, SetScanner
+from kron2sum_cli.model.sets.scanner import RotatedVariants, SetScanner, scores_of_sum
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.scan.block import (
     BlockResult,
@@ -260,7 +260,8 @@ def _test_set(
     row = _description(members, variants, chosen)
     row[CARRIERS.name] = _carriers(variants, chosen, plan.settings.founders)
     seed = (plan.settings.common.seed, members.order)
-    one = VariantSetScores(scores, _weights(plan, members, kept, eaf), eaf, seed)
+    sum_scores = partial(scores_of_sum, variants.rotated, columns, plan.scanner.dtype)
+    one = VariantSetScores(scores, sum_scores, _weights(plan, members, kept, eaf), eaf, seed)
     if FIXED in plan.settings.set_tests:
         row |= _fixed_effects(plan, one, partial(largest.add, FIXED, columns=columns))
         counts[EXPLAINING] += bool(row["DF"]) and row["CHISQ"] is None

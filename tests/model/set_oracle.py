@@ -13,7 +13,7 @@ from kron2sum_cli.model.missing.likelihood import evaluate as evaluate_observed
 from kron2sum_cli.model.missing.observed import observed_cells, observed_spectrum
 from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.sets.fixed_effects import SetScores
-from kron2sum_cli.model.sets.scanner import CompleteSetScanner, ObservedSetScanner, SetScanner
+from kron2sum_cli.model.sets.scanner import CompleteSetScanner, ObservedSetScanner, SetScanner, scores_of_sum
 from kron2sum_cli.model.spectrum import Array, spectrum_of_features
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
 
@@ -28,7 +28,15 @@ class Case:
     dense: Observed
     axes: TraitAxes
     S: Array
-    scores: SetScores
+    scanner: SetScanner
+
+    @property
+    def scores(self) -> SetScores:
+        return scores_of_all(self.scanner, self.S)
+
+    def sum_scores(self, weights: Array) -> SetScores:
+        """Of the sum of the set with weights (s,), as one variant."""
+        return scores_of_sum(self.scanner.rotate(self.S), np.arange(self.S.shape[1]), self.scanner.dtype, weights)
 
     def columns(self, root: Array, weights: Array) -> Array:
         """``(L ⊗ S W^½)`` in the rows of the observed cells, for a root L (p, e) of the kernel of the traits."""
@@ -54,10 +62,10 @@ def case(
         cells = observed_cells(spectrum, dense.Y, dense.A, dense.X, prior)
         axes = axes_of_covariances(dense.C0, dense.C1, cells.mean_eigenvalue)
         observed = evaluate_observed(cells, axes, True)
-        return Case(dense, axes, S, scores_of_all(ObservedSetScanner(observed_scanner(observed, np.float64)), S))
+        return Case(dense, axes, S, ObservedSetScanner(observed_scanner(observed, np.float64)))
     data = rotate_traits(spectrum_of_features(G, dense.X), dense.Y)
     axes = axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue)
-    return Case(dense, axes, S, complete_scores(evaluate(data, axes, True), dense.X, S))
+    return Case(dense, axes, S, complete_scanner(evaluate(data, axes, True), dense.X))
 
 
 def scores_of_all(scanner: SetScanner, S: Array) -> SetScores:
@@ -65,6 +73,6 @@ def scores_of_all(scanner: SetScanner, S: Array) -> SetScores:
     return scanner.rotate(S).scores(np.arange(S.shape[1]))
 
 
-def complete_scores(point: Point, X: Array, S: Array) -> SetScores:
-    """The same under a null model of complete traits, whose covariates X are all projected out."""
-    return scores_of_all(CompleteSetScanner(diagonal_scanner(point, np.linalg.qr(X)[0], np.float64, None)), S)
+def complete_scanner(point: Point, X: Array) -> CompleteSetScanner:
+    """Of a null model of complete traits, whose covariates X are all projected out."""
+    return CompleteSetScanner(diagonal_scanner(point, np.linalg.qr(X)[0], np.float64, None))

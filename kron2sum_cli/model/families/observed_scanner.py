@@ -439,6 +439,10 @@ class ObservedFamilyVariants:
         """See `sets.scanner.RotatedVariants.scores`."""
         return observed_family_set_scores(self.point, self.G[:, members])
 
+    def summed(self, members: Indices, weights: Array) -> "ObservedFamilyVariants":
+        """See `sets.scanner.RotatedVariants.summed`."""
+        return ObservedFamilyVariants(self.point, (self.G[:, members] @ weights)[:, None])
+
 
 @dataclass(frozen=True)
 class ObservedFamilySetScanner:

@@ -225,9 +225,15 @@ class FamilyVariants:
         """See `sets.scanner.RotatedVariants.scores`."""
         rows = self.rows[:, members].astype(np.float64)
         V = weighted_products(rows, self.point.W)
+        sizes = np.einsum("jaa->ja", V).copy()
         for of_axis, taken in zip(V, explained_by_covariates(self.point, rows), strict=True):
             of_axis -= taken.T @ taken
-        return SetScores(self.u[members], V, np.einsum("jaa->ja", V))
+        return SetScores(self.u[members], V, sizes)
+
+    def summed(self, members: NDArray[np.intp], weights: Array) -> "FamilyVariants":
+        """See `sets.scanner.RotatedVariants.summed`."""
+        rows = (self.rows[:, members] @ weights)[:, None].astype(np.float64)
+        return FamilyVariants(self.point, rows, (weights @ self.u[members])[None])
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from kron2sum_cli.model.bootstrap import SimulatedTraits, relative_gains
 from kron2sum_cli.model.hypotheses import Hypothesis
 from kron2sum_cli.model.sets.fixed_effects import effects_of_set
 from kron2sum_cli.model.sets.kernel_tests import (
-    burden_scores,
     cauchy_mlog10p_of_many,
     directions_of,
     information_of_variants,
@@ -79,7 +78,7 @@ def interpolated_mlog10p(weights: Array, q: Array) -> Array:
 
 def _burden(one: VariantSetScores, u: Array, quadratic: Array, tested: Hypothesis, null: SetNull) -> Array:
     """The weighted sum of the variants as one variant."""
-    summed, context = burden_scores(one.scores, one.weights), null.context
+    summed, context = one.sum_scores(one.weights), null.context
     of_sum = np.einsum("a,ajk->jk", one.weights, u)[None]
     (gain,) = relative_gains(of_sum, information_of_variants(summed), quadratic, [tested], context, each_trait=False)
     return context.result(gain[0], tested.df, tested.full.shape[1]).mlog10p

@@ -170,13 +170,6 @@ def null_weights(blocks: Array) -> Array:
     return positive_weights(np.asarray(np.linalg.eigvalsh(blocks), np.float64).reshape(1, -1))
 
 
-def burden_scores(scores: SetScores, weights: Array) -> SetScores:
-    """Scores of one variant that is the weighted sum of a set's; any test of variants applies to it."""
-    V = (scores.V @ weights @ weights)[..., None, None]
-    sizes = (np.sqrt(scores.sizes) @ np.abs(weights)) ** 2
-    return SetScores((weights @ scores.u)[None, :], V, sizes[:, None])
-
-
 def information_of_variants(scores: SetScores) -> Array:
     """Information of every variant of a set by itself: (s, p), or (s, p, p) where the axes are coupled."""
     if scores.V.ndim == 3:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.block_scanner import least_left
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare, test
 from kron2sum_cli.model.sets.fixed_effects import SetScores, reduce_set
 from kron2sum_cli.model.sets.kernel_tests import (
@@ -15,7 +16,6 @@ from kron2sum_cli.model.sets.kernel_tests import (
     acat_weights,
     any_effect_kernel,
     beta_weights,
-    burden_scores,
     cauchy_mlog10p,
     hypothesis_scores,
     information_of_variants,
@@ -34,8 +34,9 @@ SetTest = Literal["burden", "skat", "skato", "acat", "lr", "omnibus"]
 OMNIBUS_WEIGHTS = ((1.0, 1.0), (1.0, 25.0))
 """Weights of the variants that the omnibus test combines, as STAAR-O does."""
 
-LEAST_INFORMATION = 1e-9
-"""A variant with less than this share of the largest information of the set has no P value of its own."""
+LEAST_INFORMATION = 256 * float(np.finfo(np.float64).eps)
+"""A variant of which fixed effects or missing cells leave a smaller share of its information, in some direction of the
+traits, has no P value of its own, as in a scan of variants."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,12 @@ class SetNull:
 class VariantSetScores:
     """A set of s variants to test, with their weights and the frequencies of their effect alleles.
 
-    Null distributions are simulated from ``seed``.
+    ``sum_scores`` are those of their sum with weights (s,), as one variant. Null distributions are simulated from
+    ``seed``.
     """
 
     scores: SetScores
+    sum_scores: Callable[[Array], SetScores]
     weights: Array
     eaf: Array
     seed: tuple[int, ...]
@@ -121,7 +124,7 @@ def omnibus_parts(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> A
 
 def _burden(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
     """The weighted sum of the variants, tested as one variant."""
-    summed, context = burden_scores(one.scores, one.weights), null.context
+    summed, context = one.sum_scores(one.weights), null.context
     below, above = (reduce_set(summed, design, context.T) for design in (tested.base, tested.full))
     if above.rank <= below.rank:
         raise NumericalError("the weighted sum of the variants lies in the span of the covariates")
@@ -150,9 +153,9 @@ def with_information(scores: SetScores) -> tuple[Array, NDArray[np.bool_]]:
 
     Raises NumericalError where no variant has.
     """
-    v = information_of_variants(scores)
-    least = v.min(axis=1) if v.ndim == 2 else np.linalg.eigvalsh(v)[:, 0]
-    kept = (least > LEAST_INFORMATION * np.max(least, initial=0.0)) & (least > 0)
+    v, sizes = information_of_variants(scores), scores.sizes.T
+    left = least_left(v, sizes) if v.ndim == 3 else np.min(v / np.where(sizes > 0, sizes, 1.0), axis=1)
+    kept = left > LEAST_INFORMATION
     if not kept.any():
         raise NumericalError("no variant of the set has information on the effects on all traits")
     return v, kept

@@ -16,6 +16,9 @@ from kron2sum_cli.model.missing.scanner import CutScanner, ObservedScanner
 from kron2sum_cli.model.sets.fixed_effects import SetScores, weighted_products
 from kron2sum_cli.model.spectrum import Array
 
+UNITS_OF_ROUNDING = 256
+"""A sum of variants of length below so many units, beside what it is the sum of, is rounding."""
+
 Floats = NDArray[np.floating]
 Indices = NDArray[np.intp]
 
@@ -29,6 +32,9 @@ class RotatedVariants(Protocol):
 
     def scores(self, members: Indices) -> SetScores:
         """Scores and information of the variants ``members`` (q,) of the block."""
+
+    def summed(self, members: Indices, weights: Array) -> "RotatedVariants":
+        """A block of one variant, the sum of the variants ``members`` (q,) times ``weights`` (q,)."""
 
 
 class SetScanner(Protocol):
@@ -74,12 +80,37 @@ class CompleteVariants:
             V += self.scanner.outside_weight[:, None, None] * (rest.T @ rest)
         return SetScores(chosen[m:].T.astype(np.float64), V, np.einsum("jaa->ja", V))
 
+    def summed(self, members: Indices, weights: Array) -> "CompleteVariants":
+        """See `RotatedVariants.summed`."""
+        outside = None if self.outside is None else _weighted_sum(self.outside, members, weights)
+        return CompleteVariants(self.scanner, _weighted_sum(self.rotated, members, weights), outside)
+
 
 def _columns(M: Floats, members: Indices) -> Floats:
     """Columns of M; a view where they lie side by side, as those of a gene mostly do."""
     if members.size and members[-1] - members[0] == members.size - 1 and np.all(np.diff(members) == 1):
         return M[:, members[0] : members[-1] + 1]
     return np.take(M, members, axis=1)
+
+
+def _weighted_sum(M: Floats, members: Indices, weights: Array) -> Array:
+    """The sum (k, 1) of columns ``members`` (q,) of M (k, b) times weights (q,), in double precision."""
+    return np.asarray(_columns(M, members) @ weights[:, None], np.float64)
+
+
+def scores_of_sum(
+    variants: RotatedVariants, members: Indices, dtype: np.dtype[np.floating], weights: Array
+) -> SetScores:
+    """Scores and information of a set's weighted sum as one variant, rotated in the precision ``dtype``.
+
+    The sum is made before its information: where variants cancel, information made of theirs would be a difference of
+    large numbers. Where rounding is all that is left of the sum, scores and information are 0.
+    """
+    summed = variants.summed(members, weights)
+    found, most = summed.scores(np.zeros(1, np.intp)), float(np.abs(weights) @ np.sqrt(variants.length[members]))
+    if np.sqrt(summed.length[0]) > UNITS_OF_ROUNDING * float(np.finfo(dtype).eps) * most:
+        return found
+    return SetScores(0 * found.u, 0 * found.V, 0 * found.sizes)
 
 
 @dataclass(frozen=True)
@@ -123,6 +154,11 @@ class ObservedVariants:
         scanner, G, rotated = self.scanner, self.G[:, members], self.rotated[:, members]
         m = len(scanner.weights)
         return SetScores(rotated[m:].T, *scanner.set_information(G, rotated[:m]))
+
+    def summed(self, members: Indices, weights: Array) -> "ObservedVariants":
+        """See `RotatedVariants.summed`."""
+        G, rotated = (_weighted_sum(M, members, weights) for M in (self.G, self.rotated))
+        return ObservedVariants(self.scanner, G, rotated)
 
 
 @dataclass(frozen=True)

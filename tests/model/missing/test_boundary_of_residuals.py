@@ -10,7 +10,8 @@ from kron2sum_cli.model.missing.fitting import fit
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells
 from kron2sum_cli.model.missing.scanner import CutScanner, observed_scanner, variant_scanner
-from kron2sum_cli.model.sets.scanner import ObservedSetScanner
+from kron2sum_cli.model.sets.fixed_effects import reduce_set
+from kron2sum_cli.model.sets.scanner import ObservedSetScanner, scores_of_sum
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import estimates_of_observed
@@ -103,6 +104,24 @@ def test_tests_of_variants_where_rows_have_inverse_variances_of_a_billion(seed: 
     scale = np.einsum("ja,lb->jlab", size, size)
     np.testing.assert_allclose(of_set.V / scale, V.transpose(0, 2, 1, 3) / scale, atol=1e-9)
     np.testing.assert_allclose(of_set.u, found.first.u, rtol=1e-12)
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="long double is no longer than double")
+def test_the_burden_of_variants_that_cancel_where_rows_have_inverse_variances_of_a_billion() -> None:
+    """What is left of their sum lies in the span of G, and has a billionth of their information."""
+    cells, Y, G = residuals_of_low_rank(18)
+    point = fit(cells, 4, False).point
+    g = np.random.default_rng(1).binomial(2, 0.3, size=60) - 0.6
+    variants = np.column_stack([g, G[:, 0], -g])
+    u, V = statistics_in_long_double(Y, G, point.axes, G[:, [0]])
+    weights = np.array([20.0, 1.0, 20.0])
+    found = scores_of_sum(
+        ObservedSetScanner(variant_scanner(point)).rotate(variants), np.arange(3), np.dtype(np.float64), weights
+    )
+    size = np.sqrt(np.diag(V))
+    np.testing.assert_allclose(found.V[:, :, 0, 0] / np.outer(size, size), V / np.outer(size, size), atol=1e-9)
+    np.testing.assert_allclose(found.u[0] / size, u / size, atol=1e-8)
+    assert reduce_set(found, np.eye(4), point.axes.T).rank == 4
 
 
 def test_a_fit_at_the_boundary_does_not_depend_on_rounding() -> None:

@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 from scipy import stats
-from set_oracle import Case, case, complete_scores, direction_kernel
+from set_oracle import Case, case, complete_scanner, direction_kernel, scores_of_all
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.contrasts import rotate_traits
@@ -17,7 +17,6 @@ from kron2sum_cli.model.sets.kernel_tests import (
     acat_weights,
     any_effect_kernel,
     beta_weights,
-    burden_scores,
     cauchy_mlog10p,
     information_of_variants,
     kernel_scores,
@@ -88,7 +87,7 @@ def mixed(one: Case, M: np.ndarray) -> tuple[SetScores, np.ndarray]:
     dense = replace(one.dense, Y=one.dense.Y @ M, C0=M.T @ one.dense.C0 @ M, C1=M.T @ one.dense.C1 @ M)
     data = rotate_traits(spectrum_of_features(np.linalg.cholesky(one.dense.R), dense.X), dense.Y)
     axes = axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue)
-    return complete_scores(evaluate(data, axes, True), dense.X, one.S), any_effect_kernel(axes, 0.8)
+    return scores_of_all(complete_scanner(evaluate(data, axes, True), dense.X), one.S), any_effect_kernel(axes, 0.8)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -123,9 +122,23 @@ def test_a_burden_is_the_variant_of_the_weighted_sum(share: float) -> None:
     M1 = one.columns(np.eye(3), np.ones(6)) @ np.kron(np.eye(3), weights[:, None])
     u = M1.T @ one.dense.Q @ one.dense.y
     expected = u @ np.linalg.solve(M1.T @ one.dense.Q @ M1, u)
-    found = reduce_set(burden_scores(one.scores, weights), np.eye(3), one.axes.T)
+    found = reduce_set(one.sum_scores(weights), np.eye(3), one.axes.T)
     assert found.rank == 3
     assert found.chisq == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_variants_that_cancel_leave_the_burden_of_the_others(share: float) -> None:
+    """However much larger their weights are, as those of rare variants by beta:1,25."""
+    one = case(12, share=share, s=3)
+    one.S[:] -= one.S.mean(axis=0)  # as a scan does
+    one.S[:, 1] = -one.S[:, 0]
+    u, V = one.dense.statistics(one.S[:, 2])
+    for weight in (1.0, 1e3, 1e5):
+        found = reduce_set(one.sum_scores(np.array([weight, weight, 1.0])), np.eye(3), one.axes.T)
+        assert found.rank == 3
+        assert found.chisq == pytest.approx(u @ np.linalg.solve(V, u), rel=1e-8)
+    assert reduce_set(one.sum_scores(np.array([1.0, 1.0, 0.0])), np.eye(3), one.axes.T).rank == 0
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])

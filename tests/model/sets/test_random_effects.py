@@ -1,5 +1,7 @@
 """Tests of sets by name and hypothesis, against projections of the n·p × n·p matrices and other programs' habits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from set_oracle import Case, case
@@ -42,7 +44,8 @@ def null_of(one: Case) -> SetNull:
 
 def set_of(one: Case, weights: Array | None = None) -> VariantSetScores:
     s = one.S.shape[1]
-    return VariantSetScores(one.scores, np.ones(s) if weights is None else weights, one.S.mean(axis=0) / 2, (1, 2))
+    weights = np.ones(s) if weights is None else weights
+    return VariantSetScores(one.scores, one.sum_scores, weights, one.S.mean(axis=0) / 2, (1, 2))
 
 
 def projected(one: Case, base: Array) -> Array:
@@ -56,7 +59,6 @@ def projected(one: Case, base: Array) -> Array:
 @pytest.mark.parametrize("name", ["common", "only:b", "trait:b", "specific", "trait:a|c"])
 def test_a_hypothesis_given_another_is_its_score_in_the_model_of_the_other(name: str, share: float) -> None:
     one = case(31, share=share, s=4)
-    one = Case(one.dense, one.axes, one.S, one.scores)
     weights = np.array([1.0, 2.0, 0.5, 1.0])
     tested = named_hypothesis(name, TRAITS)
     found = hypothesis_scores(one.scores, tested, one.axes.T, weights)
@@ -143,6 +145,20 @@ def test_acat_weighs_variants_by_weight_and_frequency() -> None:
     assert random_effects_mlog10p("acat", set_of(one, weights), tested, null) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("seed", range(41, 46))
+def test_acat_leaves_out_a_variant_whose_carriers_lack_a_trait(seed: int) -> None:
+    """Rounding is all the information on that trait, also where the set has no other variant."""
+    one = case(seed, share=0.3, s=3)
+    one.S[:, 0] = 0
+    one.S[np.flatnonzero(np.isnan(one.dense.Y[:, 0]) & np.isfinite(one.dense.Y[:, 1]))[:3], 0] = 1
+    tested, null, alone = named_hypothesis("any", TRAITS), null_of(one), replace(one, S=one.S[:, :1])
+    with pytest.raises(NumericalError, match="no variant of the set has information"):
+        random_effects_mlog10p("acat", set_of(alone), tested, null)
+    others = replace(one, S=one.S[:, 1:])
+    expected = random_effects_mlog10p("acat", set_of(others), tested, null)
+    assert random_effects_mlog10p("acat", set_of(one), tested, null) == pytest.approx(expected, rel=1e-9)
+
+
 def test_the_likelihood_ratio_takes_the_seed_of_the_set() -> None:
     one = case(38, s=4)
     tested, null = named_hypothesis("any", TRAITS), null_of(one)
@@ -163,7 +179,8 @@ def test_any_design_of_full_rank_is_any_effect() -> None:
 def test_what_lies_in_the_span_of_the_covariates_has_no_p_value() -> None:
     one = case(40, s=2)
     nothing = SetScores(np.zeros((2, 3)), np.zeros((3, 2, 2)), np.ones((3, 2)))
-    empty = VariantSetScores(nothing, np.ones(2), np.full(2, 0.1), (0,))
+    of_sum = SetScores(np.zeros((1, 3)), np.zeros((3, 1, 1)), np.ones((3, 1)))
+    empty = VariantSetScores(nothing, lambda weights: of_sum, np.ones(2), np.full(2, 0.1), (0,))
     tested, null = named_hypothesis("any", TRAITS), null_of(one)
     for name, message in (
         ("skat", "no variance"),

@@ -1,20 +1,27 @@
 """Tests of sets in many simulated data sets at once, against those of one after the other."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
-from set_oracle import case
+from set_oracle import Case, case
 from test_random_effects import TRAITS, null_of, set_of
 
 from kron2sum_cli.model.bootstrap import SimulatedTraits
 from kron2sum_cli.model.hypotheses import compare, named_hypothesis
 from kron2sum_cli.model.sets.bootstrap import interpolated_mlog10p, simulated_set_mlog10p
-from kron2sum_cli.model.sets.fixed_effects import reduce_set
+from kron2sum_cli.model.sets.fixed_effects import SetScores, reduce_set
 from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
 from kron2sum_cli.model.sets.random_effects import random_effects_mlog10p
+from kron2sum_cli.model.spectrum import Array
 
 B = 50
+
+
+def sum_of(one: Case, u: Array, weights: Array) -> SetScores:
+    """Scores of the weighted sum of a set in a data set in which the variants have scores u (s, p)."""
+    return replace(one.sum_scores(weights), u=(weights @ u)[None])
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
@@ -29,7 +36,7 @@ def test_every_data_set_has_the_p_of_its_scores(name: str, asked: str, share: fl
     quadratic = null.context.quadratic * rng.uniform(0.8, 1.2, size=B)
     found = simulated_set_mlog10p(name, scored, u, SimulatedTraits(np.zeros((0, 3, B)), quadratic), tested, null)
     for k in range(B):
-        scores = replace(one.scores, u=u[:, :, k])
+        scores, of_sum = replace(one.scores, u=u[:, :, k]), partial(sum_of, one, u[:, :, k])
         context = replace(null.context, quadratic=float(quadratic[k]))
         if name == "fixed":
             below, above = (reduce_set(scores, design, context.T) for design in (tested.base, tested.full))
@@ -37,7 +44,7 @@ def test_every_data_set_has_the_p_of_its_scores(name: str, asked: str, share: fl
             expected = float(compare(*drops, below.rank, above.rank, context).mlog10p[0])
         else:
             expected = random_effects_mlog10p(
-                name, replace(scored, scores=scores), tested, replace(null, context=context)
+                name, replace(scored, scores=scores, sum_scores=of_sum), tested, replace(null, context=context)
             )
         assert found[k] == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
