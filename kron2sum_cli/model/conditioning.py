@@ -20,7 +20,7 @@ from kron2sum_cli.model.collinearity import kept_columns
 from kron2sum_cli.model.generalised_least_squares import independent_columns
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.model.sets.fixed_effects import SetScores
-from kron2sum_cli.model.sets.scanner import RotatedVariants, SetScanner
+from kron2sum_cli.model.sets.scanner import SetScanner
 from kron2sum_cli.model.spectrum import Array
 
 UNITS_OF_ROUNDING = 256
@@ -202,40 +202,12 @@ def conditioned_scanner(plain: Scanner, given: GivenVariants) -> ConditionedScan
 
 
 @dataclass(frozen=True)
-class ConditionedBlock:
-    """A block of variants given others, of which any set has scores.
+class ConditionedSetScanner(SetScanner):
+    """Sets of variants given others.
 
-    Of the ``plain`` variants combinations of the given ones were taken off; ``explained`` is their ``M1ᵀF``, (b, p, k)
-    or (b, p, e), and z that of `GivenVariants`.
+    Of a block there are the arrays of the null model's scanner, for variants of which combinations of the given ones
+    were taken off, and their ``M1ᵀF`` (pk, b) or (pe, b).
     """
-
-    plain: RotatedVariants
-    explained: Array
-    z: Array
-
-    @property
-    def length(self) -> Array:
-        """Squared length (b,) of every variant outside the covariates and the given variants."""
-        return self.plain.length
-
-    def scores(self, members: NDArray[np.intp]) -> SetScores:
-        """See `sets.scanner.RotatedVariants.scores`."""
-        plain, explained = self.plain.scores(members), self.explained[members]
-        u = plain.u - np.sum(explained * self.z, axis=2)
-        if plain.V.ndim == 4:
-            return replace(plain, u=u, V=plain.V - np.einsum("aje,ble->jlab", explained, explained, optimize=True))
-        of_axes = explained.transpose(1, 0, 2)
-        return replace(plain, u=u, V=plain.V - of_axes @ of_axes.transpose(0, 2, 1))
-
-    def summed(self, members: NDArray[np.intp], weights: Array) -> "ConditionedBlock":
-        """See `sets.scanner.RotatedVariants.summed`."""
-        explained = np.tensordot(weights, self.explained[members], axes=1)[None]
-        return ConditionedBlock(self.plain.summed(members, weights), explained, self.z)
-
-
-@dataclass(frozen=True)
-class ConditionedSetScanner:
-    """Sets of variants given others."""
 
     plain: SetScanner
     given: _InPrecision
@@ -245,10 +217,25 @@ class ConditionedSetScanner:
         """That of the null model's scanner."""
         return self.plain.dtype
 
-    def rotate(self, G: NDArray[np.floating]) -> ConditionedBlock:
-        """See `sets.scanner.SetScanner.rotate`."""
+    def arrays(self, G: NDArray[np.floating]) -> tuple[NDArray[np.floating], ...]:
+        """See `SetScanner.arrays`."""
         G = self.given.apart(G)
-        return ConditionedBlock(self.plain.rotate(G), self.given.explained(G), self.given.z)
+        return *self.plain.arrays(G), self.given.explained(G).reshape(G.shape[1], self.given.F.shape[1]).T
+
+    def length(self, *arrays: NDArray[np.floating]) -> Array:
+        """Squared length (b,) of every variant outside the covariates and the given variants."""
+        return self.plain.length(*arrays[:-1])
+
+    def scores(self, *arrays: NDArray[np.floating]) -> SetScores:
+        """See `SetScanner.scores`."""
+        plain, (pk, q) = self.plain.scores(*arrays[:-1]), arrays[-1].shape
+        p = self.given.ntraits
+        explained = np.asarray(arrays[-1].T, np.float64).reshape(q, p, pk // p)
+        u = plain.u - np.sum(explained * self.given.z, axis=2)
+        if plain.V.ndim == 4:
+            return replace(plain, u=u, V=plain.V - np.einsum("aje,ble->jlab", explained, explained, optimize=True))
+        of_axes = explained.transpose(1, 0, 2)
+        return replace(plain, u=u, V=plain.V - of_axes @ of_axes.transpose(0, 2, 1))
 
 
 def conditioned_set_scanner(plain: SetScanner, given: GivenVariants) -> ConditionedSetScanner:

@@ -28,6 +28,7 @@ from kron2sum_cli.model.information import pair_positions
 from kron2sum_cli.model.missing.scanner import LEFT_FOR_SINGLE, UNITS_OF_ROUNDING
 from kron2sum_cli.model.prediction import EffectsOfCovariates
 from kron2sum_cli.model.sets.fixed_effects import SetScores
+from kron2sum_cli.model.sets.scanner import SetScanner
 from kron2sum_cli.model.spectrum import EPSILON, Array, parts_of
 
 Floats = NDArray[np.floating]
@@ -424,29 +425,8 @@ def observed_family_set_scores(point: ObservedFamilyPoint, G: Array) -> SetScore
 
 
 @dataclass(frozen=True)
-class ObservedFamilyVariants:
-    """A block of variants G (n, b) under a null model of observed cells of families."""
-
-    point: ObservedFamilyPoint
-    G: Array
-
-    @property
-    def length(self) -> Array:
-        """See `sets.scanner.RotatedVariants.length`."""
-        return inner_products(self.G.T, self.G.T)
-
-    def scores(self, members: Indices) -> SetScores:
-        """See `sets.scanner.RotatedVariants.scores`."""
-        return observed_family_set_scores(self.point, self.G[:, members])
-
-    def summed(self, members: Indices, weights: Array) -> "ObservedFamilyVariants":
-        """See `sets.scanner.RotatedVariants.summed`."""
-        return ObservedFamilyVariants(self.point, (self.G[:, members] @ weights)[:, None])
-
-
-@dataclass(frozen=True)
-class ObservedFamilySetScanner:
-    """Sets under a null model of observed cells of families, in double precision."""
+class ObservedFamilySetScanner(SetScanner):
+    """Sets under a null model of observed cells of families, in double precision; of a block there are the variants."""
 
     point: ObservedFamilyPoint
 
@@ -455,9 +435,17 @@ class ObservedFamilySetScanner:
         """Double."""
         return np.dtype(np.float64)
 
-    def rotate(self, G: Floats) -> ObservedFamilyVariants:
-        """See `sets.scanner.SetScanner.rotate`; nothing is rotated."""
-        return ObservedFamilyVariants(self.point, np.asarray(G, np.float64))
+    def arrays(self, G: Floats) -> tuple[Floats, ...]:
+        """See `SetScanner.arrays`; nothing is rotated."""
+        return (np.asarray(G, np.float64),)
+
+    def length(self, *arrays: Floats) -> Array:
+        """See `sets.scanner.RotatedVariants.length`."""
+        return inner_products(arrays[0].T, arrays[0].T)
+
+    def scores(self, *arrays: Floats) -> SetScores:
+        """See `SetScanner.scores`."""
+        return observed_family_set_scores(self.point, np.asarray(arrays[0], np.float64))
 
 
 def observed_family_projection(point: ObservedFamilyPoint, F: Array) -> Array:

@@ -13,6 +13,7 @@ from kron2sum_cli.model.families.likelihood import FamilyPoint
 from kron2sum_cli.model.families.spectrum import FamiliesOfSize, FamilyRotation, Indices
 from kron2sum_cli.model.prediction import EffectsOfCovariates
 from kron2sum_cli.model.sets.fixed_effects import SetScores, weighted_products
+from kron2sum_cli.model.sets.scanner import SetScanner
 from kron2sum_cli.model.spectrum import Array, parts_of
 
 Floats = NDArray[np.floating]
@@ -203,42 +204,11 @@ def explained_by_covariates(point: FamilyPoint, rows: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class FamilyVariants:
-    """A block of variants under a null model of families.
+class FamilySetScanner(SetScanner):
+    """Sets of variants under a null model of families, in the precision of its rotation; ``alpha`` (n, p) is ``Uα``.
 
-    Variants are rotated (n, b), and their scores ``u`` (b, p) along the trait axes.
+    Of a block there are the rotated variants (n, b), and their scores (p, b) along the trait axes.
     """
-
-    point: FamilyPoint
-    rows: NDArray[np.floating]
-    u: Array
-
-    @property
-    def length(self) -> Array:
-        """See `sets.scanner.RotatedVariants.length`."""
-        X = self.point.data.X.astype(self.rows.dtype)
-        explained = (X.T @ self.rows).astype(np.float64)
-        whole = np.einsum("ib,ib->b", self.rows, self.rows, dtype=np.float64)
-        return np.asarray(np.maximum(whole - np.einsum("cb,cb->b", explained, explained), 0.0))
-
-    def scores(self, members: NDArray[np.intp]) -> SetScores:
-        """See `sets.scanner.RotatedVariants.scores`."""
-        rows = self.rows[:, members].astype(np.float64)
-        V = weighted_products(rows, self.point.W)
-        sizes = np.einsum("jaa->ja", V).copy()
-        for of_axis, taken in zip(V, explained_by_covariates(self.point, rows), strict=True):
-            of_axis -= taken.T @ taken
-        return SetScores(self.u[members], V, sizes)
-
-    def summed(self, members: NDArray[np.intp], weights: Array) -> "FamilyVariants":
-        """See `sets.scanner.RotatedVariants.summed`."""
-        rows = (self.rows[:, members] @ weights)[:, None].astype(np.float64)
-        return FamilyVariants(self.point, rows, (weights @ self.u[members])[None])
-
-
-@dataclass(frozen=True)
-class FamilySetScanner:
-    """Sets of variants under a null model of families, in the precision of its rotation; ``alpha`` (n, p) is ``Uα``."""
 
     point: FamilyPoint
     rotation: FamilyRotation
@@ -249,9 +219,25 @@ class FamilySetScanner:
         """The precision in which it multiplies."""
         return self.alpha.dtype
 
-    def rotate(self, G: NDArray[np.floating]) -> FamilyVariants:
-        """See `sets.scanner.SetScanner.rotate`."""
-        return FamilyVariants(self.point, self.rotation.to_rows(G), (G.T @ self.alpha).astype(np.float64))
+    def arrays(self, G: Floats) -> tuple[Floats, ...]:
+        """See `SetScanner.arrays`."""
+        return self.rotation.to_rows(G), (G.T @ self.alpha).astype(np.float64).T
+
+    def length(self, *arrays: Floats) -> Array:
+        """See `sets.scanner.RotatedVariants.length`."""
+        rows = arrays[0]
+        explained = (self.point.data.X.astype(rows.dtype).T @ rows).astype(np.float64)
+        whole = np.einsum("ib,ib->b", rows, rows, dtype=np.float64)
+        return np.asarray(np.maximum(whole - np.einsum("cb,cb->b", explained, explained), 0.0))
+
+    def scores(self, *arrays: Floats) -> SetScores:
+        """See `SetScanner.scores`."""
+        rows, u = arrays[0].astype(np.float64), np.asarray(arrays[1].T, np.float64)
+        V = weighted_products(rows, self.point.W)
+        sizes = np.einsum("jaa->ja", V).copy()
+        for of_axis, taken in zip(V, explained_by_covariates(self.point, rows), strict=True):
+            of_axis -= taken.T @ taken
+        return SetScores(u, V, sizes)
 
 
 def family_set_scanner(point: FamilyPoint, dtype: type[np.floating]) -> FamilySetScanner:

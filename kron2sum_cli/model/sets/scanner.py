@@ -5,8 +5,8 @@ precision: whatever the rotation rounded, it is positive semi-definite, and a co
 information of rounding squared.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,67 +23,56 @@ Floats = NDArray[np.floating]
 Indices = NDArray[np.intp]
 
 
-class RotatedVariants(Protocol):
-    """A block of b variants, of which any set has scores."""
+class SetScanner(ABC):
+    """Scores of sets of variants under one null model.
+
+    A block of b variants is kept as arrays (k, b), made once; those of a set are their columns.
+    """
 
     @property
-    def length(self) -> Array:
-        """Squared length (b,) of every variant outside the covariates; its whole length where these couple the axes."""
-
-    def scores(self, members: Indices) -> SetScores:
-        """Scores and information of the variants ``members`` (q,) of the block."""
-
-    def summed(self, members: Indices, weights: Array) -> "RotatedVariants":
-        """A block of one variant, the sum of the variants ``members`` (q,) times ``weights`` (q,)."""
-
-
-class SetScanner(Protocol):
-    """Rotated variants under one null model."""
-
-    @property
+    @abstractmethod
     def dtype(self) -> np.dtype[np.floating]:
         """The precision in which it takes variants."""
 
-    def rotate(self, G: Floats) -> RotatedVariants:
+    @abstractmethod
+    def arrays(self, G: Floats) -> tuple[Floats, ...]:
+        """The arrays of a block of variants G (n, b); see `rotate`."""
+
+    @abstractmethod
+    def length(self, *arrays: Floats) -> Array:
+        """See `RotatedVariants.length`."""
+
+    @abstractmethod
+    def scores(self, *arrays: Floats) -> SetScores:
+        """Scores and information of all variants of some arrays."""
+
+    def rotate(self, G: Floats) -> "RotatedVariants":
         """Rotate a block of variants G (n, b), without missing values; centred where X has an intercept.
 
         The next block of the same thread may take the memory of the result.
         """
+        return RotatedVariants(self, self.arrays(G))
 
 
 @dataclass(frozen=True)
-class CompleteVariants:
-    """A block of variants under a null model whose covariates are all projected out.
+class RotatedVariants:
+    """A block of b variants, of which any set has scores, as the ``arrays`` (k, b) of a scanner."""
 
-    ``rotated`` (m + p, b) is ``[V, Vα]ᵀG``, and ``outside`` (n, b) the part of G outside V and the covariates; None
-    where there is nothing outside.
-    """
-
-    scanner: BlockScanner
-    rotated: Floats
-    outside: Floats | None
+    scanner: SetScanner
+    arrays: tuple[Floats, ...]
 
     @property
     def length(self) -> Array:
-        """See `RotatedVariants.length`."""
-        rows = self.rotated[: len(self.scanner.weights)]
-        length = np.einsum("ib,ib->b", rows, rows, dtype=np.float64)
-        return np.asarray(length if self.outside is None else length + inner_products(self.outside.T, self.outside.T))
+        """Squared length (b,) of every variant outside the covariates; its whole length where these couple the axes."""
+        return self.scanner.length(*self.arrays)
 
     def scores(self, members: Indices) -> SetScores:
-        """See `RotatedVariants.scores`."""
-        m, p = len(self.scanner.weights), self.scanner.weights.shape[1] - 1
-        chosen = _columns(self.rotated, members)
-        V = weighted_products(chosen[:m], self.scanner.weights[:, :p])
-        if self.outside is not None and self.scanner.outside_weight is not None:
-            rest = _columns(self.outside, members).astype(np.float64)
-            V += self.scanner.outside_weight[:, None, None] * (rest.T @ rest)
-        return SetScores(chosen[m:].T.astype(np.float64), V, np.einsum("jaa->ja", V))
+        """Scores and information of the variants ``members`` (q,) of the block."""
+        return self.scanner.scores(*(_columns(M, members) for M in self.arrays))
 
-    def summed(self, members: Indices, weights: Array) -> "CompleteVariants":
-        """See `RotatedVariants.summed`."""
-        outside = None if self.outside is None else _weighted_sum(self.outside, members, weights)
-        return CompleteVariants(self.scanner, _weighted_sum(self.rotated, members, weights), outside)
+    def summed(self, members: Indices, weights: Array) -> "RotatedVariants":
+        """A block of one variant, the sum of the variants ``members`` (q,) times ``weights`` (q,)."""
+        return RotatedVariants(self.scanner, tuple(_weighted_sum(M, members, weights) for M in self.arrays))
 
 
 def _columns(M: Floats, members: Indices) -> Floats:
@@ -114,8 +103,12 @@ def scores_of_sum(
 
 
 @dataclass(frozen=True)
-class CompleteSetScanner:
-    """Sets under a null model whose covariates are all projected out."""
+class CompleteSetScanner(SetScanner):
+    """Sets under a null model whose covariates are all projected out.
+
+    Of a block there is ``[V, Vα]ᵀG`` (m + p, b), and the part of G outside V and the covariates (n, b) where there is
+    something outside.
+    """
 
     scanner: BlockScanner
 
@@ -124,46 +117,38 @@ class CompleteSetScanner:
         """That of the rotation."""
         return self.scanner.dtype
 
-    def rotate(self, G: Floats) -> CompleteVariants:
-        """See `SetScanner.rotate`."""
-        rotated, outside = self.scanner.rotated(G), None
-        if self.scanner.outside_weight is not None:
-            m, Qx = len(self.scanner.weights), self.scanner.Qx
-            outside = G - self.scanner.rotation[:m].T @ rotated[:m] - Qx @ (Qx.T @ G)
-        return CompleteVariants(self.scanner, rotated, outside)
+    def arrays(self, G: Floats) -> tuple[Floats, ...]:
+        """See `SetScanner.arrays`."""
+        rotated = self.scanner.rotated(G)
+        if self.scanner.outside_weight is None:
+            return (rotated,)
+        m, Qx = len(self.scanner.weights), self.scanner.Qx
+        return rotated, G - self.scanner.rotation[:m].T @ rotated[:m] - Qx @ (Qx.T @ G)
 
-
-@dataclass(frozen=True)
-class ObservedVariants:
-    """A block of variants G (n, b) where missing cells or fixed effects couple the trait axes, in double precision.
-
-    ``rotated`` (m + p, b) is ``[V, α]ᵀG``.
-    """
-
-    scanner: ObservedScanner | CutScanner
-    G: Array
-    rotated: Array
-
-    @property
-    def length(self) -> Array:
+    def length(self, *arrays: Floats) -> Array:
         """See `RotatedVariants.length`."""
-        return inner_products(self.G.T, self.G.T)
+        rotated, *outside = arrays
+        rows = rotated[: len(self.scanner.weights)]
+        found = np.einsum("ib,ib->b", rows, rows, dtype=np.float64)
+        return np.asarray(sum((inner_products(rest.T, rest.T) for rest in outside), found))
 
-    def scores(self, members: Indices) -> SetScores:
-        """See `RotatedVariants.scores`."""
-        scanner, G, rotated = self.scanner, self.G[:, members], self.rotated[:, members]
-        m = len(scanner.weights)
-        return SetScores(rotated[m:].T, *scanner.set_information(G, rotated[:m]))
-
-    def summed(self, members: Indices, weights: Array) -> "ObservedVariants":
-        """See `RotatedVariants.summed`."""
-        G, rotated = (_weighted_sum(M, members, weights) for M in (self.G, self.rotated))
-        return ObservedVariants(self.scanner, G, rotated)
+    def scores(self, *arrays: Floats) -> SetScores:
+        """See `SetScanner.scores`."""
+        rotated, *outside = arrays
+        m, p = len(self.scanner.weights), self.scanner.weights.shape[1] - 1
+        V = weighted_products(rotated[:m], self.scanner.weights[:, :p])
+        if outside and self.scanner.outside_weight is not None:
+            rest = outside[0].astype(np.float64)
+            V += self.scanner.outside_weight[:, None, None] * (rest.T @ rest)
+        return SetScores(rotated[m:].T.astype(np.float64), V, np.einsum("jaa->ja", V))
 
 
 @dataclass(frozen=True)
-class ObservedSetScanner:
-    """Sets where missing cells or fixed effects couple the trait axes, in double precision."""
+class ObservedSetScanner(SetScanner):
+    """Sets where missing cells or fixed effects couple the trait axes, in double precision.
+
+    Of a block there are the variants themselves, G (n, b), and ``[V, α]ᵀG`` (m + p, b).
+    """
 
     scanner: ObservedScanner | CutScanner
 
@@ -172,7 +157,16 @@ class ObservedSetScanner:
         """Double."""
         return self.scanner.dtype
 
-    def rotate(self, G: Floats) -> ObservedVariants:
-        """See `SetScanner.rotate`."""
+    def arrays(self, G: Floats) -> tuple[Floats, ...]:
+        """See `SetScanner.arrays`."""
         variants = np.asarray(G, np.float64)
-        return ObservedVariants(self.scanner, variants, np.asarray(self.scanner.rotation @ variants, np.float64))
+        return variants, np.asarray(self.scanner.rotation @ variants, np.float64)
+
+    def length(self, *arrays: Floats) -> Array:
+        """See `RotatedVariants.length`."""
+        return inner_products(arrays[0].T, arrays[0].T)
+
+    def scores(self, *arrays: Floats) -> SetScores:
+        """See `SetScanner.scores`."""
+        (G, rotated), m = (np.asarray(M, np.float64) for M in arrays), len(self.scanner.weights)
+        return SetScores(rotated[m:].T, *self.scanner.set_information(G, rotated[:m]))
