@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.inputs import FileRecord, file_records
@@ -87,6 +88,14 @@ class ScanInputs:
             given = self.conditioned.under(model, null.description)
             scale = scale_given(scale, given, model.summary.reml)
         return LoadedNull(model, scale, given)
+
+    def scales(self) -> tuple[NullScale, ...]:
+        """The scales of the tests under all null models, given the variants of the scan."""
+        chromosomes = (None, *self.null.chromosomes)
+        if self.conditioned is None:
+            return tuple(null_scale(self.null, chromosome) for chromosome in chromosomes)
+        with threadpool_limits(limits=1, user_api="blas"):  # so that no digit depends on their number
+            return tuple(self.load(chromosome).scale for chromosome in chromosomes)
 
 
 @dataclass(frozen=True)

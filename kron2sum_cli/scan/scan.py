@@ -1,25 +1,21 @@
 """From a null model and genotypes to a result table."""
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from kron2sum_cli.files.genome_wide import Largest, thresholds_of
 from kron2sum_cli.files.scan_columns import MLOG10P, scan_schema
-from kron2sum_cli.files.scan_metadata import ScanMetadata
 from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
 from kron2sum_cli.model.conditioning import conditioned_scanner
 from kron2sum_cli.model.hypotheses import Hypothesis
 from kron2sum_cli.model.inflation import DEFLATED, INFLATED, MedianP, inflation
 from kron2sum_cli.option_values import BOTH_COLUMNS, INTERACTION
 from kron2sum_cli.progress import Progress
-from kron2sum_cli.scan.block import BlockResult, Scan, block_width, blocks_by_null, test_block
+from kron2sum_cli.scan.block import Scan, block_width, blocks_by_null, test_block
 from kron2sum_cli.scan.conditioned import genotyped_covariates, own_covariates
 from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
 from kron2sum_cli.scan.refits import Once, check_random_slopes, factors_of_genome, refit_plan, without_refits
@@ -31,7 +27,7 @@ from kron2sum_cli.scan.stepwise import (
     strong_places,
     write_signals,
 )
-from kron2sum_cli.scan.table import report_thresholds, result_table, scan_metadata, simulated_traits
+from kron2sum_cli.scan.table import result_table, scan_metadata, simulated_traits
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -64,11 +60,13 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         second=settings.second_test,
     )
     metadata = scan_metadata(settings, inputs)
-    width, totals = block_width(settings, inputs), Totals(settings, inputs)
+    width, least = block_width(settings, inputs), least_mlog10p(settings)
+    inflation = Inflation(inputs.tests, inputs.null.traits, settings.second_test)
+    strong: list[pa.RecordBatch] = []
     number = int(np.count_nonzero(inputs.selection.asked))
     logger.info("%d variants to test in blocks of %d", number, width)
     factors = factors_of_genome(settings, inputs) if inputs.null.chromosomes else None
-    with result_table(settings, columns, metadata, width) as table:
+    with result_table(settings, columns, metadata, inputs.selection.counts, width) as table:
         scan_under = partial(_scan, settings, inputs, columns, factors)
         with progress.task("Scanning", number, "variants") as advance:
             for result in table.results(
@@ -77,45 +75,17 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
                 lambda block: int(np.count_nonzero(block.asked)),
                 advance,
             ):
-                totals.add(result)
-        table.describe(totals.of_metadata(metadata, table.largest))
+                inflation.add(result.rows)
+                if settings.stepwise is not None:
+                    strong.append(strong_places(result.rows, least))
         if settings.stepwise is not None:
-            write_signals(settings, inputs, totals.strong, table.largest, width, progress)
-    _report(totals.counts)
-    _warn_of_no_variant(settings, inputs, totals.counts)
-    totals.inflation.report(inputs)
+            write_signals(settings, inputs, strong, table.largest, width, progress)
+    _report(table.counts)
+    _warn_of_no_variant(settings, inputs, table.counts)
+    inflation.report(inputs)
     logger.info("results written to %s", settings.out)
     remove_earlier_signals(settings)
-    report_thresholds(settings, table.largest)
-
-
-class Totals:
-    """What the blocks of a scan add up to, as they come.
-
-    ``counts`` are numbers of variants by what became of them, and ``strong``, with ``--stepwise``, where variants lie
-    that may be signals.
-    """
-
-    def __init__(self, settings: ScanSettings, inputs: ScanInputs) -> None:
-        self.counts = Counter(inputs.selection.counts)
-        self.inflation = Inflation(inputs.tests, inputs.null.traits, settings.second_test)
-        self.strong: list[pa.RecordBatch] = []
-        self._factors: dict[str, Mapping[str, float]] = {}
-        self._least = least_mlog10p(settings)
-
-    def add(self, result: BlockResult) -> None:
-        """Take a block."""
-        self.counts.update(result.counts)
-        self._factors |= result.refit_factors
-        self.inflation.add(result.rows)
-        if np.isfinite(self._least):
-            self.strong.append(strong_places(result.rows, self._least))
-
-    def of_metadata(self, metadata: ScanMetadata, largest: Largest) -> ScanMetadata:
-        """The metadata with what is known at the end of a scan."""
-        some = {reason: number for reason, number in sorted(self.counts.items()) if number}
-        factors, thresholds = dict(sorted(self._factors.items())), thresholds_of(largest)
-        return replace(metadata, counts=some, refit_factors=factors, largest=largest, thresholds=thresholds)
+    table.report_thresholds()
 
 
 def _scan(

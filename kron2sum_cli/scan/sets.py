@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.files.genome_wide import name_of_test, thresholds_of
+from kron2sum_cli.files.genome_wide import name_of_test
 from kron2sum_cli.files.scan_columns import (
     CARRIERS,
     END,
@@ -53,7 +53,7 @@ from kron2sum_cli.scan.block import (
 from kron2sum_cli.scan.conditioned import genotyped_covariates
 from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
 from kron2sum_cli.scan.set_members import Members, SetBlock, blocks_of_sets, find_sets
-from kron2sum_cli.scan.table import report_thresholds, result_table, scan_metadata, simulated_traits
+from kron2sum_cli.scan.table import result_table, scan_metadata, simulated_traits
 from kron2sum_cli.settings import DEFAULT_REFIT, FIXED, ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -99,19 +99,17 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
     blocks, counts = blocks_of_sets(found, width), found.counts
     metadata = replace(scan_metadata(_without_refits(settings), inputs), span=found.span)
     logger.info("%d sets to test in %d blocks", counts["sets"], len(blocks))
-    with result_table(settings, schema, metadata, width) as table:
+    with result_table(settings, schema, metadata, found.counts, width) as table:
         of_nulls = ((null, list(group)) for null, group in groupby(blocks, key=lambda block: block.chromosome))
         plan_under = partial(_plan, settings, inputs, schema)
         with progress.task("Testing", counts["sets"], "sets") as advance:
-            for result in table.results(
+            for _ in table.results(
                 of_nulls, lambda null: partial(test_sets, plan_under(null)), lambda block: len(block.sets), advance
             ):
-                counts.update(result.counts)
-        some, largest = {reason: n for reason, n in sorted(counts.items()) if n}, table.largest
-        table.describe(replace(metadata, counts=some, largest=largest, thresholds=thresholds_of(largest)))
-    _report(counts)
+                pass  # they are written, and counted, as they come
+    _report(table.counts)
     logger.info("results written to %s", settings.out)
-    report_thresholds(settings, largest)
+    table.report_thresholds()
 
 
 def _without_refits(settings: ScanSettings) -> ScanSettings:

@@ -5,9 +5,11 @@ rows wait for P over the whole scan.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -20,7 +22,7 @@ from kron2sum_cli.files.genome_wide import Largest, adjusted, largest_of_parts, 
 from kron2sum_cli.files.inputs import FileRecord, file_records
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.files.null_file import NullFile
-from kron2sum_cli.files.scan_metadata import NullScale, ScanMetadata, ScannedNull, TestOptions
+from kron2sum_cli.files.scan_metadata import ScanMetadata, ScannedNull, TestOptions
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
 from kron2sum_cli.genotypes.chromosomes import is_human, normalise_chromosome
@@ -36,7 +38,7 @@ from kron2sum_cli.model.bootstrap import (
 from kron2sum_cli.option_values import contrast_files, without_folders
 from kron2sum_cli.progress import Advance
 from kron2sum_cli.scan.block import BlockResult
-from kron2sum_cli.scan.inputs import LoadedNull, ScanInputs, null_scale
+from kron2sum_cli.scan.inputs import LoadedNull, ScanInputs
 from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
 from kron2sum_cli.settings import ScanSettings
 
@@ -72,17 +74,8 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs) -> ScanMetadata:
         coupled=null.description.coupled,
         null_of_chr=_null_of_chromosomes(null, inputs.genotypes),
         span=inputs.selection.span,
-        nulls=_scales(inputs),
+        nulls=inputs.scales(),
     )
-
-
-def _scales(inputs: ScanInputs) -> tuple[NullScale, ...]:
-    """The scales of all null models, with the variants that the scan is conditioned on."""
-    chromosomes = (None, *inputs.null.chromosomes)
-    if inputs.conditioned is None:
-        return tuple(null_scale(inputs.null, chromosome) for chromosome in chromosomes)
-    with threadpool_limits(limits=1, user_api="blas"):  # so that no digit depends on their number
-        return tuple(inputs.load(chromosome).scale for chromosome in chromosomes)
 
 
 def _scanned_null(null: NullFile) -> ScannedNull:
@@ -139,12 +132,22 @@ def _filters(settings: ScanSettings) -> dict[str, Any]:
 class ResultTable:
     """Writes the rows of blocks: at once, or with ``--bootstrap`` when the P values over the whole scan are known.
 
-    ``largest`` are the largest statistics of the simulated data sets so far.
+    ``counts`` are numbers of variants (or sets) by what became of them, and ``largest`` the largest statistics of the
+    simulated data sets, so far. At the end the table's metadata say both, too.
     """
 
-    def __init__(self, settings: ScanSettings, finished: FinishedBlocks, writer: ScanWriter) -> None:
-        self._settings, self._finished, self._writer = settings, finished, writer
+    def __init__(
+        self,
+        settings: ScanSettings,
+        metadata: ScanMetadata,
+        counts: Mapping[str, int],
+        finished: FinishedBlocks,
+        writer: ScanWriter,
+    ) -> None:
+        self._settings, self._metadata, self._finished, self._writer = settings, metadata, finished, writer
         self._waiting: list[BlockResult] = []
+        self._refit_factors: dict[str, Mapping[str, float]] = {}
+        self.counts = Counter(counts)
         self.largest: Largest = {}
 
     def results(
@@ -178,6 +181,8 @@ class ResultTable:
         self._finish()
 
     def _add(self, result: BlockResult) -> None:
+        self.counts.update(result.counts)
+        self._refit_factors |= result.refit_factors
         self.largest = largest_of_parts([self.largest, result.largest])
         if not self._settings.bootstrap:
             self._writer.write(result.rows)
@@ -185,29 +190,44 @@ class ResultTable:
             self._waiting.append(result)
 
     def _finish(self) -> None:
-        """Write the rows that had to wait."""
+        """Write the rows that had to wait, and the metadata with what is known after the last block."""
         if self._settings.bootstrap:
             of_shard = self._settings.shard is not None
             for result in chain(self._waiting, self._finished.read_again()):
                 self._writer.write(result.rows if of_shard else adjusted(result.rows, self.largest))
+        self._writer.metadata = replace(
+            self._metadata,
+            counts={reason: number for reason, number in sorted(self.counts.items()) if number},
+            refit_factors=dict(sorted(self._refit_factors.items())),
+            largest=self.largest,
+            thresholds=thresholds_of(self.largest),
+        )
 
-    def describe(self, metadata: ScanMetadata) -> None:
-        """Give the table its metadata, as they are known after the last block."""
-        self._writer.metadata = metadata
+    def report_thresholds(self) -> None:
+        """Say above which -log10 P a variant is significant over the whole scan."""
+        if self._settings.bootstrap and self._settings.shard is not None:
+            logger.info("thresholds are those of all shards: kron2sum export joins them")
+            return
+        for name, levels in thresholds_of(self.largest).items():
+            text = ", ".join(f"{value:.3f} at {level}" for level, value in levels.items())
+            logger.info("threshold of -log10 P over the whole scan, %s: %s", name, text or "more data sets are needed")
 
 
 @contextmanager
 def result_table(
-    settings: ScanSettings, columns: pa.Schema, metadata: ScanMetadata, width: int
+    settings: ScanSettings, columns: pa.Schema, metadata: ScanMetadata, counts: Mapping[str, int], width: int
 ) -> Iterator[ResultTable]:
-    """The table that a scan in blocks of this width writes; BLAS has one thread meanwhile, as blocks run in threads."""
+    """The table that a scan in blocks of this width writes, with what was counted before the first of them.
+
+    BLAS has one thread meanwhile, as blocks run in threads.
+    """
     with (
         finished_blocks(settings.out, to_json(metadata) | {"block": width}, settings.resume) as finished,
         compressed_output(settings.out) as file,
         threadpool_limits(limits=1, user_api="blas"),
         ScanWriter(file, columns, settings.to) as writer,
     ):
-        yield ResultTable(settings, finished, writer)
+        yield ResultTable(settings, metadata, counts, finished, writer)
 
 
 def simulated_traits(settings: ScanSettings, inputs: ScanInputs, loaded: LoadedNull) -> SimulatedTraits | None:
@@ -238,13 +258,3 @@ def in_order(work: Callable[[T], R], items: Sequence[T], threads: int) -> Iterat
         finally:
             for future, _ in waiting:
                 future.cancel()
-
-
-def report_thresholds(settings: ScanSettings, largest: Largest) -> None:
-    """Say above which -log10 P a variant is significant over the whole scan."""
-    if settings.bootstrap and settings.shard is not None:
-        logger.info("thresholds are those of all shards: kron2sum export joins them")
-        return
-    for name, levels in thresholds_of(largest).items():
-        text = ", ".join(f"{value:.3f} at {level}" for level, value in levels.items())
-        logger.info("threshold of -log10 P over the whole scan, %s: %s", name, text or "more data sets are needed")
