@@ -2,8 +2,9 @@
 
 Standard errors come from the curvature of the likelihood at the optimum (`information`) by the delta method. Where
 the optimum lies on a boundary (an axis without genetic or without residual variance, or C0 of bounded rank), what
-would leave the boundary counts as known: the standard error is the one along the boundary, and 0 where nothing is
-left to vary. A profile-likelihood interval says more there.
+would leave the boundary counts as known: the standard error is the one along the boundary. Where nothing is left to
+vary it is 0 for a variance or heritability of 0, and none for a correlation of 1 or -1. A profile-likelihood interval
+says more there.
 """
 
 from dataclasses import dataclass, replace
@@ -25,14 +26,19 @@ Mask = NDArray[np.bool_]
 NO_VARIANCE = 1e-12
 """Smallest genetic (residual) share of variance of a trait that has genetic (residual) correlations."""
 
+LEAST_FREE = 1e-6
+"""Smallest share of a correlation's squared gradient along the boundary; below it the boundary determines it."""
+
 
 @dataclass(frozen=True)
 class Estimates:
     """Estimates of a null model and their standard errors (NaN where there is none).
 
     A correlation with a trait that has no genetic (residual) variance does not exist: it and its standard error are
-    NaN. Standard errors of C0, C1 and what follows from them are all NaN where the likelihood does not determine
-    both (all eigenvalues of GGᵀ equal), or its curvature is not that of a maximum.
+    NaN. One that the boundary holds at 1 or -1 (two traits with one axis of genetic or residual variance, C0 of rank 1)
+    has no standard error: it is not known without error. Standard errors of C0, C1 and what follows from them are all
+    NaN where the likelihood does not determine both (all eigenvalues of GGᵀ equal), or its curvature is not that of a
+    maximum.
 
     - ``C0``, ``C0_se``, ``C1``, ``C1_se`` (p, p): genetic and residual covariance of the traits.
     - ``h2``, ``h2_se`` (p,): heritabilities, ``C0_jj ḡ / (C0_jj ḡ + C1_jj)``, ḡ the mean diagonal of the centred GGᵀ.
@@ -68,19 +74,6 @@ class Interval:
     low: float
     high: float
     at_boundary: bool
-
-
-@dataclass(frozen=True)
-class _Spread:
-    """Variances and covariances of the estimated entries of one covariance matrix C, (p, p) each.
-
-    ``variance`` is of every entry, ``with_row`` the covariance of entry (a, b) with entry (a, a), and ``of_diagonal``
-    that of entry (a, a) with entry (b, b).
-    """
-
-    variance: Array
-    with_row: Array
-    of_diagonal: Array
 
 
 def estimates_of(point: Point, Qx: Array, rank: int, mean_diagonal: float, A: Array, X: Array) -> Estimates:
@@ -129,16 +122,15 @@ def estimates_from(
 ) -> Estimates:
     """Estimates from trait axes, the covariance of (C0, C1) along them, and fixed effects."""
     C0, C1 = axes.C0, axes.C1
-    spread0, spread1 = _spread(axes.Tinv, covariance.v00), _spread(axes.Tinv, covariance.v11)
     h2, h2_se = _heritability(C0, C1, mean_diagonal, _diagonal_moments(axes.Tinv, covariance))
     present0, present1 = _present(C0, C1, mean_eigenvalue)
-    rg, rg_se = _correlation(C0, spread0, present0)
-    re, re_se = _correlation(C1, spread1, present1)
+    rg, rg_se = _correlation(C0, axes.Tinv, covariance.v00, present0)
+    re, re_se = _correlation(C1, axes.Tinv, covariance.v11, present1)
     return Estimates(
         C0=C0,
-        C0_se=_root(spread0.variance),
+        C0_se=_entry_errors(axes.Tinv, covariance.v00),
         C1=C1,
-        C1_se=_root(spread1.variance),
+        C1_se=_entry_errors(axes.Tinv, covariance.v11),
         h2=h2,
         h2_se=h2_se,
         rg=rg,
@@ -193,18 +185,11 @@ def _times(J: Array, covariance: Array) -> Array:
     return np.asarray(J * covariance if covariance.ndim == 1 else J @ covariance)
 
 
-def _spread(Tinv: Array, covariance: Array) -> _Spread:
-    """Variances of the entries of C; one row at a time, so that memory is p times the number of pairs."""
-    p = Tinv.shape[0]
-    diagonal = _diagonal_gradients(Tinv)
-    variance, with_row = np.empty((p, p)), np.empty((p, p))
-    for a in range(p):
-        J = _gradients(Tinv, a)
-        JV = _times(J, covariance)
-        variance[a] = np.einsum("bn,bn->b", JV, J)
-        with_row[a] = JV @ diagonal[a]
-    symmetric = 0.5 * (variance + variance.T)
-    return _Spread(symmetric, with_row, _times(diagonal, covariance) @ diagonal.T)
+def _entry_errors(Tinv: Array, covariance: Array) -> Array:
+    """Standard errors of the entries of C (p, p); one row at a time, so that memory is p times the number of pairs."""
+    gradients = (_gradients(Tinv, a) for a in range(len(Tinv)))
+    variance = np.stack([np.einsum("bn,bn->b", _times(J, covariance), J) for J in gradients])
+    return _root(0.5 * (variance + variance.T))
 
 
 def _diagonal_moments(Tinv: Array, covariance: DirectionCovariance) -> tuple[Array, Array, Array]:
@@ -226,16 +211,20 @@ def _heritability(
     return mean_diagonal * c0 / total, mean_diagonal * _root(variance) / total**2
 
 
-def _correlation(C: Array, spread: _Spread, present: Mask) -> tuple[Array, Array]:
-    """``r = C_ab/√(C_aa C_bb)``, ``dr = dC_ab/√(C_aa C_bb) - r/2 (dC_aa/C_aa + dC_bb/C_bb)``."""
+def _correlation(C: Array, Tinv: Array, covariance: Array, present: Mask) -> tuple[Array, Array]:
+    """``r = C_ab/√(C_aa C_bb)``, ``dr = dC_ab/√(C_aa C_bb) - r/2 (dC_aa/C_aa + dC_bb/C_bb)``.
+
+    Where r is 1 or -1 because the boundary holds it there, it has no standard error.
+    """
     diagonal = np.where(present, np.diag(C), np.nan)
     size = np.sqrt(np.multiply.outer(diagonal, diagonal))
-    r = C / size
-    with_row = spread.with_row / diagonal[:, None]
-    own = np.diag(spread.of_diagonal) / diagonal**2
-    of_diagonal = own[:, None] + own + 2 * spread.of_diagonal / np.multiply.outer(diagonal, diagonal)
-    variance = spread.variance / size**2 - r / size * (with_row + with_row.T) + 0.25 * r**2 * of_diagonal
-    se = _root(variance)
+    r, se = C / size, np.empty(C.shape)
+    of_diagonal = _diagonal_gradients(Tinv) / diagonal[:, None]
+    free = (covariance if covariance.ndim == 1 else np.diag(covariance)) > 0
+    for a in range(len(C)):
+        J = _gradients(Tinv, a) / size[a][:, None] - 0.5 * r[a][:, None] * (of_diagonal[a] + of_diagonal)
+        held = np.sum(J[:, free] ** 2, axis=1) <= LEAST_FREE * np.sum(J**2, axis=1)
+        se[a] = np.where(held, np.nan, _root(np.einsum("bn,bn->b", _times(J, covariance), J)))
     on_diagonal = np.eye(r.shape[0], dtype=bool)
     return np.where(on_diagonal & present, 1.0, r), np.where(on_diagonal & present, 0.0, se)
 

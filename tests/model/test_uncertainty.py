@@ -11,11 +11,12 @@ from dense_oracle import Array, Data, Dense, derivative, vec
 from kron2sum_cli.model import information
 from kron2sum_cli.model.contrasts import rotate_coupled, rotate_traits
 from kron2sum_cli.model.fitting import Fit, fit
-from kron2sum_cli.model.information import direction_covariance, uses_observed_information
+from kron2sum_cli.model.generalised_least_squares import Effects
+from kron2sum_cli.model.information import DirectionCovariance, direction_covariance, uses_observed_information
 from kron2sum_cli.model.likelihood import evaluate
 from kron2sum_cli.model.spectrum import Spectrum, spectrum_of_features
-from kron2sum_cli.model.trait_axes import axes_of_factors
-from kron2sum_cli.model.uncertainty import Estimates, estimates_of
+from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
+from kron2sum_cli.model.uncertainty import Estimates, estimates_from, estimates_of
 
 N, P = 40, 3
 LOWER = np.tril_indices(P)
@@ -199,6 +200,10 @@ def test_standard_errors_along_faces(name: str, reml: bool) -> None:
     expected = np.sqrt(np.maximum(np.diag(J @ np.linalg.inv(-H) @ J.T), 0))
     e = case.estimates()
     actual = np.concatenate([part.ravel() for part in (e.C0_se, e.C1_se, e.h2_se, e.rg_se, e.re_se)])
+    for k, se in ((k0, e.rg_se), (k1, e.re_se)):  # of rank 1 all correlations are 1 or -1
+        assert np.array_equal(np.isnan(se), (k == 1) & ~np.eye(P, dtype=bool))
+    assert np.all(np.abs(expected[np.isnan(actual)]) < 2e-6)
+    actual = np.nan_to_num(actual)
     np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=2e-6)
 
 
@@ -258,6 +263,22 @@ def test_a_trait_without_genetic_variance_has_no_genetic_correlation() -> None:
     assert np.isnan(e.rg[0, 0]) and np.isnan(e.rg_se[0, 0])
     assert (e.re[0, 0], e.re_se[0, 0]) == (1, 0)
     assert e.C1_se[0, 0] == pytest.approx(e.C1[0, 0] * np.sqrt(2 / N), rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-7])
+def test_a_correlation_that_the_boundary_determines_has_no_standard_error(share: float) -> None:
+    """Of three traits the first two have residuals that are multiples of each other, but for the boundary's share."""
+    T = np.array([[1.0, -2.0, 0.0], [0.3, 0.4, 0.5], [0.1, 0.2, -1.0]])
+    axes = TraitAxes(T, np.linalg.inv(T), np.sqrt(1 - np.array([share, 0.5, 0.4])), np.sqrt([share, 0.5, 0.4]))
+    pairs = np.eye(6)
+    held = DirectionCovariance(pairs, 0 * pairs, np.diag((np.arange(6) > 0).astype(float)))
+    nothing = Effects(np.empty((0, 3)), np.empty((0, 3)))
+    e = estimates_from(axes, 1.0, 1.0, held, nothing)
+    assert abs(abs(e.re[0, 1]) - 1) < 1e-6 and np.isnan(e.re_se[0, 1]) and np.isnan(e.re_se[1, 0])
+    assert np.all(np.isfinite(e.rg_se))
+    assert np.array_equal(np.isnan(e.re_se), np.isin(np.arange(9), (1, 3)).reshape(3, 3))
+    free = estimates_from(axes, 1.0, 1.0, DirectionCovariance(pairs, 0 * pairs, pairs), nothing)
+    assert np.all(np.isfinite(free.re_se))
 
 
 @pytest.mark.parametrize("observed_traits", [0, information.OBSERVED_TRAITS])
