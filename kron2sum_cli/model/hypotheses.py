@@ -281,11 +281,11 @@ def trait_effects(
     """
     p = u.shape[1]
     if v.ndim == 3:
-        covariance = effect_covariance(v, Tinv)
-        score = u @ context.T
-        beta = np.einsum("bjk,bk->bj", covariance, score)
-        variance = np.einsum("bjj->bj", covariance)
-        gain = np.sum(beta * score, axis=1)
+        size = np.sqrt(np.einsum("bjj->bj", v))
+        along = np.linalg.solve(v / (size[:, :, None] * size[:, None, :]), (u / size)[:, :, None])[:, :, 0] / size
+        beta = along @ Tinv.T
+        variance = np.einsum("bjj->bj", effect_covariance(v, Tinv))
+        gain = np.sum(u * along, axis=1)
     else:
         beta = (u / v) @ Tinv.T
         variance = (1 / v) @ (Tinv**2).T

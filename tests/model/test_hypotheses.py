@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.hypotheses import hypothesis, named_hypothesis, reduction
+from kron2sum_cli.model.hypotheses import (
+    TestContext,
+    hypothesis,
+    named_hypothesis,
+    reduction,
+    score_and_information,
+    trait_effects,
+)
 
 TRAITS = ("height", "weight", "glucose")
 
@@ -82,3 +89,17 @@ def test_units_of_traits_decide_neither_rank_nor_digits_of_a_contrast() -> None:
         hypothesis("again", units[:, None] * A1 @ rng.normal(size=(2, 2)), units[:, None] * A1)
     rounding = np.vstack([np.outer([1.0, 2.0], [1.0, 3.0]), [1e-17, -1e-17]])
     assert hypothesis("with a row of rounding", rounding).df == 1
+
+
+def test_effects_on_traits_keep_those_along_every_axis() -> None:
+    """Also where traits are nearly multiples of each other, as offsets make them that no trait design fits."""
+    rng = np.random.default_rng(2)
+    T = np.diag([1e-7, 1.0, 1.0]) @ np.array([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]])
+    roots = rng.normal(size=(4, 3, 6))
+    u, v = rng.normal(size=(4, 3)), roots @ roots.transpose(0, 2, 1)
+    along = np.stack([np.linalg.solve(*one) for one in zip(v, u, strict=True)])
+    context = TestContext(T, 100.0, 90, 90)
+    found = trait_effects(u, v, np.linalg.inv(T), context)
+    np.testing.assert_allclose(found.beta @ T.T, along, rtol=1e-6)
+    again, _ = score_and_information(found.beta, v, T)  # as export has them from a table
+    np.testing.assert_allclose(again, u, rtol=1e-6)
