@@ -13,12 +13,11 @@ from numpy.polynomial.chebyshev import Chebyshev
 from scipy import linalg
 
 from kron2sum_cli.model.bootstrap import SimulatedTraits, relative_gains
-from kron2sum_cli.model.hypotheses import Hypothesis
-from kron2sum_cli.model.sets.fixed_effects import effects_of_set
+from kron2sum_cli.model.hypotheses import Hypothesis, TestContext
+from kron2sum_cli.model.sets.fixed_effects import SetScores, effects_of_set
 from kron2sum_cli.model.sets.kernel_tests import (
     cauchy_mlog10p_of_many,
     directions_of,
-    information_of_variants,
     null_weights,
 )
 from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
@@ -78,10 +77,8 @@ def interpolated_mlog10p(weights: Array, q: Array) -> Array:
 
 def _burden(one: VariantSetScores, u: Array, quadratic: Array, tested: Hypothesis, null: SetNull) -> Array:
     """The weighted sum of the variants as one variant."""
-    summed, context = one.sum_scores(one.weights), null.context
     of_sum = np.einsum("a,ajk->jk", one.weights, u)[None]
-    (gain,) = relative_gains(of_sum, information_of_variants(summed), quadratic, [tested], context, each_trait=False)
-    return context.result(gain[0], tested.df, tested.full.shape[1]).mlog10p
+    return _of_effects(one.sum_scores(one.weights), of_sum, quadratic, tested, null.context)
 
 
 def _acat(one: VariantSetScores, u: Array, quadratic: Array, tested: Hypothesis, null: SetNull) -> Array:
@@ -93,10 +90,14 @@ def _acat(one: VariantSetScores, u: Array, quadratic: Array, tested: Hypothesis,
 
 def _fixed(one: VariantSetScores, u: Array, quadratic: Array, tested: Hypothesis, null: SetNull) -> Array:
     """The effects of all variants."""
-    context = null.context
+    return _of_effects(one.scores, u, quadratic, tested, null.context)
+
+
+def _of_effects(scores: SetScores, u: Array, quadratic: Array, tested: Hypothesis, context: TestContext) -> Array:
+    """The effects of variants with the information of ``scores``, as many as are independent."""
     drops, ranks = [], []
     for design in (tested.base, tested.full):
-        effects = effects_of_set(one.scores, design, context.T)
+        effects = effects_of_set(scores, design, context.T)
         drops.append(np.zeros(u.shape[2]))
         ranks.append(0)
         if effects is not None:

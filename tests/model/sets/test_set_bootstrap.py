@@ -10,7 +10,7 @@ from test_random_effects import TRAITS, null_of, set_of
 
 from kron2sum_cli.model.bootstrap import SimulatedTraits
 from kron2sum_cli.model.hypotheses import compare, named_hypothesis
-from kron2sum_cli.model.sets.bootstrap import interpolated_mlog10p, simulated_set_mlog10p
+from kron2sum_cli.model.sets.bootstrap import SimulatedTest, interpolated_mlog10p, simulated_set_mlog10p
 from kron2sum_cli.model.sets.fixed_effects import SetScores, reduce_set
 from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
 from kron2sum_cli.model.sets.random_effects import random_effects_mlog10p
@@ -47,6 +47,23 @@ def test_every_data_set_has_the_p_of_its_scores(name: str, asked: str, share: fl
                 name, replace(scored, scores=scores, sum_scores=of_sum), tested, replace(null, context=context)
             )
         assert found[k] == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["fixed", "burden"])
+def test_a_trait_that_no_carrier_has_takes_a_degree_of_freedom(name: SimulatedTest) -> None:
+    """As in the test of the scan itself."""
+    one = case(42, share=0.3, s=2)
+    carriers = np.flatnonzero(np.isnan(one.dense.Y[:, 0]) & np.isfinite(one.dense.Y[:, 1]))
+    one.S[:] = 0
+    one.S[carriers[:4], [0, 1, 0, 1]] = 1
+    tested, null, scored = named_hypothesis("any", TRAITS), null_of(one), set_of(one)
+    u, quadratic = np.repeat(one.scores.u[:, :, None], B, axis=2), np.full(B, null.context.quadratic)
+    found = simulated_set_mlog10p(name, scored, u, SimulatedTraits(np.zeros((0, 3, B)), quadratic), tested, null)
+    effects = scored.scores if name == "fixed" else scored.sum_scores(np.ones(2))
+    above, nothing = reduce_set(effects, np.eye(3), one.axes.T), np.zeros(1)
+    assert above.rank == (4 if name == "fixed" else 2)
+    expected = compare(nothing, np.array([above.chisq]), 0, above.rank, null.context).mlog10p[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("m", [1, 2, 8, 200])
