@@ -583,8 +583,8 @@ class ObservedTraits(NullLikelihood[ObservedPoint]):
         return missing_fitting.fits(self.cells, ranks, self.reml)
 
     def climb(self, start: TraitAxes, rank: int) -> Optimum[ObservedPoint]:
-        """See `missing.fitting.climb`."""
-        return missing_fitting.climb(self.cells, start, rank, self.reml)
+        """See `missing.fitting.climb_near`."""
+        return missing_fitting.climb_near(self.cells, start, rank, self.reml)
 
     def null_model(self, optimum: Optimum[ObservedPoint]) -> NullModel:
         """The null model of an optimum; undetermined residual covariances are as of independent traits."""

@@ -231,8 +231,8 @@ class ObservedTraitsOfFamilies(LikelihoodOfFamilies[ObservedFamilyPoint]):
         return observed_fitting.fits(self.traits, ranks, self.reml)
 
     def climb(self, start: TraitAxes, rank: int) -> Optimum[ObservedFamilyPoint]:
-        """See `families.observed_fitting.climb`."""
-        return observed_fitting.climb(self.traits, start, rank, self.reml)
+        """See `families.observed_fitting.climb_near`."""
+        return observed_fitting.climb_near(self.traits, start, rank, self.reml)
 
     def null_model(self, optimum: Optimum[ObservedFamilyPoint]) -> NullModel:
         """The null model of an optimum; undetermined residual covariances are as of independent traits."""

@@ -27,6 +27,7 @@ from kron2sum_cli.model.missing.fitting import (
     climbs,
     corrected_start,
     has_few_cells,
+    has_few_common_samples,
     places_beside,
 )
 from kron2sum_cli.model.missing.information import (
@@ -91,6 +92,13 @@ def climb(data: ObservedFamilies, start: TraitAxes, rank: int, reml: bool) -> Op
     return climbing.climb(ObservedFamilyLikelihood(data, reml), start, rank, MAX_STEPS)
 
 
+def climb_near(data: ObservedFamilies, start: TraitAxes, rank: int, reml: bool) -> Optimum[ObservedFamilyPoint]:
+    """See `missing.fitting.climb_near`."""
+    climb_from = partial(climb, data, rank=rank, reml=reml)
+    found = climb_from(start)
+    return best_beside(found, data, climb_from) if is_searched_beside(data) else found
+
+
 def fits(data: ObservedFamilies, ranks: Sequence[int], reml: bool) -> list[Optimum[ObservedFamilyPoint]]:
     """Maximise over C0 of at most each of these ranks (or of 0 alone).
 
@@ -105,9 +113,8 @@ def fits(data: ObservedFamilies, ranks: Sequence[int], reml: bool) -> list[Optim
         if rank < full:
             found = climbs([one.point.axes for one in of_full_rank], partial(climb, data, rank=rank, reml=reml))
         best = best_of(found, ~data.missing, data.singular, reml)
-        if not is_searched_thoroughly(data):
-            return best
-        return best_beside(best, data.mean_eigenvalue, partial(climb, data, rank=rank, reml=reml))
+        climb_from = partial(climb, data, rank=rank, reml=reml)
+        return best_beside(best, data, climb_from) if is_searched_thoroughly(data) else best
 
     return nested_fits(ranks, data.mean_eigenvalue, partial(climb, data, reml=reml), search)
 
@@ -136,11 +143,16 @@ def is_searched_thoroughly(data: ObservedFamilies) -> bool:
     return has_few_cells(data.nobserved - data.kept.size, data.ntraits) and is_cheap(data)
 
 
+def is_searched_beside(data: ObservedFamilies) -> bool:
+    """See `missing.fitting.is_searched_beside`."""
+    return is_searched_thoroughly(data) and has_few_common_samples(data)
+
+
 def null_maxima(data: ObservedFamilies, fitted: TraitAxes, rank: int, reml: bool) -> list[Optimum[ObservedFamilyPoint]]:
     """Local maxima of the likelihood without a variant, the highest first; see `missing.refit.null_maxima`."""
     starts = [fitted]
     if is_searched_thoroughly(data):
-        starts += even_starts(data) + places_beside(fitted, rank, data.mean_eigenvalue)
+        starts += even_starts(data) + places_beside(data, fitted, rank)
     return distinct_maxima(starts, partial(climb, data, rank=rank, reml=reml))
 
 

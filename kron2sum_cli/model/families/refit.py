@@ -30,13 +30,14 @@ from kron2sum_cli.model.climbing import Likelihood, Optimum
 from kron2sum_cli.model.families import observed_fitting, observed_likelihood
 from kron2sum_cli.model.families.fitting import MAX_STEPS, FamilyLikelihood, climb
 from kron2sum_cli.model.families.likelihood import FamilyPoint, evaluate
+from kron2sum_cli.model.families.observed import ObservedFamilies
 from kron2sum_cli.model.families.observed_fitting import ObservedFamilyLikelihood
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
 from kron2sum_cli.model.families.observed_scanner import observed_family_set_scores, statistics_in_double
 from kron2sum_cli.model.families.scanner import explained_by_covariates
 from kron2sum_cli.model.fitting import certified
 from kron2sum_cli.model.hypotheses import orthonormal
-from kron2sum_cli.model.missing.fitting import has_few_common_samples
+from kron2sum_cli.model.missing.observed import PartlyObserved
 from kron2sum_cli.model.missing.refit import SIMULATED_VARIANTS, highest_maximum
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -149,8 +150,8 @@ class RefitsOfFamilies(ABC, Generic[AnyPoint]):
 
     @property
     @abstractmethod
-    def searches_beside(self) -> bool:
-        """Whether refits are searched from beside their maxima."""
+    def beside(self) -> PartlyObserved | None:
+        """The cells if refits are searched from beside their maxima."""
 
     @abstractmethod
     def columns(self, G: NDArray[np.floating]) -> Array:
@@ -190,7 +191,7 @@ class RefitsOfFamilies(ABC, Generic[AnyPoint]):
         for k in range(b):
             likelihood = self.with_variant(columns[:, k].reshape(len(columns), -1), design)
             climb_from = partial(climbing.climb, likelihood, rank=self.null.rank, max_steps=MAX_STEPS)
-            best = highest_maximum(self.maxima, climb_from, likelihood.tau, self.searches_beside)
+            best = highest_maximum(self.maxima, climb_from, self.beside)
             if best is not None:
                 axes = best.point.axes
                 effects = likelihood.effects_at(axes)
@@ -205,9 +206,8 @@ class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
     """Refits of complete traits."""
 
     @property
-    def searches_beside(self) -> bool:
+    def beside(self) -> None:
         """They are not."""
-        return False
 
     def columns(self, G: NDArray[np.floating]) -> Array:
         """Rotated columns."""
@@ -286,10 +286,10 @@ class ObservedFamilyRefits(RefitsOfFamilies[ObservedFamilyPoint]):
     thorough: bool = True
 
     @cached_property
-    def searches_beside(self) -> bool:
-        """Whether there are few observed cells, of which some two traits have few samples in common."""
+    def beside(self) -> ObservedFamilies | None:
+        """They are where there are few cells, of which some two traits have few samples in common."""
         data = self.null.point.data
-        return self.thorough and observed_fitting.is_searched_thoroughly(data) and has_few_common_samples(data)
+        return data if self.thorough and observed_fitting.is_searched_beside(data) else None
 
     def columns(self, G: NDArray[np.floating]) -> Array:
         """The columns themselves."""

@@ -76,6 +76,9 @@ NO_VARIANCE = (
 
 MAX_STEPS = 150
 
+UNEVEN_SHARES = (0.9, 0.1)
+"""Genetic shares of variance of one trait and of all others, or the reverse, in starts where these differ."""
+
 INSIDE_SHARE = 0.02
 """By which share of their variance covariances of traits are taken off the boundary of the cone."""
 
@@ -166,6 +169,13 @@ def _floored(C: Array) -> Array:
     return np.asarray((vectors * np.maximum(values, LEAST_SHARE)) @ vectors.T)
 
 
+def climb_near(data: ObservedCells, start: TraitAxes, rank: int, reml: bool) -> ObservedFit:
+    """The optimum reached from the optimum of similar data, and where few cells were observed from beside it, too."""
+    climb_from = partial(climb, data, rank=rank, reml=reml)
+    found = climb_from(start)
+    return best_beside(found, data, climb_from) if is_searched_beside(data) else found
+
+
 def fit(data: ObservedCells, rank: int, reml: bool) -> ObservedFit:
     """Maximise over C0 of at most this rank; see `fits`."""
     return fits(data, [rank], reml)[0]
@@ -187,9 +197,8 @@ def fits(data: ObservedCells, ranks: Sequence[int], reml: bool) -> list[Observed
             places = [one.point.axes for one in distinct(of_full_rank)] + [starts[0]]
             found = climbs(places, partial(climb, data, rank=rank, reml=reml))
         best = best_of(found, data.observed(), data.singular, reml)
-        if not is_searched_thoroughly(data):
-            return best
-        return best_beside(best, data.mean_eigenvalue, partial(climb, data, rank=rank, reml=reml))
+        climb_from = partial(climb, data, rank=rank, reml=reml)
+        return best_beside(best, data, climb_from) if is_searched_thoroughly(data) else best
 
     return nested_fits(ranks, data.mean_eigenvalue, partial(climb, data, reml=reml), search)
 
@@ -212,16 +221,43 @@ def has_few_common_samples(data: PartlyObserved) -> bool:
     return bool((observed.T @ observed).min() < FEW_ROWS)
 
 
+def is_searched_beside(data: ObservedCells) -> bool:
+    """Whether a search from a maximum of similar data, such as that of a refit, also starts from beside its end."""
+    return is_searched_thoroughly(data) and has_few_common_samples(data)
+
+
 def best_beside(
-    best: Optimum[PointT], tau: float, climb_from: Callable[[TraitAxes], Optimum[PointT]]
+    best: Optimum[PointT], data: PartlyObserved, climb_from: Callable[[TraitAxes], Optimum[PointT]]
 ) -> Optimum[PointT]:
     """The best fit that climbs from `places_beside` it lead to, repeated until none is better."""
-    return best_around(best, partial(places_beside, rank=best.rank, tau=tau), climb_from)
+    return best_around(best, partial(places_beside, data, rank=best.rank), climb_from)
 
 
-def places_beside(axes: TraitAxes, rank: int, tau: float) -> list[TraitAxes]:
-    """Starts at the faces of the boundary, and where a trait's residual covariances have the other sign."""
-    return [*pushed_axes(axes, rank, tau), *reflected_axes(axes, tau)]
+def places_beside(data: PartlyObserved, axes: TraitAxes, rank: int) -> list[TraitAxes]:
+    """Starts at the faces of the boundary, and where a trait's residual covariances have the other sign.
+
+    Where some two traits have few samples in common also where their heritabilities differ.
+    """
+    tau = data.mean_eigenvalue
+    uneven = uneven_axes(axes, tau) if has_few_common_samples(data) else []
+    return [*pushed_axes(axes, rank, tau), *reflected_axes(axes, tau), *uneven]
+
+
+def uneven_axes(axes: TraitAxes, tau: float) -> list[TraitAxes]:
+    """Starts with the total covariance of an optimum: each trait in turn is the most, or the least, heritable one.
+
+    Without many samples that have both of two traits the likelihood hardly joins what each says of its heritability.
+    """
+    p = axes.c0.size
+    total = tau * axes.C0 + axes.C1
+    total = (1 - INSIDE_SHARE) * total + INSIDE_SHARE * np.diag(np.diag(total))
+    starts = []
+    for k in range(1 if p == 2 else min(p, MOST_CORNER_AXES)):
+        for own, others in (UNEVEN_SHARES, UNEVEN_SHARES[::-1]):
+            shares = np.where(np.arange(p) == k, own, others)
+            C0, C1 = (np.sqrt(np.multiply.outer(h, h)) * total for h in (shares, 1 - shares))
+            starts.append(axes_of_covariances(C0 / tau, C1, tau))
+    return starts
 
 
 def reflected_axes(axes: TraitAxes, tau: float) -> list[TraitAxes]:

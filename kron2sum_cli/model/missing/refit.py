@@ -28,12 +28,12 @@ from kron2sum_cli.model.missing.fitting import (
     ObservedFit,
     best_beside,
     climb,
-    has_few_common_samples,
+    is_searched_beside,
     is_searched_thoroughly,
     places_beside,
 )
 from kron2sum_cli.model.missing.likelihood import evaluate
-from kron2sum_cli.model.missing.observed import ObservedCells, restored_cells, with_added
+from kron2sum_cli.model.missing.observed import ObservedCells, PartlyObserved, restored_cells, with_added
 from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.spectrum import Array, Spectrum
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -70,10 +70,10 @@ class ObservedRefitter:
         return self.null.point.reml
 
     @cached_property
-    def searches_beside(self) -> bool:
-        """Whether refits are searched from beside their maxima."""
+    def beside(self) -> ObservedCells | None:
+        """The cells if refits are searched from beside their maxima."""
         data = self.null.point.data
-        return self.thorough and is_searched_thoroughly(data) and has_few_common_samples(data)
+        return data if self.thorough and is_searched_beside(data) else None
 
     def of_variants(self, G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
         """Refits of variants G (n, b) with effects in the span of a design (p, e); ``outside`` has no part in it."""
@@ -97,7 +97,7 @@ class ObservedRefitter:
             columns = G[:, k].reshape(len(G), -1)
             alternative = with_added(self.null.point.data, basis, columns)
             climb_from = partial(climb, alternative, rank=self.null.rank, reml=self.reml)
-            best = highest_maximum(self.maxima, climb_from, self.null.point.data.mean_eigenvalue, self.searches_beside)
+            best = highest_maximum(self.maxima, climb_from, self.beside)
             if best is None:
                 continue
             last = slice(-basis.shape[1] * columns.shape[1] + columns.shape[1] - 1, None, columns.shape[1])
@@ -149,11 +149,11 @@ def _simulated_cells(cells: ObservedCells, axes: TraitAxes, rng: np.random.Gener
 
 
 def highest_maximum(
-    maxima: Sequence[Optimum[PointT]], climb_from: Callable[[TraitAxes], Optimum[PointT]], tau: float, beside: bool
+    maxima: Sequence[Optimum[PointT]], climb_from: Callable[[TraitAxes], Optimum[PointT]], beside: PartlyObserved | None
 ) -> Optimum[PointT] | None:
-    """The highest maximum with a variant, by climbs from those of the null model, and ``beside``, from beside it, too.
+    """The highest maximum with a variant, by climbs from those of the null model; None where none ends at a maximum.
 
-    None where no climb ends at a maximum.
+    With the cells ``beside`` it is searched from beside that, too.
     """
     best: Optimum[PointT] | None = None
     for start in maxima:
@@ -163,7 +163,7 @@ def highest_maximum(
             continue
         if found.certificate.certified and (best is None or found.point.lml > best.point.lml):
             best = found
-    return best_beside(best, tau, climb_from) if best and beside else best
+    return best_beside(best, beside, climb_from) if best and beside else best
 
 
 def null_maxima(data: ObservedCells, fitted: TraitAxes, rank: int, reml: bool) -> list[ObservedFit]:
@@ -175,5 +175,5 @@ def null_maxima(data: ObservedCells, fitted: TraitAxes, rank: int, reml: bool) -
     starts = [fitted]
     if is_searched_thoroughly(data):
         starts += [starting_axes(data.filled, share) for share in GENETIC_SHARES]
-        starts += places_beside(fitted, rank, data.mean_eigenvalue)
+        starts += places_beside(data, fitted, rank)
     return distinct_maxima(starts, partial(climb, data, rank=rank, reml=reml))
