@@ -257,6 +257,19 @@ def test_refits_are_maxima_of_the_dense_likelihood(design: Array) -> None:
     assert refit.lml[0] == pytest.approx(-best, abs=1e-4)
 
 
+@pytest.mark.parametrize("seed", [2, 5])
+def test_refits_far_from_the_null_model_end_at_their_maxima(seed: int) -> None:
+    """There the information is not the null model's. As with the dense rotation of the same matrix."""
+    case, rng = simulated(40, 3, 1, seed=seed), np.random.default_rng(seed)
+    G = rng.binomial(2, 0.35, size=(40, 2)).astype(float)
+    Y = case.Y + 2 * G[:, :1] * rng.normal(size=3) * case.Y.std(axis=0)
+    found, expected = (
+        model.refits().of_variants(G, np.zeros(2))(np.eye(3)) for model in fitted(Case(case.K, case.X, Y), reml=True)
+    )
+    np.testing.assert_allclose(found.lml, expected.lml, atol=1e-6)
+    np.testing.assert_allclose(found.beta, expected.beta, atol=1e-4)
+
+
 def test_the_bartlett_factor_of_refits() -> None:
     """As of the same traits with the dense rotation of the same matrix."""
     case = simulated(60, 2, 2, seed=7, largest=4)

@@ -101,7 +101,9 @@ class LikelihoodWithVariant(FamilyLikelihood):
         return replace(point, lml=point.lml + effects.gain, alpha=point.alpha - effects.projected)
 
     def curvature(self, point: FamilyPoint, mispredicted: bool) -> Curvature:
-        """That without the variant, and with the expected information of the null model."""
+        """That without the variant, with the expected information of the null model until that predicts badly."""
+        if mispredicted:
+            return super().curvature(point, mispredicted)
         return Curvature(self.grams, None, lambda E0, E1: point.curvature(E0, E1, self.grams))
 
 
