@@ -114,7 +114,7 @@ def fits(data: ObservedFamilies, ranks: Sequence[int], reml: bool) -> list[Optim
             found = climbs([one.point.axes for one in of_full_rank], partial(climb, data, rank=rank, reml=reml))
         best = best_of(found, ~data.missing, data.singular, reml)
         climb_from = partial(climb, data, rank=rank, reml=reml)
-        return best_beside(best, data, climb_from) if is_searched_thoroughly(data) else best
+        return best_beside(best, data, climb_from) if is_searched_beside(data) else best
 
     return nested_fits(ranks, data.mean_eigenvalue, partial(climb, data, reml=reml), search)
 
@@ -138,20 +138,16 @@ def is_cheap(data: ObservedFamilies) -> bool:
     return sum(group.entries for group in data.groups) <= CHEAP
 
 
-def is_searched_thoroughly(data: ObservedFamilies) -> bool:
-    """Whether several maxima are likely, and climbs are cheap."""
-    return has_few_cells(data.nobserved - data.kept.size, data.ntraits) and is_cheap(data)
-
-
 def is_searched_beside(data: ObservedFamilies) -> bool:
-    """See `missing.fitting.is_searched_beside`."""
-    return is_searched_thoroughly(data) and has_few_common_samples(data)
+    """Whether several maxima are likely, and climbs are cheap; see `missing.fitting.is_searched_beside`."""
+    few_cells = has_few_cells(data.nobserved - data.kept.size, data.ntraits)
+    return few_cells and has_few_common_samples(data) and is_cheap(data)
 
 
 def null_maxima(data: ObservedFamilies, fitted: TraitAxes, rank: int, reml: bool) -> list[Optimum[ObservedFamilyPoint]]:
     """Local maxima of the likelihood without a variant, the highest first; see `missing.refit.null_maxima`."""
     starts = [fitted]
-    if is_searched_thoroughly(data):
+    if is_searched_beside(data):
         starts += even_starts(data) + places_beside(data, fitted, rank)
     return distinct_maxima(starts, partial(climb, data, rank=rank, reml=reml))
 
