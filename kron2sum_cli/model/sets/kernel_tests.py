@@ -25,7 +25,7 @@ from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.generalised_least_squares import independent_columns
 from kron2sum_cli.model.hypotheses import Hypothesis, orthonormal
 from kron2sum_cli.model.sets.fixed_effects import SetScores, between_directions
-from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p, positive_weights
+from kron2sum_cli.model.sets.quadratic_forms import NO_VARIANCE, ROUNDING, mixture_mlog10p, positive_weights
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.tail_probability import LN10
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -77,22 +77,35 @@ def weighted_scores(scores: SetScores, F: Array, weights: Array) -> Array:
 
 
 def kernel_scores(scores: SetScores, F: Array, weights: Array) -> KernelScores:
-    """Scores of a set for one kernel of the traits, of which ``F`` (p, e) is a root along the axes."""
-    z = weighted_scores(scores, F, weights)
-    between = weights[:, None] * weights
+    """Scores of a set for one kernel of the traits, of which ``F`` (p, e) is a root along the axes.
+
+    Raises NumericalError where rounding is all their variance.
+    """
     if scores.V.ndim == 4:
-        A = np.einsum("je,lf,jlab->efab", F, F, scores.V, optimize=True) * between
-        return KernelScores(z, A[0] if F.shape[1] == 1 else A)
-    if np.all(np.count_nonzero(F, axis=1) <= 1):
-        return KernelScores(z, np.tensordot(F.T**2, scores.V, axes=1) * between)
-    return KernelScores(z, np.einsum("je,jf,jab->efab", F, F, scores.V, optimize=True) * between)
+        A = np.einsum("je,lf,jlab->efab", F, F, scores.V, optimize=True)
+        A = A[0] if F.shape[1] == 1 else A
+    elif np.all(np.count_nonzero(F, axis=1) <= 1):
+        A = np.tensordot(F.T**2, scores.V, axes=1)
+    else:
+        A = np.einsum("je,jf,jab->efab", F, F, scores.V, optimize=True)
+    kernel = KernelScores(weighted_scores(scores, F, weights), A * (weights[:, None] * weights))
+    return _with_variance(kernel, scores, F, weights)
+
+
+def _with_variance(kernel: KernelScores, scores: SetScores, F: Array, weights: Array) -> KernelScores:
+    """Scores along directions F (p, e); raises NumericalError where rounding is all their variance."""
+    terms = np.max((F**2).T @ scores.sizes * weights**2, initial=0.0)
+    if not np.max(np.einsum("kaa->ka", kernel.blocks), initial=0.0) > ROUNDING * terms:
+        raise NumericalError(NO_VARIANCE)
+    return kernel
 
 
 def hypothesis_scores(scores: SetScores, tested: Hypothesis, T: Array, weights: Array) -> KernelScores:
     """Scores of a set for effects in the span of A1 given effects in the span of A0.
 
     With the scores z0 and z1 of the two and their covariances, ``z1 - C10 C00⁻¹ z0`` and ``C11 - C10 C00⁻¹ C01``;
-    effects of A0 that are linear combinations of others count once.
+    effects of A0 that are linear combinations of others count once. Raises NumericalError where rounding is all the
+    variance of what is left.
     """
     e0 = tested.base.shape[1]
     if e0 == 0:
@@ -100,7 +113,8 @@ def hypothesis_scores(scores: SetScores, tested: Hypothesis, T: Array, weights: 
     given = _given_base(scores, tested, T)
     s, e1 = scores.u.shape[0], tested.df
     A = given.covariance.reshape(e1, s, e1, s).transpose(0, 2, 1, 3) * (weights[:, None] * weights)
-    return KernelScores(given.of(scores.u[:, :, None])[:, :, 0] * weights, A[0] if e1 == 1 else A)
+    kernel = KernelScores(given.of(scores.u[:, :, None])[:, :, 0] * weights, A[0] if e1 == 1 else A)
+    return _with_variance(kernel, scores, given.F[:, e0:], weights)
 
 
 @dataclass(frozen=True)

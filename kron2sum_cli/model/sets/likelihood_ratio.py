@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.sets.kernel_tests import KernelScores
+from kron2sum_cli.model.sets.quadratic_forms import NO_VARIANCE
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
 
@@ -205,7 +206,7 @@ def _scaled(kernel: KernelScores) -> tuple[KernelScores, float]:
     """Scores in units of their root mean variance, and the mean variance."""
     mean = float(np.mean(np.einsum("kaa->ka", kernel.blocks)))
     if not mean > 0:
-        raise NumericalError("the scores of the set have no variance: its variants lie in the span of the covariates")
+        raise NumericalError(NO_VARIANCE)
     return KernelScores(kernel.z / np.sqrt(mean), kernel.A / mean), mean
 
 

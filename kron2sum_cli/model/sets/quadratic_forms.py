@@ -54,6 +54,8 @@ inverse, down to which they stay positive."""
 ROUNDING = 1e-12
 """Share of the largest weight below which a weight, positive or negative, counts as 0 that was rounded."""
 
+NO_VARIANCE = "the scores of the set have no variance: its variants lie in the span of the covariates"
+
 MOST_ENTRIES = 1 << 20
 """Entries of the largest intermediate array: mixtures are worked on so many at a time."""
 
@@ -171,7 +173,7 @@ def positive_weights(values: Array) -> Array:
     """
     largest = np.max(values, axis=-1, initial=0.0)
     if np.any(largest <= 0) or not np.all(np.isfinite(largest)):
-        raise NumericalError("the scores of the set have no variance: its variants lie in the span of the covariates")
+        raise NumericalError(NO_VARIANCE)
     if np.any(np.min(values, axis=-1) < -1e4 * ROUNDING * largest):
         raise NumericalError("the covariance of the scores of the set is not positive semi-definite")
     return np.where(values > ROUNDING * largest[..., None], values, 0.0)

@@ -159,6 +159,21 @@ def test_acat_leaves_out_a_variant_whose_carriers_lack_a_trait(seed: int) -> Non
     assert random_effects_mlog10p("acat", set_of(one), tested, null) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(41, 46))
+@pytest.mark.parametrize("name", ["skat", "skato", "lr", "burden", "acat"])
+def test_effects_on_a_trait_that_no_carrier_has_are_not_tested(name: SetTest, seed: int) -> None:
+    """Rounding is all that their scores have."""
+    one = case(seed, share=0.3, s=2)
+    one.S[:] = 0
+    carriers = np.flatnonzero(np.isnan(one.dense.Y[:, 0]) & np.isfinite(one.dense.Y[:, 1]))
+    one.S[carriers[:4], [0, 1, 0, 1]] = 1
+    for hypothesis in ("only:a", "trait:a"):
+        with pytest.raises(NumericalError, match=r"no variance|span of the covariates|has information"):
+            random_effects_mlog10p(name, set_of(one), named_hypothesis(hypothesis, TRAITS), null_of(one))
+    if name != "acat":
+        assert random_effects_mlog10p(name, set_of(one), named_hypothesis("any", TRAITS), null_of(one)) >= 0
+
+
 def test_the_likelihood_ratio_takes_the_seed_of_the_set() -> None:
     one = case(38, s=4)
     tested, null = named_hypothesis("any", TRAITS), null_of(one)
