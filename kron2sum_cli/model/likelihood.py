@@ -46,6 +46,10 @@ class LikelihoodPoint(Protocol):
         """Trait axes of (C0, C1)."""
 
     @property
+    def reml(self) -> bool:
+        """Whether it is that of the contrasts of the covariates."""
+
+    @property
     def lml(self) -> float:
         """Log-likelihood."""
 

@@ -5,11 +5,10 @@ what the variant explains at the same C0 and C1: ``l(C0, C1) + ½ uᵀD(DᵀVD)�
 its maximum there, so that the score is that of the restricted likelihood with the residuals that the variant leaves.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,6 @@ from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model import climbing
 from kron2sum_cli.model.bartlett import (
     AtTruth,
-    Refit,
     SecondOf,
     Simulated,
     information_change,
@@ -26,7 +24,7 @@ from kron2sum_cli.model.bartlett import (
     scoring_step,
 )
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
-from kron2sum_cli.model.climbing import Likelihood, Optimum
+from kron2sum_cli.model.climbing import Likelihood
 from kron2sum_cli.model.families import observed_fitting, observed_likelihood
 from kron2sum_cli.model.families.fitting import MAX_STEPS, FamilyLikelihood, climb
 from kron2sum_cli.model.families.likelihood import FamilyPoint, evaluate
@@ -38,7 +36,7 @@ from kron2sum_cli.model.families.scanner import explained_by_covariates
 from kron2sum_cli.model.fitting import certified
 from kron2sum_cli.model.hypotheses import orthonormal
 from kron2sum_cli.model.missing.observed import PartlyObserved
-from kron2sum_cli.model.missing.refit import SIMULATED_VARIANTS, highest_maximum
+from kron2sum_cli.model.missing.refit import SIMULATED_VARIANTS, RefitsOneByOne, highest_maximum
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.trust_region import Curvature
@@ -137,18 +135,8 @@ class WithVariant(Likelihood[AnyPoint], Protocol):
 
 
 @dataclass(frozen=True)
-class RefitsOfFamilies(ABC, Generic[AnyPoint]):
-    """Refits under one null model of families, of complete traits or of observed cells; see `bartlett.Refits`.
-
-    ``maxima`` are those of the likelihood without a variant, the highest first.
-    """
-
-    maxima: tuple[Optimum[AnyPoint], ...]
-
-    @property
-    def null(self) -> Optimum[AnyPoint]:
-        """The maximum without a variant."""
-        return self.maxima[0]
+class RefitsOfFamilies(RefitsOneByOne[AnyPoint]):
+    """Refits under one null model of families, of complete traits or of observed cells."""
 
     @property
     @abstractmethod
@@ -156,51 +144,20 @@ class RefitsOfFamilies(ABC, Generic[AnyPoint]):
         """The cells if refits are searched from beside their maxima."""
 
     @abstractmethod
-    def columns(self, G: NDArray[np.floating]) -> Array:
-        """Columns of genotypes G (n, b) as the likelihood takes them."""
-
-    @abstractmethod
     def with_variant(self, columns: Array, design: Array) -> WithVariant[AnyPoint]:
         """The likelihood with the columns (n, k) of a variant, with effects in the span of a design (p, e)."""
 
-    @property
-    def null_lml(self) -> float:
-        """The largest log-likelihood without a variant."""
-        return self.null.point.lml
-
-    @property
-    def reml(self) -> bool:
-        """Whether it is that of the contrasts of the covariates."""
-        return self.null.point.reml
-
-    def of_variants(self, G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
-        """Refits of variants G (n, b) with effects in the span of a design (p, e)."""
-        columns = self.columns(G)
-        return lambda design: self.refit(columns, design)
-
-    def of_pairs(self, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]) -> Refit:
-        """See `bartlett.Refits`; Q has no part in it."""
-        return self.refit(np.stack([self.columns(G), self.columns(H)], axis=2), np.eye(self.null.point.data.ntraits))
-
-    def refit(self, columns: Array, design: Array) -> Refit:
-        """Refits of b variants one by one, from the null model's maxima; NaN where no climb converged.
-
-        ``columns`` (n, b) or (n, b, k) are what `columns` gave, one a variant or k; effects are in the span of a design
-        (p, e).
-        """
-        b, p = columns.shape[1], design.shape[0]
-        found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
-        for k in range(b):
-            likelihood = self.with_variant(columns[:, k].reshape(len(columns), -1), design)
-            climb_from = partial(climbing.climb, likelihood, rank=self.null.rank, max_steps=MAX_STEPS)
-            best = highest_maximum(self.maxima, climb_from, self.beside)
-            if best is not None:
-                axes = best.point.axes
-                effects = likelihood.effects_at(axes)
-                to_traits = axes.Tinv @ effects.D
-                found.lml[k], found.beta[k] = best.point.lml, to_traits @ effects.gamma
-                found.se[k] = np.sqrt(np.einsum("te,ef,tf->t", to_traits, effects.covariance, to_traits))
-        return found
+    def fitted(self, columns: Array, design: Array) -> tuple[float, Array, Array] | None:
+        """See `RefitsOneByOne.fitted`."""
+        likelihood = self.with_variant(columns, design)
+        climb_from = partial(climbing.climb, likelihood, rank=self.null.rank, max_steps=MAX_STEPS)
+        best = highest_maximum(self.maxima, climb_from, self.beside)
+        if best is None:
+            return None
+        axes, effects = best.point.axes, likelihood.effects_at(best.point.axes)
+        to_traits = axes.Tinv @ effects.D
+        variances = np.einsum("te,ef,tf->t", to_traits, effects.covariance, to_traits)
+        return best.point.lml, to_traits @ effects.gamma, np.sqrt(variances)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ Under a null model by REML their likelihood is that of the contrasts of the cova
 variant as its only fixed effect (`missing.likelihood`). Each refit is a search of the size of the null model's.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Generic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +34,7 @@ from kron2sum_cli.model.missing.fitting import (
     is_searched_thoroughly,
     places_beside,
 )
-from kron2sum_cli.model.missing.likelihood import evaluate
+from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, PartlyObserved, restored_cells, with_added
 from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.spectrum import Array, Spectrum
@@ -44,18 +46,16 @@ for each of these refits is a search of its own."""
 
 
 @dataclass(frozen=True)
-class ObservedRefitter:
-    """Refits of observed cells under one null model.
+class RefitsOneByOne(ABC, Generic[PointT]):
+    """Refits under one null model, each a search of its own; see `bartlett.Refits`.
 
-    ``maxima`` are those of the likelihood without a variant, the highest first. Refits of few observed cells of which
-    some two traits have few samples in common are searched from beside their maxima, too, if they are ``thorough``.
+    ``maxima`` are those of the likelihood without a variant, the highest first.
     """
 
-    maxima: tuple[ObservedFit, ...]
-    thorough: bool = True
+    maxima: tuple[Optimum[PointT], ...]
 
     @property
-    def null(self) -> ObservedFit:
+    def null(self) -> Optimum[PointT]:
         """The maximum without a variant."""
         return self.maxima[0]
 
@@ -69,43 +69,72 @@ class ObservedRefitter:
         """Whether it is that of the contrasts of the covariates."""
         return self.null.point.reml
 
+    @abstractmethod
+    def columns(self, G: NDArray[np.floating]) -> Array:
+        """Columns of genotypes G (n, b) as the likelihood takes them."""
+
+    @abstractmethod
+    def fitted(self, columns: Array, design: Array) -> tuple[float, Array, Array] | None:
+        """Refit one variant of columns (n, k) with effects in the span of a design (p, e); None where that fails.
+
+        Log-likelihood, and effects (p,) of the last column on the traits with their standard errors (p,).
+        """
+
+    def of_variants(self, G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
+        """Refits of variants G (n, b) with effects in the span of a design (p, e); ``outside`` has no part in it."""
+        columns = self.columns(G)
+        return lambda design: self.refit(columns, design)
+
+    def of_pairs(self, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]) -> Refit:
+        """See `bartlett.Refits`; Q has no part in it."""
+        return self.refit(np.stack([self.columns(G), self.columns(H)], axis=2), np.eye(self.null.point.axes.c0.size))
+
+    def refit(self, columns: Array, design: Array) -> Refit:
+        """Refits of b variants with effects in the span of a design (p, e) of full column rank, by `fitted`.
+
+        ``columns`` (n, b) or (n, b, k) are what `columns` gave, one a variant or k. NaN for a variant whose refit did
+        not converge, or that the covariates explain.
+        """
+        b, p = columns.shape[1], design.shape[0]
+        found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
+        for k in range(b):
+            one = self.fitted(columns[:, k].reshape(len(columns), -1), design)
+            if one is not None:
+                found.lml[k], found.beta[k], found.se[k] = one
+        return found
+
+
+@dataclass(frozen=True)
+class ObservedRefitter(RefitsOneByOne[ObservedPoint]):
+    """Refits of observed cells under one null model.
+
+    Those of few observed cells of which some two traits have few samples in common are searched from beside their
+    maxima, too, if they are ``thorough``.
+    """
+
+    thorough: bool = True
+
     @cached_property
     def beside(self) -> ObservedCells | None:
         """The cells if refits are searched from beside their maxima."""
         data = self.null.point.data
         return data if self.thorough and is_searched_beside(data) else None
 
-    def of_variants(self, G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
-        """Refits of variants G (n, b) with effects in the span of a design (p, e); ``outside`` has no part in it."""
-        return lambda design: self.refit(G.astype(np.float64), design)
+    def columns(self, G: NDArray[np.floating]) -> Array:
+        """The columns themselves."""
+        return G.astype(np.float64)
 
-    def of_pairs(self, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]) -> Refit:
-        """See `bartlett.Refits`; Q has no part in it."""
-        return self.refit(np.stack([G, H], axis=2).astype(np.float64), np.eye(self.null.point.data.ntraits))
-
-    def refit(self, G: Array, design: Array) -> Refit:
-        """Refit with effects in the span of ``design``.
-
-        G (n, b) has no missing values, or is (n, b, k), k columns of each variant, all of them with such effects; found
-        are the last's. The design (p, e) has full column rank. NaN for a variant whose refit did not converge, or that
-        the covariates explain.
-        """
-        p, b = self.null.point.data.ntraits, G.shape[1]
+    def fitted(self, columns: Array, design: Array) -> tuple[float, Array, Array] | None:
+        """See `RefitsOneByOne.fitted`."""
         basis = self.null.point.axes.well_conditioned(design)
-        found = Refit(np.full(b, np.nan), np.full((b, p), np.nan), np.full((b, p), np.nan))
-        for k in range(b):
-            columns = G[:, k].reshape(len(G), -1)
-            alternative = with_added(self.null.point.data, basis, columns)
-            climb_from = partial(climb, alternative, rank=self.null.rank, reml=self.reml)
-            best = highest_maximum(self.maxima, climb_from, self.beside)
-            if best is None:
-                continue
-            last = slice(-basis.shape[1] * columns.shape[1] + columns.shape[1] - 1, None, columns.shape[1])
-            covariance = best.point.B_covariance[last, last]
-            found.lml[k] = best.point.lml
-            found.beta[k] = basis @ best.point.theta[last]
-            found.se[k] = np.sqrt(np.einsum("te,ef,tf->t", basis, covariance, basis))
-        return found
+        alternative = with_added(self.null.point.data, basis, columns)
+        climb_from = partial(climb, alternative, rank=self.null.rank, reml=self.reml)
+        best = highest_maximum(self.maxima, climb_from, self.beside)
+        if best is None:
+            return None
+        last = slice(-basis.shape[1] * columns.shape[1] + columns.shape[1] - 1, None, columns.shape[1])
+        variances = np.einsum("te,ef,tf->t", basis, best.point.B_covariance[last, last], basis)
+        return best.point.lml, basis @ best.point.theta[last], np.sqrt(variances)
 
     def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
         """Simulate traits in these cells under the null model, and variants; fit the traits."""
