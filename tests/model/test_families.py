@@ -270,6 +270,40 @@ def test_refits_far_from_the_null_model_end_at_their_maxima(seed: int) -> None:
     np.testing.assert_allclose(found.beta, expected.beta, atol=1e-4)
 
 
+def test_refits_of_few_samples_climb_from_several_places() -> None:
+    """There are two maxima without a variant; with it the lower one is the higher. As with the dense rotation."""
+    case, g, size = of_populations(1023)
+    found, expected = (
+        model.refits().of_variants(g, np.zeros(1))(size).lml for model in fitted(case, reml=False, rank=len(size))
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def of_populations(seed: int) -> tuple[Case, Array, Array]:
+    """Three populations, a variant (n, 1) without effect, and the standard deviations of the traits (p, 1)."""
+    rng = np.random.default_rng(seed)
+    n, p = int(rng.integers(24, 36)), int(rng.integers(2, 4))
+    blocks = []
+    for start in range(0, n, n // 3):
+        m, shared = min(n // 3, n - start), rng.uniform(0.1, 0.5)
+        W = rng.normal(size=(m, 2 * m))
+        blocks.append(shared + (1 - shared) * W @ W.T / (2 * m))
+    order = rng.permutation(n)
+    K = linalg.block_diag(*blocks)[np.ix_(order, order)]
+    X = np.hstack([np.ones((n, 1)), rng.normal(size=(n, int(rng.integers(1, 3)) - 1))])
+
+    def covariance() -> Array:
+        L = rng.normal(size=(p, int(rng.choice([1, p, p + 2]))))
+        return np.asarray(L @ L.T / L.shape[1] + 1e-3 * np.eye(p))
+
+    C0, C1 = covariance() * rng.choice([0.2, 1, 3]), covariance()
+    Y = np.linalg.cholesky(K) @ rng.normal(size=(n, p)) @ np.linalg.cholesky(C0).T
+    Y += rng.normal(size=(n, p)) @ np.linalg.cholesky(C1).T
+    G = rng.binomial(2, 0.35, size=(n, 2)).astype(float)
+    Y += 0.7 * G[:, :1] * rng.normal(size=p) * Y.std(axis=0)
+    return Case(K, X, Y), G[:, 1:], Y.std(axis=0)[:, None]
+
+
 def test_the_bartlett_factor_of_refits() -> None:
     """As of the same traits with the dense rotation of the same matrix."""
     case = simulated(60, 2, 2, seed=7, largest=4)

@@ -11,7 +11,7 @@ from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model import climbing
 from kron2sum_cli.model.climbing import Certificate, Optimum
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate
-from kron2sum_cli.model.fitting import GENETIC_SHARES, nested_fits
+from kron2sum_cli.model.fitting import FEW_ROWS, GENETIC_SHARES, distinct_maxima, nested_fits, pushed_axes
 from kron2sum_cli.model.information import (
     DirectionCovariance,
     expected_of_pairs,
@@ -96,8 +96,7 @@ def fits(data: FamilyTraits, ranks: Sequence[int], reml: bool) -> list[Optimum[F
     """
     if not any(ranks):
         return [_without_genetic_variance(data, reml)]
-    cheap = data.nsamples * data.ntraits**2 <= CHEAP
-    starts = [starting_axes(data, share) for share in (GENETIC_SHARES if cheap else GENETIC_SHARES[:1])]
+    starts = even_starts(data) if is_cheap(data) else [starting_axes(data, GENETIC_SHARES[0])]
     full = max((climb(data, start, data.ntraits, reml) for start in starts), key=lambda f: f.point.lml)
 
     def search(rank: int) -> Optimum[FamilyPoint]:
@@ -109,6 +108,29 @@ def fits(data: FamilyTraits, ranks: Sequence[int], reml: bool) -> list[Optimum[F
         return best
 
     return nested_fits(ranks, data.mean_eigenvalue, partial(climb, data, reml=reml), search)
+
+
+def even_starts(data: FamilyTraits) -> list[TraitAxes]:
+    """Starts with all shares of genetic variance, the same of every trait."""
+    return [starting_axes(data, share) for share in GENETIC_SHARES]
+
+
+def is_cheap(data: FamilyTraits) -> bool:
+    """Whether a fit can afford several climbs."""
+    return bool(data.nsamples * data.ntraits**2 <= CHEAP)
+
+
+def has_few_rows(data: FamilyTraits) -> bool:
+    """Whether there are so few samples for each of several traits that several maxima are likely, and climbs cheap."""
+    return data.ntraits > 1 and data.nrows < FEW_ROWS * data.ntraits and is_cheap(data)
+
+
+def null_maxima(data: FamilyTraits, fitted: TraitAxes, rank: int, reml: bool) -> list[Optimum[FamilyPoint]]:
+    """Local maxima of the likelihood without a variant, the highest first; see `missing.refit.null_maxima`."""
+    starts = [fitted]
+    if rank and has_few_rows(data):
+        starts += even_starts(data) + pushed_axes(fitted, rank, data.mean_eigenvalue)
+    return distinct_maxima(starts, partial(climb, data, rank=rank, reml=reml))
 
 
 def _without_genetic_variance(data: FamilyTraits, reml: bool) -> Optimum[FamilyPoint]:

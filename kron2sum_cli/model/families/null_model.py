@@ -109,7 +109,8 @@ class FamilyNullModel(NullModelOfFamilies):
 
     def refits(self) -> Refits:
         """See `families.refit`."""
-        return FamilyRefits((Optimum(self.point(), self.summary.rank, self.summary.certificate),))
+        summary = self.summary
+        return FamilyRefits(tuple(fitting.null_maxima(self.traits, summary.axes, summary.rank, summary.reml)))
 
     def predictor(self) -> Predictor:
         """See `prediction`."""

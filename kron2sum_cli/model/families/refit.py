@@ -25,7 +25,7 @@ from kron2sum_cli.model.bartlett import (
 )
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
 from kron2sum_cli.model.climbing import Likelihood
-from kron2sum_cli.model.families import observed_fitting, observed_likelihood
+from kron2sum_cli.model.families import fitting, observed_fitting, observed_likelihood
 from kron2sum_cli.model.families.fitting import MAX_STEPS, FamilyLikelihood, climb
 from kron2sum_cli.model.families.likelihood import FamilyPoint, evaluate
 from kron2sum_cli.model.families.observed import ObservedFamilies
@@ -139,6 +139,11 @@ class RefitsOfFamilies(RefitsOneByOne[AnyPoint]):
     """Refits under one null model of families, of complete traits or of observed cells."""
 
     @property
+    def starts(self) -> list[TraitAxes]:
+        """Where climbs start from."""
+        return [one.point.axes for one in self.maxima]
+
+    @property
     @abstractmethod
     def beside(self) -> PartlyObserved | None:
         """The cells if refits are searched from beside their maxima."""
@@ -151,7 +156,7 @@ class RefitsOfFamilies(RefitsOneByOne[AnyPoint]):
         """See `RefitsOneByOne.fitted`."""
         likelihood = self.with_variant(columns, design)
         climb_from = partial(climbing.climb, likelihood, rank=self.null.rank, max_steps=MAX_STEPS)
-        best = highest_maximum(self.maxima, climb_from, self.beside)
+        best = highest_maximum(self.starts, climb_from, self.beside)
         if best is None:
             return None
         axes, effects = best.point.axes, likelihood.effects_at(best.point.axes)
@@ -162,7 +167,16 @@ class RefitsOfFamilies(RefitsOneByOne[AnyPoint]):
 
 @dataclass(frozen=True)
 class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
-    """Refits of complete traits."""
+    """Refits of complete traits; those of few samples climb from further starts, too, if they are ``thorough``."""
+
+    thorough: bool = True
+
+    @cached_property
+    def starts(self) -> list[TraitAxes]:
+        """The null model's maxima; with few samples also even shares of genetic variance."""
+        data, starts = self.null.point.data, super().starts
+        further = self.thorough and self.null.rank > 0 and fitting.has_few_rows(data)
+        return starts + fitting.even_starts(data) if further else starts
 
     @property
     def beside(self) -> None:
@@ -187,7 +201,7 @@ class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
         step = scoring_step(axes, point.grams, point.score0, point.score1)
         first = _statistics(point, rows, rows)
         truth = AtTruth(axes.T, first.u, first.v, information_change(rows**2, data.s, point.W, step))
-        refits = FamilyRefits((null,))
+        refits = FamilyRefits((null,), thorough=False)
         found = Simulated(refits.null_lml, lambda design: refits.refit(rows, design), truth)
         if second is None:
             return found

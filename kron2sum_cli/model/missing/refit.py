@@ -129,7 +129,7 @@ class ObservedRefitter(RefitsOneByOne[ObservedPoint]):
         basis = self.null.point.axes.well_conditioned(design)
         alternative = with_added(self.null.point.data, basis, columns)
         climb_from = partial(climb, alternative, rank=self.null.rank, reml=self.reml)
-        best = highest_maximum(self.maxima, climb_from, self.beside)
+        best = highest_maximum([one.point.axes for one in self.maxima], climb_from, self.beside)
         if best is None:
             return None
         last = slice(-basis.shape[1] * columns.shape[1] + columns.shape[1] - 1, None, columns.shape[1])
@@ -178,16 +178,16 @@ def _simulated_cells(cells: ObservedCells, axes: TraitAxes, rng: np.random.Gener
 
 
 def highest_maximum(
-    maxima: Sequence[Optimum[PointT]], climb_from: Callable[[TraitAxes], Optimum[PointT]], beside: PartlyObserved | None
+    starts: Sequence[TraitAxes], climb_from: Callable[[TraitAxes], Optimum[PointT]], beside: PartlyObserved | None
 ) -> Optimum[PointT] | None:
-    """The highest maximum with a variant, by climbs from those of the null model; None where none ends at a maximum.
+    """The highest maximum with a variant, by climbs from these starts; None where none ends at a maximum.
 
     With the cells ``beside`` it is searched from beside that, too.
     """
     best: Optimum[PointT] | None = None
-    for start in maxima:
+    for start in starts:
         try:
-            found = climb_from(start.point.axes)
+            found = climb_from(start)
         except (NumericalError, np.linalg.LinAlgError):
             continue
         if found.certificate.certified and (best is None or found.point.lml > best.point.lml):
