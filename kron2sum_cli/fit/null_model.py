@@ -183,7 +183,7 @@ def _warm_fit(likelihood: NullLikelihood[Any], whole: FitSummary) -> Optimum[Any
     The start itself may have no likelihood: a singular C1 has none where the GGᵀ without a chromosome is singular.
     """
     try:
-        warm = likelihood.climb(whole.axes, whole.rank)
+        warm = likelihood.fit_near(whole.axes, whole.rank)
     except NumericalError:
         return None
     return warm if warm.certificate.certified else None

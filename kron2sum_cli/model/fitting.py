@@ -122,6 +122,23 @@ def climb(data: Contrasts, start: TraitAxes, rank: int, reml: bool) -> Fit:
     return climbing.climb(likelihood, start, rank, MAX_STEPS)
 
 
+def climb_near(data: Contrasts, start: TraitAxes, rank: int, reml: bool) -> Fit:
+    """The optimum reached from that of similar data; where several are likely the one of a search if that is higher."""
+    found = climb(data, start, rank, reml)
+    several = has_few_rows(data) and is_cheap(data)
+    return higher_of(found, partial(fit, data, rank, reml)) if several else found
+
+
+def higher_of(found: Optimum[PointT], search: Callable[[], Optimum[PointT]]) -> Optimum[PointT]:
+    """An optimum, or that of a search where it is higher or the only one that is certified."""
+    try:
+        searched = search()
+    except ConvergenceError:
+        return found
+    is_higher = searched.point.lml > found.point.lml + SAME_OPTIMUM
+    return searched if is_higher or not found.certificate.certified else found
+
+
 def bounded(data: Contrasts, reml: bool) -> bool:
     """Whether the likelihood has a maximum.
 

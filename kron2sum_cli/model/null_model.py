@@ -519,8 +519,8 @@ class NullLikelihood(ABC, Generic[PointT]):
         return self.fits([rank])[0]
 
     @abstractmethod
-    def climb(self, start: TraitAxes, rank: int) -> Optimum[PointT]:
-        """The optimum reached from given axes with C0 of at most this rank; its certificate may fail."""
+    def fit_near(self, start: TraitAxes, rank: int) -> Optimum[PointT]:
+        """The maximum with C0 of at most this rank, from that of similar data; its certificate may fail."""
 
     @abstractmethod
     def null_model(self, optimum: Optimum[PointT]) -> NullModel:
@@ -556,9 +556,9 @@ class CompleteTraits(NullLikelihood[Point]):
         """See `fitting.fits`."""
         return fitting.fits(self.contrasts, ranks, self.reml)
 
-    def climb(self, start: TraitAxes, rank: int) -> Optimum[Point]:
-        """See `fitting.climb`."""
-        return fitting.climb(self.contrasts, start, rank, self.reml)
+    def fit_near(self, start: TraitAxes, rank: int) -> Optimum[Point]:
+        """See `fitting.climb_near`."""
+        return fitting.climb_near(self.contrasts, start, rank, self.reml)
 
     def null_model(self, optimum: Optimum[Point]) -> NullModel:
         """The null model of an optimum."""
@@ -582,7 +582,7 @@ class ObservedTraits(NullLikelihood[ObservedPoint]):
         """See `missing.fitting.fits`."""
         return missing_fitting.fits(self.cells, ranks, self.reml)
 
-    def climb(self, start: TraitAxes, rank: int) -> Optimum[ObservedPoint]:
+    def fit_near(self, start: TraitAxes, rank: int) -> Optimum[ObservedPoint]:
         """See `missing.fitting.climb_near`."""
         return missing_fitting.climb_near(self.cells, start, rank, self.reml)
 

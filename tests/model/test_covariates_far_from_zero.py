@@ -33,7 +33,7 @@ def null_model(dense: Observed, G: Array, reml: bool) -> NullModel:
     """The null model at the covariances of the problem, which are no optimum."""
     data = TraitData(dense.Y, dense.A, dense.X)
     likelihood = null_likelihood(rotate_samples(G.copy(), True, data, reml), data, reml)
-    somewhere = likelihood.climb(axes_of_covariances(dense.C0, dense.C1, 1.0), len(dense.C0))
+    somewhere = likelihood.fit_near(axes_of_covariances(dense.C0, dense.C1, 1.0), len(dense.C0))
     axes = axes_of_covariances(dense.C0, dense.C1, somewhere.point.data.mean_eigenvalue)
     return likelihood.null_model(replace(somewhere, point=somewhere.point.at(axes)))
 

@@ -279,6 +279,17 @@ def test_refits_of_few_samples_climb_from_several_places() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_the_maximum_near_that_of_similar_data_is_the_highest() -> None:
+    """With few samples also where a climb from there stays at a lower one."""
+    case, _, size = of_populations(1023)
+    data, p = case.families, len(size)
+    fitted = family_fitting.fits(data, [p], False)[0]
+    *_, lowest = family_fitting.null_maxima(data, fitted.point.axes, p, False)
+    assert family_fitting.climb(data, lowest.point.axes, p, False).point.lml < fitted.point.lml - 0.01
+    found = family_fitting.climb_near(data, lowest.point.axes, p, False)
+    assert found.point.lml == pytest.approx(fitted.point.lml, abs=1e-6)
+
+
 def of_populations(seed: int) -> tuple[Case, Array, Array]:
     """Three populations, a variant (n, 1) without effect, and the standard deviations of the traits (p, 1)."""
     rng = np.random.default_rng(seed)

@@ -13,7 +13,7 @@ from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model import fitting
 from kron2sum_cli.model.climbing import Optimum
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled, rotate_traits
-from kron2sum_cli.model.fitting import climb, fit, starting_axes
+from kron2sum_cli.model.fitting import climb, climb_near, fit, starting_axes
 from kron2sum_cli.model.information import full_grams
 from kron2sum_cli.model.likelihood import Point, evaluate
 from kron2sum_cli.model.spectrum import spectrum_of_features
@@ -294,6 +294,29 @@ def twins(rng: Rng, n: int, share: float, p: int = 2) -> tuple[Array, Array]:
     G[1] = G[0]
     genetic = G @ rng.normal(size=(2 * n, p))
     return np.sqrt(share) * genetic + np.sqrt(1 - share) * rng.normal(size=(n, p)), G
+
+
+def without_a_third(seed: int, n: int = 30) -> tuple[Contrasts, Contrasts]:
+    """Three traits of n samples in families, with the matrix of all variants and with that without a third of them."""
+    rng = np.random.default_rng(seed)
+    G = rng.normal(size=(n, 100)) * rng.gamma(0.5, size=100) ** 0.5
+    G += np.repeat(rng.normal(size=(n // 5 + 1, 100)), 5, axis=0)[:n]
+    matrices = [one / np.sqrt(np.mean(one**2) * one.shape[1]) for one in (G, np.delete(G, slice(66, 99), axis=1))]
+    L0, L1 = rng.normal(size=(3, 3)), rng.normal(size=(3, 3))
+    Y = matrices[0] @ rng.normal(size=(100, 3)) @ L0.T + rng.normal(size=(n, 3)) @ L1.T
+    whole, left = (rotate_traits(spectrum_of_features(one, np.ones((n, 1))), Y) for one in matrices)
+    return whole, left
+
+
+@pytest.mark.parametrize("seed", [20, 68, 102])
+def test_the_maximum_near_that_of_similar_data_is_the_highest(seed: int) -> None:
+    """With few samples a climb from the maximum with all variants ends at a lower one than a search finds."""
+    whole, left = without_a_third(seed)
+    start, searched = fit(whole, 3, False).point.axes, fit(left, 3, False).point.lml
+    assert climb(left, start, 3, False).point.lml < searched - 0.05
+    found = climb_near(left, start, 3, False)
+    assert found.certificate.certified
+    assert found.point.lml == pytest.approx(searched, abs=1e-6)
 
 
 def test_two_samples_alike_make_the_likelihood_of_two_traits_unbounded() -> None:

@@ -72,7 +72,7 @@ def both(reml: bool) -> tuple[NullModel, NullModel]:
     assert isinstance(complete, CompleteTraits)
     fitted = complete.fit(P)
     axes = fitted.point.axes
-    return complete.null_model(fitted), observed.null_model(observed.climb(axes, P))
+    return complete.null_model(fitted), observed.null_model(observed.fit_near(axes, P))
 
 
 @pytest.mark.parametrize("reml", [True, False], ids=["REML", "ML"])

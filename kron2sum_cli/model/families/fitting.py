@@ -11,7 +11,14 @@ from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model import climbing
 from kron2sum_cli.model.climbing import Certificate, Optimum
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate
-from kron2sum_cli.model.fitting import FEW_ROWS, GENETIC_SHARES, distinct_maxima, nested_fits, pushed_axes
+from kron2sum_cli.model.fitting import (
+    FEW_ROWS,
+    GENETIC_SHARES,
+    distinct_maxima,
+    higher_of,
+    nested_fits,
+    pushed_axes,
+)
 from kron2sum_cli.model.information import (
     DirectionCovariance,
     expected_of_pairs,
@@ -87,6 +94,12 @@ def starting_axes(data: FamilyTraits, share: float) -> TraitAxes:
 def climb(data: FamilyTraits, start: TraitAxes, rank: int, reml: bool) -> Optimum[FamilyPoint]:
     """Climb from ``start`` to an optimum with C0 of at most this rank."""
     return climbing.climb(FamilyLikelihood(data, reml), start, rank, MAX_STEPS)
+
+
+def climb_near(data: FamilyTraits, start: TraitAxes, rank: int, reml: bool) -> Optimum[FamilyPoint]:
+    """See `model.fitting.climb_near`."""
+    found = climb(data, start, rank, reml)
+    return higher_of(found, lambda: fits(data, [rank], reml)[0]) if has_few_rows(data) else found
 
 
 def fits(data: FamilyTraits, ranks: Sequence[int], reml: bool) -> list[Optimum[FamilyPoint]]:

@@ -208,9 +208,9 @@ class TraitsOfFamilies(LikelihoodOfFamilies[FamilyPoint]):
         """See `families.fitting.fits`."""
         return fitting.fits(self.traits, ranks, self.reml)
 
-    def climb(self, start: TraitAxes, rank: int) -> Optimum[FamilyPoint]:
-        """See `families.fitting.climb`."""
-        return fitting.climb(self.traits, start, rank, self.reml)
+    def fit_near(self, start: TraitAxes, rank: int) -> Optimum[FamilyPoint]:
+        """See `families.fitting.climb_near`."""
+        return fitting.climb_near(self.traits, start, rank, self.reml)
 
     def null_model(self, optimum: Optimum[FamilyPoint]) -> NullModel:
         """The null model of an optimum."""
@@ -231,7 +231,7 @@ class ObservedTraitsOfFamilies(LikelihoodOfFamilies[ObservedFamilyPoint]):
         """See `families.observed_fitting.fits`."""
         return observed_fitting.fits(self.traits, ranks, self.reml)
 
-    def climb(self, start: TraitAxes, rank: int) -> Optimum[ObservedFamilyPoint]:
+    def fit_near(self, start: TraitAxes, rank: int) -> Optimum[ObservedFamilyPoint]:
         """See `families.observed_fitting.climb_near`."""
         return observed_fitting.climb_near(self.traits, start, rank, self.reml)
 
