@@ -226,16 +226,12 @@ def test_a_scan_starts_no_threads_of_blas(tmp_path):
     assert set(done.stdout.strip("[]\n").split(", ")) <= {"1", ""}
 
 
-def test_version_is_quick():
-    """User time beside that of an empty program, so that a slow machine does not fail it."""
-    program = "import os; print(os.times().user)"
-    version = "import os; from kron2sum_cli.cli import run; run(['--version']); print(os.times().user)"
-
-    def seconds(code: str) -> float:
-        runs = (subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(3))
-        return min(float(done.stdout.split()[-1]) for done in runs)
-
-    assert seconds(version) < 0.15 + seconds(program)
+def test_the_version_loads_no_library():
+    """So that it is quick, as completions in a shell are."""
+    program = "import sys; from kron2sum_cli.cli import run; run(['--version']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.startswith("kron2sum")
+    assert not {"numpy", "scipy", "pandas", "pyarrow", "bed_reader", "rich"} & set(done.stdout.split())
 
 
 def test_shell_completion():
