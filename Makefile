@@ -42,6 +42,8 @@ help:
 test check: export OMP_NUM_THREADS = 1
 test check: export OPENBLAS_NUM_THREADS = 1
 test check: export MKL_NUM_THREADS = 1
+# Commands that tests start would compile all modules again and again where the environment says to keep no bytecode.
+test check: export PYTHONDONTWRITEBYTECODE =
 
 test: $(TEST_INSTALLED)
 	$(BIN)/python -m pytest -n 2
