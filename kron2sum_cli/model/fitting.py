@@ -169,7 +169,7 @@ def fits(data: Contrasts, ranks: Sequence[int], reml: bool) -> list[Fit]:
     optimum could be certified; its result is the best point found.
     """
     cheap = is_cheap(data)
-    thorough = cheap and has_few_rows(data) and bounded(data, reml)
+    thorough = may_have_several_maxima(data, reml)
     starts = [starting_axes(data, share) for share in (GENETIC_SHARES if cheap else GENETIC_SHARES[:1])]
     far = far_starts(data, max(ranks)) if thorough else []
     of_full_rank = distinct([climb(data, start, data.ntraits, reml) for start in starts + far])
@@ -332,6 +332,11 @@ def is_cheap(data: Contrasts) -> bool:
 def has_few_rows(data: Contrasts) -> bool:
     """Whether there are so few samples for each of several traits that several maxima are likely."""
     return data.ntraits > 1 and data.nrows < FEW_ROWS * data.ntraits
+
+
+def may_have_several_maxima(data: Contrasts, reml: bool) -> bool:
+    """Whether the likelihood of so few samples may have several maxima, and it is cheap to look for them."""
+    return is_cheap(data) and has_few_rows(data) and bounded(data, reml)
 
 
 def far_starts(data: Contrasts, rank: int) -> list[TraitAxes]:

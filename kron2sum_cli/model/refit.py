@@ -44,13 +44,11 @@ from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
 from kron2sum_cli.model.fitting import (
     GENETIC_SHARES,
     Fit,
-    bounded,
     certified,
     climb,
     distinct_maxima,
     far_starts,
-    has_few_rows,
-    is_cheap,
+    may_have_several_maxima,
     pushed_axes,
     starting_axes,
 )
@@ -245,7 +243,7 @@ def refitter(data: Contrasts, null: Sequence[Fit], reml: bool, thorough: bool = 
     """
     if data.design is not None or any(fit.point.reml for fit in null):
         raise ValueError("refits need the likelihood of the contrasts, and an invertible trait design A")
-    several = thorough and _has_several_maxima(data)
+    several = thorough and may_have_several_maxima(data, reml=False)
     return Refitter(data, tuple(_null_maximum(data, fit, several) for fit in null), reml)
 
 
@@ -256,15 +254,10 @@ def null_maxima(data: Contrasts, fitted: TraitAxes, rank: int) -> list[Fit]:
     null model alone. The data are those of `refitter`. Raises ConvergenceError where no search ended at a maximum.
     """
     starts = [fitted]
-    if _has_several_maxima(data):
+    if may_have_several_maxima(data, reml=False):
         starts += [starting_axes(data, share) for share in GENETIC_SHARES] + far_starts(data, rank)
         starts += pushed_axes(fitted, rank, data.mean_eigenvalue)
     return distinct_maxima(starts, partial(climb, data, rank=rank, reml=False))
-
-
-def _has_several_maxima(data: Contrasts) -> bool:
-    """Whether the likelihood of so few samples may have several maxima, and it is cheap to look for them."""
-    return is_cheap(data) and has_few_rows(data) and bounded(data, reml=False)
 
 
 def _null_maximum(data: Contrasts, fit: Fit, one_of_several: bool) -> NullMaximum:

@@ -99,7 +99,7 @@ def climb(data: FamilyTraits, start: TraitAxes, rank: int, reml: bool) -> Optimu
 def climb_near(data: FamilyTraits, start: TraitAxes, rank: int, reml: bool) -> Optimum[FamilyPoint]:
     """See `model.fitting.climb_near`."""
     found = climb(data, start, rank, reml)
-    return higher_of(found, lambda: fits(data, [rank], reml)[0]) if has_few_rows(data) else found
+    return higher_of(found, lambda: fits(data, [rank], reml)[0]) if may_have_several_maxima(data) else found
 
 
 def fits(data: FamilyTraits, ranks: Sequence[int], reml: bool) -> list[Optimum[FamilyPoint]]:
@@ -133,7 +133,7 @@ def is_cheap(data: FamilyTraits) -> bool:
     return bool(data.nsamples * data.ntraits**2 <= CHEAP)
 
 
-def has_few_rows(data: FamilyTraits) -> bool:
+def may_have_several_maxima(data: FamilyTraits) -> bool:
     """Whether there are so few samples for each of several traits that several maxima are likely, and climbs cheap."""
     return data.ntraits > 1 and data.nrows < FEW_ROWS * data.ntraits and is_cheap(data)
 
@@ -141,7 +141,7 @@ def has_few_rows(data: FamilyTraits) -> bool:
 def null_maxima(data: FamilyTraits, fitted: TraitAxes, rank: int, reml: bool) -> list[Optimum[FamilyPoint]]:
     """Local maxima of the likelihood without a variant, the highest first; see `missing.refit.null_maxima`."""
     starts = [fitted]
-    if rank and has_few_rows(data):
+    if rank and may_have_several_maxima(data):
         starts += even_starts(data) + pushed_axes(fitted, rank, data.mean_eigenvalue)
     return distinct_maxima(starts, partial(climb, data, rank=rank, reml=reml))
 

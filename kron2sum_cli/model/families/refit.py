@@ -175,7 +175,7 @@ class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
     def starts(self) -> list[TraitAxes]:
         """The null model's maxima; with few samples also even shares of genetic variance."""
         data, starts = self.null.point.data, super().starts
-        further = self.thorough and self.null.rank > 0 and fitting.has_few_rows(data)
+        further = self.thorough and self.null.rank > 0 and fitting.may_have_several_maxima(data)
         return starts + fitting.even_starts(data) if further else starts
 
     @property
