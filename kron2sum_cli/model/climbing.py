@@ -8,7 +8,7 @@ offending direction).
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,8 +93,11 @@ class Likelihood(Protocol[PointT]):
     def evaluate(self, axes: TraitAxes) -> PointT:
         """The likelihood at one point; raises NumericalError where it is not defined."""
 
-    def curvature(self, point: PointT, mispredicted: bool) -> Curvature:
-        """The second order at a point; ``mispredicted``: whether curvatures given before have predicted gains badly."""
+    def curvature(self, point: PointT) -> Curvature:
+        """The second order at a point."""
+
+    def corrected(self, point: PointT) -> Self:
+        """The same likelihood with better curvatures, at this point and near it; itself where it has none better."""
 
 
 @dataclass(frozen=True)
@@ -192,9 +195,9 @@ class _Climb(Generic[PointT]):
         self.floor = max(likelihood.floor, FIRST_FLOOR) if likelihood.floor > 0 else 0.0
         self.steps, self.evaluations = 0, 1
         self.point = likelihood.evaluate(start.truncated(rank).raised(self.floor, self.tau))
-        self.mispredicted, self.by_observed = False, False
+        self.by_observed = False
         self._last: LocalModel | None = None
-        self._learned = False, False
+        self._corrected_at: PointT | None = None
         self.widen()
 
     def widen(self) -> None:
@@ -203,18 +206,23 @@ class _Climb(Generic[PointT]):
 
     def model(self) -> LocalModel:
         """The local model at the point reached: the last one where a step was not taken and nothing was learned."""
-        learned = self.mispredicted, self.by_observed
-        if self._last is None or self._last.point is not self.point or self._learned != learned:
-            curvature = self.likelihood.curvature(self.point, self.mispredicted)
+        if self._last is None or self._last.point is not self.point:
+            curvature = self.likelihood.curvature(self.point)
             chart = chart_at(self.point.axes, self.tau, self.rank, self.floor)
             self._last = local_model(self.point, chart, curvature, self.by_observed)
-            self._learned = learned
         return self._last
 
     def measure_by_observed(self) -> None:
         """Measure the lengths of further steps by the observed information."""
         self.by_observed = True
+        self._last = None
         self.widen()
+
+    def correct(self) -> None:
+        """Take better curvatures, where the likelihood has any."""
+        if self._corrected_at is not self.point:
+            self.likelihood = self.likelihood.corrected(self.point)
+            self._corrected_at, self._last = self.point, None
 
     def attempt(self, axes: Callable[[], TraitAxes]) -> PointT | None:
         """The likelihood at these axes, None where it is not defined."""
@@ -236,9 +244,10 @@ class _Climb(Generic[PointT]):
             self.radius = 0.25 * min(self.radius, model.metric.norm(step.x))
         elif ratio > 0.75 and step.at_edge:
             self.radius *= 2
-        self.mispredicted |= step.predicted < SMALL_GAIN and abs(ratio - 1) > MISPREDICTED
         if trial is not None and ratio > 1e-4:
             self.point = trial
+        if step.predicted < SMALL_GAIN and abs(ratio - 1) > MISPREDICTED:
+            self.correct()
 
     def empty_small_axes(self) -> bool:
         """Set small genetic and residual variances of axes to the least they may be if the likelihood does not fall."""

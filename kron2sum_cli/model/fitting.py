@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 from scipy import linalg
@@ -104,7 +105,11 @@ class CompleteLikelihood:
         """The likelihood at one point."""
         return evaluate(self.data, axes, self.reml)
 
-    def curvature(self, point: Point, mispredicted: bool) -> Curvature:
+    def corrected(self, point: Point) -> Self:
+        """Itself: its curvatures are exact."""
+        return self
+
+    def curvature(self, point: Point) -> Curvature:
         """The expected and the observed information of pairs of axes, and the exact Hessian."""
         grams = full_grams(point)
         rows = ObservedRows(self.data.s, point.alpha, point.W)

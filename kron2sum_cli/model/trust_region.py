@@ -39,6 +39,7 @@ LEAST_OBSERVED = 1e-8
 Indices = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 Grams = tuple[Array, Array, Array]
+ScoreChange = Callable[[Array, Array], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,35 @@ class Curvature:
 
     expected: Grams
     observed: ObservedRows | None
-    change: Callable[[Array, Array], tuple[Array, Array]]
+    change: ScoreChange
 
     def along(self, v: Array, power: int) -> float:
         """Information of ``E = vvᵀ``, of C0 (``power`` 2) or C1 (0); positive."""
         expected = 0.5 * float(v**2 @ self.expected[power] @ v**2)
         observed = expected if self.observed is None else self.observed.along(v, power, expected)
         return observed if observed > 0 else expected
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What an approximate change of scores lacks, in the axes of the point where that was found.
+
+    To find it takes longer than many approximations, and it hardly changes over the short steps near an optimum.
+    """
+
+    axes: TraitAxes
+    lacking: ScoreChange
+
+    def added_to(self, change: ScoreChange, axes: TraitAxes) -> ScoreChange:
+        """The change of scores at a point near by, in its own axes."""
+        M = self.axes.T @ axes.Tinv
+
+        def corrected(E0: Array, E1: Array) -> tuple[Array, Array]:
+            d0, d1 = change(E0, E1)
+            lacking0, lacking1 = self.lacking(M @ E0 @ M.T, M @ E1 @ M.T)
+            return d0 + M.T @ lacking0 @ M, d1 + M.T @ lacking1 @ M
+
+        return corrected
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
 import numpy as np
 from scipy import linalg
@@ -73,7 +74,11 @@ class FamilyLikelihood:
         """The likelihood at one point."""
         return evaluate(self.data, axes, self.reml)
 
-    def curvature(self, point: FamilyPoint, mispredicted: bool) -> Curvature:
+    def corrected(self, point: FamilyPoint) -> Self:
+        """Itself: its curvatures are exact."""
+        return self
+
+    def curvature(self, point: FamilyPoint) -> Curvature:
         """The expected and the observed information of pairs of axes, and the Hessian."""
         data = self.data
         grams = point.grams_of_rows if data.nsamples >= SAMPLES_PER_COVARIATE * data.ncovariates else point.grams

@@ -5,8 +5,9 @@ average information, or by the observed one where that predicts badly.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Self
 
 import numpy as np
 from scipy import linalg
@@ -38,7 +39,7 @@ from kron2sum_cli.model.missing.information import (
 )
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
-from kron2sum_cli.model.trust_region import Curvature
+from kron2sum_cli.model.trust_region import Correction, Curvature
 
 CHEAP = 1_000_000
 """Entries of the inverse covariances of families up to which a fit starts from all shares."""
@@ -54,6 +55,7 @@ class ObservedFamilyLikelihood:
 
     data: ObservedFamilies
     reml: bool
+    correction: Correction | None = field(default=None, kw_only=True)
 
     @property
     def floor(self) -> float:
@@ -79,12 +81,15 @@ class ObservedFamilyLikelihood:
         """The likelihood at one point."""
         return evaluate(self.data, axes, self.reml)
 
-    def curvature(self, point: ObservedFamilyPoint, mispredicted: bool) -> Curvature:
-        """The average information, or the observed one after the average one has predicted badly."""
-        products = score_products(point)
-        if mispredicted:
-            return Curvature(point.grams, None, partial(change_of_scores, products - 0.5 * trace_products(point)))
-        return Curvature(point.grams, None, partial(change_of_scores, 0.5 * products))
+    def curvature(self, point: ObservedFamilyPoint) -> Curvature:
+        """The average information, and what the observed one adds to it at a point near by."""
+        change = partial(change_of_scores, 0.5 * score_products(point))
+        return Curvature(point.grams, None, self.correction.added_to(change, point.axes) if self.correction else change)
+
+    def corrected(self, point: ObservedFamilyPoint) -> Self:
+        """With what the observed information adds to the average one at this point."""
+        lacking = 0.5 * (score_products(point) - trace_products(point))
+        return replace(self, correction=Correction(point.axes, partial(change_of_scores, lacking)))
 
 
 def climb(data: ObservedFamilies, start: TraitAxes, rank: int, reml: bool) -> Optimum[ObservedFamilyPoint]:

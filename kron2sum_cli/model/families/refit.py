@@ -8,7 +8,7 @@ its maximum there, so that the score is that of the restricted likelihood with t
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,7 @@ class LikelihoodWithVariant(FamilyLikelihood):
 
     variant: Array
     design: Array
-    grams: tuple[Array, Array, Array]
+    grams: tuple[Array, Array, Array] | None
 
     def effects(self, point: FamilyPoint) -> VariantEffects:
         """What the variant explains at a point of the likelihood without it."""
@@ -98,10 +98,14 @@ class LikelihoodWithVariant(FamilyLikelihood):
         effects = self.effects(point)
         return replace(point, lml=point.lml + effects.gain, alpha=point.alpha - effects.projected)
 
-    def curvature(self, point: FamilyPoint, mispredicted: bool) -> Curvature:
-        """That without the variant, with the expected information of the null model until that predicts badly."""
-        if mispredicted:
-            return super().curvature(point, mispredicted)
+    def corrected(self, point: FamilyPoint) -> Self:
+        """With the expected information of every point instead of that of the null model."""
+        return replace(self, grams=None)
+
+    def curvature(self, point: FamilyPoint) -> Curvature:
+        """That without the variant, with the expected information of the null model where that has predicted well."""
+        if self.grams is None:
+            return super().curvature(point)
         return Curvature(self.grams, None, lambda E0, E1: point.curvature(E0, E1, self.grams))
 
 

@@ -1,15 +1,17 @@
 """The maximum of the likelihood of the observed cells over C0 and C1.
 
-The search is that of complete data (`model.fitting`), on the score of the observed cells and their average information;
-where that predicts badly (on a face of bounded rank, or where much is left that a trait design does not explain), on
-the observed information. It starts from the fit of the traits with missing cells filled in by means, corrected for what
-that takes away: with o_a the share of samples that have trait a and o_ab of those that have both, filling in means
-leaves about ``o_a o_b C0_ab`` of C0 and ``o_ab C1_ab + (o_ab - o_a o_b) ḡ C0_ab`` of C1.
+The search is that of complete data (`model.fitting`), on the score of the observed cells and their average information.
+Where that predicts badly (on a face of bounded rank, or where much is left that a trait design does not explain), what
+the observed information has beside it is added, and found anew where it predicts badly again. The search starts from
+the fit of the traits with missing cells filled in by means, corrected for what that takes away: with o_a the share of
+samples that have trait a and o_ab of those that have both, filling in means leaves about ``o_a o_b C0_ab`` of C0 and
+``o_ab C1_ab + (o_ab - o_a o_b) ḡ C0_ab`` of C1.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,14 +35,14 @@ from kron2sum_cli.model.fitting import (
 from kron2sum_cli.model.missing.information import (
     affordable,
     entries_of_products,
-    information,
+    lacking_information,
     uses_observed_information,
 )
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, PartlyObserved
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
-from kron2sum_cli.model.trust_region import Curvature
+from kron2sum_cli.model.trust_region import Correction, Curvature
 
 CHEAP_LIKELIHOOD = 2e8
 """Largest number of multiplications of one likelihood for which a fit climbs from all starts."""
@@ -100,6 +102,7 @@ class ObservedLikelihood:
 
     cells: ObservedCells
     reml: bool
+    correction: Correction | None = field(default=None, kw_only=True)
 
     @property
     def tau(self) -> float:
@@ -125,12 +128,18 @@ class ObservedLikelihood:
         """The likelihood at one point."""
         return evaluate(self.cells, axes, self.reml)
 
-    def curvature(self, point: ObservedPoint, mispredicted: bool) -> Curvature:
-        """The average information, or the observed one after the average one has predicted badly."""
-        grams = point.grams()
-        if mispredicted and affordable(point):
-            return Curvature(grams, None, partial(change_of_scores, information(point)))
-        return Curvature(grams, None, point.curvature)
+    def curvature(self, point: ObservedPoint) -> Curvature:
+        """The average information, and what the observed one adds to it at a point near by."""
+        if self.correction is None:
+            return Curvature(point.grams(), None, point.curvature)
+        return Curvature(point.grams(), None, self.correction.added_to(point.curvature, point.axes))
+
+    def corrected(self, point: ObservedPoint) -> Self:
+        """With what the observed information adds to the average one at this point, where that is affordable."""
+        if not affordable(point):
+            return self
+        lacking = partial(change_of_scores, lacking_information(point))
+        return replace(self, correction=Correction(point.axes, lacking))
 
 
 def change_of_scores(of_directions: Array, E0: Array, E1: Array) -> tuple[Array, Array]:

@@ -78,6 +78,11 @@ def information(point: ObservedPoint) -> Array:
     return score_products(point) - 0.5 * trace_products(point)
 
 
+def lacking_information(point: ObservedPoint) -> Array:
+    """What the observed information of (E0, E1) has that the average one lacks, (2N, 2N)."""
+    return 0.5 * (score_products(point) - trace_products(point))
+
+
 def affordable(point: ObservedPoint) -> bool:
     """Whether the observed information of this point takes little enough time."""
     return uses_observed_information(point.data.ntraits, point.data.nsamples, point.design.size)

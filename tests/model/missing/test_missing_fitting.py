@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from kron2sum_cli.model.missing import fitting as missing_fitting
 from kron2sum_cli.model.missing import information as precision
 from kron2sum_cli.model.missing.fitting import (
     ObservedFit,
+    ObservedLikelihood,
     best_of,
+    change_of_scores,
     climb,
     climb_near,
     corrected_start,
@@ -296,6 +299,33 @@ def test_without_missing_cells_it_is_the_information_of_complete_traits(
     expected = observed_information(evaluate_complete(coupled, axes, reml))
     found = precision.information(evaluate(without_missing(coupled, dense.X), axes, reml))
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_a_corrected_curvature_is_the_observed_information_of_points_near_by() -> None:
+    """In their own axes; what is added to the average information was found at another point."""
+    dense, G = problem(8, r=20)
+    data = cells(dense, G)
+    here, near = (
+        axes_of_covariances(scale * dense.C0, scale * dense.C1 + small * np.eye(3), data.mean_eigenvalue)
+        for scale, small in ((1.0, 0.0), (1.001, 1e-4))
+    )
+    plain = ObservedLikelihood(data, True)
+    corrected = plain.corrected(plain.evaluate(here))
+    for axes, tolerance in ((here, 1e-12), (near, 0.005)):
+        mirrored = TraitAxes(-axes.T, -axes.Tinv, axes.c0, axes.c1)
+        point = plain.evaluate(mirrored)
+        rng = np.random.default_rng(0)
+        E0, E1 = (E + E.T for E in rng.normal(size=(2, 3, 3)))
+        exact, found, average = (
+            np.array(change(E0, E1))
+            for change in (
+                partial(change_of_scores, precision.information(point)),
+                corrected.curvature(point).change,
+                plain.curvature(point).change,
+            )
+        )
+        assert np.abs(found - exact).max() < tolerance * np.abs(exact).max()
+        assert np.abs(average - exact).max() > 0.05 * np.abs(exact).max()
 
 
 def test_the_average_information_is_near_the_observed_one(monkeypatch: pytest.MonkeyPatch) -> None:
