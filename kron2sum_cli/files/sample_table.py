@@ -126,9 +126,10 @@ def read_sample_table(
     the column and the value; UsageError where a column is chosen twice.
     """
     layout = _read_header(read_table(path), names, categorical, kind)
+    _check_widths(layout)
     cells = layout.table.columns([*range(layout.id_width), *layout.chosen]).iloc[1:]
     ids = cells.iloc[:, : layout.id_width]
-    _check_rows(layout, ids)
+    _check_ids(layout, ids)
     fids = tuple(ids[0]) if layout.id_width == 2 else None
     samples = Samples(fids, tuple(ids[layout.id_width - 1]), layout.table.file)
     refuse_duplicates(samples, cells.index.to_list(), ADVICE_ON_REPLICATES)
@@ -202,26 +203,31 @@ def _check_header(header: Sequence[str], width: int, place: str, kind: Kind) -> 
         first[name] = number
 
 
-def _check_rows(layout: _Layout, ids: pd.DataFrame) -> None:
-    """There are rows, and each has an ID and as many fields as the header."""
+def _check_widths(layout: _Layout) -> None:
+    """There are rows, and each has as many fields as the header; told before the cells of many columns are read."""
     table, width = layout.table, len(layout.header)
-    if ids.empty:
-        raise InputError(f"{layout.place}: there is no sample below the header; check what wrote the file")
     widths = table.widths[table.widths > 0][1:]
-    nameless = (ids == "").to_numpy().any(axis=1)
-    wrong = np.flatnonzero((widths != width) | nameless)
+    if not widths.size:
+        raise InputError(f"{layout.place}: there is no sample below the header; check what wrote the file")
+    wrong = np.flatnonzero(widths != width)
     if not wrong.size:
         return
-    found, line = int(widths[wrong[0]]), ids.index[wrong[0]]
-    if found == width:
-        raise InputError(
-            f"{table.file}, line {line}: the sample has an empty FID or IID; complete it or remove the line"
-        )
+    found, ids = int(widths[wrong[0]]), table.columns(range(layout.id_width)).iloc[1 + int(wrong[0])]
     raise InputError(
-        f"{table.file}, line {line}: the row of sample '{' '.join(ids.loc[line])}' is too "
+        f"{table.file}, line {ids.name}: the row of sample '{' '.join(ids)}' is too "
         f"{'short' if found < width else 'long'}: {found} fields, but the header has {width}; "
         "write NA where a value is missing"
     )
+
+
+def _check_ids(layout: _Layout, ids: pd.DataFrame) -> None:
+    """Each row has an ID."""
+    nameless = (ids == "").to_numpy().any(axis=1)
+    if nameless.any():
+        raise InputError(
+            f"{layout.table.file}, line {ids.index[int(nameless.argmax())]}: the sample has an empty FID or IID; "
+            "complete it or remove the line"
+        )
 
 
 def _levels(column: TextColumn, missing: frozenset[str]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
