@@ -245,9 +245,12 @@ def test_a_refit_is_the_maximum_with_the_variant_as_a_fixed_effect(reml: bool, r
             assert found.lml[k] == pytest.approx(direct.point.lml, abs=1e-5)
 
 
-@pytest.mark.parametrize("seed", [0, 17, 28])
-def test_refits_of_few_cells_are_searched_as_the_null_model_is(seed: int) -> None:
-    """Three samples have the first and the last trait: their residual correlation may have either sign."""
+@pytest.mark.parametrize(("seed", "e", "variant"), [(0, 3, 2), (17, 1, 0), (28, 1, 1)])
+def test_refits_of_few_cells_are_searched_as_the_null_model_is(seed: int, e: int, variant: int) -> None:
+    """Three samples have the first and the last trait: their residual correlation may have either sign.
+
+    Variants where a climb from the null model alone ends lower, by 0.25 to 0.45.
+    """
     rng = np.random.default_rng(seed)
     G, L0, L1 = rng.normal(size=(40, 60)) / np.sqrt(60), rng.normal(size=(3, 3)), rng.normal(size=(3, 3))
     Y = G @ rng.normal(size=(60, 3)) @ L0.T + rng.normal(size=(40, 3)) @ L1.T
@@ -255,12 +258,10 @@ def test_refits_of_few_cells_are_searched_as_the_null_model_is(seed: int) -> Non
     spectrum, shift = observed_spectrum(G, np.ones((40, 1)), True, True)
     null = fit(observed_cells(spectrum, Y, np.eye(3), np.ones((40, 1)), shift), 3, True)
     maxima = tuple(null_maxima(null.point.data, null.point.axes, 3, True))
-    g = rng.binomial(2, 0.3, size=(40, 4)).astype(float)
-    for design in (np.eye(3), np.eye(3)[:, :1]):
-        found = ObservedRefitter(maxima).refit(g, design).lml
-        for k in range(4):
-            alternative = with_added(null.point.data, design, g[:, [k]])
-            assert found[k] == pytest.approx(fit(alternative, 3, True).point.lml, abs=1e-5)
+    g = rng.binomial(2, 0.3, size=(40, 4)).astype(float)[:, [variant]]
+    design = np.eye(3)[:, :e]
+    found = ObservedRefitter(maxima).refit(g, design).lml[0]
+    assert found == pytest.approx(fit(with_added(null.point.data, design, g), 3, True).point.lml, abs=1e-5)
 
 
 @pytest.mark.parametrize("r", [90, 20])
