@@ -12,8 +12,10 @@ from kron2sum_cli.files.scan_columns import scan_schema
 from kron2sum_cli.genotypes.filters import VariantFilters
 from kron2sum_cli.genotypes.source import VARIANT_SCHEMA, Variants
 from kron2sum_cli.model.collinearity import GenotypedCovariates
+from kron2sum_cli.model.fitting import certified, climb
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, named_hypothesis
 from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood, rotate_samples
+from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.scan.block import Scan
 from kron2sum_cli.scan.refits import Once, RefitPlan, simulated_factors
 
@@ -63,10 +65,13 @@ def trait_data(missing: bool = False, seed: int = 1) -> TraitData:
     return TraitData(Y, np.eye(len(TRAITS)), X)
 
 
-def null_model(data: TraitData, seed: int = 2) -> NullModel:
+def null_model(data: TraitData, seed: int = 2, start: TraitAxes | None = None) -> NullModel:
+    """The null model, by a search or by one climb from a start."""
     G = np.random.default_rng(seed).normal(size=(N, 30)) / np.sqrt(30)
     likelihood = null_likelihood(rotate_samples(G, True, data, True), data, True)
-    return likelihood.null_model(likelihood.fit(len(TRAITS)))
+    if start is None:
+        return likelihood.null_model(likelihood.fit(len(TRAITS)))
+    return likelihood.null_model(certified(climb(likelihood.contrasts, start, len(TRAITS), True)))
 
 
 def refit_plan(model: NullModel, tests: Sequence[Hypothesis], threshold: float) -> RefitPlan:
@@ -74,9 +79,11 @@ def refit_plan(model: NullModel, tests: Sequence[Hypothesis], threshold: float) 
     return RefitPlan(refits, tests, Once(lambda: simulated_factors(refits, tests, 0)), -float(np.log10(threshold)))
 
 
-def scan_of(source: GenotypesInMemory, data: TraitData, refit: float = 0.0, **filters: float) -> Scan:
-    """A scan in double precision for any and for common effects."""
-    model = null_model(data)
+def scan_of(
+    source: GenotypesInMemory, data: TraitData, refit: float = 0.0, model: NullModel | None = None, **filters: float
+) -> Scan:
+    """A scan in double precision for any and for common effects, under a model or under that of a search."""
+    model = model or null_model(data)
     scanner = model.scanner(np.float64)
     observed = np.isfinite(data.Y) if data.has_missing else None
     context = TestContext(model.summary.axes.T, model.summary.quadratic, data.nobserved, data.nobserved - data.neffects)
