@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from example_commands import EXAMPLE, kron2sum, scan
 
+from kron2sum_cli.model.bartlett import FEWEST_TRAITS
+
 
 @pytest.fixture(scope="session")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -16,3 +18,9 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert kron2sum(*fit, *grm, "--loco", "--out", folder / "loco.npz") == 0
     assert scan(folder / "null.npz", folder / "scan.parquet", "--test", "common", "--test", "specific") == 0
     return folder
+
+
+@pytest.fixture
+def few_simulated_traits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bartlett factors from the fewest traits: for tests that do not depend on how well a factor is known."""
+    monkeypatch.setattr("kron2sum_cli.model.bartlett.MOST_TRAITS", FEWEST_TRAITS)

@@ -154,6 +154,7 @@ def test_no_refit_of_a_variant_that_determines_one_of_two_traits(
     assert table.MLOG10P.idxmax() == "v10" and np.isnan(table.MLOG10P_REFIT["v10"])
 
 
+@pytest.mark.usefixtures("few_simulated_traits")
 def test_refits_of_traits_of_different_unrelated_samples() -> None:
     """Nothing is known of their residual covariance; two regressions apart are the likelihood ratio."""
     rng = np.random.default_rng(148)

@@ -146,6 +146,7 @@ def genotype_position(name: str) -> int:
     return int(pd.read_csv(EXAMPLE / "genotypes.bim", sep=r"\s+", header=None)[1].tolist().index(name))
 
 
+@pytest.mark.usefixtures("few_simulated_traits")
 def test_a_refit_is_a_fit_with_the_variant_as_a_covariate(folder: Path, tmp_path: Path) -> None:
     """By ML, where both are fits of the same kind; by REML the likelihood ratio is larger and divided by its factor."""
     (tmp_path / "one.txt").write_text("snp1823\n")
@@ -172,6 +173,7 @@ def test_a_refit_is_a_fit_with_the_variant_as_a_covariate(folder: Path, tmp_path
     assert 1 < factor < 1.2
 
 
+@pytest.mark.usefixtures("few_simulated_traits")
 def test_fewer_variants_than_samples(folder: Path, tmp_path: Path) -> None:
     """Where GGᵀ has null directions: fit, scan, refit, predictions."""
     (folder / "few.txt").write_text("".join(f"snp{k:04d}\n" for k in range(1, 3000, 50)))

@@ -13,6 +13,8 @@ from example_commands import kron2sum
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.fit.polygenic import _match
 
+pytestmark = pytest.mark.usefixtures("few_simulated_traits")  # factors are taken off again, or the same
+
 N, VARIANTS = 120, 40
 CHROMOSOMES = ("1", "2", "23")
 TRAITS = ("a", "b")
@@ -61,6 +63,12 @@ def fit(folder: Path, name: str, *options: str | Path) -> Path:
     return null
 
 
+@pytest.fixture(scope="module")
+def predicted(folder: Path) -> Path:
+    """The null model of the traits less their predictions."""
+    return fit(folder, "pred", "--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list")
+
+
 def scan(folder: Path, null: Path, *options: str) -> pd.DataFrame:
     table = null.with_suffix(".parquet")
     geno = ("--geno", folder / "g.bed", "--precision", "double", "--refit", "0.2", "--threads", "1")
@@ -90,9 +98,8 @@ def by_hand(folder: Path, chromosome: int | None) -> Path:
     return path
 
 
-def test_every_chromosome_is_as_by_hand(folder: Path) -> None:
-    null = fit(folder, "pred", "--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list")
-    found = without_factor(scan(folder, null), null.with_suffix(".parquet"))
+def test_every_chromosome_is_as_by_hand(folder: Path, predicted: Path) -> None:
+    found = without_factor(scan(folder, predicted), predicted.with_suffix(".parquet"))
     assert found.CHISQ_REFIT.notna().any()
     parts = np.split(np.arange(VARIANTS), 4)
     for part, code, number in zip(parts, (*CHROMOSOMES, "Y"), (0, 1, 2, None), strict=True):
@@ -145,15 +152,15 @@ def test_observed_cells_are_as_by_hand(folder: Path) -> None:
             np.testing.assert_allclose(part[column], expected[column], rtol=0, atol=1e-6 * size, err_msg=column)
 
 
-def test_the_families_are_written_once(folder: Path) -> None:
-    null = fit(folder, "once", "--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list")
-    with np.load(null) as arrays:
+def test_the_families_are_written_once(predicted: Path) -> None:
+    with np.load(predicted) as arrays:
         assert {name for name in arrays.files if name.startswith("loco/1/families/")} == {"loco/1/families/Z"}
 
 
-def test_chromosomes_without_predictions_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    null = fit(folder, "said", "--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list")
-    scan(folder, null)
+def test_chromosomes_without_predictions_are_said(
+    folder: Path, predicted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan(folder, predicted)
     assert (
         "10 variants on chromosomes without predictions: tested with the traits as they are" in capsys.readouterr().err
     )
@@ -164,18 +171,18 @@ def test_samples_without_prediction_are_counted(folder: Path, capsys: pytest.Cap
     assert f"{LEFT_OUT} samples with trait b have no prediction of it" in capsys.readouterr().err
 
 
-def test_traits_without_fids_and_predictions_with_fids(folder: Path) -> None:
+def test_traits_without_fids_and_predictions_with_fids(folder: Path, predicted: Path) -> None:
     """Names such as ``f1_s2`` are those of ``s2`` where no other name ends so."""
     pd.read_csv(folder / "y.csv").drop(columns="FID").to_csv(folder / "iids.csv", index=False)
-    pred = ("--pred", folder / "fit_pred.list")
-    with_fids = scan(folder, fit(folder, "fids", "--pheno", folder / "y.csv", *pred))
-    without = scan(folder, fit(folder, "iids", "--pheno", folder / "iids.csv", *pred))
+    with_fids = scan(folder, predicted)
+    null = fit(folder, "iids", "--pheno", folder / "iids.csv", "--pred", folder / "fit_pred.list")
+    without = scan(folder, null)
     pd.testing.assert_frame_equal(without, with_fids)
     names = Samples(None, ("f1_s1", "f1_s2", "f2_s2", "f3_s_3"), "fit_1.loco")
     assert _match(Samples(None, ("s_3", "s2", "s1"), "y.csv"), names).tolist() == [3, -1, 0]
 
 
-def test_samples_without_fids(folder: Path) -> None:
+def test_samples_without_fids(folder: Path, predicted: Path) -> None:
     pd.read_csv(folder / "y.csv").drop(columns="FID").to_csv(folder / "iid.csv", index=False)
     for j in (1, 2):
         text = (folder / f"fit_{j}.loco").read_text()
@@ -184,8 +191,7 @@ def test_samples_without_fids(folder: Path) -> None:
         (folder / f"plain_{j}.loco").write_text(" ".join(names) + "\n" + rest)
     (folder / "plain.list").write_text(f"b {folder}/plain_2.loco\na {folder}/plain_1.loco\nc nowhere.loco\n")
     null = fit(folder, "plain", "--pheno", folder / "iid.csv", "--pred", folder / "plain.list")
-    first = fit(folder, "first", "--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list")
-    with np.load(null) as found, np.load(first) as expected:
+    with np.load(null) as found, np.load(predicted) as expected:
         np.testing.assert_array_equal(found["loco/2/families/Z"], expected["loco/2/families/Z"])
 
 
@@ -223,16 +229,14 @@ def test_wrong_files(
     assert message in capsys.readouterr().err
 
 
-def test_lists_and_files_as_people_have_them(folder: Path, tmp_path: Path) -> None:
+def test_lists_and_files_as_people_have_them(folder: Path, predicted: Path, tmp_path: Path) -> None:
     """Tabs and blank lines in the list, chromosomes in another order and spelling, blank lines between them."""
     header, *lines = (folder / "fit_1.loco").read_text().splitlines()
     other = "\n\n".join([header, *(f"chr{line}" for line in reversed(lines))]) + "\n"
     (tmp_path / "other.loco").write_text(other)
     (tmp_path / "tabs.list").write_text(f"\nb\t{folder}/fit_2.loco\na\t{tmp_path}/other.loco \n")
-    pheno = ("--pheno", folder / "y.csv")
-    found = fit(folder, "tabs", *pheno, "--pred", tmp_path / "tabs.list")
-    expected = fit(folder, "spaces", *pheno, "--pred", folder / "fit_pred.list")
-    with np.load(found) as one, np.load(expected) as other_one:
+    found = fit(folder, "tabs", "--pheno", folder / "y.csv", "--pred", tmp_path / "tabs.list")
+    with np.load(found) as one, np.load(predicted) as other_one:
         for name in ("loco/1/families/Z", "loco/X/families/Z", "loco/2/T"):
             np.testing.assert_array_equal(one[name], other_one[name])
 
@@ -246,13 +250,12 @@ def test_predictions_are_never_overwritten(folder: Path, tmp_path: Path, capsys:
     assert (tmp_path / "copy.loco").read_bytes() == (folder / "fit_1.loco").read_bytes()
 
 
-def test_what_does_not_go_together(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_does_not_go_together(folder: Path, predicted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tables = ("--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list", "--out", folder / "no.npz")
     assert kron2sum("fit", *tables, "--grm", folder / "g.bed", "--loco") == 2
     assert "--pred and --loco exclude each other" in capsys.readouterr().err
     assert kron2sum("fit", *tables, "--grm", folder / "g.bed") == 2
     assert "the predictions stand for a dense relationship matrix" in capsys.readouterr().err
-    null = fit(folder, "permute", "--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list")
     geno = ("--geno", folder / "g.bed", "--bootstrap", "10", "--resample", "permute", "--out", folder / "p.parquet")
-    assert kron2sum("scan", "--null", null, *geno) == 2
+    assert kron2sum("scan", "--null", predicted, *geno) == 2
     assert "--resample permute does not go with the predictions" in capsys.readouterr().err
