@@ -106,8 +106,9 @@ COMPANIONS = tuple(
 
 
 @pytest.fixture
-def inputs(folder: Path) -> Path:
-    """Further files of all kinds."""
+def inputs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Further files of all kinds; fits of right ones make no profile intervals, which take most of their time."""
+    monkeypatch.setattr("kron2sum_cli.fit.fit.CHEAP_PROFILE", 0)
     K = np.cov(np.random.default_rng(1).standard_normal((SAMPLES, 200)))
     np.savetxt(folder / "K.txt", K)
     K.astype("<f4")[np.tril_indices(SAMPLES)].tofile(folder / "r.grm.bin")
