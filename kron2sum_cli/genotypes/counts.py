@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 HARD_CALL_DISTANCE = np.float32(0.1 + 1e-6)
 """Largest distance of a dosage from 0, 1 or 2 that still counts as that genotype (plink2's, and some rounding)."""
 
+DOUBLES_AT_ONCE = 1 << 18
+"""Genotypes that are in double precision at once."""
+
 LOOKED_AT_FIRST = (128, 4096)
 """Samples among which most and nearly all variants vary, so that the others need not be looked at."""
 
@@ -142,11 +145,11 @@ def _quality(by_variant: NDArray[np.float32], ploidy: int) -> NDArray[np.float64
     """``info = (Σx²/n - (Σx/n)²) / (zf(1-f))`` with ``f = Σx/zn`` at ploidy z, NaN where all x are whole numbers."""
     uncertain = ((by_variant != np.rint(by_variant)) & ~np.isnan(by_variant)).any(axis=1)
     info = np.full(len(by_variant), np.nan)
-    for variant in np.flatnonzero(uncertain):
-        x = by_variant[variant].astype(np.float64)
-        x = x[~np.isnan(x)]
-        f = x.mean() / ploidy
-        info[variant] = np.square(x - x.mean()).mean() / (ploidy * f * (1 - f))
+    for few in np.array_split(np.flatnonzero(uncertain), 1 + by_variant.size // DOUBLES_AT_ONCE):
+        x = by_variant[few].astype(np.float64)
+        called = ~np.isnan(x)
+        f = np.mean(x, axis=1, where=called) / ploidy
+        info[few] = np.var(x, axis=1, where=called) / (ploidy * f * (1 - f))
     return info
 
 

@@ -291,9 +291,8 @@ def centred(
     if spans_intercept:
         by_variant -= means[:, None]
         means = np.zeros_like(means)
-    for k in np.flatnonzero(counts.n_called[varying] < counts.n_samples):
-        row = by_variant[k]
-        row[np.isnan(row)] = means[k]
+    if np.any(counts.n_called[varying] < counts.n_samples):
+        np.copyto(by_variant, means[:, None], where=np.isnan(by_variant))
     return by_variant.T
 
 
