@@ -26,6 +26,9 @@ from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
 MAX_CG = 60
 """Largest number of steps of conjugate gradients."""
 
+NO_GRADIENT = 1e-20
+"""Square of a gradient's length, in the metric, that is rounding."""
+
 RIDGE = 1e-10
 """Share of the largest information of an unknown that is added to the information of every unknown."""
 
@@ -285,7 +288,7 @@ class LocalModel:
         ry = float(residual @ y)
         goal = ry * min(0.01, np.sqrt(max(ry, 0)))
         for _ in range(MAX_CG):
-            if ry <= max(goal, 1e-14):
+            if ry <= max(goal, NO_GRADIENT):
                 break
             Hd = self.hessian_product(direction)
             bend = -float(direction @ Hd)
