@@ -1,12 +1,10 @@
 """What all tests share."""
 
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import scipy.optimize
-from command_on_path import quick_environment
 from hypothesis import HealthCheck, settings
 
 # The machine may be busy, and a failure must come back when the tests are run again.
@@ -29,10 +27,3 @@ def glimix_kron2sum(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(scipy.optimize, "fmin_l_bfgs_b", minimise_silently)
     return lmm.Kron2Sum
-
-
-@pytest.fixture(scope="session")
-def quick_kron2sum(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """An environment with a ``kron2sum`` on the path that need not start."""
-    with quick_environment(tmp_path_factory.mktemp("quick") / "bin") as environment:
-        yield environment

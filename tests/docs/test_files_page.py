@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from command_on_path import ROOT, copy_of_checkout
+from command_on_path import ROOT, copy_of_checkout, environment_with_command
 
 PAGE = (ROOT / "docs" / "reference" / "files.md").read_text()
 NAMES = set(re.findall(r"`([^`\n]+)`", PAGE))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, quick_kron2sum: dict[str, str]) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A null model and a result table with everything that options add."""
     tmp = tmp_path_factory.mktemp("files")
+    environment = environment_with_command(tmp / "bin")
     data = copy_of_checkout(tmp, "example_data") / "example_data"
     commands = (
         "fit --pheno phenotypes.csv --covar covariates.csv --grm genotypes.bed --loco --profile h2",
@@ -25,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, quick_kron2sum: dict[str, s
         "export null.npz --to json --out null.json",
     )
     for command in commands:
-        subprocess.run(["kron2sum", *command.split(), "--quiet"], cwd=data, env=quick_kron2sum, check=True)
+        subprocess.run(["kron2sum", *command.split(), "--quiet"], cwd=data, env=environment, check=True)
     return data
 
 

@@ -10,9 +10,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page.read_text())], ids=lambda page: page.stem)
-def test_commands_of_a_page(page: Path, tmp_path: Path, quick_kron2sum: dict[str, str]) -> None:
-    """Those of the README in processes of their own, of which each loads what it needs."""
-    environment = environment_with_command(tmp_path / "bin") if page.stem == "README" else quick_kron2sum
+def test_commands_of_a_page(page: Path, tmp_path: Path) -> None:
+    environment = environment_with_command(tmp_path / "bin")
     folder = copy_of_checkout(tmp_path / "checkout", "example_data")
     assert not (problems := run_page(page, folder, environment)), "\n\n".join(problems)
 

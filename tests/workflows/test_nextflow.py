@@ -48,12 +48,13 @@ def test_a_module_describes_its_inputs_and_outputs(name: str) -> None:
     assert environment["dependencies"][-1] == {"pip": [f"kron2sum-cli=={__version__}"]}
 
 
-def test_the_commands_make_the_bytes_of_one_scan(tmp_path: Path, quick_kron2sum: dict[str, str]) -> None:
+def test_the_commands_make_the_bytes_of_one_scan(tmp_path: Path) -> None:
+    environment = environment_with_command(tmp_path / "bin")
     folder = copy_of_checkout(tmp_path, "example_data") / "example_data"
 
     def run(script: str) -> None:
         done = subprocess.run(
-            ["bash", "-e", "-c", script], cwd=folder, env=quick_kron2sum, capture_output=True, text=True, check=False
+            ["bash", "-e", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, script + done.stderr
 

@@ -6,15 +6,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from command_on_path import copy_of_checkout
+from command_on_path import copy_of_checkout, environment_with_command
 
 
 @pytest.mark.skipif(find_spec("snakemake") is None, reason="Snakemake is not installed")
-def test_the_sharded_workflow_makes_the_bytes_of_one_scan(tmp_path: Path, quick_kron2sum: dict[str, str]) -> None:
+def test_the_sharded_workflow_makes_the_bytes_of_one_scan(tmp_path: Path) -> None:
+    environment = environment_with_command(tmp_path / "bin")
     folder = copy_of_checkout(tmp_path, "example_data", "workflows/snakemake") / "workflows" / "snakemake"
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(command, cwd=folder, env=quick_kron2sum, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done
 
