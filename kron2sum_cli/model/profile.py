@@ -19,7 +19,7 @@ from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import axes_of_factors
 from kron2sum_cli.model.uncertainty import Interval
 
-FIRST_STEP = 0.1
+FIRST_STEP = 0.4
 """The log odds of a heritability are first changed by this much in the search for an end of an interval."""
 
 LOG_ODDS_PRECISION = 1e-4
@@ -37,7 +37,7 @@ EMPTY_LENGTH = 1e-9
 MAX_ITERATIONS = 1000
 
 LARGEST_DROP = 1e3
-"""Where the log-likelihood is farther than this below the level of an interval, it is taken to be this far below."""
+"""Where the log-likelihood is farther than this below that of the fit, it is taken to be this far below."""
 
 NOT_DEFINED = 1e300
 """Minus the log-likelihood where C1 is singular and GGᵀ, too: finite, or line searches stumble."""
@@ -176,8 +176,8 @@ def heritability_interval(
 def _end(profile: _Profile, centre: float, boundary: float, floor: float) -> float:
     """Where the profile falls to ``floor`` between the centre and the boundary; the boundary if it does not.
 
-    Outward in growing steps, each maximum searched from the one before and from an even start; then Brent's method,
-    from the maxima on both sides.
+    Outward in growing steps, each maximum searched from the one before and from an even start; then Brent's method on
+    the square root of the drop, which is nearly straight, from the maxima on both sides.
     """
     inside, step = centre, FIRST_STEP if boundary > 0 else -FIRST_STEP
     at_fit, even = profile.starts()
@@ -194,7 +194,10 @@ def _end(profile: _Profile, centre: float, boundary: float, floor: float) -> flo
             return boundary
         inside, near, step = outside, found, 2 * step
 
-    def excess(log_odds: float) -> float:
-        return max(profile.maximum(log_odds, [near.x, found.x]).lml - floor, -LARGEST_DROP)
+    known, top = {inside: near, outside: found}, profile.fitted.lml
 
-    return float(scipy.optimize.brentq(excess, inside, outside, xtol=LOG_ODDS_PRECISION))
+    def beyond(log_odds: float) -> float:
+        at = known.get(log_odds) or profile.maximum(log_odds, [near.x, found.x])
+        return float(np.sqrt(np.clip(top - at.lml, 0.0, LARGEST_DROP)) - np.sqrt(top - floor))
+
+    return float(scipy.optimize.brentq(beyond, inside, outside, xtol=LOG_ODDS_PRECISION))
