@@ -25,7 +25,7 @@ from scipy.optimize import minimize
 from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model.families.null_model import likelihood_of_families
 from kron2sum_cli.model.families.spectrum import family_spectrum
-from kron2sum_cli.model.null_model import TraitData, null_likelihood, rotate_samples
+from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood, rotate_samples
 
 Array = NDArray[np.float64]
 
@@ -54,6 +54,19 @@ class Case:
         return not np.isnan(self.Y).any()
 
 
+def absent_cells(rng: np.random.Generator, n: int, p: int, complete: int) -> NDArray[np.bool_]:
+    """15 to 40% of the cells, of no sample all, with so many complete samples.
+
+    With fewer of them than traits and effects on each, a combination of the traits can lose all variance, and the
+    likelihood has no maximum.
+    """
+    while True:
+        absent = rng.uniform(size=(n, p)) < rng.uniform(0.15, 0.4)
+        absent[absent.all(axis=1), rng.integers(p)] = False
+        if np.count_nonzero(~absent.any(axis=1)) >= complete:
+            return absent
+
+
 def simulate(kind: str, seed: int) -> Case:
     """One data set."""
     rng = np.random.default_rng(seed if kind == "dense" else [KINDS.index(kind), seed])
@@ -63,9 +76,7 @@ def simulate(kind: str, seed: int) -> Case:
     families = np.repeat(np.arange(n), rng.integers(1, 6, size=n) if of_families else 3)[:n]
     G = (0.7 * rng.normal(size=(n, 2 * n))[families] + 0.7 * rng.normal(size=(n, 2 * n))) / np.sqrt(2 * n)
     if of_families:
-        related = np.equal.outer(families, families)
-        K = (G @ G.T) * related
-        G = np.linalg.cholesky(K)
+        G = np.linalg.cholesky((G @ G.T) * np.equal.outer(families, families))
     elif rng.uniform() < 0.5:
         G -= G.mean(axis=0)
     variants = rng.binomial(2, 0.35, size=(n, VARIANTS)).astype(float)
@@ -76,20 +87,23 @@ def simulate(kind: str, seed: int) -> Case:
     X = np.hstack([np.ones((n, 1)), rng.normal(size=(n, c - 1))])
     rank = p if rng.uniform() < 0.6 else int(rng.integers(1, p + 1))
     if missing:
-        absent = rng.uniform(size=(n, p)) < rng.uniform(0.15, 0.4)
-        absent[absent.all(axis=1), rng.integers(p)] = False
-        Y[absent] = np.nan
+        Y[absent_cells(rng, n, p, p + c + 1)] = np.nan
     return Case(Y, X, G @ G.T, variants, rank, of_families)
 
 
-def by_program(case: Case, designs: list[Array]) -> tuple[float, Array]:
-    """Log-likelihood of the null model, and likelihood ratios by refits, those of a design side by side."""
+def null_model(case: Case) -> NullModel:
+    """As the program fits it."""
     data = TraitData(case.Y, np.eye(case.Y.shape[1]), case.X)
     if case.families:
         likelihood = likelihood_of_families(family_spectrum(scipy.sparse.csr_array(case.K)), data, True)
     else:
         likelihood = null_likelihood(rotate_samples(case.K.copy(), False, data, True), data, True)
-    model = likelihood.null_model(likelihood.fit(case.rank))
+    return likelihood.null_model(likelihood.fit(case.rank))
+
+
+def by_program(case: Case, designs: list[Array]) -> tuple[float, Array]:
+    """Log-likelihood of the null model, and likelihood ratios by refits, those of a design side by side."""
+    model = null_model(case)
     refits = model.refits()
     refit = refits.of_variants(case.variants, np.zeros(VARIANTS))
     return model.summary.lml, np.concatenate([2 * (refit(design).lml - refits.null_lml) for design in designs])

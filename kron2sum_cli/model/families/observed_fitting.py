@@ -143,10 +143,14 @@ def is_cheap(data: ObservedFamilies) -> bool:
     return sum(group.entries for group in data.groups) <= CHEAP
 
 
+def is_searched_thoroughly(data: ObservedFamilies) -> bool:
+    """Whether several maxima are likely, and climbs are cheap."""
+    return has_few_cells(data.nobserved - data.kept.size, data.ntraits) and is_cheap(data)
+
+
 def is_searched_beside(data: ObservedFamilies) -> bool:
-    """Whether several maxima are likely, and climbs are cheap; see `missing.fitting.is_searched_beside`."""
-    few_cells = has_few_cells(data.nobserved - data.kept.size, data.ntraits)
-    return few_cells and has_few_common_samples(data) and is_cheap(data)
+    """Whether a search also starts from beside its end; see `missing.fitting.is_searched_beside`."""
+    return is_searched_thoroughly(data) and has_few_common_samples(data)
 
 
 def null_maxima(data: ObservedFamilies, fitted: TraitAxes, rank: int, reml: bool) -> list[Optimum[ObservedFamilyPoint]]:

@@ -35,8 +35,8 @@ from kron2sum_cli.model.families.observed_scanner import observed_family_set_sco
 from kron2sum_cli.model.families.scanner import explained_by_covariates
 from kron2sum_cli.model.fitting import certified
 from kron2sum_cli.model.hypotheses import orthonormal
-from kron2sum_cli.model.missing.observed import PartlyObserved
-from kron2sum_cli.model.missing.refit import SIMULATED_VARIANTS, RefitsOneByOne, highest_maximum
+from kron2sum_cli.model.missing.fitting import uneven_axes
+from kron2sum_cli.model.missing.refit import SIMULATED_VARIANTS, RefitsOneByOne
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.trust_region import Curvature
@@ -142,16 +142,6 @@ class WithVariant(Likelihood[AnyPoint], Protocol):
 class RefitsOfFamilies(RefitsOneByOne[AnyPoint]):
     """Refits under one null model of families, of complete traits or of observed cells."""
 
-    @property
-    def starts(self) -> list[TraitAxes]:
-        """Where climbs start from."""
-        return [one.point.axes for one in self.maxima]
-
-    @property
-    @abstractmethod
-    def beside(self) -> PartlyObserved | None:
-        """The cells if refits are searched from beside their maxima."""
-
     @abstractmethod
     def with_variant(self, columns: Array, design: Array) -> WithVariant[AnyPoint]:
         """The likelihood with the columns (n, k) of a variant, with effects in the span of a design (p, e)."""
@@ -160,7 +150,7 @@ class RefitsOfFamilies(RefitsOneByOne[AnyPoint]):
         """See `RefitsOneByOne.fitted`."""
         likelihood = self.with_variant(columns, design)
         climb_from = partial(climbing.climb, likelihood, rank=self.null.rank, max_steps=MAX_STEPS)
-        best = highest_maximum(self.starts, climb_from, self.beside)
+        best = self.highest(climb_from, design.shape[1] * columns.shape[1])
         if best is None:
             return None
         axes, effects = best.point.axes, likelihood.effects_at(best.point.axes)
@@ -258,9 +248,16 @@ class ObservedLikelihoodWithVariant(ObservedFamilyLikelihood):
 
 @dataclass(frozen=True)
 class ObservedFamilyRefits(RefitsOfFamilies[ObservedFamilyPoint]):
-    """Refits of observed cells; those that are not ``thorough`` are never searched from beside their maxima."""
+    """Refits of observed cells; those that are not ``thorough`` climb from the null model's maxima alone."""
 
     thorough: bool = True
+
+    @cached_property
+    def afar(self) -> list[TraitAxes]:
+        """See `ObservedRefitter.afar`."""
+        data = self.null.point.data
+        further = self.thorough and self.null.rank > 0 and observed_fitting.is_searched_thoroughly(data)
+        return uneven_axes(self.null.point.axes, data.mean_eigenvalue) if further else []
 
     @cached_property
     def beside(self) -> ObservedFamilies | None:

@@ -355,9 +355,12 @@ def is_cheap(data: ObservedCells, largest: float = CHEAP_LIKELIHOOD) -> bool:
 def _starts(data: ObservedCells, reml: bool) -> list[TraitAxes]:
     filled = fitting.climb(data.filled, starting_axes(data.filled, GENETIC_SHARES[0]), data.ntraits, reml)
     starts = [corrected_start(data, filled.point.axes)]
-    if is_cheap(data):
-        starts += [starting_axes(data.filled, share) for share in GENETIC_SHARES]
-    return starts
+    return starts + even_starts(data) if is_cheap(data) else starts
+
+
+def even_starts(data: ObservedCells) -> list[TraitAxes]:
+    """Starts with all shares of genetic variance, the same of every trait."""
+    return [starting_axes(data.filled, share) for share in GENETIC_SHARES]
 
 
 @dataclass(frozen=True)

@@ -25,18 +25,21 @@ from kron2sum_cli.model.bartlett import (
 )
 from kron2sum_cli.model.climbing import Optimum, PointT
 from kron2sum_cli.model.contrasts import rotate_coupled
-from kron2sum_cli.model.fitting import GENETIC_SHARES, certified, distinct_maxima, starting_axes
+from kron2sum_cli.model.fitting import certified, distinct_maxima
 from kron2sum_cli.model.missing.fitting import (
     ObservedFit,
     best_beside,
     climb,
+    even_starts,
     is_searched_beside,
     is_searched_thoroughly,
     places_beside,
+    uneven_axes,
 )
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, PartlyObserved, restored_cells, with_added
 from kron2sum_cli.model.missing.scanner import observed_scanner
+from kron2sum_cli.model.refit import STRONG_EFFECT
 from kron2sum_cli.model.spectrum import Array, Spectrum
 from kron2sum_cli.model.trait_axes import TraitAxes
 
@@ -69,9 +72,31 @@ class RefitsOneByOne(ABC, Generic[PointT]):
         """Whether it is that of the contrasts of the covariates."""
         return self.null.point.reml
 
+    @property
+    def starts(self) -> list[TraitAxes]:
+        """Where climbs start from."""
+        return [one.point.axes for one in self.maxima]
+
+    @property
+    def afar(self) -> list[TraitAxes]:
+        """Where the climbs of a variant that adds much start from, too."""
+        return []
+
+    @property
+    @abstractmethod
+    def beside(self) -> PartlyObserved | None:
+        """The cells if refits are searched from beside their maxima."""
+
     @abstractmethod
     def columns(self, G: NDArray[np.floating]) -> Array:
         """Columns of genotypes G (n, b) as the likelihood takes them."""
+
+    def highest(self, climb_from: Callable[[TraitAxes], Optimum[PointT]], neffects: int) -> Optimum[PointT] | None:
+        """The highest maximum with a variant of so many effects; None where no climb ends at one."""
+        best = _highest(self.starts, climb_from)
+        if best and best.point.lml > self.null_lml + STRONG_EFFECT * neffects:
+            best = _highest(self.afar, climb_from, best)
+        return best_beside(best, self.beside, climb_from) if best and self.beside else best
 
     @abstractmethod
     def fitted(self, columns: Array, design: Array) -> tuple[float, Array, Array] | None:
@@ -108,11 +133,18 @@ class RefitsOneByOne(ABC, Generic[PointT]):
 class ObservedRefitter(RefitsOneByOne[ObservedPoint]):
     """Refits of observed cells under one null model.
 
-    Those of few observed cells of which some two traits have few samples in common are searched from beside their
-    maxima, too, if they are ``thorough``.
+    If they are ``thorough``, those of few observed cells climb from afar, too, and where some two traits have few
+    samples in common from beside their maxima.
     """
 
     thorough: bool = True
+
+    @cached_property
+    def afar(self) -> list[TraitAxes]:
+        """With few cells where each trait in turn is the most, or the least, heritable one."""
+        data = self.null.point.data
+        further = self.thorough and is_searched_thoroughly(data)
+        return uneven_axes(self.null.point.axes, data.mean_eigenvalue) if further else []
 
     @cached_property
     def beside(self) -> ObservedCells | None:
@@ -129,7 +161,7 @@ class ObservedRefitter(RefitsOneByOne[ObservedPoint]):
         basis = self.null.point.axes.well_conditioned(design)
         alternative = with_added(self.null.point.data, basis, columns)
         climb_from = partial(climb, alternative, rank=self.null.rank, reml=self.reml)
-        best = highest_maximum([one.point.axes for one in self.maxima], climb_from, self.beside)
+        best = self.highest(climb_from, basis.shape[1] * columns.shape[1])
         if best is None:
             return None
         last = slice(-basis.shape[1] * columns.shape[1] + columns.shape[1] - 1, None, columns.shape[1])
@@ -177,14 +209,12 @@ def _simulated_cells(cells: ObservedCells, axes: TraitAxes, rng: np.random.Gener
     return restored_cells(rotate_coupled(spectrum, Y_filled, cells.A, cells.X), Y, cells.X, cells.prior)
 
 
-def highest_maximum(
-    starts: Sequence[TraitAxes], climb_from: Callable[[TraitAxes], Optimum[PointT]], beside: PartlyObserved | None
+def _highest(
+    starts: Sequence[TraitAxes],
+    climb_from: Callable[[TraitAxes], Optimum[PointT]],
+    best: Optimum[PointT] | None = None,
 ) -> Optimum[PointT] | None:
-    """The highest maximum with a variant, by climbs from these starts; None where none ends at a maximum.
-
-    With the cells ``beside`` it is searched from beside that, too.
-    """
-    best: Optimum[PointT] | None = None
+    """The highest of a maximum, where there is one, and of those that climbs from these starts end at."""
     for start in starts:
         try:
             found = climb_from(start)
@@ -192,7 +222,7 @@ def highest_maximum(
             continue
         if found.certificate.certified and (best is None or found.point.lml > best.point.lml):
             best = found
-    return best_beside(best, beside, climb_from) if best and beside else best
+    return best
 
 
 def null_maxima(data: ObservedCells, fitted: TraitAxes, rank: int, reml: bool) -> list[ObservedFit]:
@@ -203,6 +233,5 @@ def null_maxima(data: ObservedCells, fitted: TraitAxes, rank: int, reml: bool) -
     """
     starts = [fitted]
     if is_searched_thoroughly(data):
-        starts += [starting_axes(data.filled, share) for share in GENETIC_SHARES]
-        starts += places_beside(data, fitted, rank)
+        starts += even_starts(data) + places_beside(data, fitted, rank)
     return distinct_maxima(starts, partial(climb, data, rank=rank, reml=reml))
