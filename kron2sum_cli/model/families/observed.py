@@ -21,7 +21,7 @@ from scipy import linalg
 from scipy.linalg import lapack
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.collinearity import clear_root
+from kron2sum_cli.model.collinearity import GenotypedCovariates, clear_root
 from kron2sum_cli.model.families.likelihood import weighted_grams
 from kron2sum_cli.model.families.spectrum import FamilySpectrum
 from kron2sum_cli.model.missing.observed import missing_cells_of
@@ -476,6 +476,11 @@ class ObservedFamilies:
     def observed(self) -> Mask:
         """Which cells were observed, (n, p)."""
         return ~self.missing
+
+    @cached_property
+    def covariates_of_traits(self) -> GenotypedCovariates:
+        """The covariates over the samples of every trait."""
+        return GenotypedCovariates(self.X, self.observed())
 
     def related(self, F: Array) -> Array:
         """``GGᵀF`` for F (n, ...)."""

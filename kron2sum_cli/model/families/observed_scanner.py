@@ -25,11 +25,11 @@ from kron2sum_cli.model.families.observed_fitting import fixed_effects
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
 from kron2sum_cli.model.families.scanner import low_rank
 from kron2sum_cli.model.information import pair_positions
-from kron2sum_cli.model.missing.scanner import LEFT_FOR_SINGLE, UNITS_OF_ROUNDING
+from kron2sum_cli.model.missing.scanner import LEFT_FOR_SINGLE, estimable
 from kron2sum_cli.model.prediction import EffectsOfCovariates
 from kron2sum_cli.model.sets.fixed_effects import SetScores
 from kron2sum_cli.model.sets.scanner import SetScanner
-from kron2sum_cli.model.spectrum import EPSILON, Array, parts_of
+from kron2sum_cli.model.spectrum import Array, parts_of
 
 Floats = NDArray[np.floating]
 
@@ -122,7 +122,7 @@ class ObservedFamilyScanner:
         (linear,), (effects,), (main,) = self._sums([G], [(0, 0)])
         found, left = self._block(linear, main, self._explained(effects))
         if self.dtype == np.float64:
-            return _estimable(found, left)
+            return estimable(found, left, G, self.point.data.covariates_of_traits)
         weak = np.flatnonzero(~(left > LEFT_FOR_SINGLE))
         if weak.size:
             _put(found, weak, statistics_in_double(self.point, np.asarray(G[:, weak], np.float64)))
@@ -137,7 +137,9 @@ class ObservedFamilyScanner:
         cross = main[0] - of_g @ of_h.transpose(0, 2, 1)
         found = PairStatistics(first, second, self.turn @ cross @ self.turn.T)
         if self.dtype == np.float64:
-            return replace(found, first=_estimable(first, left_g), second=_estimable(second, left_h))
+            covariates = self.point.data.covariates_of_traits
+            first = estimable(first, left_g, G, covariates)
+            return replace(found, first=first, second=estimable(second, left_h, H, covariates))
         least = np.minimum(np.minimum(left_g, left_h), found.given_first()[2])
         for k in np.flatnonzero(~(least > LEFT_FOR_SINGLE)):
             columns = np.column_stack([G[:, k], H[:, k]]).astype(np.float64)
@@ -229,10 +231,6 @@ class ObservedFamilyScanner:
         left = least_left(V, np.einsum("bjj->bj", main[0]))
         length = main[1] - np.sum(linear[:, p:] ** 2, axis=1)
         return BlockStatistics(linear[:, :p].copy(), self.turn @ V @ self.turn.T, length, np.zeros(len(length))), left
-
-
-def _estimable(found: BlockStatistics, left: Array) -> BlockStatistics:
-    return replace(found, length=np.where(left > UNITS_OF_ROUNDING * EPSILON, found.length, 0.0))
 
 
 def _put(found: BlockStatistics, variants: Indices, anew: BlockStatistics) -> None:
@@ -408,7 +406,8 @@ def statistics_in_double(point: ObservedFamilyPoint, G: Array) -> BlockStatistic
         V[part] = main - np.einsum("ejb,elb->bjl", half, half)
         left[part] = least_left(V[part], np.einsum("bjj->bj", main))
     length = np.sum(G**2, axis=0) - np.sum((Q.T @ G) ** 2, axis=0)
-    return _estimable(BlockStatistics(G.T @ point.alpha @ Tinv, V, length, np.zeros(len(length))), left)
+    found = BlockStatistics(G.T @ point.alpha @ Tinv, V, length, np.zeros(len(length)))
+    return estimable(found, left, G, point.data.covariates_of_traits)
 
 
 def observed_family_set_scores(point: ObservedFamilyPoint, G: Array) -> SetScores:

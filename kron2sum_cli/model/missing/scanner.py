@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, least_left
+from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.missing.design import (
     LARGEST_WEIGHT,
     CellDesign,
@@ -36,6 +37,9 @@ COLUMNS_AT_ONCE = 128
 
 BATCH_ENTRIES, FEWEST_VARIANTS = 1 << 21, 32
 """Number of entries of ``L⁻¹DᵀP M1`` that are held at a time, and the smallest number of variants."""
+
+SURELY_LEFT = 1e-6
+"""Share of information that is no rounding, however different the inverse variances."""
 
 UNITS_OF_ROUNDING = 256
 """Smallest information of an effect, in units of rounding of that of complete data; below it the effect is not
@@ -59,6 +63,7 @@ class ObservedScanner:
     - ``missing_rows`` (r,): samples of the first rows of ``thin``.
     - ``outside_weight`` (p,): inverse variances outside V; None where there is nothing outside.
     - ``Qx`` (n, c): orthonormal basis of the covariates.
+    - ``covariates``: those of the null model, over the samples of every trait.
     - ``in_double``: the same in double precision, for variants for which single is not enough; None where this one is
       in double.
     """
@@ -72,6 +77,7 @@ class ObservedScanner:
     missing_rows: Indices
     outside_weight: Floats | None
     Qx: Floats
+    covariates: GenotypedCovariates
     in_double: "ObservedScanner | None" = None
 
     @property
@@ -92,7 +98,7 @@ class ObservedScanner:
         """
         found, left = self._statistics(np.asarray(G, self.rotation.dtype))
         if self.in_double is None:
-            return _estimable(found, left)
+            return estimable(found, left, G, self.covariates)
         weak = np.flatnonzero(~(left > LEFT_FOR_SINGLE))
         if weak.size:
             _put(found, weak, self.in_double.statistics(np.asarray(G[:, weak], np.float64)))
@@ -102,7 +108,8 @@ class ObservedScanner:
         """Statistics of two columns a variant, G (n, b) and H (n, b): as `statistics`, with a third product."""
         found, left_G, left_H = self._pair_statistics(*(np.asarray(one, self.rotation.dtype) for one in (G, H)))
         if self.in_double is None:
-            return replace(found, first=_estimable(found.first, left_G), second=_estimable(found.second, left_H))
+            first = estimable(found.first, left_G, G, self.covariates)
+            return replace(found, first=first, second=estimable(found.second, left_H, H, self.covariates))
         least = np.minimum(np.minimum(left_G, left_H), found.given_first()[2])
         weak = np.flatnonzero(~(least > LEFT_FOR_SINGLE))
         if weak.size:
@@ -225,9 +232,17 @@ class ObservedScanner:
         return projected
 
 
-def _estimable(found: BlockStatistics, left: Array) -> BlockStatistics:
-    """Statistics with length 0 where rounding is all that is left (b,) of the information in some direction."""
-    return replace(found, length=np.where(left > UNITS_OF_ROUNDING * EPSILON, found.length, 0.0))
+def estimable(found: BlockStatistics, left: Array, G: Floats, covariates: GenotypedCovariates) -> BlockStatistics:
+    """Statistics with length 0 for variants G (n, b) whose effects the observed cells do not tell.
+
+    ``left`` (b,) is the smallest share of the information of complete data that is left in any direction. Where it may
+    be rounding the samples of every trait are asked whether the covariates explain the variant there.
+    """
+    length = np.where(left > UNITS_OF_ROUNDING * EPSILON, found.length, 0.0)
+    unsure = np.flatnonzero(~(left > SURELY_LEFT))
+    everywhere = np.broadcast_to(np.False_, (len(G), unsure.size))
+    length[unsure[covariates.explain(G, unsure, everywhere)]] = 0.0
+    return replace(found, length=length)
 
 
 def _put(found: BlockStatistics, where: Indices, anew: BlockStatistics) -> None:
@@ -268,6 +283,7 @@ def _scanner_of(
         missing_rows=rows,
         outside_weight=design.outside_weight.astype(dtype) if data.outside_root is not None else None,
         Qx=data.Qx.astype(dtype),
+        covariates=GenotypedCovariates(data.X, data.observed()),
     )
 
 
@@ -332,15 +348,15 @@ class CutScanner:
         G = np.asarray(G, np.float64)
         u, rotated = self.cut._rotated(G)
         V, terms = self._information(G, rotated, G, rotated)
-        return _estimable(self.cut._block(G, u, V), least_left(V, terms))
+        return estimable(self.cut._block(G, u, V), least_left(V, terms), G, self.cut.covariates)
 
     def pair_statistics(self, G: Floats, H: Floats) -> PairStatistics:
         """See `ObservedScanner.pair_statistics`."""
         G, H = np.asarray(G, np.float64), np.asarray(H, np.float64)
         (u_G, of_G), (u_H, of_H) = self.cut._rotated(G), self.cut._rotated(H)
         (V_G, terms_G), (V_H, terms_H) = self._information(G, of_G, G, of_G), self._information(H, of_H, H, of_H)
-        first = _estimable(self.cut._block(G, u_G, V_G), least_left(V_G, terms_G))
-        second = _estimable(self.cut._block(H, u_H, V_H), least_left(V_H, terms_H))
+        first = estimable(self.cut._block(G, u_G, V_G), least_left(V_G, terms_G), G, self.cut.covariates)
+        second = estimable(self.cut._block(H, u_H, V_H), least_left(V_H, terms_H), H, self.cut.covariates)
         return PairStatistics(first, second, self._information(G, of_G, H, of_H)[0])
 
     def set_information(self, G: Array, rotated: Array) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from missing_oracle import Array, Observed
 
+from benchmarks.calibration import features_and_variants
 from kron2sum_cli.model.missing.fitting import ObservedFit, fit
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells
@@ -14,7 +15,7 @@ from kron2sum_cli.model.missing.scanner import CutScanner, observed_scanner, var
 from kron2sum_cli.model.sets.fixed_effects import reduce_set
 from kron2sum_cli.model.sets.scanner import ObservedSetScanner, scores_of_sum
 from kron2sum_cli.model.spectrum import spectrum_of_features
-from kron2sum_cli.model.trait_axes import TraitAxes
+from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
 from kron2sum_cli.model.uncertainty import estimates_of_observed
 
 
@@ -216,3 +217,25 @@ def test_an_axis_that_is_nearly_there_counts_as_there() -> None:
 
     near = evaluate(cells, replace(axes, c1=np.where(axes.c1 == 0, 10**-4.5, axes.c1)), False)
     np.testing.assert_allclose(errors(near), errors(best.point), rtol=2e-2)
+
+
+@pytest.mark.parametrize(("seed", "c1"), [(3, 1e-3), (15, 1.7e-4), (2, 5e-5)])
+def test_an_effect_on_a_trait_that_no_carrier_has_is_empty(seed: int, c1: float) -> None:
+    """Its information is rounding, of which two axes without residual variance leave much."""
+    rng = np.random.default_rng(seed)
+    G, _ = features_and_variants("populations", 40, 2, rng)
+    F = rng.normal(size=(4, 4))
+    Y = G @ rng.normal(size=(G.shape[1], 2)) @ F[:, :2].T + rng.normal(size=(40, 2)) @ F[:, 2:].T
+    missing = rng.uniform(size=Y.shape) < 0.3
+    Y[missing & ~missing.all(axis=1, keepdims=True)] = np.nan
+    data = observed_cells(spectrum_of_features(G, np.empty((40, 0))), Y, np.eye(4), np.ones((40, 1)))
+    C0 = F[:, :2] @ F[:, :2].T
+    axes = axes_of_covariances(C0, c1**2 * C0 + F[:, 2:] @ F[:, 2:].T, data.mean_eigenvalue)
+    without = np.isnan(Y)[:, np.isnan(Y).sum(axis=0).argmax()]
+    rare = np.zeros(40)
+    rare[np.flatnonzero(without)[:3]] = 1
+    common = rng.binomial(2, 0.4, size=40).astype(float)
+    variants = np.column_stack([rare, common])
+    found = variant_scanner(evaluate(data, axes, False), np.float64).statistics(variants - variants.mean(axis=0))
+    assert found.length[0] == 0
+    assert found.length[1] > 1
