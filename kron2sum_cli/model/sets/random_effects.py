@@ -34,9 +34,9 @@ SetTest = Literal["burden", "skat", "skato", "acat", "lr", "omnibus"]
 OMNIBUS_WEIGHTS = ((1.0, 1.0), (1.0, 25.0))
 """Weights of the variants that the omnibus test combines, as STAAR-O does."""
 
-LEAST_INFORMATION = 256 * float(np.finfo(np.float64).eps)
+LEAST_INFORMATION = 1e-9
 """A variant of which fixed effects or missing cells leave a smaller share of its information, in some direction of the
-traits, has no P value of its own, as in a scan of variants."""
+traits, has no P value of its own, as in a scan of variants: it may be rounding."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells
 from kron2sum_cli.model.missing.scanner import CutScanner, observed_scanner, variant_scanner
 from kron2sum_cli.model.sets.fixed_effects import reduce_set
+from kron2sum_cli.model.sets.random_effects import with_information
 from kron2sum_cli.model.sets.scanner import ObservedSetScanner, scores_of_sum
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
@@ -236,6 +237,10 @@ def test_an_effect_on_a_trait_that_no_carrier_has_is_empty(seed: int, c1: float)
     rare[np.flatnonzero(without)[:3]] = 1
     common = rng.binomial(2, 0.4, size=40).astype(float)
     variants = np.column_stack([rare, common])
-    found = variant_scanner(evaluate(data, axes, False), np.float64).statistics(variants - variants.mean(axis=0))
+    variants -= variants.mean(axis=0)
+    scanner = variant_scanner(evaluate(data, axes, False), np.float64)
+    found = scanner.statistics(variants)
     assert found.length[0] == 0
     assert found.length[1] > 1
+    of_set = ObservedSetScanner(scanner).rotate(variants).scores(np.arange(2))
+    np.testing.assert_array_equal(with_information(of_set)[1], [False, True])
