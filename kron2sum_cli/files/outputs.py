@@ -30,7 +30,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 _unfinished: set[Path] = set()
-"""Work files being written, for `discard_unfinished` alone."""
+"""Work files being written, and those of finished parts that have none yet, for `discard_unfinished` alone."""
 
 _resumable: set[str] = set()
 """Finished parts of work under way, which stay when the process ends; for `resume_advice` alone."""
@@ -172,10 +172,13 @@ class FinishedWork:
     def keep(self) -> None:
         """Note that there are."""
         _resumable.add(self._path)
+        _unfinished.discard(Path(self._path))
 
     @contextmanager
     def announced(self) -> Iterator[None]:
         """Add `resume_advice` to what ends the block early, where going on later makes sense."""
+        if not self.stays:
+            _unfinished.add(Path(self._path))
         try:
             yield
         except (KeyboardInterrupt, OutputError, OSError, MemoryError) as error:
@@ -184,6 +187,7 @@ class FinishedWork:
             raise
         finally:
             _resumable.discard(self._path)
+            _unfinished.discard(Path(self._path))
 
 
 def resume_advice() -> str:

@@ -280,3 +280,15 @@ def test_unfinished_files_can_be_discarded(tmp_path):
     with pytest.raises(OutputError), atomic_output(str(tmp_path / "x")):
         outputs.discard_unfinished()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_for_finished_parts_stays_once_there_are_some(tmp_path: Path) -> None:
+    path = tmp_path / "blocks"
+    for finished in (False, True):
+        path.touch()
+        work = outputs.FinishedWork(str(path))
+        with work.announced():
+            if finished:
+                work.keep()
+            outputs.discard_unfinished()
+            assert path.exists() == finished
