@@ -50,9 +50,9 @@ STEP, LEAST_AGREEMENT, MOST_HALVINGS, MOST_PARTS = 0.13, 1e-6, 5, 64
 """Step along the path of integration. It is halved where the sums over all nodes and over every other one differ by
 more than `LEAST_AGREEMENT`, so many times; then a segment is cut in two, into so many parts at most."""
 
-SHORT_PATH, SMALL_AT_END = 3.9, 1e-11
-"""First end of the path along which all segments are integrated, and how small the integrand must be there, as a share
-of the integral."""
+SHORT_PATH, LONGER, FARTHEST_END, SMALL_AT_END = 3.9, 3.0, 24.0, 1e-11
+"""First end of the path along which all segments are integrated; by how much a path is made longer, up to where, until
+the integrand at its end is so small, as a share of the integral."""
 
 MOST_BISECTIONS = 12
 """Times that the interval of a saddle point is narrowed."""
@@ -485,7 +485,7 @@ def _log_beyond(given: _Conditional, segments: Sequence[_Segment]) -> float:
 
     They are integrated along one path; far in the tail, where they need different ones, one by one.
     """
-    together = _log_integral(_nodes(given, segments), (SHORT_PATH, LONGEST), SMALL_AT_END)
+    together = _log_integral(_nodes(given, segments), SHORT_PATH, 0)
     if together is not None:
         return together
     return float(special.logsumexp([_log_of_segment(given, one, MOST_PARTS) for one in segments]))
@@ -493,7 +493,7 @@ def _log_beyond(given: _Conditional, segments: Sequence[_Segment]) -> float:
 
 def _log_of_segment(given: _Conditional, segment: _Segment, parts: int) -> float:
     """The same of one segment, which is cut into up to so many parts where it needs more than one path."""
-    found = _log_integral(_nodes(given, [segment]), (LONGEST,) * (MOST_HALVINGS + 1), np.inf)
+    found = _log_integral(_nodes(given, [segment]), LONGEST, MOST_HALVINGS)
     if found is not None:
         return found
     if parts == 1:
@@ -504,23 +504,26 @@ def _log_of_segment(given: _Conditional, segment: _Segment, parts: int) -> float
     return float(special.logsumexp([_log_of_segment(given, half, parts // 2) for half in halves]))
 
 
-def _log_integral(nodes: _Nodes, lengths: Sequence[float], rest: float) -> float | None:
-    """Log of the integral over nodes along paths of these lengths, with half the step each time that it is too long.
+def _log_integral(nodes: _Nodes, longest: float, halvings: int) -> float | None:
+    """Log of the integral over nodes along a path that ends at ``longest``, or later where the integrand needs it.
 
-    None where it does not converge: where sums over every other node do not agree, or more than a share ``rest`` of the
-    integral is left where the path ends.
+    None where sums over every other node do not agree after the step was halved so many times.
     """
     tau = _saddle(nodes)
     scale, bend, size = _shape(nodes, tau)
     step = STEP
-    for longest in lengths:
+    while longest <= FARTHEST_END:
         offset, along = hyperbola(np.array([scale]), np.array([bend]), step, longest)
         values = nodes.sums(tau - offset[0], along[0], size)
         total = float(np.sum(values))
-        agree = total > 0 and abs(2 * float(np.sum(values[::2])) / total - 1) < LEAST_AGREEMENT
-        if agree and np.max(np.abs(values[-3:])) <= rest * total:
+        if not np.max(np.abs(values[-3:])) <= SMALL_AT_END * abs(total):
+            longest += LONGER
+        elif total > 0 and abs(2 * float(np.sum(values[::2])) / total - 1) < LEAST_AGREEMENT:
             return size + float(np.log(total))
-        step = step if agree else step / 2
+        elif halvings:
+            step, halvings = step / 2, halvings - 1
+        else:
+            return None
     return None
 
 

@@ -110,7 +110,7 @@ def test_the_weights_of_every_rho_are_those_of_its_kernel(e: int, s: int) -> Non
         np.testing.assert_allclose(np.sort(weights), np.maximum(of_rho(A, rho), 0), atol=1e-12 * weights.max())
 
 
-@pytest.mark.parametrize("size", [0.5, 1.0, 2.0, 5.0, 15.0])
+@pytest.mark.parametrize("size", [0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 15.0])
 @pytest.mark.parametrize("z", [[1.0, 1.0], [1.0, -1.0], [1.5, 0.1]])
 @pytest.mark.parametrize("weight", [1.0, 1e-3, 1e-5])
 def test_two_variants_against_the_integral_over_the_circle(size: float, z: list[float], weight: float) -> None:
