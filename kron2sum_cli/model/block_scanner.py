@@ -46,7 +46,15 @@ class BlockStatistics:
 
     def take(self, variants: NDArray[np.intp] | NDArray[np.bool_]) -> "BlockStatistics":
         """The statistics of some variants."""
-        return BlockStatistics(*(part[variants] for part in (self.u, self.v, self.length, self.outside)))
+        return BlockStatistics(*(part[variants] for part in self._parts()))
+
+    def put(self, variants: NDArray[np.intp], anew: "BlockStatistics") -> None:
+        """Put statistics computed anew in the place of those of some variants."""
+        for part, of_some in zip(self._parts(), anew._parts(), strict=True):
+            part[variants] = of_some
+
+    def _parts(self) -> tuple[Array, ...]:
+        return self.u, self.v, self.length, self.outside
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ class ObservedFamilyScanner:
             return estimable(found, left, G, self.point.data.covariates_of_traits)
         weak = np.flatnonzero(~(left > LEFT_FOR_SINGLE))
         if weak.size:
-            _put(found, weak, statistics_in_double(self.point, np.asarray(G[:, weak], np.float64)))
+            found.put(weak, statistics_in_double(self.point, np.asarray(G[:, weak], np.float64)))
         return found
 
     def pair_statistics(self, G: Floats, H: Floats) -> PairStatistics:
@@ -145,8 +145,8 @@ class ObservedFamilyScanner:
             columns = np.column_stack([G[:, k], H[:, k]]).astype(np.float64)
             anew = statistics_in_double(self.point, columns)
             one = np.array([k])
-            _put(found.first, one, anew.take(np.array([0])))
-            _put(found.second, one, anew.take(np.array([1])))
+            found.first.put(one, anew.take(np.array([0])))
+            found.second.put(one, anew.take(np.array([1])))
             found.cross[k] = observed_family_set_scores(self.point, columns).V[:, :, 0, 1]
         return found
 
@@ -231,11 +231,6 @@ class ObservedFamilyScanner:
         left = least_left(V, np.einsum("bjj->bj", main[0]))
         length = main[1] - np.sum(linear[:, p:] ** 2, axis=1)
         return BlockStatistics(linear[:, :p].copy(), self.turn @ V @ self.turn.T, length, np.zeros(len(length))), left
-
-
-def _put(found: BlockStatistics, variants: Indices, anew: BlockStatistics) -> None:
-    for part, of_some in ((found.u, anew.u), (found.v, anew.v), (found.length, anew.length)):
-        part[variants] = of_some
 
 
 def _packed(blocks: Array) -> Array:

@@ -101,7 +101,7 @@ class ObservedScanner:
             return estimable(found, left, G, self.covariates)
         weak = np.flatnonzero(~(left > LEFT_FOR_SINGLE))
         if weak.size:
-            _put(found, weak, self.in_double.statistics(np.asarray(G[:, weak], np.float64)))
+            found.put(weak, self.in_double.statistics(np.asarray(G[:, weak], np.float64)))
         return found
 
     def pair_statistics(self, G: Floats, H: Floats) -> PairStatistics:
@@ -114,8 +114,8 @@ class ObservedScanner:
         weak = np.flatnonzero(~(least > LEFT_FOR_SINGLE))
         if weak.size:
             anew = self.in_double.pair_statistics(*(np.asarray(one[:, weak], np.float64) for one in (G, H)))
-            _put(found.first, weak, anew.first)
-            _put(found.second, weak, anew.second)
+            found.first.put(weak, anew.first)
+            found.second.put(weak, anew.second)
             found.cross[weak] = anew.cross
         return found
 
@@ -243,12 +243,6 @@ def estimable(found: BlockStatistics, left: Array, G: Floats, covariates: Genoty
     everywhere = np.broadcast_to(np.False_, (len(G), unsure.size))
     length[unsure[covariates.explain(G, unsure, everywhere)]] = 0.0
     return replace(found, length=length)
-
-
-def _put(found: BlockStatistics, where: Indices, anew: BlockStatistics) -> None:
-    """Put statistics computed anew in the place of some."""
-    for part, of_some in ((found.u, anew.u), (found.v, anew.v), (found.length, anew.length)):
-        part[where] = of_some
 
 
 def observed_scanner(point: ObservedPoint, dtype: type[np.floating] = np.float32) -> ObservedScanner:
