@@ -35,7 +35,6 @@ from kron2sum_cli.model.families.observed_scanner import observed_family_set_sco
 from kron2sum_cli.model.families.scanner import explained_by_covariates
 from kron2sum_cli.model.fitting import certified
 from kron2sum_cli.model.hypotheses import orthonormal
-from kron2sum_cli.model.missing.fitting import uneven_axes
 from kron2sum_cli.model.missing.refit import SIMULATED_VARIANTS, RefitsOneByOne
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -163,8 +162,6 @@ class RefitsOfFamilies(RefitsOneByOne[AnyPoint]):
 class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
     """Refits of complete traits; those of few samples climb from further starts, too, if they are ``thorough``."""
 
-    thorough: bool = True
-
     @cached_property
     def starts(self) -> list[TraitAxes]:
         """The null model's maxima; with few samples also even shares of genetic variance."""
@@ -173,8 +170,8 @@ class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
         return starts + fitting.even_starts(data) if further else starts
 
     @property
-    def beside(self) -> None:
-        """They are not."""
+    def few_cells(self) -> None:
+        """All are observed."""
 
     def columns(self, G: NDArray[np.floating]) -> Array:
         """Rotated columns."""
@@ -250,20 +247,11 @@ class ObservedLikelihoodWithVariant(ObservedFamilyLikelihood):
 class ObservedFamilyRefits(RefitsOfFamilies[ObservedFamilyPoint]):
     """Refits of observed cells; those that are not ``thorough`` climb from the null model's maxima alone."""
 
-    thorough: bool = True
-
-    @cached_property
-    def afar(self) -> list[TraitAxes]:
-        """See `ObservedRefitter.afar`."""
+    @property
+    def few_cells(self) -> ObservedFamilies | None:
+        """See `RefitsOneByOne.few_cells`."""
         data = self.null.point.data
-        further = self.thorough and self.null.rank > 0 and observed_fitting.is_searched_thoroughly(data)
-        return uneven_axes(self.null.point.axes, data.mean_eigenvalue) if further else []
-
-    @cached_property
-    def beside(self) -> ObservedFamilies | None:
-        """They are where there are few cells, of which some two traits have few samples in common."""
-        data = self.null.point.data
-        return data if self.thorough and observed_fitting.is_searched_beside(data) else None
+        return data if self.thorough and observed_fitting.is_searched_thoroughly(data) else None
 
     def columns(self, G: NDArray[np.floating]) -> Array:
         """The columns themselves."""

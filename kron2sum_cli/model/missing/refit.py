@@ -31,7 +31,7 @@ from kron2sum_cli.model.missing.fitting import (
     best_beside,
     climb,
     even_starts,
-    is_searched_beside,
+    has_few_common_samples,
     is_searched_thoroughly,
     places_beside,
     uneven_axes,
@@ -52,10 +52,13 @@ for each of these refits is a search of its own."""
 class RefitsOneByOne(ABC, Generic[PointT]):
     """Refits under one null model, each a search of its own; see `bartlett.Refits`.
 
-    ``maxima`` are those of the likelihood without a variant, the highest first.
+    ``maxima`` are those of the likelihood without a variant, the highest first. If refits are ``thorough``, they are
+    searched from further places where there are few samples or cells: those of few observed cells from afar, too, and
+    where some two traits have few samples in common from beside their maxima.
     """
 
     maxima: tuple[Optimum[PointT], ...]
+    thorough: bool = True
 
     @property
     def null(self) -> Optimum[PointT]:
@@ -78,14 +81,24 @@ class RefitsOneByOne(ABC, Generic[PointT]):
         return [one.point.axes for one in self.maxima]
 
     @property
-    def afar(self) -> list[TraitAxes]:
-        """Where the climbs of a variant that adds much start from, too."""
-        return []
-
-    @property
     @abstractmethod
+    def few_cells(self) -> PartlyObserved | None:
+        """The cells if there are so few that thorough refits are searched from further places; else None."""
+
+    @cached_property
+    def afar(self) -> list[TraitAxes]:
+        """Where the climbs of a variant that adds much start from, too.
+
+        With few cells where each trait in turn is the most, or the least, heritable one.
+        """
+        cells = self.few_cells
+        return uneven_axes(self.null.point.axes, cells.mean_eigenvalue) if cells and self.null.rank > 0 else []
+
+    @cached_property
     def beside(self) -> PartlyObserved | None:
         """The cells if refits are searched from beside their maxima."""
+        cells = self.few_cells
+        return cells if cells and has_few_common_samples(cells) else None
 
     @abstractmethod
     def columns(self, G: NDArray[np.floating]) -> Array:
@@ -131,26 +144,13 @@ class RefitsOneByOne(ABC, Generic[PointT]):
 
 @dataclass(frozen=True)
 class ObservedRefitter(RefitsOneByOne[ObservedPoint]):
-    """Refits of observed cells under one null model.
+    """Refits of observed cells under one null model."""
 
-    If they are ``thorough``, those of few observed cells climb from afar, too, and where some two traits have few
-    samples in common from beside their maxima.
-    """
-
-    thorough: bool = True
-
-    @cached_property
-    def afar(self) -> list[TraitAxes]:
-        """With few cells where each trait in turn is the most, or the least, heritable one."""
+    @property
+    def few_cells(self) -> ObservedCells | None:
+        """See `RefitsOneByOne.few_cells`."""
         data = self.null.point.data
-        further = self.thorough and is_searched_thoroughly(data)
-        return uneven_axes(self.null.point.axes, data.mean_eigenvalue) if further else []
-
-    @cached_property
-    def beside(self) -> ObservedCells | None:
-        """The cells if refits are searched from beside their maxima."""
-        data = self.null.point.data
-        return data if self.thorough and is_searched_beside(data) else None
+        return data if self.thorough and is_searched_thoroughly(data) else None
 
     def columns(self, G: NDArray[np.floating]) -> Array:
         """The columns themselves."""
