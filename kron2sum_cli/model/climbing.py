@@ -224,8 +224,9 @@ class _Climb(Generic[PointT]):
     def correct(self) -> None:
         """Take better curvatures, where the likelihood has any."""
         if self._corrected_at is not self.point:
-            self.likelihood = self.likelihood.corrected(self.point)
-            self._corrected_at, self._last = self.point, None
+            self._corrected_at, corrected = self.point, self.likelihood.corrected(self.point)
+            if corrected is not self.likelihood:
+                self.likelihood, self._last = corrected, None
 
     def attempt(self, axes: Callable[[], TraitAxes]) -> PointT | None:
         """The likelihood at these axes, None where it is not defined."""
