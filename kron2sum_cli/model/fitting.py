@@ -135,13 +135,14 @@ def climb_near(data: Contrasts, start: TraitAxes, rank: int, reml: bool) -> Fit:
 
 
 def higher_of(found: Optimum[PointT], search: Callable[[], Optimum[PointT]]) -> Optimum[PointT]:
-    """An optimum, or that of a search where it is higher or the only one that is certified."""
+    """A certified optimum, or that of a search where it is higher; one that is not certified is not searched for."""
+    if not found.certificate.certified:
+        return found
     try:
         searched = search()
     except ConvergenceError:
         return found
-    is_higher = searched.point.lml > found.point.lml + SAME_OPTIMUM
-    return searched if is_higher or not found.certificate.certified else found
+    return searched if searched.point.lml > found.point.lml + SAME_OPTIMUM else found
 
 
 def bounded(data: Contrasts, reml: bool) -> bool:

@@ -1,7 +1,7 @@
 """Fits end at the optimum, prove it, and say on which boundary; what has no optimum is refused."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -317,6 +317,16 @@ def test_the_maximum_near_that_of_similar_data_is_the_highest(seed: int) -> None
     found = climb_near(left, start, 3, False)
     assert found.certificate.certified
     assert found.point.lml == pytest.approx(searched, abs=1e-6)
+
+
+def test_a_climb_from_similar_data_that_failed_is_not_searched_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asked for it searches then; to search here, too, would take the time twice."""
+    _, left = without_a_third(20)
+    found = climb(left, starting_axes(left, 0.5), 3, False)
+    failed = replace(found, certificate=replace(found.certificate, predicted_gain=1.0))
+    monkeypatch.setattr(fitting, "climb", lambda *_: failed)
+    monkeypatch.setattr(fitting, "fits", lambda *_: pytest.fail("searched"))
+    assert climb_near(left, failed.point.axes, 3, False) is failed
 
 
 def test_two_samples_alike_make_the_likelihood_of_two_traits_unbounded() -> None:
