@@ -22,6 +22,7 @@ from kron2sum_cli.files.samples import Samples, match
 from kron2sum_cli.genotypes.chromosomes import normalise_chromosome
 from kron2sum_cli.genotypes.open import SeveralFiles, open_genotype_file
 from kron2sum_cli.genotypes.source import GenotypeSource, Variants
+from kron2sum_cli.model.spectrum import parts_of
 from kron2sum_cli.option_values import FILES_OF_GENOTYPES, Significance
 from kron2sum_cli.settings import DEFAULT_CLUMP_KB, DEFAULT_CLUMP_R2, DEFAULT_SIGNIFICANCE
 
@@ -82,11 +83,10 @@ class GenotypeLinkage:
         ``r² = (xᵀy)² / (xᵀx yᵀy)``, x and y centred; 0 for a variant that does not vary.
         """
         x = self._centred(np.array([lead]))[:, 0]
-        at_once = max(1, _CELLS_AT_ONCE // len(x))
         order = np.argsort(others)
         found = np.empty(len(others))
-        for start in range(0, len(others), at_once):
-            block = order[start : start + at_once]
+        for part in parts_of(len(others), _CELLS_AT_ONCE // len(x)):
+            block = order[part]
             y = self._centred(others[block])
             squares = (x @ x) * np.einsum("ij,ij->j", y, y)
             found[block] = np.divide((x @ y) ** 2, squares, out=np.zeros(len(block)), where=squares > 0)

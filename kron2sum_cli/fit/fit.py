@@ -22,6 +22,7 @@ from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.model.null_model import FitSummary, NullLikelihood, NullModel
 from kron2sum_cli.model.prediction import Prediction, Predictor
 from kron2sum_cli.model.profile import heritability_interval
+from kron2sum_cli.model.spectrum import parts_of
 from kron2sum_cli.model.uncertainty import Interval
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.settings import FitSettings
@@ -210,8 +211,7 @@ def _predictions(
     X = np.vstack([np.full_like(design.X, np.nan), design.not_analysed.X])
     new = np.isfinite(X).all(axis=1) & (np.arange(t) >= n)
     with progress.task("Predicting", t, "samples") as advance:
-        for start in range(0, t, PREDICTED_AT_ONCE):
-            rows = slice(start, min(start + PREDICTED_AT_ONCE, t))
+        for rows in parts_of(t, PREDICTED_AT_ONCE):
             K, own = _relatedness(relationship, n, rows)
             genetic = predictor.genetic_values(K, own)
             out["genetic"][rows], out["genetic_variance"][rows] = genetic.mean, genetic.variance
@@ -219,8 +219,8 @@ def _predictions(
             if known.size:
                 part = Prediction(genetic.mean[known], genetic.variance[known])
                 cells = predictor.new_cells(part, K[:, known], X[rows][known])
-                out["cells"][start + known], out["cells_variance"][start + known] = cells.mean, cells.variance
-            advance(rows.stop - start)
+                out["cells"][rows][known], out["cells_variance"][rows][known] = cells.mean, cells.variance
+            advance(rows.stop - rows.start)
     return out
 
 

@@ -54,7 +54,7 @@ from kron2sum_cli.model.fitting import (
 )
 from kron2sum_cli.model.information import direction_covariance, expected_information, uses_observed_information
 from kron2sum_cli.model.likelihood import evaluate
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, parts_of
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.variant_likelihood import (
     Indices,
@@ -218,9 +218,9 @@ class Refitter:
             basis = start.fit.point.axes.well_conditioned(design)
             together = uses_observed_information(p, 0) and start.fit.certificate.active_C1 == 0
             climb_from = _refit_together if together else _refit_apart
-            size = max(1, BATCH_BYTES // (8 * p * max(p, variants.shape[2]) * start.moments.nodes.size))
-            for k in range(0, present.size, size):
-                batch = present[k : k + size]
+            largest = BATCH_BYTES // (8 * p * max(p, variants.shape[2]) * start.moments.nodes.size)
+            for part in parts_of(present.size, largest):
+                batch = present[part]
                 found = climb_from(start, variants[:, batch], outside[batch], basis)
                 higher = np.isfinite(found.lml) & ~(found.lml <= best.lml[batch])
                 for kept, new in ((best.lml, found.lml), (best.beta, found.beta), (best.se, found.se)):

@@ -8,7 +8,7 @@ from scipy import linalg
 
 from kron2sum_cli.model.generalised_least_squares import independent_columns
 from kron2sum_cli.model.hypotheses import orthonormal
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, parts_of
 
 ROWS_AT_ONCE = 1024
 """Rows of a product that are worked on together, so that they stay in the processor's cache."""
@@ -40,10 +40,10 @@ def weighted_products(rows: NDArray[np.floating], weights: NDArray[np.floating])
     """``Σ_i w_ij g_ia g_ib`` for rows (m, q) and every axis j of weights (m, p), in double precision: (p, q, q)."""
     roots = np.sqrt(weights.T.astype(np.float64))
     V = np.zeros((len(roots), rows.shape[1], rows.shape[1]))
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        part = rows[start : start + ROWS_AT_ONCE].astype(np.float64)
-        for j, root in enumerate(roots[:, start : start + ROWS_AT_ONCE]):
-            half = part * root[:, None]
+    for part in parts_of(len(rows), ROWS_AT_ONCE):
+        in_double = rows[part].astype(np.float64)
+        for j, root in enumerate(roots[:, part]):
+            half = in_double * root[:, None]
             V[j] += half.T @ half
     return V
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, parts_of
 from kron2sum_cli.model.tail_probability import LN10
 
 Complex = NDArray[np.complex128]
@@ -111,9 +111,9 @@ def mixture_tails(weights: Array, q: Array) -> Tails:
     k, m = scaled.shape
     upper = values >= scaled.sum(axis=1)
     log_tail, log_density, slope, bend = np.full(k, -np.inf), np.full(k, -np.inf), np.zeros(k), np.zeros(k)
-    width, which = max(1, int(MOST_ENTRIES // (m * (LONGEST / STEP + 1)))), np.flatnonzero(values > 0)
-    for start in range(0, which.size, width):
-        part = which[start : start + width]
+    which = np.flatnonzero(values > 0)
+    for some in parts_of(which.size, int(MOST_ENTRIES // (m * (LONGEST / STEP + 1)))):
+        part = which[some]
         log_tail[part], log_density[part], slope[part], bend[part] = _invert(scaled[part], values[part], upper[part])
     return Tails(upper, log_tail, log_density - np.log(largest), slope / largest, bend * values**2)
 
