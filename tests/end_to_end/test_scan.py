@@ -84,6 +84,7 @@ def test_threads_change_no_byte_of_a_null_model(tmp_path: Path) -> None:
     assert len({null.read_bytes() for null in nulls}) == 1
 
 
+@pytest.mark.usefixtures("few_simulated_traits")
 @pytest.mark.parametrize("null", ["null.npz", "loco.npz"])
 def test_threads_shards_and_regions_change_no_byte(example: Path, tmp_path: Path, null: str) -> None:
     options = ("--test", "common", "--refit", "1e-3")
@@ -195,6 +196,7 @@ def test_f_statistic_is_exact_where_the_likelihood_ratio_is_not(example: Path, t
     assert (f.MLOG10P[varied] < lr.MLOG10P[varied]).all()
 
 
+@pytest.mark.usefixtures("few_simulated_traits")
 def test_an_interrupted_scan_goes_on_to_the_same_bytes(example: Path, tmp_path: Path, monkeypatch) -> None:
     from kron2sum_cli.scan import scan as module
 
@@ -209,9 +211,9 @@ def test_an_interrupted_scan_goes_on_to_the_same_bytes(example: Path, tmp_path: 
             raise KeyboardInterrupt
         return work(plan, block)
 
-    monkeypatch.setattr(module, "test_block", failing)
-    scan(example / "null.npz", out, *options)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "test_block", failing)
+        scan(example / "null.npz", out, *options)
     assert not out.exists()
     blocks = list(tmp_path.glob(".out.parquet.kron2sum-blocks"))
     assert blocks, "finished blocks are kept"

@@ -34,7 +34,7 @@ def given(P: np.ndarray, chosen: list[np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize("null", ["null.npz", "loco.npz"])
 def test_forward_selection_and_joint_effects_equal_the_dense_gaussian(example: Path, tmp_path: Path, null: str) -> None:
     out = tmp_path / "s.parquet"
-    assert scan(example / null, out, "--precision", "double", *REGION, "--stepwise", "0.05") == 0
+    assert scan(example / null, out, "--precision", "double", "--refit", "0", *REGION, "--stepwise", "0.05") == 0
     found = signals(out)
     assert len(found) >= 3
     rows = pq.read_table(out).to_pandas()
@@ -104,6 +104,7 @@ def test_steps_and_joint_effects_are_those_of_scans_given_the_others(
             np.testing.assert_allclose(row[names].astype(float), rows.loc[row.SNPID, names].astype(float), rtol=1e-6)
 
 
+@pytest.mark.usefixtures("few_simulated_traits")
 def test_no_byte_depends_on_threads_nor_the_table_on_the_signals(example: Path, tmp_path: Path) -> None:
     """The table of variants is that of a scan without the option."""
     outs = [tmp_path / f"{threads}.parquet" for threads in (1, 2)]
@@ -133,7 +134,7 @@ def test_signals_of_an_earlier_scan_go(example: Path, tmp_path: Path) -> None:
 
 def test_threshold_of_simulated_scans(example: Path, tmp_path: Path) -> None:
     out = tmp_path / "s.parquet"
-    assert scan(example / "null.npz", out, "--bootstrap", "99", "--stepwise", "gw:0.05") == 0
+    assert scan(example / "null.npz", out, "--bootstrap", "99", "--refit", "0", "--stepwise", "gw:0.05") == 0
     log = Path(f"{out}.log").read_text()
     threshold = float(re.search(r"whole scan, any: .* ([0-9.]+) at 0.05", log)[1])
     found = signals(out)
@@ -144,7 +145,7 @@ def test_threshold_of_simulated_scans(example: Path, tmp_path: Path) -> None:
 
 def test_nothing_passes(example: Path, tmp_path: Path) -> None:
     out = tmp_path / "s.parquet"
-    assert scan(example / "null.npz", out, "--stepwise", "1e-30", "--chr", "2") == 0
+    assert scan(example / "null.npz", out, "--stepwise", "1e-30", "--chr", "2", "--refit", "0") == 0
     assert signals(out).empty
     assert list(signals(out).columns[:4]) == ["LOCUS", "STEP", "CHR", "POS"]
 
@@ -198,7 +199,7 @@ def test_contigs_that_share_a_null_model(tmp_path: Path) -> None:
     (tmp_path / "contigs.bim").write_text("".join(contigs))
     null, geno, out = tmp_path / "null.npz", tmp_path / "contigs.bed", tmp_path / "s.parquet"
     assert kron2sum(*FIT, "--pheno-name", "height", "--grm", geno, "--loco", "--out", null) == 0
-    options = ("--precision", "double", "--stepwise", "1e-3", "--stepwise-kb", "1e6", "--out", out)
+    options = ("--precision", "double", "--refit", "0", "--stepwise", "1e-3", "--stepwise-kb", "1e6", "--out", out)
     assert kron2sum("scan", "-q", "--null", null, "--geno", geno, *options) == 0
     found, rows = signals(out), pq.read_table(out).to_pandas().set_index("SNPID")
     first = found[found.STEP == 1]
@@ -208,7 +209,8 @@ def test_contigs_that_share_a_null_model(tmp_path: Path) -> None:
 
 def test_genotypes_in_several_files_of_another_format(example: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole.parquet", [tmp_path / f"{name}.traw" for name in "ab"]
-    assert scan(example / "null.npz", whole, "--stepwise", "1e-4") == 0
+    options = ("--stepwise", "1e-4", "--refit", "0")
+    assert scan(example / "null.npz", whole, *options) == 0
     bed = open_bed(EXAMPLE / "genotypes.bed", num_threads=1)
     dosages, samples = bed.read(dtype="float64"), [f"{fid}_{iid}" for fid, iid in zip(bed.fid, bed.iid, strict=True)]
     table = pd.DataFrame({"CHR": bed.chromosome, "SNP": bed.sid, "(C)M": 0, "POS": bed.bp_position})
@@ -218,5 +220,5 @@ def test_genotypes_in_several_files_of_another_format(example: Path, tmp_path: P
         rows.to_csv(part, sep="\t", index=False, na_rep="NA")
     out = tmp_path / "s.parquet"
     genotypes = [word for part in parts for word in ("--geno", part)]
-    assert kron2sum("scan", "-q", "--null", example / "null.npz", *genotypes, "--out", out, "--stepwise", "1e-4") == 0
+    assert kron2sum("scan", "-q", "--null", example / "null.npz", *genotypes, "--out", out, *options) == 0
     assert Path(f"{out}.signals.tsv").read_bytes() == Path(f"{whole}.signals.tsv").read_bytes()
