@@ -142,11 +142,6 @@ def skato(kernel: KernelScores) -> float:
     return float(max(0.0, -log_total / LN10))
 
 
-def grid_weights(kernel: KernelScores) -> Array:
-    """Eigenvalues (g, e s) of the null distribution of Q_ρ for every ρ of the grid."""
-    return _weights(_turned(kernel), np.array(_grid(kernel)))
-
-
 def _grid(kernel: KernelScores) -> tuple[float, ...]:
     """The grid, or SKAT alone where the sums have no variance."""
     s = kernel.z.shape[1]

@@ -15,7 +15,8 @@ from kron2sum_cli.model.sets.skato import (
     _mean_by_series,
     _over_directions,
     _segments,
-    grid_weights,
+    _turned,
+    _weights,
     skato,
 )
 from kron2sum_cli.model.spectrum import Array
@@ -105,7 +106,7 @@ def wishart(seed: int, e: int, s: int, spread: float = 0.3) -> Array:
 @pytest.mark.parametrize(("e", "s"), [(1, 1), (1, 2), (2, 3), (4, 30)])
 def test_the_weights_of_every_rho_are_those_of_its_kernel(e: int, s: int) -> None:
     A = wishart(3 * e + s, e, s)
-    found = grid_weights(KernelScores(np.ones((e, s)), A))
+    found = _weights(_turned(KernelScores(np.ones((e, s)), A)), RHO)
     for rho, weights in zip(GRID, found, strict=True):
         np.testing.assert_allclose(np.sort(weights), np.maximum(of_rho(A, rho), 0), atol=1e-12 * weights.max())
 
