@@ -28,6 +28,7 @@ from kron2sum_cli.files.table_writers import rows_in_group
 
 METADATA = scan_metadata_of(["a", "b"], Span(((0, 9),), ((0, 9),), 9), ["common"], filters={"ü": 1.5})
 SCHEMA = scan_schema(["a", "b"], ["common"], refit=True)
+VARIANT = ["CHR", "POS", "SNPID", "EA", "NEA", "EAF", "N"]
 
 
 def make_batch(rows: int, schema: pa.Schema = SCHEMA, seed: int = 0) -> pa.RecordBatch:
@@ -61,21 +62,7 @@ def small_groups(monkeypatch):
 
 
 def test_columns_and_types_in_order():
-    names = [
-        "CHR",
-        "POS",
-        "SNPID",
-        "EA",
-        "NEA",
-        "EAF",
-        "N",
-        "CHISQ",
-        "DF",
-        "P",
-        "MLOG10P",
-        "CHISQ_REFIT",
-        "MLOG10P_REFIT",
-    ]
+    names = [*VARIANT, "CHISQ", "DF", "P", "MLOG10P", "CHISQ_REFIT", "MLOG10P_REFIT"]
     names += ["BETA.a", "SE.a", "MLOG10P.a", "BETA.b", "SE.b", "MLOG10P.b"]
     names += ["BETA_REFIT.a", "SE_REFIT.a", "BETA_REFIT.b", "SE_REFIT.b"]
     names += ["CHISQ.common", "DF.common", "MLOG10P.common", "CHISQ_REFIT.common", "MLOG10P_REFIT.common"]
@@ -87,23 +74,7 @@ def test_columns_and_types_in_order():
 
 
 def test_without_refit_and_tests():
-    names = [
-        "CHR",
-        "POS",
-        "SNPID",
-        "EA",
-        "NEA",
-        "EAF",
-        "N",
-        "CHISQ",
-        "DF",
-        "P",
-        "MLOG10P",
-        "BETA.a",
-        "SE.a",
-        "MLOG10P.a",
-        "AXIS.1",
-    ]
+    names = [*VARIANT, "CHISQ", "DF", "P", "MLOG10P", "BETA.a", "SE.a", "MLOG10P.a", "AXIS.1"]
     assert scan_schema(["a"], []).names == names
 
 
