@@ -71,8 +71,8 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
-	    echo "kron2sum needs Python 3.11, 3.12 or 3.13. Name one: make PYTHON=python3.12"; exit 1; } >&2
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' || { \
+	    echo "kron2sum needs Python 3.11 to 3.14. Name one: make PYTHON=python3.12"; exit 1; } >&2
 	@echo "Making .venv ..."
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
 	    echo "Python's venv module is incomplete. On Debian and Ubuntu: apt install python3-venv"; exit 1; } >&2
