@@ -229,8 +229,9 @@ def test_a_refit_is_the_maximum_with_the_variant_as_a_fixed_effect(reml: bool, r
         white = np.linalg.solve(np.linalg.cholesky(there.K), np.column_stack([dense.M, E, dense.y]))
         covariance = np.linalg.inv(white[:, :-1].T @ white[:, :-1])
         beta = covariance @ white[:, :-1].T @ white[:, -1]
-        np.testing.assert_allclose(found.beta[k, :e], beta[-e:], rtol=1e-8)
-        np.testing.assert_allclose(found.se[k, :e], np.sqrt(np.diag(covariance)[-e:]), rtol=1e-8)
+        se = np.sqrt(np.diag(covariance)[-e:])
+        np.testing.assert_array_less(np.abs(found.beta[k, :e] - beta[-e:]) / se, 1e-7)
+        np.testing.assert_allclose(found.se[k, :e], se, rtol=1e-7)
         rest = white[:, -1] - white[:, :-1] @ beta
         lml = -0.5 * (rest @ rest + np.linalg.slogdet(there.K)[1] + dense.y.size * np.log(2 * np.pi))
         if reml:
