@@ -53,7 +53,7 @@ from kron2sum_cli.model.sets.random_effects import (
     omnibus_parts,
     random_effects_mlog10p,
 )
-from kron2sum_cli.model.sets.skato import GRID, grid_weights, skato
+from kron2sum_cli.model.sets.skato import GRID, Sums, _turned, _weights, skato
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features
 
 LEVELS = (0.05, 0.01, 1e-3, 1e-4)
@@ -311,7 +311,7 @@ def rejection_values(kernel: KernelScores, level: float, direction: Array) -> Ar
         low, high = (middle, high) if found < -np.log10(level) else (low, middle)
     rho = np.array(GRID)
     z = high * direction
-    weights = grid_weights(kernel)
+    weights = _weights(_turned(kernel, Sums.of(kernel)), np.array(GRID))
     best = mixture_tails(weights, (1 - rho) * np.sum(z**2) + rho * np.sum(z.sum(axis=1) ** 2)).log_upper.min()
     return mixture_quantile(weights, float(best))
 

@@ -39,7 +39,7 @@ from kron2sum_cli.model.sets.bootstrap import SimulatedTest, simulated_set_mlog1
 from kron2sum_cli.model.sets.fixed_effects import reduce_set
 from kron2sum_cli.model.sets.kernel_tests import any_effect_kernel, beta_weights, weighted_scores
 from kron2sum_cli.model.sets.random_effects import SetNull, SetTest, VariantSetScores, random_effects_mlog10p
-from kron2sum_cli.model.sets.scanner import RotatedVariants, SetScanner, scores_of_sum
+from kron2sum_cli.model.sets.scanner import RotatedVariants, SetScanner, SetVariants
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.scan.block import (
     BlockResult,
@@ -254,12 +254,13 @@ def _test_set(
     kept = _choose(plan, variants, in_block, counts)
     chosen = in_block[kept]
     columns, eaf = variants.column[chosen], variants.counts.eaf[chosen]
-    scores = variants.rotated.scores(columns)
+    weights = _weights(plan, members, kept, eaf)
+    of_set = SetVariants(variants.rotated, columns, partial(_genotypes, plan, members.positions[kept]))
+    with_sum = of_set.scores_with_sum(weights) if "skato" in plan.settings.set_tests and chosen.size else None
     row = _description(members, variants, chosen)
     row[CARRIERS.name] = _carriers(variants, chosen, plan.settings.founders)
     seed = (plan.settings.common.seed, members.order)
-    sum_scores = partial(scores_of_sum, variants.rotated, columns, plan.scanner.dtype)
-    one = VariantSetScores(scores, sum_scores, _weights(plan, members, kept, eaf), eaf, seed)
+    one = VariantSetScores(of_set.scores(), of_set.scores_of_sum, weights, eaf, seed, with_sum)
     if FIXED in plan.settings.set_tests:
         row |= _fixed_effects(plan, one, partial(largest.add, FIXED, columns=columns))
         counts[EXPLAINING] += bool(row["DF"]) and row["CHISQ"] is None
@@ -269,6 +270,12 @@ def _test_set(
         row |= _random_effects(plan, one, others, counts, partial(largest.add, columns=columns))
         row |= _strongest(plan, one, variants, chosen)
     return row
+
+
+def _genotypes(plan: SetPlan, positions: Indices) -> NDArray[np.floating]:
+    """The variants of a set (n, q) as they are rotated, in double precision."""
+    genotypes, counts = read_counted(plan.inputs.genotypes, positions, plan.inputs.samples, plan.inputs.filters)
+    return centred(genotypes, counts, ~counts.constant, np.dtype(np.float64), plan.spans_intercept)
 
 
 def _choose(plan: SetPlan, variants: _Variants, in_block: Indices, counts: Counter[str]) -> Mask:

@@ -13,7 +13,7 @@ from kron2sum_cli.model.missing.likelihood import evaluate as evaluate_observed
 from kron2sum_cli.model.missing.observed import observed_cells, observed_spectrum
 from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.sets.fixed_effects import SetScores
-from kron2sum_cli.model.sets.scanner import CompleteSetScanner, ObservedSetScanner, SetScanner, scores_of_sum
+from kron2sum_cli.model.sets.scanner import CompleteSetScanner, ObservedSetScanner, SetScanner, SetVariants
 from kron2sum_cli.model.spectrum import Array, spectrum_of_features
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
 
@@ -36,7 +36,7 @@ class Case:
 
     def sum_scores(self, weights: Array) -> SetScores:
         """Of the sum of the set with weights (s,), as one variant."""
-        return scores_of_sum(self.scanner.rotate(self.S), np.arange(self.S.shape[1]), self.scanner.dtype, weights)
+        return set_of_all(self.scanner, self.S).scores_of_sum(weights)
 
     def columns(self, root: Array, weights: Array) -> Array:
         """``(L ⊗ S W^½)`` in the rows of the observed cells, for a root L (p, e) of the kernel of the traits."""
@@ -49,8 +49,16 @@ def direction_kernel(T: Array, effects: Array) -> Array:
 
 
 def case(
-    seed: int, p: int = 3, s: int = 6, share: float = 0.0, n: int = 60, r: int = 90, frequency: float = 0.3
+    seed: int,
+    p: int = 3,
+    s: int = 6,
+    share: float = 0.0,
+    n: int = 60,
+    r: int = 90,
+    frequency: float = 0.3,
+    dtype: type[np.floating] = np.float64,
 ) -> Case:
+    """A random problem; scores are in double precision where cells are missing."""
     dense, G = problem(seed, share=share or 0.3, n=n, p=max(p, 2), r=r)
     rng = np.random.default_rng(seed + 1000)
     if not share:
@@ -65,14 +73,19 @@ def case(
         return Case(dense, axes, S, ObservedSetScanner(observed_scanner(observed, np.float64)))
     data = rotate_traits(spectrum_of_features(G, dense.X), dense.Y)
     axes = axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue)
-    return Case(dense, axes, S, complete_scanner(evaluate(data, axes, True), dense.X))
+    return Case(dense, axes, S, complete_scanner(evaluate(data, axes, True), dense.X, dtype))
 
 
 def scores_of_all(scanner: SetScanner, S: Array) -> SetScores:
     """The scores of all variants of S (n, s) as one set."""
-    return scanner.rotate(S).scores(np.arange(S.shape[1]))
+    return set_of_all(scanner, S).scores()
 
 
-def complete_scanner(point: Point, X: Array) -> CompleteSetScanner:
+def set_of_all(scanner: SetScanner, S: Array) -> SetVariants:
+    """All variants of S (n, s), in the precision of the scanner, as one set."""
+    return SetVariants(scanner.rotate(S.astype(scanner.dtype)), np.arange(S.shape[1]), lambda: S)
+
+
+def complete_scanner(point: Point, X: Array, dtype: type[np.floating] = np.float64) -> CompleteSetScanner:
     """Of a null model of complete traits, whose covariates X are all projected out."""
-    return CompleteSetScanner(diagonal_scanner(point, np.linalg.qr(X)[0], np.float64, None))
+    return CompleteSetScanner(diagonal_scanner(point, np.linalg.qr(X)[0], dtype, None))

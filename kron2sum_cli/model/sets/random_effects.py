@@ -25,7 +25,7 @@ from kron2sum_cli.model.sets.kernel_tests import (
 )
 from kron2sum_cli.model.sets.likelihood_ratio import likelihood_ratio_test
 from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
-from kron2sum_cli.model.sets.skato import skato
+from kron2sum_cli.model.sets.skato import apart_from_sum, skato
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
@@ -52,7 +52,8 @@ class SetNull:
 class VariantSetScores:
     """A set of s variants to test, with their weights and the frequencies of their effect alleles.
 
-    ``sum_scores`` are those of their sum with weights (s,), as one variant. Null distributions are simulated from
+    ``sum_scores`` are those of their sum with weights (s,), as one variant, and ``with_sum`` those of the variants and,
+    last, of the sum with the weights of the set; None for sums of scores. Null distributions are simulated from
     ``seed``.
     """
 
@@ -61,6 +62,7 @@ class VariantSetScores:
     weights: Array
     eaf: Array
     seed: tuple[int, ...]
+    with_sum: SetScores | None = None
 
     def of_omnibus(self) -> list["VariantSetScores"]:
         """The set with each of `OMNIBUS_WEIGHTS`."""
@@ -87,7 +89,12 @@ def _skat(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
 
 
 def _skato(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
-    return skato(kernel_of(one.scores, one.weights, tested, null))
+    if one.with_sum is None:
+        return skato(kernel_of(one.scores, one.weights, tested, null))
+    joint = kernel_of(one.with_sum, np.append(one.weights, 1.0), tested, null)
+    summed, context = one.sum_scores(one.weights), null.context
+    below, above = (reduce_set(summed, design, context.T).rank for design in (tested.base, tested.full))
+    return skato(*apart_from_sum(joint, above - below))
 
 
 def _likelihood_ratio(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:

@@ -6,6 +6,7 @@ information of rounding squared.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,9 @@ from kron2sum_cli.model.spectrum import Array
 
 UNITS_OF_ROUNDING = 256
 """A sum of variants of length below so many units, beside what it is the sum of, is rounding."""
+
+LEAST_SHARE = 1e-2
+"""A sum of variants whose length is a smaller share of all that is summed is made of genotypes in double precision."""
 
 Floats = NDArray[np.floating]
 Indices = NDArray[np.intp]
@@ -70,10 +74,6 @@ class RotatedVariants:
         """Scores and information of the variants ``members`` (q,) of the block."""
         return self.scanner.scores(*(_columns(M, members) for M in self.arrays))
 
-    def summed(self, members: Indices, weights: Array) -> "RotatedVariants":
-        """A block of one variant, the sum of the variants ``members`` (q,) times ``weights`` (q,)."""
-        return RotatedVariants(self.scanner, tuple(_weighted_sum(M, members, weights) for M in self.arrays))
-
 
 def _columns(M: Floats, members: Indices) -> Floats:
     """Columns of M; a view where they lie side by side, as those of a gene mostly do."""
@@ -82,24 +82,51 @@ def _columns(M: Floats, members: Indices) -> Floats:
     return np.take(M, members, axis=1)
 
 
+@dataclass(frozen=True)
+class SetVariants:
+    """The variants ``members`` (q,) of a block as a set.
+
+    ``genotypes`` reads them (n, q), without missing values, centred where X has an intercept, in double precision.
+    """
+
+    block: RotatedVariants
+    members: Indices
+    genotypes: Callable[[], Floats]
+
+    def scores(self) -> SetScores:
+        """Scores and information of the variants."""
+        return self.block.scores(self.members)
+
+    def scores_of_sum(self, weights: Array) -> SetScores:
+        """Scores and information of the sum of the variants times weights (q,), as one variant."""
+        return self._sum(weights).scores(np.zeros(1, np.intp))
+
+    def scores_with_sum(self, weights: Array) -> SetScores:
+        """Scores and information of the variants and, last, of their sum."""
+        arrays = zip(self.block.arrays, self._sum(weights).arrays, strict=True)
+        return self.block.scanner.scores(*(np.hstack([_columns(M, self.members), one]) for M, one in arrays))
+
+    def _sum(self, weights: Array) -> RotatedVariants:
+        """The sum as a block of one variant.
+
+        It is made before its information: where variants cancel, information made of theirs would be a difference of
+        large numbers; so would be what single precision has rounded. Where rounding is all that is left of the sum, it
+        is 0.
+        """
+        scanner, precision = self.block.scanner, float(np.finfo(self.block.scanner.dtype).eps)
+        summed = RotatedVariants(scanner, tuple(_weighted_sum(M, self.members, weights) for M in self.block.arrays))
+        most = float(np.abs(weights) @ np.sqrt(self.block.length[self.members]))
+        if scanner.dtype == np.float32 and np.sqrt(summed.length[0]) < LEAST_SHARE * most:
+            summed = scanner.rotate((self.genotypes() @ weights[:, None]).astype(np.float32))
+            precision = float(np.finfo(np.float64).eps)
+        if np.sqrt(summed.length[0]) > UNITS_OF_ROUNDING * precision * most:
+            return summed
+        return RotatedVariants(scanner, tuple(0 * M for M in summed.arrays))
+
+
 def _weighted_sum(M: Floats, members: Indices, weights: Array) -> Array:
     """The sum (k, 1) of columns ``members`` (q,) of M (k, b) times weights (q,), in double precision."""
     return np.asarray(_columns(M, members) @ weights[:, None], np.float64)
-
-
-def scores_of_sum(
-    variants: RotatedVariants, members: Indices, dtype: np.dtype[np.floating], weights: Array
-) -> SetScores:
-    """Scores and information of a set's weighted sum as one variant, rotated in the precision ``dtype``.
-
-    The sum is made before its information: where variants cancel, information made of theirs would be a difference of
-    large numbers. Where rounding is all that is left of the sum, scores and information are 0.
-    """
-    summed = variants.summed(members, weights)
-    found, most = summed.scores(np.zeros(1, np.intp)), float(np.abs(weights) @ np.sqrt(variants.length[members]))
-    if np.sqrt(summed.length[0]) > UNITS_OF_ROUNDING * float(np.finfo(dtype).eps) * most:
-        return found
-    return SetScores(0 * found.u, 0 * found.V, 0 * found.sizes)
 
 
 @dataclass(frozen=True)
@@ -119,7 +146,8 @@ class CompleteSetScanner(SetScanner):
 
     def arrays(self, G: Floats) -> tuple[Floats, ...]:
         """See `SetScanner.arrays`."""
-        rotated = self.scanner.rotated(G)
+        # A sum of variants comes while the block of these is in use, whose memory it must leave alone.
+        rotated = self.scanner.rotated(G) if G.shape[1] > 1 else self.scanner.rotation @ G
         if self.scanner.outside_weight is None:
             return (rotated,)
         m, Qx = len(self.scanner.weights), self.scanner.Qx

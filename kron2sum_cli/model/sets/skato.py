@@ -76,6 +76,55 @@ that differ by more than `APART` radians have contours of their own."""
 
 
 @dataclass(frozen=True)
+class Sums:
+    """Sums x (e,) of the weighted scores along e directions of the traits.
+
+    ``covariance`` (e, e) is theirs, of rank ``rank``, and ``cross`` (e, s, e) that of the scores with them. Where
+    variants cancel, sums of scores are differences of large numbers: better ones are those of the sum of the variants.
+    """
+
+    x: Array
+    covariance: Array
+    cross: Array
+    rank: int
+
+    @classmethod
+    def of(cls, kernel: KernelScores) -> "Sums":
+        """The sums of scores."""
+        e, s = kernel.z.shape
+        cross = np.zeros((e, s, e))
+        if kernel.independent:
+            cross[np.arange(e), :, np.arange(e)] = kernel.A.sum(axis=2)
+        else:
+            cross[:] = kernel.A.sum(axis=3).transpose(0, 2, 1)
+        covariance = cross.sum(axis=1)
+        least = ROUNDING * s * float(np.max(kernel.blocks))
+        return cls(kernel.z.sum(axis=1), covariance, cross, int(np.sum(np.linalg.eigvalsh(covariance) > least)))
+
+    def with_rank(self) -> "Sums":
+        """The same without the directions in which they have no variance."""
+        if self.rank == self.x.size:
+            return self
+        values, vectors = np.linalg.eigh(self.covariance)
+        kept = vectors[:, values.size - self.rank :]
+        within = kept @ kept.T
+        return Sums(within @ self.x, within @ self.covariance @ within, self.cross @ within, self.rank)
+
+
+def apart_from_sum(kernel: KernelScores, rank: int) -> tuple[KernelScores, Sums]:
+    """The scores of a set and their sums, from the scores of its variants and, last, of their sum.
+
+    ``rank`` is that of the information of the sum.
+    """
+    e, A = len(kernel.z), kernel.A
+    if kernel.independent:
+        A = np.zeros((e, *kernel.A.shape))
+        A[np.arange(e), np.arange(e)] = kernel.A
+    sums = Sums(kernel.z[:, -1], A[:, :, -1, -1], A[:, :, :-1, -1].transpose(0, 2, 1), rank)
+    return KernelScores(kernel.z[:, :-1], kernel.A[..., :-1, :-1]), sums
+
+
+@dataclass(frozen=True)
 class _Conditional:
     """The scores given their sums: turned and over the root of the largest λ, ``L x + r`` with r ~ N(0, diag(λ)).
 
@@ -116,21 +165,21 @@ class _Conditional:
         return np.asarray((ratio @ pairs).reshape(-1, e, e) - np.diag(0.5 / self.sums), ratio.dtype)
 
 
-def skato(kernel: KernelScores) -> float:
+def skato(kernel: KernelScores, sums: Sums | None = None) -> float:
     """-log10 P of a set by the best of SKAT, burden and what lies between, corrected for the choice of ρ.
 
-    Raises NumericalError where the scores have no variance or an integral does not converge.
+    ``sums`` are those of the scores where None. Raises NumericalError where the scores have no variance or an integral
+    does not converge.
     """
-    s = kernel.z.shape[1]
-    sum_of_squares, square_of_sums = np.sum(kernel.z**2), np.sum(np.sum(kernel.z, axis=1) ** 2)
-    blocks, rho = _turned(kernel), np.array(_grid(kernel))
+    of_scores = (Sums.of(kernel) if sums is None else sums).with_rank()
+    blocks, rho = _turned(kernel, of_scores), np.array(_grid(of_scores))
     weights = _weights(blocks, rho)
-    q = (1 - rho) * sum_of_squares + rho * square_of_sums
+    q = (1 - rho) * np.sum(kernel.z**2) + rho * np.sum(of_scores.x**2)
     tails = mixture_tails(weights, q)
     log_p = tails.log_upper
     best = int(np.argmin(log_p))
     conditional = _condition(blocks)
-    if s == 1 or rho.size == 1 or conditional is None or log_p[best] == 0:
+    if kernel.z.shape[1] == 1 or rho.size == 1 or conditional is None or log_p[best] == 0:
         return float(-log_p[best] / LN10 + 0.0)
     if log_p[best] < -FARTHEST:
         return float(-(log_p[best] + np.log(rho.size)) / LN10)
@@ -142,11 +191,9 @@ def skato(kernel: KernelScores) -> float:
     return float(max(0.0, -log_total / LN10))
 
 
-def _grid(kernel: KernelScores) -> tuple[float, ...]:
+def _grid(sums: Sums) -> tuple[float, ...]:
     """The grid, or SKAT alone where the sums have no variance."""
-    s = kernel.z.shape[1]
-    of_sums = max(float(np.sum(kernel.blocks[:, a : a + s, a : a + s])) for a in range(0, kernel.blocks.shape[1], s))
-    return GRID if of_sums > ROUNDING * s * float(np.max(kernel.blocks)) else GRID[:1]
+    return GRID if sums.rank else GRID[:1]
 
 
 @dataclass(frozen=True)
@@ -176,7 +223,7 @@ class _Tridiagonal:
     def given_sums(self) -> tuple[Array, Array, Array]:
         """See `_Coupled.given_sums`."""
         of_sum = float(self.diagonal[0])
-        if of_sum <= ROUNDING * self.variance:
+        if of_sum <= 0:
             return np.zeros(0), np.zeros((self.diagonal.size, 0)), _eigenvalues(self.diagonal, self.beside)
         loadings, lam = np.zeros((self.diagonal.size, 1)), np.zeros(self.diagonal.size)
         loadings[0] = np.sqrt(of_sum)
@@ -190,10 +237,15 @@ class _Tridiagonal:
 
 @dataclass(frozen=True)
 class _Coupled:
-    """Covariance A (e s, e s) of the scores of s variants along e directions that are not independent."""
+    """Covariance A (e s, e s) of the scores of s variants along e directions that are not independent.
+
+    ``of_sums`` (e, e) is the covariance of their sums, of rank ``rank``, and ``cross`` (e s, e) that with them.
+    """
 
     A: Array
-    e: int
+    of_sums: Array
+    cross: Array
+    rank: int
 
     @property
     def variance(self) -> float:
@@ -202,17 +254,19 @@ class _Coupled:
 
     def weights(self, rho: float) -> Array:
         """Eigenvalues (e s,) for the kernel ``(1 - ρ) I + ρ 11ᵀ`` of the variants."""
-        s = len(self.A) // self.e
-        root = np.kron(np.eye(self.e), np.sqrt(1 - rho) * (np.eye(s) - 1 / s) + np.sqrt(1 - rho + rho * s) / s)
+        e = len(self.of_sums)
+        s = len(self.A) // e
+        if rho == 1:
+            values = np.maximum(np.linalg.eigvalsh(self.of_sums), 0.0)
+            return np.append(np.zeros(e * (s - 1)), values)
+        root = np.kron(np.eye(e), np.sqrt(1 - rho) * (np.eye(s) - 1 / s) + np.sqrt(1 - rho + rho * s) / s)
         return np.asarray(np.linalg.eigvalsh(root @ self.A @ root), np.float64)
 
     def given_sums(self) -> tuple[Array, Array, Array]:
         """Variances of the sums (k,), then loadings (e s, k) and λ (e s,) of the scores given these."""
-        s = len(self.A) // self.e
-        J = np.kron(np.eye(self.e), np.ones((s, 1)))
-        beta, vectors = np.linalg.eigh(J.T @ self.A @ J)
-        kept = beta > ROUNDING * s * np.max(self.A)
-        C = self.A @ J @ vectors[:, kept] / np.sqrt(beta[kept])
+        beta, vectors = np.linalg.eigh(self.of_sums)
+        kept = slice(beta.size - self.rank, None)
+        C = self.cross @ vectors[:, kept] / np.sqrt(beta[kept])
         lam, V = np.linalg.eigh(self.A - C @ C.T)
         return beta[kept], V.T @ C, lam
 
@@ -220,15 +274,19 @@ class _Coupled:
 _Turned = Sequence[_Tridiagonal] | Sequence[_Coupled]
 
 
-def _turned(kernel: KernelScores) -> _Turned:
+def _turned(kernel: KernelScores, sums: Sums) -> _Turned:
     """The covariance of the scores, ready for every ρ."""
+    e, s = kernel.z.shape
     if kernel.independent:
-        return [_tridiagonal(A) for A in kernel.A]
-    return [_Coupled(kernel.blocks[0], len(kernel.z))]
+        return [_tridiagonal(kernel.A[k], sums.covariance[k, k], sums.cross[k, :, k]) for k in range(e)]
+    return [_Coupled(kernel.blocks[0], sums.covariance, sums.cross.reshape(e * s, e), sums.rank)]
 
 
-def _tridiagonal(A: Array) -> _Tridiagonal:
-    """Turn a covariance matrix (s, s): a reflection, then LAPACK's reduction, which leaves the first unit vector."""
+def _tridiagonal(A: Array, of_sum: float, cross: Array) -> _Tridiagonal:
+    """Turn a covariance matrix (s, s): a reflection, then LAPACK's reduction, which leaves the first unit vector.
+
+    The sum has the variance ``of_sum`` and the covariances ``cross`` (s,) with the scores.
+    """
     s, variance = len(A), float(np.max(A))
     if s == 1:
         return _Tridiagonal(A[0], A[0, :0], variance)
@@ -237,7 +295,10 @@ def _tridiagonal(A: Array) -> _Tridiagonal:
     v /= np.linalg.norm(v)
     across = A @ v
     half = 2 * np.outer(across - (v @ across) * v, v)
-    _, diagonal, beside, _, _ = lapack.dsytrd(A - half - half.T, lower=1)
+    turned = A - half - half.T
+    turned[:, 0] = (cross - 2 * (v @ cross) * v) / np.sqrt(s)
+    turned[0, 0] = of_sum / s
+    _, diagonal, beside, _, _ = lapack.dsytrd(turned, lower=1)
     return _Tridiagonal(diagonal, beside, variance)
 
 

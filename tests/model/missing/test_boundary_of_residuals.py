@@ -14,7 +14,7 @@ from kron2sum_cli.model.missing.observed import ObservedCells, observed_cells
 from kron2sum_cli.model.missing.scanner import CutScanner, observed_scanner, variant_scanner
 from kron2sum_cli.model.sets.fixed_effects import reduce_set
 from kron2sum_cli.model.sets.random_effects import with_information
-from kron2sum_cli.model.sets.scanner import ObservedSetScanner, scores_of_sum
+from kron2sum_cli.model.sets.scanner import ObservedSetScanner, SetVariants
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
 from kron2sum_cli.model.uncertainty import estimates_of_observed
@@ -125,9 +125,8 @@ def test_the_burden_of_variants_that_cancel_where_rows_have_inverse_variances_of
     variants = np.column_stack([g, G[:, 0], -g])
     u, V = statistics_in_long_double(Y, G, point.axes, G[:, [0]])
     weights = np.array([20.0, 1.0, 20.0])
-    found = scores_of_sum(
-        ObservedSetScanner(variant_scanner(point)).rotate(variants), np.arange(3), np.dtype(np.float64), weights
-    )
+    block = ObservedSetScanner(variant_scanner(point)).rotate(variants)
+    found = SetVariants(block, np.arange(3), lambda: variants).scores_of_sum(weights)
     size = np.sqrt(np.diag(V))
     np.testing.assert_allclose(found.V[:, :, 0, 0] / np.outer(size, size), V / np.outer(size, size), atol=1e-9)
     np.testing.assert_allclose(found.u[0] / size, u / size, atol=1e-8)

@@ -141,6 +141,19 @@ def test_variants_that_cancel_leave_the_burden_of_the_others(share: float) -> No
     assert reduce_set(one.sum_scores(np.array([1.0, 1.0, 0.0])), np.eye(3), one.axes.T).rank == 0
 
 
+def test_alleles_that_exclude_each_other_leave_the_burden_of_the_others_in_single_precision() -> None:
+    one = case(12, s=4, dtype=np.float32)
+    alleles = np.random.default_rng(3).choice(3, size=(60, 2), p=[0.5, 0.3, 0.2])
+    one.S[:, :3] = np.sum(alleles[:, :, None] == np.arange(3), axis=1)
+    one.S[:] -= one.S.mean(axis=0)
+    u, V = one.dense.statistics(one.S[:, 3])
+    for weight in (1.0, 1e3, 1e5, 1e7):
+        found = reduce_set(one.sum_scores(np.array([weight, weight, weight, 1.0])), np.eye(3), one.axes.T)
+        assert found.rank == 3
+        assert found.chisq == pytest.approx(u @ np.linalg.solve(V, u), rel=1e-4)
+    assert reduce_set(one.sum_scores(np.array([1.0, 1.0, 1.0, 0.0])), np.eye(3), one.axes.T).rank == 0
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3])
 def test_variants_by_themselves(share: float) -> None:
     one = case(13, share=share)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from set_oracle import Case, case
+from set_oracle import Case, case, set_of_all
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, named_hypothesis, test
@@ -45,7 +45,26 @@ def null_of(one: Case) -> SetNull:
 def set_of(one: Case, weights: Array | None = None) -> VariantSetScores:
     s = one.S.shape[1]
     weights = np.ones(s) if weights is None else weights
-    return VariantSetScores(one.scores, one.sum_scores, weights, one.S.mean(axis=0) / 2, (1, 2))
+    with_sum = set_of_all(one.scanner, one.S).scores_with_sum(weights)
+    return VariantSetScores(one.scores, one.sum_scores, weights, one.S.mean(axis=0) / 2, (1, 2), with_sum)
+
+
+@pytest.mark.parametrize("hypothesis", ["any", "common", "specific", "trait:b"])
+@pytest.mark.parametrize(("share", "dtype"), [(0.0, np.float64), (0.0, np.float32), (0.3, np.float64)])
+def test_skato_of_variants_that_cancel_tends_to_a_limit(
+    hypothesis: str, share: float, dtype: type[np.floating]
+) -> None:
+    """However much larger their weights are than those of the others, which alone are in the burden."""
+    one = case(12, share=share, s=5, dtype=dtype)
+    alleles = np.random.default_rng(3).choice(3, size=(60, 2), p=[0.5, 0.3, 0.2])
+    one.S[:, :3] = np.sum(alleles[:, :, None] == np.arange(3), axis=1)
+    one.S[:] -= one.S.mean(axis=0)
+    tested, null = named_hypothesis(hypothesis, TRAITS), null_of(one)
+    found = [
+        random_effects_mlog10p("skato", set_of(one, np.append(np.full(3, weight), [1.0, 1.0])), tested, null)
+        for weight in (1e3, 1e5, 1e7)
+    ]
+    assert found == pytest.approx([found[0]] * 3, rel=1e-5 if dtype == np.float64 else 1e-4)
 
 
 def projected(one: Case, base: Array) -> Array:

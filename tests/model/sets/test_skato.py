@@ -11,6 +11,7 @@ from kron2sum_cli.model.sets.kernel_tests import KernelScores, any_effect_kernel
 from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p, mixture_quantile
 from kron2sum_cli.model.sets.skato import (
     GRID,
+    Sums,
     _mean_by_contours,
     _mean_by_series,
     _over_directions,
@@ -106,7 +107,8 @@ def wishart(seed: int, e: int, s: int, spread: float = 0.3) -> Array:
 @pytest.mark.parametrize(("e", "s"), [(1, 1), (1, 2), (2, 3), (4, 30)])
 def test_the_weights_of_every_rho_are_those_of_its_kernel(e: int, s: int) -> None:
     A = wishart(3 * e + s, e, s)
-    found = _weights(_turned(KernelScores(np.ones((e, s)), A)), RHO)
+    kernel = KernelScores(np.ones((e, s)), A)
+    found = _weights(_turned(kernel, Sums.of(kernel)), RHO)
     for rho, weights in zip(GRID, found, strict=True):
         np.testing.assert_allclose(np.sort(weights), np.maximum(of_rho(A, rho), 0), atol=1e-12 * weights.max())
 
@@ -272,6 +274,22 @@ def test_sums_without_variance_leave_skat() -> None:
     A = np.array([[[1.0, -1.0], [-1.0, 1.0]]])
     kernel = KernelScores(np.array([[2.0, -2.0]]), A)
     assert skato(kernel) == pytest.approx(skat(kernel), rel=1e-9)
+
+
+@pytest.mark.parametrize("weight", [1e4, 1e6, 1e8, 1e11])
+@pytest.mark.parametrize(("e", "coupled"), [(1, False), (2, False), (2, True), (3, True)])
+def test_variants_that_cancel_and_one_that_is_all_of_the_sum_are_two_tests(
+    e: int, coupled: bool, weight: float
+) -> None:
+    """All ρ below 1 ask for the former alone, and they are independent: P is 1 - (1 - T)²."""
+    A = np.zeros((e, e, 3, 3))
+    A[np.arange(e), np.arange(e)] = [[weight**2, -(weight**2), 0.0], [-(weight**2), weight**2, 0.0], [0.0, 0.0, 1.0]]
+    cross = np.einsum("ef,a->eaf", np.eye(e), [0.0, 0.0, 1.0])
+    for first, last in ((1.5, 0.5), (0.5, 1.5), (2.0, 4.0), (0.1, 0.1)):
+        z = np.array([[weight * first, -weight * first, last]] * e)
+        kernel = KernelScores(z, A if coupled else A[np.arange(e), np.arange(e)])
+        least = special.chdtrc(e, e * max(first, last) ** 2)
+        assert 10 ** -skato(kernel, Sums(z[:, 2], np.eye(e), cross, e)) == pytest.approx(2 * least - least**2, rel=1e-6)
 
 
 def test_effects_of_one_sign_are_found_by_their_sum_and_far_tails_do_not_end() -> None:
