@@ -37,7 +37,11 @@ NOISE = 0.1
 CONVERGED = 0.01
 """Largest gain in log-likelihood that one more step is predicted to have at the end of a search."""
 
-MAX_STEPS = 500
+MAX_STEPS = 1000
+
+LEAST_SLOPE, LEAST_GAIN = 1e-8, 10
+"""Gradient in units of the information at the start, and gain in units of rounding, below which a search ends: χ² is
+off by the root of what the likelihood could still gain."""
 
 NO_MAXIMUM = "the search of the variance components of random slopes did not converge"
 
@@ -171,7 +175,7 @@ def fit_slopes(data: SlopesData, C0: Array, C1: Array) -> SlopesPoint:
         return -point.lml, -linalg.solve_triangular(root, gradient_of_factors(data, point), lower=True)
 
     x = scipy.optimize.fmin_l_bfgs_b(
-        objective, np.zeros(2 * rows.size), m=30, factr=1e5, pgtol=1e-4, maxiter=MAX_STEPS
+        objective, np.zeros(2 * rows.size), m=30, factr=LEAST_GAIN, pgtol=LEAST_SLOPE, maxiter=MAX_STEPS
     )[0]
     point = evaluate_slopes(data, factors(x))
     if point is None:
