@@ -3,8 +3,8 @@
 Standard errors come from the curvature of the likelihood at the optimum (`information`) by the delta method. Where
 the optimum lies on a boundary (an axis without genetic or without residual variance, or C0 of bounded rank), what
 would leave the boundary counts as known: the standard error is the one along the boundary. Where nothing is left to
-vary it is 0 for a variance or heritability of 0, and none for a correlation of 1 or -1. A profile-likelihood interval
-says more there.
+vary there is none: a variance or heritability of 0, or a correlation of 1, is not known without error. A
+profile-likelihood interval says more there.
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ NO_VARIANCE = 1e-12
 """Smallest genetic (residual) share of variance of a trait that has genetic (residual) correlations."""
 
 LEAST_FREE = 1e-6
-"""Smallest share of a correlation's squared gradient along the boundary; below it the boundary determines it."""
+"""Smallest share of an estimate's squared gradient along the boundary; below it the boundary determines it."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Estimates:
     """Estimates of a null model and their standard errors (NaN where there is none).
 
     A correlation with a trait that has no genetic (residual) variance does not exist: it and its standard error are
-    NaN. One that the boundary holds at 1 or -1 (two traits with one axis of genetic or residual variance, C0 of rank 1)
-    has no standard error: it is not known without error. Standard errors of C0, C1 and what follows from them are all
-    NaN where the likelihood does not determine both (all eigenvalues of GGᵀ equal), or its curvature is not that of a
-    maximum.
+    NaN. What the boundary holds has no standard error: a variance or heritability at 0, a correlation at 1 or -1 (two
+    traits with one axis of genetic or residual variance, C0 of rank 1). Standard errors of C0, C1 and what follows from
+    them are all NaN where the likelihood does not determine both (all eigenvalues of GGᵀ equal), or its curvature is
+    not that of a maximum.
 
     - ``C0``, ``C0_se``, ``C1``, ``C1_se`` (p, p): genetic and residual covariance of the traits.
     - ``h2``, ``h2_se`` (p,): heritabilities, ``C0_jj ḡ / (C0_jj ḡ + C1_jj)``, ḡ the mean diagonal of the centred GGᵀ.
@@ -122,7 +122,7 @@ def estimates_from(
 ) -> Estimates:
     """Estimates from trait axes, the covariance of (C0, C1) along them, and fixed effects."""
     C0, C1 = axes.C0, axes.C1
-    h2, h2_se = _heritability(C0, C1, mean_diagonal, _diagonal_moments(axes.Tinv, covariance))
+    h2, h2_se = _heritability(axes, mean_diagonal, covariance)
     present0, present1 = _present(C0, C1, mean_eigenvalue)
     rg, rg_se = _correlation(C0, axes.Tinv, covariance.v00, present0)
     re, re_se = _correlation(C1, axes.Tinv, covariance.v11, present1)
@@ -185,30 +185,32 @@ def _times(J: Array, covariance: Array) -> Array:
     return np.asarray(J * covariance if covariance.ndim == 1 else J @ covariance)
 
 
+def _free(covariance: Array) -> Mask:
+    """Which pairs (N,) vary along the boundary."""
+    return np.asarray((covariance if covariance.ndim == 1 else np.diag(covariance)) > 0)
+
+
+def _errors(J: Array, covariance: Array) -> Array:
+    """Standard errors (k,) of estimates with derivatives J (k, N); NaN where the boundary determines them."""
+    held = np.sum(J[:, _free(covariance)] ** 2, axis=1) <= LEAST_FREE * np.sum(J**2, axis=1)
+    return np.where(held, np.nan, _root(np.einsum("kn,kn->k", _times(J, covariance), J)))
+
+
 def _entry_errors(Tinv: Array, covariance: Array) -> Array:
     """Standard errors of the entries of C (p, p); one row at a time, so that memory is p times the number of pairs."""
-    gradients = (_gradients(Tinv, a) for a in range(len(Tinv)))
-    variance = np.stack([np.einsum("bn,bn->b", _times(J, covariance), J) for J in gradients])
-    return _root(0.5 * (variance + variance.T))
+    rows = np.stack([_errors(_gradients(Tinv, a), covariance) for a in range(len(Tinv))])
+    return np.sqrt(0.5 * (rows**2 + rows.T**2))
 
 
-def _diagonal_moments(Tinv: Array, covariance: DirectionCovariance) -> tuple[Array, Array, Array]:
-    """Variance of every C0_aa, its covariance with C1_aa, and the variance of C1_aa: (p,) each."""
-    J = _diagonal_gradients(Tinv)
-    blocks = (covariance.v00, covariance.v01, covariance.v11)
-    v00, v01, v11 = (np.einsum("an,an->a", _times(J, block), J) for block in blocks)
-    return v00, v01, v11
-
-
-def _heritability(
-    C0: Array, C1: Array, mean_diagonal: float, moments: tuple[Array, Array, Array]
-) -> tuple[Array, Array]:
+def _heritability(axes: TraitAxes, mean_diagonal: float, covariance: DirectionCovariance) -> tuple[Array, Array]:
     """``h = ḡC0/(ḡC0 + C1)`` of every trait, ``dh = ḡ(C1 dC0 - C0 dC1)/(ḡC0 + C1)²``."""
-    c0, c1 = np.diag(C0), np.diag(C1)
-    v00, v01, v11 = moments
-    total = mean_diagonal * c0 + c1
-    variance = c1**2 * v00 - 2 * c0 * c1 * v01 + c0**2 * v11
-    return mean_diagonal * c0 / total, mean_diagonal * _root(variance) / total**2
+    c0, c1, J = np.diag(axes.C0), np.diag(axes.C1), _diagonal_gradients(axes.Tinv)
+    J0, J1, total = c1[:, None] * J, -c0[:, None] * J, mean_diagonal * c0 + c1
+    blocks = (J0, covariance.v00, J0), (2 * J0, covariance.v01, J1), (J1, covariance.v11, J1)
+    variance = np.sum([np.einsum("an,an->a", _times(left, block), right) for left, block, right in blocks], axis=0)
+    along = [np.sum(part[:, _free(block)] ** 2, axis=1) for part, block in ((J0, covariance.v00), (J1, covariance.v11))]
+    held = along[0] + along[1] <= LEAST_FREE * np.sum(J0**2 + J1**2, axis=1)
+    return mean_diagonal * c0 / total, np.where(held, np.nan, mean_diagonal * _root(variance) / total**2)
 
 
 def _correlation(C: Array, Tinv: Array, covariance: Array, present: Mask) -> tuple[Array, Array]:
@@ -220,11 +222,9 @@ def _correlation(C: Array, Tinv: Array, covariance: Array, present: Mask) -> tup
     size = np.sqrt(np.multiply.outer(diagonal, diagonal))
     r, se = C / size, np.empty(C.shape)
     of_diagonal = _diagonal_gradients(Tinv) / diagonal[:, None]
-    free = (covariance if covariance.ndim == 1 else np.diag(covariance)) > 0
     for a in range(len(C)):
         J = _gradients(Tinv, a) / size[a][:, None] - 0.5 * r[a][:, None] * (of_diagonal[a] + of_diagonal)
-        held = np.sum(J[:, free] ** 2, axis=1) <= LEAST_FREE * np.sum(J**2, axis=1)
-        se[a] = np.where(held, np.nan, _root(np.einsum("bn,bn->b", _times(J, covariance), J)))
+        se[a] = _errors(J, covariance)
     on_diagonal = np.eye(r.shape[0], dtype=bool)
     return np.where(on_diagonal & present, 1.0, r), np.where(on_diagonal & present, 0.0, se)
 
