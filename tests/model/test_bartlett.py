@@ -122,9 +122,9 @@ def test_rows_that_are_not_drawn() -> None:
 
 def test_a_factor_is_that_of_plain_simulation() -> None:
     """The mean likelihood ratio of simulated traits, without what is known of them, to its own error."""
-    fitter, rng, hypotheses = refits(40, 80), np.random.default_rng(5), HYPOTHESES[2:]
+    fitter, rng, hypotheses = refits(62, 120), np.random.default_rng(5), HYPOTHESES[2:]
     factors = bartlett_factors(fitter, hypotheses, 1)
-    simulations = [fitter.simulated(rng) for _ in range(25)]
+    simulations = [fitter.simulated(rng) for _ in range(40)]
     for hypothesis, factor in zip(hypotheses, factors, strict=True):
         ratios = [
             2 * np.mean(one.lml(hypothesis.full) - one.lml(hypothesis.base)) / hypothesis.df for one in simulations
