@@ -39,7 +39,7 @@ def residuals_of_low_rank(
 
 
 @lru_cache
-def fitted(seed: int, last_digits: int | None = None) -> tuple[ObservedFit, Array, Array]:
+def fitted(seed: int, last_digits: int | None) -> tuple[ObservedFit, Array, Array]:
     """The fit of such cells where GGᵀ is singular, Y, and G."""
     cells, Y, G = residuals_of_low_rank(18, seed=seed, last_digits=last_digits)
     return fit(cells, 4, False), Y, G
@@ -47,7 +47,7 @@ def fitted(seed: int, last_digits: int | None = None) -> tuple[ObservedFit, Arra
 
 def test_where_the_relationship_matrix_is_singular() -> None:
     """C1 comes as near to its boundary as certifies the fit, and no nearer: beyond, rounding takes over."""
-    best, Y, G = fitted(15)
+    best, Y, G = fitted(15, None)
     point = best.point
     assert 1e-10 < point.axes.c1.min() ** 2 < 1e-6
     dense = Observed(Y, np.eye(4), np.ones((60, 1)), G @ G.T, point.axes.C0, point.axes.C1)
@@ -88,7 +88,7 @@ def statistics_in_long_double(Y: Array, G: Array, axes: TraitAxes, variants: Arr
 @pytest.mark.parametrize("seed", [15, 17])
 def test_tests_of_variants_where_rows_have_inverse_variances_of_a_billion(seed: int) -> None:
     """Half of them are in the span of G, so that nothing of them is where C1 alone has variance."""
-    best, Y, G = fitted(seed)
+    best, Y, G = fitted(seed, None)
     point = best.point
     assert point.W.max() > 1e8
     variants = np.hstack([G[:, :4], np.random.default_rng(1).binomial(2, 0.3, size=(60, 4)) - 0.6])
@@ -119,7 +119,7 @@ def test_tests_of_variants_where_rows_have_inverse_variances_of_a_billion(seed: 
 @pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="long double is no longer than double")
 def test_the_burden_of_variants_that_cancel_where_rows_have_inverse_variances_of_a_billion() -> None:
     """What is left of their sum lies in the span of G, and has a billionth of their information."""
-    best, Y, G = fitted(15)
+    best, Y, G = fitted(15, None)
     point = best.point
     g = np.random.default_rng(1).binomial(2, 0.3, size=60) - 0.6
     variants = np.column_stack([g, G[:, 0], -g])

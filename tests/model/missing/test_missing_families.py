@@ -190,7 +190,7 @@ class Both:
 
 
 @lru_cache
-def fitted(p: int, c: int, share: float, reml: bool, rank: int, n: int = 300) -> Both:
+def fitted(p: int, c: int, share: float, reml: bool, rank: int, n: int) -> Both:
     case = with_missing(simulated(n, p, c, seed=4), share)
     data = TraitData(case.Y, np.eye(p), case.X)
     of_families = likelihood_of_families(family_spectrum(sparse.csr_array(case.K)), data, reml)
@@ -214,7 +214,7 @@ def test_null_model_equals_that_of_the_dense_matrix(p: int, c: int, share: float
 
 
 def test_intervals_and_predictions_equal_those_of_the_dense_matrix() -> None:
-    both = fitted(2, 1, 0.2, True, 2)
+    both = fitted(2, 1, 0.2, True, 2, 300)
     intervals = [
         heritability_interval(model.point(), 0, model.summary.mean_diagonal, 2) for model in (both.found, both.dense)
     ]
@@ -236,7 +236,7 @@ def test_intervals_and_predictions_equal_those_of_the_dense_matrix() -> None:
 
 @pytest.mark.parametrize("design", [np.eye(2), np.ones((2, 1))], ids=["any", "common"])
 def test_refits_equal_those_of_the_dense_matrix(design: Array) -> None:
-    both = fitted(2, 1, 0.2, True, 2)
+    both = fitted(2, 1, 0.2, True, 2, 300)
     G = np.random.default_rng(8).binomial(2, 0.4, size=(300, 2)).astype(float)
     refits = [model.refits().of_variants(G, np.zeros(2))(design) for model in (both.found, both.dense)]
     np.testing.assert_allclose(refits[0].lml, refits[1].lml, atol=1e-5)
@@ -270,7 +270,7 @@ def test_the_bartlett_factor_of_refits() -> None:
 
 
 def test_given_variants_and_simulated_traits_equal_those_of_the_dense_matrix() -> None:
-    both = fitted(2, 1, 0.2, True, 2)
+    both = fitted(2, 1, 0.2, True, 2, 300)
     rng = np.random.default_rng(9)
     G, S = rng.binomial(2, 0.4, size=(300, 5)).astype(float), rng.binomial(2, 0.4, size=(300, 2)).astype(float)
     in_traits, quadratic = [], []
@@ -344,7 +344,7 @@ def test_independent_samples_have_the_maximum_of_the_multivariate_normal() -> No
 
 
 def test_arrays_restore_the_model() -> None:
-    both = fitted(2, 1, 0.2, True, 2)
+    both = fitted(2, 1, 0.2, True, 2, 300)
     data = TraitData(both.case.Y, np.eye(2), both.case.X)
     arrays = {name.removeprefix(FAMILIES): array for name, array in both.found.arrays().items()}
     again = restored_families(both.found.summary, arrays, data)
