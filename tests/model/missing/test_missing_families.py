@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from kron2sum_cli.errors import NumericalError, VanishingCombinationError
+from kron2sum_cli.model import bartlett
 from kron2sum_cli.model.bartlett import bartlett_factors
 from kron2sum_cli.model.bootstrap import normal_errors, simulated_normal
 from kron2sum_cli.model.conditioning import conditioned_scanner, given_variants
@@ -262,7 +263,8 @@ def test_refits_of_few_cells_are_searched_as_those_of_the_dense_matrix_are() -> 
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_the_bartlett_factor_of_refits() -> None:
+def test_the_bartlett_factor_of_refits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bartlett, "MOST_TRAITS", 16)  # each variant's refit is a search of its own
     both = fitted(2, 1, 0.2, True, 2, 60)
     hypotheses = [named_hypothesis("any", ("a", "b"))]
     factors = [bartlett_factors(model.refits(), hypotheses, 1)[0] for model in (both.found, both.dense)]
