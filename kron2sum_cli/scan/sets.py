@@ -260,7 +260,7 @@ def _test_set(
     row = _description(members, variants, chosen)
     row[CARRIERS.name] = _carriers(variants, chosen, plan.settings.founders)
     seed = (plan.settings.common.seed, members.order)
-    one = VariantSetScores(of_set.scores(), of_set.scores_of_sum, weights, eaf, seed, with_sum)
+    one = VariantSetScores(of_set.scores(), of_set.scores_of_sum, weights, eaf, seed, with_sum, of_set.genotypes_of_sum)
     if FIXED in plan.settings.set_tests:
         row |= _fixed_effects(plan, one, partial(largest.add, FIXED, columns=columns))
         counts[EXPLAINING] += bool(row["DF"]) and row["CHISQ"] is None

@@ -43,18 +43,18 @@ def simulated_set_mlog10p(
     ``u`` (s, p, B) are the scores of the set in these; those of the scan play no part. Raises NumericalError where the
     set has no P value, saying why.
     """
-    return _TESTS[name](one, u, simulated.quadratic, tested, null)
+    return _TESTS[name](one, u, simulated, tested, null)
 
 
-def _omnibus(one: VariantSetScores, u: Array, quadratic: Array, tested: Hypothesis, null: SetNull) -> Array:
+def _omnibus(one: VariantSetScores, u: Array, simulated: SimulatedTraits, tested: Hypothesis, null: SetNull) -> Array:
     """Skat, burden and acat with all weights of the omnibus test, combined by Cauchy's distribution."""
     found = [
-        test_of(each, u, quadratic, tested, null) for each in one.of_omnibus() for test_of in (_skat, _burden, _acat)
+        test_of(each, u, simulated, tested, null) for each in one.of_omnibus() for test_of in (_skat, _burden, _acat)
     ]
     return cauchy_mlog10p_of_many(np.stack(found))
 
 
-def _skat(one: VariantSetScores, u: Array, quadratic: Array, tested: Hypothesis, null: SetNull) -> Array:
+def _skat(one: VariantSetScores, u: Array, simulated: SimulatedTraits, tested: Hypothesis, null: SetNull) -> Array:
     """Of a variance component: Q in every data set against the one null distribution of the set."""
     kernel = kernel_of(one.scores, one.weights, tested, null)
     directions = directions_of(one.scores, tested, null.axes, null.mean_diagonal)
@@ -75,22 +75,27 @@ def interpolated_mlog10p(weights: Array, q: Array) -> Array:
     return np.asarray(np.maximum(Chebyshev.interpolate(at, DEGREE, domain=[low, high])(x), 0.0))
 
 
-def _burden(one: VariantSetScores, u: Array, quadratic: Array, tested: Hypothesis, null: SetNull) -> Array:
+def _burden(one: VariantSetScores, u: Array, simulated: SimulatedTraits, tested: Hypothesis, null: SetNull) -> Array:
     """The weighted sum of the variants as one variant."""
-    of_sum = np.einsum("a,ajk->jk", one.weights, u)[None]
-    return _of_effects(one.sum_scores(one.weights), of_sum, quadratic, tested, null.context)
+    of_sum, g = np.einsum("a,ajk->jk", one.weights, u)[None], None
+    if one.genotypes_of_sum is not None:
+        g = one.genotypes_of_sum(one.weights)
+    if g is not None:
+        scores = simulated.scores
+        of_sum = (g.astype(scores.dtype) @ scores.reshape(len(scores), -1)).reshape(of_sum.shape)
+    return _of_effects(one.sum_scores(one.weights), of_sum, simulated.quadratic, tested, null.context)
 
 
-def _acat(one: VariantSetScores, u: Array, quadratic: Array, tested: Hypothesis, null: SetNull) -> Array:
+def _acat(one: VariantSetScores, u: Array, simulated: SimulatedTraits, tested: Hypothesis, null: SetNull) -> Array:
     """The P values of the variants by themselves, combined by Cauchy's distribution."""
     (v, kept), context = with_information(one.scores), null.context
-    (gain,) = relative_gains(u[kept], v[kept], quadratic, [tested], context, each_trait=False)
+    (gain,) = relative_gains(u[kept], v[kept], simulated.quadratic, [tested], context, each_trait=False)
     return cauchy_mlog10p_of_many(context.result(gain, tested.df, tested.full.shape[1]).mlog10p, one.acat_weights[kept])
 
 
-def _fixed(one: VariantSetScores, u: Array, quadratic: Array, tested: Hypothesis, null: SetNull) -> Array:
+def _fixed(one: VariantSetScores, u: Array, simulated: SimulatedTraits, tested: Hypothesis, null: SetNull) -> Array:
     """The effects of all variants."""
-    return _of_effects(one.scores, u, quadratic, tested, null.context)
+    return _of_effects(one.scores, u, simulated.quadratic, tested, null.context)
 
 
 def _of_effects(scores: SetScores, u: Array, quadratic: Array, tested: Hypothesis, context: TestContext) -> Array:
@@ -109,7 +114,7 @@ def _of_effects(scores: SetScores, u: Array, quadratic: Array, tested: Hypothesi
     return context.result(gain / np.maximum(quadratic - drops[1], left), ranks[1] - ranks[0], ranks[1]).mlog10p
 
 
-_TESTS: dict[SimulatedTest, Callable[[VariantSetScores, Array, Array, Hypothesis, SetNull], Array]] = {
+_TESTS: dict[SimulatedTest, Callable[[VariantSetScores, Array, SimulatedTraits, Hypothesis, SetNull], Array]] = {
     "fixed": _fixed,
     "burden": _burden,
     "skat": _skat,

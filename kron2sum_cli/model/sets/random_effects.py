@@ -53,8 +53,8 @@ class VariantSetScores:
     """A set of s variants to test, with their weights and the frequencies of their effect alleles.
 
     ``sum_scores`` are those of their sum with weights (s,), as one variant, and ``with_sum`` those of the variants and,
-    last, of the sum with the weights of the set; None for sums of scores. Null distributions are simulated from
-    ``seed``.
+    last, of the sum with the weights of the set; None for sums of scores. ``genotypes_of_sum`` gives that sum (n,)
+    where variants cancel, else None. Null distributions are simulated from ``seed``.
     """
 
     scores: SetScores
@@ -63,6 +63,7 @@ class VariantSetScores:
     eaf: Array
     seed: tuple[int, ...]
     with_sum: SetScores | None = None
+    genotypes_of_sum: Callable[[Array], NDArray[np.floating] | None] | None = None
 
     def of_omnibus(self) -> list["VariantSetScores"]:
         """The set with each of `OMNIBUS_WEIGHTS`."""

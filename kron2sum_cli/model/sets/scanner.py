@@ -106,6 +106,17 @@ class SetVariants:
         arrays = zip(self.block.arrays, self._sum(weights).arrays, strict=True)
         return self.block.scanner.scores(*(np.hstack([_columns(M, self.members), one]) for M, one in arrays))
 
+    def genotypes_of_sum(self, weights: Array) -> Floats | None:
+        """The sum (n,) where variants cancel, so that its scores are not the sum of rounded ones; None elsewhere."""
+        summed, most = self._sum_of_rotated(weights)
+        return self.genotypes() @ weights if np.sqrt(summed.length[0]) < LEAST_SHARE * most else None
+
+    def _sum_of_rotated(self, weights: Array) -> tuple[RotatedVariants, float]:
+        """The sum of the rotated variants as a block of one variant, and the sum of their lengths."""
+        summed = tuple(_weighted_sum(M, self.members, weights) for M in self.block.arrays)
+        most = float(np.abs(weights) @ np.sqrt(self.block.length[self.members]))
+        return RotatedVariants(self.block.scanner, summed), most
+
     def _sum(self, weights: Array) -> RotatedVariants:
         """The sum as a block of one variant.
 
@@ -114,8 +125,7 @@ class SetVariants:
         is 0.
         """
         scanner, precision = self.block.scanner, float(np.finfo(self.block.scanner.dtype).eps)
-        summed = RotatedVariants(scanner, tuple(_weighted_sum(M, self.members, weights) for M in self.block.arrays))
-        most = float(np.abs(weights) @ np.sqrt(self.block.length[self.members]))
+        summed, most = self._sum_of_rotated(weights)
         if scanner.dtype == np.float32 and np.sqrt(summed.length[0]) < LEAST_SHARE * most:
             summed = scanner.rotate((self.genotypes() @ weights[:, None]).astype(np.float32))
             precision = float(np.finfo(np.float64).eps)

@@ -45,8 +45,9 @@ def null_of(one: Case) -> SetNull:
 def set_of(one: Case, weights: Array | None = None) -> VariantSetScores:
     s = one.S.shape[1]
     weights = np.ones(s) if weights is None else weights
-    with_sum = set_of_all(one.scanner, one.S).scores_with_sum(weights)
-    return VariantSetScores(one.scores, one.sum_scores, weights, one.S.mean(axis=0) / 2, (1, 2), with_sum)
+    of_set, eaf = set_of_all(one.scanner, one.S), one.S.mean(axis=0) / 2
+    with_sum, of_sum = of_set.scores_with_sum(weights), of_set.genotypes_of_sum
+    return VariantSetScores(one.scores, one.sum_scores, weights, eaf, (1, 2), with_sum, of_sum)
 
 
 @pytest.mark.parametrize("hypothesis", ["any", "common", "specific", "trait:b"])

@@ -66,6 +66,25 @@ def test_a_trait_that_no_carrier_has_takes_a_degree_of_freedom(name: SimulatedTe
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("weight", [1e3, 1e7])
+def test_variants_that_cancel_leave_the_burden_of_the_others(weight: float, share: float) -> None:
+    """In single precision, too, in which the scores of simulated data sets are."""
+    one = case(12, s=4, share=share, dtype=np.float32)
+    alleles = np.random.default_rng(3).choice(3, size=(60, 2), p=[0.5, 0.3, 0.2])
+    one.S[:, :3] = np.sum(alleles[:, :, None] == np.arange(3), axis=1)
+    one.S[:] -= one.S.mean(axis=0)
+    tested, null = named_hypothesis("common", TRAITS), null_of(one)
+    scores = np.random.default_rng(4).normal(size=(60, 3, B)).astype(np.float32)
+    simulated = SimulatedTraits(scores, np.full(B, null.context.quadratic))
+    u = np.einsum("na,npk->apk", one.S.astype(np.float32), scores).astype(np.float64)
+    found, expected = (
+        simulated_set_mlog10p("burden", set_of(one, np.array([a, a, a, 1.0])), u, simulated, tested, null)
+        for a in (weight, 0.0)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("m", [1, 2, 8, 200])
 def test_interpolated_p_values(m: int) -> None:
     rng = np.random.default_rng(m)
