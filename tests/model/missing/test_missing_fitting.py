@@ -354,16 +354,6 @@ def test_the_average_information_is_near_the_observed_one(monkeypatch: pytest.Mo
         np.testing.assert_allclose(a, b, rtol=0.15)
 
 
-@pytest.mark.parametrize("seed", [2, 4])
-def test_fits_of_all_ranks_are_those_of_every_rank(seed: int) -> None:
-    """Whether or not the C0 of a higher rank has a lower one."""
-    case = simulate(seed)
-    ranks = range(1, case.cells.ntraits + 1)
-    for rank, found in zip(ranks, fits(case.cells, ranks, case.reml), strict=True):
-        assert (found.rank, found.certificate.certified) == (rank, True)
-        assert found.point.lml == pytest.approx(fit(case.cells, rank, case.reml).point.lml, abs=1e-6)
-
-
 def test_no_rank_ends_below_a_lower_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever its searches end: those of full rank do not look beside an optimum here."""
     case, best_beside = simulate(16), missing_fitting.best_beside
