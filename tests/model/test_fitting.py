@@ -11,9 +11,9 @@ from benchmarks.hard_null_models import CASES, best_of_lbfgs, make, simulate
 from kron2sum_cli import Kron2Sum
 from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model import fitting
-from kron2sum_cli.model.climbing import Optimum
+from kron2sum_cli.model.climbing import Optimum, _Climb
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled, rotate_traits
-from kron2sum_cli.model.fitting import climb, climb_near, fit, starting_axes
+from kron2sum_cli.model.fitting import CompleteLikelihood, climb, climb_near, fit, nested_fits, starting_axes
 from kron2sum_cli.model.information import full_grams
 from kron2sum_cli.model.likelihood import Point, evaluate
 from kron2sum_cli.model.spectrum import spectrum_of_features
@@ -327,6 +327,27 @@ def test_a_climb_from_similar_data_that_failed_is_not_searched_for(monkeypatch: 
     monkeypatch.setattr(fitting, "climb", lambda *_: failed)
     monkeypatch.setattr(fitting, "fits", lambda *_: pytest.fail("searched"))
     assert climb_near(left, failed.point.axes, 3, False) is failed
+
+
+def test_a_lower_rank_is_searched_unless_it_has_the_maximum_of_a_higher_one() -> None:
+    """A climb from there may end below what a search finds; where it ends as high there is no search."""
+    _, data = without_a_third(20, n=150)
+    full, two = fit(data, 3, False), fit(data, 2, False)
+    flat = replace(full, point=replace(full.point, axes=full.point.axes.truncated(2)))
+    below = replace(two, point=replace(two.point, lml=full.point.lml - 1e-3))
+    as_high = replace(two, point=replace(two.point, lml=full.point.lml))
+    for highest, reached, kept in ((full, as_high, two), (flat, below, two), (flat, as_high, as_high)):
+        searched = {3: highest, 2: two}
+        ends = nested_fits([2, 3], data.mean_eigenvalue, lambda *_, end=reached: end, searched.__getitem__)
+        assert ends[0] is kept and ends[1] is highest
+
+
+def test_a_climb_whose_curvatures_are_exact_keeps_its_local_model() -> None:
+    _, data = without_a_third(20)
+    search = _Climb(CompleteLikelihood(data, False, 0.0), starting_axes(data, 0.5), 3)
+    model = search.model()
+    search.correct()
+    assert search.model() is model
 
 
 def test_two_samples_alike_make_the_likelihood_of_two_traits_unbounded() -> None:
