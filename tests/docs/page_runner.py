@@ -55,7 +55,11 @@ def blocks(page: str) -> list[Block]:
 
 
 def _is_installed(name: str) -> bool:
-    return shutil.which(name) is not None or (name.isidentifier() and find_spec(name) is not None)
+    """Whether a program or a module is there; a folder of a package's sources, as pgenlib's `plink2`, is none."""
+    if shutil.which(name) is not None:
+        return True
+    module = find_spec(name) if name.isidentifier() else None
+    return module is not None and module.origin is not None
 
 
 def _fenced(lines: Sequence[str]) -> Iterator[tuple[int, str, list[str], str]]:
