@@ -311,7 +311,7 @@ def rejection_values(kernel: KernelScores, level: float, direction: Array) -> Ar
         low, high = (middle, high) if found < -np.log10(level) else (low, middle)
     rho = np.array(GRID)
     z = high * direction
-    weights = _weights(_turned(kernel, Sums.of(kernel)), np.array(GRID))
+    weights = _weights(_turned(kernel, Sums.of(kernel)), rho)
     best = mixture_tails(weights, (1 - rho) * np.sum(z**2) + rho * np.sum(z.sum(axis=1) ** 2)).log_upper.min()
     return mixture_quantile(weights, float(best))
 

@@ -89,3 +89,10 @@ def set_of_all(scanner: SetScanner, S: Array) -> SetVariants:
 def complete_scanner(point: Point, X: Array, dtype: type[np.floating] = np.float64) -> CompleteSetScanner:
     """Of a null model of complete traits, whose covariates X are all projected out."""
     return CompleteSetScanner(diagonal_scanner(point, np.linalg.qr(X)[0], dtype, None))
+
+
+def cancel(S: Array) -> None:
+    """Make the first three variants of S (n, s) the alleles of one locus, whose sum is constant, and centre all."""
+    alleles = np.random.default_rng(3).choice(3, size=(len(S), 2), p=[0.5, 0.3, 0.2])
+    S[:, :3] = np.sum(alleles[:, :, None] == np.arange(3), axis=1)
+    S[:] -= S.mean(axis=0)

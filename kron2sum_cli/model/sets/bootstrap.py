@@ -77,13 +77,12 @@ def interpolated_mlog10p(weights: Array, q: Array) -> Array:
 
 def _burden(one: VariantSetScores, u: Array, simulated: SimulatedTraits, tested: Hypothesis, null: SetNull) -> Array:
     """The weighted sum of the variants as one variant."""
-    of_sum, g = np.einsum("a,ajk->jk", one.weights, u)[None], None
-    if one.genotypes_of_sum is not None:
-        g = one.genotypes_of_sum(one.weights)
-    if g is not None:
-        scores = simulated.scores
-        of_sum = (g.astype(scores.dtype) @ scores.reshape(len(scores), -1)).reshape(of_sum.shape)
-    return _of_effects(one.sum_scores(one.weights), of_sum, simulated.quadratic, tested, null.context)
+    g = one.genotypes_of_sum(one.weights) if one.genotypes_of_sum else None
+    if g is None:
+        of_sum = np.einsum("a,ajk->jk", one.weights, u)
+    else:
+        of_sum = np.tensordot(g.astype(simulated.scores.dtype), simulated.scores, axes=1)
+    return _of_effects(one.sum_scores(one.weights), of_sum[None], simulated.quadratic, tested, null.context)
 
 
 def _acat(one: VariantSetScores, u: Array, simulated: SimulatedTraits, tested: Hypothesis, null: SetNull) -> Array:
