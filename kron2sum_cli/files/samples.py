@@ -69,8 +69,9 @@ def match(reference: Samples, other: Samples) -> NDArray[np.intp]:
 
     Samples match on (FID, IID) where both files have FIDs, else on IID alone; FIDs that are all ``0`` are none. Where
     one file has FIDs and no IID is in both files, the names of the other file are compared with ``FID_IID``, which
-    plink2 writes into BGEN and VCF. What matches must be unique in both files; IDs that the other file lacks may be
-    repeated. Returns the position in ``other`` of each of the n samples of ``reference``, -1 where it is not there.
+    plink writes into BGEN, VCF and ``.traw``; names that all begin with ``0_`` have no FID there. What matches must be
+    unique in both files; IDs that the other file lacks may be repeated. Returns the position in ``other`` of each of
+    the n samples of ``reference``, -1 where it is not there.
     Raises InputError where an ID that both files have is ambiguous in one of them.
     """
     reference_keys, other_keys = _comparable_keys(reference, other)
@@ -96,14 +97,21 @@ def _comparable_keys(samples: Samples, other: Samples) -> tuple[list[str], list[
     """What the samples of two files are matched on, by the rule of `match`."""
     has_fids = [one.fids is not None and any(fid != NO_FID for fid in one.fids) for one in (samples, other)]
     keys, other_keys = _keys(samples, all(has_fids)), _keys(other, all(has_fids))
-    if has_fids[0] != has_fids[1] and not set(keys) & set(other_keys):
-        joined = [
-            [key.replace(BETWEEN_NAMES, "_") for key in _keys(one, has)]
-            for one, has in zip((samples, other), has_fids, strict=True)
-        ]
-        if set(joined[0]) & set(joined[1]):
-            return joined[0], joined[1]
-    return keys, other_keys
+    if all(has_fids) or set(keys) & set(other_keys):
+        return keys, other_keys
+    joined = [
+        [key.replace(BETWEEN_NAMES, "_") for key in _keys(one, has)]
+        for one, has in zip((samples, other), has_fids, strict=True)
+    ]
+    if set(joined[0]) & set(joined[1]):
+        return joined[0], joined[1]
+    return _without_unknown_fids(keys), _without_unknown_fids(other_keys)
+
+
+def _without_unknown_fids(names: list[str]) -> list[str]:
+    """IIDs of names that all begin with a family ID that is not known; other names as they are."""
+    unknown = f"{NO_FID}_"
+    return [name.removeprefix(unknown) for name in names] if all(name.startswith(unknown) for name in names) else names
 
 
 def _keys(samples: Samples, with_fids: bool) -> list[str]:

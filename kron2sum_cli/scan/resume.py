@@ -30,11 +30,11 @@ _COUNTS, _REFIT_FACTORS, _LARGEST = b"counts", b"refit_factors", b"largest"
 _WORDS = {
     "version": "the version of kron2sum",
     "null": "the null model",
-    "inputs": "the genotypes",
+    "inputs": "the files read",
     "filters": "the filters",
     "settings": "the options",
     "span": "the shard or region",
-    "block": "the size of blocks (--memory)",
+    "block": "the size of blocks (--memory, --threads)",
 }
 """What the parts of the identity of a scan are; the first that differs is named."""
 

@@ -88,6 +88,16 @@ def test_names_that_join_fid_and_iid() -> None:
     assert match(pheno, Samples(None, ("a", "g_b"), "g.bgen")).tolist() == [0, -1], "IIDs come first"
 
 
+@pytest.mark.parametrize(
+    "pheno", [with_fids([("f", "a"), ("g", "b")]), with_fids([("0", "a"), ("0", "b")]), without_fids("ab")]
+)
+def test_names_that_join_an_unknown_fid_and_iid(pheno: Samples) -> None:
+    """As plink writes them into a .traw, and plink 1.9 into VCF, where no sample has a FID."""
+    joined = Samples(None, ("0_b", "0_x", "0_a"), "g.traw")
+    assert match(pheno, joined).tolist() == [2, 0] and match(joined, pheno).tolist() == [1, -1, 0]
+    assert match(pheno, Samples(None, ("0_b", "x_y", "0_a"), "g.vcf")).max() == -1, "0_ is a part of the names"
+
+
 def test_fids_that_are_all_zero_are_none() -> None:
     genotypes, pheno = with_fids([("0", "a"), ("0", "b")]), with_fids([("f", "b"), ("g", "a")])
     assert match(pheno, genotypes).tolist() == [1, 0] and match(genotypes, pheno).tolist() == [1, 0]

@@ -69,7 +69,7 @@ def test_any_damage_is_thrown_away(expected: bytes, interrupted: Path, kron2sum:
         (("--test", "common"), "the options changed"),
         (("--precision", "double"), "the options changed"),
         (("--null", "other.npz"), "the null model changed since the interrupted scan: null: "),
-        (("--geno", "v.bed"), "the genotypes changed since the interrupted scan: inputs: geno"),
+        (("--geno", "v.bed"), "the files read changed since the interrupted scan: inputs: geno"),
     ],
 )
 def test_refused_where_something_differs(
@@ -135,7 +135,7 @@ def test_sets_are_resumed(folder: Path, kron2sum: CommandServer) -> None:
     assert work_files(folder) == [BLOCKS]
     (folder / "sets.txt").write_text(text.replace("s2 ", "s3 "))
     done = kron2sum(*sets, "--out", "out.tsv", "--resume")
-    assert (done.code, "the genotypes changed since the interrupted scan: inputs: sets" in done.line) == (1, True)
+    assert (done.code, "the files read changed since the interrupted scan: inputs: sets" in done.line) == (1, True)
     (folder / "sets.txt").write_text(text)
     assert kron2sum(*sets, "--out", "out.tsv", "--set-max-maf", "0.2", "--resume").code == 1
     assert kron2sum(*sets, "--out", "out.tsv", "--resume").code == 0
