@@ -53,7 +53,7 @@ from kron2sum_cli.model.sets.random_effects import (
     omnibus_parts,
     random_effects_mlog10p,
 )
-from kron2sum_cli.model.sets.skato import GRID, Sums, _turned, _weights, skato
+from kron2sum_cli.model.sets.skato import GRID, Sums, grid_weights, skato, turned_covariance
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features
 
 LEVELS = (0.05, 0.01, 1e-3, 1e-4)
@@ -143,8 +143,10 @@ def scored(one: Sample, Y: Array, which: Iterable[int]) -> tuple[SetNull, list[V
     sets = []
     for k in which:
         rows = one.rows[k]
-        sum_scores = partial(_sum_scores, point, rows)
-        sets.append(VariantSetScores(_scores(point, rows), sum_scores, np.ones(rows.shape[1]), one.eaf[k], (1, k)))
+        scores, weights = _scores(point, rows), np.ones(rows.shape[1])
+        with_sum = partial(_scores, point, np.column_stack([rows, rows @ weights]))
+        of_sum = partial(_sum_scores, point, rows)
+        sets.append(VariantSetScores(scores, of_sum, with_sum, lambda weights: None, weights, one.eaf[k], (1, k)))
     return SetNull(point.axes, g, context), sets
 
 
@@ -311,7 +313,7 @@ def rejection_values(kernel: KernelScores, level: float, direction: Array) -> Ar
         low, high = (middle, high) if found < -np.log10(level) else (low, middle)
     rho = np.array(GRID)
     z = high * direction
-    weights = _weights(_turned(kernel, Sums.of(kernel)), rho)
+    weights = grid_weights(turned_covariance(kernel, Sums.of(kernel)), rho)
     best = mixture_tails(weights, (1 - rho) * np.sum(z**2) + rho * np.sum(z.sum(axis=1) ** 2)).log_upper.min()
     return mixture_quantile(weights, float(best))
 

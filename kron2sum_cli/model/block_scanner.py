@@ -185,11 +185,6 @@ class BlockScanner:
             cross = cross + np.multiply.outer(outside, self.outside_weight)
         return PairStatistics(BlockStatistics(u_first, *found[0]), BlockStatistics(u_second, *found[1]), cross)
 
-    def rotated(self, G: NDArray[np.floating]) -> NDArray[np.floating]:
-        """``[V, Vα]ᵀG`` (m + p, b), in memory that the next block of the same thread takes."""
-        shape, dtype = (self.rotation.shape[0], G.shape[1]), np.result_type(self.rotation, G)
-        return np.asarray(np.matmul(self.rotation, G, out=self._memory.take(shape, dtype)))
-
     def _rotated(self, *blocks: NDArray[np.floating]) -> tuple[NDArray[np.floating], Sequence[Array]]:
         """Blocks (n, b) in the rows, (m, b) each, and their scores (b, p)."""
         m = self.weights.shape[0]

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import groupby, product
 from typing import cast
 
@@ -255,12 +255,12 @@ def _test_set(
     chosen = in_block[kept]
     columns, eaf = variants.column[chosen], variants.counts.eaf[chosen]
     weights = _weights(plan, members, kept, eaf)
-    of_set = SetVariants(variants.rotated, columns, partial(_genotypes, plan, members.positions[kept]))
-    with_sum = of_set.scores_with_sum(weights) if "skato" in plan.settings.set_tests and chosen.size else None
+    of_set = SetVariants(variants.rotated, columns, cache(partial(_genotypes, plan, members.positions[kept])))
+    with_sum = cache(partial(of_set.scores_with_sum, weights))
     row = _description(members, variants, chosen)
     row[CARRIERS.name] = _carriers(variants, chosen, plan.settings.founders)
     seed = (plan.settings.common.seed, members.order)
-    one = VariantSetScores(of_set.scores(), of_set.scores_of_sum, weights, eaf, seed, with_sum, of_set.genotypes_of_sum)
+    one = VariantSetScores(of_set.scores(), of_set.scores_of_sum, with_sum, of_set.genotypes_of_sum, weights, eaf, seed)
     if FIXED in plan.settings.set_tests:
         row |= _fixed_effects(plan, one, partial(largest.add, FIXED, columns=columns))
         counts[EXPLAINING] += bool(row["DF"]) and row["CHISQ"] is None

@@ -10,6 +10,8 @@ from example_commands import kron2sum
 from numpy.typing import NDArray
 from scipy import stats
 
+from kron2sum_cli.scan import sets
+
 Array = NDArray[np.float64]
 N, LOCI, FOUNDERS = 110, 12, "ABCDEFGH"
 NAMES = [f"c{1 + k // 7}.loc{k}" for k in range(LOCI)]
@@ -116,6 +118,15 @@ def test_loci_go_through_shards_random_effects_and_pictures() -> None:
     assert Path("leads.tsv").read_text().split() == ["SET", "LEAD_TEST", NAMES[3], "fixed"]
     pytest.importorskip("matplotlib")
     assert kron2sum("export", "-q", "s.parquet", "--plot", "manhattan", "--out", "m.png") == 0
+
+
+def test_founders_whose_sum_cancels_are_read_once_more_whatever_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cross("ABC")
+    assert kron2sum("fit", "-q", "--pheno", "y.csv", "--grm", "g.csv") == 0
+    read, genotypes = [], sets._genotypes
+    monkeypatch.setattr(sets, "_genotypes", lambda *of_set: read.append(of_set) or genotypes(*of_set))
+    scanned("--founders", "--set-test", "burden", "--set-test", "skato", "--test", "common")
+    assert len(read) == LOCI
 
 
 def test_a_scan_given_a_locus_is_given_all_of_its_founders(capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,7 @@ def interpolated_mlog10p(weights: Array, q: Array) -> Array:
 
 def _burden(one: VariantSetScores, u: Array, simulated: SimulatedTraits, tested: Hypothesis, null: SetNull) -> Array:
     """The weighted sum of the variants as one variant."""
-    g = one.genotypes_of_sum(one.weights) if one.genotypes_of_sum else None
+    g = one.genotypes_of_sum(one.weights)
     if g is None:
         of_sum = np.einsum("a,ajk->jk", one.weights, u)
     else:

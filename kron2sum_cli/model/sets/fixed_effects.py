@@ -35,6 +35,11 @@ class SetScores:
     V: Array
     sizes: Array
 
+    @property
+    def last(self) -> "SetScores":
+        """Of the last variant alone."""
+        return SetScores(self.u[-1:], self.V[..., -1:, -1:], self.sizes[:, -1:])
+
 
 def weighted_products(rows: NDArray[np.floating], weights: NDArray[np.floating]) -> Array:
     """``Σ_i w_ij g_ia g_ib`` for rows (m, q) and every axis j of weights (m, p), in double precision: (p, q, q)."""

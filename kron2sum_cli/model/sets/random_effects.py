@@ -52,18 +52,18 @@ class SetNull:
 class VariantSetScores:
     """A set of s variants to test, with their weights and the frequencies of their effect alleles.
 
-    ``sum_scores`` are those of their sum with weights (s,), as one variant, and ``with_sum`` those of the variants and,
-    last, of the sum with the weights of the set; None for sums of scores. ``genotypes_of_sum`` gives that sum (n,)
-    where variants cancel, else None. Null distributions are simulated from ``seed``.
+    ``sum_scores`` gives those of their sum with weights (s,), as one variant, and ``with_sum`` those of the variants
+    and, last, of the sum with the weights of the set. ``genotypes_of_sum`` gives the sum (n,) with weights where
+    variants cancel, else None. Null distributions are simulated from ``seed``.
     """
 
     scores: SetScores
     sum_scores: Callable[[Array], SetScores]
+    with_sum: Callable[[], SetScores]
+    genotypes_of_sum: Callable[[Array], NDArray[np.floating] | None]
     weights: Array
     eaf: Array
     seed: tuple[int, ...]
-    with_sum: SetScores | None = None
-    genotypes_of_sum: Callable[[Array], NDArray[np.floating] | None] | None = None
 
     def of_omnibus(self) -> list["VariantSetScores"]:
         """The set with each of `OMNIBUS_WEIGHTS`."""
@@ -90,11 +90,9 @@ def _skat(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
 
 
 def _skato(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
-    if one.with_sum is None:
-        return skato(kernel_of(one.scores, one.weights, tested, null))
-    joint = kernel_of(one.with_sum, np.append(one.weights, 1.0), tested, null)
-    summed, context = one.sum_scores(one.weights), null.context
-    below, above = (reduce_set(summed, design, context.T).rank for design in (tested.base, tested.full))
+    with_sum = one.with_sum()
+    joint = kernel_of(with_sum, np.append(one.weights, 1.0), tested, null)
+    below, above = (reduce_set(with_sum.last, design, null.axes.T).rank for design in (tested.base, tested.full))
     return skato(*apart_from_sum(joint, above - below))
 
 

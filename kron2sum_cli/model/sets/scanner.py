@@ -51,10 +51,7 @@ class SetScanner(ABC):
         """Scores and information of all variants of some arrays."""
 
     def rotate(self, G: Floats) -> "RotatedVariants":
-        """Rotate a block of variants G (n, b), without missing values; centred where X has an intercept.
-
-        The next block of the same thread may take the memory of the result.
-        """
+        """Rotate a block of variants G (n, b), without missing values; centred where X has an intercept."""
         return RotatedVariants(self, self.arrays(G))
 
 
@@ -99,26 +96,30 @@ class SetVariants:
 
     def scores_of_sum(self, weights: Array) -> SetScores:
         """Scores and information of the sum of the variants times weights (q,), as one variant."""
-        return self._sum(weights).scores(np.zeros(1, np.intp))
+        return self.block.scanner.scores(*self._sum(weights))
 
     def scores_with_sum(self, weights: Array) -> SetScores:
         """Scores and information of the variants and, last, of their sum."""
-        arrays = zip(self.block.arrays, self._sum(weights).arrays, strict=True)
+        arrays = zip(self.block.arrays, self._sum(weights), strict=True)
         return self.block.scanner.scores(*(np.hstack([_columns(M, self.members), one]) for M, one in arrays))
 
     def genotypes_of_sum(self, weights: Array) -> Floats | None:
         """The sum (n,) where variants cancel, so that its scores are not the sum of rounded ones; None elsewhere."""
         summed, most = self._sum_of_rotated(weights)
-        return self.genotypes() @ weights if np.sqrt(summed.length[0]) < LEAST_SHARE * most else None
+        return self.genotypes() @ weights if self._length(summed) < LEAST_SHARE * most else None
 
-    def _sum_of_rotated(self, weights: Array) -> tuple[RotatedVariants, float]:
-        """The sum of the rotated variants as a block of one variant, and the sum of their lengths."""
-        summed = tuple(_weighted_sum(M, self.members, weights) for M in self.block.arrays)
-        most = float(np.abs(weights) @ np.sqrt(self.block.length[self.members]))
-        return RotatedVariants(self.block.scanner, summed), most
+    def _sum_of_rotated(self, weights: Array) -> tuple[tuple[Floats, ...], float]:
+        """Arrays of the sum of the rotated variants, in double precision, and the sum of their lengths."""
+        columns = (_columns(M, self.members) for M in self.block.arrays)
+        summed = tuple(np.asarray(M @ weights[:, None], np.float64) for M in columns)
+        return summed, float(np.abs(weights) @ np.sqrt(self.block.length[self.members]))
 
-    def _sum(self, weights: Array) -> RotatedVariants:
-        """The sum as a block of one variant.
+    def _length(self, one: tuple[Floats, ...]) -> float:
+        """The length of a variant by its arrays."""
+        return float(np.sqrt(self.block.scanner.length(*one)[0]))
+
+    def _sum(self, weights: Array) -> tuple[Floats, ...]:
+        """Arrays of the sum.
 
         It is made before its information: where variants cancel, information made of theirs would be a difference of
         large numbers; so would be what single precision has rounded. Where rounding is all that is left of the sum, it
@@ -126,17 +127,12 @@ class SetVariants:
         """
         scanner, precision = self.block.scanner, float(np.finfo(self.block.scanner.dtype).eps)
         summed, most = self._sum_of_rotated(weights)
-        if scanner.dtype == np.float32 and np.sqrt(summed.length[0]) < LEAST_SHARE * most:
-            summed = scanner.rotate((self.genotypes() @ weights[:, None]).astype(np.float32))
+        if scanner.dtype == np.float32 and self._length(summed) < LEAST_SHARE * most:
+            summed = scanner.arrays((self.genotypes() @ weights[:, None]).astype(np.float32))
             precision = float(np.finfo(np.float64).eps)
-        if np.sqrt(summed.length[0]) > UNITS_OF_ROUNDING * precision * most:
+        if self._length(summed) > UNITS_OF_ROUNDING * precision * most:
             return summed
-        return RotatedVariants(scanner, tuple(0 * M for M in summed.arrays))
-
-
-def _weighted_sum(M: Floats, members: Indices, weights: Array) -> Array:
-    """The sum (k, 1) of columns ``members`` (q,) of M (k, b) times weights (q,), in double precision."""
-    return np.asarray(_columns(M, members) @ weights[:, None], np.float64)
+        return tuple(0 * M for M in summed)
 
 
 @dataclass(frozen=True)
@@ -156,8 +152,7 @@ class CompleteSetScanner(SetScanner):
 
     def arrays(self, G: Floats) -> tuple[Floats, ...]:
         """See `SetScanner.arrays`."""
-        # A sum of variants comes while the block of these is in use, whose memory it must leave alone.
-        rotated = self.scanner.rotated(G) if G.shape[1] > 1 else self.scanner.rotation @ G
+        rotated = self.scanner.rotation @ G
         if self.scanner.outside_weight is None:
             return (rotated,)
         m, Qx = len(self.scanner.weights), self.scanner.Qx

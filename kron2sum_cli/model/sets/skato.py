@@ -172,8 +172,8 @@ def skato(kernel: KernelScores, sums: Sums | None = None) -> float:
     does not converge.
     """
     of_scores = (Sums.of(kernel) if sums is None else sums).with_rank()
-    blocks, rho = _turned(kernel, of_scores), np.array(_grid(of_scores))
-    weights = _weights(blocks, rho)
+    blocks, rho = turned_covariance(kernel, of_scores), np.array(_grid(of_scores))
+    weights = grid_weights(blocks, rho)
     q = (1 - rho) * np.sum(kernel.z**2) + rho * np.sum(of_scores.x**2)
     tails = mixture_tails(weights, q)
     log_p = tails.log_upper
@@ -274,7 +274,7 @@ class _Coupled:
 _Turned = Sequence[_Tridiagonal] | Sequence[_Coupled]
 
 
-def _turned(kernel: KernelScores, sums: Sums) -> _Turned:
+def turned_covariance(kernel: KernelScores, sums: Sums) -> _Turned:
     """The covariance of the scores, ready for every ρ."""
     e, s = kernel.z.shape
     if kernel.independent:
@@ -295,10 +295,10 @@ def _tridiagonal(A: Array, of_sum: float, cross: Array) -> _Tridiagonal:
     v /= np.linalg.norm(v)
     across = A @ v
     half = 2 * np.outer(across - (v @ across) * v, v)
-    turned = A - half - half.T
-    turned[:, 0] = (cross - 2 * (v @ cross) * v) / np.sqrt(s)
-    turned[0, 0] = of_sum / s
-    _, diagonal, beside, _, _ = lapack.dsytrd(turned, lower=1)
+    M = A - half - half.T
+    M[:, 0] = (cross - 2 * (v @ cross) * v) / np.sqrt(s)
+    M[0, 0] = of_sum / s
+    _, diagonal, beside, _, _ = lapack.dsytrd(M, lower=1)
     return _Tridiagonal(diagonal, beside, variance)
 
 
@@ -312,7 +312,7 @@ def _eigenvalues(diagonal: Array, beside: Array) -> Array:
     return np.asarray(values, np.float64)
 
 
-def _weights(blocks: _Turned, rho: Array) -> Array:
+def grid_weights(blocks: _Turned, rho: Array) -> Array:
     """Eigenvalues (g, e s) of the covariance of z for the kernels ``(1 - ρ) I + ρ 11ᵀ`` of the variants."""
     return positive_weights(
         np.stack([np.concatenate([block.weights(one) for block in blocks]) for one in rho.tolist()])

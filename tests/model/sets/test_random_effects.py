@@ -1,6 +1,7 @@
 """Tests of sets by name and hypothesis, against projections of the n·p × n·p matrices and other programs' habits."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -46,8 +47,8 @@ def set_of(one: Case, weights: Array | None = None) -> VariantSetScores:
     s = one.S.shape[1]
     weights = np.ones(s) if weights is None else weights
     of_set, eaf = set_of_all(one.scanner, one.S), one.S.mean(axis=0) / 2
-    with_sum, of_sum = of_set.scores_with_sum(weights), of_set.genotypes_of_sum
-    return VariantSetScores(one.scores, one.sum_scores, weights, eaf, (1, 2), with_sum, of_sum)
+    with_sum, of_sum = partial(of_set.scores_with_sum, weights), of_set.genotypes_of_sum
+    return VariantSetScores(one.scores, one.sum_scores, with_sum, of_sum, weights, eaf, (1, 2))
 
 
 @pytest.mark.parametrize("hypothesis", ["any", "common", "specific", "trait:b"])
@@ -211,9 +212,10 @@ def test_any_design_of_full_rank_is_any_effect() -> None:
 
 def test_what_lies_in_the_span_of_the_covariates_has_no_p_value() -> None:
     one = case(40, s=2)
-    nothing = SetScores(np.zeros((2, 3)), np.zeros((3, 2, 2)), np.ones((3, 2)))
-    of_sum = SetScores(np.zeros((1, 3)), np.zeros((3, 1, 1)), np.ones((3, 1)))
-    empty = VariantSetScores(nothing, lambda weights: of_sum, np.ones(2), np.full(2, 0.1), (0,))
+    two, of_sum, with_sum = (SetScores(np.zeros((s, 3)), np.zeros((3, s, s)), np.ones((3, s))) for s in (2, 1, 3))
+    empty = VariantSetScores(
+        two, lambda weights: of_sum, lambda: with_sum, lambda weights: None, np.ones(2), np.full(2, 0.1), (0,)
+    )
     tested, null = named_hypothesis("any", TRAITS), null_of(one)
     for name, message in (
         ("skat", "no variance"),

@@ -16,9 +16,9 @@ from kron2sum_cli.model.sets.skato import (
     _mean_by_series,
     _over_directions,
     _segments,
-    _turned,
-    _weights,
+    grid_weights,
     skato,
+    turned_covariance,
 )
 from kron2sum_cli.model.spectrum import Array
 
@@ -108,7 +108,7 @@ def wishart(seed: int, e: int, s: int, spread: float = 0.3) -> Array:
 def test_the_weights_of_every_rho_are_those_of_its_kernel(e: int, s: int) -> None:
     A = wishart(3 * e + s, e, s)
     kernel = KernelScores(np.ones((e, s)), A)
-    found = _weights(_turned(kernel, Sums.of(kernel)), RHO)
+    found = grid_weights(turned_covariance(kernel, Sums.of(kernel)), RHO)
     for rho, weights in zip(GRID, found, strict=True):
         np.testing.assert_allclose(np.sort(weights), np.maximum(of_rho(A, rho), 0), atol=1e-12 * weights.max())
 
