@@ -34,9 +34,9 @@ from kron2sum_cli.genotypes.filters import passes
 from kron2sum_cli.model.bootstrap import SimulatedTraits
 from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.conditioning import conditioned_set_scanner
-from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare
+from kron2sum_cli.model.hypotheses import Hypothesis, TestContext
 from kron2sum_cli.model.sets.bootstrap import SimulatedTest, simulated_set_mlog10p
-from kron2sum_cli.model.sets.fixed_effects import reduce_set
+from kron2sum_cli.model.sets.fixed_effects import test_set
 from kron2sum_cli.model.sets.kernel_tests import any_effect_kernel, beta_weights, weighted_scores
 from kron2sum_cli.model.sets.random_effects import SetNull, SetTest, VariantSetScores, random_effects_mlog10p
 from kron2sum_cli.model.sets.scanner import RotatedVariants, SetScanner, SetVariants
@@ -327,18 +327,14 @@ def _fixed_effects(
 ) -> dict[str, object]:
     """The columns of the joint test of the variants' fixed effects, for every hypothesis."""
     columns: dict[str, object] = {}
-    context, scores = plan.null.context, one.scores
     for k, hypothesis in enumerate(plan.hypotheses):
         suffix = "." + hypothesis.name if k else ""
-        below = reduce_set(scores, hypothesis.base, context.T)
-        above = reduce_set(scores, hypothesis.full, context.T)
+        df, result = test_set(one.scores, hypothesis, plan.null.context)
         chisq = mlog10p = None
-        if below.rank < above.rank < context.residual_df:  # else there is nothing left to test them with
-            drops = (np.array([below.chisq]), np.array([above.chisq]))
-            result = compare(*drops, below.rank, above.rank, context)
+        if result is not None:
             chisq, mlog10p = float(result.chisq[0]), float(result.mlog10p[0])
             add(one, hypothesis)
-        columns |= {"CHISQ" + suffix: chisq, "DF" + suffix: above.rank - below.rank, "MLOG10P" + suffix: mlog10p}
+        columns |= {"CHISQ" + suffix: chisq, "DF" + suffix: df, "MLOG10P" + suffix: mlog10p}
         if not k:
             columns["P"] = None if mlog10p is None else 10.0**-mlog10p
     return columns

@@ -21,7 +21,7 @@ from kron2sum_cli.model.sets.kernel_tests import (
     null_weights,
 )
 from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
-from kron2sum_cli.model.sets.random_effects import SetNull, VariantSetScores, kernel_of, with_information
+from kron2sum_cli.model.sets.random_effects import SetNull, VariantSetScores, with_information
 from kron2sum_cli.model.spectrum import Array
 
 SimulatedTest = Literal["fixed", "burden", "skat", "acat", "omnibus"]
@@ -56,10 +56,9 @@ def _omnibus(one: VariantSetScores, u: Array, simulated: SimulatedTraits, tested
 
 def _skat(one: VariantSetScores, u: Array, simulated: SimulatedTraits, tested: Hypothesis, null: SetNull) -> Array:
     """Of a variance component: Q in every data set against the one null distribution of the set."""
-    kernel = kernel_of(one.scores, one.weights, tested, null)
     directions = directions_of(one.scores, tested, null.axes, null.mean_diagonal)
     q = np.sum((directions.of(u) * one.weights[:, None]) ** 2, axis=(0, 1))
-    return interpolated_mlog10p(null_weights(kernel.blocks), q)
+    return interpolated_mlog10p(null_weights(directions.scores(one.scores, one.weights).blocks), q)
 
 
 def interpolated_mlog10p(weights: Array, q: Array) -> Array:

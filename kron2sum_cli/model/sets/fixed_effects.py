@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.generalised_least_squares import independent_columns
-from kron2sum_cli.model.hypotheses import orthonormal
+from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, compare, orthonormal
 from kron2sum_cli.model.spectrum import Array, parts_of
 
 ROWS_AT_ONCE = 1024
@@ -103,3 +103,18 @@ def reduce_set(scores: SetScores, design: Array, T: Array) -> SetReduction:
         return SetReduction(0.0, 0)
     scaled = (effects.D.T @ scores.u.T).reshape(-1)[effects.kept] / effects.size
     return SetReduction(float(scaled @ linalg.cho_solve((effects.root, True), scaled)), int(effects.kept.size))
+
+
+def test_set(scores: SetScores, tested: Hypothesis, context: TestContext) -> tuple[int, TestResult | None]:
+    """The joint test (one value) of the effects of all variants, with its degrees of freedom.
+
+    None where these are none, or as many as there are values: then nothing is left to test them with.
+    """
+    below, above = (reduce_set(scores, design, context.T) for design in (tested.base, tested.full))
+    df, drops = above.rank - below.rank, (np.array([below.chisq]), np.array([above.chisq]))
+    if df <= 0 or above.rank >= context.residual_df:
+        return df, None
+    return df, compare(*drops, below.rank, above.rank, context)
+
+
+test_set.__test__ = False  # type: ignore[attr-defined]  # not a test of this code

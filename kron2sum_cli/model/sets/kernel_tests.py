@@ -100,35 +100,32 @@ def _with_variance(kernel: KernelScores, scores: SetScores, F: Array, weights: A
     return kernel
 
 
-def hypothesis_scores(scores: SetScores, tested: Hypothesis, T: Array, weights: Array) -> KernelScores:
-    """Scores of a set for effects in the span of A1 given effects in the span of A0.
-
-    With the scores z0 and z1 of the two and their covariances, ``z1 - C10 C00⁻¹ z0`` and ``C11 - C10 C00⁻¹ C01``;
-    effects of A0 that are linear combinations of others count once. Raises NumericalError where rounding is all the
-    variance of what is left.
-    """
-    e0 = tested.base.shape[1]
-    if e0 == 0:
-        return kernel_scores(scores, orthonormal(T @ tested.full), weights)
-    given = _given_base(scores, tested, T)
-    s, e1 = scores.u.shape[0], tested.df
-    A = given.covariance.reshape(e1, s, e1, s).transpose(0, 2, 1, 3) * (weights[:, None] * weights)
-    kernel = KernelScores(given.of(scores.u[:, :, None])[:, :, 0] * weights, A[0] if e1 == 1 else A)
-    return _with_variance(kernel, scores, given.F[:, e0:], weights)
-
-
 @dataclass(frozen=True)
 class Directions:
     """Scores of a set along e1 directions of the traits, less their regression on others.
 
     ``F`` (p, e) are the directions, first those that are regressed on; ``kept`` (k,) are the scores along these that
-    are independent, ``slopes`` (k, e1 s) those of the regression, and ``covariance`` (e1 s, e1 s) that of what is left.
+    are independent, ``slopes`` (k, e1 s) those of the regression, and ``covariance`` (e1 s, e1 s) that of what is left;
+    None where there is nothing to regress on.
     """
 
     F: Array
     kept: NDArray[np.intp]
     slopes: Array
-    covariance: Array
+    covariance: Array | None
+
+    def scores(self, scores: SetScores, weights: Array) -> KernelScores:
+        """Scores of the set times weights (s,).
+
+        Raises NumericalError where rounding is all the variance of what is left.
+        """
+        if self.covariance is None:
+            return kernel_scores(scores, self.F, weights)
+        s = len(weights)
+        e1 = len(self.covariance) // s
+        A = self.covariance.reshape(e1, s, e1, s).transpose(0, 2, 1, 3) * (weights[:, None] * weights)
+        kernel = KernelScores(self.of(scores.u[:, :, None])[:, :, 0] * weights, A[0] if e1 == 1 else A)
+        return _with_variance(kernel, scores, self.F[:, -e1:], weights)
 
     def of(self, u: Array) -> Array:
         """Scores (e1, s, B) from those (s, p, B) along the axes of B data sets."""
@@ -139,12 +136,17 @@ class Directions:
 
 
 def directions_of(scores: SetScores, tested: Hypothesis, axes: TraitAxes, mean_diagonal: float) -> Directions:
-    """The directions of the kernel of a hypothesis, for any number of data sets."""
+    """The directions of the kernel of a hypothesis.
+
+    Of effects in the span of A1 given effects in the span of A0 they are those of A1, regressed on those of A0: with
+    the scores z0 and z1 of the two and their covariances, ``z1 - C10 C00⁻¹ z0``, of covariance ``C11 - C10 C00⁻¹ C01``.
+    Effects of A0 that are linear combinations of others count once.
+    """
     if tested.base.shape[1]:
         return _given_base(scores, tested, axes.T)
     any_effect = tested.is_any_effect
     F = any_effect_kernel(axes, mean_diagonal) if any_effect else orthonormal(axes.T @ tested.full)
-    return Directions(F, np.zeros(0, dtype=np.intp), np.zeros((0, F.shape[1] * scores.u.shape[0])), np.zeros((0, 0)))
+    return Directions(F, np.zeros(0, dtype=np.intp), np.zeros((0, F.shape[1] * scores.u.shape[0])), None)
 
 
 def _given_base(scores: SetScores, tested: Hypothesis, T: Array) -> Directions:

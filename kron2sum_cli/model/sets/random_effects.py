@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.block_scanner import least_left
-from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, compare, test
-from kron2sum_cli.model.sets.fixed_effects import SetScores, reduce_set
+from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, test
+from kron2sum_cli.model.sets.fixed_effects import SetScores, reduce_set, test_set
 from kron2sum_cli.model.sets.kernel_tests import (
     KernelScores,
     acat_weights,
-    any_effect_kernel,
     beta_weights,
     cauchy_mlog10p,
-    hypothesis_scores,
+    directions_of,
     information_of_variants,
     kernel_scores,
     null_weights,
@@ -104,14 +103,12 @@ def _free_kernel(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> Ke
     """Weighted scores along all directions of the tested effects, of which the likelihood ratio takes the best."""
     if tested.is_any_effect:
         return kernel_scores(one.scores, np.eye(one.scores.u.shape[1]), one.weights)
-    return hypothesis_scores(one.scores, tested, null.axes.T, one.weights)
+    return kernel_of(one.scores, one.weights, tested, null)
 
 
 def kernel_of(scores: SetScores, weights: Array, tested: Hypothesis, null: SetNull) -> KernelScores:
-    """Weighted scores for a hypothesis: any effect with the covariance of the traits, else see `hypothesis_scores`."""
-    if tested.is_any_effect:
-        return kernel_scores(scores, any_effect_kernel(null.axes, null.mean_diagonal), weights)
-    return hypothesis_scores(scores, tested, null.axes.T, weights)
+    """Weighted scores along the directions of a hypothesis."""
+    return directions_of(scores, tested, null.axes, null.mean_diagonal).scores(scores, weights)
 
 
 def _omnibus(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
@@ -130,12 +127,10 @@ def omnibus_parts(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> A
 
 def _burden(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
     """The weighted sum of the variants, tested as one variant."""
-    summed, context = one.sum_scores(one.weights), null.context
-    below, above = (reduce_set(summed, design, context.T) for design in (tested.base, tested.full))
-    if above.rank <= below.rank:
+    found = test_set(one.sum_scores(one.weights), tested, null.context)[1]
+    if found is None:
         raise NumericalError("the weighted sum of the variants lies in the span of the covariates")
-    drops = np.array([below.chisq]), np.array([above.chisq])
-    return float(compare(*drops, below.rank, above.rank, context).mlog10p[0])
+    return float(found.mlog10p[0])
 
 
 def _acat(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:

@@ -14,7 +14,7 @@ from kron2sum_cli.model.sets.kernel_tests import (
     acat_weights,
     beta_weights,
     cauchy_mlog10p,
-    hypothesis_scores,
+    directions_of,
     information_of_variants,
     kernel_scores,
     null_weights,
@@ -30,6 +30,7 @@ from kron2sum_cli.model.sets.random_effects import (
     random_effects_mlog10p,
 )
 from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.trait_axes import TraitAxes
 
 TRAITS = ("a", "b", "c")
 NAMES: tuple[SetTest, ...] = ("burden", "skat", "skato", "acat", "lr", "omnibus")
@@ -80,7 +81,7 @@ def test_a_hypothesis_given_another_is_its_score_in_the_model_of_the_other(name:
     one = case(31, share=share, s=4)
     weights = np.array([1.0, 2.0, 0.5, 1.0])
     tested = named_hypothesis(name, TRAITS)
-    found = hypothesis_scores(one.scores, tested, one.axes.T, weights)
+    found = kernel_of(one.scores, weights, tested, null_of(one))
     P = projected(one, tested.base)
     # Directions that are orthonormal along the axes, beyond those of the base.
     D, D0 = one.axes.T @ tested.full, one.axes.T @ tested.base
@@ -106,7 +107,8 @@ def test_without_relatedness_one_trait_given_the_others_is_skat_of_that_trait(tr
     V = np.broadcast_to(S.T @ H @ S, (3, s, s)).copy()
     scores = SetScores(S.T @ H @ Y @ T.T, V, np.einsum("jaa->ja", V))
     tested = named_hypothesis(f"trait:{TRAITS[trait]}", TRAITS)
-    found = skat(hypothesis_scores(scores, tested, T, np.ones(s)))
+    axes = TraitAxes(T, np.linalg.inv(T), np.zeros(3), np.ones(3))
+    found = skat(directions_of(scores, tested, axes, 1.0).scores(scores, np.ones(s)))
     u = S.T @ H @ Y[:, trait] / C1[trait, trait]
     lam = np.linalg.eigvalsh(S.T @ H @ S)[None] / C1[trait, trait]
     assert found == pytest.approx(mixture_mlog10p(lam, np.array([u @ u]))[0], rel=1e-8)
@@ -117,8 +119,8 @@ def test_repeated_variants_do_not_stop_a_test_given_other_effects() -> None:
     pairs = [0, 0, 1, 2]
     twice = SetScores(one.scores.u[pairs], one.scores.V[:, pairs][:, :, pairs], one.scores.sizes[:, pairs])
     tested = named_hypothesis("trait:a", TRAITS)
-    expected = skat(hypothesis_scores(one.scores, tested, one.axes.T, np.array([np.sqrt(2), 1.0, 1.0])))
-    found = skat(hypothesis_scores(twice, tested, one.axes.T, np.ones(4)))
+    expected = skat(kernel_of(one.scores, np.array([np.sqrt(2), 1.0, 1.0]), tested, null_of(one)))
+    found = skat(kernel_of(twice, np.ones(4), tested, null_of(one)))
     assert found == pytest.approx(expected, rel=1e-7)
 
 

@@ -8,7 +8,7 @@ from set_oracle import Case, case
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.hypotheses import named_hypothesis
-from kron2sum_cli.model.sets.kernel_tests import KernelScores, hypothesis_scores, kernel_scores
+from kron2sum_cli.model.sets.kernel_tests import KernelScores, directions_of, kernel_scores
 from kron2sum_cli.model.sets.likelihood_ratio import (
     NullTail,
     _climb,
@@ -59,7 +59,8 @@ def test_the_ratio_of_one_direction_is_that_of_the_densities_given_the_others(na
     """A scale of the kernel of the traits beside fixed effects of the set along the other directions."""
     one, tested = case(29, share=share, s=4), named_hypothesis(name, ("a", "b", "c"))
     weights = np.array([1.0, 0.5, 2.0, 1.0])
-    found = likelihood_ratio_test(hypothesis_scores(one.scores, tested, one.axes.T, weights), np.random.default_rng(0))
+    kernel = directions_of(one.scores, tested, one.axes, 1.0).scores(one.scores, weights)
+    found = likelihood_ratio_test(kernel, np.random.default_rng(0))
     direction = np.ones(3) if name == "common" else np.array([0.0, 1.0, 0.0])
     fixed = np.hstack([one.dense.M, np.kron(tested.base, one.S)[one.dense.seen]])
     N, SW = null_space(fixed.T), one.S * weights
