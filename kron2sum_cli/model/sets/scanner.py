@@ -110,9 +110,9 @@ class SetVariants:
 
     def _sum_of_rotated(self, weights: Array) -> tuple[tuple[Floats, ...], float]:
         """Arrays of the sum of the rotated variants, in double precision, and the sum of their lengths."""
-        columns = (_columns(M, self.members) for M in self.block.arrays)
+        columns = [_columns(M, self.members) for M in self.block.arrays]
         summed = tuple(np.asarray(M @ weights[:, None], np.float64) for M in columns)
-        return summed, float(np.abs(weights) @ np.sqrt(self.block.length[self.members]))
+        return summed, float(np.abs(weights) @ np.sqrt(self.block.scanner.length(*columns)))
 
     def _length(self, one: tuple[Floats, ...]) -> float:
         """The length of a variant by its arrays."""
