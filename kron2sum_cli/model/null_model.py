@@ -38,8 +38,7 @@ from kron2sum_cli.model.missing.observed import (
     restored_cells,
     without_missing,
 )
-from kron2sum_cli.model.missing.refit import ObservedRefitter
-from kron2sum_cli.model.missing.refit import null_maxima as observed_null_maxima
+from kron2sum_cli.model.missing.refit import observed_refits
 from kron2sum_cli.model.missing.scanner import observed_scanner, variant_scanner
 from kron2sum_cli.model.missing.undetermined import with_independent_traits
 from kron2sum_cli.model.prediction import (
@@ -167,9 +166,9 @@ class NullModel(ABC):
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The data as a file keeps them, by name."""
 
-    @abstractmethod
     def scalars(self) -> dict[str, int | float | None]:
-        """The numbers beside the arrays that a file keeps, by name."""
+        """The numbers beside the arrays that a file keeps, by name, and beside those of every fit."""
+        return {}
 
     @property
     @abstractmethod
@@ -232,9 +231,9 @@ class NullModel(ABC):
     def predictor(self) -> Predictor:
         """Predictions of genetic values, and of cells of samples that are not in the fit."""
 
-    @abstractmethod
     def missing_cells(self) -> MissingCells:
-        """Predictions of the missing cells of the fit."""
+        """Predictions of the missing cells of the fit; none of complete traits."""
+        return no_missing_cells()
 
 
 @dataclass(frozen=True)
@@ -355,10 +354,6 @@ class CompleteNullModel(RotatedNullModel):
         fitted = least_squares(Metric(self.point(), self.Qx), [(self.A, self.X)])
         return complete_predictor(self.point(), self.Qx, self.A, self.summary.estimates.B, fitted.covariance)
 
-    def missing_cells(self) -> MissingCells:
-        """None of them."""
-        return no_missing_cells()
-
     @property
     def coupled(self) -> bool:
         """Whether a trait design of fewer columns than traits couples the axes."""
@@ -416,8 +411,7 @@ class ObservedNullModel(RotatedNullModel):
 
     def refits(self) -> Refits:
         """See `missing.refit.ObservedRefitter`."""
-        maxima = observed_null_maxima(self.cells, self.summary.axes, self.summary.rank, self.summary.reml)
-        return ObservedRefitter(tuple(maxima))
+        return observed_refits(self.cells, self.summary.axes, self.summary.rank, self.summary.reml)
 
     def predictor(self) -> Predictor:
         """See `prediction`."""

@@ -48,8 +48,8 @@ class EffectsOfCovariates:
 class Predictor:
     """Predictions for samples from their relatedness K (n, t) to those of the fit.
 
-    ``statistics`` gives score and information of K, taken for variants, and ``effects`` the fixed effects for samples
-    with such relatedness.
+    ``statistics`` gives score and information of K, taken for variants, in double precision, and ``effects`` the fixed
+    effects for samples with such relatedness.
     """
 
     axes: TraitAxes
@@ -57,12 +57,32 @@ class Predictor:
     effects: Callable[[Array], EffectsOfCovariates]
 
     def genetic_values(self, K: Array, relatedness: Array) -> Prediction:
-        """Genetic values of t samples; ``relatedness`` (t,) is that of every sample with itself."""
-        return genetic_values(self.axes, self.statistics(K), relatedness)
+        """Genetic values of t samples, in the fit or not; ``relatedness`` (t,) is that of every sample with itself."""
+        axes, statistics, weights = self.axes, self.statistics(K), self.axes.c0**2
+        mean = (statistics.u * weights) @ axes.Tinv.T
+        own = np.multiply.outer(relatedness, weights)
+        if statistics.v.ndim == 2:
+            variance = (own - statistics.v * weights**2) @ (axes.Tinv**2).T
+        else:
+            loadings = axes.Tinv * weights
+            variance = own @ (axes.Tinv**2).T
+            variance = variance - np.einsum("aj,tjl,al->ta", loadings, statistics.v, loadings, optimize=True)
+        return Prediction(mean, np.maximum(variance, 0.0))
 
     def new_cells(self, genetic: Prediction, K: Array, X: Array) -> Prediction:
-        """Cells of samples that are not in the fit, from their genetic values and covariates X (t, c)."""
-        return new_cells(self.axes, genetic, X, self.effects(K))
+        """Cells of samples that are not in the fit, from their genetic values and covariates X (t, c).
+
+        ``var = var(genetic) + C1_aa + mᵀ cov(B) m - 2 mᵀ H⁻¹MᵀK⁻¹k``, m the sample's row of ``A ⊗ X`` for trait a.
+        """
+        axes, effects = self.axes, self.effects(K)
+        mean = X @ effects.B @ effects.A.T + genetic.mean
+        variance = genetic.variance + np.diag(axes.C1)
+        loadings = axes.Tinv * axes.c0**2
+        for j, of_trait in enumerate(effects.A):
+            m = np.einsum("k,tc->tkc", of_trait, X).reshape(len(X), -1)
+            moved = np.einsum("l,tlx->tx", loadings[j], effects.explained)
+            variance[:, j] += np.sum(m * (m @ effects.covariance - 2 * moved), axis=1)
+        return Prediction(mean, variance)
 
 
 @dataclass(frozen=True)
@@ -77,41 +97,6 @@ class MissingCells:
     traits: NDArray[np.intp]
     mean: Array
     variance: Array
-
-
-def genetic_values(axes: TraitAxes, statistics: BlockStatistics, relatedness: Array) -> Prediction:
-    """Genetic values of t samples, in the fit or not; ``relatedness`` (t,) is that of every sample with itself.
-
-    ``statistics`` are score and information of the samples' relatedness (n, t) to those of the fit, taken for variants,
-    in double precision.
-    """
-    weights = axes.c0**2
-    mean = (statistics.u * weights) @ axes.Tinv.T
-    own = np.multiply.outer(relatedness, weights)
-    if statistics.v.ndim == 2:
-        variance = (own - statistics.v * weights**2) @ (axes.Tinv**2).T
-    else:
-        loadings = axes.Tinv * weights
-        variance = own @ (axes.Tinv**2).T
-        variance = variance - np.einsum("aj,tjl,al->ta", loadings, statistics.v, loadings, optimize=True)
-    return Prediction(mean, np.maximum(variance, 0.0))
-
-
-def new_cells(axes: TraitAxes, genetic: Prediction, X: Array, effects: EffectsOfCovariates) -> Prediction:
-    """Cells of samples that are not in the fit, from their genetic values and covariates X (t, c).
-
-    ``var = var(genetic) + C1_aa + mᵀ cov(B) m - 2 mᵀ H⁻¹MᵀK⁻¹k``, m the sample's row of ``A ⊗ X`` for trait a.
-    """
-    p, c = axes.c0.size, X.shape[1]
-    mean = X @ effects.B @ effects.A.T + genetic.mean
-    variance = genetic.variance + np.diag(axes.C1)
-    a = effects.A.shape[1]
-    loadings = axes.Tinv * axes.c0**2
-    for j in range(p):
-        m = np.einsum("k,tc->tkc", effects.A[j], X).reshape(-1, a * c)
-        moved = np.einsum("l,tlx->tx", loadings[j], effects.explained)
-        variance[:, j] += np.sum(m * (m @ effects.covariance - 2 * moved), axis=1)
-    return Prediction(mean, variance)
 
 
 def missing_cells(point: ObservedPoint) -> MissingCells:
@@ -133,7 +118,7 @@ def no_missing_cells() -> MissingCells:
 def observed_predictor(point: ObservedPoint) -> Predictor:
     """The predictor of a fit of observed cells."""
     scanner = observed_scanner(point, np.float64)
-    return Predictor(point.axes, scanner.statistics, lambda K: effects_given_observed(point, scanner, K))
+    return Predictor(point.axes, scanner.statistics, lambda K: _effects_given_observed(point, scanner, K))
 
 
 def complete_predictor(point: Point, Qx: Array, A: Array, B: Array, covariance: Array) -> Predictor:
@@ -142,10 +127,10 @@ def complete_predictor(point: Point, Qx: Array, A: Array, B: Array, covariance: 
     A (p, a) is the trait design, B (c, a) are the estimates, and ``covariance`` (ca, ca) is that of vec(B).
     """
     scanner = block_scanner(point, Qx, np.float64)
-    return Predictor(point.axes, scanner.statistics, lambda K: effects_given_complete(point, Qx, A, B, covariance, K))
+    return Predictor(point.axes, scanner.statistics, lambda K: _effects_given_complete(point, Qx, A, B, covariance, K))
 
 
-def effects_given_observed(point: ObservedPoint, scanner: ObservedScanner, K: Array) -> EffectsOfCovariates:
+def _effects_given_observed(point: ObservedPoint, scanner: ObservedScanner, K: Array) -> EffectsOfCovariates:
     """The fixed effects of a null model of observed cells, for samples with relatedness K (n, t) to its own."""
     q = point.data.ncells
     tail = scanner.explained(K, scanner.rotate(K))[:, :, q:]
@@ -157,7 +142,7 @@ def effects_given_observed(point: ObservedPoint, scanner: ObservedScanner, K: Ar
     return EffectsOfCovariates(point.data.A, point.B, point.B_covariance, np.asarray(explained, dtype=np.float64))
 
 
-def effects_given_complete(
+def _effects_given_complete(
     point: Point, Qx: Array, A: Array, B: Array, covariance: Array, K: Array
 ) -> EffectsOfCovariates:
     """The fixed effects of `complete_predictor`, for samples with relatedness K (n, t) to those of the fit."""

@@ -25,8 +25,7 @@ from kron2sum_cli.model.fitting import fit
 from kron2sum_cli.model.hypotheses import named_hypothesis
 from kron2sum_cli.model.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import observed_cells
-from kron2sum_cli.model.missing.refit import ObservedRefitter
-from kron2sum_cli.model.missing.refit import null_maxima as observed_null_maxima
+from kron2sum_cli.model.missing.refit import observed_refits
 from kron2sum_cli.model.refit import Refitter, null_maxima, refitter
 from kron2sum_cli.model.second_column import pair_hypotheses
 from kron2sum_cli.model.spectrum import spectrum_of_features
@@ -171,7 +170,7 @@ def test_observed_cells_have_about_the_same_factor() -> None:
         holes = np.random.default_rng(6).uniform(size=Y.shape) < missing
         cells = observed_cells(spectrum, np.where(holes, np.nan, Y), np.eye(2), X)
         start = fit(rotate_traits(spectrum_of_features(G, X), Y), 2, reml=True).point.axes
-        fitter = ObservedRefitter(tuple(observed_null_maxima(cells, start, 2, reml=True)))
+        fitter = observed_refits(cells, start, 2, reml=True)
         return float(bartlett_factors(fitter, HYPOTHESES[:1], 1)[0])
 
     assert factor(0) == pytest.approx(float(complete[0]), abs=0.06)

@@ -16,6 +16,7 @@ from kron2sum_cli.model.families import fitting as family_fitting
 from kron2sum_cli.model.families.fitting import fixed_effects
 from kron2sum_cli.model.families.likelihood import FamilyPoint, evaluate, family_traits
 from kron2sum_cli.model.families.null_model import likelihood_of_families, restored_families
+from kron2sum_cli.model.families.refit import family_refits
 from kron2sum_cli.model.families.scanner import family_scanner, family_set_scanner
 from kron2sum_cli.model.families.spectrum import families_by_size, family_spectrum
 from kron2sum_cli.model.hypotheses import named_hypothesis
@@ -284,7 +285,7 @@ def test_the_maximum_near_that_of_similar_data_is_the_highest() -> None:
     case, _, size = of_populations(1023)
     data, p = case.families, len(size)
     fitted = family_fitting.fits(data, [p], False)[0]
-    *_, lowest = family_fitting.null_maxima(data, fitted.point.axes, p, False)
+    *_, lowest = family_refits(data, fitted.point.axes, p, False).maxima
     assert family_fitting.climb(data, lowest.point.axes, p, False).point.lml < fitted.point.lml - 0.01
     found = family_fitting.climb_near(data, lowest.point.axes, p, False)
     assert found.point.lml == pytest.approx(fitted.point.lml, abs=1e-6)

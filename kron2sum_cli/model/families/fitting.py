@@ -15,10 +15,8 @@ from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, ev
 from kron2sum_cli.model.fitting import (
     FEW_ROWS,
     GENETIC_SHARES,
-    distinct_maxima,
     higher_of,
     nested_fits,
-    pushed_axes,
 )
 from kron2sum_cli.model.information import (
     DirectionCovariance,
@@ -141,14 +139,6 @@ def is_cheap(data: FamilyTraits) -> bool:
 def may_have_several_maxima(data: FamilyTraits) -> bool:
     """Whether there are so few samples for each of several traits that several maxima are likely, and climbs cheap."""
     return data.ntraits > 1 and data.nrows < FEW_ROWS * data.ntraits and is_cheap(data)
-
-
-def null_maxima(data: FamilyTraits, fitted: TraitAxes, rank: int, reml: bool) -> list[Optimum[FamilyPoint]]:
-    """Local maxima of the likelihood without a variant, the highest first; see `missing.refit.null_maxima`."""
-    starts = [fitted]
-    if rank and may_have_several_maxima(data):
-        starts += even_starts(data) + pushed_axes(fitted, rank, data.mean_eigenvalue)
-    return distinct_maxima(starts, partial(climb, data, rank=rank, reml=reml))
 
 
 def _without_genetic_variance(data: FamilyTraits, reml: bool) -> Optimum[FamilyPoint]:

@@ -28,7 +28,7 @@ from kron2sum_cli.model.families.observed_scanner import (
     observed_family_projection,
     observed_family_scanner,
 )
-from kron2sum_cli.model.families.refit import FamilyRefits, ObservedFamilyRefits
+from kron2sum_cli.model.families.refit import family_refits, observed_family_refits
 from kron2sum_cli.model.families.scanner import (
     effects_of_covariates,
     family_projection,
@@ -39,7 +39,7 @@ from kron2sum_cli.model.families.spectrum import FamilySpectrum, arrays_of_spect
 from kron2sum_cli.model.generalised_least_squares import Effects
 from kron2sum_cli.model.missing.undetermined import uses_undetermined, with_independent_traits
 from kron2sum_cli.model.null_model import FAMILIES, FitSummary, NullLikelihood, NullModel, TraitData
-from kron2sum_cli.model.prediction import MissingCells, Predictor, no_missing_cells
+from kron2sum_cli.model.prediction import MissingCells, Predictor
 from kron2sum_cli.model.sets.scanner import SetScanner
 from kron2sum_cli.model.spectrum import Array, parts_of
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -51,10 +51,6 @@ class NullModelOfFamilies(NullModel):
     """What the null models of families have in common."""
 
     traits: FamilyTraits | ObservedFamilies
-
-    def scalars(self) -> dict[str, int | float | None]:
-        """None but those of every fit."""
-        return {}
 
     def colour(self, E: Array) -> Array:
         """See `NullModel.colour`: of all cells, those that are missing among them."""
@@ -109,18 +105,13 @@ class FamilyNullModel(NullModelOfFamilies):
 
     def refits(self) -> Refits:
         """See `families.refit`."""
-        summary = self.summary
-        return FamilyRefits(tuple(fitting.null_maxima(self.traits, summary.axes, summary.rank, summary.reml)))
+        return family_refits(self.traits, self.summary.axes, self.summary.rank, self.summary.reml)
 
     def predictor(self) -> Predictor:
         """See `prediction`."""
         point = self.point()
         scanner = family_scanner(point, np.float64)
         return Predictor(point.axes, scanner.statistics, lambda K: effects_of_covariates(point, K))
-
-    def missing_cells(self) -> MissingCells:
-        """None of them."""
-        return no_missing_cells()
 
 
 @dataclass(frozen=True)
@@ -166,9 +157,7 @@ class ObservedFamilyNullModel(NullModelOfFamilies):
 
     def refits(self) -> Refits:
         """See `families.refit`."""
-        summary = self.summary
-        maxima = observed_fitting.null_maxima(self.traits, summary.axes, summary.rank, summary.reml)
-        return ObservedFamilyRefits(tuple(maxima))
+        return observed_family_refits(self.traits, self.summary.axes, self.summary.rank, self.summary.reml)
 
     def predictor(self) -> Predictor:
         """See `prediction`."""

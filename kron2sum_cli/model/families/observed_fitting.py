@@ -18,7 +18,7 @@ from kron2sum_cli.model.families import fitting as complete_fitting
 from kron2sum_cli.model.families.likelihood import FamilyTraits, family_traits
 from kron2sum_cli.model.families.observed import ObservedFamilies
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint, evaluate, sum_of
-from kron2sum_cli.model.fitting import GENETIC_SHARES, distinct_maxima, nested_fits
+from kron2sum_cli.model.fitting import GENETIC_SHARES, nested_fits
 from kron2sum_cli.model.information import DirectionCovariance
 from kron2sum_cli.model.missing.fitting import (
     MAX_STEPS,
@@ -29,7 +29,6 @@ from kron2sum_cli.model.missing.fitting import (
     corrected_start,
     has_few_cells,
     has_few_common_samples,
-    places_beside,
 )
 from kron2sum_cli.model.missing.information import (
     directions,
@@ -151,14 +150,6 @@ def is_searched_thoroughly(data: ObservedFamilies) -> bool:
 def is_searched_beside(data: ObservedFamilies) -> bool:
     """Whether a search also starts from beside its end; see `missing.fitting.is_searched_beside`."""
     return is_searched_thoroughly(data) and has_few_common_samples(data)
-
-
-def null_maxima(data: ObservedFamilies, fitted: TraitAxes, rank: int, reml: bool) -> list[Optimum[ObservedFamilyPoint]]:
-    """Local maxima of the likelihood without a variant, the highest first; see `missing.refit.null_maxima`."""
-    starts = [fitted]
-    if is_searched_beside(data):
-        starts += even_starts(data) + places_beside(data, fitted, rank)
-    return distinct_maxima(starts, partial(climb, data, rank=rank, reml=reml))
 
 
 def filled_traits(data: ObservedFamilies) -> FamilyTraits:

@@ -7,7 +7,7 @@ its maximum there, so that the score is that of the restricted likelihood with t
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
@@ -27,14 +27,15 @@ from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
 from kron2sum_cli.model.climbing import Likelihood
 from kron2sum_cli.model.families import fitting, observed_fitting, observed_likelihood
 from kron2sum_cli.model.families.fitting import MAX_STEPS, FamilyLikelihood, climb
-from kron2sum_cli.model.families.likelihood import FamilyPoint, evaluate
+from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate
 from kron2sum_cli.model.families.observed import ObservedFamilies
 from kron2sum_cli.model.families.observed_fitting import ObservedFamilyLikelihood
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
 from kron2sum_cli.model.families.observed_scanner import observed_family_set_scores, statistics_in_double
 from kron2sum_cli.model.families.scanner import explained_by_covariates
-from kron2sum_cli.model.fitting import certified
+from kron2sum_cli.model.fitting import certified, distinct_maxima, pushed_axes
 from kron2sum_cli.model.hypotheses import orthonormal
+from kron2sum_cli.model.missing.fitting import places_beside
 from kron2sum_cli.model.missing.refit import SIMULATED_VARIANTS, RefitsOneByOne
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -160,18 +161,14 @@ class RefitsOfFamilies(RefitsOneByOne[AnyPoint]):
 
 @dataclass(frozen=True)
 class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
-    """Refits of complete traits; those of few samples climb from further starts, too, if they are ``thorough``."""
+    """Refits of complete traits, which climb from ``further`` starts, too."""
 
-    @cached_property
-    def starts(self) -> list[TraitAxes]:
-        """The null model's maxima; with few samples also even shares of genetic variance."""
-        data, starts = self.null.point.data, super().starts
-        further = self.thorough and self.null.rank > 0 and fitting.may_have_several_maxima(data)
-        return starts + fitting.even_starts(data) if further else starts
+    further: tuple[TraitAxes, ...] = ()
 
     @property
-    def few_cells(self) -> None:
-        """All are observed."""
+    def starts(self) -> list[TraitAxes]:
+        """The null model's maxima, and further ones."""
+        return [*super().starts, *self.further]
 
     def columns(self, G: NDArray[np.floating]) -> Array:
         """Rotated columns."""
@@ -192,7 +189,7 @@ class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
         step = scoring_step(axes, point.grams, point.score0, point.score1)
         first = _statistics(point, rows, rows)
         truth = AtTruth(axes.T, first.u, first.v, information_change(rows**2, data.s, point.W, step))
-        refits = FamilyRefits((null,), thorough=False)
+        refits = FamilyRefits((null,))
         found = Simulated(refits.null_lml, lambda design: refits.refit(rows, design), truth)
         if second is None:
             return found
@@ -245,13 +242,7 @@ class ObservedLikelihoodWithVariant(ObservedFamilyLikelihood):
 
 @dataclass(frozen=True)
 class ObservedFamilyRefits(RefitsOfFamilies[ObservedFamilyPoint]):
-    """Refits of observed cells; those that are not ``thorough`` climb from the null model's maxima alone."""
-
-    @property
-    def few_cells(self) -> ObservedFamilies | None:
-        """See `RefitsOneByOne.few_cells`."""
-        data = self.null.point.data
-        return data if self.thorough and observed_fitting.is_searched_thoroughly(data) else None
+    """Refits of observed cells."""
 
     def columns(self, G: NDArray[np.floating]) -> Array:
         """The columns themselves."""
@@ -275,7 +266,7 @@ class ObservedFamilyRefits(RefitsOfFamilies[ObservedFamilyPoint]):
         step = scoring_step(axes, point.grams, point.score0, point.score1)
         change = information_change(rows**2, s, point.information_of_rows, step)
         truth = AtTruth(axes.T, statistics.u, statistics.v, change)
-        refits = ObservedFamilyRefits((null,), thorough=False)
+        refits = ObservedFamilyRefits((null,))
         found = Simulated(refits.null_lml, lambda design: refits.refit(G, design), truth)
         if second is None:
             return found
@@ -285,3 +276,23 @@ class ObservedFamilyRefits(RefitsOfFamilies[ObservedFamilyPoint]):
         pairs = PairStatistics(statistics, statistics_in_double(point, H), np.array([V[:, :, 0, 1] for V in both]))
         known = pairs_at_truth(axes.T, pairs, columns, s, point.information_of_rows, step)
         return found.with_pairs(known, lambda: refits.of_pairs(G, H, G[:, :0]))
+
+
+def family_refits(data: FamilyTraits, fitted: TraitAxes, rank: int, reml: bool) -> FamilyRefits:
+    """Refits from local maxima of the likelihood without a variant: see `missing.refit.observed_refits`."""
+    even: list[TraitAxes] = []
+    starts = [fitted]
+    if rank and fitting.may_have_several_maxima(data):
+        even = fitting.even_starts(data)
+        starts += even + pushed_axes(fitted, rank, data.mean_eigenvalue)
+    maxima = distinct_maxima(starts, partial(climb, data, rank=rank, reml=reml))
+    return FamilyRefits(tuple(maxima), further=tuple(even))
+
+
+def observed_family_refits(data: ObservedFamilies, fitted: TraitAxes, rank: int, reml: bool) -> ObservedFamilyRefits:
+    """Refits from local maxima of the likelihood without a variant: see `missing.refit.observed_refits`."""
+    starts = [fitted]
+    if observed_fitting.is_searched_beside(data):
+        starts += observed_fitting.even_starts(data) + places_beside(data, fitted, rank)
+    maxima = distinct_maxima(starts, partial(observed_fitting.climb, data, rank=rank, reml=reml))
+    return ObservedFamilyRefits(tuple(maxima), data if observed_fitting.is_searched_thoroughly(data) else None)

@@ -27,7 +27,6 @@ from kron2sum_cli.model.climbing import Optimum, PointT
 from kron2sum_cli.model.contrasts import rotate_coupled
 from kron2sum_cli.model.fitting import certified, distinct_maxima
 from kron2sum_cli.model.missing.fitting import (
-    ObservedFit,
     best_beside,
     climb,
     even_starts,
@@ -52,13 +51,13 @@ for each of these refits is a search of its own."""
 class RefitsOneByOne(ABC, Generic[PointT]):
     """Refits under one null model, each a search of its own; see `bartlett.Refits`.
 
-    ``maxima`` are those of the likelihood without a variant, the highest first. If refits are ``thorough``, they are
-    searched from further places where there are few samples or cells: those of few observed cells from afar, too, and
-    where some two traits have few samples in common from beside their maxima.
+    ``maxima`` are those of the likelihood without a variant, the highest first. ``few_cells`` are the cells where there
+    are so few that refits are searched from afar, too, and where some two traits have few samples in common from beside
+    their maxima; None elsewhere.
     """
 
     maxima: tuple[Optimum[PointT], ...]
-    thorough: bool = True
+    few_cells: PartlyObserved | None = None
 
     @property
     def null(self) -> Optimum[PointT]:
@@ -79,11 +78,6 @@ class RefitsOneByOne(ABC, Generic[PointT]):
     def starts(self) -> list[TraitAxes]:
         """Where climbs start from."""
         return [one.point.axes for one in self.maxima]
-
-    @property
-    @abstractmethod
-    def few_cells(self) -> PartlyObserved | None:
-        """The cells if there are so few that thorough refits are searched from further places; else None."""
 
     @cached_property
     def afar(self) -> list[TraitAxes]:
@@ -146,12 +140,6 @@ class RefitsOneByOne(ABC, Generic[PointT]):
 class ObservedRefitter(RefitsOneByOne[ObservedPoint]):
     """Refits of observed cells under one null model."""
 
-    @property
-    def few_cells(self) -> ObservedCells | None:
-        """See `RefitsOneByOne.few_cells`."""
-        data = self.null.point.data
-        return data if self.thorough and is_searched_thoroughly(data) else None
-
     def columns(self, G: NDArray[np.floating]) -> Array:
         """The columns themselves."""
         return G.astype(np.float64)
@@ -172,7 +160,7 @@ class ObservedRefitter(RefitsOneByOne[ObservedPoint]):
         """Simulate traits in these cells under the null model, and variants; fit the traits."""
         cells, axes = self.null.point.data, self.null.point.axes
         null = certified(climb(_simulated_cells(cells, axes, rng), axes, self.null.rank, self.reml))
-        fitter = ObservedRefitter((null,), thorough=False)
+        fitter = ObservedRefitter((null,))
         data = fitter.null.point.data
         s, V = data.filled.s, data.filled.V
         rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
@@ -225,13 +213,14 @@ def _highest(
     return best
 
 
-def null_maxima(data: ObservedCells, fitted: TraitAxes, rank: int, reml: bool) -> list[ObservedFit]:
-    """Local maxima of the likelihood without a variant, the highest first.
+def observed_refits(data: ObservedCells, fitted: TraitAxes, rank: int, reml: bool) -> ObservedRefitter:
+    """Refits from local maxima of the likelihood without a variant.
 
-    Where there are so few samples that there can be several, climbs start from several places, beside the fit among
-    them; else from the fit alone. Raises ConvergenceError where no search ended at a maximum.
+    Where there are so few cells that there can be several maxima, climbs start from several places, beside the fit
+    among them; else from the fit alone. Raises ConvergenceError where no search ended at a maximum.
     """
-    starts = [fitted]
-    if is_searched_thoroughly(data):
+    starts, few_cells = [fitted], is_searched_thoroughly(data)
+    if few_cells:
         starts += even_starts(data) + places_beside(data, fitted, rank)
-    return distinct_maxima(starts, partial(climb, data, rank=rank, reml=reml))
+    maxima = distinct_maxima(starts, partial(climb, data, rank=rank, reml=reml))
+    return ObservedRefitter(tuple(maxima), data if few_cells else None)

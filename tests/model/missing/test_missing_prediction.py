@@ -6,21 +6,12 @@ import numpy as np
 import pytest
 from missing_oracle import Array, Observed, problem
 
-from kron2sum_cli.model.block_scanner import block_scanner
 from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.generalised_least_squares import Metric, least_squares
 from kron2sum_cli.model.likelihood import evaluate as evaluate_complete
 from kron2sum_cli.model.missing.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import observed_cells, observed_spectrum
-from kron2sum_cli.model.missing.scanner import observed_scanner
-from kron2sum_cli.model.prediction import (
-    Prediction,
-    effects_given_complete,
-    effects_given_observed,
-    genetic_values,
-    missing_cells,
-    new_cells,
-)
+from kron2sum_cli.model.prediction import Prediction, complete_predictor, missing_cells, observed_predictor
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import axes_of_covariances
 
@@ -55,11 +46,10 @@ def test_samples_outside_a_fit_of_observed_cells(reml: bool, r: int, a: int | No
     spectrum, prior = observed_spectrum(G, dense.X, True, reml and a is None)
     data = observed_cells(spectrum, dense.Y, dense.A, dense.X, prior)
     point = evaluate(data, axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue), reml)
-    scanner = observed_scanner(point, np.float64)
-    genetic = genetic_values(point.axes, scanner.statistics(K), own)
+    predictor = observed_predictor(point)
+    genetic = predictor.genetic_values(K, own)
     assert_same(genetic, kriged(dense, K, own, None))
-    cells = new_cells(point.axes, genetic, X, effects_given_observed(point, scanner, K))
-    assert_same(cells, kriged(dense, K, own, X))
+    assert_same(predictor.new_cells(genetic, K, X), kriged(dense, K, own, X))
 
 
 @pytest.mark.parametrize("reml", [True, False])
@@ -71,13 +61,11 @@ def test_samples_outside_a_fit_of_complete_traits(reml: bool, r: int) -> None:
     spectrum = spectrum_of_features(G, dense.X)
     data = rotate_traits(spectrum, dense.Y)
     point = evaluate_complete(data, axes_of_covariances(dense.C0, dense.C1, data.mean_eigenvalue), reml)
-    statistics = block_scanner(point, spectrum.Qx, np.float64).statistics(K)
-    genetic = genetic_values(point.axes, statistics, own)
-    assert_same(genetic, kriged(dense, K, own, None))
     fitted = least_squares(Metric(point, spectrum.Qx), [(A, dense.X)])
-    B = fitted.effects(0, 1.0).B
-    effects = effects_given_complete(point, spectrum.Qx, A, B, fitted.covariance, K)
-    assert_same(new_cells(point.axes, genetic, X, effects), kriged(dense, K, own, X))
+    predictor = complete_predictor(point, spectrum.Qx, A, fitted.effects(0, 1.0).B, fitted.covariance)
+    genetic = predictor.genetic_values(K, own)
+    assert_same(genetic, kriged(dense, K, own, None))
+    assert_same(predictor.new_cells(genetic, K, X), kriged(dense, K, own, X))
 
 
 @pytest.mark.parametrize("reml", [True, False])
@@ -95,9 +83,8 @@ def test_missing_cells_and_genetic_values_of_the_fit(reml: bool, r: int, a: int 
     found = missing_cells(point)
     np.testing.assert_allclose(found.mean, mean, rtol=1e-8, atol=1e-9)
     np.testing.assert_allclose(found.variance, variance, rtol=1e-8)
-    statistics = observed_scanner(point, np.float64).statistics(dense.R)
     own = np.diag(dense.R)
-    assert_same(genetic_values(point.axes, statistics, own), kriged(dense, dense.R, own, None))
+    assert_same(observed_predictor(point).genetic_values(dense.R, own), kriged(dense, dense.R, own, None))
 
 
 def test_predictions_of_masked_cells_cover_them() -> None:

@@ -55,14 +55,15 @@ def cells_of(case: Case) -> ObservedRefitter:
     """Refits from one of the null model's two maxima."""
     spectrum, shift = observed_spectrum(case.K.copy(), case.X, False, True)
     data = observed_cells(spectrum, case.Y, np.eye(3), case.X, shift)
-    return ObservedRefitter((climb(data, starting_axes(data.filled, 0.5), 3, True),))
+    return ObservedRefitter((climb(data, starting_axes(data.filled, 0.5), 3, True),), few_cells=data)
 
 
 def families_of(case: Case) -> ObservedFamilyRefits:
     """The same of one large family."""
     left_out = effects_left_out(case.Y, np.eye(3), case.X)
     data = observed_families(family_spectrum(sparse.csr_array(case.K)), case.Y, case.X, left_out)
-    return ObservedFamilyRefits((observed_fitting.climb(data, observed_fitting.even_starts(data)[0], 3, True),))
+    maximum = observed_fitting.climb(data, observed_fitting.even_starts(data)[0], 3, True)
+    return ObservedFamilyRefits((maximum,), few_cells=data)
 
 
 @pytest.mark.parametrize("refits_of", [cells_of, families_of])
@@ -75,4 +76,4 @@ def test_where_few_samples_have_two_traits_maxima_are_searched_for_beside_a_maxi
     reflected[2, 0] = -1
     expected = highest(few_common_samples, 0, design, [np.eye(3), reflected])
     assert refits.refit(variant, design).lml[0] == pytest.approx(expected, abs=1e-6)
-    assert replace(refits, thorough=False).refit(variant, design).lml[0] == pytest.approx(expected - 0.254077, abs=1e-5)
+    assert replace(refits, few_cells=None).refit(variant, design).lml[0] == pytest.approx(expected - 0.254077, abs=1e-5)

@@ -19,7 +19,7 @@ from kron2sum_cli.model.missing.observed import (
     with_added,
     without_missing,
 )
-from kron2sum_cli.model.missing.refit import ObservedRefitter, null_maxima
+from kron2sum_cli.model.missing.refit import ObservedRefitter, observed_refits
 from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.refit import null_maxima as complete_maxima
 from kron2sum_cli.model.refit import refitter
@@ -258,7 +258,7 @@ def test_refits_without_a_missing_cell_are_those_of_complete_traits(r: int) -> N
     outside = np.sum(g**2, axis=0) - np.sum(rows**2, axis=0) - np.sum((projected.Qx.T @ g) ** 2, axis=0)
     complete = refitter(data, complete_maxima(data, axes, 3), reml=True)
     spectrum, shift = observed_spectrum(G, dense.X, True, True)
-    observed = ObservedRefitter(tuple(null_maxima(observed_cells(spectrum, Y, dense.A, dense.X, shift), axes, 3, True)))
+    observed = observed_refits(observed_cells(spectrum, Y, dense.A, dense.X, shift), axes, 3, True)
     assert observed.null_lml == pytest.approx(complete.null_lml, abs=1e-6)
     for design in (np.eye(3), np.ones((3, 1))):
         expected, found = complete.refit(rows, design, np.maximum(outside, 0)), observed.refit(g, design)
