@@ -1,6 +1,6 @@
 """Which variants are tested: by name and position, then by what their genotypes are."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -182,5 +182,14 @@ def _in_regions(
     return inside
 
 
-def _named(column: pa.ChunkedArray, names: frozenset[str]) -> NDArray[np.bool_]:
+def positions_by_name(variants: Variants, names: Collection[str]) -> dict[str, list[int]]:
+    """Where the variants of these names are in a file, by name; a name that no variant has is left out."""
+    column, positions = variants.table["SNPID"], dict[str, list[int]]()
+    found = np.flatnonzero(_named(column, names))
+    for position, name in zip(found.tolist(), column.take(found).to_pylist(), strict=True):
+        positions.setdefault(name, []).append(position)
+    return positions
+
+
+def _named(column: pa.ChunkedArray, names: Collection[str]) -> NDArray[np.bool_]:
     return np.asarray(pc.is_in(column, value_set=pa.array(list(names), pa.string())), dtype=np.bool_)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
@@ -152,9 +153,12 @@ def open_founders(path: str, map_path: str | None = None) -> TableSource:
     return TableSource(path, files, content.samples, Variants.of_rows(rows, path), dosages)
 
 
-def locus_of(name: str, founder: str) -> str:
-    """The locus of a variant ``LOCUS.FOUNDER`` of `open_founders`."""
-    return name.removesuffix(f".{founder}")
+def variants_of_loci(table: pa.Table) -> dict[str, list[str]]:
+    """The names of the variants of every locus, ``LOCUS.FOUNDER`` with FOUNDER for EA, in a table of variants."""
+    loci: dict[str, list[str]] = {}
+    for name, founder in zip(table["SNPID"].to_pylist(), table["EA"].to_pylist(), strict=True):
+        loci.setdefault(name.removesuffix(f".{founder}"), []).append(name)
+    return loci
 
 
 def _header(path: str) -> tuple[str, ...]:

@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.scan_metadata import NullScale
 from kron2sum_cli.files.text import read_name_list
-from kron2sum_cli.genotypes.founders import locus_of
+from kron2sum_cli.genotypes.filters import positions_by_name
+from kron2sum_cli.genotypes.founders import variants_of_loci
 from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.model.collinearity import GenotypedCovariates, combination, dependencies
 from kron2sum_cli.model.conditioning import GivenVariants, given_variants
@@ -57,7 +56,8 @@ def read_conditioned(
     if not names:
         return None
     if settings.founders:
-        names = _of_loci(names, genotypes)
+        of_locus = variants_of_loci(genotypes.variants.table)
+        names = tuple(dict.fromkeys(variant for name in names for variant in of_locus.get(name, [name])))
     positions = _positions(names, genotypes)
     G, absent = imputed_genotypes(genotypes, positions, rows)
     for k in np.flatnonzero(np.isnan(G).any(axis=0)):
@@ -91,23 +91,11 @@ def imputed_genotypes(
     return np.where(absent, means, G), absent
 
 
-def _of_loci(names: Sequence[str], genotypes: GenotypeSource) -> tuple[str, ...]:
-    """The names with all founders of a locus for its name."""
-    table = genotypes.variants.table
-    of_locus: dict[str, list[str]] = {}
-    for name, founder in zip(table["SNPID"].to_pylist(), table["EA"].to_pylist(), strict=True):
-        of_locus.setdefault(locus_of(name, founder), []).append(name)
-    return tuple(dict.fromkeys(variant for name in names for variant in of_locus.get(name, [name])))
-
-
 def _positions(names: Sequence[str], genotypes: GenotypeSource) -> NDArray[np.intp]:
     """Where the variants of these names are in the genotypes."""
-    column = genotypes.variants.table["SNPID"]
-    found = np.flatnonzero(np.asarray(pc.is_in(column, value_set=pa.array(sorted(names), pa.string()))))
-    of_name: dict[str, list[int]] = {name: [] for name in names}
-    for position, name in zip(found.tolist(), column.take(found).to_pylist(), strict=True):
-        of_name[name].append(position)
-    for name, positions in of_name.items():
+    of_name = positions_by_name(genotypes.variants, names)
+    for name in names:
+        positions = of_name.get(name, [])
         if not positions:
             raise InputError(
                 f"--condition {name}: no variant of {genotypes.path} has this name; name its file with --geno, too, and"
@@ -118,7 +106,7 @@ def _positions(names: Sequence[str], genotypes: GenotypeSource) -> NDArray[np.in
                 f"--condition {name}: {len(positions)} variants of {genotypes.path} have this name; give them names of"
                 " their own"
             )
-    return np.array([positions[0] for positions in of_name.values()], dtype=np.intp)
+    return np.array([of_name[name][0] for name in names], dtype=np.intp)
 
 
 def _independent(names: Sequence[str], G: NDArray[np.float64], null: NullFile, of_loci: bool) -> list[int]:

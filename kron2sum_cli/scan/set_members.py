@@ -9,15 +9,14 @@ from itertools import repeat
 from urllib.parse import unquote
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.scan_metadata import Span
 from kron2sum_cli.files.text import read_text, split_rows
 from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome, parse_region
-from kron2sum_cli.genotypes.founders import locus_of
+from kron2sum_cli.genotypes.filters import positions_by_name
+from kron2sum_cli.genotypes.founders import variants_of_loci
 from kron2sum_cli.scan.inputs import ScanInputs
 from kron2sum_cli.settings import ScanSettings
 
@@ -264,13 +263,15 @@ def find_sets(settings: ScanSettings, inputs: ScanInputs) -> FoundSets:
     A shard is a stretch of the sets, whose table covers these, as does that of all variants; another table covers the
     variants that were asked for. Raises InputError where there are none.
     """
-    table, allowed = inputs.genotypes.variants.table, np.flatnonzero(inputs.selection.asked)
+    table, asked = inputs.genotypes.variants.table, inputs.selection.asked
+    allowed = np.flatnonzero(asked)
     codes, code_of_variant, human = encode_chromosomes(table["CHR"])
     pos = np.asarray(table["POS"], dtype=np.int64)
     if settings.windows is not None:
         sets, path = windows(codes, code_of_variant[allowed], pos[allowed], *settings.windows), "--windows"
     elif settings.founders:
-        sets, path = loci_of_founders(table.take(allowed)), "--founders"
+        loci, path = variants_of_loci(table.take(allowed)), "--founders"
+        sets = [VariantSet(locus, tuple(dict.fromkeys(members)), 0) for locus, members in loci.items()]
     else:
         path = str(settings.sets)
         column = settings.set_weights if settings.beta is None else None
@@ -280,7 +281,8 @@ def find_sets(settings: ScanSettings, inputs: ScanInputs) -> FoundSets:
         part, parts = settings.shard or (1, 1)
         start, stop = len(sets) * (part - 1) // parts, len(sets) * part // parts
         span = Span(((start, stop),), ((0, len(sets)),), len(sets))
-    named = _named(sets, table["SNPID"], allowed)
+    names = {member for one in sets for member in one.members if isinstance(member, str)}
+    named = positions_by_name(inputs.genotypes.variants, names)
     in_order = _variants_in_order(codes, human, code_of_variant, pos, allowed)
     found = []
     counts = Counter({"sets": stop - start, NOT_THERE: 0})
@@ -288,7 +290,10 @@ def find_sets(settings: ScanSettings, inputs: ScanInputs) -> FoundSets:
     for order, one in enumerate(sets):
         weight_of: dict[int, float] = {}
         for member, weight in zip(one.members, one.weights or repeat(1.0), strict=False):
-            here = named.get(member, []) if isinstance(member, str) else in_order.inside(member)
+            if isinstance(member, str):
+                here = [position for position in named.get(member, []) if asked[position]]
+            else:
+                here = in_order.inside(member)
             if not here and start <= order < stop:
                 unknown.append((member, one.name))
             for position in here:
@@ -310,25 +315,6 @@ def find_sets(settings: ScanSettings, inputs: ScanInputs) -> FoundSets:
         counts[NOT_THERE] = len(unknown)
         logger.warning("%s: %d %s, such as %s of set %s", path, len(unknown), NOT_THERE, *unknown[0])
     return FoundSets(found, start, stop, span, counts)
-
-
-def loci_of_founders(table: pa.Table) -> list[VariantSet]:
-    """The loci of tables of founder probabilities, whose members are variants ``LOCUS.FOUNDER`` with EA = FOUNDER."""
-    loci: dict[str, list[str]] = {}
-    for name, founder in zip(table["SNPID"].to_pylist(), table["EA"].to_pylist(), strict=True):
-        loci.setdefault(locus_of(name, founder), []).append(name)
-    return [VariantSet(locus, tuple(dict.fromkeys(members)), 0) for locus, members in loci.items()]
-
-
-def _named(sets: Sequence[VariantSet], column: pa.ChunkedArray, allowed: NDArray[np.intp]) -> dict[str, list[int]]:
-    """Where the variants are whose names are members of sets."""
-    names = {member for one in sets for member in one.members if isinstance(member, str)}
-    named = np.flatnonzero(np.asarray(pc.is_in(column, value_set=pa.array(sorted(names), pa.string()))))
-    named = np.intersect1d(named, allowed, assume_unique=True)
-    found: dict[str, list[int]] = {}
-    for position, name in zip(named.tolist(), column.take(named).to_pylist(), strict=True):
-        found.setdefault(name, []).append(position)
-    return found
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ import gzip
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from kron2sum_cli.errors import InputError, UsageError
-from kron2sum_cli.genotypes.founders import founder_columns, locus_of, open_founders
+from kron2sum_cli.genotypes.founders import founder_columns, open_founders, variants_of_loci
 from kron2sum_cli.genotypes.genotype_table import TableSource, read_map
 from kron2sum_cli.genotypes.open import open_genotypes
 
@@ -83,7 +84,8 @@ def test_founders_are_told_from_loci() -> None:
     assert founders([f"{f}_m{k}" for f in "AB" for k in range(100)]) == ("A", "B")  # founder by founder
     for wrong in (["A.m1", "B.m1", "A.m2"], ["A.m1"], ["rs1", "rs2"], ["A.m1", "A.m1", "B.m1", "B.m1"], [".a"]):
         assert founders(wrong) is None
-    assert locus_of("c1.loc2.A", "A") == "c1.loc2"
+    table = pa.table({"SNPID": ["c1.loc2.A", "c1.loc2.B", "m.A"], "EA": ["A", "B", "A"]})
+    assert variants_of_loci(table) == {"c1.loc2": ["c1.loc2.A", "c1.loc2.B"], "m": ["m.A"]}
 
 
 @pytest.mark.parametrize(
