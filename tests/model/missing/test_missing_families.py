@@ -200,12 +200,19 @@ def fitted(p: int, c: int, share: float, reml: bool, rank: int, n: int) -> Both:
     return Both(case, *models)
 
 
-@pytest.mark.parametrize("reml", [True, False], ids=["REML", "ML"])
 @pytest.mark.parametrize(
-    ("p", "c", "share", "rank"), [(2, 1, 0.2, 2), (2, 0, 0.05, 1), (3, 5, 0.05, 3), (4, 5, 0.2, 1), (3, 1, 0.01, 1)]
+    ("p", "c", "share", "rank", "reml"),
+    [
+        (2, 1, 0.2, 2, True),
+        (2, 0, 0.05, 1, False),
+        (3, 5, 0.05, 3, True),
+        (3, 5, 0.05, 3, False),
+        (4, 5, 0.2, 1, False),
+        (3, 1, 0.01, 1, True),
+    ],
 )
 def test_null_model_equals_that_of_the_dense_matrix(p: int, c: int, share: float, rank: int, reml: bool) -> None:
-    both = fitted(p, c, share, reml, rank, 150 if p > 2 else 300)
+    both = fitted(p, c, share, reml, rank, 300 if p == 2 else 120)
     assert both.found.summary.certificate.certified
     assert both.found.summary.lml == pytest.approx(both.dense.summary.lml, abs=1e-7)
     for name in ("C0", "C1", "C0_se", "C1_se", "h2", "h2_se", "rg", "rg_se", "re", "re_se", "B", "B_se"):
