@@ -1,11 +1,10 @@
 """A fit and a scan of example_data, made once, through the command line."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from example_commands import EXAMPLE, kron2sum, scan
-
-from kron2sum_cli.model.bartlett import FEWEST_TRAITS
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +19,17 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def searches_as_of_many_samples() -> Iterator[None]:
+    """Fits and refits of few samples search no further than those of many: `tests/model` tests such searches."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("fitting", "missing.fitting", "families.fitting"):
+            patch.setattr(f"kron2sum_cli.model.{module}.FEW_ROWS", 0)
+        yield
+
+
 @pytest.fixture
 def few_simulated_traits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bartlett factors from the fewest traits: for tests that do not depend on how well a factor is known."""
-    monkeypatch.setattr("kron2sum_cli.model.bartlett.MOST_TRAITS", FEWEST_TRAITS)
+    """Bartlett factors from four traits: for tests that do not depend on how well a factor is known."""
+    for limit in ("FEWEST_TRAITS", "MOST_TRAITS"):
+        monkeypatch.setattr(f"kron2sum_cli.model.bartlett.{limit}", 4)

@@ -9,7 +9,7 @@ from example_commands import EXAMPLE, fit_missing_and_independent, kron2sum, met
 
 B = 39
 HOW = ("fixed", "burden", "skat", "acat", "omnibus")
-OPTIONS = ("--windows", "3mb", *(word for how in HOW for word in ("--set-test", how)), "--test", "common")
+OPTIONS = ("--windows", "6mb", *(word for how in HOW for word in ("--set-test", how)), "--test", "common")
 BOOTSTRAP = ("--bootstrap", str(B))
 
 

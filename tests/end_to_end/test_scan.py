@@ -279,6 +279,7 @@ def test_a_set_with_as_many_effects_as_values_has_no_statistics(
         caplog.clear()
 
 
+@pytest.mark.usefixtures("few_simulated_traits")
 def test_a_trait_design_of_lower_rank_gives_the_dense_test(example: Path, tmp_path: Path) -> None:
     (tmp_path / "A.csv").write_text("trait,x,y\nheight,1,0.5\nweight,1,-1\nglucose,1,0\n")
     null = tmp_path / "coupled.npz"

@@ -86,7 +86,8 @@ def test_steps_and_joint_effects_are_those_of_scans_given_the_others(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("common.csv").write_text("trait,all\nheight,1\nweight,1\nglucose,1\n")
-    null, out, options = tmp_path / "null.npz", tmp_path / "s.parquet", ("--precision", "double", "--stat", "f", *PLACE)
+    null, out = tmp_path / "null.npz", tmp_path / "s.parquet"
+    options = ("--precision", "double", "--stat", "f", "--refit", "0", *PLACE)
     assert kron2sum(*FIT, *NULLS[kind], "--out", null) == 0
     assert scan(null, out, *options, *REGION[2:], "--stepwise", "0.05", "--condition", "snp0409") == 0
     found = signals(out)
