@@ -18,15 +18,15 @@ from kron2sum_cli.model.families import fitting as complete_fitting
 from kron2sum_cli.model.families.likelihood import FamilyTraits, family_traits
 from kron2sum_cli.model.families.observed import ObservedFamilies
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint, evaluate, sum_of
-from kron2sum_cli.model.fitting import GENETIC_SHARES, nested_fits
+from kron2sum_cli.model.fitting import GENETIC_SHARES
 from kron2sum_cli.model.information import DirectionCovariance
 from kron2sum_cli.model.missing.fitting import (
     MAX_STEPS,
     best_beside,
-    best_of,
     change_of_scores,
     climbs,
     corrected_start,
+    fits_of_cells,
     has_few_cells,
     has_few_common_samples,
 )
@@ -109,18 +109,10 @@ def fits(data: ObservedFamilies, ranks: Sequence[int], reml: bool) -> list[Optim
     Of several starts the best end is kept, as `missing.fitting.best_of` says. Raises ConvergenceError where no optimum
     could be certified; its result is the best point found.
     """
-    full = data.ntraits if any(ranks) else 0
-    of_full_rank = climbs(_starts(data, full, reml), partial(climb, data, rank=full, reml=reml))
-
-    def search(rank: int) -> Optimum[ObservedFamilyPoint]:
-        found = of_full_rank
-        if rank < full:
-            found = climbs([one.point.axes for one in of_full_rank], partial(climb, data, rank=rank, reml=reml))
-        best = best_of(found, ~data.missing, data.singular, reml)
-        climb_from = partial(climb, data, rank=rank, reml=reml)
-        return best_beside(best, data, climb_from) if is_searched_beside(data) else best
-
-    return nested_fits(ranks, data.mean_eigenvalue, partial(climb, data, reml=reml), search)
+    climb_from, full = partial(climb, data, reml=reml), data.ntraits if any(ranks) else 0
+    of_full_rank = climbs(_starts(data, full, reml), partial(climb_from, rank=full))
+    places = [one.point.axes for one in of_full_rank]
+    return fits_of_cells(data, ranks, climb_from, of_full_rank, places, is_searched_beside(data))
 
 
 def _starts(data: ObservedFamilies, rank: int, reml: bool) -> list[TraitAxes]:

@@ -197,19 +197,33 @@ def fits(data: ObservedCells, ranks: Sequence[int], reml: bool) -> list[Observed
     full rank, truncated, and from the first of their starts. Raises ConvergenceError where no optimum could be
     certified; its result is the best point found.
     """
-    starts = _starts(data, reml)
-    of_full_rank = climbs(starts, partial(climb, data, rank=data.ntraits, reml=reml))
+    climb_from, starts = partial(climb, data, reml=reml), _starts(data, reml)
+    of_full_rank = climbs(starts, partial(climb_from, rank=data.ntraits))
+    places = [one.point.axes for one in distinct(of_full_rank)] + starts[:1]
+    return fits_of_cells(data, ranks, climb_from, of_full_rank, places, is_searched_thoroughly(data))
 
-    def search(rank: int) -> ObservedFit:
-        found = of_full_rank
-        if rank < data.ntraits:
-            places = [one.point.axes for one in distinct(of_full_rank)] + [starts[0]]
-            found = climbs(places, partial(climb, data, rank=rank, reml=reml))
-        best = best_of(found, data.observed(), data.singular, reml)
-        climb_from = partial(climb, data, rank=rank, reml=reml)
-        return best_beside(best, data, climb_from) if is_searched_thoroughly(data) else best
 
-    return nested_fits(ranks, data.mean_eigenvalue, partial(climb, data, reml=reml), search)
+def fits_of_cells(
+    data: PartlyObserved,
+    ranks: Sequence[int],
+    climb_from: Callable[[TraitAxes, int], Optimum[PointT]],
+    of_full_rank: Sequence[Optimum[PointT]],
+    places: Sequence[TraitAxes],
+    beside: bool,
+) -> list[Optimum[PointT]]:
+    """The best of each rank (`best_of`, `fitting.nested_fits`): of lower ranks those that climbs from places lead to.
+
+    If ``beside``, climbs also start from beside the best.
+    """
+
+    def search(rank: int) -> Optimum[PointT]:
+        def climb_of_rank(start: TraitAxes) -> Optimum[PointT]:
+            return climb_from(start, rank)
+
+        best = best_of(climbs(places, climb_of_rank) if rank < of_full_rank[0].rank else of_full_rank, data)
+        return best_beside(best, data, climb_of_rank) if beside else best
+
+    return nested_fits(ranks, data.mean_eigenvalue, climb_from, search)
 
 
 def is_searched_thoroughly(data: ObservedCells) -> bool:
@@ -303,33 +317,30 @@ def climbs(starts: Sequence[TraitAxes], climb_from: Callable[[TraitAxes], Optimu
     return fits
 
 
-def best_of(
-    fits: Sequence[Optimum[PointT]], observed: NDArray[np.bool_], singular: bool, reml: bool
-) -> Optimum[PointT]:
+def best_of(fits: Sequence[Optimum[PointT]], data: PartlyObserved) -> Optimum[PointT]:
     """The highest of fits; one that runs away where the likelihood has no maximum is no rival of a local maximum.
 
-    ``observed`` (n, p) says which cells have a value, ``singular`` whether GGᵀ has null directions. Raises
-    ConvergenceError where it is not certified.
+    Raises ConvergenceError where it is not certified.
     """
     rivals = [
         found
         for found in fits
-        if found.certificate.certified or not (singular or vanishing_combination(found.point.axes).any())
+        if found.certificate.certified or not (data.singular or vanishing_combination(found.point.axes).any())
     ]
     best = max(rivals or fits, key=lambda found: found.point.lml)
     if not best.certificate.certified:
-        raise _complaint(best, observed, singular, reml)
+        raise _complaint(best, data)
     return best
 
 
-def _complaint(best: Optimum[PointT], observed: NDArray[np.bool_], singular: bool, reml: bool) -> ConvergenceError:
+def _complaint(best: Optimum[PointT], data: PartlyObserved) -> ConvergenceError:
     """Why there is no certified optimum."""
     parts = vanishing_combination(best.point.axes, SLOWLY_VANISHING_SHARE)
-    count = int(np.count_nonzero(observed[:, parts].all(axis=1)))
+    count = int(np.count_nonzero(data.observed()[:, parts].all(axis=1)))
     if count < np.count_nonzero(parts) or vanishing_combination(best.point.axes).any():
         return VanishingCombinationError(NO_VARIANCE.format(count), tuple(map(int, np.flatnonzero(parts))), best)
-    if singular and best.certificate.smallest_C1 < SINGULAR_C1:
-        return ConvergenceError(NO_MAXIMUM if reml else NO_MAXIMUM + fitting.UNDER_ML, best)
+    if data.singular and best.certificate.smallest_C1 < SINGULAR_C1:
+        return ConvergenceError(NO_MAXIMUM if best.point.reml else NO_MAXIMUM + fitting.UNDER_ML, best)
     return ConvergenceError(best.certificate.complaint(best.point.lml), best)
 
 

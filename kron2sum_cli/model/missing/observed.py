@@ -42,6 +42,10 @@ class PartlyObserved(Protocol):
     def mean_eigenvalue(self) -> float:
         """Mean eigenvalue of GGᵀ, τ."""
 
+    @property
+    def singular(self) -> bool:
+        """Whether GGᵀ has null directions, in which C1 alone must have variance."""
+
     def observed(self) -> Mask:
         """Which cells were observed, (n, p)."""
 

@@ -233,13 +233,13 @@ def test_a_combination_that_loses_its_variance_slowly_is_said(certified: bool, n
     gain = 0.0 if certified else 0.1
     slow = replace(end, point=point, certificate=replace(end.certificate, predicted_gain=gain, cone_gain=0.0))
     if certified:
-        assert best_of([slow], data.observed(), data.singular, True) is slow
+        assert best_of([slow], data) is slow
         return
     with pytest.raises(ConvergenceError, match=rf"too few samples \({nboth}\) have all of traits 1 and 2"):
-        best_of([slow], data.observed(), data.singular, True)
+        best_of([slow], data)
     if nboth == 1:  # where the samples are more than the traits another reason is as likely
         with pytest.raises(ConvergenceError, match="did not converge"):
-            best_of([slow], np.ones((40, 2), bool), data.singular, True)
+            best_of([slow], replace(data, rows=data.rows[:0], traits=data.traits[:0]))
 
 
 def test_a_lower_rank_is_not_begun_where_full_rank_ran_to() -> None:
