@@ -164,17 +164,15 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
     columns = _variant_columns(scan, block, genotypes, counts)
     coded = _coded(scan, genotypes, counts)
     varying = passing & ~coded.constant
-    incomplete = varying & scan.covariates.judges(coded.n_called < coded.n_samples)
-    absent = np.isnan(genotypes[:, incomplete])
+    gaps, absent = missing_genotypes(genotypes, coded, varying, scan.covariates)
     deviations = None if scan.second is None else scan.second.of_dosages(genotypes, varying)
     G = centred(genotypes, coded, varying, scan.scanner.dtype, scan.spans_intercept)
     del genotypes  # as large as the rotated variants, whose place this may be
-    gaps = np.flatnonzero(incomplete[varying])
     second = None if scan.second is None else _second(scan, scan.second, G, deviations, gaps, absent)
     statistics = scan.scanner.statistics(G) if second is None else second.first
-    identifiable = within(varying, is_identifiable(statistics, coded, varying))
-    identifiable[incomplete] &= ~scan.covariates.explain(G, gaps, absent)
-    tested = block.asked & identifiable
+    identifiable = is_identifiable(statistics, coded, varying)
+    identifiable[gaps] &= ~scan.covariates.explain(G, gaps, absent)
+    tested = block.asked & within(varying, identifiable)
     statistics = statistics.take(tested[varying])
     largest: Largest = {} if scan.simulated is None else _largest(scan, scan.simulated, G, tested[varying], statistics)
     results = [test(statistics.u, statistics.v, hypothesis, scan.context) for hypothesis in scan.tests]
@@ -203,7 +201,7 @@ def test_block(scan: Scan, block: Block) -> BlockResult:
     # Without refits their columns are empty; P values over the whole scan are known only at its end.
     columns |= {name: np.full(len(tested), np.nan) for name in scan.columns.names if name not in columns}
     tally.update(_statistics_counts(scan, block, coded, passing, varying, tested, determining))
-    tally[INDEPENDENT_TESTS] = _independent_tests(G, identifiable[varying], tested[varying])
+    tally[INDEPENDENT_TESTS] = _independent_tests(G, identifiable, tested[varying])
     rows, kept = scan_batch(scan.columns, columns), passing & block.asked
     return BlockResult(rows if kept.all() else rows.filter(pa.array(kept)), tally, factors, largest)
 
@@ -294,6 +292,17 @@ def centred(
     if np.any(counts.n_called[varying] < counts.n_samples):
         np.copyto(by_variant, means[:, None], where=np.isnan(by_variant))
     return by_variant.T
+
+
+def missing_genotypes(
+    genotypes: NDArray[np.float32], counts: GenotypeCounts, varying: Mask, covariates: GenotypedCovariates
+) -> tuple[NDArray[np.intp], Mask]:
+    """Variants to be judged over the samples in which they were genotyped, by their places (k,) among those that vary.
+
+    Beside these, where their genotypes are missing (n, k).
+    """
+    judged = varying & covariates.judges(counts.n_called < counts.n_samples)
+    return np.flatnonzero(judged[varying]), np.isnan(genotypes[:, judged])
 
 
 def is_identifiable(statistics: BlockStatistics, counts: GenotypeCounts, varying: Mask) -> Mask:

@@ -45,6 +45,7 @@ from kron2sum_cli.scan.block import (
     BlockResult,
     block_width,
     centred,
+    missing_genotypes,
     outside_covariates,
     read_counted,
     simulated_scores,
@@ -222,12 +223,11 @@ def _read(plan: SetPlan, positions: Indices) -> _Variants:
     flipped = np.flatnonzero(counts.eaf > 0.5)
     carriers[:, flipped] = genotypes[:, flipped] <= source.ploidy - 0.5
     varying = ~counts.constant
-    incomplete = varying & plan.covariates.judges(counts.n_called < counts.n_samples)
-    absent = np.isnan(genotypes[:, incomplete])
+    gaps, absent = missing_genotypes(genotypes, counts, varying, plan.covariates)
     G = centred(genotypes, counts, varying, plan.scanner.dtype, plan.spans_intercept)
     rotated = plan.scanner.rotate(G)
-    outside = within(varying, outside_covariates(rotated.length, counts, varying))
-    outside[incomplete] &= ~plan.covariates.explain(G, np.flatnonzero(incomplete[varying]), absent)
+    outside = outside_covariates(rotated.length, counts, varying)
+    outside[gaps] &= ~plan.covariates.explain(G, gaps, absent)
     table = source.variants.table.take(positions)
     most = 0.5 if settings.set_max_maf is None else settings.set_max_maf
     return _Variants(
@@ -238,7 +238,7 @@ def _read(plan: SetPlan, positions: Indices) -> _Variants:
         counts=counts,
         passing=passes(counts, inputs.filters)[0],
         rare=np.nan_to_num(counts.maf) <= most,
-        outside=outside,
+        outside=within(varying, outside),
         rotated=rotated,
         column=np.cumsum(varying) - 1,
         carriers=carriers,

@@ -35,7 +35,7 @@ from kron2sum_cli.model.hypotheses import TestContext, test, trait_effects
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.option_values import GenomeWide
 from kron2sum_cli.progress import Advance, Progress
-from kron2sum_cli.scan.block import Scan, centred, has_information, is_identifiable, read_counted
+from kron2sum_cli.scan.block import Scan, centred, has_information, is_identifiable, missing_genotypes, read_counted
 from kron2sum_cli.scan.conditioned import (
     genotyped_covariates,
     imputed_genotypes,
@@ -196,12 +196,11 @@ class ConditionalTests:
         scan = self.scan
         genotypes, counts = read_counted(scan.genotypes, variants, scan.samples, scan.filters)
         varying = passes(counts, scan.filters)[0] & ~counts.constant
-        incomplete = varying & scan.covariates.judges(counts.n_called < counts.n_samples)
-        absent = np.isnan(genotypes[:, incomplete])
+        gaps, absent = missing_genotypes(genotypes, counts, varying, scan.covariates)
         G = centred(genotypes, counts, varying, scan.scanner.dtype, scan.spans_intercept)
         statistics = scan.scanner.statistics(G)
         free = is_identifiable(statistics, counts, varying)
-        free[incomplete[varying]] &= ~scan.covariates.explain(G, np.flatnonzero(incomplete[varying]), absent)
+        free[gaps] &= ~scan.covariates.explain(G, gaps, absent)
         return TestedVariants(variants[varying][free], statistics.take(free))
 
     def _explained(self, F: Array, judge: GenotypedCovariates, variants: Positions) -> tuple[Array, Mask]:
@@ -209,8 +208,7 @@ class ConditionalTests:
         G, absent = imputed_genotypes(self.scan.genotypes, variants, self.scan.samples)
         if self.scan.spans_intercept:
             G -= G.mean(axis=0)
-        incomplete: Mask = np.any(absent, axis=0)
-        judged = np.flatnonzero(judge.judges(incomplete))
+        judged = np.flatnonzero(judge.judges(np.asarray(absent.any(axis=0))))
         in_span = np.zeros(len(variants), dtype=np.bool_)
         in_span[judged] = judge.explain(G, judged, absent[:, judged])
         return np.asarray(G.T @ F), in_span

@@ -97,14 +97,6 @@ class ObservedPoint:
         return np.asarray(to_X @ covariance @ to_X.T)
 
     @property
-    def B_se(self) -> Array:
-        """Standard errors of B, (c, a); NaN for effects that are left out."""
-        a, c = self.data.A.shape[1], self.data.X.shape[1]
-        variances = np.diag(self.B_covariance).copy()
-        variances[self.design.left_out - self.data.ncells] = np.nan
-        return np.asarray(np.sqrt(variances[: a * c]).reshape(a, c).T)
-
-    @property
     def completed(self) -> Array:
         """Conditional mean of every missing cell given the observed ones, (q,)."""
         return np.asarray(self.data.filling - self.theta[: self.data.ncells])

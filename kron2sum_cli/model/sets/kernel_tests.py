@@ -222,7 +222,7 @@ def cauchy_mlog10p(mlog10p: Array, weights: Array | None = None) -> float:
     small = complement >= 0.5
     positive = log_w[small] + _log_cot(-m[small] * LN10)
     negative = log_w[~small] + _log_cot(np.log(complement[~small]))
-    above, below = _log_sum(positive), _log_sum(negative)
+    above, below = (float(np.logaddexp.reduce(logs)) for logs in (positive, negative))
     if above > below:
         log_t = above + np.log1p(-np.exp(below - above))
         return float(-_log_arccot(log_t) / LN10)
@@ -254,7 +254,3 @@ def _log_arccot(log_t: float) -> float:
     if log_t > 30:
         return float(-log_t - np.log(np.pi))
     return float(np.log(np.arctan2(1.0, np.exp(log_t)) / np.pi))
-
-
-def _log_sum(logs: Array) -> float:
-    return float(np.logaddexp.reduce(logs))

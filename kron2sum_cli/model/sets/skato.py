@@ -168,11 +168,11 @@ class _Conditional:
 def skato(kernel: KernelScores, sums: Sums | None = None) -> float:
     """-log10 P of a set by the best of SKAT, burden and what lies between, corrected for the choice of ρ.
 
-    ``sums`` are those of the scores where None. Raises NumericalError where the scores have no variance or an integral
-    does not converge.
+    ``sums`` are those of the scores where None; where these have no variance SKAT alone is left. Raises NumericalError
+    where the scores have no variance or an integral does not converge.
     """
     of_scores = (Sums.of(kernel) if sums is None else sums).with_rank()
-    blocks, rho = turned_covariance(kernel, of_scores), np.array(_grid(of_scores))
+    blocks, rho = turned_covariance(kernel, of_scores), np.array(GRID if of_scores.rank else GRID[:1])
     weights = grid_weights(blocks, rho)
     q = (1 - rho) * np.sum(kernel.z**2) + rho * np.sum(of_scores.x**2)
     tails = mixture_tails(weights, q)
@@ -189,11 +189,6 @@ def skato(kernel: KernelScores, sums: Sums | None = None) -> float:
     segments = _segments(rho[:-1], quantiles[:-1], float(quantiles[-1]))
     log_total = np.logaddexp(log_p[best], _log_beyond(conditional, segments))
     return float(max(0.0, -log_total / LN10))
-
-
-def _grid(sums: Sums) -> tuple[float, ...]:
-    """The grid, or SKAT alone where the sums have no variance."""
-    return GRID if sums.rank else GRID[:1]
 
 
 @dataclass(frozen=True)
