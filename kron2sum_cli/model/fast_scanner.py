@@ -136,7 +136,7 @@ class FastScanner:
     @property
     def null_scale(self) -> float:
         """``s = rᵀK⁻¹r / (np)`` without added effects; 0 where the fixed effects explain the traits completely."""
-        quadratic = self.metric.quadratic()
+        quadratic = self.metric.point.quadratic
         return quadratic / self._size if quadratic > self._explained else 0.0
 
     @property
@@ -189,7 +189,7 @@ class FastScanner:
             raise ValueError(f"X1 must have one row a sample, ({n}, m); its shape is {x1.shape}")
         fitted = self.design.fit(self.metric, (a1, x1))
         scale = fitted.quadratic / self._size
-        if fitted.quadratic <= max(1e-12 * self.metric.quadratic(), self._explained):
+        if fitted.quadratic <= max(1e-12 * self.metric.point.quadratic, self._explained):
             raise NumericalError(NOTHING_LEFT)
         null, added = fitted.effects(0, scale), fitted.effects(1, scale)
         nothing = a1.shape[1] == 0

@@ -98,8 +98,8 @@ class CompleteLikelihood:
 
     @property
     def may_lose_C1(self) -> bool:
-        """Whether an axis may have no residual variance at all."""
-        return may_lose_C1(self.data)
+        """Whether an axis may have no residual variance at all: GGᵀ is regular on the contrasts."""
+        return bool(self.data.noutside == 0 and self.data.s.min(initial=np.inf) > 0)
 
     def evaluate(self, axes: TraitAxes) -> Point:
         """The likelihood at one point."""
@@ -114,11 +114,6 @@ class CompleteLikelihood:
         grams = full_grams(point)
         rows = ObservedRows(self.data.s, point.alpha, point.W)
         return Curvature(grams, rows, partial(point.curvature, grams))
-
-
-def may_lose_C1(data: Contrasts) -> bool:
-    """Whether GGᵀ is regular on the contrasts, so that the likelihood is defined for a singular C1."""
-    return bool(data.noutside == 0 and data.s.min(initial=np.inf) > 0)
 
 
 def climb(data: Contrasts, start: TraitAxes, rank: int, reml: bool) -> Fit:

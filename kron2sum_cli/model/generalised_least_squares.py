@@ -67,10 +67,6 @@ class Metric:
         """``FᵀK⁻¹r`` for every axis, r the residual of the null model: (q, p)."""
         return np.asarray(F.rows.T @ self.point.alpha)
 
-    def quadratic(self) -> float:
-        """``rᵀK⁻¹r``."""
-        return self.point.quadratic
-
 
 @dataclass(frozen=True)
 class Effects:
@@ -118,7 +114,7 @@ def least_squares(K: Metric, terms: Sequence[Term]) -> LeastSquares:
     null = _ProjectedNull(K, A) if coupled is None else _CoupledNull(K, coupled)
     shapes = tuple((F.shape[1], design.shape[1]) for design, F in terms)
     size = A.shape[1] * X.shape[1]
-    fitted = LeastSquares(null.beta(), null.covariance(), K.quadratic(), size, shapes, np.eye(size))
+    fitted = LeastSquares(null.beta(), null.covariance(), K.point.quadratic, size, shapes, np.eye(size))
     return _with_added(fitted, null, terms[1]) if len(terms) > 1 else fitted
 
 

@@ -114,10 +114,6 @@ class TestResult:
     df: int
     mlog10p: Array
 
-    def take(self, variants: NDArray[np.intp]) -> "TestResult":
-        """The results of some of the variants."""
-        return TestResult(self.chisq[variants], self.df, self.mlog10p[variants])
-
 
 def hypothesis(name: str, A1: Array, A0: Array | None = None) -> Hypothesis:
     """Effects ``[A0, A1]`` against effects ``A0``.

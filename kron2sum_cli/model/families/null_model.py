@@ -19,7 +19,14 @@ from kron2sum_cli.model.climbing import Optimum, PointT
 from kron2sum_cli.model.collinearity import spans_constant
 from kron2sum_cli.model.families import fitting, observed_fitting
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate, family_traits
-from kron2sum_cli.model.families.observed import ENTRIES_AT_ONCE, Families, ObservedFamilies, Singles, observed_families
+from kron2sum_cli.model.families.observed import (
+    ENTRIES_AT_ONCE,
+    Families,
+    ObservedFamilies,
+    Singles,
+    covariances,
+    observed_families,
+)
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
 from kron2sum_cli.model.families.observed_likelihood import evaluate as evaluate_observed
 from kron2sum_cli.model.families.observed_scanner import (
@@ -305,10 +312,7 @@ def _families_with_missing(point: ObservedFamilyPoint) -> Iterator[tuple[Familie
 def _conditional_variances(family: Families, inverse: Array, Hinv: Array, C0: Array, C1: Array) -> Array:
     """Conditional variances of all cells (f, m, p)."""
     f, m, p = family.observed.shape
-    V = family.K[:, :, None, :, None] * C0[:, None, :]
-    own = np.arange(m)
-    V[:, own, :, own, :] += C1
-    V = V.reshape(f, m * p, m * p)
+    V = covariances(family.K, C0, C1)
     D = np.eye(m * p) - V @ inverse.reshape(V.shape)
     A = family.variance_of_effects(Hinv).reshape(V.shape)
     variance = np.einsum("fab,fba->fa", D, V) + np.einsum("fab,fba->fa", D @ A, D.transpose(0, 2, 1))

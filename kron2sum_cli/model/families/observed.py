@@ -356,6 +356,14 @@ def _by_changes(products: Sequence[Array], p: int) -> Array:
     return np.stack([one.reshape(p, p, p, p).transpose(0, 2, 1, 3) for one in products])
 
 
+def covariances(K: Array, C0: Array, C1: Array) -> Array:
+    """``K ⊗ C0 + I ⊗ C1`` of all cells of families with relationship matrices K (f, m, m): (f, mp, mp)."""
+    own, size = np.arange(K.shape[1]), K.shape[1] * len(C0)
+    V = K[:, :, None, :, None] * C0[:, None, :]
+    V[:, own, :, own, :] += C1
+    return V.reshape(-1, size, size)
+
+
 def inverses(K: Array, observed: Mask, C0: Array, C1: Array) -> tuple[Array, Array]:
     """Inverses (f, m, p, m, p) of the covariances of observed cells, 0 in missing ones, and log-determinants (f,).
 
@@ -363,10 +371,7 @@ def inverses(K: Array, observed: Mask, C0: Array, C1: Array) -> tuple[Array, Arr
     where a covariance is singular.
     """
     f, m, p = observed.shape
-    V = K[:, :, None, :, None] * C0[:, None, :]
-    diagonal = np.arange(m)
-    V[:, diagonal, :, diagonal, :] += C1
-    V, seen = V.reshape(f, m * p, m * p), observed.reshape(f, m * p)
+    V, seen = covariances(K, C0, C1), observed.reshape(f, m * p)
     size = np.where(seen, np.sqrt(np.einsum("fii->fi", V)), 1.0)
     if not np.all(size > 0):
         raise NumericalError(SINGULAR)

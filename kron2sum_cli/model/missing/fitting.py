@@ -27,7 +27,6 @@ from kron2sum_cli.model.fitting import (
     best_around,
     distinct,
     has_few_rows,
-    may_lose_C1,
     nested_fits,
     pushed_axes,
     starting_axes,
@@ -122,7 +121,7 @@ class ObservedLikelihood:
     @property
     def may_lose_C1(self) -> bool:
         """Whether an axis may have no residual variance at all."""
-        return may_lose_C1(self.cells.filled)
+        return not self.cells.singular
 
     def evaluate(self, axes: TraitAxes) -> ObservedPoint:
         """The likelihood at one point."""
