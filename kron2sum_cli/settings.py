@@ -49,7 +49,7 @@ DEFAULT_MISSING = "drop"
 DEFAULT_TESTS = ("any",)
 DEFAULT_REFIT = 1e-4
 DEFAULT_PRECISION: Literal["single", "double"] = "single"
-DEFAULT_STAT: Literal["lr", "f"] = "lr"
+DEFAULT_STAT: Literal["lr", "f", "satterthwaite"] = "lr"
 DEFAULT_RESAMPLE: Literal["normal", "permute"] = "normal"
 FIXED = "fixed"
 DEFAULT_SET_TESTS = (FIXED,)
@@ -62,7 +62,7 @@ GRM_SCALES = ("standardized", "centered")
 MISSING_CHOICES = ("drop", "exact")
 PROFILES = ("h2",)
 PRECISIONS = ("single", "double")
-STATISTICS = ("lr", "f")
+STATISTICS = ("lr", "f", "satterthwaite")
 RESAMPLING = ("normal", "permute")
 CODINGS = ("additive", "dominant", "recessive", "genotypic")
 SET_TESTS = (FIXED, "burden", "skat", "skato", "acat", "lr", "omnibus")
@@ -277,7 +277,7 @@ class ScanSettings:
     shard: tuple[int, int] | None = None
     resume: bool = False
     precision: Literal["single", "double"] = DEFAULT_PRECISION
-    stat: Literal["lr", "f"] = DEFAULT_STAT
+    stat: Literal["lr", "f", "satterthwaite"] = DEFAULT_STAT
     to: str = DEFAULT_SCAN_FORMAT
     out: str = DEFAULT_SCAN
     common: CommonSettings = field(default_factory=CommonSettings)
@@ -301,6 +301,7 @@ class ScanSettings:
         yield from self._set_problems()
         yield from self._condition_problems()
         yield from self._column_problems()
+        yield from self._statistic_problems()
         drawn = [name for name in self.set_tests if name in ("skato", "lr")] if self.bootstrap and self.of_sets else []
         if drawn:
             yield (
@@ -311,6 +312,21 @@ class ScanSettings:
             yield "--resample needs --bootstrap"
         yield from self._stepwise_problems()
         yield from untrue_suffix(self.out, self.to)
+
+    def _statistic_problems(self) -> Iterable[str]:
+        if self.stat != "satterthwaite":
+            return
+        given = {
+            "--sets, --windows and --founders": self.of_sets,
+            "--bootstrap": bool(self.bootstrap),
+            "--stepwise": self.stepwise is not None,
+            "--condition and --condition-list": self.is_conditioned,
+            "--interaction": self.interaction is not None,
+            "--coding genotypic": self.coding == "genotypic",
+        }
+        for option, there in given.items():
+            if there:
+                yield f"--stat satterthwaite is for single effects of variants, not for {option}; run twice"
 
     def _stepwise_problems(self) -> Iterable[str]:
         if self.stepwise is None:

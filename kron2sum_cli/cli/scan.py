@@ -159,7 +159,7 @@ EXAMPLES = (
     type=click.Choice(defaults.STATISTICS),
     default=defaults.DEFAULT_STAT,
     group=TESTS,
-    help="Likelihood ratio or F test.",
+    help="Likelihood ratio, F test, or F test that knows how precisely the covariances are known (few samples).",
 )
 @option(
     "--bootstrap",

@@ -18,7 +18,8 @@ from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.genome_wide import largest_of_parts, thresholds_of
 from kron2sum_cli.files.inputs import FileRecord
 from kron2sum_cli.files.json_records import canonical_json, read_record, to_json
-from kron2sum_cli.model.hypotheses import LEAST_LEFT, TestContext
+from kron2sum_cli.model.hypotheses import LEAST_LEFT, Statistic, TestContext
+from kron2sum_cli.model.satterthwaite import EffectiveContrasts
 
 Array = NDArray[np.float64]
 Range = tuple[int, int]
@@ -95,6 +96,7 @@ class NullScale:
     - ``size``: what the scale of a test counts: after ML the observed values of the traits (np where none is missing),
       after REML their contrasts, `residual_df`.
     - ``residual_df``: number of observed values less the number of fixed effects, (n - c)p.
+    - ``contrasts``: on how many the covariances rest; None where tests take them as known.
     """
 
     chromosome: str | None
@@ -102,10 +104,14 @@ class NullScale:
     quadratic: float
     size: int
     residual_df: int
+    contrasts: EffectiveContrasts | None = None
 
-    def context(self, statistic: Literal["lr", "f"], precision: Literal["single", "double"]) -> TestContext:
+    def context(self, statistic: Statistic, precision: Literal["single", "double"]) -> TestContext:
         """The scale of tests by one statistic, with genotypes multiplied in this precision."""
-        return TestContext(self.axes, self.quadratic, self.size, self.residual_df, statistic, LEAST_LEFT[precision])
+        least = LEAST_LEFT[precision]
+        return TestContext(
+            self.axes, self.quadratic, self.size, self.residual_df, statistic, least, contrasts=self.contrasts
+        )
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ class TestOptions:
     """How a scan tested.
 
     - ``tests``: as they were asked for, files without their folders.
-    - ``precision``, ``stat``: "single" or "double"; "lr" or "f".
+    - ``precision``, ``stat``: "single" or "double"; "lr", "f" or "satterthwaite".
     - ``refit``: variants with P below it were fitted again.
     - ``seed``: of the simulation of `ScanMetadata.refit_factors` and of `bootstrap`; None without both.
     - ``conditioned``: variants whose effects on every trait are in the model.
@@ -128,7 +134,7 @@ class TestOptions:
 
     tests: tuple[str, ...]
     precision: Literal["single", "double"]
-    stat: Literal["lr", "f"]
+    stat: Statistic
     refit: float
     seed: int | None = None
     conditioned: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model.block_scanner import PairStatistics
 from kron2sum_cli.model.hypotheses import Hypothesis, orthonormal, reduction
+from kron2sum_cli.model.information import inverse_of_pairs
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
@@ -34,11 +35,6 @@ STANDARD_ERROR = 0.01
 ENOUGH = 0.5
 """Smallest share of the simulated variants of a trait whose refits must end at a maximum: if fewer do, they are those
 with small likelihood ratios, and their mean says nothing."""
-
-
-NOT_TOLD_APART = 1e-6
-"""Smallest determinant of the 2 × 2 information of a pair of axes, over the product of its diagonal; below it the
-genetic and the residual variance are not told apart."""
 
 
 @dataclass(frozen=True)
@@ -190,19 +186,10 @@ def scoring_step(
 ) -> tuple[Array, Array]:
     """The step (E0, E1), each (p, p), of Fisher scoring from C0 and C1; pairs of axes are independent of each other.
 
-    ``grams`` are ``Σ_i s_i^k w_ij w_il`` for k = 0, 1, 2, and the scores along the axes. Between axes that C0 leaves
-    empty there is no step of C0, and none at all between axes that no sample has both of (traits of different samples,
-    without relationships).
+    ``grams`` are ``Σ_i s_i^k w_ij w_il`` for k = 0, 1, 2, and the scores along the axes.
     """
-    Q0, Q1, Q2 = grams
-    determinant = Q0 * Q2 - Q1**2
-    full = axes.c0 > 0
-    free = np.logical_or.outer(full, full) & (determinant > NOT_TOLD_APART * Q0 * Q2)
-    safe = np.where(free, determinant, 1.0)
-    E0 = np.where(free, 2 * (Q0 * score0 - Q1 * score1) / safe, 0.0)
-    alone = np.where(Q0 > 0, 2 * score1 / np.where(Q0 > 0, Q0, 1.0), 0.0)
-    E1 = np.where(free, 2 * (Q2 * score1 - Q1 * score0) / safe, alone)
-    return E0, E1
+    of_E0, of_both, of_E1 = inverse_of_pairs(axes, grams)
+    return 2 * (of_E0 * score0 + of_both * score1), 2 * (of_both * score0 + of_E1 * score1)
 
 
 def bartlett_factors(

@@ -7,7 +7,7 @@ design A1 tested given a smaller one A0, and its statistic the likelihood ratio 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal
 
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.satterthwaite import EffectiveContrasts, satterthwaite_mlog10p
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.tail_probability import chi2_mlog10p, f_mlog10p
 
-Statistic = Literal["lr", "f"]
+Statistic = Literal["lr", "f", "satterthwaite"]
 
 LEAST_LEFT = {"single": 1e-5, "double": 1e-12}
 """Smallest share of ``rᵀK⁻¹r`` that effects are taken to leave unexplained, by the precision of the products with
@@ -64,8 +65,10 @@ class TestContext:
     - ``quadratic``: ``rᵀK⁻¹r`` of the null model, q0.
     - ``size``: what the scale of K is estimated from: np observations by ML, (n - c)p contrasts by REML.
     - ``residual_df``: number of observations less that of the null model's fixed effects.
-    - ``statistic``: "lr" for the likelihood ratio on χ², or "f" for the F test, exact for K known up to scale.
+    - ``statistic``: "lr" for the likelihood ratio on χ², "f" for the F test, exact for K known up to scale, or
+      "satterthwaite" for that of `model.satterthwaite`.
     - ``least_left``: one of `LEAST_LEFT`.
+    - ``contrasts``: on how many contrasts K rests; needed for "satterthwaite", and None else.
     """
 
     __test__ = False  # not a test class, whatever its name
@@ -76,6 +79,7 @@ class TestContext:
     residual_df: int
     statistic: Statistic = "lr"
     least_left: float = LEAST_LEFT["double"]
+    contrasts: EffectiveContrasts | None = None
 
     def left(self, above: Array) -> Array:
         """What effects that lower ``rᵀK⁻¹r`` by ``above`` leave of it."""
@@ -88,6 +92,13 @@ class TestContext:
             return TestResult(chisq, df, chi2_mlog10p(chisq, df))
         residual = self.residual_df - rank
         return TestResult(chisq, df, f_mlog10p(relative_gain * (residual / df), df, residual))
+
+    def contrasts_of(self, hypothesis: Hypothesis) -> float | None:
+        """On how many contrasts the covariances in a test rest, where it depends on them."""
+        if self.contrasts is None:
+            return None
+        base, full = (orthonormal(self.T @ design) for design in (hypothesis.base, hypothesis.full))
+        return self.contrasts.of_effects(base, full)
 
     def leaves_nothing(self, above: "TestResult") -> NDArray[np.bool_]:
         """Which tests against no effect have the largest statistic there can be."""
@@ -242,16 +253,31 @@ def test(u: Array, v: Array, hypothesis: Hypothesis, context: TestContext) -> Te
     """Test one hypothesis on a block: u, v (b, p), every v positive."""
     below = reduction(u, v, hypothesis.base, context.T)
     above = reduction(u, v, hypothesis.full, context.T)
-    return compare(below, above, hypothesis.base.shape[1], hypothesis.full.shape[1], context)
+    ranks = hypothesis.base.shape[1], hypothesis.full.shape[1]
+    return compare(below, above, *ranks, context, context.contrasts_of(hypothesis))
 
 
 test.__test__ = False  # type: ignore[attr-defined]  # not a test of this code
 
 
-def compare(below: Array, above: Array, rank_below: int, rank_above: int, context: TestContext) -> TestResult:
-    """Compare two nested designs by their reductions (b,) of ``rᵀK⁻¹r``."""
+def compare(
+    below: Array,
+    above: Array,
+    rank_below: int,
+    rank_above: int,
+    context: TestContext,
+    contrasts: Array | float | None = None,
+) -> TestResult:
+    """Compare two nested designs by their reductions (b,) of ``rᵀK⁻¹r``.
+
+    ``contrasts`` are those that the covariances in this test rest on, where P depends on them.
+    """
     gain = np.maximum(np.minimum(above, (1 - context.least_left) * context.quadratic) - below, 0.0)
-    return context.result(gain / context.left(above), rank_above - rank_below, rank_above)
+    result = context.result(gain / context.left(above), rank_above - rank_below, rank_above)
+    if contrasts is None:
+        return result
+    chisq = gain * (context.size / context.quadratic)
+    return replace(result, mlog10p=satterthwaite_mlog10p(chisq, result.df, contrasts))
 
 
 @dataclass(frozen=True)
@@ -289,7 +315,8 @@ def trait_effects(
     above = (below + gain)[:, None]
     scale = context.left(above) / context.size
     rank = rank_below + p
-    result = compare(above - beta**2 / variance, np.broadcast_to(above, beta.shape), rank - 1, rank, context)
+    contrasts = None if context.contrasts is None else context.contrasts.of_traits(Tinv)
+    result = compare(above - beta**2 / variance, np.broadcast_to(above, beta.shape), rank - 1, rank, context, contrasts)
     return TraitEffects(beta, np.sqrt(scale * variance), result.mlog10p)
 
 

@@ -36,6 +36,10 @@ OBSERVED_TRAITS = 40
 OBSERVED_EFFECTS = 100
 """The same for the number of fixed effects of a trait design."""
 
+NOT_TOLD_APART = 1e-6
+"""Smallest determinant of the 2 × 2 information of a pair of axes, over the product of its diagonal; below it the
+genetic and the residual variance are not told apart."""
+
 SINGULAR_INFORMATION = 1e-11
 """Smallest share of a direction's information that the other directions may leave; below it the information counts as
 singular."""
@@ -107,9 +111,24 @@ def expected_of_pairs(grams: tuple[Array, Array, Array]) -> tuple[Array, Array, 
     return twice * Q2[i, j], twice * Q1[i, j], twice * Q0[i, j]
 
 
+def inverse_of_pairs(axes: TraitAxes, grams: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    """Inverses of the matrices ``[[Q2, Q1], [Q1, Q0]]`` of every pair: their entries of E0, of both, and of E1: (p, p).
+
+    Between axes that C0 leaves empty E0 is known, and between axes that no sample has both of (traits of different
+    samples, without relationships) E1, too: 0.
+    """
+    Q0, Q1, Q2 = grams
+    determinant = Q0 * Q2 - Q1**2
+    full = axes.c0 > 0
+    free = np.logical_or.outer(full, full) & (determinant > NOT_TOLD_APART * Q0 * Q2)
+    safe = np.where(free, determinant, 1.0)
+    alone = np.where(Q0 > 0, 1 / np.where(Q0 > 0, Q0, 1.0), 0.0)
+    return np.where(free, Q0 / safe, 0.0), np.where(free, -Q1 / safe, 0.0), np.where(free, Q2 / safe, alone)
+
+
 def full_grams(point: Point) -> tuple[Array, Array, Array]:
     """``tr(K_j⁻¹ M K_l⁻¹ M')`` for (M, M') = (I, I), (GGᵀ, I), (GGᵀ, GGᵀ): over the contrasts, or for ML all rows."""
-    Q = point.grams()
+    Q = point.grams
     if point.reml or point.data.ncovariates == 0:
         return Q
     Q0, Q1, Q2 = (of_rows + of_mean for of_rows, of_mean in zip(Q, _mean_grams(point), strict=True))

@@ -61,6 +61,10 @@ class LikelihoodPoint(Protocol):
     def score1(self) -> Array:
         """Its derivative in C1 along the axes, symmetric (p, p)."""
 
+    @property
+    def grams(self) -> tuple[Array, Array, Array]:
+        """``tr(P_j M P_l M')`` for (M, M') = (I, I), (GGᵀ, I), (GGᵀ, GGᵀ), (p, p) each; with missing cells about so."""
+
     def at(self, axes: TraitAxes) -> Self:
         """The likelihood of the same data at other covariances."""
 
@@ -174,6 +178,7 @@ class Point:
         """``rᵀK⁻¹r``."""
         return float(np.sum(self.alpha**2 / self.W))
 
+    @property
     def grams(self) -> tuple[Array, Array, Array]:
         """``Σ_i s_i^k w_ij w_il`` for k = 0, 1, 2, each (p, p): twice the expected information of a pair of axes."""
         W, s = self.W, self.data.s

@@ -50,6 +50,7 @@ from kron2sum_cli.model.prediction import (
     observed_predictor,
 )
 from kron2sum_cli.model.refit import null_maxima, refitter
+from kron2sum_cli.model.satterthwaite import EffectiveContrasts, effective_contrasts
 from kron2sum_cli.model.sets.scanner import CompleteSetScanner, ObservedSetScanner, SetScanner
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, spectrum_of_relationship
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -218,6 +219,10 @@ class NullModel(ABC):
         traits = self.colour(E)
         scores = self.project(traits)
         return scores, np.einsum("njk,njk->k", traits, scores)
+
+    def effective_contrasts(self) -> EffectiveContrasts:
+        """On how many contrasts C0 and C1 rest, in a model by REML; with missing cells about so many."""
+        return effective_contrasts(self.summary.axes, self.point().grams)
 
     @abstractmethod
     def refits(self) -> Refits:

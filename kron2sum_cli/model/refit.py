@@ -180,7 +180,7 @@ class Refitter:
         )
         rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
         point = evaluate(simulated, axes, reml=False)
-        step = scoring_step(axes, point.grams(), point.score0, point.score1)
+        step = scoring_step(axes, point.grams, point.score0, point.score1)
         squares = rows**2
         nothing = np.zeros(SIMULATED_VARIANTS)
         first = BlockStatistics(rows.T @ point.alpha, squares.T @ point.W, nothing, nothing)

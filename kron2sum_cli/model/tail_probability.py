@@ -31,20 +31,21 @@ def chi2_mlog10p(x: ArrayLike, df: float) -> Array:
     return np.asarray(result + 0.0)
 
 
-def f_mlog10p(statistic: ArrayLike, df1: int, df2: float) -> Array:
-    """-log10 P(F_{df1, df2} > statistic), NaN where the statistic is NaN.
+def f_mlog10p(statistic: ArrayLike, df1: int, df2: ArrayLike) -> Array:
+    """-log10 P(F_{df1, df2} > statistic), NaN where the statistic is NaN; df2 is a number, or one a statistic.
 
     The regularised incomplete beta function ``I_z(df2/2, df1/2)`` at ``z = df2 / (df2 + df1 F)``; in the far tail
     ``z^a (1-z)^b / (a B(a, b)) · ₂F₁(a+b, 1; a+1; z)`` (DLMF 8.17.8) on the logarithmic scale.
     """
     values = np.maximum(np.asarray(statistic, float), 0.0)
+    df2 = np.broadcast_to(np.asarray(df2, float), values.shape)
     a, b = df2 / 2, df1 / 2
     z = df2 / (df2 + df1 * values)
     tail = scipy.special.betainc(a, b, z)
-    result = _mlog10(tail, lambda which: scipy.special.betaincc(a, b, z[which]))
+    result = _mlog10(tail, lambda which: scipy.special.betaincc(a[which], b, z[which]))
     far = tail < FAR_TAIL
     if far.any():
-        result[far] = -_log_incomplete_beta(a, b, z[far], (df1 * values / (df2 + df1 * values))[far]) / LN10
+        result[far] = -_log_incomplete_beta(a[far], b, z[far], (df1 * values / (df2 + df1 * values))[far]) / LN10
     return np.asarray(result + 0.0)
 
 
@@ -85,7 +86,7 @@ def _log_upper_gamma(a: float, x: Array) -> Array:
     return np.asarray(-x + a * np.log(x) - scipy.special.gammaln(a) + np.log(h))
 
 
-def _log_incomplete_beta(a: float, b: float, z: Array, complement: Array) -> Array:
+def _log_incomplete_beta(a: Array, b: float, z: Array, complement: Array) -> Array:
     """``log I_z(a, b)`` in its lower tail, ``complement = 1 - z``."""
     term = np.ones_like(z)
     total = np.ones_like(z)

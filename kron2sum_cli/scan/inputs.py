@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from kron2sum_cli.genotypes.filters import GENOTYPE_FILTERS, VariantFilters, nam
 from kron2sum_cli.genotypes.open import open_genotypes
 from kron2sum_cli.genotypes.source import GenotypeSource, Variants
 from kron2sum_cli.model.conditioning import GivenVariants
-from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
+from kron2sum_cli.model.hypotheses import Hypothesis, Statistic, named_hypothesis
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned, scale_given
 from kron2sum_cli.scan.second_column import Interaction, read_interaction
@@ -58,7 +59,7 @@ class ScanInputs:
     ``samples`` (n,) are rows of the null model's samples in the genotypes, and ``files`` those of the genotypes.
     ``conditioned`` has the variants whose effects are in the model of the scan, and the covariate of the interaction
     where its own effect is not in the null model. The first of the ``tests`` is that of an effect on any trait, and
-    genotypes are multiplied in numbers of the type ``dtype``.
+    genotypes are multiplied in numbers of the type ``dtype``. P values come from the ``statistic``.
     """
 
     null: NullFile
@@ -69,6 +70,7 @@ class ScanInputs:
     files: tuple[FileRecord, ...]
     tests: tuple[Hypothesis, ...]
     dtype: type[np.floating]
+    statistic: Statistic
     conditioned: ConditionedVariants | None = None
     interaction: Interaction | None = None
 
@@ -87,12 +89,14 @@ class ScanInputs:
         if self.conditioned is not None:
             given = self.conditioned.under(model, null.description)
             scale = scale_given(scale, given, model.summary.reml)
+        if self.statistic == "satterthwaite":
+            scale = replace(scale, contrasts=model.effective_contrasts())
         return LoadedNull(model, scale, given)
 
     def scales(self) -> tuple[NullScale, ...]:
         """The scales of the tests under all null models, given the variants of the scan."""
         chromosomes = (None, *self.null.chromosomes)
-        if self.conditioned is None:
+        if self.conditioned is None and self.statistic != "satterthwaite":
             return tuple(null_scale(self.null, chromosome) for chromosome in chromosomes)
         with threadpool_limits(limits=1, user_api="blas"):  # so that no digit depends on their number
             return tuple(self.load(chromosome).scale for chromosome in chromosomes)
@@ -105,6 +109,23 @@ class LoadedNull:
     model: NullModel
     scale: NullScale
     given: GivenVariants | None
+
+
+def check_contrasts(inputs: ScanInputs, scales: Sequence[NullScale]) -> None:
+    """Say on how many contrasts the covariances of tests rest, where P values depend on them; refuse too few."""
+    for scale in scales if inputs.statistic == "satterthwaite" else ():
+        context = scale.context(inputs.statistic, "double")
+        without = f" without chromosome {scale.chromosome}" if scale.chromosome else ""
+        known = {test.name: (test.df, context.contrasts_of(test) or 0.0) for test in inputs.tests}
+        for name, (df, contrasts) in known.items():
+            if contrasts < df + 1:
+                raise InputError(
+                    f"--stat satterthwaite: covariances of the null model{without} rest on {contrasts:.1f} contrasts of"
+                    f" samples, too few for test {name} with {df} effects a variant; analyse fewer traits, or use"
+                    " --stat lr"
+                )
+        text = ", ".join(f"{name} {contrasts:.1f}" for name, (_, contrasts) in known.items())
+        logger.info("contrasts on which covariances%s rest, by test: %s", without, text)
 
 
 def null_scale(null: NullFile, chromosome: str | None) -> NullScale:
@@ -130,6 +151,7 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
     guard_inputs(settings.out, settings.input_paths)
     null = read_null(settings.null)
     _refuse_permutation(settings, null)
+    _refuse_satterthwaite(settings, null)
     genotypes, files = _open_genotypes(settings, null)
     guard_inputs(settings.out, genotypes.files)
     filters = _filters(settings, genotypes)
@@ -140,7 +162,9 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
     if interaction is not None and interaction.to_add:
         conditioned = _with_covariate(conditioned, interaction.values)
     tests, dtype = _tests(settings, null), np.float64 if settings.precision == "double" else np.float32
-    return ScanInputs(null, genotypes, rows, filters, selection, files, tests, dtype, conditioned, interaction)
+    return ScanInputs(
+        null, genotypes, rows, filters, selection, files, tests, dtype, settings.stat, conditioned, interaction
+    )
 
 
 def _refuse_permutation(settings: ScanSettings, null: NullFile) -> None:
@@ -151,6 +175,12 @@ def _refuse_permutation(settings: ScanSettings, null: NullFile) -> None:
         raise UsageError("--resample permute does not go with the predictions of fit --pred; use --resample normal")
     if null.description.has_missing:
         raise UsageError("--resample permute needs traits without missing values; use --resample normal")
+
+
+def _refuse_satterthwaite(settings: ScanSettings, null: NullFile) -> None:
+    """Refuse ``--stat satterthwaite`` under a null model by ML, whose covariances are too small by themselves."""
+    if settings.stat == "satterthwaite" and null.metadata.method == "ml":
+        raise UsageError("--stat satterthwaite needs a null model by REML; fit without --ml, or use --stat lr")
 
 
 def _with_covariate(conditioned: ConditionedVariants | None, values: NDArray[np.float64]) -> ConditionedVariants:

@@ -17,7 +17,7 @@ from kron2sum_cli.option_values import BOTH_COLUMNS, INTERACTION
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.scan.block import Scan, block_width, blocks_by_null, test_block
 from kron2sum_cli.scan.conditioned import genotyped_covariates, own_covariates
-from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
+from kron2sum_cli.scan.inputs import ScanInputs, check_contrasts, open_inputs
 from kron2sum_cli.scan.refits import Once, check_random_slopes, factors_of_genome, refit_plan, without_refits
 from kron2sum_cli.scan.second_column import second_column
 from kron2sum_cli.scan.stepwise import (
@@ -60,6 +60,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         second=settings.second_test,
     )
     metadata = scan_metadata(settings, inputs)
+    check_contrasts(inputs, metadata.nulls)
     width, least = block_width(settings, inputs), least_mlog10p(settings)
     inflation = Inflation(inputs.tests, inputs.null.traits, settings.second_test)
     strong: list[pa.RecordBatch] = []

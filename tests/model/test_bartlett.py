@@ -90,7 +90,7 @@ def test_a_scoring_step() -> None:
     data = contrasts(30, 60).without_projected()
     axes = axes_of_covariances(np.eye(2), np.array([[0.8, -0.2], [-0.2, 1]]), data.mean_eigenvalue)
     point = evaluate(data, axes, reml=False)
-    E0, E1 = scoring_step(axes, point.grams(), point.score0, point.score1)
+    E0, E1 = scoring_step(axes, point.grams, point.score0, point.score1)
     products = [np.einsum("ij,il,i->jl", point.W, point.W, data.s**power) for power in range(3)]
     np.testing.assert_allclose(0.5 * (products[2] * E0 + products[1] * E1), point.score0, rtol=1e-8)
     np.testing.assert_allclose(0.5 * (products[1] * E0 + products[0] * E1), point.score1, rtol=1e-8)

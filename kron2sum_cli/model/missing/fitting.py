@@ -130,8 +130,8 @@ class ObservedLikelihood:
     def curvature(self, point: ObservedPoint) -> Curvature:
         """The average information, and what the observed one adds to it at a point near by."""
         if self.correction is None:
-            return Curvature(point.grams(), None, point.curvature)
-        return Curvature(point.grams(), None, self.correction.added_to(point.curvature, point.axes))
+            return Curvature(point.grams, None, point.curvature)
+        return Curvature(point.grams, None, self.correction.added_to(point.curvature, point.axes))
 
     def corrected(self, point: ObservedPoint) -> Self:
         """With what the observed information adds to the average one at this point, where that is affordable."""

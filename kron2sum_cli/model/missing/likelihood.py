@@ -123,6 +123,7 @@ class ObservedPoint:
             out -= filled.V @ (self.data.U.T @ self.alpha_outside)
         return out
 
+    @property
     def grams(self) -> tuple[Array, Array, Array]:
         """About twice the expected information of a pair of axes, for powers 0, 1, 2 of the eigenvalues: (p, p) each.
 

@@ -167,7 +167,7 @@ class ObservedRefitter(RefitsOneByOne[ObservedPoint]):
         G = np.asarray(V @ rows)
         point = evaluate(data, axes, self.reml)
         statistics = observed_scanner(point, np.float64).statistics(G)
-        step = scoring_step(axes, point.grams(), point.score0, point.score1)
+        step = scoring_step(axes, point.grams, point.score0, point.score1)
         change = information_change(rows**2, s, point.W * point.shares, step)
         truth = AtTruth(axes.T, statistics.u, statistics.v, change)
         found = Simulated(fitter.null_lml, lambda design: fitter.refit(G, design), truth)
