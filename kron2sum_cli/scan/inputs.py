@@ -113,18 +113,22 @@ class LoadedNull:
 
 def check_contrasts(inputs: ScanInputs, scales: Sequence[NullScale]) -> None:
     """Say on how many contrasts the covariances of tests rest, where P values depend on them; refuse too few."""
-    for scale in scales if inputs.statistic == "satterthwaite" else ():
+    for scale in scales:
+        if scale.contrasts is None:
+            continue
         context = scale.context(inputs.statistic, "double")
         without = f" without chromosome {scale.chromosome}" if scale.chromosome else ""
-        known = {test.name: (test.df, context.contrasts_of(test) or 0.0) for test in inputs.tests}
-        for name, (df, contrasts) in known.items():
-            if contrasts < df + 1:
+        of_traits = scale.contrasts.of_traits(np.asarray(np.linalg.inv(scale.axes)))
+        known = [(test.name, test.df, context.contrasts_of(test) or 0.0) for test in inputs.tests]
+        known += [(trait, 1, contrasts) for trait, contrasts in zip(inputs.null.traits, of_traits, strict=True)]
+        for name, df, contrasts in known:
+            if contrasts <= df:
                 raise InputError(
                     f"--stat satterthwaite: covariances of the null model{without} rest on {contrasts:.1f} contrasts of"
-                    f" samples, too few for test {name} with {df} effects a variant; analyse fewer traits, or use"
-                    " --stat lr"
+                    f" samples, too few for test {name} with {df} effect{'s' * (df > 1)} a variant; analyse fewer"
+                    " traits, or use --stat lr"
                 )
-        text = ", ".join(f"{name} {contrasts:.1f}" for name, (_, contrasts) in known.items())
+        text = ", ".join(f"{name} {contrasts:.1f}" for name, _, contrasts in known)
         logger.info("contrasts on which covariances%s rest, by test: %s", without, text)
 
 
