@@ -123,7 +123,7 @@ def write_table(path: Path, names: Sequence[str], prefix: str, values: Array) ->
     path.write_text("\n".join([header, *rows]) + "\n")
 
 
-def p_values(folder: Path, cell: Cell, refit: bool) -> dict[str, Array] | None:
+def p_values(folder: Path, cell: Cell, refit: bool, stat: str) -> dict[str, Array] | None:
     """-log10 P of every test on one data set; None where the null model has no fit."""
     null, table = str(folder / "null.npz"), str(folder / "scan.parquet")
     tests = ["--test", "common", "--test", "specific"] if cell.p > 1 else []
@@ -138,6 +138,8 @@ def p_values(folder: Path, cell: Cell, refit: bool) -> dict[str, Array] | None:
         "--threads",
         "1",
         "--quiet",
+        "--stat",
+        stat,
         *tests,
     ]
     if run([*words, "--refit", str(REFIT_BELOW if refit else 0)]):
@@ -152,7 +154,9 @@ def p_values(folder: Path, cell: Cell, refit: bool) -> dict[str, Array] | None:
     return found
 
 
-def measure(cell: Cell, data_sets: int, variants: int, refit: bool, seed: int) -> tuple[dict[str, Array], int]:
+def measure(
+    cell: Cell, data_sets: int, variants: int, refit: bool, seed: int, stat: str
+) -> tuple[dict[str, Array], int]:
     """Of every test the counts (data sets, 1 + levels): tested, and P below each level; and how many fits failed."""
     rng = np.random.default_rng([seed, cell.n, cell.p, cell.covariates])
     counts: dict[str, list[list[int]]] = {}
@@ -165,7 +169,7 @@ def measure(cell: Cell, data_sets: int, variants: int, refit: bool, seed: int) -
             if run(["fit", *paths, "--out", str(folder / "null.npz"), "--threads", "1", "--quiet"]):
                 failed += 1
                 continue
-            for test, mlog10p in (p_values(folder, cell, refit) or {}).items():
+            for test, mlog10p in (p_values(folder, cell, refit, stat) or {}).items():
                 below = [int(np.count_nonzero(mlog10p > -np.log10(level))) for level in LEVELS]
                 counts.setdefault(test, []).append([len(mlog10p), *below])
     return {test: np.array(rows, dtype=float) for test, rows in counts.items()}, failed
@@ -214,7 +218,7 @@ def append(path: Path, cell: Cell, counts: dict[str, Array], failed: int) -> Non
             writer.writerow([*map(str, vars(cell).values()), test, *size, *lines(rows)])
 
 
-def measure_cells(cells: Path, out: Path, data_sets: int, variants: int, refitted: int, seed: int) -> None:
+def measure_cells(cells: Path, out: Path, data_sets: int, variants: int, refitted: int, seed: int, stat: str) -> None:
     """Measure the cells of a file, those with refits last and of fewer variants, for they take longer."""
     listed = cells_of(cells)
     for cell, refit in [(cell, False) for cell, _ in listed] + [
@@ -222,7 +226,7 @@ def measure_cells(cells: Path, out: Path, data_sets: int, variants: int, refitte
     ]:
         if (*map(str, vars(cell).values()), str(refit)) in finished(out):
             continue
-        counts, failed = measure(cell, data_sets, refitted if refit else variants, refit, seed + refit)
+        counts, failed = measure(cell, data_sets, refitted if refit else variants, refit, seed + refit, stat)
         append(out, cell, {test: counts[test] for test in counts if (test == "refit") == refit}, failed)
 
 
@@ -260,6 +264,7 @@ def main() -> None:
     parser.add_argument("--variants", type=int, default=1000)
     parser.add_argument("--refit", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--stat", default="lr", help="of the scans, as --stat of scan")
     parser.add_argument("--cells", type=Path, help="a file of cells to measure instead of the grid")
     parser.add_argument("--summary", type=Path, help="a table of cells to summarise instead")
     parser.add_argument(
@@ -273,7 +278,7 @@ def main() -> None:
         return
     if options.cells:
         sizes = options.data_sets, options.variants, options.refitted_variants
-        measure_cells(options.cells, options.out, *sizes, options.seed)
+        measure_cells(options.cells, options.out, *sizes, options.seed, options.stat)
         return
     lists = [
         getattr(options, name).split(",")
@@ -281,7 +286,7 @@ def main() -> None:
     ]
     for structure, n, p, covariates, rank, missing in product(*lists):
         cell = Cell(structure, int(n), int(p), int(covariates), rank, float(missing))
-        found, failed = measure(cell, options.data_sets, options.variants, options.refit, options.seed)
+        found, failed = measure(cell, options.data_sets, options.variants, options.refit, options.seed, options.stat)
         print(f"{structure} n={n} p={p} c={covariates} rank={rank} missing={missing}: failed fits {failed}", flush=True)
         for test, counts in found.items():
             print(f"    {test:<9}{counts[:, 0].sum():>9.0f}  " + "  ".join(lines(counts)), flush=True)
