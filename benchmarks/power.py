@@ -6,12 +6,16 @@ command line. Printed is the share of these variants with P below the level: of 
 scans of one trait, each with a null model of its own, the smallest P times four; and of the test of a common effect.
 
     python -m benchmarks.power [--data-sets 80] [--n 400] [--level 1e-4]
+    python -m benchmarks.power --statistics --structure clones --n 150 --explained 0.5
+
+The second form compares the statistics of the joint test, `lr`, `satterthwaite` and that of refits, on such samples and
+effects: the share of variants found, and the mean difference in -log10 P from refits.
 """
 
 import argparse
 import logging
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +62,9 @@ ARCHITECTURES = (
 )
 
 
-def write_data(folder: Path, effects: Architecture, n: int, rng: np.random.Generator) -> None:
+def write_data(folder: Path, effects: Architecture, structure: str, n: int, rng: np.random.Generator) -> None:
     """Write one data set."""
-    g = genotypes("families", n, GRM_VARIANTS + CAUSAL, rng)
+    g = genotypes(structure, n, GRM_VARIANTS + CAUSAL, rng)
     g = g[:, g.std(axis=0) > 0]
     standardised = (g - g.mean(axis=0)) / g.std(axis=0)
     G, causal = standardised[:, :-CAUSAL], standardised[:, -CAUSAL:]
@@ -77,12 +81,12 @@ def write_data(folder: Path, effects: Architecture, n: int, rng: np.random.Gener
     write_table(folder / "y.csv", names, "t", Y)
 
 
-def scanned(folder: Path, *tests: str, trait: str | None = None) -> dict[str, Array]:
+def scanned(folder: Path, *options: str, trait: str | None = None) -> dict[str, Array]:
     """Columns of -log10 P of a scan of all traits, or of one."""
     quiet = ["--threads", "1", "--quiet"]
     null, table = str(folder / "null.npz"), str(folder / "scan.parquet")
     fit = ["fit", "--pheno", str(folder / "y.csv"), "--grm", str(folder / "K.npy"), "--grm-id", str(folder / "K.id")]
-    scan = ["scan", "--null", null, "--geno", str(folder / "g.bed"), "--out", table, "--refit", "0", *tests]
+    scan = ["scan", "--null", null, "--geno", str(folder / "g.bed"), "--out", table, *options]
     if run([*fit, "--out", null, *(["--pheno-name", trait] if trait else []), *quiet]) or run([*scan, *quiet]):
         raise RuntimeError("a data set cannot be analysed")
     found = pq.read_table(table).to_pandas()
@@ -91,9 +95,15 @@ def scanned(folder: Path, *tests: str, trait: str | None = None) -> dict[str, Ar
 
 def mlog10p(folder: Path) -> Array:
     """-log10 P of every variant (CAUSAL, 3): joint, best of the single traits, common."""
-    all_traits = scanned(folder, "--test", "common")
-    single = np.max([scanned(folder, trait=f"t{j}")["MLOG10P"] for j in range(TRAITS)], axis=0)
+    all_traits = scanned(folder, "--refit", "0", "--test", "common")
+    single = np.max([scanned(folder, "--refit", "0", trait=f"t{j}")["MLOG10P"] for j in range(TRAITS)], axis=0)
     return np.column_stack([all_traits["MLOG10P"], single - np.log10(TRAITS), all_traits["MLOG10P.common"]])
+
+
+def by_statistic(folder: Path) -> Array:
+    """-log10 P of the joint test of every variant (CAUSAL, 3): by `lr`, by `satterthwaite`, of refits."""
+    known, estimated = scanned(folder, "--refit", "0"), scanned(folder, "--refit", "1", "--stat", "satterthwaite")
+    return np.column_stack([known["MLOG10P"], estimated["MLOG10P"], estimated["MLOG10P_REFIT"]])
 
 
 def main() -> None:
@@ -102,20 +112,34 @@ def main() -> None:
     parser.add_argument("--data-sets", type=int, default=80)
     parser.add_argument("--n", type=int, default=400)
     parser.add_argument("--level", type=float, default=1e-4)
+    parser.add_argument("--structure", default="families", help="of `benchmarks.calibration`")
+    parser.add_argument("--explained", type=float, help="share of the variance of a trait, instead of those above")
+    parser.add_argument("--statistics", action="store_true", help="compare the statistics of the joint test")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     logging.getLogger("kron2sum").propagate = False  # the writer of the .bed lets Python print every log
-    print(f"{'':<40}{'joint':>8}{'single':>8}{'common':>8}{'variants':>10}")
+    names = ("lr", "satterth.", "refit") if options.statistics else ("joint", "single", "common")
+    print(f"{'':<40}" + "".join(f"{name:>10}" for name in names) + f"{'variants':>10}")
     for effects in ARCHITECTURES:
         rng = np.random.default_rng(options.seed)
         found = []
         with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
             for _ in range(options.data_sets):
-                write_data(Path(name), effects, options.n, rng)
-                found.append(mlog10p(Path(name)))
+                write_data(
+                    folder,
+                    replace(effects, explained=options.explained or effects.explained),
+                    options.structure,
+                    options.n,
+                    rng,
+                )
+                found.append((by_statistic if options.statistics else mlog10p)(folder))
         values = np.concatenate(found)
         shares = np.mean(values > -np.log10(options.level), axis=0)
-        print(f"{effects.name:<40}" + "".join(f"{x:8.2f}" for x in shares) + f"{len(values):>10}", flush=True)
+        print(f"{effects.name:<40}" + "".join(f"{x:10.2f}" for x in shares) + f"{len(values):>10}", flush=True)
+        if options.statistics:
+            differences = np.nanmean(np.abs(values - values[:, [2]]), axis=0)
+            print(f"{'    mean difference from refits':<40}" + "".join(f"{x:10.2f}" for x in differences), flush=True)
 
 
 if __name__ == "__main__":
