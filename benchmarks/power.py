@@ -6,7 +6,7 @@ command line. Printed is the share of these variants with P below the level: of 
 scans of one trait, each with a null model of its own, the smallest P times four; and of the test of a common effect.
 
     python -m benchmarks.power [--data-sets 80] [--n 400] [--level 1e-4]
-    python -m benchmarks.power --statistics --structure clones --n 150 --explained 0.5
+    python -m benchmarks.power --statistics --structure clones --n 150 --causal 1 --explained 0.2
 
 The second form compares the statistics of the joint test, `lr`, `satterthwaite` and that of refits, on such samples and
 effects: the share of variants found, and the mean difference in -log10 P from refits.
@@ -32,8 +32,6 @@ TRAITS = 4
 CORRELATION = 0.5
 HERITABILITY = 0.4
 GRM_VARIANTS = 1000
-CAUSAL = 5
-"""Variants with an effect in each data set."""
 
 
 @dataclass(frozen=True)
@@ -62,22 +60,24 @@ ARCHITECTURES = (
 )
 
 
-def write_data(folder: Path, effects: Architecture, structure: str, n: int, rng: np.random.Generator) -> None:
+def write_data(
+    folder: Path, effects: Architecture, structure: str, n: int, causal_variants: int, rng: np.random.Generator
+) -> None:
     """Write one data set."""
-    g = genotypes(structure, n, GRM_VARIANTS + CAUSAL, rng)
+    g = genotypes(structure, n, GRM_VARIANTS + causal_variants, rng)
     g = g[:, g.std(axis=0) > 0]
     standardised = (g - g.mean(axis=0)) / g.std(axis=0)
-    G, causal = standardised[:, :-CAUSAL], standardised[:, -CAUSAL:]
+    G, causal = standardised[:, :-causal_variants], standardised[:, -causal_variants:]
     root = np.linalg.cholesky(np.full((TRAITS, TRAITS), CORRELATION) + (1 - CORRELATION) * np.eye(TRAITS))
     genetic = G @ rng.normal(size=(G.shape[1], TRAITS)) @ root.T / np.sqrt(G.shape[1])
     residual = rng.normal(size=(n, TRAITS)) @ root.T
-    beta = np.sqrt(effects.explained) * np.outer(rng.choice([-1.0, 1.0], CAUSAL), effects.signs)
+    beta = np.sqrt(effects.explained) * np.outer(rng.choice([-1.0, 1.0], causal_variants), effects.signs)
     Y = np.sqrt(HERITABILITY) * genetic + np.sqrt(1 - HERITABILITY) * residual + causal @ beta
     names = [f"S{i}" for i in range(n)]
     np.save(folder / "K.npy", G @ G.T / G.shape[1])
     (folder / "K.id").write_text("\n".join(names) + "\n")
     (folder / "g.bed").unlink(missing_ok=True)
-    to_bed(folder / "g.bed", np.asfortranarray(g[:, -CAUSAL:]), properties={"fid": names, "iid": names})
+    to_bed(folder / "g.bed", np.asfortranarray(g[:, -causal_variants:]), properties={"fid": names, "iid": names})
     write_table(folder / "y.csv", names, "t", Y)
 
 
@@ -94,14 +94,14 @@ def scanned(folder: Path, *options: str, trait: str | None = None) -> dict[str, 
 
 
 def mlog10p(folder: Path) -> Array:
-    """-log10 P of every variant (CAUSAL, 3): joint, best of the single traits, common."""
+    """-log10 P of every variant (v, 3): joint, best of the single traits, common."""
     all_traits = scanned(folder, "--refit", "0", "--test", "common")
     single = np.max([scanned(folder, "--refit", "0", trait=f"t{j}")["MLOG10P"] for j in range(TRAITS)], axis=0)
     return np.column_stack([all_traits["MLOG10P"], single - np.log10(TRAITS), all_traits["MLOG10P.common"]])
 
 
 def by_statistic(folder: Path) -> Array:
-    """-log10 P of the joint test of every variant (CAUSAL, 3): by `lr`, by `satterthwaite`, of refits."""
+    """-log10 P of the joint test of every variant (v, 3): by `lr`, by `satterthwaite`, of refits."""
     known, estimated = scanned(folder, "--refit", "0"), scanned(folder, "--refit", "1", "--stat", "satterthwaite")
     return np.column_stack([known["MLOG10P"], estimated["MLOG10P"], estimated["MLOG10P_REFIT"]])
 
@@ -113,6 +113,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=400)
     parser.add_argument("--level", type=float, default=1e-4)
     parser.add_argument("--structure", default="families", help="of `benchmarks.calibration`")
+    parser.add_argument("--causal", type=int, default=5, help="variants with an effect in each data set")
     parser.add_argument("--explained", type=float, help="share of the variance of a trait, instead of those above")
     parser.add_argument("--statistics", action="store_true", help="compare the statistics of the joint test")
     parser.add_argument("--seed", type=int, default=1)
@@ -122,17 +123,12 @@ def main() -> None:
     print(f"{'':<40}" + "".join(f"{name:>10}" for name in names) + f"{'variants':>10}")
     for effects in ARCHITECTURES:
         rng = np.random.default_rng(options.seed)
+        asked = replace(effects, explained=options.explained or effects.explained)
         found = []
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             for _ in range(options.data_sets):
-                write_data(
-                    folder,
-                    replace(effects, explained=options.explained or effects.explained),
-                    options.structure,
-                    options.n,
-                    rng,
-                )
+                write_data(folder, asked, options.structure, options.n, options.causal, rng)
                 found.append((by_statistic if options.statistics else mlog10p)(folder))
         values = np.concatenate(found)
         shares = np.mean(values > -np.log10(options.level), axis=0)

@@ -314,19 +314,8 @@ class ScanSettings:
         yield from untrue_suffix(self.out, self.to)
 
     def _statistic_problems(self) -> Iterable[str]:
-        if self.stat != "satterthwaite":
-            return
-        given = {
-            "--sets, --windows and --founders": self.of_sets,
-            "--bootstrap": bool(self.bootstrap),
-            "--stepwise": self.stepwise is not None,
-            "--condition and --condition-list": self.is_conditioned,
-            "--interaction": self.interaction is not None,
-            "--coding genotypic": self.coding == "genotypic",
-        }
-        for option, there in given.items():
-            if there:
-                yield f"--stat satterthwaite is for single effects of variants, not for {option}; run twice"
+        for option in self.beyond_single_effects if self.stat == "satterthwaite" else ():
+            yield f"--stat satterthwaite is for single effects of variants, not for {option}; run twice"
 
     def _stepwise_problems(self) -> Iterable[str]:
         if self.stepwise is None:
@@ -390,6 +379,19 @@ class ScanSettings:
             yield f"--set-weights: {named[0]} has no column of weights; give beta:A,B"
         elif self.set_weights.startswith("beta:") and self.beta is None:
             yield f"--set-weights {self.set_weights}: must be beta:A,B with two positive numbers, such as beta:1,25"
+
+    @property
+    def beyond_single_effects(self) -> list[str]:
+        """The options that ask for more than the effects of one column a variant, beside the covariates alone."""
+        given = {
+            "--sets, --windows and --founders": self.of_sets,
+            "--bootstrap": bool(self.bootstrap),
+            "--stepwise": self.stepwise is not None,
+            "--condition and --condition-list": self.is_conditioned,
+            "--interaction": self.interaction is not None,
+            "--coding genotypic": self.coding == "genotypic",
+        }
+        return [option for option, there in given.items() if there]
 
     @property
     def is_conditioned(self) -> bool:

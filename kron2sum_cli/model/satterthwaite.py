@@ -84,3 +84,13 @@ def satterthwaite_mlog10p(chisq: Array, df: int, contrasts: Array | float) -> Ar
     density = (a - 1) * np.log(x) + (b[far] - 1) * np.log1p(-x) - scipy.special.betaln(a, b[far])
     mlog10p[far] += np.exp(density + LN10 * mlog10p[far]) / LN10 * (share[far] - x)
     return mlog10p
+
+
+def share_found(df: int, contrasts: float, size: int, level: float = 1e-4) -> float:
+    """How often the likelihood ratio has P below a level, over the level, where covariances rest on M > df contrasts.
+
+    It takes them as known but for their scale, which it estimates from ``size`` values.
+    """
+    ratio = scipy.special.chdtri(df, level)
+    chisq = -size * np.expm1(-ratio / size)
+    return float(10 ** -satterthwaite_mlog10p(np.array([chisq]), df, contrasts)[0] / level)

@@ -23,6 +23,7 @@ from kron2sum_cli.genotypes.source import GenotypeSource, Variants
 from kron2sum_cli.model.conditioning import GivenVariants
 from kron2sum_cli.model.hypotheses import Hypothesis, Statistic, named_hypothesis
 from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.model.satterthwaite import share_found
 from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned, scale_given
 from kron2sum_cli.scan.second_column import Interaction, read_interaction
 from kron2sum_cli.settings import ScanSettings
@@ -32,6 +33,9 @@ logger = logging.getLogger("kron2sum.scan")
 FEWEST_VARIANTS, MOST_VARIANTS, FEWEST_BLOCKS = 1024, 4096, 16
 """The largest block of a file is a power of two between the first two, of which the file, unless it is small, has so
 many, for threads to share. Shards are cut at its multiples."""
+
+FEW_FOUND = 0.5
+"""`share_found` below which a scan advises another statistic."""
 
 Mask = NDArray[np.bool_]
 
@@ -130,6 +134,24 @@ def check_contrasts(inputs: ScanInputs, scales: Sequence[NullScale]) -> None:
                 )
         text = ", ".join(f"{name} {contrasts:.1f}" for name, _, contrasts in known)
         logger.info("contrasts on which covariances%s rest, by test: %s", without, text)
+
+
+def advise_statistic(settings: ScanSettings, inputs: ScanInputs, model: NullModel) -> None:
+    """Say where few contrasts tell of the covariances, so that tests that take them as known find too little."""
+    data = inputs.null.description
+    if settings.stat == "satterthwaite" or not model.summary.reml or data.has_missing or settings.beyond_single_effects:
+        return
+    any_effect = inputs.tests[0]
+    context = replace(null_scale(inputs.null, None), contrasts=model.effective_contrasts()).context("lr", "double")
+    contrasts = context.contrasts_of(any_effect) or 0.0
+    if contrasts > any_effect.df and share_found(any_effect.df, contrasts, context.size) < FEW_FOUND:
+        logger.info(
+            "the covariances rest on %.0f contrasts of samples, few for %d effects a variant: --stat %s finds too"
+            " little; use --stat satterthwaite",
+            contrasts,
+            any_effect.df,
+            settings.stat,
+        )
 
 
 def null_scale(null: NullFile, chromosome: str | None) -> NullScale:

@@ -17,7 +17,7 @@ from kron2sum_cli.option_values import BOTH_COLUMNS, INTERACTION
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.scan.block import Scan, block_width, blocks_by_null, test_block
 from kron2sum_cli.scan.conditioned import genotyped_covariates, own_covariates
-from kron2sum_cli.scan.inputs import ScanInputs, check_contrasts, open_inputs
+from kron2sum_cli.scan.inputs import ScanInputs, advise_statistic, check_contrasts, open_inputs
 from kron2sum_cli.scan.refits import Once, check_random_slopes, factors_of_genome, refit_plan, without_refits
 from kron2sum_cli.scan.second_column import second_column
 from kron2sum_cli.scan.stepwise import (
@@ -102,6 +102,8 @@ def _scan(
     """
     data, loaded = inputs.null.description, inputs.load(chromosome)
     model, given = loaded.model, loaded.given
+    if chromosome is None:
+        advise_statistic(settings, inputs, model)
     # With missing cells a scanner takes single precision for what is not conditioned alone.
     scanner = model.scanner(np.float64 if given is not None and data.has_missing else inputs.dtype)
     if given is not None:

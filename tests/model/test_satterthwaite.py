@@ -13,7 +13,7 @@ from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.fitting import fit
 from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test, trait_effects
 from kron2sum_cli.model.likelihood import Point, evaluate
-from kron2sum_cli.model.satterthwaite import LARGEST_SHARE, effective_contrasts, satterthwaite_mlog10p
+from kron2sum_cli.model.satterthwaite import LARGEST_SHARE, effective_contrasts, satterthwaite_mlog10p, share_found
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import axes_of_covariances
 
@@ -179,3 +179,13 @@ def test_p_goes_on_along_its_tangent() -> None:
     assert np.all(np.diff(found) > 0)
     assert np.all(np.isfinite(found))
     assert found[3] < -stats.beta.logsf(chisq[3] / contrasts, 1.5, 8.5) / np.log(10)
+
+
+def test_how_much_is_found_with_covariances_taken_as_known() -> None:
+    """All where every sample counts, of one trait; hardly anything of four traits of 30 lines; by simulated Beta."""
+    assert share_found(1, 400, 400) == pytest.approx(1, abs=0.05)
+    assert share_found(4, 30, 596) < 0.01
+    drawn = 45 * np.random.default_rng(0).beta(1, 21.5, size=400_000)
+    ratio = -300 * np.log1p(-drawn / 300)
+    expected = np.mean(stats.chi2.sf(ratio, 2) < 0.01) / 0.01
+    assert share_found(2, 45, 300, 0.01) == pytest.approx(expected, rel=0.05)

@@ -122,3 +122,18 @@ def test_null_models_that_do_not_allow_it(tmp_path: Path, capsys: pytest.Capture
     said = capsys.readouterr().err
     assert re.search(r"rest on 2\.\d contrasts of samples, too few for test any with 3 effects a variant", said)
     assert not out.exists()
+
+
+def test_few_lines_are_told_of_it(example: Path, tmp_path: Path) -> None:
+    """Scans of 30 lines by the default statistic, not those of the samples of example_data."""
+    rng, G = np.random.default_rng(3), np.kron(np.eye(30), np.ones((6, 1)))
+    iids = pd.read_csv(EXAMPLE / "phenotypes.csv")["IID"][: len(G)]
+    for name, columns in (("y.csv", 2 * G @ rng.normal(size=(30, 3)) + rng.normal(size=(len(G), 3))), ("G.csv", G)):
+        pd.DataFrame(columns, index=iids).add_prefix("x").to_csv(tmp_path / name)
+    null, out = tmp_path / "null.npz", tmp_path / "s.parquet"
+    assert kron2sum("fit", "-q", "--pheno", tmp_path / "y.csv", "--grm", tmp_path / "G.csv", "--out", null) == 0
+    assert scan(null, out, "--refit", "0") == 0
+    advice = r"rest on (29|3\d) contrasts of samples, few for 3 effects a variant: --stat lr finds too little"
+    assert re.search(advice, Path(f"{out}.log").read_text())
+    assert scan(example / "null.npz", out, "--refit", "0") == 0
+    assert "contrasts of samples" not in Path(f"{out}.log").read_text()
