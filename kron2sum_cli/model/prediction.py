@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.model.block_scanner import BlockStatistics, block_scanner
 from kron2sum_cli.model.likelihood import Point
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
-from kron2sum_cli.model.missing.scanner import ObservedScanner, observed_scanner
+from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.missing.undetermined import uses_undetermined
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -117,8 +117,18 @@ def no_missing_cells() -> MissingCells:
 
 def observed_predictor(point: ObservedPoint) -> Predictor:
     """The predictor of a fit of observed cells."""
-    scanner = observed_scanner(point, np.float64)
-    return Predictor(point.axes, scanner.statistics, lambda K: _effects_given_observed(point, scanner, K))
+    scanner, data, q = observed_scanner(point, np.float64), point.data, point.data.ncells
+    L = point.chol[q:, q:]
+
+    def effects(K: Array) -> EffectsOfCovariates:
+        tail = scanner.explained(K, scanner.rotate(K))[:, :, q:]
+        b, p, size = tail.shape
+        on_basis = np.linalg.solve(L.T, tail.reshape(b * p, size).T).T if size else tail
+        explained = np.einsum("kij,bpkj->bpki", data.to_X, on_basis.reshape(b, p, *data.to_X.shape[:2]))
+        explained = np.asarray(explained.reshape(b, p, size), dtype=np.float64)
+        return EffectsOfCovariates(data.A, point.B, point.B_covariance, explained)
+
+    return Predictor(point.axes, scanner.statistics, effects)
 
 
 def complete_predictor(point: Point, Qx: Array, A: Array, B: Array, covariance: Array) -> Predictor:
@@ -126,31 +136,13 @@ def complete_predictor(point: Point, Qx: Array, A: Array, B: Array, covariance: 
 
     A (p, a) is the trait design, B (c, a) are the estimates, and ``covariance`` (ca, ca) is that of vec(B).
     """
-    scanner = block_scanner(point, Qx, np.float64)
-    return Predictor(point.axes, scanner.statistics, lambda K: _effects_given_complete(point, Qx, A, B, covariance, K))
-
-
-def _effects_given_observed(point: ObservedPoint, scanner: ObservedScanner, K: Array) -> EffectsOfCovariates:
-    """The fixed effects of a null model of observed cells, for samples with relatedness K (n, t) to its own."""
-    q = point.data.ncells
-    tail = scanner.explained(K, scanner.rotate(K))[:, :, q:]
-    b, p, size = tail.shape
-    L = point.chol[q:, q:]
-    on_basis = np.linalg.solve(L.T, tail.reshape(b * p, size).T).T if size else tail
-    explained = np.einsum("kij,bpkj->bpki", point.data.to_X, on_basis.reshape(b, p, *point.data.to_X.shape[:2]))
-    explained = explained.reshape(b, p, size)
-    return EffectsOfCovariates(point.data.A, point.B, point.B_covariance, np.asarray(explained, dtype=np.float64))
-
-
-def _effects_given_complete(
-    point: Point, Qx: Array, A: Array, B: Array, covariance: Array, K: Array
-) -> EffectsOfCovariates:
-    """The fixed effects of `complete_predictor`, for samples with relatedness K (n, t) to those of the fit."""
     data, axes = point.data, point.axes
-    rotated = data.V.T @ K
-    predicted = np.einsum("ci,ij,it->jct", data.Kxm, point.W, rotated, optimize=True)
-    gamma = Qx.T @ K - axes.c0[:, None, None] ** 2 * predicted
-    on_axes = np.linalg.solve(data.Rx, gamma)
-    to_traits = np.linalg.solve(A, axes.Tinv).T
-    explained = np.einsum("jk,jct->tjkc", to_traits, on_axes, optimize=True)
-    return EffectsOfCovariates(A, B, covariance, explained.reshape(K.shape[1], axes.c0.size, -1))
+
+    def effects(K: Array) -> EffectsOfCovariates:
+        predicted = np.einsum("ci,ij,it->jct", data.Kxm, point.W, data.V.T @ K, optimize=True)
+        on_axes = np.linalg.solve(data.Rx, Qx.T @ K - axes.c0[:, None, None] ** 2 * predicted)
+        to_traits = np.linalg.solve(A, axes.Tinv).T
+        explained = np.einsum("jk,jct->tjkc", to_traits, on_axes, optimize=True)
+        return EffectsOfCovariates(A, B, covariance, explained.reshape(K.shape[1], axes.c0.size, -1))
+
+    return Predictor(axes, block_scanner(point, Qx, np.float64).statistics, effects)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, ThreadMemory, inner_products, least_left
+from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, ThreadMemory, least_left
 from kron2sum_cli.model.families.observed import Families, Indices, Singles
 from kron2sum_cli.model.families.observed_fitting import fixed_effects
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
@@ -432,10 +432,6 @@ class ObservedFamilySetScanner(SetScanner):
     def arrays(self, G: Floats) -> tuple[Floats, ...]:
         """See `SetScanner.arrays`; nothing is rotated."""
         return (np.asarray(G, np.float64),)
-
-    def length(self, *arrays: Floats) -> Array:
-        """See `sets.scanner.RotatedVariants.length`."""
-        return inner_products(arrays[0].T, arrays[0].T)
 
     def scores(self, *arrays: Floats) -> SetScores:
         """See `SetScanner.scores`."""

@@ -104,7 +104,9 @@ def mixture_mlog10p(weights: Array, q: Array) -> Array:
 
 def mixture_tails(weights: Array, q: Array) -> Tails:
     """Tails and densities of k mixtures ``Σ_i λ_i χ²₁``; weights (k, m) and q (k,) as in `mixture_mlog10p`."""
-    scaled, largest = _scaled(weights)
+    kept = positive_weights(np.asarray(weights, float))
+    largest = np.max(kept, axis=1)
+    scaled = kept / largest[:, None]
     values = np.asarray(q, float) / largest
     if not np.all(np.isfinite(values)):
         raise NumericalError(f"a quadratic form is not finite: {values[~np.isfinite(values)][0]}")
@@ -177,13 +179,6 @@ def positive_weights(values: Array) -> Array:
     if np.any(np.min(values, axis=-1) < -1e4 * ROUNDING * largest):
         raise NumericalError("the covariance of the scores of the set is not positive semi-definite")
     return np.where(values > ROUNDING * largest[..., None], values, 0.0)
-
-
-def _scaled(weights: Array) -> tuple[Array, Array]:
-    """Weights over their largest, and the largest (k,)."""
-    kept = positive_weights(np.asarray(weights, float))
-    largest = np.max(kept, axis=1)
-    return kept / largest[:, None], largest
 
 
 def _invert(weights: Array, q: Array, upper: NDArray[np.bool_]) -> tuple[Array, Array, Array, Array]:

@@ -42,9 +42,9 @@ class SetScanner(ABC):
     def arrays(self, G: Floats) -> tuple[Floats, ...]:
         """The arrays of a block of variants G (n, b); see `rotate`."""
 
-    @abstractmethod
     def length(self, *arrays: Floats) -> Array:
-        """See `RotatedVariants.length`."""
+        """See `RotatedVariants.length`; here the first of the arrays are the variants themselves."""
+        return inner_products(arrays[0].T, arrays[0].T)
 
     @abstractmethod
     def scores(self, *arrays: Floats) -> SetScores:
@@ -194,10 +194,6 @@ class ObservedSetScanner(SetScanner):
         """See `SetScanner.arrays`."""
         variants = np.asarray(G, np.float64)
         return variants, np.asarray(self.scanner.rotation @ variants, np.float64)
-
-    def length(self, *arrays: Floats) -> Array:
-        """See `RotatedVariants.length`."""
-        return inner_products(arrays[0].T, arrays[0].T)
 
     def scores(self, *arrays: Floats) -> SetScores:
         """See `SetScanner.scores`."""
