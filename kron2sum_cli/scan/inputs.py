@@ -136,13 +136,14 @@ def check_contrasts(inputs: ScanInputs, scales: Sequence[NullScale]) -> None:
         logger.info("contrasts on which covariances%s rest, by test: %s", without, text)
 
 
-def advise_statistic(settings: ScanSettings, inputs: ScanInputs, model: NullModel) -> None:
+def advise_statistic(settings: ScanSettings, inputs: ScanInputs, model: NullModel, chromosome: str | None) -> None:
     """Say where few contrasts tell of the covariances, so that tests that take them as known find too little."""
     data = inputs.null.description
     if settings.stat == "satterthwaite" or not model.summary.reml or data.has_missing or settings.beyond_single_effects:
         return
     any_effect = inputs.tests[0]
-    context = replace(null_scale(inputs.null, None), contrasts=model.effective_contrasts()).context("lr", "double")
+    scale = replace(null_scale(inputs.null, chromosome), contrasts=model.effective_contrasts())
+    context = scale.context("lr", "double")
     contrasts = context.contrasts_of(any_effect) or 0.0
     if contrasts > any_effect.df and share_found(any_effect.df, contrasts, context.size) < FEW_FOUND:
         logger.info(

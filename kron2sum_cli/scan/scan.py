@@ -102,8 +102,8 @@ def _scan(
     """
     data, loaded = inputs.null.description, inputs.load(chromosome)
     model, given = loaded.model, loaded.given
-    if chromosome is None:
-        advise_statistic(settings, inputs, model)
+    if chromosome == next(iter(inputs.null.chromosomes), None):
+        advise_statistic(settings, inputs, model, chromosome)
     # With missing cells a scanner takes single precision for what is not conditioned alone.
     scanner = model.scanner(np.float64 if given is not None and data.has_missing else inputs.dtype)
     if given is not None:
