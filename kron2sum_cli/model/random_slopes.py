@@ -22,6 +22,7 @@ from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model.contrasts import Contrasts
+from kron2sum_cli.model.fitting import FEW_ROWS
 from kron2sum_cli.model.hypotheses import Statistic, TestContext, TestResult, compare
 from kron2sum_cli.model.spectrum import Array
 
@@ -34,14 +35,21 @@ FIRST_SHARE = 0.1
 NOISE = 0.1
 """What is added to the factors there, in standard deviations: where entries of one are 0 its gradient may be, too."""
 
-CONVERGED = 0.01
-"""Largest gain in log-likelihood that one more step is predicted to have at the end of a search."""
+FURTHER_STARTS, FURTHER_NOISE = 7, 1.0
+"""Where contrasts are few (`FEW_ROWS`) there can be several maxima: so many further searches, from so much noise."""
 
-MAX_STEPS = 1000
+STEPS_OF_ROUND, MAX_ROUNDS = 30, 40
+"""Steps of a search between two looks at the curvature, and how often that is looked at."""
+
+LEAST_CURVATURE = 1e-6
+"""Smallest curvature of a direction in which lengths are measured, over the largest."""
 
 LEAST_SLOPE, LEAST_GAIN = 1e-8, 10
-"""Gradient in units of the information at the start, and gain in units of rounding, below which a search ends: χ² is
-off by the root of what the likelihood could still gain."""
+"""Gradient in units of the curvature, and gain in units of rounding, below which a search ends: χ² is off by the root
+of what the likelihood could still gain."""
+
+CONVERGED = 1e-6
+"""Largest gain in log-likelihood that one more step is predicted to have at the end of a search."""
 
 NO_MAXIMUM = "the search of the variance components of random slopes did not converge"
 
@@ -120,70 +128,100 @@ def evaluate_slopes(data: SlopesData, factors: Array) -> SlopesPoint | None:
 
 def gradient_of_factors(data: SlopesData, point: SlopesPoint) -> Array:
     """Gradient (k,) of the log-likelihood by the entries of the lower triangles of both factors."""
+    entries = np.tril_indices(2 * data.ntraits)
+    return np.concatenate([(S @ L)[entries] for S, L in zip(_scores(data, point), point.factors, strict=True)])
+
+
+def _scores(data: SlopesData, point: SlopesPoint) -> Array:
+    """Twice the gradient of the log-likelihood by Σg and by Σe: (2, 2p, 2p)."""
     p, m = data.ntraits, data.Q.shape[1]
     lower = np.tril(linalg.lapack.dpotri(point.root, lower=1)[0])
     blocks, by_trait = (lower + np.tril(lower, -1).T).reshape(p, m, p, m), point.alpha.reshape(p, m)
-    gradient = []
-    for M, L in zip((data.K, data.R), point.factors, strict=True):
+    scores = []
+    for M in (data.K, data.R):
         outer = np.einsum("ti,abij,sj->atbs", by_trait, M, by_trait, optimize=True)
         traces = np.einsum("tisj,abij->atbs", blocks, M, optimize=True)
-        score = (outer - traces).reshape(2 * p, 2 * p)
-        gradient.append((score @ L)[np.tril_indices(2 * p)])
-    return np.concatenate(gradient)
+        scores.append((outer - traces).reshape(2 * p, 2 * p))
+    return np.array(scores)
 
 
-def information_of_factors(data: SlopesData, point: SlopesPoint) -> Array:
-    """Average information (k, k) of the same entries, a little regularised, for it may be singular."""
+def curvature_of_factors(data: SlopesData, point: SlopesPoint) -> Array:
+    """Curvature (k, k) of the log-likelihood in the same entries, made positive definite.
+
+    The average information, and what the map from factors to covariances adds, ``-tr(EᵀSE)`` for a change E of a factor
+    and the score S; of the eigenvalues the absolute values, and `LEAST_CURVATURE` of the largest at least.
+    """
     p, m = data.ntraits, data.Q.shape[1]
+    rows, columns = np.tril_indices(2 * p)
     moved = []
     for M, L in zip((data.K, data.R), point.factors, strict=True):
         of_alpha = np.einsum("abij,sj->abis", M, point.alpha.reshape(p, m))
-        for i, j in zip(*np.tril_indices(2 * p), strict=True):
+        for i, j in zip(rows, columns, strict=True):
             change = np.zeros((2 * p, 2 * p))
             change[i] = L[:, j]
             both = (change + change.T).reshape(2, p, 2, p)
             moved.append(np.einsum("atbs,abis->ti", both, of_alpha).ravel())
     half = linalg.solve_triangular(point.root, np.array(moved).T, lower=True, check_finite=False)
-    information = 0.5 * half.T @ half
-    return np.asarray(information + 1e-3 * np.trace(information) / len(information) * np.eye(len(information)))
+    same_column = columns[:, None] == columns
+    of_map = [np.where(same_column, S[rows[:, None], rows], 0.0) for S in _scores(data, point)]
+    values, vectors = np.linalg.eigh(0.5 * half.T @ half - linalg.block_diag(*of_map))
+    sizes = np.maximum(np.abs(values), LEAST_CURVATURE * np.abs(values).max())
+    return np.asarray((vectors * sizes) @ vectors.T)
 
 
 def fit_slopes(data: SlopesData, C0: Array, C1: Array) -> SlopesPoint:
     """Maximise the restricted likelihood, from covariances C0 and C1 (p, p) without slopes.
 
-    By L-BFGS on the factors of Σg and Σe, in units in which their information at the start is the identity. Raises
-    ConvergenceError where the search does not end at a maximum.
+    The highest maximum that is found, where there can be several. Raises ConvergenceError where no search ends at one.
     """
-    rows, columns = np.tril_indices(2 * data.ntraits)
+    few = data.Q.shape[1] < FEW_ROWS * data.ntraits
     start = np.array([np.linalg.cholesky(_with_slopes(C, C0 + C1)) for C in (C0, C1)])
-    noise = np.random.default_rng(0).standard_normal((2, rows.size))
-    start[:, rows, columns] += NOISE * np.linalg.norm(start, axis=2)[:, rows] * noise
-    first = evaluate_slopes(data, start)
-    if first is None:
+    rng = np.random.default_rng(0)
+    found = []
+    for noise in [NOISE] + [FURTHER_NOISE] * FURTHER_STARTS * few:
+        drawn = np.tril(rng.standard_normal(start.shape))
+        point = evaluate_slopes(data, start + noise * np.linalg.norm(start, axis=2)[:, :, None] * drawn)
+        found.append(None if point is None else _climb(data, point))
+    ends = [point for point in found if point is not None]
+    if not ends:
         raise ConvergenceError(NO_MAXIMUM)
-    root = np.linalg.cholesky(information_of_factors(data, first))
+    return max(ends, key=lambda point: point.lml)
 
-    def factors(x: Array) -> Array:
-        found = start.copy()
-        found[:, rows, columns] += linalg.solve_triangular(root.T, x).reshape(2, -1)
-        return found
+
+def _climb(data: SlopesData, point: SlopesPoint) -> SlopesPoint | None:
+    """The maximum above a point, by rounds of L-BFGS in units of the curvature; None where it is not reached."""
+    for _ in range(MAX_ROUNDS):
+        higher = _round_of_steps(data, point)
+        gain = higher.lml - point.lml
+        point = higher
+        if gain <= LEAST_GAIN * np.finfo(np.float64).eps * abs(point.lml):
+            break
+    gradient = gradient_of_factors(data, point)
+    left = 0.5 * gradient @ np.linalg.solve(curvature_of_factors(data, point), gradient)
+    return point if left <= CONVERGED else None
+
+
+def _round_of_steps(data: SlopesData, point: SlopesPoint) -> SlopesPoint:
+    """A point that is as high as this one or higher."""
+    rows, columns = np.tril_indices(2 * data.ntraits)
+    root = np.linalg.cholesky(curvature_of_factors(data, point))
+
+    def moved(x: Array) -> SlopesPoint | None:
+        factors = point.factors.copy()
+        factors[:, rows, columns] += linalg.solve_triangular(root.T, x).reshape(2, -1)
+        return evaluate_slopes(data, factors)
 
     def objective(x: Array) -> tuple[float, Array]:
-        point = evaluate_slopes(data, factors(x))
-        if point is None:
+        here = moved(x)
+        if here is None:
             return np.inf, np.zeros_like(x)
-        return -point.lml, -linalg.solve_triangular(root, gradient_of_factors(data, point), lower=True)
+        return -here.lml, -linalg.solve_triangular(root, gradient_of_factors(data, here), lower=True)
 
     x = scipy.optimize.fmin_l_bfgs_b(
-        objective, np.zeros(2 * rows.size), m=30, factr=LEAST_GAIN, pgtol=LEAST_SLOPE, maxiter=MAX_STEPS
+        objective, np.zeros(2 * rows.size), m=30, factr=LEAST_GAIN, pgtol=LEAST_SLOPE, maxiter=STEPS_OF_ROUND
     )[0]
-    point = evaluate_slopes(data, factors(x))
-    if point is None:
-        raise ConvergenceError(NO_MAXIMUM)
-    gradient = gradient_of_factors(data, point)
-    if 0.5 * gradient @ np.linalg.solve(information_of_factors(data, point), gradient) > CONVERGED:
-        raise ConvergenceError(NO_MAXIMUM)
-    return point
+    end = moved(x)
+    return point if end is None or end.lml < point.lml else end
 
 
 def _with_slopes(C: Array, total: Array) -> Array:

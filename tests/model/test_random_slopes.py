@@ -22,7 +22,7 @@ from kron2sum_cli.model.random_slopes import (
 )
 from kron2sum_cli.model.spectrum import Array, spectrum_of_features
 
-N, P = 60, 2
+N, P = 64, 2
 ROWS, COLUMNS = np.tril_indices(2 * P)
 
 
@@ -53,14 +53,14 @@ class Study:
         return V
 
 
-def study(seed: int = 1) -> Study:
+def study(seed: int = 1, n: int = N, p: int = P) -> Study:
     rng = np.random.default_rng(seed)
-    family = np.repeat(np.arange(N // 4), 4)
-    G = (rng.normal(size=(N // 4, 90))[family] + rng.normal(size=(N, 90))) / np.sqrt(180)
-    e = rng.normal(size=N)
-    X = np.column_stack([np.ones(N), e])
-    variants = rng.binomial(2, 0.4, size=(N, 3)).astype(float)
-    Y = (1 + 0.5 * e[:, None]) * (G @ rng.normal(size=(90, P))) + rng.normal(size=(N, P)) * np.exp(0.4 * e)[:, None]
+    family = np.repeat(np.arange(n // 4), 4)
+    G = (rng.normal(size=(n // 4, 90))[family] + rng.normal(size=(n, 90))) / np.sqrt(180)
+    e = rng.normal(size=n)
+    X = np.column_stack([np.ones(n), e])
+    variants = rng.binomial(2, 0.4, size=(n, 3)).astype(float)
+    Y = (1 + 0.5 * e[:, None]) * (G @ rng.normal(size=(90, p))) + rng.normal(size=(n, p)) * np.exp(0.4 * e)[:, None]
     return Study(Y + 3, X, G, e, variants)
 
 
@@ -93,9 +93,10 @@ def test_the_gradient_is_that_of_differences() -> None:
             assert gradient[k, number] == pytest.approx(slope, abs=1e-5)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_maximum_is_the_highest_of_several_climbs(seed: int) -> None:
-    data, rng = study(seed).data, np.random.default_rng(seed)
+@pytest.mark.parametrize(("seed", "n"), [(1, N), (2, N), (3, N), (32, 16)])
+def test_the_maximum_is_the_highest_of_several_climbs(seed: int, n: int) -> None:
+    """Of 16 samples, too, of which the first climb ends 3 below the highest maximum."""
+    data, rng = study(seed, n).data, np.random.default_rng(seed)
 
     def objective(x: Array) -> tuple[float, Array]:
         factors = np.zeros((2, 2 * P, 2 * P))
@@ -107,7 +108,16 @@ def test_the_maximum_is_the_highest_of_several_climbs(seed: int) -> None:
 
     starts = [some_factors(10 * seed + k)[:, ROWS, COLUMNS].ravel() * rng.uniform(0.5, 1.5) for k in range(4)]
     found = [minimize(objective, x, jac=True, method="L-BFGS-B", options={"maxiter": 600}).fun for x in starts]
-    assert fit_slopes(data, np.eye(P), np.eye(P)).lml == pytest.approx(-min(found), abs=0.02)
+    assert fit_slopes(data, np.eye(P), np.eye(P)).lml > -min(found) - 1e-6
+
+
+def test_covariances_of_low_rank_are_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a climb in units of the curvature at its start was not over after 1,000 steps."""
+    monkeypatch.setattr(module, "FURTHER_STARTS", 0)
+    data = study(1, 32, 3).data
+    point = fit_slopes(data, np.eye(3), np.eye(3))
+    assert sum(np.linalg.matrix_rank(L @ L.T, tol=1e-4) for L in point.factors) < 12
+    assert np.abs(gradient_of_factors(data, point)).max() < 1e-3
 
 
 def test_tests_are_those_of_generalised_least_squares() -> None:
@@ -168,6 +178,7 @@ def test_shares_of_slopes() -> None:
 
 
 def test_a_search_that_does_not_end_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_STEPS", 2)
+    monkeypatch.setattr(module, "MAX_ROUNDS", 1)
+    monkeypatch.setattr(module, "STEPS_OF_ROUND", 2)
     with pytest.raises(ConvergenceError, match="random slopes did not converge"):
         fit_slopes(study().data, np.eye(P), np.eye(P))
