@@ -7,10 +7,11 @@ The modules in the order of the mathematics:
    `generalised_least_squares`.
 3. Fit: a step (`trust_region`), a climb to an optimum with its certificate (`climbing`), the choice among several
    (`fitting`). What it says: `uncertainty` (standard errors), `profile` (intervals).
-4. Variants: `block_scanner` (score and information of blocks), `hypotheses` and `tail_probability` (tests), `refit` (C0
-   and C1 free again, on `variant_likelihood`) and `bartlett` (the scale of its statistics). `conditioning` (tests given
-   other variants), `second_column` (interactions and dominance), `bootstrap` (the largest statistics of simulated
-   traits). New samples: `prediction`.
+4. Variants: `block_scanner` (score and information of blocks), `hypotheses` and `tail_probability` (tests),
+   `satterthwaite` (tests that know how precisely C0 and C1 are known), `refit` (C0 and C1 free again, on
+   `variant_likelihood`) and `bartlett` (the scale of its statistics). `conditioning` (tests given other variants),
+   `second_column` (interactions and dominance), `bootstrap` (the largest statistics of simulated traits). New samples:
+   `prediction`.
 5. Sets of variants, in `sets`: scores (`scanner`), `fixed_effects`, and `random_effects`, the other tests by name, from
    `kernel_tests`, `skato` and `likelihood_ratio`, on the tail probabilities of `quadratic_forms`; `bootstrap` of them.
 6. `null_model`: one interface to all of this. `missing` is the same for traits with missing cells, `families` for
@@ -39,6 +40,7 @@ W (m, p)        inverse variances, ``w_ij = 1 / (s_i c0_j² + c1_j²)``         
 E0, E1 (p, p)   small changes of C0 and C1 along the trait axes                     `information`
 u (b, p)        scores of b variants along the trait axes                           `block_scanner`
 v (b, p)        information of b variants along the trait axes                      `block_scanner`
+M               contrasts of samples that would tell as much of C0 and C1           `satterthwaite`
 q0              ``rᵀK⁻¹r`` of the null model, from which tests measure              `null_model.FitSummary`
 ==============  ==================================================================  ======================
 """
