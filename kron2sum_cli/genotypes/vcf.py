@@ -45,11 +45,19 @@ def open_vcf(path: str) -> SpooledSource:
         reader = cyvcf2.VCF(path)
         samples = Samples(None, tuple(reader.samples), path)
         # Not reader.contains("DS"): GATK writes an INFO of that name.
-        has_dosages = any(line.type == "FORMAT" and line.info()["ID"] == "DS" for line in reader.header_iter())
+        fields = {line.info()["ID"] for line in reader.header_iter() if line.type == "FORMAT"}
+        has_dosages = "DS" in fields
     except Exception as error:  # whatever cyvcf2 raises for a header that cannot be parsed
         raise InputError(f"{path} cannot be read as VCF or BCF ({error}); check the file") from None
     if not len(samples):
         raise InputError(f"{path} has no samples, only sites; give the file with genotypes")
+    if "GP" in fields and not has_dosages:
+        logger.warning(
+            "%s has probabilities of genotypes (GP) and no dosages (DS): genotypes (GT) are read, as if they were"
+            " certain; for dosages make a file with plink2 --vcf %s dosage=GP-force --make-pgen --out NEW",
+            path,
+            path,
+        )
     rows: list[tuple[str, int, str, str, str]] = []
     genotypes = spool(_variants(reader, rows, samples, has_dosages, path), has_dosages, path)
     return SpooledSource(path, (path,), samples, Variants.of_rows(rows, path), has_dosages, genotypes)

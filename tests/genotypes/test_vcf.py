@@ -157,6 +157,15 @@ def test_sites_without_genotypes_are_left_out(tmp_path: Path, caplog: pytest.Log
     assert "1 sites have neither genotypes (GT) nor dosages (DS) and are left out, first v at 1:4" in caplog.text
 
 
+def test_probabilities_that_are_not_read_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    field = '##FORMAT=<ID=GP,Number=G,Type=Float,Description="Probabilities">\n'
+    for dosages in (True, False):
+        path = Path(write(tmp_path, "1 4 v A C GT 0/1 1/1 0/0 0/0", dosages=dosages))
+        path.write_text(path.read_text().replace("#CHROM", field + "#CHROM"))
+        open_vcf(str(path))
+        assert ("has probabilities of genotypes (GP) and no dosages (DS)" in caplog.text) is not dosages
+
+
 def test_an_info_field_called_ds_is_no_dosage(tmp_path: Path) -> None:
     """GATK's flag for downsampled samples."""
     path = Path(write(tmp_path, "1 5 w A C GT 0/0 0/1 1/1 1/1"))
