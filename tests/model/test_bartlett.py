@@ -210,7 +210,7 @@ class Failing:
 def test_refits_that_mostly_fail_have_no_factor(monkeypatch: pytest.MonkeyPatch) -> None:
     """The few that are left have small likelihood ratios, and gave factors as small as -0.02."""
     monkeypatch.setattr(bartlett, "MOST_TRAITS", 10)
-    known = refits(40, 60)
+    known = refits(62, 120)
     np.testing.assert_array_equal(
         bartlett_factors(Failing(known, 0.0), HYPOTHESES[:1], 1), bartlett_factors(known, HYPOTHESES[:1], 1)
     )
@@ -222,8 +222,8 @@ def test_refits_that_mostly_fail_have_no_factor(monkeypatch: pytest.MonkeyPatch)
 def test_factors_of_second_columns(reml: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are those of plain simulation, and what is known of both columns has the right means."""
     monkeypatch.setattr(bartlett, "MOST_TRAITS", 10)  # known better than the means below
-    E = np.random.default_rng(4).normal(size=40)
-    fitter, rng, pairs = refits(40, 80, reml), np.random.default_rng(5), pair_hypotheses("interaction", "joint", 2)
+    E = np.random.default_rng(4).normal(size=62)
+    fitter, rng, pairs = refits(62, 120, reml), np.random.default_rng(5), pair_hypotheses("interaction", "joint", 2)
     assert [hypothesis.df for hypothesis in pairs] == [2, 4]
     factors = bartlett_factors(fitter, [*HYPOTHESES[:1], *pairs], 1, lambda G: G * E[:, None])
     if not reml:
