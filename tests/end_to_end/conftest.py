@@ -1,6 +1,5 @@
 """A fit and a scan of example_data, made once, through the command line."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,19 +16,6 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert kron2sum(*fit, *grm, "--loco", "--out", folder / "loco.npz") == 0
     assert scan(folder / "null.npz", folder / "scan.parquet", "--test", "common", "--test", "specific") == 0
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def searches_as_of_many_samples() -> Iterator[None]:
-    """Fits and refits of few samples search no further than those of many: `tests/model` tests such searches.
-
-    Nor are profile intervals of heritabilities near 0 or 1 computed where they were not asked for.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kron2sum_cli.fit.fit.CHEAP_PROFILE", 0)
-        for module in ("fitting", "missing.fitting", "families.fitting"):
-            patch.setattr(f"kron2sum_cli.model.{module}.FEW_ROWS", 0)
-        yield
 
 
 @pytest.fixture
