@@ -288,7 +288,7 @@ class FastScanner:
         Raises
         ------
         ValueError
-            Where a shape does not fit or a value is not finite.
+            Where a shape does not fit, a value is not finite, or the statistic is neither.
         NumericalError
             Where A1 adds no rank to A0.
 
@@ -305,6 +305,8 @@ class FastScanner:
         >>> bool(np.allclose(common.chisq + specific.chisq, block.chisq)), specific.df
         (True, 1)
         """
+        if statistic not in ("lr", "f"):
+            raise ValueError(f'statistic must be "lr" or "f"; it is {statistic!r}')
         p = self.metric.point.data.ntraits
         given = [("A1", A1)] if A0 is None else [("A1", A1), ("A0", A0)]
         designs = [matrix(name, M) for name, M in given]

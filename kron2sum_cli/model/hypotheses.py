@@ -7,7 +7,7 @@ design A1 tested given a smaller one A0, and its statistic the likelihood ratio 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
@@ -273,11 +273,11 @@ def compare(
     ``contrasts`` are those that the covariances in this test rest on, where P depends on them.
     """
     gain = np.maximum(np.minimum(above, (1 - context.least_left) * context.quadratic) - below, 0.0)
-    result = context.result(gain / context.left(above), rank_above - rank_below, rank_above)
+    relative_gain, df = gain / context.left(above), rank_above - rank_below
     if contrasts is None:
-        return result
-    chisq = gain * (context.size / context.quadratic)
-    return replace(result, mlog10p=satterthwaite_mlog10p(chisq, result.df, contrasts))
+        return context.result(relative_gain, df, rank_above)
+    mlog10p = satterthwaite_mlog10p(gain * (context.size / context.quadratic), df, contrasts)
+    return TestResult(context.size * np.log1p(relative_gain), df, mlog10p)
 
 
 @dataclass(frozen=True)

@@ -118,5 +118,7 @@ def test_any_hypothesis_from_a_block(A: np.ndarray) -> None:
         assert np.isnan([found.chisq[1], found.mlog10p[1], f.mlog10p[1]]).all()
     with pytest.raises(ValueError, match=r"A1 must have one row a trait, \(3, e\)"):
         scanner.test_block(block, np.ones((2, 1)))
+    with pytest.raises(ValueError, match='statistic must be "lr" or "f"; it is \'satterthwaite\''):
+        scanner.test_block(block, ones, statistic="satterthwaite")
     with pytest.raises(NumericalError, match="no rank beyond"):
         scanner.test_block(block, ones, ones)
