@@ -221,7 +221,7 @@ class NullModel(ABC):
         return scores, np.einsum("njk,njk->k", traits, scores)
 
     def effective_contrasts(self) -> EffectiveContrasts:
-        """On how many contrasts C0 and C1 rest, in a model by REML; with missing cells about so many."""
+        """On how many contrasts C0 and C1 rest, in a model by REML; with missing cells a rough number."""
         return effective_contrasts(self.summary.axes, self.point().grams)
 
     @abstractmethod

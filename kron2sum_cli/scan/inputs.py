@@ -205,9 +205,18 @@ def _refuse_permutation(settings: ScanSettings, null: NullFile) -> None:
 
 
 def _refuse_satterthwaite(settings: ScanSettings, null: NullFile) -> None:
-    """Refuse ``--stat satterthwaite`` under a null model by ML, whose covariances are too small by themselves."""
-    if settings.stat == "satterthwaite" and null.metadata.method == "ml":
+    """Refuse ``--stat satterthwaite`` by ML, whose covariances are too small by themselves, and with missing cells.
+
+    The contrasts of observed cells are known only about, and where covariates are many P was too small by them.
+    """
+    if settings.stat != "satterthwaite":
+        return
+    if null.metadata.method == "ml":
         raise UsageError("--stat satterthwaite needs a null model by REML; fit without --ml, or use --stat lr")
+    if null.description.has_missing:
+        raise UsageError(
+            "--stat satterthwaite needs traits without missing values; fit with --missing drop, or use --stat lr"
+        )
 
 
 def _with_covariate(conditioned: ConditionedVariants | None, values: NDArray[np.float64]) -> ConditionedVariants:
