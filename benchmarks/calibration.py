@@ -231,24 +231,59 @@ def measure_cells(cells: Path, out: Path, data_sets: int, variants: int, refitte
 
 
 def summary(path: Path) -> Iterator[str]:
-    """How many cells of a table have every test within the band, and the designs of the others."""
-    table = pd.read_csv(path).query("test != 'refit'")
+    """How many cells of a table have every test within the band, the designs of the others, and refits of all."""
+    table = pd.read_csv(path)
     for level in ("0.05", "0.001"):
-        table[[level, "least", "most"]] = (
-            table[f"ratio_at_{level}"].str.extract(r"([\d.]+) \(([\d.]+)-([\d.]+)").astype(float)
-        )
-    beyond = ~table["0.05"].between(*BAND) | (table.least > MOST_AT_0_001)
-    cell, design = COLUMNS[:6], ["structure", "n", "p", "missing", "rank"]
-    outside = beyond.groupby([table[name] for name in cell]).any()
+        ratios = table[f"ratio_at_{level}"].str.extract(r"([\d.]+) \(([\d.]+)-").astype(float)
+        table[[level, f"least at {level}"]] = ratios
+    refits = table.test == "refit"
+    yield from summary_of_tests(table[~refits])
+    yield ""
+    yield from summary_of_refits(table[refits])
+
+
+DESIGN = ["structure", "n", "p", "missing", "rank"]
+
+
+def design_name(rows: pd.DataFrame) -> str:
+    """The first columns of a line of the summary, for the rows of one design."""
+    one = rows.iloc[0]
+    missing = f", {one.missing:.0%} missing" if one.missing else ""
+    return f"{one.structure} {one.n:,} | {one.p} | {one['rank']}{missing}"
+
+
+def summary_of_tests(table: pd.DataFrame) -> Iterator[str]:
+    """Smallest and largest ratios over the covariates, of designs that have a test beyond the band."""
+    beyond = ~table["0.05"].between(*BAND) | (table["least at 0.001"] > MOST_AT_0_001)
+    outside = beyond.groupby([table[name] for name in COLUMNS[:6]]).any()
     yield f"{(~outside).sum()} of {len(outside)} cells have every test within {BAND[0]} to {BAND[1]} at 0.05"
     yield "| samples | p | rank | cells | " + " | ".join(TESTS) + " | largest at 0.001 |"
     yield "|---" * (5 + len(TESTS)) + "|"
-    for (structure, n, p, missing, rank), rows in table.groupby(design):
+    for _, rows in table.groupby(DESIGN):
         if beyond[rows.index].any():
             of_test = [rows.loc[rows.test == test, "0.05"] for test in TESTS]
             ranges = [f"{found.min():.2f} to {found.max():.2f}" if len(found) else "" for found in of_test]
-            what = f"{structure} {n:,} | {p} | {rank}" + (f", {missing:.0%} missing" if missing else "")
-            yield f"| {what} | {rows.covariates.nunique()} | {' | '.join(ranges)} | {rows['0.001'].max():.2f} |"
+            cells, largest = rows.covariates.nunique(), rows["0.001"].max()
+            yield f"| {design_name(rows)} | {cells} | {' | '.join(ranges)} | {largest:.2f} |"
+
+
+def summary_of_refits(table: pd.DataFrame) -> Iterator[str]:
+    """The ratio of refits with each number of covariates, of every design."""
+    columns, within = sorted(set(table.covariates)), table["0.05"].between(*BAND)
+    yield (
+        f"refits: {within.sum()} of {len(table)} cells within {BAND[0]} to {BAND[1]} at 0.05, mean"
+        f" {table['0.05'].mean():.3f} ({table['0.001'].mean():.2f} at 0.001); {(table['0.05'] > BAND[1]).sum()} above,"
+        f" {(table['least at 0.05'] > BAND[1]).sum()} with the whole interval; above {MOST_AT_0_001} at 0.001"
+        f" {(table['0.001'] > MOST_AT_0_001).sum()}, {(table['least at 0.001'] > MOST_AT_0_001).sum()}"
+    )
+    yield "| samples | p | rank | " + " | ".join(f"c = {c}" for c in columns) + " | largest at 0.001 |"
+    yield "|---" * (4 + len(columns)) + "|"
+    for _, rows in table.groupby(DESIGN):
+        of_covariates = dict(
+            zip(rows.covariates, rows["ratio_at_0.05"].str.strip().str.replace("-", " to "), strict=True)
+        )
+        ratios = " | ".join(of_covariates.get(c, "") for c in columns)
+        yield f"| {design_name(rows)} | {ratios} | {rows['0.001'].max():.2f} |"
 
 
 def main() -> None:
