@@ -9,11 +9,14 @@ Printed is the share of variants with P below each level, over the level, with a
     python -m benchmarks.calibration --cells benchmarks/calibration_cells.csv --out calibration.csv
 
     python -m benchmarks.calibration --summary benchmarks/calibration_measured.csv
+    python -m benchmarks.calibration --structures clones --samples 150 --traits 4 --stat satterthwaite --given 3 \
+        --explained 0.1
 
 The second form measures the cells of a file instead of the whole grid, and appends a line a test to a table as soon as
 a cell is finished; cells that the table has already are not measured again. `calibration_cells.csv` is a part of the
 grid in which every level of every factor occurs, and every two of them where possible. The third says which designs of
-such a table have a test beyond `BAND`.
+such a table have a test beyond `BAND`. In the fourth, scans are conditioned on further variants of the same structure,
+each of which explains a share of the variance of every trait.
 
 Structures: families (full siblings by four), populations (three, Fst 0.2), clones (inbred lines, five replicates of
 each), unrelated.
@@ -59,6 +62,26 @@ class Cell:
     missing: float
 
 
+@dataclass(frozen=True)
+class Given:
+    """Variants that scans are conditioned on, and the share of the variance of every trait that each explains."""
+
+    number: int = 0
+    explained: float = 0.0
+
+    @property
+    def options(self) -> list[str]:
+        """Those of the scan: the last variants of the file, as its writer names them."""
+        return [word for k in range(self.number) for word in ("--condition", f"given{k + 1}")]
+
+    def effects(self, given: Array, p: int, rng: np.random.Generator) -> Array:
+        """Effects (n, p) of variants (n, number), up or down, on traits of variance 2 without them."""
+        size = given.std(axis=0)
+        standard = (given - given.mean(axis=0)) / np.where(size > 0, size, 1.0)
+        share = self.explained / (1 - self.number * self.explained)
+        return standard @ (np.sqrt(2 * share) * rng.choice([-1.0, 1.0], size=(self.number, p)))
+
+
 def genotypes(structure: str, n: int, m: int, rng: np.random.Generator) -> Array:
     """Genotypes (n, m) of one structure."""
     f = rng.uniform(0.1, 0.5, m)
@@ -93,18 +116,20 @@ def features_and_variants(structure: str, n: int, variants: int, rng: np.random.
     return (of_grm - of_grm.mean(axis=0)) / of_grm.std(axis=0) / np.sqrt(of_grm.shape[1]), tested
 
 
-def write_data(folder: Path, cell: Cell, variants: int, rng: np.random.Generator) -> list[str]:
+def write_data(folder: Path, cell: Cell, variants: int, given: Given, rng: np.random.Generator) -> list[str]:
     """Write one data set; the options of `fit` for it."""
     n, p = cell.n, cell.p
-    G, tested = features_and_variants(cell.structure, n, variants, rng)
+    G, tested = features_and_variants(cell.structure, n, variants + given.number, rng)
     genetic = G @ rng.normal(size=(G.shape[1], p)) @ np.linalg.cholesky(covariance(p, rng)).T
     Y = genetic + rng.normal(size=(n, p)) @ np.linalg.cholesky(covariance(p, rng)).T
+    Y += given.effects(tested[:, variants:], p, rng)
     Y[rng.uniform(size=Y.shape) < cell.missing] = np.nan
     names = [f"S{i}" for i in range(n)]
     np.save(folder / "K.npy", G @ G.T)
     (folder / "K.id").write_text("\n".join(names) + "\n")
     (folder / "g.bed").unlink(missing_ok=True)
-    to_bed(folder / "g.bed", np.asfortranarray(tested), properties={"fid": names, "iid": names})
+    sid = [*(f"v{k + 1}" for k in range(variants)), *given.options[1::2]]
+    to_bed(folder / "g.bed", np.asfortranarray(tested), properties={"fid": names, "iid": names, "sid": sid})
     write_table(folder / "y.csv", names, "t", Y)
     write_table(folder / "c.csv", names, "x", rng.normal(size=(n, max(cell.covariates - 1, 1))))
     options = ["--pheno", "y.csv", "--grm", "K.npy", "--grm-id", "K.id"]
@@ -123,7 +148,7 @@ def write_table(path: Path, names: Sequence[str], prefix: str, values: Array) ->
     path.write_text("\n".join([header, *rows]) + "\n")
 
 
-def p_values(folder: Path, cell: Cell, refit: bool, stat: str) -> dict[str, Array] | None:
+def p_values(folder: Path, cell: Cell, refit: bool, stat: str, given: Given) -> dict[str, Array] | None:
     """-log10 P of every test on one data set; None where the null model has no fit."""
     null, table = str(folder / "null.npz"), str(folder / "scan.parquet")
     tests = ["--test", "common", "--test", "specific"] if cell.p > 1 else []
@@ -141,10 +166,12 @@ def p_values(folder: Path, cell: Cell, refit: bool, stat: str) -> dict[str, Arra
         "--stat",
         stat,
         *tests,
+        *given.options,
     ]
     if run([*words, "--refit", str(REFIT_BELOW if refit else 0)]):
         return None
     columns = pq.read_table(table).to_pandas()
+    columns = columns[~columns.SNPID.isin(given.options)]
     columns = columns[columns.CHISQ.notna()]
     found = {"joint": columns.MLOG10P.to_numpy()}
     found |= {test: columns[f"MLOG10P.{test}"].to_numpy() for test in tests[1::2]}
@@ -155,7 +182,7 @@ def p_values(folder: Path, cell: Cell, refit: bool, stat: str) -> dict[str, Arra
 
 
 def measure(
-    cell: Cell, data_sets: int, variants: int, refit: bool, seed: int, stat: str
+    cell: Cell, data_sets: int, variants: int, refit: bool, seed: int, stat: str, given: Given
 ) -> tuple[dict[str, Array], int]:
     """Of every test the counts (data sets, 1 + levels): tested, and P below each level; and how many fits failed."""
     rng = np.random.default_rng([seed, cell.n, cell.p, cell.covariates])
@@ -164,12 +191,12 @@ def measure(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for _ in range(data_sets):
-            options = write_data(folder, cell, variants, rng)
+            options = write_data(folder, cell, variants, given, rng)
             paths = [str(folder / word) if "." in word and not word.startswith("0") else word for word in options]
             if run(["fit", *paths, "--out", str(folder / "null.npz"), "--threads", "1", "--quiet"]):
                 failed += 1
                 continue
-            for test, mlog10p in (p_values(folder, cell, refit, stat) or {}).items():
+            for test, mlog10p in (p_values(folder, cell, refit, stat, given) or {}).items():
                 below = [int(np.count_nonzero(mlog10p > -np.log10(level))) for level in LEVELS]
                 counts.setdefault(test, []).append([len(mlog10p), *below])
     return {test: np.array(rows, dtype=float) for test, rows in counts.items()}, failed
@@ -226,7 +253,8 @@ def measure_cells(cells: Path, out: Path, data_sets: int, variants: int, refitte
     ]:
         if (*map(str, vars(cell).values()), str(refit)) in finished(out):
             continue
-        counts, failed = measure(cell, data_sets, refitted if refit else variants, refit, seed + refit, stat)
+        number = refitted if refit else variants
+        counts, failed = measure(cell, data_sets, number, refit, seed + refit, stat, Given())
         append(out, cell, {test: counts[test] for test in counts if (test == "refit") == refit}, failed)
 
 
@@ -300,6 +328,8 @@ def main() -> None:
     parser.add_argument("--refit", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stat", default="lr", help="of the scans, as --stat of scan")
+    parser.add_argument("--given", type=int, default=0, help="variants that scans are conditioned on")
+    parser.add_argument("--explained", type=float, default=0.0, help="share of variance that each of them explains")
     parser.add_argument("--cells", type=Path, help="a file of cells to measure instead of the grid")
     parser.add_argument("--summary", type=Path, help="a table of cells to summarise instead")
     parser.add_argument(
@@ -315,13 +345,15 @@ def main() -> None:
         sizes = options.data_sets, options.variants, options.refitted_variants
         measure_cells(options.cells, options.out, *sizes, options.seed, options.stat)
         return
+    given = Given(options.given, options.explained)
     lists = [
         getattr(options, name).split(",")
         for name in ("structures", "samples", "traits", "covariates", "ranks", "missing")
     ]
     for structure, n, p, covariates, rank, missing in product(*lists):
         cell = Cell(structure, int(n), int(p), int(covariates), rank, float(missing))
-        found, failed = measure(cell, options.data_sets, options.variants, options.refit, options.seed, options.stat)
+        size = options.data_sets, options.variants
+        found, failed = measure(cell, *size, options.refit, options.seed, options.stat, given)
         print(f"{structure} n={n} p={p} c={covariates} rank={rank} missing={missing}: failed fits {failed}", flush=True)
         for test, counts in found.items():
             print(f"    {test:<9}{counts[:, 0].sum():>9.0f}  " + "  ".join(lines(counts)), flush=True)

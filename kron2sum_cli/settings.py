@@ -382,12 +382,10 @@ class ScanSettings:
 
     @property
     def beyond_single_effects(self) -> list[str]:
-        """The options that ask for more than the effects of one column a variant, beside the covariates alone."""
+        """The options that ask for more than tests of one column a variant, each on its own."""
         given = {
             "--sets, --windows and --founders": self.of_sets,
             "--bootstrap": bool(self.bootstrap),
-            "--stepwise": self.stepwise is not None,
-            "--condition and --condition-list": self.is_conditioned,
             "--interaction": self.interaction is not None,
             "--coding genotypic": self.coding == "genotypic",
         }

@@ -5,7 +5,8 @@ the trait axes, h the score of their effects, and M1 the columns of a variant g,
 
     F = P(I ⊗ S)L⁻ᵀ,    z = L⁻¹h,    u(g | S) = u - M1ᵀF z,    V(g | S) = V - M1ᵀF FᵀM1,    q0(S) = q0 - zᵀz.
 
-C0 and C1 stay as they are. Where no fixed effects or missing cells couple the axes, H is one matrix an axis.
+C0 and C1 stay as they are, or are those of `estimated_given`. Where no fixed effects or missing cells couple the axes,
+H is one matrix an axis.
 """
 
 from dataclasses import dataclass, replace
@@ -14,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, Scanner, least_left
 from kron2sum_cli.model.collinearity import kept_columns
 from kron2sum_cli.model.generalised_least_squares import independent_columns
 from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.model.satterthwaite import EffectiveContrasts
 from kron2sum_cli.model.sets.fixed_effects import SetScores
 from kron2sum_cli.model.sets.scanner import SetScanner
 from kron2sum_cli.model.spectrum import Array
@@ -69,6 +71,19 @@ def given_variants(model: NullModel, G: Array, X: Array) -> GivenVariants:
     if given.quadratic >= (1 - LEAST_LEFT) * model.summary.quadratic:
         raise NumericalError("the variants that are conditioned on explain the traits completely; leave them out")
     return given
+
+
+def estimated_given(model: NullModel, G: Array, X: Array) -> tuple[NullModel, EffectiveContrasts]:
+    """A null model with C0 and C1 as REML estimates them given variants G (n, k), and on how many contrasts they rest.
+
+    X is as in `given_variants`. Raises ConvergenceError where the likelihood given them has no certified maximum.
+    """
+    try:
+        return model.estimated_given(bases(G, X)[1])
+    except ConvergenceError as error:
+        raise ConvergenceError(
+            f"C0 and C1 could not be estimated given {G.shape[1]} variants ({error}); use --stat lr", error.result
+        ) from error
 
 
 def bases(G: Array, X: Array) -> tuple[Array, Array]:

@@ -110,6 +110,20 @@ class Contrasts:
         none = np.empty((0, 0))
         return replace(self, Yx=np.empty((0, self.ntraits)), Kxx=none, Kxm=np.empty((0, self.Z.shape[0])), Rx=none)
 
+    def with_effects(self, S: Array) -> "Contrasts":
+        """The contrasts with effects of S (n, k) on every trait; S is orthonormal, and orthogonal to the covariates."""
+        E = basis_outside(S, (self.V,), 1e-9, self.noutside)
+        V, nothing = np.hstack([self.V, E]), np.zeros((E.shape[1], self.ntraits))
+        return replace(
+            self.without_projected(),
+            Z=np.vstack([self.Z, nothing]),
+            s=np.append(self.s, np.zeros(E.shape[1])),
+            noutside=self.noutside - E.shape[1],
+            V=V,
+            Kxm=np.empty((0, V.shape[1])),
+            design=CoupledDesign(np.eye(self.ntraits), V.T @ S, 0.0),
+        )
+
     def to_rows(self, F: Array) -> Array:
         """``VᵀF`` for F (n, ...), in double precision."""
         nothing = np.empty((0, *F.shape[1:]))

@@ -135,6 +135,27 @@ def full_grams(point: Point) -> tuple[Array, Array, Array]:
     return Q0, Q1, Q2
 
 
+def grams_given_effects(point: Point) -> tuple[Array, Array, Array]:
+    """`full_grams` under REML where the effects of an invertible trait design are in the model.
+
+    Along an axis ``P_j = W_j - F_jF_jᵀ``, F as `likelihood.normalised_effects` has it.
+    """
+    if point.coupled is None:
+        return point.grams
+    s, W, F = point.data.s, point.W, normalised_effects(point.data, point.coupled, point.W)
+    squares = np.sum(F**2, axis=2).T
+    rows = F.transpose(1, 0, 2).reshape(len(s), -1)
+    shape = (*F.shape[::2], *F.shape[::2])
+    of_I, of_GG = (M.reshape(shape) for M in (rows.T @ rows, rows.T @ (s[:, None] * rows)))
+    found = []
+    for power, Q, (one, other) in zip(
+        range(3), point.grams, ((of_I, of_I), (of_GG, of_I), (of_GG, of_GG)), strict=True
+    ):
+        taken = squares.T @ (s[:, None] ** power * W)
+        found.append(Q - taken - taken.T + np.einsum("jalb,jalb->jl", one, other))
+    return found[0], found[1], found[2]
+
+
 def _mean_grams(point: Point) -> tuple[Array, Array, Array]:
     """Gram matrices of the projected covariates, which ML adds to those of the contrasts.
 

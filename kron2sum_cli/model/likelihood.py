@@ -54,6 +54,10 @@ class LikelihoodPoint(Protocol):
         """Log-likelihood."""
 
     @property
+    def quadratic(self) -> float:
+        """``rᵀK⁻¹r``."""
+
+    @property
     def score0(self) -> Array:
         """Its derivative in C0 along the axes, symmetric (p, p)."""
 

@@ -9,7 +9,7 @@ page of the package `model` has a table of the symbols.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Generic, Literal
 
@@ -24,7 +24,7 @@ from kron2sum_cli.model.climbing import Certificate, Optimum, PointT
 from kron2sum_cli.model.collinearity import spans_constant
 from kron2sum_cli.model.contrasts import Contrasts, orthonormal_design, rotate_coupled, rotate_traits
 from kron2sum_cli.model.generalised_least_squares import Metric, least_squares
-from kron2sum_cli.model.information import uses_observed_information
+from kron2sum_cli.model.information import grams_given_effects, uses_observed_information
 from kron2sum_cli.model.likelihood import LikelihoodPoint, Point, evaluate
 from kron2sum_cli.model.missing import fitting as missing_fitting
 from kron2sum_cli.model.missing.information import uses_observed_information as fits_observed_information
@@ -156,6 +156,10 @@ class FitSummary:
     certificate: Certificate
     estimates: Estimates
 
+    def at(self, point: LikelihoodPoint) -> "FitSummary":
+        """The same at other covariances; the certificate and the estimates stay those of the fit."""
+        return replace(self, axes=point.axes, lml=point.lml, quadratic=point.quadratic)
+
 
 @dataclass(frozen=True)
 class NullModel(ABC):
@@ -223,6 +227,14 @@ class NullModel(ABC):
     def effective_contrasts(self) -> EffectiveContrasts:
         """On how many contrasts C0 and C1 rest, in a model by REML; with missing cells a rough number."""
         return effective_contrasts(self.summary.axes, self.point().grams)
+
+    def estimated_given(self, S: Array) -> tuple["NullModel", EffectiveContrasts]:
+        """The model with C0 and C1 as REML estimates them given S, and on how many contrasts they then rest.
+
+        S (n, k), orthonormal and orthogonal to the covariates, has effects on every trait in the likelihood, and not in
+        the model. Raises ConvergenceError where no maximum is found; ValueError where axes are coupled, or by ML.
+        """
+        raise ValueError("C0 and C1 are estimated given variants from complete traits, without a trait design")
 
     @abstractmethod
     def refits(self) -> Refits:
@@ -363,6 +375,18 @@ class CompleteNullModel(RotatedNullModel):
     def coupled(self) -> bool:
         """Whether a trait design of fewer columns than traits couples the axes."""
         return self.contrasts.design is not None
+
+    def estimated_given(self, S: Array) -> tuple[NullModel, EffectiveContrasts]:
+        """See `NullModel.estimated_given`."""
+        if self.coupled or not self.summary.reml:
+            return super().estimated_given(S)
+        data = self.contrasts.with_effects(S)
+        fitted = fitting.climb_near(data, self.summary.axes, self.summary.rank, reml=True)
+        if not fitted.certificate.certified:
+            fitted = fitting.fit(data, self.summary.rank, reml=True)
+        found = fitted.point
+        summary = self.summary.at(evaluate(self.contrasts, found.axes, reml=True))
+        return replace(self, summary=summary, rows=None), effective_contrasts(found.axes, grams_given_effects(found))
 
     def _observed_point(self) -> ObservedPoint:
         """The same as a likelihood of observed cells, of which none is missing."""

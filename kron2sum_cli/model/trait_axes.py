@@ -64,6 +64,11 @@ class TraitAxes:
         low = self.c1 < floor
         return self.with_residual(low, floor, tau) if low.any() else self
 
+    def with_mean_eigenvalue(self, tau: float) -> "TraitAxes":
+        """Axes of the same C0 and C1 for data with another mean eigenvalue τ of GGᵀ."""
+        size = np.sqrt(tau * self.c0**2 + self.c1**2)
+        return TraitAxes(self.T / size[:, None], self.Tinv * size, self.c0 / size, self.c1 / size)
+
     def variances(self, s: Array) -> Array:
         """Variance of every (row, axis) entry, ``s_i c0_j² + c1_j²``: (m, p)."""
         return np.asarray(np.multiply.outer(s, self.c0**2) + self.c1**2)

@@ -15,8 +15,9 @@ from kron2sum_cli.genotypes.filters import positions_by_name
 from kron2sum_cli.genotypes.founders import variants_of_loci
 from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.model.collinearity import GenotypedCovariates, combination, dependencies
-from kron2sum_cli.model.conditioning import GivenVariants, given_variants
+from kron2sum_cli.model.conditioning import GivenVariants, estimated_given, given_variants
 from kron2sum_cli.model.null_model import NullModel, TraitData
+from kron2sum_cli.model.satterthwaite import EffectiveContrasts
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -41,6 +42,10 @@ class ConditionedVariants:
     def under(self, model: NullModel, data: TraitData) -> GivenVariants:
         """These variants in a null model of some traits."""
         return given_variants(model, self.G, own_covariates(data))
+
+    def estimated(self, model: NullModel, data: TraitData) -> tuple[NullModel, EffectiveContrasts]:
+        """A null model with C0 and C1 estimated given these variants, and on how many contrasts they then rest."""
+        return estimated_given(model, self.G, own_covariates(data))
 
 
 def read_conditioned(

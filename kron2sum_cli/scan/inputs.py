@@ -22,7 +22,7 @@ from kron2sum_cli.genotypes.open import open_genotypes
 from kron2sum_cli.genotypes.source import GenotypeSource, Variants
 from kron2sum_cli.model.conditioning import GivenVariants
 from kron2sum_cli.model.hypotheses import Hypothesis, Statistic, named_hypothesis
-from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.model.null_model import FitSummary, NullModel, TraitData
 from kron2sum_cli.model.satterthwaite import share_found
 from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned, scale_given
 from kron2sum_cli.scan.second_column import Interaction, read_interaction
@@ -88,22 +88,26 @@ class ScanInputs:
 
     def load(self, chromosome: str | None) -> "LoadedNull":
         """The null model without a chromosome, or (None) that of the whole genome, given the variants of the scan."""
-        null, given = self.null, None
-        model, scale = null.load(chromosome, self.model_dtype), null_scale(null, chromosome)
-        if self.conditioned is not None:
-            given = self.conditioned.under(model, null.description)
-            scale = scale_given(scale, given, model.summary.reml)
+        data, given, contrasts = self.null.description, None, None
+        model = self.null.load(chromosome, self.model_dtype)
         if self.statistic == "satterthwaite":
-            scale = replace(scale, contrasts=model.effective_contrasts())
+            if self.conditioned is None:
+                contrasts = model.effective_contrasts()
+            else:
+                model, contrasts = self.conditioned.estimated(model, data)
+        scale = replace(null_scale(data, model.summary, chromosome), contrasts=contrasts)
+        if self.conditioned is not None:
+            given = self.conditioned.under(model, data)
+            scale = scale_given(scale, given, model.summary.reml)
         return LoadedNull(model, scale, given)
 
     def scales(self) -> tuple[NullScale, ...]:
         """The scales of the tests under all null models, given the variants of the scan."""
-        chromosomes = (None, *self.null.chromosomes)
+        summaries: list[tuple[str | None, FitSummary]] = [(None, self.null.whole), *self.null.chromosomes.items()]
         if self.conditioned is None and self.statistic != "satterthwaite":
-            return tuple(null_scale(self.null, chromosome) for chromosome in chromosomes)
+            return tuple(null_scale(self.null.description, summary, name) for name, summary in summaries)
         with threadpool_limits(limits=1, user_api="blas"):  # so that no digit depends on their number
-            return tuple(self.load(chromosome).scale for chromosome in chromosomes)
+            return tuple(self.load(name).scale for name, _ in summaries)
 
 
 @dataclass(frozen=True)
@@ -118,13 +122,10 @@ class LoadedNull:
 def check_contrasts(inputs: ScanInputs, scales: Sequence[NullScale]) -> None:
     """Say on how many contrasts the covariances of tests rest, where P values depend on them; refuse too few."""
     for scale in scales:
-        if scale.contrasts is None:
+        known = contrasts_of_tests(scale, inputs.tests, inputs.null.traits)
+        if not known:
             continue
-        context = scale.context(inputs.statistic, "double")
         without = f" without chromosome {scale.chromosome}" if scale.chromosome else ""
-        of_traits = scale.contrasts.of_traits(np.asarray(np.linalg.inv(scale.axes)))
-        known = [(test.name, test.df, context.contrasts_of(test) or 0.0) for test in inputs.tests]
-        known += [(trait, 1, contrasts) for trait, contrasts in zip(inputs.null.traits, of_traits, strict=True)]
         for name, df, contrasts in known:
             if contrasts <= df:
                 raise InputError(
@@ -136,13 +137,25 @@ def check_contrasts(inputs: ScanInputs, scales: Sequence[NullScale]) -> None:
         logger.info("contrasts on which covariances%s rest, by test: %s", without, text)
 
 
+def contrasts_of_tests(
+    scale: NullScale, tests: Sequence[Hypothesis], traits: Sequence[str]
+) -> list[tuple[str, int, float]]:
+    """Name, degrees of freedom and contrasts of every test and trait; nothing where P values do not depend on them."""
+    if scale.contrasts is None:
+        return []
+    of_traits = scale.contrasts.of_traits(np.asarray(np.linalg.inv(scale.axes)))
+    context = scale.context("satterthwaite", "double")
+    known = [(test.name, test.df, context.contrasts_of(test) or 0.0) for test in tests]
+    return known + [(trait, 1, contrasts) for trait, contrasts in zip(traits, of_traits, strict=True)]
+
+
 def advise_statistic(settings: ScanSettings, inputs: ScanInputs, model: NullModel, chromosome: str | None) -> None:
     """Say where few contrasts tell of the covariances, so that tests that take them as known find too little."""
     data = inputs.null.description
     if settings.stat == "satterthwaite" or not model.summary.reml or data.has_missing or settings.beyond_single_effects:
         return
     any_effect = inputs.tests[0]
-    scale = replace(null_scale(inputs.null, chromosome), contrasts=model.effective_contrasts())
+    scale = replace(null_scale(data, model.summary, chromosome), contrasts=model.effective_contrasts())
     context = scale.context("lr", "double")
     contrasts = context.contrasts_of(any_effect) or 0.0
     if contrasts > any_effect.df and share_found(any_effect.df, contrasts, context.size) < FEW_FOUND:
@@ -155,11 +168,10 @@ def advise_statistic(settings: ScanSettings, inputs: ScanInputs, model: NullMode
         )
 
 
-def null_scale(null: NullFile, chromosome: str | None) -> NullScale:
+def null_scale(data: TraitData, summary: FitSummary, chromosome: str | None) -> NullScale:
     """What tests of variants take from the null model without a chromosome, or (None) from the whole one."""
-    summary = null.whole if chromosome is None else null.chromosomes[chromosome]
-    observed = null.description.nobserved
-    contrasts = observed - null.description.neffects
+    observed = data.nobserved
+    contrasts = observed - data.neffects
     return NullScale(
         chromosome=chromosome,
         axes=summary.axes.T,
@@ -216,6 +228,10 @@ def _refuse_satterthwaite(settings: ScanSettings, null: NullFile) -> None:
     if null.description.has_missing:
         raise UsageError(
             "--stat satterthwaite needs traits without missing values; fit with --missing drop, or use --stat lr"
+        )
+    if null.description.reduced and (settings.is_conditioned or settings.stepwise is not None):
+        raise UsageError(
+            "--stat satterthwaite given other variants needs a null model without --trait-design; use --stat lr"
         )
 
 

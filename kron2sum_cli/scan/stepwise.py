@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import NumericalError, UsageError
+from kron2sum_cli.errors import ConvergenceError, NumericalError, UsageError
 from kron2sum_cli.files import scan_columns as column
 from kron2sum_cli.files.genome_wide import Largest
 from kron2sum_cli.files.outputs import atomic_output, guard_inputs, is_stream
@@ -30,9 +30,10 @@ from kron2sum_cli.genotypes.genotype_table import UNPLACED
 from kron2sum_cli.model.block_scanner import BlockStatistics
 from kron2sum_cli.model.bootstrap import threshold
 from kron2sum_cli.model.collinearity import GenotypedCovariates
-from kron2sum_cli.model.conditioning import given_variants, statistics_given
+from kron2sum_cli.model.conditioning import estimated_given, given_variants, statistics_given
 from kron2sum_cli.model.hypotheses import TestContext, test, trait_effects
 from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.option_values import GenomeWide
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import Scan, centred, has_information, is_identifiable, missing_genotypes, read_counted
@@ -43,14 +44,15 @@ from kron2sum_cli.scan.conditioned import (
     scale_given,
     where_called,
 )
-from kron2sum_cli.scan.inputs import ScanInputs, null_scale
+from kron2sum_cli.scan.inputs import ScanInputs, contrasts_of_tests, null_scale
 from kron2sum_cli.scan.table import in_order
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
 
 MOST_EFFECTS = 0.5
-"""Largest number of effects of chosen variants, as a share of the degrees of freedom of the null model."""
+"""Largest number of effects of chosen variants, as a share of the degrees of freedom of the null model, or of the
+contrasts of all traits that its covariances rest on."""
 
 ROUNDING_OF_TIES = 256
 """By how many units of rounding, as a share, -log10 P of copies of a variant may differ."""
@@ -118,43 +120,64 @@ class ConditionalTests:
 
     def has_room(self, chosen: Sequence[int]) -> bool:
         """Whether one more variant may be chosen."""
-        effects = self.ntraits * (self.given.shape[1] + len(chosen) + 1)
-        return bool(effects <= MOST_EFFECTS * self.scale.residual_df)
+        effects, room = self.ntraits * (self.given.shape[1] + len(chosen) + 1), float(self.scale.residual_df)
+        contrasts = self._context(self.scale).contrasts_of(self.scan.tests[0])
+        if contrasts is not None:
+            room = min(room, self.ntraits * contrasts)
+        return bool(effects <= MOST_EFFECTS * room)
 
     def testable(self, variants: Positions) -> TestedVariants:
         """Those of some variants of the file that pass the filters and vary given the covariates."""
         parts = [part for part, _ in in_order(self._testable, self._cut(variants), self.settings.common.threads)]
-        statistics = [part.statistics for part in parts]
-        names = ("u", "v", "length", "outside")
-        joined = (np.concatenate([getattr(part, name) for part in statistics]) for name in names)
-        return TestedVariants(np.concatenate([part.variants for part in parts]), BlockStatistics(*joined))
+        statistics = joined([part.statistics for part in parts])
+        return TestedVariants(np.concatenate([part.variants for part in parts]), statistics)
 
-    def under(self, tested: TestedVariants, chosen: Sequence[int]) -> tuple[BlockStatistics, TestContext]:
-        """Statistics of variants given those chosen, and the scale of their tests.
+    def under(self, tested: TestedVariants, chosen: Sequence[int]) -> tuple[BlockStatistics, TestContext, TraitAxes]:
+        """Statistics of variants given those chosen, the scale of their tests, and the trait axes of both.
 
-        Raises NumericalError where those chosen explain the traits completely.
+        Raises NumericalError where those chosen explain the traits completely, or the covariances rest on too few
+        contrasts; ConvergenceError where they cannot be estimated.
         """
-        scale, statistics = self.scale, tested.statistics
         G, absent = imputed_genotypes(self.scan.genotypes, np.array(chosen, np.intp), self.scan.samples)
         given = np.hstack([self.given, G])
-        if given.shape[1]:
-            effects = given_variants(self.model, given, self.X)
-            F = effects.F.reshape(len(given), -1)
-            known, called = self.scan.covariates, where_called(absent, self.called)
-            judge = GenotypedCovariates(np.hstack([known.X, given]), known.observed, called)
-            explain = partial(self._explained, F, judge)
-            parts = list(in_order(explain, self._cut(tested.variants), self.settings.common.threads))
-            explained, in_span = (np.concatenate([part[k] for part, _ in parts]) for k in (0, 1))
-            rounding = float(np.finfo(self.scan.scanner.dtype).eps)
-            by_axis = explained.reshape(len(explained), self.ntraits, F.shape[1] // self.ntraits)
-            statistics = statistics_given(statistics, by_axis, effects.z, rounding)
-            statistics = replace(statistics, length=np.where(in_span, 0.0, statistics.length))
-            scale = scale_given(scale, effects, self.model.summary.reml)
-        return statistics, scale.context(self.settings.stat, self.settings.precision)
+        if not given.shape[1]:
+            return tested.statistics, self._context(self.scale), self.scan.axes
+        tests = self._estimated(given)
+        statistics = tested.statistics if tests is self else tests._statistics(tested.variants)
+        effects = given_variants(tests.model, given, self.X)
+        F = effects.F.reshape(len(given), -1)
+        known, called = self.scan.covariates, where_called(absent, self.called)
+        judge = GenotypedCovariates(np.hstack([known.X, given]), known.observed, called)
+        explain = partial(self._explained, F, judge)
+        parts = list(in_order(explain, self._cut(tested.variants), self.settings.common.threads))
+        explained, in_span = (np.concatenate([part[k] for part, _ in parts]) for k in (0, 1))
+        rounding = float(np.finfo(self.scan.scanner.dtype).eps)
+        by_axis = explained.reshape(len(explained), self.ntraits, F.shape[1] // self.ntraits)
+        statistics = statistics_given(statistics, by_axis, effects.z, rounding)
+        statistics = replace(statistics, length=np.where(in_span, 0.0, statistics.length))
+        scale = scale_given(tests.scale, effects, self.model.summary.reml)
+        return statistics, self._context(scale), tests.scan.axes
+
+    def _estimated(self, given: Array) -> "ConditionalTests":
+        """The same with C0 and C1 estimated given variants (n, k), where the statistic rests on that."""
+        if self.settings.stat != "satterthwaite":
+            return self
+        model, contrasts = estimated_given(self.model, given, self.X)
+        axes = model.summary.axes
+        scale = replace(self.scale, axes=axes.T, quadratic=model.summary.quadratic, contrasts=contrasts)
+        scan = replace(self.scan, scanner=model.scanner(self.scan.scanner.dtype.type), axes=axes)
+        return replace(self, scan=scan, model=model, scale=scale)
+
+    def _context(self, scale: NullScale) -> TestContext:
+        """The scale of tests; raises NumericalError where the covariances rest on too few contrasts for one of them."""
+        for name, df, contrasts in contrasts_of_tests(scale, self.scan.tests, self.scan.traits):
+            if contrasts <= df:
+                raise NumericalError(f"the covariances rest on {contrasts:.1f} contrasts, too few for test {name}")
+        return scale.context(self.settings.stat, self.settings.precision)
 
     def mlog10p(self, tested: TestedVariants, chosen: Sequence[int]) -> Array:
         """-log10 P of any effect of every variant given those chosen; NaN for combinations of them."""
-        statistics, context = self.under(tested, chosen)
+        statistics, context, _ = self.under(tested, chosen)
         free = _identifiable(statistics)
         found = np.full(len(tested.variants), np.nan)
         found[free] = test(statistics.u[free], statistics.v[free], self.scan.tests[0], context).mlog10p
@@ -177,14 +200,14 @@ class ConditionalTests:
             one = tested.take(tested.variants == variant)
             others = [other for other in chosen if other != variant]
             try:
-                statistics, context = self.under(one, others)
-            except NumericalError:  # the others explain the traits completely
+                statistics, context, axes = self.under(one, others)
+            except (NumericalError, ConvergenceError):
                 statistics = replace(one.statistics, length=np.zeros(len(one.variants)))
             if not _identifiable(statistics).any():
                 found.append(JointEffects(np.nan, nothing, nothing, nothing))
                 continue
             result = test(statistics.u, statistics.v, self.scan.tests[0], context)
-            effects = trait_effects(statistics.u, statistics.v, self.scan.axes.Tinv, context)
+            effects = trait_effects(statistics.u, statistics.v, axes.Tinv, context)
             found.append(JointEffects(result.mlog10p[0], effects.beta[0], effects.se[0], effects.mlog10p[0]))
         return found
 
@@ -203,15 +226,31 @@ class ConditionalTests:
         free[gaps] &= ~scan.covariates.explain(G, gaps, absent)
         return TestedVariants(variants[varying][free], statistics.take(free))
 
+    def _statistics(self, variants: Positions) -> BlockStatistics:
+        """Statistics of variants of the file under the null model."""
+        return joined([part for part, _ in in_order(self._scored, self._cut(variants), self.settings.common.threads)])
+
+    def _scored(self, variants: Positions) -> BlockStatistics:
+        return self.scan.scanner.statistics(self._read(variants)[0].astype(self.scan.scanner.dtype))
+
+    def _read(self, variants: Positions) -> tuple[Array, Mask]:
+        """Genotypes (n, b), less their means where the covariates span a constant, and which are missing."""
+        G, absent = imputed_genotypes(self.scan.genotypes, variants, self.scan.samples)
+        return G - G.mean(axis=0) if self.scan.spans_intercept else G, absent
+
     def _explained(self, F: Array, judge: GenotypedCovariates, variants: Positions) -> tuple[Array, Mask]:
         """``M1ᵀF`` of some variants, and which of them the given ones explain wherever both were genotyped."""
-        G, absent = imputed_genotypes(self.scan.genotypes, variants, self.scan.samples)
-        if self.scan.spans_intercept:
-            G -= G.mean(axis=0)
+        G, absent = self._read(variants)
         judged = np.flatnonzero(judge.judges(np.asarray(absent.any(axis=0))))
         in_span = np.zeros(len(variants), dtype=np.bool_)
         in_span[judged] = judge.explain(G, judged, absent[:, judged])
         return np.asarray(G.T @ F), in_span
+
+
+def joined(parts: Sequence[BlockStatistics]) -> BlockStatistics:
+    """The statistics of several blocks as one."""
+    names = ("u", "v", "length", "outside")
+    return BlockStatistics(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def _identifiable(statistics: BlockStatistics) -> Mask:
@@ -259,8 +298,8 @@ def loci_of(
             left = ~np.isin(waiting.variants, near)
             advance(int(np.count_nonzero(~left)))
             waiting = waiting.take(left)
-    except NumericalError:
-        logger.warning("the %d variants chosen explain the traits completely: none is tested given them", len(chosen))
+    except (NumericalError, ConvergenceError) as error:
+        logger.warning("no variant is tested given the %d chosen: %s", len(chosen), error)
     if not tests.has_room(chosen):
         logger.warning("%d signals on a chromosome are as many as so few samples allow: there may be more", len(chosen))
     advance(len(waiting.variants))
@@ -407,7 +446,10 @@ def _conditional_tests(
     """Tests under the null model without a chromosome, or (None) that of the whole genome."""
     null, data, n = inputs.null, inputs.null.description, len(inputs.samples)
     model = null.load(chromosome, np.float64)  # signals are given in double precision
-    scale, summary = null_scale(null, chromosome), model.summary
+    summary = model.summary
+    scale = null_scale(data, summary, chromosome)
+    if settings.stat == "satterthwaite":
+        scale = replace(scale, contrasts=model.effective_contrasts())
     scan = Scan(
         genotypes=inputs.genotypes,
         samples=inputs.samples,

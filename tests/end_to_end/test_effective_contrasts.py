@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from dense_scan import variant
 from example_commands import EXAMPLE, kron2sum, metadata, scan, table
 from scipy import stats
 
@@ -21,39 +22,98 @@ def residuals(X: np.ndarray, Y: np.ndarray) -> np.ndarray:
     return Y - X @ np.linalg.lstsq(X, Y, rcond=None)[0]
 
 
-def test_of_independent_samples_the_tests_are_exact(tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", [(), ("snp0409", "snp1823", "snp2811")])
+def test_of_independent_samples_the_tests_are_exact(tmp_path: Path, given: tuple[str, ...]) -> None:
     """Hotelling's of all traits and of their contrasts, the t tests of single ones: by least squares."""
     null, out = tmp_path / "null.npz", tmp_path / "s.parquet"
     files = ("--pheno", EXAMPLE / "phenotypes.csv", "--covar", EXAMPLE / "covariates.csv", "--grm", "none")
     assert kron2sum("fit", "-q", *files, "--out", null) == 0
-    assert scan(null, out, *STAT, "--precision", "double", "--test", "specific", "--region", "2:1-40000000") == 0
+    options = ("--precision", "double", "--test", "specific", "--region", "2:1-40000000")
+    assert scan(null, out, *STAT, *options, *(word for name in given for word in ("--condition", name))) == 0
     data, rows = read_null(str(null)).description, table(out).dropna(subset=["MLOG10P"])
     source = open_bed(str(EXAMPLE / "genotypes.bed"))
     order = match(data.samples, source.samples)
     names = source.variants.table["SNPID"].to_pylist()
-    n, c = data.X.shape
+
+    def imputed(name: str) -> np.ndarray:
+        g = source.read(np.array([names.index(name)]), order).astype(float)
+        return np.where(np.isnan(g), np.nanmean(g), g)
+
+    covariates = np.hstack([data.X, *(imputed(name) for name in given)])
+    n, c = covariates.shape
     for row in rows.sort_values("MLOG10P").iloc[[0, 40, -1]].itertuples(index=False):
-        g = source.read(np.array([names.index(row.SNPID)]), order).astype(float)
-        X = np.hstack([data.X, np.where(np.isnan(g), np.nanmean(g), g)])
+        X = np.hstack([covariates, imputed(row.SNPID)])
         for suffix, L in (
             ("", np.eye(3)),
             (".specific", np.array([[1, -1, 0], [0, 1, -1.0]])),
             (".weight", np.eye(3)[[1]]),
         ):
             Y, e = data.Y @ L.T, len(L)
-            small, large = (residuals(one, Y) for one in (data.X, X))
+            small, large = (residuals(one, Y) for one in (covariates, X))
             ratio = np.linalg.det(small.T @ small) / np.linalg.det(large.T @ large)
             expected = stats.f.logsf((ratio - 1) * (n - c - e) / e, e, n - c - e)
             found = row[rows.columns.get_loc(f"MLOG10P{suffix}")]
             assert found == pytest.approx(-expected / np.log(10), rel=1e-7), suffix
 
 
+def genotypes_of(null: Path, positions: tuple[int, ...], out: Path) -> Path:
+    """A table of the covariates of example_data and of variants of the samples of a null model."""
+    G = np.column_stack([variant(null, k) for k in positions])
+    columns = pd.DataFrame(G, index=read_null(str(null)).samples.iids).add_prefix("g")
+    pd.read_csv(EXAMPLE / "covariates.csv").join(columns, on="IID", how="inner").to_csv(out, index=False)
+    return out
+
+
+@pytest.mark.parametrize("grm", [(), ("--loco",), ("--grm-cutoff", "0.2")], ids=["dense", "loco", "families"])
+def test_given_variants_it_is_a_scan_with_them_as_covariates(tmp_path: Path, grm: tuple[str, ...]) -> None:
+    """C0 and C1 are estimated given them: every P, effect and contrast is that of a fit with both."""
+    null, both = tmp_path / "null.npz", tmp_path / "both.npz"
+    fit = ("fit", "-q", "--pheno", EXAMPLE / "phenotypes.csv", "--grm", EXAMPLE / "genotypes.bed", *grm)
+    assert kron2sum(*fit, "--covar", EXAMPLE / "covariates.csv", "--out", null) == 0
+    assert kron2sum(*fit, "--covar", genotypes_of(null, (408, 1822), tmp_path / "c.csv"), "--out", both) == 0
+    tables = [tmp_path / f"{k}.parquet" for k in range(2)]
+    options = (*STAT, "--region", "5:10000000-14000000", "--precision", "double", "--test", "common")
+    assert scan(null, tables[0], *options, "--condition", "snp0409", "--condition", "snp1823") == 0
+    assert scan(both, tables[1], *options) == 0
+    given, as_covariates = map(table, tables)
+    columns = [
+        "MLOG10P",
+        "MLOG10P.common",
+        *(f"{name}.{trait}" for name in ("BETA", "SE", "MLOG10P") for trait in TRAITS),
+    ]
+    assert given.MLOG10P.max() > 5
+    np.testing.assert_allclose(given[columns], as_covariates[columns], rtol=1e-5, atol=1e-7)
+
+
+def test_independent_signals_are_those_of_conditional_scans(example: Path, tmp_path: Path) -> None:
+    out, null = tmp_path / "s.parquet", example / "null.npz"
+    options = (*STAT, "--precision", "double", "--region", "5:11000000-14000000")
+    assert scan(null, out, *options, "--stepwise", "0.02", "--stepwise-kb", "5000") == 0
+    signals = pd.read_csv(f"{out}.signals.tsv", sep="\t")
+    assert len(signals) >= 3
+
+    def given(names: list[str], name: str) -> pd.Series:
+        conditions = [word for other in names for word in ("--condition", other)]
+        assert scan(null, tmp_path / "given.parquet", *options, *conditions) == 0
+        return table(tmp_path / "given.parquet").set_index("SNPID").loc[name]
+
+    for k, signal in signals.iterrows():
+        step = given(list(signals.SNPID[:k]), signal.SNPID)
+        np.testing.assert_allclose(step.MLOG10P, signal.MLOG10P, rtol=1e-6)
+        last = given([name for name in signals.SNPID if name != signal.SNPID], signal.SNPID)
+        np.testing.assert_allclose(last.MLOG10P, signal.MLOG10P_JOINT, rtol=1e-6)
+        for column in (f"{name}.{trait}" for name in ("BETA", "SE", "MLOG10P") for trait in TRAITS):
+            np.testing.assert_allclose(last[column], signal[column], rtol=1e-5)
+
+
+@pytest.mark.parametrize("given", [(), ("--condition", "snp0409")])
 @pytest.mark.parametrize("kind", ["null.npz", "loco.npz"])
-def test_export_computes_the_same_tests(example: Path, tmp_path: Path, kind: str) -> None:
+def test_export_computes_the_same_tests(example: Path, tmp_path: Path, kind: str, given: tuple[str, ...]) -> None:
     null = example / kind
     out, tests = tmp_path / "s.parquet", ("--test", "common", "--test", "only:weight")
-    assert scan(null, out, *STAT, "--precision", "double", "--region", "3:1-40000000", *tests) == 0
-    assert scan(null, tmp_path / "any.parquet", *STAT, "--precision", "double", "--region", "3:1-40000000") == 0
+    options = ("--precision", "double", "--region", "3:1-40000000", *given)
+    assert scan(null, out, *STAT, *options, *tests) == 0
+    assert scan(null, tmp_path / "any.parquet", *STAT, *options) == 0
     computed = tmp_path / "computed.parquet"
     assert kron2sum("export", "-q", tmp_path / "any.parquet", *tests, "--out", computed) == 0
     scanned, found = table(out), table(computed)
@@ -62,6 +122,8 @@ def test_export_computes_the_same_tests(example: Path, tmp_path: Path, kind: str
     nulls = metadata(out)["nulls"]
     assert all(np.shape(one["contrasts"]["variance"]) == (3, 3) for one in nulls)
     assert len(nulls) == (6 if kind == "loco.npz" else 1)
+    if given:
+        return
     plain = tmp_path / "plain.parquet"
     assert scan(null, plain, "--refit", "0", "--precision", "double", "--region", "3:1-40000000") == 0
     same = [
@@ -85,8 +147,6 @@ def test_shards_are_the_whole(example: Path, tmp_path: Path) -> None:
     [
         ("--windows", "1mb"),
         ("--bootstrap", "10"),
-        ("--stepwise", "1e-5"),
-        ("--condition", "snp0001"),
         ("--interaction", "age"),
         ("--coding", "genotypic"),
     ],
@@ -122,6 +182,19 @@ def test_null_models_that_do_not_allow_it(tmp_path: Path, capsys: pytest.Capture
     said = capsys.readouterr().err
     assert re.search(r"rest on 2\.\d contrasts of samples, too few for test any with 3 effects a variant", said)
     assert not out.exists()
+
+
+def test_given_variants_effects_of_covariates_are_those_of_every_trait(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ("--pheno", EXAMPLE / "phenotypes.csv", "--grm", EXAMPLE / "genotypes.bed")
+    null, out, design = tmp_path / "null.npz", tmp_path / "s.parquet", tmp_path / "design.csv"
+    design.write_text("trait,all\nheight,1\nweight,1\nglucose,1\n")
+    assert kron2sum("fit", "-q", *files, "--trait-design", design, "--transform", "rank-normal", "--out", null) == 0
+    for options in (("--condition", "snp0409"), ("--stepwise", "1e-5")):
+        assert scan(null, out, *STAT, *options) == 2
+        said = capsys.readouterr().err
+        assert "--stat satterthwaite given other variants needs a null model without --trait-design" in said
 
 
 def test_few_lines_are_told_of_it(example: Path, tmp_path: Path) -> None:

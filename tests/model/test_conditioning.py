@@ -1,6 +1,6 @@
 """Variants given others, under every kind of null model, against dense generalised least squares at the same K."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -11,9 +11,16 @@ from scipy import linalg, sparse
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.collinearity import COLLINEAR
-from kron2sum_cli.model.conditioning import bases, conditioned_scanner, conditioned_set_scanner, given_variants
+from kron2sum_cli.model.conditioning import (
+    bases,
+    conditioned_scanner,
+    conditioned_set_scanner,
+    estimated_given,
+    given_variants,
+)
 from kron2sum_cli.model.families.null_model import likelihood_of_families
 from kron2sum_cli.model.families.spectrum import family_spectrum
+from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis
 from kron2sum_cli.model.null_model import NullModel, TraitData, null_likelihood, rotate_samples
 
 Array = NDArray[np.float64]
@@ -88,17 +95,23 @@ def case_of(kind: str) -> Case:
     if kind.startswith("missing"):
         Y[rng.random(Y.shape) < 0.15] = np.nan
     A = rng.normal(size=(P, 2)) if kind.startswith("design") else np.eye(p)
-    data, reml = TraitData(Y, A, X), kind != "ml"
-    K = G @ G.T
+    K = linalg.block_diag(*[0.5 + 0.5 * np.eye(3)] * (N // 3)) if kind == "families" else G @ G.T
+    K = np.eye(N) if kind == "independent" else K
+    data = TraitData(Y, A, X)
+    return Case(fitted(kind, K, data), K, data, variants)
+
+
+def fitted(kind: str, K: Array, data: TraitData) -> NullModel:
+    reml, features = kind != "ml", "thin" in kind
     likelihood: Any
-    if kind == "families":
-        K = linalg.block_diag(*[0.5 + 0.5 * np.eye(3)] * (N // 3))
+    if kind in ("families", "independent"):
         likelihood = likelihood_of_families(family_spectrum(sparse.csr_array(K)), data, reml)
     else:
-        likelihood = null_likelihood(
-            rotate_samples(G.copy() if "thin" in kind else K.copy(), "thin" in kind, data, reml), data, reml
-        )
-    return Case(likelihood.null_model(likelihood.fit(p)), K, data, variants)
+        values, vectors = np.linalg.eigh(K)
+        G = vectors[:, -25:] * np.sqrt(values[-25:])
+        likelihood = null_likelihood(rotate_samples(G if features else K.copy(), features, data, reml), data, reml)
+    model: NullModel = likelihood.null_model(likelihood.fit(likelihood.largest_rank))
+    return model
 
 
 def in_traits(case: Case, u: Array, v: Array) -> tuple[Array, Array]:
@@ -229,6 +242,37 @@ def test_variants_that_explain_everything_are_refused() -> None:
     case = case_of("complete")
     with pytest.raises(NumericalError, match="explain the traits completely"):
         given_variants(case.model, case.data.Y, case.X)
+
+
+@pytest.mark.parametrize("kind", ["complete", "thin", "families", "independent"])
+def test_covariances_given_variants_are_those_of_a_fit_with_them_as_covariates(kind: str) -> None:
+    """And the contrasts that they rest on, the scale, and the statistics of other variants."""
+    case = case_of(kind)
+    some, others = case.variants[:, :3], case.variants[:, 3:]
+    model, contrasts = estimated_given(case.model, some, case.X)
+    expected = fitted(kind, case.K, replace(case.data, X=np.hstack([case.X, some])))
+    for name in ("C0", "C1"):
+        found = getattr(model.summary.axes, name)
+        np.testing.assert_allclose(found, getattr(expected.summary.axes, name), rtol=0, atol=1e-7)
+    size = (N - 5) * P
+    contexts = [
+        TestContext(one.summary.axes.T, size, size, size, "satterthwaite", contrasts=of_one)
+        for one, of_one in ((model, contrasts), (expected, expected.effective_contrasts()))
+    ]
+    for test in ("any", "common", "specific", "trait:b"):
+        given, as_covariates = (one.contrasts_of(named_hypothesis(test, ("a", "b", "c"))) for one in contexts)
+        assert given == pytest.approx(as_covariates, rel=1e-6)
+    given = given_variants(model, some, case.X)
+    assert model.summary.quadratic - given.quadratic == pytest.approx(size, rel=1e-8)
+    scanners = conditioned_scanner(model.scanner(np.float64), given), expected.scanner(np.float64)
+    one, other = (np.sum(of.u**2 / of.v, axis=1) for of in (scanner.statistics(others) for scanner in scanners))
+    np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ml", "design", "missing"])
+def test_covariances_are_not_estimated_given_variants_by_ml_or_where_axes_are_coupled(kind: str) -> None:
+    with pytest.raises(ValueError, match="C0 and C1 are estimated given variants"):
+        estimated_given(case_of(kind).model, case_of(kind).variants, case_of(kind).X)
 
 
 def test_nothing_outside() -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from made_up import TRAITS, GenotypesInMemory, N, null_model, scan_of, trait_data
 
+from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.files.scan_metadata import NullScale
-from kron2sum_cli.model.null_model import TraitData
+from kron2sum_cli.model.null_model import TraitData, null_likelihood, rotate_samples
 from kron2sum_cli.scan.stepwise import ConditionalTests, Signal, loci_of
 from kron2sum_cli.settings import ScanSettings
 
@@ -118,3 +119,23 @@ def test_signals_leave_degrees_of_freedom(caplog: pytest.LogCaptureFixture) -> N
     chosen = sum(map(len, found))
     assert len(TRAITS) * chosen <= tests.scale.residual_df / 2 < len(TRAITS) * (chosen + 1)
     assert "as many as so few samples allow" in caplog.text
+
+
+def test_signals_leave_contrasts_that_tell_of_the_covariances(caplog: pytest.LogCaptureFixture) -> None:
+    """By `satterthwaite`, of the nine contrasts of ten lines: with a threshold that everything passes half are used."""
+    rng, of_lines = np.random.default_rng(2), np.kron(np.eye(10), np.ones((N // 10, 1)))
+    G = of_lines @ rng.normal(size=(10, 12))
+    data = replace(trait_data(), X=np.ones((N, 1)))
+    data = replace(data, Y=of_lines @ rng.normal(size=(10, 2)) + 0.1 * data.Y)
+    likelihood = null_likelihood(rotate_samples(of_lines.copy(), True, data, True), data, True)
+    model = likelihood.null_model(likelihood.fit(2))
+    scan = scan_of(GenotypesInMemory(G.astype(np.float32), ["1"] * 12), data, model=model)
+    size = data.nobserved - data.neffects
+    contrasts = model.effective_contrasts()
+    scale = NullScale(None, model.summary.axes.T, model.summary.quadratic, size, size, contrasts)
+    settings = ScanSettings(stepwise=1e-4, precision="double", stat="satterthwaite")
+    tests = ConditionalTests(settings, scan, model, scale, data.X, np.empty((N, 0)), 5)
+    assert sum(map(len, loci(tests, np.arange(1, 13), least=1e-6))) == 4
+    assert "4 signals on a chromosome are as many as so few samples allow" in caplog.text
+    with pytest.raises(NumericalError, match=r"the covariances rest on [12]\.\d contrasts, too few for test any"):
+        tests.mlog10p(tests.testable(np.array([11])), range(8))

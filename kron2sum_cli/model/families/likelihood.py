@@ -9,7 +9,7 @@ and ``2 l = -(n - c)p log 2π - log|K| - Σ_j log|H_j| - Σ_j y_jᵀP_jy_j`` und
 Everything costs O(np(p + c²)).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -73,6 +73,12 @@ class FamilyTraits:
     def residuals(self) -> Array:
         """Rotated traits (n, p) less what ordinary least squares on the covariates explains."""
         return np.asarray(self.Z - self.X @ (self.X.T @ self.Z))
+
+
+def with_effects(data: FamilyTraits, S: Array) -> FamilyTraits:
+    """The data with effects of S (n, k) on every trait; S is orthonormal, and orthogonal to the covariates."""
+    rotated = data.spectrum.rotation.to_rows(S)
+    return replace(data, X=np.hstack([data.X, rotated]), R=linalg.block_diag(data.R, np.eye(S.shape[1])))
 
 
 def family_traits(spectrum: FamilySpectrum, Y: Array, X: Array) -> FamilyTraits:

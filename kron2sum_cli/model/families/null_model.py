@@ -6,7 +6,7 @@ cell has mean ``m + V_all α``, m its fixed effects, and variance ``diag(D V_all
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from kron2sum_cli.model.block_scanner import Scanner, precision_for
 from kron2sum_cli.model.climbing import Optimum, PointT
 from kron2sum_cli.model.collinearity import spans_constant
 from kron2sum_cli.model.families import fitting, observed_fitting
-from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate, family_traits
+from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate, family_traits, with_effects
 from kron2sum_cli.model.families.observed import (
     ENTRIES_AT_ONCE,
     Families,
@@ -47,6 +47,7 @@ from kron2sum_cli.model.generalised_least_squares import Effects
 from kron2sum_cli.model.missing.undetermined import uses_undetermined, with_independent_traits
 from kron2sum_cli.model.null_model import FAMILIES, FitSummary, NullLikelihood, NullModel, TraitData
 from kron2sum_cli.model.prediction import MissingCells, Predictor
+from kron2sum_cli.model.satterthwaite import EffectiveContrasts, effective_contrasts
 from kron2sum_cli.model.sets.scanner import SetScanner
 from kron2sum_cli.model.spectrum import Array, parts_of
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -109,6 +110,18 @@ class FamilyNullModel(NullModelOfFamilies):
     def project(self, F: Array) -> Array:
         """See `families.scanner.family_projection`."""
         return family_projection(self.point(), F)
+
+    def estimated_given(self, S: Array) -> tuple[NullModel, EffectiveContrasts]:
+        """See `NullModel.estimated_given`."""
+        if not self.summary.reml:
+            return super().estimated_given(S)
+        data, axes, rank = with_effects(self.traits, S), self.summary.axes, self.summary.rank
+        fitted = fitting.climb_near(data, axes, rank, reml=True) if rank else None
+        if fitted is None or not fitted.certificate.certified:
+            fitted = fitting.fits(data, [rank], reml=True)[0]
+        axes = fitted.point.axes.with_mean_eigenvalue(self.traits.mean_eigenvalue)
+        summary = self.summary.at(evaluate(self.traits, axes, reml=True))
+        return replace(self, summary=summary), effective_contrasts(axes, fitted.point.at(axes).grams)
 
     def refits(self) -> Refits:
         """See `families.refit`."""
