@@ -14,6 +14,9 @@ from kron2sum_cli.genotypes.chromosomes import is_human, normalise_chromosome
 
 _FEWEST_CANDIDATES = 1 << 16
 
+LARGEST_EXACT_POWER = 22
+"""The largest power of ten that is a double."""
+
 
 @dataclass(frozen=True)
 class RowKeys:
@@ -133,11 +136,18 @@ def rounded(batch: pa.RecordBatch, digits: int | None) -> pa.RecordBatch:
     for k, field in enumerate(batch.schema):
         if pa.types.is_floating(field.type):
             values = batch.column(k).to_numpy(zero_copy_only=False)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                decimals = digits - 1 - np.floor(np.log10(np.abs(values)))
-            usual = np.abs(decimals) <= 300  # not zero, empty, or beyond the powers of ten that a double has
-            power = 10.0 ** np.abs(np.where(usual, decimals, 0))
-            shorter = np.where(decimals >= 0, np.round(values * power) / power, np.round(values / power) * power)
-            column = pa.array(np.where(usual, shorter, values), mask=np.asarray(batch.column(k).is_null()))
+            column = pa.array(_rounded(values, digits), mask=np.asarray(batch.column(k).is_null()))
             batch = batch.set_column(k, field, column.cast(field.type))
     return batch
+
+
+def _rounded(values: NDArray[np.float64], digits: int) -> NDArray[np.float64]:
+    """The doubles nearest to the values (b,) written with so many significant digits."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        decimals = digits - 1 - np.floor(np.log10(np.abs(values)))
+    usual = np.abs(decimals) <= LARGEST_EXACT_POWER
+    power = 10.0 ** np.abs(np.where(usual, decimals, 0))
+    shorter = np.where(decimals >= 0, np.round(values * power) / power, np.round(values / power) * power)
+    other = np.isfinite(decimals) & ~usual
+    shorter[other] = [float(f"{value:.{digits - 1}e}") for value in values[other]]
+    return np.where(np.isfinite(decimals), shorter, values)

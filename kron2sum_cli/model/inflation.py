@@ -46,13 +46,14 @@ class MedianP:
         return int(self._counts[test].sum())
 
     def of(self, test: str) -> float:
-        """The median P of a test, interpolated within its bin; NaN without variants."""
+        """The median P of a test, of an even number the mean of the middle two; NaN without variants."""
         upto = np.cumsum(self._counts[test])
         if not upto[-1]:
             return float("nan")
-        half = upto[-1] / 2
-        k = int(np.searchsorted(upto, half))
-        return float((k + (half - (upto[k] - self._counts[test][k])) / self._counts[test][k]) / BINS)
+        middle = np.array([(upto[-1] - 1) // 2, upto[-1] // 2])
+        k = np.searchsorted(upto, middle, side="right")
+        above = middle - (upto[k] - self._counts[test][k])  # how many of the bin are smaller
+        return float(np.mean((k + (above + 0.5) / self._counts[test][k]) / BINS))
 
 
 def independent_tests(G: NDArray[np.floating], some: NDArray[np.intp] | None = None) -> float:

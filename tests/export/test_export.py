@@ -245,6 +245,14 @@ def test_standard_input_and_pipes(monkeypatch):
     assert Path("a.parquet").read_bytes() == Path("b.parquet").read_bytes() == content
 
 
+@pytest.mark.parametrize("digits", [1, 4, 17])
+def test_rounded_numbers_are_written_with_no_more_digits(digits):
+    values = np.array([2.4071234e-60, -7.7249e-24, 3.19812e-12, 0.123456, -98765.4321, 6.02214076e23, 9.9999e99, 0.0])
+    batch = pa.record_batch({"a": pa.array([*values, None])})
+    (found,) = row_selection.rounded(batch, digits).to_pydict().values()
+    assert found == [*(float(f"{value:.{digits - 1}e}") for value in values), None]
+
+
 def test_inputs_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="nothing.parquet: there is no such file; make it with kron2sum scan"):
         run("nothing.parquet")

@@ -17,6 +17,13 @@ def test_medians_are_those_of_all_values(shape: float) -> None:
     assert np.isnan(medians.of("b"))
 
 
+@pytest.mark.parametrize("p", [[0.7], [0.2, 0.6], [0.1, 0.3, 0.8], [0.1, 0.3, 0.8, 0.9]])
+def test_medians_of_few_values(p: list[float]) -> None:
+    medians = MedianP(["a"])
+    medians.add("a", -np.log10(p))
+    assert medians.of("a") == pytest.approx(np.median(p), abs=1 / BINS)
+
+
 def test_extreme_p_values_are_counted() -> None:
     medians = MedianP(["a"])
     medians.add("a", np.array([0.0, 400.0, 400.0]))
