@@ -346,6 +346,9 @@ def _check_tests_of_sets(name: str, tests: Sequence[str], columns: Sequence[str]
 
 def _write_view(scan: ScanResults, settings: ExportSettings) -> None:
     """Write what the settings ask for: a picture, a report, or GWAS-SSF files."""
+    some = _only_some_rows(scan)
+    if some is not None and (settings.report is not None or settings.plot == "qq"):
+        logger.warning("%s: λ, QQ plots and counts are of these rows alone; export the table of the scan", some)
     if settings.plot is None and settings.report is None:
         _write_ssf(scan, settings)
         return
@@ -434,14 +437,17 @@ def lead_variants(scan: ScanResults, settings: ExportSettings) -> tuple[NDArray[
     return rows[order], {name: column.take(order) for name, column in columns.items()}
 
 
+def _only_some_rows(scan: ScanResults) -> str | None:
+    """That a table has only some rows of a scan, by its metadata; None if it has all."""
+    chosen = [name for name in ("top", "p_below", "leads") if (scan.metadata.export or {}).get(name) is not None]
+    return f"{scan.name}: has only some rows of a scan (--{chosen[0].replace('_', '-')})" if chosen else None
+
+
 def false_discovery_columns(scan: ScanResults) -> dict[str, pa.Array]:
     """``FDR`` and ``FDR.NAME`` of every test, over all rows of the table; one of some rows of a scan is refused."""
-    chosen = [name for name in ("top", "p_below", "leads") if (scan.metadata.export or {}).get(name) is not None]
-    if chosen:
-        raise InputError(
-            f"{scan.name}: has only some rows of a scan (--{chosen[0].replace('_', '-')}), and rates are over all;"
-            " export the table of the scan"
-        )
+    some = _only_some_rows(scan)
+    if some is not None:
+        raise InputError(f"{some}, and rates are over all; export the table of the scan")
     columns = {}
     one_trait = len(scan.metadata.traits) == 1 and not scan.is_of_sets
     for test in [scan.joint, *scan.all_tests] if one_trait else scan.all_tests:

@@ -107,8 +107,8 @@ def _array(values: Any, column_type: pa.DataType) -> pa.Array:
 
 MAGIC = b"PAR1"
 """First and last bytes of a Parquet file."""
-_OLDER = re.compile(rb'kron2sum.{1,9}\{"axes":.*"version":"([0-9.]+)"\}', re.DOTALL)
-"""What the footer of a table of version 0.1 holds, which had no checksum and is not parsed without one."""
+_OF_KRON2SUM = re.compile(rb'kron2sum.{1,9}\{"axes":.*"version":"([0-9.]+)"\}', re.DOTALL)
+"""What the footer of a table of a scan holds also where it has no checksum, and so is not parsed."""
 _TAIL_BYTES = 4 + len(MAGIC)
 """Bytes at the end of the file: the length of the footer, and `MAGIC`."""
 
@@ -193,9 +193,14 @@ def _check_footer(file: BinaryIO, name: str) -> None:
     file.seek(max(start - checksum_bytes, 0))
     checksum, footer = file.read(min(start, checksum_bytes)), file.read()
     if not checksum.startswith(FOOTER_WORD):
-        older = _OLDER.search(footer)
-        if older is not None:
-            _metadata(pa.schema([], {METADATA_KEY: f'{{"version":"{older[1].decode()}"}}'}), name)
+        of_kron2sum = _OF_KRON2SUM.search(footer)
+        if of_kron2sum is not None and of_kron2sum[1].startswith(b"0.1."):  # had no checksum
+            _metadata(pa.schema([], {METADATA_KEY: f'{{"version":"{of_kron2sum[1].decode()}"}}'}), name)
+        if of_kron2sum is not None:
+            raise InputError(
+                f"{name}: another program has written this table of kron2sum scan again, perhaps with other rows or"
+                " numbers; give the file that the scan wrote"
+            )
         raise InputError(f"{name}: is a Parquet file, but not one of kron2sum scan; copy or scan it again")
     if checksum != footer_checksum(footer):
         raise InputError(f"{name}: its footer is damaged; copy or scan it again")

@@ -96,6 +96,17 @@ def test_a_table_of_some_rows_has_no_rates() -> None:
         ExportSettings(fdr=True, plot="qq", out="qq.png")
 
 
+def test_pictures_of_some_rows_warn(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("matplotlib")
+    exported("scan.parquet", p_below=0.1)
+    Path("out.parquet").rename("some.parquet")
+    for name, said in (("some.parquet", 1), ("scan.parquet", 0)):
+        caplog.clear()
+        export(ExportSettings(inputs=(name,), plot="qq", out="qq.png"), NoProgress())
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert len(warnings) == said and all("only some rows of a scan (--p-below)" in text for text in warnings)
+
+
 # Shares of variance
 
 

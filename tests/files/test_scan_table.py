@@ -266,6 +266,13 @@ def test_foreign_parquet_is_refused(tmp_path):
         open_scan(str(tmp_path / "x"))
 
 
+def test_a_table_that_another_program_wrote_again_is_refused_as_such(tmp_path):
+    (tmp_path / "scan").write_bytes(written([make_batch(20)]))
+    pq.write_table(pq.read_table(tmp_path / "scan").slice(5), tmp_path / "again")
+    with pytest.raises(InputError, match="another program has written this table of kron2sum scan again"):
+        open_scan(str(tmp_path / "again"))
+
+
 def read_all(path: Path) -> list[Any]:
     return [batch.to_pylist() for batch in open_scan(str(path)).iter_batches()]
 
