@@ -49,6 +49,12 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     check_random_slopes(settings, inputs)
     settings = without_refits(settings, inputs)
     data = inputs.null.description
+    if data.reduced:
+        logger.warning(
+            "--trait-design: the intercept and other covariates have effects along its columns alone, so that tests of"
+            " effects beside these (any, each trait) take means of traits for effects of variants, and depend on which"
+            " allele is counted; test effects along its columns, with --test NAME=FILE"
+        )
     columns = scan_schema(
         inputs.null.traits,
         [test.name for test in inputs.tests[1:]],
@@ -207,6 +213,8 @@ class Inflation:
                 " the traits vary, the null model does not hold that, and P of interaction are too small: test those of"
                 " interest with --random-slopes"
             )
+        if inputs.null.description.reduced:  # means of traits are among the effects: λ says nothing of the rest
+            return
         if found["any"] < DEFLATED and not inputs.null.chromosomes:
             if {record.hash for record in inputs.files} & {record.hash for record in inputs.null.grm.files}:
                 logger.warning(

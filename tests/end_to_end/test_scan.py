@@ -280,12 +280,15 @@ def test_a_set_with_as_many_effects_as_values_has_no_statistics(
 
 
 @pytest.mark.usefixtures("few_simulated_traits")
-def test_a_trait_design_of_lower_rank_gives_the_dense_test(example: Path, tmp_path: Path) -> None:
+def test_a_trait_design_of_lower_rank_gives_the_dense_test(
+    example: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "A.csv").write_text("trait,x,y\nheight,1,0.5\nweight,1,-1\nglucose,1,0\n")
     null = tmp_path / "coupled.npz"
     assert kron2sum("fit", "-q", "--pheno", EXAMPLE / "phenotypes.csv", "--grm", EXAMPLE / "genotypes.bed",
                     "--trait-design", tmp_path / "A.csv", "--out", null) == 0  # fmt: skip
     assert scan(null, tmp_path / "s.parquet", "--test", "common") == 0
+    assert "depend on which allele is counted" in capsys.readouterr().err
     rows = table(tmp_path / "s.parquet")
     y, P, size = dense_projection(null, None)
     for index in (0, 2900):

@@ -26,13 +26,17 @@ def rows(inflation: float, number: int = 999) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(columns)
 
 
-def report(inflation: float, same_files: bool = True, loco: bool = False, number: int = 999) -> dict[str, float]:
+def report(
+    inflation: float, same_files: bool = True, loco: bool = False, number: int = 999, reduced: bool = False
+) -> dict[str, float]:
     found = Inflation(TESTS, TRAITS)
     for batch in (rows(inflation, number),):
         found.add(batch)
     record, other = SimpleNamespace(hash="h"), SimpleNamespace(hash="other")
     null = SimpleNamespace(
-        chromosomes={"1": 0} if loco else {}, grm=SimpleNamespace(files=(record if same_files else other,))
+        chromosomes={"1": 0} if loco else {},
+        grm=SimpleNamespace(files=(record if same_files else other,)),
+        description=SimpleNamespace(reduced=reduced),
     )
     found.report(cast(Any, SimpleNamespace(null=null, files=(record,))))
     return found.lambdas()
@@ -63,7 +67,11 @@ def test_advice(inflation: float, options: dict[str, bool], said: str, caplog: p
 
 
 @pytest.mark.parametrize(
-    ("inflation", "options"), [(0.9, {"loco": True}), (1.0, {}), (0.9, {"number": FEWEST_VARIANTS - 1}), (0.97, {})]
+    ("inflation", "options"),
+    [
+        *((0.9, {"loco": True}), (1.0, {}), (0.9, {"number": FEWEST_VARIANTS - 1}), (0.97, {})),
+        *((0.5, {"reduced": True}), (9.0, {"reduced": True})),
+    ],
 )
 def test_no_advice(inflation: float, options: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
