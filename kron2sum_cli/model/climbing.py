@@ -26,7 +26,7 @@ BOUNDARY = 1e-12
 """Smallest genetic (residual) share of variance of an axis that is not on the boundary."""
 
 GAIN_TOLERANCE = 1e-14
-"""A climb ends when no step is predicted to raise the log-likelihood by more than this."""
+"""A climb ends when no step is predicted to raise the log-likelihood by more than this, unless told otherwise."""
 
 POLISHED_GAIN = 1e-18
 """Predicted gain above which a last step is taken; below it an optimum is known to 10⁻⁹ of its standard errors."""
@@ -193,8 +193,8 @@ class _Ascent:
 class _Climb(Generic[PointT]):
     """A climb in progress: the point reached, the trust region, and the number of steps and evaluations."""
 
-    def __init__(self, likelihood: Likelihood[PointT], start: TraitAxes, rank: int) -> None:
-        self.likelihood, self.rank, self.tau = likelihood, rank, likelihood.tau
+    def __init__(self, likelihood: Likelihood[PointT], start: TraitAxes, rank: int, tolerance: float) -> None:
+        self.likelihood, self.rank, self.tau, self.tolerance = likelihood, rank, likelihood.tau, tolerance
         self.floor = max(likelihood.floor, FIRST_FLOOR) if likelihood.floor > 0 else 0.0
         self.steps, self.evaluations = 0, 1
         self.point = likelihood.evaluate(start.truncated(rank).raised(self.floor, self.tau))
@@ -344,7 +344,7 @@ class _Climb(Generic[PointT]):
         while self.steps < max_steps and self.radius > SMALLEST_RADIUS:
             model = self.model()
             step = model.step(self.radius)
-            done = step.predicted <= GAIN_TOLERANCE and not (step.at_edge and self.radius < NARROW)
+            done = step.predicted <= self.tolerance and not (step.at_edge and self.radius < NARROW)
             if not self.by_observed and (model.misjudges(step) or (done and model.observed_gain() > CERTIFIED_GAIN)):
                 self.measure_by_observed()
             elif not done:
@@ -353,7 +353,7 @@ class _Climb(Generic[PointT]):
                     self.empty_small_axes()
             elif not self.empty_small_axes():
                 ascents = _cone_ascents(model)
-                if _gain(ascents) <= GAIN_TOLERANCE or not self.enter_cone(ascents):
+                if _gain(ascents) <= self.tolerance or not self.enter_cone(ascents):
                     return self.polished(model, step)
             self.steps += 1
         model = self.model()
@@ -390,9 +390,18 @@ class _Climb(Generic[PointT]):
         return Optimum(self.point, self.rank, certificate)
 
 
-def climb(likelihood: Likelihood[PointT], start: TraitAxes, rank: int, max_steps: int) -> Optimum[PointT]:
-    """Climb from ``start`` to an optimum with C0 of at most this rank; its certificate says whether it got there."""
-    search = _Climb(likelihood, start, rank)
+def climb(
+    likelihood: Likelihood[PointT],
+    start: TraitAxes,
+    rank: int,
+    max_steps: int,
+    tolerance: float = GAIN_TOLERANCE,
+) -> Optimum[PointT]:
+    """Climb from ``start`` to an optimum with C0 of at most this rank; its certificate says whether it got there.
+
+    The climb ends when no step is predicted to raise the log-likelihood by more than the tolerance.
+    """
+    search = _Climb(likelihood, start, rank, tolerance)
     return search.settled(search.run(max_steps), max_steps)
 
 

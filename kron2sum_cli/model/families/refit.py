@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model import climbing
 from kron2sum_cli.model.bartlett import (
     AtTruth,
     SecondOf,
@@ -26,7 +25,7 @@ from kron2sum_cli.model.bartlett import (
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
 from kron2sum_cli.model.climbing import Likelihood
 from kron2sum_cli.model.families import fitting, observed_fitting, observed_likelihood
-from kron2sum_cli.model.families.fitting import MAX_STEPS, FamilyLikelihood, climb
+from kron2sum_cli.model.families.fitting import FamilyLikelihood, climb
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate
 from kron2sum_cli.model.families.observed import ObservedFamilies
 from kron2sum_cli.model.families.observed_fitting import ObservedFamilyLikelihood
@@ -149,8 +148,7 @@ class RefitsOfFamilies(RefitsOneByOne[AnyPoint]):
     def fitted(self, columns: Array, design: Array) -> tuple[float, Array, Array] | None:
         """See `RefitsOneByOne.fitted`."""
         likelihood = self.with_variant(columns, design)
-        climb_from = partial(climbing.climb, likelihood, rank=self.null.rank, max_steps=MAX_STEPS)
-        best = self.highest(climb_from, design.shape[1] * columns.shape[1])
+        best = self.highest(likelihood, design.shape[1] * columns.shape[1])
         if best is None:
             return None
         axes, effects = best.point.axes, likelihood.effects_at(best.point.axes)

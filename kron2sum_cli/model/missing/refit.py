@@ -8,12 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Generic
+from typing import Generic, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model import climbing
 from kron2sum_cli.model.bartlett import (
     AtTruth,
     Refit,
@@ -23,17 +24,18 @@ from kron2sum_cli.model.bartlett import (
     pairs_at_truth,
     scoring_step,
 )
-from kron2sum_cli.model.climbing import Optimum, PointT
+from kron2sum_cli.model.climbing import Likelihood, Optimum, PointT
 from kron2sum_cli.model.contrasts import rotate_coupled
 from kron2sum_cli.model.fitting import certified, distinct_maxima
 from kron2sum_cli.model.missing.fitting import (
+    MAX_STEPS,
+    ObservedLikelihood,
     best_beside,
     climb,
     even_starts,
     has_few_common_samples,
     is_searched_thoroughly,
     places_beside,
-    uneven_axes,
 )
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, PartlyObserved, restored_cells, with_added
@@ -45,6 +47,17 @@ from kron2sum_cli.model.trait_axes import TraitAxes
 SIMULATED_VARIANTS = 4
 """Variants of each trait that is simulated for a Bartlett factor: half as many as of complete traits (`model.refit`),
 for each of these refits is a search of its own."""
+
+PRECISE, ROUGH = 1e-10, 1e-4
+"""Gains in log-likelihood that steps may still be predicted to make where refits end, and where climbs do that lead to
+no higher maximum."""
+
+
+class Climb(Protocol[PointT]):
+    """A climb of a likelihood with C0 of at most a rank."""
+
+    def __call__(self, start: TraitAxes, *, tolerance: float) -> Optimum[PointT]:
+        """Where it ends from this start: see `climbing.climb`."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +93,6 @@ class RefitsOneByOne(ABC, Generic[PointT]):
         return [one.point.axes for one in self.maxima]
 
     @cached_property
-    def afar(self) -> list[TraitAxes]:
-        """Where the climbs of a variant that adds much start from, too.
-
-        With few cells where each trait in turn is the most, or the least, heritable one.
-        """
-        cells = self.few_cells
-        return uneven_axes(self.null.point.axes, cells.mean_eigenvalue) if cells and self.null.rank > 0 else []
-
-    @cached_property
     def beside(self) -> PartlyObserved | None:
         """The cells if refits are searched from beside their maxima."""
         cells = self.few_cells
@@ -98,12 +102,20 @@ class RefitsOneByOne(ABC, Generic[PointT]):
     def columns(self, G: NDArray[np.floating]) -> Array:
         """Columns of genotypes G (n, b) as the likelihood takes them."""
 
-    def highest(self, climb_from: Callable[[TraitAxes], Optimum[PointT]], neffects: int) -> Optimum[PointT] | None:
-        """The highest maximum with a variant of so many effects; None where no climb ends at one."""
+    def highest(self, likelihood: Likelihood[PointT], neffects: int) -> Optimum[PointT] | None:
+        """The highest maximum of the likelihood with a variant of so many effects; None where no climb ends at one.
+
+        With few cells a variant that adds much can make another maximum the highest. There is hardly more than one
+        without genetic variance, and a climb from there is another one than from the null model.
+        """
+        climb = partial(climbing.climb, likelihood, max_steps=MAX_STEPS)
+        climb_from = partial(climb, rank=self.null.rank)
         best = _highest(self.starts, climb_from)
-        if best and best.point.lml > self.null_lml + STRONG_EFFECT * neffects:
-            best = _highest(self.afar, climb_from, best)
-        return best_beside(best, self.beside, climb_from) if best and self.beside else best
+        if best is None or self.few_cells is None:
+            return best
+        if self.null.rank > 0 and best.point.lml > self.null_lml + STRONG_EFFECT * neffects:
+            best = _highest(_without_genetic_variance(climb, best.point.axes), climb_from, best) or best
+        return best_beside(best, self.beside, partial(_climb_above, climb_from, best)) if self.beside else best
 
     @abstractmethod
     def fitted(self, columns: Array, design: Array) -> tuple[float, Array, Array] | None:
@@ -148,8 +160,7 @@ class ObservedRefitter(RefitsOneByOne[ObservedPoint]):
         """See `RefitsOneByOne.fitted`."""
         basis = self.null.point.axes.well_conditioned(design)
         alternative = with_added(self.null.point.data, basis, columns)
-        climb_from = partial(climb, alternative, rank=self.null.rank, reml=self.reml)
-        best = self.highest(climb_from, basis.shape[1] * columns.shape[1])
+        best = self.highest(ObservedLikelihood(alternative, self.reml), basis.shape[1] * columns.shape[1])
         if best is None:
             return None
         last = slice(-basis.shape[1] * columns.shape[1] + columns.shape[1] - 1, None, columns.shape[1])
@@ -198,19 +209,33 @@ def _simulated_cells(cells: ObservedCells, axes: TraitAxes, rng: np.random.Gener
 
 
 def _highest(
-    starts: Sequence[TraitAxes],
-    climb_from: Callable[[TraitAxes], Optimum[PointT]],
-    best: Optimum[PointT] | None = None,
+    starts: Sequence[TraitAxes], climb_from: Climb[PointT], best: Optimum[PointT] | None = None
 ) -> Optimum[PointT] | None:
     """The highest of a maximum, where there is one, and of those that climbs from these starts end at."""
     for start in starts:
         try:
-            found = climb_from(start)
+            found = _climb_above(climb_from, best, start)
         except (NumericalError, np.linalg.LinAlgError):
             continue
         if found.certificate.certified and (best is None or found.point.lml > best.point.lml):
             best = found
     return best
+
+
+def _without_genetic_variance(climb: Callable[..., Optimum[PointT]], start: TraitAxes) -> list[TraitAxes]:
+    """The maximum with C0 = 0, as a start; none where no climb gets there."""
+    try:
+        return [climb(start, rank=0, tolerance=ROUGH).point.axes]
+    except (NumericalError, np.linalg.LinAlgError):
+        return []
+
+
+def _climb_above(climb_from: Climb[PointT], best: Optimum[PointT] | None, start: TraitAxes) -> Optimum[PointT]:
+    """Where a climb ends; a rough end where it leads no higher than the best maximum so far."""
+    if best is None:
+        return climb_from(start, tolerance=PRECISE)
+    rough = climb_from(start, tolerance=ROUGH)
+    return climb_from(rough.point.axes, tolerance=PRECISE) if rough.point.lml > best.point.lml else rough
 
 
 def observed_refits(data: ObservedCells, fitted: TraitAxes, rank: int, reml: bool) -> ObservedRefitter:

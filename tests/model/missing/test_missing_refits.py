@@ -23,17 +23,20 @@ Array = NDArray[np.float64]
 
 
 def highest(case: Case, variant: int, design: Array, residual_factors: list[Array]) -> float:
-    """Where searches of the dense Gaussian with a variant end; C0 starts at the identity."""
+    """Where searches of the dense Gaussian with a variant end; they start with little genetic variance."""
     likelihood, turn = likelihood_of(case)
-    C0 = np.eye(case.Y.shape[1])[:, : case.rank].ravel()
+    C0 = 0.01 * np.eye(case.Y.shape[1])[:, : case.rank].ravel()
     starts = [np.concatenate([C0, factor.ravel()]) for factor in residual_factors]
     search = likelihood.with_variant(turn @ case.variants[:, variant], design).maxima
     return search(starts, case.rank, np.nanstd(case.Y, axis=0))[0][0]
 
 
-@pytest.mark.parametrize(("seed", "variant"), [(39, 0), (21, 1)])
+@pytest.mark.parametrize(("seed", "variant"), [(39, 0), (21, 1), (8, 3)])
 def test_a_variant_that_moves_the_maxima(seed: int, variant: int) -> None:
-    """Climbs from the null model's maxima end 1.55 and 0.30 below; the oracle is a search of the dense Gaussian."""
+    """Climbs from the null model's maxima end 1.55, 0.30 and 2.10 below; the oracle is a search of the dense Gaussian.
+
+    The last is the highest of three, which climbs where traits are more or less heritable do not find either.
+    """
     case = simulate("missing", seed)
     p, genotypes = case.Y.shape[1], case.variants[:, variant]
     found = null_model(case).refits().of_variants(genotypes[:, None], np.zeros(1))(np.eye(p))
