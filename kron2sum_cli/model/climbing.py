@@ -193,7 +193,9 @@ class _Ascent:
 class _Climb(Generic[PointT]):
     """A climb in progress: the point reached, the trust region, and the number of steps and evaluations."""
 
-    def __init__(self, likelihood: Likelihood[PointT], start: TraitAxes, rank: int, tolerance: float) -> None:
+    def __init__(
+        self, likelihood: Likelihood[PointT], start: TraitAxes, rank: int, tolerance: float = GAIN_TOLERANCE
+    ) -> None:
         self.likelihood, self.rank, self.tau, self.tolerance = likelihood, rank, likelihood.tau, tolerance
         self.floor = max(likelihood.floor, FIRST_FLOOR) if likelihood.floor > 0 else 0.0
         self.steps, self.evaluations = 0, 1

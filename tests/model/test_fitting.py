@@ -10,7 +10,7 @@ from dense_oracle import Array, Data, Dense, derivative
 from benchmarks.hard_null_models import CASES, best_of_lbfgs, make, simulate
 from kron2sum_cli import Kron2Sum
 from kron2sum_cli.errors import ConvergenceError, NumericalError
-from kron2sum_cli.model import fitting
+from kron2sum_cli.model import climbing, fitting
 from kron2sum_cli.model.climbing import Optimum, _Climb
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled, rotate_traits
 from kron2sum_cli.model.fitting import CompleteLikelihood, climb, climb_near, fit, nested_fits, starting_axes
@@ -348,6 +348,14 @@ def test_a_climb_whose_curvatures_are_exact_keeps_its_local_model() -> None:
     model = search.model()
     search.correct()
     assert search.model() is model
+
+
+def test_a_rough_climb_ends_earlier_and_little_below() -> None:
+    _, data = without_a_third(20)
+    likelihood, start = CompleteLikelihood(data, False, 0.0), starting_axes(data, 0.5)
+    precise, rough = (climbing.climb(likelihood, start, 3, 100, tolerance) for tolerance in (1e-14, 1e-2))
+    assert rough.certificate.evaluations < precise.certificate.evaluations
+    assert 1e-12 < precise.point.lml - rough.point.lml < 2e-2
 
 
 def test_two_samples_alike_make_the_likelihood_of_two_traits_unbounded() -> None:
