@@ -31,7 +31,7 @@ from kron2sum_cli.cli import run as kron2sum
 from kron2sum_cli.export import export
 from kron2sum_cli.files import outputs, table_writers
 from kron2sum_cli.fit import fit
-from kron2sum_cli.scan import block as scan_blocks
+from kron2sum_cli.scan import inputs as scan_inputs
 from kron2sum_cli.scan import resume as checkpoint
 from kron2sum_cli.scan import scan, sets
 
@@ -109,9 +109,9 @@ class Steps:
             begin(_Wrapped(file, self, "blocks"), *args)  # type: ignore[arg-type]
 
         def add_wrapped(kept: Any, block: Any) -> None:
-            kept._file, file = _Wrapped(kept._file, self, "blocks"), kept._file
+            kept._work.file, file = _Wrapped(kept._work.file, self, "blocks"), kept._work.file
             add(kept, block)
-            kept._file = file
+            kept._work.file = file
 
         table_writers._Counted.__init__ = make_wrapped  # type: ignore[method-assign]
         checkpoint._begin, checkpoint.FinishedBlocks.add = begin_wrapped, add_wrapped  # type: ignore[method-assign]
@@ -290,12 +290,12 @@ WAYS = (kill_after_time, kill_on_files, kill_at_step, kill_at_step)
 @contextlib.contextmanager
 def small_blocks() -> Iterator[None]:
     """Blocks of a few variants, so that a small scan has many."""
-    former = scan_blocks.largest_block
-    scan_blocks.largest_block = lambda total: BLOCK
+    former = scan_inputs.largest_block
+    scan_inputs.largest_block = lambda total: BLOCK
     try:
         yield
     finally:
-        scan_blocks.largest_block = former
+        scan_inputs.largest_block = former
 
 
 def harness(folder: Path, kills: int, seed: int) -> Tally:

@@ -171,6 +171,11 @@ class FitSettings:
         others = (self.grm_extract, self.trait_design, self.pred, *self.common.input_paths)
         return tuple(path for path in (*named, *others) if path is not None)
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The file that is written."""
+        return (self.out,)
+
     def _problems(self) -> Iterable[str]:
         yield from stdin_twice(self.input_paths)
         if not self.grm and self.grm_list is None:
@@ -288,10 +293,24 @@ class ScanSettings:
     @property
     def input_paths(self) -> tuple[str, ...]:
         """Every file named as an input."""
-        contrasts = tuple(path for test in self.tests for path in contrast_files(test))
         genotypes = (*self.geno, self.geno_list, self.sample, self.bim, self.fam, self.map)
         named = (self.null, *genotypes, self.extract, self.exclude, self.condition_list, self.covar, self.sets)
-        return tuple(path for path in (*named, *contrasts, *self.common.input_paths) if path is not None)
+        return tuple(path for path in (*named, *self.contrasts, *self.common.input_paths) if path is not None)
+
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """The files of contrasts that ``--test`` names."""
+        return tuple(path for test in self.tests for path in contrast_files(test))
+
+    @property
+    def signals_path(self) -> str:
+        """The table of signals that belongs to the result table: its name with ``.signals.tsv``."""
+        return f"{self.out}.signals.tsv"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Every table that is written."""
+        return (self.out,) if self.stepwise is None else (self.out, self.signals_path)
 
     def _problems(self) -> Iterable[str]:
         yield from stdin_twice(self.input_paths)
@@ -475,6 +494,11 @@ class ExportSettings:
         contrasts = (path for test in self.tests for path in contrast_files(test))
         named = (path for path in (self.null, *self.files_of_genotypes.values()) if path is not None)
         return (*self.inputs, *contrasts, *self.geno, *named, *self.common.input_paths)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The files that are written, beside those that are named after traits."""
+        return (self.out,) if self.report is None else (self.out, self.report)
 
     @property
     def files_of_genotypes(self) -> dict[str, str | None]:

@@ -25,6 +25,8 @@ from kron2sum_cli.cli.options import (
     refuse_terminal,
     settings_from,
 )
+from kron2sum_cli.errors import UsageError
+from kron2sum_cli.files.outputs import is_stream
 from kron2sum_cli.option_values import format_of, unknown_suffix
 from kron2sum_cli.settings import ScanSettings
 
@@ -228,6 +230,8 @@ def scan(ctx: click.Context, /, to: str | None, out: str | None, **values: Any) 
     settings = settings_from(ScanSettings, {**values, "to": to, "out": checked}, problems)
     if settings.to == "parquet":
         refuse_terminal(settings.out)
+    if settings.stepwise is not None and is_stream(settings.out):
+        raise UsageError(f"--stepwise needs --out FILE, not {settings.out}: it writes FILE.signals.tsv, too")
     # A scan has threads of its own; those that BLAS starts as it loads would keep processors busy and never be used.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     from kron2sum_cli.cli.console import session

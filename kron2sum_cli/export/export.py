@@ -96,9 +96,6 @@ def export(settings: ExportSettings, progress: Progress) -> None:
     Raises InputError if a file is neither, is damaged, or tables do not belong together; UsageError if a column or
     trait is not there, or an option does not apply; OutputError if the output cannot be written.
     """
-    for path in (settings.out, settings.report):
-        if path is not None:
-            guard_inputs(path, settings.input_paths)
     with ExitStack() as stack:
         files = [_open(path, stack) for path in settings.inputs]
         nulls = [file for file in files if file.is_null]

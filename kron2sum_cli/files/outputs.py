@@ -159,26 +159,26 @@ def discard_unfinished() -> None:
 
 
 class FinishedWork:
-    """Whether finished parts of the work under way lie in a file that stays when the process ends."""
+    """A file of finished parts of the work under way, which stays when the process ends before the work is done."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self.file, self.path = file, path
 
     @property
     def stays(self) -> bool:
         """Whether there are such parts."""
-        return self._path in _resumable
+        return self.path in _resumable
 
     def keep(self) -> None:
         """Note that there are."""
-        _resumable.add(self._path)
-        _unfinished.discard(Path(self._path))
+        _resumable.add(self.path)
+        _unfinished.discard(Path(self.path))
 
     @contextmanager
     def announced(self) -> Iterator[None]:
         """Add `resume_advice` to what ends the block early, where going on later makes sense."""
         if not self.stays:
-            _unfinished.add(Path(self._path))
+            _unfinished.add(Path(self.path))
         try:
             yield
         except (KeyboardInterrupt, OutputError, OSError, MemoryError) as error:
@@ -186,8 +186,30 @@ class FinishedWork:
                 error.add_note(resume_advice())
             raise
         finally:
-            _resumable.discard(self._path)
-            _unfinished.discard(Path(self._path))
+            _resumable.discard(self.path)
+            _unfinished.discard(Path(self.path))
+
+
+@contextmanager
+def work_beside(out: str, suffix: str) -> Iterator[FinishedWork | None]:
+    """Open and lock the file ``.OUT`` and a suffix, which keeps finished parts of an output; None beside a stream.
+
+    It is closed when the block ends. Raises OutputError where it cannot be opened, or another process holds it.
+    """
+    if is_stream(out):
+        yield None
+        return
+    target = Path(os.path.realpath(out))
+    path = target.with_name(f".{target.name}{suffix}")
+    try:
+        file = os.fdopen(open_locked(path, out), "r+b")
+    except OSError as error:
+        raise output_error(str(path), error) from error
+    try:
+        yield FinishedWork(file, str(path))
+    finally:
+        with suppress(OSError):  # what could not be flushed has failed already
+            file.close()
 
 
 def resume_advice() -> str:

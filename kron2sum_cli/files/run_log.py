@@ -33,15 +33,14 @@ def recorded_run(command_line: str, settings: FitSettings | ScanSettings | Expor
     Raises OutputError if the output or the log is also an input, or cannot be written; UsageError if the log is the
     output.
     """
-    outputs = [settings.out, *([settings.report] if isinstance(settings, ExportSettings) and settings.report else [])]
-    for path in outputs:
+    for path in settings.outputs:
         guard_inputs(path, settings.input_paths)
         check_output(path)
     if settings.common.log is None:
         yield
         return
     guard_inputs(settings.common.log, settings.input_paths)
-    for path in outputs:
+    for path in settings.outputs:
         if not is_stream(path) and same_file(path, settings.common.log):
             raise UsageError(f"--log {settings.common.log}: is the output, too; choose another name for one of them")
     with _log_file(settings.common.log) as handler:

@@ -44,11 +44,9 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
     Raises InputError, NumericalError, OutputError where a file or the numbers do not allow it; ConvergenceError where
     the optimum is not certified, unless the settings allow it.
     """
-    guard_inputs(settings.out, settings.input_paths)
     tables = read_tables(settings)
-    guard_inputs(settings.out, tables.polygenic.files if tables.polygenic else ())
     grm = Grm.open(settings, tables.pheno.samples)
-    guard_inputs(settings.out, grm.files)
+    guard_inputs(settings.out, (*grm.files, *(tables.polygenic.files if tables.polygenic else ())))
     design = read_design(settings, tables, grm)
     description = _description(settings, grm, design, tables.polygenic)
     with (

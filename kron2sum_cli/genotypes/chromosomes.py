@@ -1,7 +1,7 @@
 """Chromosome codes: what counts as the same one, and the lists and regions that users give."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +95,16 @@ def encode_chromosomes(
     codes = list(dict.fromkeys(spelled))
     canonical = np.array([codes.index(code) for code in spelled], dtype=np.intp)
     return codes, canonical[np.asarray(encoded.indices)], human
+
+
+def by_spelling(known: Mapping[str, str], column: pa.ChunkedArray) -> dict[str, str]:
+    """What is known of chromosomes by their codes, by their names as a column ``CHR`` spells them."""
+    if not known:
+        return {}
+    names = column.unique().to_pylist()
+    human = is_human([*names, *known])
+    codes = {name: normalise_chromosome(name, human) for name in names}
+    return {name: known[code] for name, code in codes.items() if code in known}
 
 
 def filled_positions(

@@ -1,6 +1,6 @@
 """Which variants are tested: by name and position, then by what their genotypes are."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -60,15 +60,11 @@ _LISTED_CHROMOSOMES = 40
 
 @dataclass(frozen=True)
 class VariantFilters:
-    """Conditions on a variant, as options of the same name; None or nothing means that there is no such condition.
+    """Conditions on the genotypes of a variant, as options of the same name; None means that there is none.
 
     Genotypes that are certain have no imputation quality, and pass ``min_info``.
     """
 
-    extract: frozenset[str] | None = None
-    exclude: frozenset[str] | None = None
-    chromosomes: tuple[tuple[str, ...], ...] = ()
-    regions: tuple[Region, ...] = ()
     maf: float | None = None
     mac: float | None = None
     max_missing: float | None = None
@@ -81,33 +77,31 @@ class VariantFilters:
         return self.hwe is not None
 
 
-def select_by_name(variants: Variants, filters: VariantFilters) -> tuple[NDArray[np.intp], Mapping[str, int]]:
-    """Choose variants by chromosome, region and name.
+def in_places(variants: Variants, chromosomes: Sequence[Sequence[str]], regions: Sequence[Region]) -> NDArray[np.bool_]:
+    """Which variants lie on one of the chromosomes, and in one of the regions, where there are some.
 
-    Chromosome codes are compared as `normalise_chromosome` spells them for this file. Returns positions of the variants
-    to keep, increasing, and how many each option leaves out (``--chr``, ``--region``, ``--extract``, ``--exclude``;
-    those given only). A variant counts at the first option that leaves it out. Raises UsageError where the file has no
-    variant on a chromosome of ``--chr`` or ``--region`` (of a range: on none of its chromosomes).
+    Chromosomes are as `parse_chromosomes` returns them; codes are compared as `normalise_chromosome` spells them for
+    this file. Raises UsageError where the file has no variant on a chromosome of ``--chr`` or ``--region`` (of a range:
+    on none of its chromosomes).
     """
-    table = variants.table
     kept = np.ones(len(variants), dtype=np.bool_)
-    counts: dict[str, int] = {}
-    if filters.chromosomes or filters.regions:
-        codes, code_of_variant, human = encode_chromosomes(table["CHR"])
-        filters = _spelled(filters, human)
-        _refuse_unknown_chromosomes(filters, codes, variants.source)
-    if filters.chromosomes:
-        wanted = {code for item in filters.chromosomes for code in item}
-        on_wanted = np.array([code in wanted for code in codes], dtype=np.bool_)
-        _narrow(kept, on_wanted[code_of_variant], "--chr", counts)
-    if filters.regions:
-        inside = _in_regions(filters.regions, codes, code_of_variant, np.asarray(table["POS"], dtype=np.int64))
-        _narrow(kept, inside, "--region", counts)
-    if filters.extract is not None:
-        _narrow(kept, _named(table["SNPID"], filters.extract), "--extract", counts)
-    if filters.exclude is not None:
-        _narrow(kept, ~_named(table["SNPID"], filters.exclude), "--exclude", counts)
-    return np.flatnonzero(kept), counts
+    if not chromosomes and not regions:
+        return kept
+    codes, code_of_variant, human = encode_chromosomes(variants.table["CHR"])
+    chromosomes = [[normalise_chromosome(code, human) for code in item] for item in chromosomes]
+    regions = [replace(one, chromosome=normalise_chromosome(one.chromosome, human)) for one in regions]
+    _refuse_unknown_chromosomes(chromosomes, regions, codes, variants.source)
+    if chromosomes:
+        wanted = {code for item in chromosomes for code in item}
+        kept &= np.array([code in wanted for code in codes], dtype=np.bool_)[code_of_variant]
+    if regions:
+        kept &= _in_regions(regions, codes, code_of_variant, np.asarray(variants.table["POS"], dtype=np.int64))
+    return kept
+
+
+def have_names(variants: Variants, names: Collection[str]) -> NDArray[np.bool_]:
+    """Which variants have one of these names."""
+    return _named(variants.table["SNPID"], names)
 
 
 def names_not_found(names: frozenset[str], variants: Variants) -> int:
@@ -154,26 +148,21 @@ def _in_equilibrium(counts: GenotypeCounts, candidates: NDArray[np.bool_], small
     return p >= smallest_p
 
 
-def _spelled(filters: VariantFilters, human: bool) -> VariantFilters:
-    """The filters with chromosomes spelled as those of a file."""
-    chromosomes = tuple(tuple(normalise_chromosome(code, human) for code in item) for item in filters.chromosomes)
-    regions = tuple(replace(one, chromosome=normalise_chromosome(one.chromosome, human)) for one in filters.regions)
-    return replace(filters, chromosomes=chromosomes, regions=regions)
-
-
-def _refuse_unknown_chromosomes(filters: VariantFilters, codes: list[str], source: str) -> None:
+def _refuse_unknown_chromosomes(
+    chromosomes: Sequence[Sequence[str]], regions: Sequence[Region], codes: list[str], source: str
+) -> None:
     listed = ", ".join(codes[:_LISTED_CHROMOSOMES]) + (", ..." if len(codes) > _LISTED_CHROMOSOMES else "")
-    for item in filters.chromosomes:
+    for item in chromosomes:
         if not set(item) & set(codes):
             name = item[0] if len(item) == 1 else f"{item[0]} to {item[-1]}"
             raise UsageError(f"--chr {name}: {source} has no such chromosome; it has {listed}")
-    for region in filters.regions:
+    for region in regions:
         if region.chromosome not in codes:
             raise UsageError(f"--region {region}: {source} has no such chromosome; it has {listed}")
 
 
 def _in_regions(
-    regions: tuple[Region, ...], codes: list[str], code_of_variant: NDArray[np.intp], pos: NDArray[np.int64]
+    regions: Sequence[Region], codes: list[str], code_of_variant: NDArray[np.intp], pos: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     inside = np.zeros(len(pos), dtype=np.bool_)
     for region in regions:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.genotypes.chromosomes import encode_chromosomes
 from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
-from kron2sum_cli.genotypes.filters import VariantFilters, select_by_name
+from kron2sum_cli.genotypes.filters import have_names
 from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
 from kron2sum_cli.genotypes.square_matrix import add_outer_product, mirror_lower
 from kron2sum_cli.progress import Advance
@@ -138,9 +138,10 @@ def sum_genotypes(
     advance: Advance | None,
 ) -> GrmSums:
     """Read all genotypes once; blocks are kept until it is known whether r < n."""
-    candidates, _ = select_by_name(source.variants, VariantFilters(extract=options.extract))
+    candidates = np.arange(len(source.variants))
     counts = {"variants read": len(source.variants)}
     if options.extract is not None:
+        candidates = np.flatnonzero(have_names(source.variants, options.extract))
         counts["left out: not in the list"] = len(source.variants) - len(candidates)
     variants: list[GrmVariants] = []
     waiting: list[_Block] = []

@@ -16,7 +16,6 @@ from kron2sum_cli.files.genome_wide import Largest
 from kron2sum_cli.files.scan_columns import axis_columns
 from kron2sum_cli.files.scan_metadata import INDEPENDENT_TESTS
 from kron2sum_cli.files.scan_table import scan_batch
-from kron2sum_cli.genotypes.chromosomes import encode_chromosomes
 from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
 from kron2sum_cli.genotypes.filters import VariantFilters, passes
 from kron2sum_cli.genotypes.source import GenotypeSource
@@ -28,7 +27,7 @@ from kron2sum_cli.model.inflation import CORRELATED_AT_ONCE, independent_tests
 from kron2sum_cli.model.second_column import SecondStatistics, SecondTests, second_statistics, test_second
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.option_values import BOTH_COLUMNS, DOMINANCE, INTERACTION
-from kron2sum_cli.scan.inputs import ScanInputs, largest_block
+from kron2sum_cli.scan.inputs import ScanInputs
 from kron2sum_cli.scan.refits import BlockRefit, RefitPlan, SecondColumns, SecondRefit, refit_block
 from kron2sum_cli.scan.second_column import SecondColumn
 from kron2sum_cli.settings import ScanSettings
@@ -512,14 +511,15 @@ def blocks_by_null(inputs: ScanInputs, width: int) -> Iterator[tuple[str | None,
 
     That is None for the null model of the whole genome: without LOCO, and for chromosomes that the GRM has none of.
     """
-    selection, left_out = inputs.selection, inputs.null.left_out
+    selection, null_of_chr = inputs.selection, inputs.null_of_chr
     named = np.flatnonzero(selection.named)
-    if not left_out:
+    if not inputs.null.chromosomes:
         yield None, blocks_of(named, selection.asked, width)
         return
-    codes, code_of_variant, _ = encode_chromosomes(inputs.genotypes.variants.table["CHR"], left_out)
-    nulls = list(dict.fromkeys(left_out.get(code) for code in codes))
-    null_of_variant = np.array([nulls.index(left_out.get(code)) for code in codes])[code_of_variant]
+    spelled = inputs.genotypes.variants.table["CHR"].combine_chunks().dictionary_encode()
+    nulls_of_spelled = [null_of_chr.get(name) for name in spelled.dictionary.to_pylist()]
+    nulls = list(dict.fromkeys(nulls_of_spelled))
+    null_of_variant = np.array([nulls.index(null) for null in nulls_of_spelled])[np.asarray(spelled.indices)]
     without = 0
     for variants in np.split(named, np.flatnonzero(np.diff(null_of_variant[named])) + 1):
         asked = int(np.count_nonzero(selection.asked[variants]))
@@ -563,7 +563,7 @@ def block_width(settings: ScanSettings, inputs: ScanInputs) -> int:
     p, limit = len(null.traits), settings.common.memory_mib
     of_data_sets = p * settings.bootstrap
     numbers = max(n, p * p, of_data_sets)  # genotypes, information about the effects, scores of simulated traits
-    width = min(largest_block(len(inputs.genotypes.variants)), max(SMALLEST_BLOCK, block_bytes // (numbers * size)))
+    width = min(inputs.selection.largest_block, max(SMALLEST_BLOCK, block_bytes // (numbers * size)))
     per_variant += columns * SIMULATED_COPIES * 8 * of_data_sets
     if limit is not None:
         models = 2 if null.chromosomes and settings.refit else 1  # that of the whole genome for Bartlett factors

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.scan_metadata import NullScale
-from kron2sum_cli.files.text import read_name_list
 from kron2sum_cli.genotypes.filters import positions_by_name
 from kron2sum_cli.genotypes.founders import variants_of_loci
 from kron2sum_cli.genotypes.source import GenotypeSource
@@ -18,7 +17,6 @@ from kron2sum_cli.model.collinearity import GenotypedCovariates, combination, de
 from kron2sum_cli.model.conditioning import GivenVariants, estimated_given, given_variants
 from kron2sum_cli.model.null_model import NullModel, TraitData
 from kron2sum_cli.model.satterthwaite import EffectiveContrasts
-from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
 
@@ -49,25 +47,24 @@ class ConditionedVariants:
 
 
 def read_conditioned(
-    settings: ScanSettings, null: NullFile, genotypes: GenotypeSource, rows: NDArray[np.intp]
+    asked: Sequence[str], founders: bool, null: NullFile, genotypes: GenotypeSource, rows: NDArray[np.intp]
 ) -> ConditionedVariants | None:
-    """The variants of ``--condition`` and ``--condition-list``, scanned or not; None where there are none.
+    """The variants that are asked for, or all founders at loci, scanned or not; None where there are none.
 
     ``rows`` (n,) are those of the analysed samples in the genotypes. Raises InputError where a variant is not there, is
     there twice, or has no genotype.
     """
-    listed = () if settings.condition_list is None else read_name_list(settings.condition_list)
-    names = tuple(dict.fromkeys((*settings.conditions, *listed)))
+    names = tuple(dict.fromkeys(asked))
     if not names:
         return None
-    if settings.founders:
+    if founders:
         of_locus = variants_of_loci(genotypes.variants.table)
         names = tuple(dict.fromkeys(variant for name in names for variant in of_locus.get(name, [name])))
     positions = _positions(names, genotypes)
     G, absent = imputed_genotypes(genotypes, positions, rows)
     for k in np.flatnonzero(np.isnan(G).any(axis=0)):
         raise InputError(f"--condition {names[k]}: has no genotype in the analysed samples; leave it out")
-    kept = _independent(names, G, null, of_loci=settings.founders)
+    kept = _independent(names, G, null, of_loci=founders)
     logger.info("conditioned on %d variants: %s", len(kept), ", ".join(names[k] for k in kept))
     return ConditionedVariants(tuple(names[k] for k in kept), G[:, kept], where_called(absent[:, kept]))
 
@@ -111,7 +108,7 @@ def _positions(names: Sequence[str], genotypes: GenotypeSource) -> NDArray[np.in
                 f"--condition {name}: {len(positions)} variants of {genotypes.path} have this name; give them names of"
                 " their own"
             )
-    return np.array([of_name[name][0] for name in names], dtype=np.intp)
+    return np.fromiter((of_name[name][0] for name in names), np.intp)
 
 
 def _independent(names: Sequence[str], G: NDArray[np.float64], null: NullFile, of_loci: bool) -> list[int]:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,12 +17,14 @@ from kron2sum_cli.files.samples import match
 from kron2sum_cli.files.scan_metadata import NullScale, Range, Span
 from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.files.trait_design import asked_hypotheses
-from kron2sum_cli.genotypes.filters import GENOTYPE_FILTERS, VariantFilters, names_not_found, select_by_name
+from kron2sum_cli.genotypes.chromosomes import by_spelling
+from kron2sum_cli.genotypes.filters import GENOTYPE_FILTERS, VariantFilters, have_names, in_places, names_not_found
 from kron2sum_cli.genotypes.open import open_genotypes
-from kron2sum_cli.genotypes.source import GenotypeSource, Variants
+from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.model.conditioning import GivenVariants
 from kron2sum_cli.model.hypotheses import Hypothesis, Statistic, named_hypothesis
 from kron2sum_cli.model.null_model import FitSummary, NullModel, TraitData
+from kron2sum_cli.model.random_slopes import LARGEST
 from kron2sum_cli.model.satterthwaite import share_found
 from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned, scale_given
 from kron2sum_cli.scan.second_column import Interaction, read_interaction
@@ -48,12 +50,14 @@ class Selection:
     - ``asked`` (v,): those of them on the chromosomes and in the regions and the shard that are asked for.
     - ``span``: the chromosomes, regions and shard, as ranges of the file.
     - ``counts``: how many variants were read there, and left out by name.
+    - ``largest_block``: variants in the largest block, at whose multiples shards are cut.
     """
 
     named: Mask
     asked: Mask
     span: Span
     counts: dict[str, int]
+    largest_block: int
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,9 @@ class ScanInputs:
     ``samples`` (n,) are rows of the null model's samples in the genotypes, and ``files`` those of the genotypes.
     ``conditioned`` has the variants whose effects are in the model of the scan, and the covariate of the interaction
     where its own effect is not in the null model. The first of the ``tests`` is that of an effect on any trait, and
-    genotypes are multiplied in numbers of the type ``dtype``. P values come from the ``statistic``.
+    genotypes are multiplied in numbers of the type ``dtype``. P values come from the ``statistic``. With LOCO
+    ``null_of_chr`` says which chromosome's null model variants are tested with, by their chromosome as the file spells
+    it.
     """
 
     null: NullFile
@@ -75,6 +81,7 @@ class ScanInputs:
     tests: tuple[Hypothesis, ...]
     dtype: type[np.floating]
     statistic: Statistic
+    null_of_chr: Mapping[str, str]
     conditioned: ConditionedVariants | None = None
     interaction: Interaction | None = None
 
@@ -143,9 +150,9 @@ def contrasts_of_tests(
     """Name, degrees of freedom and contrasts of every test and trait; nothing where P values do not depend on them."""
     if scale.contrasts is None:
         return []
-    of_traits = scale.contrasts.of_traits(np.asarray(np.linalg.inv(scale.axes)))
     context = scale.context("satterthwaite", "double")
     known = [(test.name, test.df, context.contrasts_of(test) or 0.0) for test in tests]
+    of_traits = scale.contrasts.of_traits(np.asarray(np.linalg.inv(scale.axes)))
     return known + [(trait, 1, contrasts) for trait, contrasts in zip(traits, of_traits, strict=True)]
 
 
@@ -187,51 +194,112 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
     Raises InputError, NumericalError, OutputError, UsageError where a file is wrong, is also an output, or lacks
     samples of the null model, or a test is none.
     """
-    guard_inputs(settings.out, settings.input_paths)
+    names = read_names(settings)
     null = read_null(settings.null)
-    _refuse_permutation(settings, null)
-    _refuse_satterthwaite(settings, null)
+    _refuse_by_null(settings, null)
     genotypes, files = _open_genotypes(settings, null)
-    guard_inputs(settings.out, genotypes.files)
-    filters = _filters(settings, genotypes)
-    selection = select_variants(genotypes.variants, filters, settings.shard)
+    for path in settings.outputs:
+        guard_inputs(path, genotypes.files)
+    _refuse_by_genotypes(settings, genotypes)
+    selection = select_variants(settings, names, genotypes)
     rows = _rows(null, genotypes)
-    conditioned = read_conditioned(settings, null, genotypes, rows)
+    conditioned = read_conditioned((*settings.conditions, *names.conditions), settings.founders, null, genotypes, rows)
     interaction = read_interaction(settings, null)
     if interaction is not None and interaction.to_add:
         conditioned = _with_covariate(conditioned, interaction.values)
-    tests, dtype = _tests(settings, null), np.float64 if settings.precision == "double" else np.float32
+    if settings.random_slopes:
+        _refuse_random_slopes(null, conditioned)
     return ScanInputs(
-        null, genotypes, rows, filters, selection, files, tests, dtype, settings.stat, conditioned, interaction
+        null=null,
+        genotypes=genotypes,
+        samples=rows,
+        filters=VariantFilters(**{name: getattr(settings, name) for name in GENOTYPE_FILTERS}),
+        selection=selection,
+        files=files,
+        tests=_tests(settings, null),
+        dtype=np.float64 if settings.precision == "double" else np.float32,
+        statistic=settings.stat,
+        null_of_chr=by_spelling(null.left_out, genotypes.variants.table["CHR"]),
+        conditioned=conditioned,
+        interaction=interaction,
     )
 
 
-def _refuse_permutation(settings: ScanSettings, null: NullFile) -> None:
-    """Refuse ``--resample permute`` where samples cannot be exchanged."""
-    if settings.resample != "permute":
-        return
-    if null.metadata.takes_predictions_off:
-        raise UsageError("--resample permute does not go with the predictions of fit --pred; use --resample normal")
-    if null.description.has_missing:
-        raise UsageError("--resample permute needs traits without missing values; use --resample normal")
+@dataclass(frozen=True)
+class VariantNames:
+    """The names of variants in the files of options of these names; None where there is no such file."""
+
+    extract: frozenset[str] | None = None
+    exclude: frozenset[str] | None = None
+    conditions: tuple[str, ...] = ()
 
 
-def _refuse_satterthwaite(settings: ScanSettings, null: NullFile) -> None:
-    """Refuse ``--stat satterthwaite`` by ML, whose covariances are too small by themselves, and with missing cells.
+def read_names(settings: ScanSettings) -> VariantNames:
+    """Read ``--extract``, ``--exclude`` and ``--condition-list``."""
+    return VariantNames(
+        extract=None if settings.extract is None else frozenset(read_name_list(settings.extract)),
+        exclude=None if settings.exclude is None else frozenset(read_name_list(settings.exclude)),
+        conditions=() if settings.condition_list is None else read_name_list(settings.condition_list),
+    )
 
-    The contrasts of observed cells are known only about, and where covariates are many P was too small by them.
+
+def _refuse_by_null(settings: ScanSettings, null: NullFile) -> None:
+    """Refuse options that do not go with the null model.
+
+    ``--resample permute`` needs samples that can be exchanged. By ML covariances are too small by themselves for
+    ``--stat satterthwaite``; the contrasts of observed cells are known only about, and where covariates are many P was
+    too small by them.
     """
-    if settings.stat != "satterthwaite":
-        return
-    if null.metadata.method == "ml":
-        raise UsageError("--stat satterthwaite needs a null model by REML; fit without --ml, or use --stat lr")
-    if null.description.has_missing:
+    if settings.resample == "permute":
+        if null.metadata.takes_predictions_off:
+            raise UsageError("--resample permute does not go with the predictions of fit --pred; use --resample normal")
+        if null.description.has_missing:
+            raise UsageError("--resample permute needs traits without missing values; use --resample normal")
+    if settings.stat == "satterthwaite":
+        if null.metadata.method == "ml":
+            raise UsageError("--stat satterthwaite needs a null model by REML; fit without --ml, or use --stat lr")
+        if null.description.has_missing:
+            raise UsageError(
+                "--stat satterthwaite needs traits without missing values; fit with --missing drop, or use --stat lr"
+            )
+        if null.description.reduced and (settings.is_conditioned or settings.stepwise is not None):
+            raise UsageError(
+                "--stat satterthwaite given other variants needs a null model without --trait-design; use --stat lr"
+            )
+
+
+def _refuse_by_genotypes(settings: ScanSettings, genotypes: GenotypeSource) -> None:
+    """Refuse options that do not go with the genotypes."""
+    if settings.hwe is not None and genotypes.ploidy != 2:
+        raise UsageError(f"--hwe is a test of diploid genotypes, and --ploidy is {genotypes.ploidy}; leave --hwe out")
+    if settings.coding == "genotypic" and genotypes.ploidy != 2:
         raise UsageError(
-            "--stat satterthwaite needs traits without missing values; fit with --missing drop, or use --stat lr"
+            f"--coding genotypic is for diploid genotypes, and --ploidy is {genotypes.ploidy}; use dominant or"
+            " recessive"
         )
-    if null.description.reduced and (settings.is_conditioned or settings.stepwise is not None):
-        raise UsageError(
-            "--stat satterthwaite given other variants needs a null model without --trait-design; use --stat lr"
+    if settings.min_info is not None and not genotypes.has_dosages:
+        logger.warning("--min-info: leaves nothing out, as %s has no dosages", genotypes.path)
+
+
+def _refuse_random_slopes(null: NullFile, conditioned: ConditionedVariants | None) -> None:
+    """Refuse random slopes where the model of them is not known, or too large."""
+    data = null.description
+    n, p = data.Y.shape
+    remedy = "leave out --random-slopes"
+    if null.of_families or data.has_missing or data.reduced:
+        raise InputError(
+            "--random-slopes: needs complete traits, a dense relationship matrix and no --trait-design of fewer columns"
+            f" than traits; {remedy}"
+        )
+    if conditioned is not None:
+        raise InputError(
+            f"--random-slopes: needs all effects in the null model: give them to fit as covariates, or {remedy}"
+        )
+    size = (n - data.X.shape[1]) * p
+    if size > LARGEST:
+        raise InputError(
+            f"--random-slopes: factorises matrices of the order of samples less covariates times traits, {size:,}, and"
+            f" {LARGEST:,} is the most; analyse fewer traits, or {remedy}"
         )
 
 
@@ -252,35 +320,41 @@ def _tests(settings: ScanSettings, null: NullFile) -> tuple[Hypothesis, ...]:
     return named_hypothesis("any", null.traits), *others
 
 
-def select_variants(variants: Variants, filters: VariantFilters, shard: tuple[int, int] | None) -> Selection:
-    """The variants to scan by chromosome, region, shard and name."""
-    total = len(variants)
-    by_place = VariantFilters(chromosomes=filters.chromosomes, regions=filters.regions)
-    asked = _selected(variants, by_place)
-    ranges = _ranges(asked) if filters.chromosomes or filters.regions else ((0, total),)
-    start, stop = _edges_of_shard(shard, total)
+def select_variants(settings: ScanSettings, names: VariantNames, genotypes: GenotypeSource) -> Selection:
+    """The variants to scan by chromosome, region, shard and name.
+
+    Names that no variant has are counted in a warning. Raises InputError where ``--extract`` names no variant.
+    """
+    variants, total = genotypes.variants, len(genotypes.variants)
+    asked = in_places(variants, settings.chromosomes, settings.regions)
+    ranges = _ranges(asked) if settings.chromosomes or settings.regions else ((0, total),)
+    block = largest_block(total)
+    start, stop = _edges_of_shard(settings.shard, total, block)
     asked[:start] = asked[stop:] = False
     covered = tuple((max(a, start), min(b, stop)) for a, b in ranges if a < stop and b > start)
     counts = {"variants read": int(np.count_nonzero(asked))}
     named = np.ones(total, dtype=np.bool_)
-    for option, by_name in (
-        ("extract", VariantFilters(extract=filters.extract)),
-        ("exclude", VariantFilters(exclude=filters.exclude)),
+    for option, path, listed in (
+        ("extract", settings.extract, names.extract),
+        ("exclude", settings.exclude, names.exclude),
     ):
-        if getattr(by_name, option) is None:
+        if listed is None:
             continue
-        allowed = _selected(variants, by_name)
+        unknown = names_not_found(listed, variants)
+        if option == "extract" and unknown == len(listed):
+            raise InputError(
+                f"--extract {path}: none of its {unknown} names is a variant of {genotypes.path}, such as"
+                f" {min(listed)}; check that both use the same names"
+            )
+        if unknown:
+            logger.warning(
+                "--%s %s: %d of its %d names are in no variant of the genotypes", option, path, unknown, len(listed)
+            )
+        allowed = have_names(variants, listed) == (option == "extract")
         counts[f"variants left out by --{option}"] = int(np.count_nonzero(asked & ~allowed))
         named &= allowed
         asked &= allowed
-    return Selection(named, asked, Span(covered or ((start, start),), ranges or ((0, 0),), total), counts)
-
-
-def _selected(variants: Variants, filters: VariantFilters) -> Mask:
-    """Which variants some filters on names and places choose."""
-    mask = np.zeros(len(variants), dtype=np.bool_)
-    mask[select_by_name(variants, filters)[0]] = True
-    return mask
+    return Selection(named, asked, Span(covered or ((start, start),), ranges or ((0, 0),), total), counts, block)
 
 
 def largest_block(total: int) -> int:
@@ -289,12 +363,11 @@ def largest_block(total: int) -> int:
     return min(MOST_VARIANTS, max(FEWEST_VARIANTS, 1 << (fits.bit_length() - 1)))
 
 
-def _edges_of_shard(shard: tuple[int, int] | None, total: int) -> Range:
-    """The stretch of the file of a shard, cut at multiples of its `largest_block`."""
+def _edges_of_shard(shard: tuple[int, int] | None, total: int, multiple: int) -> Range:
+    """The stretch of the file of a shard, cut at multiples of a number of variants."""
     if shard is None:
         return 0, total
     part, parts = shard
-    multiple = largest_block(total)
     edges = [min(-(-total * k // parts // multiple) * multiple, total) for k in range(parts)] + [total]
     return edges[part - 1], edges[part]
 
@@ -380,40 +453,3 @@ def _rows(null: NullFile, genotypes: GenotypeSource) -> NDArray[np.intp]:
         )
     logger.info("%d samples of the null model, all in %s with %d", len(rows), genotypes.path, len(genotypes.samples))
     return rows
-
-
-def _filters(settings: ScanSettings, genotypes: GenotypeSource) -> VariantFilters:
-    if settings.hwe is not None and genotypes.ploidy != 2:
-        raise UsageError(f"--hwe is a test of diploid genotypes, and --ploidy is {genotypes.ploidy}; leave --hwe out")
-    if settings.coding == "genotypic" and genotypes.ploidy != 2:
-        raise UsageError(
-            f"--coding genotypic is for diploid genotypes, and --ploidy is {genotypes.ploidy}; use dominant or"
-            " recessive"
-        )
-    if settings.min_info is not None and not genotypes.has_dosages:
-        logger.warning("--min-info: leaves nothing out, as %s has no dosages", genotypes.path)
-    return VariantFilters(
-        extract=_names("extract", settings.extract, genotypes),
-        exclude=_names("exclude", settings.exclude, genotypes),
-        chromosomes=settings.chromosomes,
-        regions=settings.regions,
-        **{name: getattr(settings, name) for name in GENOTYPE_FILTERS},
-    )
-
-
-def _names(option: str, path: str | None, genotypes: GenotypeSource) -> frozenset[str] | None:
-    """The names of variants in a file; those that no variant has are counted in a warning."""
-    if path is None:
-        return None
-    names = frozenset(read_name_list(path))
-    unknown = names_not_found(names, genotypes.variants)
-    if option == "extract" and unknown == len(names):
-        raise InputError(
-            f"--extract {path}: none of its {unknown} names is a variant of {genotypes.path}, such as {min(names)};"
-            " check that both use the same names"
-        )
-    if unknown:
-        logger.warning(
-            "--%s %s: %d of its %d names are in no variant of the genotypes", option, path, unknown, len(names)
-        )
-    return names

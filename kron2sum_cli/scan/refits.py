@@ -9,14 +9,13 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import ConvergenceError, InputError
+from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model.bartlett import Refits, SecondOf, bartlett_factors
 from kron2sum_cli.model.collinearity import ExplainedTraits
 from kron2sum_cli.model.fitting import SAME_OPTIMUM
 from kron2sum_cli.model.hypotheses import Hypothesis, Statistic
 from kron2sum_cli.model.null_model import CompleteNullModel, NullModel
 from kron2sum_cli.model.random_slopes import (
-    LARGEST,
     SlopesData,
     SlopesPoint,
     fit_slopes,
@@ -28,7 +27,7 @@ from kron2sum_cli.model.second_column import pair_hypotheses
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
 from kron2sum_cli.option_values import BOTH_COLUMNS
 from kron2sum_cli.scan.inputs import ScanInputs
-from kron2sum_cli.scan.second_column import second_of_simulated
+from kron2sum_cli.scan.second_column import Interaction
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
@@ -146,30 +145,6 @@ class BlockRefit:
     second: SecondRefit | None = None
 
 
-def check_random_slopes(settings: ScanSettings, inputs: ScanInputs) -> None:
-    """Refuse random slopes where the model of them is not known, or too large."""
-    if not settings.random_slopes:
-        return
-    null, data = inputs.null, inputs.null.description
-    n, p = data.Y.shape
-    remedy = "leave out --random-slopes"
-    if null.of_families or data.has_missing or data.reduced:
-        raise InputError(
-            "--random-slopes: needs complete traits, a dense relationship matrix and no --trait-design of fewer columns"
-            f" than traits; {remedy}"
-        )
-    if inputs.conditioned is not None:
-        raise InputError(
-            f"--random-slopes: needs all effects in the null model: give them to fit as covariates, or {remedy}"
-        )
-    size = (n - data.X.shape[1]) * p
-    if size > LARGEST:
-        raise InputError(
-            f"--random-slopes: factorises matrices of the order of samples less covariates times traits, {size:,}, and"
-            f" {LARGEST:,} is the most; analyse fewer traits, or {remedy}"
-        )
-
-
 def without_refits(settings: ScanSettings, inputs: ScanInputs) -> ScanSettings:
     """The settings without refits where the trait design of the null model or fixed effects added do not allow them."""
     if settings.refit and inputs.null.description.reduced:
@@ -235,8 +210,19 @@ def _pairs(settings: ScanSettings, inputs: ScanInputs) -> tuple[Sequence[Hypothe
     name = settings.second_test
     if name is None or settings.random_slopes:
         return (), None
-    second = second_of_simulated(inputs.interaction, settings.coding == "genotypic")
+    second = _second_of_simulated(inputs.interaction, settings.coding == "genotypic")
     return pair_hypotheses(name, BOTH_COLUMNS, len(inputs.null.traits)), second
+
+
+def _second_of_simulated(interaction: Interaction | None, genotypic: bool) -> SecondOf | None:
+    """Second columns of simulated variants (`Refits`); None where variants have none.
+
+    Products with the covariate; for dominance the squares, which are related as the squares of relationships are.
+    """
+    if interaction is not None:
+        covariate = interaction.standardised[:, None]
+        return lambda G: G * covariate
+    return (lambda G: G**2 - np.mean(G**2, axis=0)) if genotypic else None
 
 
 def _random_slopes(settings: ScanSettings, inputs: ScanInputs, chromosome: str | None) -> RandomSlopes | None:

@@ -11,14 +11,13 @@ import logging
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from kron2sum_cli.errors import InputError, OutputError
-from kron2sum_cli.files.outputs import FinishedWork, is_stream, open_locked, output_error
+from kron2sum_cli.files.outputs import FinishedWork, output_error, work_beside
 from kron2sum_cli.files.scan_metadata import first_difference
 from kron2sum_cli.scan.block import BlockResult
 
@@ -42,42 +41,42 @@ _WORDS = {
 class FinishedBlocks:
     """The finished blocks of one scan, those of an earlier run and those added.
 
-    The file stands at its first block; it is None where no blocks are kept.
+    The file stands at its first block; None keeps no blocks.
     """
 
-    def __init__(self, file: BinaryIO | None, path: str) -> None:
-        self._file, self._path = file, path
+    def __init__(self, work: FinishedWork | None) -> None:
+        self._work = work
         self._first = self._last = 0
-        self.work = FinishedWork(path)
 
     @property
     def are_kept(self) -> bool:
         """Whether blocks are kept in a file."""
-        return self._file is not None
+        return self._work is not None
 
     def read(self) -> Iterator[BlockResult]:
         """The blocks that an earlier run finished, in order; what follows them is cut off."""
-        if self._file is None:
+        if self._work is None:
             return
-        self._first = self._last = self._file.tell()
+        file = self._work.file
+        self._first = self._last = file.tell()
         number = 0
-        for block in self._blocks(self._file):
+        for block in self._blocks(file):
             number += 1
             yield block
-        self._file.truncate(self._last)
-        self._file.seek(self._last)
+        file.truncate(self._last)
+        file.seek(self._last)
         if number:
             logger.info("%d finished blocks of an interrupted scan taken over", number)
 
     def read_again(self) -> Iterator[BlockResult]:
         """All blocks, in order, once the last was added; raises OutputError where what was kept is no longer there."""
-        if self._file is None:
+        if self._work is None:
             return
-        end = self._file.tell()
-        self._file.seek(self._first)
-        yield from self._blocks(self._file)
+        end = self._work.file.tell()
+        self._work.file.seek(self._first)
+        yield from self._blocks(self._work.file)
         if self._last != end:
-            raise OutputError(f"{self._path}: was damaged while the scan ran; scan again with --resume")
+            raise OutputError(f"{self._work.path}: was damaged while the scan ran; scan again with --resume")
 
     def _blocks(self, file: BinaryIO) -> Iterator[BlockResult]:
         """Blocks from here on."""
@@ -89,7 +88,7 @@ class FinishedBlocks:
 
     def add(self, result: BlockResult) -> None:
         """Keep a block."""
-        if self._file is None:
+        if self._work is None:
             return
         notes = {
             _COUNTS: dict(result.counts),
@@ -101,10 +100,10 @@ class FinishedBlocks:
         with pa.ipc.new_stream(sink, rows.schema) as stream:
             stream.write_batch(rows)
         try:
-            _write_frame(self._file, sink.getvalue().to_pybytes())
+            _write_frame(self._work.file, sink.getvalue().to_pybytes())
         except OSError as error:
-            raise output_error(self._path, error) from error
-        self.work.keep()
+            raise output_error(self._work.path, error) from error
+        self._work.keep()
 
 
 @contextmanager
@@ -115,39 +114,23 @@ def finished_blocks(out: str, identity: Mapping[str, Any], resume: bool) -> Iter
     away. Nothing is kept for standard output, devices and pipes. Raises InputError where an earlier run differs, naming
     in what; OutputError where the file cannot be written, or another run is writing it.
     """
-    if is_stream(out):
-        yield FinishedBlocks(None, out)
-        return
-    target = Path(os.path.realpath(out))
-    path = str(target.with_name(f".{target.name}{SUFFIX}"))
-    try:
-        file = os.fdopen(open_locked(Path(path), out), "r+b")
-    except OSError as error:
-        raise output_error(path, error) from error
-    with _closed(file):
-        known = resume and _check_identity(file, out, identity)
-        blocks = FinishedBlocks(file, path)
-        if known and os.fstat(file.fileno()).st_size > file.tell():
-            blocks.work.keep()
-        with blocks.work.announced():
+    with work_beside(out, SUFFIX) as work:
+        if work is None:
+            yield FinishedBlocks(None)
+            return
+        known = resume and _check_identity(work.file, out, identity)
+        if known and os.fstat(work.file.fileno()).st_size > work.file.tell():
+            work.keep()
+        with work.announced():
             try:
                 if not known:
-                    _begin(file, path, identity)
-                yield blocks
+                    _begin(work.file, work.path, identity)
+                yield FinishedBlocks(work)
             except BaseException:
-                if not blocks.work.stays:
-                    os.unlink(path)
+                if not work.stays:
+                    os.unlink(work.path)
                 raise
-        os.unlink(path)
-
-
-@contextmanager
-def _closed(file: BinaryIO) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # what could not be flushed has failed already
-            file.close()
+        os.unlink(work.path)
 
 
 def _begin(file: BinaryIO, path: str, identity: Mapping[str, Any]) -> None:

@@ -18,15 +18,9 @@ from kron2sum_cli.progress import Progress
 from kron2sum_cli.scan.block import Scan, block_width, blocks_by_null, test_block
 from kron2sum_cli.scan.conditioned import genotyped_covariates, own_covariates
 from kron2sum_cli.scan.inputs import ScanInputs, advise_statistic, check_contrasts, open_inputs
-from kron2sum_cli.scan.refits import Once, check_random_slopes, factors_of_genome, refit_plan, without_refits
+from kron2sum_cli.scan.refits import Once, factors_of_genome, refit_plan, without_refits
 from kron2sum_cli.scan.second_column import second_column
-from kron2sum_cli.scan.stepwise import (
-    check_signals_path,
-    least_mlog10p,
-    remove_earlier_signals,
-    strong_places,
-    write_signals,
-)
+from kron2sum_cli.scan.stepwise import remove_earlier_signals, strong_places, write_signals
 from kron2sum_cli.scan.table import result_table, scan_metadata, simulated_traits
 from kron2sum_cli.settings import ScanSettings
 
@@ -45,8 +39,6 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     Raises InputError, NumericalError, OutputError, UsageError where a file, the options or the numbers do not allow it.
     """
     inputs = open_inputs(settings)
-    check_signals_path(settings, inputs)
-    check_random_slopes(settings, inputs)
     settings = without_refits(settings, inputs)
     data = inputs.null.description
     if data.reduced:
@@ -67,7 +59,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     )
     metadata = scan_metadata(settings, inputs)
     check_contrasts(inputs, metadata.nulls)
-    width, least = block_width(settings, inputs), least_mlog10p(settings)
+    width = block_width(settings, inputs)
     inflation = Inflation(inputs.tests, inputs.null.traits, settings.second_test)
     strong: list[pa.RecordBatch] = []
     number = int(np.count_nonzero(inputs.selection.asked))
@@ -84,7 +76,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
             ):
                 inflation.add(result.rows)
                 if settings.stepwise is not None:
-                    strong.append(strong_places(result.rows, least))
+                    strong.append(strong_places(settings, result.rows))
         if settings.stepwise is not None:
             write_signals(settings, inputs, strong, table.largest, width, progress)
     _report(table.counts)

@@ -12,7 +12,6 @@ from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.sample_table import read_sample_table
 from kron2sum_cli.files.samples import match
 from kron2sum_cli.genotypes.counts import genotype_counts
-from kron2sum_cli.model.bartlett import SecondOf
 from kron2sum_cli.model.collinearity import dependencies
 from kron2sum_cli.model.second_column import basis_of_covariates
 from kron2sum_cli.option_values import DOMINANCE, INTERACTION
@@ -152,17 +151,6 @@ def dominance_deviation(dosages: NDArray[np.float32]) -> NDArray[np.float32]:
     np.abs(deviation, out=deviation)
     np.subtract(np.float32(1), deviation, out=deviation)
     return deviation
-
-
-def second_of_simulated(interaction: Interaction | None, genotypic: bool) -> SecondOf | None:
-    """Second columns of simulated variants (`bartlett.Refits`); None where variants have none.
-
-    Products with the covariate; for dominance the squares, which are related as the squares of relationships are.
-    """
-    if interaction is not None:
-        covariate = interaction.standardised[:, None]
-        return lambda G: G * covariate
-    return (lambda G: G**2 - np.mean(G**2, axis=0)) if genotypic else None
 
 
 def second_column(

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import ConvergenceError, NumericalError, UsageError
+from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.files import scan_columns as column
 from kron2sum_cli.files.genome_wide import Largest
-from kron2sum_cli.files.outputs import atomic_output, guard_inputs, is_stream
+from kron2sum_cli.files.outputs import atomic_output, is_stream
 from kron2sum_cli.files.scan_columns import LOCUS, STEP
 from kron2sum_cli.files.scan_metadata import NullScale
 from kron2sum_cli.files.scan_table import ScanWriter, scan_batch
@@ -322,25 +322,9 @@ def _log_locus(scan: Scan, near: Positions, signals: Sequence[Signal], mlog10p: 
 # From and to files
 
 
-def signals_path(out: str) -> str:
-    """The table of signals that belongs to a result table: its name with ``.signals.tsv``, as the log has ``.log``."""
-    return f"{out}.signals.tsv"
-
-
-def check_signals_path(settings: ScanSettings, inputs: ScanInputs) -> None:
-    """Refuse to write the table of signals over an input, or beside an output that has no name."""
-    if settings.stepwise is None:
-        return
-    if is_stream(settings.out):
-        raise UsageError(f"--stepwise needs --out FILE, not {settings.out}: it writes FILE.signals.tsv, too")
-    guard_inputs(
-        signals_path(settings.out), (*settings.input_paths, *inputs.genotypes.files, settings.common.log or "")
-    )
-
-
 def remove_earlier_signals(settings: ScanSettings) -> None:
     """Remove the table of signals of an earlier scan with the same ``--out``: they are not of the new table."""
-    path = signals_path(settings.out)
+    path = settings.signals_path
     if settings.stepwise is not None or is_stream(settings.out) or path in settings.input_paths:
         return
     try:
@@ -353,15 +337,15 @@ def remove_earlier_signals(settings: ScanSettings) -> None:
         return
 
 
-def least_mlog10p(settings: ScanSettings) -> float:
+def _least_mlog10p(settings: ScanSettings) -> float:
     """The -log10 P below which no variant can be a signal, whatever the threshold over the whole scan."""
     p = settings.stepwise.level if isinstance(settings.stepwise, GenomeWide) else settings.stepwise
     return np.inf if p is None else float(-np.log10(p))
 
 
-def strong_places(rows: pa.RecordBatch, least: float) -> pa.RecordBatch:
-    """Where the variants of a result table with at least this -log10 P of any effect lie."""
-    strong = pc.fill_null(pc.greater_equal(rows.column(column.MLOG10P.name), least), False)
+def strong_places(settings: ScanSettings, rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Where those variants of a result table lie that can be signals by their P of any effect."""
+    strong = pc.fill_null(pc.greater_equal(rows.column(column.MLOG10P.name), _least_mlog10p(settings)), False)
     return rows.select([column.CHR.name, column.POS.name, column.MLOG10P.name]).filter(strong)
 
 
@@ -398,7 +382,7 @@ def write_signals(
             if loci:
                 rows.append(_rows(tests, loci, nloci + 1))
             nloci += len(loci)
-    path = signals_path(settings.out)
+    path = settings.signals_path
     with atomic_output(path) as file, ScanWriter(file, column.signal_schema(inputs.null.traits), "tsv") as writer:
         for batch in rows:
             writer.write(batch)
@@ -418,7 +402,7 @@ def write_signals(
 def _threshold(settings: ScanSettings, largest: Largest) -> float:
     """The least -log10 P of a signal."""
     if not isinstance(settings.stepwise, GenomeWide):
-        return least_mlog10p(settings)
+        return _least_mlog10p(settings)
     found = threshold(np.array(largest["any"]), settings.stepwise.level) if "any" in largest else None
     return np.inf if found is None else found
 

@@ -25,9 +25,7 @@ from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.scan_metadata import ScanMetadata, ScannedNull, TestOptions
 from kron2sum_cli.files.scan_table import ScanWriter
 from kron2sum_cli.files.table_writers import compressed_output
-from kron2sum_cli.genotypes.chromosomes import is_human, normalise_chromosome
 from kron2sum_cli.genotypes.filters import GENOTYPE_FILTERS
-from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.model.bootstrap import (
     SimulatedTraits,
     normal_errors,
@@ -35,7 +33,7 @@ from kron2sum_cli.model.bootstrap import (
     simulated_normal,
     simulated_permuted,
 )
-from kron2sum_cli.option_values import contrast_files, without_folders
+from kron2sum_cli.option_values import without_folders
 from kron2sum_cli.progress import Advance
 from kron2sum_cli.scan.block import BlockResult
 from kron2sum_cli.scan.inputs import LoadedNull, ScanInputs
@@ -72,7 +70,7 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs) -> ScanMetadata:
         ),
         inputs={"geno": inputs.files, **_further_inputs(settings)},
         coupled=null.description.coupled,
-        null_of_chr=_null_of_chromosomes(null, inputs.genotypes),
+        null_of_chr=inputs.null_of_chr,
         span=inputs.selection.span,
         nulls=inputs.scales(),
     )
@@ -101,21 +99,11 @@ def _scanned_null(null: NullFile) -> ScannedNull:
 def _further_inputs(settings: ScanSettings) -> dict[str, tuple[FileRecord, ...]]:
     """The files of contrasts, of sets and of covariates, where there are some."""
     paths = {
-        "tests": [path for test in settings.tests for path in contrast_files(test)],
+        "tests": settings.contrasts,
         "sets": [] if settings.sets is None else [settings.sets],
         "covar": [] if settings.covar is None else [settings.covar],
     }
     return {role: file_records(files) for role, files in paths.items() if files}
-
-
-def _null_of_chromosomes(null: NullFile, source: GenotypeSource) -> dict[str, str]:
-    """With LOCO: which chromosome's null model the variants of a chromosome, as the file spells it, are tested with."""
-    if not null.chromosomes:
-        return {}
-    spelled = source.variants.table["CHR"].unique().to_pylist()
-    human, left_out = is_human([*spelled, *null.left_out]), null.left_out
-    codes = {name: normalise_chromosome(name, human) for name in spelled}
-    return {name: left_out[code] for name, code in codes.items() if code in left_out}
 
 
 def _filters(settings: ScanSettings) -> dict[str, Any]:

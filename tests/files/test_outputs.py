@@ -286,8 +286,7 @@ def test_a_file_for_finished_parts_stays_once_there_are_some(tmp_path: Path) -> 
     path = tmp_path / "blocks"
     for finished in (False, True):
         path.touch()
-        work = outputs.FinishedWork(str(path))
-        with work.announced():
+        with path.open("r+b") as file, (work := outputs.FinishedWork(file, str(path))).announced():
             if finished:
                 work.keep()
             outputs.discard_unfinished()

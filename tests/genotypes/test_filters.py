@@ -9,7 +9,7 @@ import pytest
 from kron2sum_cli.errors import UsageError
 from kron2sum_cli.genotypes.chromosomes import parse_chromosomes, parse_region
 from kron2sum_cli.genotypes.counts import genotype_counts
-from kron2sum_cli.genotypes.filters import VariantFilters, names_not_found, passes, select_by_name
+from kron2sum_cli.genotypes.filters import VariantFilters, have_names, in_places, names_not_found, passes
 from kron2sum_cli.genotypes.source import Variants
 
 
@@ -28,53 +28,38 @@ def variants() -> Variants:
     return Variants(pa.concat_tables([table.slice(0, 4), table.slice(4)]), "x.bim")
 
 
-def test_without_filters_all_variants_are_chosen(variants: Variants) -> None:
-    positions, counts = select_by_name(variants, VariantFilters())
-    np.testing.assert_array_equal(positions, np.arange(10))
-    assert positions.dtype == np.intp and counts == {}
+def chosen(variants: Variants, chromosomes: str = "", *regions: str) -> list[int]:
+    listed = parse_chromosomes(chromosomes) if chromosomes else ()
+    return np.flatnonzero(in_places(variants, listed, [parse_region(region) for region in regions])).tolist()
 
 
 @pytest.mark.parametrize(
-    ("filters", "positions", "counts"),
+    ("places", "positions"),
     [
-        (VariantFilters(chromosomes=parse_chromosomes("X")), [5, 6, 7, 8, 9], {"--chr": 5}),
-        (VariantFilters(chromosomes=parse_chromosomes("1-22")), [0, 1, 2, 3, 4], {"--chr": 5}),
-        (VariantFilters(regions=(parse_region("chr1:20-30"),)), [1, 2, 3], {"--region": 7}),
-        (
-            VariantFilters(regions=(parse_region("1:50-60"), parse_region("X:0-10"))),
-            [4, 5],
-            {"--region": 8},
-        ),
-        (VariantFilters(extract=frozenset({"rs0", "rs3", "no"})), [0, 3, 9], {"--extract": 7}),
-        (VariantFilters(exclude=frozenset({"rs0", "no"})), list(range(1, 9)), {"--exclude": 2}),
-        (VariantFilters(extract=frozenset()), [], {"--extract": 10}),
-        (
-            VariantFilters(
-                chromosomes=parse_chromosomes("1"),
-                regions=(parse_region("1:20-60"),),
-                extract=frozenset({"rs1", "rs2", "rs8"}),
-                exclude=frozenset({"rs2"}),
-            ),
-            [1],
-            {"--chr": 5, "--region": 1, "--extract": 2, "--exclude": 1},
-        ),
+        ([], list(range(10))),
+        (["X"], [5, 6, 7, 8, 9]),
+        (["1-22"], [0, 1, 2, 3, 4]),
+        (["", "chr1:20-30"], [1, 2, 3]),
+        (["", "1:50-60", "X:0-10"], [4, 5]),
+        (["1", "1:20-60"], [1, 2, 3, 4]),
     ],
 )
-def test_choice_by_name_and_place(
-    variants: Variants, filters: VariantFilters, positions: list[int], counts: dict[str, int]
-) -> None:
-    chosen, left_out = select_by_name(variants, filters)
-    assert chosen.tolist() == positions
-    assert left_out == counts
+def test_choice_by_place(variants: Variants, places: list[str], positions: list[int]) -> None:
+    assert chosen(variants, *places) == positions
+
+
+def test_choice_by_name(variants: Variants) -> None:
+    assert np.flatnonzero(have_names(variants, {"rs0", "rs3", "no"})).tolist() == [0, 3, 9]
+    assert not have_names(variants, frozenset()).any()
 
 
 def test_unknown_chromosome(variants: Variants) -> None:
     with pytest.raises(UsageError, match=r"--chr 7: x\.bim has no such chromosome; it has 1, X"):
-        select_by_name(variants, VariantFilters(chromosomes=parse_chromosomes("1,7")))
+        chosen(variants, "1,7")
     with pytest.raises(UsageError, match="--chr 2 to 5"):
-        select_by_name(variants, VariantFilters(chromosomes=parse_chromosomes("2-5")))
+        chosen(variants, "2-5")
     with pytest.raises(UsageError, match="--region 7:1-2"):
-        select_by_name(variants, VariantFilters(regions=(parse_region("7:1-2"),)))
+        chosen(variants, "", "7:1-2")
 
 
 def test_names_not_found(variants: Variants) -> None:
@@ -136,14 +121,12 @@ def test_numbers_of_chromosomes_mean_what_the_file_says(
     given: str, codes: list[str], expected: list[str] | None
 ) -> None:
     table = pa.table({"CHR": codes, "POS": [5] * len(codes), "SNPID": codes, "EA": codes, "NEA": codes})
-    by_list = VariantFilters(chromosomes=parse_chromosomes(given))
-    for filters in (by_list, VariantFilters(regions=(parse_region(f"{given}:1-9"),))):
+    for places in ([given], ["", f"{given}:1-9"]):
         if expected is None:
             with pytest.raises(UsageError, match="has no such chromosome"):
-                select_by_name(Variants(table, "x.bim"), filters)
+                chosen(Variants(table, "x.bim"), *places)
             continue
-        positions, _ = select_by_name(Variants(table, "x.bim"), filters)
-        assert [codes[k] for k in positions] == expected
+        assert [codes[k] for k in chosen(Variants(table, "x.bim"), *places)] == expected
 
 
 def test_min_info_leaves_certain_genotypes_in() -> None:

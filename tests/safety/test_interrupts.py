@@ -25,8 +25,8 @@ SECONDS = 2.0
 
 SLOW_BLOCKS = """
 import time
-import kron2sum_cli.scan.scan as scan, kron2sum_cli.scan.block as block_module
-block_module.largest_block, test_block = lambda total: 16, scan.test_block
+import kron2sum_cli.scan.scan as scan, kron2sum_cli.scan.inputs as inputs
+inputs.largest_block, test_block = lambda total: 16, scan.test_block
 def slow(plan, block):
     time.sleep(0.02 if block.variants[0] < 200 else 60)
     return test_block(plan, block)

@@ -12,14 +12,13 @@ from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.scan_metadata import NullScale
 from kron2sum_cli.model.null_model import TraitData
 from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned, scale_given
-from kron2sum_cli.settings import ScanSettings
 
 DATA = trait_data()
 NULL = cast(Any, SimpleNamespace(description=DATA, covariates=("intercept", "x")))
 
 
-def read(source: GenotypesInMemory, *names: str, **options: Any) -> ConditionedVariants | None:
-    return read_conditioned(ScanSettings(conditions=names, **options), NULL, source, np.arange(N))
+def read(source: GenotypesInMemory, *names: str) -> ConditionedVariants | None:
+    return read_conditioned(names, False, NULL, source, np.arange(N))
 
 
 def test_nothing_is_asked() -> None:
@@ -54,7 +53,7 @@ def test_effects_of_a_trait_design_do_not_hold_those_of_a_variant() -> None:
     source = genotypes(3)
     data = TraitData(DATA.Y, np.ones((2, 1)), source.dosages[:, [1]].astype(float))
     null = cast(Any, SimpleNamespace(description=data, covariates=("x",)))
-    found = read_conditioned(ScanSettings(conditions=("v1",)), null, source, np.arange(N))
+    found = read_conditioned(["v1"], False, null, source, np.arange(N))
     assert found is not None and found.names == ("v1",)
 
 
@@ -69,7 +68,7 @@ def test_what_cannot_be_conditioned_on(names: list[str], message: str) -> None:
     twice = source.variants.table.set_column(2, "SNPID", [["v0", "v1", "v1", "v3"]])
     twin = SimpleNamespace(variants=SimpleNamespace(table=twice), path="memory", read=source.read)
     with pytest.raises(InputError, match=message):
-        read_conditioned(ScanSettings(conditions=tuple(names)), NULL, cast(Any, twin), np.arange(N))
+        read_conditioned(names, False, NULL, cast(Any, twin), np.arange(N))
 
 
 @pytest.mark.parametrize("reml", [True, False])

@@ -10,17 +10,18 @@ from hypothesis import strategies as st
 from made_up import genotypes
 
 from kron2sum_cli.genotypes.chromosomes import parse_region
-from kron2sum_cli.genotypes.filters import VariantFilters
+from kron2sum_cli.genotypes.source import Variants
 from kron2sum_cli.scan.block import blocks_by_null, blocks_of
-from kron2sum_cli.scan.inputs import ScanInputs, Selection, largest_block, select_variants
+from kron2sum_cli.scan.inputs import ScanInputs, Selection, VariantNames, largest_block, select_variants
 from kron2sum_cli.scan.table import in_order
+from kron2sum_cli.settings import ScanSettings
 
 V = 12
 SOURCE = genotypes(V, ["1"] * 5 + ["2"] * 4 + ["X"] * 3)
 
 
-def selected(shard: tuple[int, int] | None = None, **filters: Any) -> Selection:
-    return select_variants(SOURCE.variants, VariantFilters(**filters), shard)
+def selected(extract: frozenset[str] | None = None, exclude: frozenset[str] | None = None, **options: Any) -> Selection:
+    return select_variants(ScanSettings(**options), VariantNames(extract, exclude), SOURCE)
 
 
 def test_all_variants() -> None:
@@ -65,11 +66,9 @@ def test_the_largest_block_leaves_some_for_every_thread() -> None:
 @pytest.mark.parametrize("parts", [1, 3, 20])
 def test_shards_are_the_whole(total: int, parts: int) -> None:
     """Every variant is in one shard, and their edges are multiples of the largest block."""
-    variants = genotypes(1).variants
-    table = variants.table.take([0] * total)
-    shards = [
-        select_variants(type(variants)(table, "x"), VariantFilters(), (part, parts)) for part in range(1, parts + 1)
-    ]
+    source = genotypes(1)
+    many = cast(Any, SimpleNamespace(variants=Variants(source.variants.table.take([0] * total), "x")))
+    shards = [select_variants(ScanSettings(shard=(part, parts)), VariantNames(), many) for part in range(1, parts + 1)]
     assert np.sum([shard.asked for shard in shards], axis=0).tolist() == [1] * total
     for shard in shards:
         assert shard.named.all()
@@ -91,8 +90,11 @@ def test_blocks_are_cut_at_multiples(named: set[int], asked: set[int], width: in
 
 
 def inputs_with(left_out: dict[str, str], **filters: Any) -> ScanInputs:
-    null = SimpleNamespace(left_out=left_out, metadata=SimpleNamespace(takes_predictions_off=False))
-    return cast(ScanInputs, SimpleNamespace(null=null, genotypes=SOURCE, selection=selected(**filters)))
+    null = SimpleNamespace(chromosomes=left_out, metadata=SimpleNamespace(takes_predictions_off=False))
+    return cast(
+        ScanInputs,
+        SimpleNamespace(null=null, null_of_chr=left_out, genotypes=SOURCE, selection=selected(**filters)),
+    )
 
 
 def test_blocks_of_one_null_model() -> None:
