@@ -1,5 +1,6 @@
 """Manhattan plots: -log10 p along the genome, a panel a test, aligned or mirrored; of many tests rows of colours."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -421,6 +422,7 @@ DIAMONDS_APART = 0.02
 
 _TOP_HEIGHT, _ROW_HEIGHT, _LEAST_HEIGHT, _MOST_HEIGHT = 1.8, 0.16, 1.2, 7.0
 _NAME_WIDTH = 40
+_NAME_SIZE, _LEAST_NAME_SIZE = 7.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -486,6 +488,7 @@ def draw_heat_map(data: HeatMap) -> Figure:
     upper.set_ylabel(Y_LABEL)
     upper.set_ylim(0, height_of_axis(panel, _TOP_HEIGHT))
     colours = _draw_rows(lower, data)
+    name_rows(lower, data.tests, 72 * height / count)
     scale = figure.colorbar(colours, ax=lower, pad=0.01, fraction=0.03, aspect=25)
     scale.outline.set_visible(False)
     scale.set_label(Y_LABEL)
@@ -515,7 +518,16 @@ def _draw_rows(axes: Axes, data: HeatMap) -> ScalarMappable:
     for row, leads in enumerate(data.leads):
         x = [lead.x for lead in leads]
         axes.plot(x, [row] * len(x), "D", color="white", markeredgecolor="black", markeredgewidth=0.5, markersize=3)
-    axes.set_yticks(range(count), [wrapped(test.label, _NAME_WIDTH) for test in data.tests])
-    axes.tick_params(axis="y", length=0)
     axes.spines[:].set_visible(False)
     return image
+
+
+def name_rows(axes: Axes, tests: Sequence[ScanTest], row_height: float) -> None:
+    """Names of the rows, of so many points each, in letters that fit; of very low ones every second, third, ..."""
+    size = min(_NAME_SIZE, 0.9 * row_height)
+    step = max(1, math.ceil(_LEAST_NAME_SIZE / size))
+    name = wrapped if size == _NAME_SIZE else shortened
+    rows = range(0, len(tests), step)
+    size = min(_NAME_SIZE, size * step)
+    axes.set_yticks(rows, [name(tests[row].label, _NAME_WIDTH) for row in rows], fontsize=size)
+    axes.tick_params(axis="y", length=0)

@@ -52,6 +52,8 @@ _FURTHER_RANKS = 1000
 _PANEL = 2.3
 _MOST_IN_ROW = 3
 _MOST_IN_KEY = 20
+"""Of more tests in a panel the key has those with the smallest and with the largest λ."""
+
 _TITLE_WIDTH = 30
 
 
@@ -192,16 +194,18 @@ def _draw_together(axes: Axes, data: Sequence[QQ]) -> None:
         axes.set(xticks=[], yticks=[])
         return
     _draw_band(axes, max(curves.values(), key=lambda curve: curve.count))
+    by_inflation = sorted(curves, key=lambda name: curves[name].inflation)
+    many = len(curves) > _MOST_IN_KEY
+    named = {*by_inflation[: _MOST_IN_KEY // 2], *by_inflation[-_MOST_IN_KEY // 2 :]} if many else set(curves)
     for k, (name, curve) in enumerate(curves.items()):
         colour = COLOURS(k / max(len(curves) - 1, 1))
-        _draw_points(axes, curve, colour, 1.4, f"{shortened(name)}: λ = {curve.inflation:.3f}")
+        label = f"{shortened(name)}: λ = {curve.inflation:.3f}" if name in named else "_"  # not in the key
+        _draw_points(axes, curve, colour, 1.4, label)
     _set_limits(axes, list(curves.values()))
-    size = 6.0 if len(curves) <= _MOST_IN_KEY else 5.0
-    columns = -(-len(curves) // (2 * _MOST_IN_KEY))
-    key = axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=size, handletextpad=0, markerscale=3)
-    key.set_in_layout(True)
-    if columns > 1:
-        key.set_ncols(columns)
+    title = f"smallest {_MOST_IN_KEY // 2} and largest {_MOST_IN_KEY // 2} λ" if many else None
+    size = 5.0 if many else 6.0
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+    axes.legend(**place, title=title, title_fontsize=size, fontsize=size, handletextpad=0, markerscale=3)
 
 
 def _draw_band(axes: Axes, curve: Curve) -> None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain, combinations
+from itertools import chain, combinations, pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -38,6 +38,7 @@ from kron2sum_cli.export.manhattan import (
     draw_mirrored,
     heat_map_data,
     manhattan_data,
+    name_rows,
     place_labels,
 )
 from kron2sum_cli.export.plots import (
@@ -506,6 +507,37 @@ def test_of_many_tests_a_quantile_plot_has_two_panels() -> None:
     first, others = (axes for axes in draw_qq(qq_data(view, view.main_tests)).axes if axes.get_title(loc="left"))
     assert (first.get_title(loc="left"), others.get_title(loc="left")) == ("joint test", "9 other tests")
     assert len(others.get_legend().get_texts()) == 9  # type: ignore[union-attr]
+
+
+def test_the_key_of_very_many_tests_has_the_extremes_and_stays_on_the_page() -> None:
+    traits = [f"trait_{k}" for k in range(40)]
+    view = view_of(simulated(30, traits, peaks=0), traits)
+    data = qq_data(view, view.main_tests)
+
+    def draw() -> Figure:
+        figure = draw_qq(data)
+        key = figure.axes[1].get_legend()
+        assert key is not None
+        said = sorted(float(text.get_text().split("= ")[1]) for text in key.get_texts())
+        everything = sorted(qq.everything.inflation for qq in data[1:])
+        assert said == pytest.approx([*everything[:10], *everything[-10:]], abs=6e-4)
+        box, page = key.get_window_extent(), figure.bbox
+        assert box.y0 >= 0 and box.x1 <= page.x1 and box.y1 <= page.y1
+        return figure
+
+    render(draw, "png", 50)
+
+
+@pytest.mark.parametrize(("count", "named"), [(80, 80), (200, 100)])
+def test_names_of_very_many_rows_do_not_touch(count: int, named: int) -> None:
+    tests = [cast(ScanTest, SimpleNamespace(label=f"trait_{k}")) for k in range(count)]
+    figure = Figure(figsize=(2, 7))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_ylim(count - 0.5, -0.5)
+    name_rows(axes, tests, 72 * 7 / count)
+    figure.draw_without_rendering()
+    names = [label.get_window_extent() for label in axes.get_yticklabels()]
+    assert len(names) == named and not any(a.overlaps(b) for a, b in pairwise(names))
 
 
 def test_traits_in_one_unit_have_one_axis() -> None:
