@@ -566,7 +566,7 @@ def block_width(settings: ScanSettings, inputs: ScanInputs) -> int:
     width = min(inputs.selection.largest_block, max(SMALLEST_BLOCK, block_bytes // (numbers * size)))
     per_variant += columns * SIMULATED_COPIES * 8 * of_data_sets
     if limit is not None:
-        models = 2 if null.chromosomes and settings.refit else 1  # that of the whole genome for Bartlett factors
+        models = 2 if null.chromosomes and inputs.refit else 1  # that of the whole genome for Bartlett factors
         model = models * null.scanner_bytes(size) + n * of_data_sets * size
         if settings.null == "-":  # held whole
             model += 8 * n * null.nrows * (1 + len(null.chromosomes))

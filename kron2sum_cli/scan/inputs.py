@@ -28,7 +28,7 @@ from kron2sum_cli.model.random_slopes import LARGEST
 from kron2sum_cli.model.satterthwaite import share_found
 from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned, scale_given
 from kron2sum_cli.scan.second_column import Interaction, read_interaction
-from kron2sum_cli.settings import ScanSettings
+from kron2sum_cli.settings import DEFAULT_REFIT, ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
 
@@ -67,7 +67,8 @@ class ScanInputs:
     ``samples`` (n,) are rows of the null model's samples in the genotypes, and ``files`` those of the genotypes.
     ``conditioned`` has the variants whose effects are in the model of the scan, and the covariate of the interaction
     where its own effect is not in the null model. The first of the ``tests`` is that of an effect on any trait, and
-    genotypes are multiplied in numbers of the type ``dtype``. P values come from the ``statistic``. With LOCO
+    genotypes are multiplied in numbers of the type ``dtype``. P values come from the ``statistic``, and variants with a
+    P below ``refit`` are fitted again, none where that is 0. With LOCO
     ``null_of_chr`` says which chromosome's null model variants are tested with, by their chromosome as the file spells
     it.
     """
@@ -81,6 +82,7 @@ class ScanInputs:
     tests: tuple[Hypothesis, ...]
     dtype: type[np.floating]
     statistic: Statistic
+    refit: float
     null_of_chr: Mapping[str, str]
     conditioned: ConditionedVariants | None = None
     interaction: Interaction | None = None
@@ -213,6 +215,7 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
         null=null,
         genotypes=genotypes,
         samples=rows,
+        refit=_refit_below(settings, null, conditioned),
         filters=VariantFilters(**{name: getattr(settings, name) for name in GENOTYPE_FILTERS}),
         selection=selection,
         files=files,
@@ -301,6 +304,22 @@ def _refuse_random_slopes(null: NullFile, conditioned: ConditionedVariants | Non
             f"--random-slopes: factorises matrices of the order of samples less covariates times traits, {size:,}, and"
             f" {LARGEST:,} is the most; analyse fewer traits, or {remedy}"
         )
+
+
+def _refit_below(settings: ScanSettings, null: NullFile, conditioned: ConditionedVariants | None) -> float:
+    """``--refit``, or 0 where sets, the trait design of the null model or fixed effects added do not allow refits."""
+    if settings.of_sets:
+        if settings.refit not in (0.0, DEFAULT_REFIT):
+            logger.warning("--refit %g: sets of variants are not refitted", settings.refit)
+        return 0.0
+    if settings.refit and null.description.reduced:
+        logger.warning("no variants are refitted: refits need a null model without --trait-design, or a square one")
+        return 0.0
+    if settings.refit and conditioned is not None:
+        if settings.is_conditioned:
+            logger.info("no variants are refitted: C0 and C1 stay as they are given other variants")
+        return 0.0
+    return settings.refit
 
 
 def _with_covariate(conditioned: ConditionedVariants | None, values: NDArray[np.float64]) -> ConditionedVariants:

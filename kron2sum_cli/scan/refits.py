@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -145,18 +145,6 @@ class BlockRefit:
     second: SecondRefit | None = None
 
 
-def without_refits(settings: ScanSettings, inputs: ScanInputs) -> ScanSettings:
-    """The settings without refits where the trait design of the null model or fixed effects added do not allow them."""
-    if settings.refit and inputs.null.description.reduced:
-        logger.warning("no variants are refitted: refits need a null model without --trait-design, or a square one")
-        return replace(settings, refit=0.0)
-    if inputs.conditioned is not None and settings.refit:
-        if settings.is_conditioned:
-            logger.info("no variants are refitted: C0 and C1 stay as they are given other variants")
-        return replace(settings, refit=0.0)
-    return settings
-
-
 def refit_plan(
     settings: ScanSettings,
     inputs: ScanInputs,
@@ -187,7 +175,7 @@ def refit_plan(
     explained = None if inputs.null.metadata.takes_predictions_off else ExplainedTraits(data.Y, data.X)
     if factors is None:
         factors = Once(lambda: simulated_factors(refits, [*inputs.tests, *pairs], settings.common.seed, second))
-    return RefitPlan(refits, inputs.tests, factors, -float(np.log10(settings.refit)), pairs, slopes, explained)
+    return RefitPlan(refits, inputs.tests, factors, -float(np.log10(inputs.refit)), pairs, slopes, explained)
 
 
 def factors_of_genome(settings: ScanSettings, inputs: ScanInputs) -> Once[NDArray[np.float64]]:

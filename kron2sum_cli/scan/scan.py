@@ -18,7 +18,7 @@ from kron2sum_cli.progress import Progress
 from kron2sum_cli.scan.block import Scan, block_width, blocks_by_null, test_block
 from kron2sum_cli.scan.conditioned import genotyped_covariates, own_covariates
 from kron2sum_cli.scan.inputs import ScanInputs, advise_statistic, check_contrasts, open_inputs
-from kron2sum_cli.scan.refits import Once, factors_of_genome, refit_plan, without_refits
+from kron2sum_cli.scan.refits import Once, factors_of_genome, refit_plan
 from kron2sum_cli.scan.second_column import second_column
 from kron2sum_cli.scan.stepwise import remove_earlier_signals, strong_places, write_signals
 from kron2sum_cli.scan.table import result_table, scan_metadata, simulated_traits
@@ -39,7 +39,6 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     Raises InputError, NumericalError, OutputError, UsageError where a file, the options or the numbers do not allow it.
     """
     inputs = open_inputs(settings)
-    settings = without_refits(settings, inputs)
     data = inputs.null.description
     if data.reduced:
         logger.warning(
@@ -50,7 +49,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     columns = scan_schema(
         inputs.null.traits,
         [test.name for test in inputs.tests[1:]],
-        refit=settings.refit > 0,
+        refit=inputs.refit > 0,
         coupled=data.coupled,
         counted=data.has_missing,
         dosages=inputs.genotypes.has_dosages,
@@ -117,7 +116,7 @@ def _scan(
         axes=model.summary.axes,
         context=loaded.scale.context(settings.stat, settings.precision),
         tests=inputs.tests,
-        refit=refit_plan(settings, inputs, model, chromosome, factors) if settings.refit > 0 else None,
+        refit=refit_plan(settings, inputs, model, chromosome, factors) if inputs.refit > 0 else None,
         traits=inputs.null.traits,
         observed=np.isfinite(data.Y) if data.has_missing else None,
         covariates=covariates,

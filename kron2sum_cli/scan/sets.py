@@ -55,7 +55,7 @@ from kron2sum_cli.scan.conditioned import genotyped_covariates
 from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
 from kron2sum_cli.scan.set_members import Members, SetBlock, blocks_of_sets, find_sets
 from kron2sum_cli.scan.table import result_table, scan_metadata, simulated_traits
-from kron2sum_cli.settings import DEFAULT_REFIT, FIXED, ScanSettings
+from kron2sum_cli.settings import FIXED, ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
 
@@ -98,7 +98,7 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
     schema = set_schema([test.name for test in inputs.tests[1:]], settings.set_tests, settings.bootstrap > 0)
     found, width = find_sets(settings, inputs), block_width(settings, inputs)
     blocks, counts = blocks_of_sets(found, width), found.counts
-    metadata = replace(scan_metadata(_without_refits(settings), inputs), span=found.span)
+    metadata = replace(scan_metadata(settings, inputs), span=found.span)
     logger.info("%d sets to test in %d blocks", counts["sets"], len(blocks))
     with result_table(settings, schema, metadata, found.counts, width) as table:
         of_nulls = ((null, list(group)) for null, group in groupby(blocks, key=lambda block: block.chromosome))
@@ -111,13 +111,6 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
     _report(table.counts)
     logger.info("results written to %s", settings.out)
     table.report_thresholds()
-
-
-def _without_refits(settings: ScanSettings) -> ScanSettings:
-    """The settings as they apply to sets, which are not fitted again."""
-    if settings.refit not in (0.0, DEFAULT_REFIT):
-        logger.warning("--refit %g: sets of variants are not refitted", settings.refit)
-    return replace(settings, refit=0.0)
 
 
 def _plan(settings: ScanSettings, inputs: ScanInputs, schema: pa.Schema, chromosome: str | None) -> SetPlan:

@@ -57,7 +57,7 @@ TOLD: dict[str, dict[str, Any]] = {
 }
 """A value of every option that the metadata tell, with the options that it needs."""
 
-FROM_INPUTS = ("chromosomes", "regions", "conditions")
+FROM_INPUTS = ("chromosomes", "regions", "conditions", "refit")
 
 
 @pytest.fixture(scope="module")
