@@ -48,9 +48,12 @@ SIMULATED_VARIANTS = 4
 """Variants of each trait that is simulated for a Bartlett factor: half as many as of complete traits (`model.refit`),
 for each of these refits is a search of its own."""
 
-PRECISE, ROUGH = 1e-10, 1e-4
-"""Gains in log-likelihood that steps may still be predicted to make where refits end, and where climbs do that lead to
-no higher maximum."""
+PRECISE = 1e-12
+"""A refit ends when no step is predicted to raise the log-likelihood by more than this: its effects are then within
+10⁻⁷ of their standard errors of those at the maximum."""
+
+ROUGH = 1e-4
+"""The same for a climb that leads no higher than a maximum already found."""
 
 
 class Climb(Protocol[PointT]):
