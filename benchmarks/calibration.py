@@ -11,12 +11,14 @@ Printed is the share of variants with P below each level, over the level, with a
     python -m benchmarks.calibration --summary benchmarks/calibration_measured.csv
     python -m benchmarks.calibration --structures clones --samples 150 --traits 4 --stat satterthwaite --given 3 \
         --explained 0.1
+    python -m benchmarks.calibration --structures clones --samples 150 --traits 4 --covariates 2 --stat satterthwaite \
+        --interaction
 
 The second form measures the cells of a file instead of the whole grid, and appends a line a test to a table as soon as
 a cell is finished; cells that the table has already are not measured again. `calibration_cells.csv` is a part of the
 grid in which every level of every factor occurs, and every two of them where possible. The third says which designs of
 such a table have a test beyond `BAND`. In the fourth, scans are conditioned on further variants of the same structure,
-each of which explains a share of the variance of every trait.
+each of which explains a share of the variance of every trait. The fifth tests products with the first covariate, too.
 
 Structures: families (full siblings by four), populations (three, Fst 0.2), clones (inbred lines, five replicates of
 each), unrelated.
@@ -64,15 +66,25 @@ class Cell:
 
 @dataclass(frozen=True)
 class Given:
-    """Variants that scans are conditioned on, and the share of the variance of every trait that each explains."""
+    """Variants that scans are conditioned on, and the share of the variance of every trait that each explains.
+
+    ``interaction`` says whether products with the first covariate are tested.
+    """
 
     number: int = 0
     explained: float = 0.0
+    interaction: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """Those of the variants, the last of the file."""
+        return [f"given{k + 1}" for k in range(self.number)]
 
     @property
     def options(self) -> list[str]:
-        """Those of the scan: the last variants of the file, as its writer names them."""
-        return [word for k in range(self.number) for word in ("--condition", f"given{k + 1}")]
+        """Those of the scan."""
+        options = [word for name in self.names for word in ("--condition", name)]
+        return options + (["--interaction", "x0"] if self.interaction else [])
 
     def effects(self, given: Array, p: int, rng: np.random.Generator) -> Array:
         """Effects (n, p) of variants (n, number), up or down, on traits of variance 2 without them."""
@@ -128,7 +140,7 @@ def write_data(folder: Path, cell: Cell, variants: int, given: Given, rng: np.ra
     np.save(folder / "K.npy", G @ G.T)
     (folder / "K.id").write_text("\n".join(names) + "\n")
     (folder / "g.bed").unlink(missing_ok=True)
-    sid = [*(f"v{k + 1}" for k in range(variants)), *given.options[1::2]]
+    sid = [*(f"v{k + 1}" for k in range(variants)), *given.names]
     to_bed(folder / "g.bed", np.asfortranarray(tested), properties={"fid": names, "iid": names, "sid": sid})
     write_table(folder / "y.csv", names, "t", Y)
     write_table(folder / "c.csv", names, "x", rng.normal(size=(n, max(cell.covariates - 1, 1))))
@@ -171,11 +183,15 @@ def p_values(folder: Path, cell: Cell, refit: bool, stat: str, given: Given) -> 
     if run([*words, "--refit", str(REFIT_BELOW if refit else 0)]):
         return None
     columns = pq.read_table(table).to_pandas()
-    columns = columns[~columns.SNPID.isin(given.options)]
+    columns = columns[~columns.SNPID.isin(given.names)]
     columns = columns[columns.CHISQ.notna()]
     found = {"joint": columns.MLOG10P.to_numpy()}
     found |= {test: columns[f"MLOG10P.{test}"].to_numpy() for test in tests[1::2]}
     found["traits"] = np.concatenate([columns[f"MLOG10P.t{j}"] for j in range(cell.p)])
+    if given.interaction:
+        tested = columns[columns["MLOG10P.interaction"].notna()]
+        found |= {"product": tested["MLOG10P.interaction"].to_numpy(), "both": tested["MLOG10P.joint"].to_numpy()}
+        found["on traits"] = np.concatenate([tested[f"MLOG10P_GXE.t{j}"] for j in range(cell.p)])
     if refit:
         found["refit"] = columns.MLOG10P_REFIT.fillna(0).to_numpy()
     return found
@@ -330,6 +346,7 @@ def main() -> None:
     parser.add_argument("--stat", default="lr", help="of the scans, as --stat of scan")
     parser.add_argument("--given", type=int, default=0, help="variants that scans are conditioned on")
     parser.add_argument("--explained", type=float, default=0.0, help="share of variance that each of them explains")
+    parser.add_argument("--interaction", action="store_true", help="test products with the first covariate, too")
     parser.add_argument("--cells", type=Path, help="a file of cells to measure instead of the grid")
     parser.add_argument("--summary", type=Path, help="a table of cells to summarise instead")
     parser.add_argument(
@@ -345,7 +362,7 @@ def main() -> None:
         sizes = options.data_sets, options.variants, options.refitted_variants
         measure_cells(options.cells, options.out, *sizes, options.seed, options.stat)
         return
-    given = Given(options.given, options.explained)
+    given = Given(options.given, options.explained, options.interaction)
     lists = [
         getattr(options, name).split(",")
         for name in ("structures", "samples", "traits", "covariates", "ranks", "missing")

@@ -334,7 +334,12 @@ class ScanSettings:
 
     def _statistic_problems(self) -> Iterable[str]:
         for option in self.beyond_single_effects if self.stat == "satterthwaite" else ():
-            yield f"--stat satterthwaite is for single effects of variants, not for {option}; run twice"
+            yield f"--stat satterthwaite is for effects of variants, not for {option}; run twice"
+        if self.stat == "satterthwaite" and self.is_conditioned and self.second_test is not None:
+            yield (
+                "--stat satterthwaite goes with --condition, or with --interaction and --coding genotypic, not with"
+                " both; run twice"
+            )
 
     def _stepwise_problems(self) -> Iterable[str]:
         if self.stepwise is None:
@@ -401,12 +406,11 @@ class ScanSettings:
 
     @property
     def beyond_single_effects(self) -> list[str]:
-        """The options that ask for more than tests of one column a variant, each on its own."""
+        """The options that ask for other tests than those of effects of variants at the null model's C0 and C1."""
         given = {
             "--sets, --windows and --founders": self.of_sets,
             "--bootstrap": bool(self.bootstrap),
-            "--interaction": self.interaction is not None,
-            "--coding genotypic": self.coding == "genotypic",
+            "--random-slopes": self.random_slopes,
         }
         return [option for option, there in given.items() if there]
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model import fitting
-from kron2sum_cli.model.bartlett import Refits
+from kron2sum_cli.model.bartlett import Refits, SecondOf
 from kron2sum_cli.model.block_scanner import Scanner, block_scanner, diagonal_scanner, precision_for
 from kron2sum_cli.model.climbing import Certificate, Optimum, PointT
 from kron2sum_cli.model.collinearity import spans_constant
@@ -50,7 +50,7 @@ from kron2sum_cli.model.prediction import (
     observed_predictor,
 )
 from kron2sum_cli.model.refit import null_maxima, refitter
-from kron2sum_cli.model.satterthwaite import EffectiveContrasts, effective_contrasts
+from kron2sum_cli.model.satterthwaite import EffectiveContrasts, contrasts_of_columns, effective_contrasts
 from kron2sum_cli.model.sets.scanner import CompleteSetScanner, ObservedSetScanner, SetScanner
 from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, spectrum_of_relationship
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -58,6 +58,9 @@ from kron2sum_cli.model.uncertainty import Estimates, estimates_of, estimates_of
 
 MISSING_MATRICES = 3
 """Matrices over the missing cells, in double precision, that the likelihood of observed cells holds at once."""
+
+FEWEST_COLUMNS, SIMULATED_COLUMNS, SIMULATED_NUMBERS = 50, 1000, 1 << 21
+"""Second columns over which their information is averaged, as many as have so many numbers along all axes."""
 
 CONTRASTS = ("Z", "s", "V", "Yx", "Kxx", "Kxm", "Rx")
 """Arrays of the contrasts that a file keeps."""
@@ -227,6 +230,24 @@ class NullModel(ABC):
     def effective_contrasts(self) -> EffectiveContrasts:
         """On how many contrasts C0 and C1 rest, in a model by REML; with missing cells a rough number."""
         return effective_contrasts(self.summary.axes, self.point().grams)
+
+    def contrasts_of_second(self, second: SecondOf, nsamples: int) -> EffectiveContrasts:
+        """On how many contrasts C0 and C1 rest in tests of second columns given the first, where no axes are coupled.
+
+        From up to `SIMULATED_COLUMNS` variants ``g ~ N(0, GGᵀ)``, always the same ones.
+        """
+        p = self.summary.axes.c0.size
+        number = min(max(SIMULATED_NUMBERS // (nsamples * p), FEWEST_COLUMNS), SIMULATED_COLUMNS)
+        G = self.of_relationships(np.random.default_rng(0).normal(size=(nsamples, number)))
+        H = second(G)
+        H = H - G * (np.sum(G * H, axis=0) / np.sum(G * G, axis=0))
+        projected = self.project(np.repeat(H[:, None], p, axis=1))
+        return contrasts_of_columns(self.summary.axes, self.point().grams, H, projected)
+
+    def of_relationships(self, E: Array) -> Array:
+        """``(GGᵀ)^½e`` of the columns of E (n, b), but for covariates."""
+        axes = TraitAxes(np.eye(1), np.eye(1), np.ones(1), np.zeros(1))
+        return replace(self, summary=replace(self.summary, axes=axes)).colour(E[:, None])[:, 0]
 
     def estimated_given(self, S: Array) -> tuple["NullModel", EffectiveContrasts]:
         """The model with C0 and C1 as REML estimates them given S, and on how many contrasts they then rest.

@@ -14,7 +14,8 @@ Hotelling's of p traits, which is exact; where all that counts lies between line
 covariates.
 
 Along the trait axes the entries of V̂ are independent (`information.expected_information`), and the variant is one that
-is inherited as the relationship matrix says, ``g ~ N(0, GGᵀ)``, as for Bartlett factors.
+is inherited as the relationship matrix says, ``g ~ N(0, GGᵀ)``, as for Bartlett factors. Of a second column h, such as
+``g ∘ e``, V and its derivatives are those of h (`contrasts_of_columns`); both columns are tested by the two P values.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ import scipy
 
 from kron2sum_cli.model.information import inverse_of_pairs
 from kron2sum_cli.model.spectrum import Array
-from kron2sum_cli.model.tail_probability import LN10, f_mlog10p
+from kron2sum_cli.model.tail_probability import LN10, chi2_mlog10p, chi2_of_mlog10p, f_mlog10p
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 LARGEST_SHARE = 0.9
@@ -67,10 +68,40 @@ def effective_contrasts(axes: TraitAxes, grams: tuple[Array, Array, Array]) -> E
     The expected V_j is ``tr(P_j GGᵀ)``, and its derivatives in entry (j, l) of E0 and E1 are -Q2 and -Q1.
     """
     _, Q1, Q2 = grams
-    of_E0, of_both, of_E1 = inverse_of_pairs(axes, grams)
     information = axes.c0**2 * np.diag(Q2) + axes.c1**2 * np.diag(Q1)
-    variance = Q2**2 * of_E0 + 2 * Q2 * Q1 * of_both + Q1**2 * of_E1
+    return _contrasts(information, Q2, Q1, inverse_of_pairs(axes, grams))
+
+
+def contrasts_of_columns(
+    axes: TraitAxes, grams: tuple[Array, Array, Array], H: Array, projected: Array
+) -> EffectiveContrasts:
+    """Those of columns that do not follow the relationship matrix, from averages over some of them, H (n, b).
+
+    ``projected`` (n, p, b) are ``P_jh``. The expected V_j is ``E[hᵀP_jh]``, and its derivatives in entry (j, l) of E0
+    and E1 are ``-E[hᵀP_jGGᵀP_lh]`` and ``-E[hᵀP_jP_lh]``. But for covariates ``GGᵀP_jh = (h - c1_j²P_jh)/c0_j²``.
+    """
+    b, axis = H.shape[1], np.arange(len(axes.c0))
+    information = np.einsum("nb,njb->j", H, projected) / b
+    by_E1 = np.einsum("njb,nlb->jl", projected, projected, optimize=True) / b
+    larger, other = np.minimum.outer(axis, axis), np.maximum.outer(axis, axis)  # c0 decreases
+    left, squared = information[other] - axes.c1[larger] ** 2 * by_E1, axes.c0[larger] ** 2
+    by_E0 = np.divide(left, squared, out=np.zeros_like(left), where=squared > 0)
+    return _contrasts(information, by_E0, by_E1, inverse_of_pairs(axes, grams))
+
+
+def _contrasts(information: Array, by_E0: Array, by_E1: Array, known: tuple[Array, Array, Array]) -> EffectiveContrasts:
+    """From V, minus its derivatives in the entries of E0 and E1, and the covariance of their estimates."""
+    of_E0, of_both, of_E1 = known
+    variance = by_E0**2 * of_E0 + 2 * by_E0 * by_E1 * of_both + by_E1**2 * of_E1
     return EffectiveContrasts(information, variance / np.multiply.outer(information, information))
+
+
+def mlog10p_of_both(first: Array, second: Array, df: int) -> Array:
+    """-log10 P of two independent tests on ``df`` degrees of freedom each, from theirs (b,), after Lancaster (1961).
+
+    χ² on 2df degrees of freedom is the sum of those that have the two P values.
+    """
+    return chi2_mlog10p(chi2_of_mlog10p(first, df) + chi2_of_mlog10p(second, df), 2 * df)
 
 
 def satterthwaite_mlog10p(chisq: Array, df: int, contrasts: Array | float) -> Array:

@@ -9,7 +9,7 @@ and the drops in ``rᵀK⁻¹r`` add up: ``χ²(g, h) = χ²(g) + χ²(h | g)``.
 both together (`joint`), by the same likelihood ratio as other hypotheses.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from kron2sum_cli.model.hypotheses import (
     reduction,
     trait_effects,
 )
+from kron2sum_cli.model.satterthwaite import EffectiveContrasts, mlog10p_of_both
 from kron2sum_cli.model.spectrum import Array
 
 UNITS_OF_ROUNDING = 256
@@ -108,17 +109,27 @@ def second_statistics(
     return SecondStatistics(pair.first, H, pair.regression(), u, v, varies)
 
 
-def test_second(found: SecondStatistics, Tinv: Array, context: TestContext) -> SecondTests:
-    """Tests of second columns that vary given the first."""
+def test_second(
+    found: SecondStatistics, Tinv: Array, context: TestContext, contrasts: EffectiveContrasts | None
+) -> SecondTests:
+    """Tests of second columns that vary given the first.
+
+    ``contrasts`` are those that the covariances in tests of second columns rest on, where P depends on them: P of both
+    columns then comes from those of the first, and of the second given it.
+    """
     p = found.u.shape[1]
-    everything = np.eye(p)
+    nothing, everything = np.empty((p, 0)), np.eye(p)
     below = reduction(found.first.u, found.first.v, everything, context.T)
     above = below + reduction(found.u, found.v, everything, context.T)
-    return SecondTests(
-        second=compare(below, above, p, 2 * p, context),
-        joint=compare(np.zeros_like(below), above, 0, 2 * p, context),
-        effects=trait_effects(found.u, found.v, Tinv, context, below, p),
-    )
+    of_second = replace(context, contrasts=contrasts)
+    number = None if contrasts is None else contrasts.of_effects(nothing, everything)
+    second = compare(below, above, p, 2 * p, of_second, number)
+    joint = compare(np.zeros_like(below), above, 0, 2 * p, context)
+    if context.contrasts is not None:
+        of_first = context.contrasts.of_effects(nothing, everything)
+        first = compare(np.zeros_like(below), below, 0, p, context, of_first)
+        joint = replace(joint, mlog10p=mlog10p_of_both(first.mlog10p, second.mlog10p, p))
+    return SecondTests(second, joint, trait_effects(found.u, found.v, Tinv, of_second, below, p))
 
 
 test_second.__test__ = False  # type: ignore[attr-defined]  # not a test of this code

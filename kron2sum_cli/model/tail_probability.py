@@ -13,6 +13,9 @@ LN2 = float(np.log(2))
 FAR_TAIL = 1e-200
 """Tail probabilities below this are computed as logarithms."""
 
+LARGEST_BY_INVERSE, NEWTON_STEPS = 200.0, 12
+"""-log10 P up to which χ² is found from P itself; beyond, by so many steps from there."""
+
 
 def chi2_mlog10p(x: ArrayLike, df: float) -> Array:
     """-log10 P(χ²_df > x), NaN where x is NaN.
@@ -29,6 +32,18 @@ def chi2_mlog10p(x: ArrayLike, df: float) -> Array:
     if far.any():
         result[far] = -_log_upper_gamma(df / 2, values[far] / 2) / LN10
     return np.asarray(result + 0.0)
+
+
+def chi2_of_mlog10p(mlog10p: ArrayLike, df: int) -> Array:
+    """χ² on ``df`` degrees of freedom that has these -log10 P, by Newton's method; NaN where they are NaN."""
+    wanted = np.asarray(mlog10p, float)
+    x = np.maximum(scipy.special.chdtri(df, 10.0 ** -np.minimum(wanted, LARGEST_BY_INVERSE)), np.finfo(float).tiny)
+    far = wanted > LARGEST_BY_INVERSE
+    for _ in range(NEWTON_STEPS if far.any() else 0):
+        found = chi2_mlog10p(x[far], df)
+        log_density = (df / 2 - 1) * np.log(x[far] / 2) - x[far] / 2 - scipy.special.gammaln(df / 2) - np.log(2)
+        x[far] += (wanted[far] - found) * LN10 / np.exp(log_density + LN10 * found)
+    return np.asarray(x)
 
 
 def f_mlog10p(statistic: ArrayLike, df1: int, df2: ArrayLike) -> Array:

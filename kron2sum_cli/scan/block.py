@@ -344,7 +344,7 @@ def _largest_of_second(
 
 def _test_pairs(scan: Scan, second: SecondColumn, statistics: SecondStatistics, variants: Mask) -> Pairs:
     """Test the second columns of some variants (b,)."""
-    tests = test_second(statistics, scan.axes.Tinv, scan.context)
+    tests = test_second(statistics, scan.axes.Tinv, scan.context, second.contrasts)
     return Pairs(second, statistics, tests, variants, within(variants, scan.context.leaves_nothing(tests.joint)))
 
 

@@ -131,19 +131,23 @@ class LoadedNull:
 def check_contrasts(inputs: ScanInputs, scales: Sequence[NullScale]) -> None:
     """Say on how many contrasts the covariances of tests rest, where P values depend on them; refuse too few."""
     for scale in scales:
-        known = contrasts_of_tests(scale, inputs.tests, inputs.null.traits)
-        if not known:
-            continue
-        without = f" without chromosome {scale.chromosome}" if scale.chromosome else ""
-        for name, df, contrasts in known:
-            if contrasts <= df:
-                raise InputError(
-                    f"--stat satterthwaite: covariances of the null model{without} rest on {contrasts:.1f} contrasts of"
-                    f" samples, too few for test {name} with {df} effect{'s' * (df > 1)} a variant; analyse fewer"
-                    " traits, or use --stat lr"
-                )
-        text = ", ".join(f"{name} {contrasts:.1f}" for name, _, contrasts in known)
-        logger.info("contrasts on which covariances%s rest, by test: %s", without, text)
+        check_known_contrasts(contrasts_of_tests(scale, inputs.tests, inputs.null.traits), scale.chromosome)
+
+
+def check_known_contrasts(known: Sequence[tuple[str, int, float]], chromosome: str | None) -> None:
+    """Say names, degrees of freedom and contrasts of tests under the null model without a chromosome, or the whole."""
+    if not known:
+        return
+    without = f" without chromosome {chromosome}" if chromosome else ""
+    for name, df, contrasts in known:
+        if contrasts <= df:
+            raise InputError(
+                f"--stat satterthwaite: covariances of the null model{without} rest on {contrasts:.1f} contrasts of"
+                f" samples, too few for test {name} with {df} effect{'s' * (df > 1)} a variant; analyse fewer"
+                " traits, or use --stat lr"
+            )
+    text = ", ".join(f"{name} {contrasts:.1f}" for name, _, contrasts in known)
+    logger.info("contrasts on which covariances%s rest, by test: %s", without, text)
 
 
 def contrasts_of_tests(
@@ -208,6 +212,11 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
     conditioned = read_conditioned((*settings.conditions, *names.conditions), settings.founders, null, genotypes, rows)
     interaction = read_interaction(settings, null)
     if interaction is not None and interaction.to_add:
+        if settings.stat == "satterthwaite":
+            raise UsageError(
+                f"--stat satterthwaite --interaction {interaction.name}: give the covariate to fit, too (fit --covar),"
+                " or use --stat lr"
+            )
         conditioned = _with_covariate(conditioned, interaction.values)
     if settings.random_slopes:
         _refuse_random_slopes(null, conditioned)
@@ -265,9 +274,11 @@ def _refuse_by_null(settings: ScanSettings, null: NullFile) -> None:
             raise UsageError(
                 "--stat satterthwaite needs traits without missing values; fit with --missing drop, or use --stat lr"
             )
-        if null.description.reduced and (settings.is_conditioned or settings.stepwise is not None):
+        given = settings.is_conditioned or settings.stepwise is not None
+        if null.description.reduced and (given or settings.second_test is not None):
             raise UsageError(
-                "--stat satterthwaite given other variants needs a null model without --trait-design; use --stat lr"
+                "--stat satterthwaite given other variants, or with a second column, needs a null model without"
+                " --trait-design; use --stat lr"
             )
 
 

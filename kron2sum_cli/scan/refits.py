@@ -198,11 +198,11 @@ def _pairs(settings: ScanSettings, inputs: ScanInputs) -> tuple[Sequence[Hypothe
     name = settings.second_test
     if name is None or settings.random_slopes:
         return (), None
-    second = _second_of_simulated(inputs.interaction, settings.coding == "genotypic")
+    second = second_of_simulated(inputs.interaction, settings.coding == "genotypic")
     return pair_hypotheses(name, BOTH_COLUMNS, len(inputs.null.traits)), second
 
 
-def _second_of_simulated(interaction: Interaction | None, genotypic: bool) -> SecondOf | None:
+def second_of_simulated(interaction: Interaction | None, genotypic: bool) -> SecondOf | None:
     """Second columns of simulated variants (`Refits`); None where variants have none.
 
     Products with the covariate; for dominance the squares, which are related as the squares of relationships are.

@@ -13,12 +13,14 @@ from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, norma
 from kron2sum_cli.model.conditioning import conditioned_scanner
 from kron2sum_cli.model.hypotheses import Hypothesis
 from kron2sum_cli.model.inflation import DEFLATED, INFLATED, MedianP, inflation
+from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.model.satterthwaite import EffectiveContrasts
 from kron2sum_cli.option_values import BOTH_COLUMNS, INTERACTION
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.scan.block import Scan, block_width, blocks_by_null, test_block
 from kron2sum_cli.scan.conditioned import genotyped_covariates, own_covariates
-from kron2sum_cli.scan.inputs import ScanInputs, advise_statistic, check_contrasts, open_inputs
-from kron2sum_cli.scan.refits import Once, factors_of_genome, refit_plan
+from kron2sum_cli.scan.inputs import ScanInputs, advise_statistic, check_contrasts, check_known_contrasts, open_inputs
+from kron2sum_cli.scan.refits import Once, factors_of_genome, refit_plan, second_of_simulated
 from kron2sum_cli.scan.second_column import second_column
 from kron2sum_cli.scan.stepwise import remove_earlier_signals, strong_places, write_signals
 from kron2sum_cli.scan.table import result_table, scan_metadata, simulated_traits
@@ -105,6 +107,7 @@ def _scan(
     scanner = model.scanner(np.float64 if given is not None and data.has_missing else inputs.dtype)
     if given is not None:
         scanner = conditioned_scanner(scanner, given)
+    of_second = None if loaded.scale.contrasts is None else contrasts_of_second(settings, inputs, model, chromosome)
     covariates = genotyped_covariates(data, inputs.conditioned)
     own = np.hstack([own_covariates(data), covariates.X[:, data.X.shape[1] :]])
     return Scan(
@@ -123,9 +126,24 @@ def _scan(
         columns=columns,
         conditioned=settings.is_conditioned,
         coding=settings.coding,
-        second=second_column(inputs.interaction, settings.coding == "genotypic", own, scanner.dtype),
+        second=second_column(inputs.interaction, settings.coding == "genotypic", own, scanner.dtype, of_second),
         simulated=simulated_traits(settings, inputs, loaded),
     )
+
+
+def contrasts_of_second(
+    settings: ScanSettings, inputs: ScanInputs, model: NullModel, chromosome: str | None
+) -> EffectiveContrasts | None:
+    """On how many contrasts the covariances rest in tests of second columns; None where variants have none."""
+    second, name = second_of_simulated(inputs.interaction, settings.coding == "genotypic"), settings.second_test
+    if second is None or name is None:
+        return None
+    found, p = model.contrasts_of_second(second, len(inputs.samples)), len(inputs.null.traits)
+    of_traits = zip(inputs.null.traits, found.of_traits(model.summary.axes.Tinv), strict=True)
+    known = [(name, p, found.of_effects(np.empty((p, 0)), np.eye(p)))]
+    known += [(f"{name} {trait}", 1, float(contrasts)) for trait, contrasts in of_traits]
+    check_known_contrasts(known, chromosome)
+    return found
 
 
 def _warn_of_no_variant(settings: ScanSettings, inputs: ScanInputs, counts: Mapping[str, int]) -> None:

@@ -13,6 +13,7 @@ from kron2sum_cli.files.sample_table import read_sample_table
 from kron2sum_cli.files.samples import match
 from kron2sum_cli.genotypes.counts import genotype_counts
 from kron2sum_cli.model.collinearity import dependencies
+from kron2sum_cli.model.satterthwaite import EffectiveContrasts
 from kron2sum_cli.model.second_column import basis_of_covariates
 from kron2sum_cli.option_values import DOMINANCE, INTERACTION
 from kron2sum_cli.scan.conditioned import own_covariates
@@ -109,12 +110,14 @@ class SecondColumn:
 
     ``basis`` (n, c) is an orthonormal basis of the covariates, and of what the scan is conditioned on, in the precision
     of the scan. ``covariate`` (n,) is that of an interaction, with mean 0 and standard deviation 1; None for dominance
-    deviations. Effects are divided by ``scale``, the standard deviation of the covariate, or 1.
+    deviations. Effects are divided by ``scale``, the standard deviation of the covariate, or 1. ``contrasts`` are those
+    that the covariances in its tests rest on, where P depends on them.
     """
 
     basis: Floats
     covariate: Floats | None
     scale: float
+    contrasts: EffectiveContrasts | None = None
 
     @property
     def name(self) -> str:
@@ -154,12 +157,16 @@ def dominance_deviation(dosages: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def second_column(
-    interaction: Interaction | None, genotypic: bool, X: NDArray[np.float64], dtype: np.dtype[np.floating]
+    interaction: Interaction | None,
+    genotypic: bool,
+    X: NDArray[np.float64],
+    dtype: np.dtype[np.floating],
+    contrasts: EffectiveContrasts | None = None,
 ) -> SecondColumn | None:
     """The second column of variants beside covariates X (n, c), in this precision; None where they have none."""
     if interaction is None and not genotypic:
         return None
     basis = basis_of_covariates(X).astype(dtype)
     if interaction is None:
-        return SecondColumn(basis, None, 1.0)
-    return SecondColumn(basis, interaction.standardised.astype(dtype), interaction.scale)
+        return SecondColumn(basis, None, 1.0, contrasts)
+    return SecondColumn(basis, interaction.standardised.astype(dtype), interaction.scale, contrasts)

@@ -147,17 +147,54 @@ def test_shards_are_the_whole(example: Path, tmp_path: Path) -> None:
     [
         ("--windows", "1mb"),
         ("--bootstrap", "10"),
-        ("--interaction", "age"),
-        ("--coding", "genotypic"),
+        ("--random-slopes", "--interaction", "age"),
     ],
 )
-def test_tests_of_more_than_one_column_are_refused(
-    example: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, str]
+def test_other_tests_are_refused(
+    example: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
 ) -> None:
     assert scan(example / "null.npz", tmp_path / "s.parquet", *STAT, *options) == 2
     said = capsys.readouterr().err
-    assert "--stat satterthwaite is for single effects of variants, not for" in said
+    assert "--stat satterthwaite is for effects of variants, not for" in said
     assert options[0] in said
+
+
+def test_interactions_that_are_refused(example: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Given other variants, and with a covariate whose own effect is not in the null model."""
+    out, age = tmp_path / "s.parquet", tmp_path / "c.csv"
+    assert scan(example / "null.npz", out, *STAT, "--interaction", "age", "--condition", "snp0001") == 2
+    assert "goes with --condition, or with --interaction and --coding genotypic" in capsys.readouterr().err
+    covariates = pd.read_csv(EXAMPLE / "covariates.csv")
+    covariates.assign(warm=covariates.index % 3)[["IID", "warm"]].to_csv(age, index=False)
+    assert scan(example / "null.npz", out, *STAT, "--interaction", "warm", "--covar", age) == 2
+    assert "--interaction warm: give the covariate to fit, too (fit --covar)" in capsys.readouterr().err
+
+
+def test_interactions_of_independent_samples_rest_on_all_their_contrasts(tmp_path: Path) -> None:
+    """P of products by least squares, with the effect of the variant in the error; of both from the two P values."""
+    null, out = tmp_path / "null.npz", tmp_path / "s.parquet"
+    files = ("--pheno", EXAMPLE / "phenotypes.csv", "--covar", EXAMPLE / "covariates.csv", "--grm", "none")
+    assert kron2sum("fit", "-q", *files, "--out", null) == 0
+    options = ("--precision", "double", "--region", "2:1-4000000", "--interaction", "age")
+    assert scan(null, out, *STAT, *options) == 0
+    data, rows = read_null(str(null)).description, table(out).dropna(subset=["MLOG10P.interaction"])
+    X, e = data.X, data.X[:, read_null(str(null)).covariates.index("age")]
+    n, c = X.shape
+    first = residuals(X, data.Y)
+    for row in rows.iloc[[0, 5]].itertuples(index=False):
+        g = variant(null, int(row.SNPID.removeprefix("snp")) - 1)
+        both = [residuals(np.column_stack([X, *columns]), data.Y) for columns in ([g], [g, g * e])]
+        explained = both[0].T @ both[0] - both[1].T @ both[1]
+        found = dict(zip(rows.columns, row, strict=True))
+        for suffix, share, df in (
+            (".interaction", np.trace(np.linalg.solve(first.T @ first, explained)), 3),
+            ("_GXE.weight", explained[1, 1] / (first.T @ first)[1, 1], 1),
+        ):
+            expected = -stats.beta.logsf(share, df / 2, (n - c - df) / 2) / np.log(10)
+            assert found[f"MLOG10P{suffix}"] == pytest.approx(expected, rel=1e-6), suffix
+        total = sum(stats.chi2.isf(10.0 ** -found[f"MLOG10P{name}"], 3) for name in ("", ".interaction"))
+        assert found["MLOG10P.joint"] == pytest.approx(-stats.chi2.logsf(total, 6) / np.log(10), rel=1e-6)
+    assert f"by test: interaction {n - c:.1f}, interaction height {n - c:.1f}" in Path(f"{out}.log").read_text()
 
 
 def test_null_models_that_do_not_allow_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,10 +228,10 @@ def test_given_variants_effects_of_covariates_are_those_of_every_trait(
     null, out, design = tmp_path / "null.npz", tmp_path / "s.parquet", tmp_path / "design.csv"
     design.write_text("trait,all\nheight,1\nweight,1\nglucose,1\n")
     assert kron2sum("fit", "-q", *files, "--trait-design", design, "--transform", "rank-normal", "--out", null) == 0
-    for options in (("--condition", "snp0409"), ("--stepwise", "1e-5")):
+    for options in (("--condition", "snp0409"), ("--stepwise", "1e-5"), ("--coding", "genotypic")):
         assert scan(null, out, *STAT, *options) == 2
         said = capsys.readouterr().err
-        assert "--stat satterthwaite given other variants needs a null model without --trait-design" in said
+        assert "--stat satterthwaite given other variants, or with a second column, needs a null model" in said
 
 
 def test_few_lines_are_told_of_it(example: Path, tmp_path: Path) -> None:

@@ -279,3 +279,16 @@ def test_nothing_outside() -> None:
     assert [basis.shape for basis in bases(np.ones((5, 1)), np.ones((5, 1)))] == [(5, 1), (5, 0)]
     assert [basis.shape for basis in bases(np.ones((5, 0)), np.ones((5, 1)))] == [(5, 1), (5, 0)]
     assert [basis.shape for basis in bases(np.zeros((5, 1)), np.ones((5, 0)))] == [(5, 0), (5, 0)]
+
+
+@pytest.mark.parametrize("kind", ["complete", "thin", "families"])
+def test_second_columns_that_are_inherited_as_variants_rest_on_as_many_contrasts(kind: str) -> None:
+    """Other variants as second columns; the products of columns of the root of GGᵀ are GGᵀ, but for covariates."""
+    case = case_of(kind)
+    root, outside = case.model.of_relationships(np.eye(N)), np.eye(N) - case.X @ np.linalg.pinv(case.X)
+    close(outside @ root @ root.T @ outside, outside @ case.K @ outside)
+    found = case.model.contrasts_of_second(lambda G: G[:, ::-1], N)
+    nothing = np.empty((P, 0))
+    for design in (np.eye(P), np.eye(P)[:, :1]):
+        expected = case.model.effective_contrasts().of_effects(nothing, design)
+        assert found.of_effects(nothing, design) == pytest.approx(expected, rel=0.05)

@@ -13,7 +13,14 @@ from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.fitting import fit
 from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test, trait_effects
 from kron2sum_cli.model.likelihood import Point, evaluate
-from kron2sum_cli.model.satterthwaite import LARGEST_SHARE, effective_contrasts, satterthwaite_mlog10p, share_found
+from kron2sum_cli.model.satterthwaite import (
+    LARGEST_SHARE,
+    contrasts_of_columns,
+    effective_contrasts,
+    mlog10p_of_both,
+    satterthwaite_mlog10p,
+    share_found,
+)
 from kron2sum_cli.model.spectrum import spectrum_of_features
 from kron2sum_cli.model.trait_axes import axes_of_covariances
 
@@ -32,13 +39,23 @@ def numeric_derivatives(function, C0: Array, C1: Array) -> list[Array]:
     return found
 
 
+def squares(point: Point) -> list[tuple[float, float]]:
+    """Genetic and residual variance of every axis."""
+    return list(zip(point.axes.c0**2, point.axes.c1**2, strict=True))
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["as related", "other columns"])
 @pytest.mark.parametrize("r", [40, 6])
-def test_contrasts_by_the_definition(r: int) -> None:
-    """``var(tr W⁻¹Ŵ) + 2 E‖W⁻¹Ŵ - I‖²`` with W and the information of C0 and C1 from dense matrices."""
+def test_contrasts_by_the_definition(r: int, others: bool) -> None:
+    """``var(tr W⁻¹Ŵ) + 2 E‖W⁻¹Ŵ - I‖²`` with W and the information of C0 and C1 from dense matrices.
+
+    Of variants that are inherited as the matrix says, and of the mean of some other columns.
+    """
     rng = np.random.default_rng(3)
     n, p = 14, 3
     G, X = rng.normal(size=(n, r)), np.hstack([np.ones((n, 1)), rng.normal(size=(n, 1))])
-    S, outside = G @ G.T, np.eye(n) - X @ np.linalg.pinv(X)
+    S, outside, H = G @ G.T, np.eye(n) - X @ np.linalg.pinv(X), rng.normal(size=(n, 4))
+    of_columns = H @ H.T / 4 if others else S
     basis = np.linalg.svd(outside)[0][:, : n - 2]
     C0, C1 = (M @ M.T + 0.1 * np.eye(p) for M in rng.normal(size=(2, p, p)))
 
@@ -48,8 +65,8 @@ def test_contrasts_by_the_definition(r: int) -> None:
         return np.linalg.inv(K).reshape(p, n - 2, p, n - 2)
 
     def expected_information(C0: Array, C1: Array) -> Array:
-        """``E[(I ⊗ g)ᵀP(I ⊗ g)]`` for g ~ N(0, GGᵀ): (p, p)."""
-        return np.einsum("aibj,ji->ab", inverse(C0, C1), basis.T @ S @ basis)
+        """``E[(I ⊗ g)ᵀP(I ⊗ g)]`` for g with covariance GGᵀ, or that of the columns: (p, p)."""
+        return np.einsum("aibj,ji->ab", inverse(C0, C1), basis.T @ of_columns @ basis)
 
     size = p * (n - 2)
     P = inverse(C0, C1).reshape(size, size)
@@ -61,6 +78,9 @@ def test_contrasts_by_the_definition(r: int) -> None:
     data = rotate_traits(spectrum_of_features(G, X), np.zeros((n, p)))
     point = evaluate(data, axes_of_covariances(C0, C1, data.mean_eigenvalue), reml=True)
     contrasts = effective_contrasts(point.axes, point.grams)
+    if others:
+        K = [basis @ np.linalg.inv(basis.T @ (a * S + b * np.eye(n)) @ basis) @ basis.T for a, b in squares(point)]
+        contrasts = contrasts_of_columns(point.axes, point.grams, H, np.stack([P @ H for P in K], axis=1))
     context = TestContext(point.axes.T, 1.0, size, size, "satterthwaite", contrasts=contrasts)
 
     def by_definition(information) -> float:
@@ -189,3 +209,13 @@ def test_how_much_is_found_with_covariances_taken_as_known() -> None:
     ratio = -300 * np.log1p(-drawn / 300)
     expected = np.mean(stats.chi2.sf(ratio, 2) < 0.01) / 0.01
     assert share_found(2, 45, 300, 0.01) == pytest.approx(expected, rel=0.05)
+
+
+def test_p_of_two_independent_tests() -> None:
+    """Of two tests on two degrees of freedom it is Fisher's; by scipy on more."""
+    first, second = np.array([0.0, 1.5, 12.0, 400.0]), np.array([0.3, 2.0, 0.1, 5.0])
+    fisher = -(np.log1p(np.log(10) * (first + second)) / np.log(10) - first - second)
+    np.testing.assert_allclose(mlog10p_of_both(first, second, 2), fisher, rtol=1e-9, atol=1e-12)
+    total = sum(stats.chi2.isf(10.0 ** -one[:3], 5) for one in (first, second))
+    found = mlog10p_of_both(first[:3], second[:3], 5)
+    np.testing.assert_allclose(found, -stats.chi2.logsf(total, 10) / np.log(10), rtol=1e-9, atol=1e-12)

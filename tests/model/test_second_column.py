@@ -43,7 +43,7 @@ def context_of(case: Case, quadratic: float) -> TestContext:
 
 
 def results_of(case: Case, found: SecondStatistics, quadratic: float) -> SecondTests:
-    return test_second(found, case.model.summary.axes.Tinv, context_of(case, quadratic))
+    return test_second(found, case.model.summary.axes.Tinv, context_of(case, quadratic), None)
 
 
 def dense_drops(case: Case, given: Array | None) -> tuple[Array, Array, Array, Array, float]:

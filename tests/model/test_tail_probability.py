@@ -4,7 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from kron2sum_cli.model.tail_probability import chi2_mlog10p, f_mlog10p
+from kron2sum_cli.model.tail_probability import chi2_mlog10p, chi2_of_mlog10p, f_mlog10p
 
 mpmath.mp.dps = 60
 
@@ -41,3 +41,11 @@ def test_far_tails_go_on_increasing() -> None:
     xs = np.linspace(800, 1200, 4001)
     for df in (1, 2, 7):
         assert (np.diff(chi2_mlog10p(xs, df)) > 0).all()
+
+
+@pytest.mark.parametrize("df", [1, 2, 5, 40])
+def test_chi_square_of_its_p(df: int) -> None:
+    chisq = df * np.array([0.5, 1.0, 3.0]) + np.array([[0.0], [900.0], [950.0], [3000.0], [1e5]])
+    found = chi2_of_mlog10p(chi2_mlog10p(chisq, df), df)
+    np.testing.assert_allclose(found, chisq, rtol=1e-7)
+    assert np.isnan(chi2_of_mlog10p(np.array([np.nan]), df)).all()
