@@ -50,7 +50,7 @@ for each of these refits is a search of its own."""
 
 PRECISE = 1e-12
 """A refit ends when no step is predicted to raise the log-likelihood by more than this: its effects are then within
-10⁻⁷ of their standard errors of those at the maximum."""
+10⁻⁶ of their standard errors of those at the maximum."""
 
 ROUGH = 1e-4
 """The same for a climb that leads no higher than a maximum already found."""
