@@ -213,10 +213,12 @@ def _check_widths(layout: _Layout) -> None:
     if not wrong.size:
         return
     found, ids = int(widths[wrong[0]]), table.columns(range(layout.id_width)).iloc[1 + int(wrong[0])]
+    what, remedy = "short", "write NA where a value is missing"
+    if found > width:
+        what, remedy = "long", "remove the delimiter too many, or put a field that holds one in quotes"
     raise InputError(
-        f"{table.file}, line {ids.name}: the row of sample '{' '.join(ids)}' is too "
-        f"{'short' if found < width else 'long'}: {found} fields, but the header has {width}; "
-        "write NA where a value is missing"
+        f"{table.file}, line {ids.name}: the row of sample '{' '.join(ids)}' is too {what}: {found} fields, but the"
+        f" header has {width}; {remedy}"
     )
 
 

@@ -238,8 +238,10 @@ def scan_schema(
     - ``bootstrap``: whether it has P values over the whole scan.
     - ``second``: `INTERACTION` or `DOMINANCE` where variants have such a second column; None where they have none.
 
-    Raises UsageError where a trait and a test have the same name, so that two columns would.
+    Raises UsageError where a trait and a test have the same name.
     """
+    if ANY in traits:
+        raise UsageError(f"trait {ANY}: is the name of the test of an effect on any trait; rename it, and fit again")
     of_trait = (*((TRAIT_N,) if counted else ()), *TRAIT_COLUMNS)
     of_test = (*TEST_COLUMNS, *(TEST_REFIT_COLUMNS if refit else ()))
     found = [column.field(column.name) for column in (*VARIANT_COLUMNS, *((INFO,) if dosages else ()))]

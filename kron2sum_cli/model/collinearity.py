@@ -35,6 +35,9 @@ combination of the traits counts as one of the variant and the covariates."""
 ENOUGH = 2
 """With fewer samples a covariate, those in which a variant given was genotyped do not tell what it explains."""
 
+NAME_AT_MOST = 20
+"""Of more columns that a column follows from, a message names the first ones."""
+
 AT_ONCE = 64
 """Number of variants that are judged at once."""
 
@@ -98,8 +101,10 @@ def clear_root(gram: Array) -> Array | None:
 
 
 def combination(names: Sequence[str], dependency: Dependency) -> str:
-    """``x is a linear combination of a, b`` in words."""
-    others = ", ".join(names[i] for i in dependency.others)
+    """``x is a linear combination of a, b`` in words; of very many others the first."""
+    others = ", ".join(names[i] for i in dependency.others[:NAME_AT_MOST])
+    if len(dependency.others) > NAME_AT_MOST:
+        others += f" and {len(dependency.others) - NAME_AT_MOST} more"
     name = names[dependency.column]
     if not dependency.others:
         return f"{name} is zero"

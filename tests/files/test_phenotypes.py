@@ -117,7 +117,10 @@ def test_what_the_column_of_samples_may_be_called(tmp_path, first) -> None:
         ("IID\ns1\n", r"line 1: there is no trait beside the sample IDs"),
         ("IID a\n", r"line 1: there is no sample below the header"),
         ("IID a b\ns1 1 2\n\ns2 1\n", r"line 4: the row of sample 's2' is too short: 2 fields, .* has 3"),
-        ("FID IID a\nf s1 1 2\n", r"line 2: the row of sample 'f s1' is too long: 4 fields, .* has 3"),
+        (
+            "FID IID a\nf s1 1 2\n",
+            r"line 2: the row of sample 'f s1' is too long: 4 fields, .* remove the delimiter",
+        ),
         ("IID\ta\ns1\t1\n\t2\n", r"line 3: the sample has an empty FID or IID"),
         ("FID IID a\nf s 1\ng s 2\nf s 3\n", r"line 4: sample 'f s' was already in line 2; .* replicates .* mean"),
         ("IID a bc\ns1 NA 1\ns2 1 tall\n", r"line 3: trait 'bc' of sample 's2' is 'tall', not a number"),

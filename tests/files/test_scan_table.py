@@ -73,6 +73,13 @@ def test_columns_and_types_in_order():
     assert {field.name: str(field.type) for field in SCHEMA} == {name: types.get(name, "double") for name in names}
 
 
+def test_a_trait_with_the_name_of_a_test_is_refused():
+    with pytest.raises(UsageError, match="trait any: is the name of the test of an effect on any trait; rename it"):
+        scan_schema(["a", "any"], [])
+    with pytest.raises(UsageError, match=r"two columns would be called MLOG10P.common"):
+        scan_schema(["a", "common"], ["common"])
+
+
 def test_without_refit_and_tests():
     names = [*VARIANT, "CHISQ", "DF", "P", "MLOG10P", "BETA.a", "SE.a", "MLOG10P.a", "AXIS.1"]
     assert scan_schema(["a"], []).names == names

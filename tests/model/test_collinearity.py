@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from kron2sum_cli.model.collinearity import ExplainedTraits, GenotypedCovariates
+from kron2sum_cli.model.collinearity import (
+    ExplainedTraits,
+    GenotypedCovariates,
+    combination,
+    dependencies,
+)
 from kron2sum_cli.model.spectrum import Array
 
 N = 120
@@ -127,3 +132,12 @@ def test_variants_given_are_judged_where_they_were_genotyped() -> None:
     assert list(judge.explain(G, np.arange(5), nothing)) == [True, True, False, False, False]
     few = np.arange(N) < 5
     assert not GenotypedCovariates(X, None, few[:, None]).explain(G[:, 3:], np.arange(2), nothing[:, 3:]).any()
+
+
+def test_a_column_that_follows_from_very_many_names_the_first_ones() -> None:
+    M = np.random.default_rng(1).normal(size=(100, 50))
+    (found,) = dependencies(np.column_stack([M, M.sum(axis=1)]))
+    said = combination([f"c{k}" for k in range(51)], found)
+    assert said.startswith("c50 is a linear combination of c0, c1, ") and said.endswith("c19 and 30 more")
+    (found,) = dependencies(np.column_stack([M[:, :3], M[:, :3].sum(axis=1)]))
+    assert combination("abcd", found) == "d is a linear combination of a, b, c"
