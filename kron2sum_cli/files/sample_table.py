@@ -125,7 +125,10 @@ def read_sample_table(
     a row is short or long, a sample is there twice, a value is no finite number. The message names the file, the line,
     the column and the value; UsageError where a column is chosen twice.
     """
-    layout = _read_header(read_table(path), names, categorical, kind)
+    table = read_table(path)
+    header = table.first.fields
+    width = id_columns(header) or int(plain_name(header[0]) in AMBIGUOUS_NAMES)
+    layout = _read_header(table, width, names, categorical, kind)
     _check_widths(layout)
     cells = layout.table.columns([*range(layout.id_width), *layout.chosen]).iloc[1:]
     ids = cells.iloc[:, : layout.id_width]
@@ -153,15 +156,11 @@ def read_sample_table(
 
 
 def _read_header(
-    table: TextTable,
-    names: Sequence[str] | None,
-    categorical: Sequence[str],
-    kind: Kind,
+    table: TextTable, width: int, names: Sequence[str] | None, categorical: Sequence[str], kind: Kind
 ) -> _Layout:
-    """Check the header and find the columns that are asked for."""
+    """Check the header, whose first ``width`` columns name the samples, and find the columns that are asked for."""
     header = table.first.fields
     place = f"{table.file}, line {table.first.line}"
-    width = id_columns(header) or int(plain_name(header[0]) in AMBIGUOUS_NAMES)
     _check_header(header, width, place, kind)
     columns = header[width:]
     option = "--pheno-name" if kind == "trait" else "--covar-name"

@@ -1,7 +1,7 @@
 """Variants that a scan is conditioned on: their effects on every trait are in the model."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -60,7 +60,8 @@ def read_conditioned(
     if founders:
         of_locus = variants_of_loci(genotypes.variants.table)
         names = tuple(dict.fromkeys(variant for name in names for variant in of_locus.get(name, [name])))
-    positions = _positions(names, genotypes)
+    of_name = positions_by_name(genotypes.variants, names)
+    positions = _one_of_each(names, of_name, genotypes.path)
     G, absent = imputed_genotypes(genotypes, positions, rows)
     for k in np.flatnonzero(np.isnan(G).any(axis=0)):
         raise InputError(f"--condition {names[k]}: has no genotype in the analysed samples; leave it out")
@@ -93,20 +94,18 @@ def imputed_genotypes(
     return np.where(absent, means, G), absent
 
 
-def _positions(names: Sequence[str], genotypes: GenotypeSource) -> NDArray[np.intp]:
-    """Where the variants of these names are in the genotypes."""
-    of_name = positions_by_name(genotypes.variants, names)
+def _one_of_each(names: Sequence[str], of_name: Mapping[str, Sequence[int]], path: str) -> NDArray[np.intp]:
+    """The positions of the variants of these names in a file, of which there is one each."""
     for name in names:
         positions = of_name.get(name, [])
         if not positions:
             raise InputError(
-                f"--condition {name}: no variant of {genotypes.path} has this name; name its file with --geno, too, and"
+                f"--condition {name}: no variant of {path} has this name; name its file with --geno, too, and"
                 " choose what to scan with --chr, --region or --extract"
             )
         if len(positions) > 1:
             raise InputError(
-                f"--condition {name}: {len(positions)} variants of {genotypes.path} have this name; give them names of"
-                " their own"
+                f"--condition {name}: {len(positions)} variants of {path} have this name; give them names of their own"
             )
     return np.fromiter((of_name[name][0] for name in names), np.intp)
 
