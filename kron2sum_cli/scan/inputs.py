@@ -328,7 +328,7 @@ def _refit_below(settings: ScanSettings, null: NullFile, conditioned: Conditione
         return 0.0
     if settings.refit and conditioned is not None:
         if settings.is_conditioned:
-            logger.info("no variants are refitted: C0 and C1 stay as they are given other variants")
+            logger.info("no variants are refitted given other variants")
         return 0.0
     return settings.refit
 
