@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from scan_metadata_of import scan_metadata_of
 
-from kron2sum_cli.errors import InputError, OutputError, UsageError
+from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.export import export as export_module
 from kron2sum_cli.export import rows as row_selection
 from kron2sum_cli.export.export import export
@@ -261,14 +261,6 @@ def test_inputs_that_cannot_be_read(tmp_path):
     Path("text").write_text("CHR\tPOS\n")
     with pytest.raises(InputError, match="text: is text"):
         run("text")
-
-
-def test_input_is_never_overwritten():
-    write_scan("scan.parquet")
-    before = Path("scan.parquet").read_bytes()
-    with pytest.raises(OutputError, match="also an input"):
-        run("scan.parquet", out="./scan.parquet", to="parquet")
-    assert Path("scan.parquet").read_bytes() == before
 
 
 @pytest.fixture

@@ -49,6 +49,7 @@ def test_names_of_a_matrix_are_never_overwritten(folder: Path, capsys: pytest.Ca
         (f"{FIT} y.csv/x --log x.log", "y.csv/x: y.csv is not a folder"),
         (f"{SCAN} x.parquet --log null.npz", "null.npz: is also an input (null.npz)"),
         ("export -q --out scan.parquet", "scan.parquet: is also an input (scan.parquet)"),
+        ("export -q scan.parquet --to parquet --out ./scan.parquet", "./scan.parquet: is also an input (scan.parquet)"),
         ("export -q --to ssf --out folder", "folder: is a folder; name a file in it"),
         ("export -q --report nowhere/x.html", "nowhere/x.html: the folder nowhere does not exist; make it first"),
     ],
