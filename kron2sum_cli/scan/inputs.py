@@ -61,62 +61,57 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class KnownNull:
+    """What is known of a null model before variants are tested: its ``summary``, and the ``scale`` of the tests.
+
+    Both are given the variants of the scan: the scale always, C0 and C1 with ``--stat satterthwaite``.
+    """
+
+    summary: FitSummary
+    scale: NullScale
+
+
+@dataclass(frozen=True)
 class ScanInputs:
     """Everything that a scan reads.
 
-    ``samples`` (n,) are rows of the null model's samples in the genotypes, and ``files`` those of the genotypes.
-    ``conditioned`` has the variants whose effects are in the model of the scan, and the covariate of the interaction
-    where its own effect is not in the null model. The first of the ``tests`` is that of an effect on any trait, and
-    genotypes are multiplied in numbers of the type ``dtype``. P values come from the ``statistic``, and variants with a
-    P below ``refit`` are fitted again, none where that is 0. With LOCO
-    ``null_of_chr`` says which chromosome's null model variants are tested with, by their chromosome as the file spells
-    it.
+    - ``null``: the null model's file, and ``nulls`` what is known of its models, by the chromosome that one leaves out;
+      None for that of the whole genome.
+    - ``null_of_chr``: with LOCO, the chromosome left out for variants of a chromosome, as the genotypes spell it.
+    - ``genotypes``: the file of genotypes, whose records are ``files``.
+    - ``samples`` (n,): rows of the null model's samples in the genotypes.
+    - ``filters``, ``selection``: which variants are scanned.
+    - ``tests``: the hypotheses, that of an effect on any trait first.
+    - ``refit``: variants with a P below it are fitted again; none where it is 0.
+    - ``dtype``: the precision of products with genotypes.
+    - ``model_dtype``: that in which null models are read: double where variants are given, as the weight outside the
+      relationship matrix magnifies their rounding.
+    - ``conditioned``: variants whose effects are in the model of the scan, and the covariate of the interaction where
+      its own effect is not in the null model; None where there are none.
+    - ``interaction``: the covariate whose products with variants are tested, too; None where there is none.
     """
 
     null: NullFile
+    nulls: Mapping[str | None, KnownNull]
+    null_of_chr: Mapping[str, str]
     genotypes: GenotypeSource
+    files: tuple[FileRecord, ...]
     samples: NDArray[np.intp]
     filters: VariantFilters
     selection: Selection
-    files: tuple[FileRecord, ...]
     tests: tuple[Hypothesis, ...]
-    dtype: type[np.floating]
-    statistic: Statistic
     refit: float
-    null_of_chr: Mapping[str, str]
+    dtype: type[np.floating]
+    model_dtype: type[np.floating]
     conditioned: ConditionedVariants | None = None
     interaction: Interaction | None = None
 
-    @property
-    def model_dtype(self) -> type[np.floating]:
-        """The type of numbers in which a null model is read: double where variants are given.
-
-        Rounding of them outside the relationship matrix is magnified by the weight there.
-        """
-        return self.dtype if self.conditioned is None else np.float64
-
     def load(self, chromosome: str | None) -> "LoadedNull":
         """The null model without a chromosome, or (None) that of the whole genome, given the variants of the scan."""
-        data, given, contrasts = self.null.description, None, None
-        model = self.null.load(chromosome, self.model_dtype)
-        if self.statistic == "satterthwaite":
-            if self.conditioned is None:
-                contrasts = model.effective_contrasts()
-            else:
-                model, contrasts = self.conditioned.estimated(model, data)
-        scale = replace(null_scale(data, model.summary, chromosome), contrasts=contrasts)
-        if self.conditioned is not None:
-            given = self.conditioned.under(model, data)
-            scale = scale_given(scale, given, model.summary.reml)
-        return LoadedNull(model, scale, given)
-
-    def scales(self) -> tuple[NullScale, ...]:
-        """The scales of the tests under all null models, given the variants of the scan."""
-        summaries: list[tuple[str | None, FitSummary]] = [(None, self.null.whole), *self.null.chromosomes.items()]
-        if self.conditioned is None and self.statistic != "satterthwaite":
-            return tuple(null_scale(self.null.description, summary, name) for name, summary in summaries)
-        with threadpool_limits(limits=1, user_api="blas"):  # so that no digit depends on their number
-            return tuple(self.load(name).scale for name, _ in summaries)
+        known = self.nulls[chromosome]
+        model = replace(self.null.load(chromosome, self.model_dtype), summary=known.summary)
+        given = None if self.conditioned is None else self.conditioned.under(model, self.null.description)
+        return LoadedNull(model, known.scale, given)
 
 
 @dataclass(frozen=True)
@@ -126,6 +121,37 @@ class LoadedNull:
     model: NullModel
     scale: NullScale
     given: GivenVariants | None
+
+
+def known_nulls(
+    null: NullFile, conditioned: ConditionedVariants | None, statistic: Statistic, dtype: type[np.floating]
+) -> dict[str | None, KnownNull]:
+    """What is known of every null model, by the chromosome that it leaves out; one of them is in memory at a time."""
+    fits: list[tuple[str | None, FitSummary]] = [(None, null.whole), *null.chromosomes.items()]
+    if conditioned is None and statistic != "satterthwaite":
+        return {name: KnownNull(summary, null_scale(null.description, summary, name)) for name, summary in fits}
+    with threadpool_limits(limits=1, user_api="blas"):  # so that no digit depends on their number
+        return {name: _known_null(null, name, conditioned, statistic, dtype) for name, _ in fits}
+
+
+def _known_null(
+    null: NullFile,
+    chromosome: str | None,
+    conditioned: ConditionedVariants | None,
+    statistic: Statistic,
+    dtype: type[np.floating],
+) -> KnownNull:
+    """What is known of a null model, with C0 and C1 estimated given variants where the statistic rests on that."""
+    data, model, contrasts = null.description, null.load(chromosome, dtype), None
+    if statistic == "satterthwaite":
+        if conditioned is None:
+            contrasts = model.effective_contrasts()
+        else:
+            model, contrasts = conditioned.estimated(model, data)
+    scale = replace(null_scale(data, model.summary, chromosome), contrasts=contrasts)
+    if conditioned is not None:
+        scale = scale_given(scale, conditioned.under(model, data), model.summary.reml)
+    return KnownNull(model.summary, scale)
 
 
 def check_contrasts(inputs: ScanInputs, scales: Sequence[NullScale]) -> None:
@@ -220,18 +246,22 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
         conditioned = _with_covariate(conditioned, interaction.values)
     if settings.random_slopes:
         _refuse_random_slopes(null, conditioned)
+    tests, refit = _tests(settings, null), _refit_below(settings, null, conditioned)
+    dtype = np.float64 if settings.precision == "double" else np.float32
+    model_dtype = dtype if conditioned is None else np.float64
     return ScanInputs(
         null=null,
+        nulls=known_nulls(null, conditioned, settings.stat, model_dtype),
+        null_of_chr=by_spelling(null.left_out, genotypes.variants.table["CHR"]),
         genotypes=genotypes,
+        files=files,
         samples=rows,
-        refit=_refit_below(settings, null, conditioned),
         filters=VariantFilters(**{name: getattr(settings, name) for name in GENOTYPE_FILTERS}),
         selection=selection,
-        files=files,
-        tests=_tests(settings, null),
-        dtype=np.float64 if settings.precision == "double" else np.float32,
-        statistic=settings.stat,
-        null_of_chr=by_spelling(null.left_out, genotypes.variants.table["CHR"]),
+        tests=tests,
+        refit=refit,
+        dtype=dtype,
+        model_dtype=model_dtype,
         conditioned=conditioned,
         interaction=interaction,
     )

@@ -72,7 +72,7 @@ def scan_metadata(settings: ScanSettings, inputs: ScanInputs) -> ScanMetadata:
         coupled=null.description.coupled,
         null_of_chr=inputs.null_of_chr,
         span=inputs.selection.span,
-        nulls=inputs.scales(),
+        nulls=tuple(known.scale for known in inputs.nulls.values()),
     )
 
 

@@ -1,6 +1,7 @@
 """`--stat satterthwaite` at the command line: exact tests where there are some, and where it is refused."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import stats
 from kron2sum_cli.files.null_file import read_null
 from kron2sum_cli.files.samples import match
 from kron2sum_cli.genotypes.bed import open_bed
+from kron2sum_cli.model.null_model import CompleteNullModel
 
 TRAITS = ("height", "weight", "glucose")
 STAT = ("--stat", "satterthwaite", "--refit", "0")
@@ -83,6 +85,29 @@ def test_given_variants_it_is_a_scan_with_them_as_covariates(tmp_path: Path, grm
     ]
     assert given.MLOG10P.max() > 5
     np.testing.assert_allclose(given[columns], as_covariates[columns], rtol=1e-5, atol=1e-7)
+
+
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[float, bytes]]:
+    """How often C0 and C1 are searched, by the log-likelihood of the null model and the variants given."""
+    found, search = Counter[tuple[float, bytes]](), CompleteNullModel.estimated_given
+
+    def counted(model: CompleteNullModel, S: np.ndarray) -> object:
+        found[model.summary.lml, S.tobytes()] += 1
+        return search(model, S)
+
+    monkeypatch.setattr(CompleteNullModel, "estimated_given", counted)
+    return found
+
+
+def test_covariances_given_variants_are_searched_once(
+    example: Path, tmp_path: Path, searches: Counter[tuple[float, bytes]]
+) -> None:
+    """Under every null model, whether or not its chromosome is scanned: the metadata have them all."""
+    options = ("--chr", "2,5", "--condition", "snp0409", "--condition", "snp1823")
+    assert scan(example / "loco.npz", tmp_path / "s.parquet", *STAT, *options) == 0
+    assert len(searches) == len(metadata(tmp_path / "s.parquet")["nulls"]) == 6
+    assert set(searches.values()) == {1}
 
 
 def test_independent_signals_are_those_of_conditional_scans(example: Path, tmp_path: Path) -> None:
