@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.errors import InputError, NumericalError, UsageError
 from kron2sum_cli.files.inputs import FileRecord, file_records
 from kron2sum_cli.files.null_file import NullFile, read_null
 from kron2sum_cli.files.outputs import guard_inputs
@@ -161,19 +161,26 @@ def check_contrasts(inputs: ScanInputs, scales: Sequence[NullScale]) -> None:
 
 
 def check_known_contrasts(known: Sequence[tuple[str, int, float]], chromosome: str | None) -> None:
-    """Say names, degrees of freedom and contrasts of tests under the null model without a chromosome, or the whole."""
-    if not known:
-        return
-    without = f" without chromosome {chromosome}" if chromosome else ""
+    """Say names and contrasts of tests under the null model without a chromosome, or the whole; refuse too few."""
+    refuse_few_contrasts(known, chromosome)
+    if known:
+        text = ", ".join(f"{name} {contrasts:.1f}" for name, _, contrasts in known)
+        logger.info("contrasts on which covariances%s rest, by test: %s", _without(chromosome), text)
+
+
+def refuse_few_contrasts(known: Sequence[tuple[str, int, float]], chromosome: str | None) -> None:
+    """Raise NumericalError where a test, by name, degrees of freedom and contrasts, has no more of these than those."""
     for name, df, contrasts in known:
         if contrasts <= df:
-            raise InputError(
-                f"--stat satterthwaite: covariances of the null model{without} rest on {contrasts:.1f} contrasts of"
-                f" samples, too few for test {name} with {df} effect{'s' * (df > 1)} a variant; analyse fewer"
-                " traits, or use --stat lr"
+            raise NumericalError(
+                f"--stat satterthwaite: covariances of the null model{_without(chromosome)} rest on {contrasts:.1f}"
+                f" contrasts of samples, too few for test {name} with {df} effect{'s' * (df > 1)} a variant; analyse"
+                " fewer traits, or use --stat lr"
             )
-    text = ", ".join(f"{name} {contrasts:.1f}" for name, _, contrasts in known)
-    logger.info("contrasts on which covariances%s rest, by test: %s", without, text)
+
+
+def _without(chromosome: str | None) -> str:
+    return f" without chromosome {chromosome}" if chromosome else ""
 
 
 def contrasts_of_tests(

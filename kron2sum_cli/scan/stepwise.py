@@ -44,7 +44,7 @@ from kron2sum_cli.scan.conditioned import (
     scale_given,
     where_called,
 )
-from kron2sum_cli.scan.inputs import ScanInputs, contrasts_of_tests, null_scale
+from kron2sum_cli.scan.inputs import ScanInputs, contrasts_of_tests, null_scale, refuse_few_contrasts
 from kron2sum_cli.scan.table import in_order
 from kron2sum_cli.settings import ScanSettings
 
@@ -170,9 +170,7 @@ class ConditionalTests:
 
     def _context(self, scale: NullScale) -> TestContext:
         """The scale of tests; raises NumericalError where the covariances rest on too few contrasts for one of them."""
-        for name, df, contrasts in contrasts_of_tests(scale, self.scan.tests, self.scan.traits):
-            if contrasts <= df:
-                raise NumericalError(f"the covariances rest on {contrasts:.1f} contrasts, too few for test {name}")
+        refuse_few_contrasts(contrasts_of_tests(scale, self.scan.tests, self.scan.traits), scale.chromosome)
         return scale.context(self.settings.stat, self.settings.precision)
 
     def mlog10p(self, tested: TestedVariants, chosen: Sequence[int]) -> Array:
