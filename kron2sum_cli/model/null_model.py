@@ -249,6 +249,10 @@ class NullModel(ABC):
         axes = TraitAxes(np.eye(1), np.eye(1), np.ones(1), np.zeros(1))
         return replace(self, summary=replace(self.summary, axes=axes)).colour(E[:, None])[:, 0]
 
+    def at(self, summary: FitSummary) -> "NullModel":
+        """The model of the same data with other estimates; its scanner has memory of its own."""
+        return replace(self, summary=summary)
+
     def estimated_given(self, S: Array) -> tuple["NullModel", EffectiveContrasts]:
         """The model with C0 and C1 as REML estimates them given S, and on how many contrasts they then rest.
 
@@ -407,7 +411,11 @@ class CompleteNullModel(RotatedNullModel):
             fitted = fitting.fit(data, self.summary.rank, reml=True)
         found = fitted.point
         summary = self.summary.at(evaluate(self.contrasts, found.axes, reml=True))
-        return replace(self, summary=summary, rows=None), effective_contrasts(found.axes, grams_given_effects(found))
+        return self.at(summary), effective_contrasts(found.axes, grams_given_effects(found))
+
+    def at(self, summary: FitSummary) -> NullModel:
+        """See `NullModel.at`."""
+        return replace(self, summary=summary, rows=None)
 
     def _observed_point(self) -> ObservedPoint:
         """The same as a likelihood of observed cells, of which none is missing."""

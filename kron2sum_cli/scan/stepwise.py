@@ -7,9 +7,10 @@ the null model, as with ``--condition``.
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,13 +28,12 @@ from kron2sum_cli.genotypes.chromosomes import encode_chromosomes, filled_positi
 from kron2sum_cli.genotypes.counts import genotype_counts
 from kron2sum_cli.genotypes.filters import passes
 from kron2sum_cli.genotypes.genotype_table import UNPLACED
-from kron2sum_cli.model.block_scanner import BlockStatistics
+from kron2sum_cli.model.block_scanner import BlockStatistics, Scanner
 from kron2sum_cli.model.bootstrap import threshold
 from kron2sum_cli.model.collinearity import GenotypedCovariates
-from kron2sum_cli.model.conditioning import estimated_given, given_variants, statistics_given
-from kron2sum_cli.model.hypotheses import TestContext, test, trait_effects
+from kron2sum_cli.model.conditioning import GivenVariants, estimated_given, given_variants, statistics_given
+from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, test, trait_effects
 from kron2sum_cli.model.null_model import NullModel
-from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.option_values import GenomeWide
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import Scan, centred, has_information, is_identifiable, missing_genotypes, read_counted
@@ -44,7 +44,7 @@ from kron2sum_cli.scan.conditioned import (
     scale_given,
     where_called,
 )
-from kron2sum_cli.scan.inputs import ScanInputs, contrasts_of_tests, null_scale, refuse_few_contrasts
+from kron2sum_cli.scan.inputs import KnownNull, ScanInputs, contrasts_of_tests, null_scale, refuse_few_contrasts
 from kron2sum_cli.scan.table import in_order
 from kron2sum_cli.settings import ScanSettings
 
@@ -60,6 +60,7 @@ ROUNDING_OF_TIES = 256
 Array = NDArray[np.float64]
 Positions = NDArray[np.intp]
 Mask = NDArray[np.bool_]
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,12 @@ class JointEffects:
     beta: Array
     se: Array
     trait_mlog10p: Array
+
+    @classmethod
+    def unknown(cls, p: int) -> "JointEffects":
+        """Those of a variant that cannot be tested."""
+        nothing = np.full(p, np.nan)
+        return cls(np.nan, nothing, nothing, nothing)
 
 
 @dataclass(frozen=True)
@@ -100,14 +107,15 @@ class ConditionalTests:
     """Tests of variants given others, under one null model.
 
     ``X`` (n, c) are covariates that have an effect on every trait of its own, ``given`` (n, k) the variants of
-    ``--condition``, and ``called`` (n, q) where those of them with missing genotypes were genotyped. Variants are read
-    ``width`` at a time.
+    ``--condition``, and ``called`` (n, q) where those of them with missing genotypes were genotyped. ``known`` is what
+    the scan knows of the null model given these alone. Variants are read ``width`` at a time.
     """
 
     settings: ScanSettings
     scan: Scan
     model: NullModel
     scale: NullScale
+    known: KnownNull
     X: Array
     given: Array
     width: int
@@ -121,65 +129,50 @@ class ConditionalTests:
     def has_room(self, chosen: Sequence[int]) -> bool:
         """Whether one more variant may be chosen."""
         effects, room = self.ntraits * (self.given.shape[1] + len(chosen) + 1), float(self.scale.residual_df)
-        contrasts = self._context(self.scale).contrasts_of(self.scan.tests[0])
+        contrasts = self.context(self.scale).contrasts_of(self.scan.tests[0])
         if contrasts is not None:
             room = min(room, self.ntraits * contrasts)
         return bool(effects <= MOST_EFFECTS * room)
 
+    def context(self, scale: NullScale) -> TestContext:
+        """The scale of tests by the statistic of the scan."""
+        return scale.context(self.settings.stat, self.settings.precision)
+
     def testable(self, variants: Positions) -> TestedVariants:
         """Those of some variants of the file that pass the filters and vary given the covariates."""
-        parts = [part for part, _ in in_order(self._testable, self._cut(variants), self.settings.common.threads)]
+        parts = self.in_parts(self._testable, variants)
         statistics = joined([part.statistics for part in parts])
         return TestedVariants(np.concatenate([part.variants for part in parts]), statistics)
 
-    def under(self, tested: TestedVariants, chosen: Sequence[int]) -> tuple[BlockStatistics, TestContext, TraitAxes]:
-        """Statistics of variants given those chosen, the scale of their tests, and the trait axes of both.
+    def given_chosen(self, chosen: Sequence[int]) -> "TestsGiven":
+        """Tests of variants given those of ``--condition`` and some variants of the file.
 
-        Raises NumericalError where those chosen explain the traits completely, or the covariances rest on too few
-        contrasts; ConvergenceError where they cannot be estimated.
+        Raises NumericalError where these explain the traits completely, or the covariances rest on too few contrasts;
+        ConvergenceError where they cannot be estimated.
         """
         G, absent = imputed_genotypes(self.scan.genotypes, np.array(chosen, np.intp), self.scan.samples)
-        given = np.hstack([self.given, G])
-        if not given.shape[1]:
-            return tested.statistics, self._context(self.scale), self.scan.axes
-        tests = self._estimated(given)
-        statistics = tested.statistics if tests is self else tests._statistics(tested.variants)
-        effects = given_variants(tests.model, given, self.X)
-        F = effects.F.reshape(len(given), -1)
-        known, called = self.scan.covariates, where_called(absent, self.called)
-        judge = GenotypedCovariates(np.hstack([known.X, given]), known.observed, called)
-        explain = partial(self._explained, F, judge)
-        parts = list(in_order(explain, self._cut(tested.variants), self.settings.common.threads))
-        explained, in_span = (np.concatenate([part[k] for part, _ in parts]) for k in (0, 1))
-        rounding = float(np.finfo(self.scan.scanner.dtype).eps)
-        by_axis = explained.reshape(len(explained), self.ntraits, F.shape[1] // self.ntraits)
-        statistics = statistics_given(statistics, by_axis, effects.z, rounding)
-        statistics = replace(statistics, length=np.where(in_span, 0.0, statistics.length))
-        scale = scale_given(tests.scale, effects, self.model.summary.reml)
-        return statistics, self._context(scale), tests.scan.axes
-
-    def _estimated(self, given: Array) -> "ConditionalTests":
-        """The same with C0 and C1 estimated given variants (n, k), where the statistic rests on that."""
-        if self.settings.stat != "satterthwaite":
-            return self
-        model, contrasts = estimated_given(self.model, given, self.X)
-        axes = model.summary.axes
-        scale = replace(self.scale, axes=axes.T, quadratic=model.summary.quadratic, contrasts=contrasts)
-        scan = replace(self.scan, scanner=model.scanner(self.scan.scanner.dtype.type), axes=axes)
-        return replace(self, scan=scan, model=model, scale=scale)
-
-    def _context(self, scale: NullScale) -> TestContext:
-        """The scale of tests; raises NumericalError where the covariances rest on too few contrasts for one of them."""
+        given, known = np.hstack([self.given, G]), self.scan.covariates
+        model, scale = self._estimated(given, len(chosen) > 0)
+        effects = None
+        if given.shape[1]:
+            effects = given_variants(model, given, self.X)
+            scale = scale_given(scale, effects, model.summary.reml)
         refuse_few_contrasts(contrasts_of_tests(scale, self.scan.tests, self.scan.traits), scale.chromosome)
-        return scale.context(self.settings.stat, self.settings.precision)
+        judge = GenotypedCovariates(np.hstack([known.X, given]), known.observed, where_called(absent, self.called))
+        return TestsGiven(self, model, self.context(scale), effects, judge)
 
-    def mlog10p(self, tested: TestedVariants, chosen: Sequence[int]) -> Array:
-        """-log10 P of any effect of every variant given those chosen; NaN for combinations of them."""
-        statistics, context, _ = self.under(tested, chosen)
-        free = _identifiable(statistics)
-        found = np.full(len(tested.variants), np.nan)
-        found[free] = test(statistics.u[free], statistics.v[free], self.scan.tests[0], context).mlog10p
-        return found
+    def _estimated(self, given: Array, are_chosen: bool) -> tuple[NullModel, NullScale]:
+        """The null model and the scale of its tests, with C0 and C1 given variants where the statistic rests on that.
+
+        Of those of ``--condition`` alone the scan has estimated them.
+        """
+        if self.settings.stat != "satterthwaite" or not given.shape[1]:
+            return self.model, self.scale
+        model, contrasts = self.model.at(self.known.summary), self.known.scale.contrasts
+        if are_chosen:
+            model, contrasts = estimated_given(self.model, given, self.X)
+        summary = model.summary
+        return model, replace(self.scale, axes=summary.axes.T, quadratic=summary.quadratic, contrasts=contrasts)
 
     def strongest(self, tested: TestedVariants, mlog10p: Array, least: float) -> tuple[int, float] | None:
         """The variant with the smallest P, the first of those equal but for rounding, where that is small enough."""
@@ -193,25 +186,23 @@ class ConditionalTests:
     def joint_effects(self, chosen: Sequence[int]) -> list[JointEffects]:
         """Of every chosen variant in the model of all: its effects given the others."""
         tested, found = self.testable(np.sort(np.array(chosen, np.intp))), []
-        nothing = np.full(self.ntraits, np.nan)
         for variant in chosen:
-            one = tested.take(tested.variants == variant)
             others = [other for other in chosen if other != variant]
             try:
-                statistics, context, axes = self.under(one, others)
+                found.append(self.given_chosen(others).effects_of(tested.take(tested.variants == variant)))
             except (NumericalError, ConvergenceError):
-                statistics = replace(one.statistics, length=np.zeros(len(one.variants)))
-            if not _identifiable(statistics).any():
-                found.append(JointEffects(np.nan, nothing, nothing, nothing))
-                continue
-            result = test(statistics.u, statistics.v, self.scan.tests[0], context)
-            effects = trait_effects(statistics.u, statistics.v, axes.Tinv, context)
-            found.append(JointEffects(result.mlog10p[0], effects.beta[0], effects.se[0], effects.mlog10p[0]))
+                found.append(JointEffects.unknown(self.ntraits))
         return found
 
-    def _cut(self, variants: Positions) -> list[Positions]:
-        """Variants in the parts in which they are read, at least one, which may be empty."""
-        return np.split(variants, range(self.width, len(variants), self.width))
+    def in_parts(self, work: Callable[[Positions], Part], variants: Positions) -> list[Part]:
+        """What is done with variants in the parts in which they are read, at least one, which may be empty."""
+        parts = np.split(variants, range(self.width, len(variants), self.width))
+        return [result for result, _ in in_order(work, parts, self.settings.common.threads)]
+
+    def read(self, variants: Positions) -> tuple[Array, Mask]:
+        """Genotypes (n, b), less their means where the covariates span a constant, and which are missing."""
+        G, absent = imputed_genotypes(self.scan.genotypes, variants, self.scan.samples)
+        return G - G.mean(axis=0) if self.scan.spans_intercept else G, absent
 
     def _testable(self, variants: Positions) -> TestedVariants:
         scan = self.scan
@@ -224,25 +215,68 @@ class ConditionalTests:
         free[gaps] &= ~scan.covariates.explain(G, gaps, absent)
         return TestedVariants(variants[varying][free], statistics.take(free))
 
-    def _statistics(self, variants: Positions) -> BlockStatistics:
-        """Statistics of variants of the file under the null model."""
-        return joined([part for part, _ in in_order(self._scored, self._cut(variants), self.settings.common.threads)])
 
-    def _scored(self, variants: Positions) -> BlockStatistics:
-        return self.scan.scanner.statistics(self._read(variants)[0].astype(self.scan.scanner.dtype))
+@dataclass(frozen=True)
+class TestsGiven:
+    """Tests of variants given some others, whose ``effects`` are in the ``model``; None where there are none.
 
-    def _read(self, variants: Positions) -> tuple[Array, Mask]:
-        """Genotypes (n, b), less their means where the covariates span a constant, and which are missing."""
-        G, absent = imputed_genotypes(self.scan.genotypes, variants, self.scan.samples)
-        return G - G.mean(axis=0) if self.scan.spans_intercept else G, absent
+    ``judge`` tells which variants the given ones explain wherever both were genotyped.
+    """
 
-    def _explained(self, F: Array, judge: GenotypedCovariates, variants: Positions) -> tuple[Array, Mask]:
+    __test__ = False  # not a test class, whatever its name
+
+    tests: ConditionalTests
+    model: NullModel
+    context: TestContext
+    effects: GivenVariants | None
+    judge: GenotypedCovariates
+
+    def mlog10p(self, tested: TestedVariants) -> Array:
+        """-log10 P of any effect of every variant; NaN for combinations of the given ones."""
+        statistics = self.statistics(tested)
+        free = _identifiable(statistics)
+        found = np.full(len(tested.variants), np.nan)
+        found[free] = test(statistics.u[free], statistics.v[free], self._any_effect, self.context).mlog10p
+        return found
+
+    def effects_of(self, one: TestedVariants) -> JointEffects:
+        """The test and the effects of one variant."""
+        statistics = self.statistics(one)
+        if not _identifiable(statistics).any():
+            return JointEffects.unknown(self.tests.ntraits)
+        result = test(statistics.u, statistics.v, self._any_effect, self.context)
+        effects = trait_effects(statistics.u, statistics.v, self.model.summary.axes.Tinv, self.context)
+        return JointEffects(result.mlog10p[0], effects.beta[0], effects.se[0], effects.mlog10p[0])
+
+    def statistics(self, tested: TestedVariants) -> BlockStatistics:
+        """Score and information of variants."""
+        tests, plain = self.tests, tested.statistics
+        if self.effects is None:
+            return plain
+        dtype = tests.scan.scanner.dtype
+        if self.model is not tests.model:
+            scanner = self.model.scanner(dtype.type)
+            plain = joined(tests.in_parts(partial(self._scored, scanner), tested.variants))
+        parts = tests.in_parts(partial(self._explained, self.effects), tested.variants)
+        explained, in_span = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
+        statistics = statistics_given(plain, explained, self.effects.z, float(np.finfo(dtype).eps))
+        return replace(statistics, length=np.where(in_span, 0.0, statistics.length))
+
+    @property
+    def _any_effect(self) -> Hypothesis:
+        return self.tests.scan.tests[0]
+
+    def _scored(self, scanner: Scanner, variants: Positions) -> BlockStatistics:
+        return scanner.statistics(self.tests.read(variants)[0].astype(scanner.dtype))
+
+    def _explained(self, effects: GivenVariants, variants: Positions) -> tuple[Array, Mask]:
         """``M1ᵀF`` of some variants, and which of them the given ones explain wherever both were genotyped."""
-        G, absent = self._read(variants)
-        judged = np.flatnonzero(judge.judges(np.asarray(absent.any(axis=0))))
+        G, absent = self.tests.read(variants)
+        judged = np.flatnonzero(self.judge.judges(np.asarray(absent.any(axis=0))))
         in_span = np.zeros(len(variants), dtype=np.bool_)
-        in_span[judged] = judge.explain(G, judged, absent[:, judged])
-        return np.asarray(G.T @ F), in_span
+        in_span[judged] = self.judge.explain(G, judged, absent[:, judged])
+        n, p, e = effects.F.shape
+        return np.asarray(G.T @ effects.F.reshape(n, p * e)).reshape(len(variants), p, e), in_span
 
 
 def joined(parts: Sequence[BlockStatistics]) -> BlockStatistics:
@@ -277,22 +311,25 @@ def loci_of(
     waiting = tests.testable(candidates)
     advance(len(candidates) - len(waiting.variants))
     try:
-        while len(waiting.variants):
-            best = tests.strongest(waiting, tests.mlog10p(waiting, chosen), least)
-            if best is None or not tests.has_room(chosen):
+        given = tests.given_chosen(chosen)
+        while len(waiting.variants) and tests.has_room(chosen):
+            best = tests.strongest(waiting, given.mlog10p(waiting), least)
+            if best is None:
                 break
             distance = np.abs(bp - bp[np.searchsorted(variants, best[0])])
             near = variants if window < 0 else variants[distance <= window]
             locus, signals = tests.testable(near), list[Signal]()
             loci.append(signals)
             while tests.has_room(chosen):
-                mlog10p = tests.mlog10p(locus, chosen)
+                mlog10p = given.mlog10p(locus)
                 best = tests.strongest(locus, mlog10p, least)
                 if best is None:
                     _log_locus(tests.scan, near, signals, mlog10p)
                     break
                 signals.append(Signal(best[0], len(signals) + 1, best[1]))
                 chosen.append(best[0])
+                if tests.has_room(chosen):
+                    given = tests.given_chosen(chosen)
             left = ~np.isin(waiting.variants, near)
             advance(int(np.count_nonzero(~left)))
             waiting = waiting.take(left)
@@ -429,8 +466,9 @@ def _conditional_tests(
     null, data, n = inputs.null, inputs.null.description, len(inputs.samples)
     model = null.load(chromosome, np.float64)  # signals are given in double precision
     summary = model.summary
-    scale = null_scale(data, summary, chromosome)
-    if settings.stat == "satterthwaite":
+    known = inputs.nulls[chromosome]
+    scale = known.scale if inputs.conditioned is None else null_scale(data, summary, chromosome)
+    if inputs.conditioned is not None and settings.stat == "satterthwaite":
         scale = replace(scale, contrasts=model.effective_contrasts())
     scan = Scan(
         genotypes=inputs.genotypes,
@@ -450,7 +488,7 @@ def _conditional_tests(
     given, called = np.empty((n, 0)), None
     if inputs.conditioned is not None:
         given, called = inputs.conditioned.G, inputs.conditioned.called
-    return ConditionalTests(settings, scan, model, scale, own_covariates(data), given, width, called)
+    return ConditionalTests(settings, scan, model, scale, known, own_covariates(data), given, width, called)
 
 
 def _rows(tests: ConditionalTests, loci: Sequence[Sequence[Signal]], first: int) -> pa.RecordBatch:

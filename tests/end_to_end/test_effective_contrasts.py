@@ -88,26 +88,33 @@ def test_given_variants_it_is_a_scan_with_them_as_covariates(tmp_path: Path, grm
 
 
 @pytest.fixture
-def searches(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[float, bytes]]:
-    """How often C0 and C1 are searched, by the log-likelihood of the null model and the variants given."""
-    found, search = Counter[tuple[float, bytes]](), CompleteNullModel.estimated_given
+def searches(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[float, int, bytes]]:
+    """How often C0 and C1 are searched: by the log-likelihood of the null model, and number and span of the given."""
+    found, search = Counter[tuple[float, int, bytes]](), CompleteNullModel.estimated_given
 
     def counted(model: CompleteNullModel, S: np.ndarray) -> object:
-        found[model.summary.lml, S.tobytes()] += 1
+        found[model.summary.lml, S.shape[1], S.tobytes()] += 1
         return search(model, S)
 
     monkeypatch.setattr(CompleteNullModel, "estimated_given", counted)
     return found
 
 
+@pytest.mark.parametrize("stepwise", [(), ("--stepwise", "0.001")])
 def test_covariances_given_variants_are_searched_once(
-    example: Path, tmp_path: Path, searches: Counter[tuple[float, bytes]]
+    example: Path, tmp_path: Path, searches: Counter[tuple[float, int, bytes]], stepwise: tuple[str, ...]
 ) -> None:
-    """Under every null model, whether or not its chromosome is scanned: the metadata have them all."""
-    options = ("--chr", "2,5", "--condition", "snp0409", "--condition", "snp1823")
+    """Under every null model, as the metadata have all; given signals at each step, and for their effects given all."""
+    options = ("--chr", "2,5", "--condition", "snp0409", "--condition", "snp1823", *stepwise)
     assert scan(example / "loco.npz", tmp_path / "s.parquet", *STAT, *options) == 0
-    assert len(searches) == len(metadata(tmp_path / "s.parquet")["nulls"]) == 6
-    assert set(searches.values()) == {1}
+    of_scan = {key: number for key, number in searches.items() if key[1] == 2}
+    assert len(of_scan) == len(metadata(tmp_path / "s.parquet")["nulls"]) == 6
+    assert set(of_scan.values()) == {1}
+    if not stepwise:
+        assert searches.keys() == of_scan.keys()
+        return
+    signals = pd.read_csv(tmp_path / "s.parquet.signals.tsv", sep="\t")
+    assert 0 < sum(searches.values()) - len(of_scan) <= 2 * len(signals)
 
 
 def test_independent_signals_are_those_of_conditional_scans(example: Path, tmp_path: Path) -> None:

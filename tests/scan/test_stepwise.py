@@ -11,6 +11,7 @@ from made_up import TRAITS, GenotypesInMemory, N, null_model, scan_of, trait_dat
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.files.scan_metadata import NullScale
 from kron2sum_cli.model.null_model import TraitData, null_likelihood, rotate_samples
+from kron2sum_cli.scan.inputs import KnownNull
 from kron2sum_cli.scan.stepwise import ConditionalTests, Signal, loci_of
 from kron2sum_cli.settings import ScanSettings
 
@@ -32,7 +33,8 @@ def given_tests(G: np.ndarray, data: TraitData, width: int = 5) -> ConditionalTe
     size = data.nobserved - data.neffects
     scale = NullScale(None, model.summary.axes.T, model.summary.quadratic, size, size)
     settings = ScanSettings(stepwise=1e-4, precision="double")
-    return ConditionalTests(settings, scan, model, scale, data.X, np.empty((N, 0)), width)
+    known = KnownNull(model.summary, scale)
+    return ConditionalTests(settings, scan, model, scale, known, data.X, np.empty((N, 0)), width)
 
 
 def loci(tests: ConditionalTests, places: Any, window: int = 1000, least: float = 4.0) -> list[list[Signal]]:
@@ -65,7 +67,7 @@ def test_disequilibrium_beyond_the_window_makes_no_second_locus(G: np.ndarray) -
     G[:8, 15] = 2 - G[:8, 15]
     data = made_up_traits(G, {3: 4.0})
     tests, places = given_tests(G, data), [k * FAR for k in range(20)]
-    assert (tests.mlog10p(tests.testable(np.array([3, 15])), []) > 4).all()
+    assert (tests.given_chosen([]).mlog10p(tests.testable(np.array([3, 15]))) > 4).all()
     assert variants(loci(tests, places)) == [[3]]
 
 
@@ -75,7 +77,7 @@ def test_copies_of_a_signal_are_not_tested_and_counted(G: np.ndarray, caplog: py
     with caplog.at_level(logging.DEBUG):
         assert variants(loci(tests, np.arange(1, 21))) == [[3]]
     assert "locus of 20 variants: v3; 18 tested last, 1 others are combinations of signals" in caplog.text
-    assert np.isnan(tests.mlog10p(tests.testable(np.array([7])), [3])).all()
+    assert np.isnan(tests.given_chosen([3]).mlog10p(tests.testable(np.array([7])))).all()
 
 
 @pytest.mark.parametrize("gaps", [3, 7])
@@ -88,7 +90,7 @@ def test_copies_of_a_signal_are_judged_where_both_were_genotyped(G: np.ndarray, 
     tests = given_tests(G, data)
     tested = tests.testable(np.array([3, 7, 9]))
     for chosen in (3, 7):
-        assert list(np.isnan(tests.mlog10p(tested, [chosen]))) == [True, True, False]
+        assert list(np.isnan(tests.given_chosen([chosen]).mlog10p(tested))) == [True, True, False]
     assert [len(locus) for locus in loci(tests, np.arange(1, 21))] == [1]
 
 
@@ -107,8 +109,8 @@ def test_what_is_read_at_once_changes_nothing(G: np.ndarray) -> None:
     data = made_up_traits(G, {3: 3.0, 6: 2.0})
     one, other = (given_tests(G, data, width) for width in (3, 20))
     every = np.arange(20)
-    expected = one.mlog10p(one.testable(every), [6, 3])
-    np.testing.assert_allclose(other.mlog10p(other.testable(every), [6, 3]), expected, rtol=1e-9)
+    expected = one.given_chosen([6, 3]).mlog10p(one.testable(every))
+    np.testing.assert_allclose(other.given_chosen([6, 3]).mlog10p(other.testable(every)), expected, rtol=1e-9)
 
 
 def test_signals_leave_degrees_of_freedom(caplog: pytest.LogCaptureFixture) -> None:
@@ -134,8 +136,9 @@ def test_signals_leave_contrasts_that_tell_of_the_covariances(caplog: pytest.Log
     contrasts = model.effective_contrasts()
     scale = NullScale(None, model.summary.axes.T, model.summary.quadratic, size, size, contrasts)
     settings = ScanSettings(stepwise=1e-4, precision="double", stat="satterthwaite")
-    tests = ConditionalTests(settings, scan, model, scale, data.X, np.empty((N, 0)), 5)
+    known = KnownNull(model.summary, scale)
+    tests = ConditionalTests(settings, scan, model, scale, known, data.X, np.empty((N, 0)), 5)
     assert sum(map(len, loci(tests, np.arange(1, 13), least=1e-6))) == 4
     assert "4 signals on a chromosome are as many as so few samples allow" in caplog.text
     with pytest.raises(NumericalError, match=r"rest on [12]\.\d contrasts of samples, too few for test any with 2"):
-        tests.mlog10p(tests.testable(np.array([11])), range(8))
+        tests.given_chosen(range(8))

@@ -6,7 +6,7 @@ cell has mean ``m + V_all α``, m its fixed effects, and variance ``diag(D V_all
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -121,7 +121,7 @@ class FamilyNullModel(NullModelOfFamilies):
             fitted = fitting.fits(data, [rank], reml=True)[0]
         axes = fitted.point.axes.with_mean_eigenvalue(self.traits.mean_eigenvalue)
         summary = self.summary.at(evaluate(self.traits, axes, reml=True))
-        return replace(self, summary=summary), effective_contrasts(axes, fitted.point.at(axes).grams)
+        return self.at(summary), effective_contrasts(axes, fitted.point.at(axes).grams)
 
     def refits(self) -> Refits:
         """See `families.refit`."""
