@@ -1,7 +1,7 @@
 """Columns that export computes from those of a scan: further tests, covariances of effects, P values."""
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.export.results import column_values
+from kron2sum_cli.export.results import Array, column_values
 from kron2sum_cli.files.inputs import file_records
 from kron2sum_cli.files.scan_columns import (
     BETA,
@@ -30,23 +30,24 @@ from kron2sum_cli.files.scan_columns import (
     column_of,
     refuse_repeated,
 )
-from kron2sum_cli.files.scan_metadata import NullScale, ScanMetadata
+from kron2sum_cli.files.scan_metadata import ScanMetadata
 from kron2sum_cli.files.trait_design import asked_hypotheses
-from kron2sum_cli.model.hypotheses import Hypothesis, effect_covariance, score_and_information, test, unpack_information
+from kron2sum_cli.model.hypotheses import (
+    Hypothesis,
+    TestContext,
+    effect_covariance,
+    score_and_information,
+    test,
+    unpack_information,
+)
 from kron2sum_cli.option_values import TESTS_OF_SCAN, contrast_files, without_folders
 from kron2sum_cli.settings import ExportSettings
 
-Array = NDArray[np.float64]
-
 
 def needed_columns(metadata: ScanMetadata) -> list[str]:
-    """The columns that later tests are computed from."""
+    """The columns that later tests are computed from: chromosomes, effects, and information along the axes."""
     traits = metadata.traits
-    return ["CHR", *(BETA.named(trait) for trait in traits), *_information_of(metadata)]
-
-
-def _information_of(metadata: ScanMetadata) -> list[str]:
-    return axis_columns(len(metadata.traits), metadata.coupled)
+    return ["CHR", *(BETA.named(trait) for trait in traits), *axis_columns(len(traits), metadata.coupled)]
 
 
 def compute_tests(
@@ -58,10 +59,7 @@ def compute_tests(
     """
     names = [column.named(hypothesis.name) for hypothesis in hypotheses for column in TEST_COLUMNS]
     columns: dict[str, NDArray[Any]] = {name: np.full(len(batch), np.nan) for name in names}
-    beta, information = _effects(batch, metadata)
-    for null, rows in _rows_by_null(batch, metadata, np.asarray(np.isfinite(beta).all(axis=1))):
-        context = null.context(metadata.settings.stat, metadata.settings.precision)
-        u, v = score_and_information(beta[rows], information[rows], context.T)
+    for rows, _, u, v, context in _scores(batch, metadata):
         for hypothesis in hypotheses:
             result = test(u, v, hypothesis, context)
             columns[CHISQ.named(hypothesis.name)][rows] = result.chisq
@@ -77,38 +75,29 @@ def effect_covariances(batch: pa.RecordBatch, metadata: ScanMetadata) -> dict[st
     """
     traits = metadata.traits
     p = len(traits)
-    beta, information = _effects(batch, metadata)
     covariance = np.full((len(batch), p, p), np.nan)
-    for null, rows in _rows_by_null(batch, metadata, np.asarray(np.isfinite(beta).all(axis=1))):
-        context = null.context(metadata.settings.stat, metadata.settings.precision)
-        u, v = score_and_information(beta[rows], information[rows], context.T)
-        explained = np.sum(u * (beta[rows] @ context.T.T), axis=1)
+    for rows, beta, u, v, context in _scores(batch, metadata):
+        explained = np.sum(u * (beta @ context.T.T), axis=1)
         scale = context.left(explained) / context.size
         covariance[rows] = scale[:, None, None] * effect_covariance(v, np.asarray(np.linalg.inv(context.T)))
     return {COV.named(traits[i], traits[j]): covariance[:, i, j] for i in range(p) for j in range(i, p)}
 
 
-def _effects(batch: pa.RecordBatch, metadata: ScanMetadata) -> tuple[Array, Array]:
-    """Effects on the traits (b, p) and information along the axes, NaN where empty."""
-
-    def stack(names: Sequence[str]) -> Array:
-        columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
-        return np.column_stack(columns).astype(float)
-
+def _scores(
+    batch: pa.RecordBatch, metadata: ScanMetadata
+) -> Iterator[tuple[NDArray[np.intp], Array, Array, Array, TestContext]]:
+    """Of each null model the rows with statistics, their effects (b, p), scores u, information v, and its scale."""
     traits = metadata.traits
-    beta = stack([BETA.named(trait) for trait in traits])
-    return beta, unpack_information(stack(_information_of(metadata)), len(traits))
-
-
-def _rows_by_null(
-    batch: pa.RecordBatch, metadata: ScanMetadata, usable: NDArray[np.bool_]
-) -> list[tuple[NullScale, NDArray[np.intp]]]:
-    """The usable rows of every null model of the table."""
-    nulls = metadata.nulls
-    if len(nulls) == 1:
-        return [(nulls[0], np.flatnonzero(usable))]
-    left_out = np.array([metadata.null_of_chr.get(name, "") for name in batch.column("CHR").to_pylist()])
-    return [(null, np.flatnonzero(usable & (left_out == (null.chromosome or "")))) for null in nulls]
+    beta = np.column_stack([column_values(batch, BETA.named(trait)) for trait in traits])
+    axes = [column_values(batch, name) for name in axis_columns(len(traits), metadata.coupled)]
+    information = unpack_information(np.column_stack(axes), len(traits))
+    left_out = np.array([metadata.null_of_chr.get(name) for name in batch.column("CHR").to_pylist()], dtype=object)
+    usable = np.isfinite(beta).all(axis=1)
+    for null in metadata.nulls:
+        rows = np.flatnonzero(usable & (left_out == null.chromosome))
+        context = null.context(metadata.settings.stat, metadata.settings.precision)
+        u, v = score_and_information(beta[rows], information[rows], context.T)
+        yield rows, beta[rows], u, v, context
 
 
 COVARIANCES = "cov"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -110,7 +111,10 @@ def draw_effects(data: LeadEffects) -> Figure:
         axes.tick_params(labelbottom=True)
     panels[0, 0].set_ylim(lines - 0.4, -0.6)
     figure.supxlabel(f"effect of one more effect allele, 95% interval\n{data.title}", fontsize=8)
-    _draw_key(figure, data.level)
+    dots: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 4, "color": BLUE}
+    marks = [Line2D([], [], markerfacecolor=face, **dots) for face in (BLUE, "white")]
+    key = [f"{data.level} for this trait", "larger p"]
+    figure.legend(marks, key, loc="outside upper right", ncols=2, handletextpad=0.1, borderpad=0)
     return figure
 
 
@@ -139,22 +143,8 @@ def _draw_panel(axes: Axes, data: LeadEffects, j: int) -> None:
     for significant, face in ((True, BLUE), (False, "white")):
         shown = (data.mlog10p[:, j] >= data.thresholds[j]) == significant
         axes.plot(beta[shown], lines[shown], "o", markersize=4, color=BLUE, markerfacecolor=face, markeredgewidth=0.9)
-    names = [_name(variant, allele) for variant, allele in zip(data.variants, data.alleles, strict=True)]
-    axes.set_yticks(lines, names)
+    # Variant and effect allele, as the GWAS Catalog writes them.
+    named = zip(map(shortened, data.variants), data.alleles, strict=True)
+    axes.set_yticks(lines, [f"{name}-{shortened(allele or '?', _LONGEST_ALLELE)}" for name, allele in named])
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
     axes.margins(x=0.06)
-
-
-def _name(variant: str, allele: str) -> str:
-    """Variant and effect allele, as the GWAS Catalog writes them."""
-    return f"{shortened(variant)}-{shortened(allele or '?', _LONGEST_ALLELE)}"
-
-
-def _draw_key(figure: Figure, level: str) -> None:
-    def mark(face: str) -> Line2D:
-        return Line2D([], [], marker="o", linestyle="none", markersize=4, color=BLUE, markerfacecolor=face)
-
-    labels = [f"{level} for this trait", "larger p"]
-    figure.legend(
-        [mark(BLUE), mark("white")], labels, loc="outside upper right", ncols=2, handletextpad=0.1, borderpad=0
-    )

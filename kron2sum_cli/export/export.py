@@ -186,10 +186,12 @@ def _export_null(file: _Input, settings: ExportSettings) -> None:
         raise UsageError(f"{file.name}: is a null model, to which {options} does not apply")
     if settings.plot is not None:
         _require_plot_extra()
-        from kron2sum_cli.export.plots import picture_format, plot_architecture
+        from kron2sum_cli.export.architecture import draw_architecture
+        from kron2sum_cli.export.figure import render
+        from kron2sum_cli.export.plots import picture_format
 
-        null = read_null(file.path)
-        _write(settings.out, plot_architecture(null.traits, null.whole.estimates, picture_format(settings.out)))
+        null, to = read_null(file.path), picture_format(settings.out)
+        _write(settings.out, render(lambda: draw_architecture(null.traits, null.whole.estimates), to))
         return
     if settings.to == "json" and settings.digits:
         raise UsageError(f"{file.name}: --digits is for tables; leave it out with --to json")
@@ -561,16 +563,13 @@ def _chosen_rows(
 
 def _clumping_record(settings: ExportSettings) -> dict[str, Any]:
     """What made the rows of a table lead variants."""
-    by_distance = {"significance": _plain(_significance(settings)), "clump_kb": settings.clump_kb}
+    significance = _significance(settings)
+    as_typed = str(significance) if isinstance(significance, GenomeWide) else significance
+    by_distance = {"significance": as_typed, "clump_kb": settings.clump_kb}
     if not settings.geno:
         return by_distance
     genotypes = [os.path.basename(path) for path in settings.geno]
     return {**by_distance, "clump_r2": settings.least_r2, "geno": genotypes}
-
-
-def _plain(significance: Significance) -> float | str:
-    """Significance as it was typed."""
-    return str(significance) if isinstance(significance, GenomeWide) else significance
 
 
 def _write_table(
@@ -593,10 +592,7 @@ def _write_table(
     if any(value is not None for value in change.values()):
         metadata = replace(metadata, export=change)
     rows = 0
-    with (
-        compressed_output(settings.out) as out,
-        ScanWriter(out, chosen, settings.to, metadata) as writer,
-    ):
+    with compressed_output(settings.out) as out, ScanWriter(out, chosen, settings.to, metadata) as writer:
         for batch in batches:
             writer.write(rounded(batch.select(list(names)), settings.digits))
             rows += len(batch)

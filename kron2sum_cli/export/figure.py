@@ -68,18 +68,11 @@ def new_figure(width: float, height: float) -> Figure:
 def render(draw: Callable[[], Figure], to: str, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
     """A picture as the bytes of a PNG, SVG or PDF file."""
     file = io.BytesIO()
-    with _style(), _missing_letters_logged():
+    with matplotlib.rc_context(), _missing_letters_logged():
+        matplotlib.rcdefaults()  # the user's own settings would make other pictures of the same data
+        matplotlib.rcParams.update(_STYLE)
         draw().savefig(file, format=to, metadata=_NO_DATE[to], dpi=dots_per_inch)
     return file.getvalue()
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    """Our settings over matplotlib's own defaults: the user's would make other pictures of the same data."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        yield
 
 
 @contextmanager

@@ -436,8 +436,7 @@ def locus_intervals(scan: ScanResults, genome: Genome, loci: Loci, window: int) 
             found.append(LocusInterval(test, None, None))
             continue
         positions, lod = profiles[test, chromosome]
-        lead = _index_of_lead(positions, lod, position)
-        first, last = _locus(positions, lod, lead, window)
+        first, last = _locus(positions, lod, position, window)
         positions, lod = positions[first:last], lod[first:last]
         found.append(LocusInterval(test, lod_interval(positions, lod), bayes_interval(positions, lod)))
     return found
@@ -504,15 +503,18 @@ def _lod(values: Array, test: ScanTest) -> Array:
     return np.asarray(values / (2 * np.log(10)))
 
 
-def _index_of_lead(positions: NDArray[np.int64], lod: Array, position: int) -> int:
-    """The strongest variant at a position."""
-    first, last = np.searchsorted(positions, (position, position + 1))
-    return int(first + np.argmax(lod[first:last]))
+def _locus(positions: NDArray[np.int64], lod: Array, position: int, window: int) -> tuple[int, int]:
+    """The variants from the strongest at a position outwards, as far as the window reaches and none is stronger.
 
-
-def _locus(positions: NDArray[np.int64], lod: Array, lead: int, window: int) -> tuple[int, int]:
-    """The variants from the lead outwards as far as the window reaches and none is stronger: first, and after last."""
-    first, last = np.searchsorted(positions, (positions[lead] - window, positions[lead] + window + 1)).tolist()
+    Returns the index of the first of them, and that after the last.
+    """
+    edges = (position, position + 1, position - window, position + window + 1)
+    own, behind_own, first, last = np.searchsorted(positions, edges).tolist()
+    lead = own + int(np.argmax(lod[own:behind_own]))
     stronger = np.flatnonzero(lod > lod[lead])
     before, after = stronger[stronger < lead], stronger[stronger > lead]
-    return max(first, int(before[-1]) + 1 if before.size else 0), min(last, int(after[0]) if after.size else len(lod))
+    if before.size:
+        first = max(first, int(before[-1]) + 1)
+    if after.size:
+        last = min(last, int(after[0]))
+    return first, last

@@ -94,10 +94,11 @@ class Label:
 
 @dataclass(frozen=True)
 class _LabelBox:
-    """Where a name may stand, in pixels: its box, and where the line from its point ends."""
+    """Where a name may stand, in pixels: its box, where the line from its point ends, and points (k, 2) on the line."""
 
     box: Bbox
-    end: tuple[float, float]
+    end: Array
+    line: Array
 
 
 class _Occupied:
@@ -109,15 +110,15 @@ class _Occupied:
         self.boxes: list[Bbox] = []
         self.lines = np.empty((0, 2))
 
-    def add(self, label_box: _LabelBox, line: Array) -> None:
+    def add(self, label_box: _LabelBox) -> None:
         self.boxes.append(label_box.box)
-        self.lines = np.concatenate([self.lines, line])
+        self.lines = np.concatenate([self.lines, label_box.line])
 
-    def is_free(self, label_box: _LabelBox, line: Array, pixels: float) -> bool:
+    def is_free(self, label_box: _LabelBox, pixels: float) -> bool:
         padded = label_box.box.padded(pixels)
         inside = label_box.box.y0 >= self.frame.y0 and label_box.box.y1 <= self.frame.y1 + 2 * pixels
-        over_names = any(padded.overlaps(box) or _covers(box, line) for box in self.boxes)
-        return inside and not over_names and not _covers(padded, self.lines)
+        over_names = any(padded.overlaps(box) or box.count_contains(label_box.line) for box in self.boxes)
+        return inside and not over_names and not padded.count_contains(self.lines)
 
 
 def place_labels(axes: Axes, labels: Sequence[Label], points: Array, upward: bool = True) -> int:
@@ -144,44 +145,30 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Array, upward: boo
             text.remove()
             continue
         named.append(point[0])
-        occupied.add(label_box, _line(point, label_box.end))
+        occupied.add(label_box)
         _write(axes, text, label, label_box, pixels)
     return len(named)
 
 
 def _best_box(point: Array, size: Bbox, occupied: _Occupied, pixels: float, upward: bool) -> _LabelBox | None:
     """The first box near the point that is free, and, if there is one, that covers no dot."""
-    second_best = None
-    for label_box in _label_boxes(point, size, occupied.frame, pixels, upward):
-        if not occupied.is_free(label_box, _line(point, label_box.end), pixels):
-            continue
-        if not _covers(label_box.box.padded(MARKER * pixels), occupied.dots):
-            return label_box
-        second_best = second_best or label_box
-    return second_best
+    free = [one for one in _label_boxes(point, size, occupied.frame, pixels, upward) if occupied.is_free(one, pixels)]
+    off_dots = (one for one in free if not one.box.padded(MARKER * pixels).count_contains(occupied.dots))
+    return next(off_dots, free[0] if free else None)
 
 
 def _label_boxes(point: Array, size: Bbox, frame: Bbox, pixels: float, upward: bool) -> Iterator[_LabelBox]:
     sign = 1 if upward else -1
     half = size.width / 2
+    along = np.linspace(0.1, 0.9, 17)[:, None]  # a line without its two ends
     for up in _OFFSETS_UP:
         for across in _OFFSETS_ACROSS:
             middle = min(max(point[0] + across * size.width, frame.x0 + half + 3 * pixels), frame.x1 - half)
             near = point[1] + sign * up * pixels
-            box = Bbox.from_extents(middle - half, near, middle + half, near + sign * size.height)
-            box = Bbox.from_extents(box.xmin, box.ymin, box.xmax, box.ymax)
-            yield _LabelBox(box, (min(max(point[0], box.x0), box.x1), near))
-
-
-def _line(start: Array, end: tuple[float, float]) -> Array:
-    """Points along a straight line, without its two ends."""
-    share = np.linspace(0.1, 0.9, 17)[:, None]
-    return np.asarray(start + share * (np.array(end) - start))
-
-
-def _covers(box: Bbox, dots: Array) -> bool:
-    x, y = dots[:, 0], dots[:, 1]
-    return bool(np.any((x > box.x0) & (x < box.x1) & (y > box.y0) & (y < box.y1)))
+            low, high = sorted((near, near + sign * size.height))
+            box = Bbox.from_extents(middle - half, low, middle + half, high)
+            end = np.array([np.clip(point[0], box.x0, box.x1), near])
+            yield _LabelBox(box, end, point + along * (end - point))
 
 
 def _write(axes: Axes, text: Text, label: Label, label_box: _LabelBox, pixels: float) -> None:
@@ -191,7 +178,7 @@ def _write(axes: Axes, text: Text, label: Label, label_box: _LabelBox, pixels: f
     middle = to_data.transform(((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2))
     text.set_position((float(middle[0]), float(middle[1])))
     start = axes.transData.transform((label.x, label.y))
-    if np.hypot(*(np.array(label_box.end) - start)) > 1.5 * _OFFSETS_UP[0] * pixels:
+    if np.hypot(*(label_box.end - start)) > 1.5 * _OFFSETS_UP[0] * pixels:
         end = to_data.transform(label_box.end)
         line = ([label.x, float(end[0])], [label.y, float(end[1])])
         axes.plot(*line, color=GREY, linewidth=0.4, zorder=1.5, scalex=False, scaley=False)
@@ -265,16 +252,12 @@ def manhattan_data(scan: ScanResults, genome: Genome, tests: Sequence[ScanTest],
             mlog10p = column_values(batch, test.column)
             tested[k] += np.count_nonzero(~np.isnan(mlog10p))
             thinner.add(x, mlog10p, chromosomes)
-    panels = (
-        Panel(
-            test,
-            *thinner.points(),
-            lead_labels(genome, test, loci),
-            loci.thresholds.of(test),
-            simulated_threshold(scan, test),
-        )
-        for test, thinner in zip(tests, thinners, strict=True)
-    )
+    level = f"{FAMILY_WISE:g}"
+    panels = []
+    for test, thinner in zip(tests, thinners, strict=True):
+        simulated = scan.metadata.thresholds.get(name_in_metadata(scan, test), {}).get(level)
+        leads, threshold = lead_labels(genome, test, loci), loci.thresholds.of(test)
+        panels.append(Panel(test, *thinner.points(), leads, threshold, simulated))
     number = number_of_independent_tests(scan)
     return Manhattan(genome, tuple(panels), number or int(tested.max()), number is not None)
 
@@ -282,11 +265,6 @@ def manhattan_data(scan: ScanResults, genome: Genome, tests: Sequence[ScanTest],
 def number_of_independent_tests(scan: ScanResults) -> int | None:
     """To how many independent tests the variants of a scan amount; None where it does not say."""
     return None if scan.is_of_sets else scan.metadata.counts.get(INDEPENDENT_TESTS)
-
-
-def simulated_threshold(scan: ScanResults, test: ScanTest) -> float | None:
-    """-log10 p that `FAMILY_WISE` of the simulated scans exceed in a test; None without a bootstrap."""
-    return scan.metadata.thresholds.get(name_in_metadata(scan, test), {}).get(f"{FAMILY_WISE:g}")
 
 
 def lead_labels(genome: Genome, test: ScanTest, loci: Loci) -> tuple[Label, ...]:

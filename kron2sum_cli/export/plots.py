@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from matplotlib.figure import Figure
 
 from kron2sum_cli.errors import UsageError
-from kron2sum_cli.export.architecture import draw_architecture
 from kron2sum_cli.export.effects import draw_effects, effect_columns, lead_effects
 from kron2sum_cli.export.figure import render
 from kron2sum_cli.export.genome import read_genome
@@ -15,7 +14,6 @@ from kron2sum_cli.export.loci import Clumping, find_loci
 from kron2sum_cli.export.manhattan import draw_heat_map, draw_manhattan, draw_mirrored, heat_map_data, manhattan_data
 from kron2sum_cli.export.qq import draw_qq, qq_data
 from kron2sum_cli.export.results import ScanResults, ScanTest
-from kron2sum_cli.model.uncertainty import Estimates
 
 PICTURE_FORMATS = ("png", "svg", "pdf")
 
@@ -102,8 +100,3 @@ def _two_tests(scan: ScanResults) -> list[ScanTest]:
             " choose with --trait A,B or --test A --test B"
         )
     return tests
-
-
-def plot_architecture(traits: Sequence[str], estimates: Estimates, to: str) -> bytes:
-    """The correlations and heritabilities of a null model, as the bytes of a PNG, SVG or PDF file."""
-    return render(lambda: draw_architecture(traits, estimates), to)

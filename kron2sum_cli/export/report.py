@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,11 +74,6 @@ class Table:
     texts: tuple[int, ...] = (0,)
     caption: str = ""
 
-    @property
-    def has_headings(self) -> bool:
-        """Whether there is a row of headings."""
-        return any(self.headings)
-
 
 @dataclass(frozen=True)
 class Picture:
@@ -116,7 +111,7 @@ def scan_report(scan: ScanResults, settings: PictureSettings, null: NullFile | N
         Section("inflation", "Inflation", _inflation(scan, loci, curves, settings)),
         Section("architecture", "Genetic architecture", _architecture(scan, null)),
         Section("run", "What was run", _run(scan, null)),
-        Section("counts", "Counts", [_counts(scan)]),
+        Section("counts", "Counts", [Table(("", ""), [(name, f"{n:,}") for name, n in scan.metadata.counts.items()])]),
     ]
     loader = PackageLoader("kron2sum_cli.export", "templates")
     template = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -202,15 +197,10 @@ def _inflation_text(scan: ScanResults, curves: Sequence[QQ]) -> str:
         said += "smaller than 1, so that the tests find too little."
         if _left_out(scan):
             return said
+        cause = "If the relationship matrix was made from the scanned variants, each variant"
         if _scans_its_matrix(scan.metadata):
-            return said + (
-                " The relationship matrix was made from the scanned variants, so that each competes with itself in it:"
-                " fit again with --loco, which leaves the chromosome out."
-            )
-        return said + (
-            " If the relationship matrix was made from the scanned variants, each variant competes with itself in it:"
-            " fit again with --loco, which leaves the chromosome out."
-        )
+            cause = "The relationship matrix was made from the scanned variants, so that each"
+        return f"{said} {cause} competes with itself in it: fit again with --loco, which leaves the chromosome out."
     if value > INFLATED:
         return said + (
             "greater than 1. Many small effects spread over long linkage disequilibrium do that, in crosses and"
@@ -230,6 +220,7 @@ def _scans_its_matrix(metadata: ScanMetadata) -> bool:
 def _run(scan: ScanResults, null: NullFile | None) -> list[str | Table]:
     metadata, record = scan.metadata, scan.metadata.null
     chromosomes = _left_out(scan)
+    made_by = "" if null is None else _settings_text(to_json(null.grm.options))
     facts = {
         "program": f"kron2sum {metadata.version}",
         "traits": ", ".join(metadata.traits),
@@ -240,13 +231,15 @@ def _run(scan: ScanResults, null: NullFile | None) -> list[str | Table]:
         "transform of the traits": record.transform,
         "rank of C0": _rank_text(len(metadata.traits), record.rank),
         "relationship matrix": ", ".join(record.grm) or "none",
-        **_options_of_matrix(null),
+        **({"made of genotypes by": made_by} if made_by else {}),
         "null model's hash": record.hash,
         "filters": _settings_text(to_json(metadata.filters)) or "none",
         "settings": _settings_text(to_json(metadata.settings)) or "defaults",
     }
     tables: list[str | Table] = [Table(("", ""), list(facts.items()), (0, 1))]
-    files = list(_input_files(metadata))
+    inputs = [(role, record) for role, records in metadata.inputs.items() for record in records]
+    inputs += [("geno", record) for part in metadata.parts for record in part.geno]
+    files = [(role, one.name, f"{one.size:,}", f"{one.hash[:_HASH_DIGITS]}…") for role, one in inputs]
     return [*tables, Table(("input", "file", "bytes", "hash"), files, (0, 1, 3))] if files else tables
 
 
@@ -254,12 +247,6 @@ def _rank_text(p: int, rank: int | None) -> str:
     if rank is None:
         return DASH
     return f"{rank}, full" if rank == p else f"{rank} of {p}"
-
-
-def _options_of_matrix(null: NullFile | None) -> dict[str, str]:
-    """How a relationship matrix was made of genotypes, which the null model's file says."""
-    options = "" if null is None else _settings_text(to_json(null.grm.options))
-    return {"made of genotypes by": options} if options else {}
 
 
 def _settings_text(settings: Mapping[str, Any]) -> str:
@@ -271,18 +258,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ", ".join(value)
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _input_files(metadata: ScanMetadata) -> Iterator[Sequence[str]]:
-    """Every input file; of a table joined from several genotype files those of each part."""
-    groups = [(role, record) for role, records in metadata.inputs.items() for record in records]
-    groups += [("geno", record) for part in metadata.parts for record in part.geno]
-    for role, record in groups:
-        yield role, record.name, f"{record.size:,}", f"{record.hash[:_HASH_DIGITS]}…"
-
-
-def _counts(scan: ScanResults) -> Table:
-    return Table(("", ""), [(name, f"{value:,}") for name, value in scan.metadata.counts.items()])
 
 
 def _architecture(scan: ScanResults, null: NullFile | None) -> list[str | Table | Picture]:

@@ -103,9 +103,10 @@ def sorted_rows(batches: Iterable[pa.RecordBatch], key: str, keys: RowKeys) -> I
     The key is "position" (chromosomes as numbers, then X, Y, XY, MT, then others by name), "p", a column, or "-COLUMN"
     for the largest first.
     """
-    table = pa.Table.from_batches(list(batches)) if (batches := list(batches)) else None
-    if table is None:
+    batches = list(batches)
+    if not batches:
         return
+    table = pa.Table.from_batches(batches)
     if key == "position":
         places = {"chromosome": _chromosome_ranks(table.column(CHR.name)), "position": table.column(keys.position)}
         order = pc.sort_indices(pa.table(places), sort_keys=[("chromosome", "ascending"), ("position", "ascending")])
@@ -119,8 +120,6 @@ def sorted_rows(batches: Iterable[pa.RecordBatch], key: str, keys: RowKeys) -> I
 def _chromosome_ranks(codes: pa.ChunkedArray) -> pa.ChunkedArray:
     """For every row the rank of its chromosome."""
     encoded = codes.combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
     names = encoded.dictionary.to_pylist()
     ranks = np.empty(len(names), dtype=np.int64)
     human = is_human(names)

@@ -276,10 +276,9 @@ _CODED = {
 
 def _coded(options: TestOptions) -> str:
     """What beta is the effect of, where that is not plain."""
-    if options.interaction is None:
-        return _CODED.get(options.coding, "")
-    name = options.interaction
-    coded = _CODED.get(options.coding, "")
+    coded, name = _CODED.get(options.coding, ""), options.interaction
+    if name is None:
+        return coded
     return f"{coded} beta is the effect in a model without interactions; those with {name} are not in this file."
 
 

@@ -46,7 +46,6 @@ from kron2sum_cli.export.plots import (
     PICTURE_FORMATS,
     PictureSettings,
     picture_format,
-    plot_architecture,
     plot_scan,
 )
 from kron2sum_cli.export.qq import CLASS_NAMES, draw_qq, inflation_of, qq_data
@@ -730,7 +729,8 @@ def test_the_heat_map_says_these_numbers_and_the_dots_are_heritabilities() -> No
 
 @pytest.mark.parametrize("p", [1, 2, 12, 13, 40])
 def test_architectures_of_any_number_of_traits_are_drawn(p: int) -> None:
-    assert plot_architecture([f"trait_{j}" for j in range(p)], estimates(p), "png").startswith(b"\x89PNG")
+    names = [f"trait_{j}" for j in range(p)]
+    assert render(lambda: draw_architecture(names, estimates(p)), "png").startswith(b"\x89PNG")
 
 
 # Files
