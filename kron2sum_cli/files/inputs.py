@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import hashlib
+import io
 import os
 import shutil
 import sys
@@ -100,14 +101,7 @@ def copy_decompressed(file: BinaryIO, into: BinaryIO, name: str) -> None:
     """
     with open(os.dup(file.fileno()), "rb") as source:
         source.seek(0)
-        kind = str(compression_of(source.peek(HEAD_BYTES)))
-        try:
-            content = gzip.GzipFile(fileobj=source) if kind == "gzip" else pa.input_stream(source, compression="zstd")
-            shutil.copyfileobj(content, into)
-        except (OSError, EOFError, zlib.error) as error:
-            if getattr(error, "errno", None) is not None:  # of the disk, not of the content
-                raise
-            raise _damaged(name, kind, error) from None
+        _decompress(source, str(compression_of(source.peek(HEAD_BYTES))), into, name)
     into.seek(0)
 
 
@@ -127,20 +121,19 @@ def read_bytes(path: str) -> bytes:
         raise unreadable(name, error) from None
     if kind is None:
         return data
+    content = io.BytesIO()
+    _decompress(io.BytesIO(data), kind, content, name)
+    return content.getvalue()
+
+
+def _decompress(source: BinaryIO, kind: str, into: BinaryIO, name: str) -> None:
     try:
-        return gzip.decompress(data) if kind == "gzip" else _from_zstandard(data)
+        content = gzip.GzipFile(fileobj=source) if kind == "gzip" else pa.input_stream(source, compression="zstd")
+        shutil.copyfileobj(content, into)
     except (OSError, EOFError, zlib.error) as error:
-        raise _damaged(name, kind, error) from None
-
-
-def _damaged(name: str, kind: str, error: Exception) -> InputError:
-    """The message for a compressed file that cannot be decompressed."""
-    return InputError(f"{name} is damaged {kind} data ({error}); copy or compress the file again")
-
-
-def _from_zstandard(data: bytes) -> bytes:
-    with pa.input_stream(pa.BufferReader(data), compression="zstd") as stream:
-        return bytes(stream.read())
+        if getattr(error, "errno", None) is not None:  # of the disk, not of the content
+            raise
+        raise InputError(f"{name} is damaged {kind} data ({error}); copy or compress the file again") from None
 
 
 @dataclass(frozen=True)

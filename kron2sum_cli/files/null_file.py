@@ -157,27 +157,6 @@ def effect_names(description: NullDescription) -> list[str]:
     return [f"A{k + 1}" for k in range(a)]
 
 
-class NpzWriter:
-    """Writes arrays one after the other; the same arrays make the same bytes, whether the file can seek or not."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._sink = Abandonable(file)
-        self._archive = zipfile.ZipFile(self._sink, "w", zipfile.ZIP_STORED, allowZip64=True)
-
-    def write(self, name: str, array: NDArray[Any]) -> None:
-        """Add an array."""
-        with self._archive.open(zipfile.ZipInfo(name + ".npy", date_time=_NO_TIME), "w", force_zip64=True) as member:
-            np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
-
-    def close(self) -> None:
-        """Write the end of the archive."""
-        self._archive.close()
-
-    def abandon(self) -> None:
-        """Write no more, not even the end that `zipfile` writes when it is destroyed; nothing to do after the end."""
-        self._sink.abandoned = True
-
-
 class NpzReader:
     """Arrays of an archive, whose sizes are checked before memory is taken for them, and each by its checksum.
 
@@ -348,11 +327,12 @@ class NullFile:
 class NullWriter:
     """Writes a null model's file as its fits come, so that one of them is in memory at a time.
 
-    Use it as a context: after an exception nothing more is written.
+    The file need not be seekable. Use it as a context: after an exception nothing more is written.
     """
 
     def __init__(self, file: BinaryIO, description: NullDescription) -> None:
-        self._archive = NpzWriter(file)
+        self._sink = Abandonable(file)
+        self._archive = zipfile.ZipFile(self._sink, "w", zipfile.ZIP_STORED, allowZip64=True)
         self._metadata = description.metadata
         names = (description.method, description.traits, description.covariates)
         self._hash = hashlib.sha256(repr(names).encode())
@@ -368,7 +348,7 @@ class NullWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._archive.abandon()
+        self._sink.abandoned = True  # not even the end is written, as zipfile does where it is destroyed
 
     def add(self, chromosome: str | None, model: NullModel) -> None:
         """Write the fit without a chromosome, or (None, and first) the whole one."""
@@ -401,13 +381,14 @@ class NullWriter:
     def finish(self, profile: Mapping[str, Interval]) -> str:
         """Write the names and the provenance; returns the hash of the model."""
         metadata = replace(self._metadata, profile=profile, hash=self._hash.hexdigest())
-        self._archive.write("meta", np.array(metadata.to_json()))
+        self._write("meta", np.array(metadata.to_json()), hashed=False)
         self._archive.close()
         return metadata.hash
 
     def _write(self, name: str, array: NDArray[Any], hashed: bool = True) -> None:
         """Write an array. The hash leaves out V, which is large; ``Z = VᵀY`` changes with it and is hashed."""
-        self._archive.write(name, array)
+        with self._archive.open(zipfile.ZipInfo(name + ".npy", date_time=_NO_TIME), "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
         if hashed:
             self._hash.update(name.encode() + np.ascontiguousarray(array).tobytes())
 

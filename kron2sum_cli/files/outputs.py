@@ -144,8 +144,9 @@ def open_locked(work: Path, out: str) -> int:
         try:
             lock(descriptor, out)
             # The run that held the lock may have renamed or removed the file in between: then it is no longer ours.
-            if _is_still(work, descriptor):
-                return descriptor
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(work), os.fstat(descriptor)):
+                    return descriptor
         except BaseException:
             os.close(descriptor)
             raise
@@ -261,10 +262,12 @@ def _to_file(path: str) -> Iterator[BinaryIO]:
     work = target.with_name(f".{target.name}{WORK_SUFFIX}")
     with _errors_named(path):
         _check_target(target, path)
-        file = _open_emptied(work, path)
+        file = os.fdopen(open_locked(work, path), "wb")
         _unfinished.add(work)
         try:
-            _keep_permissions(file, target)
+            file.truncate(0)  # a killed run may have left something
+            with suppress(OSError):  # there is no file yet, or the file system has no permissions
+                os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))  # what was private stays so
             yield file
             _publish(file, work, target)
         except BaseException:
@@ -281,30 +284,6 @@ def _check_target(target: Path, path: str) -> None:
         raise OutputError(f"{path}: is a folder; name a file in it")
     if target.exists() and not os.access(target, os.W_OK):
         raise OutputError(f"{path}: is write-protected; choose another name or change its permissions")
-
-
-def _open_emptied(work: Path, path: str) -> io.BufferedWriter:
-    """Open and lock the work file, emptied of what a killed run may have left."""
-    descriptor = open_locked(work, path)
-    try:
-        os.ftruncate(descriptor, 0)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return os.fdopen(descriptor, "wb")
-
-
-def _keep_permissions(file: io.BufferedWriter, target: Path) -> None:
-    """Give the work file the permissions of the file that it will replace: what was private stays so."""
-    with suppress(OSError):  # there is none, or the file system has no permissions
-        os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
-
-
-def _is_still(work: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(work), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _publish(file: io.BufferedWriter, work: Path, target: Path) -> None:

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, NumericalError, UsageError
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
-from kron2sum_cli.files.text import AMBIGUOUS_NAMES, TextTable, id_columns, is_number, plain_name, read_table
+from kron2sum_cli.files.text import (
+    AMBIGUOUS_NAMES,
+    TextTable,
+    id_columns,
+    is_number,
+    parse_numbers,
+    plain_name,
+    read_table,
+)
 
 ADVICE_ON_REPLICATES = (
     "remove one of the two; of replicates of one line, give their mean in one row (--pheno-long makes means of plots)"
@@ -84,25 +92,6 @@ class SampleTable:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Which columns of a table are what, and how to speak of them."""
-
-    kind: Kind
-    table: TextTable
-    id_width: int
-    categorical: frozenset[int]
-    chosen: tuple[int, ...]
-
-    @property
-    def header(self) -> tuple[str, ...]:
-        return self.table.first.fields
-
-    @property
-    def place(self) -> str:
-        return f"{self.table.file}, line {self.table.first.line}"
-
-
 def read_sample_table(
     path: str,
     names: Sequence[str] | None = None,
@@ -126,58 +115,59 @@ def read_sample_table(
     the column and the value; UsageError where a column is chosen twice.
     """
     table = read_table(path)
-    header = table.first.fields
+    header, file = table.first.fields, table.file
     width = id_columns(header) or int(plain_name(header[0]) in AMBIGUOUS_NAMES)
-    layout = _read_header(table, width, names, categorical, kind)
-    _check_widths(layout)
-    cells = layout.table.columns([*range(layout.id_width), *layout.chosen]).iloc[1:]
-    ids = cells.iloc[:, : layout.id_width]
-    _check_ids(layout, ids)
-    fids = tuple(ids[0]) if layout.id_width == 2 else None
-    samples = Samples(fids, tuple(ids[layout.id_width - 1]), layout.table.file)
+    chosen, factors = _chosen_columns(header, width, f"{file}, line {table.first.line}", names, categorical, kind)
+    _check_widths(table, width)
+    cells = table.columns([*range(width), *chosen]).iloc[1:]
+    ids = cells.iloc[:, :width]
+    nameless = (ids == "").to_numpy().any(axis=1)
+    if nameless.any():
+        raise InputError(
+            f"{file}, line {ids.index[int(nameless.argmax())]}: the sample has an empty FID or IID; complete it or"
+            " remove the line"
+        )
+    samples = Samples(tuple(ids[0]) if width == 2 else None, tuple(ids[width - 1]), file)
     refuse_duplicates(samples, cells.index.to_list(), ADVICE_ON_REPLICATES)
 
-    values = np.empty((len(cells), len(layout.chosen)))
-    levels: list[tuple[str, ...] | None] = [None] * len(layout.chosen)
+    values = np.empty((len(cells), len(chosen)))
+    levels: list[tuple[str, ...] | None] = [None] * len(chosen)
     warnings: list[str] = []
-    for k, position in enumerate(layout.chosen):
-        column = TextColumn(layout.table.file, kind, layout.header[position], cells[position], ids)
-        if position in layout.categorical:
-            values[:, k], names_of_levels = _levels(column, MISSING_WORDS | missing_codes)
-            levels[k] = names_of_levels
+    for k, position in enumerate(chosen):
+        column = TextColumn(file, kind, header[position], cells[position], ids)
+        if position in factors:
+            known = column.cells.mask(column.cells.isin(MISSING_WORDS | missing_codes))
+            codes, names_of_levels = pd.factorize(known)
+            values[:, k] = np.where(codes < 0, np.nan, codes)
+            levels[k] = tuple(names_of_levels)
             for level, code in enumerate(names_of_levels):
                 if code in map(str, SUSPECTED_CODES):
                     warnings.append(missing_code_text(column, int(code), int((values[:, k] == level).sum())))
         else:
-            values[:, k] = as_numbers(column, layout.table.delimiter, missing_codes)
+            values[:, k] = as_numbers(column, table.delimiter, missing_codes)
             warnings += missing_code_warnings(column, values[:, k])
-    columns = tuple(layout.header[column] for column in layout.chosen)
+    columns = tuple(header[position] for position in chosen)
     return SampleTable(samples, columns, values, tuple(levels), path, tuple(warnings))
 
 
-def _read_header(
-    table: TextTable, width: int, names: Sequence[str] | None, categorical: Sequence[str], kind: Kind
-) -> _Layout:
-    """Check the header, whose first ``width`` columns name the samples, and find the columns that are asked for."""
-    header = table.first.fields
-    place = f"{table.file}, line {table.first.line}"
+def _chosen_columns(
+    header: Sequence[str], width: int, place: str, names: Sequence[str] | None, categorical: Sequence[str], kind: Kind
+) -> tuple[list[int], list[int]]:
+    """Positions of the columns that are asked for behind ``width`` names of samples, and of those that are categories.
+
+    The header, which stands at ``place``, is checked.
+    """
     _check_header(header, width, place, kind)
     columns = header[width:]
-    option = "--pheno-name" if kind == "trait" else "--covar-name"
     factors = choose_columns(categorical, columns, "--cat-covar", place)
     chosen: Sequence[int] = range(len(columns))
     if names is not None:
+        option = "--pheno-name" if kind == "trait" else "--covar-name"
         chosen = choose_columns(names, columns, option, place)
         chosen = (*chosen, *(i for i in factors if i not in chosen))
     if not chosen:
         raise InputError(f"{place}: there is no {kind} beside the sample IDs; add a column or leave the file out")
-    return _Layout(
-        kind=kind,
-        table=table,
-        id_width=width,
-        categorical=frozenset(i + width for i in factors),
-        chosen=tuple(i + width for i in chosen),
-    )
+    return [width + i for i in chosen], [width + i for i in factors]
 
 
 def _check_header(header: Sequence[str], width: int, place: str, kind: Kind) -> None:
@@ -202,16 +192,17 @@ def _check_header(header: Sequence[str], width: int, place: str, kind: Kind) -> 
         first[name] = number
 
 
-def _check_widths(layout: _Layout) -> None:
+def _check_widths(table: TextTable, id_width: int) -> None:
     """There are rows, and each has as many fields as the header; told before the cells of many columns are read."""
-    table, width = layout.table, len(layout.header)
-    widths = table.widths[table.widths > 0][1:]
+    width, widths = len(table.first.fields), table.widths[table.widths > 0][1:]
     if not widths.size:
-        raise InputError(f"{layout.place}: there is no sample below the header; check what wrote the file")
+        raise InputError(
+            f"{table.file}, line {table.first.line}: there is no sample below the header; check what wrote the file"
+        )
     wrong = np.flatnonzero(widths != width)
     if not wrong.size:
         return
-    found, ids = int(widths[wrong[0]]), table.columns(range(layout.id_width)).iloc[1 + int(wrong[0])]
+    found, ids = int(widths[wrong[0]]), table.columns(range(id_width)).iloc[1 + int(wrong[0])]
     what, remedy = "short", "write NA where a value is missing"
     if found > width:
         what, remedy = "long", "remove the delimiter too many, or put a field that holds one in quotes"
@@ -219,22 +210,6 @@ def _check_widths(layout: _Layout) -> None:
         f"{table.file}, line {ids.name}: the row of sample '{' '.join(ids)}' is too {what}: {found} fields, but the"
         f" header has {width}; {remedy}"
     )
-
-
-def _check_ids(layout: _Layout, ids: pd.DataFrame) -> None:
-    """Each row has an ID."""
-    nameless = (ids == "").to_numpy().any(axis=1)
-    if nameless.any():
-        raise InputError(
-            f"{layout.table.file}, line {ids.index[int(nameless.argmax())]}: the sample has an empty FID or IID; "
-            "complete it or remove the line"
-        )
-
-
-def _levels(column: TextColumn, missing: frozenset[str]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """A categorical column as positions among its levels, NaN where missing; and the levels."""
-    codes, levels = pd.factorize(column.cells.mask(column.cells.isin(missing)))
-    return np.where(codes < 0, np.nan, codes), tuple(levels)
 
 
 MAX_LEVELS = 1000
@@ -277,7 +252,12 @@ def code_covariates(table: SampleTable, rows: NDArray[np.intp]) -> CodedCovariat
         for level, code in present[1:]:
             names.append(f"{name}={level}")
             columns.append((codes == code).astype(np.float64))
-    _check_unique(names, table.samples.source)
+    taken = pd.Index(names)[pd.Index(names).duplicated()]
+    if len(taken):
+        raise InputError(
+            f"{table.samples.source}: '{taken[0]}' is both a column and a level of a categorical covariate; rename the"
+            " column"
+        )
     X = np.column_stack(columns)
     assert X.shape == (len(rows), len(names))
     return CodedCovariates(tuple(names), X, counts)
@@ -318,16 +298,6 @@ def _present_levels(name: str, codes: NDArray[np.intp], levels: Sequence[str], f
         )
     code_of = dict(present)
     return [(level, code_of[level]) for level in sorted_names(code_of)]
-
-
-def _check_unique(names: Sequence[str], file: str) -> None:
-    seen = set[str]()
-    for name in names:
-        if name in seen:
-            raise InputError(
-                f"{file}: '{name}' is both a column and a level of a categorical covariate; rename the column"
-            )
-        seen.add(name)
 
 
 def choose_columns(
@@ -394,7 +364,7 @@ def as_numbers(column: TextColumn, delimiter: str, missing_codes: frozenset[str]
         _refuse_mixed_marks(texts, column)
         texts = texts.str.replace(",", ".", regex=False)
     try:
-        numbers = _strict_floats(texts)
+        numbers = parse_numbers(texts.to_list())
     except ValueError:
         raise _cell_error(texts, column) from None
     for code in filter(is_number, missing_codes):
@@ -412,14 +382,6 @@ def _refuse_mixed_marks(texts: "pd.Series[str]", column: TextColumn) -> None:
             f"has {texts.iloc[int(commas.argmax())]!r}; write all numbers with the same decimal mark, and nothing "
             "between thousands"
         )
-
-
-def _strict_floats(texts: "pd.Series[str]") -> NDArray[np.float64]:
-    """`float` of every cell, without Python's own spellings (``1_000``, digits of other scripts)."""
-    joined = "".join(texts)
-    if "_" in joined or not joined.isascii():
-        raise ValueError
-    return texts.to_numpy(dtype=object).astype(np.float64)
 
 
 def _cell_error(texts: "pd.Series[str]", column: TextColumn) -> InputError:

@@ -1,6 +1,6 @@
 """Sample identities: who is who across files, whatever the order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,12 @@ class Samples:
     fids: tuple[str, ...] | None
     iids: tuple[str, ...]
     source: str
+
+    @classmethod
+    def of_names(cls, names: Iterable[Sequence[str]], source: str) -> "Samples":
+        """Samples from the IID, or the FID and the IID, of each."""
+        *fids, iids = list(zip(*names, strict=True)) or [()]
+        return cls(fids[0] if fids else None, iids, source)
 
     def __len__(self) -> int:
         return len(self.iids)

@@ -165,9 +165,8 @@ def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
     name = name or str(source)
     with _reading(name), _opened(source) as file:
         head = file.read(HEAD_BYTES)
-    if not head.startswith(MAGIC):
-        raise InputError(f"{name}: is {describe(head)}, not a Parquet table of kron2sum scan{_remedy(head)}")
-    with _reading(name), _opened(source) as file:
+        if not head.startswith(MAGIC):
+            raise InputError(f"{name}: is {describe(head)}, not a Parquet table of kron2sum scan{_remedy(head)}")
         _check_footer(file, name)
     with _reading(name):
         parquet = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)

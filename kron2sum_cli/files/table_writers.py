@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -51,14 +51,15 @@ def compressed_output(path: str, gzip_level: int = 6) -> Iterator[BinaryIO]:
             raise
 
 
-class TableWriter(Protocol):
+class TableWriter:
     """What takes the rows of a table, in order."""
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows."""
+        raise NotImplementedError
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is left, if anything is."""
 
     def abandon(self) -> None:
         """Write no more, not even what would make the file look complete; nothing to do after the end."""
@@ -78,7 +79,7 @@ def footer_checksum(footer: bytes) -> bytes:
     return FOOTER_WORD + hashlib.blake2b(footer, digest_size=16).digest()
 
 
-class ParquetWriter:
+class ParquetWriter(TableWriter):
     """Row groups of a fixed size, whatever the size of the batches, to a file that need not be seekable.
 
     ``repeating`` columns have few different values.
@@ -135,7 +136,7 @@ class ParquetWriter:
         self._writer.write_table(table.combine_chunks(), row_group_size=self._rows)
 
 
-class DelimitedWriter:
+class DelimitedWriter(TableWriter):
     """A header line and a line a row."""
 
     def __init__(self, file: BinaryIO, names: Sequence[str], separator: str) -> None:
@@ -148,14 +149,8 @@ class DelimitedWriter:
         for start in range(0, len(batch), _TEXT_ROWS):
             self._file.write(delimited_rows(batch.slice(start, _TEXT_ROWS), self._separator))
 
-    def close(self) -> None:
-        """Nothing is left."""
 
-    def abandon(self) -> None:
-        """Nothing is left."""
-
-
-class JsonWriter:
+class JsonWriter(TableWriter):
     """A list of objects, one a row and one a line; missing cells are null."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -173,9 +168,6 @@ class JsonWriter:
     def close(self) -> None:
         """End the list."""
         self._file.write(b"[]\n" if self._before == "[\n" else b"\n]\n")
-
-    def abandon(self) -> None:
-        """Leave the list open."""
 
 
 class _Counted(Abandonable):

@@ -117,6 +117,14 @@ def parse_number(field: str) -> float:
     return float(field)
 
 
+def parse_numbers(fields: Sequence[str]) -> NDArray[np.float64]:
+    """`parse_number` of each of many fields."""
+    joined = "".join(fields)
+    if "_" in joined or not joined.isascii():
+        raise ValueError("a field is not a number")
+    return np.array(fields, dtype=np.float64)
+
+
 def is_number(field: str) -> bool:
     """Whether a field reads as a number (NaN and infinity included)."""
     try:
@@ -208,12 +216,6 @@ def id_columns(header: Sequence[str]) -> int:
     return int(bool(names) and names[0] in SAMPLE_NAMES)
 
 
-def id_columns_of_list(first: Sequence[str], second: Sequence[str]) -> int:
-    """As `id_columns`, of a list that may have no header: what the second line begins with, too, is a family's name."""
-    width = id_columns(first)
-    return 0 if width == 1 and second[:1] == first[:1] else width
-
-
 def read_file_list(path: str) -> tuple[str, ...]:
     """Read a list of files, as for ``--geno-list``: one path a line, which may hold blanks.
 
@@ -244,7 +246,9 @@ def listed_samples(path: str) -> tuple[Samples, list[int]]:
     file cannot be read, or a line has an ID less than the first one.
     """
     table = read_table(path)
-    n_header = id_columns_of_list(table.first.fields, tuple(table.columns([0])[0].iloc[1:2]))
+    n_header = id_columns(table.first.fields)
+    if n_header == 1 and table.first.fields[0] in table.columns([0])[0].iloc[1:2].to_list():
+        n_header = 0  # what the second line begins with, too, is the name of a family
     width = n_header or min(2, len(table.first.fields))
     ids = table.columns(range(width)).iloc[1 if n_header else 0 :]
     lacking = (ids == "").to_numpy().any(axis=1)

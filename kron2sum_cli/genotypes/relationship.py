@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -10,38 +10,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, UsageError
-from kron2sum_cli.files.inputs import display_name
+from kron2sum_cli.files.inputs import display_name, open_input
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
 from kron2sum_cli.files.text import Row, id_columns, is_number
 from kron2sum_cli.genotypes.sample_files import read_sample_list
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.genotypes.sparse_matrix import (
     SparseMatrix,
-    is_matrix_market,
-    is_sparse_gcta,
     is_table_of_pairs,
     read_gcta_sparse,
     read_matrix_market,
     read_table_of_pairs,
 )
 from kron2sum_cli.genotypes.square_matrix import (
-    ListedTriangle,
     StoredSquare,
     gather,
     numbers_of_row,
     open_gcta,
     open_npy,
-    open_plink2_binary,
+    open_plink2,
     open_text_square,
     refuse_empty_diagonal,
     stream_rows,
 )
 
-STDIN = "-"
 NUMPY_MAGIC = b"\x93NUMPY"
-GCTA_SUFFIXES = (".grm.bin", ".grm.id", ".grm.N.bin", ".grm.gz", ".grm.zst", ".grm")
-PLINK2_SUFFIXES = (".rel.bin", ".rel.id", ".rel.zst", ".rel")
-
+GCTA_MATRICES = (".grm.bin", ".grm.gz", ".grm.zst", ".grm")
+GCTA_SUFFIXES = (".grm.id", ".grm.N.bin", *GCTA_MATRICES)
+PLINK2_MATRICES = (".rel", ".rel.zst", ".rel.bin")
+PLINK2_SUFFIXES = (".rel.id", *PLINK2_MATRICES)
 
 SPARSE_HEAD_BYTES = 1 << 16
 """Bytes at the beginning of a file by which a sparse matrix is recognised."""
@@ -112,17 +109,9 @@ class NamedTable:
 
 def _is_header_of_r(header: tuple[str, ...], first: Row | None) -> bool:
     """Whether a header is as R's ``write.table`` gives it to a matrix with names: without one of the first column."""
-    return (
-        len(header) > 1
-        and first is not None
-        and len(first.fields) == len(header) + 1
-        and _of_names(first.fields[0], header)
-    )
-
-
-def _of_names(name: str, header: Collection[str]) -> bool:
-    """Whether a name is one of a header, or R made one of it."""
-    return name in header or made_by_r(name) in header
+    if first is None or not 1 < len(header) == len(first.fields) - 1:
+        return False
+    return not {first.fields[0], made_by_r(first.fields[0])}.isdisjoint(header)
 
 
 def made_by_r(name: str) -> str:
@@ -189,8 +178,7 @@ def _samples(rows: Iterator[Row], n_id_columns: int, path: str) -> Samples:
         lines.append(row.line)
     if not ids:
         raise InputError(f"{path} has a header and no samples")
-    fids = tuple(fields[0] for fields in ids) if n_id_columns == 2 else None
-    samples = Samples(fids, tuple(fields[-1] for fields in ids), path)
+    samples = Samples.of_names(ids, path)
     refuse_duplicates(samples, lines)
     return samples
 
@@ -240,25 +228,27 @@ def open_relationship(path: str, id_path: str | None = None) -> RelationshipFile
     ``IID`` in each line. Raises InputError where a file is missing, of no known format, of the wrong size, or names a
     sample twice; UsageError where ``id_path`` is needed and not given, or given and not needed.
     """
-    stem = _stem(path, GCTA_SUFFIXES, (".grm.bin", ".grm.gz", ".grm.zst"))
+    stem = _stem(path, GCTA_SUFFIXES, GCTA_MATRICES[:3])
     if stem is not None:
-        name = _existing(path, stem, (".grm.bin", ".grm.gz", ".grm.zst", ".grm"))
+        name = _existing(path, stem, GCTA_MATRICES)
         format_name = "GCTA .grm.bin" if name.endswith(".bin") else "GCTA .grm.gz"
-        return _with_names(name, id_path or f"{stem}.grm.id", format_name)
-    stem = _stem(path, PLINK2_SUFFIXES, (".rel", ".rel.zst", ".rel.bin"))
+        return _with_names(name, id_path or f"{stem}.grm.id", format_name, open_gcta)
+    stem = _stem(path, PLINK2_SUFFIXES, PLINK2_MATRICES)
     if stem is not None:
-        name = _existing(path, stem, (".rel", ".rel.zst", ".rel.bin"))
-        return _with_names(name, id_path or f"{stem}.rel.id", "plink2 .rel")
+        name = _existing(path, stem, PLINK2_MATRICES)
+        return _with_names(name, id_path or f"{stem}.rel.id", "plink2 .rel", open_plink2)
     _require_file(path)
-    if _starts_with_numpy_magic(path):
-        return _with_names(path, _needed(id_path, path), "NumPy .npy")
+    with open_input(path) as file:
+        is_npy = file.read(len(NUMPY_MAGIC)) == NUMPY_MAGIC
+    if is_npy:
+        return _with_names(path, _needed(id_path, path), "NumPy .npy", open_npy)
     rows = stream_rows(path)
     first_row = next(rows, None)
     if first_row is None:
         raise InputError(f"{path} is empty; check the command that wrote it")
     names_are_numbers = _is_header_of_r(first_row.fields, next(rows, None))
     if not names_are_numbers and all(is_number(field) for field in first_row.fields):
-        return _with_names(path, _needed(id_path, path), "matrix in text")
+        return _with_names(path, _needed(id_path, path), "matrix in text", open_text_square)
     if id_path is not None:
         raise UsageError(f"{path} has names of its own: leave out --grm-id {id_path}")
     table = open_named_table(path)
@@ -273,7 +263,7 @@ def open_sparse(path: str, id_path: str | None) -> SparseMatrix | None:
     table with a header that names two samples and a relationship (`sparse_matrix.read_table_of_pairs`). Raises
     InputError, UsageError as `open_relationship`.
     """
-    if is_sparse_gcta(path):
+    if path.endswith(".grm.sp") or (not os.path.isfile(path) and os.path.isfile(f"{path}.grm.sp")):
         stem = path.removesuffix(".grm.sp")
         ids = id_path or f"{stem}.grm.id"
         for name in (f"{stem}.grm.sp", ids):
@@ -281,9 +271,9 @@ def open_sparse(path: str, id_path: str | None) -> SparseMatrix | None:
         return read_gcta_sparse(f"{stem}.grm.sp", read_sample_list(ids), ids)
     if not os.path.isfile(path):
         return None
-    with open(path, "rb") as file:
+    with open_input(path) as file:
         head = file.read(SPARSE_HEAD_BYTES)
-    if is_matrix_market(head):
+    if head.lower().startswith(b"%%matrixmarket"):
         return read_matrix_market(path, read_sample_list(_needed(id_path, path)), str(id_path))
     header = head.partition(b"\n")[0].decode(errors="replace")
     if not is_table_of_pairs(re.split(r"[\s,;]+", header.strip())):
@@ -293,25 +283,14 @@ def open_sparse(path: str, id_path: str | None) -> SparseMatrix | None:
     return read_table_of_pairs(path)
 
 
-def _with_names(path: str, id_path: str, format_name: str) -> RelationshipFile:
-    """A matrix whose names are in a file of their own."""
+def _with_names(
+    path: str, id_path: str, format_name: str, open_matrix: Callable[[str, str, int], StoredSquare]
+) -> RelationshipFile:
+    """A matrix whose names are in a file of their own; ``open_matrix`` takes both paths and the number of samples."""
     _require_file(path)
     _require_file(id_path)
     samples = read_sample_list(id_path)
-    n = len(samples)
-    stored: StoredSquare
-    if format_name == "GCTA .grm.bin":
-        stored = open_gcta(path, id_path, n)
-    elif format_name == "GCTA .grm.gz":
-        stored = ListedTriangle(path, n)
-    elif path.endswith(".rel.bin"):
-        stored = open_plink2_binary(path, id_path, n)
-    elif format_name == "NumPy .npy":
-        stored = open_npy(path, id_path, n)
-    else:
-        first_row = next(stream_rows(path), None)
-        stored = open_text_square(path, first_row.fields if first_row else (), id_path, n)
-    return RelationshipFile(samples, (path, id_path), format_name, stored)
+    return RelationshipFile(samples, (path, id_path), format_name, open_matrix(path, id_path, len(samples)))
 
 
 def _stem(path: str, suffixes: tuple[str, ...], matrices: tuple[str, ...]) -> str | None:
@@ -325,7 +304,7 @@ def _stem(path: str, suffixes: tuple[str, ...], matrices: tuple[str, ...]) -> st
 
 def _existing(path: str, stem: str, suffixes: tuple[str, ...]) -> str:
     """The matrix of a file set: the one named, else the first that is there, else the first that could be."""
-    if path.endswith(suffixes) and not path.endswith(".id"):
+    if path.endswith(suffixes):
         return path
     return next((stem + suffix for suffix in suffixes if os.path.isfile(stem + suffix)), stem + suffixes[0])
 
@@ -342,15 +321,7 @@ def _needed(id_path: str | None, path: str) -> str:
 def _require_file(path: str) -> None:
     if os.path.isdir(path):
         raise InputError(f"{path} is a directory; give a file in it")
-    if path == STDIN or (os.path.exists(path) and not os.path.isfile(path)):
+    if path == "-" or (os.path.exists(path) and not os.path.isfile(path)):
         raise InputError(f"{display_name(path)} is no file, and a matrix is read more than once; write it to one first")
     if not os.path.isfile(path):
         raise InputError(f"{path}: there is no such file; check the path")
-
-
-def _starts_with_numpy_magic(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(NUMPY_MAGIC)) == NUMPY_MAGIC
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from None

@@ -4,7 +4,6 @@ GCTA writes ``.grm.sp`` (fastGWA's sparse matrix), R and SAIGE write Matrix Mark
 plink 1.9 write tables of pairs. A pair that is not listed is 0.
 """
 
-import os
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
@@ -58,16 +57,6 @@ class SparseMatrix:
     listed_only: bool
     files: tuple[str, ...]
     format: str
-
-
-def is_sparse_gcta(path: str) -> bool:
-    """Whether a path is GCTA's ``.grm.sp``, by its own name or by its prefix."""
-    return path.endswith(".grm.sp") or (not os.path.isfile(path) and os.path.isfile(f"{path}.grm.sp"))
-
-
-def is_matrix_market(head: bytes) -> bool:
-    """Whether a file begins as Matrix Market does."""
-    return head.lower().startswith(b"%%matrixmarket")
 
 
 def is_table_of_pairs(header: list[str]) -> bool:
@@ -145,9 +134,7 @@ def read_table_of_pairs(path: str) -> SparseMatrix:
     first, second = (table.iloc[:, list(part)].agg("\t".join, axis=1) for part in (ids[:half], ids[half:]))
     codes, names = pd.factorize(pd.concat([first, second], ignore_index=True))
     pairs = codes.reshape(2, -1).T
-    parts = [str(name).split("\t") for name in names]
-    fids = tuple(part[0] for part in parts) if half == 2 else None
-    samples = Samples(fids, tuple(part[-1] for part in parts), path)
+    samples = Samples.of_names([str(name).split("\t") for name in names], path)
     K = _symmetric(pairs, values, len(samples), path, header=1)
     missing = np.ones(len(samples))
     missing[pairs[pairs[:, 0] == pairs[:, 1], 0]] = 0.0
@@ -233,19 +220,15 @@ def near_duplicates(K: Sparse, share: float) -> list[tuple[int, int]]:
 def _symmetric(pairs: NDArray[np.intp], values: NDArray[np.float64], n: int, path: str, header: int = 0) -> Sparse:
     """Both triangles from pairs in any order; a pair may be there again with the same value."""
     _refuse_numbers(values, path, header)
-    low, high = pairs.min(axis=1), pairs.max(axis=1)
-    key = low.astype(np.int64) * n + high
-    order = np.argsort(key, kind="stable")
-    same = np.flatnonzero(np.diff(key[order]) == 0)
-    differ = same[values[order[same]] != values[order[same + 1]]]
-    if differ.size:
-        one, other = sorted((int(order[differ[0]]), int(order[differ[0] + 1])))
+    table = pd.DataFrame(np.sort(pairs, axis=1), columns=["low", "high"]).assign(value=values).drop_duplicates()
+    again = table[table.duplicated(["low", "high"], keep=False)]
+    if len(again):
+        one, other = again[(again["low"] == again["low"].iat[0]) & (again["high"] == again["high"].iat[0])].index[:2]
         raise InputError(
             f"{path}, lines {_line(path, one + header)} and {_line(path, other + header)}: have the same pair of"
             f" samples with the values {values[one]:g} and {values[other]:g}; leave one of them out"
         )
-    once = np.delete(order, same + 1)
-    low, high, values = low[once], high[once], values[once]
+    low, high, values = (table[name].to_numpy() for name in table.columns)
     off = low != high
     row, column = np.concatenate([low, high[off]]), np.concatenate([high, low[off]])
     return scipy.sparse.csr_array((np.concatenate([values, values[off]]), (row, column)), shape=(n, n))

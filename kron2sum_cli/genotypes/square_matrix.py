@@ -5,7 +5,7 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.inputs import GZIP_MAGIC, ZSTD_MAGIC
 from kron2sum_cli.files.samples import Samples
-from kron2sum_cli.files.text import Row, find_delimiter, is_number, not_a_number
+from kron2sum_cli.files.text import Row, find_delimiter, is_number, not_a_number, parse_numbers
 
 TILE = 512
 """Rows and columns of a large matrix that are worked on at once."""
@@ -82,13 +82,10 @@ def open_text(path: str) -> TextIO:
 
 def numbers_of_row(row: Row, skipped: int, path: str) -> NDArray[np.float64]:
     """The fields of a row, without the first ``skipped``, as numbers; another text is refused."""
-    fields = row.fields[skipped:]
-    joined = "".join(fields)
-    if "_" not in joined and joined.isascii():  # numpy takes what Python takes, see parse_number
-        try:
-            return np.array(fields, dtype=np.float64)
-        except ValueError:
-            pass
+    try:
+        return parse_numbers(row.fields[skipped:])
+    except ValueError:
+        pass
     column, value = next((i, v) for i, v in enumerate(row.fields) if i >= skipped and not is_number(v))
     raise InputError(f"{path}, line {row.line}, column {column + 1}: {not_a_number(value)}")
 
@@ -118,13 +115,13 @@ class TextSquare:
             raise InputError(f"{self.path} has {found} rows, but {self.n} samples; name each row once")
 
 
-def open_text_square(path: str, first_row: Sequence[str], ids: str, n: int) -> TextSquare:
+def open_text_square(path: str, ids: str, n: int) -> TextSquare:
     """A matrix in text of the n samples listed in ``ids``: square, or a triangle, which begins with one number."""
-    if len(first_row) not in {1, n}:
-        raise InputError(
-            f"{path} has {len(first_row)} columns, but {ids} lists {n} samples; they do not belong together"
-        )
-    return TextSquare(path, n, lower=len(first_row) < n)
+    first = next(stream_rows(path), None)
+    width = 0 if first is None else len(first.fields)
+    if width not in {1, n}:
+        raise InputError(f"{path} has {width} columns, but {ids} lists {n} samples; they do not belong together")
+    return TextSquare(path, n, lower=width < n)
 
 
 @dataclass(frozen=True)
@@ -155,8 +152,10 @@ class BinarySquare:
                 yield i, np.frombuffer(row, self.dtype)
 
 
-def open_gcta(path: str, ids: str, n: int) -> BinarySquare:
-    """GCTA's ``.grm.bin``: the lower triangle in single precision, of a size that fits n samples."""
+def open_gcta(path: str, ids: str, n: int) -> StoredSquare:
+    """GCTA's ``.grm.bin``, the lower triangle in single precision, of a size that fits n samples; or ``.grm.gz``."""
+    if not path.endswith(".bin"):
+        return ListedTriangle(path, n)
     matrix = BinarySquare(path, n, lower=True, dtype=np.dtype("<f4"))
     found = os.path.getsize(path)
     if found != matrix.expected_bytes:
@@ -170,8 +169,10 @@ def open_gcta(path: str, ids: str, n: int) -> BinarySquare:
     return matrix
 
 
-def open_plink2_binary(path: str, ids: str, n: int) -> BinarySquare:
-    """plink2's ``.rel.bin``: square or lower triangle, in double or single precision, told by its size."""
+def open_plink2(path: str, ids: str, n: int) -> StoredSquare:
+    """plink2's ``.rel.bin``, square or lower triangle, in double or single precision, told by its size; or its text."""
+    if not path.endswith(".bin"):
+        return open_text_square(path, ids, n)
     found = os.path.getsize(path)
     layouts = [BinarySquare(path, n, lower, np.dtype(number)) for number in ("<f8", "<f4") for lower in (False, True)]
     for matrix in layouts:
