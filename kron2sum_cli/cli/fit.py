@@ -49,12 +49,7 @@ EXAMPLES = (
 @file_option("--covar", group=SAMPLES, help="Covariates, in a file like that of the traits.")
 @names_option("--covar-name", "covar_names", group=SAMPLES, help="Covariates to use.", absent="all")
 @names_option("--cat-covar", "cat_covar_names", group=SAMPLES, help="Covariates that are categories.")
-@option(
-    "--intercept/--no-intercept",
-    default=True,
-    group=SAMPLES,
-    help="A column of ones among the covariates.",
-)
+@option("--intercept/--no-intercept", default=True, group=SAMPLES, help="A column of ones among the covariates.")
 @names_option("--missing-code", "missing_codes", group=SAMPLES, help="Further words for a missing value.")
 @option(
     "--missing",
@@ -119,13 +114,7 @@ EXAMPLES = (
     help="Largest share of missing genotypes of a variant.",
 )
 @file_option("--grm-extract", group=RELATIONSHIP, help="Use these variants only.")
-@option(
-    "--reml/--ml",
-    "reml",
-    default=True,
-    group=MODEL,
-    help="Restricted or full maximum likelihood.",
-)
+@option("--reml/--ml", "reml", default=True, group=MODEL, help="Restricted or full maximum likelihood.")
 @option("--rank", type=RANK, group=MODEL, absent="full", help="Rank of C0, or auto to choose it by a one-sided AIC.")
 @file_option("--trait-design", group=MODEL, help="Trait design matrix A.", absent="identity")
 @flag_option("--loco", group=MODEL, help="A null model for each chromosome, without its variants.")

@@ -51,12 +51,7 @@ EXAMPLES = (
 
 
 @click.command(cls=GroupedCommand, examples=EXAMPLES)
-@file_option(
-    "--null",
-    default=defaults.DEFAULT_NULL,
-    group=INPUT,
-    help="The null model of kron2sum fit.",
-)
+@file_option("--null", default=defaults.DEFAULT_NULL, group=INPUT, help="The null model of kron2sum fit.")
 @genotypes_option(
     group=INPUT,
     absent="those of the GRM",

@@ -55,8 +55,8 @@ class BarProgress:
     @contextmanager
     def _shown(self) -> Iterator[Bars]:
         """The display of all steps that run now; it lasts as long as the outermost."""
-        bars = _bars()
-        with bars:
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), _Status())
+        with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
             self.bars = bars
             self._handler.say = partial(bars.console.print, markup=False, highlight=False, soft_wrap=True)
             try:
@@ -72,11 +72,6 @@ class _Status(ProgressColumn):
         """Render a step."""
         total = None if task.total is None else int(task.total)
         return Text(status(int(task.completed), total, task.fields["unit"], task.elapsed or 0.0))
-
-
-def _bars() -> Bars:
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), _Status())
-    return Bars(*columns, console=Console(stderr=True), transient=True)
 
 
 def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

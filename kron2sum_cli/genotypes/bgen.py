@@ -368,7 +368,7 @@ def open_bgen(path: str, sample: str | None = None) -> BgenSource:
         sample = beside
     samples = _read_samples(header, sample, beside)
     records = read_index(header)
-    index = [] if records is None else [index_path(path)]
+    index = [] if records is None else [f"{path}.bgi"]
     if records is None:
         records = walk_records(header)
     two_alleles = records.n_alleles == 2
@@ -377,18 +377,13 @@ def open_bgen(path: str, sample: str | None = None) -> BgenSource:
     return BgenSource(path, files, samples, variants, header, records.starts[two_alleles], records.ends[two_alleles])
 
 
-def index_path(bgen: str) -> str:
-    """Where the index of a BGEN file lies, if there is one."""
-    return f"{bgen}.bgi"
-
-
 def read_index(header: BgenHeader) -> BgenRecords | None:
     """Find all variants through the index, which is much faster than through a large file on a slow disk.
 
     None where there is no index, or where it is older than the file or does not fit it: another number of variants, or
     places that leave gaps or end elsewhere than the file.
     """
-    path = index_path(header.path)
+    path = f"{header.path}.bgi"
     if not os.path.isfile(path):
         return None
     records = None

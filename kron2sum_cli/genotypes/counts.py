@@ -16,15 +16,6 @@ LOOKED_AT_FIRST = (128, 4096)
 
 
 @dataclass(frozen=True)
-class HardCalls:
-    """Numbers of samples that have two, one and no copy of the effect allele without doubt, each (m,) int64."""
-
-    two_ea: NDArray[np.int64]
-    one_ea: NDArray[np.int64]
-    no_ea: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
 class GenotypeCounts:
     """What the genotypes of m variants in n samples add up to.
 
@@ -34,7 +25,8 @@ class GenotypeCounts:
     - ``constant`` (m,): whether all genotypes called are the same, or none is called.
     - ``info`` (m,): imputation quality: variance of the dosages over 2f(1-f), the variance that certain genotypes in
       Hardy-Weinberg equilibrium have (MaCH's r²). NaN where all genotypes are 0, 1 or 2, or where it was not asked for.
-    - ``hard_calls``: genotypes called without doubt, where they were asked for.
+    - ``hard_calls`` (3, m): samples that have two, one and no copy of the effect allele without doubt, int64, where
+      they were asked for.
     """
 
     n_samples: int
@@ -43,7 +35,7 @@ class GenotypeCounts:
     ea_count: NDArray[np.float64]
     constant: NDArray[np.bool_]
     info: NDArray[np.float64]
-    hard_calls: HardCalls | None = None
+    hard_calls: NDArray[np.int64] | None = None
 
     @property
     def eaf(self) -> NDArray[np.float64]:
@@ -73,7 +65,6 @@ class GenotypeCounts:
 
     def take(self, variants: NDArray[np.intp]) -> "GenotypeCounts":
         """The counts of some of the variants."""
-        calls = self.hard_calls
         return GenotypeCounts(
             self.n_samples,
             self.ploidy,
@@ -81,7 +72,7 @@ class GenotypeCounts:
             self.ea_count[variants],
             self.constant[variants],
             self.info[variants],
-            None if calls is None else HardCalls(calls.two_ea[variants], calls.one_ea[variants], calls.no_ea[variants]),
+            None if self.hard_calls is None else self.hard_calls[:, variants],
         )
 
     def _per_allele(self, count: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -130,15 +121,12 @@ def _constant(by_variant: NDArray[np.float32]) -> NDArray[np.bool_]:
     m, n = by_variant.shape
     alike = np.arange(m)
     for first in (*LOOKED_AT_FIRST, n):
-        alike = alike[~_vary(by_variant[alike, :first])]
+        some = by_variant[alike, :first]
+        varies = np.fmin.reduce(some, axis=1) < np.fmax.reduce(some, axis=1)  # false where none is called, too
+        alike = alike[~varies]
     constant = np.zeros(m, dtype=np.bool_)
     constant[alike] = True
     return constant
-
-
-def _vary(by_variant: NDArray[np.float32]) -> NDArray[np.bool_]:
-    # False where none is called, too.
-    return np.asarray(np.fmin.reduce(by_variant, axis=1) < np.fmax.reduce(by_variant, axis=1))
 
 
 def _quality(by_variant: NDArray[np.float32], ploidy: int) -> NDArray[np.float64]:
@@ -153,8 +141,6 @@ def _quality(by_variant: NDArray[np.float32], ploidy: int) -> NDArray[np.float64
     return info
 
 
-def _hard_calls(by_variant: NDArray[np.float32]) -> HardCalls:
-    near = [
-        np.count_nonzero(np.abs(by_variant - np.float32(copies)) <= HARD_CALL_DISTANCE, axis=1) for copies in (2, 1, 0)
-    ]
-    return HardCalls(*(count.astype(np.int64) for count in near))
+def _hard_calls(by_variant: NDArray[np.float32]) -> NDArray[np.int64]:
+    near = (np.abs(by_variant - np.float32(copies)) <= HARD_CALL_DISTANCE for copies in (2, 1, 0))
+    return np.array([np.count_nonzero(of_copies, axis=1) for of_copies in near], dtype=np.int64)

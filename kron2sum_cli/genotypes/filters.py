@@ -141,10 +141,10 @@ def _narrow(kept: NDArray[np.bool_], condition: NDArray[np.bool_], option: str, 
 
 
 def _in_equilibrium(counts: GenotypeCounts, candidates: NDArray[np.bool_], smallest_p: float) -> NDArray[np.bool_]:
-    calls = counts.hard_calls
-    assert calls is not None
+    assert counts.hard_calls is not None
+    two_ea, one_ea, no_ea = counts.hard_calls[:, candidates]
     p = np.ones(len(candidates))
-    p[candidates] = hwe_exact(calls.one_ea[candidates], calls.two_ea[candidates], calls.no_ea[candidates])
+    p[candidates] = hwe_exact(one_ea, two_ea, no_ea)
     return p >= smallest_p
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
-from kron2sum_cli.files.text import Row, id_columns
+from kron2sum_cli.files.text import id_columns
 from kron2sum_cli.genotypes.genotype_table import (
     UNNAMED_ALLELE,
     UNPLACED,
@@ -32,6 +32,7 @@ from kron2sum_cli.genotypes.genotype_table import (
     copies_in_row,
     described,
     read_map,
+    require_width,
     variant_column,
 )
 from kron2sum_cli.genotypes.source import Variants
@@ -181,22 +182,17 @@ def _read_wide(path: str, header: tuple[str, ...], n_ids: int, known: Mapping[st
         )
     ids, lines, cells = [], [], []
     for row in islice(stream_rows(path), 1, None):
-        _require_width(row, header, path)
+        require_width(row, header, path)
         ids.append([cell.strip() for cell in row.fields[:n_ids]])
         lines.append(row.line)
         cells.append(copies_in_row(row, n_ids, path, 2))
-    samples = Samples(tuple(one[0] for one in ids) if n_ids == 2 else None, tuple(one[-1] for one in ids), path)
+    samples = Samples.of_names(ids, path)
     if not ids:
         raise InputError(f"{path} has no samples; check the file")
     refuse_duplicates(samples, lines)
     table = np.empty((len(ids), len(columns.loci), len(columns.founders)), dtype=np.float32)
     table[:, columns.locus, columns.founder] = np.array(cells)
     return _Content(samples, columns.founders, columns.loci, [MapEntry()] * len(columns.loci), table)
-
-
-def _require_width(row: Row, header: Sequence[str], path: str) -> None:
-    if len(row.fields) != len(header):
-        raise InputError(f"{path}, line {row.line}: {len(row.fields)} fields where the header has {len(header)}")
 
 
 def _read_long(path: str, header: tuple[str, ...], n_ids: int) -> _Content:
@@ -211,7 +207,7 @@ def _read_long(path: str, header: tuple[str, ...], n_ids: int) -> _Content:
     entries: list[MapEntry] = []
     cells: dict[tuple[int, int], NDArray[np.float32]] = {}
     for row in islice(stream_rows(path), 1, None):
-        _require_width(row, header, path)
+        require_width(row, header, path)
         name, entry = described(row, columns, path)
         if name not in locus_of_name:
             locus_of_name[name] = len(entries)
@@ -226,8 +222,7 @@ def _read_long(path: str, header: tuple[str, ...], n_ids: int) -> _Content:
         raise InputError(f"{path} has no samples; check the file")
     table = np.full((len(sample_of), len(entries), len(founders)), np.nan, dtype=np.float32)
     table[tuple(np.array(list(cells)).T)] = np.array(list(cells.values()))
-    fids = tuple(key[0] for key in sample_of) if n_ids == 2 else None
-    samples = Samples(fids, tuple(key[-1] for key in sample_of), path)
+    samples = Samples.of_names(sample_of, path)
     refuse_duplicates(samples)
     return _Content(samples, founders, tuple(locus_of_name), entries, table)
 

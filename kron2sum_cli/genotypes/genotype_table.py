@@ -231,11 +231,14 @@ def read_map(path: str) -> Mapping[str, MapEntry]:
     else:
         rows = rows[1:]
     unit = 1
-    if "POS" in columns and any(_is_fraction(row, columns.index("POS")) for row in rows):
-        logger.info(
-            "%s: positions have decimals: one is taken for 1,000,000 base pairs (megabases, centimorgans)", path
-        )
-        unit = MEGABASE
+    if "POS" in columns:
+        at = columns.index("POS")
+        positions = [row.fields[at] for row in rows if at < len(row.fields)]
+        if any("." in cell and is_number(cell) and not float(cell).is_integer() for cell in positions):
+            logger.info(
+                "%s: positions have decimals: one is taken for 1,000,000 base pairs (megabases, centimorgans)", path
+            )
+            unit = MEGABASE
     return _without_contradictions([described(row, columns, path, unit) for row in rows], path)
 
 
@@ -256,12 +259,6 @@ def _without_contradictions(described_variants: Sequence[tuple[str, MapEntry]], 
             places,
         )
     return {name: entry for name, entry in entries.items() if name not in wrong}
-
-
-def _is_fraction(row: Row, column: int) -> bool:
-    """Whether a cell is a number that is not whole."""
-    cell = row.fields[column] if column < len(row.fields) else ""
-    return "." in cell and is_number(cell) and not float(cell).is_integer()
 
 
 def described(row: Row, columns: Sequence[str | None], path: str, unit: int = 1) -> tuple[str, MapEntry]:
@@ -304,13 +301,11 @@ def _read_samples_in_rows(path: str, ploidy: int) -> _Content:
     skipped = n_ids + (len(RAW_COLUMNS) if is_raw else 0)
     ids, lines, cells = [], [], []
     for row in rows:
-        if len(row.fields) != len(header):
-            raise InputError(f"{path}, line {row.line}: {len(row.fields)} fields where the header has {len(header)}")
+        require_width(row, header, path)
         ids.append(row.fields[:n_ids])
         lines.append(row.line)
         cells.append(copies_in_row(row, skipped, path, ploidy))
-    fids = tuple(fields[0] for fields in ids) if n_ids == 2 else None
-    samples = Samples(fids, tuple(fields[-1] for fields in ids), path)
+    samples = Samples.of_names(ids, path)
     _require_some(len(header) - skipped, len(samples), path)
     refuse_duplicates(samples, lines)
     parts = [name.rpartition("_") if is_raw else (name, "", "") for name in header[skipped:]]
@@ -367,6 +362,12 @@ def _hapmap(row: Row, entry: MapEntry, path: str) -> tuple[MapEntry, NDArray[np.
     copies = [np.nan if "N" in pair or pair in NO_GENOTYPE else pair.count(ea) for pair in pairs]
     named = MapEntry(entry.chromosome, entry.position, "/".join(alleles[1:]) or ea, nea)
     return named, np.array(copies, np.float32)[call_of_sample]
+
+
+def require_width(row: Row, header: Sequence[str], path: str) -> None:
+    """Refuse a row with another number of fields than the header."""
+    if len(row.fields) != len(header):
+        raise InputError(f"{path}, line {row.line}: {len(row.fields)} fields where the header has {len(header)}")
 
 
 def copies_in_row(row: Row, skipped: int, path: str, ploidy: int) -> NDArray[np.float32]:

@@ -132,17 +132,14 @@ def relationship_of(source: GenotypeSource, rows: NDArray[np.intp], sums: GrmSum
 
 
 def sum_genotypes(
-    source: GenotypeSource,
-    rows: NDArray[np.intp],
-    options: GrmOptions,
-    advance: Advance | None,
+    source: GenotypeSource, rows: NDArray[np.intp], options: GrmOptions, advance: Advance | None
 ) -> GrmSums:
     """Read all genotypes once; blocks are kept until it is known whether r < n."""
     candidates = np.arange(len(source.variants))
     counts = {"variants read": len(source.variants)}
     if options.extract is not None:
         candidates = np.flatnonzero(have_names(source.variants, options.extract))
-        counts["left out: not in the list"] = len(source.variants) - len(candidates)
+        counts[NOT_LISTED] = len(source.variants) - len(candidates)
     variants: list[GrmVariants] = []
     waiting: list[_Block] = []
     n_kept, K = 0, None
@@ -155,13 +152,15 @@ def sum_genotypes(
         if n_kept >= len(rows):
             K = np.zeros((len(rows), len(rows))) if K is None else K
             while waiting:
-                _add_product(K, waiting.pop(0), options)
+                earliest = waiting.pop(0)
+                _add_product(K, earliest.variants, earliest.dosages, options)
     counts["variants used"] = n_kept
     if not n_kept:
         others = {reason: counts.get(reason, 0) for reason in _REMEDIES if reason != NOT_LISTED}
         worst = max(others, key=lambda reason: others[reason]) if any(others.values()) else NOT_LISTED
+        listed = ", ".join(f"{reason} {number}" for reason, number in counts.items())
         raise InputError(
-            f"{source.path}: no variant is left for the relationship matrix ({_listed(counts)}); {_REMEDIES[worst]}"
+            f"{source.path}: no variant is left for the relationship matrix ({listed}); {_REMEDIES[worst]}"
         )
     if K is not None:
         mirror_lower(K)
@@ -169,25 +168,13 @@ def sum_genotypes(
     return GrmSums(_concatenate(variants), G, K, counts)
 
 
-def add_variants(
-    K: NDArray[np.float64],
-    source: GenotypeSource,
-    rows: NDArray[np.intp],
-    variants: GrmVariants,
-    options: GrmOptions,
+def _add_product(
+    K: NDArray[np.float64], variants: GrmVariants, dosages: NDArray[np.float32], options: GrmOptions
 ) -> None:
-    """Add the product GGᵀ of known variants to the lower triangle of K, in blocks."""
-    size = options.block_size(len(rows))
-    for start in range(0, len(variants.positions), size):
-        part = variants.take(slice(start, start + size))
-        _add_product(K, _Block(part, source.read(part.positions, rows), {}), options)
-
-
-def _add_product(K: NDArray[np.float64], block: _Block, options: GrmOptions) -> None:
     """Add the product of a block, whose dosages it may overwrite, to the lower triangle of K."""
-    x = block.dosages if options.precision == "single" else block.dosages.astype(np.float64)
-    x -= block.variants.means.astype(x.dtype)
-    x *= block.variants.weights.astype(x.dtype)
+    x = dosages if options.precision == "single" else dosages.astype(np.float64)
+    x -= variants.means.astype(x.dtype)
+    x *= variants.weights.astype(x.dtype)
     np.copyto(x, 0, where=np.isnan(x))
     add_outer_product(K, x, options.threads)
 
@@ -247,10 +234,6 @@ def _concatenate(parts: list[GrmVariants]) -> GrmVariants:
         np.concatenate([part.means for part in parts]),
         np.concatenate([part.weights for part in parts]),
     )
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason} {number}" for reason, number in counts.items())
 
 
 MOST_ALONE = 50
@@ -320,11 +303,7 @@ def relationships_by_chromosome(
 
 
 def _without(
-    source: GenotypeSource,
-    rows: NDArray[np.intp],
-    sums: GrmSums,
-    left_out: NDArray[np.bool_],
-    options: GrmOptions,
+    source: GenotypeSource, rows: NDArray[np.intp], sums: GrmSums, left_out: NDArray[np.bool_], options: GrmOptions
 ) -> GrmSums:
     """The sums over the variants that are not left out."""
     variants = sums.variants.take(~left_out)
@@ -336,7 +315,10 @@ def _without(
     K = None
     if sums.K is not None:
         K = np.zeros_like(sums.K)
-        add_variants(K, source, rows, sums.variants.take(left_out), options)
+        gone, size = sums.variants.take(left_out), options.block_size(len(rows))
+        for start in range(0, len(gone.positions), size):
+            part = gone.take(slice(start, start + size))
+            _add_product(K, part, source.read(part.positions, rows), options)
         mirror_lower(K)
         np.subtract(sums.K, K, out=K)
     return GrmSums(variants, G, K, counts)

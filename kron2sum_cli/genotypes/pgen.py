@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.genotypes.sample_files import read_psam
 from kron2sum_cli.genotypes.source import Variants, require_positions
-from kron2sum_cli.genotypes.variants import has_one_alt, read_pvar, with_two_alleles
+from kron2sum_cli.genotypes.variants import read_pvar, with_two_alleles
 
 PVAR_SUFFIXES = (".pvar", ".pvar.zst", ".bim")
 PSAM_SUFFIXES = (".psam", ".fam")
@@ -81,7 +82,7 @@ def open_pgen(path: str) -> PgenSource:
     ):
         if found != expected:
             raise InputError(f"{path} has {expected} {what}, but {companion} has {found}; they do not belong together")
-    two_alleles = has_one_alt(variants)
+    two_alleles = ~np.asarray(pc.match_substring(variants.table["EA"], ","), dtype=np.bool_)
     variants = with_two_alleles(
         variants, two_alleles, f"a recent plink2 --pfile {stem} --make-pgen multiallelics=- --out NEW"
     )

@@ -10,7 +10,6 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv
 
@@ -105,11 +104,6 @@ def with_two_alleles(variants: Variants, two_alleles: NDArray[np.bool_], remedy:
     logger.warning("%s", message)
     names = frozenset(variants.table["SNPID"].filter(pa.array(~two_alleles)).to_pylist())
     return Variants(variants.table.filter(pa.array(two_alleles)), variants.source, names)
-
-
-def has_one_alt(variants: Variants) -> NDArray[np.bool_]:
-    """(M,) whether a variant of a ``.pvar`` has one ALT allele."""
-    return ~np.asarray(pc.match_substring(variants.table["EA"], ","), dtype=np.bool_)
 
 
 def _read_table(
