@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py [--folder DIR] [--large] [--case n,p,variants of the GRM,variants tested ...]
 
-A scan must not grow with the number of variants; a fit holds at most three n × n matrices in double precision. With
+A scan must not grow with the number of variants; a fit holds at most six n × n matrices in double precision. With
 ``--large`` also n = 10,000 (a full GRM: minutes) and n = 100,000 with a GRM of 1,000 variants, which must stay below
 2.5 GiB.
 """

@@ -26,7 +26,7 @@ from kron2sum_cli.fit.relationship import Grm
 from kron2sum_cli.fit.samples import AnalysedSamples, Missing, analysed_samples
 from kron2sum_cli.fit.summary import report_samples, report_two_values
 from kron2sum_cli.model.collinearity import combination, dependencies
-from kron2sum_cli.model.missing.fitting import missing_cost
+from kron2sum_cli.model.missing.fitting import MissingCost, missing_cost
 from kron2sum_cli.model.missing.observed import check_observed
 from kron2sum_cli.model.null_model import TraitData
 from kron2sum_cli.resources import available_memory_mib
@@ -45,11 +45,11 @@ DEPENDENT_DESIGN = 1e-12
 """Smallest share of its length that a column of the trait design may have outside the columns before it. Numbers are
 written down, not measured: what is not rounding is meant."""
 
-BASE_MIB = 300
+BASE_MIB = 180
 """What Python and its libraries take."""
 
-MATRICES = 6
-"""Matrices of samples by the rank of GGᵀ that its eigendecomposition holds at once."""
+MATRICES = 5
+"""Matrices of samples by the rank of GGᵀ that its eigendecomposition holds at once; missing cells take one more."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,15 @@ def read_design(settings: FitSettings, tables: Tables, grm: Grm) -> Design:
     X, covariates, kept = _covariates(settings, samples.X_values, samples.covariates)
     p = len(samples.traits)
     A = _trait_design(settings.trait_design, samples.traits) if settings.trait_design else np.eye(p)
-    if np.isnan(Y).any():
+    missing, cost = np.isnan(Y), None
+    if missing.any():
         _check_missing(settings, samples, TraitData(Y, A, X), covariates)
         if grm.falls_into_families(settings):
-            missing = np.isnan(Y)
             logger.info("%d missing cells on %d samples", missing.sum(), missing.any(axis=1).sum())
         else:
-            _require_memory(settings, samples, TraitData(Y, A, X), grm.largest_rank(len(Y)))
+            cost = missing_cost(missing, X.shape[1], grm.largest_rank(len(Y)))
+    if grm.sparse is None:
+        _require_memory(settings, samples, grm, cost)
     _check_traits(Y, X, samples.traits, covariates, pheno)
     not_analysed = _not_analysed(settings, samples, grm.samples, covar, kept)
     polygenic: Mapping[str, Array] = {}
@@ -275,28 +277,47 @@ def _check_missing(settings: FitSettings, samples: AnalysedSamples, data: TraitD
         )
 
 
-def _require_memory(settings: FitSettings, samples: AnalysedSamples, data: TraitData, rank: int) -> None:
-    """Refuse more missing cells than memory allows, and say what they cost; GGᵀ has at most the given rank."""
-    missing = np.isnan(data.Y)
-    cost = missing_cost(missing, data.X.shape[1], rank)
-    needed = BASE_MIB + ((MATRICES * 8 * len(data.Y) * rank + cost.fit_bytes) >> 20)
-    limit, whose = settings.common.memory_mib, "--memory allows"
+def _require_memory(
+    settings: FitSettings, samples: AnalysedSamples, grm: Grm, missing: MissingCost | None = None
+) -> None:
+    """Refuse a dense matrix, or more missing cells, than memory allows; say what missing cells cost."""
+    n, limit, whose = len(samples.Y), settings.common.memory_mib, "--memory allows"
     if limit is None:
         limit, whose = available_memory_mib(), "the machine has"
-    logger.info(
-        "%d missing cells on %d samples: the fit needs some %d MiB and %.2g operations a likelihood, the scan %.1f"
-        " times those of complete traits",
-        cost.ncells,
-        cost.nrows,
-        needed,
-        cost.likelihood_flops,
-        cost.scan_ratio,
-    )
-    if limit is not None and needed > limit:
-        raise InputError(
-            f"--missing exact: {cost.ncells} missing cells on {cost.nrows} samples need some {needed} MiB, and {whose}"
-            f" {limit} MiB; {_way_out(samples, missing)}, or use --missing drop"
+    of_cells = 0
+    if missing is not None:
+        of_cells = missing.fit_bytes + 8 * n * grm.largest_rank(n)
+    needed = BASE_MIB + ((_bytes_of_matrices(settings, samples, grm) + of_cells) >> 20)
+    if missing is not None:
+        logger.info(
+            "%d missing cells on %d samples: the fit needs some %d MiB and %.2g operations a likelihood, the scan %.1f"
+            " times those of complete traits",
+            missing.ncells,
+            missing.nrows,
+            needed,
+            missing.likelihood_flops,
+            missing.scan_ratio,
         )
+    if limit is None or needed <= limit:
+        return
+    if missing is not None:
+        raise InputError(
+            f"--missing exact: {missing.ncells} missing cells on {missing.nrows} samples need some {needed} MiB, and"
+            f" {whose} {limit} MiB; {_way_out(samples, np.isnan(samples.Y))}, or use --missing drop"
+        )
+    cutoff = "--grm-cutoff 0.05" if settings.grm_cutoff is None else "a sparse matrix"
+    raise InputError(
+        f"--grm: a dense matrix of {n} samples needs some {needed} MiB for the fit, and {whose} {limit} MiB; allow"
+        f" that, keep fewer samples (--keep), or give {cutoff}"
+    )
+
+
+def _bytes_of_matrices(settings: FitSettings, samples: AnalysedSamples, grm: Grm) -> int:
+    """Memory of the relationship matrix and its eigendecomposition; what is cut off is not decomposed whole."""
+    n = len(samples.Y)
+    read = n + (len(samples.not_analysed_rows) if settings.predict else 0)
+    decomposed = (MATRICES if settings.grm_cutoff is None else 1) * n * grm.largest_rank(n)
+    return 8 * (decomposed + (settings.loco + settings.predict) * read * grm.largest_rank(read))
 
 
 def _way_out(samples: AnalysedSamples, missing: NDArray[np.bool_]) -> str:

@@ -1,5 +1,6 @@
 """From phenotype, covariate and relationship files to a null model's file."""
 
+import gc
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -65,6 +66,7 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
             if relationship is not None:
                 with blas_for(len(design.Y), settings.common.threads):
                     predictions = _predict(model, relationship, design, progress)
+            del model, relationship
         if predictions is not None:
             writer.add_predictions(predictions)
         writer.finish(profile)
@@ -96,8 +98,11 @@ def _models(
         del relationship
         for predicted_without, likelihood in likelihoods:
             model = fitted_null(settings, likelihood, whole, design.samples.traits)
+            del likelihood  # nothing may hold the rotation of one matrix while the next is made
             whole = whole or model.summary
             yield chromosome or predicted_without, model, kept
+            del model
+        del kept
 
 
 def _likelihoods(
@@ -170,6 +175,7 @@ def _profiles(settings: FitSettings, model: NullModel, design: Design) -> dict[s
                 found[traits[j]] = heritability_interval(model.point(), j, summary.mean_diagonal, summary.rank)
             except NumericalError as error:
                 logger.warning("no profile interval for %s: %s", traits[j], error)
+    gc.collect()  # scipy's brentq refers to itself, and so keeps the model that it was called for
     return found
 
 

@@ -45,13 +45,15 @@ DUPLICATE_RELATEDNESS = 0.99
 class Grm:
     """The relationship matrix that was asked for: genotypes or a matrix file, not read yet, or a sparse matrix.
 
-    ``paths`` are the files that ``--grm`` names, which are one of ``source``, ``file`` and ``sparse``.
+    ``paths`` are the files that ``--grm`` names, which are one of ``source``, ``file`` and ``sparse``. ``extract`` are
+    names of the only variants to use; None for all.
     """
 
     paths: tuple[str, ...]
     source: GenotypeSource | None = None
     file: RelationshipFile | None = None
     sparse: SparseMatrix | None = None
+    extract: frozenset[str] | None = None
 
     @staticmethod
     def open(settings: FitSettings, phenotyped: Samples) -> "Grm":
@@ -68,7 +70,8 @@ class Grm:
                 raise UsageError(f"{path} has names of its own: leave out --grm-id {settings.grm_id}")
             source = open_genotypes(paths, sample=settings.grm_id, variant_map=settings.map, ploidy=settings.ploidy)
             sources = source.sources if isinstance(source, SeveralFiles) else (source,)
-            return Grm(tuple(one.path for one in sources), source)
+            extract = frozenset(read_name_list(settings.grm_extract)) if settings.grm_extract else None
+            return Grm(tuple(one.path for one in sources), source, extract=extract)
         if len(paths) > 1:
             raise UsageError(
                 f"--grm {', '.join(paths)}: only genotypes may lie in several files; give one relationship matrix"
@@ -105,7 +108,8 @@ class Grm:
     def largest_rank(self, n: int) -> int:
         """Upper bound on the rank of the matrix of n samples, as known before it is read."""
         if self.source is not None:
-            return min(n, len(self.source.variants))
+            nvariants = len(self.source.variants)
+            return min(n, nvariants if self.extract is None else min(nvariants, len(self.extract)))
         stored = self.file.stored if self.file is not None else None
         return min(n, len(stored.names)) if isinstance(stored, NamedTable) and not stored.square else n
 
@@ -127,8 +131,10 @@ class Grm:
     ) -> Iterator[tuple[str | None, Relationship]]:
         """The whole matrix (None) of some samples, then with LOCO that without each chromosome."""
         for chromosome, relationship in self._read(settings, rows, progress):
-            cutoff = settings.grm_cutoff
-            yield chromosome, relationship if cutoff is None else above_cutoff(relationship, cutoff)
+            if settings.grm_cutoff is not None:
+                relationship = above_cutoff(relationship, settings.grm_cutoff)
+            yield chromosome, relationship
+            del relationship  # else it would be in memory while the next is made
 
     def _read(
         self, settings: FitSettings, rows: NDArray[np.intp], progress: Progress
@@ -143,12 +149,11 @@ class Grm:
             yield None, self.file.load(rows)
             return
         assert self.source is not None
-        extract = frozenset(read_name_list(settings.grm_extract)) if settings.grm_extract else None
         options = GrmOptions(
             scale=settings.grm_scale,
             min_maf=settings.grm_maf,
             max_missing=settings.grm_geno,
-            extract=extract,
+            extract=self.extract,
             precision="double" if len(rows) <= DOUBLE_UP_TO else "single",
             threads=settings.common.threads,
         )

@@ -1,6 +1,7 @@
-"""Data at the edge of what can be computed: singular covariances, variants that covariates or traits determine."""
+"""Data at the edge of what can be computed: singular covariances, determined variants or traits, too little memory."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from bed_reader import to_bed
 from example_commands import kron2sum
 from numpy.typing import NDArray
+
+from kron2sum_cli.model.spectrum import _eigenvectors_in_place
 
 Array = NDArray[np.float64]
 
@@ -240,3 +243,61 @@ def test_traits_that_are_wholly_genetic_in_single_precision(missing: tuple[str, 
         np.testing.assert_allclose(
             tables[0]["BETA.a"], tables[1]["BETA.a"], rtol=0, atol=5e-5 * tables[1]["SE.a"].max()
         )
+
+
+def write_many_samples(n: int, variants: int) -> None:
+    """Genotypes of four chromosomes, and two traits."""
+    rng = np.random.default_rng(5)
+    chromosomes = [str(1 + j * 4 // variants) for j in range(variants)]
+    write_bed(rng.binomial(2, 0.4, (n, variants)).astype(float), chromosomes)
+    write_table("y.csv", a=rng.standard_normal(n), b=rng.standard_normal(n))
+
+
+def test_a_dense_matrix_beyond_the_memory_is_refused_before_it_is_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_many_samples(600, 700)
+    fit = ("fit", "-q", "--pheno", "y.csv", "--grm", "g.bed", "--out", "n.npz")
+    with monkeypatch.context() as patched:
+        patched.setattr("kron2sum_cli.fit.relationship.relationship_from_genotypes", None)
+        patched.setattr("kron2sum_cli.fit.relationship.relationships_by_chromosome", None)
+        # 180 MiB and five matrices of 600 x 600, one more with --loco or --predict
+        for options, needed in ((), 193), (("--loco",), 196), (("--predict",), 196), (("--missing", "exact"), 193):
+            assert kron2sum(*fit, "--memory", needed - 1, *options) == 1
+            said = capsys.readouterr().err
+            assert (
+                f"600 samples needs some {needed} MiB for the fit, and --memory allows {needed - 1} MiB; allow" in said
+            )
+        patched.setattr("kron2sum_cli.fit.design.available_memory_mib", lambda: 190)
+        assert kron2sum(*fit) == 1
+        assert "needs some 193 MiB for the fit, and the machine has 190 MiB" in capsys.readouterr().err
+    assert not Path("n.npz").exists()
+    assert kron2sum(*fit, "--memory", 193) == 0
+
+
+def test_memory_counts_the_variants_of_the_matrix_where_they_are_fewer_than_samples() -> None:
+    write_many_samples(600, 700)
+    names = [line.split()[1] for line in Path("g.bim").read_text().splitlines()]
+    Path("few.txt").write_text("\n".join(names[:200]))
+    fit = ("fit", "-q", "--pheno", "y.csv", "--grm", "g.bed", "--memory", 185)
+    assert kron2sum(*fit) == 1
+    assert kron2sum(*fit, "--grm-extract", "few.txt") == 0
+    assert kron2sum(*fit, "--grm-cutoff", "0.3") == 0
+
+
+def test_one_decomposed_matrix_at_a_time_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    n, in_memory = 500, []
+
+    def decomposed(K: Array) -> Array:
+        in_memory.append(tracemalloc.get_traced_memory()[0])
+        return _eigenvectors_in_place(K)
+
+    write_many_samples(n, 600)
+    monkeypatch.setattr("kron2sum_cli.model.spectrum._eigenvectors_in_place", decomposed)
+    fit = ("fit", "-q", "--pheno", "y.csv", "--grm", "g.bed", "--loco")
+    assert kron2sum(*fit) == 0  # all libraries are loaded
+    tracemalloc.start()
+    in_memory.clear()
+    assert kron2sum(*fit) == 0
+    tracemalloc.stop()
+    assert len(in_memory) == 5 and max(in_memory) < in_memory[0] + 8 * n**2 / 2

@@ -35,7 +35,7 @@ def folder(tmp_path, monkeypatch):
 def design(grm_order=range(N), **options) -> Design:
     samples = Samples(("f",) * N, tuple(IIDS[k] for k in grm_order), "g.fam")
     settings = FitSettings("y.csv", ("g.bed",), **options)
-    grm = SimpleNamespace(samples=samples, largest_rank=lambda n: n, falls_into_families=lambda _: False)
+    grm = SimpleNamespace(samples=samples, sparse=None, largest_rank=lambda n: n, falls_into_families=lambda _: False)
     return read_design(settings, read_tables(settings), grm)
 
 
