@@ -193,6 +193,11 @@ def _inflation_text(scan: ScanResults, curves: Sequence[QQ]) -> str:
     rest = [curve.everything.inflation for curve in curves[1:] if np.isfinite(curve.everything.inflation)]
     others = f", and between {min(rest):.3f} and {max(rest):.3f} in the others" if len(rest) > 1 else ""
     said = f"λ is {value:.3f} in the {_test_text(main.test)}{others}: "
+    if scan.metadata.null.reduced:
+        return said + (
+            "the trait design has fewer columns than traits, so that means of traits are taken for effects of variants,"
+            " and λ says nothing of the rest."
+        )
     if value < DEFLATED:
         said += "smaller than 1, so that the tests find too little."
         if _left_out(scan):

@@ -71,6 +71,7 @@ class ScannedNull:
     - ``rank``: largest rank of C0 that was allowed.
     - ``transform``: what was done to each trait before the fit, one of `settings.TRANSFORMS`.
     - ``grm``: names of the files that the relationship matrix was made of.
+    - ``reduced``: whether its trait design has fewer columns than traits.
     """
 
     hash: str
@@ -84,6 +85,7 @@ class ScannedNull:
     rank: int | None = None
     transform: str = "none"
     grm: tuple[str, ...] = ()
+    reduced: bool = False
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ def _scanned_null(null: NullFile) -> ScannedNull:
         rank=null.whole.rank,
         transform=null.metadata.transform,
         grm=tuple(record.name for record in null.grm.files),
+        reduced=null.description.reduced,
     )
 
 

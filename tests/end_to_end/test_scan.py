@@ -289,6 +289,7 @@ def test_a_trait_design_of_lower_rank_gives_the_dense_test(
                     "--trait-design", tmp_path / "A.csv", "--out", null) == 0  # fmt: skip
     assert scan(null, tmp_path / "s.parquet", "--test", "common") == 0
     assert "depend on which allele is counted" in capsys.readouterr().err
+    assert metadata(tmp_path / "s.parquet")["null"]["reduced"]
     rows = table(tmp_path / "s.parquet")
     y, P, size = dense_projection(null, None)
     for index in (0, 2900):

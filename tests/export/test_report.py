@@ -387,6 +387,17 @@ def test_it_knows_whether_the_relationship_matrix_was_made_from_the_scanned_vari
     assert said in page.sections["findings"] and "fit again with --loco" in page.sections["findings"]
 
 
+@pytest.mark.parametrize("factor", [0.5, 1.6])
+def test_under_a_trait_design_of_fewer_columns_it_gives_no_reason(factor: float) -> None:
+    columns = simulated(2000, ["y"], peaks=0)
+    chisq = factor * stats.chi2.isf((np.arange(2000) + 0.5) / 2000, 1)
+    view = view_of(columns | {name: mlog10p(chisq, 1) for name in ("MLOG10P", "MLOG10P.y")}, ["y"])
+    null = replace(view.metadata.null, grm=("v.bed",), reduced=True)
+    said = report(replace(view, metadata=replace(view.metadata, null=null))).sections["findings"]
+    assert "means of traits are taken for effects of variants, and λ says nothing of the rest" in said
+    assert "relationship matrix" not in said and "linkage disequilibrium" not in said
+
+
 def test_the_dotted_line_of_its_picture_is_explained(view: ScanResults) -> None:
     counts = {**view.metadata.counts, INDEPENDENT_TESTS: 1234}
     page = report(replace(view, metadata=replace(view.metadata, counts=counts)))
