@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -123,7 +123,7 @@ class LoadedNull:
     given: GivenVariants | None
 
 
-def known_nulls(
+def _known_nulls(
     null: NullFile, conditioned: ConditionedVariants | None, statistic: Statistic, dtype: type[np.floating]
 ) -> dict[str | None, KnownNull]:
     """What is known of every null model, by the chromosome that it leaves out; one of them is in memory at a time."""
@@ -154,10 +154,10 @@ def _known_null(
     return KnownNull(model.summary, scale)
 
 
-def check_contrasts(inputs: ScanInputs, scales: Sequence[NullScale]) -> None:
+def _check_contrasts(nulls: Iterable[KnownNull], tests: Sequence[Hypothesis], traits: Sequence[str]) -> None:
     """Say on how many contrasts the covariances of tests rest, where P values depend on them; refuse too few."""
-    for scale in scales:
-        check_known_contrasts(contrasts_of_tests(scale, inputs.tests, inputs.null.traits), scale.chromosome)
+    for known in nulls:
+        check_known_contrasts(contrasts_of_tests(known.scale, tests, traits), known.scale.chromosome)
 
 
 def check_known_contrasts(known: Sequence[tuple[str, int, float]], chromosome: str | None) -> None:
@@ -256,9 +256,11 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
     tests, refit = _tests(settings, null), _refit_below(settings, null, conditioned)
     dtype = np.float64 if settings.precision == "double" else np.float32
     model_dtype = dtype if conditioned is None else np.float64
+    nulls = _known_nulls(null, conditioned, settings.stat, model_dtype)
+    _check_contrasts(nulls.values(), tests, null.traits)
     return ScanInputs(
         null=null,
-        nulls=known_nulls(null, conditioned, settings.stat, model_dtype),
+        nulls=nulls,
         null_of_chr=by_spelling(null.left_out, genotypes.variants.table["CHR"]),
         genotypes=genotypes,
         files=files,
@@ -311,12 +313,25 @@ def _refuse_by_null(settings: ScanSettings, null: NullFile) -> None:
             raise UsageError(
                 "--stat satterthwaite needs traits without missing values; fit with --missing drop, or use --stat lr"
             )
-        given = settings.is_conditioned or settings.stepwise is not None
-        if null.description.reduced and (given or settings.second_test is not None):
-            raise UsageError(
-                "--stat satterthwaite given other variants, or with a second column, needs a null model without"
-                " --trait-design; use --stat lr"
-            )
+    if null.description.reduced:
+        _judge_trait_design(settings)
+
+
+def _judge_trait_design(settings: ScanSettings) -> None:
+    """Refuse options that do not go with a trait design of fewer columns than traits; say what a scan is under it."""
+    given = settings.is_conditioned or settings.stepwise is not None
+    if settings.stat == "satterthwaite" and (given or settings.second_test is not None):
+        raise UsageError(
+            "--stat satterthwaite given other variants, or with a second column, needs a null model without"
+            " --trait-design; use --stat lr"
+        )
+    logger.warning(
+        "--trait-design: the intercept and other covariates have effects along its columns alone, so that tests of"
+        " effects beside these (any, each trait) take means of traits for effects of variants, and depend on which"
+        " allele is counted; test effects along its columns, with --test NAME=FILE"
+    )
+    if settings.refit and not settings.of_sets:
+        logger.warning("no variants are refitted: refits need a null model without --trait-design, or a square one")
 
 
 def _refuse_by_genotypes(settings: ScanSettings, genotypes: GenotypeSource) -> None:
@@ -360,8 +375,7 @@ def _refit_below(settings: ScanSettings, null: NullFile, conditioned: Conditione
         if settings.refit not in (0.0, DEFAULT_REFIT):
             logger.warning("--refit %g: sets of variants are not refitted", settings.refit)
         return 0.0
-    if settings.refit and null.description.reduced:
-        logger.warning("no variants are refitted: refits need a null model without --trait-design, or a square one")
+    if null.description.reduced:
         return 0.0
     if settings.refit and conditioned is not None:
         if settings.is_conditioned:

@@ -19,7 +19,7 @@ from kron2sum_cli.option_values import BOTH_COLUMNS, INTERACTION
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.scan.block import Scan, block_width, blocks_by_null, test_block
 from kron2sum_cli.scan.conditioned import genotyped_covariates, own_covariates
-from kron2sum_cli.scan.inputs import ScanInputs, advise_statistic, check_contrasts, check_known_contrasts, open_inputs
+from kron2sum_cli.scan.inputs import ScanInputs, advise_statistic, check_known_contrasts, open_inputs
 from kron2sum_cli.scan.refits import Once, factors_of_genome, refit_plan, second_of_simulated
 from kron2sum_cli.scan.second_column import second_column
 from kron2sum_cli.scan.stepwise import remove_earlier_signals, strong_places, write_signals
@@ -42,12 +42,6 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     """
     inputs = open_inputs(settings)
     data = inputs.null.description
-    if data.reduced:
-        logger.warning(
-            "--trait-design: the intercept and other covariates have effects along its columns alone, so that tests of"
-            " effects beside these (any, each trait) take means of traits for effects of variants, and depend on which"
-            " allele is counted; test effects along its columns, with --test NAME=FILE"
-        )
     columns = scan_schema(
         inputs.null.traits,
         [test.name for test in inputs.tests[1:]],
@@ -59,7 +53,6 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         second=settings.second_test,
     )
     metadata = scan_metadata(settings, inputs)
-    check_contrasts(inputs, metadata.nulls)
     width = block_width(settings, inputs)
     inflation = Inflation(inputs.tests, inputs.null.traits, settings.second_test)
     strong: list[pa.RecordBatch] = []

@@ -290,6 +290,9 @@ def test_a_trait_design_of_lower_rank_gives_the_dense_test(
     assert scan(null, tmp_path / "s.parquet", "--test", "common") == 0
     assert "depend on which allele is counted" in capsys.readouterr().err
     assert metadata(tmp_path / "s.parquet")["null"]["reduced"]
+    assert scan(null, tmp_path / "sets.parquet", "--windows", "20mb", "--chr", "5") == 0
+    of_sets = capsys.readouterr().err
+    assert "depend on which allele is counted" in of_sets and "no variants are refitted" not in of_sets
     rows = table(tmp_path / "s.parquet")
     y, P, size = dense_projection(null, None)
     for index in (0, 2900):
