@@ -91,7 +91,7 @@ def largest_of(
     model: CompleteNullModel, genome: Genome, tests: Sequence[Hypothesis], simulated: SimulatedTraits | None
 ) -> dict[str, Array]:
     """The largest -log10 P of every test and trait: of the traits themselves (first), then of those simulated."""
-    point, p = model.point(), model.contrasts.ntraits
+    point, p = model.point, model.contrasts.ntraits
     scores, quadratic = model.scores()[:, :, None].astype(np.float32), np.array([point.quadratic])
     if simulated is not None:
         scores = np.concatenate([scores, simulated.scores], axis=2)

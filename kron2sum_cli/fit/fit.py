@@ -172,7 +172,7 @@ def _profiles(settings: FitSettings, model: NullModel, design: Design) -> dict[s
     with with_blas_threads(settings.common.threads if design.has_missing else 1):
         for j in wanted:
             try:
-                found[traits[j]] = heritability_interval(model.point(), j, summary.mean_diagonal, summary.rank)
+                found[traits[j]] = heritability_interval(model.point, j, summary.mean_diagonal, summary.rank)
             except NumericalError as error:
                 logger.warning("no profile interval for %s: %s", traits[j], error)
     gc.collect()  # scipy's brentq refers to itself, and so keeps the model that it was called for

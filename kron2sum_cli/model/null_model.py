@@ -188,9 +188,10 @@ class NullModel(ABC):
     def coupled(self) -> bool:
         """Whether missing cells or fixed effects couple the trait axes."""
 
+    @cached_property
     @abstractmethod
     def point(self) -> LikelihoodPoint:
-        """The likelihood at the fitted covariances, for `profile.heritability_interval` among others."""
+        """The likelihood at the fitted covariances, evaluated once: scanner, scores and contrasts come from it."""
 
     @abstractmethod
     def scanner(self, dtype: type[np.floating]) -> Scanner:
@@ -229,7 +230,7 @@ class NullModel(ABC):
 
     def effective_contrasts(self) -> EffectiveContrasts:
         """On how many contrasts C0 and C1 rest, in a model by REML; with missing cells a rough number."""
-        return effective_contrasts(self.summary.axes, self.point().grams)
+        return effective_contrasts(self.summary.axes, self.point.grams)
 
     def contrasts_of_second(self, second: SecondOf, nsamples: int) -> EffectiveContrasts:
         """On how many contrasts C0 and C1 rest in tests of second columns given the first, where no axes are coupled.
@@ -242,7 +243,7 @@ class NullModel(ABC):
         H = second(G)
         H = H - G * (np.sum(G * H, axis=0) / np.sum(G * G, axis=0))
         projected = self.project(np.repeat(H[:, None], p, axis=1))
-        return contrasts_of_columns(self.summary.axes, self.point().grams, H, projected)
+        return contrasts_of_columns(self.summary.axes, self.point.grams, H, projected)
 
     def of_relationships(self, E: Array) -> Array:
         """``(GGᵀ)^½e`` of the columns of E (n, b), but for covariates."""
@@ -334,30 +335,31 @@ class CompleteNullModel(RotatedNullModel):
         """Whether a constant lies in the span of the projected covariates."""
         return spans_constant(self.Qx)
 
+    @cached_property
     def point(self) -> Point:
         """The likelihood at the fitted covariances."""
         return evaluate(self.contrasts, self.summary.axes, self.summary.reml)
 
     def scanner(self, dtype: type[np.floating]) -> Scanner:
         """See `block_scanner`."""
-        return block_scanner(self.point(), self.Qx, self._precision(dtype), self.rows)
+        return block_scanner(self.point, self.Qx, self._precision(dtype), self.rows)
 
     def set_scanner(self, dtype: type[np.floating]) -> SetScanner:
         """See `NullModel.set_scanner`."""
         if self.coupled:
             return ObservedSetScanner(observed_scanner(self._observed_point(), np.float64))
-        return CompleteSetScanner(diagonal_scanner(self.point(), self.Qx, self._precision(dtype), self.rows))
+        return CompleteSetScanner(diagonal_scanner(self.point, self.Qx, self._precision(dtype), self.rows))
 
     def scores(self) -> Array:
         """See `NullModel.scores`."""
-        point = self.point()
+        point = self.point
         return point.data.to_samples(point.alpha)
 
     def project(self, F: Array) -> Array:
         """See `NullModel.project`."""
         if self.coupled:
             return observed_scanner(self._observed_point(), np.float64).project(F)
-        point, flat = self.point(), F.reshape(len(F), -1)
+        point, flat = self.point, F.reshape(len(F), -1)
         rows = point.data.to_rows(flat)
         weighted = (rows.reshape(-1, *F.shape[1:]) * point.W[:, :, None]).reshape(rows.shape)
         projected = point.data.to_samples(weighted).reshape(F.shape)
@@ -393,8 +395,8 @@ class CompleteNullModel(RotatedNullModel):
         """See `prediction`."""
         if self.coupled:
             return observed_predictor(self._observed_point())
-        fitted = least_squares(Metric(self.point(), self.Qx), [(self.A, self.X)])
-        return complete_predictor(self.point(), self.Qx, self.A, self.summary.estimates.B, fitted.covariance)
+        fitted = least_squares(Metric(self.point, self.Qx), [(self.A, self.X)])
+        return complete_predictor(self.point, self.Qx, self.A, self.summary.estimates.B, fitted.covariance)
 
     @property
     def coupled(self) -> bool:
@@ -447,25 +449,26 @@ class ObservedNullModel(RotatedNullModel):
         """They are: some cells are missing."""
         return True
 
+    @cached_property
     def point(self) -> ObservedPoint:
         """The likelihood at the fitted covariances."""
         return evaluate_observed(self.cells, self.summary.axes, self.summary.reml)
 
     def scanner(self, dtype: type[np.floating]) -> Scanner:
         """See `variant_scanner`; in double precision where variants cannot be centred."""
-        return variant_scanner(self.point(), np.float64 if self._reduced else self._precision(dtype))
+        return variant_scanner(self.point, np.float64 if self._reduced else self._precision(dtype))
 
     def set_scanner(self, dtype: type[np.floating]) -> SetScanner:
         """See `NullModel.set_scanner`."""
-        return ObservedSetScanner(variant_scanner(self.point(), np.float64))
+        return ObservedSetScanner(variant_scanner(self.point, np.float64))
 
     def scores(self) -> Array:
         """See `NullModel.scores`."""
-        return self.point().alpha_samples()
+        return self.point.alpha_samples()
 
     def project(self, F: Array) -> Array:
         """See `missing.scanner.ObservedScanner.project`."""
-        return observed_scanner(self.point(), np.float64).project(F)
+        return observed_scanner(self.point, np.float64).project(F)
 
     def refits(self) -> Refits:
         """See `missing.refit.ObservedRefitter`."""
@@ -473,11 +476,11 @@ class ObservedNullModel(RotatedNullModel):
 
     def predictor(self) -> Predictor:
         """See `prediction`."""
-        return observed_predictor(self.point())
+        return observed_predictor(self.point)
 
     def missing_cells(self) -> MissingCells:
         """Predictions of the missing cells of the fit."""
-        return missing_cells(self.point())
+        return missing_cells(self.point)
 
     @property
     def _reduced(self) -> bool:

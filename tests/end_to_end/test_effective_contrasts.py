@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ from scipy import stats
 from kron2sum_cli.files.null_file import read_null
 from kron2sum_cli.files.samples import match
 from kron2sum_cli.genotypes.bed import open_bed
+from kron2sum_cli.model import null_model
+from kron2sum_cli.model.likelihood import Point, evaluate
 from kron2sum_cli.model.null_model import CompleteNullModel
 
 TRAITS = ("height", "weight", "glucose")
@@ -115,6 +118,23 @@ def test_covariances_given_variants_are_searched_once(
         return
     signals = pd.read_csv(tmp_path / "s.parquet.signals.tsv", sep="\t")
     assert 0 < sum(searches.values()) - len(of_scan) <= 2 * len(signals)
+
+
+@pytest.mark.parametrize(("given", "times"), [((), 1), (("--condition", "snp0409"), 2)])
+def test_a_scan_evaluates_the_likelihood_of_a_null_model_once(
+    example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], times: int
+) -> None:
+    """Once more given variants, for the scale of the tests: null models are not held until blocks are tested."""
+    evaluated: list[int] = []
+
+    def counted(*arguments: Any) -> Point:
+        evaluated.append(1)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(null_model, "evaluate", counted)
+    options = ("--refit", "0", "--chr", "2", *given)
+    assert scan(example / "null.npz", tmp_path / "s.parquet", *options) == 0
+    assert len(evaluated) == times
 
 
 def test_independent_signals_are_those_of_conditional_scans(example: Path, tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def test_only_the_effect_of_the_intercept_depends_on_it(a: int | None, missing: 
     assert far.summary.lml == pytest.approx(near.summary.lml, abs=1e-8)
     assert far.summary.lml == pytest.approx(near_data.lml(reml), abs=1e-8)
     for name in ("score0", "score1"):
-        expected = getattr(near.point(), name)
-        np.testing.assert_allclose(getattr(far.point(), name), expected, rtol=1e-8, atol=1e-8)
+        expected = getattr(near.point, name)
+        np.testing.assert_allclose(getattr(far.point, name), expected, rtol=1e-8, atol=1e-8)
     one, other = near.summary.estimates, far.summary.estimates
     for name in ("h2", "C0", "C1", "h2_se"):
         np.testing.assert_allclose(getattr(other, name), getattr(one, name), rtol=1e-8)

@@ -201,7 +201,7 @@ def test_null_model_equals_that_of_the_dense_rotation(reml: bool) -> None:
         numbers = [getattr(model.summary.estimates, name) for model in (found, dense)]
         np.testing.assert_allclose(numbers[0], numbers[1], rtol=1e-6, atol=1e-7, err_msg=name)
     intervals = [
-        heritability_interval(model.point(), 0, model.summary.mean_diagonal, model.summary.rank)
+        heritability_interval(model.point, 0, model.summary.mean_diagonal, model.summary.rank)
         for model in (found, dense)
     ]
     assert intervals[0].low == pytest.approx(intervals[1].low, abs=1e-6)
@@ -334,7 +334,7 @@ def test_arrays_restore_the_model() -> None:
     data = TraitData(case.Y, np.eye(3), case.X)
     model, _ = fitted(case, reml=True)
     arrays = {name.removeprefix(FAMILIES): array for name, array in model.arrays().items()}
-    assert restored_families(model.summary, arrays, data).point().lml == model.summary.lml
+    assert restored_families(model.summary, arrays, data).point.lml == model.summary.lml
     with pytest.raises(ValueError, match="do not go together"):
         restored_families(model.summary, arrays | {"Z": arrays["Z"][:-1]}, data)
 

@@ -120,7 +120,7 @@ def test_both_kinds_refit_and_predict_alike() -> None:
     assert all(m.missing_cells().mean.size == 0 for m in (complete, observed))
     summaries = [m.summary for m in (complete, observed)]
     intervals = [
-        heritability_interval(m.point(), 0, s.mean_diagonal, s.rank)
+        heritability_interval(m.point, 0, s.mean_diagonal, s.rank)
         for m, s in zip((complete, observed), summaries, strict=True)
     ]
     assert intervals[1].low == pytest.approx(intervals[0].low, abs=1e-3)
@@ -137,7 +137,7 @@ def test_a_model_comes_back_from_what_a_file_keeps(kind: str, reml: bool) -> Non
     assert isinstance(model, RotatedNullModel)
     arrays = model.arrays()
     again = restored_null_model(model.summary, model.contrasts, arrays["Qx"], case.data, arrays.get("prior"))
-    assert again.point().lml == pytest.approx(model.summary.lml, rel=1e-12)
+    assert again.point.lml == pytest.approx(model.summary.lml, rel=1e-12)
     for one, other in zip(
         vars(model.scanner(np.float64).statistics(case.variants)).values(),
         vars(again.scanner(np.float64).statistics(case.variants)).values(),

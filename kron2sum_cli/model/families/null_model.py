@@ -7,6 +7,7 @@ cell has mean ``m + V_all α``, m its fixed effects, and variance ``diag(D V_all
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -91,25 +92,26 @@ class FamilyNullModel(NullModelOfFamilies):
         """They are not."""
         return False
 
+    @cached_property
     def point(self) -> FamilyPoint:
         """The likelihood at the fitted covariances."""
         return evaluate(self.traits, self.summary.axes, self.summary.reml)
 
     def scanner(self, dtype: type[np.floating]) -> Scanner:
         """See `families.scanner`."""
-        return family_scanner(self.point(), self._precision(dtype))
+        return family_scanner(self.point, self._precision(dtype))
 
     def set_scanner(self, dtype: type[np.floating]) -> SetScanner:
         """See `families.scanner.FamilySetScanner`."""
-        return family_set_scanner(self.point(), self._precision(dtype))
+        return family_set_scanner(self.point, self._precision(dtype))
 
     def scores(self) -> Array:
         """See `NullModel.scores`."""
-        return self.traits.spectrum.rotation.to_samples(self.point().alpha)
+        return self.traits.spectrum.rotation.to_samples(self.point.alpha)
 
     def project(self, F: Array) -> Array:
         """See `families.scanner.family_projection`."""
-        return family_projection(self.point(), F)
+        return family_projection(self.point, F)
 
     def estimated_given(self, S: Array) -> tuple[NullModel, EffectiveContrasts]:
         """See `NullModel.estimated_given`."""
@@ -129,7 +131,7 @@ class FamilyNullModel(NullModelOfFamilies):
 
     def predictor(self) -> Predictor:
         """See `prediction`."""
-        point = self.point()
+        point = self.point
         scanner = family_scanner(point, np.float64)
         return Predictor(point.axes, scanner.statistics, lambda K: effects_of_covariates(point, K))
 
@@ -155,25 +157,26 @@ class ObservedFamilyNullModel(NullModelOfFamilies):
         """They are: some cells are missing."""
         return True
 
+    @cached_property
     def point(self) -> ObservedFamilyPoint:
         """The likelihood at the fitted covariances."""
         return evaluate_observed(self.traits, self.summary.axes, self.summary.reml)
 
     def scanner(self, dtype: type[np.floating]) -> Scanner:
         """See `families.observed_scanner`."""
-        return observed_family_scanner(self.point(), self._precision(dtype))
+        return observed_family_scanner(self.point, self._precision(dtype))
 
     def set_scanner(self, dtype: type[np.floating]) -> SetScanner:
         """See `families.observed_scanner.ObservedFamilySetScanner`; in double precision."""
-        return ObservedFamilySetScanner(self.point())
+        return ObservedFamilySetScanner(self.point)
 
     def scores(self) -> Array:
         """See `NullModel.scores`."""
-        return np.asarray(self.point().alpha @ self.summary.axes.Tinv)
+        return np.asarray(self.point.alpha @ self.summary.axes.Tinv)
 
     def project(self, F: Array) -> Array:
         """See `NullModel.project`."""
-        return observed_family_projection(self.point(), F)
+        return observed_family_projection(self.point, F)
 
     def refits(self) -> Refits:
         """See `families.refit`."""
@@ -181,13 +184,13 @@ class ObservedFamilyNullModel(NullModelOfFamilies):
 
     def predictor(self) -> Predictor:
         """See `prediction`."""
-        point = self.point()
+        point = self.point
         scanner = observed_family_scanner(point, np.float64)
         return Predictor(point.axes, scanner.statistics, lambda K: effects_of_observed(point, K))
 
     def missing_cells(self) -> MissingCells:
         """Predictions of the missing cells of the fit."""
-        return missing_cells(self.point())
+        return missing_cells(self.point)
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ def test_null_model_equals_that_of_the_dense_matrix(p: int, c: int, share: float
 def test_intervals_and_predictions_equal_those_of_the_dense_matrix() -> None:
     both = fitted(2, 1, 0.2, True, 2, 300)
     intervals = [
-        heritability_interval(model.point(), 0, model.summary.mean_diagonal, 2) for model in (both.found, both.dense)
+        heritability_interval(model.point, 0, model.summary.mean_diagonal, 2) for model in (both.found, both.dense)
     ]
     assert intervals[0].low == pytest.approx(intervals[1].low, abs=1e-4)
     cells = [model.missing_cells() for model in (both.found, both.dense)]
@@ -340,7 +340,7 @@ def test_arrays_restore_the_model() -> None:
     data = TraitData(both.case.Y, np.eye(2), both.case.X)
     arrays = {name.removeprefix(FAMILIES): array for name, array in both.found.arrays().items()}
     again = restored_families(both.found.summary, arrays, data)
-    assert again.point().lml == pytest.approx(both.found.summary.lml, rel=1e-13)
+    assert again.point.lml == pytest.approx(both.found.summary.lml, rel=1e-13)
     few = TraitData(data.Y[:-1], data.A, data.X[:-1])
     with pytest.raises(ValueError, match="do not go together"):
         restored_families(both.found.summary, arrays, few)
