@@ -38,11 +38,14 @@ FILE = click.Path(allow_dash=True, readable=False)  # who opens it says better w
 
 
 class _Text(ParamType):
-    """A value read from one word of the command line, or one environment variable, by a function."""
+    """A value read from one word of the command line by a function.
 
-    def __init__(self, metavar: str, read: Callable[[str], Any]) -> None:
+    An environment variable has one such value, or several with ``separator`` between.
+    """
+
+    def __init__(self, metavar: str, read: Callable[[str], Any], separator: str = "") -> None:
         self.name = metavar
-        self._read = read
+        self._read, self._separator = read, separator
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
@@ -53,7 +56,7 @@ class _Text(ParamType):
             self.fail(str(error), param, ctx)
 
     def split_envvar_value(self, rv: str) -> list[str]:
-        return [rv]
+        return [part for word in rv.split(self._separator) if (part := word.strip())] if self._separator else [rv]
 
 
 class _Number(click.FloatRange):
@@ -128,8 +131,8 @@ def _flatten(ctx: click.Context, param: click.Parameter, values: Iterable[Iterab
 
 NAMES = _Text("NAMES", _read_names)
 CHROMOSOMES = _Text("LIST", _read_chromosomes)
-REGION = _Text("CHR:FROM-TO", _read_region)
-TEST = _Text("TEST", lambda text: (text,))
+REGION = _Text("CHR:FROM-TO", _read_region, separator=" ")
+TEST = _Text("TEST", lambda text: (text,), separator=";")
 RANK = _Text("K", _read_rank)
 SHARD = _Text("I/N", _read_shard)
 WINDOWS = _Text("SIZE,STEP", _read_windows)

@@ -193,6 +193,23 @@ def test_environment(settings_of, monkeypatch):
     assert settings_of("scan", "--threads", "2").common.threads == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "field", "expected"),
+    [
+        ("GENO", "1.bed:2.bed", "geno", ("1.bed", "2.bed")),
+        ("TEST", "common; only:body weight;mine=c 1.csv;", "tests", ("common", "only:body weight", "mine=c 1.csv")),
+        ("CHR", "1-2,X", "chromosomes", (("1", "2"), ("X",))),
+        ("REGION", "1:1-5  2:1,000-2,000", "regions", (Region("1", 1, 5), Region("2", 1000, 2000))),
+        ("CONDITION", "rs1 2:5:A:G", "conditions", ("rs1", "2:5:A:G")),
+        ("SET_TEST", "skat burden", "set_tests", ("skat", "burden")),
+    ],
+)
+def test_several_values_of_one_variable(settings_of, monkeypatch, name, value, field, expected):
+    monkeypatch.setenv(f"KRON2SUM_SCAN_{name}", value)
+    monkeypatch.setenv("KRON2SUM_SCAN_WINDOWS", "1mb" if name == "SET_TEST" else "")
+    assert getattr(settings_of("scan"), field) == expected
+
+
 def test_mistyped_variable(settings_of, monkeypatch, capsys):
     for name in ("KRON2SUM_SCAN_REFITT", "KRON2SUM_SCAN_THREADS", "KRON2SUM_FIT_PHENOS"):
         monkeypatch.setenv(name, "1")
