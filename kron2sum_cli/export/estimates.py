@@ -43,7 +43,7 @@ def estimates_json(null: NullFile) -> bytes:
     if null.description.has_missing:
         content["n_observed"] = np.isfinite(null.description.Y).sum(axis=0)
     content |= {"effects": effect_names(null.description), "information": null.description.information}
-    content |= {"grm": to_json(null.grm), "profile": to_json(null.profile)}
+    content |= {"grm": to_json(null.grm), "profile": to_json(null.metadata.profile)}
     if null.chromosomes:
         content["loco"] = {name: _fit_object(summary) for name, summary in null.chromosomes.items()}
     objects = ({key: _plain(value)} for key, value in content.items())
@@ -57,9 +57,9 @@ def _rows(null: NullFile) -> Iterator[_Row]:
     yield "lml", EMPTY_CELL, EMPTY_CELL, whole.lml, nothing
     for trait, h2, h2_se in zip(traits, e.h2, e.h2_se, strict=True):
         yield "h2", trait, EMPTY_CELL, float(h2), float(h2_se)
-        if trait in null.profile:
+        if trait in null.metadata.profile:
             for end in ("low", "high"):
-                yield f"h2_{end}", trait, EMPTY_CELL, getattr(null.profile[trait], end), nothing
+                yield f"h2_{end}", trait, EMPTY_CELL, getattr(null.metadata.profile[trait], end), nothing
     for name, include in (("rg", -1), ("re", -1), ("C0", 0), ("C1", 0)):
         values, errors = getattr(e, name), getattr(e, name + "_se")
         for i, j in zip(*np.tril_indices(len(traits), include), strict=True):

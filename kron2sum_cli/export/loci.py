@@ -49,20 +49,10 @@ VARIANT_KEY = ("CHR", "POS", "SNPID", "EA", "NEA")
 
 @dataclass(frozen=True)
 class GenotypeLinkage:
-    """r² among the samples of a scan, which have a description for people."""
+    """r² among the samples of a scan, as the ``description`` says it to people."""
 
     genotypes: SeveralFiles
-    samples_description: str
-
-    @property
-    def source(self) -> str:
-        """The files, for messages."""
-        return self.genotypes.path
-
-    @property
-    def description(self) -> str:
-        """The genotypes and whose they are."""
-        return f"among {self.samples_description}, with missing genotypes at the mean"
+    description: str
 
     def find(self, variants: pa.Table) -> NDArray[np.intp]:
         """Index (m,) of variants, by name, chromosome, position and pair of alleles; -1 for those that are not there.
@@ -132,11 +122,11 @@ def open_linkage(
     names = ", ".join(source.path for source in sources)
     kind = "samples of the genotypes" if null is None else "analysed samples"
     genotypes = SeveralFiles(sources, rows, samples, Variants(variants, names))
-    linkage = GenotypeLinkage(genotypes, f"the {len(samples):,} {kind}")
-    logger.info("lead variants clumped by linkage disequilibrium %s, in %s", linkage.description, linkage.source)
+    description = f"among the {len(samples):,} {kind}, with missing genotypes at the mean"
+    logger.info("lead variants clumped by linkage disequilibrium %s, in %s", description, names)
     if null is None:
         logger.info("give the null model (--null) to take the analysed samples only")
-    return linkage
+    return GenotypeLinkage(genotypes, description)
 
 
 def _rows(samples: Samples, source: GenotypeSource) -> NDArray[np.intp]:
@@ -250,18 +240,11 @@ def find_loci(
     """
     thresholds = thresholds_of_tests(scan, tests, clumping.significance)
     found = find_candidates(scan, genome, tests, columns, thresholds)
-    by_test = [column_values(found.rows, test.column) - thresholds.of(test) for test in tests]
-    together, *each = clump_candidates(found, genome, [found.excess, *by_test], clumping)
-    names = [test.column for test in tests]
-    significant = [int(np.sum(values >= 0)) for values in by_test]
-    return Loci(
-        tuple(tests),
-        found,
-        together,
-        dict(zip(names, each, strict=True)),
-        dict(zip(names, significant, strict=True)),
-        thresholds,
-    )
+    excess = {test.column: column_values(found.rows, test.column) - thresholds.of(test) for test in tests}
+    together, *each = clump_candidates(found, genome, [found.excess, *excess.values()], clumping)
+    by_test = dict(zip(excess, each, strict=True))
+    significant = {column: int(np.sum(values >= 0)) for column, values in excess.items()}
+    return Loci(tuple(tests), found, together, by_test, significant, thresholds)
 
 
 def find_candidates(
@@ -390,7 +373,7 @@ def _genotype_indices(found: Candidates, wanted: NDArray[np.intp], linkage: Geno
             found.rows.column(column)[int(absent[0])].as_py() for column in VARIANT_KEY
         )
         raise InputError(
-            f"{linkage.source}: lacks {absent.size} of the {len(wanted)} variants to clump, such as {name} at"
+            f"{linkage.genotypes.path}: lacks {absent.size} of the {len(wanted)} variants to clump, such as {name} at"
             f" {chromosome}:{position} with alleles {' and '.join(map(str, alleles))}; give the genotypes that were"
             " scanned, or clump by distance (without --geno)"
         )
@@ -415,7 +398,6 @@ class LocusInterval:
     position.
     """
 
-    test: ScanTest
     lod: tuple[int, int] | None
     bayes: tuple[int, int] | None
 
@@ -433,12 +415,12 @@ def locus_intervals(scan: ScanResults, genome: Genome, loci: Loci, window: int) 
     for k, test in enumerate(tests):
         chromosome, position = int(leads.chromosomes[k]), int(leads.positions[k])
         if genome.unplaced[chromosome] or position < 1:
-            found.append(LocusInterval(test, None, None))
+            found.append(LocusInterval(None, None))
             continue
         positions, lod = profiles[test, chromosome]
         first, last = _locus(positions, lod, position, window)
         positions, lod = positions[first:last], lod[first:last]
-        found.append(LocusInterval(test, lod_interval(positions, lod), bayes_interval(positions, lod)))
+        found.append(LocusInterval(lod_interval(positions, lod), bayes_interval(positions, lod)))
     return found
 
 

@@ -271,7 +271,7 @@ def _architecture(scan: ScanResults, null: NullFile | None) -> list[str | Table 
         return _correlations_of_scan(scan, traits)
     estimates = null.whole.estimates
     rows = [_heritability(null, j) for j in range(len(traits))]
-    headings = ("trait", "h²", "SE", "95% interval (profile likelihood)")[: 4 if null.profile else 3]
+    headings = ("trait", "h²", "SE", "95% interval (profile likelihood)")[: 4 if null.metadata.profile else 3]
     caption = "heritabilities; standard errors by the delta method"
     parts: list[str | Table | Picture] = [Table(headings, [row[: len(headings)] for row in rows], caption=caption)]
     if 1 < len(traits) <= MOST_NUMBERS:
@@ -283,7 +283,7 @@ def _architecture(scan: ScanResults, null: NullFile | None) -> list[str | Table 
 
 def _heritability(null: NullFile, j: int) -> Sequence[str]:
     estimates, trait = null.whole.estimates, null.traits[j]
-    profile = null.profile.get(trait)
+    profile = null.metadata.profile.get(trait)
     interval = f"{_number(profile.low)} to {_number(profile.high)}" if profile else DASH
     return trait, _number(estimates.h2[j]), _number(estimates.h2_se[j]), interval
 

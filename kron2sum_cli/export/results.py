@@ -219,9 +219,7 @@ def stored_columns_of_sets(columns: Sequence[str]) -> list[str]:
 
 def column_values(rows: pa.RecordBatch | pa.Table, column: str) -> Array:
     """A column of numbers as float64, NaN where a cell is empty."""
-    values = rows.column(column).cast(pa.float64())
-    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    return np.asarray(values.to_numpy(zero_copy_only=False))
+    return np.asarray(rows.column(column).cast(pa.float64()))
 
 
 def significance_text(significance: Significance) -> str:

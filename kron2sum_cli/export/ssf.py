@@ -218,7 +218,7 @@ def _fit_to_write(
     """Which rows GWAS-SSF can hold; every other row is counted under the first reason that applies."""
     needed = ["EAF", "MLOG10P", *_statistics(traits)]
     checks = {
-        WITHOUT_STATISTICS: np.logical_and.reduce([_mask(batch.column(name).is_valid()) for name in needed]),
+        WITHOUT_STATISTICS: np.logical_and.reduce([np.asarray(batch.column(name).is_valid()) for name in needed]),
         WITHOUT_CHROMOSOME: chromosomes > 0,
         WITHOUT_POSITION: np.asarray(batch.column("POS")) > 0,
         OTHER_ALLELES: _is_sequence(batch.column("EA")) & _is_sequence(batch.column("NEA")),
@@ -231,11 +231,7 @@ def _fit_to_write(
 
 
 def _is_sequence(alleles: pa.Array) -> NDArray[np.bool_]:
-    return _mask(pc.match_substring_regex(pc.ascii_upper(alleles), _ALLELE).fill_null(False))
-
-
-def _mask(values: pa.Array) -> NDArray[np.bool_]:
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.bool_)
+    return np.asarray(pc.match_substring_regex(pc.ascii_upper(alleles), _ALLELE).fill_null(False))
 
 
 def _common_columns(rows: pa.RecordBatch, chromosomes: NDArray[np.int64]) -> dict[str, pa.Array]:

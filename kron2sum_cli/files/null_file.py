@@ -318,11 +318,6 @@ class NullFile:
         others = {code: first for code, first in self.metadata.left_out_with.items() if first in self.chromosomes}
         return {code: code for code in self.chromosomes} | others
 
-    @property
-    def profile(self) -> Mapping[str, Interval]:
-        """Profile-likelihood intervals of heritabilities, where they were asked for."""
-        return self.metadata.profile
-
 
 class NullWriter:
     """Writes a null model's file as its fits come, so that one of them is in memory at a time.

@@ -81,8 +81,6 @@ def _log_file(path: str) -> Iterator[_LogHandler]:
     listened = (LOGGER, logging.getLogger("py.warnings"))
     with _open_locked(path) as file:
         handler = _LogHandler(file, path)
-        level = LOGGER.level
-        LOGGER.setLevel(logging.DEBUG)
         logging.captureWarnings(True)
         for logger in listened:
             logger.addHandler(handler)
@@ -92,7 +90,6 @@ def _log_file(path: str) -> Iterator[_LogHandler]:
             for logger in listened:
                 logger.removeHandler(handler)
             logging.captureWarnings(False)
-            LOGGER.setLevel(level)
 
 
 def _open_locked(path: str) -> FileIO:

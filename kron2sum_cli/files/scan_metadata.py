@@ -274,7 +274,11 @@ def join_parts(names: Sequence[str], tables: Sequence[ScanMetadata]) -> Joined:
         parts.sort(key=lambda part: part.span.start)
         order |= dict.fromkeys(part.table for part in parts)
         joined.append(ScanPart(geno, _joined_span(parts, noun)))
-    missing = tuple(text for part in joined for text in _missing(part.span, noun))
+    missing = tuple(
+        f"{_named(hole, noun)} of {part.span.of}"
+        for part in joined
+        for hole in difference(part.span.asked, part.span.ranges)
+    )
     return Joined(tuple(order), _joined_metadata(tables, joined), missing)
 
 
@@ -342,11 +346,6 @@ def _check_order(a: _Part, b: _Part, noun: str) -> None:
                     " leave one out"
                 )
     raise InputError(f"{b.name}: lies between the parts of {a.name}; scan contiguous parts to join them in order")
-
-
-def _missing(span: Span, noun: str) -> list[str]:
-    """What was asked for and is not there."""
-    return [f"{_named(hole, noun)} of {span.of}" for hole in difference(span.asked, span.ranges)]
 
 
 def _named(edges: Range, noun: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -43,15 +44,6 @@ class _Plots:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Trait:
-    """Means of one value in one environment, called by that, of several values ``value.environment``."""
-
-    name: str
-    environment: str
-    value: str
-
-
 def read_trial_table(
     path: str, columns: Sequence[str], names: Sequence[str] | None = None, missing_codes: frozenset[str] = frozenset()
 ) -> SampleTable:
@@ -72,21 +64,20 @@ def read_trial_table(
     number, no plot has a line and an environment. The message names the file, the line, the column and the value.
     """
     plots = _read_plots(path, columns, missing_codes)
-    environments = sorted_names(plots.ids["environment"].unique())
-    every = _traits(plots, environments)
-    chosen: Sequence[int] = range(len(every))
+    every = _traits(plots, sorted_names(plots.ids["environment"].unique()))
+    chosen = list(every)
     if names is not None:
-        chosen = choose_columns(names, [trait.name for trait in every], "--pheno-name", plots.file)
-    traits = [every[k] for k in chosen]
+        chosen = [chosen[k] for k in choose_columns(names, chosen, "--pheno-name", plots.file)]
+    traits = {name: every[name] for name in chosen}
     counts = plots.counts | _counts_of_values(plots, traits)
     lines = plots.ids["line"].unique()
     means = np.empty((len(lines), len(traits)))
     numbers = np.empty(means.shape, dtype=np.intp)
     for k, value in enumerate(plots.names):
-        of_value = [j for j, trait in enumerate(traits) if trait.value == value]
-        mean, number = _means(plots, k, lines, [traits[j].environment for j in of_value])
-        means[:, of_value], numbers[:, of_value] = mean, number
-    shown = {trait.name: number[number > 0] for trait, number in zip(traits, numbers.T, strict=True)}
+        of_value = [j for j, (name, _) in enumerate(traits.values()) if name == value]
+        environments = [environment for name, environment in traits.values() if name == value]
+        means[:, of_value], numbers[:, of_value] = _means(plots, k, lines, environments)
+    shown = {name: number[number > 0] for name, number in zip(traits, numbers.T, strict=True)}
     return SampleTable(
         samples=Samples(None, tuple(lines), plots.file),
         names=tuple(shown),
@@ -163,31 +154,26 @@ def _cells(table: TextTable, positions: Sequence[int]) -> pd.DataFrame:
     return cells
 
 
-def _traits(plots: _Plots, environments: Sequence[str]) -> list[_Trait]:
-    """A trait for each value and environment."""
-    several = len(plots.names) > 1
-    traits = [
-        _Trait(f"{value}.{environment}" if several else environment, environment, value)
-        for value in plots.names
-        for environment in environments
-    ]
-    by_name: dict[str, _Trait] = {}
-    for trait in traits:
-        other = by_name.setdefault(trait.name, trait)
-        if other is not trait:
+def _traits(plots: _Plots, environments: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Value and environment of every trait, by its name: the environment, of several values ``value.environment``."""
+    traits: dict[str, tuple[str, str]] = {}
+    for value, environment in product(plots.names, environments):
+        name = f"{value}.{environment}" if len(plots.names) > 1 else environment
+        if name in traits:
             raise InputError(
-                f"{plots.file}: {other.value} in {other.environment} and {trait.value} in {trait.environment} would"
-                f" both be the trait '{trait.name}'; rename a column or an environment"
+                f"{plots.file}: {' in '.join(traits[name])} and {value} in {environment} would both be the trait"
+                f" '{name}'; rename a column or an environment"
             )
+        traits[name] = value, environment
     return traits
 
 
-def _counts_of_values(plots: _Plots, traits: Sequence[_Trait]) -> dict[str, int]:
+def _counts_of_values(plots: _Plots, traits: Mapping[str, tuple[str, str]]) -> dict[str, int]:
     """How many plots have no part in the traits, and why."""
-    analysed = plots.ids["environment"].isin([trait.environment for trait in traits]).to_numpy()
+    analysed = plots.ids["environment"].isin([environment for _, environment in traits.values()]).to_numpy()
     counts = {"plots in environments that are not analysed": int(np.count_nonzero(~analysed))}
     for name, values in zip(plots.names, plots.values.T, strict=True):
-        if any(trait.value == name for trait in traits):
+        if any(value == name for value, _ in traits.values()):
             counts[f"plots without a value of {name}"] = int(np.count_nonzero(np.isnan(values) & analysed))
     return counts
 

@@ -13,8 +13,8 @@ from kron2sum_cli.errors import UsageError
 PLINK_NUMBERS = {"23": "X", "24": "Y", "25": "XY", "26": "MT"}
 """What plink's numbers above 22 mean in human data."""
 
-PSEUDO_AUTOSOMAL = {"PAR1": "XY", "PAR2": "XY"}
-"""plink2's names of the two parts of XY."""
+_LETTERS = {"X": "X", "Y": "Y", "XY": "XY", "PAR1": "XY", "PAR2": "XY", "MT": "MT", "M": "MT"}
+"""The one spelling of codes that are letters; PAR1 and PAR2 are plink2's names of the two parts of XY."""
 
 _WHOLE_NUMBER = r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+"
 _REGION = re.compile(rf"(?P<chromosome>.+):(?P<first>{_WHOLE_NUMBER})-(?P<last>{_WHOLE_NUMBER})")
@@ -59,12 +59,7 @@ def normalise_chromosome(code: str, human: bool = True) -> str:
     if re.fullmatch("[0-9]+", bare):
         number = bare.lstrip("0") or "0"
         return PLINK_NUMBERS.get(number, number) if human else number
-    capitals = bare.upper()
-    if capitals in {"M", "MT"}:
-        return "MT"
-    if capitals in PSEUDO_AUTOSOMAL:
-        return PSEUDO_AUTOSOMAL[capitals]
-    return capitals if capitals in PLINK_NUMBERS.values() else bare
+    return _LETTERS.get(bare.upper(), bare)
 
 
 def is_human(codes: Iterable[str]) -> bool:

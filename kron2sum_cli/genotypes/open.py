@@ -110,15 +110,13 @@ def open_genotypes(
     cannot be read, or lacks a sample of another (see `open_genotype_file` and `join_files`); UsageError where a file of
     samples or variants is given, and does not belong to the genotypes.
     """
-    sources: list[GenotypeSource]
-    sources = (
-        [open_founder_file(path, variant_map) for path in paths]
-        if founders
-        else [
-            open_genotype_file(path, sample=sample, bim=bim, fam=fam, variant_map=variant_map, ploidy=ploidy)
-            for path in paths
-        ]
-    )
+    sources: list[GenotypeSource] = []
+    for path in paths:
+        sources.append(
+            open_founder_file(path, variant_map)
+            if founders
+            else open_genotype_file(path, sample=sample, bim=bim, fam=fam, variant_map=variant_map, ploidy=ploidy)
+        )
     return sources[0] if len(sources) == 1 and ploidy == 2 else join_files(sources, ploidy)
 
 

@@ -5,10 +5,11 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TextIO
+from functools import partial
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
@@ -27,18 +28,17 @@ LARGEST_ASYMMETRY = 1e-5
 """Largest difference of two opposite entries, relative to the largest entry, that still counts as rounding."""
 
 
-class StoredSquare(Protocol):
-    """An n x n matrix in a file."""
+@dataclass(frozen=True)
+class StoredSquare:
+    """An n x n matrix in a file.
 
-    @property
-    def lower(self) -> bool:
-        """Whether row i holds i + 1 numbers, the lower triangle with the diagonal."""
+    Row i holds n numbers, or where it is ``lower`` i + 1, the lower triangle with the diagonal. ``lines`` reads the
+    rows one by one, each with its position, and raises InputError where the file is cut short, changed or damaged, or
+    has other rows than it should.
+    """
 
-    def lines(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """The rows one by one, each with its position.
-
-        Raises InputError where the file is cut short, changed or damaged, or has other rows than it should.
-        """
+    lower: bool
+    lines: Callable[[], Iterator[tuple[int, NDArray[Any]]]]
 
 
 def stream_rows(path: str) -> Iterator[Row]:
@@ -90,83 +90,58 @@ def numbers_of_row(row: Row, skipped: int, path: str) -> NDArray[np.float64]:
     raise InputError(f"{path}, line {row.line}, column {column + 1}: {not_a_number(value)}")
 
 
-@dataclass(frozen=True)
-class TextSquare:
-    """An n x n matrix in text without names (a `StoredSquare`)."""
-
-    path: str
-    n: int
-    lower: bool
-
-    def lines(self) -> Iterator[tuple[int, NDArray[np.float64]]]:
-        """The rows one by one, each with its position."""
-        found = 0
-        for i, row in enumerate(stream_rows(self.path)):
-            found = i + 1
-            wanted = i + 1 if self.lower else self.n
-            if len(row.fields) != wanted and found <= self.n:
-                raise InputError(
-                    f"{self.path}, line {row.line}: {len(row.fields)} numbers where {wanted} are expected; "
-                    "is the file cut short?"
-                )
-            if found <= self.n:
-                yield i, numbers_of_row(row, 0, self.path)
-        if found != self.n:
-            raise InputError(f"{self.path} has {found} rows, but {self.n} samples; name each row once")
-
-
-def open_text_square(path: str, ids: str, n: int) -> TextSquare:
+def open_text_square(path: str, ids: str, n: int) -> StoredSquare:
     """A matrix in text of the n samples listed in ``ids``: square, or a triangle, which begins with one number."""
     first = next(stream_rows(path), None)
     width = 0 if first is None else len(first.fields)
     if width not in {1, n}:
         raise InputError(f"{path} has {width} columns, but {ids} lists {n} samples; they do not belong together")
-    return TextSquare(path, n, lower=width < n)
+    return StoredSquare(width < n, partial(_lines_of_text, path, n, width < n))
 
 
-@dataclass(frozen=True)
-class BinarySquare:
-    """An n x n matrix in a binary file, row by row behind so many bytes (a `StoredSquare`)."""
+def _lines_of_text(path: str, n: int, lower: bool) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    found = 0
+    for i, row in enumerate(stream_rows(path)):
+        found = i + 1
+        wanted = i + 1 if lower else n
+        if len(row.fields) != wanted and found <= n:
+            raise InputError(
+                f"{path}, line {row.line}: {len(row.fields)} numbers where {wanted} are expected; is the file cut"
+                " short?"
+            )
+        if found <= n:
+            yield i, numbers_of_row(row, 0, path)
+    if found != n:
+        raise InputError(f"{path} has {found} rows, but {n} samples; name each row once")
 
-    path: str
-    n: int
-    lower: bool
-    dtype: np.dtype[Any]
-    offset: int = 0
 
-    @property
-    def expected_bytes(self) -> int:
-        """Bytes of the whole file."""
-        n_numbers = self.n * (self.n + 1) // 2 if self.lower else self.n * self.n
-        return self.offset + n_numbers * self.dtype.itemsize
-
-    def lines(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """The rows one by one, each with its position."""
-        with open(self.path, "rb") as file:
-            file.seek(self.offset)
-            for i in range(self.n):
-                wanted = i + 1 if self.lower else self.n
-                row = file.read(wanted * self.dtype.itemsize)
-                if len(row) < wanted * self.dtype.itemsize:
-                    raise InputError(f"{self.path} ends in row {i + 1}; did another program change it?")
-                yield i, np.frombuffer(row, self.dtype)
+def _lines_of_binary(
+    path: str, n: int, lower: bool, dtype: np.dtype[Any], offset: int = 0
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    with open(path, "rb") as file:
+        file.seek(offset)
+        for i in range(n):
+            wanted = (i + 1 if lower else n) * dtype.itemsize
+            row = file.read(wanted)
+            if len(row) < wanted:
+                raise InputError(f"{path} ends in row {i + 1}; did another program change it?")
+            yield i, np.frombuffer(row, dtype)
 
 
 def open_gcta(path: str, ids: str, n: int) -> StoredSquare:
     """GCTA's ``.grm.bin``, the lower triangle in single precision, of a size that fits n samples; or ``.grm.gz``."""
     if not path.endswith(".bin"):
-        return ListedTriangle(path, n)
-    matrix = BinarySquare(path, n, lower=True, dtype=np.dtype("<f4"))
-    found = os.path.getsize(path)
-    if found != matrix.expected_bytes:
+        return StoredSquare(True, partial(_lines_of_list, path, n))
+    found, expected = os.path.getsize(path), n * (n + 1) // 2 * 4
+    if found != expected:
         fitting = int((np.sqrt(8 * (found // 4) + 1) - 1) / 2)
         exactly = fitting * (fitting + 1) * 2 == found
         raise InputError(
             f"{path} has {found} bytes, but the lower triangle of the {n} samples in {ids} takes "
-            f"{matrix.expected_bytes}; the file has {f'{fitting} samples' if exactly else 'been cut short'} "
+            f"{expected}; the file has {f'{fitting} samples' if exactly else 'been cut short'} "
             "or does not belong to these names"
         )
-    return matrix
+    return StoredSquare(True, partial(_lines_of_binary, path, n, True, np.dtype("<f4")))
 
 
 def open_plink2(path: str, ids: str, n: int) -> StoredSquare:
@@ -174,18 +149,19 @@ def open_plink2(path: str, ids: str, n: int) -> StoredSquare:
     if not path.endswith(".bin"):
         return open_text_square(path, ids, n)
     found = os.path.getsize(path)
-    layouts = [BinarySquare(path, n, lower, np.dtype(number)) for number in ("<f8", "<f4") for lower in (False, True)]
-    for matrix in layouts:
-        if matrix.expected_bytes == found:
-            return matrix
-    sizes = ", ".join(str(matrix.expected_bytes) for matrix in layouts)
+    sizes = []
+    for dtype in (np.dtype("<f8"), np.dtype("<f4")):
+        for lower in (False, True):
+            sizes.append((n * (n + 1) // 2 if lower else n * n) * dtype.itemsize)
+            if sizes[-1] == found:
+                return StoredSquare(lower, partial(_lines_of_binary, path, n, lower, dtype))
     raise InputError(
-        f"{path} has {found} bytes, but a matrix of the {n} samples in {ids} takes one of {sizes} (square or "
-        "triangle, in double or single precision); the file is cut short or does not belong to these names"
+        f"{path} has {found} bytes, but a matrix of the {n} samples in {ids} takes one of {', '.join(map(str, sizes))}"
+        " (square or triangle, in double or single precision); the file is cut short or does not belong to these names"
     )
 
 
-def open_npy(path: str, ids: str, n: int) -> BinarySquare:
+def open_npy(path: str, ids: str, n: int) -> StoredSquare:
     """A square array of n rows in NumPy's ``.npy``, of whole or floating-point numbers."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -200,40 +176,32 @@ def open_npy(path: str, ids: str, n: int) -> BinarySquare:
             "and one column for each"
         )
     # The order does not matter: a transposed symmetric matrix is the same.
-    return BinarySquare(path, n, lower=False, dtype=array.dtype, offset=array.offset)
+    return StoredSquare(False, partial(_lines_of_binary, path, n, False, array.dtype, array.offset))
 
 
-@dataclass(frozen=True)
-class ListedTriangle:
-    """GCTA's ``.grm.gz``: a line for each pair of n samples in the lower triangle, in order (a `StoredSquare`).
+def _lines_of_list(path: str, n: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """The rows of GCTA's ``.grm.gz``: a line for each pair of n samples in the lower triangle, in order.
 
     A line has the positions of two samples (from 1), the number of variants, and the relationship.
     """
-
-    path: str
-    n: int
-    lower: bool = True
-
-    def lines(self) -> Iterator[tuple[int, NDArray[np.float64]]]:
-        """The rows one by one, each with its position."""
-        try:
-            with open_text(self.path) as file:
-                table = pd.read_csv(file, sep=r"\s+", header=None, dtype=np.float64).to_numpy()
-        except (ValueError, OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{self.path} is not readable as GCTA's list of pairs ({error})") from None
-        if table.shape != (self.n * (self.n + 1) // 2, 4):
-            raise InputError(
-                f"{self.path} has {len(table)} lines of {table.shape[1]} columns, but {self.n} samples make "
-                f"{self.n * (self.n + 1) // 2} lines of 4; the file is cut short or does not belong to these names"
-            )
-        row, column = np.tril_indices(self.n)
-        wrong = np.flatnonzero((table[:, 0] != row + 1) | (table[:, 1] != column + 1))
-        if len(wrong):
-            raise InputError(
-                f"{self.path}, line {wrong[0] + 1}: has the pair {table[wrong[0], 0]:g} {table[wrong[0], 1]:g} where "
-                f"{row[wrong[0]] + 1} {column[wrong[0]] + 1} is expected; write it again with gcta64 --make-grm-gz"
-            )
-        yield from enumerate(np.split(table[:, 3], np.cumsum(np.arange(1, self.n))))
+    try:
+        with open_text(path) as file:
+            table = pd.read_csv(file, sep=r"\s+", header=None, dtype=np.float64).to_numpy()
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is not readable as GCTA's list of pairs ({error})") from None
+    if table.shape != (n * (n + 1) // 2, 4):
+        raise InputError(
+            f"{path} has {len(table)} lines of {table.shape[1]} columns, but {n} samples make "
+            f"{n * (n + 1) // 2} lines of 4; the file is cut short or does not belong to these names"
+        )
+    row, column = np.tril_indices(n)
+    wrong = np.flatnonzero((table[:, 0] != row + 1) | (table[:, 1] != column + 1))
+    if len(wrong):
+        raise InputError(
+            f"{path}, line {wrong[0] + 1}: has the pair {table[wrong[0], 0]:g} {table[wrong[0], 1]:g} where "
+            f"{row[wrong[0]] + 1} {column[wrong[0]] + 1} is expected; write it again with gcta64 --make-grm-gz"
+        )
+    yield from enumerate(np.split(table[:, 3], np.cumsum(np.arange(1, n))))
 
 
 def tiles(n: int) -> Iterator[slice]:

@@ -188,7 +188,7 @@ def test_numbers_that_are_none_are_null() -> None:
 
 
 def lines_of(null: NullFile) -> list[str]:
-    parts = summarise(null.description, null.whole, null.chromosomes, null.profile)
+    parts = summarise(null.description, null.whole, null.chromosomes, null.metadata.profile)
     lines = ([part] if isinstance(part, str) else table_lines(part.header, part.rows) for part in parts)
     return [line for found in lines for line in found]
 
