@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import pyarrow as pa
 
@@ -103,6 +103,18 @@ def copy_decompressed(file: BinaryIO, into: BinaryIO, name: str) -> None:
         source.seek(0)
         _decompress(source, str(compression_of(source.peek(HEAD_BYTES))), into, name)
     into.seek(0)
+
+
+def open_text(path: str) -> TextIO:
+    """Open a text file, decompressed where its first bytes say that it is compressed."""
+    with open(path, "rb") as binary:
+        kind = compression_of(binary.read(len(ZSTD_MAGIC)))
+    encoding = "utf-8-sig"
+    if kind is None:
+        return open(path, encoding=encoding)
+    if kind == "gzip":
+        return gzip.open(path, "rt", encoding=encoding)
+    return io.TextIOWrapper(io.BufferedReader(pa.input_stream(path, compression="zstd")), encoding)
 
 
 def read_bytes(path: str) -> bytes:

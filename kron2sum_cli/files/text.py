@@ -1,8 +1,10 @@
 """Text files as people have them: compressed or not, any line end; columns by tab, comma, semicolon or white space."""
 
 import csv
+import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.inputs import display_name, read_bytes
+from kron2sum_cli.files.inputs import display_name, open_text, read_bytes
 from kron2sum_cli.files.samples import Samples
 
 EMPTY_CELL = "NA"
@@ -144,6 +146,16 @@ def not_a_number(field: str) -> str:
     return f"{field!r} is not a number{remedy}"
 
 
+def numbers_of_row(row: Row, skipped: int, path: str) -> NDArray[np.float64]:
+    """The fields of a row, without the first ``skipped``, as numbers; another text is refused."""
+    try:
+        return parse_numbers(row.fields[skipped:])
+    except ValueError:
+        pass
+    column, value = next((i, v) for i, v in enumerate(row.fields) if i >= skipped and not is_number(v))
+    raise InputError(f"{path}, line {row.line}, column {column + 1}: {not_a_number(value)}")
+
+
 SAMPLE_NAMES = frozenset(
     {"iid", "taxa", "taxon", "sample", "sampleid", "line", "lines", "lineid", "individual", "individualid", "accession"}
     | {"strain", "animal", "animalid", "subject", "subjectid", "genotype", "entry", "clone", "cultivar", "variety"}
@@ -206,6 +218,33 @@ def split_rows(text: str, path: str, delimiter: str | None = None) -> list[Row]:
     if not rows:
         raise _empty(name)
     return rows
+
+
+def stream_rows(path: str) -> Iterator[Row]:
+    """The rows of a text file that are not blank; of gzip and Zstandard files too.
+
+    The delimiter is told from the first line: tab, else comma, else white space; fields may be quoted as in CSV. Lines
+    that begin with ``#`` and a blank are comments, as R/qtl2 writes them. Raises InputError where the file cannot be
+    read, or is not text.
+    """
+    try:
+        with open_text(path) as file:
+            delimiter = ""
+            for number, line in enumerate(file, 1):
+                if not line.strip() or line.startswith("# "):
+                    continue
+                delimiter = delimiter or find_delimiter(line)
+                blanks = delimiter == " "
+                text = line.strip() if blanks else line.rstrip("\n")
+                if '"' in text:
+                    fields = next(csv.reader([text], delimiter=delimiter, skipinitialspace=blanks, strict=True))
+                else:
+                    fields = text.split() if blanks else text.split(delimiter)
+                yield Row(number, tuple(fields))
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error, csv.Error):
+        raise InputError(f"{path} is not readable as text; check that it is the file you mean") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from None
 
 
 def id_columns(header: Sequence[str]) -> int:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
-from kron2sum_cli.files.text import id_columns
+from kron2sum_cli.files.text import id_columns, stream_rows
 from kron2sum_cli.genotypes.genotype_table import (
     UNNAMED_ALLELE,
     UNPLACED,
@@ -36,7 +36,6 @@ from kron2sum_cli.genotypes.genotype_table import (
     variant_column,
 )
 from kron2sum_cli.genotypes.source import Variants
-from kron2sum_cli.genotypes.square_matrix import stream_rows
 
 logger = logging.getLogger("kron2sum.genotypes")
 

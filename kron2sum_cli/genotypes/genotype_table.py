@@ -27,10 +27,9 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
-from kron2sum_cli.files.text import AMBIGUOUS_NAMES, Row, id_columns, is_number, plain_name
+from kron2sum_cli.files.text import AMBIGUOUS_NAMES, Row, id_columns, is_number, plain_name, stream_rows
 from kron2sum_cli.genotypes.sample_files import read_sample_list
 from kron2sum_cli.genotypes.source import Variants, require_positions
-from kron2sum_cli.genotypes.square_matrix import stream_rows
 from kron2sum_cli.genotypes.variants import with_two_alleles
 
 logger = logging.getLogger("kron2sum.genotypes")

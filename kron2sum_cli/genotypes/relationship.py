@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.inputs import display_name, open_input
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
-from kron2sum_cli.files.text import Row, id_columns, is_number
+from kron2sum_cli.files.text import Row, id_columns, is_number, numbers_of_row, stream_rows
 from kron2sum_cli.genotypes.sample_files import read_sample_list
 from kron2sum_cli.genotypes.source import Relationship
 from kron2sum_cli.genotypes.sparse_matrix import (
@@ -25,13 +25,11 @@ from kron2sum_cli.genotypes.sparse_matrix import (
 from kron2sum_cli.genotypes.square_matrix import (
     StoredSquare,
     gather,
-    numbers_of_row,
     open_gcta,
     open_npy,
     open_plink2,
     open_text_square,
     refuse_empty_diagonal,
-    stream_rows,
 )
 
 NUMPY_MAGIC = b"\x93NUMPY"

@@ -15,11 +15,10 @@ import scipy
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.inputs import read_bytes
+from kron2sum_cli.files.inputs import open_text, read_bytes
 from kron2sum_cli.files.samples import Samples, match
 from kron2sum_cli.files.text import is_number
 from kron2sum_cli.genotypes.source import Relationship
-from kron2sum_cli.genotypes.square_matrix import open_text
 
 Sparse: TypeAlias = "scipy.sparse.csr_array[np.float64, tuple[int, int]]"
 

@@ -1,25 +1,21 @@
 """Square relationship matrices as they are stored: in text, in binary files, in GCTA's list of pairs."""
 
-import csv
-import gzip
-import io
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.inputs import GZIP_MAGIC, ZSTD_MAGIC
+from kron2sum_cli.files.inputs import open_text
 from kron2sum_cli.files.samples import Samples
-from kron2sum_cli.files.text import Row, find_delimiter, is_number, not_a_number, parse_numbers
+from kron2sum_cli.files.text import numbers_of_row, stream_rows
 
 TILE = 512
 """Rows and columns of a large matrix that are worked on at once."""
@@ -39,55 +35,6 @@ class StoredSquare:
 
     lower: bool
     lines: Callable[[], Iterator[tuple[int, NDArray[Any]]]]
-
-
-def stream_rows(path: str) -> Iterator[Row]:
-    """The rows of a text file that are not blank; of gzip and Zstandard files too.
-
-    The delimiter is told from the first line: tab, else comma, else white space; fields may be quoted as in CSV. Lines
-    that begin with ``#`` and a blank are comments, as R/qtl2 writes them. Raises InputError where the file cannot be
-    read, or is not text.
-    """
-    try:
-        with open_text(path) as file:
-            delimiter = ""
-            for number, line in enumerate(file, 1):
-                if not line.strip() or line.startswith("# "):
-                    continue
-                delimiter = delimiter or find_delimiter(line)
-                blanks = delimiter == " "
-                text = line.strip() if blanks else line.rstrip("\n")
-                if '"' in text:
-                    fields = next(csv.reader([text], delimiter=delimiter, skipinitialspace=blanks, strict=True))
-                else:
-                    fields = text.split() if blanks else text.split(delimiter)
-                yield Row(number, tuple(fields))
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error, csv.Error):
-        raise InputError(f"{path} is not readable as text; check that it is the file you mean") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from None
-
-
-def open_text(path: str) -> TextIO:
-    """Open a text file, decompressed where its first bytes say that it is compressed."""
-    with open(path, "rb") as binary:
-        start = binary.read(len(ZSTD_MAGIC))
-    encoding = "utf-8-sig"
-    if start.startswith(GZIP_MAGIC):
-        return gzip.open(path, "rt", encoding=encoding)
-    if start == ZSTD_MAGIC:
-        return io.TextIOWrapper(io.BufferedReader(pa.input_stream(path, compression="zstd")), encoding)
-    return open(path, encoding=encoding)
-
-
-def numbers_of_row(row: Row, skipped: int, path: str) -> NDArray[np.float64]:
-    """The fields of a row, without the first ``skipped``, as numbers; another text is refused."""
-    try:
-        return parse_numbers(row.fields[skipped:])
-    except ValueError:
-        pass
-    column, value = next((i, v) for i, v in enumerate(row.fields) if i >= skipped and not is_number(v))
-    raise InputError(f"{path}, line {row.line}, column {column + 1}: {not_a_number(value)}")
 
 
 def open_text_square(path: str, ids: str, n: int) -> StoredSquare:
