@@ -26,6 +26,7 @@ from kron2sum_cli.files.scan_columns import (
     TRAIT_N,
     TRAIT_PVE,
     N,
+    P,
     axis_columns,
     column_of,
     refuse_repeated,
@@ -114,35 +115,27 @@ class ComputedColumns:
     """Columns that are computed from those of a table.
 
     - ``hypotheses``: tests that the table does not have.
-    - ``has_covariances``: whether the covariances of the effects are asked for.
-    - ``has_explained``: whether the shares of variance that variants explain are asked for.
-    - ``p_values``: ``P.NAME`` that are asked for: 10 to the power of -``MLOG10P.NAME``, 0 below the smallest double.
     - ``names``, ``needed``: the computed columns, and those that they are computed from.
     """
 
     metadata: ScanMetadata
     hypotheses: Sequence[Hypothesis]
-    has_covariances: bool
-    has_explained: bool
-    p_values: Sequence[str]
     names: Sequence[str]
     needed: Sequence[str]
 
     def add_to(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows with the computed columns."""
-        if not self.names:
-            return batch
+        """The rows with the computed columns; a P is 0 below the smallest double."""
         columns: dict[str, NDArray[Any]] = {}
         if self.hypotheses:
             columns |= compute_tests(batch, self.metadata, self.hypotheses)
-        if self.has_covariances:
+        if any(name.startswith(f"{COV.name}.") for name in self.names):
             columns |= effect_covariances(batch, self.metadata)
-        if self.has_explained:
+        if PVE.name in self.names:
             columns |= explained_variance(batch, self.metadata.traits)
-        for name in self.p_values:
-            mlog10p = _MLOG10 + name
-            columns[name] = 10.0 ** -(columns[mlog10p] if mlog10p in columns else column_values(batch, mlog10p))
         for name in self.names:
+            if name.startswith(f"{P.name}."):
+                mlog10p = _MLOG10 + name
+                columns[name] = 10.0 ** -(columns[mlog10p] if mlog10p in columns else column_values(batch, mlog10p))
             values = pa.array(columns[name], mask=np.isnan(columns[name]))
             batch = batch.append_column(name, values.cast(type_of(name)))
         return batch
@@ -220,8 +213,7 @@ def computed_columns(settings: ExportSettings, metadata: ScanMetadata, stored: S
         names += [name for name in shares if name not in stored]
     p_values = _p_values(settings.columns, [*stored, *names])
     needed += [_MLOG10 + name for name in p_values if _MLOG10 + name in stored]
-    has_explained = PVE.name in names
-    return ComputedColumns(metadata, hypotheses, has_covariances, has_explained, p_values, [*names, *p_values], needed)
+    return ComputedColumns(metadata, hypotheses, [*names, *p_values], needed)
 
 
 def _check_tests_of_scan(tests: Sequence[str], stored: Sequence[str]) -> None:

@@ -14,7 +14,6 @@ from kron2sum_cli.export.figure import (
     BLUE,
     GREY,
     PALE,
-    hide,
     new_figure,
     panel_title,
     say_nothing_to_draw,
@@ -106,8 +105,9 @@ def draw_effects(data: LeadEffects) -> Figure:
         axes = panels[j // columns, j % columns]
         _draw_panel(axes, data, j)
         panel_title(axes, title)
-    hide(list(panels.flat)[count:])
-    for axes in list(panels.flat)[max(count - columns, 0) : count]:
+    for unused in panels.flat[count:]:
+        unused.set_axis_off()
+    for axes in panels.flat[max(count - columns, 0) : count]:
         axes.tick_params(labelbottom=True)
     panels[0, 0].set_ylim(lines - 0.4, -0.6)
     figure.supxlabel(f"effect of one more effect allele, 95% interval\n{data.title}", fontsize=8)

@@ -4,7 +4,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -123,12 +123,6 @@ def wrapped(name: str, width: int) -> str:
 def panel_title(axes: Axes, text: str) -> None:
     """A title over the left end of a panel."""
     axes.set_title(text, loc="left", fontweight="bold", pad=4)
-
-
-def hide(panels: Sequence[Axes]) -> None:
-    """Hide panels that nothing is drawn in."""
-    for axes in panels:
-        axes.set_axis_off()
 
 
 def say_nothing_to_draw(axes: Axes) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -97,43 +97,25 @@ def chromosome_key(code: str) -> tuple[int, int, tuple[tuple[int, str], ...]]:
     return 2, 0, parts
 
 
-@dataclass
-class _Extent:
-    """How far a chromosome reaches: its least and greatest known position, and its number of variants."""
-
-    first: int = field(default=np.iinfo(np.int64).max)
-    last: int = 0
-    variants: int = 0
-
-
 def read_genome(scan: ScanResults) -> Genome:
     """The chromosomes of a table and how far they reach."""
-    extents: dict[str, _Extent] = {}
-    without = 0
+    joined = {"min": "min", "max": "max", "count": "sum", "size": "sum"}  # how what parts of the table say is joined
+    parts = []
     for batch in scan.read(["CHR", "POS"]):
-        names, of_batch = _encoded(batch.column("CHR"))
-        positions = np.asarray(batch.column("POS"))
-        known = positions > 0
-        without += int(np.count_nonzero(~known))
-        first = np.full(len(names), np.iinfo(np.int64).max)
-        last = np.zeros(len(names), dtype=np.int64)
-        np.minimum.at(first, of_batch[known], positions[known])
-        np.maximum.at(last, of_batch[known], positions[known])
-        variants = np.bincount(of_batch, minlength=len(names))
-        for name, low, high, number in zip(names, first.tolist(), last.tolist(), variants.tolist(), strict=True):
-            extent = extents.setdefault(name, _Extent())
-            extent.first, extent.last = min(extent.first, low), max(extent.last, high)
-            extent.variants += number
-    return _side_by_side(extents, without)
+        codes, positions = batch.column("CHR").to_pandas(), batch.column("POS").to_pandas()
+        parts.append(positions.where(positions > 0).groupby(codes, sort=False).agg(list(joined)))
+    extents = pd.concat(parts) if parts else pd.DataFrame(columns=list(joined), dtype=float)
+    return _side_by_side(extents.groupby(level=0, sort=False).agg(joined).fillna(0))
 
 
-def _side_by_side(extents: dict[str, _Extent], without_position: int) -> Genome:
-    """Lay chromosomes along the axis: placed ones to scale, then scaffolds, then unplaced ones."""
-    names = sorted(extents, key=chromosome_key)
-    variants, first, last = (
-        np.array([getattr(extents[name], what) for name in names], dtype=np.int64)
-        for what in ("variants", "first", "last")
-    )
+def _side_by_side(extents: pd.DataFrame) -> Genome:
+    """Lay chromosomes along the axis: placed ones to scale, then scaffolds, then unplaced ones.
+
+    Of each, by its code, there are the least and the greatest known position (0 where none is known), how many variants
+    have one, and how many there are.
+    """
+    names = sorted(extents.index, key=chromosome_key)
+    first, last, known, variants = extents.loc[names].to_numpy(dtype=np.int64).T
     unplaced = np.array([normalise_chromosome(name) == "0" for name in names], dtype=np.bool_) | (last == 0)
     first, last = np.where(unplaced, 1, first), np.where(unplaced, variants, last)
     width = (last - first).astype(float)
@@ -148,7 +130,7 @@ def _side_by_side(extents: dict[str, _Extent], without_position: int) -> Genome:
     width = np.maximum(width, narrowest)[order]
     gap = np.where(pooled[:-1] & pooled[1:], 0.0, GAP * total)
     start = np.cumsum(np.concatenate([[0.0], width[:-1] + gap]))[: len(names)]
-    return Genome(tuple(names), first, last, start, width, unplaced, pooled, without_position)
+    return Genome(tuple(names), first, last, start, width, unplaced, pooled, int((variants - known).sum()))
 
 
 def _pooled(names: Sequence[str], shares: Array) -> NDArray[np.bool_]:

@@ -21,7 +21,6 @@ from kron2sum_cli.export.figure import (
     PALE,
     PURPLE,
     freeze_layout,
-    hide,
     new_figure,
     panel_title,
     say_nothing_to_draw,
@@ -161,7 +160,8 @@ def draw_qq(data: Sequence[QQ]) -> Figure:
     if many:
         panel_title(panels[1], f"{len(data) - 1} other tests")
         _draw_together(panels[1], data[1:])
-    hide(panels[count:])
+    for unused in panels[count:]:
+        unused.set_axis_off()
     figure.supxlabel("expected −log₁₀ p", fontsize=8)
     figure.supylabel("observed −log₁₀ p", fontsize=8)
     freeze_layout(figure)
