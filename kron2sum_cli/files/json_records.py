@@ -40,8 +40,8 @@ def read_record(kind: type[Record], text: str | bytes, layout: str, known: int, 
 def to_json(value: Any) -> Any:
     """What `json.dumps` takes: objects for records (fields at their default left out), lists for arrays and tuples."""
     if is_dataclass(value) and not isinstance(value, type):
-        found = {field.name: (getattr(value, field.name), _default(field)) for field in fields(value)}
-        return {name: to_json(item) for name, (item, default) in found.items() if not _same(item, default)}
+        items = {field: getattr(value, field.name) for field in fields(value)}
+        return {field.name: to_json(item) for field, item in items.items() if not _is_default(field, item)}
     if isinstance(value, Mapping):
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
@@ -85,9 +85,6 @@ def _value(hint: Any, value: Any) -> Any:
     return value
 
 
-def _default(field: Any) -> Any:
-    return field.default_factory() if field.default_factory is not MISSING else field.default
-
-
-def _same(value: Any, default: Any) -> bool:
+def _is_default(field: Any, value: Any) -> bool:
+    default = field.default if field.default_factory is MISSING else field.default_factory()
     return default is not MISSING and not isinstance(value, np.ndarray) and bool(value == default)

@@ -113,10 +113,10 @@ def check_output(path: str) -> None:
 
 def same_file(a: str, b: str) -> bool:
     """Whether two paths are one file, also through links."""
-    same = os.path.realpath(a) == os.path.realpath(b)
     with suppress(OSError):
-        same = same or os.path.samefile(a, b)
-    return same
+        if os.path.samefile(a, b):
+            return True
+    return os.path.realpath(a) == os.path.realpath(b)
 
 
 def lock(descriptor: int, path: str) -> None:

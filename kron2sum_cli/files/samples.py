@@ -55,19 +55,16 @@ def refuse_duplicates(
     The message names the lines of the two where they are given, else their numbers from 1, and ends with the remedy.
     Raises InputError where a sample is there twice.
     """
-    keys = _keys(samples, with_fids=True)
-    if len(set(keys)) == len(keys):
-        return
     place = "sample" if lines is None else "line"
     numbers = range(1, len(samples) + 1) if lines is None else lines
     first: dict[str, int] = {}
-    for index, key in enumerate(keys):
-        if key in first:
+    for index, key in enumerate(_keys(samples, with_fids=True)):
+        earlier = first.setdefault(key, index)
+        if earlier != index:
             raise InputError(
                 f"{samples.source}, {place} {numbers[index]}: sample '{samples.label(index)}' was already "
-                f"in {place} {numbers[first[key]]}; {remedy}"
+                f"in {place} {numbers[earlier]}; {remedy}"
             )
-        first[key] = index
 
 
 def match(reference: Samples, other: Samples) -> NDArray[np.intp]:
@@ -130,21 +127,15 @@ def _refuse_ambiguous(samples: Samples, keys: Sequence[str], concerned: set[str]
     """Raise if one of the concerned keys occurs twice among ``samples``."""
     seen: dict[str, int] = {}
     for index, key in enumerate(keys):
-        if key not in concerned:
+        earlier = seen.setdefault(key, index)
+        if earlier == index or key not in concerned:
             continue
-        if key in seen:
-            labels = f"'{samples.label(seen[key])}' and '{samples.label(index)}'"
-            raise InputError(_ambiguity(samples, key, labels, partner))
-        seen[key] = index
-
-
-def _ambiguity(samples: Samples, key: str, labels: str, partner: str) -> str:
-    if BETWEEN_NAMES in key or samples.fids is None:
-        return (
-            f"{samples.source}: sample '{key.replace(BETWEEN_NAMES, ' ')}', which is also in {partner}, is there more"
-            " than once; keep one of them"
+        if BETWEEN_NAMES in key or samples.fids is None:
+            raise InputError(
+                f"{samples.source}: sample '{key.replace(BETWEEN_NAMES, ' ')}', which is also in {partner}, is there"
+                " more than once; keep one of them"
+            )
+        raise InputError(
+            f"{samples.source}: samples '{samples.label(earlier)}' and '{samples.label(index)}' have the same IID, but"
+            f" {partner} has no FID to tell them apart; add FIDs there, or make the IIDs unique"
         )
-    return (
-        f"{samples.source}: samples {labels} have the same IID, but {partner} has no FID to tell them "
-        "apart; add FIDs there, or make the IIDs unique"
-    )

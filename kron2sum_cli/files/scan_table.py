@@ -166,7 +166,10 @@ def open_scan(source: str | BinaryIO, name: str | None = None) -> ScanFile:
     with _reading(name), _opened(source) as file:
         head = file.read(HEAD_BYTES)
         if not head.startswith(MAGIC):
-            raise InputError(f"{name}: is {describe(head)}, not a Parquet table of kron2sum scan{_remedy(head)}")
+            remedy = "make one with kron2sum scan --to parquet"
+            if describe(head) == "text":
+                remedy = "text tables cannot be read again: keep the .parquet of the scan and export that"
+            raise InputError(f"{name}: is {describe(head)}, not a Parquet table of kron2sum scan; {remedy}")
         _check_footer(file, name)
     with _reading(name):
         parquet = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
@@ -215,12 +218,6 @@ def _opened(source: str | BinaryIO) -> Iterator[BinaryIO]:
         source.seek(0)
         yield source
         source.seek(0)
-
-
-def _remedy(head: bytes) -> str:
-    if describe(head) == "text":
-        return "; text tables cannot be read again: keep the .parquet of the scan and export that"
-    return "; make one with kron2sum scan --to parquet"
 
 
 @contextmanager

@@ -101,14 +101,15 @@ def in_places(variants: Variants, chromosomes: Sequence[Sequence[str]], regions:
 
 def have_names(variants: Variants, names: Collection[str]) -> NDArray[np.bool_]:
     """Which variants have one of these names."""
-    return _named(variants.table["SNPID"], names)
+    wanted = pa.array(list(names), pa.string())
+    return np.asarray(pc.is_in(variants.table["SNPID"], value_set=wanted), dtype=np.bool_)
 
 
 def names_not_found(names: frozenset[str], variants: Variants) -> int:
     """How many of these names no variant of the file has, of more than two alleles or not."""
     names = names - variants.left_out
-    column = variants.table["SNPID"]
-    return len(names) - int(pc.count_distinct(column.filter(pa.array(_named(column, names)))).as_py())
+    found = variants.table["SNPID"].filter(pa.array(have_names(variants, names)))
+    return len(names) - int(pc.count_distinct(found).as_py())
 
 
 def passes(counts: GenotypeCounts, filters: VariantFilters) -> tuple[NDArray[np.bool_], Mapping[str, int]]:
@@ -174,11 +175,7 @@ def _in_regions(
 def positions_by_name(variants: Variants, names: Collection[str]) -> dict[str, list[int]]:
     """Where the variants of these names are in a file, by name; a name that no variant has is left out."""
     column, positions = variants.table["SNPID"], dict[str, list[int]]()
-    found = np.flatnonzero(_named(column, names))
+    found = np.flatnonzero(have_names(variants, names))
     for position, name in zip(found.tolist(), column.take(found).to_pylist(), strict=True):
         positions.setdefault(name, []).append(position)
     return positions
-
-
-def _named(column: pa.ChunkedArray, names: Collection[str]) -> NDArray[np.bool_]:
-    return np.asarray(pc.is_in(column, value_set=pa.array(list(names), pa.string())), dtype=np.bool_)

@@ -58,29 +58,28 @@ PVAR_NAMES = {"#CHROM": "CHR", "POS": "POS", "ID": "SNPID", "REF": "NEA", "ALT":
 """What the columns of a ``.pvar`` are called here."""
 
 
-def read_bim(path: str, chunk_bytes: int = CHUNK_BYTES) -> Variants:
+def read_bim(path: str) -> Variants:
     """Read the variants of a ``.bim``: six columns, with tabs, blanks or both between them.
 
     The effect allele EA is the first allele of the file (allele 1), the one that dosages count. Negative positions
-    stand for unknown places and are kept. ``chunk_bytes`` are parsed at once. Raises InputError where the file cannot
-    be read or is empty, a line does not have six columns, or a position is not a whole number.
+    stand for unknown places and are kept. Raises InputError where the file cannot be read or is empty, a line does not
+    have six columns, or a position is not a whole number.
     """
-    table = _read_table(path, lambda file: (BIM_COLUMNS, 1, b""), chunk_bytes)
+    table = _read_table(path, lambda file: (BIM_COLUMNS, 1, b""))
     if not table.num_rows:
         raise InputError(f"{path} is empty; a .bim has one line for every variant of the .bed")
     return Variants(table, path)
 
 
-def read_pvar(path: str, chunk_bytes: int = CHUNK_BYTES) -> Variants:
+def read_pvar(path: str) -> Variants:
     """Read the variants of a ``.pvar``, ``.pvar.zst``, or of a ``.bim`` in its place.
 
     EA, the allele that dosages count, is ALT (several have commas between them), and NEA is REF. Lines that start with
     ``##`` are not read. Without a line ``#CHROM POS ID REF ALT`` (in any order, and with other columns) the file is one
-    like a ``.bim``, where ALT comes before REF. ``chunk_bytes`` are parsed at once. Raises InputError where the file
-    cannot be read or decompressed, has no variant, lacks a column, or has a line of another number of columns or a
-    position that is not a whole number.
+    like a ``.bim``, where ALT comes before REF. Raises InputError where the file cannot be read or decompressed, has no
+    variant, lacks a column, or has a line of another number of columns or a position that is not a whole number.
     """
-    table = _read_table(path, lambda file: _pvar_header(file, path), chunk_bytes)
+    table = _read_table(path, lambda file: _pvar_header(file, path))
     if not table.num_rows:
         raise InputError(f"{path} has no variant; a .pvar has one line for every variant of the .pgen")
     return Variants(table, path)
@@ -106,9 +105,7 @@ def with_two_alleles(variants: Variants, two_alleles: NDArray[np.bool_], remedy:
     return Variants(variants.table.filter(pa.array(two_alleles)), variants.source, names)
 
 
-def _read_table(
-    path: str, read_header: Callable[[BinaryIO], tuple[VariantColumns, int, bytes]], chunk_bytes: int
-) -> pa.Table:
+def _read_table(path: str, read_header: Callable[[BinaryIO], tuple[VariantColumns, int, bytes]]) -> pa.Table:
     """All lines behind the header as one table.
 
     ``read_header`` returns the columns, the number of the first line of variants, and what it has read of that.
@@ -118,7 +115,7 @@ def _read_table(
         with pa.input_stream(path) as stream:
             file = io.BufferedReader(stream, 1 << 20)
             columns, line, start = read_header(file)
-            for chunk in _whole_lines(file, chunk_bytes, start):
+            for chunk in _whole_lines(file, start):
                 tables.append(_parse(chunk, line, path, columns))
                 line += chunk.count(b"\n")
     except OSError as error:
@@ -128,9 +125,9 @@ def _read_table(
     return pa.concat_tables(tables)
 
 
-def _whole_lines(file: BinaryIO, chunk_bytes: int, start: bytes) -> Iterator[bytes]:
+def _whole_lines(file: BinaryIO, start: bytes) -> Iterator[bytes]:
     """The rest of a file in pieces of whole lines; the first one begins with ``start``."""
-    while chunk := file.read(chunk_bytes):
+    while chunk := file.read(CHUNK_BYTES):
         yield start + chunk + file.readline()
         start = b""
     if start:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from kron2sum_cli.errors import InputError
+from kron2sum_cli.genotypes import variants
 from kron2sum_cli.genotypes.sample_files import read_fam
 from kron2sum_cli.genotypes.variants import read_bim
 
@@ -41,8 +42,9 @@ def write(folder: Path, text: str | bytes, suffix: str) -> str:
     ],
 )
 @pytest.mark.parametrize("chunk_bytes", [1, 7, 20, 1 << 20])
-def test_bim_with_any_white_space(tmp_path: Path, text: str, chunk_bytes: int) -> None:
-    assert read_bim(write(tmp_path, text, "bim"), chunk_bytes).table.to_pylist() == ROWS
+def test_bim_with_any_white_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, chunk_bytes: int) -> None:
+    monkeypatch.setattr(variants, "CHUNK_BYTES", chunk_bytes)
+    assert read_bim(write(tmp_path, text, "bim")).table.to_pylist() == ROWS
 
 
 def test_bim_quotes_and_names_like_missing_values_are_kept(tmp_path: Path) -> None:
@@ -55,12 +57,15 @@ def test_bim_quotes_and_names_like_missing_values_are_kept(tmp_path: Path) -> No
 @pytest.mark.parametrize("value", ["1e5", "12.5", "NA", "12345678901234567890", "ten"])
 @pytest.mark.parametrize("delimiter", ["\t", " "])
 @pytest.mark.parametrize("chunk_bytes", [30, 1 << 20])
-def test_bim_position_that_is_not_a_whole_number(tmp_path: Path, value: str, delimiter: str, chunk_bytes: int) -> None:
+def test_bim_position_that_is_not_a_whole_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, delimiter: str, chunk_bytes: int
+) -> None:
+    monkeypatch.setattr(variants, "CHUNK_BYTES", chunk_bytes)
     lines = [f"1\trs{i}\t0\t{i}\tA\tG\n" for i in range(20)]
     lines[11] = f"1\trs11\t0\t{value}\tA\tG\n"
     path = write(tmp_path, "\n" + "".join(lines).replace("\t", delimiter), "bim")
     with pytest.raises(InputError, match=rf"x\.bim, line 13: position '{value}' of variant 'rs11'"):
-        read_bim(path, chunk_bytes)
+        read_bim(path)
 
 
 @pytest.mark.parametrize(("line", "columns"), [("1\trs2\t100\tA\tG", 5), ("1 rs2 0 100 A G extra", 7), ("1", 1)])

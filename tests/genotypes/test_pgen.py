@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.genotypes import pgen
+from kron2sum_cli.genotypes import pgen, variants
 from kron2sum_cli.genotypes.pgen import open_pgen
 from kron2sum_cli.genotypes.sample_files import read_psam
 from kron2sum_cli.genotypes.variants import read_pvar
@@ -222,15 +222,16 @@ PVAR = PVAR_HEADER + "1\t100\trs1\tG\tA\nX\t7\trs2\tC\tAT\n"
     ],
 )
 @pytest.mark.parametrize("chunk_bytes", [1, 30, 1 << 20])
-def test_pvar_in_all_its_forms(tmp_path: Path, text: str, chunk_bytes: int) -> None:
-    assert read_pvar(write_text(tmp_path, "x.pvar", text), chunk_bytes).table.to_pylist() == ROWS
+def test_pvar_in_all_its_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, chunk_bytes: int) -> None:
+    monkeypatch.setattr(variants, "CHUNK_BYTES", chunk_bytes)
+    assert read_pvar(write_text(tmp_path, "x.pvar", text)).table.to_pylist() == ROWS
 
 
 def test_compressed_pvar(tmp_path: Path) -> None:
     lines = "".join(f"1\t{j}\trs{j}\tG\tA\n" for j in range(50_000))
     with pa.output_stream(str(tmp_path / "x.pvar.zst"), compression="zstd") as file:
         file.write(("##source\n" + PVAR_HEADER + lines).encode())
-    table = read_pvar(str(tmp_path / "x.pvar.zst"), 1 << 16).table
+    table = read_pvar(str(tmp_path / "x.pvar.zst")).table
     assert table["POS"].to_pylist() == list(range(50_000))
     data = (tmp_path / "x.pvar.zst").read_bytes()
     (tmp_path / "y.pvar.zst").write_bytes(data[: len(data) // 2])
