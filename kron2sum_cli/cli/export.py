@@ -11,6 +11,7 @@ from kron2sum_cli.cli.options import (
     SIGNIFICANCE,
     TEST,
     common_options,
+    count_option,
     file_option,
     flag_option,
     genotype_file_options,
@@ -47,13 +48,7 @@ EXAMPLES = (
 
 @click.command(cls=GroupedCommand, examples=EXAMPLES, short_help="Print, join, convert, draw or report results.")
 @click.argument("inputs", nargs=-1, type=FILE, metavar="[SCAN.parquet ... | null.npz]")
-@option(
-    "--top",
-    type=click.IntRange(min=1),
-    metavar="N",
-    group=ROWS,
-    help="The N variants with the smallest P, in that order.",
-)
+@count_option("--top", group=ROWS, help="The N variants with the smallest P, in that order.")
 @number_option("--p-below", open_ends=True, group=ROWS, metavar="P", help="Variants with a smaller P.")
 @option(
     "--sort",

@@ -9,6 +9,7 @@ from kron2sum_cli.cli.command import GroupedCommand
 from kron2sum_cli.cli.options import (
     RANK,
     common_options,
+    count_option,
     file_option,
     flag_option,
     names_option,
@@ -82,14 +83,7 @@ EXAMPLES = (
     group=RELATIONSHIP,
     help="Chromosomes and positions of the variants of a table of genotypes, which --grm then is.",
 )
-@option(
-    "--ploidy",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=2,
-    group=RELATIONSHIP,
-    help="Copies of a chromosome that a sample has, of genotypes.",
-)
+@count_option("--ploidy", default=2, group=RELATIONSHIP, help="Copies of a chromosome that a sample has, of genotypes.")
 @file_option("--grm-id", group=RELATIONSHIP, help="Samples of a matrix without names: a .fam or a list.")
 @number_option("--grm-cutoff", high=1, group=RELATIONSHIP, help="Set all relationships below it to 0, such as 0.05.")
 @option(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from kron2sum_cli import settings as defaults
-from kron2sum_cli.cli.command import COMMON_GROUP, GroupedOption, did_you_mean, setting_name
+from kron2sum_cli.cli.command import GroupedOption, did_you_mean, setting_name
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.run_log import default_log
 from kron2sum_cli.option_values import STDIO, GenomeWide, Significance
@@ -179,6 +179,11 @@ def number_option(
     return option(*names, type=within, **{"metavar": "NUMBER", **attributes})
 
 
+def count_option(*names: str, least: int = 1, **attributes: Any) -> Callable[[Command], Command]:
+    """An option that takes a whole number from the least one on."""
+    return option(*names, type=click.IntRange(min=least), **{"metavar": "N", **attributes})
+
+
 # Options from a TOML file: one table a command, keys named as the options
 
 
@@ -272,47 +277,24 @@ def _text(value: Any) -> str:
 
 
 common_options = _all_of(
-    option(
-        "--threads",
-        type=click.IntRange(min=1),
-        metavar="N",
-        group=COMMON_GROUP,
-        absent="all that the process may use",
-        help="Threads that run at once.",
-    ),
-    option(
-        "--memory",
-        type=click.IntRange(min=1),
-        metavar="MIB",
-        group=COMMON_GROUP,
-        absent="no bound",
-        help="Upper bound on the working set in MiB.",
-    ),
-    option(
-        "--seed",
-        type=click.IntRange(min=0),
-        metavar="N",
-        group=COMMON_GROUP,
-        default=defaults.DEFAULT_SEED,
-        help="Seed of every random number.",
-    ),
+    count_option("--threads", absent="all that the process may use", help="Threads that run at once."),
+    count_option("--memory", metavar="MIB", absent="no bound", help="Upper bound on the working set in MiB."),
+    count_option("--seed", least=0, default=defaults.DEFAULT_SEED, help="Seed of every random number."),
     file_option(
         "--log",
-        group=COMMON_GROUP,
         absent="OUT.log; none for -",
         help="Log: what was read, counted and left out, and the time of each step.",
     ),
-    flag_option("-q", "--quiet", group=COMMON_GROUP, help="Say nothing but warnings and errors."),
-    flag_option("-v", "--verbose", group=COMMON_GROUP, help="Say on standard error all that the log holds."),
+    flag_option("-q", "--quiet", help="Say nothing but warnings and errors."),
+    flag_option("-v", "--verbose", help="Say on standard error all that the log holds."),
     file_option(
         "--config",
-        group=COMMON_GROUP,
         is_eager=True,
         callback=load_config,
         help="TOML file with a table a command and a key an option. The command line and the environment "
         "(such as KRON2SUM_SCAN_THREADS=4) go before it.",
     ),
-    flag_option("--debug", group=COMMON_GROUP, help="After an error, show where in the program it arose."),
+    flag_option("--debug", help="After an error, show where in the program it arose."),
 )
 """The options that every command has."""
 

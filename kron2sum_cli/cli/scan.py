@@ -15,6 +15,7 @@ from kron2sum_cli.cli.options import (
     TEST,
     WINDOWS,
     common_options,
+    count_option,
     file_option,
     flag_option,
     genotype_file_options,
@@ -59,13 +60,8 @@ EXAMPLES = (
 )
 @file_option("--geno-list", group=INPUT, help="Genotypes in several files: a file that names one a line.")
 @genotype_file_options(INPUT)
-@option(
-    "--ploidy",
-    type=click.IntRange(min=1),
-    metavar="N",
-    group=INPUT,
-    absent="as fit",
-    help="Copies of a chromosome that a sample has; effects are per copy.",
+@count_option(
+    "--ploidy", group=INPUT, absent="as fit", help="Copies of a chromosome that a sample has; effects are per copy."
 )
 @file_option("--extract", group=FILTERS, help="Scan these variants only.")
 @file_option("--exclude", group=FILTERS, help="Leave these variants out.")
@@ -158,9 +154,9 @@ EXAMPLES = (
     group=TESTS,
     help="Likelihood ratio, F test, or F test that knows how precisely the covariances are known (few samples).",
 )
-@option(
+@count_option(
     "--bootstrap",
-    type=click.IntRange(min=0),
+    least=0,
     default=0,
     metavar="B",
     group=TESTS,

@@ -47,8 +47,8 @@ class NamedTable:
     """A table with a line for each of n samples.
 
     Lines are samples, and ``names`` those of its r columns of numbers, with ``n_id_columns`` before them. It is
-    ``square`` where the columns are the same samples, so that this is GGᵀ; else it is G. Whole rows are stored, so that
-    ``lower`` is false. The header has no name of the first column where it is ``of_r``.
+    ``square`` where the columns are the same samples, so that this is GGᵀ; else it is G. The header has no name of the
+    first column where it is ``of_r``.
     """
 
     path: str
@@ -56,8 +56,7 @@ class NamedTable:
     names: tuple[str, ...]
     n_id_columns: int
     square: bool
-    lower: bool = False
-    of_r: bool = False
+    of_r: bool
 
     def lines(self) -> Iterator[tuple[int, NDArray[np.float64]]]:
         """The rows one by one, each with its position; of a square table in the order of its lines."""
@@ -162,7 +161,7 @@ def open_named_table(path: str) -> NamedTable:
         )
     if not names:
         raise InputError(f"{path} has no column besides the names of its samples")
-    return NamedTable(path, samples, names, n_id_columns, square, of_r=of_r)
+    return NamedTable(path, samples, names, n_id_columns, square, of_r)
 
 
 def _samples(rows: Iterator[Row], n_id_columns: int, path: str) -> Samples:
@@ -183,7 +182,10 @@ def _samples(rows: Iterator[Row], n_id_columns: int, path: str) -> Samples:
 
 @dataclass(frozen=True)
 class RelationshipFile:
-    """A relationship matrix of which the names are read and the numbers are not yet; the format is for the log."""
+    """A relationship matrix, or a table of G, of which the names are read and the numbers are not yet.
+
+    The format is for the log.
+    """
 
     samples: Samples
     files: tuple[str, ...]
@@ -200,7 +202,7 @@ class RelationshipFile:
         """
         counts = {"samples read": len(self.samples)}
         samples = self.samples.take(rows)
-        if isinstance(self.stored, NamedTable) and not self.stored.square:
+        if isinstance(self.stored, NamedTable):
             counts["columns read"] = len(self.stored.names)
             G = self.stored.load_columns(rows)
             if G.shape[1] < len(rows):
@@ -250,8 +252,9 @@ def open_relationship(path: str, id_path: str | None = None) -> RelationshipFile
     if id_path is not None:
         raise UsageError(f"{path} has names of its own: leave out --grm-id {id_path}")
     table = open_named_table(path)
-    format_name = "matrix with names" if table.square else "table of G"
-    return RelationshipFile(table.samples, (path,), format_name, table)
+    if table.square:
+        return RelationshipFile(table.samples, (path,), "matrix with names", StoredSquare(False, table.lines))
+    return RelationshipFile(table.samples, (path,), "table of G", table)
 
 
 def open_sparse(path: str, id_path: str | None) -> SparseMatrix | None:
