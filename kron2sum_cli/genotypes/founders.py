@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -105,13 +106,12 @@ def founder_columns(names: Sequence[str], known: Collection[str] = ()) -> Founde
 
 def _every_pair(pairs: Sequence[tuple[str, ...]]) -> FounderColumns | None:
     """The founders and loci of pairs, if there are two founders or more, and every pair once."""
-    founders = {founder: k for k, founder in enumerate(dict.fromkeys(founder for founder, _ in pairs))}
-    loci = {locus: k for k, locus in enumerate(dict.fromkeys(locus for _, locus in pairs))}
+    of_column, founders = pd.factorize(np.array([founder for founder, _ in pairs], dtype=object))
+    locus_of_column, loci = pd.factorize(np.array([locus for _, locus in pairs], dtype=object))
     complete = len(founders) * len(loci) == len(pairs) == len(set(pairs))
     if len(founders) < 2 or not complete or "" in founders or "" in loci:
         return None
-    of_column = np.array([(founders[founder], loci[locus]) for founder, locus in pairs], dtype=np.intp)
-    return FounderColumns(tuple(founders), tuple(loci), of_column[:, 0], of_column[:, 1])
+    return FounderColumns(tuple(founders), tuple(loci), of_column, locus_of_column)
 
 
 def open_founders(path: str, map_path: str | None = None) -> TableSource:

@@ -348,15 +348,12 @@ def _warn_of_duplicates(variants: Variants, earlier: Variants) -> None:
     """Say which variants of a file are also in an earlier one: same chromosome, position, name and alleles."""
     if not set(encode_chromosomes(variants.table["CHR"])[0]) & set(encode_chromosomes(earlier.table["CHR"])[0]):
         return
-    same_name = pc.is_in(variants.table["SNPID"], value_set=earlier.table["SNPID"])
-    candidates = variants.table.filter(same_name).to_pylist()
-    if not candidates:
-        return
-    names = pa.array({row["SNPID"] for row in candidates}, pa.string())
-    keys = {tuple(row.values()) for row in earlier.table.filter(pc.is_in(earlier.table["SNPID"], names)).to_pylist()}
-    duplicates = [row for row in candidates if tuple(row.values()) in keys]
-    if duplicates:
-        first = duplicates[0]
+    own, other = variants.table, earlier.table
+    own = own.filter(pc.is_in(own["SNPID"], value_set=other["SNPID"]))
+    other = other.filter(pc.is_in(other["SNPID"], value_set=own["SNPID"]))
+    duplicates = own.to_pandas().merge(other.to_pandas().drop_duplicates())
+    if len(duplicates):
+        first = duplicates.iloc[0]
         logger.warning(
             "%d variants of %s are also in %s, first %r at %s:%d; all are kept, so that each is tested twice: leave one"
             " of the files out if that is not meant",
