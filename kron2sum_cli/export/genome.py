@@ -155,8 +155,9 @@ def located_batches(
     seen = np.zeros(len(index), dtype=np.int64)
     chromosome, position = -1, 0
     for batch in scan.read(["CHR", "POS", *columns]):
-        names, of_batch = _encoded(batch.column("CHR"))
-        chromosomes = np.array([index[name] for name in names], dtype=np.intp)[of_batch]
+        encoded = batch.column("CHR").dictionary_encode()
+        of_code = np.array([index[code] for code in encoded.dictionary.to_pylist()], dtype=np.intp)
+        chromosomes = of_code[np.asarray(encoded.indices)]
         positions = filled_positions(chromosomes, np.asarray(batch.column("POS")), chromosome, position)
         chromosome, position = int(chromosomes[-1]), int(positions[-1])
         unplaced = genome.unplaced[chromosomes]
@@ -165,9 +166,3 @@ def located_batches(
             positions = np.where(unplaced, seen[chromosomes] + number, positions)
         seen += np.bincount(chromosomes, minlength=len(seen))
         yield batch, chromosomes, positions
-
-
-def _encoded(column: pa.Array) -> tuple[list[str], NDArray[np.intp]]:
-    """The codes that occur, and for each row which one it has."""
-    encoded = column.dictionary_encode()
-    return encoded.dictionary.to_pylist(), np.asarray(encoded.indices).astype(np.intp)

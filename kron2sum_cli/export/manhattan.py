@@ -140,21 +140,17 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Array, upward: boo
             continue
         text = axes.text(label.x, label.y, label.text, fontsize=FONT_SIZE, ha="center", va="center")
         text.set_in_layout(False)
-        label_box = _best_box(point, text.get_window_extent(), occupied, pixels, upward)
-        if label_box is None:
+        near = _label_boxes(point, text.get_window_extent(), occupied.frame, pixels, upward)
+        free = [label_box for label_box in near if occupied.is_free(label_box, pixels)]
+        if not free:
             text.remove()
             continue
+        off_dots = (one for one in free if not one.box.padded(MARKER * pixels).count_contains(occupied.dots))
+        label_box = next(off_dots, free[0])
         named.append(point[0])
         occupied.add(label_box)
         _write(axes, text, label, label_box, pixels)
     return len(named)
-
-
-def _best_box(point: Array, size: Bbox, occupied: _Occupied, pixels: float, upward: bool) -> _LabelBox | None:
-    """The first box near the point that is free, and, if there is one, that covers no dot."""
-    free = [one for one in _label_boxes(point, size, occupied.frame, pixels, upward) if occupied.is_free(one, pixels)]
-    off_dots = (one for one in free if not one.box.padded(MARKER * pixels).count_contains(occupied.dots))
-    return next(off_dots, free[0] if free else None)
 
 
 def _label_boxes(point: Array, size: Bbox, frame: Bbox, pixels: float, upward: bool) -> Iterator[_LabelBox]:
