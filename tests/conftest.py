@@ -1,10 +1,13 @@
 """What all tests share."""
 
+import gc
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import scipy.optimize
+from command_on_path import forked_command
 from hypothesis import HealthCheck, settings
 
 # The machine may be busy, and a failure must come back when the tests are run again.
@@ -14,6 +17,11 @@ settings.load_profile("kron2sum")
 # A shell lets its background jobs ignore Ctrl-C, and with them all that the tests start to press it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests live to the end: the garbage collector need not visit them again and again."""
+    gc.freeze()
 
 
 @pytest.fixture
@@ -27,3 +35,10 @@ def glimix_kron2sum(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(scipy.optimize, "fmin_l_bfgs_b", minimise_silently)
     return lmm.Kron2Sum
+
+
+@pytest.fixture(scope="session")
+def environment() -> Iterator[dict[str, str]]:
+    """An environment with ``kron2sum`` on the path."""
+    with forked_command() as environment:
+        yield environment

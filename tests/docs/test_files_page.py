@@ -8,17 +8,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from command_on_path import ROOT, copy_of_checkout, environment_with_command
+from command_on_path import ROOT, copy_of_checkout
 
 PAGE = (ROOT / "docs" / "reference" / "files.md").read_text()
 NAMES = set(re.findall(r"`([^`\n]+)`", PAGE))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
     """A null model and a result table with everything that options add."""
     tmp = tmp_path_factory.mktemp("files")
-    environment = environment_with_command(tmp / "bin")
     data = copy_of_checkout(tmp, "example_data") / "example_data"
     commands = (
         "fit --pheno phenotypes.csv --covar covariates.csv --grm genotypes.bed --loco --profile h2",

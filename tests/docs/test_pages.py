@@ -3,15 +3,14 @@
 from pathlib import Path
 
 import pytest
-from command_on_path import ROOT, copy_of_checkout, environment_with_command
+from command_on_path import ROOT, copy_of_checkout
 from page_runner import agrees, blocks, run_page
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page.read_text())], ids=lambda page: page.stem)
-def test_commands_of_a_page(page: Path, tmp_path: Path) -> None:
-    environment = environment_with_command(tmp_path / "bin")
+def test_commands_of_a_page(page: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     folder = copy_of_checkout(tmp_path / "checkout", "example_data")
     assert not (problems := run_page(page, folder, environment)), "\n\n".join(problems)
 
@@ -35,8 +34,7 @@ def test_blocks_of_a_page() -> None:
     assert (block.line, block.commands, block.shown) == (6, "echo 1", ["1"])
 
 
-def test_what_is_wrong_with_a_page_is_named(tmp_path: Path) -> None:
-    environment = environment_with_command(tmp_path / "bin")
+def test_what_is_wrong_with_a_page_is_named(tmp_path: Path, environment: dict[str, str]) -> None:
     page = tmp_path / "page.md"
     page.write_text("```sh\necho 2\n```\n\n```text\n1\n```\n\n```sh\nfalse\n```\n\n```sh\necho 3\n```\n")
     failed, wrong = run_page(page, tmp_path, environment)

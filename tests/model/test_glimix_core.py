@@ -82,24 +82,9 @@ def test_a_model_starts_with_the_same_numbers(
         each(Y, mix @ mix.T, X, G, rank=min(rank, p), restricted=restricted) for each in (Kron2Sum, glimix_kron2sum)
     ]
     ours, theirs = pair
-    for name in (
-        "A",
-        "B",
-        "C0",
-        "C1",
-        "M",
-        "X",
-        "beta",
-        "beta_covariance",
-        "name",
-        "ncovariates",
-        "nsamples",
-        "ntraits",
-    ):
-        if name == "name":
-            assert ours.name == theirs.name
-        else:
-            same(getattr(ours, name), getattr(theirs, name), 1e-6)
+    assert ours.name == theirs.name
+    for name in ("A", "B", "C0", "C1", "M", "X", "beta", "beta_covariance", "ncovariates", "nsamples", "ntraits"):
+        same(getattr(ours, name), getattr(theirs, name), 1e-6)
     for name in ("lml", "value", "mean", "covariance"):
         same(getattr(ours, name)(), getattr(theirs, name)())
     for name, gradient in theirs.gradient().items():

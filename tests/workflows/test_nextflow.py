@@ -48,8 +48,7 @@ def test_a_module_describes_its_inputs_and_outputs(name: str) -> None:
     assert environment["dependencies"][-1] == {"pip": [f"kron2sum-cli=={__version__}"]}
 
 
-def test_the_commands_make_the_bytes_of_one_scan(tmp_path: Path) -> None:
-    environment = environment_with_command(tmp_path / "bin")
+def test_the_commands_make_the_bytes_of_one_scan(tmp_path: Path, environment: dict[str, str]) -> None:
     folder = copy_of_checkout(tmp_path, "example_data") / "example_data"
 
     def run(script: str) -> None:
@@ -112,17 +111,6 @@ def test_a_workflow_killed_and_resumed_makes_the_bytes_of_one_scan(tmp_path: Pat
     assert "Cached process > KRON2SUM_FIT" in resumed.stdout and "Cached process > KRON2SUM_SCAN" in resumed.stdout
     assert "Submitted process > KRON2SUM_SCAN" in resumed.stdout
     geno = "../../example_data/genotypes.bed"
-    scan = [
-        "kron2sum",
-        "scan",
-        "--null",
-        "results/example.npz",
-        "--geno",
-        geno,
-        "--maf",
-        "0.01",
-        "--out",
-        "one.parquet",
-    ]
-    subprocess.run(scan, cwd=folder, env=environment, check=True, capture_output=True)
+    scan = f"kron2sum scan --null results/example.npz --geno {geno} --maf 0.01 --out one.parquet"
+    subprocess.run(scan.split(), cwd=folder, env=environment, check=True, capture_output=True)
     assert (folder / "results" / "example.parquet").read_bytes() == (folder / "one.parquet").read_bytes()

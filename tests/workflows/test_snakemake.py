@@ -6,12 +6,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from command_on_path import copy_of_checkout, environment_with_command
+from command_on_path import copy_of_checkout
 
 
 @pytest.mark.skipif(find_spec("snakemake") is None, reason="Snakemake is not installed")
-def test_the_sharded_workflow_makes_the_bytes_of_one_scan(tmp_path: Path) -> None:
-    environment = environment_with_command(tmp_path / "bin")
+def test_the_sharded_workflow_makes_the_bytes_of_one_scan(tmp_path: Path, environment: dict[str, str]) -> None:
     folder = copy_of_checkout(tmp_path, "example_data", "workflows/snakemake") / "workflows" / "snakemake"
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
