@@ -1,5 +1,6 @@
 """What a scan of example_data must give, from the dense matrix of all values."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,11 @@ from kron2sum_cli.genotypes.bed import open_bed
 
 def dense_projection(null_path: Path, chromosome: str | None) -> tuple[np.ndarray, np.ndarray, int]:
     """``P y``, P, and the number of contrasts (n - c)p for the null model of a chromosome, from the dense matrix."""
+    return _dense_projection(null_path.resolve(), null_path.stat().st_mtime_ns, chromosome)
+
+
+@lru_cache(maxsize=4)
+def _dense_projection(null_path: Path, written: int, chromosome: str | None) -> tuple[np.ndarray, np.ndarray, int]:
     null = read_null(str(null_path))
     model, d = null.load(chromosome), null.description
     n = len(null.samples)
@@ -22,6 +28,7 @@ def dense_projection(null_path: Path, chromosome: str | None) -> tuple[np.ndarra
     Ki = np.linalg.inv(np.kron(axes.C0, GG) + np.kron(axes.C1, np.eye(n)))
     M = np.kron(d.A, d.X)
     P = Ki - Ki @ M @ np.linalg.solve(M.T @ Ki @ M, M.T @ Ki)
+    P.setflags(write=False)
     return d.Y.T.ravel(), P, n * len(null.traits) - M.shape[1]
 
 

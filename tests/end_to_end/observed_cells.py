@@ -6,6 +6,7 @@ from rows and columns of the n·p × n·p covariance.
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -38,14 +39,17 @@ def write_tables(folder: Path) -> None:
     covariates[["FID", "IID", "sex", "age"]].to_csv(folder / "covar.csv", index=False)
 
 
+@lru_cache
 def genotypes() -> tuple[Array, list[str], NDArray[np.str_]]:
     """All dosages (n, r) of example_data, NaN where missing; IIDs; chromosomes."""
     source = open_bed(str(EXAMPLE / "genotypes.bed"))
     n, r = len(source.samples), len(source.variants)
     dosages = source.read(np.arange(r), np.arange(n)).astype(float)
+    dosages.setflags(write=False)
     return dosages, list(source.samples.iids), np.array(source.variants.table["CHR"].to_pylist())
 
 
+@lru_cache
 def relationship(without: str | None = None, every: int = 1) -> pd.DataFrame:
     """GCTA's relationship of all samples of example_data, by IID, without a chromosome or of every few variants."""
     dosages, iids, chromosomes = genotypes()

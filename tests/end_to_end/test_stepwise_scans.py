@@ -1,6 +1,7 @@
 """Independent signals, from end to end: against the dense Gaussian, scans given other variants, and each other."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def signals(out: Path) -> pd.DataFrame:
     return pd.read_csv(f"{out}.signals.tsv", sep="\t", dtype={"CHR": str})
 
 
-def given(P: np.ndarray, chosen: list[np.ndarray]) -> np.ndarray:
+def without_effects(P: np.ndarray, chosen: list[np.ndarray]) -> np.ndarray:
     """P with the effects of some variants on every trait in the model, too."""
     if not chosen:
         return P
@@ -52,17 +53,17 @@ def test_forward_selection_and_joint_effects_equal_the_dense_gaussian(example: P
         return float(chi2_mlog10p(np.array([contrasts * np.log(q0 / (q0 - drop(P, g)[0]))]), 3)[0])
 
     for k, row in enumerate(found.itertuples()):
-        Pk = given(P, chosen)
+        Pk = without_effects(P, chosen)
         all_of_step = {name: mlog10p(Pk, g, k) for name, g in G.items() if not any(g is other for other in chosen)}
         assert max(all_of_step, key=all_of_step.__getitem__) == row.SNPID
         assert pytest.approx(all_of_step[row.SNPID], rel=1e-8) == row.MLOG10P
         chosen.append(G[row.SNPID])
-    Pk = given(P, chosen)
+    Pk = without_effects(P, chosen)
     rest = [mlog10p(Pk, g, len(chosen)) for g in G.values() if not any(g is other for other in chosen)]
     assert max(rest) < -np.log10(0.05)
     for _, row in found.iterrows():
         others = [G[name] for name in found.SNPID if name != row.SNPID]
-        Pk, g = given(P, others), G[row.SNPID]
+        Pk, g = without_effects(P, others), G[row.SNPID]
         chisq, beta, covariance = drop(Pk, g)
         scale = (y @ Pk @ y - chisq) / (size - 3 * len(others))
         assert pytest.approx(mlog10p(Pk, g, len(others)), rel=1e-8) == row.MLOG10P_JOINT
@@ -76,7 +77,7 @@ NULLS = {
     "families": ("--grm", EXAMPLE / "genotypes.bed", "--grm-cutoff", "0.2"),
     "independent": ("--grm", "none"),
     "ml": ("--grm", EXAMPLE / "genotypes.bed", "--ml"),
-    "design": ("--grm", EXAMPLE / "genotypes.bed", "--trait-design", "common.csv"),
+    "design": ("--grm", EXAMPLE / "genotypes.bed", "--trait-design", "common.csv", "--keep", "some.txt"),
 }
 
 
@@ -86,17 +87,24 @@ def test_steps_and_joint_effects_are_those_of_scans_given_the_others(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("common.csv").write_text("trait,all\nheight,1\nweight,1\nglucose,1\n")
+    some = (EXAMPLE / "genotypes.fam").read_text().splitlines()[:160]
+    Path("some.txt").write_text("\n".join("\t".join(line.split()[:2]) for line in some))
     null, out = tmp_path / "null.npz", tmp_path / "s.parquet"
     options = ("--precision", "double", "--stat", "f", "--refit", "0", *PLACE)
     assert kron2sum(*FIT, *NULLS[kind], "--out", null) == 0
     assert scan(null, out, *options, *REGION[2:], "--stepwise", "0.05", "--condition", "snp0409") == 0
     found = signals(out)
     assert len(found) >= 2
+
+    @cache
+    def given(*others: str) -> pd.DataFrame:
+        conditions = [word for name in ("snp0409", *others) for word in ("--condition", name)]
+        assert scan(null, tmp_path / "c.parquet", *options, *conditions) == 0
+        return pq.read_table(tmp_path / "c.parquet").to_pandas().set_index("SNPID")
+
     for k, row in found.iterrows():
         for column, others in (("MLOG10P", found.SNPID[:k]), ("MLOG10P_JOINT", found.SNPID.drop(k))):
-            conditions = [word for name in ("snp0409", *others) for word in ("--condition", name)]
-            assert scan(null, tmp_path / "c.parquet", *options, *conditions) == 0
-            rows = pq.read_table(tmp_path / "c.parquet").to_pandas().set_index("SNPID")
+            rows = given(*others)
             assert rows.MLOG10P[row.SNPID] == pytest.approx(row[column], rel=1e-6)
             if column == "MLOG10P":
                 assert rows.MLOG10P.idxmax() == row.SNPID
