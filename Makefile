@@ -83,12 +83,13 @@ $(INSTALLED): pyproject.toml kron2sum_cli/_version.py | $(BIN)/python
 	@$(PIP) --editable .
 	@touch $@
 
+# Most modules of these are never imported (--no-compile): those that are, are compiled then.
 $(DOCS_INSTALLED): $(INSTALLED)
 	@echo "Installing what the documentation needs into .venv ..."
-	@$(PIP) --editable '.[docs]'
+	@$(PIP) --no-compile --editable '.[docs]'
 	@touch $@
 
 $(TEST_INSTALLED): $(INSTALLED)
 	@echo "Installing what the tests need into .venv ..."
-	@$(PIP) --editable '.[test]'
+	@$(PIP) --no-compile --editable '.[test]'
 	@touch $@
