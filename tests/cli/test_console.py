@@ -85,10 +85,7 @@ def test_log_of_a_run_that_lives_is_not_touched(pipeline, tmp_path, capsys):
     assert pipeline.calls == []
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["--log", "y"], ["--out", "y"], ["--log", "scan.parquet"], ["--out", "./g.bed"]],
-)
+@pytest.mark.parametrize("arguments", [["--log", "y"], ["--out", "y"], ["--log", "scan.parquet"], ["--out", "./g.bed"]])
 def test_outputs_never_replace_inputs(pipeline, tmp_path, capsys, arguments):
     for name in ("y", "g.bed", "scan.parquet"):
         (tmp_path / name).write_text(name)

@@ -87,8 +87,7 @@ def stopped(folder: Path, how: str, *numbers: int) -> tuple[int, str, float]:
 
 @pytest.mark.parametrize("how", ["sleeps", "computes", "threads", "destroys"])
 @pytest.mark.parametrize(
-    ("number", "code", "word"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
 def test_one_line_soon_and_nothing_left(tmp_path, how, number, code, word):
     found, errors, seconds = stopped(tmp_path, how, number)
@@ -120,11 +119,7 @@ def test_ignored_signals_stay_ignored(tmp_path):
     program = PROGRAM.replace("time.sleep(60)", "time.sleep(1)")
     command = f"trap '' HUP; exec {sys.executable} -c \"$PROGRAM\" sleeps"
     process = subprocess.Popen(
-        ["bash", "-c", command],
-        cwd=tmp_path,
-        env=os.environ | {"PROGRAM": program},
-        stdout=subprocess.PIPE,
-        text=True,
+        ["bash", "-c", command], cwd=tmp_path, env=os.environ | {"PROGRAM": program}, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     process.stdout.readline()

@@ -331,10 +331,7 @@ def test_other_programs_are_told_of_the_coding(example: Path, tmp_path: Path) ->
     assert scan(example / "null.npz", out, "--refit", "0", "--chr", "1", "--coding", "recessive") == 0
     assert kron2sum("export", "-q", out, "--to", "ssf", "--out", tmp_path / "s.tsv") == 0
     assert "coded recessive: beta is the effect of" in (tmp_path / "s.height.tsv-meta.yaml").read_text()
-    for options, said in (
-        (INTERACTION, "those with age are not in this file"),
-        (GENOTYPIC, "the additive effect"),
-    ):
+    for options, said in ((INTERACTION, "those with age are not in this file"), (GENOTYPIC, "the additive effect")):
         assert scan(example / "null.npz", out, "--refit", "0", "--chr", "1", *options) == 0
         assert kron2sum("export", "-q", out, "--to", "ssf", "--out", tmp_path / "s.tsv") == 0
         assert said in (tmp_path / "s.height.tsv-meta.yaml").read_text()

@@ -65,10 +65,7 @@ def _here(tmp_path, monkeypatch):
 
 
 def write_scan(path: str, start: int = 0, stop: int = TOTAL, **changes: Any) -> str:
-    with (
-        open(path, "wb") as file,
-        ScanWriter(file, SCHEMA, metadata=metadata(start, stop, **changes)) as writer,
-    ):
+    with open(path, "wb") as file, ScanWriter(file, SCHEMA, metadata=metadata(start, stop, **changes)) as writer:
         writer.write(ROWS.slice(start, stop - start))
     return path
 
@@ -331,10 +328,7 @@ def test_gwas_ssf_that_lacks_many_variants_warns(caplog):
     columns = {name: ROWS.column(name) for name in ROWS.schema.names}
     half = [letter for _ in range(TOTAL // 2) for letter in ("A", "A0")]
     columns |= {"EA": half, "NEA": ["C"] * TOTAL, "EAF": np.full(TOTAL, 0.5), "CHR": ["1"] * TOTAL}
-    with (
-        open("scan.parquet", "wb") as file,
-        ScanWriter(file, SCHEMA, metadata=metadata(0, TOTAL)) as writer,
-    ):
+    with open("scan.parquet", "wb") as file, ScanWriter(file, SCHEMA, metadata=metadata(0, TOTAL)) as writer:
         writer.write(scan_batch(SCHEMA, columns))
     run("scan.parquet", to="ssf", out="ssf.tsv")
     (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]

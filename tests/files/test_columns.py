@@ -31,10 +31,7 @@ def test_a_column_of_that_name_comes_before_a_range() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (
-            "hieght",
-            r"y.csv, line 1: there is no column 'hieght' \(--pheno-name\); did you mean 'height' or 'w",
-        ),
+        ("hieght", r"y.csv, line 1: there is no column 'hieght' \(--pheno-name\); did you mean 'height' or 'w"),
         ("Bmi", r"did you mean 'bmi'\?"),
         ("zzz", r"no column 'zzz' .*; the columns are height, weight, waist-hip, bmi, BMI2$"),
         ("height-zzz", r"no column 'height-zzz'"),

@@ -105,10 +105,7 @@ def test_what_the_column_of_samples_may_be_called(tmp_path, first) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            "s1 1\ns2 2\n",
-            r"y.txt, line 1: the first line must be a header that starts with FID IID or IID",
-        ),
+        ("s1 1\ns2 2\n", r"y.txt, line 1: the first line must be a header that starts with FID IID or IID"),
         ("\nfid a b\n1 1 1\n", r"y.txt, line 2: the first line .* but it starts with 'fid a b'; name the column"),
         ('"IID"\t"a"\ns1\t1\n', r"without quotes"),
         ("IID FID a\n1 1 1\n", r"starts with 'IID FID a'"),
@@ -117,10 +114,7 @@ def test_what_the_column_of_samples_may_be_called(tmp_path, first) -> None:
         ("IID\ns1\n", r"line 1: there is no trait beside the sample IDs"),
         ("IID a\n", r"line 1: there is no sample below the header"),
         ("IID a b\ns1 1 2\n\ns2 1\n", r"line 4: the row of sample 's2' is too short: 2 fields, .* has 3"),
-        (
-            "FID IID a\nf s1 1 2\n",
-            r"line 2: the row of sample 'f s1' is too long: 4 fields, .* remove the delimiter",
-        ),
+        ("FID IID a\nf s1 1 2\n", r"line 2: the row of sample 'f s1' is too long: 4 fields, .* remove the delimiter"),
         ("IID\ta\ns1\t1\n\t2\n", r"line 3: the sample has an empty FID or IID"),
         ("FID IID a\nf s 1\ng s 2\nf s 3\n", r"line 4: sample 'f s' was already in line 2; .* replicates .* mean"),
         ("IID a bc\ns1 NA 1\ns2 1 tall\n", r"line 3: trait 'bc' of sample 's2' is 'tall', not a number"),
@@ -197,9 +191,7 @@ NUMBERS = st.one_of(st.none(), st.just(0.0), st.floats(1e-50, 1e50), st.floats(-
 @settings(deadline=None)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=10), st.randoms(use_true_random=False))
 def test_values_round_trip_in_every_delimiter_and_order(
-    tmp_path_factory: pytest.TempPathFactory,
-    rows: list[tuple[float | None, float | None]],
-    shuffler: random.Random,
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[float | None, float | None]], shuffler: random.Random
 ) -> None:
     order = list(range(len(rows)))
     shuffler.shuffle(order)

@@ -94,10 +94,7 @@ def test_read_text_missing_and_directory(tmp_path: Path) -> None:
     ("error", "message"),
     [
         (PermissionError(errno.EACCES, "Permission denied"), "f may not be read; check its permissions"),
-        (
-            OSError(errno.EIO, "Input/output error"),
-            r"f cannot be read \(Input/output error\); check the disk",
-        ),
+        (OSError(errno.EIO, "Input/output error"), r"f cannot be read \(Input/output error\); check the disk"),
     ],
 )
 def test_read_text_of_what_cannot_be_read(monkeypatch: pytest.MonkeyPatch, error: OSError, message: str) -> None:

@@ -8,12 +8,7 @@ import pytest
 from kron2sum_cli.files.sample_table import SampleTable
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.fit.samples import analysed_samples
-from kron2sum_cli.fit.summary import (
-    report_samples,
-    report_two_values,
-    report_variants,
-    warn_of_few_genotypes,
-)
+from kron2sum_cli.fit.summary import report_samples, report_two_values, report_variants, warn_of_few_genotypes
 from kron2sum_cli.settings import FitSettings
 
 NAN = np.nan

@@ -65,12 +65,7 @@ def test_order_of_samples_and_monotone_maps(values: list[int], shuffle: list[int
     order = [i for i in shuffle if i < len(values)]
     for transform in ("standardize", "rank-normal"):
         Z = transform_traits(Y, ("a",), transform)
-        np.testing.assert_allclose(
-            transform_traits(Y[order], ("a",), transform),
-            Z[order],
-            rtol=1e-9,
-            atol=1e-12,
-        )
+        np.testing.assert_allclose(transform_traits(Y[order], ("a",), transform), Z[order], rtol=1e-9, atol=1e-12)
     Z = transform_traits(Y, ("a",), "rank-normal")
     np.testing.assert_array_equal(transform_traits(Y**3, ("a",), "rank-normal"), Z)
     np.testing.assert_allclose(Z.sum(), 0, atol=1e-9)

@@ -3,12 +3,7 @@
 import numpy as np
 import pytest
 
-from kron2sum_cli.model.collinearity import (
-    ExplainedTraits,
-    GenotypedCovariates,
-    combination,
-    dependencies,
-)
+from kron2sum_cli.model.collinearity import ExplainedTraits, GenotypedCovariates, combination, dependencies
 from kron2sum_cli.model.spectrum import Array
 
 N = 120

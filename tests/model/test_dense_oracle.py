@@ -45,9 +45,7 @@ def trait_design(name: str, rng: np.random.Generator) -> Array:
 
 
 @pytest.fixture(
-    scope="module",
-    params=GRID,
-    ids=lambda q: f"{'REML' if q[0] else 'ML'}-rank{q[1]}-A={q[2]}-r{q[3]}-c{q[4]}",
+    scope="module", params=GRID, ids=lambda q: f"{'REML' if q[0] else 'ML'}-rank{q[1]}-A={q[2]}-r{q[3]}-c{q[4]}"
 )
 def case(request: pytest.FixtureRequest) -> Case:
     restricted, rank, design, r, c = request.param

@@ -6,10 +6,7 @@ import pytest
 from kron2sum_cli.model.null_model import TraitData, null_likelihood, rotate_samples
 
 A = np.array([[1.0, 0.0], [1.0, 1.0], [1.0, -1.0]])
-CHANGES = {
-    "sizes": np.diag([1e7, 1e-6]),
-    "nearly alike": np.array([[1.0, 1.0], [0.0, 1e-6]]),
-}
+CHANGES = {"sizes": np.diag([1e7, 1e-6]), "nearly alike": np.array([[1.0, 1.0], [0.0, 1e-6]])}
 
 
 @pytest.mark.parametrize("missing", [False, True])

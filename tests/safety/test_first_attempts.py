@@ -132,10 +132,7 @@ def test_kinship_that_is_not_semi_definite(folder: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (
-            "--region 1:1-2",
-            "400 lie outside --region; loosen or leave out --region (chromosome 1 has variants",
-        ),
+        ("--region 1:1-2", "400 lie outside --region; loosen or leave out --region (chromosome 1 has variants"),
         ("--mac 100", "400 are left out by --mac; loosen or leave out --mac"),
         ("--chr 1 --maf 0.5 --max-missing 0", "lie outside --chr, "),
     ],

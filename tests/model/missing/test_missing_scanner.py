@@ -14,12 +14,7 @@ from kron2sum_cli.model.hypotheses import TestContext, named_hypothesis, test, t
 from kron2sum_cli.model.likelihood import evaluate as evaluate_complete
 from kron2sum_cli.model.missing.fitting import climb, fit
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
-from kron2sum_cli.model.missing.observed import (
-    observed_cells,
-    observed_spectrum,
-    with_added,
-    without_missing,
-)
+from kron2sum_cli.model.missing.observed import observed_cells, observed_spectrum, with_added, without_missing
 from kron2sum_cli.model.missing.refit import ObservedRefitter, observed_refits
 from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.refit import null_maxima as complete_maxima

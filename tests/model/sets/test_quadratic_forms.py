@@ -82,11 +82,7 @@ def test_simulated_values() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=80),
-    st.floats(1e-3, 1e3),
-    st.floats(1e-150, 1e150),
-)
+@given(st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=80), st.floats(1e-3, 1e3), st.floats(1e-150, 1e150))
 def test_a_tail_has_no_units_and_decreases(weights: list[float], q: float, unit: float) -> None:
     lam = np.array([weights])
     value = q * lam.sum()

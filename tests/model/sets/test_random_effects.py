@@ -22,13 +22,7 @@ from kron2sum_cli.model.sets.kernel_tests import (
 )
 from kron2sum_cli.model.sets.likelihood_ratio import likelihood_ratio_test
 from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
-from kron2sum_cli.model.sets.random_effects import (
-    SetNull,
-    SetTest,
-    VariantSetScores,
-    kernel_of,
-    random_effects_mlog10p,
-)
+from kron2sum_cli.model.sets.random_effects import SetNull, SetTest, VariantSetScores, kernel_of, random_effects_mlog10p
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
