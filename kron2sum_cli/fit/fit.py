@@ -46,7 +46,7 @@ def fit_null_model(settings: FitSettings, progress: Progress) -> None:
     the optimum is not certified, unless the settings allow it.
     """
     tables = read_tables(settings)
-    grm = Grm.open(settings, tables.pheno.samples)
+    grm = Grm.open(settings, tables.pheno.samples, tables.covar.samples if tables.covar else None)
     guard_inputs(settings.out, (*grm.files, *(tables.polygenic.files if tables.polygenic else ())))
     design = read_design(settings, tables, grm)
     description = _description(settings, grm, design, tables.polygenic)

@@ -56,9 +56,10 @@ class Grm:
     extract: frozenset[str] | None = None
 
     @staticmethod
-    def open(settings: FitSettings, phenotyped: Samples) -> "Grm":
+    def open(settings: FitSettings, phenotyped: Samples, with_covariates: Samples | None) -> "Grm":
         """Open what ``--grm`` names; samples with phenotypes that a table of pairs does not list are unrelated to all.
 
+        Those that it lists without a phenotype are kept to be predicted; family IDs are those of the other tables.
         Raises InputError, UsageError where it is no relationship matrix, or one that the options do not go with.
         """
         if settings.independent:
@@ -88,7 +89,7 @@ class Grm:
             )
         sparse = open_sparse(path, settings.grm_id)
         if sparse is not None:
-            return Grm(paths, sparse=with_unlisted(sparse, phenotyped))
+            return Grm(paths, sparse=with_unlisted(sparse, phenotyped, settings.predict, with_covariates))
         return Grm(paths, file=open_relationship(path, settings.grm_id))
 
     @property

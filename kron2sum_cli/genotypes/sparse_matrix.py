@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.inputs import open_text, read_bytes
-from kron2sum_cli.files.samples import Samples, match
+from kron2sum_cli.files.samples import NO_FID, Samples, match
 from kron2sum_cli.files.text import is_number
 from kron2sum_cli.genotypes.source import Relationship
 
@@ -148,16 +148,36 @@ def unrelated_samples(samples: Samples) -> SparseMatrix:
     return SparseMatrix(samples, K, False, (), "independent samples")
 
 
-def with_unlisted(matrix: SparseMatrix, samples: Samples) -> SparseMatrix:
-    """A table of pairs with all samples of another file; those that are in no pair have 1 on the diagonal."""
+def with_unlisted(
+    matrix: SparseMatrix, samples: Samples, relatives: bool = False, named: Samples | None = None
+) -> SparseMatrix:
+    """A table of pairs with all samples of another file; those that are in no pair have 1 on the diagonal.
+
+    The samples of pairs that the other file lacks come behind where ``relatives`` are asked for. Where only the table
+    of pairs has no family IDs, theirs are those of the samples that are ``named``, or not known.
+    """
     if not matrix.listed_only:
         return matrix
     rows = match(samples, matrix.samples)
+    if relatives:
+        others = np.setdiff1d(np.arange(len(matrix.samples)), rows)
+        samples = _joined(samples, matrix.samples.take(others), named)
+        rows = np.concatenate([rows, others])
     n, known, alone = len(rows), np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
     listed = matrix.K[rows[known]][:, rows[known]].tocoo()
     row, column = np.concatenate([known[listed.row], alone]), np.concatenate([known[listed.col], alone])
     K = scipy.sparse.csr_array((np.concatenate([listed.data, np.ones(len(alone))]), (row, column)), shape=(n, n))
     return SparseMatrix(samples, K, True, matrix.files, matrix.format)
+
+
+def _joined(first: Samples, others: Samples, named: Samples | None) -> Samples:
+    """Samples of two files, with family IDs where the first has them."""
+    fids = others.fids
+    if fids is None:
+        found = np.full(len(others), -1) if named is None or named.fids is None else match(others, named)
+        known = named.fids if named is not None and named.fids is not None else ()
+        fids = tuple(known[row] if row >= 0 else NO_FID for row in found)
+    return Samples(None if first.fids is None else (*first.fids, *fids), (*first.iids, *others.iids), first.source)
 
 
 def of_samples(matrix: SparseMatrix, rows: NDArray[np.intp]) -> Sparse:

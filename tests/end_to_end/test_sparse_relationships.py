@@ -210,3 +210,30 @@ def test_predictions_of_samples_without_phenotypes(folder: Path) -> None:
         tables.append(pd.read_csv(blup, sep="\t"))
     for name in ("genetic", "genetic_var", "predicted", "predicted_var"):
         np.testing.assert_allclose(tables[1][name], tables[0][name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("with_fids", [False, True])
+def test_predictions_of_samples_that_a_table_of_pairs_lists(folder: Path, with_fids: bool) -> None:
+    K = np.load(folder / "dense.npy")
+    related = pd.Series((K != 0).sum(axis=0) > 1, [f"s{i}" for i in range(N)])
+    tables = {name: pd.read_csv(folder / f"{name}.csv") for name in ("y", "x")}
+    tables["y"] = tables["y"][:120]
+    for name, each in tables.items():
+        if with_fids:
+            each.insert(0, "FID", "f" + each.IID)
+        each.to_csv(folder / f"{name}_few.csv", index=False)
+    words = ("--pheno", folder / "y_few.csv", "--covar", folder / "x_few.csv", "--predict")
+    predicted = []
+    for name, grm in (("dense", ["dense.npy", "--grm-id", folder / "ids"]), ("pairs", ["pairs.kin0"])):
+        null, blup = folder / f"{name}_listed.npz", folder / f"{name}_listed.tsv"
+        assert kron2sum("fit", "-q", "--grm", folder / grm[0], *grm[1:], *words, "--out", null) == 0
+        assert kron2sum("export", "-q", null, "--to", "blup", "--out", blup) == 0
+        predicted.append(pd.read_csv(blup, sep="\t").set_index(["IID", "trait"]).sort_index())
+    dense, pairs = predicted
+    known = set(tables["y"].IID) | set(related.index[related])
+    assert list(pairs.index) == [key for key in dense.index if key[0] in known]
+    dense = dense.loc[pairs.index]
+    assert dense.observed.isna().sum() > 10 and pairs.genetic[dense.observed.isna()].std() > 0
+    for name in ("genetic", "genetic_var", "predicted", "predicted_var"):
+        np.testing.assert_allclose(pairs[name], dense[name], rtol=1e-4, atol=1e-5)
+    assert not with_fids or ("f" + pairs.index.get_level_values("IID") == pairs.FID).all()
