@@ -6,7 +6,24 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from command_on_path import copy_of_checkout
+from command_on_path import ROOT, copy_of_checkout
+
+
+def test_what_a_data_set_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    snakefile = (ROOT / "workflows" / "snakemake" / "Snakefile").read_text()
+    of_workflow: dict = {"Path": Path}
+    exec(snakefile[snakefile.index("BESIDE =") : snakefile.index("rule all:")], of_workflow)
+    with_companions = of_workflow["with_companions"]
+    files = "a.b.pgen a.b.pvar.zst a.b.psam k.grm.bin k.grm.id v.vcf.gz g.bed g.bim g.fam"
+    for name in files.split():
+        Path(name).touch()
+    assert with_companions("a.b.pgen") == ["a.b.pgen", "a.b.pvar.zst", "a.b.psam"]
+    assert with_companions("g.bed") == ["g.bed", "g.bim", "g.fam"]
+    assert with_companions("k.grm.bin") == with_companions("k") == ["k.grm.bin", "k.grm.id"]
+    assert with_companions("v.vcf.gz") == ["v.vcf.gz"]
+    assert with_companions("none") == []
+    assert with_companions("absent.bed") == ["absent.bed"]  # Snakemake says that it is missing
 
 
 @pytest.mark.skipif(find_spec("snakemake") is None, reason="Snakemake is not installed")

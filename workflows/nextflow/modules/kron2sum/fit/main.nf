@@ -20,6 +20,7 @@ process KRON2SUM_FIT {
     def args = task.ext.args ?: ''
     def prefix = task.ext.prefix ?: "${meta.id}"
     def covariates = covar ? "--covar ${covar}" : ''
+    def memory = task.memory ? "--memory ${task.memory.toMega()}" : ''
     """
     export OMP_NUM_THREADS=${task.cpus}
     kron2sum fit \\
@@ -27,6 +28,7 @@ process KRON2SUM_FIT {
         ${covariates} \\
         --grm ${grm} \\
         --threads ${task.cpus} \\
+        ${memory} \\
         ${args} \\
         --log ${prefix}.fit.log \\
         --out ${prefix}.npz
