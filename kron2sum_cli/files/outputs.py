@@ -108,7 +108,9 @@ def check_output(path: str) -> None:
         if not target.parent.is_dir():
             raise OSError(errno.ENOTDIR if target.parent.exists() else errno.ENOENT, "")
         if not os.access(target.parent, os.W_OK | os.X_OK):
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            read_only = os.statvfs(target.parent).f_flag & os.ST_RDONLY
+            reason = errno.EROFS if read_only else errno.EACCES
+            raise OSError(reason, os.strerror(reason))
 
 
 def same_file(a: str, b: str) -> bool:
@@ -225,7 +227,9 @@ def output_error(path: str, error: OSError) -> OutputError:
         reason = f"no space left to write it ({error.strerror}); free some or write elsewhere"
     elif error.errno == errno.ENOENT:
         reason = f"the folder {folder} does not exist; make it first"
-    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    elif error.errno == errno.EROFS:
+        reason = f"{folder} lies on a file system that can only be read; write elsewhere"
+    elif error.errno in (errno.EACCES, errno.EPERM):
         reason = f"cannot be written ({error.strerror}); check the permissions of {folder}"
     elif error.errno == errno.ENAMETOOLONG:
         reason = "the name is too long for a file and its work file; choose a shorter one"

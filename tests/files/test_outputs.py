@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,6 +32,17 @@ def test_appears_only_at_the_end(tmp_path):
         assert work_files(tmp_path) == [".scan.parquet.kron2sum-work"]
     assert out.read_bytes() == b"abc"
     assert work_files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [(os.ST_RDONLY, "lies on a file system that can only be read"), (0, "cannot be written .*check the permissions")],
+)
+def test_a_folder_that_cannot_be_written_says_why(tmp_path, monkeypatch, flags, said):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=flags))
+    with pytest.raises(OutputError, match=said):
+        outputs.check_output(str(tmp_path / "scan.parquet"))
 
 
 def test_permissions_follow_the_umask(tmp_path):
