@@ -42,7 +42,7 @@ from kron2sum_cli.model.contrasts import rotate_traits
 from kron2sum_cli.model.fitting import fit
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, named_hypothesis, test
 from kron2sum_cli.model.likelihood import Point
-from kron2sum_cli.model.sets.fixed_effects import SetScores, weighted_products
+from kron2sum_cli.model.sets.fixed_effects import SetScores
 from kron2sum_cli.model.sets.kernel_tests import KernelScores, cauchy_mlog10p, information_of_variants, null_weights
 from kron2sum_cli.model.sets.likelihood_ratio import REPLICATES, fit_tail, maximise
 from kron2sum_cli.model.sets.quadratic_forms import mixture_quantile, mixture_tails
@@ -54,7 +54,7 @@ from kron2sum_cli.model.sets.random_effects import (
     random_effects_mlog10p,
 )
 from kron2sum_cli.model.sets.skato import GRID, Sums, grid_weights, skato, turned_covariance
-from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features
+from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, weighted_products
 
 LEVELS = (0.05, 0.01, 1e-3, 1e-4)
 FAST: tuple[SetTest, ...] = ("skat", "burden", "acat", "omnibus")

@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError
-from kron2sum_cli.model.block_scanner import PairStatistics
+from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
 from kron2sum_cli.model.hypotheses import Hypothesis, orthonormal, reduction
 from kron2sum_cli.model.information import inverse_of_pairs
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.likelihood import Grams, LikelihoodPoint
+from kron2sum_cli.model.spectrum import Array, Floats, Indices
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 FEWEST_TRAITS, MOST_TRAITS = 8, 30
@@ -67,13 +67,13 @@ class Refits(Protocol):
     def reml(self) -> bool:
         """Whether it is that of the contrasts of the covariates."""
 
-    def of_variants(self, G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
+    def of_variants(self, G: Floats, outside: Array) -> Callable[[Array], Refit]:
         """Refits of variants G (n, b) with effects in the span of a design (p, e).
 
         ``outside`` (b,) is their squared length outside the rotation and the covariates.
         """
 
-    def of_pairs(self, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]) -> Refit:
+    def of_pairs(self, G: Floats, H: Floats, Q: Floats) -> Refit:
         """Refits with effects of both columns, of G (n, b) and of H (n, b), on all traits; found are those of H.
 
         Q (n, c) is an orthonormal basis of the covariates.
@@ -148,25 +148,43 @@ class AtTruth:
         return -np.asarray(np.trace(np.linalg.solve(D.T @ V @ D, D.T @ self.change @ D), axis1=1, axis2=2))
 
 
-def pairs_at_truth(
-    T: Array, pairs: PairStatistics, columns: Array, s: Array, weights: Array, step: tuple[Array, Array]
-) -> AtTruth:
-    """What is known of two columns (m, b, 2) a variant, rotated, along 2p axes: those of the first, then of the second.
+@dataclass(frozen=True)
+class Truth:
+    """The covariances that traits were simulated from.
 
-    See `information_change` for the last three.
+    Eigenvalues ``s`` (m,) of the rows, their information ``weights`` (m, p) along the axes ``T`` (p, p), and the
+    ``step`` (E0, E1) of `scoring_step`.
     """
-    p, b = len(T), len(pairs.cross)
-    v, change = np.empty((2, b, 2, p, 2, p))
-    turned = pairs.cross.transpose(0, 2, 1) if pairs.cross.ndim == 3 else pairs.cross
-    both = (pairs.first.v, pairs.cross), (turned, pairs.second.v)
-    for one, other in np.ndindex(2, 2):
-        block = both[one][other]
-        v[:, one, :, other] = block if block.ndim == 3 else block.reshape(b, p, 1) * np.eye(p)
-        change[:, one, :, other] = information_change(columns[:, :, one] * columns[:, :, other], s, weights, step)
-    u = np.hstack([pairs.first.u, pairs.second.u])
-    return AtTruth(
-        np.asarray(np.kron(np.eye(2), T), np.float64), u, v.reshape(b, 2 * p, 2 * p), change.reshape(b, 2 * p, 2 * p)
-    )
+
+    T: Array
+    s: Array
+    weights: Array
+    step: tuple[Array, Array]
+
+    @staticmethod
+    def at(point: LikelihoodPoint, s: Array) -> "Truth":
+        """From the likelihood of the simulated traits at these covariances."""
+        step = scoring_step(point.axes, point.grams, point.score0, point.score1)
+        return Truth(point.axes.T, s, point.information_of_rows, step)
+
+    def of_variants(self, statistics: BlockStatistics, rows: Array) -> AtTruth:
+        """What is known of variants with rotated columns (m, b)."""
+        change = information_change(rows**2, self.s, self.weights, self.step)
+        return AtTruth(self.T, statistics.u, statistics.v, change)
+
+    def of_pairs(self, pairs: PairStatistics, columns: Array) -> AtTruth:
+        """What is known of two rotated columns (m, b, 2) a variant, along 2p axes: the first, then the second."""
+        p, b = len(self.T), len(pairs.cross)
+        v, change = np.empty((2, b, 2, p, 2, p))
+        turned = pairs.cross.transpose(0, 2, 1) if pairs.cross.ndim == 3 else pairs.cross
+        both = (pairs.first.v, pairs.cross), (turned, pairs.second.v)
+        for one, other in np.ndindex(2, 2):
+            block = both[one][other]
+            v[:, one, :, other] = block if block.ndim == 3 else block.reshape(b, p, 1) * np.eye(p)
+            products = columns[:, :, one] * columns[:, :, other]
+            change[:, one, :, other] = information_change(products, self.s, self.weights, self.step)
+        T, u = np.asarray(np.kron(np.eye(2), self.T), np.float64), np.hstack([pairs.first.u, pairs.second.u])
+        return AtTruth(T, u, v.reshape(b, 2 * p, 2 * p), change.reshape(b, 2 * p, 2 * p))
 
 
 def information_change(squares: Array, s: Array, weights: Array, step: tuple[Array, Array]) -> Array:
@@ -181,9 +199,7 @@ def information_change(squares: Array, s: Array, weights: Array, step: tuple[Arr
     return np.asarray(moved0 * step[0] + moved1 * step[1])
 
 
-def scoring_step(
-    axes: TraitAxes, grams: tuple[Array, Array, Array], score0: Array, score1: Array
-) -> tuple[Array, Array]:
+def scoring_step(axes: TraitAxes, grams: Grams, score0: Array, score1: Array) -> tuple[Array, Array]:
     """The step (E0, E1), each (p, p), of Fisher scoring from C0 and C1; pairs of axes are independent of each other.
 
     ``grams`` are ``Σ_i s_i^k w_ij w_il`` for k = 0, 1, 2, and the scores along the axes.
@@ -221,7 +237,7 @@ def bartlett_factors(
     return found
 
 
-def _by_columns(hypotheses: Sequence[Hypothesis]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _by_columns(hypotheses: Sequence[Hypothesis]) -> tuple[Indices, Indices]:
     """Which hypotheses are of one column, and which of two: factors of the first are the same without the second."""
     rows = np.array([hypothesis.full.shape[0] for hypothesis in hypotheses])
     return np.flatnonzero(rows == rows.min()), np.flatnonzero(rows > rows.min())

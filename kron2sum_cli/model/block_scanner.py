@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from kron2sum_cli.model.likelihood import Point, normalised_effects
-from kron2sum_cli.model.spectrum import Array, parts_of
+from kron2sum_cli.model.spectrum import Array, Floats, Indices, Mask, parts_of
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 LEFT_BY_EFFECTS = 1e-9
@@ -44,11 +44,11 @@ class BlockStatistics:
     length: Array
     outside: Array
 
-    def take(self, variants: NDArray[np.intp] | NDArray[np.bool_]) -> "BlockStatistics":
+    def take(self, variants: Indices | Mask) -> "BlockStatistics":
         """The statistics of some variants."""
         return BlockStatistics(*(part[variants] for part in self._parts()))
 
-    def put(self, variants: NDArray[np.intp], anew: "BlockStatistics") -> None:
+    def put(self, variants: Indices, anew: "BlockStatistics") -> None:
         """Put statistics computed anew in the place of those of some variants."""
         for part, of_some in zip(self._parts(), anew._parts(), strict=True):
             part[variants] = of_some
@@ -76,9 +76,7 @@ class PairStatistics:
             return np.divide(C, first.v, out=np.zeros_like(C), where=first.v > 0)
         known = (first.length > 0) & (least_left(first.v, np.einsum("bjj->bj", first.v)) > 0)
         V = np.where(known[:, None, None], first.v, np.eye(C.shape[1]))
-        size = np.sqrt(np.einsum("bjj->bj", V))[:, :, None]
-        taken = np.linalg.solve(V / (size * size.transpose(0, 2, 1)), C / size) / size
-        return np.asarray(np.where(known[:, None, None], taken, 0.0))
+        return np.where(known[:, None, None], scaled_solve(V, C), 0.0)
 
     def given_first(self) -> tuple[Array, Array, Array]:
         """Score (b, p) and information of h given effects of g on all traits, ``u_h - Cᵀv⁻¹u`` and ``v_h - Cᵀv⁻¹C``.
@@ -115,10 +113,10 @@ class Scanner(Protocol):
     def dtype(self) -> np.dtype[np.floating]:
         """The precision in which it multiplies, and in which it takes variants."""
 
-    def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
+    def statistics(self, G: Floats) -> BlockStatistics:
         """Statistics of a block of variants G (n, b), without missing values; centred where X has an intercept."""
 
-    def pair_statistics(self, G: NDArray[np.floating], H: NDArray[np.floating]) -> PairStatistics:
+    def pair_statistics(self, G: Floats, H: Floats) -> PairStatistics:
         """Statistics of two columns a variant, those of G (n, b) and of H (n, b)."""
 
 
@@ -147,10 +145,10 @@ class BlockScanner:
     - ``Qx`` (n, c): basis of X, needed for what is outside.
     """
 
-    rotation: NDArray[np.floating]
-    weights: NDArray[np.floating]
+    rotation: Floats
+    weights: Floats
     outside_weight: Array | None
-    Qx: NDArray[np.floating]
+    Qx: Floats
     _memory: ThreadMemory = field(default_factory=ThreadMemory, repr=False, compare=False)
 
     @property
@@ -158,11 +156,11 @@ class BlockScanner:
         """That of the rotation."""
         return self.rotation.dtype
 
-    def rotate(self, G: NDArray[np.floating]) -> Array:
+    def rotate(self, G: Floats) -> Array:
         """Rotated variants ``VᵀG`` (m, b) in double precision, for refits."""
         return np.asarray(self.rotation[: self.weights.shape[0]] @ G, dtype=np.float64)
 
-    def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
+    def statistics(self, G: Floats) -> BlockStatistics:
         """Statistics of a block of variants G (n, b), without missing values, in the precision of the rotation.
 
         Where X has an intercept, centre G first: that changes nothing but rounding.
@@ -171,7 +169,7 @@ class BlockScanner:
         np.multiply(rows, rows, out=rows)
         return BlockStatistics(u, *self._information(rows, G))
 
-    def pair_statistics(self, G: NDArray[np.floating], H: NDArray[np.floating]) -> PairStatistics:
+    def pair_statistics(self, G: Floats, H: Floats) -> PairStatistics:
         """Statistics of two columns a variant, G (n, b) and H (n, b): as `statistics`, with a third product."""
         (first, second), (u_first, u_second) = self._rotated(G, H)
         products = first * second
@@ -185,7 +183,7 @@ class BlockScanner:
             cross = cross + np.multiply.outer(outside, self.outside_weight)
         return PairStatistics(BlockStatistics(u_first, *found[0]), BlockStatistics(u_second, *found[1]), cross)
 
-    def _rotated(self, *blocks: NDArray[np.floating]) -> tuple[NDArray[np.floating], Sequence[Array]]:
+    def _rotated(self, *blocks: Floats) -> tuple[Floats, Sequence[Array]]:
         """Blocks (n, b) in the rows, (m, b) each, and their scores (b, p)."""
         m = self.weights.shape[0]
         shape = (len(blocks), self.rotation.shape[0], blocks[0].shape[1])
@@ -194,7 +192,7 @@ class BlockScanner:
             np.matmul(self.rotation, block, out=out)
         return rotated[:, :m], [one[m:].T.astype(np.float64) for one in rotated]
 
-    def _information(self, squares: NDArray[np.floating], G: NDArray[np.floating]) -> tuple[Array, Array, Array]:
+    def _information(self, squares: Floats, G: Floats) -> tuple[Array, Array, Array]:
         """``v``, ``length`` and ``outside`` of variants G (n, b) with squares (m, b) in the rows."""
         v, length, outside = self._sums(squares, G, G)
         outside = np.maximum(outside, 0.0)
@@ -204,22 +202,20 @@ class BlockScanner:
             v, length = v + np.multiply.outer(outside, self.outside_weight), length + outside
         return v, length, outside
 
-    def _cancelled(self, v: Array, length: Array) -> NDArray[np.intp]:
+    def _cancelled(self, v: Array, length: Array) -> Indices:
         """Variants of which rounding of the part outside V, a difference of lengths, would be seen in v (b, p)."""
         assert self.outside_weight is not None
         terms = np.multiply.outer(length, self.outside_weight)
         most = MOST_CANCELLED if self.rotation.dtype == np.float32 else MOST_CANCELLED_IN_DOUBLE
         return np.flatnonzero(np.any(terms > most * v, axis=1))
 
-    def _outside(self, G: NDArray[np.floating], H: NDArray[np.floating]) -> Array:
+    def _outside(self, G: Floats, H: Floats) -> Array:
         """Inner products (b,) of what G and H (n, b) have outside V and X, which is made first."""
         V, Qx = self.rotation[: self.weights.shape[0]].T, self.Qx
         parts = [one - V @ (V.T @ one) - Qx @ (Qx.T @ one) for one in ((G,) if H is G else (G, H))]
         return np.asarray(np.einsum("ib,ib->b", parts[0], parts[-1], dtype=np.float64))
 
-    def _sums(
-        self, products: NDArray[np.floating], G: NDArray[np.floating], H: NDArray[np.floating]
-    ) -> tuple[Array, Array, Array]:
+    def _sums(self, products: Floats, G: Floats, H: Floats) -> tuple[Array, Array, Array]:
         """Products (m, b) of the rows of G and H added up by the weights (b, p), without them, and outside (b,)."""
         sums = (products.T @ self.weights).astype(np.float64)
         inside = sums[:, -1]
@@ -230,7 +226,7 @@ class BlockScanner:
         return sums[:, :-1], inside, inner_products(G.T, H.T) - inside - projected
 
 
-def inner_products(rows: NDArray[np.floating], others: NDArray[np.floating]) -> Array:
+def inner_products(rows: Floats, others: Floats) -> Array:
     """Inner products of the rows of two (b, n); short parts of a row in its own precision, their sum in double."""
     b, n = rows.shape
     total = np.zeros(b)
@@ -258,23 +254,23 @@ class CoupledBlockScanner:
         """That of the rotation."""
         return self.diagonal.dtype
 
-    def rotate(self, G: NDArray[np.floating]) -> Array:
+    def rotate(self, G: Floats) -> Array:
         """Rotated variants ``VᵀG`` (m, b)."""
         return self.diagonal.rotate(G)
 
-    def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
+    def statistics(self, G: Floats) -> BlockStatistics:
         """Statistics of a block of variants G (n, b), without missing values."""
         plain = self.diagonal.statistics(G)
         return self._given_effects(plain, self._explained(G))
 
-    def pair_statistics(self, G: NDArray[np.floating], H: NDArray[np.floating]) -> PairStatistics:
+    def pair_statistics(self, G: Floats, H: Floats) -> PairStatistics:
         """Statistics of two columns a variant, G (n, b) and H (n, b), without missing values."""
         plain, of_G, of_H = self.diagonal.pair_statistics(G, H), self._explained(G), self._explained(H)
         cross = plain.cross[:, :, None] * np.eye(plain.cross.shape[1]) - of_G @ of_H.transpose(0, 2, 1)
         first, second = self._given_effects(plain.first, of_G), self._given_effects(plain.second, of_H)
         return PairStatistics(first, second, cross)
 
-    def _explained(self, G: NDArray[np.floating]) -> Array:
+    def _explained(self, G: Floats) -> Array:
         """``(g̃ᵀF_jq)`` of every variant and axis, (b, p, q)."""
         p = self.diagonal.weights.shape[1] - 1
         return (self.rotate(G).T @ self.F).reshape(G.shape[1], p, self.F.shape[1] // p)
@@ -292,8 +288,14 @@ def least_left(V: Array, complete: Array) -> Array:
     return np.asarray(np.linalg.eigvalsh(V / (size[:, :, None] * size[:, None, :]))[:, 0])
 
 
+def scaled_solve(V: Array, M: Array) -> Array:
+    """``V⁻¹M`` for V (b, p, p) and M (b, p, k), scaled to a diagonal of ones: axes may differ much."""
+    size = np.sqrt(np.einsum("bii->bi", V))[:, :, None]
+    return np.asarray(np.linalg.solve(V / (size * size.transpose(0, 2, 1)), M / size) / size)
+
+
 def block_scanner(
-    point: Point, Qx: Array, dtype: type[np.floating] = np.float32, rows: NDArray[np.floating] | None = None
+    point: Point, Qx: Array, dtype: type[np.floating] = np.float32, rows: Floats | None = None
 ) -> BlockScanner | CoupledBlockScanner:
     """The scanner of blocks at a null model, in single or double precision (double where the axes are coupled).
 
@@ -307,9 +309,7 @@ def block_scanner(
     return diagonal_scanner(point, Qx, dtype, rows)
 
 
-def diagonal_scanner(
-    point: Point, Qx: Array, dtype: type[np.floating], rows: NDArray[np.floating] | None
-) -> BlockScanner:
+def diagonal_scanner(point: Point, Qx: Array, dtype: type[np.floating], rows: Floats | None) -> BlockScanner:
     """The scanner of blocks at a null model without regard to fixed effects that are not projected out."""
     data = point.data
     m, p = point.W.shape

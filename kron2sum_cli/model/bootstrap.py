@@ -9,14 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.conditioning import GivenVariants
-from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, orthonormal
+from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, orthonormal, relative_gain
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.model.second_column import SecondStatistics
-from kron2sum_cli.model.spectrum import Array, parts_of
+from kron2sum_cli.model.spectrum import Array, Floats, Indices, parts_of
 
 TRAITS_AT_ONCE = 128
 """Number of data sets that are simulated at once."""
@@ -32,7 +31,7 @@ class SimulatedTraits:
     The scores are ``Py*`` along the axes, whose products with a variant are the variant's.
     """
 
-    scores: NDArray[np.floating]
+    scores: Floats
     quadratic: Array
 
 
@@ -44,7 +43,7 @@ def normal_errors(seed: int, number: int, n: int, p: int) -> Iterator[Array]:
         yield np.ascontiguousarray(drawn.transpose(1, 2, 0))
 
 
-def permutations(seed: int, number: int, n: int) -> NDArray[np.intp]:
+def permutations(seed: int, number: int, n: int) -> Indices:
     """Orders of the samples (B, n)."""
     rng = np.random.default_rng(seed)
     return np.stack([rng.permutation(n) for _ in range(number)])
@@ -59,7 +58,7 @@ def simulated_normal(
 
 
 def simulated_permuted(
-    model: NullModel, Y: Array, orders: NDArray[np.intp], given: GivenVariants | None, dtype: type[np.floating]
+    model: NullModel, Y: Array, orders: Indices, given: GivenVariants | None, dtype: type[np.floating]
 ) -> SimulatedTraits:
     """Traits (of complete traits Y (n, p)) with the whitened residuals of the samples in other orders (B, n)."""
     residuals = _project(model, (Y @ model.summary.axes.T.T)[:, :, None], given)
@@ -96,7 +95,7 @@ def _project(model: NullModel, F: Array, given: GivenVariants | None) -> Array:
 
 def largest_statistics(
     simulated: SimulatedTraits,
-    u: NDArray[np.floating],
+    u: Floats,
     v: Array,
     tests: Sequence[Hypothesis],
     traits: Sequence[str],
@@ -123,8 +122,8 @@ def largest_statistics(
 
 def largest_of_second(
     simulated: SimulatedTraits,
-    u: NDArray[np.floating],
-    u_second: NDArray[np.floating],
+    u: Floats,
+    u_second: Floats,
     statistics: SecondStatistics,
     context: TestContext,
 ) -> tuple[Array, Array]:
@@ -135,18 +134,17 @@ def largest_of_second(
     b, p, number = u.shape
     largest = np.zeros((2, number))
     full = [v if v.ndim == 3 else v[:, :, None] * np.eye(p) for v in (statistics.first.v, statistics.v)]
-    least, quadratic = context.least_left, simulated.quadratic
     for some in parts_of(b, ENTRIES_AT_ONCE // (p * number)):
         given = _given_first(u[some], u_second[some], statistics.regression[some])
         of_first = _reduction(u[some], full[0][some], np.eye(p))
         above = of_first + _reduction(given, full[1][some], np.eye(p))
-        left, most = np.maximum(quadratic - above, least * quadratic), np.minimum(above, (1 - least) * quadratic)
-        for k, gain in enumerate((most - of_first, most)):
-            np.maximum(largest[k], (gain / left).max(axis=0), out=largest[k])
+        for k, below in enumerate((of_first, np.zeros(of_first.shape))):
+            gain = relative_gain(below, above, simulated.quadratic, context.least_left)
+            np.maximum(largest[k], gain.max(axis=0), out=largest[k])
     return context.result(largest[0], p, 2 * p).mlog10p, context.result(largest[1], 2 * p, 2 * p).mlog10p
 
 
-def _given_first(u: NDArray[np.floating], u_second: NDArray[np.floating], regression: Array) -> NDArray[np.floating]:
+def _given_first(u: Floats, u_second: Floats, regression: Array) -> Floats:
     """Scores (b, p, B) of second columns given the first."""
     taken = regression.astype(u.dtype)
     explained = taken[:, :, None] * u if taken.ndim == 2 else np.matmul(taken.transpose(0, 2, 1), u)
@@ -154,7 +152,7 @@ def _given_first(u: NDArray[np.floating], u_second: NDArray[np.floating], regres
 
 
 def relative_gains(
-    u: NDArray[np.floating],
+    u: Floats,
     v: Array,
     quadratic: Array,
     tests: Sequence[Hypothesis],
@@ -165,31 +163,25 @@ def relative_gains(
 
     Scores u are (b, p, B), information v (b, p) or (b, p, p), ``y*ᵀPy*`` (B,).
     """
-    p, least = u.shape[1], context.least_left
+    p, found = u.shape[1], []
     full = v if v.ndim == 3 else v[:, :, None] * np.eye(p)
     of_all = _reduction(u, full, np.eye(p))
-    most = (1 - least) * quadratic
-
-    def relative(gain: Array, above: Array) -> Array:
-        return np.maximum(gain, 0.0) / np.maximum(quadratic - above, least * quadratic)
-
-    found = []
     for test in tests:
         above = of_all if test.full.shape[1] == p else _reduction(u, full, orthonormal(context.T @ test.full))
         below = _reduction(u, full, orthonormal(context.T @ test.base)) if test.base.size else np.zeros(above.shape)
-        found.append(relative(np.minimum(above, most) - below, above))
+        found.append(relative_gain(below, above, quadratic, context.least_left))
     if not each_trait:
         return found
     solved = np.linalg.solve(full, np.linalg.inv(context.T).T)  # V⁻¹T⁻ᵀ
     variance = np.einsum("jk,bkj->bj", np.linalg.inv(context.T), solved)
     effects = np.matmul((solved / np.sqrt(variance)[:, None, :]).transpose(0, 2, 1).astype(u.dtype), u)
     for j in range(p):
-        above = np.minimum(of_all, most)
-        found.append(relative(above - (of_all - effects[:, j].astype(np.float64) ** 2), of_all))
+        below = of_all - effects[:, j].astype(np.float64) ** 2
+        found.append(relative_gain(below, of_all, quadratic, context.least_left))
     return found
 
 
-def _reduction(u: NDArray[np.floating], V: Array, D: Array) -> Array:
+def _reduction(u: Floats, V: Array, D: Array) -> Array:
     """``uᵀD(DᵀVD)⁻¹Dᵀu`` for orthonormal D (p, e): (b, B)."""
     root = np.linalg.cholesky(np.einsum("je,bjk,kf->bef", D, V, D, optimize=True))
     turned = np.matmul(np.linalg.solve(root, np.broadcast_to(D.T, (len(V), *D.T.shape))).astype(u.dtype), u)

@@ -5,17 +5,17 @@ lost rank its score must not point into the cone (that is checked on the matrix 
 offending direction).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.likelihood import LikelihoodPoint
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.likelihood import HasMeanEigenvalue, LikelihoodPoint
+from kron2sum_cli.model.spectrum import Array, Mask
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
 from kron2sum_cli.model.trust_region import Curvature, LocalModel, Step, chart_at, local_model
 
@@ -74,33 +74,39 @@ MOST_LEAVING = 4
 PointT = TypeVar("PointT", bound=LikelihoodPoint)
 
 
-class Likelihood(Protocol[PointT]):
-    """A log-likelihood of C0 and C1 that `climb` maximises."""
+@dataclass(frozen=True)
+class Likelihood(ABC, Generic[PointT]):
+    """A log-likelihood of C0 and C1 that `climb` maximises, restricted or not."""
+
+    data: HasMeanEigenvalue
+    reml: bool
 
     @property
-    def tau(self) -> float:
-        """Mean eigenvalue of GGᵀ."""
-
-    @property
+    @abstractmethod
     def ncells(self) -> int:
         """Number of contrasts of all traits."""
 
     @property
     def floor(self) -> float:
         """Smallest c1 that a climb may reach: an axis that would fall below it is held there."""
+        return 0.0
 
     @property
+    @abstractmethod
     def may_lose_C1(self) -> bool:
         """Whether an axis may have no residual variance at all."""
 
+    @abstractmethod
     def evaluate(self, axes: TraitAxes) -> PointT:
         """The likelihood at one point; raises NumericalError where it is not defined."""
 
+    @abstractmethod
     def curvature(self, point: PointT) -> Curvature:
         """The second order at a point."""
 
     def corrected(self, point: PointT) -> Self:
-        """The same likelihood with better curvatures, at this point and near it; itself where it has none better."""
+        """The same likelihood with better curvatures, at this point and near it; itself where they are exact."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -196,7 +202,8 @@ class _Climb(Generic[PointT]):
     def __init__(
         self, likelihood: Likelihood[PointT], start: TraitAxes, rank: int, tolerance: float = GAIN_TOLERANCE
     ) -> None:
-        self.likelihood, self.rank, self.tau, self.tolerance = likelihood, rank, likelihood.tau, tolerance
+        self.likelihood, self.rank, self.tolerance = likelihood, rank, tolerance
+        self.tau = likelihood.data.mean_eigenvalue
         self.floor = max(likelihood.floor, FIRST_FLOOR) if likelihood.floor > 0 else 0.0
         self.steps, self.evaluations = 0, 1
         self.point = likelihood.evaluate(start.truncated(rank).raised(self.floor, self.tau))
@@ -270,7 +277,7 @@ class _Climb(Generic[PointT]):
         self.point = trial
         return True
 
-    def without_residual(self) -> NDArray[np.bool_]:
+    def without_residual(self) -> Mask:
         """Which axes (p,) have no residual variance, or the least that they may have."""
         c1 = self.point.axes.c1
         return np.asarray((c1 <= self.floor) | (c1**2 < BOUNDARY))

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
-from kron2sum_cli.model.spectrum import Array, parts_of
+from kron2sum_cli.model.spectrum import Array, Floats, Indices, Mask, parts_of
 
 TOLERANCE = 1e-7
 """Smallest share of its length that a column may have outside the span of the columns before it; below it the column
@@ -40,8 +39,6 @@ NAME_AT_MOST = 20
 
 AT_ONCE = 64
 """Number of variants that are judged at once."""
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -80,8 +77,8 @@ def dependencies(M: Array, tolerance: float = TOLERANCE) -> list[Dependency]:
     return found
 
 
-def kept_columns(M: Array) -> NDArray[np.intp]:
-    """Positions of the columns of M (n, q) that do not lie in the span of the columns before them."""
+def kept_columns(M: Array) -> Indices:
+    """Indices of the columns of M (n, q) that do not lie in the span of the columns before them."""
     return np.setdiff1d(np.arange(M.shape[1]), [dependency.column for dependency in dependencies(M)])
 
 
@@ -145,13 +142,7 @@ class GenotypedCovariates:
             columns = np.hstack([columns, both[:, both.sum(axis=0) > ENOUGH * self.X.shape[1]]])
         return tuple((samples, _basis_over(self.X, samples)) for samples in np.unique(columns, axis=1).T)
 
-    def explain(
-        self,
-        G: NDArray[np.floating],
-        incomplete: NDArray[np.intp],
-        absent: Mask,
-        beside: NDArray[np.floating] | None = None,
-    ) -> Mask:
+    def explain(self, G: Floats, incomplete: Indices, absent: Mask, beside: Floats | None = None) -> Mask:
         """Whether the covariates explain a variant wherever it was genotyped, in some of the patterns: (k,).
 
         With Q the basis, b = Qᵀg and N = QᵀQ over the samples without a genotype, the squared length of g outside the
@@ -168,7 +159,7 @@ class GenotypedCovariates:
             explained[some] = self._explain(G[:, incomplete[some]], absent[:, some], own)
         return explained
 
-    def _explain(self, G: NDArray[np.floating], absent: Mask, beside: NDArray[np.floating] | None) -> Mask:
+    def _explain(self, G: Floats, absent: Mask, beside: Floats | None) -> Mask:
         known = np.where(absent, G.dtype.type(0), G)
         squares, gaps = known * known, absent.astype(G.dtype)
         explained = np.zeros(G.shape[1], dtype=np.bool_)
@@ -216,7 +207,7 @@ class ExplainedTraits:
             found.append((samples, Q, np.asarray(E, np.float64)))
         return tuple(found)
 
-    def by(self, G: NDArray[np.floating]) -> Mask:
+    def by(self, G: Floats) -> Mask:
         """Which of the variants G (n, k) leave nothing of some combination: (k,)."""
         found = np.zeros(G.shape[1], dtype=np.bool_)
         for samples, Q, E in self.bases if G.shape[1] else ():
@@ -227,7 +218,7 @@ class ExplainedTraits:
         return found
 
 
-def _left_by(Q: Array, M: NDArray[np.floating], samples: Mask) -> Array:
+def _left_by(Q: Array, M: Floats, samples: Mask) -> Array:
     """What an orthonormal basis Q over some samples leaves of columns M (n, k) there; 0 in the others."""
     left = np.where(samples[:, None], M, 0).astype(np.float64)
     for _ in range(2):  # the first leaves rounding of what it takes
@@ -244,7 +235,7 @@ def _basis_over(X: Array, samples: Mask) -> Array:
     return Q
 
 
-def _outside(G: NDArray[np.floating], samples: Mask, Q: Array) -> Array:
+def _outside(G: Floats, samples: Mask, Q: Array) -> Array:
     """What some samples have of variants G (n, k) outside the basis Q over them, at length 1; 0 where there is none."""
     left = _left_by(Q, G, samples)
     sizes, total = np.linalg.norm(left, axis=0), np.linalg.norm(np.where(samples[:, None], G, 0), axis=0)
@@ -261,6 +252,6 @@ def _explains(Q: Array, g: Array, samples: Mask, absent: Mask) -> bool:
     return total - float(np.sum(along[regular] ** 2 / values[regular])) <= COLLINEAR * total
 
 
-def spans_constant(Q: NDArray[np.floating]) -> bool:
+def spans_constant(Q: Floats) -> bool:
     """Whether a constant lies in the span of the orthonormal columns of Q (n, c)."""
     return bool(np.sum(Q.sum(axis=0) ** 2) > Q.shape[0] * (1 - 1e-9))

@@ -12,7 +12,6 @@ H is one matrix an axis.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError
@@ -23,7 +22,7 @@ from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.model.satterthwaite import EffectiveContrasts
 from kron2sum_cli.model.sets.fixed_effects import SetScores
 from kron2sum_cli.model.sets.scanner import SetScanner
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, Floats
 
 UNITS_OF_ROUNDING = 256
 """Smallest share of a variant's information, in units of rounding, that the given variants may leave; below it the
@@ -139,8 +138,8 @@ class _InPrecision:
     stand side by side.
     """
 
-    span: NDArray[np.floating]
-    F: NDArray[np.floating]
+    span: Floats
+    F: Floats
     z: Array
     ntraits: int
 
@@ -151,14 +150,14 @@ class _InPrecision:
         span, F = np.hstack([given.X, given.S]), given.F.reshape(n, -1)
         return _InPrecision(span.astype(dtype), F.astype(dtype), given.z, p)
 
-    def apart(self, G: NDArray[np.floating]) -> NDArray[np.floating]:
+    def apart(self, G: Floats) -> Floats:
         """Variants less the combination of covariates and given variants that is nearest.
 
         As with centring, that changes nothing but rounding.
         """
         return G - self.span @ (self.span.T @ G)
 
-    def explained(self, G: NDArray[np.floating]) -> Array:
+    def explained(self, G: Floats) -> Array:
         """``M1ᵀF`` of variants G (n, b): (b, p, k) or (b, p, e)."""
         p = self.ntraits
         return (G.T @ self.F).astype(np.float64).reshape(G.shape[1], p, self.F.shape[1] // p)
@@ -176,12 +175,12 @@ class ConditionedScanner:
         """That of the null model's scanner."""
         return self.plain.dtype
 
-    def statistics(self, G: NDArray[np.floating]) -> BlockStatistics:
+    def statistics(self, G: Floats) -> BlockStatistics:
         """Statistics of a block of variants G (n, b); ``length`` is that outside the given variants, too."""
         G = self.given.apart(G)
         return self._given(self.plain.statistics(G), self.given.explained(G))
 
-    def pair_statistics(self, G: NDArray[np.floating], H: NDArray[np.floating]) -> PairStatistics:
+    def pair_statistics(self, G: Floats, H: Floats) -> PairStatistics:
         """Statistics of two columns a variant, those of G (n, b) and of H (n, b)."""
         G, H = self.given.apart(G), self.given.apart(H)
         plain = self.plain.pair_statistics(G, H)
@@ -232,16 +231,16 @@ class ConditionedSetScanner(SetScanner):
         """That of the null model's scanner."""
         return self.plain.dtype
 
-    def arrays(self, G: NDArray[np.floating]) -> tuple[NDArray[np.floating], ...]:
+    def arrays(self, G: Floats) -> tuple[Floats, ...]:
         """See `SetScanner.arrays`."""
         G = self.given.apart(G)
         return *self.plain.arrays(G), self.given.explained(G).reshape(G.shape[1], self.given.F.shape[1]).T
 
-    def length(self, *arrays: NDArray[np.floating]) -> Array:
+    def length(self, *arrays: Floats) -> Array:
         """Squared length (b,) of every variant outside the covariates and the given variants."""
         return self.plain.length(*arrays[:-1])
 
-    def scores(self, *arrays: NDArray[np.floating]) -> SetScores:
+    def scores(self, *arrays: Floats) -> SetScores:
         """See `SetScanner.scores`."""
         plain, (pk, q) = self.plain.scores(*arrays[:-1]), arrays[-1].shape
         p = self.given.ntraits

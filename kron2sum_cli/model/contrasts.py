@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
-from kron2sum_cli.model.spectrum import Array, Spectrum, parts_of
+from kron2sum_cli.model.spectrum import Array, Floats, Spectrum, parts_of
 
 COLUMNS_AT_ONCE = 128
 """Number of columns of V that are in double precision at once."""
@@ -32,7 +31,7 @@ class CoupledDesign:
     def of_given(A: Array, X_given: Array, covariates: Array) -> "CoupledDesign":
         """The design from the given covariates in the rotated rows (m, c), and over the samples (n, c)."""
         Rx = covariate_basis(covariates)[1]
-        X = linalg.solve_triangular(Rx, X_given.T, trans="T").T if X_given.size else X_given
+        X = linalg.solve_triangular(Rx, X_given.T, trans="T").T
         return CoupledDesign(A, np.asarray(X), X_given.shape[1] * _logdet_gram(A), Rx)
 
     @property
@@ -73,7 +72,7 @@ class Contrasts:
     Z: Array
     s: Array
     noutside: int
-    V: NDArray[np.floating]
+    V: Floats
     Yx: Array
     Kxx: Array
     Kxm: Array
@@ -105,6 +104,13 @@ class Contrasts:
         """Mean of the eigenvalues over all contrasts."""
         return float(self.s.sum()) / self.nrows
 
+    @property
+    def residuals(self) -> Array:
+        """Rotated traits (m, p) less what ordinary least squares on covariates that are not projected out explains."""
+        if self.design is None:
+            return self.Z
+        return np.asarray(self.Z - self.design.X @ np.linalg.lstsq(self.design.X, self.Z, rcond=None)[0])
+
     def without_projected(self) -> "Contrasts":
         """The contrasts alone: their likelihood is the restricted one, in which covariates have no part."""
         none = np.empty((0, 0))
@@ -112,16 +118,23 @@ class Contrasts:
 
     def with_effects(self, S: Array) -> "Contrasts":
         """The contrasts with effects of S (n, k) on every trait; S is orthonormal, and orthogonal to the covariates."""
-        E = basis_outside(S, (self.V,), 1e-9, self.noutside)
-        V, nothing = np.hstack([self.V, E]), np.zeros((E.shape[1], self.ntraits))
+        wider = self.without_projected().widened(basis_outside(S, (self.V,), 1e-9, self.noutside))
+        return replace(wider, design=CoupledDesign(np.eye(self.ntraits), wider.V.T @ S, 0.0))
+
+    def widened(self, E: Array) -> "Contrasts":
+        """The contrasts with further columns of V, E (n, e): orthonormal ones outside it, where every trait is 0."""
+
+        def padded(M: Array) -> Array:
+            return np.vstack([M, np.zeros((E.shape[1], M.shape[1]))])
+
         return replace(
-            self.without_projected(),
-            Z=np.vstack([self.Z, nothing]),
+            self,
+            Z=padded(self.Z),
             s=np.append(self.s, np.zeros(E.shape[1])),
             noutside=self.noutside - E.shape[1],
-            V=V,
-            Kxm=np.empty((0, V.shape[1])),
-            design=CoupledDesign(np.eye(self.ntraits), V.T @ S, 0.0),
+            V=np.hstack([self.V, E]),
+            Kxm=padded(self.Kxm.T).T,
+            design=None if self.design is None else replace(self.design, X=padded(self.design.X)),
         )
 
     def to_rows(self, F: Array) -> Array:
@@ -145,24 +158,11 @@ class Contrasts:
 
 def rotate_traits(spectrum: Spectrum, Y: Array) -> Contrasts:
     """Rotate traits Y (n, p) whose covariates are all projected out (A of rank p)."""
-    V, s, Kxm = _append_outside(spectrum, Y)
-    return Contrasts(
-        Z=V.T @ Y,
-        s=s,
-        noutside=spectrum.nsamples - spectrum.ncovariates - V.shape[1],
-        V=V,
-        Yx=spectrum.Qx.T @ Y,
-        Kxx=spectrum.Kxx,
-        Kxm=Kxm,
-        Rx=spectrum.Rx,
-        design=None,
-    )
+    return _rotate(spectrum, Y, Y)
 
 
 def covariate_basis(X: Array) -> tuple[Array, Array]:
     """Qx (n, c) orthonormal and Rx (c, c) upper triangular with ``X = Qx Rx``."""
-    if X.shape[1] == 0:
-        return X, np.empty((0, 0))
     Qx, Rx = linalg.qr(X, mode="economic")
     return np.asarray(Qx, np.float64), np.asarray(Rx, np.float64)
 
@@ -181,17 +181,23 @@ def rotate_coupled(spectrum: Spectrum, Y: Array, A: Array, X: Array) -> Contrast
     The spectrum must be one without projected covariates.
     """
     Qx, Rx = covariate_basis(X)
-    V, s, Kxm = _append_outside(spectrum, np.hstack([Y, Qx]))
+    rotated = _rotate(spectrum, Y, np.hstack([Y, Qx]))
+    return replace(rotated, design=CoupledDesign(A, rotated.V.T @ Qx, X.shape[1] * _logdet_gram(A), Rx))
+
+
+def _rotate(spectrum: Spectrum, Y: Array, M: Array) -> Contrasts:
+    """Rotate traits Y (n, p) by a V that has what M (n, q), Y among it, has outside that of the spectrum."""
+    V, s, Kxm = _append_outside(spectrum, M)
     return Contrasts(
         Z=V.T @ Y,
         s=s,
-        noutside=spectrum.nsamples - V.shape[1],
+        noutside=spectrum.nsamples - spectrum.ncovariates - V.shape[1],
         V=V,
-        Yx=np.empty((0, Y.shape[1])),
+        Yx=spectrum.Qx.T @ Y,
         Kxx=spectrum.Kxx,
         Kxm=Kxm,
         Rx=spectrum.Rx,
-        design=CoupledDesign(A, V.T @ Qx, X.shape[1] * _logdet_gram(A), Rx),
+        design=None,
     )
 
 
@@ -211,7 +217,7 @@ def _append_outside(spectrum: Spectrum, M: Array) -> tuple[Array, Array, Array]:
     )
 
 
-def outside(F: Array, *bases: NDArray[np.floating]) -> Array:
+def outside(F: Array, *bases: Floats) -> Array:
     """What F (n, k) has outside orthonormal bases, which are orthogonal to each other."""
     for _ in range(2):  # twice is enough: Kahan and Parlett
         for inside in [Q @ (Q.T @ F) for Q in bases]:
@@ -219,7 +225,7 @@ def outside(F: Array, *bases: NDArray[np.floating]) -> Array:
     return F
 
 
-def basis_outside(F: Array, bases: Sequence[NDArray[np.floating]], smallest: float, most: int) -> Array:
+def basis_outside(F: Array, bases: Sequence[Floats], smallest: float, most: int) -> Array:
     """Orthonormal basis (n, e) of what F (n, k) has outside others, beyond ``smallest``; e is ``most`` at most."""
     E, R, _ = linalg.qr(outside(F, *bases), mode="economic", pivoting=True)
     number = min(int(np.count_nonzero(np.abs(np.diag(R)) > smallest)), most)
@@ -228,5 +234,5 @@ def basis_outside(F: Array, bases: Sequence[NDArray[np.floating]], smallest: flo
 
 
 def _logdet_gram(M: Array) -> float:
-    R = linalg.qr(M, mode="r")[0] if M.shape[1] else np.empty((0, 0))
+    R = linalg.qr(M, mode="r")[0]
     return float(2 * np.sum(np.log(np.abs(np.diag(R)))))

@@ -8,9 +8,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.spectrum import EPSILON, Array
-
-Indices = NDArray[np.intp]
+from kron2sum_cli.model.spectrum import EPSILON, Array, Indices
 
 RIDGE = 1000 * EPSILON**0.5
 """What glimix-core adds to the diagonal of C1, so that it is never singular."""

@@ -7,17 +7,17 @@ found are near those beside it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
-from typing import Self
 
 import numpy as np
 from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model import climbing
-from kron2sum_cli.model.climbing import BOUNDARY, Optimum, PointT
+from kron2sum_cli.model.climbing import BOUNDARY, Likelihood, Optimum, PointT
 from kron2sum_cli.model.contrasts import Contrasts
+from kron2sum_cli.model.families.likelihood import FamilyTraits
 from kron2sum_cli.model.information import full_grams
 from kron2sum_cli.model.likelihood import Point, covariates_singular, evaluate
 from kron2sum_cli.model.spectrum import Array
@@ -53,6 +53,9 @@ NO_CONVERGENCE = "the search of the null model's maximum did not converge"
 Fit = Optimum[Point]
 """A fit of traits without missing cells."""
 
+Rows = Contrasts | FamilyTraits
+"""Complete traits in rows that are independent."""
+
 GENETIC_SHARES = (0.5, 0.1, 0.9)
 """Genetic shares of variance from which climbs start; the first alone where a climb is not `CHEAP`."""
 
@@ -76,25 +79,20 @@ PUSHED_SHARE = 0.9999
 
 
 @dataclass(frozen=True)
-class CompleteLikelihood:
-    """The likelihood of traits without missing cells, as `climbing.climb` takes it.
-
-    ``floor`` is the smallest c1 that a climb may reach.
-    """
+class CompleteLikelihood(Likelihood[Point]):
+    """The likelihood of traits without missing cells, to climb."""
 
     data: Contrasts
-    reml: bool
-    floor: float
-
-    @property
-    def tau(self) -> float:
-        """Mean eigenvalue of GGᵀ."""
-        return self.data.mean_eigenvalue
 
     @property
     def ncells(self) -> int:
         """Number of contrasts of all traits."""
         return self.data.nrows * self.data.ntraits
+
+    @cached_property
+    def floor(self) -> float:
+        """Smallest c1 that a climb may reach: above 0 where the likelihood has no maximum."""
+        return 0.0 if bounded(self.data, self.reml) else SMALLEST_C1
 
     @property
     def may_lose_C1(self) -> bool:
@@ -105,10 +103,6 @@ class CompleteLikelihood:
         """The likelihood at one point."""
         return evaluate(self.data, axes, self.reml)
 
-    def corrected(self, point: Point) -> Self:
-        """Itself: its curvatures are exact."""
-        return self
-
     def curvature(self, point: Point) -> Curvature:
         """The expected and the observed information of pairs of axes, and the exact Hessian."""
         grams = full_grams(point)
@@ -118,8 +112,7 @@ class CompleteLikelihood:
 
 def climb(data: Contrasts, start: TraitAxes, rank: int, reml: bool) -> Fit:
     """Climb from ``start`` to an optimum with C0 of at most this rank; its certificate says whether it got there."""
-    likelihood = CompleteLikelihood(data, reml, 0.0 if bounded(data, reml) else SMALLEST_C1)
-    return climbing.climb(likelihood, start, rank, MAX_STEPS)
+    return climbing.climb(CompleteLikelihood(data, reml), start, rank, MAX_STEPS)
 
 
 def climb_near(data: Contrasts, start: TraitAxes, rank: int, reml: bool) -> Fit:
@@ -152,8 +145,7 @@ def bounded(data: Contrasts, reml: bool) -> bool:
     singular = bool(data.noutside) or bool(null.any()) or (not reml and covariates_singular(data))
     if not singular:
         return True
-    residual = without_covariates(data)
-    basis = linalg.qr(residual, mode="economic")[0]
+    basis = linalg.qr(data.residuals, mode="economic")[0]
     return int(np.linalg.matrix_rank(basis[null], tol=SMALLEST_C1)) == data.ntraits
 
 
@@ -171,7 +163,7 @@ def fits(data: Contrasts, ranks: Sequence[int], reml: bool) -> list[Fit]:
     """
     cheap = is_cheap(data)
     thorough = may_have_several_maxima(data, reml)
-    starts = [starting_axes(data, share) for share in (GENETIC_SHARES if cheap else GENETIC_SHARES[:1])]
+    starts = even_starts(data) if cheap else [starting_axes(data, GENETIC_SHARES[0])]
     far = far_starts(data, max(ranks)) if thorough else []
     of_full_rank = distinct([climb(data, start, data.ntraits, reml) for start in starts + far])
 
@@ -310,27 +302,30 @@ def distinct(fits: Sequence[Optimum[PointT]]) -> list[Optimum[PointT]]:
     return kept
 
 
-def starting_axes(data: Contrasts, share: float) -> TraitAxes:
+def even_starts(data: Rows) -> list[TraitAxes]:
+    """Starts with all shares of genetic variance, the same of every trait."""
+    return [starting_axes(data, share) for share in GENETIC_SHARES]
+
+
+def starting_axes(data: Rows, share: float) -> TraitAxes:
     """Axes whose τC0 is this share of the covariance of the contrasts, and whose C1 is the rest.
 
     Raises NumericalError where traits are linear combinations of each other or GGᵀ is zero on the contrasts.
     """
-    tau = data.mean_eigenvalue
-    if tau <= 0:
+    if data.mean_eigenvalue <= 0:
         raise NumericalError(
             "the relationship matrix is zero given the covariates: C0 cannot be estimated; use another matrix, or"
             " --grm none"
         )
-    root = _root_of_covariance(data)
-    return axes_of_factors(np.sqrt(share / tau) * root, np.sqrt(1 - share) * root, tau)
+    return _shared(data, _root_of_covariance(data), share)
 
 
-def is_cheap(data: Contrasts) -> bool:
+def is_cheap(data: Rows) -> bool:
     """Whether a fit can afford several climbs."""
     return bool(data.Z.shape[0] * data.ntraits**2 <= CHEAP)
 
 
-def has_few_rows(data: Contrasts) -> bool:
+def has_few_rows(data: Rows) -> bool:
     """Whether there are so few samples for each of several traits that several maxima are likely."""
     return data.ntraits > 1 and data.nrows < FEW_ROWS * data.ntraits
 
@@ -354,7 +349,7 @@ def corner_axes(data: Contrasts, largest: int, weight: float) -> list[TraitAxes]
     and ``Zᵀ diag(1 / (1 - h + h s/τ)) Z``, h the weight, are diagonal, in the order of the latter.
     """
     root = _root_of_covariance(data)
-    scaled = linalg.solve_triangular(root, without_covariates(data).T, lower=True)
+    scaled = linalg.solve_triangular(root, data.residuals.T, lower=True)
     variances = 1 - weight + weight * data.s / data.mean_eigenvalue
     loadings = root @ linalg.eigh((scaled / variances) @ scaled.T)[1]
     counts = range(1, min(largest, MOST_CORNER_AXES) + 1)
@@ -372,19 +367,12 @@ def pushed_axes(axes: TraitAxes, rank: int, tau: float) -> list[TraitAxes]:
     return starts
 
 
-def _shared(data: Contrasts, loadings: Array, shares: Array) -> TraitAxes:
-    """Axes with these genetic shares; loadings (p, p) of the axes scaled to variance 1."""
+def _shared(data: Rows, loadings: Array, shares: Array | float) -> TraitAxes:
+    """Axes with these genetic shares, of all or of each; loadings (p, p) of the axes scaled to variance 1."""
     tau = data.mean_eigenvalue
     return axes_of_factors(loadings * np.sqrt(shares / tau), loadings * np.sqrt(1 - shares), tau)
 
 
-def _root_of_covariance(data: Contrasts) -> Array:
+def _root_of_covariance(data: Rows) -> Array:
     """Lower triangular L (p, p) with ``LLᵀ`` the covariance of the contrasts."""
-    return np.asarray(linalg.qr(without_covariates(data), mode="r")[0][: data.ntraits].T / np.sqrt(data.nrows))
-
-
-def without_covariates(data: Contrasts) -> Array:
-    """Residuals (m, p) of the rotated traits on the covariates that are not projected out."""
-    if data.design is None:
-        return data.Z
-    return np.asarray(data.Z - data.design.X @ np.linalg.lstsq(data.design.X, data.Z, rcond=None)[0])
+    return np.asarray(linalg.qr(data.residuals, mode="r")[0][: data.ntraits].T / np.sqrt(data.nrows))

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.collinearity import TOLERANCE
 from kron2sum_cli.model.contrasts import CoupledDesign
 from kron2sum_cli.model.likelihood import Coupled, Point, mean_block
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, Indices, Mask, weighted_products
 
 Term = tuple[Array, Array]
 """A_k (p, a_k) and F_k (n, q_k) of the fixed effects ``(A_k ⊗ F_k) vec(B_k)``."""
@@ -33,7 +32,7 @@ class SampleVectors:
     rows: Array
     projected: Array
     outside: Array
-    in_span: NDArray[np.bool_]
+    in_span: Mask
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,7 @@ class Metric:
     def grams(self, F: SampleVectors) -> Array:
         """``FᵀP_jF`` for every axis, P_j without coupled fixed effects: (p, q, q)."""
         point = self.point
-        rows = np.einsum("ia,ij,ib->jab", F.rows, point.W, F.rows, optimize=True)
-        return np.asarray(rows + point.outside_weight[:, None, None] * F.outside)
+        return weighted_products(F.rows, point.W) + point.outside_weight[:, None, None] * F.outside
 
     def scores(self, F: SampleVectors) -> Array:
         """``FᵀK⁻¹r`` for every axis, r the residual of the null model: (q, p)."""
@@ -127,7 +125,7 @@ def _with_added(fitted: LeastSquares, null: "_ProjectedNull | _CoupledNull", add
     H1 = null.given(whole, D, F)
     kept = independent_columns(H1, np.where(np.tile(F.in_span, A1.shape[1]), 0.0, np.diag(whole)))
     score = (D.T @ K.scores(F).T).reshape(-1)[kept]
-    covariance1 = _inverse(H1[np.ix_(kept, kept)])
+    covariance1 = linalg.cho_solve(linalg.cho_factor(H1[np.ix_(kept, kept)], lower=True), np.eye(kept.size))
     of_added = covariance1 @ H1[kept]
     of_added[:, kept] = np.eye(kept.size)
     of_null = L - L[:, kept] @ of_added
@@ -146,13 +144,6 @@ def _with_added(fitted: LeastSquares, null: "_ProjectedNull | _CoupledNull", add
     return LeastSquares(beta, covariance, quadratic, rank, fitted.shapes, combination)
 
 
-def _inverse(H: Array) -> Array:
-    """Inverse of a symmetric positive definite matrix, which may be (0, 0)."""
-    if H.size == 0:
-        return np.empty((0, 0))
-    return np.asarray(linalg.cho_solve(linalg.cho_factor(H, lower=True), np.eye(H.shape[0])))
-
-
 @dataclass(frozen=True)
 class _ProjectedNull:
     """Effects ``(A ⊗ X) vec(B)`` of projected covariates, A invertible."""
@@ -167,7 +158,7 @@ class _ProjectedNull:
 
     def _solve(self, M: Array) -> Array:
         """``Rx⁻¹M``."""
-        return np.asarray(linalg.solve_triangular(self.K.point.data.Rx, M, check_finite=False)) if M.size else M
+        return np.asarray(linalg.solve_triangular(self.K.point.data.Rx, M, check_finite=False))
 
     def beta(self) -> Array:
         point, data = self.K.point, self.K.point.data
@@ -214,7 +205,7 @@ class _CoupledNull:
 
     def _half_solve(self, M: Array) -> Array:
         """``L⁻¹M``, LLᵀ the Gram matrix of the effects of the basis."""
-        return np.asarray(linalg.solve_triangular(self.coupled.chol, M, lower=True)) if M.size else M
+        return np.asarray(linalg.solve_triangular(self.coupled.chol, M, lower=True))
 
     def _explained(self, D: Array, F: SampleVectors) -> Array:
         """``L⁻¹`` times the products of the basis and the added columns: (ca, qe)."""
@@ -224,7 +215,7 @@ class _CoupledNull:
     def explained(self, D: Array, F: SampleVectors) -> Array:
         """Change of the null model's effects for a unit of every added effect: (ca, qe)."""
         half = self._explained(D, F)
-        effects = linalg.solve_triangular(self.coupled.chol, half, lower=True, trans="T") if half.size else half
+        effects = linalg.solve_triangular(self.coupled.chol, half, lower=True, trans="T")
         return self._design.effects_of_given(np.asarray(effects))
 
     def given(self, H: Array, D: Array, F: SampleVectors) -> Array:
@@ -240,8 +231,8 @@ def _kron_sum(left: Array, right: Array, grams: Array) -> Array:
     return np.asarray(blocks.reshape(a * grams.shape[1], b * grams.shape[2]))
 
 
-def independent_columns(H: Array, sizes: Array, tolerance: float = 1e-12) -> NDArray[np.intp]:
-    """Positions of columns that do not lie in the span of the columns before them, from their Gram matrix H.
+def independent_columns(H: Array, sizes: Array, tolerance: float = 1e-12) -> Indices:
+    """Indices of columns that do not lie in the span of the columns before them, from their Gram matrix H.
 
     A column counts as dependent where what the others leave of its squared length is not above ``tolerance`` times
     ``sizes``, or where its size is 0.

@@ -12,12 +12,13 @@ from difflib import get_close_matches
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.model.block_scanner import scaled_solve
+from kron2sum_cli.model.information import lower_triangle, symmetric
 from kron2sum_cli.model.satterthwaite import EffectiveContrasts, satterthwaite_mlog10p
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, Mask
 from kron2sum_cli.model.tail_probability import chi2_mlog10p, f_mlog10p
 
 Statistic = Literal["lr", "f", "satterthwaite"]
@@ -100,7 +101,7 @@ class TestContext:
         base, full = (orthonormal(self.T @ design) for design in (hypothesis.base, hypothesis.full))
         return self.contrasts.of_effects(base, full)
 
-    def leaves_nothing(self, above: "TestResult") -> NDArray[np.bool_]:
+    def leaves_nothing(self, above: "TestResult") -> Mask:
         """Which tests against no effect have the largest statistic there can be."""
         return np.asarray(above.chisq >= -(1 - 1e-9) * self.size * np.log(self.least_left))
 
@@ -243,10 +244,7 @@ def _quadratic(scores: Array, information: Array) -> Array:
     """``sᵀ I⁻¹ s`` a row, for s (b, e) and I (b, e, e)."""
     if scores.shape[1] == 1:
         return np.asarray(scores[:, 0] ** 2 / information[:, 0, 0])
-    size = np.sqrt(np.einsum("bii->bi", information))
-    scaled = information / (size[:, :, None] * size[:, None, :])
-    s = scores / size
-    return np.asarray(np.einsum("be,be->b", s, np.linalg.solve(scaled, s[:, :, None])[:, :, 0]))
+    return np.asarray(np.einsum("be,be->b", scores, scaled_solve(information, scores[:, :, None])[:, :, 0]))
 
 
 def test(u: Array, v: Array, hypothesis: Hypothesis, context: TestContext) -> TestResult:
@@ -272,12 +270,21 @@ def compare(
 
     ``contrasts`` are those that the covariances in this test rest on, where P depends on them.
     """
-    gain = np.maximum(np.minimum(above, (1 - context.least_left) * context.quadratic) - below, 0.0)
-    relative_gain, df = gain / context.left(above), rank_above - rank_below
+    gain, df = relative_gain(below, above, context.quadratic, context.least_left), rank_above - rank_below
     if contrasts is None:
-        return context.result(relative_gain, df, rank_above)
-    mlog10p = satterthwaite_mlog10p(gain * (context.size / context.quadratic), df, contrasts)
-    return TestResult(context.size * np.log1p(relative_gain), df, mlog10p)
+        return context.result(gain, df, rank_above)
+    mlog10p = satterthwaite_mlog10p(gain * context.left(above) * (context.size / context.quadratic), df, contrasts)
+    return TestResult(context.size * np.log1p(gain), df, mlog10p)
+
+
+def relative_gain(below: Array, above: Array, quadratic: Array | float, least_left: float) -> Array:
+    """What a design lowers ``quadratic``, ``rᵀK⁻¹r``, by beyond a smaller one, over what it leaves.
+
+    ``below`` and ``above`` are their reductions of it, and ``least_left`` the smallest share that may be left.
+    """
+    least = least_left * quadratic
+    gain = np.maximum(np.minimum(above, quadratic - least) - below, 0.0)
+    return np.asarray(gain / np.maximum(quadratic - above, least))
 
 
 @dataclass(frozen=True)
@@ -303,8 +310,7 @@ def trait_effects(
     """
     p = u.shape[1]
     if v.ndim == 3:
-        size = np.sqrt(np.einsum("bjj->bj", v))
-        along = np.linalg.solve(v / (size[:, :, None] * size[:, None, :]), (u / size)[:, :, None])[:, :, 0] / size
+        along = scaled_solve(v, u[:, :, None])[:, :, 0]
         beta = along @ Tinv.T
         variance = np.einsum("bjj->bj", effect_covariance(v, Tinv))
         gain = np.sum(u * along, axis=1)
@@ -337,21 +343,12 @@ def effect_covariance(information: Array, Tinv: Array) -> Array:
 
 def pack_information(v: Array) -> Array:
     """The entries of v that a table holds: all of (b, p), and the lower triangle, row by row, of (b, p, p)."""
-    if v.ndim == 2:
-        return v
-    i, j = np.tril_indices(v.shape[1])
-    return np.asarray(v[:, i, j])
+    return v if v.ndim == 2 else lower_triangle(v)
 
 
 def unpack_information(packed: Array, p: int) -> Array:
     """The reverse of `pack_information`."""
-    if packed.shape[1] == p:
-        return packed
-    v = np.empty((packed.shape[0], p, p))
-    i, j = np.tril_indices(p)
-    v[:, i, j] = packed
-    v[:, j, i] = packed
-    return v
+    return packed if packed.shape[1] == p else symmetric(packed)
 
 
 def _basis(M: Array) -> Array:

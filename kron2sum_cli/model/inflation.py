@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy
-from numpy.typing import NDArray
 
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, Floats, Indices
 
 DEFLATED, INFLATED = 0.95, 1.05
 """λ of a test beyond these is remarked on."""
@@ -56,7 +55,7 @@ class MedianP:
         return float(np.mean((k + (above + 0.5) / self._counts[test][k]) / BINS))
 
 
-def independent_tests(G: NDArray[np.floating], some: NDArray[np.intp] | None = None) -> float:
+def independent_tests(G: Floats, some: Indices | None = None) -> float:
     """To how many independent tests some of variants G (n, b) amount, which lie next to each other and vary.
 
     ``Σ_i min(λ_i, 1)``, λ the eigenvalues of the correlation matrix of the χ² statistics: a direction that several

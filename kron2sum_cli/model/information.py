@@ -19,16 +19,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.climbing import BOUNDARY
-from kron2sum_cli.model.likelihood import Point, mean_block, normalised_effects
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.likelihood import (
+    Grams,
+    LikelihoodPoint,
+    Point,
+    grams_less_effects,
+    mean_block,
+    normalised_effects,
+)
+from kron2sum_cli.model.spectrum import Array, Indices, Mask
 from kron2sum_cli.model.trait_axes import TraitAxes
-
-Mask = NDArray[np.bool_]
-Positions = NDArray[np.intp]
 
 OBSERVED_TRAITS = 40
 """Largest number of traits for which the information is the observed one, a dense matrix; else it is the expected."""
@@ -58,6 +61,12 @@ class DirectionCovariance:
     v01: Array
     v11: Array
 
+    @property
+    def matrix(self) -> Array:
+        """The covariance of all entries, those of E0 first: (2N, 2N)."""
+        v00, v01, v11 = (v if v.ndim == 2 else np.diag(v) for v in (self.v00, self.v01, self.v11))
+        return np.block([[v00, v01], [v01.T, v11]])
+
 
 def uses_observed_information(ntraits: int, neffects: int) -> bool:
     """Whether standard errors are those of the observed information.
@@ -73,14 +82,18 @@ def direction_covariance(point: Point, rank: int) -> DirectionCovariance:
     Exact for REML and ML; where `uses_observed_information` is false it is the inverse of the expected information,
     which for REML with a trait design leaves out terms of order ac/(np).
     """
-    p = point.data.ntraits
-    empty = faces(point.axes, point.data.mean_eigenvalue, rank)
-    free = free_directions(*empty)
     neffects = 0 if point.coupled is None else point.coupled.beta.size
-    if not uses_observed_information(p, neffects):
-        return _invert_pairs(expected_information(point), free)
+    if uses_observed_information(point.data.ntraits, neffects):
+        return inverse_along_face(observed_information(point), point, rank)
+    empty = faces(point.axes, point.data.mean_eigenvalue, rank)
+    return invert_pairs(expected_information(point), free_directions(*empty))
+
+
+def inverse_along_face(information: Array, point: LikelihoodPoint, rank: int) -> DirectionCovariance:
+    """Inverse of the information (2N, 2N) of (E0, E1) at an optimum, along its face; C0 has at most this rank."""
+    empty = faces(point.axes, point.data.mean_eigenvalue, rank)
     curvature = face_curvature(point.axes, point.score0, point.score1, *empty)
-    return invert_dense(observed_information(point) + curvature, free)
+    return invert_dense(information + curvature, free_directions(*empty))
 
 
 def faces(axes: TraitAxes, mean_eigenvalue: float, rank: int) -> tuple[Mask, Mask]:
@@ -103,7 +116,7 @@ def expected_information(point: Point) -> tuple[Array, Array, Array]:
     return expected_of_pairs(full_grams(point))
 
 
-def expected_of_pairs(grams: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+def expected_of_pairs(grams: Grams) -> tuple[Array, Array, Array]:
     """The expected information from the sums Q0, Q1, Q2 (p, p)."""
     Q0, Q1, Q2 = grams
     i, j = np.tril_indices(len(Q0))
@@ -111,7 +124,7 @@ def expected_of_pairs(grams: tuple[Array, Array, Array]) -> tuple[Array, Array, 
     return twice * Q2[i, j], twice * Q1[i, j], twice * Q0[i, j]
 
 
-def inverse_of_pairs(axes: TraitAxes, grams: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+def inverse_of_pairs(axes: TraitAxes, grams: Grams) -> tuple[Array, Array, Array]:
     """Inverses of the matrices ``[[Q2, Q1], [Q1, Q0]]`` of every pair: their entries of E0, of both, and of E1: (p, p).
 
     Between axes that C0 leaves empty E0 is known, and between axes that no sample has both of (traits of different
@@ -126,7 +139,7 @@ def inverse_of_pairs(axes: TraitAxes, grams: tuple[Array, Array, Array]) -> tupl
     return np.where(free, Q0 / safe, 0.0), np.where(free, -Q1 / safe, 0.0), np.where(free, Q2 / safe, alone)
 
 
-def full_grams(point: Point) -> tuple[Array, Array, Array]:
+def full_grams(point: Point) -> Grams:
     """``tr(K_j⁻¹ M K_l⁻¹ M')`` for (M, M') = (I, I), (GGᵀ, I), (GGᵀ, GGᵀ): over the contrasts, or for ML all rows."""
     Q = point.grams
     if point.reml or point.data.ncovariates == 0:
@@ -135,28 +148,18 @@ def full_grams(point: Point) -> tuple[Array, Array, Array]:
     return Q0, Q1, Q2
 
 
-def grams_given_effects(point: Point) -> tuple[Array, Array, Array]:
+def grams_given_effects(point: Point) -> Grams:
     """`full_grams` under REML where the effects of an invertible trait design are in the model.
 
     Along an axis ``P_j = W_j - F_jF_jᵀ``, F as `likelihood.normalised_effects` has it.
     """
     if point.coupled is None:
         return point.grams
-    s, W, F = point.data.s, point.W, normalised_effects(point.data, point.coupled, point.W)
-    squares = np.sum(F**2, axis=2).T
-    rows = F.transpose(1, 0, 2).reshape(len(s), -1)
-    shape = (*F.shape[::2], *F.shape[::2])
-    of_I, of_GG = (M.reshape(shape) for M in (rows.T @ rows, rows.T @ (s[:, None] * rows)))
-    found = []
-    for power, Q, (one, other) in zip(
-        range(3), point.grams, ((of_I, of_I), (of_GG, of_I), (of_GG, of_GG)), strict=True
-    ):
-        taken = squares.T @ (s[:, None] ** power * W)
-        found.append(Q - taken - taken.T + np.einsum("jalb,jalb->jl", one, other))
-    return found[0], found[1], found[2]
+    F = normalised_effects(point.data, point.coupled, point.W)
+    return grams_less_effects(point, point.data.s, point.grams, lambda rows: F[:, rows])
 
 
-def _mean_grams(point: Point) -> tuple[Array, Array, Array]:
+def _mean_grams(point: Point) -> Grams:
     """Gram matrices of the projected covariates, which ML adds to those of the contrasts.
 
     ``K_j⁻¹ = diag(W_j, 0) + F_jF_jᵀ`` with ``F_j = [-c0_j² W_j Kmx; I] S_j^-½``. The rows of GGᵀF_j are
@@ -185,7 +188,9 @@ def observed_information(point: Point) -> Array:
     """Minus the second derivatives of the log-likelihood in the entries of (E0, E1): (2N, 2N), both matrices' pairs."""
     data, W = point.data, point.W
     both = np.hstack([data.s[:, None] * point.alpha, point.alpha])
-    effects = _effects(point)
+    effects = np.empty((data.ntraits, len(data.Z), 0))
+    if point.coupled is not None:
+        effects = normalised_effects(data, point.coupled, W)
 
     def gram_of(axis: int) -> Array:
         gram: Array = (both * W[:, axis, None]).T @ both
@@ -216,13 +221,6 @@ def of_axes(gram_of: Callable[[int], Array], expected: tuple[Array, Array, Array
     H[second, first] -= b
     H[second, second] -= d
     return H
-
-
-def _effects(point: Point) -> Array:
-    """``K⁻¹M H^-½`` for coupled fixed effects: (p, m, ac); none without."""
-    if point.coupled is None:
-        return np.empty((point.data.ntraits, len(point.data.Z), 0))
-    return normalised_effects(point.data, point.coupled, point.W)
 
 
 def _explained_by_effects(point: Point, both: Array, effects: Array) -> Array:
@@ -268,7 +266,17 @@ def face_curvature(axes: TraitAxes, score0: Array, score1: Array, empty0: Mask, 
     return H
 
 
-def pair_positions(p: int) -> Positions:
+def lower_triangle(M: Array) -> Array:
+    """Entries (..., N) of matrices (..., p, p) at the pairs ``np.tril_indices(p)``."""
+    return np.asarray(M[..., *np.tril_indices(M.shape[-1])])
+
+
+def symmetric(packed: Array) -> Array:
+    """Symmetric matrices (..., p, p) from their `lower_triangle`."""
+    return np.asarray(packed[..., pair_positions((math.isqrt(8 * packed.shape[-1] + 1) - 1) // 2)])
+
+
+def pair_positions(p: int) -> Indices:
     """Position (p, p) of the pairs (j, l) and (l, j) in ``np.tril_indices(p)``."""
     i, j = np.tril_indices(p)
     index = np.empty((p, p), dtype=np.intp)
@@ -276,7 +284,8 @@ def pair_positions(p: int) -> Positions:
     return index
 
 
-def _invert_pairs(information: tuple[Array, Array, Array], free: Mask) -> DirectionCovariance:
+def invert_pairs(information: tuple[Array, Array, Array], free: Mask) -> DirectionCovariance:
+    """Inverse on the free directions of the information of pairs, as `expected_information` gives it."""
     a, b, d = information
     free0, free1 = np.split(free, 2)
     together = free0 & free1

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.climbing import Certificate
+from kron2sum_cli.model.climbing import Certificate, nparameters
 from kron2sum_cli.model.collinearity import combination, dependencies
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled, rotate_traits
 from kron2sum_cli.model.covariance import RIDGE, CholeskyCovariance, LowRankCovariance, matrix
@@ -140,14 +140,13 @@ class Kron2Sum:
             redundant = [combination(_column_names(name, M), each) for each in dependencies(M)]
             if redundant:
                 found.append(f"{'; '.join(redundant)}: effects are those of minimum norm")
-        effects, p, k = self._design.rank, self.ntraits, self._rank
-        covariances = p * k - k * (k - 1) // 2 + p * (p + 1) // 2
+        effects, covariances = self._design.rank, nparameters(self.ntraits, self._rank)
         if self._no_maximum:
             found.append(f"the likelihood has no maximum: {self._no_maximum}")
         elif effects + covariances >= self._Y.size:
             found.append(
-                f"{self.nsamples} samples of {p} traits are few for {effects} fixed effects and {covariances}"
-                " parameters of C0 and C1: estimates are not reliable"
+                f"{self.nsamples} samples of {self.ntraits} traits are few for {effects} fixed effects and"
+                f" {covariances} parameters of C0 and C1: estimates are not reliable"
             )
         if self._data.mean_eigenvalue == 0:
             found.append("the relationship matrix is zero given the covariates: C0 cannot be estimated")

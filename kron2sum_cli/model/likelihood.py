@@ -7,6 +7,7 @@ score of C0 is ``Tᵀ S0 T``.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, Self
@@ -16,10 +17,13 @@ from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.contrasts import Contrasts
-from kron2sum_cli.model.spectrum import EPSILON, Array
+from kron2sum_cli.model.spectrum import EPSILON, ROWS_AT_ONCE, Array, parts_of, weighted_products
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 LOG2PI = float(np.log(2 * np.pi))
+
+Grams = tuple[Array, Array, Array]
+"""Sums for powers 0, 1 and 2 of the eigenvalues of GGᵀ, (p, p) each."""
 
 
 class HasMeanEigenvalue(Protocol):
@@ -34,52 +38,32 @@ class HasMeanEigenvalue(Protocol):
         """Number of traits, p."""
 
 
-class LikelihoodPoint(Protocol):
-    """The likelihood at one (C0, C1), whatever its data."""
+@dataclass(frozen=True)
+class LikelihoodPoint(ABC):
+    """The likelihood at one (C0, C1), whatever its data.
+
+    ``lml`` is the log-likelihood with all constants, restricted to the contrasts of the covariates or not (``reml``),
+    and ``axes`` are the trait axes of (C0, C1).
+    """
+
+    data: HasMeanEigenvalue
+    reml: bool
+    axes: TraitAxes
+    lml: float
+
+    @abstractmethod
+    def at(self, axes: TraitAxes) -> Self:
+        """The same likelihood at other covariances; raises NumericalError where it is not defined."""
 
     @property
-    def data(self) -> HasMeanEigenvalue:
-        """What it is the likelihood of."""
-
-    @property
-    def axes(self) -> TraitAxes:
-        """Trait axes of (C0, C1)."""
-
-    @property
-    def reml(self) -> bool:
-        """Whether it is that of the contrasts of the covariates."""
-
-    @property
-    def lml(self) -> float:
-        """Log-likelihood."""
-
-    @property
+    @abstractmethod
     def quadratic(self) -> float:
         """``rᵀK⁻¹r``."""
-
-    @property
-    def score0(self) -> Array:
-        """Its derivative in C0 along the axes, symmetric (p, p)."""
-
-    @property
-    def score1(self) -> Array:
-        """Its derivative in C1 along the axes, symmetric (p, p)."""
-
-    @property
-    def grams(self) -> tuple[Array, Array, Array]:
-        """``tr(P_j M P_l M')`` for (M, M') = (I, I), (GGᵀ, I), (GGᵀ, GGᵀ), (p, p) each; with missing cells about so."""
-
-    def at(self, axes: TraitAxes) -> Self:
-        """The likelihood of the same data at other covariances."""
-
-
-class ScoresWhenAsked(ABC):
-    """Scores of a point that are computed when they are asked for: one no better than the last has no need of them."""
 
     @cached_property
     @abstractmethod
     def scores(self) -> tuple[Array, Array]:
-        """Derivatives of the log-likelihood in C0 and C1 along the axes, symmetric (p, p)."""
+        """Derivatives in C0 and C1 along the axes, symmetric (p, p); made when asked for: a trial may do without."""
 
     @property
     def score0(self) -> Array:
@@ -90,6 +74,16 @@ class ScoresWhenAsked(ABC):
     def score1(self) -> Array:
         """Derivative in C1."""
         return self.scores[1]
+
+    @property
+    @abstractmethod
+    def grams(self) -> Grams:
+        """``tr(P_j M P_l M')`` for (M, M') = (I, I), (GGᵀ, I), (GGᵀ, GGᵀ), (p, p) each; with missing cells about so."""
+
+    @property
+    @abstractmethod
+    def information_of_rows(self) -> Array:
+        """Information of the rotated rows along the axes, (m, p): inverse variances less what missing cells take."""
 
 
 @dataclass(frozen=True)
@@ -146,24 +140,17 @@ class Coupled:
 
 
 @dataclass(frozen=True)
-class Point:
-    """The likelihood at one (C0, C1).
+class Point(LikelihoodPoint):
+    """The likelihood of complete traits.
 
-    - ``lml``: log-likelihood with all constants: the log density of vec(Y), or of its error contrasts under REML.
     - ``W`` (m, p): inverse variances.
     - ``alpha`` (m, p): ``W`` times the residuals: K⁻¹r in rotated rows and axes.
-    - ``score0``, ``score1`` (p, p): derivatives of the log-likelihood in the axes' C0 and C1, symmetric.
     - ``coupled``: estimates of coupled fixed effects; None where all covariates are projected out.
     """
 
     data: Contrasts
-    reml: bool
-    axes: TraitAxes
-    lml: float
     W: Array
     alpha: Array
-    score0: Array
-    score1: Array
     coupled: Coupled | None
 
     def at(self, axes: TraitAxes) -> "Point":
@@ -178,23 +165,38 @@ class Point:
         return np.asarray(1 / self.axes.c1**2)
 
     @property
+    def information_of_rows(self) -> Array:
+        """Inverse variances (m, p)."""
+        return self.W
+
+    @cached_property
+    def scores(self) -> tuple[Array, Array]:
+        """See `LikelihoodPoint.scores`."""
+        data, W, alpha, s = self.data, self.W, self.alpha, self.data.s[:, None]
+        trace0, trace1 = data.s @ W, W.sum(axis=0) + data.noutside * self.outside_weight
+        if not self.reml and data.ncovariates:
+            extra0, extra1 = mean_block(data, self.axes, W).traces()
+            trace0, trace1 = trace0 + extra0, trace1 + extra1
+        score0, score1 = alpha.T @ (s * alpha) - np.diag(trace0), alpha.T @ alpha - np.diag(trace1)
+        if self.reml and self.coupled is not None:
+            F = normalised_effects(data, self.coupled, W)
+            flat, scaled = F.reshape(len(F), -1), (F * s).reshape(len(F), -1)
+            score0, score1 = score0 + scaled @ flat.T, score1 + flat @ flat.T
+        return 0.5 * score0, 0.5 * score1
+
+    @property
     def quadratic(self) -> float:
         """``rᵀK⁻¹r``."""
         return float(np.sum(self.alpha**2 / self.W))
 
     @property
-    def grams(self) -> tuple[Array, Array, Array]:
-        """``Σ_i s_i^k w_ij w_il`` for k = 0, 1, 2, each (p, p): twice the expected information of a pair of axes."""
-        W, s = self.W, self.data.s
-        sW = s[:, None] * W
+    def grams(self) -> Grams:
+        """See `row_grams`: twice the expected information of a pair of axes."""
+        Q0, Q1, Q2 = row_grams(self.W, self.data.s)
         outside = self.outside_weight
-        return (
-            W.T @ W + self.data.noutside * np.multiply.outer(outside, outside),
-            W.T @ sW,
-            sW.T @ sW,
-        )
+        return Q0 + self.data.noutside * np.multiply.outer(outside, outside), Q1, Q2
 
-    def curvature(self, grams: tuple[Array, Array, Array], E0: Array, E1: Array) -> tuple[Array, Array]:
+    def curvature(self, grams: Grams, E0: Array, E1: Array) -> tuple[Array, Array]:
         """Change of (score0, score1) for a small step (E0, E1); ``grams`` as `information.full_grams` gives them."""
         Q0, Q1, Q2 = grams
         a, s = self.alpha, self.data.s[:, None]
@@ -228,26 +230,38 @@ def evaluate(data: Contrasts, axes: TraitAxes, reml: bool) -> Point:
     alpha = W * residual
     logdet = _logdet_contrasts(data, axes, variances)
     ndof = data.nrows * data.ntraits
-    trace0, trace1 = data.s @ W, W.sum(axis=0)
-    if data.noutside:
-        trace1 = trace1 + data.noutside / axes.c1**2
-    score0 = alpha.T @ (data.s[:, None] * alpha) - np.diag(trace0)
-    score1 = alpha.T @ alpha - np.diag(trace1)
     if not reml and data.ncovariates:
-        block = mean_block(data, axes, W)
-        logdet += block.logdet - 2 * data.ncovariates * axes.logdet_T
+        logdet += mean_block(data, axes, W).logdet - 2 * data.ncovariates * axes.logdet_T
         ndof += data.ncovariates * data.ntraits
-        extra0, extra1 = block.traces()
-        score0, score1 = score0 - np.diag(extra0), score1 - np.diag(extra1)
     if reml and coupled is not None:
         logdet += 2 * float(np.log(np.diag(coupled.chol)).sum()) - data.design.logdet_MtM  # type: ignore[union-attr]
         ndof -= coupled.beta.size
-        F = normalised_effects(data, coupled, W)
-        flat, scaled = F.reshape(F.shape[0], -1), (F * data.s[:, None]).reshape(F.shape[0], -1)
-        score0, score1 = score0 + scaled @ flat.T, score1 + flat @ flat.T
-    quadratic = float(np.sum(alpha * residual))
-    lml = -0.5 * (ndof * LOG2PI + logdet + quadratic)
-    return Point(data, reml, axes, lml, W, alpha, 0.5 * score0, 0.5 * score1, coupled)
+    lml = -0.5 * (ndof * LOG2PI + logdet + float(np.sum(alpha * residual)))
+    return Point(data, reml, axes, lml, W, alpha, coupled)
+
+
+def row_grams(W: Array, s: Array) -> Grams:
+    """``Σ_i s_i^k w_ij w_il`` for k = 0, 1, 2, each (p, p), of weights W (m, p) and eigenvalues s (m,)."""
+    sW = s[:, None] * W
+    return W.T @ W, W.T @ sW, sW.T @ sW
+
+
+def grams_less_effects(point: LikelihoodPoint, s: Array, grams: Grams, effects: Callable[[slice], Array]) -> Grams:
+    """`LikelihoodPoint.grams` of ``P_j = W_j - F_jF_jᵀ`` from those of W; ``effects`` gives rows of F (p, m, c)."""
+    Q, crossed, W = list(grams), [], point.information_of_rows
+    for rows in parts_of(len(s), ROWS_AT_ONCE):
+        F = effects(rows)
+        p, _, c = F.shape
+        squares = np.sum(F**2, axis=2)
+        for power in range(3):
+            taken = (squares * s[rows] ** power) @ W[rows]
+            Q[power] = Q[power] - taken - taken.T
+        flat = F.transpose(1, 0, 2).reshape(-1, p * c)
+        crossed.append(np.array([flat.T @ flat, flat.T @ (s[rows, None] * flat)]))
+    of_I, of_GG = np.sum(crossed, axis=0).reshape(2, p, c, p, c)
+    for power, (one, other) in enumerate(((of_I, of_I), (of_GG, of_I), (of_GG, of_GG))):
+        Q[power] = Q[power] + np.einsum("jalb,jalb->jl", one, other)
+    return Q[0], Q[1], Q[2]
 
 
 def logdet_covariance(point: Point) -> float:
@@ -307,10 +321,7 @@ def _least_squares(data: Contrasts, axes: TraitAxes, W: Array, Z: Array) -> Coup
     assert design is not None
     TA, X = axes.T @ design.A, design.X
     a, c = TA.shape[1], X.shape[1]
-    XWX = np.einsum("ia,ij,ib->jab", X, W, X, optimize=True)
-    H = np.einsum("jk,jl,jab->kalb", TA, TA, XWX, optimize=True).reshape(a * c, a * c)
-    if a * c == 0:
-        return Coupled(TA, np.empty((0, 0)), np.empty((c, a)))
+    H = np.einsum("jk,jl,jab->kalb", TA, TA, weighted_products(X, W), optimize=True).reshape(a * c, a * c)
     try:
         chol = np.linalg.cholesky(H)
     except np.linalg.LinAlgError:
@@ -324,8 +335,6 @@ def normalised_effects(data: Contrasts, coupled: Coupled, W: Array) -> Array:
     """``F = K⁻¹M H^-½`` for coupled fixed effects: (p, m, ac). ``tr(H⁻¹ MᵀK⁻¹ ∂K K⁻¹M) = Σ_q F_qᵀ ∂K F_q``."""
     design, (c, a) = data.design, coupled.beta.shape
     assert design is not None
-    if a * c == 0:
-        return np.zeros((data.ntraits, W.shape[0], 0))
     half = linalg.solve_triangular(coupled.chol, np.eye(a * c), lower=True).reshape(a * c, a, c)
     product = np.einsum("qkb,jk,ib->jiq", half, coupled.TA, design.X, optimize=True)
     return np.asarray(product * W.T[:, :, None])
@@ -345,7 +354,7 @@ def _restriction_curvature(point: Point, coupled: Coupled, E0: Array, E1: Array)
 def _apply_P(point: Point, B: Array) -> Array:
     """``P B`` for B (m, p) in rotated rows and axes: W∘B less what the coupled fixed effects explain."""
     WB = point.W * B
-    if point.coupled is None or point.coupled.beta.size == 0:
+    if point.coupled is None:
         return np.asarray(WB)
     design, coupled = point.data.design, point.coupled
     assert design is not None

@@ -41,18 +41,11 @@ from kron2sum_cli.model.missing.observed import (
 from kron2sum_cli.model.missing.refit import observed_refits
 from kron2sum_cli.model.missing.scanner import observed_scanner, variant_scanner
 from kron2sum_cli.model.missing.undetermined import with_independent_traits
-from kron2sum_cli.model.prediction import (
-    MissingCells,
-    Predictor,
-    complete_predictor,
-    missing_cells,
-    no_missing_cells,
-    observed_predictor,
-)
+from kron2sum_cli.model.prediction import MissingCells, Predictor, complete_predictor, missing_cells, observed_predictor
 from kron2sum_cli.model.refit import null_maxima, refitter
 from kron2sum_cli.model.satterthwaite import EffectiveContrasts, contrasts_of_columns, effective_contrasts
 from kron2sum_cli.model.sets.scanner import CompleteSetScanner, ObservedSetScanner, SetScanner
-from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, spectrum_of_relationship
+from kron2sum_cli.model.spectrum import Array, Floats, Mask, Spectrum, spectrum_of_features, spectrum_of_relationship
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.uncertainty import Estimates, estimates_of, estimates_of_observed
 
@@ -102,7 +95,7 @@ class TraitData:
         return int(self.A.shape[1] * self.X.shape[1] - np.count_nonzero(self.left_out))
 
     @cached_property
-    def left_out(self) -> NDArray[np.bool_]:
+    def left_out(self) -> Mask:
         """Effects (c, a) that the observed cells of a trait do not tell from others: `effects_left_out`."""
         if not self.has_missing:
             return np.zeros((self.X.shape[1], self.A.shape[1]), dtype=np.bool_)
@@ -222,7 +215,7 @@ class NullModel(ABC):
         What lies along covariates that are projected out is 0.
         """
 
-    def simulated_scores(self, E: Array) -> tuple[NDArray[np.floating], Array]:
+    def simulated_scores(self, E: Array) -> tuple[Floats, Array]:
         """``Py`` (n, p, k) and ``yᵀPy`` (k,) of the traits ``y = K^½e`` of k data sets E (n, p, k) in the axes."""
         traits = self.colour(E)
         scores = self.project(traits)
@@ -276,7 +269,8 @@ class NullModel(ABC):
 
     def missing_cells(self) -> MissingCells:
         """Predictions of the missing cells of the fit; none of complete traits."""
-        return no_missing_cells()
+        position, value = np.empty(0, np.intp), np.empty(0)
+        return MissingCells(position, position, value, value)
 
 
 @dataclass(frozen=True)
@@ -292,14 +286,19 @@ class RotatedNullModel(NullModel):
 
     def colour(self, E: Array) -> Array:
         """See `NullModel.colour`."""
-        data, axes, flat = self.contrasts, self.summary.axes, E.reshape(len(E), -1)
+        axes = self.summary.axes
+        return self._weighted(E, np.sqrt(axes.variances(self.contrasts.s)), axes.c1)
+
+    def _weighted(self, F: Array, inside: Array, outside: Array) -> Array:
+        """``V diag(w) Vᵀf`` for F (n, p, k), w ``inside`` (m, p), and ``outside`` (p,) times what V and Qx leave."""
+        data, flat = self.contrasts, F.reshape(len(F), -1)
         rows = data.to_rows(flat)
-        size = np.sqrt(axes.variances(data.s))[:, :, None]
-        coloured = data.to_samples((rows.reshape(-1, *E.shape[1:]) * size).reshape(rows.shape)).reshape(E.shape)
+        weighted = (rows.reshape(-1, *F.shape[1:]) * inside[:, :, None]).reshape(rows.shape)
+        found = data.to_samples(weighted).reshape(F.shape)
         if data.noutside:
             rest = flat - data.to_samples(rows) - self.Qx @ (self.Qx.T @ flat)
-            coloured += axes.c1[:, None] * rest.reshape(E.shape)
-        return coloured
+            found += outside[:, None] * rest.reshape(F.shape)
+        return found
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The contrasts, Qx, and rotated covariates ``design_X`` where they stay in."""
@@ -328,7 +327,7 @@ class CompleteNullModel(RotatedNullModel):
 
     A: Array
     X: Array
-    rows: NDArray[np.floating] | None = None
+    rows: Floats | None = None
 
     @property
     def spans_intercept(self) -> bool:
@@ -359,16 +358,10 @@ class CompleteNullModel(RotatedNullModel):
         """See `NullModel.project`."""
         if self.coupled:
             return observed_scanner(self._observed_point(), np.float64).project(F)
-        point, flat = self.point, F.reshape(len(F), -1)
-        rows = point.data.to_rows(flat)
-        weighted = (rows.reshape(-1, *F.shape[1:]) * point.W[:, :, None]).reshape(rows.shape)
-        projected = point.data.to_samples(weighted).reshape(F.shape)
-        if point.data.noutside:
-            rest = flat - point.data.to_samples(rows) - self.Qx @ (self.Qx.T @ flat)
-            projected += point.outside_weight[:, None] * rest.reshape(F.shape)
-        return projected
+        point = self.point
+        return self._weighted(F, point.W, point.outside_weight)
 
-    def simulated_scores(self, E: Array) -> tuple[NDArray[np.floating], Array]:
+    def simulated_scores(self, E: Array) -> tuple[Floats, Array]:
         """See `NullModel.simulated_scores`: ``V W^½ Vᵀe``, two products in the precision of V."""
         if self.coupled:
             return super().simulated_scores(E)
@@ -504,7 +497,7 @@ def restored_null_model(
     Qx: Array,
     data: TraitData,
     prior: Array | None = None,
-    rows: NDArray[np.floating] | None = None,
+    rows: Floats | None = None,
 ) -> NullModel:
     """A null model from what was kept of it.
 

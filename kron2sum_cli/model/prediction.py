@@ -11,14 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kron2sum_cli.model.block_scanner import BlockStatistics, block_scanner
 from kron2sum_cli.model.likelihood import Point
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.missing.undetermined import uses_undetermined
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, Indices
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 
@@ -93,8 +92,8 @@ class MissingCells:
     distribution.
     """
 
-    rows: NDArray[np.intp]
-    traits: NDArray[np.intp]
+    rows: Indices
+    traits: Indices
     mean: Array
     variance: Array
 
@@ -109,12 +108,6 @@ def missing_cells(point: ObservedPoint) -> MissingCells:
     return MissingCells(point.data.rows, point.data.traits, point.completed, variance)
 
 
-def no_missing_cells() -> MissingCells:
-    """The missing cells of a fit of complete traits: none."""
-    position, value = np.empty(0, np.intp), np.empty(0)
-    return MissingCells(position, position, value, value)
-
-
 def observed_predictor(point: ObservedPoint) -> Predictor:
     """The predictor of a fit of observed cells."""
     scanner, data, q = observed_scanner(point, np.float64), point.data, point.data.ncells
@@ -123,7 +116,7 @@ def observed_predictor(point: ObservedPoint) -> Predictor:
     def effects(K: Array) -> EffectsOfCovariates:
         tail = scanner.explained(K, scanner.rotate(K))[:, :, q:]
         b, p, size = tail.shape
-        on_basis = np.linalg.solve(L.T, tail.reshape(b * p, size).T).T if size else tail
+        on_basis = np.linalg.solve(L.T, tail.reshape(b * p, size).T).T
         explained = np.einsum("kij,bpkj->bpki", data.to_X, on_basis.reshape(b, p, *data.to_X.shape[:2]))
         explained = np.asarray(explained.reshape(b, p, size), dtype=np.float64)
         return EffectsOfCovariates(data.A, point.B, point.B_covariance, explained)

@@ -17,14 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy
-from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model.contrasts import Contrasts
 from kron2sum_cli.model.fitting import FEW_ROWS
 from kron2sum_cli.model.hypotheses import Statistic, TestContext, TestResult, compare
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, Floats
 
 LARGEST = 10_000
 """Largest number of contrasts of all traits, (n - c)p, for which there are random slopes."""
@@ -242,9 +241,7 @@ class SlopesTests:
     se: Array
 
 
-def slopes_tests(
-    data: SlopesData, point: SlopesPoint, G: NDArray[np.floating], H: NDArray[np.floating], statistic: Statistic
-) -> SlopesTests:
+def slopes_tests(data: SlopesData, point: SlopesPoint, G: Floats, H: Floats, statistic: Statistic) -> SlopesTests:
     """Test variants G (n, b) and their products H (n, b) with the covariate."""
     p, b = data.ntraits, G.shape[1]
     rest = linalg.solve_triangular(point.root, data.y, lower=True, check_finite=False)

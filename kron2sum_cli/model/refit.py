@@ -25,40 +25,36 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.bartlett import (
-    AtTruth,
-    Refit,
-    SecondOf,
-    Simulated,
-    information_change,
-    outside_rows,
-    pairs_at_truth,
-    scoring_step,
-)
+from kron2sum_cli.model.bartlett import Refit, SecondOf, Simulated, Truth, outside_rows
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
 from kron2sum_cli.model.climbing import BOUNDARY, CERTIFIED_GAIN
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
 from kron2sum_cli.model.fitting import (
-    GENETIC_SHARES,
     Fit,
     certified,
     climb,
     distinct_maxima,
+    even_starts,
     far_starts,
     may_have_several_maxima,
     pushed_axes,
     starting_axes,
 )
-from kron2sum_cli.model.information import direction_covariance, expected_information, uses_observed_information
+from kron2sum_cli.model.information import (
+    direction_covariance,
+    expected_information,
+    free_directions,
+    invert_pairs,
+    lower_triangle,
+    symmetric,
+    uses_observed_information,
+)
 from kron2sum_cli.model.likelihood import evaluate
-from kron2sum_cli.model.spectrum import Array, parts_of
+from kron2sum_cli.model.spectrum import Array, Floats, Indices, Mask, parts_of
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.variant_likelihood import (
-    Indices,
-    Mask,
     Points,
     RowMoments,
     States,
@@ -106,7 +102,8 @@ class NullMaximum:
 
     The likelihood may have other maxima where it is ``one_of_several``. ``moments`` are of the rows, traits in the axes
     of the maximum, whose C0 leaves the last ``empty`` axes empty; ``metrics`` (2N, 2N) are the inverse information
-    along the face with 0, 1, ... p empty axes.
+    along the face with 0, 1, ... p empty axes. There are none of very many traits, or at a singular C1: variants are
+    then refitted one by one.
     """
 
     data: Contrasts
@@ -139,7 +136,7 @@ class Refitter:
         """The largest log-likelihood without a variant."""
         return self.null.point.lml
 
-    def of_variants(self, G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
+    def of_variants(self, G: Floats, outside: Array) -> Callable[[Array], Refit]:
         """Refits of variants G (n, b) with effects in the span of a design (p, e).
 
         ``outside`` (b,) is their squared length outside V and the covariates.
@@ -147,7 +144,7 @@ class Refitter:
         rotated = self._rotated(G)
         return lambda design: self.refit(rotated, design, outside)
 
-    def of_pairs(self, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]) -> Refit:
+    def of_pairs(self, G: Floats, H: Floats, Q: Floats) -> Refit:
         """Refits with effects of both columns, of G (n, b) and of H (n, b), on all traits: see `bartlett.Refits`."""
         columns = np.stack([self._rotated(G), self._rotated(H)], axis=2)
         outside = np.zeros((G.shape[1], 2, 2))
@@ -157,7 +154,7 @@ class Refitter:
             outside = _grams(both) - _grams(columns) - _grams(projected)
         return self.refit(columns, np.eye(self.data.ntraits), outside)
 
-    def _rotated(self, G: NDArray[np.floating]) -> Array:
+    def _rotated(self, G: Floats) -> Array:
         V = self.data.V
         return np.asarray(V.T @ G.astype(V.dtype, copy=False), np.float64)
 
@@ -179,21 +176,18 @@ class Refitter:
             simulated, [certified(climb(simulated, axes, self.null.rank, reml=False))], self.reml, thorough=False
         )
         rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
-        point = evaluate(simulated, axes, reml=False)
-        step = scoring_step(axes, point.grams, point.score0, point.score1)
-        squares = rows**2
-        nothing = np.zeros(SIMULATED_VARIANTS)
-        first = BlockStatistics(rows.T @ point.alpha, squares.T @ point.W, nothing, nothing)
-        truth = AtTruth(axes.T, first.u, first.v, information_change(squares, s, point.W, step))
-        found = Simulated(fitter.null_lml, lambda design: fitter.refit(rows, design, nothing), truth)
+        point, nothing = fitter.null.point.at(axes), np.zeros(SIMULATED_VARIANTS)
+        truth = Truth.at(point, s)
+        first = BlockStatistics(rows.T @ point.alpha, (rows**2).T @ point.W, nothing, nothing)
+        of_variants = truth.of_variants(first, rows)
+        found = Simulated(fitter.null_lml, lambda design: fitter.refit(rows, design, nothing), of_variants)
         if second is None:
             return found
         of_second = np.zeros_like(rows)
         of_second[: data.s.size] = self._rotated(second(data.to_samples(rows[: data.s.size])))
         columns = np.stack([rows, of_second], axis=2)
         statistics = BlockStatistics(of_second.T @ point.alpha, (of_second**2).T @ point.W, nothing, nothing)
-        pairs = PairStatistics(first, statistics, (rows * of_second).T @ point.W)
-        both = pairs_at_truth(axes.T, pairs, columns, s, point.W, step)
+        both = truth.of_pairs(PairStatistics(first, statistics, (rows * of_second).T @ point.W), columns)
         return found.with_pairs(both, lambda: fitter.refit(columns, np.eye(p), np.zeros((SIMULATED_VARIANTS, 2, 2))))
 
     def refit(self, variants: Array, design: Array, outside: Array | None = None) -> Refit:
@@ -216,8 +210,7 @@ class Refitter:
         present = np.flatnonzero(np.all(lengths > 0, axis=1))
         for start in self.maxima:
             basis = start.fit.point.axes.well_conditioned(design)
-            together = uses_observed_information(p, 0) and start.fit.certificate.active_C1 == 0
-            climb_from = _refit_together if together else _refit_apart
+            climb_from = _refit_together if start.metrics else _refit_apart
             largest = BATCH_BYTES // (8 * p * max(p, variants.shape[2]) * start.moments.nodes.size)
             for part in parts_of(present.size, largest):
                 batch = present[part]
@@ -255,7 +248,7 @@ def null_maxima(data: Contrasts, fitted: TraitAxes, rank: int) -> list[Fit]:
     """
     starts = [fitted]
     if may_have_several_maxima(data, reml=False):
-        starts += [starting_axes(data, share) for share in GENETIC_SHARES] + far_starts(data, rank)
+        starts += even_starts(data) + far_starts(data, rank)
         starts += pushed_axes(fitted, rank, data.mean_eigenvalue)
     return distinct_maxima(starts, partial(climb, data, rank=rank, reml=False))
 
@@ -265,9 +258,10 @@ def _null_maximum(data: Contrasts, fit: Fit, one_of_several: bool) -> NullMaximu
     genetic, residual = tau * axes.c0**2, np.maximum(axes.c1**2, BOUNDARY)
     ratio = RESIDUAL_ROOM * tau * float(np.min(residual / np.maximum(genetic, residual)))
     empty = int(np.count_nonzero(genetic < BOUNDARY))
-    metrics = [_expected(data, axes, q) for q in range(data.ntraits + 1)]
-    known = direction_covariance(fit.point, fit.rank)
-    metrics[empty] = np.block([[known.v00, known.v01], [known.v01.T, known.v11]])
+    metrics: list[Array] = []
+    if uses_observed_information(data.ntraits, 0) and fit.certificate.active_C1 == 0:
+        metrics = [_expected(data, axes, q) for q in range(data.ntraits + 1)]
+        metrics[empty] = direction_covariance(fit.point, fit.rank).matrix
     return NullMaximum(
         data=data,
         fit=fit,
@@ -379,12 +373,8 @@ def _expected(data: Contrasts, axes: TraitAxes, empty: int) -> Array:
     genetic = np.maximum(tau * axes.c0**2, RELEASED)
     genetic[p - empty :] = 0.0
     c0, c1 = np.sqrt(genetic / tau), np.sqrt(np.maximum(1 - genetic, BOUNDARY))
-    a, b, d = expected_information(evaluate(data, TraitAxes(axes.T, axes.Tinv, c0, c1), reml=False))
-    i, j = np.tril_indices(p)
-    free = np.minimum(i, j) < p - empty
-    determinant = np.where(free, a * d - b**2, 1.0)
-    v00, v01, v11 = np.where(free, (d, -b, a), 0.0) / determinant
-    return np.block([[np.diag(v00), np.diag(v01)], [np.diag(v01), np.diag(np.where(free, v11, 1 / d))]])
+    information = expected_information(evaluate(data, TraitAxes(axes.T, axes.Tinv, c0, c1), reml=False))
+    return invert_pairs(information, free_directions(genetic == 0, np.zeros(p, dtype=np.bool_))).matrix
 
 
 def _climb(
@@ -452,9 +442,8 @@ def _axes(start: NullMaximum, frame: Array, share: Array) -> TraitAxes:
 
 def _score(points: Points) -> Array:
     """The score in the pairs of axes of both matrices, (b, 2N)."""
-    i, j = np.tril_indices(points.score0.shape[1])
-    twice = np.where(i == j, 1.0, 2.0)
-    return np.hstack([twice * points.score0[:, i, j], twice * points.score1[:, i, j]])
+    twice = 2 - np.eye(points.score0.shape[1])
+    return np.hstack([lower_triangle(twice * points.score0), lower_triangle(twice * points.score1)])
 
 
 def _step(score: Array, metrics: Array) -> Array:
@@ -464,12 +453,8 @@ def _step(score: Array, metrics: Array) -> Array:
 
 def _changes(likelihood: VariantLikelihood, steps: Array) -> tuple[Array, Array]:
     """The changes of ``N τ C0 Nᵀ`` and ``N C1 Nᵀ``, each (b, p, p)."""
-    p, pairs = likelihood.design.shape[0], steps.shape[1] // 2
-    i, j = np.tril_indices(p)
-    E0, E1 = np.empty((2, len(steps), p, p))
-    E0[:, i, j] = E0[:, j, i] = likelihood.moments.data.mean_eigenvalue * steps[:, :pairs]
-    E1[:, i, j] = E1[:, j, i] = steps[:, pairs:]
-    return E0, E1
+    of_C0, of_C1 = np.split(steps, 2, axis=1)
+    return likelihood.moments.data.mean_eigenvalue * symmetric(of_C0), symmetric(of_C1)
 
 
 def _move(likelihood: VariantLikelihood, states: States, E0: Array, E1: Array) -> tuple[States, Mask]:

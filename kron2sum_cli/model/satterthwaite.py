@@ -24,6 +24,7 @@ import numpy as np
 import scipy
 
 from kron2sum_cli.model.information import inverse_of_pairs
+from kron2sum_cli.model.likelihood import Grams
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.tail_probability import LN10, chi2_mlog10p, chi2_of_mlog10p, f_mlog10p
 from kron2sum_cli.model.trait_axes import TraitAxes
@@ -62,7 +63,7 @@ class EffectiveContrasts:
         return np.asarray(basis @ basis.T)
 
 
-def effective_contrasts(axes: TraitAxes, grams: tuple[Array, Array, Array]) -> EffectiveContrasts:
+def effective_contrasts(axes: TraitAxes, grams: Grams) -> EffectiveContrasts:
     """From the covariances and ``tr(P_j M P_l M')``, as `information.full_grams` has them.
 
     The expected V_j is ``tr(P_j GGᵀ)``, and its derivatives in entry (j, l) of E0 and E1 are -Q2 and -Q1.
@@ -72,9 +73,7 @@ def effective_contrasts(axes: TraitAxes, grams: tuple[Array, Array, Array]) -> E
     return _contrasts(information, Q2, Q1, inverse_of_pairs(axes, grams))
 
 
-def contrasts_of_columns(
-    axes: TraitAxes, grams: tuple[Array, Array, Array], H: Array, projected: Array
-) -> EffectiveContrasts:
+def contrasts_of_columns(axes: TraitAxes, grams: Grams, H: Array, projected: Array) -> EffectiveContrasts:
     """Those of columns that do not follow the relationship matrix, from averages over some of them, H (n, b).
 
     ``projected`` (n, p, b) are ``P_jh``. The expected V_j is ``E[hᵀP_jh]``, and its derivatives in entry (j, l) of E0

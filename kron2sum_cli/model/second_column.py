@@ -12,7 +12,6 @@ both together (`joint`), by the same likelihood ratio as other hypotheses.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.block_scanner import BlockStatistics, Scanner, inner_products
@@ -27,7 +26,7 @@ from kron2sum_cli.model.hypotheses import (
     trait_effects,
 )
 from kron2sum_cli.model.satterthwaite import EffectiveContrasts, mlog10p_of_both
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, Floats, Mask
 
 UNITS_OF_ROUNDING = 256
 """Smallest share of the information of a second column, in units of rounding, that the first may leave; below it the
@@ -44,13 +43,13 @@ class SecondStatistics:
     """
 
     first: BlockStatistics
-    H: NDArray[np.floating]
+    H: Floats
     regression: Array
     u: Array
     v: Array
-    identifiable: NDArray[np.bool_]
+    identifiable: Mask
 
-    def take(self, variants: NDArray[np.bool_]) -> "SecondStatistics":
+    def take(self, variants: Mask) -> "SecondStatistics":
         """The statistics of some variants."""
         return SecondStatistics(
             self.first.take(variants),
@@ -88,9 +87,7 @@ def basis_of_covariates(X: Array) -> Array:
     return np.asarray(linalg.qr(X[:, kept], mode="economic")[0]) if kept.size else np.empty((len(X), 0))
 
 
-def second_statistics(
-    scanner: Scanner, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]
-) -> SecondStatistics:
+def second_statistics(scanner: Scanner, G: Floats, H: Floats, Q: Floats) -> SecondStatistics:
     """Statistics of variants G (n, b), and of second columns H (n, b) given them, in the precision of the scanner.
 
     The multiple of g that is nearest to h outside the covariates, of orthonormal basis Q (n, c), is taken off first,

@@ -16,6 +16,9 @@ from scipy.linalg import lapack
 from kron2sum_cli.errors import NumericalError
 
 Array = NDArray[np.float64]
+Floats = NDArray[np.floating]
+Indices = NDArray[np.intp]
+Mask = NDArray[np.bool_]
 
 EPSILON = float(np.finfo(float).eps)
 
@@ -24,6 +27,10 @@ NEGATIVE_EIGENVALUE = 1e-4
 
 THIN_BELOW = 0.9
 """Largest rank of GGᵀ, as a share of the number of contrasts, for which V leaves out the directions where GGᵀ is 0."""
+
+
+ROWS_AT_ONCE = 1024
+"""Rows of a product that are worked on together, so that they stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +197,18 @@ def parts_of(size: int, largest: int) -> list[slice]:
     """Ranges of at most ``largest``, and at least 1, of ``size`` rows or columns."""
     step = max(largest, 1)
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def weighted_products(rows: Floats, weights: Floats) -> Array:
+    """``Σ_i w_ij g_ia g_ib`` for rows (m, q) and every axis j of weights (m, p), in double precision: (p, q, q)."""
+    roots = np.sqrt(weights.T.astype(np.float64))
+    V = np.zeros((len(roots), rows.shape[1], rows.shape[1]))
+    for part in parts_of(len(rows), ROWS_AT_ONCE):
+        in_double = rows[part].astype(np.float64)
+        for j, root in enumerate(roots[:, part]):
+            half = in_double * root[:, None]
+            V[j] += half.T @ half
+    return V
 
 
 def _eigenvectors_in_place(K: Array) -> Array:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, Mask
 
 LN10 = float(np.log(10))
 LN2 = float(np.log(2))
@@ -72,7 +72,7 @@ def _one_degree(z: Array) -> Array:
     return np.asarray(np.where(near, of_near, result) + 0.0)
 
 
-def _mlog10(tail: Array, body: Callable[[NDArray[np.bool_]], Array]) -> Array:
+def _mlog10(tail: Array, body: Callable[[Mask], Array]) -> Array:
     """-log10 of a tail probability; from its complement where that is the smaller."""
     with np.errstate(divide="ignore"):
         result = np.asarray(-np.log10(tail))

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, Mask
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class TraitAxes:
         kept = np.arange(self.c0.size) < rank
         return TraitAxes(self.T, self.Tinv, np.where(kept, self.c0, 0.0), np.where(kept, self.c1, 1.0))
 
-    def with_residual(self, chosen: NDArray[np.bool_], root: float, tau: float) -> "TraitAxes":
+    def with_residual(self, chosen: Mask, root: float, tau: float) -> "TraitAxes":
         """Axes of the same C0 and another C1: residual shares of variance ``root²`` along the chosen axes (p,)."""
         genetic, size = np.sqrt((1 - root**2) / tau), np.ones(self.c0.size)
         size[chosen] = self.c0[chosen] / genetic

@@ -17,10 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kron2sum_cli.model.likelihood import LikelihoodPoint
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.likelihood import Grams, LikelihoodPoint
+from kron2sum_cli.model.spectrum import Array, Indices, Mask
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
 
 MAX_CG = 60
@@ -39,9 +38,6 @@ below it the observed information takes its place."""
 LEAST_OBSERVED = 1e-8
 """Smallest eigenvalue of a block of the observed information, in units of the expected one."""
 
-Indices = NDArray[np.intp]
-Mask = NDArray[np.bool_]
-Grams = tuple[Array, Array, Array]
 ScoreChange = Callable[[Array, Array], tuple[Array, Array]]
 
 

@@ -10,7 +10,6 @@ profile-likelihood interval says more there.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kron2sum_cli.model.generalised_least_squares import Effects, Metric, least_squares
 from kron2sum_cli.model.information import DirectionCovariance, direction_covariance
@@ -18,10 +17,8 @@ from kron2sum_cli.model.likelihood import Point
 from kron2sum_cli.model.missing.information import direction_covariance as observed_direction_covariance
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.undetermined import undetermined
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, Mask
 from kron2sum_cli.model.trait_axes import TraitAxes
-
-Mask = NDArray[np.bool_]
 
 NO_VARIANCE = 1e-12
 """Smallest genetic (residual) share of variance of a trait that has genetic (residual) correlations."""
@@ -89,8 +86,7 @@ def estimates_of_observed(point: ObservedPoint, rank: int, mean_diagonal: float,
     """Estimates at an optimum of observed cells; parameters as for `estimates_of`."""
     covariance = observed_direction_covariance(point, rank)
     effects = _effects_of_design(A, point.data.A, point.B, point.B_covariance)
-    if point.data.left_out is not None:
-        effects = replace(effects, se=np.where(point.data.left_out, np.nan, effects.se))
+    effects = replace(effects, se=np.where(point.data.left_out, np.nan, effects.se))
     found = estimates_from(point.axes, point.data.mean_eigenvalue, mean_diagonal, covariance, effects)
     return without_undetermined(found, point.data.observed())
 

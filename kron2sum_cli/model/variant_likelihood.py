@@ -18,12 +18,11 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.polynomial import chebyshev
-from numpy.typing import NDArray
 
 from kron2sum_cli.model.climbing import BOUNDARY
 from kron2sum_cli.model.contrasts import Contrasts
 from kron2sum_cli.model.likelihood import LOG2PI
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, Indices, Mask
 
 PRECISION = 1e-12
 """Relative error of an interpolated function of the eigenvalues."""
@@ -108,10 +107,6 @@ def _nodes(s: Array, shift: float) -> tuple[Array, Array]:
     to_coefficients[0] *= 0.5
     cardinal = chebyshev.chebvander((x - centre) / half, size - 1) @ to_coefficients
     return np.exp(centre + half * t) - shift, cardinal
-
-
-Indices = NDArray[np.intp]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -344,7 +344,7 @@ def test_a_lower_rank_is_searched_unless_it_has_the_maximum_of_a_higher_one() ->
 
 def test_a_climb_whose_curvatures_are_exact_keeps_its_local_model() -> None:
     _, data = without_a_third(20)
-    search = _Climb(CompleteLikelihood(data, False, 0.0), starting_axes(data, 0.5), 3)
+    search = _Climb(CompleteLikelihood(data, False), starting_axes(data, 0.5), 3)
     model = search.model()
     search.correct()
     assert search.model() is model
@@ -352,7 +352,7 @@ def test_a_climb_whose_curvatures_are_exact_keeps_its_local_model() -> None:
 
 def test_a_rough_climb_ends_earlier_and_little_below() -> None:
     _, data = without_a_third(20)
-    likelihood, start = CompleteLikelihood(data, False, 0.0), starting_axes(data, 0.5)
+    likelihood, start = CompleteLikelihood(data, False), starting_axes(data, 0.5)
     precise, rough = (climbing.climb(likelihood, start, 3, 100, tolerance) for tolerance in (1e-14, 1e-2))
     assert rough.certificate.evaluations < precise.certificate.evaluations
     assert 1e-12 < precise.point.lml - rough.point.lml < 2e-2

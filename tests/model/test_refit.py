@@ -262,7 +262,9 @@ def test_huge_effects(seed: int) -> None:
 def test_many_traits_are_done_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     case, design = make(12, n=160), np.eye(3)
     expected = case.refit(design)
+    assert case.fitter.maxima[0].metrics
     monkeypatch.setattr(information, "OBSERVED_TRAITS", 2)
+    assert not case.fitter.maxima[0].metrics
     found = case.refit(design)
     np.testing.assert_allclose(found.lml, expected.lml, atol=LML)
     np.testing.assert_allclose(found.beta / expected.se, expected.beta / expected.se, atol=1e-3)

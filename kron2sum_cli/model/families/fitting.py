@@ -3,36 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
 
 import numpy as np
 from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model import climbing
-from kron2sum_cli.model.climbing import Certificate, Optimum
+from kron2sum_cli.model.climbing import Likelihood, Optimum
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate
 from kron2sum_cli.model.fitting import (
-    FEW_ROWS,
     GENETIC_SHARES,
+    even_starts,
+    has_few_rows,
     higher_of,
+    is_cheap,
     nested_fits,
+    starting_axes,
 )
-from kron2sum_cli.model.information import (
-    DirectionCovariance,
-    expected_of_pairs,
-    face_curvature,
-    faces,
-    free_directions,
-    invert_dense,
-    of_axes,
-)
+from kron2sum_cli.model.information import DirectionCovariance, expected_of_pairs, inverse_along_face, of_axes
 from kron2sum_cli.model.spectrum import Array
-from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
+from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.trust_region import Curvature, ObservedRows
-
-CHEAP = 1_000_000
-"""Samples times squared traits up to which a fit starts from all shares."""
 
 MAX_STEPS = 200
 
@@ -42,21 +33,10 @@ order of c/n: that changes no maximum, and its steps as little."""
 
 
 @dataclass(frozen=True)
-class FamilyLikelihood:
-    """The likelihood of families, to climb; see `climbing.Likelihood`."""
+class FamilyLikelihood(Likelihood[FamilyPoint]):
+    """The likelihood of families, to climb."""
 
     data: FamilyTraits
-    reml: bool
-
-    @property
-    def floor(self) -> float:
-        """Smallest c1 that a climb may reach."""
-        return 0.0
-
-    @property
-    def tau(self) -> float:
-        """Mean eigenvalue of GGᵀ."""
-        return self.data.mean_eigenvalue
 
     @property
     def ncells(self) -> int:
@@ -72,26 +52,12 @@ class FamilyLikelihood:
         """The likelihood at one point."""
         return evaluate(self.data, axes, self.reml)
 
-    def corrected(self, point: FamilyPoint) -> Self:
-        """Itself: its curvatures are exact."""
-        return self
-
     def curvature(self, point: FamilyPoint) -> Curvature:
         """The expected and the observed information of pairs of axes, and the Hessian."""
         data = self.data
         grams = point.grams_of_rows if data.nsamples >= SAMPLES_PER_COVARIATE * data.ncovariates else point.grams
         change = partial(FamilyPoint.curvature, point, grams=grams)
         return Curvature(grams, ObservedRows(data.s, point.alpha, point.W), change)
-
-
-def starting_axes(data: FamilyTraits, share: float) -> TraitAxes:
-    """The covariance of the residuals, this share of it to τC0 and the rest to C1.
-
-    Raises NumericalError where traits are linear combinations of each other.
-    """
-    tau = data.mean_eigenvalue
-    R = linalg.qr(data.residuals / np.sqrt(data.nrows), mode="r")[0][: data.ntraits]
-    return axes_of_factors(np.sqrt(share / tau) * R.T, np.sqrt(1 - share) * R.T, tau)
 
 
 def climb(data: FamilyTraits, start: TraitAxes, rank: int, reml: bool) -> Optimum[FamilyPoint]:
@@ -110,14 +76,13 @@ def fits(data: FamilyTraits, ranks: Sequence[int], reml: bool) -> list[Optimum[F
 
     Raises ConvergenceError where an optimum is not certified.
     """
-    if not any(ranks):
-        return [_without_genetic_variance(data, reml)]
-    starts = even_starts(data) if is_cheap(data) else [starting_axes(data, GENETIC_SHARES[0])]
-    full = max((climb(data, start, data.ntraits, reml) for start in starts), key=lambda f: f.point.lml)
+    largest = data.ntraits if any(ranks) else 0
+    starts = even_starts(data) if largest and is_cheap(data) else [starting_axes(data, GENETIC_SHARES[0])]
+    full = max((climb(data, start, largest, reml) for start in starts), key=lambda f: f.point.lml)
 
     def search(rank: int) -> Optimum[FamilyPoint]:
         places = [full.point.axes, *starts]
-        lower = [climb(data, place, rank, reml) for place in places] if rank < data.ntraits else [full]
+        lower = [climb(data, place, rank, reml) for place in places] if rank < largest else [full]
         best = max(lower, key=lambda f: f.point.lml)
         if not best.certificate.certified:
             raise ConvergenceError(best.certificate.complaint(best.point.lml), best)
@@ -126,40 +91,9 @@ def fits(data: FamilyTraits, ranks: Sequence[int], reml: bool) -> list[Optimum[F
     return nested_fits(ranks, data.mean_eigenvalue, partial(climb, data, reml=reml), search)
 
 
-def even_starts(data: FamilyTraits) -> list[TraitAxes]:
-    """Starts with all shares of genetic variance, the same of every trait."""
-    return [starting_axes(data, share) for share in GENETIC_SHARES]
-
-
-def is_cheap(data: FamilyTraits) -> bool:
-    """Whether a fit can afford several climbs."""
-    return bool(data.nsamples * data.ntraits**2 <= CHEAP)
-
-
 def may_have_several_maxima(data: FamilyTraits) -> bool:
-    """Whether there are so few samples for each of several traits that several maxima are likely, and climbs cheap."""
-    return data.ntraits > 1 and data.nrows < FEW_ROWS * data.ntraits and is_cheap(data)
-
-
-def _without_genetic_variance(data: FamilyTraits, reml: bool) -> Optimum[FamilyPoint]:
-    """The maximum for C0 = 0: C1 is the covariance of the residuals, over n - c under REML and over n under ML."""
-    p = data.ntraits
-    rows = data.nrows if reml else data.nsamples
-    R = linalg.qr(data.residuals / np.sqrt(rows), mode="r")[0][:p]
-    point = evaluate(data, axes_of_factors(np.zeros((p, 0)), R.T, data.mean_eigenvalue), reml)
-    gradient = float(np.linalg.norm(point.score1))
-    certificate = Certificate(
-        predicted_gain=gradient**2 / max(data.nrows, 1),
-        cone_gain=0.0,
-        gradient_norm=gradient,
-        smallest_C0=0.0,
-        smallest_C1=1.0,
-        active_C0=0,
-        active_C1=0,
-        steps=0,
-        evaluations=1,
-    )
-    return Optimum(point, 0, certificate)
+    """Whether the likelihood of so few samples may have several maxima, and it is cheap to look for them."""
+    return has_few_rows(data) and is_cheap(data)
 
 
 def observed_information(point: FamilyPoint) -> Array:
@@ -169,27 +103,20 @@ def observed_information(point: FamilyPoint) -> Array:
 
     def gram_of(axis: int) -> Array:
         weighted = both * point.W[:, axis, None]
-        gram: Array = weighted.T @ both
-        if data.ncovariates:
-            explained = linalg.solve_triangular(point.chol[axis], data.X.T @ weighted, lower=True)
-            gram -= explained.T @ explained
-        return gram
+        explained = linalg.solve_triangular(point.chol[axis], data.X.T @ weighted, lower=True)
+        return np.asarray(weighted.T @ both - explained.T @ explained)
 
     return of_axes(gram_of, expected_of_pairs(point.grams))
 
 
 def direction_covariance(point: FamilyPoint, rank: int) -> DirectionCovariance:
     """Inverse observed information of (C0, C1) in the axes of an optimum; C0 has at most this rank."""
-    empty = faces(point.axes, point.data.mean_eigenvalue, rank)
-    curvature = face_curvature(point.axes, point.score0, point.score1, *empty)
-    return invert_dense(observed_information(point) + curvature, free_directions(*empty))
+    return inverse_along_face(observed_information(point), point, rank)
 
 
 def fixed_effects(point: FamilyPoint) -> tuple[Array, Array]:
     """B (c, p) of the covariates as they were given, and its standard errors (c, p)."""
     data, Tinv = point.data, point.axes.Tinv
-    if data.ncovariates == 0:
-        return np.empty((0, data.ntraits)), np.empty((0, data.ntraits))
     B = linalg.solve_triangular(data.R, point.b @ Tinv.T)
     variances = np.empty((data.ntraits, data.ncovariates))
     for j, L in enumerate(point.chol):

@@ -17,12 +17,9 @@ from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.families.spectrum import FamilySpectrum
-from kron2sum_cli.model.likelihood import LOG2PI, ScoresWhenAsked
-from kron2sum_cli.model.spectrum import Array, parts_of
+from kron2sum_cli.model.likelihood import LOG2PI, Grams, LikelihoodPoint, grams_less_effects, row_grams
+from kron2sum_cli.model.spectrum import ROWS_AT_ONCE, Array, parts_of, weighted_products
 from kron2sum_cli.model.trait_axes import TraitAxes
-
-ROWS_AT_ONCE = 1 << 9
-"""Rows of a product over all samples and axes that are in memory at once, few enough to stay in a cache."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +86,15 @@ def family_traits(spectrum: FamilySpectrum, Y: Array, X: Array) -> FamilyTraits:
     n, c = X.shape
     if c >= n:
         raise NumericalError(f"{c} covariates need more than {n} samples: give fewer covariates")
-    Q, R = linalg.qr(X, mode="economic") if c else (X, np.empty((0, 0)))
-    if c and np.any(np.abs(np.diag(R)) <= 1e-9 * np.linalg.norm(X, axis=0)):
+    Q, R = linalg.qr(X, mode="economic")
+    if np.any(np.abs(np.diag(R)) <= 1e-9 * np.linalg.norm(X, axis=0)):
         raise NumericalError("a covariate lies in the span of the others: leave it out")
     rotation = spectrum.rotation
     return FamilyTraits(spectrum, rotation.to_rows(Y), rotation.to_rows(np.asarray(Q)), np.asarray(R))
 
 
 @dataclass(frozen=True)
-class FamilyPoint(ScoresWhenAsked):
+class FamilyPoint(LikelihoodPoint):
     """The likelihood of families at one (C0, C1), in its trait axes; compare `likelihood.Point`.
 
     ``W`` (n, p) are inverse variances, ``alpha`` (n, p) is ``P_j y_j``, rotated, ``chol`` (p, c, c) are lower Cholesky
@@ -105,9 +102,6 @@ class FamilyPoint(ScoresWhenAsked):
     """
 
     data: FamilyTraits
-    reml: bool
-    axes: TraitAxes
-    lml: float
     W: Array
     alpha: Array
     chol: Array
@@ -115,7 +109,7 @@ class FamilyPoint(ScoresWhenAsked):
 
     @cached_property
     def scores(self) -> tuple[Array, Array]:
-        """Derivatives of the log-likelihood in C0 and C1 along the axes, symmetric (p, p)."""
+        """See `LikelihoodPoint.scores`."""
         data, W, alpha = self.data, self.W, self.alpha
         trace0, trace1 = data.s @ W, W.sum(axis=0)
         if self.reml:
@@ -134,71 +128,46 @@ class FamilyPoint(ScoresWhenAsked):
         """``rᵀK⁻¹r``."""
         return float(np.sum(self.alpha**2 / self.W))
 
+    @property
+    def information_of_rows(self) -> Array:
+        """Inverse variances (n, p)."""
+        return self.W
+
     def normalised_effects(self, rows: slice) -> Array:
         """``F_j = W_jX L_j⁻ᵀ`` in some rows, so that ``P_j = W_j - F_jF_jᵀ``: (p, rows, c)."""
-        p, c = self.data.ntraits, self.data.ncovariates
-        inverse = np.linalg.inv(self.chol) if c else np.empty((p, 0, 0))
         weighted = self.W[rows].T[:, :, None] * self.data.X[rows]
-        return np.asarray(np.matmul(weighted, inverse.transpose(0, 2, 1)))
+        return np.asarray(weighted @ np.linalg.inv(self.chol).transpose(0, 2, 1))
 
     @cached_property
-    def grams_of_rows(self) -> tuple[Array, Array, Array]:
+    def grams_of_rows(self) -> Grams:
         """`grams` under ML, from which those under REML differ by a share of the order of c/n."""
-        W, s = self.W, self.data.s[:, None]
-        sW = s * W
-        return W.T @ W, W.T @ sW, sW.T @ sW
+        return row_grams(self.W, self.data.s)
 
     @cached_property
-    def grams(self) -> tuple[Array, Array, Array]:
+    def grams(self) -> Grams:
         """``tr(P_j M P_l M')`` for (M, M') = (I, I), (GGᵀ, I), (GGᵀ, GGᵀ): three (p, p); under ML with W for P."""
-        data, W, Q = self.data, self.W, list(self.grams_of_rows)
-        p, c = data.ntraits, data.ncovariates
-        if not self.reml or c == 0:
+        if not self.reml or self.data.ncovariates == 0:
             return self.grams_of_rows
-        crossed = np.zeros((2, p * c, p * c))
-        for rows in parts_of(data.nsamples, ROWS_AT_ONCE):
-            F = self.normalised_effects(rows)
-            squares = np.sum(F**2, axis=2)
-            for power in range(3):
-                one = (squares * data.s[rows] ** power) @ W[rows]
-                Q[power] = Q[power] - one - one.T
-            flat = F.transpose(1, 0, 2).reshape(-1, p * c)
-            crossed[0] += flat.T @ flat
-            crossed[1] += flat.T @ (data.s[rows, None] * flat)
-        of_pairs = crossed.reshape(2, p, c, p, c)
-        for power, (a, b) in enumerate(((0, 0), (1, 0), (1, 1))):
-            Q[power] = Q[power] + np.einsum("jalb,jalb->jl", of_pairs[a], of_pairs[b])
-        return Q[0], Q[1], Q[2]
+        return grams_less_effects(self, self.data.s, self.grams_of_rows, self.normalised_effects)
 
-    def apply_P(self, B: Array) -> Array:
-        """``P_j b_j`` on every axis, for B (n, p) in rotated rows."""
-        WB = self.W * B
-        if self.data.ncovariates == 0:
-            return np.asarray(WB)
-        right = (self.data.X.T @ WB).T
-        effects = np.stack([linalg.cho_solve((L, True), r) for L, r in zip(self.chol, right, strict=True)], axis=1)
-        return np.asarray(WB - self.W * (self.data.X @ effects))
+    def project(self, F: Array) -> Array:
+        """``P_j f_j`` on every axis, for F (n, p, k) in rotated rows."""
+        WF, X = self.W[:, :, None] * F, self.data.X
+        explained = np.empty_like(WF)
+        for j, L in enumerate(self.chol):
+            explained[:, j] = X @ linalg.cho_solve((L, True), X.T @ WF[:, j])
+        return np.asarray(WF - self.W[:, :, None] * explained)
 
-    def curvature(self, E0: Array, E1: Array, grams: tuple[Array, Array, Array] | None = None) -> tuple[Array, Array]:
+    def curvature(self, E0: Array, E1: Array, grams: Grams | None = None) -> tuple[Array, Array]:
         """Change of (score0, score1) for a small step (E0, E1), with the ``grams`` of this point or of one nearby."""
         Q0, Q1, Q2 = self.grams if grams is None else grams
         sa = self.data.s[:, None] * self.alpha
-        change = self.apply_P(sa @ E0 + self.alpha @ E1)
+        change = self.project((sa @ E0 + self.alpha @ E1)[:, :, None])[:, :, 0]
         d0, d1 = change.T @ sa, change.T @ self.alpha
         return (
             -0.5 * (d0 + d0.T) + 0.5 * (Q2 * E0 + Q1 * E1),
             -0.5 * (d1 + d1.T) + 0.5 * (Q1 * E0 + Q0 * E1),
         )
-
-
-def weighted_grams(X: Array, W: Array) -> Array:
-    """``XᵀW_jX`` for X (n, c) and every column of weights W (n, p): (p, c, c)."""
-    p, c = W.shape[1], X.shape[1]
-    grams = np.zeros((p * c, c))
-    for rows in parts_of(len(X), ROWS_AT_ONCE):
-        weighted = W[rows, :, None] * X[rows, None, :]
-        grams += weighted.reshape(len(weighted), p * c).T @ X[rows]
-    return grams.reshape(p, c, c)
 
 
 def evaluate(data: FamilyTraits, axes: TraitAxes, reml: bool) -> FamilyPoint:
@@ -212,14 +181,12 @@ def evaluate(data: FamilyTraits, axes: TraitAxes, reml: bool) -> FamilyPoint:
         raise NumericalError("the likelihood is not defined: C1 is singular where GGᵀ is singular, too")
     W, Z, X = 1 / variances, data.Z @ axes.T.T, data.X
     n, p, c = data.nsamples, data.ntraits, data.ncovariates
-    b = np.empty((c, p))
     try:
-        chol = np.asarray(np.linalg.cholesky(weighted_grams(X, W)), np.float64)
+        chol = np.asarray(np.linalg.cholesky(weighted_products(X, W)), np.float64)
     except np.linalg.LinAlgError:
         raise NumericalError("the covariates are collinear along a trait axis: leave one of them out") from None
     right = X.T @ (W * Z)
-    for j in range(p):
-        b[:, j] = linalg.cho_solve((chol[j], True), right[:, j]) if c else 0.0
+    b = np.stack([linalg.cho_solve((L, True), r) for L, r in zip(chol, right.T, strict=True)], axis=1)
     residual = Z - X @ b
     alpha = W * residual
     logdet = float(np.log(variances).sum()) - 2 * n * axes.logdet_T
@@ -234,7 +201,7 @@ def evaluate(data: FamilyTraits, axes: TraitAxes, reml: bool) -> FamilyPoint:
 def _traces_of_effects(data: FamilyTraits, W: Array, chol: Array) -> tuple[Array, Array]:
     """``tr(H_j⁻¹ XᵀW_j M W_jX)`` for M = GGᵀ and I, each (p,)."""
     taken0, taken1 = np.zeros(len(chol)), np.zeros(len(chol))
-    inverse = np.linalg.inv(chol) if data.ncovariates else chol
+    inverse = np.linalg.inv(chol)
     for rows in parts_of(data.nsamples, ROWS_AT_ONCE):
         for j, M in enumerate(inverse):
             lengths = W[rows, j] ** 2 * np.sum((data.X[rows] @ M.T) ** 2, axis=1)

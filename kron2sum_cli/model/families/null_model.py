@@ -33,17 +33,15 @@ from kron2sum_cli.model.families.observed_likelihood import evaluate as evaluate
 from kron2sum_cli.model.families.observed_scanner import (
     ObservedFamilySetScanner,
     effects_of_observed,
-    observed_family_projection,
     observed_family_scanner,
 )
 from kron2sum_cli.model.families.refit import family_refits, observed_family_refits
 from kron2sum_cli.model.families.scanner import (
     effects_of_covariates,
-    family_projection,
     family_scanner,
     family_set_scanner,
 )
-from kron2sum_cli.model.families.spectrum import FamilySpectrum, arrays_of_spectrum, coloured, restored_spectrum
+from kron2sum_cli.model.families.spectrum import FamilySpectrum, arrays_of_spectrum, restored_spectrum
 from kron2sum_cli.model.generalised_least_squares import Effects
 from kron2sum_cli.model.missing.undetermined import uses_undetermined, with_independent_traits
 from kron2sum_cli.model.null_model import FAMILIES, FitSummary, NullLikelihood, NullModel, TraitData
@@ -63,7 +61,10 @@ class NullModelOfFamilies(NullModel):
 
     def colour(self, E: Array) -> Array:
         """See `NullModel.colour`: of all cells, those that are missing among them."""
-        return coloured(self.traits.spectrum, self.summary.axes, E)
+        spectrum, flat = self.traits.spectrum, E.reshape(len(E), -1)
+        size = np.sqrt(self.summary.axes.variances(spectrum.s))[:, :, None]
+        rows = spectrum.rotation.to_rows(flat).reshape(E.shape) * size
+        return spectrum.rotation.to_samples(rows.reshape(flat.shape)).reshape(E.shape)
 
     def _precision(self, asked: type[np.floating]) -> type[np.floating]:
         return precision_for(self.summary.axes, self.traits.spectrum.s, False, asked)
@@ -110,8 +111,10 @@ class FamilyNullModel(NullModelOfFamilies):
         return self.traits.spectrum.rotation.to_samples(self.point.alpha)
 
     def project(self, F: Array) -> Array:
-        """See `families.scanner.family_projection`."""
-        return family_projection(self.point, F)
+        """See `NullModel.project`."""
+        rotation, flat = self.traits.spectrum.rotation, F.reshape(len(F), -1)
+        rows = self.point.project(rotation.to_rows(flat).reshape(F.shape))
+        return rotation.to_samples(rows.reshape(flat.shape)).reshape(F.shape)
 
     def estimated_given(self, S: Array) -> tuple[NullModel, EffectiveContrasts]:
         """See `NullModel.estimated_given`."""
@@ -176,7 +179,9 @@ class ObservedFamilyNullModel(NullModelOfFamilies):
 
     def project(self, F: Array) -> Array:
         """See `NullModel.project`."""
-        return observed_family_projection(self.point, F)
+        Tinv = self.summary.axes.Tinv
+        projected = self.point.project(np.asarray(np.einsum("tj,njk->ntk", Tinv, F)))
+        return np.asarray(np.einsum("tj,ntk->njk", Tinv, projected))
 
     def refits(self) -> Refits:
         """See `families.refit`."""

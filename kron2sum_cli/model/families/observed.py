@@ -13,22 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 from scipy.linalg import lapack
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.collinearity import GenotypedCovariates, clear_root
-from kron2sum_cli.model.families.likelihood import weighted_grams
+from kron2sum_cli.model.contrasts import covariate_basis
 from kron2sum_cli.model.families.spectrum import FamilySpectrum
 from kron2sum_cli.model.missing.observed import missing_cells_of
-from kron2sum_cli.model.spectrum import Array, parts_of
-
-Indices = NDArray[np.intp]
-Mask = NDArray[np.bool_]
+from kron2sum_cli.model.spectrum import Array, Indices, Mask, parts_of, weighted_products
 
 ENTRIES_AT_ONCE = 1 << 20
 """Entries of the inverses of families that are worked on at once."""
@@ -37,17 +32,6 @@ LARGEST_SMALL = 16
 """Up to this order many matrices are inverted together, larger ones one by one."""
 
 SINGULAR = "the likelihood is not defined: C1 is singular where the relationship matrix of a family is singular, too"
-
-
-@dataclass(frozen=True)
-class TracePair:
-    """Sums over samples of ``∂V`` for unit changes of the entries of C0 and C1: (p, p) each."""
-
-    of_C0: Array
-    of_C1: Array
-
-    def __add__(self, other: "TracePair") -> "TracePair":
-        return TracePair(self.of_C0 + other.of_C0, self.of_C1 + other.of_C1)
 
 
 @dataclass(frozen=True)
@@ -66,51 +50,6 @@ class ScoreProducts:
         return ScoreProducts(self.products + other.products, self.effects + other.effects)
 
 
-class Group(Protocol):
-    """Some families, and the sums over them; ``inverse`` is what `invert` returned."""
-
-    @property
-    def members(self) -> Indices:
-        """Positions of the samples (f, m), or of samples without relatives (s,)."""
-
-    @property
-    def entries(self) -> int:
-        """Entries of the inverses."""
-
-    def invert(self, C0: Array, C1: Array) -> tuple[Array, float]:
-        """Inverses of the covariances, and the sum of the logarithms of their determinants."""
-
-    def apply(self, inverse: Array, F: Array) -> Array:
-        """``V⁻¹F`` for F (n, p, k), of the samples of the group: (f, m, p, k) or (s, p, k)."""
-
-    def related(self, F: Array) -> Array:
-        """``KF`` for F (n, ...), of the samples of the group."""
-
-    def gram(self, inverse: Array) -> Array:
-        """Their part of H, (p, c, p, c)."""
-
-    def traces(self, inverse: Array) -> TracePair:
-        """Sums of the blocks of V⁻¹ with which ``tr(V⁻¹∂V)`` is taken."""
-
-    def leverage(self, inverse: Array, Hinv: Array) -> Array:
-        """``N H⁻¹ Nᵀ`` within families, H⁻¹ (p, c, p, c); of a kind the sum over its samples."""
-
-    def leverage_traces(self, leverage: Array) -> TracePair:
-        """`traces` of ``N H⁻¹ Nᵀ``."""
-
-    def score_products(self, inverse: Array, alpha: Array) -> ScoreProducts:
-        """See `ScoreProducts`; α (n, p)."""
-
-    def trace_products(self, inverse: Array, leverage: Array | None) -> Array:
-        """``tr(V⁻¹∂V V⁻¹∂'V)`` (3, p, p, p, p) as in `ScoreProducts`, less twice that with the leverage for one V⁻¹."""
-
-    def along(self, inverse: Array, Tinv: Array) -> Array:
-        """Diagonal of V⁻¹ in the axes with this T⁻¹ and the families' eigenvectors: (f, m, p) or (s, p)."""
-
-    def effect_products(self, inverse: Array) -> Array:
-        """``Nᵀ∂V N`` for changes of entry (a, b) of C0 and C1: (2, p, p, c, p, p, c), [., a, u, l, b, u', l']."""
-
-
 @dataclass(frozen=True)
 class Families:
     """f families of one size m of 2 or more: samples (f, m) and their covariates (f, m, c).
@@ -127,38 +66,38 @@ class Families:
 
     @property
     def entries(self) -> int:
-        """See `Group.entries`."""
+        """Entries of the inverses."""
         return int(self.observed.size * self.observed[0].size)
 
     def invert(self, C0: Array, C1: Array) -> tuple[Array, float]:
-        """See `Group.invert`."""
+        """Inverses (f, m, p, m, p) of the covariances, and the sum of the logarithms of their determinants."""
         inverse, logdets = inverses(self.K, self.observed, C0, C1)
         return inverse, float(logdets.sum())
 
     def apply(self, inverse: Array, F: Array) -> Array:
-        """See `Group.apply`."""
+        """``V⁻¹F`` for F (n, p, k), of the samples of the group: (f, m, p, k)."""
         f, m, p = self.observed.shape
         flat = inverse.reshape(f, m * p, m * p) @ F[self.members].reshape(f, m * p, -1)
         return np.asarray(flat.reshape(f, m, p, -1))
 
     def related(self, F: Array) -> Array:
-        """See `Group.related`."""
+        """``KF`` for F (n, ...), of the samples of the group."""
         f, m = self.members.shape
         return np.asarray((self.K @ F[self.members].reshape(f, m, -1)).reshape(f, m, *F.shape[1:]))
 
     def gram(self, inverse: Array) -> Array:
-        """See `Group.gram`."""
+        """Their part of H, (p, c, p, c)."""
         p, c = self.observed.shape[2], self.X.shape[2]
         product = self._flat_X.T @ self.weighted(inverse).reshape(self.members.size, -1)
         return np.asarray(product.reshape(c, p, p, c).transpose(1, 0, 2, 3))
 
-    def traces(self, inverse: Array) -> TracePair:
-        """See `Group.traces`."""
+    def traces(self, inverse: Array) -> Array:
+        """``tr(V⁻¹∂V)`` for unit changes of the entries of C0 and of C1: (2, p, p)."""
         of_C0 = np.einsum("fij,fitju->tu", self.K, inverse, optimize=True)
-        return TracePair(of_C0, np.einsum("fitiu->tu", inverse))
+        return np.stack([of_C0, np.einsum("fitiu->tu", inverse)])
 
     def leverage(self, inverse: Array, Hinv: Array) -> Array:
-        """See `Group.leverage`."""
+        """``N H⁻¹ Nᵀ`` within families, H⁻¹ (p, c, p, c)."""
         f, m, p = self.observed.shape
         flat, A = inverse.reshape(f, m * p, m * p), self.variance_of_effects(Hinv)
         return np.asarray((flat @ A.reshape(f, m * p, m * p) @ flat).reshape(inverse.shape))
@@ -170,12 +109,12 @@ class Families:
         half = (self._flat_X @ Hinv.transpose(1, 0, 2, 3).reshape(c, -1)).reshape(f, m * p * p, c)
         return (half @ self.X.transpose(0, 2, 1)).reshape(f, m, p, p, m).transpose(0, 1, 2, 4, 3)
 
-    def leverage_traces(self, leverage: Array) -> TracePair:
-        """See `Group.leverage_traces`."""
+    def leverage_traces(self, leverage: Array) -> Array:
+        """`traces` of ``N H⁻¹ Nᵀ``."""
         return self.traces(leverage)
 
     def score_products(self, inverse: Array, alpha: Array) -> ScoreProducts:
-        """See `Group.score_products`."""
+        """See `ScoreProducts`; α (n, p)."""
         p, c = self.observed.shape[2], self.X.shape[2]
         pairs = inverse.transpose(0, 1, 3, 2, 4).reshape(-1, p * p)
         moved = self.related(alpha), alpha[self.members]
@@ -185,7 +124,7 @@ class Families:
         return ScoreProducts(_by_changes(products, p), np.stack(effects))
 
     def trace_products(self, inverse: Array, leverage: Array | None) -> Array:
-        """See `Group.trace_products`."""
+        """``tr(V⁻¹∂V V⁻¹∂'V)`` (3, p, p, p, p) as in `ScoreProducts`, less twice that with the leverage for one V⁻¹."""
         p = self.observed.shape[2]
         one = self._related_pairs(inverse), inverse.transpose(0, 1, 3, 2, 4)
         other = one
@@ -199,7 +138,7 @@ class Families:
         return np.stack(found)
 
     def effect_products(self, inverse: Array) -> Array:
-        """See `Group.effect_products`."""
+        """``Nᵀ∂V N`` for changes of entry (a, b) of C0 and C1: (2, p, p, c, p, p, c), [., a, u, l, b, u', l']."""
         f, m, p = self.observed.shape
         c = self.X.shape[2]
         N = self.weighted(inverse).reshape(f, m, -1)
@@ -208,7 +147,7 @@ class Families:
         return np.stack([(one.T @ flat).reshape(shape) for one in (moved, flat)])
 
     def along(self, inverse: Array, Tinv: Array) -> Array:
-        """See `Group.along`."""
+        """Diagonal of V⁻¹ in the axes with this T⁻¹ and the families' eigenvectors: (f, m, p)."""
         rows = np.einsum("fir,fitju,fjr->frtu", self.U, inverse, self.U, optimize=True)
         return np.asarray(np.einsum("tj,frtu,uj->frj", Tinv, rows, Tinv, optimize=True))
 
@@ -245,7 +184,7 @@ class Singles:
 
     @property
     def entries(self) -> int:
-        """See `Group.entries`."""
+        """See `Families.entries`."""
         return int(self.observed.size * self.observed.shape[1])
 
     @cached_property
@@ -274,39 +213,39 @@ class Singles:
         return found
 
     def invert(self, C0: Array, C1: Array) -> tuple[Array, float]:
-        """See `Group.invert`; inverses (k, p, p)."""
+        """See `Families.invert`; inverses (k, p, p)."""
         inverse, logdets = inverses(self.K[:, None, None], self.observed[:, None], C0, C1)
         return inverse[:, 0, :, 0], float(self.counts @ logdets)
 
     def apply(self, inverse: Array, F: Array) -> Array:
-        """See `Group.apply`."""
+        """See `Families.apply`: (s, p, k)."""
         return np.asarray(inverse[self.kind] @ F[self.members])
 
     def related(self, F: Array) -> Array:
-        """See `Group.related`."""
+        """See `Families.related`."""
         return np.asarray(F[self.members] * self.K[self.kind].reshape(-1, *[1] * (F.ndim - 1)))
 
     def gram(self, inverse: Array) -> Array:
-        """See `Group.gram`."""
+        """See `Families.gram`."""
         p, c = self.observed.shape[1], self.X.shape[1]
         return np.asarray((_flat(inverse).T @ self.XX).reshape(p, p, c, c).transpose(0, 2, 1, 3))
 
-    def traces(self, inverse: Array) -> TracePair:
-        """See `Group.traces`."""
+    def traces(self, inverse: Array) -> Array:
+        """See `Families.traces`."""
         return self.leverage_traces(inverse * self.counts[:, None, None])
 
     def leverage(self, inverse: Array, Hinv: Array) -> Array:
-        """See `Group.leverage`."""
+        """See `Families.leverage`; the sum over the samples of every kind."""
         c = self.X.shape[1]
         A = (self.XX @ Hinv.transpose(1, 3, 0, 2).reshape(c * c, -1)).reshape(inverse.shape)
         return np.asarray(inverse @ A @ inverse)
 
-    def leverage_traces(self, leverage: Array) -> TracePair:
-        """See `Group.leverage_traces`."""
-        return TracePair(np.tensordot(self.K, leverage, 1), leverage.sum(axis=0))
+    def leverage_traces(self, leverage: Array) -> Array:
+        """See `Families.leverage_traces`."""
+        return np.stack([np.tensordot(self.K, leverage, 1), leverage.sum(axis=0)])
 
     def score_products(self, inverse: Array, alpha: Array) -> ScoreProducts:
-        """See `Group.score_products`."""
+        """See `Families.score_products`."""
         p, c = self.observed.shape[1], self.X.shape[1]
         own, flat = alpha[self.members], _flat(inverse)
         squares, effects = self.sums(own, own), self.sums(own, self.X)
@@ -317,7 +256,7 @@ class Singles:
         )
 
     def trace_products(self, inverse: Array, leverage: Array | None) -> Array:
-        """See `Group.trace_products`."""
+        """See `Families.trace_products`."""
         p, flat = self.observed.shape[1], _flat(inverse)
         rest = inverse * self.counts[:, None, None]
         if leverage is not None:
@@ -326,11 +265,11 @@ class Singles:
         return np.stack([one.reshape(p, p, p, p).transpose(3, 0, 1, 2) for one in products])
 
     def along(self, inverse: Array, Tinv: Array) -> Array:
-        """See `Group.along`."""
+        """See `Families.along`: (s, p)."""
         return np.asarray(np.einsum("tj,ktu,uj->kj", Tinv, inverse, Tinv, optimize=True)[self.kind])
 
     def effect_products(self, inverse: Array) -> Array:
-        """See `Group.effect_products`."""
+        """See `Families.effect_products`."""
         p, c, flat = self.observed.shape[1], self.X.shape[1], _flat(inverse)
         found = np.zeros((2, p**4, c * c))
         for part in parts_of(len(flat), ENTRIES_AT_ONCE // p**4):
@@ -338,6 +277,10 @@ class Singles:
             found[1] += both.T @ self.XX[part]
             found[0] += (both * self.K[part, None]).T @ self.XX[part]
         return found.reshape(2, p, p, p, p, c, c).transpose(0, 1, 2, 5, 3, 4, 6)
+
+
+Group = Families | Singles
+"""Samples with inverses of one shape, and the sums over them; ``inverse`` is what `invert` returned."""
 
 
 def _flat(blocks: Array) -> Array:
@@ -504,9 +447,9 @@ def observed_families(spectrum: FamilySpectrum, Y: Array, X: Array, left_out: Ma
     """
     missing = missing_cells_of(Y)
     p, c = Y.shape[1], X.shape[1]
-    Q, R = (np.asarray(one, np.float64) for one in linalg.qr(X, mode="economic")) if c else (X, np.empty((0, 0)))
+    Q, R = covariate_basis(X)
     given = np.where(missing, 0.0, Y)
-    grams, right = weighted_grams(Q, (~missing).astype(np.float64)), Q.T @ given
+    grams, right = weighted_products(Q, (~missing).astype(np.float64)), Q.T @ given
     fitted, B, to_X, logdet = np.zeros((c, p)), np.zeros((c, p)), np.zeros((p, c, c)), 0.0
     for j, N in enumerate(grams):
         k, o = np.flatnonzero(~left_out[:, j]), np.flatnonzero(left_out[:, j])

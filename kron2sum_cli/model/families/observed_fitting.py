@@ -5,23 +5,23 @@ average information, or by the observed one where that predicts badly.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Self
 
 import numpy as np
 from scipy import linalg
 
 from kron2sum_cli.model import climbing
-from kron2sum_cli.model.climbing import CERTIFIED_GAIN, Optimum
+from kron2sum_cli.model.climbing import Optimum
 from kron2sum_cli.model.families import fitting as complete_fitting
 from kron2sum_cli.model.families.likelihood import FamilyTraits, family_traits
 from kron2sum_cli.model.families.observed import ObservedFamilies
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint, evaluate, sum_of
-from kron2sum_cli.model.fitting import GENETIC_SHARES
+from kron2sum_cli.model.fitting import GENETIC_SHARES, even_starts, starting_axes
 from kron2sum_cli.model.information import DirectionCovariance
 from kron2sum_cli.model.missing.fitting import (
     MAX_STEPS,
+    LikelihoodOfCells,
     best_beside,
     change_of_scores,
     climbs,
@@ -38,7 +38,7 @@ from kron2sum_cli.model.missing.information import (
 )
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
-from kron2sum_cli.model.trust_region import Correction, Curvature
+from kron2sum_cli.model.trust_region import ScoreChange
 
 CHEAP = 1_000_000
 """Entries of the inverse covariances of families up to which a fit starts from all shares."""
@@ -49,46 +49,27 @@ the order of c/n of the whole, and left out where it takes more."""
 
 
 @dataclass(frozen=True)
-class ObservedFamilyLikelihood:
-    """The likelihood of observed cells of families, to climb; see `climbing.Likelihood`."""
+class ObservedFamilyLikelihood(LikelihoodOfCells[ObservedFamilyPoint]):
+    """The likelihood of observed cells of families."""
 
     data: ObservedFamilies
-    reml: bool
-    correction: Correction | None = field(default=None, kw_only=True)
-
-    @property
-    def floor(self) -> float:
-        """Smallest c1 that a climb may reach."""
-        return float(np.sqrt(CERTIFIED_GAIN / (2 * self.ncells))) if self.data.singular else 0.0
-
-    @property
-    def tau(self) -> float:
-        """Mean eigenvalue of GGᵀ."""
-        return self.data.mean_eigenvalue
 
     @property
     def ncells(self) -> int:
         """Number of contrasts of the observed cells."""
         return max(self.data.nobserved - self.data.kept.size, 1)
 
-    @property
-    def may_lose_C1(self) -> bool:
-        """Whether an axis may have no residual variance at all."""
-        return not self.data.singular
-
     def evaluate(self, axes: TraitAxes) -> ObservedFamilyPoint:
         """The likelihood at one point."""
         return evaluate(self.data, axes, self.reml)
 
-    def curvature(self, point: ObservedFamilyPoint) -> Curvature:
-        """The average information, and what the observed one adds to it at a point near by."""
-        change = partial(change_of_scores, 0.5 * score_products(point))
-        return Curvature(point.grams, None, self.correction.added_to(change, point.axes) if self.correction else change)
+    def average(self, point: ObservedFamilyPoint) -> ScoreChange:
+        """See `LikelihoodOfCells.average`."""
+        return partial(change_of_scores, 0.5 * score_products(point))
 
-    def corrected(self, point: ObservedFamilyPoint) -> Self:
-        """With what the observed information adds to the average one at this point."""
-        lacking = 0.5 * (score_products(point) - trace_products(point))
-        return replace(self, correction=Correction(point.axes, partial(change_of_scores, lacking)))
+    def lacking(self, point: ObservedFamilyPoint) -> Array:
+        """See `LikelihoodOfCells.lacking`."""
+        return 0.5 * (score_products(point) - trace_products(point))
 
 
 def climb(data: ObservedFamilies, start: TraitAxes, rank: int, reml: bool) -> Optimum[ObservedFamilyPoint]:
@@ -117,16 +98,10 @@ def fits(data: ObservedFamilies, ranks: Sequence[int], reml: bool) -> list[Optim
 
 def _starts(data: ObservedFamilies, rank: int, reml: bool) -> list[TraitAxes]:
     traits = filled_traits(data)
-    even = complete_fitting.starting_axes(traits, GENETIC_SHARES[0])
+    even = starting_axes(traits, GENETIC_SHARES[0])
     filled = complete_fitting.climb(traits, even, data.ntraits, reml).point.axes if rank else even.truncated(0)
     starts = [corrected_start(data, filled)]
-    return starts + (even_starts(data) if rank and is_cheap(data) else [])
-
-
-def even_starts(data: ObservedFamilies) -> list[TraitAxes]:
-    """Starts with all shares of genetic variance, the same of every trait."""
-    traits = filled_traits(data)
-    return [complete_fitting.starting_axes(traits, share) for share in GENETIC_SHARES]
+    return starts + (even_starts(traits) if rank and is_cheap(data) else [])
 
 
 def is_cheap(data: ObservedFamilies) -> bool:
@@ -149,15 +124,11 @@ def filled_traits(data: ObservedFamilies) -> FamilyTraits:
     return family_traits(data.spectrum, data.Y, data.Q)
 
 
-def is_affordable(data: ObservedFamilies) -> bool:
-    """Whether the information is the observed one: by the rule of missing cells with a dense matrix."""
-    size = int(np.count_nonzero(data.missing)) + data.kept.size
-    return uses_observed_information(data.ntraits, data.nsamples, size)
-
-
 def information(point: ObservedFamilyPoint) -> Array:
-    """Observed information of (E0, E1), or where that takes too much the average one, (2N, 2N)."""
-    if not is_affordable(point.data):
+    """Observed information of (E0, E1), or by the rule of a dense matrix the average one: (2N, 2N)."""
+    data = point.data
+    size = int(np.count_nonzero(data.missing)) + data.kept.size
+    if not uses_observed_information(data.ntraits, data.nsamples, size):
         return 0.5 * score_products(point)
     return score_products(point) - 0.5 * trace_products(point)
 

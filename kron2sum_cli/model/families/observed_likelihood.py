@@ -21,8 +21,9 @@ from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.families.observed import ObservedFamilies
-from kron2sum_cli.model.likelihood import LOG2PI, ScoresWhenAsked
+from kron2sum_cli.model.likelihood import LOG2PI, Grams, row_grams
 from kron2sum_cli.model.missing.design import SINGULAR_DESIGN
+from kron2sum_cli.model.missing.observed import PointOfCells
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
@@ -32,7 +33,7 @@ COLLINEAR_EFFECTS = (
 
 
 @dataclass(frozen=True)
-class ObservedFamilyPoint(ScoresWhenAsked):
+class ObservedFamilyPoint(PointOfCells):
     """The likelihood of the observed cells of families at one (C0, C1).
 
     ``inverses`` are V⁻¹ of every group of families and ``alpha`` (n, p) is ``Py`` over the samples and traits, both 0
@@ -41,9 +42,6 @@ class ObservedFamilyPoint(ScoresWhenAsked):
     """
 
     data: ObservedFamilies
-    reml: bool
-    axes: TraitAxes
-    lml: float
     inverses: tuple[Array, ...]
     chol: Array
     B: Array
@@ -51,17 +49,16 @@ class ObservedFamilyPoint(ScoresWhenAsked):
 
     @cached_property
     def scores(self) -> tuple[Array, Array]:
-        """Derivatives of the log-likelihood in C0 and C1 along the axes, symmetric (p, p)."""
+        """See `LikelihoodPoint.scores`."""
         data, alpha, Tinv = self.data, self.alpha, self.axes.Tinv
         pairs = list(zip(data.groups, self.inverses, strict=True))
-        taken = sum_of(group.traces(inverse) for group, inverse in pairs)
-        of_C0, of_C1 = alpha.T @ data.related(alpha) - taken.of_C0, alpha.T @ alpha - taken.of_C1
+        scores = np.stack([alpha.T @ data.related(alpha), alpha.T @ alpha])
+        scores -= sum_of(group.traces(inverse) for group, inverse in pairs)
         if self.reml and data.kept.size:
             Hinv = self.effects_inverse
-            back = sum_of(group.leverage_traces(group.leverage(inverse, Hinv)) for group, inverse in pairs)
-            of_C0, of_C1 = of_C0 + back.of_C0, of_C1 + back.of_C1
-        scores = (Tinv.T @ S @ Tinv for S in (of_C0, of_C1))
-        score0, score1 = (0.25 * (S + S.T) for S in scores)
+            scores += sum_of(group.leverage_traces(group.leverage(inverse, Hinv)) for group, inverse in pairs)
+        along = Tinv.T @ scores @ Tinv
+        score0, score1 = 0.25 * (along + along.transpose(0, 2, 1))
         return score0, score1
 
     def at(self, axes: TraitAxes) -> "ObservedFamilyPoint":
@@ -74,16 +71,15 @@ class ObservedFamilyPoint(ScoresWhenAsked):
         return float(np.sum(self.alpha * self.data.Y))
 
     @cached_property
-    def grams(self) -> tuple[Array, Array, Array]:
+    def grams(self) -> Grams:
         """About twice the expected information of a pair of axes, for powers 0, 1, 2 of the eigenvalues: (p, p) each.
 
         As if V were diagonal in the axes and the families' eigenvectors, with the information that is left there: an
         error changes the speed of a search, not where it ends.
         """
-        s = self.data.spectrum.s[:, None]
-        W = 1 / np.maximum(self.axes.variances(self.data.spectrum.s), np.finfo(np.float64).tiny)
-        w = np.sqrt(W * self.information_of_rows)
-        return w.T @ w, w.T @ (s * w), (s * w).T @ (s * w)
+        s = self.data.spectrum.s
+        W = 1 / np.maximum(self.axes.variances(s), np.finfo(np.float64).tiny)
+        return row_grams(np.sqrt(W * self.information_of_rows), s)
 
     @cached_property
     def information_of_rows(self) -> Array:
@@ -98,8 +94,7 @@ class ObservedFamilyPoint(ScoresWhenAsked):
         """H⁻¹ (p, c, p, c), 0 for effects that are left out."""
         p, c, kept = self.data.ntraits, self.data.ncovariates, self.data.kept
         inverse = np.zeros((p * c, p * c))
-        if kept.size:
-            inverse[np.ix_(kept, kept)] = linalg.cho_solve((self.chol, True), np.eye(kept.size))
+        inverse[np.ix_(kept, kept)] = linalg.cho_solve((self.chol, True), np.eye(kept.size))
         return inverse.reshape(p, c, p, c)
 
     def solve(self, F: Array) -> Array:
@@ -148,10 +143,9 @@ def evaluate(data: ObservedFamilies, axes: TraitAxes, reml: bool) -> ObservedFam
 
 def _factor(data: ObservedFamilies, inverses: Sequence[Array]) -> Array:
     """Lower Cholesky factor of H."""
-    if not data.kept.size:
-        return np.empty((0, 0))
     H = sum_of(group.gram(inverse) for group, inverse in zip(data.groups, inverses, strict=True))
-    H = H.reshape(data.ntraits * data.ncovariates, -1)[np.ix_(data.kept, data.kept)]
+    size = data.ntraits * data.ncovariates
+    H = H.reshape(size, size)[np.ix_(data.kept, data.kept)]
     try:
         chol = np.asarray(np.linalg.cholesky(H), np.float64)
     except np.linalg.LinAlgError:
@@ -166,8 +160,6 @@ def _residuals(point: ObservedFamilyPoint) -> tuple[Array, Array]:
     data, kept = point.data, point.data.kept
     solved = point.solve(data.Y[:, :, None])[:, :, 0]
     effects = np.zeros(data.ntraits * data.ncovariates)
-    if not kept.size:
-        return effects.reshape(data.ncovariates, data.ntraits), solved
     effects[kept] = linalg.cho_solve((point.chol, True), (solved.T @ data.Q).ravel()[kept])
     B = effects.reshape(data.ntraits, data.ncovariates).T
     return B, point.solve((data.Y - data.Q @ B)[:, :, None])[:, :, 0]

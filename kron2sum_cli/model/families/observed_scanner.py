@@ -12,26 +12,24 @@ Tables are in coordinates of the traits in which the mean of V⁻¹_ii is the id
 then of one size in all directions, whatever traits are correlated or observed on few samples.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, ThreadMemory, least_left
-from kron2sum_cli.model.families.observed import Families, Indices, Singles
+from kron2sum_cli.model.families.observed import Families, Singles
 from kron2sum_cli.model.families.observed_fitting import fixed_effects
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
 from kron2sum_cli.model.families.scanner import low_rank
-from kron2sum_cli.model.information import pair_positions
+from kron2sum_cli.model.information import lower_triangle, pair_positions, symmetric
 from kron2sum_cli.model.missing.scanner import LEFT_FOR_SINGLE, estimable
 from kron2sum_cli.model.prediction import EffectsOfCovariates
 from kron2sum_cli.model.sets.fixed_effects import SetScores
 from kron2sum_cli.model.sets.scanner import SetScanner
-from kron2sum_cli.model.spectrum import Array, parts_of
-
-Floats = NDArray[np.floating]
+from kron2sum_cli.model.spectrum import Array, Floats, Indices, parts_of
 
 NUMBERS_AT_ONCE = 1 << 22
 """Numbers of one product in double precision that are in memory at once."""
@@ -183,7 +181,7 @@ class ObservedFamilyScanner:
         for total, packed in zip(found, of_singles, strict=True):
             total += packed[unpacked].reshape(p * p * c, b).T
         quadratic = [
-            (_unpacked(total[:, :-1], p) + self._of_relatives(ordered[g], ordered[h]), total[:, -1])
+            (symmetric(total[:, :-1]) + self._of_relatives(ordered[g], ordered[h]), total[:, -1])
             for total, (g, h) in zip(squares, pairs, strict=True)
         ]
         return linear, found, quadratic
@@ -217,7 +215,7 @@ class ObservedFamilyScanner:
                     one = 0.5 * (one + other)
                 packed += one.reshape(b, -1) @ self.pairs[rows]
                 done = rows.stop
-        found = _unpacked(packed, p)
+        found = symmetric(packed)
         if g is not h:
             i, j = np.tril_indices(p, -1)
             found[:, i, j] += skew
@@ -231,17 +229,6 @@ class ObservedFamilyScanner:
         left = least_left(V, np.einsum("bjj->bj", main[0]))
         length = main[1] - np.sum(linear[:, p:] ** 2, axis=1)
         return BlockStatistics(linear[:, :p].copy(), self.turn @ V @ self.turn.T, length, np.zeros(len(length))), left
-
-
-def _packed(blocks: Array) -> Array:
-    """Lower triangles (..., p(p+1)/2) of (..., p, p)."""
-    i, j = np.tril_indices(blocks.shape[-1])
-    return np.asarray(blocks[..., i, j])
-
-
-def _unpacked(packed: Array, p: int) -> Array:
-    """Symmetric (s, p, p) of lower triangles (s, p(p+1)/2)."""
-    return packed[:, pair_positions(p).ravel()].reshape(-1, p, p)
 
 
 def observed_family_scanner(point: ObservedFamilyPoint, dtype: type[np.floating] = np.float32) -> ObservedFamilyScanner:
@@ -262,7 +249,7 @@ def observed_family_scanner(point: ObservedFamilyPoint, dtype: type[np.floating]
         m, f = group.members.T.shape
         rows = slice(start, start + m * f)
         turned = _turned(inverse, B).astype(dtype)
-        squares[rows, :-1] = _packed(np.einsum("fitiu->iftu", turned)).reshape(m * f, -1)
+        squares[rows, :-1] = lower_triangle(np.einsum("fitiu->iftu", turned)).reshape(m * f, -1)
         of_relatives = turned.transpose(1, 0, 2, 4, 3).reshape(m, f, p * p, m)
         np.matmul(of_relatives, group.X.astype(dtype), out=relatives[rows].reshape(m, f, p * p, c))
         sums, differences = _table_of_pairs(turned.transpose(1, 3, 0, 2, 4))
@@ -271,7 +258,7 @@ def observed_family_scanner(point: ObservedFamilyPoint, dtype: type[np.floating]
         start = rows.stop
     stretches: list[Stretch] = []
     for singles, inverse in alone:
-        packed = _packed(B.T @ inverse @ B)
+        packed = lower_triangle(B.T @ inverse @ B)
         squares[start:, :-1] = packed[singles.kind]
         stretches = _stretches(singles, packed, start, dtype)
     return ObservedFamilyScanner(
@@ -293,7 +280,7 @@ def _coordinates(point: ObservedFamilyPoint) -> tuple[Array, Array]:
     """L and ``B = T⁻¹L⁻ᵀ`` with ``BᵀV⁻¹_iiB`` the identity on average: V along the axes is ``L (BᵀVB) Lᵀ``."""
     total = np.zeros((point.data.ntraits,) * 2)
     for group, inverse in zip(point.data.groups, point.inverses, strict=True):
-        total += group.traces(inverse).of_C1
+        total += group.traces(inverse)[1]
     Tinv = point.axes.Tinv
     turn = np.linalg.cholesky(Tinv.T @ total @ Tinv / point.data.nsamples)
     return np.asarray(turn, np.float64), np.asarray(linalg.solve_triangular(turn, Tinv.T, lower=True).T)
@@ -303,8 +290,7 @@ def _from_sums(point: ObservedFamilyPoint, B: Array) -> Array:
     data = point.data
     p, c, kept = data.ntraits, data.ncovariates, data.kept
     half = np.zeros((p * c, kept.size))
-    if kept.size:
-        half[kept] = linalg.solve_triangular(point.chol, np.eye(kept.size), lower=True).T
+    half[kept] = linalg.solve_triangular(point.chol, np.eye(kept.size), lower=True).T
     back = np.linalg.inv(B)
     return np.asarray(np.einsum("xu,ule->xle", back, half.reshape(p, c, kept.size)).reshape(p * c, kept.size))
 
@@ -322,7 +308,7 @@ def _table_of_pairs(turned: Floats) -> tuple[Floats, Floats]:
     blocks = turned[np.triu_indices(m, 1)].reshape(-1, p, p)
     other = blocks.transpose(0, 2, 1)
     i, j = np.tril_indices(p, -1)
-    return _packed(blocks + other), (blocks - other)[:, i, j]
+    return lower_triangle(blocks + other), (blocks - other)[:, i, j]
 
 
 def _stretches(singles: Singles, packed: Array, first: int, dtype: type[np.floating]) -> list[Stretch]:
@@ -380,9 +366,7 @@ def _of_effects(point: ObservedFamilyPoint, solved: Array) -> Array:
 
 def _half(point: ObservedFamilyPoint, right: Array) -> Array:
     kept = point.data.kept
-    if not kept.size:
-        return np.zeros((0, *right.shape[1:]))
-    flat = linalg.solve_triangular(point.chol, right[kept].reshape(kept.size, -1), lower=True)
+    flat = linalg.solve_triangular(point.chol, right[kept].reshape(kept.size, math.prod(right.shape[1:])), lower=True)
     return np.asarray(flat.reshape(kept.size, *right.shape[1:]))
 
 
@@ -436,13 +420,6 @@ class ObservedFamilySetScanner(SetScanner):
     def scores(self, *arrays: Floats) -> SetScores:
         """See `SetScanner.scores`."""
         return observed_family_set_scores(self.point, np.asarray(arrays[0], np.float64))
-
-
-def observed_family_projection(point: ObservedFamilyPoint, F: Array) -> Array:
-    """``Pf`` for data F (n, p, k) in the trait axes, over the samples: (n, p, k)."""
-    Tinv = point.axes.Tinv
-    projected = point.project(np.asarray(np.einsum("tj,njk->ntk", Tinv, F)))
-    return np.asarray(np.einsum("tj,ntk->njk", Tinv, projected))
 
 
 def effects_of_observed(point: ObservedFamilyPoint, K: Array) -> EffectsOfCovariates:

@@ -8,35 +8,32 @@ its maximum there, so that the score is that of the restricted likelihood with t
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.bartlett import (
-    AtTruth,
-    SecondOf,
-    Simulated,
-    information_change,
-    pairs_at_truth,
-    scoring_step,
-)
-from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
-from kron2sum_cli.model.climbing import Likelihood
-from kron2sum_cli.model.families import fitting, observed_fitting, observed_likelihood
+from kron2sum_cli.model.block_scanner import Scanner
+from kron2sum_cli.model.climbing import Likelihood, Optimum
+from kron2sum_cli.model.families import fitting, observed_fitting
 from kron2sum_cli.model.families.fitting import FamilyLikelihood, climb
-from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits, evaluate
+from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits
 from kron2sum_cli.model.families.observed import ObservedFamilies
 from kron2sum_cli.model.families.observed_fitting import ObservedFamilyLikelihood
 from kron2sum_cli.model.families.observed_likelihood import ObservedFamilyPoint
-from kron2sum_cli.model.families.observed_scanner import observed_family_set_scores, statistics_in_double
-from kron2sum_cli.model.families.scanner import explained_by_covariates
-from kron2sum_cli.model.fitting import certified, distinct_maxima, pushed_axes
+from kron2sum_cli.model.families.observed_scanner import (
+    observed_family_scanner,
+    observed_family_set_scores,
+    statistics_in_double,
+)
+from kron2sum_cli.model.families.scanner import explained_by_covariates, family_scanner
+from kron2sum_cli.model.families.spectrum import FamilyRotation
+from kron2sum_cli.model.fitting import distinct_maxima, even_starts, pushed_axes
 from kron2sum_cli.model.hypotheses import orthonormal
+from kron2sum_cli.model.likelihood import Grams
 from kron2sum_cli.model.missing.fitting import places_beside
-from kron2sum_cli.model.missing.refit import SIMULATED_VARIANTS, RefitsOneByOne
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.missing.refit import RefitsOneByOne
+from kron2sum_cli.model.spectrum import Array, Floats
 from kron2sum_cli.model.trait_axes import TraitAxes
 from kron2sum_cli.model.trust_region import Curvature
 
@@ -60,42 +57,59 @@ class VariantEffects:
 
 
 @dataclass(frozen=True)
-class LikelihoodWithVariant(FamilyLikelihood):
-    """The likelihood with a variant in the model, to climb.
+class WithVariant(Likelihood[AnyPoint]):
+    """A likelihood with a variant in the model, to climb.
 
-    The variant has rotated columns (n, k), and its effects lie in the span of ``design`` (p, e). ``grams`` are the
-    expected information of the null model, which that with a variant hardly differs from.
+    The variant has columns (n, k), rotated where all traits are complete, and its effects lie in the span of ``design``
+    (p, e).
     """
 
     variant: Array
     design: Array
-    grams: tuple[Array, Array, Array] | None
+
+    @abstractmethod
+    def without_variant(self, axes: TraitAxes) -> AnyPoint:
+        """The likelihood without the variant."""
+
+    @abstractmethod
+    def effects(self, point: AnyPoint) -> VariantEffects:
+        """What the variant explains at a point of the likelihood without it."""
+
+    def effects_at(self, axes: TraitAxes) -> VariantEffects:
+        """What the variant explains."""
+        return self.effects(self.without_variant(axes))
+
+    def evaluate(self, axes: TraitAxes) -> AnyPoint:
+        """The likelihood at one point, with the residuals that the variant leaves."""
+        point = self.without_variant(axes)
+        effects = self.effects(point)
+        return replace(point, lml=point.lml + effects.gain, alpha=point.alpha - effects.projected)
+
+
+@dataclass(frozen=True)
+class LikelihoodWithVariant(WithVariant[FamilyPoint], FamilyLikelihood):
+    """The likelihood of complete traits with a variant in the model.
+
+    ``grams`` are the expected information of the null model, which that with a variant hardly differs from.
+    """
+
+    grams: Grams | None
+
+    def without_variant(self, axes: TraitAxes) -> FamilyPoint:
+        """See `WithVariant.without_variant`."""
+        return FamilyLikelihood.evaluate(self, axes)
 
     def effects(self, point: FamilyPoint) -> VariantEffects:
-        """What the variant explains at a point of the likelihood without it."""
+        """See `WithVariant.effects`; ``projected`` over the rows and axes."""
         explained = explained_by_covariates(point, self.variant)
-        projected = point.W[:, :, None] * self.variant[:, None] - np.stack(
-            [
-                point.W[:, j, None] * (self.data.X @ _solve_transposed(L, explained[j]))
-                for j, L in enumerate(point.chol)
-            ],
-            axis=1,
-        )
+        projected = point.W[:, :, None] * self.variant[:, None]
+        for j, L in enumerate(point.chol):
+            projected[:, j] -= point.W[:, j, None] * (point.data.X @ np.linalg.solve(L.T, explained[j]))
         v = np.einsum("na,njb->jab", self.variant, projected)
         if np.any(np.einsum("jaa->ja", v) <= 0):
             raise NumericalError("the variant lies in the span of the covariates")
         V = np.einsum("jab,jl->jalb", v, np.eye(len(v)))
         return effects_of_columns(point.axes.T @ self.design, self.variant.T @ point.alpha, V, projected)
-
-    def effects_at(self, axes: TraitAxes) -> VariantEffects:
-        """What the variant explains."""
-        return self.effects(super().evaluate(axes))
-
-    def evaluate(self, axes: TraitAxes) -> FamilyPoint:
-        """The likelihood at one point, with the residuals that the variant leaves."""
-        point = super().evaluate(axes)
-        effects = self.effects(point)
-        return replace(point, lml=point.lml + effects.gain, alpha=point.alpha - effects.projected)
 
     def corrected(self, point: FamilyPoint) -> Self:
         """With the expected information of every point instead of that of the null model."""
@@ -126,20 +140,15 @@ def effects_of_columns(along: Array, u: Array, V: Array, projected: Array | None
     return VariantEffects(D, gamma[last], covariance[last, last], explained, 0.5 * float(score @ gamma))
 
 
-def _solve_transposed(L: Array, b: Array) -> Array:
-    return np.asarray(np.linalg.solve(L.T, b), np.float64) if b.size else b
-
-
-class WithVariant(Likelihood[AnyPoint], Protocol):
-    """A likelihood with a variant in the model."""
-
-    def effects_at(self, axes: TraitAxes) -> VariantEffects:
-        """What the variant explains."""
-
-
 @dataclass(frozen=True)
 class RefitsOfFamilies(RefitsOneByOne[AnyPoint]):
     """Refits under one null model of families, of complete traits or of observed cells."""
+
+    @property
+    def rotated(self) -> tuple[Array, FamilyRotation]:
+        """See `RefitsOneByOne.rotated`."""
+        spectrum = self.null.point.data.spectrum
+        return spectrum.s, spectrum.rotation
 
     @abstractmethod
     def with_variant(self, columns: Array, design: Array) -> WithVariant[AnyPoint]:
@@ -168,7 +177,7 @@ class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
         """The null model's maxima, and further ones."""
         return [*super().starts, *self.further]
 
-    def columns(self, G: NDArray[np.floating]) -> Array:
+    def columns(self, G: Floats) -> Array:
         """Rotated columns."""
         return self.null.point.data.spectrum.rotation.to_rows(G.astype(np.float64))
 
@@ -177,53 +186,27 @@ class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
         null = self.null.point
         return LikelihoodWithVariant(null.data, null.reml, columns, design, null.grams)
 
-    def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
-        """Simulate traits of these families under the null model, and variants; fit the traits."""
+    def scanner(self, point: FamilyPoint) -> Scanner:
+        """See `RefitsOneByOne.scanner`."""
+        return family_scanner(point, np.float64)
+
+    def simulated_fit(self, rng: np.random.Generator) -> Optimum[FamilyPoint]:
+        """See `RefitsOneByOne.simulated_fit`."""
         data, axes = self.null.point.data, self.null.point.axes
         Z = np.sqrt(axes.variances(data.s)) * rng.normal(size=data.Z.shape)
-        null = certified(climb(replace(data, Z=Z @ axes.Tinv.T), axes, self.null.rank, self.reml))
-        rows = np.sqrt(data.s)[:, None] * rng.normal(size=(data.s.size, SIMULATED_VARIANTS))
-        point = evaluate(null.point.data, axes, self.reml)
-        step = scoring_step(axes, point.grams, point.score0, point.score1)
-        first = _statistics(point, rows, rows)
-        truth = AtTruth(axes.T, first.u, first.v, information_change(rows**2, data.s, point.W, step))
-        refits = FamilyRefits((null,))
-        found = Simulated(refits.null_lml, lambda design: refits.refit(rows, design), truth)
-        if second is None:
-            return found
-        rotation = data.spectrum.rotation
-        of_second = rotation.to_rows(second(rotation.to_samples(rows)))
-        columns = np.stack([rows, of_second], axis=2)
-        cross = _statistics(point, rows, of_second).v
-        pairs = PairStatistics(first, _statistics(point, of_second, of_second), cross)
-        both = pairs_at_truth(axes.T, pairs, columns, data.s, point.W, step)
-        return found.with_pairs(both, lambda: refits.refit(columns, np.eye(data.ntraits)))
-
-
-def _statistics(point: FamilyPoint, rows: Array, others: Array) -> BlockStatistics:
-    """Score of rotated columns (n, b), and the information that each shares with another."""
-    of_covariates = [explained_by_covariates(point, one) for one in (rows, others)]
-    v = (rows * others).T @ point.W - np.sum(of_covariates[0] * of_covariates[1], axis=1).T
-    nothing = np.zeros(rows.shape[1])
-    return BlockStatistics(rows.T @ point.alpha, v, nothing, nothing)
+        return climb(replace(data, Z=Z @ axes.Tinv.T), axes, self.null.rank, self.reml)
 
 
 @dataclass(frozen=True)
-class ObservedLikelihoodWithVariant(ObservedFamilyLikelihood):
-    """The likelihood of observed cells with a variant in the model, to climb.
+class ObservedLikelihoodWithVariant(WithVariant[ObservedFamilyPoint], ObservedFamilyLikelihood):
+    """The likelihood of observed cells with a variant in the model."""
 
-    The variant has columns (n, k), and its effects lie in the span of ``design`` (p, e).
-    """
-
-    variant: Array
-    design: Array
-
-    def effects_at(self, axes: TraitAxes) -> VariantEffects:
-        """What the variant explains."""
-        return self.effects(super().evaluate(axes))
+    def without_variant(self, axes: TraitAxes) -> ObservedFamilyPoint:
+        """See `WithVariant.without_variant`."""
+        return ObservedFamilyLikelihood.evaluate(self, axes)
 
     def effects(self, point: ObservedFamilyPoint) -> VariantEffects:
-        """What the variant explains at a point of the likelihood without it; ``projected`` over the traits."""
+        """See `WithVariant.effects`; ``projected`` over the samples and traits."""
         scores = observed_family_set_scores(point, self.variant)
         if np.any(statistics_in_double(point, self.variant).length <= 0):
             raise NumericalError("the variant lies in the span of the covariates in the samples of a trait")
@@ -231,18 +214,12 @@ class ObservedLikelihoodWithVariant(ObservedFamilyLikelihood):
         columns = self.variant @ (point.axes.Tinv @ found.projected).T
         return replace(found, projected=point.project(columns[:, :, None])[:, :, 0])
 
-    def evaluate(self, axes: TraitAxes) -> ObservedFamilyPoint:
-        """The likelihood at one point, with the residuals that the variant leaves."""
-        point = super().evaluate(axes)
-        effects = self.effects(point)
-        return replace(point, lml=point.lml + effects.gain, alpha=point.alpha - effects.projected)
-
 
 @dataclass(frozen=True)
 class ObservedFamilyRefits(RefitsOfFamilies[ObservedFamilyPoint]):
     """Refits of observed cells."""
 
-    def columns(self, G: NDArray[np.floating]) -> Array:
+    def columns(self, G: Floats) -> Array:
         """The columns themselves."""
         return G.astype(np.float64)
 
@@ -250,30 +227,16 @@ class ObservedFamilyRefits(RefitsOfFamilies[ObservedFamilyPoint]):
         """See `RefitsOfFamilies.with_variant`."""
         return ObservedLikelihoodWithVariant(self.null.point.data, self.null.point.reml, columns, design)
 
-    def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
-        """Simulate traits in these cells under the null model, and variants; fit the traits."""
+    def scanner(self, point: ObservedFamilyPoint) -> Scanner:
+        """See `RefitsOneByOne.scanner`."""
+        return observed_family_scanner(point, np.float64)
+
+    def simulated_fit(self, rng: np.random.Generator) -> Optimum[ObservedFamilyPoint]:
+        """See `RefitsOneByOne.simulated_fit`."""
         data, axes = self.null.point.data, self.null.point.axes
-        rotation, s = data.spectrum.rotation, data.spectrum.s
-        rows = np.sqrt(axes.variances(s)) * rng.normal(size=data.Y.shape)
-        Y = np.where(data.missing, 0.0, rotation.to_samples(rows @ axes.Tinv.T))
-        null = certified(observed_fitting.climb(replace(data, Y=Y), axes, self.null.rank, self.reml))
-        rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
-        G = rotation.to_samples(rows)
-        point = observed_likelihood.evaluate(null.point.data, axes, self.reml)
-        statistics = statistics_in_double(point, G)
-        step = scoring_step(axes, point.grams, point.score0, point.score1)
-        change = information_change(rows**2, s, point.information_of_rows, step)
-        truth = AtTruth(axes.T, statistics.u, statistics.v, change)
-        refits = ObservedFamilyRefits((null,))
-        found = Simulated(refits.null_lml, lambda design: refits.refit(G, design), truth)
-        if second is None:
-            return found
-        H = second(G)
-        columns = np.stack([rows, rotation.to_rows(H)], axis=2)
-        both = [observed_family_set_scores(point, np.stack([g, h], axis=1)).V for g, h in zip(G.T, H.T, strict=True)]
-        pairs = PairStatistics(statistics, statistics_in_double(point, H), np.array([V[:, :, 0, 1] for V in both]))
-        known = pairs_at_truth(axes.T, pairs, columns, s, point.information_of_rows, step)
-        return found.with_pairs(known, lambda: refits.of_pairs(G, H, G[:, :0]))
+        rows = np.sqrt(axes.variances(data.spectrum.s)) * rng.normal(size=data.Y.shape)
+        Y = np.where(data.missing, 0.0, data.spectrum.rotation.to_samples(rows @ axes.Tinv.T))
+        return observed_fitting.climb(replace(data, Y=Y), axes, self.null.rank, self.reml)
 
 
 def family_refits(data: FamilyTraits, fitted: TraitAxes, rank: int, reml: bool) -> FamilyRefits:
@@ -281,7 +244,7 @@ def family_refits(data: FamilyTraits, fitted: TraitAxes, rank: int, reml: bool) 
     even: list[TraitAxes] = []
     starts = [fitted]
     if rank and fitting.may_have_several_maxima(data):
-        even = fitting.even_starts(data)
+        even = even_starts(data)
         starts += even + pushed_axes(fitted, rank, data.mean_eigenvalue)
     maxima = distinct_maxima(starts, partial(climb, data, rank=rank, reml=reml))
     return FamilyRefits(tuple(maxima), further=tuple(even))
@@ -291,6 +254,6 @@ def observed_family_refits(data: ObservedFamilies, fitted: TraitAxes, rank: int,
     """Refits from local maxima of the likelihood without a variant: see `missing.refit.observed_refits`."""
     starts = [fitted]
     if observed_fitting.is_searched_beside(data):
-        starts += observed_fitting.even_starts(data) + places_beside(data, fitted, rank)
+        starts += even_starts(observed_fitting.filled_traits(data)) + places_beside(data, fitted, rank)
     maxima = distinct_maxima(starts, partial(observed_fitting.climb, data, rank=rank, reml=reml))
     return ObservedFamilyRefits(tuple(maxima), data if observed_fitting.is_searched_thoroughly(data) else None)

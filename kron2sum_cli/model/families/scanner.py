@@ -4,19 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
 from kron2sum_cli.model.families.fitting import fixed_effects
 from kron2sum_cli.model.families.likelihood import FamilyPoint
-from kron2sum_cli.model.families.spectrum import FamiliesOfSize, FamilyRotation, Indices
+from kron2sum_cli.model.families.spectrum import FamiliesOfSize, FamilyRotation
 from kron2sum_cli.model.prediction import EffectsOfCovariates
-from kron2sum_cli.model.sets.fixed_effects import SetScores, weighted_products
+from kron2sum_cli.model.sets.fixed_effects import SetScores
 from kron2sum_cli.model.sets.scanner import SetScanner
-from kron2sum_cli.model.spectrum import Array, parts_of
-
-Floats = NDArray[np.floating]
+from kron2sum_cli.model.spectrum import Array, Floats, Indices, parts_of, weighted_products
 
 CACHED_GENOTYPES = 1 << 18
 """Genotypes of a block that are multiplied at once, few enough to stay in the cache of a core."""
@@ -161,7 +158,7 @@ def family_scanner(point: FamilyPoint, dtype: type[np.floating] = np.float32) ->
         Ut = np.ascontiguousarray(group.U.transpose(0, 2, 1), dtype)
         relatives.append(Relatives(rows, Ut, weights[members].astype(dtype), weighted.astype(dtype)))
         start = rows.stop
-    solved = np.linalg.inv(point.chol) if c else np.empty((p, 0, 0))
+    solved = np.linalg.inv(point.chol)
     from_weighted = [
         np.einsum("jab,jk->jakb", solved, C).reshape(p, c, C.shape[1] * c)
         for C in (coefficients, coefficients_of_others)
@@ -194,13 +191,9 @@ def _pieces(rotation: FamilyRotation) -> list[FamiliesOfSize]:
 
 def explained_by_covariates(point: FamilyPoint, rows: Array) -> Array:
     """``L_j⁻¹XᵀW_jg̃`` for rotated variants (n, q) on every axis: (p, c, q); its squares are taken from g̃ᵀW_jg̃."""
-    X = point.data.X
-    if X.shape[1] == 0:
-        return np.empty((point.data.ntraits, 0, rows.shape[1]))
-    products = [
-        linalg.solve_triangular(L, (X * point.W[:, j, None]).T @ rows, lower=True) for j, L in enumerate(point.chol)
-    ]
-    return np.stack(products)
+    weighted = (point.data.X * w[:, None] for w in point.W.T)
+    solved = [linalg.solve_triangular(L, M.T @ rows, lower=True) for L, M in zip(point.chol, weighted, strict=True)]
+    return np.stack(solved)
 
 
 @dataclass(frozen=True)
@@ -212,7 +205,7 @@ class FamilySetScanner(SetScanner):
 
     point: FamilyPoint
     rotation: FamilyRotation
-    alpha: NDArray[np.floating]
+    alpha: Floats
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
@@ -247,25 +240,13 @@ def family_set_scanner(point: FamilyPoint, dtype: type[np.floating]) -> FamilySe
     return FamilySetScanner(point, rotation.in_precision(dtype), alpha)
 
 
-def family_projection(point: FamilyPoint, F: Array) -> Array:
-    """``W_jf_j - W_jX(XᵀW_jX)⁻¹XᵀW_jf_j`` for data F (n, p, k) in the trait axes, over the samples: (n, p, k)."""
-    rotation, X = point.data.spectrum.rotation, point.data.X
-    rows = rotation.to_rows(F.reshape(len(F), -1)).reshape(F.shape)
-    for j in range(F.shape[1]):
-        W = point.W[:, j, None]
-        if X.shape[1]:
-            rows[:, j] -= X @ linalg.cho_solve((point.chol[j], True), (X * W).T @ rows[:, j])
-        rows[:, j] *= W
-    return rotation.to_samples(rows.reshape(len(F), -1)).reshape(F.shape)
-
-
 def effects_of_covariates(point: FamilyPoint, K: Array) -> EffectsOfCovariates:
     """The fixed effects of a null model, for samples with relatedness K (n, t) to its own."""
     data, Tinv = point.data, point.axes.Tinv
     p, c = data.ntraits, data.ncovariates
     taken = explained_by_covariates(point, data.spectrum.rotation.to_rows(K))
     half = [linalg.solve_triangular(data.R, linalg.solve_triangular(L, np.eye(c), lower=True).T) for L in point.chol]
-    R = np.stack(half) if c else np.empty((p, 0, 0))  # H_j⁻¹ of the covariates as given is R_jR_jᵀ
+    R = np.stack(half)  # H_j⁻¹ of the covariates as given is R_jR_jᵀ
     explained = np.einsum("aj,jcd,jdt->tjac", Tinv, R, taken, optimize=True).reshape(K.shape[1], p, p * c)
     covariance = np.einsum("aj,bj,jcd,jed->acbe", Tinv, Tinv, R, R, optimize=True).reshape(p * c, p * c)
     return EffectsOfCovariates(np.eye(p), fixed_effects(point)[0], covariance, explained)

@@ -14,10 +14,8 @@ import scipy
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.spectrum import EPSILON, NEGATIVE_EIGENVALUE, Array
-from kron2sum_cli.model.trait_axes import TraitAxes
+from kron2sum_cli.model.spectrum import EPSILON, NEGATIVE_EIGENVALUE, Array, Floats, Indices
 
-Indices = NDArray[np.intp]
 Sparse: TypeAlias = "scipy.sparse.csr_array[np.float64, tuple[int, int]]"
 LARGEST_NEGATIVE = 0.1
 """A matrix whose smallest eigenvalue is below minus this share of its largest is refused."""
@@ -30,7 +28,7 @@ class FamiliesOfSize:
     """All f families of one size: their members (f, m), and their blocks' eigenvectors (f, m, m) in columns."""
 
     members: Indices
-    U: NDArray[np.floating]
+    U: Floats
 
 
 @dataclass(frozen=True)
@@ -175,10 +173,3 @@ def restored_spectrum(arrays: Mapping[str, NDArray[Any]], mean_diagonal: float) 
             raise ValueError(f"the arrays of the families of {size} do not go together")
         families.append(FamiliesOfSize(members.astype(np.intp), U))
     return FamilySpectrum(FamilyRotation(n, families), s, mean_diagonal)
-
-
-def coloured(spectrum: FamilySpectrum, axes: TraitAxes, E: Array) -> Array:
-    """``K^½e`` of all cells for data E (n, p, k) in the trait axes, by the symmetric root along every axis."""
-    flat = E.reshape(len(E), -1)
-    rows = spectrum.rotation.to_rows(flat).reshape(E.shape) * np.sqrt(axes.variances(spectrum.s))[:, :, None]
-    return spectrum.rotation.to_samples(rows.reshape(flat.shape)).reshape(E.shape)

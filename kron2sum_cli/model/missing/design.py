@@ -16,8 +16,8 @@ from scipy import linalg
 from scipy.linalg import lapack
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.missing.observed import Indices, ObservedCells
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.missing.observed import ObservedCells
+from kron2sum_cli.model.spectrum import Array, Indices
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 SINGULAR_DESIGN = 1e-13
@@ -147,9 +147,7 @@ def design_at(data: ObservedCells, axes: TraitAxes) -> CellDesign:
         cells = slice(int(edges[j]), int(edges[j + 1]))
         blocks.append(DesignBlock(cells, axes.T[:, j], data.U[cells]))
     start = data.ncells
-    left_out = np.empty(0, np.intp)
-    if data.left_out is not None:
-        left_out = start + np.flatnonzero(data.left_out.T)
+    left_out = start + np.flatnonzero(data.left_out.T)
     for A, X in data.terms:
         vectors = np.ascontiguousarray(X.T)
         for loading in (axes.T @ A).T if vectors.size else ():
@@ -221,12 +219,12 @@ def inverse_of(L: Array) -> Array:
 
 def solve(L: Array, b: Array) -> Array:
     """``(LLᵀ)⁻¹b`` for b (N,) or (N, k)."""
-    return np.asarray(linalg.cho_solve((L, True), b, check_finite=False)) if b.size else b
+    return np.asarray(linalg.cho_solve((L, True), b, check_finite=False))
 
 
 def half_solve(L: Array, b: Array) -> Array:
     """``L⁻¹b`` for b (N,) or (N, k)."""
-    return np.asarray(linalg.solve_triangular(L, b, lower=True, check_finite=False)) if b.size else b
+    return np.asarray(linalg.solve_triangular(L, b, lower=True, check_finite=False))
 
 
 def row_traces(design: CellDesign, S: Array) -> tuple[Array, Array]:

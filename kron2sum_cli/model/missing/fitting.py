@@ -8,29 +8,31 @@ samples that have trait a and o_ab of those that have both, filling in means lea
 ``o_ab C1_ab + (o_ab - o_a o_b) ḡ C0_ab`` of C1.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError, VanishingCombinationError
 from kron2sum_cli.model import climbing, fitting
-from kron2sum_cli.model.climbing import CERTIFIED_GAIN, Optimum, PointT
+from kron2sum_cli.model.climbing import CERTIFIED_GAIN, Likelihood, Optimum, PointT
 from kron2sum_cli.model.fitting import (
     FEW_ROWS,
     GENETIC_SHARES,
     MOST_CORNER_AXES,
     best_around,
     distinct,
+    even_starts,
     has_few_rows,
     nested_fits,
     pushed_axes,
     starting_axes,
 )
+from kron2sum_cli.model.information import lower_triangle, symmetric
 from kron2sum_cli.model.missing.information import (
     affordable,
     entries_of_products,
@@ -39,9 +41,9 @@ from kron2sum_cli.model.missing.information import (
 )
 from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
 from kron2sum_cli.model.missing.observed import ObservedCells, PartlyObserved
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, Mask
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
-from kron2sum_cli.model.trust_region import Correction, Curvature
+from kron2sum_cli.model.trust_region import Correction, Curvature, ScoreChange
 
 CHEAP_LIKELIHOOD = 2e8
 """Largest number of multiplications of one likelihood for which a fit climbs from all starts."""
@@ -96,59 +98,78 @@ observed one where a search used it."""
 
 
 @dataclass(frozen=True)
-class ObservedLikelihood:
-    """The likelihood of the observed cells, as `climbing.climb` takes it."""
+class LikelihoodOfCells(Likelihood[PointT]):
+    """A likelihood of observed cells, to climb by the average information.
 
-    cells: ObservedCells
-    reml: bool
+    ``correction`` is what the observed information adds to it, where that was found at a point near by.
+    """
+
+    data: PartlyObserved
     correction: Correction | None = field(default=None, kw_only=True)
 
     @property
-    def tau(self) -> float:
-        """Mean eigenvalue of GGᵀ."""
-        return self.cells.mean_eigenvalue
-
-    @property
-    def ncells(self) -> int:
-        """Number of contrasts of all traits, those of missing cells included."""
-        return self.cells.filled.nrows * self.cells.ntraits
-
-    @property
     def floor(self) -> float:
-        """Smallest c1 that a climb may reach."""
-        return float(np.sqrt(CERTIFIED_GAIN / (2 * self.ncells))) if self.cells.singular else 0.0
+        """Smallest c1 that a climb may reach: above 0 where GGᵀ has null directions."""
+        return float(np.sqrt(CERTIFIED_GAIN / (2 * self.ncells))) if self.data.singular else 0.0
 
     @property
     def may_lose_C1(self) -> bool:
         """Whether an axis may have no residual variance at all."""
-        return not self.cells.singular
+        return not self.data.singular
+
+    @abstractmethod
+    def average(self, point: PointT) -> ScoreChange:
+        """Change of the scores at a point by the average information."""
+
+    @abstractmethod
+    def lacking(self, point: PointT) -> Array | None:
+        """What the observed information of (E0, E1) adds to the average one, (2N, 2N); None if that costs too much."""
+
+    def curvature(self, point: PointT) -> Curvature:
+        """The average information, and what the observed one adds to it."""
+        change = self.average(point)
+        if self.correction is not None:
+            change = self.correction.added_to(change, point.axes)
+        return Curvature(point.grams, None, change)
+
+    def corrected(self, point: PointT) -> Self:
+        """With what the observed information adds to the average one at this point, where that is affordable."""
+        lacking = self.lacking(point)
+        if lacking is None:
+            return self
+        return replace(self, correction=Correction(point.axes, partial(change_of_scores, lacking)))
+
+
+@dataclass(frozen=True)
+class ObservedLikelihood(LikelihoodOfCells[ObservedPoint]):
+    """The likelihood of the observed cells, with a dense relationship matrix."""
+
+    data: ObservedCells
+
+    @property
+    def ncells(self) -> int:
+        """Number of contrasts of all traits, those of missing cells included."""
+        return self.data.filled.nrows * self.data.ntraits
 
     def evaluate(self, axes: TraitAxes) -> ObservedPoint:
         """The likelihood at one point."""
-        return evaluate(self.cells, axes, self.reml)
+        return evaluate(self.data, axes, self.reml)
 
-    def curvature(self, point: ObservedPoint) -> Curvature:
-        """The average information, and what the observed one adds to it at a point near by."""
-        if self.correction is None:
-            return Curvature(point.grams, None, point.curvature)
-        return Curvature(point.grams, None, self.correction.added_to(point.curvature, point.axes))
+    def average(self, point: ObservedPoint) -> ScoreChange:
+        """See `LikelihoodOfCells.average`."""
+        return point.curvature
 
-    def corrected(self, point: ObservedPoint) -> Self:
-        """With what the observed information adds to the average one at this point, where that is affordable."""
-        if not affordable(point):
-            return self
-        lacking = partial(change_of_scores, lacking_information(point))
-        return replace(self, correction=Correction(point.axes, lacking))
+    def lacking(self, point: ObservedPoint) -> Array | None:
+        """See `LikelihoodOfCells.lacking`."""
+        return lacking_information(point) if affordable(point) else None
 
 
 def change_of_scores(of_directions: Array, E0: Array, E1: Array) -> tuple[Array, Array]:
     """Change of (score0, score1) for a small step, by the information (2N, 2N) of the entries of (E0, E1)."""
-    i, j = np.tril_indices(E0.shape[0])
-    steps = np.concatenate([E0[i, j], E1[i, j]])
-    change = -np.where(i == j, 1.0, 0.5) * (of_directions @ steps).reshape(2, -1)
-    d = np.zeros((2, *E0.shape))
-    d[:, i, j] = d[:, j, i] = change
-    return d[0], d[1]
+    steps = np.concatenate([lower_triangle(E0), lower_triangle(E1)])
+    d0, d1 = symmetric((of_directions @ steps).reshape(2, -1))
+    half = np.where(np.eye(len(E0)) == 1, -1.0, -0.5)
+    return half * d0, half * d1
 
 
 def climb(data: ObservedCells, start: TraitAxes, rank: int, reml: bool) -> ObservedFit:
@@ -343,7 +364,7 @@ def _complaint(best: Optimum[PointT], data: PartlyObserved) -> ConvergenceError:
     return ConvergenceError(best.certificate.complaint(best.point.lml), best)
 
 
-def vanishing_combination(axes: TraitAxes, share: float = VANISHING_SHARE) -> NDArray[np.bool_]:
+def vanishing_combination(axes: TraitAxes, share: float = VANISHING_SHARE) -> Mask:
     """The traits (p,) of the combination with less than this share of variance, genetic and residual; none without one.
 
     Where k traits have all been observed on fewer than k + c samples (c covariates), some combination of them is a
@@ -365,12 +386,7 @@ def is_cheap(data: ObservedCells, largest: float = CHEAP_LIKELIHOOD) -> bool:
 def _starts(data: ObservedCells, reml: bool) -> list[TraitAxes]:
     filled = fitting.climb(data.filled, starting_axes(data.filled, GENETIC_SHARES[0]), data.ntraits, reml)
     starts = [corrected_start(data, filled.point.axes)]
-    return starts + even_starts(data) if is_cheap(data) else starts
-
-
-def even_starts(data: ObservedCells) -> list[TraitAxes]:
-    """Starts with all shares of genetic variance, the same of every trait."""
-    return [starting_axes(data.filled, share) for share in GENETIC_SHARES]
+    return starts + even_starts(data.filled) if is_cheap(data) else starts
 
 
 @dataclass(frozen=True)
@@ -390,7 +406,7 @@ class MissingCost:
     scan_ratio: float
 
 
-def missing_cost(missing: NDArray[np.bool_], ncovariates: int, rank: int) -> MissingCost:
+def missing_cost(missing: Mask, ncovariates: int, rank: int) -> MissingCost:
     """The cost for a pattern of missing cells (n, p), this many covariates, and GGᵀ of at most this rank."""
     n, p = missing.shape
     m = min(n, rank + ncovariates + p)

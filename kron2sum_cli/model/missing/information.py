@@ -10,7 +10,6 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kron2sum_cli.model.information import (
     DirectionCovariance,
@@ -19,11 +18,13 @@ from kron2sum_cli.model.information import (
     free_directions,
     invert_dense,
     pair_positions,
+    symmetric,
 )
 from kron2sum_cli.model.missing.design import CellDesign, half_solve, inverse_of, row_traces
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
-from kron2sum_cli.model.missing.undetermined import PointOfCells, undetermined_directions
-from kron2sum_cli.model.spectrum import Array, parts_of
+from kron2sum_cli.model.missing.observed import PointOfCells
+from kron2sum_cli.model.missing.undetermined import undetermined_directions
+from kron2sum_cli.model.spectrum import Array, Mask, parts_of
 
 NO_RESIDUAL = 1e-7
 """An axis whose residual share of variance is below this, where the likelihood falls with it, is on the boundary: where
@@ -49,12 +50,12 @@ def direction_covariance(point: ObservedPoint, rank: int) -> DirectionCovariance
     return inverse_information(information(point), point, rank, low)
 
 
-def without_residual(point: PointOfCells) -> NDArray[np.bool_]:
+def without_residual(point: PointOfCells) -> Mask:
     """Which axes (p,) have hardly any residual variance."""
     return np.asarray(point.axes.c1**2 < NO_RESIDUAL)
 
 
-def inverse_information(H: Array, point: PointOfCells, rank: int, low: NDArray[np.bool_]) -> DirectionCovariance:
+def inverse_information(H: Array, point: PointOfCells, rank: int, low: Mask) -> DirectionCovariance:
     """Inverse of the information H (2N, 2N) of (E0, E1) at an optimum; C0 has at most this rank.
 
     Of the axes that are `low` in residual variance those are on the boundary along which the likelihood falls. Along
@@ -272,10 +273,7 @@ def _weighted_rows(design: CellDesign, W: Array) -> Array:
 
 def directions(p: int) -> Array:
     """The symmetric matrices of all pairs of axes, (N, p, p)."""
-    i, j = np.tril_indices(p)
-    bases = np.zeros((i.size, p, p))
-    bases[np.arange(i.size), i, j] = bases[np.arange(i.size), j, i] = 1.0
-    return bases
+    return symmetric(np.eye(p * (p + 1) // 2))
 
 
 def _rows_of(design: CellDesign, m: int) -> Array:

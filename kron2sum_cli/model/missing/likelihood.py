@@ -14,13 +14,14 @@ REML alike: H of the determinant, and Q', leave them out. Under REML that is the
 covariates with the added effects as its only fixed effects.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.likelihood import LOG2PI
+from kron2sum_cli.model.likelihood import LOG2PI, Grams, row_grams
 from kron2sum_cli.model.missing.design import (
     CellDesign,
     design_at,
@@ -30,17 +31,15 @@ from kron2sum_cli.model.missing.design import (
     row_traces,
     solve,
 )
-from kron2sum_cli.model.missing.observed import ObservedCells
+from kron2sum_cli.model.missing.observed import ObservedCells, PointOfCells
 from kron2sum_cli.model.spectrum import Array
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 
 @dataclass(frozen=True)
-class ObservedPoint:
-    """The likelihood of the observed cells at one (C0, C1).
+class ObservedPoint(PointOfCells):
+    """The likelihood of the observed cells, with a dense relationship matrix.
 
-    - ``lml``: log-likelihood with all constants.
-    - ``quadratic``: ``rᵀK⁻¹r`` of the observed cells.
     - ``W`` (m, p): inverse variances of all cells, in rotated rows and axes.
     - ``chol`` (q + ca, q + ca): lower Cholesky factor of ``H = DᵀPD``.
     - ``theta`` (q + ca,): by how much the filling of every missing cell is too large, then the effects of Qx, column by
@@ -48,28 +47,27 @@ class ObservedPoint:
     - ``alpha`` (m, p): ``Qz`` in the span of V.
     - ``alpha_outside`` (q, p): ``Qz`` outside V, as coefficients of the missing cells' unit vectors; no rows where V is
       complete.
-    - ``score0``, ``score1`` (p, p): derivatives of the log-likelihood in the axes' C0 and C1, symmetric.
-    - ``traces`` (m, p, p): ``D H⁻¹ Dᵀ`` (of the score's D) at every rotated row.
     """
 
     data: ObservedCells
-    reml: bool
-    axes: TraitAxes
-    lml: float
-    quadratic: float
     W: Array
     design: CellDesign
     chol: Array
     theta: Array
     alpha: Array
     alpha_outside: Array
-    score0: Array
-    score1: Array
-    traces: Array
 
     def at(self, axes: TraitAxes) -> "ObservedPoint":
         """The same likelihood at other covariances; raises as `evaluate` does."""
         return evaluate(self.data, axes, self.reml)
+
+    @property
+    def quadratic(self) -> float:
+        """``rᵀK⁻¹r`` of the observed cells."""
+        inside = float(np.sum(self.alpha**2 / self.W))
+        if self.data.outside_root is None:
+            return inside
+        return inside + float(np.sum((self.data.outside_root @ self.alpha_outside) ** 2 / self.design.outside_weight))
 
     @property
     def restricting(self) -> CellDesign:
@@ -109,10 +107,10 @@ class ObservedPoint:
         return np.asarray(np.diag(inverse)[:q].copy())
 
     @property
-    def shares(self) -> Array:
-        """Diagonal of Q over that of P, (m, p): the share of information that is left in every rotated row and axis."""
-        left = 1 - self.W * np.einsum("mjj->mj", self.traces)
-        return np.asarray(np.clip(left, 0.0, 1.0))
+    def information_of_rows(self) -> Array:
+        """Diagonal of Q, (m, p): the information that is left in every rotated row and axis."""
+        left = 1 - self.W * np.einsum("mjj->mj", self._traces[0])
+        return np.asarray(self.W * np.clip(left, 0.0, 1.0))
 
     def alpha_samples(self) -> Array:
         """``Qz`` over the samples: (n, p) in the axes."""
@@ -123,17 +121,37 @@ class ObservedPoint:
             out -= filled.V @ (self.data.U.T @ self.alpha_outside)
         return out
 
+    @cached_property
+    def _traces(self) -> tuple[Array, Array]:
+        """``D H⁻¹ Dᵀ`` of the score's D at every rotated row, (m, p, p), and the sum of those outside V, (p, p)."""
+        left, p = self.restricting, self.data.ntraits
+        if left.size == 0:
+            return np.zeros((len(self.W), p, p)), np.zeros((p, p))
+        return row_traces(left, inverse_of(self.chol[: left.size, : left.size]))
+
+    @cached_property
+    def scores(self) -> tuple[Array, Array]:
+        """See `LikelihoodPoint.scores`."""
+        filled, W, alpha, outside_weight = self.data.filled, self.W, self.alpha, self.design.outside_weight
+        traces, of_outside = self._traces
+        weighted, s = traces * W[:, :, None] * W[:, None, :], filled.s
+        score0 = alpha.T @ (s[:, None] * alpha) - np.diag(s @ W) + np.tensordot(s, weighted, 1)
+        score1 = alpha.T @ alpha - np.diag(W.sum(axis=0) + filled.noutside * outside_weight) + weighted.sum(axis=0)
+        if self.data.outside_root is not None:
+            seen = self.data.outside_root @ self.alpha_outside
+            score1 = score1 + seen.T @ seen + np.multiply.outer(outside_weight, outside_weight) * of_outside
+        return 0.5 * score0, 0.5 * score1
+
     @property
-    def grams(self) -> tuple[Array, Array, Array]:
+    def grams(self) -> Grams:
         """About twice the expected information of a pair of axes, for powers 0, 1, 2 of the eigenvalues: (p, p) each.
 
         ``QKQ = Q`` gives the squared length of every row of Q in the metric of K; as if K were flat around it.
         """
-        w, s = self.W * np.sqrt(self.shares), self.data.filled.s
-        sw = s[:, None] * w
+        Q0, Q1, Q2 = row_grams(np.sqrt(self.W * self.information_of_rows), self.data.filled.s)
         outside_weight = self.design.outside_weight
         noutside = max(self.data.filled.noutside - self.data.ncells / self.data.ntraits, 0)
-        return w.T @ w + noutside * np.multiply.outer(outside_weight, outside_weight), w.T @ sw, sw.T @ sw
+        return Q0 + noutside * np.multiply.outer(outside_weight, outside_weight), Q1, Q2
 
     def curvature(self, E0: Array, E1: Array) -> tuple[Array, Array]:
         """Change of (score0, score1) for a small step (E0, E1), by the average information.
@@ -183,48 +201,20 @@ def evaluate(data: ObservedCells, axes: TraitAxes, reml: bool) -> ObservedPoint:
         inside, outside = design.times(theta)
         residual, residual_outside = (Z - inside if theta.size else Z), -outside
     alpha, alpha_outside = W * residual, residual_outside * design.outside_weight
-    quadratic = float(np.sum(alpha * residual))
-    if data.outside_root is not None:
-        quadratic += float(np.sum(design.outside_weight * (data.outside_root @ residual_outside) ** 2))
-    score0, score1, traces = _scores(data, design, W, alpha, alpha_outside, chol, reml)
-    lml = _log_density(data, axes, variances, chol, quadratic, reml)
-    return ObservedPoint(
-        data, reml, axes, lml, quadratic, W, design, chol, theta, alpha, alpha_outside, score0, score1, traces
-    )
+    point = ObservedPoint(data, reml, axes, np.nan, W, design, chol, theta, alpha, alpha_outside)
+    return replace(point, lml=_log_density(point))
 
 
-def _log_density(
-    data: ObservedCells, axes: TraitAxes, variances: Array, chol: Array, quadratic: float, reml: bool
-) -> float:
+def _log_density(point: ObservedPoint) -> float:
+    data, axes, chol, reml = point.data, point.axes, point.chol, point.reml
     filled, q = data.filled, data.ncells
-    logdet = float(np.log(variances).sum()) - 2 * filled.nrows * axes.logdet_T
+    logdet = -float(np.log(point.W).sum()) - 2 * filled.nrows * axes.logdet_T
     if filled.noutside:
         logdet += 2 * filled.noutside * float(np.log(axes.c1).sum())
     ndof = filled.nrows * data.ntraits - q
     size = nrestricting(data, reml)
     logdet += float(2 * np.log(np.diag(chol)[:size]).sum())
     if reml:
-        ndof -= size - q - (0 if data.left_out is None else int(np.count_nonzero(data.left_out)))
+        ndof -= size - q - int(np.count_nonzero(data.left_out))
         logdet -= data.logdet_MtM
-    return -0.5 * (ndof * LOG2PI + logdet + quadratic)
-
-
-def _scores(
-    data: ObservedCells, design: CellDesign, W: Array, alpha: Array, alpha_outside: Array, chol: Array, reml: bool
-) -> tuple[Array, Array, Array]:
-    """Scores of C0 and C1, and `ObservedPoint.traces`, which they are computed from."""
-    s = data.filled.s
-    left = design.leading(nrestricting(data, reml))
-    if left.size == 0:
-        traces, of_outside = np.zeros((s.size, data.ntraits, data.ntraits)), np.zeros((data.ntraits, data.ntraits))
-    else:
-        S = inverse_of(chol[: left.size, : left.size])
-        traces, of_outside = row_traces(left, S)
-    weighted = traces * W[:, :, None] * W[:, None, :]
-    outside_weight = design.outside_weight
-    score0 = alpha.T @ (s[:, None] * alpha) - np.diag(s @ W) + np.tensordot(s, weighted, 1)
-    score1 = alpha.T @ alpha - np.diag(W.sum(axis=0) + data.filled.noutside * outside_weight) + weighted.sum(axis=0)
-    if data.outside_root is not None:
-        seen = data.outside_root @ alpha_outside
-        score1 = score1 + seen.T @ seen + np.multiply.outer(outside_weight, outside_weight) * of_outside
-    return 0.5 * score0, 0.5 * score1, traces
+    return -0.5 * (ndof * LOG2PI + logdet + point.quadratic)

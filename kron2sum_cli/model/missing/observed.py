@@ -15,16 +15,13 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.collinearity import combination, dependencies
 from kron2sum_cli.model.contrasts import Contrasts, basis_outside, covariate_basis, outside, rotate_coupled
-from kron2sum_cli.model.spectrum import Array, Spectrum, spectrum_of_features, spectrum_of_relationship
-
-Indices = NDArray[np.intp]
-Mask = NDArray[np.bool_]
+from kron2sum_cli.model.likelihood import LikelihoodPoint
+from kron2sum_cli.model.spectrum import Array, Indices, Mask, Spectrum, spectrum_of_features, spectrum_of_relationship
 
 
 class PartlyObserved(Protocol):
@@ -51,6 +48,13 @@ class PartlyObserved(Protocol):
 
 
 @dataclass(frozen=True)
+class PointOfCells(LikelihoodPoint):
+    """A likelihood of observed cells at one (C0, C1)."""
+
+    data: PartlyObserved
+
+
+@dataclass(frozen=True)
 class ObservedCells:
     """Traits with missing cells, in the coordinates of a spectrum without projected covariates.
 
@@ -64,12 +68,12 @@ class ObservedCells:
       where V is complete.
     - ``outside_gram`` (q, q): their inner products, ``outside_rootᵀ outside_root``.
     - ``filling`` (q,): what the cells were filled with.
+    - ``left_out`` (c, a): effects that are left out (`effects_left_out`).
     - ``logdet_MtM``: ``log|M_oᵀM_o|`` of the observed rows of ``A ⊗ Qx``, a constant of REML.
     - ``prior``: prior variance τ of the effects of Qx, where GGᵀ was replaced by ``GGᵀ + τ Qx Qxᵀ``
       (`observed_spectrum`); None where it was not.
-    - ``added``: further fixed effects ``(A1 ⊗ F) vec(B1)``: A1 (p, e), and F in the rotated rows (m, k).
     - ``B_of_means`` (c, a): fixed effects of X that were taken off the traits before they were rotated; None for none.
-    - ``left_out`` (c, a): effects that are left out (`effects_left_out`); None for none.
+    - ``added``: further fixed effects ``(A1 ⊗ F) vec(B1)``: A1 (p, e), and F in the rotated rows (m, k).
     """
 
     filled: Contrasts
@@ -82,11 +86,11 @@ class ObservedCells:
     outside_root: Array | None
     outside_gram: Array | None
     filling: Array
+    left_out: Mask
     logdet_MtM: float
-    prior: float | None = None
+    prior: float | None
+    B_of_means: Array | None
     added: tuple[Array, Array] | None = None
-    B_of_means: Array | None = None
-    left_out: Mask | None = None
 
     @property
     def nsamples(self) -> int:
@@ -131,7 +135,7 @@ class ObservedCells:
         """Whether GGᵀ has null directions, in which C1 alone must have variance."""
         return bool(self.filled.noutside) or bool(np.any(self.filled.s <= 0))
 
-    def observed(self) -> NDArray[np.bool_]:
+    def observed(self) -> Mask:
         """Which cells were observed, (n, p)."""
         mask = np.ones((self.nsamples, self.ntraits), dtype=np.bool_)
         mask[self.rows, self.traits] = False
@@ -201,16 +205,13 @@ def restored_cells(filled: Contrasts, Y: Array, X: Array, prior: float | None) -
     missing = np.isnan(Y)
     means = np.nanmean(Y, axis=0)
     traits, rows = np.nonzero(missing.T)
-    U = np.ascontiguousarray(filled.V[rows])
+    U = np.ascontiguousarray(filled.V[rows], dtype=np.float64)
     root, gram = _outside(filled, rows)
     left_out = effects_left_out(Y, filled.design.A, X)
     to_X = effects_to_covariates(Qx, Rx, ~missing, left_out)
     logdet = _logdet_observed(~missing, filled.design.A, Qx, left_out)
-    effects = _effects_of_means(filled.design.A, X, means)
-    filling = means[traits]
-    return ObservedCells(
-        filled, X, Qx, to_X, rows, traits, U, root, gram, filling, logdet, prior, B_of_means=effects, left_out=left_out
-    )
+    effects, filling = _effects_of_means(filled.design.A, X, means), means[traits]
+    return ObservedCells(filled, X, Qx, to_X, rows, traits, U, root, gram, filling, left_out, logdet, prior, effects)
 
 
 def effects_to_covariates(Qx: Array, Rx: Array, observed: Mask, left_out: Mask) -> Array:
@@ -258,16 +259,11 @@ def _effects_of_means(A: Array, X: Array, means: Array) -> Array | None:
 
 
 def without_missing(data: Contrasts, X: Array) -> ObservedCells:
-    """Complete traits as observed cells, none missing; ``data`` is rotated with X (n, c) by `rotate_coupled`."""
-    assert data.design is not None
-    all_observed = np.ones((len(X), data.ntraits), dtype=np.bool_)
-    none_left_out = np.zeros((X.shape[1], data.design.A.shape[1]), dtype=np.bool_)
-    Qx, Rx = covariate_basis(X)
-    to_X = effects_to_covariates(Qx, Rx, all_observed, none_left_out)
-    logdet = _logdet_observed(all_observed, data.design.A, Qx, none_left_out)
-    none, nothing = np.empty(0, np.intp), np.empty(0)
-    root, gram = _outside(data, none)
-    return ObservedCells(data, X, Qx, to_X, none, none, np.empty((0, data.V.shape[1])), root, gram, nothing, logdet)
+    """Complete traits as observed cells, none missing; ``data`` is rotated with X (n, c) by `rotate_coupled`.
+
+    Nothing was taken off them.
+    """
+    return restored_cells(data, np.zeros((len(X), data.ntraits)), X, None)
 
 
 def with_added(data: ObservedCells, A1: Array, F: Array) -> ObservedCells:
@@ -288,23 +284,9 @@ def _with_inside(data: ObservedCells, F: Array) -> ObservedCells:
     filled = data.filled
     if not filled.noutside:
         return data
-    assert filled.design is not None
     smallest = 1e-9 * np.linalg.norm(F, axis=0).max(initial=0)
     E = basis_outside(F, (filled.V,), smallest, filled.noutside)
-    V = np.hstack([filled.V, E])
-
-    def padded(M: Array) -> Array:
-        return np.vstack([M, np.zeros((E.shape[1], M.shape[1]))])
-
-    wider = replace(
-        filled,
-        Z=padded(filled.Z),
-        s=np.concatenate([filled.s, np.zeros(E.shape[1])]),
-        noutside=filled.noutside - E.shape[1],
-        V=V,
-        Kxm=np.zeros((0, V.shape[1])),
-        design=replace(filled.design, X=padded(filled.design.X)),
-    )
+    wider = filled.widened(E)
     root, gram = _outside(wider, data.rows)
     U = np.hstack([data.U, E[data.rows]])
     return replace(data, filled=wider, U=U, outside_root=root, outside_gram=gram)

@@ -11,37 +11,29 @@ from functools import cached_property, partial
 from typing import Generic, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model import climbing
-from kron2sum_cli.model.bartlett import (
-    AtTruth,
-    Refit,
-    SecondOf,
-    Simulated,
-    information_change,
-    pairs_at_truth,
-    scoring_step,
-)
+from kron2sum_cli.model.bartlett import Refit, SecondOf, Simulated, Truth
+from kron2sum_cli.model.block_scanner import Scanner
 from kron2sum_cli.model.climbing import Likelihood, Optimum, PointT
-from kron2sum_cli.model.contrasts import rotate_coupled
-from kron2sum_cli.model.fitting import certified, distinct_maxima
+from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled
+from kron2sum_cli.model.families.spectrum import FamilyRotation
+from kron2sum_cli.model.fitting import certified, distinct_maxima, even_starts
 from kron2sum_cli.model.missing.fitting import (
     MAX_STEPS,
     ObservedLikelihood,
     best_beside,
     climb,
-    even_starts,
     has_few_common_samples,
     is_searched_thoroughly,
     places_beside,
 )
-from kron2sum_cli.model.missing.likelihood import ObservedPoint, evaluate
+from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.observed import ObservedCells, PartlyObserved, restored_cells, with_added
 from kron2sum_cli.model.missing.scanner import observed_scanner
 from kron2sum_cli.model.refit import STRONG_EFFECT
-from kron2sum_cli.model.spectrum import Array, Spectrum
+from kron2sum_cli.model.spectrum import Array, Floats, Spectrum
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 SIMULATED_VARIANTS = 4
@@ -102,7 +94,7 @@ class RefitsOneByOne(ABC, Generic[PointT]):
         return cells if cells and has_few_common_samples(cells) else None
 
     @abstractmethod
-    def columns(self, G: NDArray[np.floating]) -> Array:
+    def columns(self, G: Floats) -> Array:
         """Columns of genotypes G (n, b) as the likelihood takes them."""
 
     def highest(self, likelihood: Likelihood[PointT], neffects: int) -> Optimum[PointT] | None:
@@ -120,6 +112,34 @@ class RefitsOneByOne(ABC, Generic[PointT]):
             best = _highest(_without_genetic_variance(climb, best.point.axes), climb_from, best) or best
         return best_beside(best, self.beside, partial(_climb_above, climb_from, best)) if self.beside else best
 
+    @property
+    @abstractmethod
+    def rotated(self) -> tuple[Array, Contrasts | FamilyRotation]:
+        """Eigenvalues of GGᵀ (m,), and the rotation of the samples to these rows."""
+
+    @abstractmethod
+    def scanner(self, point: PointT) -> Scanner:
+        """Score and information of variants at a point, in double precision."""
+
+    @abstractmethod
+    def simulated_fit(self, rng: np.random.Generator) -> Optimum[PointT]:
+        """Where a climb from the null model's covariances ends for traits that are simulated from these."""
+
+    def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
+        """See `bartlett.Refits`."""
+        refits = type(self)((certified(self.simulated_fit(rng)),))
+        s, rotation = refits.rotated  # of the simulated traits: V has what they have outside it
+        rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
+        G, point = rotation.to_samples(rows), refits.null.point.at(self.null.point.axes)
+        truth, scanner, columns = Truth.at(point, s), self.scanner(point), refits.columns(G)
+        of_variants = truth.of_variants(scanner.statistics(G), rows)
+        found = Simulated(refits.null_lml, lambda design: refits.refit(columns, design), of_variants)
+        if second is None:
+            return found
+        H = second(G)
+        both = truth.of_pairs(scanner.pair_statistics(G, H), np.stack([rows, rotation.to_rows(H)], axis=2))
+        return found.with_pairs(both, lambda: refits.of_pairs(G, H, G[:, :0]))
+
     @abstractmethod
     def fitted(self, columns: Array, design: Array) -> tuple[float, Array, Array] | None:
         """Refit one variant of columns (n, k) with effects in the span of a design (p, e); None where that fails.
@@ -127,12 +147,12 @@ class RefitsOneByOne(ABC, Generic[PointT]):
         Log-likelihood, and effects (p,) of the last column on the traits with their standard errors (p,).
         """
 
-    def of_variants(self, G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
+    def of_variants(self, G: Floats, outside: Array) -> Callable[[Array], Refit]:
         """Refits of variants G (n, b) with effects in the span of a design (p, e); ``outside`` has no part in it."""
         columns = self.columns(G)
         return lambda design: self.refit(columns, design)
 
-    def of_pairs(self, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]) -> Refit:
+    def of_pairs(self, G: Floats, H: Floats, Q: Floats) -> Refit:
         """See `bartlett.Refits`; Q has no part in it."""
         return self.refit(np.stack([self.columns(G), self.columns(H)], axis=2), np.eye(self.null.point.axes.c0.size))
 
@@ -155,7 +175,7 @@ class RefitsOneByOne(ABC, Generic[PointT]):
 class ObservedRefitter(RefitsOneByOne[ObservedPoint]):
     """Refits of observed cells under one null model."""
 
-    def columns(self, G: NDArray[np.floating]) -> Array:
+    def columns(self, G: Floats) -> Array:
         """The columns themselves."""
         return G.astype(np.float64)
 
@@ -170,28 +190,20 @@ class ObservedRefitter(RefitsOneByOne[ObservedPoint]):
         variances = np.einsum("te,ef,tf->t", basis, best.point.B_covariance[last, last], basis)
         return best.point.lml, basis @ best.point.theta[last], np.sqrt(variances)
 
-    def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
-        """Simulate traits in these cells under the null model, and variants; fit the traits."""
-        cells, axes = self.null.point.data, self.null.point.axes
-        null = certified(climb(_simulated_cells(cells, axes, rng), axes, self.null.rank, self.reml))
-        fitter = ObservedRefitter((null,))
-        data = fitter.null.point.data
-        s, V = data.filled.s, data.filled.V
-        rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
-        G = np.asarray(V @ rows)
-        point = evaluate(data, axes, self.reml)
-        statistics = observed_scanner(point, np.float64).statistics(G)
-        step = scoring_step(axes, point.grams, point.score0, point.score1)
-        change = information_change(rows**2, s, point.W * point.shares, step)
-        truth = AtTruth(axes.T, statistics.u, statistics.v, change)
-        found = Simulated(fitter.null_lml, lambda design: fitter.refit(G, design), truth)
-        if second is None:
-            return found
-        H = second(G)
-        weights = point.W * point.shares
-        pairs = observed_scanner(point, np.float64).pair_statistics(G, H)
-        both = pairs_at_truth(axes.T, pairs, np.stack([rows, V.T @ H], axis=2), s, weights, step)
-        return found.with_pairs(both, lambda: fitter.of_pairs(G, H, G[:, :0]))
+    @property
+    def rotated(self) -> tuple[Array, Contrasts]:
+        """See `RefitsOneByOne.rotated`."""
+        filled = self.null.point.data.filled
+        return filled.s, filled
+
+    def scanner(self, point: ObservedPoint) -> Scanner:
+        """See `RefitsOneByOne.scanner`."""
+        return observed_scanner(point, np.float64)
+
+    def simulated_fit(self, rng: np.random.Generator) -> Optimum[ObservedPoint]:
+        """See `RefitsOneByOne.simulated_fit`."""
+        axes = self.null.point.axes
+        return climb(_simulated_cells(self.null.point.data, axes, rng), axes, self.null.rank, self.reml)
 
 
 def _simulated_cells(cells: ObservedCells, axes: TraitAxes, rng: np.random.Generator) -> ObservedCells:
@@ -249,6 +261,6 @@ def observed_refits(data: ObservedCells, fitted: TraitAxes, rank: int, reml: boo
     """
     starts, few_cells = [fitted], is_searched_thoroughly(data)
     if few_cells:
-        starts += even_starts(data) + places_beside(data, fitted, rank)
+        starts += even_starts(data.filled) + places_beside(data, fitted, rank)
     maxima = distinct_maxima(starts, partial(climb, data, rank=rank, reml=reml))
     return ObservedRefitter(tuple(maxima), data if few_cells else None)

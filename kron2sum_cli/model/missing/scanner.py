@@ -8,10 +8,10 @@ With M1 the p columns of a variant g, one a trait axis, and ``Q = P - PDH⁻¹D�
 all cells of a row. Then comes one product with L⁻¹, whatever the number of variants.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, least_left
@@ -26,11 +26,8 @@ from kron2sum_cli.model.missing.design import (
     solve,
 )
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
-from kron2sum_cli.model.missing.observed import Indices, ObservedCells, with_cells_inside
-from kron2sum_cli.model.sets.fixed_effects import weighted_products
-from kron2sum_cli.model.spectrum import EPSILON, Array, parts_of
-
-Floats = NDArray[np.floating]
+from kron2sum_cli.model.missing.observed import ObservedCells, with_cells_inside
+from kron2sum_cli.model.spectrum import EPSILON, Array, Floats, Indices, parts_of, weighted_products
 
 COLUMNS_AT_ONCE = 128
 """Number of columns of L⁻¹ in one product; blocks above its diagonal, which are 0, are left out."""
@@ -51,6 +48,37 @@ for single precision: the error of a statistic is that of the products divided b
 
 
 @dataclass(frozen=True)
+class CutRows:
+    """The k rows B whose inverse variances are cut at `LARGEST_WEIGHT`, where C1 and GGᵀ are both nearly singular.
+
+    They have inverse variances of 10⁹ there, and ``Q = P - PDH⁻¹DᵀP`` is a difference of numbers of that size, most of
+    which the missing cells take away. With the cut weights P_l and ``LLᵀ = H_l = DᵀP_lD`` nothing is larger than what
+    the observed cells know (Woodbury; Δ is what is cut off)::
+
+        Q = Q_l + Rᵀ S⁻¹ R,      R = B (I - D H_l⁻¹ Dᵀ P_l),      S = Δ⁻¹ + B D H_l⁻¹ Dᵀ Bᵀ.
+
+    - ``rows``, ``axes`` (k,): rotated row and trait axis of each.
+    - ``explained`` (q + ca, k): ``L⁻¹DᵀBᵀ``.
+    - ``root`` (k, k): lower Cholesky factor of S.
+    - ``outside_weight`` (p,): inverse variances outside V, where variants alone have a part; None where there is
+      nothing outside.
+    """
+
+    rows: Indices
+    axes: Indices
+    explained: Array
+    root: Array
+    outside_weight: Array | None
+
+    def left(self, rotated: Floats, explained: Floats) -> Array:
+        """``S^-½ B (M1 - D H_l⁻¹ DᵀP_l M1)`` of variants ``VᵀG`` (m, b) with ``L⁻¹DᵀP_l M1``: (b, p, k)."""
+        left: Array = -np.asarray(explained @ self.explained, np.float64)
+        left[:, self.axes, np.arange(self.axes.size)] += rotated[self.rows].T
+        flat = half_solve(self.root, left.reshape(-1, self.axes.size).T)
+        return np.asarray(flat.T.reshape(left.shape))
+
+
+@dataclass(frozen=True)
 class ObservedScanner:
     """``u`` and ``V`` (p, p) of blocks of variants given the observed cells.
 
@@ -66,6 +94,7 @@ class ObservedScanner:
     - ``covariates``: those of the null model, over the samples of every trait.
     - ``in_double``: the same in double precision, for variants for which single is not enough; None where this one is
       in double.
+    - ``cut``: rows whose ``weights`` are cut; None where none are.
     """
 
     rotation: Floats
@@ -79,6 +108,7 @@ class ObservedScanner:
     Qx: Floats
     covariates: GenotypedCovariates
     in_double: "ObservedScanner | None" = None
+    cut: CutRows | None = None
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
@@ -122,27 +152,37 @@ class ObservedScanner:
     def _statistics(self, G: Floats) -> tuple[BlockStatistics, Array]:
         """Statistics, and the smallest share (b,) of the terms of complete data that is left in any direction."""
         u, rotated = self._rotated(G)
-        complete, terms = self._complete(G, G, rotated * rotated)
-        V = complete[:, :, None] * np.eye(complete.shape[1])
-        for part in self._parts(G.shape[1]):
-            taken = self.explained(G[:, part], rotated[:, part])
-            V[part] -= taken @ taken.transpose(0, 2, 1)
+        ((V, terms),) = self._information([(G, rotated)], [(0, 0)])
         return self._block(G, u, V), least_left(V, terms)
 
     def _pair_statistics(self, G: Floats, H: Floats) -> tuple[PairStatistics, Array, Array]:
         """Statistics of two columns a variant, and the smallest share (b,) that is left of either's terms."""
         (u_G, of_G), (u_H, of_H) = self._rotated(G), self._rotated(H)
-        first, terms_G = self._complete(G, G, of_G * of_G)
-        second, terms_H = self._complete(H, H, of_H * of_H)
-        both = self._complete(G, H, of_G * of_H)[0]
-        V_G, V_H, cross = (complete[:, :, None] * np.eye(complete.shape[1]) for complete in (first, second, both))
-        for part in self._parts(G.shape[1]):
-            one, other = self.explained(G[:, part], of_G[:, part]), self.explained(H[:, part], of_H[:, part])
-            V_G[part] -= one @ one.transpose(0, 2, 1)
-            V_H[part] -= other @ other.transpose(0, 2, 1)
-            cross[part] -= one @ other.transpose(0, 2, 1)
+        (V_G, terms_G), (V_H, terms_H), (cross, _) = self._information([(G, of_G), (H, of_H)], [(0, 0), (1, 1), (0, 1)])
         found = PairStatistics(self._block(G, u_G, V_G), self._block(H, u_H, V_H), cross)
         return found, least_left(V_G, terms_G), least_left(V_H, terms_H)
+
+    def _information(
+        self, blocks: Sequence[tuple[Floats, Floats]], pairs: Sequence[tuple[int, int]]
+    ) -> list[tuple[Array, Array]]:
+        """``M1ᵀQM1'`` (b, p, p) of pairs of blocks, which are variants (n, b) and rotated ones (m, b).
+
+        Beside it how large the terms (b, p) are of which it is made.
+        """
+        found = []
+        for i, k in pairs:
+            complete, terms = self._complete(*blocks[i], *blocks[k])
+            found.append((complete[:, :, None] * np.eye(complete.shape[1]), terms))
+        for part in self._parts(blocks[0][0].shape[1]):
+            taken = [self.explained(G[:, part], rotated[:, part]) for G, rotated in blocks]
+            for (V, _), (i, k) in zip(found, pairs, strict=True):
+                V[part] -= taken[i] @ taken[k].transpose(0, 2, 1)
+            if self.cut is not None:
+                left = [self.cut.left(of[:, part], one) for (_, of), one in zip(blocks, taken, strict=True)]
+                for (V, terms), (i, k) in zip(found, pairs, strict=True):
+                    V[part] += left[i] @ left[k].transpose(0, 2, 1)
+                    terms[part] += np.sum(left[i] * left[k], axis=2)
+        return found
 
     def _rotated(self, G: Floats) -> tuple[Array, Floats]:
         """Scores (b, p) and rotated variants (m, b)."""
@@ -150,12 +190,16 @@ class ObservedScanner:
         rotated = self.rotation @ G
         return rotated[m:].T.astype(np.float64), rotated[:m]
 
-    def _complete(self, G: Floats, H: Floats, products: Floats) -> tuple[Array, Array]:
-        """Information of complete data without fixed effects (b, p), from products (m, b) in the rows.
+    def _complete(self, G: Floats, of_G: Floats, H: Floats, of_H: Floats) -> tuple[Array, Array]:
+        """Information of complete data without fixed effects (b, p), of variants (n, b) and rotated ones (m, b).
 
         Beside it how large the terms are of which it is made: what is outside V is a difference of lengths.
         """
+        products = of_G * of_H
         found = (products.T @ self.weights).astype(np.float64)
+        if self.cut is not None and self.cut.outside_weight is not None:
+            outside = np.sum(self._outside(G, of_G) * self._outside(H, of_H), axis=0)
+            found += np.multiply.outer(outside, self.cut.outside_weight)
         if self.outside_weight is None:
             return found, found
         weight = self.outside_weight.astype(np.float64)
@@ -163,6 +207,10 @@ class ObservedScanner:
         outside = length - products.sum(axis=0, dtype=np.float64)
         found += np.multiply.outer(np.maximum(outside, 0.0) if H is G else outside, weight)
         return found, np.maximum(found, np.multiply.outer(length, weight))
+
+    def _outside(self, G: Floats, rotated: Floats) -> Floats:
+        """What variants G (n, b) have outside V."""
+        return np.asarray(G - self.rotation[: len(rotated)].T @ rotated)
 
     def set_information(self, G: Array, rotated: Array) -> tuple[Array, Array]:
         """``M1ᵀQM1'`` of all pairs of q variants G (n, q) and ``VᵀG``: (p, p, q, q); how large its terms are (p, q).
@@ -173,10 +221,17 @@ class ObservedScanner:
         if self.outside_weight is not None:
             outside = G.T @ G - rotated.T @ rotated
             complete = complete + self.outside_weight[:, None, None] * outside
-        taken = self.explained(G, rotated)
+        if self.cut is not None and self.cut.outside_weight is not None:
+            rest = self._outside(G, rotated)
+            complete = complete + self.cut.outside_weight[:, None, None] * (rest.T @ rest)
+        taken, terms = self.explained(G, rotated), np.einsum("jaa->ja", complete)
         V = -np.einsum("ajx,blx->jlab", taken, taken, optimize=True)
         V[np.arange(len(complete)), np.arange(len(complete))] += complete
-        return V, np.einsum("jaa->ja", complete)
+        if self.cut is not None:
+            left = self.cut.left(rotated, taken)
+            V += np.einsum("ajk,blk->jlab", left, left, optimize=True)
+            terms = terms + np.sum(left**2, axis=2).T
+        return V, terms
 
     def _parts(self, b: int) -> list[slice]:
         """The b variants of a block, some at a time."""
@@ -281,117 +336,15 @@ def _scanner_of(
     )
 
 
-@dataclass(frozen=True)
-class CutRows:
-    """The k rows B whose inverse variances are cut at `LARGEST_WEIGHT`, Δ what is cut off.
-
-    - ``rows``, ``axes`` (k,): rotated row and trait axis of each.
-    - ``explained`` (q + ca, k): ``L⁻¹DᵀBᵀ``, ``LLᵀ = H_l = DᵀP_lD`` with the cut weights P_l.
-    - ``root`` (k, k): lower Cholesky factor of ``S = Δ⁻¹ + B D H_l⁻¹ Dᵀ Bᵀ``.
-    """
-
-    rows: Indices
-    axes: Indices
-    explained: Array
-    root: Array
-
-    def left(self, rotated: Floats, explained: Floats) -> Array:
-        """``S^-½ B (M1 - D H_l⁻¹ DᵀP_l M1)`` of variants ``VᵀG`` (m, b) with ``L⁻¹DᵀP_l M1``: (b, p, k)."""
-        left: Array = -np.asarray(explained @ self.explained, np.float64)
-        left[:, self.axes, np.arange(self.axes.size)] += rotated[self.rows].T
-        flat = half_solve(self.root, left.reshape(-1, self.axes.size).T)
-        return np.asarray(flat.T.reshape(left.shape))
-
-
-@dataclass(frozen=True)
-class CutScanner:
-    """``u`` and ``V`` (p, p) of blocks of variants where C1 and GGᵀ are both nearly singular, in double precision.
-
-    Rows have inverse variances of 10⁹ there, and ``Q = P - PDH⁻¹DᵀP`` is a difference of numbers of that size, most of
-    which the missing cells take away. With weights cut at `LARGEST_WEIGHT` nothing is larger than what the observed
-    cells know (Woodbury; B and S as in `CutRows`)::
-
-        Q = Q_l + Rᵀ S⁻¹ R,      R = B (I - D H_l⁻¹ Dᵀ P_l).
-
-    ``cut`` is the scanner of the cut weights, with the scores of Q; V is so wide that no missing cell has a part
-    outside. ``outside_weight`` (p,) are inverse variances outside V, where variants alone have a part; None where there
-    is nothing outside.
-    """
-
-    cut: ObservedScanner
-    rows: CutRows
-    outside_weight: Array | None
-
-    @property
-    def dtype(self) -> np.dtype[np.floating]:
-        """Double precision."""
-        return self.cut.dtype
-
-    @property
-    def rotation(self) -> Floats:
-        """See `ObservedScanner.rotation`."""
-        return self.cut.rotation
-
-    @property
-    def weights(self) -> Floats:
-        """The cut inverse variances (m, p)."""
-        return self.cut.weights
-
-    def statistics(self, G: Floats) -> BlockStatistics:
-        """See `ObservedScanner.statistics`."""
-        G = np.asarray(G, np.float64)
-        u, rotated = self.cut._rotated(G)
-        V, terms = self._information(G, rotated, G, rotated)
-        return estimable(self.cut._block(G, u, V), least_left(V, terms), G, self.cut.covariates)
-
-    def pair_statistics(self, G: Floats, H: Floats) -> PairStatistics:
-        """See `ObservedScanner.pair_statistics`."""
-        G, H = np.asarray(G, np.float64), np.asarray(H, np.float64)
-        (u_G, of_G), (u_H, of_H) = self.cut._rotated(G), self.cut._rotated(H)
-        (V_G, terms_G), (V_H, terms_H) = self._information(G, of_G, G, of_G), self._information(H, of_H, H, of_H)
-        first = estimable(self.cut._block(G, u_G, V_G), least_left(V_G, terms_G), G, self.cut.covariates)
-        second = estimable(self.cut._block(H, u_H, V_H), least_left(V_H, terms_H), H, self.cut.covariates)
-        return PairStatistics(first, second, self._information(G, of_G, H, of_H)[0])
-
-    def set_information(self, G: Array, rotated: Array) -> tuple[Array, Array]:
-        """See `ObservedScanner.set_information`."""
-        V, terms = self.cut.set_information(G, rotated)
-        left = self.rows.left(rotated, self.cut.explained(G, rotated))
-        V += np.einsum("ajk,blk->jlab", left, left, optimize=True)
-        terms = terms + np.sum(left**2, axis=2).T
-        if self.outside_weight is not None:
-            rest = G - self.cut.rotation[: len(rotated)].T @ rotated
-            outside = self.outside_weight[:, None, None] * (rest.T @ rest)
-            V[np.arange(len(outside)), np.arange(len(outside))] += outside
-            terms += np.einsum("jaa->ja", outside)
-        return V, terms
-
-    def _information(self, G: Floats, of_G: Floats, H: Floats, of_H: Floats) -> tuple[Array, Array]:
-        """``M1ᵀQM1'`` (b, p, p) of variants G and H (n, b) and ``VᵀG``, ``VᵀH``; how large its terms are (b, p)."""
-        terms, _ = self.cut._complete(G, H, of_G * of_H)
-        if self.outside_weight is not None:
-            columns = self.cut.rotation[: len(of_G)].T
-            products = (G - columns @ of_G) * (H - columns @ of_H)
-            terms = terms + np.multiply.outer(products.sum(axis=0), self.outside_weight)
-        V = terms[:, :, None] * np.eye(terms.shape[1])
-        for part in self.cut._parts(G.shape[1]):
-            one = self.cut.explained(G[:, part], of_G[:, part])
-            other = one if H is G else self.cut.explained(H[:, part], of_H[:, part])
-            left_one = self.rows.left(of_G[:, part], one)
-            left_other = left_one if H is G else self.rows.left(of_H[:, part], other)
-            V[part] += left_one @ left_other.transpose(0, 2, 1) - one @ other.transpose(0, 2, 1)
-            terms[part] += np.sum(left_one * left_other, axis=2)
-        return V, terms
-
-
-def variant_scanner(point: ObservedPoint, dtype: type[np.floating] = np.float32) -> ObservedScanner | CutScanner:
+def variant_scanner(point: ObservedPoint, dtype: type[np.floating] = np.float32) -> ObservedScanner:
     """The scanner of blocks of variants that is right for the inverse variances of a null model."""
     if has_large_weights(point.design, point.W):
         return _cut_scanner(point)
     return observed_scanner(point, dtype)
 
 
-def _cut_scanner(point: ObservedPoint) -> CutScanner:
+def _cut_scanner(point: ObservedPoint) -> ObservedScanner:
+    """The scanner of cut weights, with the scores of Q; V is so wide that no missing cell has a part outside."""
     data = with_cells_inside(point.data)
     design = design_at(data, point.axes)
     W = 1 / point.axes.variances(data.filled.s)
@@ -401,7 +354,8 @@ def _cut_scanner(point: ObservedPoint) -> CutScanner:
     parts = [block.loading[axes] * block.U[:, rows] for block in design.blocks]
     explained = half_solve(L, np.vstack(parts))
     S = explained.T @ explained + np.diag(1 / (W - cut)[rows, axes])
-    found = CutRows(rows, axes, explained, linalg.cholesky(S, lower=True))
+    outside_weight = 1 / point.axes.c1**2 if data.filled.noutside else None
+    found = CutRows(rows, axes, explained, linalg.cholesky(S, lower=True), outside_weight)
 
     residual = data.filled.Z @ point.axes.T.T
     nothing = np.zeros((0, len(point.axes.c0)))
@@ -411,4 +365,4 @@ def _cut_scanner(point: ObservedPoint) -> CutScanner:
     alpha = cut * (residual - taken)
     alpha[rows, axes] += of_rows
     scanner = _scanner_of(np.float64, data, design, cut, L, np.asarray(data.filled.V @ alpha))
-    return CutScanner(scanner, found, 1 / point.axes.c1**2 if data.filled.noutside else None)
+    return replace(scanner, cut=found)

@@ -6,15 +6,15 @@ no standard error; all other estimates have.
 """
 
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.climbing import BOUNDARY, Optimum
-from kron2sum_cli.model.likelihood import LikelihoodPoint
-from kron2sum_cli.model.missing.observed import Indices, Mask, PartlyObserved
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.information import lower_triangle
+from kron2sum_cli.model.missing.observed import PartlyObserved, PointOfCells
+from kron2sum_cli.model.spectrum import Array, Indices, Mask
 from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors, factor
 
 SWEEPS, CLOSE = 200, 1e-10
@@ -22,14 +22,6 @@ SWEEPS, CLOSE = 200, 1e-10
 
 LIKELIHOOD_CHANGE = 1e-6
 """Largest change of a log-likelihood that only rounding makes."""
-
-
-class PointOfCells(LikelihoodPoint, Protocol):
-    """A likelihood of observed cells at one point."""
-
-    @property
-    def data(self) -> PartlyObserved:
-        """What it is the likelihood of."""
 
 
 ObservedT = TypeVar("ObservedT", bound=PointOfCells)
@@ -82,11 +74,10 @@ def made_independent(C: Array, apart: Mask) -> Array:
 def undetermined_directions(data: PartlyObserved, axes: TraitAxes) -> Array:
     """Changes of (E0, E1), the entries of pairs of axes (2N, k), that move an undetermined covariance alone."""
     p = data.ntraits
-    i, j = np.tril_indices(p)
-    found = np.zeros((2 * i.size, 0))
+    found = np.zeros((p * (p + 1), 0))
     for a, b in np.argwhere(np.tril(undetermined(data.observed()))):
         change = np.multiply.outer(axes.T[:, a], axes.T[:, b])
-        column = np.concatenate([np.zeros(i.size), (change + change.T)[i, j]])
+        column = np.concatenate([np.zeros(p * (p + 1) // 2), lower_triangle(change + change.T)])
         found = np.column_stack([found, column / np.linalg.norm(column)])
     return found
 

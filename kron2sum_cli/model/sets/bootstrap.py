@@ -13,13 +13,9 @@ from numpy.polynomial.chebyshev import Chebyshev
 from scipy import linalg
 
 from kron2sum_cli.model.bootstrap import SimulatedTraits, relative_gains
-from kron2sum_cli.model.hypotheses import Hypothesis, TestContext
+from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, relative_gain
 from kron2sum_cli.model.sets.fixed_effects import SetScores, effects_of_set
-from kron2sum_cli.model.sets.kernel_tests import (
-    cauchy_mlog10p_of_many,
-    directions_of,
-    null_weights,
-)
+from kron2sum_cli.model.sets.kernel_tests import cauchy_mlog10p_of_many, directions_of, null_weights
 from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
 from kron2sum_cli.model.sets.random_effects import SetNull, VariantSetScores, with_information
 from kron2sum_cli.model.spectrum import Array
@@ -107,9 +103,8 @@ def _of_effects(scores: SetScores, u: Array, quadratic: Array, tested: Hypothesi
             h = np.einsum("je,ajk->eak", effects.D, u).reshape(-1, u.shape[2])[effects.kept]
             half = linalg.solve_triangular(effects.root, h / effects.size[:, None], lower=True)
             drops[-1], ranks[-1] = np.sum(half**2, axis=0), len(effects.kept)
-    left = context.least_left * quadratic
-    gain = np.maximum(np.minimum(drops[1], quadratic - left) - drops[0], 0.0)
-    return context.result(gain / np.maximum(quadratic - drops[1], left), ranks[1] - ranks[0], ranks[1]).mlog10p
+    gain = relative_gain(drops[0], drops[1], quadratic, context.least_left)
+    return context.result(gain, ranks[1] - ranks[0], ranks[1]).mlog10p
 
 
 _TESTS: dict[SimulatedTest, Callable[[VariantSetScores, Array, SimulatedTraits, Hypothesis, SetNull], Array]] = {

@@ -3,15 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from kron2sum_cli.model.generalised_least_squares import independent_columns
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, compare, orthonormal
-from kron2sum_cli.model.spectrum import Array, parts_of
-
-ROWS_AT_ONCE = 1024
-"""Rows of a product that are worked on together, so that they stay in the processor's cache."""
+from kron2sum_cli.model.spectrum import Array, Indices
 
 
 @dataclass(frozen=True)
@@ -41,18 +37,6 @@ class SetScores:
         return SetScores(self.u[-1:], self.V[..., -1:, -1:], self.sizes[:, -1:])
 
 
-def weighted_products(rows: NDArray[np.floating], weights: NDArray[np.floating]) -> Array:
-    """``Σ_i w_ij g_ia g_ib`` for rows (m, q) and every axis j of weights (m, p), in double precision: (p, q, q)."""
-    roots = np.sqrt(weights.T.astype(np.float64))
-    V = np.zeros((len(roots), rows.shape[1], rows.shape[1]))
-    for part in parts_of(len(rows), ROWS_AT_ONCE):
-        in_double = rows[part].astype(np.float64)
-        for j, root in enumerate(roots[:, part]):
-            half = in_double * root[:, None]
-            V[j] += half.T @ half
-    return V
-
-
 @dataclass(frozen=True)
 class SetEffects:
     """Effects ``B Aᵀ`` of a set of q variants, B (q, e) free, of which those are kept that are linearly independent.
@@ -63,7 +47,7 @@ class SetEffects:
     """
 
     D: Array
-    kept: NDArray[np.intp]
+    kept: Indices
     size: Array
     root: Array
 

@@ -18,7 +18,6 @@ Kernels of the traits:
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg, special
 
 from kron2sum_cli.errors import NumericalError
@@ -26,7 +25,7 @@ from kron2sum_cli.model.generalised_least_squares import independent_columns
 from kron2sum_cli.model.hypotheses import Hypothesis, orthonormal
 from kron2sum_cli.model.sets.fixed_effects import SetScores, between_directions
 from kron2sum_cli.model.sets.quadratic_forms import NO_VARIANCE, ROUNDING, mixture_mlog10p, positive_weights
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, Indices
 from kron2sum_cli.model.tail_probability import LN10
 from kron2sum_cli.model.trait_axes import TraitAxes
 
@@ -110,7 +109,7 @@ class Directions:
     """
 
     F: Array
-    kept: NDArray[np.intp]
+    kept: Indices
     slopes: Array
     covariance: Array | None
 

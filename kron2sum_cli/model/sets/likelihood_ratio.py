@@ -15,15 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy
-from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.sets.kernel_tests import KernelScores
 from kron2sum_cli.model.sets.quadratic_forms import NO_VARIANCE
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, Indices
 from kron2sum_cli.model.tail_probability import chi2_mlog10p
-
-Indices = NDArray[np.intp]
 
 REPLICATES = ((200, 1.0), (1000, 0.2), (10_000, 0.02))
 """Simulated values of the null distribution, and the P below which there are so many. A tail that is fitted to 1,000

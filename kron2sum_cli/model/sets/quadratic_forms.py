@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.spectrum import Array, parts_of
+from kron2sum_cli.model.spectrum import Array, Mask, parts_of
 from kron2sum_cli.model.tail_probability import LN10
 
 Complex = NDArray[np.complex128]
@@ -69,7 +69,7 @@ class Tails:
     times q²: without a unit.
     """
 
-    upper: NDArray[np.bool_]
+    upper: Mask
     log_tail: Array
     log_density: Array
     density_slope: Array
@@ -86,7 +86,7 @@ class Tails:
         """Density over ``P(Q > q)`` (k,)."""
         return np.asarray(np.exp(self.log_density - self.log_upper))
 
-    def take(self, which: NDArray[np.bool_]) -> "Tails":
+    def take(self, which: Mask) -> "Tails":
         """Those of some of the distributions."""
         numbers = self.log_tail, self.log_density, self.density_slope, self.density_bend
         return Tails(self.upper[which], *(part[which] for part in numbers))
@@ -181,7 +181,7 @@ def positive_weights(values: Array) -> Array:
     return np.where(values > ROUNDING * largest[..., None], values, 0.0)
 
 
-def _invert(weights: Array, q: Array, upper: NDArray[np.bool_]) -> tuple[Array, Array, Array, Array]:
+def _invert(weights: Array, q: Array, upper: Mask) -> tuple[Array, Array, Array, Array]:
     """Log tail, log density, its derivatives over it, of mixtures whose largest weight is 1, by the trapezoidal rule.
 
     It goes along hyperbolas. Distances ``τ = ½ - t`` to the branch point are what is kept, so that

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.block_scanner import least_left
@@ -25,7 +24,7 @@ from kron2sum_cli.model.sets.kernel_tests import (
 from kron2sum_cli.model.sets.likelihood_ratio import likelihood_ratio_test
 from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
 from kron2sum_cli.model.sets.skato import apart_from_sum, skato
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.spectrum import Array, Floats, Mask
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 SetTest = Literal["burden", "skat", "skato", "acat", "lr", "omnibus"]
@@ -59,7 +58,7 @@ class VariantSetScores:
     scores: SetScores
     sum_scores: Callable[[Array], SetScores]
     with_sum: Callable[[], SetScores]
-    genotypes_of_sum: Callable[[Array], NDArray[np.floating] | None]
+    genotypes_of_sum: Callable[[Array], Floats | None]
     weights: Array
     eaf: Array
     seed: tuple[int, ...]
@@ -96,14 +95,12 @@ def _skato(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
 
 
 def _likelihood_ratio(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
-    return likelihood_ratio_test(_free_kernel(one, tested, null), np.random.default_rng(one.seed)).mlog10p
-
-
-def _free_kernel(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> KernelScores:
-    """Weighted scores along all directions of the tested effects, of which the likelihood ratio takes the best."""
+    """mtSet's, which takes the best of all directions of the tested effects."""
     if tested.is_any_effect:
-        return kernel_scores(one.scores, np.eye(one.scores.u.shape[1]), one.weights)
-    return kernel_of(one.scores, one.weights, tested, null)
+        kernel = kernel_scores(one.scores, np.eye(one.scores.u.shape[1]), one.weights)
+    else:
+        kernel = kernel_of(one.scores, one.weights, tested, null)
+    return likelihood_ratio_test(kernel, np.random.default_rng(one.seed)).mlog10p
 
 
 def kernel_of(scores: SetScores, weights: Array, tested: Hypothesis, null: SetNull) -> KernelScores:
@@ -149,7 +146,7 @@ _TESTS: dict[SetTest, Callable[[VariantSetScores, Hypothesis, SetNull], float]] 
 }
 
 
-def with_information(scores: SetScores) -> tuple[Array, NDArray[np.bool_]]:
+def with_information(scores: SetScores) -> tuple[Array, Mask]:
     """Information of every variant by itself, and which variants (s,) have some on the effects on all traits.
 
     Raises NumericalError where no variant has.

@@ -10,21 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kron2sum_cli.model.block_scanner import BlockScanner, inner_products
-from kron2sum_cli.model.missing.scanner import CutScanner, ObservedScanner
-from kron2sum_cli.model.sets.fixed_effects import SetScores, weighted_products
-from kron2sum_cli.model.spectrum import Array
+from kron2sum_cli.model.missing.scanner import ObservedScanner
+from kron2sum_cli.model.sets.fixed_effects import SetScores
+from kron2sum_cli.model.spectrum import Array, Floats, Indices, weighted_products
 
 UNITS_OF_ROUNDING = 256
 """A sum of variants of length below so many units, beside what it is the sum of, is rounding."""
 
 LEAST_SHARE = 1e-2
 """A sum of variants whose length is a smaller share of all that is summed is made of genotypes in double precision."""
-
-Floats = NDArray[np.floating]
-Indices = NDArray[np.intp]
 
 
 class SetScanner(ABC):
@@ -183,7 +179,7 @@ class ObservedSetScanner(SetScanner):
     Of a block there are the variants themselves, G (n, b), and ``[V, α]ᵀG`` (m + p, b).
     """
 
-    scanner: ObservedScanner | CutScanner
+    scanner: ObservedScanner
 
     @property
     def dtype(self) -> np.dtype[np.floating]:

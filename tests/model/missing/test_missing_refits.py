@@ -14,7 +14,7 @@ from kron2sum_cli.model.families import observed_fitting
 from kron2sum_cli.model.families.observed import observed_families
 from kron2sum_cli.model.families.refit import ObservedFamilyRefits
 from kron2sum_cli.model.families.spectrum import family_spectrum
-from kron2sum_cli.model.fitting import starting_axes
+from kron2sum_cli.model.fitting import even_starts, starting_axes
 from kron2sum_cli.model.missing.fitting import climb
 from kron2sum_cli.model.missing.observed import effects_left_out, observed_cells, observed_spectrum
 from kron2sum_cli.model.missing.refit import ObservedRefitter, RefitsOneByOne
@@ -65,7 +65,7 @@ def families_of(case: Case) -> ObservedFamilyRefits:
     """The same of one large family."""
     left_out = effects_left_out(case.Y, np.eye(3), case.X)
     data = observed_families(family_spectrum(sparse.csr_array(case.K)), case.Y, case.X, left_out)
-    maximum = observed_fitting.climb(data, observed_fitting.even_starts(data)[0], 3, True)
+    maximum = observed_fitting.climb(data, even_starts(observed_fitting.filled_traits(data))[0], 3, True)
     return ObservedFamilyRefits((maximum,), few_cells=data)
 
 
