@@ -74,9 +74,16 @@ def test_a_rank_that_the_data_support_is_not(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize("families_alone", [False, True])
 @pytest.mark.parametrize(("share", "seed", "chosen"), [(0.0, 0, 1), (0.0, 3, 2), (0.1, 0, 1), (0.1, 5, 2)])
 def test_a_lower_rank_is_chosen_where_full_rank_gains_less_than_a_boundary_leads_to_expect(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], share: float, seed: int, chosen: int, families_alone: bool
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    share: float,
+    seed: int,
+    chosen: int,
+    families_alone: bool,
 ) -> None:
     """Of two traits full rank has one parameter more: it is chosen for a gain of 2 lml above 1; AIC asks for 2."""
+    monkeypatch.setattr("kron2sum_cli.fit.fit.CHEAP_PROFILE", 0)  # intervals take most of a fit's time
     K, _ = families(60, 2, seed)
     rng = np.random.default_rng(seed)
     genetic = np.linalg.cholesky(K) @ rng.normal(size=(60, 2)) @ [[1.0, 0.9], [0.0, 0.5]]
