@@ -195,12 +195,7 @@ def test_shards_are_the_whole(example: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        ("--windows", "1mb"),
-        ("--bootstrap", "10"),
-        ("--random-slopes", "--interaction", "age"),
-    ],
+    "options", [("--windows", "1mb"), ("--bootstrap", "10"), ("--random-slopes", "--interaction", "age")]
 )
 def test_other_tests_are_refused(
     example: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]

@@ -41,13 +41,7 @@ from kron2sum_cli.export.manhattan import (
     name_rows,
     place_labels,
 )
-from kron2sum_cli.export.plots import (
-    MOST_EFFECT_PANELS,
-    PICTURE_FORMATS,
-    PictureSettings,
-    picture_format,
-    plot_scan,
-)
+from kron2sum_cli.export.plots import MOST_EFFECT_PANELS, PICTURE_FORMATS, PictureSettings, picture_format, plot_scan
 from kron2sum_cli.export.qq import CLASS_NAMES, draw_qq, inflation_of, qq_data
 from kron2sum_cli.export.results import (
     ScanResults,

@@ -333,13 +333,8 @@ def test_a_browser_shows_all_of_it_on_the_screen_and_cuts_nothing_in_print(tmp_p
             html.replace(f"@media {media}", "@media all").replace("</body>", MEASURED.replace("SHOWN", shown)),
             encoding="utf-8",
         )
-        command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-        command += [
-            f"--user-data-dir={tmp_path / 'profile'}",
-            f"--window-size={width},900",
-            "--dump-dom",
-            page.as_uri(),
-        ]
+        command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--dump-dom"]
+        command += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", page.as_uri()]
         dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
         assert re.search(r"<title>(.*?)</title>", dom)[1] == f"4 pictures, 0 broken, 0 cut of {width}"  # type: ignore[index]
 

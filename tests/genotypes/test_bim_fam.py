@@ -91,10 +91,7 @@ def test_bim_that_cannot_be_read(tmp_path: Path) -> None:
         read_bim(str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["f1 i1 0 0 1 2\nf2 i2 0 0 2 1\n", "f1\ti1\t0\t0\t1\n\nf2 i2\t0\t0 2\t1 0.5 NA\r\n"],
-)
+@pytest.mark.parametrize("text", ["f1 i1 0 0 1 2\nf2 i2 0 0 2 1\n", "f1\ti1\t0\t0\t1\n\nf2 i2\t0\t0 2\t1 0.5 NA\r\n"])
 def test_fam_with_any_white_space_and_further_columns(tmp_path: Path, text: str) -> None:
     samples = read_fam(write(tmp_path, text, "fam"))
     assert (samples.fids, samples.iids) == (("f1", "f2"), ("i1", "i2"))

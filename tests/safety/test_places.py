@@ -81,8 +81,7 @@ def test_no_file_of_a_trait_overwrites_an_input(folder: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
-    [("--report x.html", "--report"), ("--plot qq --out x.png", "--plot qq")],
+    ("options", "named"), [("--report x.html", "--report"), ("--plot qq --out x.png", "--plot qq")]
 )
 def test_what_a_null_model_has_not_is_not_written(
     folder: Path, capsys: pytest.CaptureFixture[str], options: str, named: str

@@ -92,8 +92,7 @@ def test_blocks_are_cut_at_multiples(named: set[int], asked: set[int], width: in
 def inputs_with(left_out: dict[str, str], **filters: Any) -> ScanInputs:
     null = SimpleNamespace(chromosomes=left_out, metadata=SimpleNamespace(takes_predictions_off=False))
     return cast(
-        ScanInputs,
-        SimpleNamespace(null=null, null_of_chr=left_out, genotypes=SOURCE, selection=selected(**filters)),
+        ScanInputs, SimpleNamespace(null=null, null_of_chr=left_out, genotypes=SOURCE, selection=selected(**filters))
     )
 
 
