@@ -122,7 +122,8 @@ class _Input:
 
 def _open(path: str, stack: ExitStack) -> _Input:
     """Open an input; of pipes and compressed files a copy, since both kinds are read from their end."""
-    handle = stack.enter_context(open_input(path, "make it with kron2sum scan"))
+    command = "fit" if path.endswith(".npz") else "scan"
+    handle = stack.enter_context(open_input(path, f"make it with kron2sum {command}"))
     path_again = path if path != STDIO else f"/dev/fd/{handle.fileno()}"
     try:
         if not handle.seekable():

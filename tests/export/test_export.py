@@ -253,6 +253,8 @@ def test_rounded_numbers_are_written_with_no_more_digits(digits):
 def test_inputs_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="nothing.parquet: there is no such file; make it with kron2sum scan"):
         run("nothing.parquet")
+    with pytest.raises(InputError, match="null.npz: there is no such file; make it with kron2sum fit"):
+        run("null.npz")
     with pytest.raises(InputError, match="is a directory; give a file in it"):
         run(str(tmp_path))
     Path("text").write_text("CHR\tPOS\n")
