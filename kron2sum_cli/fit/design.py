@@ -48,8 +48,8 @@ written down, not measured: what is not rounding is meant."""
 BASE_MIB = 180
 """What Python and its libraries take."""
 
-MATRICES = 5
-"""Matrices of samples by the rank of GGᵀ that its eigendecomposition holds at once; missing cells take one more."""
+TALL, SQUARE = 2, 3
+"""Matrices of samples by the rank of GGᵀ, and of the rank by itself, that its eigendecomposition holds at once."""
 
 
 @dataclass(frozen=True)
@@ -316,7 +316,8 @@ def _bytes_of_matrices(settings: FitSettings, samples: AnalysedSamples, grm: Grm
     """Memory of the relationship matrix and its eigendecomposition; what is cut off is not decomposed whole."""
     n = len(samples.Y)
     read = n + (len(samples.not_analysed_rows) if settings.predict else 0)
-    decomposed = (MATRICES if settings.grm_cutoff is None else 1) * n * grm.largest_rank(n)
+    rank = grm.largest_rank(n)
+    decomposed = n * rank if settings.grm_cutoff is not None else TALL * n * rank + SQUARE * rank**2
     return 8 * (decomposed + (settings.loco + settings.predict) * read * grm.largest_rank(read))
 
 

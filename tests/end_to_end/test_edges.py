@@ -283,6 +283,8 @@ def test_memory_counts_the_variants_of_the_matrix_where_they_are_fewer_than_samp
     assert kron2sum(*fit) == 1
     assert kron2sum(*fit, "--grm-extract", "few.txt") == 0
     assert kron2sum(*fit, "--grm-cutoff", "0.3") == 0
+    write_many_samples(4000, 50)  # 3 MiB, where five matrices of 4000 x 50 would have 8
+    assert kron2sum(*fit) == 0
 
 
 def test_one_decomposed_matrix_at_a_time_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
