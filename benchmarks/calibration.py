@@ -46,8 +46,9 @@ GRM_VARIANTS = 1000
 BAND, MOST_AT_0_001 = (0.9, 1.1), 1.3
 """Ratios at 0.05 that are asked for, and the largest at 0.001."""
 
-REFIT_BELOW = 0.2
-"""Variants with a smaller P are refitted; none of the others comes near the levels."""
+REFIT_BELOW, REFIT_BELOW_OF_MANY_TRAITS = 0.2, 0.8
+"""Variants with a smaller P are refitted; none of the others comes near the levels. With eight traits of few samples P
+is far too large, and more are needed."""
 
 Array = NDArray[np.float64]
 
@@ -160,7 +161,7 @@ def write_table(path: Path, names: Sequence[str], prefix: str, values: Array) ->
     path.write_text("\n".join([header, *rows]) + "\n")
 
 
-def p_values(folder: Path, cell: Cell, refit: bool, stat: str, given: Given) -> dict[str, Array] | None:
+def p_values(folder: Path, cell: Cell, refit: bool, seed: int, stat: str, given: Given) -> dict[str, Array] | None:
     """-log10 P of every test on one data set; None where the null model has no fit."""
     null, table = str(folder / "null.npz"), str(folder / "scan.parquet")
     tests = ["--test", "common", "--test", "specific"] if cell.p > 1 else []
@@ -177,10 +178,13 @@ def p_values(folder: Path, cell: Cell, refit: bool, stat: str, given: Given) -> 
         "--quiet",
         "--stat",
         stat,
+        "--seed",
+        str(seed),
         *tests,
         *given.options,
     ]
-    if run([*words, "--refit", str(REFIT_BELOW if refit else 0)]):
+    below = REFIT_BELOW_OF_MANY_TRAITS if cell.p >= 8 else REFIT_BELOW
+    if run([*words, "--refit", str(below if refit else 0)]):
         return None
     columns = pq.read_table(table).to_pandas()
     columns = columns[~columns.SNPID.isin(given.names)]
@@ -206,13 +210,13 @@ def measure(
     failed = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for _ in range(data_sets):
+        for k in range(data_sets):
             options = write_data(folder, cell, variants, given, rng)
             paths = [str(folder / word) if "." in word and not word.startswith("0") else word for word in options]
             if run(["fit", *paths, "--out", str(folder / "null.npz"), "--threads", "1", "--quiet"]):
                 failed += 1
                 continue
-            for test, mlog10p in (p_values(folder, cell, refit, stat, given) or {}).items():
+            for test, mlog10p in (p_values(folder, cell, refit, k, stat, given) or {}).items():
                 below = [int(np.count_nonzero(mlog10p > -np.log10(level))) for level in LEVELS]
                 counts.setdefault(test, []).append([len(mlog10p), *below])
     return {test: np.array(rows, dtype=float) for test, rows in counts.items()}, failed

@@ -2,9 +2,11 @@
 
 A likelihood ratio L of d degrees of freedom exceeds χ² where samples are few, because C0 and C1 fit what they are
 estimated from. Its mean under the null hypothesis is ``d f``, and ``L/f`` is close to χ² (Bartlett 1937; Lawley 1956).
-The factor f depends on the null model and the hypothesis alone, and is found by simulation: traits from the fitted null
-model, without any effect, and variants inherited as the relationship matrix says, ``g ~ N(0, GGᵀ)``, fitted as in a
-refit, with climbs that start from the covariances of the simulation.
+The factor f depends on the null model and the hypothesis alone, and is found by simulation: traits without any effect,
+and variants inherited as the relationship matrix says, ``g ~ N(0, GGᵀ)``, fitted as in a refit, with climbs that start
+from the covariances of the simulation. These are the null model's except for the genetic shares of variance of the
+trait axes: estimates of few samples lie at 0 and 1 where the truth does not, and L is smaller at such a boundary. See
+`expected_shares`.
 
 The mean of L needs few traits, because L is compared with a statistic of known mean on the same trait and variant. That
 is the χ² with the covariances that the trait was simulated from, whose mean is d, and to first order what the estimates
@@ -14,23 +16,27 @@ the χ² in them. What is left has a hundredth of the variance of L.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
+from kron2sum_cli.model.climbing import Optimum
 from kron2sum_cli.model.hypotheses import Hypothesis, orthonormal, reduction
 from kron2sum_cli.model.information import inverse_of_pairs
 from kron2sum_cli.model.likelihood import Grams, LikelihoodPoint
 from kron2sum_cli.model.spectrum import Array, Floats, Indices
 from kron2sum_cli.model.trait_axes import TraitAxes
 
-FEWEST_TRAITS, MOST_TRAITS = 8, 30
+FEWEST_TRAITS, MOST_TRAITS = 8, 100
 """Traits that are simulated for a factor: at least so many, and no more."""
 
-STANDARD_ERROR = 0.01
+STANDARD_ERROR = 0.005
 """No more traits are simulated where every factor's standard error is below this."""
+
+DISTANCES = np.array([0.99, 0.9, 0.75, 0.6, 0.45, 0.3, 0.2, 0.1, 0.05, 0.02])
+"""Distances from an estimated share of variance, over those to 0 and to 1, where its likelihood is evaluated."""
 
 ENOUGH = 0.5
 """Smallest share of the simulated variants of a trait whose refits must end at a maximum: if fewer do, they are those
@@ -60,6 +66,10 @@ class Refits(Protocol):
     """Refits under one null model, of complete traits or of observed cells."""
 
     @property
+    def null(self) -> Optimum[Any]:
+        """The maximum without a variant."""
+
+    @property
     def null_lml(self) -> float:
         """The largest log-likelihood without a variant."""
 
@@ -79,8 +89,11 @@ class Refits(Protocol):
         Q (n, c) is an orthonormal basis of the covariates.
         """
 
-    def simulated(self, rng: np.random.Generator, second: "SecondOf | None" = None) -> "Simulated":
-        """Simulate the traits under the null model, and variants, with second columns or without; fit the traits."""
+    def simulated(self, truth: TraitAxes, rng: np.random.Generator, second: "SecondOf | None" = None) -> "Simulated":
+        """Simulate traits with the covariances of these axes, without effects; fit them.
+
+        Simulate variants, too, with second columns or without.
+        """
 
 
 @dataclass(frozen=True)
@@ -221,10 +234,10 @@ def bartlett_factors(
         return found
     groups = [one for one in _by_columns(hypotheses) if one.size]
     drawn = [_SimulatedFactors([hypotheses[k] for k in group]) for group in groups]
-    rng = np.random.default_rng(seed)
+    rng, truth = np.random.default_rng(seed), expected_shares(refits.null)
     for _ in range(MOST_TRAITS):
         try:
-            simulated = refits.simulated(rng, second)
+            simulated = refits.simulated(truth, rng, second)
         except (ConvergenceError, NumericalError, np.linalg.LinAlgError):
             continue
         lml = _cached(simulated.lml)
@@ -235,6 +248,37 @@ def bartlett_factors(
     for group, one in zip(groups, drawn, strict=True):
         found[group] += one.mean()
     return found
+
+
+def expected_shares(null: Optimum[Any]) -> TraitAxes:
+    """The axes of a maximum with the expected genetic share of variance of each, given the others.
+
+    The posterior mean ``∫ h L(h) dh / ∫ L(h) dh`` with a uniform prior from 0 to 1, by the trapezoidal rule; C0 keeps
+    its rank.
+    """
+    axes, tau = null.point.axes, null.point.data.mean_eigenvalue
+    estimated = 1 - axes.c1**2
+    expected = estimated.copy()
+    for k in range(null.rank):
+        below, above = estimated[k] * (1 - DISTANCES), estimated[k] + (1 - estimated[k]) * DISTANCES
+        shares = np.concatenate([below, estimated[[k]], above[::-1]])
+        lml = np.array([_lml_with_share(null, k, share) for share in shares])
+        likelihood = np.exp(lml - lml.max())
+        expected[k] = np.trapezoid(shares * likelihood, shares) / np.trapezoid(likelihood, shares)
+    order = np.argsort(-expected)
+    c0, c1 = np.sqrt(expected[order] / tau), np.sqrt(1 - expected[order])
+    return TraitAxes(axes.T[order], axes.Tinv[:, order], c0, c1)
+
+
+def _lml_with_share(null: Optimum[Any], k: int, share: float) -> float:
+    """Log-likelihood with another genetic share of variance of axis k; -inf where it is not defined."""
+    axes, tau = null.point.axes, null.point.data.mean_eigenvalue
+    c0, c1 = axes.c0.copy(), axes.c1.copy()
+    c0[k], c1[k] = np.sqrt(share / tau), np.sqrt(1 - share)
+    try:
+        return float(null.point.at(replace(axes, c0=c0, c1=c1)).lml)
+    except (NumericalError, np.linalg.LinAlgError):
+        return -np.inf
 
 
 def _by_columns(hypotheses: Sequence[Hypothesis]) -> tuple[Indices, Indices]:

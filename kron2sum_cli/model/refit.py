@@ -89,7 +89,7 @@ NEARLY_EMPTY = 0.2
 """Where there may be several maxima, a refit that ends with a smaller residual share of variance of an axis than this
 is compared with those where an axis has none."""
 
-SIMULATED_VARIANTS = 8
+SIMULATED_VARIANTS = 16
 """Variants of each trait that is simulated for a Bartlett factor."""
 
 BATCH_BYTES = 1 << 21
@@ -158,28 +158,28 @@ class Refitter:
         V = self.data.V
         return np.asarray(V.T @ G.astype(V.dtype, copy=False), np.float64)
 
-    def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
-        """Simulate traits of these contrasts under the null model, and variants; fit the traits."""
-        data, axes, p = self.data, self.null.point.axes, self.data.ntraits
-        inside = np.sqrt(axes.variances(data.s)) * rng.normal(size=(data.s.size, p))
-        outside = axes.c1 * outside_rows(rng, data.noutside, p)
+    def simulated(self, truth: TraitAxes, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
+        """See `bartlett.Refits`."""
+        data, p = self.data, self.data.ntraits
+        inside = np.sqrt(truth.variances(data.s)) * rng.normal(size=(data.s.size, p))
+        outside = truth.c1 * outside_rows(rng, data.noutside, p)
         s = np.append(data.s, np.zeros(len(outside)))
         simulated = replace(
             data,
-            Z=np.vstack([inside, outside]) @ axes.Tinv.T,
+            Z=np.vstack([inside, outside]) @ truth.Tinv.T,
             s=s,
             noutside=data.noutside - len(outside),
             V=np.broadcast_to(np.float64(0), (data.nsamples, s.size)),  # these traits are simulated in rows
             Kxm=np.empty((0, s.size)),
         )
         fitter = refitter(
-            simulated, [certified(climb(simulated, axes, self.null.rank, reml=False))], self.reml, thorough=False
+            simulated, [certified(climb(simulated, truth, self.null.rank, reml=False))], self.reml, thorough=False
         )
         rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
-        point, nothing = fitter.null.point.at(axes), np.zeros(SIMULATED_VARIANTS)
-        truth = Truth.at(point, s)
+        point, nothing = fitter.null.point.at(truth), np.zeros(SIMULATED_VARIANTS)
+        known = Truth.at(point, s)
         first = BlockStatistics(rows.T @ point.alpha, (rows**2).T @ point.W, nothing, nothing)
-        of_variants = truth.of_variants(first, rows)
+        of_variants = known.of_variants(first, rows)
         found = Simulated(fitter.null_lml, lambda design: fitter.refit(rows, design, nothing), of_variants)
         if second is None:
             return found
@@ -187,7 +187,7 @@ class Refitter:
         of_second[: data.s.size] = self._rotated(second(data.to_samples(rows[: data.s.size])))
         columns = np.stack([rows, of_second], axis=2)
         statistics = BlockStatistics(of_second.T @ point.alpha, (of_second**2).T @ point.W, nothing, nothing)
-        both = truth.of_pairs(PairStatistics(first, statistics, (rows * of_second).T @ point.W), columns)
+        both = known.of_pairs(PairStatistics(first, statistics, (rows * of_second).T @ point.W), columns)
         return found.with_pairs(both, lambda: fitter.refit(columns, np.eye(p), np.zeros((SIMULATED_VARIANTS, 2, 2))))
 
     def refit(self, variants: Array, design: Array, outside: Array | None = None) -> Refit:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from dense_oracle import Array
 from numpy.typing import NDArray
+from scipy import linalg
 
 from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model import bartlett
@@ -17,12 +18,13 @@ from kron2sum_cli.model.bartlett import (
     Simulated,
     _by_control_variate,
     bartlett_factors,
+    expected_shares,
     information_change,
     outside_rows,
     scoring_step,
 )
 from kron2sum_cli.model.contrasts import Contrasts, rotate_traits
-from kron2sum_cli.model.fitting import fit
+from kron2sum_cli.model.fitting import Fit, fit
 from kron2sum_cli.model.hypotheses import named_hypothesis
 from kron2sum_cli.model.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import observed_cells
@@ -30,7 +32,7 @@ from kron2sum_cli.model.missing.refit import observed_refits
 from kron2sum_cli.model.refit import Refitter, null_maxima, refitter
 from kron2sum_cli.model.second_column import pair_hypotheses
 from kron2sum_cli.model.spectrum import spectrum_of_features
-from kron2sum_cli.model.trait_axes import axes_of_covariances
+from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
 
 TRAITS = ("a", "b")
 HYPOTHESES = [named_hypothesis(name, TRAITS) for name in ("any", "common", "specific", "trait:a")]
@@ -54,6 +56,52 @@ def refits(n: int, r: int, reml: bool = True) -> Refitter:
     null = fit(whole, 2, reml)
     data = whole.without_projected() if reml else whole
     return refitter(data, null_maxima(data, null.point.axes, 2), reml)
+
+
+def simulate_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten traits: enough to see what is done with them."""
+    for limit in ("FEWEST_TRAITS", "MOST_TRAITS"):
+        monkeypatch.setattr(bartlett, limit, 10)
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_traits_are_simulated_from_expected_shares(seed: int) -> None:
+    """Against the posterior mean of each share by the dense likelihood of the contrasts; C0 keeps its rank."""
+    Y, X, G = simulated(30, 60, seed)
+    whole = rotate_traits(spectrum_of_features(G, X), Y)
+    data, K = whole.without_projected(), G @ G.T
+    V = linalg.null_space(X.T)
+    K, Z, tau = V.T @ K @ V, V.T @ Y, data.mean_eigenvalue
+    for rank in (2, 1):
+        null = refitter(data, null_maxima(data, fit(whole, rank, True).point.axes, rank), True).null
+        axes, found = null.point.axes, expected_shares(null)
+        estimated = tau * axes.c0**2
+
+        def lml(k: int, share: float, axes: TraitAxes = axes) -> float:
+            """Log-likelihood of axis k: the axes are independent of each other."""
+            z, C = Z @ axes.T[k], share / tau * K + (1 - share) * np.eye(len(K))
+            return float(-0.5 * (np.linalg.slogdet(C)[1] + z @ np.linalg.solve(C, z)))
+
+        shares, expected = np.linspace(0.001, 0.999, 200), estimated.copy()
+        for k in range(rank):
+            likelihood = np.array([lml(k, share) for share in shares])
+            weights = np.exp(likelihood - likelihood.max())
+            expected[k] = shares @ weights / weights.sum()
+        np.testing.assert_allclose(tau * found.c0**2, np.sort(expected)[::-1], atol=0.02)
+        np.testing.assert_allclose(tau * found.c0**2 + found.c1**2, 1)
+        np.testing.assert_allclose(found.T @ found.Tinv, np.eye(2), atol=1e-10)
+
+
+def test_shares_at_a_boundary_are_not_simulated() -> None:
+    """An estimate of 0 or 1 of few samples."""
+    G = np.linalg.qr(np.random.default_rng(1).normal(size=(40, 40)))[0] * np.sqrt(np.linspace(0.2, 2, 40))
+    noise = np.random.default_rng(3).normal(size=(40, 2))
+    data = rotate_traits(spectrum_of_features(G, np.ones((40, 1))), np.stack([noise[:, 0], G @ noise[:, 1]], axis=1))
+    null = fit(data, 2, reml=True)
+    assert np.any((null.point.axes.c0 == 0) | (null.point.axes.c1 == 0))
+    contrasts_alone = data.without_projected()
+    found = expected_shares(null_maxima(contrasts_alone, null.point.axes, 2)[0])
+    assert np.all((found.c1**2 > 0.02) & (found.c1**2 < 0.98))
 
 
 @pytest.mark.parametrize("name", ["any", "common", "trait:a"])
@@ -102,7 +150,7 @@ def test_what_is_known_of_simulated_traits(r: int) -> None:
     """The χ² has mean d, and its first-order change mean 0: also where rows outside the rotation are not drawn."""
     fitter, rng = refits(40, r), np.random.default_rng(3)
     assert (fitter.data.noutside > 2) == (r == 15)
-    truths = [fitter.simulated(rng).at_truth for _ in range(100)]
+    truths = [fitter.simulated(fitter.null.point.axes, rng).at_truth for _ in range(100)]
     for hypothesis in HYPOTHESES[:2]:
         for values, mean in (
             (np.array([truth.chisq(hypothesis.full).mean() for truth in truths]), hypothesis.df),
@@ -124,7 +172,8 @@ def test_a_factor_is_that_of_plain_simulation() -> None:
     """The mean likelihood ratio of simulated traits, without what is known of them, to its own error."""
     fitter, rng, hypotheses = refits(62, 120), np.random.default_rng(5), HYPOTHESES[2:]
     factors = bartlett_factors(fitter, hypotheses, 1)
-    simulations = [fitter.simulated(rng) for _ in range(40)]
+    truth = expected_shares(fitter.null)
+    simulations = [fitter.simulated(truth, rng) for _ in range(40)]
     for hypothesis, factor in zip(hypotheses, factors, strict=True):
         ratios = [
             2 * np.mean(one.lml(hypothesis.full) - one.lml(hypothesis.base)) / hypothesis.df for one in simulations
@@ -175,7 +224,7 @@ def test_observed_cells_have_about_the_same_factor(monkeypatch: pytest.MonkeyPat
         return float(bartlett_factors(fitter, HYPOTHESES[:1], 1)[0])
 
     assert factor(0) == pytest.approx(float(complete[0]), abs=0.06)
-    monkeypatch.setattr(bartlett, "MOST_TRAITS", 10)
+    simulate_few(monkeypatch)
     assert 1.0 < factor(0.2) < 1.3
 
 
@@ -188,14 +237,18 @@ class Failing:
     reml: bool = True
     null_lml: float = 0.0
 
+    @property
+    def null(self) -> Fit:
+        return self.refits.null
+
     def of_variants(self, G: NDArray[np.floating], outside: Array) -> Callable[[Array], Refit]:
         raise NotImplementedError
 
     def of_pairs(self, G: NDArray[np.floating], H: NDArray[np.floating], Q: NDArray[np.floating]) -> Refit:
         raise NotImplementedError
 
-    def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
-        whole = self.refits.simulated(rng, second)
+    def simulated(self, truth: TraitAxes, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
+        whole = self.refits.simulated(truth, rng, second)
 
         def refit(design: Array) -> Refit:
             found = whole.refit(design)
@@ -209,7 +262,7 @@ class Failing:
 
 def test_refits_that_mostly_fail_have_no_factor(monkeypatch: pytest.MonkeyPatch) -> None:
     """The few that are left have small likelihood ratios, and gave factors as small as -0.02."""
-    monkeypatch.setattr(bartlett, "MOST_TRAITS", 10)
+    simulate_few(monkeypatch)
     known = refits(62, 120)
     np.testing.assert_array_equal(
         bartlett_factors(Failing(known, 0.0), HYPOTHESES[:1], 1), bartlett_factors(known, HYPOTHESES[:1], 1)
@@ -221,7 +274,7 @@ def test_refits_that_mostly_fail_have_no_factor(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("reml", [True, False])
 def test_factors_of_second_columns(reml: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are those of plain simulation, and what is known of both columns has the right means."""
-    monkeypatch.setattr(bartlett, "MOST_TRAITS", 10)  # known better than the means below
+    simulate_few(monkeypatch)  # known better than the means below
     E = np.random.default_rng(4).normal(size=62)
     fitter, rng, pairs = refits(62, 120, reml), np.random.default_rng(5), pair_hypotheses("interaction", "joint", 2)
     assert [hypothesis.df for hypothesis in pairs] == [2, 4]
@@ -229,7 +282,8 @@ def test_factors_of_second_columns(reml: bool, monkeypatch: pytest.MonkeyPatch) 
     if not reml:
         np.testing.assert_array_equal(factors, np.ones(3))
         return
-    simulations = [fitter.simulated(rng, lambda G: G * E[:, None]) for _ in range(15)]
+    truth = expected_shares(fitter.null)
+    simulations = [fitter.simulated(truth, rng, lambda G: G * E[:, None]) for _ in range(15)]
     for hypothesis, factor in zip(pairs, factors[1:], strict=True):
         base, full, df = hypothesis.base, hypothesis.full, hypothesis.df
         truths = [one.truth_of(full) for one in simulations]

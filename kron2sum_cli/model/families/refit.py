@@ -190,11 +190,11 @@ class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
         """See `RefitsOneByOne.scanner`."""
         return family_scanner(point, np.float64)
 
-    def simulated_fit(self, rng: np.random.Generator) -> Optimum[FamilyPoint]:
+    def simulated_fit(self, truth: TraitAxes, rng: np.random.Generator) -> Optimum[FamilyPoint]:
         """See `RefitsOneByOne.simulated_fit`."""
-        data, axes = self.null.point.data, self.null.point.axes
-        Z = np.sqrt(axes.variances(data.s)) * rng.normal(size=data.Z.shape)
-        return climb(replace(data, Z=Z @ axes.Tinv.T), axes, self.null.rank, self.reml)
+        data = self.null.point.data
+        Z = np.sqrt(truth.variances(data.s)) * rng.normal(size=data.Z.shape)
+        return climb(replace(data, Z=Z @ truth.Tinv.T), truth, self.null.rank, self.reml)
 
 
 @dataclass(frozen=True)
@@ -231,12 +231,12 @@ class ObservedFamilyRefits(RefitsOfFamilies[ObservedFamilyPoint]):
         """See `RefitsOneByOne.scanner`."""
         return observed_family_scanner(point, np.float64)
 
-    def simulated_fit(self, rng: np.random.Generator) -> Optimum[ObservedFamilyPoint]:
+    def simulated_fit(self, truth: TraitAxes, rng: np.random.Generator) -> Optimum[ObservedFamilyPoint]:
         """See `RefitsOneByOne.simulated_fit`."""
-        data, axes = self.null.point.data, self.null.point.axes
-        rows = np.sqrt(axes.variances(data.spectrum.s)) * rng.normal(size=data.Y.shape)
-        Y = np.where(data.missing, 0.0, data.spectrum.rotation.to_samples(rows @ axes.Tinv.T))
-        return observed_fitting.climb(replace(data, Y=Y), axes, self.null.rank, self.reml)
+        data = self.null.point.data
+        rows = np.sqrt(truth.variances(data.spectrum.s)) * rng.normal(size=data.Y.shape)
+        Y = np.where(data.missing, 0.0, data.spectrum.rotation.to_samples(rows @ truth.Tinv.T))
+        return observed_fitting.climb(replace(data, Y=Y), truth, self.null.rank, self.reml)
 
 
 def family_refits(data: FamilyTraits, fitted: TraitAxes, rank: int, reml: bool) -> FamilyRefits:

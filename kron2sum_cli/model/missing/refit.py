@@ -36,8 +36,8 @@ from kron2sum_cli.model.refit import STRONG_EFFECT
 from kron2sum_cli.model.spectrum import Array, Floats, Spectrum
 from kron2sum_cli.model.trait_axes import TraitAxes
 
-SIMULATED_VARIANTS = 4
-"""Variants of each trait that is simulated for a Bartlett factor: half as many as of complete traits (`model.refit`),
+SIMULATED_VARIANTS = 8
+"""Variants of each trait that is simulated for a Bartlett factor: fewer than of complete traits (`model.refit`),
 for each of these refits is a search of its own."""
 
 PRECISE = 1e-12
@@ -122,22 +122,22 @@ class RefitsOneByOne(ABC, Generic[PointT]):
         """Score and information of variants at a point, in double precision."""
 
     @abstractmethod
-    def simulated_fit(self, rng: np.random.Generator) -> Optimum[PointT]:
-        """Where a climb from the null model's covariances ends for traits that are simulated from these."""
+    def simulated_fit(self, truth: TraitAxes, rng: np.random.Generator) -> Optimum[PointT]:
+        """Where a climb from the covariances of these axes ends for traits that are simulated with them."""
 
-    def simulated(self, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
+    def simulated(self, truth: TraitAxes, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
         """See `bartlett.Refits`."""
-        refits = type(self)((certified(self.simulated_fit(rng)),))
+        refits = type(self)((certified(self.simulated_fit(truth, rng)),))
         s, rotation = refits.rotated  # of the simulated traits: V has what they have outside it
         rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
-        G, point = rotation.to_samples(rows), refits.null.point.at(self.null.point.axes)
-        truth, scanner, columns = Truth.at(point, s), self.scanner(point), refits.columns(G)
-        of_variants = truth.of_variants(scanner.statistics(G), rows)
+        G, point = rotation.to_samples(rows), refits.null.point.at(truth)
+        known, scanner, columns = Truth.at(point, s), self.scanner(point), refits.columns(G)
+        of_variants = known.of_variants(scanner.statistics(G), rows)
         found = Simulated(refits.null_lml, lambda design: refits.refit(columns, design), of_variants)
         if second is None:
             return found
         H = second(G)
-        both = truth.of_pairs(scanner.pair_statistics(G, H), np.stack([rows, rotation.to_rows(H)], axis=2))
+        both = known.of_pairs(scanner.pair_statistics(G, H), np.stack([rows, rotation.to_rows(H)], axis=2))
         return found.with_pairs(both, lambda: refits.of_pairs(G, H, G[:, :0]))
 
     @abstractmethod
@@ -200,10 +200,9 @@ class ObservedRefitter(RefitsOneByOne[ObservedPoint]):
         """See `RefitsOneByOne.scanner`."""
         return observed_scanner(point, np.float64)
 
-    def simulated_fit(self, rng: np.random.Generator) -> Optimum[ObservedPoint]:
+    def simulated_fit(self, truth: TraitAxes, rng: np.random.Generator) -> Optimum[ObservedPoint]:
         """See `RefitsOneByOne.simulated_fit`."""
-        axes = self.null.point.axes
-        return climb(_simulated_cells(self.null.point.data, axes, rng), axes, self.null.rank, self.reml)
+        return climb(_simulated_cells(self.null.point.data, truth, rng), truth, self.null.rank, self.reml)
 
 
 def _simulated_cells(cells: ObservedCells, axes: TraitAxes, rng: np.random.Generator) -> ObservedCells:
