@@ -3,8 +3,7 @@
 `rotate_samples` decomposes a relationship matrix, `null_likelihood` makes of it and of the traits the likelihood that a
 fit maximises, and its maximum becomes a `NullModel`. Callers ask for scores, refits and predictions without knowing
 whether all traits are complete (`CompleteNullModel`), some cells are missing (`ObservedNullModel`), or the relationship
-matrix falls into families (`families.null_model`). A further kind of data is one more class of each of the two. The
-page of the package `model` has a table of the symbols.
+matrix falls into families (`families.null_model`). A further kind of data is one more class of each of the two.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +14,6 @@ from typing import Any, Generic, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from kron2sum_cli.model import fitting
 from kron2sum_cli.model.bartlett import Refits, SecondOf
@@ -286,8 +284,7 @@ class RotatedNullModel(NullModel):
 
     def colour(self, E: Array) -> Array:
         """See `NullModel.colour`."""
-        axes = self.summary.axes
-        return self._weighted(E, np.sqrt(axes.variances(self.contrasts.s)), axes.c1)
+        return self._weighted(E, np.sqrt(self.summary.axes.variances(self.contrasts.s)), self.summary.axes.c1)
 
     def _weighted(self, F: Array, inside: Array, outside: Array) -> Array:
         """``V diag(w) Vᵀf`` for F (n, p, k), w ``inside`` (m, p), and ``outside`` (p,) times what V and Qx leave."""
@@ -358,8 +355,7 @@ class CompleteNullModel(RotatedNullModel):
         """See `NullModel.project`."""
         if self.coupled:
             return observed_scanner(self._observed_point(), np.float64).project(F)
-        point = self.point
-        return self._weighted(F, point.W, point.outside_weight)
+        return self._weighted(F, self.point.W, self.point.outside_weight)
 
     def simulated_scores(self, E: Array) -> tuple[Floats, Array]:
         """See `NullModel.simulated_scores`: ``V W^½ Vᵀe``, two products in the precision of V."""
@@ -428,8 +424,7 @@ class ObservedNullModel(RotatedNullModel):
         """As of complete traits, and the prior covariance ``S = τ Rx⁻¹Rx⁻ᵀ`` of the effects where there is one."""
         if self.cells.prior is None:
             return super().arrays()
-        Rx = _triangular_factor(self.contrasts)
-        inverse = linalg.solve_triangular(Rx, np.eye(len(Rx)))
+        inverse = np.linalg.inv(_triangular_factor(self.contrasts))
         return super().arrays() | {"prior": self.cells.prior * inverse @ inverse.T}
 
     @property

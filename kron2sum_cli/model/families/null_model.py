@@ -36,11 +36,7 @@ from kron2sum_cli.model.families.observed_scanner import (
     observed_family_scanner,
 )
 from kron2sum_cli.model.families.refit import family_refits, observed_family_refits
-from kron2sum_cli.model.families.scanner import (
-    effects_of_covariates,
-    family_scanner,
-    family_set_scanner,
-)
+from kron2sum_cli.model.families.scanner import effects_of_covariates, family_scanner, family_set_scanner
 from kron2sum_cli.model.families.spectrum import FamilySpectrum, arrays_of_spectrum, restored_spectrum
 from kron2sum_cli.model.generalised_least_squares import Effects
 from kron2sum_cli.model.missing.undetermined import uses_undetermined, with_independent_traits
