@@ -1,6 +1,6 @@
 """One block of variants: what becomes of each, and that its numbers are those of the dense Gaussian."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -192,23 +192,27 @@ def test_refits_are_of_the_small_tests() -> None:
         np.testing.assert_array_equal(np.isfinite(columns[name]), refitted, err_msg=name)
 
 
+@dataclass(frozen=True)
 class Unfit:
     """Refits of whose simulated traits none can be fitted."""
 
-    reml, null_lml = True, 0.0
+    null: Any
+    reml: bool = True
+    null_lml: float = 0.0
 
     def of_variants(self, G: Any, outside: Any) -> Any:
         raise NotImplementedError
 
-    def simulated(self, rng: Any, second: Any = None) -> Any:
+    def simulated(self, truth: Any, rng: Any, second: Any = None) -> Any:
         raise ConvergenceError("no maximum")
 
 
 def test_refits_without_a_factor_have_no_statistics(caplog: pytest.LogCaptureFixture) -> None:
     source, scan = genotypes(20), scan_of(genotypes(20), trait_data(), refit=0.3)
     assert scan.refit is not None
-    factors = Once(lambda: simulated_factors(Unfit(), scan.tests, 1))
-    result = tested(replace(scan, refit=replace(scan.refit, factors=factors)), block_of(source))
+    plan = scan.refit
+    factors = Once(lambda: simulated_factors(Unfit(plan.refits.null), scan.tests, 1))
+    result = tested(replace(scan, refit=replace(plan, factors=factors)), block_of(source))
     assert "no variants are refitted: too few traits simulated" in caplog.text
     columns, known = columns_of(result), columns_of(tested(scan, block_of(source)))
     for name in ("CHISQ_REFIT", "MLOG10P_REFIT", "CHISQ_REFIT.common"):
