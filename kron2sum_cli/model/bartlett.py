@@ -5,8 +5,8 @@ estimated from. Its mean under the null hypothesis is ``d f``, and ``L/f`` is cl
 The factor f depends on the null model and the hypothesis alone, and is found by simulation: traits without any effect,
 and variants inherited as the relationship matrix says, ``g ~ N(0, GGᵀ)``, fitted as in a refit, with climbs that start
 from the covariances of the simulation. These are the null model's except for the genetic shares of variance of the
-trait axes: estimates of few samples lie at 0 and 1 where the truth does not, and L is smaller at such a boundary. See
-`expected_shares`.
+trait axes: estimates of few samples lie at 0 and 1 where the truth does not, a chosen rank lies below it, and L is
+smaller at such a boundary. See `expected_shares`.
 
 The mean of L needs few traits, because L is compared with a statistic of known mean on the same trait and variant. That
 is the χ² with the covariances that the trait was simulated from, whose mean is d, and to first order what the estimates
@@ -253,16 +253,19 @@ def bartlett_factors(
 def expected_shares(null: Optimum[Any]) -> TraitAxes:
     """The axes of a maximum with the expected genetic share of variance of each, given the others.
 
-    The posterior mean ``∫ h L(h) dh / ∫ L(h) dh`` with a uniform prior from 0 to 1, by the trapezoidal rule; C0 keeps
-    its rank.
+    The posterior mean ``∫ h L(h) dh / ∫ L(h) dh`` with a uniform prior from 0 to 1, by the trapezoidal rule. Axes that
+    a lower rank leaves without genetic variance have one, too: the rank may be chosen, and the truth above it. Without
+    relatedness (rank 0) all shares are 0.
     """
-    axes, tau = null.point.axes, null.point.data.mean_eigenvalue
-    estimated = 1 - axes.c1**2
+    axes: TraitAxes = null.point.axes
+    if null.rank == 0:
+        return axes
+    estimated, tau = 1 - axes.c1**2, null.point.data.mean_eigenvalue
     expected = estimated.copy()
-    for k in range(null.rank):
-        below, above = estimated[k] * (1 - DISTANCES), estimated[k] + (1 - estimated[k]) * DISTANCES
-        shares = np.concatenate([below, estimated[[k]], above[::-1]])
-        lml = np.array([_lml_with_share(null, k, share) for share in shares])
+    for k, share in enumerate(estimated):
+        below, above = share * (1 - DISTANCES), share + (1 - share) * DISTANCES
+        shares = np.concatenate([below, [share], above[::-1]])
+        lml = np.array([_lml_with_share(null, k, h) for h in shares])
         likelihood = np.exp(lml - lml.max())
         expected[k] = np.trapezoid(shares * likelihood, shares) / np.trapezoid(likelihood, shares)
     order = np.argsort(-expected)

@@ -66,7 +66,7 @@ def simulate_few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("seed", [3, 4])
 def test_traits_are_simulated_from_expected_shares(seed: int) -> None:
-    """Against the posterior mean of each share by the dense likelihood of the contrasts; C0 keeps its rank."""
+    """Against the posterior mean of each share by the dense likelihood of the contrasts, whatever the rank."""
     Y, X, G = simulated(30, 60, seed)
     whole = rotate_traits(spectrum_of_features(G, X), Y)
     data, K = whole.without_projected(), G @ G.T
@@ -83,13 +83,18 @@ def test_traits_are_simulated_from_expected_shares(seed: int) -> None:
             return float(-0.5 * (np.linalg.slogdet(C)[1] + z @ np.linalg.solve(C, z)))
 
         shares, expected = np.linspace(0.001, 0.999, 200), estimated.copy()
-        for k in range(rank):
+        for k in range(2):
             likelihood = np.array([lml(k, share) for share in shares])
             weights = np.exp(likelihood - likelihood.max())
             expected[k] = shares @ weights / weights.sum()
         np.testing.assert_allclose(tau * found.c0**2, np.sort(expected)[::-1], atol=0.02)
         np.testing.assert_allclose(tau * found.c0**2 + found.c1**2, 1)
         np.testing.assert_allclose(found.T @ found.Tinv, np.eye(2), atol=1e-10)
+
+
+def test_without_relatedness_there_is_no_share() -> None:
+    null = fit(contrasts(30, 60), 0, reml=True)
+    assert expected_shares(null) is null.point.axes
 
 
 def test_shares_at_a_boundary_are_not_simulated() -> None:
