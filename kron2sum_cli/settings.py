@@ -449,6 +449,8 @@ class ScanSettings:
 
     def _genotype_problems(self) -> Iterable[str]:
         yield from repeated("--geno", self.geno)
+        if self.resume and "-" in self.geno:
+            yield "--resume needs genotypes that are the same again: give a file in place of --geno -"
         files = {name: getattr(self, name) for name in FILES_OF_GENOTYPES}
         yield from files_without_genotypes(files, self.geno, self.geno_list is not None)
 

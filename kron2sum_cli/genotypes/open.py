@@ -41,6 +41,8 @@ No sample's sex is looked at, and no chromosome is treated apart: genotypes are 
 import gzip
 import logging
 import os
+import shutil
+import tempfile
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -52,7 +54,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, UsageError
-from kron2sum_cli.files.inputs import GZIP_MAGIC
+from kron2sum_cli.files.inputs import GZIP_MAGIC, display_name, open_input
 from kron2sum_cli.files.samples import Samples, match
 from kron2sum_cli.genotypes.chromosomes import encode_chromosomes
 from kron2sum_cli.genotypes.founders import open_founders
@@ -144,7 +146,8 @@ def open_genotype_file(
     """Open a genotype file of any format.
 
     - ``path``: a ``.bed``, ``.pgen``, BGEN, VCF or BCF file, or a table of genotypes, told from its first bytes
-      whatever its name; or the name without suffix, where one such file exists, as for plink2.
+      whatever its name; the name without suffix, where one such file exists, as for plink2; or ``-`` for VCF or BCF
+      from standard input.
     - ``sample``: the samples of a BGEN file, where they are not beside it under the same name, or of BIMBAM's mean
       genotypes.
     - ``bim``, ``fam``: the variants and samples of a PLINK 1 file, where they are not beside it under the same name.
@@ -153,13 +156,13 @@ def open_genotype_file(
 
     The table above has its effect allele. Raises InputError where there is no such file, it is of another format, or it
     (or a file that belongs to it) is malformed; or the package that reads the format is not installed; UsageError where
-    more than one genotype file has this name without suffix, the path is ``-``, or a file of samples or variants is
-    given that does not belong to this format.
+    more than one genotype file has this name without suffix, or a file of samples or variants is given that does not
+    belong to this format.
     """
-    if path == "-":
-        raise UsageError("genotypes cannot be read from standard input, as other files belong to them; give a path")
-    file = path if os.path.isfile(path) else _with_suffix(path)
-    format_ = _format(file) or ("table" if table_layout(file) is not None else None)
+    file, format_ = display_name(path), ".vcf" if path == "-" else None
+    if path != "-":
+        file = path if os.path.isfile(path) else _with_suffix(path)
+        format_ = _format(file) or ("table" if table_layout(file) is not None else None)
     if format_ is None:
         raise InputError(f"{file} is not a genotype file; {_remedy(file)}")
     for option, value, belongs_to in (
@@ -171,6 +174,8 @@ def open_genotype_file(
         if value is not None and format_ not in belongs_to:
             kinds = " or a ".join(belongs_to)
             raise UsageError(f"--{option} {value} belongs to a {kinds}, and {file} is a {format_}; leave it out")
+    if path == "-":
+        return _open_standard_input()
     if format_ == ".bed":
         from kron2sum_cli.genotypes.bed import open_bed
 
@@ -188,6 +193,25 @@ def open_genotype_file(
 
         return open_vcf(file)
     return open_table(file, sample, variant_map, ploidy)
+
+
+def _open_standard_input() -> GenotypeSource:
+    """VCF or BCF from standard input; no other format is read from its start to its end and needs no other file."""
+    from kron2sum_cli.genotypes.vcf import open_vcf
+
+    name = display_name("-")
+    with open_input("-") as source, tempfile.NamedTemporaryFile(prefix="kron2sum-") as file:
+        try:
+            shutil.copyfileobj(source, file)
+            file.flush()
+        except OSError as error:
+            raise InputError(
+                f"{name} does not fit into {tempfile.gettempdir()} ({error.strerror}); set TMPDIR to a folder with more"
+                " room"
+            ) from None
+        if _format(file.name) != ".vcf":
+            raise InputError(f"{name} is no VCF or BCF, and other genotypes are read from files only; give a path")
+        return open_vcf(file.name, name)
 
 
 def takes_sample_file(path: str) -> bool:

@@ -33,34 +33,36 @@ _MISSING_ALLELE, _NO_ALLELE = -1, -2
 """How cyvcf2 codes an allele that is missing, and what stands behind the alleles of a haploid genotype."""
 
 
-def open_vcf(path: str) -> SpooledSource:
+def open_vcf(path: str, name: str | None = None) -> SpooledSource:
     """Read a VCF (compressed or not) or BCF file, whose genotypes go to a temporary file.
 
-    EA, the allele that dosages count, is ALT, and NEA is REF. Raises InputError where cyvcf2 is not installed, or the
-    file is malformed, cut short, or has no samples or no variants.
+    A temporary file has another ``name`` in messages, and is not among the files of the genotypes. EA, the allele that
+    dosages count, is ALT, and NEA is REF. Raises InputError where cyvcf2 is not installed, or the file is malformed,
+    cut short, or has no samples or no variants.
     """
-    cyvcf2 = _cyvcf2(path)
-    _refuse_cut_short(path)
+    files, name = ((path,), path) if name is None else ((), name)
+    cyvcf2 = _cyvcf2(name)
+    _refuse_cut_short(path, name)
     try:
         reader = cyvcf2.VCF(path)
-        samples = Samples(None, tuple(reader.samples), path)
+        samples = Samples(None, tuple(reader.samples), name)
         # Not reader.contains("DS"): GATK writes an INFO of that name.
         fields = {line.info()["ID"] for line in reader.header_iter() if line.type == "FORMAT"}
         has_dosages = "DS" in fields
     except Exception as error:  # whatever cyvcf2 raises for a header that cannot be parsed
-        raise InputError(f"{path} cannot be read as VCF or BCF ({error}); check the file") from None
+        raise InputError(f"{name} cannot be read as VCF or BCF ({error}); check the file") from None
     if not len(samples):
-        raise InputError(f"{path} has no samples, only sites; give the file with genotypes")
+        raise InputError(f"{name} has no samples, only sites; give the file with genotypes")
     if "GP" in fields and not has_dosages:
         logger.warning(
             "%s has probabilities of genotypes (GP) and no dosages (DS): genotypes (GT) are read, as if they were"
             " certain; for dosages make a file with plink2 --vcf %s dosage=GP-force --make-pgen --out NEW",
-            path,
-            path,
+            name,
+            name,
         )
     rows: list[tuple[str, int, str, str, str]] = []
-    genotypes = spool(_variants(reader, rows, samples, has_dosages, path), has_dosages, path)
-    return SpooledSource(path, (path,), samples, Variants.of_rows(rows, path), has_dosages, genotypes)
+    genotypes = spool(_variants(reader, rows, samples, has_dosages, name), has_dosages, name)
+    return SpooledSource(name, files, samples, Variants.of_rows(rows, name), has_dosages, genotypes)
 
 
 def _variants(
@@ -152,14 +154,14 @@ def _refuse_outside(stored: NDArray[np.float32], n_copies: NDArray[np.integer], 
         )
 
 
-def _refuse_cut_short(path: str) -> None:
+def _refuse_cut_short(path: str, name: str) -> None:
     with open(path, "rb") as file:
         start = file.read(_BGZF_MARK.stop)
         if start.startswith(GZIP_MAGIC) and start[_BGZF_MARK] == b"BC":
             file.seek(max(os.path.getsize(path) - len(END_OF_BGZF), 0))
             if file.read() != END_OF_BGZF:
                 raise InputError(
-                    f"{path} is cut short: the end of a compressed VCF or BCF is missing; copy the file again"
+                    f"{name} is cut short: the end of a compressed VCF or BCF is missing; copy the file again"
                 )
 
 

@@ -98,6 +98,7 @@ def test_no_command_shows_the_help_as_an_error(capsys):
         (["export", "--digits", "18"], ["'--digits': 18 is not in the range 1<=x<=17"]),
         (["fit", "--seed", "-1"], ["'--seed': -1 is not in the range x>=0"]),
         (["scan", "--null", "-", "--geno", "-"], ["only one input can come from standard input"]),
+        (["scan", "--geno", "-", "--resume"], ["give a file in place of --geno -"]),
         (["export", "-", "--report", "x.html", "--null", "-"], ["only one input can come from standard input"]),
         (["scan", "--log", ""], ["--log: a value is needed"]),
         (["scan", "--mac", "inf"], ["'--mac': inf is not a finite number"]),

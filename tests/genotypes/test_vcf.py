@@ -1,6 +1,7 @@
 """VCF and BCF: genotypes, dosages, sites of several alleles, ploidies, and files with something wrong."""
 
 import gzip
+import io
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kron2sum_cli.errors import InputError
+from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.genotypes.open import is_genotype_file, open_genotype_file
 from kron2sum_cli.genotypes.source import SpooledSource
 from kron2sum_cli.genotypes.vcf import open_vcf
@@ -179,6 +180,39 @@ def test_the_package_is_not_installed(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "cyvcf2", None)
     with pytest.raises(InputError, match=r"pip install 'kron2sum-cli\[vcf\]'.*plink2 --vcf FILE dosage=DS"):
         open_vcf(write(tmp_path, "1 4 v A C GT 0/0 0/1 1/1 ./."))
+
+
+@pytest.mark.parametrize("name", ["g.vcf", "g.vcf.gz"])
+def test_standard_input(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "1 4 v A C GT 0/0 0|1 1/1 ./.", name=name)
+    with open(path, "rb") as file:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read())))
+    source, expected = open_genotype_file("-"), open_vcf(path)
+    assert source.path == "standard input" and not source.files
+    assert source.samples.iids == expected.samples.iids and source.variants.table.equals(expected.variants.table)
+    read = (np.arange(1), np.arange(4))
+    np.testing.assert_array_equal(source.read(*read), expected.read(*read))
+
+
+def test_what_standard_input_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"SNPID,a,b\nv,0,1\n")))
+    with pytest.raises(InputError, match=r"^standard input is no VCF or BCF, .* give a path"):
+        open_genotype_file("-")
+    with pytest.raises(UsageError, match=r"--bim b\.bim belongs to a \.bed, and standard input is a \.vcf"):
+        open_genotype_file("-", bim="b.bim")
+    path = write(tmp_path, samples="", name="sites.vcf")
+    with open(path, "rb") as file:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read())))
+    with pytest.raises(InputError, match="^standard input has no samples"):
+        open_genotype_file("-")
+
+    def full_disk(prefix: str) -> object:
+        return open("/dev/full", "wb", buffering=0)
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", full_disk)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"##fileformat=VCFv4.3\n")))
+    with pytest.raises(InputError, match="standard input does not fit into .* set TMPDIR"):
+        open_genotype_file("-")
 
 
 def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
