@@ -6,7 +6,8 @@ The factor f depends on the null model and the hypothesis alone, and is found by
 and variants inherited as the relationship matrix says, ``g ~ N(0, GGᵀ)``, fitted as in a refit, with climbs that start
 from the covariances of the simulation. These are the null model's except for the genetic shares of variance of the
 trait axes: estimates of few samples lie at 0 and 1 where the truth does not, a chosen rank lies below it, and L is
-smaller at such a boundary. See `expected_shares`.
+smaller at such a boundary. See `expected_shares`. Under a null model of lower rank each simulated trait is fitted with
+that rank or with full rank, as one-sided AIC chooses.
 
 The mean of L needs few traits, because L is compared with a statistic of known mean on the same trait and variant. That
 is the χ² with the covariances that the trait was simulated from, whose mean is d, and to first order what the estimates
@@ -90,7 +91,7 @@ class Refits(Protocol):
         """
 
     def simulated(self, truth: TraitAxes, rng: np.random.Generator, second: "SecondOf | None" = None) -> "Simulated":
-        """Simulate traits with the covariances of these axes, without effects; fit them.
+        """Simulate traits with the covariances of these axes, without effects; fit them (`fitting.of_rank_or_full`).
 
         Simulate variants, too, with second columns or without.
         """

@@ -220,6 +220,11 @@ def _within(
     return same if is_same else None
 
 
+def of_rank_or_full(rank: int, ntraits: int, climb_of_rank: Callable[[int], Optimum[PointT]]) -> Optimum[PointT]:
+    """The certified optimum of a rank, or of full rank where one-sided AIC prefers it, as ``--rank auto`` chooses."""
+    return min((certified(climb_of_rank(k)) for k in sorted({rank, ntraits})), key=lambda found: found.one_sided_aic)
+
+
 def certified(found: Optimum[PointT]) -> Optimum[PointT]:
     """What the search of a null model's maximum found; raises ConvergenceError where that is not certified."""
     if not found.certificate.certified:

@@ -33,12 +33,12 @@ from kron2sum_cli.model.climbing import BOUNDARY, CERTIFIED_GAIN
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
 from kron2sum_cli.model.fitting import (
     Fit,
-    certified,
     climb,
     distinct_maxima,
     even_starts,
     far_starts,
     may_have_several_maxima,
+    of_rank_or_full,
     pushed_axes,
     starting_axes,
 )
@@ -172,9 +172,8 @@ class Refitter:
             V=np.broadcast_to(np.float64(0), (data.nsamples, s.size)),  # these traits are simulated in rows
             Kxm=np.empty((0, s.size)),
         )
-        fitter = refitter(
-            simulated, [certified(climb(simulated, truth, self.null.rank, reml=False))], self.reml, thorough=False
-        )
+        null = of_rank_or_full(self.null.rank, p, lambda rank: climb(simulated, truth, rank, reml=False))
+        fitter = refitter(simulated, [null], self.reml, thorough=False)
         rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
         point, nothing = fitter.null.point.at(truth), np.zeros(SIMULATED_VARIANTS)
         known = Truth.at(point, s)

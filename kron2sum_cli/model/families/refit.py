@@ -6,6 +6,7 @@ its maximum there, so that the score is that of the restricted likelihood with t
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self, TypeVar
@@ -190,11 +191,12 @@ class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
         """See `RefitsOneByOne.scanner`."""
         return family_scanner(point, np.float64)
 
-    def simulated_fit(self, truth: TraitAxes, rng: np.random.Generator) -> Optimum[FamilyPoint]:
-        """See `RefitsOneByOne.simulated_fit`."""
+    def simulated_climb(self, truth: TraitAxes, rng: np.random.Generator) -> Callable[[int], Optimum[FamilyPoint]]:
+        """See `RefitsOneByOne.simulated_climb`."""
         data = self.null.point.data
         Z = np.sqrt(truth.variances(data.s)) * rng.normal(size=data.Z.shape)
-        return climb(replace(data, Z=Z @ truth.Tinv.T), truth, self.null.rank, self.reml)
+        simulated = replace(data, Z=Z @ truth.Tinv.T)
+        return lambda rank: climb(simulated, truth, rank, self.reml)
 
 
 @dataclass(frozen=True)
@@ -231,12 +233,15 @@ class ObservedFamilyRefits(RefitsOfFamilies[ObservedFamilyPoint]):
         """See `RefitsOneByOne.scanner`."""
         return observed_family_scanner(point, np.float64)
 
-    def simulated_fit(self, truth: TraitAxes, rng: np.random.Generator) -> Optimum[ObservedFamilyPoint]:
-        """See `RefitsOneByOne.simulated_fit`."""
+    def simulated_climb(
+        self, truth: TraitAxes, rng: np.random.Generator
+    ) -> Callable[[int], Optimum[ObservedFamilyPoint]]:
+        """See `RefitsOneByOne.simulated_climb`."""
         data = self.null.point.data
         rows = np.sqrt(truth.variances(data.spectrum.s)) * rng.normal(size=data.Y.shape)
         Y = np.where(data.missing, 0.0, data.spectrum.rotation.to_samples(rows @ truth.Tinv.T))
-        return observed_fitting.climb(replace(data, Y=Y), truth, self.null.rank, self.reml)
+        simulated = replace(data, Y=Y)
+        return lambda rank: observed_fitting.climb(simulated, truth, rank, self.reml)
 
 
 def family_refits(data: FamilyTraits, fitted: TraitAxes, rank: int, reml: bool) -> FamilyRefits:

@@ -19,7 +19,7 @@ from kron2sum_cli.model.block_scanner import Scanner
 from kron2sum_cli.model.climbing import Likelihood, Optimum, PointT
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled
 from kron2sum_cli.model.families.spectrum import FamilyRotation
-from kron2sum_cli.model.fitting import certified, distinct_maxima, even_starts
+from kron2sum_cli.model.fitting import distinct_maxima, even_starts, of_rank_or_full
 from kron2sum_cli.model.missing.fitting import (
     MAX_STEPS,
     ObservedLikelihood,
@@ -122,12 +122,13 @@ class RefitsOneByOne(ABC, Generic[PointT]):
         """Score and information of variants at a point, in double precision."""
 
     @abstractmethod
-    def simulated_fit(self, truth: TraitAxes, rng: np.random.Generator) -> Optimum[PointT]:
-        """Where a climb from the covariances of these axes ends for traits that are simulated with them."""
+    def simulated_climb(self, truth: TraitAxes, rng: np.random.Generator) -> Callable[[int], Optimum[PointT]]:
+        """Climbs of C0 of a rank, for traits simulated with the covariances of these axes, from there."""
 
     def simulated(self, truth: TraitAxes, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
         """See `bartlett.Refits`."""
-        refits = type(self)((certified(self.simulated_fit(truth, rng)),))
+        null = of_rank_or_full(self.null.rank, truth.c0.size, self.simulated_climb(truth, rng))
+        refits = type(self)((null,))
         s, rotation = refits.rotated  # of the simulated traits: V has what they have outside it
         rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
         G, point = rotation.to_samples(rows), refits.null.point.at(truth)
@@ -200,9 +201,10 @@ class ObservedRefitter(RefitsOneByOne[ObservedPoint]):
         """See `RefitsOneByOne.scanner`."""
         return observed_scanner(point, np.float64)
 
-    def simulated_fit(self, truth: TraitAxes, rng: np.random.Generator) -> Optimum[ObservedPoint]:
-        """See `RefitsOneByOne.simulated_fit`."""
-        return climb(_simulated_cells(self.null.point.data, truth, rng), truth, self.null.rank, self.reml)
+    def simulated_climb(self, truth: TraitAxes, rng: np.random.Generator) -> Callable[[int], Optimum[ObservedPoint]]:
+        """See `RefitsOneByOne.simulated_climb`."""
+        cells = _simulated_cells(self.null.point.data, truth, rng)
+        return lambda rank: climb(cells, truth, rank, self.reml)
 
 
 def _simulated_cells(cells: ObservedCells, axes: TraitAxes, rng: np.random.Generator) -> ObservedCells:
