@@ -30,7 +30,7 @@ from kron2sum_cli.model.likelihood import Grams, LikelihoodPoint
 from kron2sum_cli.model.spectrum import Array, Floats, Indices
 from kron2sum_cli.model.trait_axes import TraitAxes
 
-FEWEST_TRAITS, MOST_TRAITS = 8, 100
+FEWEST_TRAITS, MOST_TRAITS = 8, 80
 """Traits that are simulated for a factor: at least so many, and no more."""
 
 STANDARD_ERROR = 0.005

@@ -89,8 +89,8 @@ NEARLY_EMPTY = 0.2
 """Where there may be several maxima, a refit that ends with a smaller residual share of variance of an axis than this
 is compared with those where an axis has none."""
 
-SIMULATED_VARIANTS = 16
-"""Variants of each trait that is simulated for a Bartlett factor."""
+SIMULATED_EFFECTS, FEWEST_SIMULATED = 32, 2
+"""Effects that the variants of each simulation for a Bartlett factor have in all, and the fewest variants."""
 
 BATCH_BYTES = 1 << 21
 """Size of the largest array of a batch of variants: several of them should stay in the cache."""
@@ -161,6 +161,7 @@ class Refitter:
     def simulated(self, truth: TraitAxes, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
         """See `bartlett.Refits`."""
         data, p = self.data, self.data.ntraits
+        nvariants = max(FEWEST_SIMULATED, SIMULATED_EFFECTS // p)
         inside = np.sqrt(truth.variances(data.s)) * rng.normal(size=(data.s.size, p))
         outside = truth.c1 * outside_rows(rng, data.noutside, p)
         s = np.append(data.s, np.zeros(len(outside)))
@@ -174,8 +175,8 @@ class Refitter:
         )
         null = of_rank_or_full(self.null.rank, p, lambda rank: climb(simulated, truth, rank, reml=False))
         fitter = refitter(simulated, [null], self.reml, thorough=False)
-        rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
-        point, nothing = fitter.null.point.at(truth), np.zeros(SIMULATED_VARIANTS)
+        rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, nvariants))
+        point, nothing = fitter.null.point.at(truth), np.zeros(nvariants)
         known = Truth.at(point, s)
         first = BlockStatistics(rows.T @ point.alpha, (rows**2).T @ point.W, nothing, nothing)
         of_variants = known.of_variants(first, rows)
@@ -187,7 +188,7 @@ class Refitter:
         columns = np.stack([rows, of_second], axis=2)
         statistics = BlockStatistics(of_second.T @ point.alpha, (of_second**2).T @ point.W, nothing, nothing)
         both = known.of_pairs(PairStatistics(first, statistics, (rows * of_second).T @ point.W), columns)
-        return found.with_pairs(both, lambda: fitter.refit(columns, np.eye(p), np.zeros((SIMULATED_VARIANTS, 2, 2))))
+        return found.with_pairs(both, lambda: fitter.refit(columns, np.eye(p), np.zeros((nvariants, 2, 2))))
 
     def refit(self, variants: Array, design: Array, outside: Array | None = None) -> Refit:
         """Refit variants with effects, those of the last column, in the span of a design (p, e) of full column rank.
