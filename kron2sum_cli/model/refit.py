@@ -83,7 +83,8 @@ MOST_FACES = 8
 
 STRONG_EFFECT, DISTANT_SHARES = 0.5, (0.5, 0.99)
 """A variant that adds more than `STRONG_EFFECT` per effect to the log-likelihood moves its maxima. Where there may be
-several of them, such a variant climbs from starts with the genetic shares `DISTANT_SHARES` of variance, too."""
+several of them, such a variant climbs from starts with the genetic shares `DISTANT_SHARES` of variance, too, and from
+beside the null model's maximum."""
 
 NEARLY_EMPTY = 0.2
 """Where there may be several maxima, a refit that ends with a smaller residual share of variance of an axis than this
@@ -220,10 +221,11 @@ class Refitter:
                     kept[batch[higher]] = new[higher]
         if self.maxima[0].one_of_several:
             much = best.lml > self.null_lml + STRONG_EFFECT * design.shape[1] * variants.shape[2]
+            beside = pushed_axes(self.null.point.axes, self.null.rank, self.data.mean_eigenvalue)
             for k in map(int, np.flatnonzero(much)):
                 alternative = _with_variant(self.data, variants[:, k], outside[k], basis)
                 afar = [starting_axes(alternative, share) for share in DISTANT_SHARES]
-                _raise(best, k, _highest(alternative, afar, self.null.rank, basis))
+                _raise(best, k, _highest(alternative, afar + beside, self.null.rank, basis))
         return best
 
 
