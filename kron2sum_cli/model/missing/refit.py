@@ -36,7 +36,7 @@ from kron2sum_cli.model.refit import STRONG_EFFECT
 from kron2sum_cli.model.spectrum import Array, Floats, Spectrum
 from kron2sum_cli.model.trait_axes import TraitAxes
 
-SIMULATED_VARIANTS = 8
+SIMULATED_VARIANTS = 4
 """Variants of each trait that is simulated for a Bartlett factor: fewer than of complete traits (`model.refit`),
 for each of these refits is a search of its own."""
 
