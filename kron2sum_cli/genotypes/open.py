@@ -159,7 +159,8 @@ def open_genotype_file(
     more than one genotype file has this name without suffix, or a file of samples or variants is given that does not
     belong to this format.
     """
-    file, format_ = display_name(path), ".vcf" if path == "-" else None
+    file = display_name(path)
+    format_: str | None = ".vcf"
     if path != "-":
         file = path if os.path.isfile(path) else _with_suffix(path)
         format_ = _format(file) or ("table" if table_layout(file) is not None else None)
@@ -174,8 +175,6 @@ def open_genotype_file(
         if value is not None and format_ not in belongs_to:
             kinds = " or a ".join(belongs_to)
             raise UsageError(f"--{option} {value} belongs to a {kinds}, and {file} is a {format_}; leave it out")
-    if path == "-":
-        return _open_standard_input()
     if format_ == ".bed":
         from kron2sum_cli.genotypes.bed import open_bed
 
@@ -191,7 +190,7 @@ def open_genotype_file(
     if format_ == ".vcf":
         from kron2sum_cli.genotypes.vcf import open_vcf
 
-        return open_vcf(file)
+        return _open_standard_input() if path == "-" else open_vcf(file)
     return open_table(file, sample, variant_map, ploidy)
 
 

@@ -263,26 +263,22 @@ def expected_shares(null: Optimum[Any]) -> TraitAxes:
         return axes
     estimated, tau = 1 - axes.c1**2, null.point.data.mean_eigenvalue
     expected = estimated.copy()
+
+    def lml(k: int, share: float) -> float:
+        """Log-likelihood with another share of axis k; -inf where it is not defined."""
+        shares = np.where(np.arange(estimated.size) == k, share, estimated)
+        try:
+            return float(null.point.at(axes.with_shares(shares, tau)).lml)
+        except (NumericalError, np.linalg.LinAlgError):
+            return -np.inf
+
     for k, share in enumerate(estimated):
         below, above = share * (1 - DISTANCES), share + (1 - share) * DISTANCES
         shares = np.concatenate([below, [share], above[::-1]])
-        lml = np.array([_lml_with_share(null, k, h) for h in shares])
-        likelihood = np.exp(lml - lml.max())
+        logs = [lml(k, h) for h in below] + [null.point.lml] + [lml(k, h) for h in above[::-1]]
+        likelihood = np.exp(np.array(logs) - max(logs))
         expected[k] = np.trapezoid(shares * likelihood, shares) / np.trapezoid(likelihood, shares)
-    order = np.argsort(-expected)
-    c0, c1 = np.sqrt(expected[order] / tau), np.sqrt(1 - expected[order])
-    return TraitAxes(axes.T[order], axes.Tinv[:, order], c0, c1)
-
-
-def _lml_with_share(null: Optimum[Any], k: int, share: float) -> float:
-    """Log-likelihood with another genetic share of variance of axis k; -inf where it is not defined."""
-    axes, tau = null.point.axes, null.point.data.mean_eigenvalue
-    c0, c1 = axes.c0.copy(), axes.c1.copy()
-    c0[k], c1[k] = np.sqrt(share / tau), np.sqrt(1 - share)
-    try:
-        return float(null.point.at(replace(axes, c0=c0, c1=c1)).lml)
-    except (NumericalError, np.linalg.LinAlgError):
-        return -np.inf
+    return axes.with_shares(expected, tau)
 
 
 def _by_columns(hypotheses: Sequence[Hypothesis]) -> tuple[Indices, Indices]:

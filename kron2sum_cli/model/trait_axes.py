@@ -51,6 +51,12 @@ class TraitAxes:
         kept = np.arange(self.c0.size) < rank
         return TraitAxes(self.T, self.Tinv, np.where(kept, self.c0, 0.0), np.where(kept, self.c1, 1.0))
 
+    def with_shares(self, genetic: Array, tau: float) -> "TraitAxes":
+        """The same axes with other genetic shares of variance (p,), in decreasing order of these."""
+        order = np.argsort(-genetic)
+        shares = genetic[order]
+        return TraitAxes(self.T[order], self.Tinv[:, order], np.sqrt(shares / tau), np.sqrt(1 - shares))
+
     def with_residual(self, chosen: Mask, root: float, tau: float) -> "TraitAxes":
         """Axes of the same C0 and another C1: residual shares of variance ``root²`` along the chosen axes (p,)."""
         genetic, size = np.sqrt((1 - root**2) / tau), np.ones(self.c0.size)
