@@ -146,10 +146,10 @@ def _report(counts: Mapping[str, int]) -> None:
 class _Variants:
     """The b variants of a block, at increasing positions in the genotypes.
 
-    Of every variant: whether it is ``passing`` the filters, is as ``rare`` as sets may have it, and varies given the
-    covariates (``outside``); its ``column`` in ``rotated``, which has those that vary; and which samples are
-    ``carriers`` (n, b) of the rarer allele. ``simulated`` are scores (c, p, B) of the c that vary in simulated data
-    sets.
+    Of every variant: whether it is ``passing`` the filters, is as ``rare`` as sets may have it, varies given the
+    covariates (``outside``), and has genotypes that are ``rounded``, no whole numbers; its ``column`` in ``rotated``,
+    which has those that vary; and which samples are ``carriers`` (n, b) of the rarer allele. ``simulated`` are scores
+    (c, p, B) of the c that vary in simulated data sets.
     """
 
     positions: Indices
@@ -160,6 +160,7 @@ class _Variants:
     passing: Mask
     rare: Mask
     outside: Mask
+    rounded: Mask
     rotated: RotatedVariants
     column: Indices
     carriers: Mask
@@ -216,6 +217,7 @@ def _read(plan: SetPlan, positions: Indices) -> _Variants:
     flipped = np.flatnonzero(counts.eaf > 0.5)
     carriers[:, flipped] = genotypes[:, flipped] <= source.ploidy - 0.5
     varying = ~counts.constant
+    rounded = _rounded(genotypes, source.has_dosages)
     gaps, absent = missing_genotypes(genotypes, counts, varying, plan.covariates)
     G = centred(genotypes, counts, varying, plan.scanner.dtype, plan.spans_intercept)
     rotated = plan.scanner.rotate(G)
@@ -232,11 +234,19 @@ def _read(plan: SetPlan, positions: Indices) -> _Variants:
         passing=passes(counts, inputs.filters)[0],
         rare=np.nan_to_num(counts.maf) <= most,
         outside=within(varying, outside),
+        rounded=rounded,
         rotated=rotated,
         column=np.cumsum(varying) - 1,
         carriers=carriers,
         simulated=None if plan.simulated is None else simulated_scores(plan.simulated, G),
     )
+
+
+def _rounded(genotypes: NDArray[np.float32], has_dosages: bool) -> Mask:
+    """Which variants (b,) have genotypes that are no whole numbers, which single precision rounds."""
+    if not has_dosages:
+        return np.zeros(genotypes.shape[1], dtype=bool)
+    return np.asarray(np.any(np.isfinite(genotypes) & (genotypes != np.rint(genotypes)), axis=0))
 
 
 def _test_set(
@@ -248,7 +258,8 @@ def _test_set(
     chosen = in_block[kept]
     columns, eaf = variants.column[chosen], variants.counts.eaf[chosen]
     weights = _weights(plan, members, kept, eaf)
-    of_set = SetVariants(variants.rotated, columns, cache(partial(_genotypes, plan, members.positions[kept])))
+    read = cache(partial(_genotypes, plan, members.positions[kept]))
+    of_set = SetVariants(variants.rotated, columns, read, variants.rounded[chosen])
     with_sum = cache(partial(of_set.scores_with_sum, weights))
     row = _description(members, variants, chosen)
     row[CARRIERS.name] = _carriers(variants, chosen, plan.settings.founders)

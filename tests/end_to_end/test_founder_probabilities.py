@@ -129,6 +129,19 @@ def test_founders_whose_sum_cancels_are_read_once_more_whatever_the_tests(monkey
     assert len(read) == LOCI
 
 
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_probabilities_that_add_up_to_1_have_no_burden(precision: str) -> None:
+    """What single precision leaves of their sum is no variant to test."""
+    write_cross()
+    assert kron2sum("fit", "-q", "--pheno", "y.csv", "--grm", "g.csv") == 0
+    tests = ("burden", "skat", "skato")
+    found = scanned("--founders", "--precision", precision, *(f"--set-test={name}" for name in tests))
+    assert found["MLOG10P_SET.burden"].isna().all()
+    np.testing.assert_allclose(found["MLOG10P_SET.skato"], found["MLOG10P_SET.skat"], rtol=1e-9)
+    weighted = scanned("--founders", "--precision", precision, "--set-test=burden", "--set-weights=beta:1,25")
+    assert weighted["MLOG10P_SET.burden"].notna().all()
+
+
 def test_a_scan_given_a_locus_is_given_all_of_its_founders(capsys: pytest.CaptureFixture[str]) -> None:
     probabilities = write_cross()
     assert kron2sum("fit", "-q", "--pheno", "y.csv", "--grm", "g.csv") == 0

@@ -14,7 +14,7 @@ import numpy as np
 from kron2sum_cli.model.block_scanner import BlockScanner, inner_products
 from kron2sum_cli.model.missing.scanner import ObservedScanner
 from kron2sum_cli.model.sets.fixed_effects import SetScores
-from kron2sum_cli.model.spectrum import Array, Floats, Indices, weighted_products
+from kron2sum_cli.model.spectrum import Array, Floats, Indices, Mask, weighted_products
 
 UNITS_OF_ROUNDING = 256
 """A sum of variants of length below so many units, beside what it is the sum of, is rounding."""
@@ -80,11 +80,13 @@ class SetVariants:
     """The variants ``members`` (q,) of a block as a set.
 
     ``genotypes`` reads them (n, q), without missing values, centred where X has an intercept, in double precision.
+    ``rounded`` (q,) are those whose genotypes were rounded to single precision, as dosages are; None for none.
     """
 
     block: RotatedVariants
     members: Indices
     genotypes: Callable[[], Floats]
+    rounded: Mask | None = None
 
     def scores(self) -> SetScores:
         """Scores and information of the variants."""
@@ -101,14 +103,14 @@ class SetVariants:
 
     def genotypes_of_sum(self, weights: Array) -> Floats | None:
         """The sum (n,) where variants cancel, so that its scores are not the sum of rounded ones; None elsewhere."""
-        summed, most = self._sum_of_rotated(weights)
-        return self.genotypes() @ weights if self._length(summed) < LEAST_SHARE * most else None
+        summed, lengths = self._sum_of_rotated(weights)
+        return self.genotypes() @ weights if self._length(summed) < LEAST_SHARE * np.sum(lengths) else None
 
-    def _sum_of_rotated(self, weights: Array) -> tuple[tuple[Floats, ...], float]:
-        """Arrays of the sum of the rotated variants, in double precision, and the sum of their lengths."""
+    def _sum_of_rotated(self, weights: Array) -> tuple[tuple[Floats, ...], Array]:
+        """Arrays of the sum of the rotated variants, in double precision, and the lengths (q,) of what is summed."""
         columns = [_columns(M, self.members) for M in self.block.arrays]
         summed = tuple(np.asarray(M @ weights[:, None], np.float64) for M in columns)
-        return summed, float(np.abs(weights) @ np.sqrt(self.block.scanner.length(*columns)))
+        return summed, np.abs(weights) * np.sqrt(self.block.scanner.length(*columns))
 
     def _length(self, one: tuple[Floats, ...]) -> float:
         """The length of a variant by its arrays."""
@@ -121,12 +123,14 @@ class SetVariants:
         large numbers; so would be what single precision has rounded. Where rounding is all that is left of the sum, it
         is 0.
         """
-        scanner, precision = self.block.scanner, float(np.finfo(self.block.scanner.dtype).eps)
-        summed, most = self._sum_of_rotated(weights)
-        if scanner.dtype == np.float32 and self._length(summed) < LEAST_SHARE * most:
+        scanner, single, double = self.block.scanner, np.finfo(np.float32).eps, np.finfo(np.float64).eps
+        summed, lengths = self._sum_of_rotated(weights)
+        precision = np.finfo(scanner.dtype).eps
+        if scanner.dtype == np.float32 and self._length(summed) < LEAST_SHARE * np.sum(lengths):
             summed = scanner.arrays((self.genotypes() @ weights[:, None]).astype(np.float32))
-            precision = float(np.finfo(np.float64).eps)
-        if self._length(summed) > UNITS_OF_ROUNDING * precision * most:
+            precision = double
+        units = precision if self.rounded is None else np.where(self.rounded, single, precision)
+        if self._length(summed) > UNITS_OF_ROUNDING * np.sum(units * lengths):
             return summed
         return tuple(0 * M for M in summed)
 
