@@ -9,10 +9,9 @@ trait axes: estimates of few samples lie at 0 and 1 where the truth does not, a 
 smaller at such a boundary. See `expected_shares`. Under a null model of lower rank each simulated trait is fitted with
 that rank or with full rank, as one-sided AIC chooses.
 
-The mean of L needs few traits, because L is compared with a statistic of known mean on the same trait and variant. That
-is the χ² with the covariances that the trait was simulated from, whose mean is d, and to first order what the estimates
-of C0 and C1 change of it: a step of Fisher scoring from the true covariances, whose mean is 0, times the derivative of
-the χ² in them. What is left has a hundredth of the variance of L.
+The mean of L needs few traits, because L is compared with statistics of known mean on the same trait and variant: with
+the χ² of the covariances that the trait was simulated from, whose mean is d, and with what the estimates of C0 and C1
+change of it to first and second order (`control_variates`). What is left has about a thousandth of the variance of L.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,18 +21,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from kron2sum_cli.errors import ConvergenceError, NumericalError
-from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
 from kron2sum_cli.model.climbing import Optimum
-from kron2sum_cli.model.hypotheses import Hypothesis, orthonormal, reduction
-from kron2sum_cli.model.information import inverse_of_pairs
-from kron2sum_cli.model.likelihood import Grams, LikelihoodPoint
+from kron2sum_cli.model.control_variates import AtTruth, mean_by_controls
+from kron2sum_cli.model.hypotheses import Hypothesis
 from kron2sum_cli.model.spectrum import Array, Floats, Indices
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 FEWEST_TRAITS, MOST_TRAITS = 8, 80
 """Traits that are simulated for a factor: at least so many, and no more."""
 
-STANDARD_ERROR = 0.005
+STANDARD_ERROR = 0.01
 """No more traits are simulated where every factor's standard error is below this."""
 
 DISTANCES = np.array([0.99, 0.9, 0.75, 0.6, 0.45, 0.3, 0.2, 0.1, 0.05, 0.02])
@@ -109,15 +106,15 @@ class Simulated:
 
     null_lml: float
     refit: Callable[[Array], Refit]
-    at_truth: "AtTruth"
+    at_truth: AtTruth
     refit_both: Callable[[], Refit] | None = None
-    both_at_truth: "AtTruth | None" = None
+    both_at_truth: AtTruth | None = None
 
-    def with_pairs(self, at_truth: "AtTruth", refit: Callable[[], Refit]) -> "Simulated":
+    def with_pairs(self, at_truth: AtTruth, refit: Callable[[], Refit]) -> "Simulated":
         """The same with second columns."""
         return replace(self, refit_both=refit, both_at_truth=at_truth)
 
-    def truth_of(self, design: Array) -> "AtTruth":
+    def truth_of(self, design: Array) -> AtTruth:
         """What is known where a design (p, e), or of two columns (2p, e), is tested."""
         one = design.shape[0] == self.at_truth.T.shape[0]
         return self.at_truth if one or self.both_at_truth is None else self.both_at_truth
@@ -133,93 +130,6 @@ class Simulated:
         if rows == e == 2 * p and self.refit_both is not None:
             return self.refit_both().lml
         return self.refit(design[:p]).lml
-
-
-@dataclass(frozen=True)
-class AtTruth:
-    """Score and information of b variants at the covariances that traits were simulated from.
-
-    ``u`` (b, p) and ``v`` (b, p) or (b, p, p) are along the trait axes ``T`` (p, p) of these covariances. ``change``
-    (b, p, p) is ``M1ᵀP ∂K P M1``, what the information loses by a change ∂K of the covariances: the step of Fisher
-    scoring that the simulated traits ask for. M1 are the columns of a variant along the axes.
-    """
-
-    T: Array
-    u: Array
-    v: Array
-    change: Array
-
-    def chisq(self, design: Array) -> Array:
-        """χ² (b,) of effects in the span of the design; its mean is the rank of the design."""
-        return reduction(self.u, self.v, design, self.T)
-
-    def chisq_change(self, design: Array) -> Array:
-        """First-order change (b,) of that χ² in its mean, ``-tr[(DᵀVD)⁻¹ Dᵀ change D]``; its mean is 0."""
-        if design.shape[1] == 0:
-            return np.zeros(self.u.shape[0])
-        D = orthonormal(self.T @ design)
-        V = self.v if self.v.ndim == 3 else self.v[:, :, None] * np.eye(self.v.shape[1])
-        return -np.asarray(np.trace(np.linalg.solve(D.T @ V @ D, D.T @ self.change @ D), axis1=1, axis2=2))
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The covariances that traits were simulated from.
-
-    Eigenvalues ``s`` (m,) of the rows, their information ``weights`` (m, p) along the axes ``T`` (p, p), and the
-    ``step`` (E0, E1) of `scoring_step`.
-    """
-
-    T: Array
-    s: Array
-    weights: Array
-    step: tuple[Array, Array]
-
-    @staticmethod
-    def at(point: LikelihoodPoint, s: Array) -> "Truth":
-        """From the likelihood of the simulated traits at these covariances."""
-        step = scoring_step(point.axes, point.grams, point.score0, point.score1)
-        return Truth(point.axes.T, s, point.information_of_rows, step)
-
-    def of_variants(self, statistics: BlockStatistics, rows: Array) -> AtTruth:
-        """What is known of variants with rotated columns (m, b)."""
-        change = information_change(rows**2, self.s, self.weights, self.step)
-        return AtTruth(self.T, statistics.u, statistics.v, change)
-
-    def of_pairs(self, pairs: PairStatistics, columns: Array) -> AtTruth:
-        """What is known of two rotated columns (m, b, 2) a variant, along 2p axes: the first, then the second."""
-        p, b = len(self.T), len(pairs.cross)
-        v, change = np.empty((2, b, 2, p, 2, p))
-        turned = pairs.cross.transpose(0, 2, 1) if pairs.cross.ndim == 3 else pairs.cross
-        both = (pairs.first.v, pairs.cross), (turned, pairs.second.v)
-        for one, other in np.ndindex(2, 2):
-            block = both[one][other]
-            v[:, one, :, other] = block if block.ndim == 3 else block.reshape(b, p, 1) * np.eye(p)
-            products = columns[:, :, one] * columns[:, :, other]
-            change[:, one, :, other] = information_change(products, self.s, self.weights, self.step)
-        T, u = np.asarray(np.kron(np.eye(2), self.T), np.float64), np.hstack([pairs.first.u, pairs.second.u])
-        return AtTruth(T, u, v.reshape(b, 2 * p, 2 * p), change.reshape(b, 2 * p, 2 * p))
-
-
-def information_change(squares: Array, s: Array, weights: Array, step: tuple[Array, Array]) -> Array:
-    """``M1ᵀP ∂K P M1`` (b, p, p) with ``∂K = E0 s + E1`` a row, (E0, E1) from `scoring_step`.
-
-    ``squares`` (m, b) are those of the rotated variants, or products of their two columns; ``weights`` (m, p) inverse
-    variances along the axes.
-    """
-    m, p = weights.shape
-    pairs = (weights[:, :, None] * weights[:, None, :]).reshape(m, p * p)
-    moved0, moved1 = ((M.T @ pairs).reshape(-1, p, p) for M in (squares * s[:, None], squares))
-    return np.asarray(moved0 * step[0] + moved1 * step[1])
-
-
-def scoring_step(axes: TraitAxes, grams: Grams, score0: Array, score1: Array) -> tuple[Array, Array]:
-    """The step (E0, E1), each (p, p), of Fisher scoring from C0 and C1; pairs of axes are independent of each other.
-
-    ``grams`` are ``Σ_i s_i^k w_ij w_il`` for k = 0, 1, 2, and the scores along the axes.
-    """
-    of_E0, of_both, of_E1 = inverse_of_pairs(axes, grams)
-    return 2 * (of_E0 * score0 + of_both * score1), 2 * (of_both * score0 + of_E1 * score1)
 
 
 def bartlett_factors(
@@ -293,31 +203,39 @@ class _SimulatedFactors:
     def __init__(self, hypotheses: Sequence[Hypothesis]) -> None:
         self.hypotheses = hypotheses
         self.excess: list[Array] = []
-        self.change: list[Array] = []
+        self.controls: list[Array] = []
         self.is_enough = False
 
     def add(self, simulated: Simulated, lml: Callable[[Array], Array]) -> None:
         """Take simulated traits."""
         if self.is_enough:
             return
-        both = np.array([_excess(simulated, lml, hypothesis) for hypothesis in self.hypotheses])
-        if np.all(np.isfinite(both)):
-            self.excess.append(both[:, 0])
-            self.change.append(both[:, 1])
+        both = [_excess(simulated, lml, hypothesis) for hypothesis in self.hypotheses]
+        excess, controls = np.array([one[0] for one in both]), np.array([one[1] for one in both])
+        if np.all(np.isfinite(excess)):
+            self.excess.append(excess)
+            self.controls.append(controls)
         if len(self.excess) >= FEWEST_TRAITS:
-            error = _by_control_variate(np.array(self.excess), np.array(self.change))[1]
-            self.is_enough = bool(np.all(error < STANDARD_ERROR))
+            self.is_enough = bool(np.all(self._means()[1] < STANDARD_ERROR))
 
     def mean(self) -> Array:
         """Factors (h,) less one."""
         if len(self.excess) < FEWEST_TRAITS:
             raise ConvergenceError("too few traits simulated under the null model could be fitted")
-        mean = _by_control_variate(np.array(self.excess), np.array(self.change))[0]
+        mean = self._means()[0]
         if np.any(mean <= -1):
             raise ConvergenceError(
                 "the likelihood ratios of traits simulated under the null model have no positive mean"
             )
         return mean
+
+    def _means(self) -> tuple[Array, Array]:
+        """The means (h,) and their standard errors."""
+        found = [
+            mean_by_controls(excess, controls)
+            for excess, controls in zip(np.array(self.excess).T, np.array(self.controls).swapaxes(0, 1), strict=True)
+        ]
+        return np.array([mean for mean, _ in found]), np.array([error for _, error in found])
 
 
 def _cached(lml: Callable[[Array], Array]) -> Callable[[Array], Array]:
@@ -333,25 +251,16 @@ def _cached(lml: Callable[[Array], Array]) -> Callable[[Array], Array]:
     return found
 
 
-def _excess(simulated: Simulated, lml: Callable[[Array], Array], hypothesis: Hypothesis) -> tuple[float, float]:
-    """Means over the variants, a degree of freedom: what refits exceed the χ² by, and its first-order change."""
+def _excess(simulated: Simulated, lml: Callable[[Array], Array], hypothesis: Hypothesis) -> tuple[float, Array]:
+    """Means over the variants, a degree of freedom: what refits exceed the χ² by, and its control variates."""
     base, full, truth = hypothesis.base, hypothesis.full, simulated.truth_of(hypothesis.full)
     ratio = 2 * (lml(full) - lml(base))
     excess = ratio - (truth.chisq(full) - truth.chisq(base))
-    change = truth.chisq_change(full) - truth.chisq_change(base)
+    controls = truth.controls(full) - truth.controls(base)
     found = np.isfinite(excess)
     if found.mean() < ENOUGH:
-        return np.nan, np.nan
-    return float(excess[found].mean()) / hypothesis.df, float(change[found].mean()) / hypothesis.df
-
-
-def _by_control_variate(excess: Array, change: Array) -> tuple[Array, Array]:
-    """Means (h,) of the excess (traits, h), their control variate the change, whose mean is 0; and standard errors."""
-    centred = change - change.mean(axis=0)
-    variance = np.sum(centred**2, axis=0)
-    slope = np.sum(centred * excess, axis=0) / np.where(variance > 0, variance, 1.0)
-    left = excess - np.clip(slope, 0.0, 1.0) * change
-    return left.mean(axis=0), left.std(axis=0, ddof=1) / np.sqrt(len(left))
+        return np.nan, np.zeros(len(controls))
+    return float(excess[found].mean()) / hypothesis.df, controls[:, found].mean(axis=1) / hypothesis.df
 
 
 def outside_rows(rng: np.random.Generator, nrows: int, p: int) -> Array:

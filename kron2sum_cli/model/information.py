@@ -17,6 +17,7 @@ empty block, where the score does not vanish, and that is part of the curvature 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy import linalg
@@ -268,7 +269,7 @@ def face_curvature(axes: TraitAxes, score0: Array, score1: Array, empty0: Mask, 
 
 def lower_triangle(M: Array) -> Array:
     """Entries (..., N) of matrices (..., p, p) at the pairs ``np.tril_indices(p)``."""
-    return np.asarray(M[..., *np.tril_indices(M.shape[-1])])
+    return np.asarray(M[..., *_pairs(M.shape[-1])])
 
 
 def symmetric(packed: Array) -> Array:
@@ -276,12 +277,17 @@ def symmetric(packed: Array) -> Array:
     return np.asarray(packed[..., pair_positions((math.isqrt(8 * packed.shape[-1] + 1) - 1) // 2)])
 
 
+@cache
 def pair_positions(p: int) -> Indices:
-    """Position (p, p) of the pairs (j, l) and (l, j) in ``np.tril_indices(p)``."""
-    i, j = np.tril_indices(p)
+    """Position (p, p) of the pairs (j, l) and (l, j) in ``np.tril_indices(p)``; not to be written to."""
+    i, j = _pairs(p)
     index = np.empty((p, p), dtype=np.intp)
     index[i, j] = index[j, i] = np.arange(i.size)
+    index.flags.writeable = False
     return index
+
+
+_pairs = cache(np.tril_indices)
 
 
 def invert_pairs(information: tuple[Array, Array, Array], free: Mask) -> DirectionCovariance:

@@ -27,10 +27,11 @@ from functools import partial
 import numpy as np
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.bartlett import Refit, SecondOf, Simulated, Truth, outside_rows
+from kron2sum_cli.model.bartlett import Refit, SecondOf, Simulated, outside_rows
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
 from kron2sum_cli.model.climbing import BOUNDARY, CERTIFIED_GAIN
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
+from kron2sum_cli.model.control_variates import Truth
 from kron2sum_cli.model.fitting import (
     Fit,
     climb,
@@ -178,7 +179,7 @@ class Refitter:
         fitter = refitter(simulated, [null], self.reml, thorough=False)
         rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, nvariants))
         point, nothing = fitter.null.point.at(truth), np.zeros(nvariants)
-        known = Truth.at(point, s)
+        known = Truth.at(point, s, point.alpha)
         first = BlockStatistics(rows.T @ point.alpha, (rows**2).T @ point.W, nothing, nothing)
         of_variants = known.of_variants(first, rows)
         found = Simulated(fitter.null_lml, lambda design: fitter.refit(rows, design, nothing), of_variants)

@@ -12,27 +12,22 @@ from scipy import linalg
 from kron2sum_cli.errors import ConvergenceError
 from kron2sum_cli.model import bartlett
 from kron2sum_cli.model.bartlett import (
-    AtTruth,
     Refit,
     SecondOf,
     Simulated,
-    _by_control_variate,
     bartlett_factors,
     expected_shares,
-    information_change,
     outside_rows,
-    scoring_step,
 )
 from kron2sum_cli.model.contrasts import Contrasts, rotate_traits
 from kron2sum_cli.model.fitting import Fit, climb, fit, of_rank_or_full
 from kron2sum_cli.model.hypotheses import named_hypothesis
-from kron2sum_cli.model.likelihood import evaluate
 from kron2sum_cli.model.missing.observed import observed_cells
 from kron2sum_cli.model.missing.refit import observed_refits
 from kron2sum_cli.model.refit import Refitter, null_maxima, refitter
 from kron2sum_cli.model.second_column import pair_hypotheses
 from kron2sum_cli.model.spectrum import spectrum_of_features
-from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_covariances
+from kron2sum_cli.model.trait_axes import TraitAxes
 
 TRAITS = ("a", "b")
 HYPOTHESES = [named_hypothesis(name, TRAITS) for name in ("any", "common", "specific", "trait:a")]
@@ -131,57 +126,19 @@ def test_shares_at_a_boundary_are_not_simulated() -> None:
     assert np.all((found.c1**2 > 0.02) & (found.c1**2 < 0.98))
 
 
-@pytest.mark.parametrize("name", ["any", "common", "trait:a"])
-def test_the_first_order_change_of_a_mean(name: str) -> None:
-    """Against the mean of the dense χ² where the traits have another covariance than it takes."""
-    data = contrasts(30, 60).without_projected()
-    axes = axes_of_covariances(
-        np.array([[1, 0.3], [0.3, 0.6]]), np.array([[0.8, -0.2], [-0.2, 1]]), data.mean_eigenvalue
-    )
-    point = evaluate(data, axes, reml=False)
-    rng = np.random.default_rng(1)
-    E0, E1 = (M + M.T for M in rng.normal(size=(2, 2, 2)))
-    g = rng.normal(size=(data.s.size, 3))
-    change = information_change(g**2, data.s, point.W, (E0, E1))
-    truth = AtTruth(axes.T, g.T @ point.alpha, (g**2).T @ point.W, change)
-    design = named_hypothesis(name, TRAITS).full
-
-    def mean(t: float, x: Array) -> float:
-        """E χ² of traits with the covariance of the axes, when it is computed with one that is off by t (E0, E1)."""
-        C0, C1 = (np.diag(c**2) + t * E for c, E in ((axes.c0, E0), (axes.c1, E1)))
-        P = np.linalg.inv(np.kron(C0, np.diag(data.s)) + np.kron(C1, np.eye(data.s.size)))
-        K = np.kron(np.diag(axes.c0**2), np.diag(data.s)) + np.kron(np.diag(axes.c1**2), np.eye(data.s.size))
-        M = np.kron(axes.T @ design, x[:, None])
-        return float(np.trace(np.linalg.solve(M.T @ P @ M, M.T @ P @ K @ P @ M)))
-
-    h = 1e-4
-    for k, x in enumerate(g.T):
-        assert mean(0, x) == pytest.approx(design.shape[1])
-        slope = (mean(h, x) - mean(-h, x)) / (2 * h)
-        assert truth.chisq_change(design)[k] == pytest.approx(slope, rel=1e-5)
-
-
-def test_a_scoring_step() -> None:
-    """A step along which the expected score, ``½ tr(P ∂K P (K - K'))``, is the given one."""
-    data = contrasts(30, 60).without_projected()
-    axes = axes_of_covariances(np.eye(2), np.array([[0.8, -0.2], [-0.2, 1]]), data.mean_eigenvalue)
-    point = evaluate(data, axes, reml=False)
-    E0, E1 = scoring_step(axes, point.grams, point.score0, point.score1)
-    products = [np.einsum("ij,il,i->jl", point.W, point.W, data.s**power) for power in range(3)]
-    np.testing.assert_allclose(0.5 * (products[2] * E0 + products[1] * E1), point.score0, rtol=1e-8)
-    np.testing.assert_allclose(0.5 * (products[1] * E0 + products[0] * E1), point.score1, rtol=1e-8)
-
-
 @pytest.mark.parametrize("r", [100, 15])
 def test_what_is_known_of_simulated_traits(r: int) -> None:
-    """The χ² has mean d, and its first-order change mean 0: also where rows outside the rotation are not drawn."""
+    """The χ² has mean d, and its control variates mean 0: also where rows outside the rotation are not drawn."""
     fitter, rng = refits(40, r), np.random.default_rng(3)
     assert (fitter.data.noutside > 2) == (r == 15)
     truths = [fitter.simulated(fitter.null.point.axes, rng).at_truth for _ in range(100)]
     for hypothesis in HYPOTHESES[:2]:
         for values, mean in (
             (np.array([truth.chisq(hypothesis.full).mean() for truth in truths]), hypothesis.df),
-            (np.array([truth.chisq_change(hypothesis.full).mean() for truth in truths]), 0),
+            *(
+                (np.array(one), 0)
+                for one in zip(*(t.controls(hypothesis.full).mean(axis=1) for t in truths), strict=True)
+            ),
         ):
             assert abs(values.mean() - mean) < 4 * values.std() / np.sqrt(len(values))
 
@@ -224,17 +181,6 @@ def test_many_samples_need_no_factor() -> None:
 
 def test_plain_maximum_likelihood_has_no_factor() -> None:
     np.testing.assert_array_equal(bartlett_factors(refits(40, 100, reml=False), HYPOTHESES, 1), np.ones(4))
-
-
-def test_controls() -> None:
-    """A control of mean 0 is taken off as far as it explains; one that explains nothing stays out."""
-    rng = np.random.default_rng(4)
-    change, noise = rng.normal(size=(2, 500, 1))
-    excess = 0.1 + 0.8 * change + 0.01 * noise
-    mean, error = _by_control_variate(excess, change)
-    assert mean[0] == pytest.approx(0.1, abs=2e-3) and error[0] == pytest.approx(0.01 / np.sqrt(500), rel=0.1)
-    mean, error = _by_control_variate(excess, np.zeros((500, 1)))
-    assert mean[0] == pytest.approx(excess.mean()) and error[0] == pytest.approx(0.8 / np.sqrt(500), rel=0.1)
 
 
 def test_observed_cells_have_about_the_same_factor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,8 +261,8 @@ def test_factors_of_second_columns(reml: bool, monkeypatch: pytest.MonkeyPatch) 
         base, full, df = hypothesis.base, hypothesis.full, hypothesis.df
         truths = [one.truth_of(full) for one in simulations]
         known = np.array([np.mean(truth.chisq(full) - truth.chisq(base)) for truth in truths])
-        changes = np.array([np.mean(truth.chisq_change(full) - truth.chisq_change(base)) for truth in truths])
+        first, second = np.transpose([(t.controls(full) - t.controls(base)).mean(axis=1) for t in truths])
         ratios = np.array([2 * np.mean(one.lml(full) - one.lml(base)) / df for one in simulations])
-        for values, mean in ((known, df), (changes, 0), (ratios, factor)):
+        for values, mean in ((known, df), (first, 0), (second, 0), (ratios, factor)):
             assert abs(values.mean() - mean) < 4 * values.std() / np.sqrt(len(values))
     assert np.all(factors[1:] > 1.02)

@@ -14,10 +14,11 @@ import numpy as np
 
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model import climbing
-from kron2sum_cli.model.bartlett import Refit, SecondOf, Simulated, Truth
+from kron2sum_cli.model.bartlett import Refit, SecondOf, Simulated
 from kron2sum_cli.model.block_scanner import Scanner
 from kron2sum_cli.model.climbing import Likelihood, Optimum, PointT
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled
+from kron2sum_cli.model.control_variates import Truth
 from kron2sum_cli.model.families.spectrum import FamilyRotation
 from kron2sum_cli.model.fitting import distinct_maxima, even_starts, of_rank_or_full
 from kron2sum_cli.model.missing.fitting import (
