@@ -45,14 +45,15 @@ PRECISE = 1e-12
 """A refit ends when no step is predicted to raise the log-likelihood by more than this: its effects are then within
 10⁻⁶ of their standard errors of those at the maximum."""
 
-ROUGH = 1e-4
-"""The same for a climb that leads no higher than a maximum already found."""
+OF_SIMULATED, ROUGH = 1e-6, 1e-4
+"""The same for a refit of simulated traits, of which the likelihood alone counts, and for a climb that leads no higher
+than a maximum already found."""
 
 
 class Climb(Protocol[PointT]):
     """A climb of a likelihood with C0 of at most a rank."""
 
-    def __call__(self, start: TraitAxes, *, tolerance: float) -> Optimum[PointT]:
+    def __call__(self, start: TraitAxes, *, tolerance: float = ...) -> Optimum[PointT]:
         """Where it ends from this start: see `climbing.climb`."""
 
 
@@ -62,11 +63,12 @@ class RefitsOneByOne(ABC, Generic[PointT]):
 
     ``maxima`` are those of the likelihood without a variant, the highest first. ``few_cells`` are the cells where there
     are so few that refits are searched from afar, too, and where some two traits have few samples in common from beside
-    their maxima; None elsewhere.
+    their maxima; None elsewhere. Refits end when no step is predicted to raise the log-likelihood by the ``tolerance``.
     """
 
     maxima: tuple[Optimum[PointT], ...]
     few_cells: PartlyObserved | None = None
+    tolerance: float = PRECISE
 
     @property
     def null(self) -> Optimum[PointT]:
@@ -104,7 +106,7 @@ class RefitsOneByOne(ABC, Generic[PointT]):
         With few cells a variant that adds much can make another maximum the highest. There is hardly more than one
         without genetic variance, and a climb from there is another one than from the null model.
         """
-        climb = partial(climbing.climb, likelihood, max_steps=MAX_STEPS)
+        climb = partial(climbing.climb, likelihood, max_steps=MAX_STEPS, tolerance=self.tolerance)
         climb_from = partial(climb, rank=self.null.rank)
         best = _highest(self.starts, climb_from)
         if best is None or self.few_cells is None:
@@ -129,7 +131,7 @@ class RefitsOneByOne(ABC, Generic[PointT]):
     def simulated(self, truth: TraitAxes, rng: np.random.Generator, second: SecondOf | None = None) -> Simulated:
         """See `bartlett.Refits`."""
         null = of_rank_or_full(self.null.rank, truth.c0.size, self.simulated_climb(truth, rng))
-        refits = type(self)((null,))
+        refits = type(self)((null,), tolerance=OF_SIMULATED)
         s, rotation = refits.rotated  # of the simulated traits: V has what they have outside it
         rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
         G, point = rotation.to_samples(rows), refits.null.point.at(truth)
@@ -250,9 +252,9 @@ def _without_genetic_variance(climb: Callable[..., Optimum[PointT]], start: Trai
 def _climb_above(climb_from: Climb[PointT], best: Optimum[PointT] | None, start: TraitAxes) -> Optimum[PointT]:
     """Where a climb ends; a rough end where it leads no higher than the best maximum so far."""
     if best is None:
-        return climb_from(start, tolerance=PRECISE)
+        return climb_from(start)
     rough = climb_from(start, tolerance=ROUGH)
-    return climb_from(rough.point.axes, tolerance=PRECISE) if rough.point.lml > best.point.lml else rough
+    return climb_from(rough.point.axes) if rough.point.lml > best.point.lml else rough
 
 
 def observed_refits(data: ObservedCells, fitted: TraitAxes, rank: int, reml: bool) -> ObservedRefitter:
