@@ -523,11 +523,18 @@ def _read_model(
         for of in (_prefix(None), prefix)
         for name in archive.names(of + FAMILIES)
     }
-    if of_families:
-        from kron2sum_cli.model.families.null_model import restored_families
+    if not of_families:
+        return _read_rotated(archive, prefix, description, summary, dtype)
+    from kron2sum_cli.model.families.null_model import restored_families
 
-        arrays = {short: archive.array(name) for short, name in of_families.items()}
-        return restored_families(summary, arrays, description)
+    arrays = {short: archive.array(name) for short, name in of_families.items()}
+    return restored_families(summary, arrays, description)
+
+
+def _read_rotated(
+    archive: NpzReader, prefix: str, description: NullDescription, summary: FitSummary, dtype: type[np.floating]
+) -> NullModel:
+    """A fit of samples that were rotated, with V in the precision of a scan."""
     n, p = description.Y.shape
     scalars = json.loads(archive.text(prefix + "scalars"))
     s, Qx = archive.array(prefix + "s", None), archive.array(prefix + "Qx", n, None)

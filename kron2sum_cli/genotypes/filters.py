@@ -1,11 +1,9 @@
 """Which variants are tested: by name and position, then by what their genotypes are."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import scipy
 from numpy.typing import NDArray
 
@@ -99,19 +97,6 @@ def in_places(variants: Variants, chromosomes: Sequence[Sequence[str]], regions:
     return kept
 
 
-def have_names(variants: Variants, names: Collection[str]) -> NDArray[np.bool_]:
-    """Which variants have one of these names."""
-    wanted = pa.array(list(names), pa.string())
-    return np.asarray(pc.is_in(variants.table["SNPID"], value_set=wanted), dtype=np.bool_)
-
-
-def names_not_found(names: frozenset[str], variants: Variants) -> int:
-    """How many of these names no variant of the file has, of more than two alleles or not."""
-    names = names - variants.left_out
-    found = variants.table["SNPID"].filter(pa.array(have_names(variants, names)))
-    return len(names) - int(pc.count_distinct(found).as_py())
-
-
 def passes(counts: GenotypeCounts, filters: VariantFilters) -> tuple[NDArray[np.bool_], Mapping[str, int]]:
     """Choose variants by their genotypes in the analysed samples.
 
@@ -170,12 +155,3 @@ def _in_regions(
         on_chromosome = code_of_variant == codes.index(region.chromosome)
         inside |= on_chromosome & (pos >= region.first) & (pos <= region.last)
     return inside
-
-
-def positions_by_name(variants: Variants, names: Collection[str]) -> dict[str, list[int]]:
-    """Where the variants of these names are in a file, by name; a name that no variant has is left out."""
-    column, positions = variants.table["SNPID"], dict[str, list[int]]()
-    found = np.flatnonzero(have_names(variants, names))
-    for position, name in zip(found.tolist(), column.take(found).to_pylist(), strict=True):
-        positions.setdefault(name, []).append(position)
-    return positions

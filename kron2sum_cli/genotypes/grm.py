@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.genotypes.chromosomes import encode_chromosomes
 from kron2sum_cli.genotypes.counts import GenotypeCounts, genotype_counts
-from kron2sum_cli.genotypes.filters import have_names
 from kron2sum_cli.genotypes.source import GenotypeSource, Relationship
 from kron2sum_cli.genotypes.square_matrix import add_outer_product, mirror_lower
 from kron2sum_cli.progress import Advance
@@ -138,7 +137,7 @@ def sum_genotypes(
     candidates = np.arange(len(source.variants))
     counts = {"variants read": len(source.variants)}
     if options.extract is not None:
-        candidates = np.flatnonzero(have_names(source.variants, options.extract))
+        candidates = np.flatnonzero(source.variants.named(options.extract))
         counts[NOT_LISTED] = len(source.variants) - len(candidates)
     variants: list[GrmVariants] = []
     waiting: list[_Block] = []

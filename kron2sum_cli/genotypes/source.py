@@ -3,12 +3,13 @@
 import os
 import tempfile
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import scipy
 from numpy.typing import NDArray
 
@@ -51,6 +52,25 @@ class Variants:
         """Variants from the values of `VARIANT_SCHEMA`, one or more."""
         columns = zip(VARIANT_SCHEMA.names, zip(*rows, strict=True), strict=True)
         return cls(pa.Table.from_pydict(dict(columns), VARIANT_SCHEMA), source)
+
+    def named(self, names: Collection[str]) -> NDArray[np.bool_]:
+        """Which variants have one of these names."""
+        wanted = pa.array(list(names), pa.string())
+        return np.asarray(pc.is_in(self.table["SNPID"], value_set=wanted), dtype=np.bool_)
+
+    def positions(self, names: Collection[str]) -> dict[str, list[int]]:
+        """Where the variants of these names are, by name; a name that no variant has is left out."""
+        of_name = dict[str, list[int]]()
+        found = np.flatnonzero(self.named(names))
+        for position, name in zip(found.tolist(), self.table["SNPID"].take(found).to_pylist(), strict=True):
+            of_name.setdefault(name, []).append(position)
+        return of_name
+
+    def not_found(self, names: frozenset[str]) -> int:
+        """How many of these names no variant of the file has, of more than two alleles or not."""
+        names = names - self.left_out
+        found = self.table["SNPID"].filter(pa.array(self.named(names)))
+        return len(names) - int(pc.count_distinct(found).as_py())
 
 
 class GenotypeSource(Protocol):
@@ -103,6 +123,22 @@ class Relationship:
     counts: Mapping[str, int]
     files: Sequence[str]
     sparse: "scipy.sparse.csr_array[np.float64, tuple[int, int]] | None" = None
+
+
+def imputed_genotypes(
+    source: GenotypeSource, positions: NDArray[np.intp], rows: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Genotypes (n, k) of the variants at some positions, in this order, missing ones at the mean (NaN if all are).
+
+    Beside them, which are missing (n, k).
+    """
+    order = np.argsort(positions)
+    G = np.empty((len(rows), len(positions)))
+    G[:, order] = source.read(positions[order], rows)
+    absent = np.isnan(G)
+    called = np.maximum(np.count_nonzero(~absent, axis=0), 1)
+    means = np.where(absent.all(axis=0), np.nan, np.nansum(G, axis=0) / called)
+    return np.where(absent, means, G), absent
 
 
 def require_positions(source: GenotypeSource, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> None:

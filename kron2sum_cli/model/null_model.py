@@ -105,6 +105,11 @@ class TraitData:
         return bool(self.A.shape[1] < self.A.shape[0])
 
     @property
+    def own_covariates(self) -> Array:
+        """Covariates that have an effect on every trait of its own."""
+        return self.X[:, :0] if self.reduced else self.X
+
+    @property
     def coupled(self) -> bool:
         """Whether the information of a variant has entries between trait axes."""
         return self.reduced or self.has_missing
@@ -502,7 +507,7 @@ def restored_null_model(
     if data.has_missing:
         # The last row of Rx⁻¹ has one entry.
         tau = None if prior is None else float(prior[-1, -1] * _triangular_factor(contrasts)[-1, -1] ** 2)
-        return _observed_null_model(summary, restored_cells(contrasts, data.Y, data.X, tau))
+        return _observed_null_model(summary, restored_cells(contrasts, data.Y, data.X, data.left_out, tau))
     return CompleteNullModel(summary, contrasts, Qx, data.A, data.X, rows)
 
 

@@ -2,31 +2,35 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
-from kron2sum_cli.errors import InputError, NumericalError, UsageError
+from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.inputs import FileRecord, file_records
 from kron2sum_cli.files.null_file import NullFile, read_null
 from kron2sum_cli.files.outputs import guard_inputs
 from kron2sum_cli.files.samples import match
-from kron2sum_cli.files.scan_metadata import NullScale, Range, Span
+from kron2sum_cli.files.scan_metadata import Range, Span
 from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.files.trait_design import asked_hypotheses
 from kron2sum_cli.genotypes.chromosomes import by_spelling
-from kron2sum_cli.genotypes.filters import GENOTYPE_FILTERS, VariantFilters, have_names, in_places, names_not_found
+from kron2sum_cli.genotypes.filters import GENOTYPE_FILTERS, VariantFilters, in_places
 from kron2sum_cli.genotypes.open import open_genotypes
 from kron2sum_cli.genotypes.source import GenotypeSource
-from kron2sum_cli.model.conditioning import GivenVariants
-from kron2sum_cli.model.hypotheses import Hypothesis, Statistic, named_hypothesis
-from kron2sum_cli.model.null_model import FitSummary, NullModel, TraitData
+from kron2sum_cli.model.conditioning import given_variants
+from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
 from kron2sum_cli.model.random_slopes import LARGEST
-from kron2sum_cli.model.satterthwaite import share_found
-from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned, scale_given
+from kron2sum_cli.scan.nulls import (
+    ConditionedVariants,
+    KnownNull,
+    LoadedNull,
+    known_nulls,
+    read_conditioned,
+    with_covariate,
+)
 from kron2sum_cli.scan.second_column import Interaction, read_interaction
 from kron2sum_cli.settings import DEFAULT_REFIT, ScanSettings
 
@@ -35,9 +39,6 @@ logger = logging.getLogger("kron2sum.scan")
 FEWEST_VARIANTS, MOST_VARIANTS, FEWEST_BLOCKS = 1024, 4096, 16
 """The largest block of a file is a power of two between the first two, of which the file, unless it is small, has so
 many, for threads to share. Shards are cut at its multiples."""
-
-FEW_FOUND = 0.5
-"""`share_found` below which a scan advises another statistic."""
 
 Mask = NDArray[np.bool_]
 
@@ -58,17 +59,6 @@ class Selection:
     span: Span
     counts: dict[str, int]
     largest_block: int
-
-
-@dataclass(frozen=True)
-class KnownNull:
-    """What is known of a null model before variants are tested: its ``summary``, and the ``scale`` of the tests.
-
-    Both are given the variants of the scan: the scale always, C0 and C1 with ``--stat satterthwaite``.
-    """
-
-    summary: FitSummary
-    scale: NullScale
 
 
 @dataclass(frozen=True)
@@ -106,125 +96,13 @@ class ScanInputs:
     conditioned: ConditionedVariants | None = None
     interaction: Interaction | None = None
 
-    def load(self, chromosome: str | None) -> "LoadedNull":
+    def load(self, chromosome: str | None) -> LoadedNull:
         """The null model without a chromosome, or (None) that of the whole genome, given the variants of the scan."""
-        known = self.nulls[chromosome]
+        known, given = self.nulls[chromosome], None
         model = replace(self.null.load(chromosome, self.model_dtype), summary=known.summary)
-        given = None if self.conditioned is None else self.conditioned.under(model, self.null.description)
+        if self.conditioned is not None:
+            given = given_variants(model, self.conditioned.G, self.null.description.own_covariates)
         return LoadedNull(model, known.scale, given)
-
-
-@dataclass(frozen=True)
-class LoadedNull:
-    """A null model, and the scale of its tests, with what the variants that the scan is conditioned on explain."""
-
-    model: NullModel
-    scale: NullScale
-    given: GivenVariants | None
-
-
-def _known_nulls(
-    null: NullFile, conditioned: ConditionedVariants | None, statistic: Statistic, dtype: type[np.floating]
-) -> dict[str | None, KnownNull]:
-    """What is known of every null model, by the chromosome that it leaves out; one of them is in memory at a time."""
-    fits: list[tuple[str | None, FitSummary]] = [(None, null.whole), *null.chromosomes.items()]
-    if conditioned is None and statistic != "satterthwaite":
-        return {name: KnownNull(summary, null_scale(null.description, summary, name)) for name, summary in fits}
-    with threadpool_limits(limits=1, user_api="blas"):  # so that no digit depends on their number
-        return {name: _known_null(null, name, conditioned, statistic, dtype) for name, _ in fits}
-
-
-def _known_null(
-    null: NullFile,
-    chromosome: str | None,
-    conditioned: ConditionedVariants | None,
-    statistic: Statistic,
-    dtype: type[np.floating],
-) -> KnownNull:
-    """What is known of a null model, with C0 and C1 estimated given variants where the statistic rests on that."""
-    data, model, contrasts = null.description, null.load(chromosome, dtype), None
-    if statistic == "satterthwaite":
-        if conditioned is None:
-            contrasts = model.effective_contrasts()
-        else:
-            model, contrasts = conditioned.estimated(model, data)
-    scale = replace(null_scale(data, model.summary, chromosome), contrasts=contrasts)
-    if conditioned is not None:
-        scale = scale_given(scale, conditioned.under(model, data), model.summary.reml)
-    return KnownNull(model.summary, scale)
-
-
-def _check_contrasts(nulls: Iterable[KnownNull], tests: Sequence[Hypothesis], traits: Sequence[str]) -> None:
-    """Say on how many contrasts the covariances of tests rest, where P values depend on them; refuse too few."""
-    for known in nulls:
-        check_known_contrasts(contrasts_of_tests(known.scale, tests, traits), known.scale.chromosome)
-
-
-def check_known_contrasts(known: Sequence[tuple[str, int, float]], chromosome: str | None) -> None:
-    """Say names and contrasts of tests under the null model without a chromosome, or the whole; refuse too few."""
-    refuse_few_contrasts(known, chromosome)
-    if known:
-        text = ", ".join(f"{name} {contrasts:.1f}" for name, _, contrasts in known)
-        logger.info("contrasts on which covariances%s rest, by test: %s", _without(chromosome), text)
-
-
-def refuse_few_contrasts(known: Sequence[tuple[str, int, float]], chromosome: str | None) -> None:
-    """Raise NumericalError where a test, by name, degrees of freedom and contrasts, has no more of these than those."""
-    for name, df, contrasts in known:
-        if contrasts <= df:
-            raise NumericalError(
-                f"--stat satterthwaite: covariances of the null model{_without(chromosome)} rest on {contrasts:.1f}"
-                f" contrasts of samples, too few for test {name} with {df} effect{'s' * (df > 1)} a variant; analyse"
-                " fewer traits, or use --stat lr"
-            )
-
-
-def _without(chromosome: str | None) -> str:
-    return f" without chromosome {chromosome}" if chromosome else ""
-
-
-def contrasts_of_tests(
-    scale: NullScale, tests: Sequence[Hypothesis], traits: Sequence[str]
-) -> list[tuple[str, int, float]]:
-    """Name, degrees of freedom and contrasts of every test and trait; nothing where P values do not depend on them."""
-    if scale.contrasts is None:
-        return []
-    context = scale.context("satterthwaite", "double")
-    known = [(test.name, test.df, context.contrasts_of(test) or 0.0) for test in tests]
-    of_traits = scale.contrasts.of_traits(np.asarray(np.linalg.inv(scale.axes)))
-    return known + [(trait, 1, contrasts) for trait, contrasts in zip(traits, of_traits, strict=True)]
-
-
-def advise_statistic(settings: ScanSettings, inputs: ScanInputs, model: NullModel, chromosome: str | None) -> None:
-    """Say where few contrasts tell of the covariances, so that tests that take them as known find too little."""
-    data = inputs.null.description
-    if settings.stat == "satterthwaite" or not model.summary.reml or data.has_missing or settings.beyond_single_effects:
-        return
-    any_effect = inputs.tests[0]
-    scale = replace(null_scale(data, model.summary, chromosome), contrasts=model.effective_contrasts())
-    context = scale.context("lr", "double")
-    contrasts = context.contrasts_of(any_effect) or 0.0
-    if contrasts > any_effect.df and share_found(any_effect.df, contrasts, context.size) < FEW_FOUND:
-        logger.info(
-            "the covariances rest on %.0f contrasts of samples, few for %d effects a variant: --stat %s finds too"
-            " little; use --stat satterthwaite",
-            contrasts,
-            any_effect.df,
-            settings.stat,
-        )
-
-
-def null_scale(data: TraitData, summary: FitSummary, chromosome: str | None) -> NullScale:
-    """What tests of variants take from the null model without a chromosome, or (None) from the whole one."""
-    observed = data.nobserved
-    contrasts = observed - data.neffects
-    return NullScale(
-        chromosome=chromosome,
-        axes=summary.axes.T,
-        quadratic=summary.quadratic,
-        size=contrasts if summary.reml else observed,
-        residual_df=contrasts,
-    )
 
 
 def open_inputs(settings: ScanSettings) -> ScanInputs:
@@ -233,34 +111,27 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
     Raises InputError, NumericalError, OutputError, UsageError where a file is wrong, is also an output, or lacks
     samples of the null model, or a test is none.
     """
-    names = read_names(settings)
+    names = _read_names(settings)
     null = read_null(settings.null)
-    _refuse_by_null(settings, null)
-    genotypes, files = _open_genotypes(settings, null)
+    interaction = read_interaction(settings.interaction, settings.covar, null)
+    others = asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)
+    tests = named_hypothesis("any", null.traits), *others
+    # What the null model does not allow is said before genotypes are read, which may take minutes.
+    ploidy = settings.ploidy or int(null.grm.options.get("ploidy", 2))
+    given = bool(names.conditions) or (interaction is not None and interaction.to_add)
+    _refuse_by_null(settings, null, ploidy, interaction, given)
+    genotypes, files = _open_genotypes(settings, ploidy, null)
     for path in settings.outputs:
         guard_inputs(path, genotypes.files)
-    _refuse_by_genotypes(settings, genotypes)
-    selection = select_variants(settings, names, genotypes)
-    rows = _rows(null, genotypes)
-    conditioned = read_conditioned((*settings.conditions, *names.conditions), settings.founders, null, genotypes, rows)
-    interaction = read_interaction(settings, null)
+    rows, selection = _rows(null, genotypes), select_variants(settings, names, genotypes)
+    conditioned = read_conditioned(names.conditions, settings.founders, null, genotypes, rows)
     if interaction is not None and interaction.to_add:
-        if settings.stat == "satterthwaite":
-            raise UsageError(
-                f"--stat satterthwaite --interaction {interaction.name}: give the covariate to fit, too (fit --covar),"
-                " or use --stat lr"
-            )
-        conditioned = _with_covariate(conditioned, interaction.values)
-    if settings.random_slopes:
-        _refuse_random_slopes(null, conditioned)
-    tests, refit = _tests(settings, null), _refit_below(settings, null, conditioned)
+        conditioned = with_covariate(conditioned, interaction.values)
     dtype = np.float64 if settings.precision == "double" else np.float32
     model_dtype = dtype if conditioned is None else np.float64
-    nulls = _known_nulls(null, conditioned, settings.stat, model_dtype)
-    _check_contrasts(nulls.values(), tests, null.traits)
     return ScanInputs(
         null=null,
-        nulls=nulls,
+        nulls=known_nulls(null, tests, conditioned, settings.stat, model_dtype),
         null_of_chr=by_spelling(null.left_out, genotypes.variants.table["CHR"]),
         genotypes=genotypes,
         files=files,
@@ -268,7 +139,7 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
         filters=VariantFilters(**{name: getattr(settings, name) for name in GENOTYPE_FILTERS}),
         selection=selection,
         tests=tests,
-        refit=refit,
+        refit=0.0 if given or settings.of_sets or null.description.reduced else settings.refit,
         dtype=dtype,
         model_dtype=model_dtype,
         conditioned=conditioned,
@@ -278,28 +149,31 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
 
 @dataclass(frozen=True)
 class VariantNames:
-    """The names of variants in the files of options of these names; None where there is no such file."""
+    """Variants to extract, to exclude (None where there is no such file) and to condition on."""
 
     extract: frozenset[str] | None = None
     exclude: frozenset[str] | None = None
     conditions: tuple[str, ...] = ()
 
 
-def read_names(settings: ScanSettings) -> VariantNames:
+def _read_names(settings: ScanSettings) -> VariantNames:
     """Read ``--extract``, ``--exclude`` and ``--condition-list``."""
+    conditions = () if settings.condition_list is None else read_name_list(settings.condition_list)
     return VariantNames(
         extract=None if settings.extract is None else frozenset(read_name_list(settings.extract)),
         exclude=None if settings.exclude is None else frozenset(read_name_list(settings.exclude)),
-        conditions=() if settings.condition_list is None else read_name_list(settings.condition_list),
+        conditions=(*settings.conditions, *conditions),
     )
 
 
-def _refuse_by_null(settings: ScanSettings, null: NullFile) -> None:
-    """Refuse options that do not go with the null model.
+def _refuse_by_null(
+    settings: ScanSettings, null: NullFile, ploidy: int, interaction: Interaction | None, given: bool
+) -> None:
+    """Refuse options that do not go with the null model, or with each other where it has not all; say what follows.
 
-    ``--resample permute`` needs samples that can be exchanged. By ML covariances are too small by themselves for
-    ``--stat satterthwaite``; the contrasts of observed cells are known only about, and where covariates are many P was
-    too small by them.
+    ``given`` says whether effects are added to its own. ``--resample permute`` needs samples that can be exchanged. By
+    ML covariances are too small by themselves for ``--stat satterthwaite``; the contrasts of observed cells are known
+    only about, and where covariates are many P was too small by them.
     """
     if settings.resample == "permute":
         if null.metadata.takes_predictions_off:
@@ -313,8 +187,28 @@ def _refuse_by_null(settings: ScanSettings, null: NullFile) -> None:
             raise UsageError(
                 "--stat satterthwaite needs traits without missing values; fit with --missing drop, or use --stat lr"
             )
+        if interaction is not None and interaction.to_add:
+            raise UsageError(
+                f"--stat satterthwaite --interaction {interaction.name}: give the covariate to fit, too (fit --covar),"
+                " or use --stat lr"
+            )
+    if settings.hwe is not None and ploidy != 2:
+        raise UsageError(f"--hwe is a test of diploid genotypes, and --ploidy is {ploidy}; leave --hwe out")
+    if settings.coding == "genotypic" and ploidy != 2:
+        raise UsageError(
+            f"--coding genotypic is for diploid genotypes, and --ploidy is {ploidy}; use dominant or recessive"
+        )
     if null.description.reduced:
         _judge_trait_design(settings)
+    if settings.random_slopes:
+        _refuse_random_slopes(null, given)
+    if settings.of_sets and settings.refit not in (0.0, DEFAULT_REFIT):
+        logger.warning("--refit %g: sets of variants are not refitted", settings.refit)
+    elif settings.refit and settings.is_conditioned and not settings.of_sets and not null.description.reduced:
+        logger.info("no variants are refitted given other variants")
+    along = [test for test in settings.tests if test.startswith("axis:")]
+    if along and null.chromosomes:
+        logger.info("%s: of the null model of the whole genome, on every chromosome", ", ".join(along))
 
 
 def _judge_trait_design(settings: ScanSettings) -> None:
@@ -334,20 +228,7 @@ def _judge_trait_design(settings: ScanSettings) -> None:
         logger.warning("no variants are refitted: refits need a null model without --trait-design, or a square one")
 
 
-def _refuse_by_genotypes(settings: ScanSettings, genotypes: GenotypeSource) -> None:
-    """Refuse options that do not go with the genotypes."""
-    if settings.hwe is not None and genotypes.ploidy != 2:
-        raise UsageError(f"--hwe is a test of diploid genotypes, and --ploidy is {genotypes.ploidy}; leave --hwe out")
-    if settings.coding == "genotypic" and genotypes.ploidy != 2:
-        raise UsageError(
-            f"--coding genotypic is for diploid genotypes, and --ploidy is {genotypes.ploidy}; use dominant or"
-            " recessive"
-        )
-    if settings.min_info is not None and not genotypes.has_dosages:
-        logger.warning("--min-info: leaves nothing out, as %s has no dosages", genotypes.path)
-
-
-def _refuse_random_slopes(null: NullFile, conditioned: ConditionedVariants | None) -> None:
+def _refuse_random_slopes(null: NullFile, given: bool) -> None:
     """Refuse random slopes where the model of them is not known, or too large."""
     data = null.description
     n, p = data.Y.shape
@@ -357,7 +238,7 @@ def _refuse_random_slopes(null: NullFile, conditioned: ConditionedVariants | Non
             "--random-slopes: needs complete traits, a dense relationship matrix and no --trait-design of fewer columns"
             f" than traits; {remedy}"
         )
-    if conditioned is not None:
+    if given:
         raise InputError(
             f"--random-slopes: needs all effects in the null model: give them to fit as covariates, or {remedy}"
         )
@@ -369,59 +250,27 @@ def _refuse_random_slopes(null: NullFile, conditioned: ConditionedVariants | Non
         )
 
 
-def _refit_below(settings: ScanSettings, null: NullFile, conditioned: ConditionedVariants | None) -> float:
-    """``--refit``, or 0 where sets, the trait design of the null model or fixed effects added do not allow refits."""
-    if settings.of_sets:
-        if settings.refit not in (0.0, DEFAULT_REFIT):
-            logger.warning("--refit %g: sets of variants are not refitted", settings.refit)
-        return 0.0
-    if null.description.reduced:
-        return 0.0
-    if settings.refit and conditioned is not None:
-        if settings.is_conditioned:
-            logger.info("no variants are refitted given other variants")
-        return 0.0
-    return settings.refit
-
-
-def _with_covariate(conditioned: ConditionedVariants | None, values: NDArray[np.float64]) -> ConditionedVariants:
-    """Variants and a covariate (n,), whose effects on every trait are in the model."""
-    column = values[:, None] - values.mean()
-    if conditioned is None:
-        return ConditionedVariants((), column)
-    return replace(conditioned, G=np.hstack([conditioned.G, column]))
-
-
-def _tests(settings: ScanSettings, null: NullFile) -> tuple[Hypothesis, ...]:
-    """The test of an effect on any trait, then those of ``--test``; a note says whose axes are tested."""
-    along = [test for test in settings.tests if test.startswith("axis:")]
-    if along and null.chromosomes:
-        logger.info("%s: of the null model of the whole genome, on every chromosome", ", ".join(along))
-    others = asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)
-    return named_hypothesis("any", null.traits), *others
-
-
 def select_variants(settings: ScanSettings, names: VariantNames, genotypes: GenotypeSource) -> Selection:
     """The variants to scan by chromosome, region, shard and name.
 
     Names that no variant has are counted in a warning. Raises InputError where ``--extract`` names no variant.
     """
     variants, total = genotypes.variants, len(genotypes.variants)
-    asked = in_places(variants, settings.chromosomes, settings.regions)
-    ranges = _ranges(asked) if settings.chromosomes or settings.regions else ((0, total),)
     block = largest_block(total)
     start, stop = _edges_of_shard(settings.shard, total, block)
+    asked = in_places(variants, settings.chromosomes, settings.regions)
+    ranges = _ranges(asked) if settings.chromosomes or settings.regions else ((0, total),)
     asked[:start] = asked[stop:] = False
     covered = tuple((max(a, start), min(b, stop)) for a, b in ranges if a < stop and b > start)
     counts = {"variants read": int(np.count_nonzero(asked))}
-    named = np.ones(total, dtype=np.bool_)
+    allowed = np.ones(total, dtype=np.bool_)
     for option, path, listed in (
         ("extract", settings.extract, names.extract),
         ("exclude", settings.exclude, names.exclude),
     ):
         if listed is None:
             continue
-        unknown = names_not_found(listed, variants)
+        unknown = variants.not_found(listed)
         if option == "extract" and unknown == len(listed):
             raise InputError(
                 f"--extract {path}: none of its {unknown} names is a variant of {genotypes.path}, such as"
@@ -431,11 +280,13 @@ def select_variants(settings: ScanSettings, names: VariantNames, genotypes: Geno
             logger.warning(
                 "--%s %s: %d of its %d names are in no variant of the genotypes", option, path, unknown, len(listed)
             )
-        allowed = have_names(variants, listed) == (option == "extract")
-        counts[f"variants left out by --{option}"] = int(np.count_nonzero(asked & ~allowed))
-        named &= allowed
-        asked &= allowed
-    return Selection(named, asked, Span(covered or ((start, start),), ranges or ((0, 0),), total), counts, block)
+        by_list = variants.named(listed) == (option == "extract")
+        counts[f"variants left out by --{option}"] = int(np.count_nonzero(asked & ~by_list))
+        allowed &= by_list
+        asked &= by_list
+    if settings.min_info is not None and not genotypes.has_dosages:
+        logger.warning("--min-info: leaves nothing out, as %s has no dosages", genotypes.path)
+    return Selection(allowed, asked, Span(covered or ((start, start),), ranges or ((0, 0),), total), counts, block)
 
 
 def largest_block(total: int) -> int:
@@ -459,18 +310,20 @@ def _ranges(mask: Mask) -> tuple[Range, ...]:
     return tuple(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
-def _open_genotypes(settings: ScanSettings, null: NullFile) -> tuple[GenotypeSource, tuple[FileRecord, ...]]:
+def _open_genotypes(
+    settings: ScanSettings, ploidy: int, null: NullFile
+) -> tuple[GenotypeSource, tuple[FileRecord, ...]]:
     """The genotypes and the records of their files."""
     paths = (*settings.geno, *(read_file_list(settings.geno_list) if settings.geno_list is not None else ()))
     if not paths:
-        return _recorded_genotypes(settings, null)
+        return _recorded_genotypes(null, os.path.dirname(settings.null), ploidy)
     genotypes = open_genotypes(
         paths,
         sample=settings.sample,
         bim=settings.bim,
         fam=settings.fam,
         variant_map=settings.map,
-        ploidy=_ploidy(settings, null),
+        ploidy=ploidy,
         founders=settings.founders,
     )
     recorded = {record.name: record for record in null.grm.files}
@@ -486,17 +339,17 @@ def _open_genotypes(settings: ScanSettings, null: NullFile) -> tuple[GenotypeSou
     return genotypes, files
 
 
-def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> tuple[GenotypeSource, tuple[FileRecord, ...]]:
-    """The genotypes that the GRM was made from, if they are still what they were."""
+def _recorded_genotypes(null: NullFile, folder: str, ploidy: int) -> tuple[GenotypeSource, tuple[FileRecord, ...]]:
+    """The genotypes that the GRM was made from, if they are still what they were; ``folder`` is the null model's."""
     if not null.grm.genotypes:
         raise UsageError("--geno: needed, because the relationship matrix of this null model was not made of genotypes")
-    paths = [_where_it_is(path, settings) for path in null.grm.paths]
-    variant_map = _where_it_is(str(null.grm.options["map"]), settings) if "map" in null.grm.options else None
+    paths = [_where_it_is(path, folder) for path in null.grm.paths]
+    variant_map = _where_it_is(str(null.grm.options["map"]), folder) if "map" in null.grm.options else None
     # Their content is compared first: of changed files the parser's message would mislead.
     unchanged = all(record in null.grm.files for record in file_records(paths))
     genotypes = None
     if unchanged:
-        genotypes = open_genotypes(paths, variant_map=variant_map, ploidy=_ploidy(settings, null))
+        genotypes = open_genotypes(paths, variant_map=variant_map, ploidy=ploidy)
     if genotypes is None or file_records(genotypes.files) != null.grm.files:
         raise InputError(
             f"{', '.join(paths)}: is not the file that the null model was made from (its size or content differ); fit"
@@ -505,20 +358,14 @@ def _recorded_genotypes(settings: ScanSettings, null: NullFile) -> tuple[Genotyp
     return genotypes, null.grm.files
 
 
-def _where_it_is(path: str, settings: ScanSettings) -> str:
+def _where_it_is(path: str, folder: str) -> str:
     """A file that the null model was made from: where it was then, or relative to the null model's folder."""
-    beside = os.path.join(os.path.dirname(settings.null), path)
-    existing = next((name for name in (path, beside) if os.path.isfile(name)), None)
+    existing = next((name for name in (path, os.path.join(folder, path)) if os.path.isfile(name)), None)
     if existing is None:
         raise InputError(
             f"{path}: the genotypes that the null model was made from are not there; name them with --geno"
         )
     return existing
-
-
-def _ploidy(settings: ScanSettings, null: NullFile) -> int:
-    """Copies of a chromosome: those asked for, else those of the genotypes of the null model's matrix."""
-    return settings.ploidy or int(null.grm.options.get("ploidy", 2))
 
 
 def _rows(null: NullFile, genotypes: GenotypeSource) -> NDArray[np.intp]:

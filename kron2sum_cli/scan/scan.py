@@ -14,12 +14,12 @@ from kron2sum_cli.model.conditioning import conditioned_scanner
 from kron2sum_cli.model.hypotheses import Hypothesis
 from kron2sum_cli.model.inflation import DEFLATED, INFLATED, MedianP, inflation
 from kron2sum_cli.model.null_model import NullModel
-from kron2sum_cli.model.satterthwaite import EffectiveContrasts
+from kron2sum_cli.model.satterthwaite import EffectiveContrasts, share_found
 from kron2sum_cli.option_values import BOTH_COLUMNS, INTERACTION
 from kron2sum_cli.progress import Progress
 from kron2sum_cli.scan.block import Scan, block_width, blocks_by_null, test_block
-from kron2sum_cli.scan.conditioned import genotyped_covariates, own_covariates
-from kron2sum_cli.scan.inputs import ScanInputs, advise_statistic, check_known_contrasts, open_inputs
+from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
+from kron2sum_cli.scan.nulls import check_known_contrasts, genotyped_covariates, null_scale
 from kron2sum_cli.scan.refits import Once, factors_of_genome, refit_plan, second_of_simulated
 from kron2sum_cli.scan.second_column import second_column
 from kron2sum_cli.scan.stepwise import remove_earlier_signals, strong_places, write_signals
@@ -27,6 +27,9 @@ from kron2sum_cli.scan.table import result_table, scan_metadata, simulated_trait
 from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
+
+FEW_FOUND = 0.5
+"""`share_found` below which a scan advises another statistic."""
 
 FEWEST_VARIANTS = 100
 """Variants with a statistic below which λ says nothing."""
@@ -95,14 +98,14 @@ def _scan(
     data, loaded = inputs.null.description, inputs.load(chromosome)
     model, given = loaded.model, loaded.given
     if chromosome == next(iter(inputs.null.chromosomes), None):
-        advise_statistic(settings, inputs, model, chromosome)
+        _advise_statistic(settings, inputs, model, chromosome)
     # With missing cells a scanner takes single precision for what is not conditioned alone.
     scanner = model.scanner(np.float64 if given is not None and data.has_missing else inputs.dtype)
     if given is not None:
         scanner = conditioned_scanner(scanner, given)
     of_second = None if loaded.scale.contrasts is None else contrasts_of_second(settings, inputs, model, chromosome)
     covariates = genotyped_covariates(data, inputs.conditioned)
-    own = np.hstack([own_covariates(data), covariates.X[:, data.X.shape[1] :]])
+    own = np.hstack([data.own_covariates, covariates.X[:, data.X.shape[1] :]])
     return Scan(
         genotypes=inputs.genotypes,
         samples=inputs.samples,
@@ -122,6 +125,24 @@ def _scan(
         second=second_column(inputs.interaction, settings.coding == "genotypic", own, scanner.dtype, of_second),
         simulated=simulated_traits(settings, inputs, loaded),
     )
+
+
+def _advise_statistic(settings: ScanSettings, inputs: ScanInputs, model: NullModel, chromosome: str | None) -> None:
+    """Say where few contrasts tell of the covariances, so that tests that take them as known find too little."""
+    data = inputs.null.description
+    if settings.stat == "satterthwaite" or not model.summary.reml or data.has_missing or settings.beyond_single_effects:
+        return
+    any_effect = inputs.tests[0]
+    context = null_scale(data, model.summary, chromosome, model.effective_contrasts()).context("lr", "double")
+    contrasts = context.contrasts_of(any_effect) or 0.0
+    if contrasts > any_effect.df and share_found(any_effect.df, contrasts, context.size) < FEW_FOUND:
+        logger.info(
+            "the covariances rest on %.0f contrasts of samples, few for %d effects a variant: --stat %s finds too"
+            " little; use --stat satterthwaite",
+            contrasts,
+            any_effect.df,
+            settings.stat,
+        )
 
 
 def contrasts_of_second(

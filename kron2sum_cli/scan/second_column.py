@@ -16,8 +16,6 @@ from kron2sum_cli.model.collinearity import dependencies
 from kron2sum_cli.model.satterthwaite import EffectiveContrasts
 from kron2sum_cli.model.second_column import basis_of_covariates
 from kron2sum_cli.option_values import DOMINANCE, INTERACTION
-from kron2sum_cli.scan.conditioned import own_covariates
-from kron2sum_cli.settings import ScanSettings
 
 logger = logging.getLogger("kron2sum.scan")
 
@@ -47,18 +45,17 @@ class Interaction:
         return np.asarray((self.values - self.values.mean()) / self.scale)
 
 
-def read_interaction(settings: ScanSettings, null: NullFile) -> Interaction | None:
-    """The covariate of ``--interaction``, from ``--covar`` or from the null model; None where none is asked for.
+def read_interaction(name: str | None, path: str | None, null: NullFile) -> Interaction | None:
+    """The covariate of this name, from a table of covariates or (None) from the null model; None for no name.
 
     Raises InputError where there is none of this name, it is constant or not known in a sample.
     """
-    name = settings.interaction
     if name is None:
         return None
-    values = _from_null(name, null) if settings.covar is None else _from_table(name, settings.covar, null)
+    values = _from_null(name, null) if path is None else _from_table(name, path, null)
     if np.ptp(values) <= 1e-12 * np.abs(values).max():
         raise InputError(f"--interaction {name}: is {values[0]:g} in every analysed sample; choose another covariate")
-    X = own_covariates(null.description)
+    X = null.description.own_covariates
     to_add = not any(one.column == X.shape[1] for one in dependencies(np.hstack([X, values[:, None]])))
     if to_add and null.description.reduced:
         logger.info("--interaction %s: its own effect on every trait is added, beside those of the trait design", name)

@@ -15,7 +15,6 @@ from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.scan_metadata import Span
 from kron2sum_cli.files.text import read_text, split_rows
 from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome, parse_region
-from kron2sum_cli.genotypes.filters import positions_by_name
 from kron2sum_cli.genotypes.founders import variants_of_loci
 from kron2sum_cli.scan.inputs import ScanInputs
 from kron2sum_cli.settings import ScanSettings
@@ -282,7 +281,7 @@ def find_sets(settings: ScanSettings, inputs: ScanInputs) -> FoundSets:
         start, stop = len(sets) * (part - 1) // parts, len(sets) * part // parts
         span = Span(((start, stop),), ((0, len(sets)),), len(sets))
     names = {member for one in sets for member in one.members if isinstance(member, str)}
-    named = positions_by_name(inputs.genotypes.variants, names)
+    named = inputs.genotypes.variants.positions(names)
     in_order = _variants_in_order(codes, human, code_of_variant, pos, allowed)
     found = []
     counts = Counter({"sets": stop - start, NOT_THERE: 0})

@@ -51,8 +51,8 @@ from kron2sum_cli.scan.block import (
     simulated_scores,
     within,
 )
-from kron2sum_cli.scan.conditioned import genotyped_covariates
 from kron2sum_cli.scan.inputs import ScanInputs, open_inputs
+from kron2sum_cli.scan.nulls import genotyped_covariates
 from kron2sum_cli.scan.set_members import Members, SetBlock, blocks_of_sets, find_sets
 from kron2sum_cli.scan.table import result_table, scan_metadata, simulated_traits
 from kron2sum_cli.settings import FIXED, ScanSettings

@@ -28,23 +28,26 @@ from kron2sum_cli.genotypes.chromosomes import encode_chromosomes, filled_positi
 from kron2sum_cli.genotypes.counts import genotype_counts
 from kron2sum_cli.genotypes.filters import passes
 from kron2sum_cli.genotypes.genotype_table import UNPLACED
+from kron2sum_cli.genotypes.source import imputed_genotypes
 from kron2sum_cli.model.block_scanner import BlockStatistics, Scanner
 from kron2sum_cli.model.bootstrap import threshold
 from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.model.conditioning import GivenVariants, estimated_given, given_variants, statistics_given
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, test, trait_effects
-from kron2sum_cli.model.null_model import NullModel
+from kron2sum_cli.model.null_model import NullModel, TraitData
+from kron2sum_cli.model.satterthwaite import EffectiveContrasts
 from kron2sum_cli.option_values import GenomeWide
 from kron2sum_cli.progress import Advance, Progress
 from kron2sum_cli.scan.block import Scan, centred, has_information, is_identifiable, missing_genotypes, read_counted
-from kron2sum_cli.scan.conditioned import (
+from kron2sum_cli.scan.inputs import ScanInputs
+from kron2sum_cli.scan.nulls import (
+    KnownNull,
+    contrasts_of_tests,
     genotyped_covariates,
-    imputed_genotypes,
-    own_covariates,
-    scale_given,
+    null_scale,
+    refuse_few_contrasts,
     where_called,
 )
-from kron2sum_cli.scan.inputs import KnownNull, ScanInputs, contrasts_of_tests, null_scale, refuse_few_contrasts
 from kron2sum_cli.scan.table import in_order
 from kron2sum_cli.settings import ScanSettings
 
@@ -106,9 +109,9 @@ class TestedVariants:
 class ConditionalTests:
     """Tests of variants given others, under one null model.
 
-    ``X`` (n, c) are covariates that have an effect on every trait of its own, ``given`` (n, k) the variants of
-    ``--condition``, and ``called`` (n, q) where those of them with missing genotypes were genotyped. ``known`` is what
-    the scan knows of the null model given these alone. Variants are read ``width`` at a time.
+    ``given`` (n, k) are the variants of ``--condition``, and ``called`` (n, q) where those of them with missing
+    genotypes were genotyped. ``known`` is what the scan knows of the null model given these alone, and ``scale`` that
+    of tests without them. Variants are read ``width`` at a time.
     """
 
     settings: ScanSettings
@@ -116,7 +119,7 @@ class ConditionalTests:
     model: NullModel
     scale: NullScale
     known: KnownNull
-    X: Array
+    data: TraitData
     given: Array
     width: int
     called: Mask | None = None
@@ -152,27 +155,23 @@ class ConditionalTests:
         """
         G, absent = imputed_genotypes(self.scan.genotypes, np.array(chosen, np.intp), self.scan.samples)
         given, known = np.hstack([self.given, G]), self.scan.covariates
-        model, scale = self._estimated(given, len(chosen) > 0)
-        effects = None
-        if given.shape[1]:
-            effects = given_variants(model, given, self.X)
-            scale = scale_given(scale, effects, model.summary.reml)
+        model, contrasts = self._estimated(given, len(chosen) > 0)
+        effects = given_variants(model, given, self.data.own_covariates) if given.shape[1] else None
+        scale = null_scale(self.data, model.summary, self.scale.chromosome, contrasts, effects)
         refuse_few_contrasts(contrasts_of_tests(scale, self.scan.tests, self.scan.traits), scale.chromosome)
         judge = GenotypedCovariates(np.hstack([known.X, given]), known.observed, where_called(absent, self.called))
         return TestsGiven(self, model, self.context(scale), effects, judge)
 
-    def _estimated(self, given: Array, are_chosen: bool) -> tuple[NullModel, NullScale]:
-        """The null model and the scale of its tests, with C0 and C1 given variants where the statistic rests on that.
+    def _estimated(self, given: Array, are_chosen: bool) -> tuple[NullModel, EffectiveContrasts | None]:
+        """The null model and its contrasts, with C0 and C1 given variants where the statistic rests on that.
 
         Of those of ``--condition`` alone the scan has estimated them.
         """
         if self.settings.stat != "satterthwaite" or not given.shape[1]:
-            return self.model, self.scale
-        model, contrasts = self.model.at(self.known.summary), self.known.scale.contrasts
+            return self.model, self.scale.contrasts
         if are_chosen:
-            model, contrasts = estimated_given(self.model, given, self.X)
-        summary = model.summary
-        return model, replace(self.scale, axes=summary.axes.T, quadratic=summary.quadratic, contrasts=contrasts)
+            return estimated_given(self.model, given, self.data.own_covariates)
+        return self.model.at(self.known.summary), self.known.scale.contrasts
 
     def strongest(self, tested: TestedVariants, mlog10p: Array, least: float) -> tuple[int, float] | None:
         """The variant with the smallest P, the first of those equal but for rounding, where that is small enough."""
@@ -467,9 +466,11 @@ def _conditional_tests(
     model = null.load(chromosome, np.float64)  # signals are given in double precision
     summary = model.summary
     known = inputs.nulls[chromosome]
-    scale = known.scale if inputs.conditioned is None else null_scale(data, summary, chromosome)
-    if inputs.conditioned is not None and settings.stat == "satterthwaite":
-        scale = replace(scale, contrasts=model.effective_contrasts())
+    scale, given, called = known.scale, np.empty((n, 0)), None
+    if inputs.conditioned is not None:
+        contrasts = model.effective_contrasts() if settings.stat == "satterthwaite" else None
+        scale = null_scale(data, summary, chromosome, contrasts)
+        given, called = inputs.conditioned.G, inputs.conditioned.called
     scan = Scan(
         genotypes=inputs.genotypes,
         samples=inputs.samples,
@@ -485,10 +486,7 @@ def _conditional_tests(
         covariates=genotyped_covariates(data, None),
         columns=pa.schema([]),
     )
-    given, called = np.empty((n, 0)), None
-    if inputs.conditioned is not None:
-        given, called = inputs.conditioned.G, inputs.conditioned.called
-    return ConditionalTests(settings, scan, model, scale, known, own_covariates(data), given, width, called)
+    return ConditionalTests(settings, scan, model, scale, known, data, given, width, called)
 
 
 def _rows(tests: ConditionalTests, loci: Sequence[Sequence[Signal]], first: int) -> pa.RecordBatch:

@@ -36,7 +36,8 @@ from kron2sum_cli.model.bootstrap import (
 from kron2sum_cli.option_values import without_folders
 from kron2sum_cli.progress import Advance
 from kron2sum_cli.scan.block import BlockResult
-from kron2sum_cli.scan.inputs import LoadedNull, ScanInputs
+from kron2sum_cli.scan.inputs import ScanInputs
+from kron2sum_cli.scan.nulls import LoadedNull
 from kron2sum_cli.scan.resume import FinishedBlocks, finished_blocks
 from kron2sum_cli.settings import ScanSettings
 

@@ -9,7 +9,7 @@ import pytest
 from kron2sum_cli.errors import UsageError
 from kron2sum_cli.genotypes.chromosomes import parse_chromosomes, parse_region
 from kron2sum_cli.genotypes.counts import genotype_counts
-from kron2sum_cli.genotypes.filters import VariantFilters, have_names, in_places, names_not_found, passes
+from kron2sum_cli.genotypes.filters import VariantFilters, in_places, passes
 from kron2sum_cli.genotypes.source import Variants
 
 
@@ -49,8 +49,8 @@ def test_choice_by_place(variants: Variants, places: list[str], positions: list[
 
 
 def test_choice_by_name(variants: Variants) -> None:
-    assert np.flatnonzero(have_names(variants, {"rs0", "rs3", "no"})).tolist() == [0, 3, 9]
-    assert not have_names(variants, frozenset()).any()
+    assert np.flatnonzero(variants.named({"rs0", "rs3", "no"})).tolist() == [0, 3, 9]
+    assert not variants.named(frozenset()).any()
 
 
 def test_unknown_chromosome(variants: Variants) -> None:
@@ -63,10 +63,10 @@ def test_unknown_chromosome(variants: Variants) -> None:
 
 
 def test_names_not_found(variants: Variants) -> None:
-    assert names_not_found(frozenset({"rs0", "rs1", "a", "b"}), variants) == 2
-    assert names_not_found(frozenset(), variants) == 0
+    assert variants.not_found(frozenset({"rs0", "rs1", "a", "b"})) == 2
+    assert variants.not_found(frozenset()) == 0
     with_more_alleles = replace(variants, left_out=frozenset({"a"}))
-    assert names_not_found(frozenset({"rs0", "rs1", "a", "b"}), with_more_alleles) == 1
+    assert with_more_alleles.not_found(frozenset({"rs0", "rs1", "a", "b"})) == 1
 
 
 def test_choice_by_genotypes() -> None:

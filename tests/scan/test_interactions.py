@@ -16,7 +16,6 @@ from kron2sum_cli.model.collinearity import GenotypedCovariates
 from kron2sum_cli.scan.block import SECOND_IN_SPAN, Block, Scan
 from kron2sum_cli.scan.block import test_block as tested
 from kron2sum_cli.scan.second_column import Interaction, read_interaction, second_column
-from kron2sum_cli.settings import ScanSettings
 
 DATA = trait_data()
 SAMPLES = Samples(None, tuple(f"i{k}" for k in range(N)), "null.npz")
@@ -29,8 +28,7 @@ def null(*covariates: str) -> Any:
 
 
 def read(model: Any, name: str, covar: Path | None = None) -> Interaction | None:
-    settings = ScanSettings(interaction=name, covar=None if covar is None else str(covar))
-    return read_interaction(settings, model)
+    return read_interaction(name, None if covar is None else str(covar), model)
 
 
 def second_scan(source: GenotypesInMemory, interaction: Interaction | None) -> Scan:

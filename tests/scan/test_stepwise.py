@@ -11,7 +11,7 @@ from made_up import TRAITS, GenotypesInMemory, N, null_model, scan_of, trait_dat
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.files.scan_metadata import NullScale
 from kron2sum_cli.model.null_model import TraitData, null_likelihood, rotate_samples
-from kron2sum_cli.scan.inputs import KnownNull
+from kron2sum_cli.scan.nulls import KnownNull
 from kron2sum_cli.scan.stepwise import ConditionalTests, Signal, loci_of
 from kron2sum_cli.settings import ScanSettings
 
@@ -34,7 +34,7 @@ def given_tests(G: np.ndarray, data: TraitData, width: int = 5) -> ConditionalTe
     scale = NullScale(None, model.summary.axes.T, model.summary.quadratic, size, size)
     settings = ScanSettings(stepwise=1e-4, precision="double")
     known = KnownNull(model.summary, scale)
-    return ConditionalTests(settings, scan, model, scale, known, data.X, np.empty((N, 0)), width)
+    return ConditionalTests(settings, scan, model, scale, known, data, np.empty((N, 0)), width)
 
 
 def loci(tests: ConditionalTests, places: Any, window: int = 1000, least: float = 4.0) -> list[list[Signal]]:
@@ -137,7 +137,7 @@ def test_signals_leave_contrasts_that_tell_of_the_covariances(caplog: pytest.Log
     scale = NullScale(None, model.summary.axes.T, model.summary.quadratic, size, size, contrasts)
     settings = ScanSettings(stepwise=1e-4, precision="double", stat="satterthwaite")
     known = KnownNull(model.summary, scale)
-    tests = ConditionalTests(settings, scan, model, scale, known, data.X, np.empty((N, 0)), 5)
+    tests = ConditionalTests(settings, scan, model, scale, known, data, np.empty((N, 0)), 5)
     assert sum(map(len, loci(tests, np.arange(1, 13), least=1e-6))) == 4
     assert "4 signals on a chromosome are as many as so few samples allow" in caplog.text
     with pytest.raises(NumericalError, match=r"rest on [12]\.\d contrasts of samples, too few for test any with 2"):

@@ -453,7 +453,8 @@ def observed_families(spectrum: FamilySpectrum, Y: Array, X: Array, left_out: Ma
     fitted, B, to_X, logdet = np.zeros((c, p)), np.zeros((c, p)), np.zeros((p, c, c)), 0.0
     for j, N in enumerate(grams):
         k, o = np.flatnonzero(~left_out[:, j]), np.flatnonzero(left_out[:, j])
-        root = _root(N[np.ix_(k, k)], Q[:, k], ~missing[:, j])
+        L = clear_root(N[np.ix_(k, k)])  # None where rounding is felt in these products
+        root = L.T if L is not None else np.asarray(linalg.qr(Q[np.ix_(~missing[:, j], k)], mode="r")[0][: k.size])
         fitted[k, j] = linalg.cho_solve((root, False), right[k, j])
         from_Q = R[np.ix_(k, k)] + linalg.cho_solve((root, False), N[np.ix_(k, o)]) @ R[np.ix_(o, k)]
         B[k, j] = np.linalg.solve(from_Q, fitted[k, j])
@@ -462,12 +463,6 @@ def observed_families(spectrum: FamilySpectrum, Y: Array, X: Array, left_out: Ma
     residual = np.where(missing, 0.0, given - Q @ fitted)
     groups, kept = _groups(spectrum, ~missing, Q), np.flatnonzero(~left_out.T.ravel())
     return ObservedFamilies(spectrum, residual, missing, X, Q, groups, kept, B, to_X, logdet)
-
-
-def _root(gram: Array, Q: Array, observed: Mask) -> Array:
-    """Upper triangular R with ``RᵀR = QᵀQ`` over some samples: from that product, unless rounding is felt in it."""
-    root = clear_root(gram)
-    return root.T if root is not None else np.asarray(linalg.qr(Q[observed], mode="r")[0][: len(gram)])
 
 
 def _groups(spectrum: FamilySpectrum, observed: Mask, X: Array) -> tuple[Group, ...]:

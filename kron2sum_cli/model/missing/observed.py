@@ -192,13 +192,15 @@ def observed_cells(spectrum: Spectrum, Y: Array, A: Array, X: Array, prior: floa
     means = np.nanmean(Y, axis=0)
     # Digits of a large mean would be lost in the rotation, and with them those of a small variance.
     taken = 0.0 if _effects_of_means(A, X, means) is None else means
-    return restored_cells(rotate_coupled(spectrum, np.where(missing, means, Y) - taken, A, X), Y, X, prior)
+    filled = rotate_coupled(spectrum, np.where(missing, means, Y) - taken, A, X)
+    return restored_cells(filled, Y, X, effects_left_out(Y, A, X), prior)
 
 
-def restored_cells(filled: Contrasts, Y: Array, X: Array, prior: float | None) -> ObservedCells:
+def restored_cells(filled: Contrasts, Y: Array, X: Array, left_out: Mask, prior: float | None) -> ObservedCells:
     """What `observed_cells` returned, from the rotated traits ``filled`` that were kept of it.
 
-    There missing cells are filled in by the means of their traits; in Y (n, p) they are NaN.
+    There missing cells are filled in by the means of their traits; in Y (n, p) they are NaN. ``left_out`` (c, a) are
+    the `effects_left_out`.
     """
     assert filled.design is not None
     Qx, Rx = covariate_basis(X)
@@ -207,7 +209,6 @@ def restored_cells(filled: Contrasts, Y: Array, X: Array, prior: float | None) -
     traits, rows = np.nonzero(missing.T)
     U = np.ascontiguousarray(filled.V[rows], dtype=np.float64)
     root, gram = _outside(filled, rows)
-    left_out = effects_left_out(Y, filled.design.A, X)
     to_X = effects_to_covariates(Qx, Rx, ~missing, left_out)
     logdet = _logdet_observed(~missing, filled.design.A, Qx, left_out)
     effects, filling = _effects_of_means(filled.design.A, X, means), means[traits]
@@ -263,7 +264,9 @@ def without_missing(data: Contrasts, X: Array) -> ObservedCells:
 
     Nothing was taken off them.
     """
-    return restored_cells(data, np.zeros((len(X), data.ntraits)), X, None)
+    assert data.design is not None
+    Y = np.zeros((len(X), data.ntraits))
+    return restored_cells(data, Y, X, effects_left_out(Y, data.design.A, X), None)
 
 
 def with_added(data: ObservedCells, A1: Array, F: Array) -> ObservedCells:

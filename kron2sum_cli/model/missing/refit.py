@@ -224,7 +224,8 @@ def _simulated_cells(cells: ObservedCells, axes: TraitAxes, rng: np.random.Gener
         V=np.asarray(filled.V), s=filled.s, Qx=none, Rx=none[:0], Kxx=none[:0], Kxv=filled.Kxm, mean_diagonal=0.0,
     )  # fmt: skip
     Y_filled = np.where(np.isnan(Y), np.nanmean(Y, axis=0), Y)
-    return restored_cells(rotate_coupled(spectrum, Y_filled, cells.A, cells.X), Y, cells.X, cells.prior)
+    filled = rotate_coupled(spectrum, Y_filled, cells.A, cells.X)
+    return restored_cells(filled, Y, cells.X, cells.left_out, cells.prior)
 
 
 def _highest(

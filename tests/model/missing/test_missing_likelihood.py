@@ -159,7 +159,7 @@ def test_cells_are_restored_from_their_rotated_traits() -> None:
     dense, G = problem(14, r=20)
     spectrum, prior = observed_spectrum(G, dense.X, True, True)
     data = observed_cells(spectrum, dense.Y, dense.A, dense.X, prior)
-    again = restored_cells(data.filled, dense.Y, dense.X, prior)
+    again = restored_cells(data.filled, dense.Y, dense.X, data.left_out, prior)
     for name in ("rows", "traits", "U", "outside_gram", "filling", "logdet_MtM"):
         np.testing.assert_array_equal(getattr(again, name), getattr(data, name))
     first, second = point(data, dense, True), point(again, dense, True)

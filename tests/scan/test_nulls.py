@@ -1,6 +1,7 @@
-"""Which variants a scan is conditioned on."""
+"""Which variants a scan is conditioned on, and the scale of its tests given them."""
 
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,9 +10,10 @@ import pytest
 from made_up import GenotypesInMemory, N, genotypes, null_model, trait_data
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.scan_metadata import NullScale
+from kron2sum_cli.genotypes.source import Variants
+from kron2sum_cli.model.conditioning import given_variants
 from kron2sum_cli.model.null_model import TraitData
-from kron2sum_cli.scan.conditioned import ConditionedVariants, read_conditioned, scale_given
+from kron2sum_cli.scan.nulls import ConditionedVariants, null_scale, read_conditioned
 
 DATA = trait_data()
 NULL = cast(Any, SimpleNamespace(description=DATA, covariates=("intercept", "x")))
@@ -66,7 +68,7 @@ def test_what_cannot_be_conditioned_on(names: list[str], message: str) -> None:
     source = genotypes(4)
     source.dosages[:, 0] = np.nan
     twice = source.variants.table.set_column(2, "SNPID", [["v0", "v1", "v1", "v3"]])
-    twin = SimpleNamespace(variants=SimpleNamespace(table=twice), path="memory", read=source.read)
+    twin = SimpleNamespace(variants=Variants(twice, "memory"), path="memory", read=source.read)
     with pytest.raises(InputError, match=message):
         read_conditioned(names, False, NULL, cast(Any, twin), np.arange(N))
 
@@ -77,8 +79,9 @@ def test_scale(reml: bool) -> None:
     model, source = null_model(DATA), genotypes(5)
     found = read(source, "v0", "v3")
     assert found is not None
-    given = found.under(model, DATA)
-    scale = scale_given(NullScale(None, model.summary.axes.T, model.summary.quadratic, 100, 96), given, reml)
-    assert (scale.size, scale.residual_df) == (96 if reml else 100, 92)
+    given = given_variants(model, found.G, DATA.own_covariates)
+    scale = null_scale(DATA, replace(model.summary, reml=reml), None, given=given)
+    size, nobserved = DATA.nobserved - DATA.neffects - 4, DATA.nobserved
+    assert (scale.size, scale.residual_df) == (size if reml else nobserved, size)
     assert scale.quadratic == model.summary.quadratic - given.quadratic
     assert 0 < given.quadratic < model.summary.quadratic
