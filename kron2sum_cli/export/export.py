@@ -155,7 +155,7 @@ def check_null(path: str, name: str) -> None:
         len(null.samples),
         len(null.traits),
         left_out,
-        null.hash,
+        null.metadata.hash,
     )
 
 
@@ -369,10 +369,10 @@ def null_of(scan: ScanResults, settings: ExportSettings) -> NullFile | None:
     """The null model that was named; another than the scan's is refused, naming the hashes of both."""
     null = read_null(settings.null) if settings.null is not None else None
     scanned_with = scan.metadata.null.hash
-    if null is not None and null.hash != scanned_with:
+    if null is not None and null.metadata.hash != scanned_with:
         raise InputError(
             f"{scan.name}: was scanned with another null model (hash {scanned_with[:12]}) than the one given"
-            f" ({null.hash[:12]}); give that of the scan"
+            f" ({null.metadata.hash[:12]}); give that of the scan"
         )
     return null
 

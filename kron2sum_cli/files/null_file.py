@@ -134,11 +134,6 @@ class NullDescription(TraitData):
     samples: Samples
 
     @property
-    def method(self) -> Literal["reml", "ml"]:
-        """The likelihood."""
-        return self.metadata.method
-
-    @property
     def traits(self) -> tuple[str, ...]:
         """Names of the traits."""
         return self.metadata.traits
@@ -276,11 +271,6 @@ class NullFile:
         """Names and provenance."""
         return self.description.metadata
 
-    @property
-    def hash(self) -> str:
-        """Identifies the model."""
-        return self.metadata.hash
-
     def itemsize(self, asked: type[np.floating]) -> int:
         """Bytes of a number in scans: 8 where a fit may need them, for an axis has hardly any residual variance."""
         fits = (self.whole, *self.chromosomes.values())
@@ -329,7 +319,7 @@ class NullWriter:
         self._sink = Abandonable(file)
         self._archive = zipfile.ZipFile(self._sink, "w", zipfile.ZIP_STORED, allowZip64=True)
         self._metadata = description.metadata
-        names = (description.method, description.traits, description.covariates)
+        names = (description.metadata.method, description.traits, description.covariates)
         self._hash = hashlib.sha256(repr(names).encode())
         self._of_whole: dict[str, NDArray[Any]] = {}
         self._write("traits", np.array(description.traits))

@@ -163,7 +163,8 @@ def _profiles(settings: FitSettings, model: NullModel, design: Design) -> dict[s
     """
     summary, traits = model.summary, design.samples.traits
     cheap = not design.has_missing and len(design.Y) * len(traits) ** 2 <= CHEAP_PROFILE
-    near = _near_boundary(summary.estimates.h2, summary.estimates.h2_se)
+    h2, se = summary.estimates.h2, summary.estimates.h2_se
+    near = ~((2 * se < h2) & (h2 < 1 - 2 * se))  # 0 or 1 is within two standard errors, which say little then
     wanted = [j for j in range(len(traits)) if settings.profile is not None or (cheap and near[j])]
     if summary.rank == 0 or not wanted:  # C0 is 0 by assumption
         return {}
@@ -177,11 +178,6 @@ def _profiles(settings: FitSettings, model: NullModel, design: Design) -> dict[s
                 logger.warning("no profile interval for %s: %s", traits[j], error)
     gc.collect()  # scipy's brentq refers to itself, and so keeps the model that it was called for
     return found
-
-
-def _near_boundary(h2: Array, se: Array) -> NDArray[np.bool_]:
-    """Whether 0 or 1 lies within two standard errors of a heritability, so that they say little of its uncertainty."""
-    return np.asarray(~((2 * se < h2) & (h2 < 1 - 2 * se)))
 
 
 # Predictions of genetic values and missing cells

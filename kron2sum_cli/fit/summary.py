@@ -73,7 +73,7 @@ def _headline(description: NullDescription, whole: FitSummary) -> str:
     return (
         f"{len(description.samples)} samples{_missing(description)}, {_count(p, 'trait')}, {_count(c, 'covariate')},"
         f" C0 {f'of rank at most {whole.rank}' if whole.rank else 'of 0'};"
-        f" {description.method.upper()} log-likelihood {whole.lml:.6f}"
+        f" {description.metadata.method.upper()} log-likelihood {whole.lml:.6f}"
     )
 
 

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.genotypes.sample_files import read_fam
-from kron2sum_cli.genotypes.source import PLINK, SAMPLE_MAJOR, VARIANT_MAJOR, Variants, require_positions
+from kron2sum_cli.genotypes.source import (
+    PLINK,
+    SAMPLE_MAJOR,
+    VARIANT_MAJOR,
+    SourceOfOneFile,
+    Variants,
+    require_positions,
+)
 from kron2sum_cli.genotypes.variants import read_bim
 
 HEADER_BYTES = 3
@@ -21,16 +28,11 @@ CHECKED_VARIANTS = 1000
 
 
 @dataclass(frozen=True)
-class BedSource:
+class BedSource(SourceOfOneFile):
     """The genotypes of a PLINK 1 file set (a `GenotypeSource`); made by `open_bed`."""
 
     has_dosages: ClassVar[bool] = False
-    ploidy: ClassVar[int] = 2
 
-    path: str
-    files: tuple[str, ...]
-    samples: Samples
-    variants: Variants
     _reader: bed_reader.open_bed = field(repr=False, compare=False)
 
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
 from kron2sum_cli.genotypes.sample_files import RENAME_DUPLICATE, read_oxford_sample
-from kron2sum_cli.genotypes.source import BGEN, BGEN_AT, VARIANT_SCHEMA, Variants, require_positions
+from kron2sum_cli.genotypes.source import BGEN, BGEN_AT, VARIANT_SCHEMA, SourceOfOneFile, Variants, require_positions
 from kron2sum_cli.genotypes.variants import with_two_alleles
 
 logger = logging.getLogger("kron2sum.genotypes")
@@ -304,19 +304,14 @@ _QUERY = (
 
 
 @dataclass(frozen=True)
-class BgenSource:
+class BgenSource(SourceOfOneFile):
     """The genotypes of a BGEN file (a `GenotypeSource`); made by `open_bgen`.
 
     ``starts``, ``ends`` (M,) are the first byte of each of the M variants, and the one behind its last.
     """
 
     has_dosages: ClassVar[bool] = True
-    ploidy: ClassVar[int] = 2
 
-    path: str
-    files: tuple[str, ...]
-    samples: Samples
-    variants: Variants
     header: BgenHeader
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]

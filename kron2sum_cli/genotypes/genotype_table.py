@@ -29,7 +29,7 @@ from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
 from kron2sum_cli.files.text import AMBIGUOUS_NAMES, Row, id_columns, is_number, plain_name, stream_rows
 from kron2sum_cli.genotypes.sample_files import read_sample_list
-from kron2sum_cli.genotypes.source import Variants, require_positions
+from kron2sum_cli.genotypes.source import SourceOfOneFile, Variants, require_positions
 from kron2sum_cli.genotypes.variants import with_two_alleles
 
 logger = logging.getLogger("kron2sum.genotypes")
@@ -85,19 +85,14 @@ class MapEntry:
 
 
 @dataclass(frozen=True)
-class TableSource:
+class TableSource(SourceOfOneFile):
     """The genotypes of a table (a `GenotypeSource`), in memory.
 
     ``dosages`` (M, n) are copies of the effect allele, 0 to 2, NaN where missing.
     """
 
     has_dosages: ClassVar[bool] = True  # cells may be any number
-    ploidy: ClassVar[int] = 2
 
-    path: str
-    files: tuple[str, ...]
-    samples: Samples
-    variants: Variants
     dosages: NDArray[np.float32] = field(repr=False, compare=False)
 
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:

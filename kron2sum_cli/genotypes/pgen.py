@@ -3,16 +3,15 @@
 import os
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError
-from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.genotypes.sample_files import read_psam
-from kron2sum_cli.genotypes.source import Variants, require_positions
+from kron2sum_cli.genotypes.source import SourceOfOneFile, require_positions
 from kron2sum_cli.genotypes.variants import read_pvar, with_two_alleles
 
 PVAR_SUFFIXES = (".pvar", ".pvar.zst", ".bim")
@@ -26,18 +25,12 @@ _MISSING = -9
 
 
 @dataclass(frozen=True)
-class PgenSource:
+class PgenSource(SourceOfOneFile):
     """The genotypes of a PLINK 2 file set (a `GenotypeSource`); made by `open_pgen`.
 
     ``in_file`` (M,) are positions of the M variants among all of the file.
     """
 
-    ploidy: ClassVar[int] = 2
-
-    path: str
-    files: tuple[str, ...]
-    samples: Samples
-    variants: Variants
     has_dosages: bool
     in_file: NDArray[np.uint32]
     _idle: deque[Any] = field(repr=False, compare=False)

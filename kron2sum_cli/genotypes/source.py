@@ -110,6 +110,18 @@ class GenotypeSource(Protocol):
 
 
 @dataclass(frozen=True)
+class SourceOfOneFile:
+    """What the sources of all formats have; each reads in its own way, and says whether it `has_dosages`."""
+
+    ploidy: ClassVar[int] = 2
+
+    path: str
+    files: tuple[str, ...]
+    samples: Samples
+    variants: Variants
+
+
+@dataclass(frozen=True)
 class Relationship:
     """GGᵀ over some samples: as G where that is the smaller, as the matrix itself, or as a sparse matrix.
 
@@ -156,18 +168,12 @@ MISSING_BYTE = 255
 
 
 @dataclass(frozen=True)
-class SpooledSource:
+class SpooledSource(SourceOfOneFile):
     """Genotypes in a temporary file (a `GenotypeSource`), which goes with the process.
 
     It has dosages in single precision, other genotypes as a byte each.
     """
 
-    ploidy: ClassVar[int] = 2
-
-    path: str
-    files: tuple[str, ...]
-    samples: Samples
-    variants: Variants
     has_dosages: bool
     _descriptor: int = field(repr=False, compare=False)
 

@@ -146,7 +146,8 @@ def spectrum_of_features(G: Array, X: Array) -> Spectrum:
         Rx=basis.R[:c, :c].copy(),
         Kxx=Gx @ Gx.T,
         Kxv=(Gx @ Et.T) * sigma,
-        mean_diagonal=_centred_square(G),
+        # Of the centred GGᵀ, column by column of G to save memory.
+        mean_diagonal=float(sum(np.sum((g - g.mean()) ** 2) for g in G.T) / G.shape[0]),
     )
 
 
@@ -224,8 +225,3 @@ def _eigenvectors_in_place(K: Array) -> Array:
             "the eigenvalues of the relationship matrix did not converge: check its file for values that are not finite"
         ) from None
     return s
-
-
-def _centred_square(G: Array) -> float:
-    """Mean diagonal of the centred GGᵀ, column by column of G to save memory."""
-    return float(sum(np.sum((g - g.mean()) ** 2) for g in G.T) / G.shape[0])

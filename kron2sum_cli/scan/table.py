@@ -83,7 +83,7 @@ def _scanned_null(null: NullFile) -> ScannedNull:
         observed = dict(zip(null.traits, np.isfinite(null.description.Y).sum(axis=0).tolist(), strict=True))
     estimates = null.whole.estimates
     return ScannedNull(
-        hash=null.hash,
+        hash=null.metadata.hash,
         method=null.metadata.method,
         lml=null.whole.lml,
         C0=estimates.C0,

@@ -91,8 +91,8 @@ def null_of(traits: tuple[str, ...], profile: bool = False, model_hash: str = HA
     intervals = {trait: Interval(0.125, 0.875, False) for trait in traits} if profile else {}
     whole = SimpleNamespace(estimates=SimpleNamespace(**estimates), rank=p)
     grm = GrmRecord(("g.bed",), True, (), {"maf": 0.01, "scale": "standardized"})
-    metadata = SimpleNamespace(profile=intervals)
-    null = SimpleNamespace(hash=model_hash, traits=traits, whole=whole, metadata=metadata, grm=grm)
+    metadata = SimpleNamespace(profile=intervals, hash=model_hash)
+    null = SimpleNamespace(traits=traits, whole=whole, metadata=metadata, grm=grm)
     return cast(NullFile, null)
 
 

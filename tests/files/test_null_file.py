@@ -88,7 +88,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, options: dict[str, bool]) 
     with open(tmp_path / "null.npz", "wb") as file:
         found_hash = write(file, description, models)
     null = read_null(str(tmp_path / "null.npz"))
-    assert null.hash == found_hash
+    assert null.metadata.hash == found_hash
     assert (null.traits, null.covariates, null.metadata.profile) == (("a", "ß"), ("intercept", "age"), PROFILE)
     assert null.grm == description.metadata.grm
     assert (null.samples.fids, null.samples.iids) == (description.samples.fids, description.samples.iids)
