@@ -15,6 +15,7 @@ from kron2sum_cli.errors import InputError, NumericalError, UsageError
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
 from kron2sum_cli.files.text import (
     AMBIGUOUS_NAMES,
+    DECIMAL_COMMA,
     TextTable,
     id_columns,
     is_number,
@@ -46,7 +47,7 @@ MISSING_WORDS = frozenset({"", "."}.union(map("".join, [*product("nN", "aA"), *p
 SUSPECTED_CODES = (-9, -99, -999, -9999)
 """Numbers that often stand for missing: -9 is the code of PLINK 1."""
 
-_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
+_THOUSANDS = re.compile(r"[-+]?[0-9]{1,3}(,[0-9]{3})+")
 
 
 @dataclass(frozen=True)
@@ -389,8 +390,10 @@ def _cell_error(texts: "pd.Series[str]", column: TextColumn) -> InputError:
     row = next(row for row, text in enumerate(texts) if not is_number(text))
     value = column.cells.iloc[row]
     advice = "write a number or NA, or name what stands for missing with --missing-code"
-    if _DECIMAL_COMMA.fullmatch(value):
+    if DECIMAL_COMMA.fullmatch(value):
         advice = f"the decimal mark must be a point: write {value.replace(',', '.')}"
+        if _THOUSANDS.fullmatch(value):
+            advice += f", or {value.replace(',', '')} if the comma stands between thousands"
     elif column.kind == "covariate":
         advice += ", or name the column in --cat-covar if it is categorical"
     return InputError(f"{column.cell(row)} is {value!r}, not a number; {advice}")

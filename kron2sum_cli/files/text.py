@@ -22,6 +22,9 @@ EMPTY_CELL = "NA"
 NAME_HEADERS = frozenset({"ID", "SNP", "SNPID", "RSID"})
 """Header names (in any case, with or without ``#``) that mark the column of variant names."""
 
+DECIMAL_COMMA = re.compile(r"[-+]?[0-9]*,[0-9]+([eE][-+]?[0-9]+)?")
+"""A number with a comma for its decimal mark."""
+
 _WORD = re.compile(r"[^ \t]+")
 
 
@@ -168,6 +171,9 @@ AMBIGUOUS_NAMES = ("", "id", "name")
 leaves the name of its row names empty."""
 
 
+_BEFORE_SEMICOLON = SAMPLE_NAMES | {"fid", "id", "name", "marker"}
+
+
 def plain_name(name: str) -> str:
     """The name of a column without what programs write differently: capitals, blanks, ``_`` and ``#``."""
     return name.strip().strip("#").replace("_", "").replace(" ", "").lower()
@@ -176,14 +182,16 @@ def plain_name(name: str) -> str:
 def find_delimiter(header: str) -> str:
     r"""The delimiter that a first line shows.
 
-    A tab, else a semicolon after the name of a sample's first column or where there is neither comma nor blank, else a
-    comma, else a blank for any white space.
+    A tab, else a semicolon after the name of a first column of samples or markers, where there is neither comma nor
+    blank, or between numbers with decimal commas, else a comma, else a blank for any white space.
     """
     if "\t" in header:
         return "\t"
     first, semicolon, _ = header.partition(";")
-    begins = bool(semicolon) and plain_name(first) in {"fid", *SAMPLE_NAMES}
+    begins = bool(semicolon) and (first == '""' or plain_name(first.strip('"')) in _BEFORE_SEMICOLON)
     if begins or (";" in header.strip() and not set(", ") & set(header.strip())):
+        return ";"
+    if semicolon and all(map(is_number, with_points(header.strip().split(";")))):
         return ";"
     return "," if "," in header else " "
 
@@ -211,21 +219,22 @@ def text_table(text: str, path: str, delimiter: str | None = None) -> TextTable:
 def split_rows(text: str, path: str, delimiter: str | None = None) -> list[Row]:
     """The rows of a text, each with as many fields as it has; blank lines are no rows. See `text_table`.
 
-    Raises InputError where there is no row, or quotes do not close.
+    Between semicolons a decimal comma becomes a point. Raises InputError where there is no row, or quotes do not close.
     """
     name = display_name(path)
-    rows = list(_rows(text, find_delimiter(_first_line(text)) if delimiter is None else delimiter, name))
+    delimiter = find_delimiter(_first_line(text)) if delimiter is None else delimiter
+    rows = list(_rows(text, delimiter, name))
     if not rows:
         raise _empty(name)
-    return rows
+    return [Row(row.line, with_points(row.fields)) for row in rows] if delimiter == ";" else rows
 
 
 def stream_rows(path: str) -> Iterator[Row]:
     """The rows of a text file that are not blank; of gzip and Zstandard files too.
 
-    The delimiter is told from the first line: tab, else comma, else white space; fields may be quoted as in CSV. Lines
-    that begin with ``#`` and a blank are comments, as R/qtl2 writes them. Raises InputError where the file cannot be
-    read, or is not text.
+    The delimiter is told from the first line (`find_delimiter`); fields may be quoted as in CSV, and between semicolons
+    a decimal comma becomes a point. Lines that begin with ``#`` and a blank are comments, as R/qtl2 writes them. Raises
+    InputError where the file cannot be read, or is not text.
     """
     try:
         with open_text(path) as file:
@@ -240,11 +249,19 @@ def stream_rows(path: str) -> Iterator[Row]:
                     fields = next(csv.reader([text], delimiter=delimiter, skipinitialspace=blanks, strict=True))
                 else:
                     fields = text.split() if blanks else text.split(delimiter)
-                yield Row(number, tuple(fields))
+                yield Row(number, with_points(fields) if delimiter == ";" else tuple(fields))
     except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error, csv.Error):
         raise InputError(f"{path} is not readable as text; check that it is the file you mean") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from None
+
+
+def with_points(fields: Sequence[str]) -> tuple[str, ...]:
+    """The fields of a row, numbers with a decimal point where they have a comma."""
+    return tuple(
+        field.replace(",", ".") if "," in field and DECIMAL_COMMA.fullmatch(field.strip()) else field
+        for field in fields
+    )
 
 
 def id_columns(header: Sequence[str]) -> int:

@@ -60,6 +60,8 @@ COLUMN_NAMES: Mapping[str, frozenset[str]] = {
 }
 """What columns that describe a variant may be called; without ``_``, ``#`` and capitals."""
 
+REMEDY_OF_WIDTH = "write NA for a missing genotype, and no delimiter behind the last field"
+
 CENTIMORGAN = 1_000_000
 """Base pairs that stand for a centimorgan where only a genetic map is known."""
 
@@ -72,6 +74,9 @@ MEGABASE = 1_000_000
 
 IUPAC = {"R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT", "M": "AC"}
 """The two alleles of a heterozygous genotype in one letter."""
+
+NO_ALLELE = frozenset("-0X.")
+"""What stands for no genotype in HapMap, as GAPIT reads it, where the column of alleles does not have it."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ def is_no_matrix(path: str) -> bool:
 def open_table(path: str, sample: str | None = None, map_path: str | None = None, ploidy: int = 2) -> TableSource:
     """Read a table of genotypes.
 
-    - ``path``: the table, compressed or not; with tabs, commas or white space between columns.
+    - ``path``: the table, compressed or not; with tabs, commas, semicolons or white space between columns.
     - ``sample``: the samples of BIMBAM's mean genotypes: a ``.fam``, or a list with ``FID IID`` or ``IID`` in each
       line.
     - ``map_path``: chromosomes and positions of its variants (see `read_map`); those of the table itself come first.
@@ -258,21 +263,24 @@ def _without_contradictions(described_variants: Sequence[tuple[str, MapEntry]], 
 def described(row: Row, columns: Sequence[str | None], path: str, unit: int = 1) -> tuple[str, MapEntry]:
     """The name of a variant and what is known of it, from its own columns; its position counts ``unit`` base pairs."""
     if len(row.fields) < len(columns):
-        raise InputError(f"{path}, line {row.line}: {len(row.fields)} columns where {len(columns)} are expected")
+        raise InputError(
+            f"{path}, line {row.line}: {len(row.fields)} columns where {len(columns)} are expected; write NA for what "
+            "is missing"
+        )
     cells = {column: cell.strip() for column, cell in zip(columns, row.fields, strict=False) if column is not None}
     chromosome, position = cells.get("CHR", UNPLACED), cells.get("POS", "0")
     if position in NO_GENOTYPE or chromosome in NO_GENOTYPE:
         chromosome, position, unit = UNPLACED, "0", 1
-    if "POS" not in cells and chromosome != UNPLACED and is_number(cells.get("CM", "")):
+    if "POS" not in cells and chromosome != UNPLACED and cells.get("CM", "") not in NO_GENOTYPE:
         position, unit = cells["CM"], CENTIMORGAN
     bp = float(position) * unit if is_number(position) else np.nan
     if unit != 1:
         bp = max(np.rint(bp), 1.0)  # a map begins at 0, which is no position in base pairs
     if not np.isfinite(bp) or not bp.is_integer():
-        raise InputError(
-            f"{path}, line {row.line}: position {position!r} is not a whole number; correct it, or call the column cM "
-            "where it has centimorgans"
-        )
+        wrong = f"{path}, line {row.line}: position {position!r} is not a"
+        if unit != 1:
+            raise InputError(f"{wrong} number; correct it, or write NA where it is not known")
+        raise InputError(f"{wrong} whole number; correct it, or call the column cM where it has centimorgans")
     alleles = (cells.get(allele, UNNAMED_ALLELE) for allele in ("EA", "NEA"))
     name = cells.get("SNPID") or f"{chromosome}:{position}"
     return name, MapEntry(chromosome, int(bp), *alleles)
@@ -328,7 +336,7 @@ def _read_variants_in_rows(path: str, layout: Layout, sample: str | None, ploidy
         if len(row.fields) != len(columns) + len(samples):
             raise InputError(
                 f"{path}, line {row.line}: {len(row.fields)} fields where {len(columns)} columns and {len(samples)} "
-                f"samples of {samples.source} make {len(columns) + len(samples)}"
+                f"samples of {samples.source} make {len(columns) + len(samples)}; {REMEDY_OF_WIDTH}"
             )
         name, entry = described(row, columns, path)
         if layout == "HapMap":
@@ -345,15 +353,18 @@ def _read_variants_in_rows(path: str, layout: Layout, sample: str | None, ploidy
 def _hapmap(row: Row, entry: MapEntry, path: str) -> tuple[MapEntry, NDArray[np.float32]]:
     """The alleles of a variant, and the copies of the second in every genotype."""
     calls, call_of_sample = np.unique([cell.upper() for cell in row.fields[HAPMAP_COLUMNS:]], return_inverse=True)
-    pairs = [call if len(call) == 2 else IUPAC.get(call, 2 * call) for call in calls.tolist()]
+    listed = row.fields[1].upper().split("/")
+    given = [allele for allele in listed if allele not in NO_GENOTYPE or (allele == "-" and len(listed) > 1)]
+    one_letter = IUPAC | ({"0": "+-"} if {"+", "-"} <= set(given) else {})
+    pairs = [call if len(call) == 2 else one_letter.get(call, 2 * call) for call in calls.tolist()]
     for call, pair in zip(calls.tolist(), pairs, strict=True):
         if len(pair) > 2:
             raise InputError(f"{path}, line {row.line}: {call!r} is no genotype of one or two letters, such as AG or R")
-    given = [allele for allele in row.fields[1].upper().split("/") if allele not in NO_GENOTYPE]
-    found = sorted({allele for pair in pairs if pair not in NO_GENOTYPE for allele in pair} - {"N"})
+    no_alleles = {"N", *NO_ALLELE.difference(given)}
+    found = sorted({allele for pair in pairs if pair not in NO_GENOTYPE for allele in pair} - no_alleles)
     alleles = given + [allele for allele in found if allele not in given]
     nea, ea = (alleles + [UNNAMED_ALLELE] * 2)[:2]
-    copies = [np.nan if "N" in pair or pair in NO_GENOTYPE else pair.count(ea) for pair in pairs]
+    copies = [np.nan if pair in NO_GENOTYPE or no_alleles & {*pair} else pair.count(ea) for pair in pairs]
     named = MapEntry(entry.chromosome, entry.position, "/".join(alleles[1:]) or ea, nea)
     return named, np.array(copies, np.float32)[call_of_sample]
 
@@ -361,7 +372,9 @@ def _hapmap(row: Row, entry: MapEntry, path: str) -> tuple[MapEntry, NDArray[np.
 def require_width(row: Row, header: Sequence[str], path: str) -> None:
     """Refuse a row with another number of fields than the header."""
     if len(row.fields) != len(header):
-        raise InputError(f"{path}, line {row.line}: {len(row.fields)} fields where the header has {len(header)}")
+        raise InputError(
+            f"{path}, line {row.line}: {len(row.fields)} fields where the header has {len(header)}; {REMEDY_OF_WIDTH}"
+        )
 
 
 def copies_in_row(row: Row, skipped: int, path: str, ploidy: int) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kron2sum_cli.errors import InputError
 from kron2sum_cli.files.inputs import open_text, read_bytes
 from kron2sum_cli.files.samples import NO_FID, Samples, match
-from kron2sum_cli.files.text import is_number
+from kron2sum_cli.files.text import is_number, with_points
 from kron2sum_cli.genotypes.source import Relationship
 
 Sparse: TypeAlias = "scipy.sparse.csr_array[np.float64, tuple[int, int]]"
@@ -301,12 +301,12 @@ def _line(path: str, before: int) -> int:
 
 
 def _read_table(path: str) -> pd.DataFrame:
-    """A table of text, CSV or white space."""
+    """A table of text, CSV or white space; between semicolons a decimal comma becomes a point."""
     text = read_bytes(path)
     header = text.partition(b"\n")[0]
     separator = next((mark for mark in (b"\t", b",", b";") if mark in header), None)
     try:
-        return pd.read_csv(
+        table = pd.read_csv(
             BytesIO(text),
             sep=r"\s+" if separator is None else separator.decode(),
             dtype=str,
@@ -315,6 +315,7 @@ def _read_table(path: str) -> pd.DataFrame:
         )
     except ValueError as error:
         raise InputError(f"{path}: cannot be read as a table of pairs ({error})") from None
+    return table.apply(with_points, result_type="expand") if separator == b";" else table
 
 
 def _upper(header: list[str]) -> list[str]:

@@ -111,13 +111,15 @@ def _sites(reader: Any, path: str) -> Iterator[tuple[Any, tuple[str, int, str, s
 def _dosages(site: Any, samples: Samples, has_dosages: bool, place: str) -> NDArray[np.float32] | None:
     """(k, n) dosages of the k ALT alleles of a site, NaN where missing; None where it has no genotypes.
 
-    Raises InputError where a dosage is less than 0 or more than the alleles of the sample.
+    Raises InputError where a genotype has an allele that the site does not have, or a dosage is less than 0 or more
+    than the alleles of the sample.
     """
     n_alts = max(len(site.ALT), 1)
     fields = site.FORMAT
     found, n_copies = None, np.full(len(samples), 2)
     if "GT" in fields:
         alleles = site.genotype.array()[:, :-1]  # the last column is the phase
+        _refuse_unlisted(alleles, len(site.ALT), samples, place)
         n_copies = _copies(alleles)
         copies = np.array([np.count_nonzero(alleles == alt, axis=1) for alt in range(1, n_alts + 1)])
         found = (2 * copies / n_copies).astype(np.float32)
@@ -140,6 +142,17 @@ def _copies(alleles: NDArray[np.integer]) -> NDArray[np.integer]:
     unknown = (n_copies == 1) & (alleles[:, 0] == _MISSING_ALLELE)
     known = n_copies[~unknown]
     return np.where(unknown & ~(known == 1).any(), known.max(initial=0) or 2, n_copies)
+
+
+def _refuse_unlisted(alleles: NDArray[np.integer], n_alts: int, samples: Samples, place: str) -> None:
+    """Refuse genotypes (n, copies) with another allele than REF, 0, and those of ALT, 1 to ``n_alts``."""
+    if alleles.max(initial=0) > n_alts:
+        k = int((alleles > n_alts).any(axis=1).argmax())
+        raise InputError(
+            f"{samples.source}, variant {place}: the genotype (GT) of sample '{samples.label(k)}' has allele"
+            f" {alleles[k].max()}, and the ALT alleles of the site are {n_alts}; correct it, or write ./. for a missing"
+            " one"
+        )
 
 
 def _refuse_outside(stored: NDArray[np.float32], n_copies: NDArray[np.integer], samples: Samples, place: str) -> None:

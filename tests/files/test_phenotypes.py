@@ -119,6 +119,7 @@ def test_what_the_column_of_samples_may_be_called(tmp_path, first) -> None:
         ("FID IID a\nf s 1\ng s 2\nf s 3\n", r"line 4: sample 'f s' was already in line 2; .* replicates .* mean"),
         ("IID a bc\ns1 NA 1\ns2 1 tall\n", r"line 3: trait 'bc' of sample 's2' is 'tall', not a number"),
         ("IID\ta\ns1\t1,5\n", r"trait 'a' of sample 's1' is '1,5', not a number; the decimal mark .*write 1.5"),
+        ('IID,a\ns1,"1,500"\n', r"the decimal mark .*: write 1.500, or 1500 if the comma stands between thousands"),
         ("IID;a\ns1;1,5\ns2;2.5\n", r"line 3: trait 'a' of sample 's2' is '2.5', and another sample has '1,5'"),
         ("IID;a\ns1;1.234,5\n", r"'1.234,5'.* write all numbers with the same decimal mark"),
         ("IID;a;b\ns1;1\n", r"line 2: the row of sample 's1' is too short: 2 fields"),

@@ -12,7 +12,12 @@ TRAITS = ("t", "u v", "w")
 
 
 @pytest.mark.parametrize(
-    "text", ["trait,c,d\nw,3,0\nt,1,-1.5\nu v,2,0\n", "trait\tc\td\nt\t1\t-1.5\nu v\t2\t0\nw\t3\t0\n"]
+    "text",
+    [
+        "trait,c,d\nw,3,0\nt,1,-1.5\nu v,2,0\n",
+        "trait\tc\td\nt\t1\t-1.5\nu v\t2\t0\nw\t3\t0\n",
+        "trait;c;d\nw;3;0\nt;1;-1,5\nu v;2,0;0\n",
+    ],
 )
 def test_rows_are_put_in_the_order_of_the_traits(tmp_path: Path, text: str) -> None:
     (tmp_path / "c").write_text(text)
@@ -28,7 +33,7 @@ def test_rows_are_put_in_the_order_of_the_traits(tmp_path: Path, text: str) -> N
         ("trait,c\nt,1\nt,0\n", "c, line 3: trait t is there twice"),
         ("trait,c\nt,1,2\n", "c, line 2: 2 values; the header has 1 columns"),
         ("trait,c\nt,NA\n", "c, line 2: 'NA' is not a number"),
-        ("trait;c\nt;0,5\n", "c, line 2: '0,5' is not a number; write numbers with a decimal point"),
+        ("trait\tc\nt\t0,5\n", "c, line 2: '0,5' is not a number; write numbers with a decimal point"),
         ("trait,c\nt,inf\n", "c, line 2: inf is not a finite number"),
     ],
 )

@@ -129,6 +129,8 @@ def test_centimorgans_stand_for_a_million_base_pairs_where_there_are_none(tmp_pa
         ("1", 4_250_000),
         ("X", 60_500_000),
     ]
+    unknown = write(tmp_path, "marker,chr,cM\nv1,1,NA\nv2,NA,4.25\n")
+    assert [(entry.chromosome, entry.position) for entry in read_map(unknown).values()] == [("1", 0), ("0", 0)]
     both = write(tmp_path, "marker,chr,cM,bp\nv1,1,4.25,77\n")
     assert read_map(both)["v1"].position == 77
 
@@ -142,6 +144,18 @@ def test_dosages_and_families(tmp_path: Path) -> None:
     source = open_table(write(tmp_path, "FID IID v1 v2\nf a 0.25 2\nf b 1.5 nan\n"))
     assert source.samples.label(1) == "f b"
     np.testing.assert_array_equal(read_all(source), np.array([[0.25, 2], [1.5, nan]], np.float32))
+
+
+def test_decimal_commas_between_semicolons(tmp_path: Path) -> None:
+    """As spreadsheets and R's write.csv2 write them where a comma is the decimal mark."""
+    table = write(tmp_path, '"";"m,1";"m2"\n"a";0,25;1,5e0\n"b";2;NA\n', "g.csv")
+    genetic = write(tmp_path, "marker;chr;cM\nm,1;1;4,25\nm2;X;60,5\n", "m.csv")
+    source = open_table(table, map_path=genetic)
+    assert [tuple(row.values())[:3] for row in source.variants.table.to_pylist()] == [
+        ("1", 4_250_000, "m,1"),
+        ("X", 60_500_000, "m2"),
+    ]
+    np.testing.assert_array_equal(read_all(source), np.array([[0.25, 1.5], [2, nan]], np.float32))
 
 
 def test_minus_one_to_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -160,6 +174,29 @@ def test_hapmap_whose_alleles_are_not_listed(tmp_path: Path) -> None:
         ("G", "A"),
     ]
     np.testing.assert_array_equal(read_all(source)[:, :2], np.array([[2, 1, 0, nan], [2, 2, 1, 0]]).T)
+
+
+@pytest.mark.parametrize(("two", "one"), [("NN", "N"), ("--", "-"), ("00", "0"), ("XX", "x"), ("A-", ".")])
+def test_hapmap_without_a_genotype(tmp_path: Path, two: str, one: str) -> None:
+    """What the column of alleles does not have is no third allele."""
+    source = open_table(write(tmp_path, HAPMAP.replace("\tNN\n", f"\t{two}\n").replace("\tN\t", f"\t{one}\t")))
+    assert source.variants.table.to_pylist() == ROWS
+    np.testing.assert_array_equal(read_all(source), COPIES.T)
+
+
+@pytest.mark.parametrize(("alleles", "ea"), [("A/-", "-"), ("-/A", "A")])
+def test_hapmap_of_deletions(tmp_path: Path, alleles: str, ea: str) -> None:
+    other = alleles.replace("/", "").replace(ea, "")
+    calls = f"\t{2 * other}\tA-\t{2 * ea}\tNN\n"
+    source = open_table(write(tmp_path, HAPMAP.replace("G/A", alleles).replace("\tGG\tAG\tAA\tNN\n", calls)))
+    assert source.variants.table.slice(0, 1).to_pylist() == [ROWS[0] | {"EA": ea, "NEA": other}]
+    np.testing.assert_array_equal(read_all(source), COPIES.T)
+
+
+def test_hapmap_of_insertions_in_one_letter(tmp_path: Path) -> None:
+    source = open_table(write(tmp_path, HAPMAP.replace("T/C", "-/+").replace("\tC\tC\tY\tT", "\t+\t+\t0\t-")))
+    assert source.variants.table.slice(1, 1).to_pylist() == [ROWS[1] | {"EA": "+", "NEA": "-"}]
+    np.testing.assert_array_equal(read_all(source), COPIES.T)
 
 
 def test_hapmap_of_three_alleles(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -199,6 +236,7 @@ def test_map_that_is_refused(tmp_path: Path) -> None:
     for text, message in (
         ("a,b,c,d,e\n", "does not name the columns SNPID"),
         ("1 v1 0 x\n", "position 'x'"),
+        ("marker,chr,cM\nv1,1,x\n", "line 2: position 'x' is not a number; correct it, or write NA"),
         ("", "is empty"),
     ):
         with pytest.raises(InputError, match=message):

@@ -87,15 +87,16 @@ def test_a_triangle_that_says_it_is_general_is_refused(tmp_path: Path) -> None:
         ("FID ID1 ID2 N_SNP Z0 Phi HetHet IBS0 Kinship Error", "f1 a c 9 0 .25 .1 .2 0.24 0", ("f1", "f1"), "ac", 0.48),
         (" FID1 IID1 FID2 IID2 RT EZ Z0 Z1 Z2 PI_HAT", " f1 a f2 c UN NA 0 1 0 0.5", ("f1", "f2"), "ac", 0.5),
         ("ID1,ID2,value", "a,c,0.125", None, "ac", 0.125),
+        ("ID1;ID2;value", "a;c;0,125", None, "ac", 0.125),
     ],
-    ids=["plink2", "plink2 without FID", "KING .kin0", "KING .kin", "plink .genome", "CSV"],
+    ids=["plink2", "plink2 without FID", "KING .kin0", "KING .kin", "plink .genome", "CSV", "semicolons"],
 )
 def test_tables_of_pairs(
     tmp_path: Path, header: str, line: str, fids: tuple[str, ...] | None, iids: str, value: float
 ) -> None:
     path = tmp_path / "pairs"
     path.write_text(f"{header}\n{line}\n")
-    assert is_table_of_pairs(header.replace(",", " ").split())
+    assert is_table_of_pairs(header.replace(",", " ").replace(";", " ").split())
     matrix = read_table_of_pairs(str(path))
     assert (matrix.samples.fids, matrix.samples.iids) == (fids, tuple(iids))
     np.testing.assert_allclose(matrix.K.toarray(), [[1, value], [value, 1]])

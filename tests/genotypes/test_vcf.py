@@ -109,6 +109,14 @@ def test_dosages_that_are_no_number_of_copies(tmp_path: Path, site: str, message
         open_vcf(write(tmp_path, site, dosages=True))
 
 
+@pytest.mark.parametrize("alt", ["C", "C,G", "."])
+def test_alleles_that_the_site_does_not_have(tmp_path: Path, alt: str) -> None:
+    """They would be counted as other alleles than EA."""
+    message = r"g.vcf, variant v at 1:4: the genotype \(GT\) of sample 'c' has allele 3, and the ALT alleles"
+    with pytest.raises(InputError, match=message):
+        open_vcf(write(tmp_path, f"1 4 v A {alt} GT 0/0 ./. 0/3 0/0"))
+
+
 @pytest.mark.parametrize("name", ["g.vcf", "g.vcf.gz", "data"])
 def test_told_from_the_content(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, "1 4 v A C GT 0/0 0/1 1/1 ./.", name=name)
