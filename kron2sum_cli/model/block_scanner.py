@@ -48,6 +48,17 @@ class BlockStatistics:
         """The statistics of some variants."""
         return BlockStatistics(*(part[variants] for part in self._parts()))
 
+    @staticmethod
+    def joined(blocks: "Sequence[BlockStatistics]") -> "BlockStatistics":
+        """The statistics of several blocks as one."""
+        return BlockStatistics(*map(np.concatenate, zip(*(block._parts() for block in blocks), strict=True)))
+
+    @property
+    def have_information(self) -> Mask:
+        """Which variants have information along every trait axis, (b,)."""
+        information = np.einsum("bjj->bj", self.v) if self.v.ndim == 3 else self.v
+        return np.asarray(np.all(information > 0, axis=1))
+
     def put(self, variants: Indices, anew: "BlockStatistics") -> None:
         """Put statistics computed anew in the place of those of some variants."""
         for part, of_some in zip(self._parts(), anew._parts(), strict=True):

@@ -306,13 +306,7 @@ def missing_genotypes(
 
 def is_identifiable(statistics: BlockStatistics, counts: GenotypeCounts, varying: Mask) -> Mask:
     """Which of the variants that vary do so given the covariates, too."""
-    return outside_covariates(statistics.length, counts, varying) & has_information(statistics)
-
-
-def has_information(statistics: BlockStatistics) -> Mask:
-    """Which variants have information along every trait axis."""
-    information = np.einsum("bjj->bj", statistics.v) if statistics.v.ndim == 3 else statistics.v
-    return np.asarray(np.all(information > 0, axis=1))
+    return outside_covariates(statistics.length, counts, varying) & statistics.have_information
 
 
 def outside_covariates(length: Array, counts: GenotypeCounts, varying: Mask) -> Mask:

@@ -23,14 +23,7 @@ from kron2sum_cli.genotypes.source import GenotypeSource
 from kron2sum_cli.model.conditioning import given_variants
 from kron2sum_cli.model.hypotheses import Hypothesis, named_hypothesis
 from kron2sum_cli.model.random_slopes import LARGEST
-from kron2sum_cli.scan.nulls import (
-    ConditionedVariants,
-    KnownNull,
-    LoadedNull,
-    known_nulls,
-    read_conditioned,
-    with_covariate,
-)
+from kron2sum_cli.scan.nulls import ConditionedVariants, KnownNull, LoadedNull, known_nulls, read_conditioned
 from kron2sum_cli.scan.second_column import Interaction, read_interaction
 from kron2sum_cli.settings import DEFAULT_REFIT, ScanSettings
 
@@ -118,15 +111,14 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
     tests = named_hypothesis("any", null.traits), *others
     # What the null model does not allow is said before genotypes are read, which may take minutes.
     ploidy = settings.ploidy or int(null.grm.options.get("ploidy", 2))
-    given = bool(names.conditions) or (interaction is not None and interaction.to_add)
+    covariate = interaction.values if interaction is not None and interaction.to_add else None
+    given = bool(names.conditions) or covariate is not None
     _refuse_by_null(settings, null, ploidy, interaction, given)
-    genotypes, files = _open_genotypes(settings, ploidy, null)
+    genotypes, files, rows = _open_genotypes(settings, ploidy, null)
     for path in settings.outputs:
         guard_inputs(path, genotypes.files)
-    rows, selection = _rows(null, genotypes), select_variants(settings, names, genotypes)
-    conditioned = read_conditioned(names.conditions, settings.founders, null, genotypes, rows)
-    if interaction is not None and interaction.to_add:
-        conditioned = with_covariate(conditioned, interaction.values)
+    selection = select_variants(settings, names, genotypes)
+    conditioned = read_conditioned(names.conditions, settings.founders, covariate, null, genotypes, rows)
     dtype = np.float64 if settings.precision == "double" else np.float32
     model_dtype = dtype if conditioned is None else np.float64
     return ScanInputs(
@@ -312,31 +304,41 @@ def _ranges(mask: Mask) -> tuple[Range, ...]:
 
 def _open_genotypes(
     settings: ScanSettings, ploidy: int, null: NullFile
-) -> tuple[GenotypeSource, tuple[FileRecord, ...]]:
-    """The genotypes and the records of their files."""
+) -> tuple[GenotypeSource, tuple[FileRecord, ...], NDArray[np.intp]]:
+    """The genotypes, the records of their files, and where in them the null model's samples are: all must be there."""
     paths = (*settings.geno, *(read_file_list(settings.geno_list) if settings.geno_list is not None else ()))
     if not paths:
-        return _recorded_genotypes(null, os.path.dirname(settings.null), ploidy)
-    genotypes = open_genotypes(
-        paths,
-        sample=settings.sample,
-        bim=settings.bim,
-        fam=settings.fam,
-        variant_map=settings.map,
-        ploidy=ploidy,
-        founders=settings.founders,
-    )
-    recorded = {record.name: record for record in null.grm.files}
-    files = file_records(genotypes.files)
-    for record in files:
-        if recorded.get(record.name, record) != record:
-            logger.warning(
-                "%s: %s has other content than the file of that name that the null model was made from; fit again if"
-                " it changed since",
-                genotypes.path,
-                record.name,
-            )
-    return genotypes, files
+        genotypes, files = _recorded_genotypes(null, os.path.dirname(settings.null), ploidy)
+    else:
+        genotypes = open_genotypes(
+            paths,
+            sample=settings.sample,
+            bim=settings.bim,
+            fam=settings.fam,
+            variant_map=settings.map,
+            ploidy=ploidy,
+            founders=settings.founders,
+        )
+        files, recorded = file_records(genotypes.files), {record.name: record for record in null.grm.files}
+        for record in files:
+            if recorded.get(record.name, record) != record:
+                logger.warning(
+                    "%s: %s has other content than the file of that name that the null model was made from; fit again"
+                    " if it changed since",
+                    genotypes.path,
+                    record.name,
+                )
+    rows = match(null.samples, genotypes.samples)
+    absent = np.flatnonzero(rows < 0)
+    if absent.size:
+        example, there = null.samples.label(int(absent[0])), genotypes.samples.label(0)
+        raise InputError(
+            f"{genotypes.path}: lacks {absent.size} of the {len(null.samples)} samples of the null model, such as"
+            f" {example} (a sample that it has: {there}); fit the null model on the samples that will be scanned"
+            " (fit --keep)"
+        )
+    logger.info("%d samples of the null model, all in %s with %d", len(rows), genotypes.path, len(genotypes.samples))
+    return genotypes, files, rows
 
 
 def _recorded_genotypes(null: NullFile, folder: str, ploidy: int) -> tuple[GenotypeSource, tuple[FileRecord, ...]]:
@@ -366,18 +368,3 @@ def _where_it_is(path: str, folder: str) -> str:
             f"{path}: the genotypes that the null model was made from are not there; name them with --geno"
         )
     return existing
-
-
-def _rows(null: NullFile, genotypes: GenotypeSource) -> NDArray[np.intp]:
-    """Rows of the null model's samples in the genotypes, all of which must be there."""
-    rows = match(null.samples, genotypes.samples)
-    absent = np.flatnonzero(rows < 0)
-    if absent.size:
-        example, there = null.samples.label(int(absent[0])), genotypes.samples.label(0)
-        raise InputError(
-            f"{genotypes.path}: lacks {absent.size} of the {len(null.samples)} samples of the null model, such as"
-            f" {example} (a sample that it has: {there}); fit the null model on the samples that will be scanned"
-            " (fit --keep)"
-        )
-    logger.info("%d samples of the null model, all in %s with %d", len(rows), genotypes.path, len(genotypes.samples))
-    return rows

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,17 +40,24 @@ class ConditionedVariants:
 
 
 def read_conditioned(
-    asked: Sequence[str], founders: bool, null: NullFile, genotypes: GenotypeSource, rows: NDArray[np.intp]
+    asked: Sequence[str],
+    founders: bool,
+    covariate: NDArray[np.float64] | None,
+    null: NullFile,
+    genotypes: GenotypeSource,
+    rows: NDArray[np.intp],
 ) -> ConditionedVariants | None:
-    """The variants that are asked for, or all founders at loci, scanned or not; None where there are none.
+    """The variants that are asked for, or all founders at loci, scanned or not, and a covariate (n,) beside them.
 
-    ``rows`` (n,) are those of the analysed samples in the genotypes. A warning names variants that add nothing to the
-    covariates and the variants before them; of founders one at a locus follows from the others, which the log alone
-    says. Raises InputError where a variant is not there, is there twice, or has no genotype.
+    None where there are none. ``rows`` (n,) are those of the analysed samples in the genotypes. A warning names
+    variants that add nothing to the covariates and the variants before them; of founders one at a locus follows from
+    the others, which the log alone says. Raises InputError where a variant is not there, is there twice, or has no
+    genotype.
     """
     names = tuple(dict.fromkeys(asked))
+    added = np.empty((len(rows), 0)) if covariate is None else covariate[:, None] - covariate.mean()
     if not names:
-        return None
+        return None if covariate is None else ConditionedVariants((), added)
     if founders:
         of_locus = variants_of_loci(genotypes.variants.table)
         names = tuple(dict.fromkeys(variant for name in names for variant in of_locus.get(name, [name])))
@@ -79,7 +86,8 @@ def read_conditioned(
         logger.log(level, "--condition %s: it adds nothing and is left out", combination([*of_columns, *names], one))
     kept = [k for k in range(len(names)) if k not in found]
     logger.info("conditioned on %d variants: %s", len(kept), ", ".join(names[k] for k in kept))
-    return ConditionedVariants(tuple(names[k] for k in kept), G[:, kept], where_called(absent[:, kept]))
+    called = where_called(absent[:, kept])
+    return ConditionedVariants(tuple(names[k] for k in kept), np.hstack([G[:, kept], added]), called)
 
 
 def where_called(absent: NDArray[np.bool_], others: NDArray[np.bool_] | None = None) -> NDArray[np.bool_] | None:
@@ -88,14 +96,6 @@ def where_called(absent: NDArray[np.bool_], others: NDArray[np.bool_] | None = N
     if others is not None:
         called = np.hstack([others, called])
     return called if called.size else None
-
-
-def with_covariate(conditioned: ConditionedVariants | None, values: NDArray[np.float64]) -> ConditionedVariants:
-    """Variants and a covariate (n,), whose effects on every trait are in the model."""
-    column = values[:, None] - values.mean()
-    if conditioned is None:
-        return ConditionedVariants((), column)
-    return replace(conditioned, G=np.hstack([conditioned.G, column]))
 
 
 def genotyped_covariates(data: TraitData, conditioned: ConditionedVariants | None) -> GenotypedCovariates:

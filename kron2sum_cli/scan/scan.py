@@ -55,13 +55,13 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
         bootstrap=settings.bootstrap > 0,
         second=settings.second_test,
     )
-    metadata = scan_metadata(settings, inputs)
     width = block_width(settings, inputs)
     inflation = Inflation(inputs.tests, inputs.null.traits, settings.second_test)
     strong: list[pa.RecordBatch] = []
     number = int(np.count_nonzero(inputs.selection.asked))
     logger.info("%d variants to test in blocks of %d", number, width)
     factors = factors_of_genome(settings, inputs) if inputs.null.chromosomes else None
+    metadata = scan_metadata(settings, inputs)
     with result_table(settings, columns, metadata, inputs.selection.counts, width) as table:
         scan_under = partial(_scan, settings, inputs, columns, factors)
         with progress.task("Scanning", number, "variants") as advance:

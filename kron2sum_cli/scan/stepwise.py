@@ -38,7 +38,7 @@ from kron2sum_cli.model.null_model import NullModel, TraitData
 from kron2sum_cli.model.satterthwaite import EffectiveContrasts
 from kron2sum_cli.option_values import GenomeWide
 from kron2sum_cli.progress import Advance, Progress
-from kron2sum_cli.scan.block import Scan, centred, has_information, is_identifiable, missing_genotypes, read_counted
+from kron2sum_cli.scan.block import Scan, centred, is_identifiable, missing_genotypes, read_counted
 from kron2sum_cli.scan.inputs import ScanInputs
 from kron2sum_cli.scan.nulls import (
     KnownNull,
@@ -144,7 +144,7 @@ class ConditionalTests:
     def testable(self, variants: Positions) -> TestedVariants:
         """Those of some variants of the file that pass the filters and vary given the covariates."""
         parts = self.in_parts(self._testable, variants)
-        statistics = joined([part.statistics for part in parts])
+        statistics = BlockStatistics.joined([part.statistics for part in parts])
         return TestedVariants(np.concatenate([part.variants for part in parts]), statistics)
 
     def given_chosen(self, chosen: Sequence[int]) -> "TestsGiven":
@@ -255,7 +255,7 @@ class TestsGiven:
         dtype = tests.scan.scanner.dtype
         if self.model is not tests.model:
             scanner = self.model.scanner(dtype.type)
-            plain = joined(tests.in_parts(partial(self._scored, scanner), tested.variants))
+            plain = BlockStatistics.joined(tests.in_parts(partial(self._scored, scanner), tested.variants))
         parts = tests.in_parts(partial(self._explained, self.effects), tested.variants)
         explained, in_span = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
         statistics = statistics_given(plain, explained, self.effects.z, float(np.finfo(dtype).eps))
@@ -278,15 +278,9 @@ class TestsGiven:
         return np.asarray(G.T @ effects.F.reshape(n, p * e)).reshape(len(variants), p, e), in_span
 
 
-def joined(parts: Sequence[BlockStatistics]) -> BlockStatistics:
-    """The statistics of several blocks as one."""
-    names = ("u", "v", "length", "outside")
-    return BlockStatistics(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-
 def _identifiable(statistics: BlockStatistics) -> Mask:
     """Variants that vary given those chosen."""
-    return np.asarray((statistics.length > 0) & has_information(statistics))
+    return np.asarray((statistics.length > 0) & statistics.have_information)
 
 
 def loci_of(
@@ -392,7 +386,7 @@ def write_signals(
     progress: Progress,
 ) -> None:
     """Choose independent signals near the `strong_places` and write their table."""
-    least = _threshold(settings, largest)
+    least, schema = _threshold(settings, largest), column.signal_schema(inputs.null.traits)
     table = inputs.genotypes.variants.table
     candidates = inputs.selection.asked & _is_at(table, strong, least)
     codes, code_of_variant, _ = encode_chromosomes(table["CHR"], inputs.null.left_out)
@@ -414,10 +408,10 @@ def write_signals(
             loci = loci_of(tests, here, bp[here], of_code, window, least, advance)
             loci.sort(key=lambda signals: signals[0].variant)
             if loci:
-                rows.append(_rows(tests, loci, nloci + 1))
+                rows.append(_rows(tests, loci, nloci + 1, schema))
             nloci += len(loci)
     path = settings.signals_path
-    with atomic_output(path) as file, ScanWriter(file, column.signal_schema(inputs.null.traits), "tsv") as writer:
+    with atomic_output(path) as file, ScanWriter(file, schema, "tsv") as writer:
         for batch in rows:
             writer.write(batch)
     nsignals = sum(len(batch) for batch in rows)
@@ -489,7 +483,7 @@ def _conditional_tests(
     return ConditionalTests(settings, scan, model, scale, known, data, given, width, called)
 
 
-def _rows(tests: ConditionalTests, loci: Sequence[Sequence[Signal]], first: int) -> pa.RecordBatch:
+def _rows(tests: ConditionalTests, loci: Sequence[Sequence[Signal]], first: int, schema: pa.Schema) -> pa.RecordBatch:
     """Rows of the loci of a chromosome, numbered from ``first``."""
     signals = [signal for locus in loci for signal in locus]
     joint = tests.joint_effects([signal.variant for signal in signals])
@@ -514,4 +508,4 @@ def _rows(tests: ConditionalTests, loci: Sequence[Sequence[Signal]], first: int)
             column.SE.named(trait): np.array([effects.se[j] for effects in joint]),
             column.TRAIT_MLOG10P.named(trait): np.array([effects.trait_mlog10p[j] for effects in joint]),
         }
-    return scan_batch(column.signal_schema(tests.scan.traits), columns)
+    return scan_batch(schema, columns)

@@ -20,7 +20,7 @@ NULL = cast(Any, SimpleNamespace(description=DATA, covariates=("intercept", "x")
 
 
 def read(source: GenotypesInMemory, *names: str) -> ConditionedVariants | None:
-    return read_conditioned(names, False, NULL, source, np.arange(N))
+    return read_conditioned(names, False, None, NULL, source, np.arange(N))
 
 
 def test_nothing_is_asked() -> None:
@@ -55,7 +55,7 @@ def test_effects_of_a_trait_design_do_not_hold_those_of_a_variant() -> None:
     source = genotypes(3)
     data = TraitData(DATA.Y, np.ones((2, 1)), source.dosages[:, [1]].astype(float))
     null = cast(Any, SimpleNamespace(description=data, covariates=("x",)))
-    found = read_conditioned(["v1"], False, null, source, np.arange(N))
+    found = read_conditioned(["v1"], False, None, null, source, np.arange(N))
     assert found is not None and found.names == ("v1",)
 
 
@@ -70,7 +70,7 @@ def test_what_cannot_be_conditioned_on(names: list[str], message: str) -> None:
     twice = source.variants.table.set_column(2, "SNPID", [["v0", "v1", "v1", "v3"]])
     twin = SimpleNamespace(variants=Variants(twice, "memory"), path="memory", read=source.read)
     with pytest.raises(InputError, match=message):
-        read_conditioned(names, False, NULL, cast(Any, twin), np.arange(N))
+        read_conditioned(names, False, None, NULL, cast(Any, twin), np.arange(N))
 
 
 @pytest.mark.parametrize("reml", [True, False])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import kron2sum_cli
+from kron2sum_cli.errors import Kron2SumError
 from kron2sum_cli.files.json_records import to_json
 from kron2sum_cli.fit.fit import fit_null_model
 from kron2sum_cli.genotypes.chromosomes import parse_region
@@ -87,3 +88,16 @@ def test_options_are_told(option: str, null: str, inputs: ScanInputs) -> None:
         settings = ScanSettings(null, (GENO,), **options)
         told.append(to_json(scan_metadata(settings, open_inputs(settings) if option in FROM_INPUTS else inputs)))
     assert told[0] != told[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"tests": ("no",)}, "no"), ({"interaction": "no"}, "no covariate of this name"),
+     ({"hwe": 0.01, "ploidy": 4}, "diploid"),
+     ({"interaction": "age", "random_slopes": True, "conditions": ("snp0409",)}, "needs all effects")],
+)  # fmt: skip
+def test_what_the_null_model_does_not_allow_is_said_before_genotypes_are_opened(
+    options: dict[str, Any], message: str, null: str
+) -> None:
+    with pytest.raises(Kron2SumError, match=message):
+        open_inputs(ScanSettings(null, ("absent.bed",), **options))
