@@ -2,9 +2,10 @@
 
 A site with several ALT alleles is one variant for each of them: EA is that ALT allele, NEA is REF, and the dosage
 counts the copies of EA, all other alleles alike (as ``bcftools norm -m -`` splits a site). Dosages (DS) are taken where
-the file has them, else genotypes (GT). A genotype of which an allele is missing is missing. A haploid genotype counts
-twice, as in the other formats, and one of p copies 2/p times, dosages alike: that of a sample lies between 0 and the
-number of its alleles in GT, as plink2 reads it, or 2 without GT. FILTER and QUAL are not looked at.
+the file has them, else the sum of those of haplotypes (HDS, at sites with one ALT), else genotypes (GT). A genotype of
+which an allele is missing is missing. A haploid genotype counts twice, as in the other formats, and one of p copies 2/p
+times, dosages alike: that of a sample lies between 0 and the number of its alleles in GT, as plink2 reads it, or 2
+without GT. FILTER and QUAL are not looked at.
 """
 
 import logging
@@ -48,12 +49,12 @@ def open_vcf(path: str, name: str | None = None) -> SpooledSource:
         samples = Samples(None, tuple(reader.samples), name)
         # Not reader.contains("DS"): GATK writes an INFO of that name.
         fields = {line.info()["ID"] for line in reader.header_iter() if line.type == "FORMAT"}
-        has_dosages = "DS" in fields
+        dosage_fields = fields & {"DS", "HDS"}
     except Exception as error:  # whatever cyvcf2 raises for a header that cannot be parsed
         raise InputError(f"{name} cannot be read as VCF or BCF ({error}); check the file") from None
     if not len(samples):
         raise InputError(f"{name} has no samples, only sites; give the file with genotypes")
-    if "GP" in fields and not has_dosages:
+    if "GP" in fields and not dosage_fields:
         logger.warning(
             "%s has probabilities of genotypes (GP) and no dosages (DS): genotypes (GT) are read, as if they were"
             " certain; for dosages make a file with plink2 --vcf %s dosage=GP-force --make-pgen --out NEW",
@@ -61,18 +62,19 @@ def open_vcf(path: str, name: str | None = None) -> SpooledSource:
             name,
         )
     rows: list[tuple[str, int, str, str, str]] = []
-    genotypes = spool(_variants(reader, rows, samples, has_dosages, name), has_dosages, name)
+    has_dosages = bool(dosage_fields)
+    genotypes = spool(_variants(reader, rows, samples, dosage_fields, name), has_dosages, name)
     return SpooledSource(name, files, samples, Variants.of_rows(rows, name), has_dosages, genotypes)
 
 
 def _variants(
-    reader: Any, rows: list[tuple[str, int, str, str, str]], samples: Samples, has_dosages: bool, path: str
+    reader: Any, rows: list[tuple[str, int, str, str, str]], samples: Samples, dosage_fields: set[str], path: str
 ) -> Iterator[NDArray[np.float32]]:
     """The dosages of every variant; its row of the table of variants is added to ``rows``."""
     without: list[str] = []
     for site, (chromosome, position, name, ref, alts) in _sites(reader, path):
         place = f"{name} at {chromosome}:{position}"
-        dosages = _dosages(site, samples, has_dosages, place)
+        dosages = _dosages(site, samples, dosage_fields, place)
         if dosages is None:
             without.append(place)
             continue
@@ -80,10 +82,12 @@ def _variants(
             rows.append((chromosome, position, name, alt, ref))
             yield dosages_of_alt
     if not rows:
-        raise InputError(f"{path} has no variant with genotypes (GT) or dosages (DS); check the command that wrote it")
+        raise InputError(
+            f"{path} has no variant with genotypes (GT) or dosages (DS, HDS); check the command that wrote it"
+        )
     if without:
         logger.warning(
-            "%s: %d sites have neither genotypes (GT) nor dosages (DS) and are left out, first %s",
+            "%s: %d sites have neither genotypes (GT) nor dosages (DS, HDS) and are left out, first %s",
             path,
             len(without),
             without[0],
@@ -108,29 +112,44 @@ def _sites(reader: Any, path: str) -> Iterator[tuple[Any, tuple[str, int, str, s
         yield site, named
 
 
-def _dosages(site: Any, samples: Samples, has_dosages: bool, place: str) -> NDArray[np.float32] | None:
+def _dosages(site: Any, samples: Samples, dosage_fields: set[str], place: str) -> NDArray[np.float32] | None:
     """(k, n) dosages of the k ALT alleles of a site, NaN where missing; None where it has no genotypes.
 
     Raises InputError where a genotype has an allele that the site does not have, or a dosage is less than 0 or more
     than the alleles of the sample.
     """
     n_alts = max(len(site.ALT), 1)
-    fields = site.FORMAT
     found, n_copies = None, np.full(len(samples), 2)
-    if "GT" in fields:
+    if "GT" in site.FORMAT:
         alleles = site.genotype.array()[:, :-1]  # the last column is the phase
         _refuse_unlisted(alleles, len(site.ALT), samples, place)
         n_copies = _copies(alleles)
         copies = np.array([np.count_nonzero(alleles == alt, axis=1) for alt in range(1, n_alts + 1)])
         found = (2 * copies / n_copies).astype(np.float32)
         found[:, (alleles == _MISSING_ALLELE).any(axis=1)] = np.nan
-    if has_dosages and "DS" in fields:
+    stored = None
+    if "DS" in dosage_fields.intersection(site.FORMAT):
         stored = site.format("DS")[:, :n_alts].T.astype(np.float32)
-        if stored.shape == (n_alts, len(samples)):
-            _refuse_outside(stored, n_copies, samples, place)
-            stored *= (2 / n_copies).astype(np.float32)
-            found = stored if found is None else np.where(np.isnan(stored), found, stored)
+    elif "HDS" in dosage_fields.intersection(site.FORMAT) and n_alts == 1:
+        stored, n_copies = _of_haplotypes(site.format("HDS"), None if found is None else n_copies)
+    if stored is not None and stored.shape == (n_alts, len(samples)):
+        _refuse_outside(stored, n_copies, samples, place)
+        stored *= (2 / n_copies).astype(np.float32)
+        found = stored if found is None else np.where(np.isnan(stored), found, stored)
     return found
+
+
+def _of_haplotypes(
+    stored: NDArray[np.floating], n_copies: NDArray[np.integer] | None
+) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+    """Dosages (1, n) of samples whose haplotypes have ``stored`` (n, copies), and how many copies each sample has.
+
+    A sample without a number for each of its ``n_copies`` is missing; None counts the numbers.
+    """
+    n_numbers = np.count_nonzero(~np.isnan(stored), axis=1)
+    n_copies = np.maximum(n_numbers, 1) if n_copies is None else n_copies
+    dosages = np.where(n_numbers == n_copies, np.nansum(stored, axis=1), np.nan)
+    return dosages[None].astype(np.float32), n_copies
 
 
 def _copies(alleles: NDArray[np.integer]) -> NDArray[np.integer]:
@@ -161,7 +180,7 @@ def _refuse_outside(stored: NDArray[np.float32], n_copies: NDArray[np.integer], 
     if len(outside):
         alt, k = outside[0]
         raise InputError(
-            f"{samples.source}, variant {place}: the dosage (DS) of sample '{samples.label(int(k))}' is"
+            f"{samples.source}, variant {place}: the dosage (DS, or sum of HDS) of sample '{samples.label(int(k))}' is"
             f" {stored[alt, k]:g}, not between 0 and {n_copies[k]}, the number of its alleles (by GT; 2 without);"
             " correct it, or write . for a missing one"
         )

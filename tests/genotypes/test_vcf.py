@@ -20,7 +20,7 @@ nan = np.nan
 HEADER = (
     '##fileformat=VCFv4.3\n##contig=<ID=1>\n##contig=<ID=chrX>\n##FORMAT=<ID=GT,Number=1,Type=String,Description="">\n'
 )
-DOSAGES = '##FORMAT=<ID=DS,Number=A,Type=Float,Description="">\n'
+DOSAGES = '##FORMAT=<ID=DS,Number=A,Type=Float,Description="">\n##FORMAT=<ID=HDS,Number=.,Type=Float,Description="">\n'
 
 
 def write(folder: Path, *sites: str, samples: str = "a b c d", dosages: bool = False, name: str = "g.vcf") -> str:
@@ -72,6 +72,28 @@ def test_dosages_come_before_genotypes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(open_vcf(path).read(np.arange(2), np.arange(4)).T, expected)
 
 
+def test_dosages_of_haplotypes(tmp_path: Path) -> None:
+    """As minimac4 writes them; DS comes before, and a haploid dosage is doubled."""
+    path = write(
+        tmp_path,
+        "1 4 v A C GT:HDS 0|1:0.2,0.7 1|1:.,. 0|1:0.3,. .|.:0.1,0.2",
+        "1 5 w A C HDS 0.25,0.5 . 0.25 1,1",
+        "1 6 x A C GT:DS:HDS 0|0:0.5:0.2,0.2 0|1:1:0,1 0|1:1:0,1 0|1:1:0,1",
+        "1 7 y A C,G GT:HDS 0|1:0,0.9 0|2:0,0 0|0:0,0 2|2:0,0",
+        "X 8 z A C GT:HDS 0:0.25 1:1 0|1:0.25,0.5 .:.",
+        dosages=True,
+    )
+    expected = [
+        [0.9, 2, 1, 0.3],
+        [0.75, nan, 0.5, 2],
+        [0.5, 1, 1, 1],
+        [1, 0, 0, 0],
+        [0, 1, 0, 2],
+        [0.5, 2, 0.75, nan],
+    ]
+    np.testing.assert_allclose(open_vcf(path).read(np.arange(6), np.arange(4)).T, np.array(expected), rtol=1e-6)
+
+
 @pytest.mark.parametrize("ploidy", [1, 3, 4, 6, 8])
 def test_any_ploidy(tmp_path: Path, ploidy: int) -> None:
     """Copies over the ploidy, times 2: the frequency of an allele is half of its mean, as for diploids."""
@@ -100,7 +122,10 @@ def test_dosages_of_any_ploidy(tmp_path: Path) -> None:
     ("site", "message"),
     [
         ("1 4 v A C GT:DS 0/0:0 0/1:2.5 0/0:0 0/0:0", "sample 'b' is 2.5, not between 0 and 2, the number of its"),
-        ("1 4 v A C DS 0 0 -0.1 0", "variant v at 1:4: the dosage .DS. of sample 'c' is -0.1, not between 0 and 2"),
+        (
+            "1 4 v A C DS 0 0 -0.1 0",
+            "variant v at 1:4: the dosage .DS, or .* of sample 'c' is -0.1, not between 0 and 2",
+        ),
         ("1 4 v A C GT:DS 1:1.8 0:0 0/1:1 0/0:0", "sample 'a' is 1.8, not between 0 and 1"),
     ],
 )
@@ -163,7 +188,7 @@ def test_sites_without_genotypes_are_left_out(tmp_path: Path, caplog: pytest.Log
     source = open_vcf(write(tmp_path, "1 4 v A C DP 3 4 5 6", "1 5 w A C GT 0/0 0/1 1/1 1/1"))
     assert source.variants.table["SNPID"].to_pylist() == ["w"]
     np.testing.assert_array_equal(source.read(np.arange(1), np.arange(4))[:, 0], [0, 1, 2, 2])
-    assert "1 sites have neither genotypes (GT) nor dosages (DS) and are left out, first v at 1:4" in caplog.text
+    assert "1 sites have neither genotypes (GT) nor dosages (DS, HDS) and are left out, first v at 1:4" in caplog.text
 
 
 def test_probabilities_that_are_not_read_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
