@@ -17,7 +17,7 @@ from scipy import linalg
 from kron2sum_cli.errors import ConvergenceError, NumericalError
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, Scanner, least_left
 from kron2sum_cli.model.collinearity import kept_columns
-from kron2sum_cli.model.generalised_least_squares import independent_columns
+from kron2sum_cli.model.generalised_least_squares import telling_columns
 from kron2sum_cli.model.null_model import NullModel
 from kron2sum_cli.model.satterthwaite import EffectiveContrasts
 from kron2sum_cli.model.sets.fixed_effects import SetScores
@@ -121,7 +121,7 @@ def _coupled(model: NullModel, S: Array) -> tuple[Array, Array, int]:
     data[:, axis, np.arange(p * k)] = S[:, variant]
     projected = model.project(data)
     H = np.einsum("na,njx->jax", S, projected, optimize=True).reshape(p * k, p * k)
-    kept = independent_columns(H, np.diag(H), DEPENDENT)
+    kept = telling_columns(H, np.diag(H), DEPENDENT)
     if not kept.size:
         return np.empty((n, p, 0)), np.empty(0), 0
     L = np.linalg.cholesky(H[np.ix_(kept, kept)])

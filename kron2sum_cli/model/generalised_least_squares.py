@@ -251,6 +251,20 @@ def independent_columns(H: Array, sizes: Array, tolerance: float = 1e-12) -> Ind
     return np.array(kept, dtype=np.intp)
 
 
+def telling_columns(H: Array, sizes: Array, tolerance: float) -> Indices:
+    """As many columns as are independent, from their Gram matrix H: of dependent ones those that leave the most.
+
+    `independent_columns` takes them as they come. Where columns before an exact combination of them are nearly
+    dependent, it divides what rounding leaves of that by the little that they leave.
+    """
+    left = np.flatnonzero((sizes > 0) & (np.diag(H) > tolerance * sizes))
+    if not left.size:
+        return left
+    root = np.sqrt(sizes[left])
+    _, order, rank, _ = linalg.lapack.dpstrf(H[np.ix_(left, left)] / (root[:, None] * root), tol=tolerance, lower=1)
+    return np.asarray(left[np.sort(order[:rank] - 1)])
+
+
 def _all_independent(H: Array, sizes: Array, tolerance: float) -> bool:
     """Whether every column counts as independent: the squared diagonal of a Cholesky factor is what is left of each."""
     try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg
 
-from kron2sum_cli.model.generalised_least_squares import independent_columns
+from kron2sum_cli.model.generalised_least_squares import telling_columns
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, TestResult, compare, orthonormal
 from kron2sum_cli.model.spectrum import Array, Indices
 
@@ -59,7 +59,7 @@ def effects_of_set(scores: SetScores, design: Array, T: Array) -> SetEffects | N
         return None
     D = orthonormal(T @ design)
     H = between_directions(D, scores.V)
-    kept = independent_columns(H, ((D**2).T @ scores.sizes).reshape(-1), 1e-8)
+    kept = telling_columns(H, ((D**2).T @ scores.sizes).reshape(-1), 1e-8)
     if not kept.size:
         return None
     size = np.sqrt(np.diag(H)[kept])

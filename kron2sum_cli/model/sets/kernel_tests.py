@@ -21,7 +21,7 @@ import numpy as np
 from scipy import linalg, special
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.generalised_least_squares import independent_columns
+from kron2sum_cli.model.generalised_least_squares import telling_columns
 from kron2sum_cli.model.hypotheses import Hypothesis, orthonormal
 from kron2sum_cli.model.sets.fixed_effects import SetScores, between_directions
 from kron2sum_cli.model.sets.quadratic_forms import NO_VARIANCE, ROUNDING, mixture_mlog10p, positive_weights
@@ -155,7 +155,7 @@ def _given_base(scores: SetScores, tested: Hypothesis, T: Array) -> Directions:
     s, e1 = scores.u.shape[0], F.shape[1] - e0
     C = between_directions(F, scores.V)
     first = e0 * s
-    kept = independent_columns(C[:first, :first], ((F[:, :e0] ** 2).T @ scores.sizes).reshape(-1), 1e-8)
+    kept = telling_columns(C[:first, :first], ((F[:, :e0] ** 2).T @ scores.sizes).reshape(-1), 1e-8)
     slopes, C11 = np.zeros((0, e1 * s)), C[first:, first:]
     if kept.size:
         slopes = linalg.solve(C[np.ix_(kept, kept)], C[kept, first:], assume_a="pos")
