@@ -106,14 +106,15 @@ def open_inputs(settings: ScanSettings) -> ScanInputs:
     """
     names = _read_names(settings)
     null = read_null(settings.null)
+    # What the null model does not allow is said before genotypes are read, which may take minutes.
+    ploidy = settings.ploidy or int(null.grm.options.get("ploidy", 2))
+    _refuse_by_null(settings, null, ploidy)
     interaction = read_interaction(settings.interaction, settings.covar, null)
     others = asked_hypotheses(settings.tests, null.traits, null.whole.axes.Tinv)
     tests = named_hypothesis("any", null.traits), *others
-    # What the null model does not allow is said before genotypes are read, which may take minutes.
-    ploidy = settings.ploidy or int(null.grm.options.get("ploidy", 2))
     covariate = interaction.values if interaction is not None and interaction.to_add else None
     given = bool(names.conditions) or covariate is not None
-    _refuse_by_null(settings, null, ploidy, interaction, given)
+    _refuse_by_effects(settings, null, interaction, given)
     genotypes, files, rows = _open_genotypes(settings, ploidy, null)
     for path in settings.outputs:
         guard_inputs(path, genotypes.files)
@@ -158,14 +159,12 @@ def _read_names(settings: ScanSettings) -> VariantNames:
     )
 
 
-def _refuse_by_null(
-    settings: ScanSettings, null: NullFile, ploidy: int, interaction: Interaction | None, given: bool
-) -> None:
-    """Refuse options that do not go with the null model, or with each other where it has not all; say what follows.
+def _refuse_by_null(settings: ScanSettings, null: NullFile, ploidy: int) -> None:
+    """Refuse options that do not go with the null model.
 
-    ``given`` says whether effects are added to its own. ``--resample permute`` needs samples that can be exchanged. By
-    ML covariances are too small by themselves for ``--stat satterthwaite``; the contrasts of observed cells are known
-    only about, and where covariates are many P was too small by them.
+    ``--resample permute`` needs samples that can be exchanged. By ML covariances are too small by themselves for
+    ``--stat satterthwaite``; the contrasts of observed cells are known only about, and where covariates are many P was
+    too small by them.
     """
     if settings.resample == "permute":
         if null.metadata.takes_predictions_off:
@@ -179,11 +178,6 @@ def _refuse_by_null(
             raise UsageError(
                 "--stat satterthwaite needs traits without missing values; fit with --missing drop, or use --stat lr"
             )
-        if interaction is not None and interaction.to_add:
-            raise UsageError(
-                f"--stat satterthwaite --interaction {interaction.name}: give the covariate to fit, too (fit --covar),"
-                " or use --stat lr"
-            )
     if settings.hwe is not None and ploidy != 2:
         raise UsageError(f"--hwe is a test of diploid genotypes, and --ploidy is {ploidy}; leave --hwe out")
     if settings.coding == "genotypic" and ploidy != 2:
@@ -192,6 +186,18 @@ def _refuse_by_null(
         )
     if null.description.reduced:
         _judge_trait_design(settings)
+
+
+def _refuse_by_effects(settings: ScanSettings, null: NullFile, interaction: Interaction | None, given: bool) -> None:
+    """Refuse options that do not go with effects that a scan adds to those of its null model, if any are ``given``.
+
+    Beside that, say what is not refitted, and whose axes are tested.
+    """
+    if settings.stat == "satterthwaite" and interaction is not None and interaction.to_add:
+        raise UsageError(
+            f"--stat satterthwaite --interaction {interaction.name}: give the covariate to fit, too (fit --covar),"
+            " or use --stat lr"
+        )
     if settings.random_slopes:
         _refuse_random_slopes(null, given)
     if settings.of_sets and settings.refit not in (0.0, DEFAULT_REFIT):
