@@ -432,8 +432,7 @@ def _ascent_into_cone(score: Array, curvature: Curvature, power: int, room: int)
     values, vectors = np.linalg.eigh(score)
     gain, columns = 0.0, [np.zeros((score.shape[0], 0))]
     for slope, v in zip(values[::-1][: min(room, MOST_LEAVING)], vectors.T[::-1], strict=False):
-        information = curvature.along(v, power)
-        if slope <= 0 or information <= 0:
+        if slope <= 0 or (information := curvature.along(v, power)) <= 0:
             break
         gain += float(slope**2 / (2 * information))
         columns.append(np.sqrt(slope / information) * v[:, None])

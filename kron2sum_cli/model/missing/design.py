@@ -217,11 +217,6 @@ def inverse_of(L: Array) -> Array:
     return np.asarray(inverse)
 
 
-def solve(L: Array, b: Array) -> Array:
-    """``(LLᵀ)⁻¹b`` for b (N,) or (N, k)."""
-    return np.asarray(linalg.cho_solve((L, True), b, check_finite=False))
-
-
 def half_solve(L: Array, b: Array) -> Array:
     """``L⁻¹b`` for b (N,) or (N, k)."""
     return np.asarray(linalg.solve_triangular(L, b, lower=True, check_finite=False))
@@ -246,7 +241,7 @@ def row_traces(design: CellDesign, S: Array) -> tuple[Array, Array]:
                 outside[k, other] = outside[other, k] = np.sum(part * inner)
     loadings = np.array([block.loading for block in design.blocks]).reshape(size, p)
     half = (loadings.T @ inside.reshape(size, size * m)).reshape(p, size, m)
-    return np.einsum("jbm,bl->mjl", half, loadings, optimize=True), loadings.T @ outside @ loadings
+    return half.transpose(2, 0, 1) @ loadings, loadings.T @ outside @ loadings
 
 
 def _rows(S: Array, U: Array, R: Array) -> Array:

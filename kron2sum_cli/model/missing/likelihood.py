@@ -21,7 +21,7 @@ import numpy as np
 from scipy import linalg
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.likelihood import LOG2PI, Grams, row_grams
+from kron2sum_cli.model.likelihood import LOG2PI, Grams, cholesky_solve, row_grams
 from kron2sum_cli.model.missing.design import (
     CellDesign,
     design_at,
@@ -29,7 +29,6 @@ from kron2sum_cli.model.missing.design import (
     inverse_of,
     precision_factor,
     row_traces,
-    solve,
 )
 from kron2sum_cli.model.missing.observed import ObservedCells, PointOfCells
 from kron2sum_cli.model.spectrum import Array
@@ -85,7 +84,7 @@ class ObservedPoint(PointOfCells):
     def B_covariance(self) -> Array:
         """``(M_oᵀK_oo⁻¹M_o)⁻¹`` of all fixed effects, vec(B) first, (ca, ca) or more where some were added."""
         q, prior, (a, c, _) = self.data.ncells, self.data.prior, self.data.to_X.shape
-        covariance = solve(self.chol[q:, q:], np.eye(self.chol.shape[0] - q))
+        covariance = cholesky_solve(self.chol[q:, q:], np.eye(self.chol.shape[0] - q))
         if prior is not None:
             root = np.linalg.solve(self.data.A, self.axes.Tinv * self.axes.c0)
             covariance[: a * c, : a * c] -= np.kron(root @ root.T, prior * np.eye(c))
@@ -171,7 +170,7 @@ class ObservedPoint(PointOfCells):
     def project(self, F: Array, F_outside: Array) -> tuple[Array, Array]:
         """``Qf`` for f with rows F (m, p) in the span of V and coefficients F_outside (q, p) outside."""
         outside_weight = self.design.outside_weight
-        theta = solve(self.chol, self.design.transposed(self.W * F, F_outside * outside_weight))
+        theta = cholesky_solve(self.chol, self.design.transposed(self.W * F, F_outside * outside_weight))
         inside, outside = self.design.times(theta)
         return self.W * (F - inside), (F_outside - outside) * outside_weight
 
@@ -197,7 +196,7 @@ def evaluate(data: ObservedCells, axes: TraitAxes, reml: bool) -> ObservedPoint:
     theta = np.zeros(design.size)
     residual, residual_outside = Z, np.zeros((data.ncells if data.outside_root is not None else 0, data.ntraits))
     for _ in range(1 + has_large_weights(design, W)):
-        theta = theta + solve(chol, design.transposed(W * residual, residual_outside * design.outside_weight))
+        theta = theta + cholesky_solve(chol, design.transposed(W * residual, residual_outside * design.outside_weight))
         inside, outside = design.times(theta)
         residual, residual_outside = (Z - inside if theta.size else Z), -outside
     alpha, alpha_outside = W * residual, residual_outside * design.outside_weight

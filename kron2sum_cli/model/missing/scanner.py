@@ -16,6 +16,7 @@ from scipy import linalg
 
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics, least_left
 from kron2sum_cli.model.collinearity import GenotypedCovariates
+from kron2sum_cli.model.likelihood import cholesky_solve
 from kron2sum_cli.model.missing.design import (
     LARGEST_WEIGHT,
     CellDesign,
@@ -23,7 +24,6 @@ from kron2sum_cli.model.missing.design import (
     half_solve,
     has_large_weights,
     precision_factor,
-    solve,
 )
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.observed import ObservedCells, with_cells_inside
@@ -359,7 +359,7 @@ def _cut_scanner(point: ObservedPoint) -> ObservedScanner:
 
     residual = data.filled.Z @ point.axes.T.T
     nothing = np.zeros((0, len(point.axes.c0)))
-    residual = residual - design.times(solve(L, design.transposed(cut * residual, nothing)))[0]
+    residual = residual - design.times(cholesky_solve(L, design.transposed(cut * residual, nothing)))[0]
     of_rows = linalg.cho_solve((found.root, True), residual[rows, axes])
     taken = design.times(linalg.solve_triangular(L, explained @ of_rows, lower=True, trans="T"))[0]
     alpha = cut * (residual - taken)
