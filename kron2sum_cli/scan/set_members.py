@@ -51,7 +51,8 @@ def read_sets(
     Lines of the same name are one set. Raises InputError for a line without members, a region that is none, a file
     without sets, or weights that are not there, negative or no numbers.
     """
-    lines = split_rows(_without_comments(read_text(path)), path, " ")
+    text = _without_comments(read_text(path))
+    lines = split_rows(text, path, None if _OF_SPREADSHEET.match(text) else " ")
     split = [(row.line, [word for field in row.fields for word in field.split(",") if word]) for row in lines]
     rows = [(line, words) for line, words in split if words]  # a line of commas has none
     header = rows[0][1] if rows else [""]
@@ -83,6 +84,10 @@ def _bed_lines(rows: Sequence[tuple[int, list[str]]]) -> Sequence[tuple[int, lis
     regions = rows[1:] if headed else rows
     words = regions[0][1] if regions else []
     return regions if len(words) > 2 and words[1].isdigit() and words[2].isdigit() else []
+
+
+_OF_SPREADSHEET = re.compile(r'\s*#?("SET"|SET;)')
+"""How a header begins that has quotes, or semicolons, between which a comma is the decimal mark."""
 
 
 _BED_HEADERS = ("chrom", "chr", "chromosome", "seqnames")

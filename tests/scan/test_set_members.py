@@ -28,6 +28,10 @@ def test_a_header_and_a_variant_a_line(tmp_path: Path) -> None:
     assert read(tmp_path, text) == [VariantSet("a", ("rs1", "rs3"), 2), VariantSet("b", ("rs2",), 3)]
     assert [one.weights for one in read(tmp_path, text, "CADD")] == [(0.5, 2.0), (1.0,)]
     assert read(tmp_path, "#" + text) == read(tmp_path, text)
+    of_spreadsheet = text.replace(",", ";").replace("0.5", "0,5")
+    quoted = text.replace("a,", '"a",').replace("SET,SNPID", '"SET","SNPID"')
+    for other in (of_spreadsheet, quoted, '"SET";"SNPID";"CADD"' + of_spreadsheet.removeprefix("SET;SNPID;CADD")):
+        assert read(tmp_path, other, "CADD") == read(tmp_path, text, "CADD")
 
 
 def test_bed_counts_from_0_and_gff_from_1(tmp_path: Path) -> None:
