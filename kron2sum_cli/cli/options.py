@@ -1,5 +1,6 @@
 """Options of the commands: how each is typed, what it defaults to, `--config`, and how values become settings."""
 
+import csv
 import math
 import re
 import sys
@@ -70,8 +71,15 @@ class _Number(click.FloatRange):
 
 
 def _read_names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names):
+    try:
+        # One that holds a comma stands in double quotes, as in CSV.
+        (line,) = csv.reader([text], skipinitialspace=True, strict=True)
+    except (csv.Error, ValueError):
+        raise ValueError(
+            f"{text!r}: quotes around a name do not match; write '\"a,b\"' for a name with a comma"
+        ) from None
+    names = tuple(name.strip() for name in line)
+    if not names or not all(names):
         raise ValueError(f"{text!r}: a name is empty; give names with commas between")
     return names
 
@@ -201,7 +209,9 @@ def load_config(ctx: click.Context, param: click.Parameter, path: str | None) ->
     commands = ctx.parent.command.commands
     problems: list[str] = []
     for name, table in tables.items():
-        if name not in commands:
+        if name not in commands and not isinstance(table, dict):
+            problems.append(f"{path}: {name} stands above the tables; move it below {_tables_for(name, commands)}")
+        elif name not in commands:
             problems.append(f"{path}: no command [{name}]{did_you_mean(name, commands)}")
         elif not isinstance(table, dict):
             problems.append(f"{path}: {name} must be a table: write [{name}]")
@@ -213,6 +223,13 @@ def load_config(ctx: click.Context, param: click.Parameter, path: str | None) ->
     if problems:
         raise UsageError("\n".join(problems))
     return path
+
+
+def _tables_for(key: str, commands: Mapping[str, click.Command]) -> str:
+    """The tables that a key may stand in, or all where none has it, such as ``[fit] or [scan]``."""
+    name = key.replace("-", "_")
+    with_it = [command for command, one in commands.items() if name in _options_by_name(one)]
+    return " or ".join(f"[{command}]" for command in with_it or commands)
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -343,6 +343,9 @@ def _resolve(name: str, positions: Mapping[str, int], option: str, place: str, w
 
 def _advice(name: str, positions: Mapping[str, int], what: str) -> str:
     """What to write instead of a name that is not there."""
+    whole = [column for column in positions if name in [part.strip() for part in column.split(",")]]
+    if whole:
+        return f"write a name with a comma in double quotes: '\"{whole[0]}\"'"
     near = [column for column in positions if column.casefold() == name.casefold()]
     if not near and len(positions) <= SUGGEST_AMONG:
         near = difflib.get_close_matches(name, positions)

@@ -350,10 +350,10 @@ def open_bgen(path: str, sample: str | None = None) -> BgenSource:
     ``.bgen.bgi``, the index of bgenix, is looked for beside it; it saves going through the file. The samples are those
     of ``sample``, by default ``.sample`` in place of ``.bgen`` where there is such a file, else the names in the BGEN
     file itself. EA, the allele that dosages count, is the first of the two alleles of a variant, whichever of them is
-    the reference: plink2 writes ALT first unless told ``ref-first``. SNPID is the rsid of the file. Variants with more
-    than two alleles are left out, with a warning. Raises InputError where the file is missing, malformed or of another
-    layout, no variant has two alleles, there are no names of samples, or the ``.sample`` has another number or order of
-    samples.
+    the reference: plink2 writes ALT first unless told ``ref-first``. SNPID is the rsid of the file. Variants with
+    another number of alleles are left out, with a warning. Raises InputError where the file is missing, malformed or of
+    another layout, no variant has two alleles, there are no names of samples, or the ``.sample`` has another number or
+    order of samples.
     """
     header = read_header(path)
     if not header.n_variants:
@@ -367,7 +367,7 @@ def open_bgen(path: str, sample: str | None = None) -> BgenSource:
     if records is None:
         records = walk_records(header)
     two_alleles = records.n_alleles == 2
-    variants = with_two_alleles(Variants(records.table, path), two_alleles, "qctool or bcftools norm -m -")
+    variants = with_two_alleles(Variants(records.table, path), records.n_alleles, "qctool or bcftools norm -m -")
     files = (path, *([sample] if sample is not None else []), *index)
     return BgenSource(path, files, samples, variants, header, records.starts[two_alleles], records.ends[two_alleles])
 

@@ -186,10 +186,12 @@ def open_table(path: str, sample: str | None = None, map_path: str | None = None
             unplaced,
             len(rows),
         )
-    two_alleles = np.array(["/" not in row[3] for row in rows], dtype=np.bool_)
-    variants = with_two_alleles(Variants.of_rows(rows, path), two_alleles, "by hand, into a line for each allele")
+    n_alleles = np.array([2 + row[3].count("/") for row in rows])
+    variants = with_two_alleles(Variants.of_rows(rows, path), n_alleles, "by hand, into a line for each allele")
     files = (path, *(name for name in (sample, map_path) if name is not None))
-    return TableSource(path, files, content.samples, variants, _counted_from_zero(content.dosages, path)[two_alleles])
+    return TableSource(
+        path, files, content.samples, variants, _counted_from_zero(content.dosages, path)[n_alleles == 2]
+    )
 
 
 def _header_has_variants(path: str, known: Collection[str]) -> bool:

@@ -75,12 +75,12 @@ def open_pgen(path: str) -> PgenSource:
     ):
         if found != expected:
             raise InputError(f"{path} has {expected} {what}, but {companion} has {found}; they do not belong together")
-    two_alleles = ~np.asarray(pc.match_substring(variants.table["EA"], ","), dtype=np.bool_)
+    n_alleles = 2 + np.asarray(pc.count_substring(variants.table["EA"], ","))
     variants = with_two_alleles(
-        variants, two_alleles, f"a recent plink2 --pfile {stem} --make-pgen multiallelics=- --out NEW"
+        variants, n_alleles, f"a recent plink2 --pfile {stem} --make-pgen multiallelics=- --out NEW"
     )
     index = (f"{path}.pgi",) if os.path.isfile(f"{path}.pgi") else ()
-    in_file = np.flatnonzero(two_alleles).astype(np.uint32)
+    in_file = np.flatnonzero(n_alleles == 2).astype(np.uint32)
     files = (path, *index, pvar, psam)
     return PgenSource(path, files, samples, variants, _may_have_dosages(path), in_file, deque([reader]))
 

@@ -37,7 +37,7 @@ class Variants:
 
     The table has columns CHR (string), POS (int64), SNPID (string), EA (string, the effect allele: the one that dosages
     count) and NEA (string). ``source`` is the file they were read from, for messages, and ``left_out`` are names of
-    variants that the file has and that are not among them: those of more than two alleles.
+    variants that the file has and that are not among them: those without two alleles.
     """
 
     table: pa.Table
@@ -67,7 +67,7 @@ class Variants:
         return of_name
 
     def not_found(self, names: frozenset[str]) -> int:
-        """How many of these names no variant of the file has, of more than two alleles or not."""
+        """How many of these names no variant of the file has, of two alleles or not."""
         names = names - self.left_out
         found = self.table["SNPID"].filter(pa.array(self.named(names)))
         return len(names) - int(pc.count_distinct(found).as_py())

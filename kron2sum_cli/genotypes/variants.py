@@ -85,22 +85,29 @@ def read_pvar(path: str) -> Variants:
     return Variants(table, path)
 
 
-def with_two_alleles(variants: Variants, two_alleles: NDArray[np.bool_], remedy: str) -> Variants:
-    """The variants of which ``two_alleles`` (M,) is true; a warning counts the others and says how to split them.
+def with_two_alleles(variants: Variants, n_alleles: NDArray[np.integer], remedy: str) -> Variants:
+    """The variants that have two of ``n_alleles`` (M,); a warning counts those of more and says how to split them.
 
-    Raises InputError where none has two alleles.
+    Another one counts those of fewer. Raises InputError where none has two alleles.
     """
+    two_alleles = n_alleles == 2
     if two_alleles.all():
         return variants
-    first = variants.table.slice(int(np.argmin(two_alleles)), 1).to_pylist()[0]
-    number = len(variants) - int(np.count_nonzero(two_alleles))
-    message = (
-        f"{variants.source}: {number} of {len(variants)} variants have more than two alleles and are left out, first "
-        f"{first['SNPID']!r} at {first['CHR']}:{first['POS']}; to test them, split them ({remedy})"
-    )
+    problems = []
+    for others, which, advice in (
+        (n_alleles > 2, "more than two alleles", f"; to test them, split them ({remedy})"),
+        (n_alleles < 2, "fewer than two alleles", ""),
+    ):
+        if others.any():
+            first = variants.table.slice(int(np.argmax(others)), 1).to_pylist()[0]
+            problems.append(
+                f"{variants.source}: {np.count_nonzero(others)} of {len(variants)} variants have {which} and are left "
+                f"out, first {first['SNPID']!r} at {first['CHR']}:{first['POS']}{advice}"
+            )
     if not two_alleles.any():
-        raise InputError(message)
-    logger.warning("%s", message)
+        raise InputError("\n".join(problems))
+    for problem in problems:
+        logger.warning("%s", problem)
     names = frozenset(variants.table["SNPID"].filter(pa.array(~two_alleles)).to_pylist())
     return Variants(variants.table.filter(pa.array(two_alleles)), variants.source, names)
 

@@ -8,10 +8,13 @@ times, dosages alike: that of a sample lies between 0 and the number of its alle
 without GT. FILTER and QUAL are not looked at.
 """
 
+import gzip
 import logging
 import os
+import zlib
 from collections.abc import Iterator
-from typing import Any
+from itertools import count, islice
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +31,9 @@ ROUNDING = 1e-6
 
 END_OF_BGZF = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 """Last bytes of a whole file that bgzip, bcftools or plink2 compressed (SAM specification, section 4.1.2)."""
+
+Site: TypeAlias = tuple[Any, tuple[str, int, str, str, list[str]]]
+"""What cyvcf2 has of a site, and its chromosome, position, name, REF and ALT alleles."""
 
 _BGZF_MARK = slice(12, 14)
 _MISSING_ALLELE, _NO_ALLELE = -1, -2
@@ -63,16 +69,21 @@ def open_vcf(path: str, name: str | None = None) -> SpooledSource:
         )
     rows: list[tuple[str, int, str, str, str]] = []
     has_dosages = bool(dosage_fields)
-    genotypes = spool(_variants(reader, rows, samples, dosage_fields, name), has_dosages, name)
+    sites = _sites(reader, path, name)
+    genotypes = spool(_variants(sites, rows, samples, dosage_fields, name), has_dosages, name)
     return SpooledSource(name, files, samples, Variants.of_rows(rows, name), has_dosages, genotypes)
 
 
 def _variants(
-    reader: Any, rows: list[tuple[str, int, str, str, str]], samples: Samples, dosage_fields: set[str], path: str
+    sites: Iterator[Site],
+    rows: list[tuple[str, int, str, str, str]],
+    samples: Samples,
+    dosage_fields: set[str],
+    path: str,
 ) -> Iterator[NDArray[np.float32]]:
     """The dosages of every variant; its row of the table of variants is added to ``rows``."""
     without: list[str] = []
-    for site, (chromosome, position, name, ref, alts) in _sites(reader, path):
+    for site, (chromosome, position, name, ref, alts) in sites:
         place = f"{name} at {chromosome}:{position}"
         dosages = _dosages(site, samples, dosage_fields, place)
         if dosages is None:
@@ -94,22 +105,49 @@ def _variants(
         )
 
 
-def _sites(reader: Any, path: str) -> Iterator[tuple[Any, tuple[str, int, str, str, list[str]]]]:
-    """The sites of a file, each with chromosome, position, name, REF and ALT alleles."""
+def _sites(reader: Any, path: str, name: str) -> Iterator[Site]:
+    """The sites of a file, which has a ``name`` in messages."""
     sites, last = iter(reader), "its header"
-    while True:
+    for number in count():
         try:
             site = next(sites)
-            # Of an empty line, cyvcf2 makes a site of which nothing else can be asked.
+            # Of a line without genotypes, such as an empty one, cyvcf2 makes a site of which nothing else can be asked.
             named = (site.CHROM, site.POS, site.ID or ".", site.REF, site.ALT or ["."]) if site.FORMAT else None
         except StopIteration:
             return
         except Exception as error:  # whatever cyvcf2 raises for a line that cannot be parsed
-            raise InputError(f"{path} cannot be read behind {last} ({error}); check the file") from None
+            unknown = f" cannot be read behind {last} ({error}); check the file"
+            raise InputError(name + (_wrong_line(path, number) or unknown)) from None
         if named is None:
-            raise InputError(f"{path} has an empty line behind {last}; remove it")
+            unknown = f" has a site without genotypes behind {last}; remove it"
+            raise InputError(name + (_wrong_line(path, number) or unknown))
         last = f"{named[2]} at {named[0]}:{named[1]}"
         yield site, named
+
+
+def _wrong_line(path: str, number: int) -> str:
+    """What is wrong with the line of a VCF behind the header and ``number`` sites; empty of BCF and damaged files."""
+    try:
+        with open(path, "rb") as start:
+            opened = gzip.open if start.read(len(GZIP_MAGIC)) == GZIP_MAGIC else open
+        with opened(path, "rb") as file:
+            if not file.readline().startswith(b"##"):
+                return ""
+            lines = enumerate(file, start=2)
+            header = next(line for _, line in lines if not line.startswith(b"##"))
+            at, line = next(islice(lines, number, None))
+    except (OSError, EOFError, zlib.error, StopIteration):
+        return ""
+    if not line.strip():
+        return f", line {at} is empty; remove it"
+    cells, n_columns = line.rstrip(b"\r\n").split(b"\t"), header.count(b"\t") + 1
+    if len(cells) != n_columns:
+        return (
+            f", line {at} has {len(cells)} columns with tabs between, and the header {n_columns}; complete it, or copy"
+            " the file again"
+        )
+    shown = " ".join(cell.decode(errors="replace") for cell in cells[:5])
+    return f", line {at} ({shown} ...) is not a site of a VCF; correct its position, FORMAT or genotypes"
 
 
 def _dosages(site: Any, samples: Samples, dosage_fields: set[str], place: str) -> NDArray[np.float32] | None:

@@ -304,6 +304,12 @@ def test_precedence(settings_of, config, monkeypatch):
     assert settings_of("fit", "--config", config, "--ml").method == "ml"
 
 
+def test_names_with_commas_stand_in_quotes(settings_of, monkeypatch):
+    assert settings_of("export", "--trait", '"BMI, adjusted", b "x"').traits == ("BMI, adjusted", 'b "x"')
+    monkeypatch.setenv("KRON2SUM_EXPORT_COLUMNS", 'P,"BETA.a,b"')
+    assert settings_of("export").columns == ("P", "BETA.a,b")
+
+
 def test_configuration_from_the_environment(settings_of, config, monkeypatch):
     monkeypatch.setenv("KRON2SUM_SCAN_CONFIG", config)
     settings = settings_of("scan")
@@ -318,6 +324,9 @@ def test_configuration_from_the_environment(settings_of, config, monkeypatch):
         ("[scan]\nthraeds = 3\n", ["[scan]: no option 'thraeds'; did you mean threads?"]),
         ("[fit]\npheno_nmae = 'a'\n", ["[fit]: no option 'pheno_nmae'; did you mean pheno-name?"]),
         ("scan = 3\n", ["scan must be a table"]),
+        ("maf = 0.1\n[scan]\n", ["maf stands above the tables; move it below [scan]"]),
+        ("pheno-name = 'a'\n", ["pheno-name stands above the tables; move it below [fit]"]),
+        ("mfa = 0.1\n", ["mfa stands above the tables; move it below [fit] or [scan] or [export]"]),
         ("[scan]\nquiet = 'yes'\n", ["quiet = 'yes': must be true or false"]),
         ("[scan]\nthreads = true\n", ["threads = True: must be a text or a number"]),
         ("[scan]\nnull = ['a', 'b']\n", ["must be a text or a number"]),

@@ -83,6 +83,7 @@ def test_no_command_shows_the_help_as_an_error(capsys):
         (["scan", "--region", "5"], ["'5' is not chr:from-to"]),
         (["scan", "--chr", "1,,2"], ["an item is empty"]),
         (["fit", "--pheno-name", "a,,b"], ["a name is empty"]),
+        (["fit", "--pheno-name", '"a,b'], ["quotes around a name do not match"]),
         (["scan", "--test", "comon"], ["--test comon: must be any, common"]),
         (["scan", "--test", "any=x.csv"], ["any has a meaning already"]),
         (["scan", "--test", "trait:height=x.csv"], ["trait:height has a meaning already"]),

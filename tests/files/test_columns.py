@@ -60,3 +60,10 @@ def test_very_many_columns_are_not_compared_nor_listed() -> None:
         choose("c10001", columns=columns)
     with pytest.raises(InputError, match=r"did you mean 'c17'\?"):
         choose("C17", columns=columns)
+
+
+def test_a_part_of_a_name_with_a_comma() -> None:
+    with pytest.raises(
+        InputError, match=r"""no column 'BMI' .*; write a name with a comma in double quotes: '"BMI, x"'$"""
+    ):
+        choose("BMI", "x", columns=("height", "BMI, x"))

@@ -300,6 +300,18 @@ def test_more_than_two_alleles(tmp_path: Path, index: bool, caplog: pytest.LogCa
     assert "1 of 3 variants have more than two alleles and are left out, first 'rs2' at 1:5" in caplog.text
 
 
+def test_a_single_allele(
+    write_bgen: WriteBgen, probabilities: NDArray[np.float64], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Path(write_bgen(probabilities[:, :2]))
+    alleles = struct.pack("<HIcIc", 2, 1, b"A", 1, b"G")
+    path.write_bytes(path.read_bytes().replace(alleles, struct.pack("<HIc", 1, 1, b"A"), 1))
+    source = open_bgen(str(path))
+    assert source.variants.table["SNPID"].to_pylist() == ["rs1"]
+    assert "1 of 2 variants have fewer than two alleles and are left out, first 'rs0' at 01:1" in caplog.text
+    assert "split" not in caplog.text
+
+
 def test_no_variant_with_two_alleles(tmp_path: Path) -> None:
     bgen = pytest.importorskip("bgen")
     with bgen.BgenWriter(str(tmp_path / "g.bgen"), 2, samples=["a", "b"]) as writer:

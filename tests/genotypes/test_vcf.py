@@ -164,8 +164,10 @@ def test_threads_read_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sites", "samples", "message"),
     [
-        (["1 x v A C GT 0/0 0/1 1/1 ./."], "a b c d", r"g\.vcf cannot be read behind its header .*; check the file"),
-        (["1 4 v A C GT 0/0 0/1 1/1 1/1", "1 x w A C GT 0/0 0/1 1/1 1/1"], "a b c d", "behind v at 1:4"),
+        (["1 x v A C GT 0/0 0/1 1/1 ./."], "a b c d", r"g\.vcf, line 6 \(1 x v A C \.\.\.\) is not a site"),
+        (["1 4 v A C GT 0/0 0/1 1/1 1/1", "1 5 w A C GT 0/x 0/1 1/1 1/1"], "a b c d", r"line 7 \(1 5 w A C "),
+        (["1 4 v A C GT 0/0 0/1 1/1"], "a b c d", "line 6 has 12 columns with tabs between, and the header 13; "),
+        (["1 4 v A C GT"], "a b c d", "line 6 has 9 columns"),
         ([], "a b c d", "has no variant"),
         (["1 4 v A C"], "", "has no samples, only sites"),
         (["1 4 v A C GT 0/0 0/1 1/1 1/1"], "a b c b", "cannot be read as VCF"),
@@ -177,11 +179,21 @@ def test_what_is_refused(tmp_path: Path, sites: list[str], samples: str, message
         open_vcf(write(tmp_path, *sites, samples=samples))
 
 
-def test_empty_lines_at_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize(("added", "message"), [("\n\n", "7 is empty; remove it"), ("1 5 w", "7 has 1 columns")])
+def test_lines_at_the_end(tmp_path: Path, added: str, message: str, compressed: bool) -> None:
     path = Path(write(tmp_path, "1 4 v A C GT 0/0 0/1 1/1 1/1"))
-    path.write_text(path.read_text() + "\n\n")
-    with pytest.raises(InputError, match="has an empty line behind v at 1:4; remove it"):
+    text = (path.read_text() + added).encode()
+    path.write_bytes(gzip.compress(text) if compressed else text)
+    with pytest.raises(InputError, match=rf"g\.vcf, line {message}"):
         open_vcf(str(path))
+
+
+def test_a_line_of_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(write(tmp_path, "1 4 v A C GT 0/0 0/1 1/1"), "rb") as file:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read())))
+    with pytest.raises(InputError, match="^standard input, line 6 has 12 columns"):
+        open_genotype_file("-")
 
 
 def test_sites_without_genotypes_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
