@@ -130,20 +130,30 @@ class GenotypedCovariates:
         return incomplete if self.called is None else np.ones_like(incomplete)
 
     @cached_property
-    def patterns(self) -> tuple[tuple[Mask, Array], ...]:
-        """The samples of one or more traits, and an orthonormal basis of X over them, 0 in other samples.
+    def patterns(self) -> tuple[tuple[tuple[Mask, Array], ...], ...]:
+        """Of each trait, or all that have the same samples, these and an orthonormal basis of X over them, 0 elsewhere.
 
         Where variants among X have missing genotypes, also the samples in which each was genotyped, if that is enough
         to tell. Made when the first variant to be judged comes.
         """
         columns = np.ones((len(self.X), 1), np.bool_) if self.observed is None else np.unique(self.observed, axis=1)
-        if self.called is not None:
-            both = (columns[:, :, None] & self.called[:, None, :]).reshape(len(columns), -1)
-            columns = np.hstack([columns, both[:, both.sum(axis=0) > ENOUGH * self.X.shape[1]]])
-        return tuple((samples, _basis_over(self.X, samples)) for samples in np.unique(columns, axis=1).T)
+        found = []
+        for of_trait in columns.T[:, :, None]:
+            if self.called is not None:
+                both = of_trait & self.called
+                of_trait = np.hstack([of_trait, both[:, both.sum(axis=0) > ENOUGH * self.X.shape[1]]])
+            found.append(tuple((samples, _basis_over(self.X, samples)) for samples in np.unique(of_trait, axis=1).T))
+        return tuple(found)
 
-    def explain(self, G: Floats, incomplete: Indices, absent: Mask, beside: Floats | None = None) -> Mask:
-        """Whether the covariates explain a variant wherever it was genotyped, in some of the patterns: (k,).
+    def explain(
+        self,
+        G: Floats,
+        incomplete: Indices,
+        absent: Mask,
+        beside: Floats | None = None,
+        of_every_trait: bool = False,
+    ) -> Mask:
+        """Whether the covariates explain a variant wherever it was genotyped, of some or of every trait: (k,).
 
         With Q the basis, b = Qᵀg and N = QᵀQ over the samples without a genotype, the squared length of g outside the
         covariates, over the others, is ``gᵀg - bᵀ(I - N)⁻¹b``. N is at most its trace, which clears nearly all
@@ -154,16 +164,21 @@ class GenotypedCovariates:
         None for none.
         """
         explained = np.zeros(len(incomplete), dtype=np.bool_)
+        combine = np.logical_and if of_every_trait else np.logical_or
         for some in parts_of(len(incomplete), AT_ONCE):
             own = None if beside is None else beside[:, incomplete[some]]
-            explained[some] = self._explain(G[:, incomplete[some]], absent[:, some], own)
+            g, gaps = G[:, incomplete[some]], absent[:, some]
+            explained[some] = combine.reduce([self._explain(g, gaps, own, of_trait) for of_trait in self.patterns])
         return explained
 
-    def _explain(self, G: Floats, absent: Mask, beside: Floats | None) -> Mask:
+    def _explain(
+        self, G: Floats, absent: Mask, beside: Floats | None, patterns: tuple[tuple[Mask, Array], ...]
+    ) -> Mask:
+        """Whether they explain a variant in some of the patterns: (k,)."""
         known = np.where(absent, G.dtype.type(0), G)
         squares, gaps = known * known, absent.astype(G.dtype)
         explained = np.zeros(G.shape[1], dtype=np.bool_)
-        for samples, Q in self.patterns:
+        for samples, Q in patterns:
             basis = Q.astype(G.dtype)
             fitted = np.sum((basis.T @ known) ** 2, axis=0)
             total, trace = samples.astype(G.dtype) @ squares, np.sum(basis * basis, axis=1) @ gaps

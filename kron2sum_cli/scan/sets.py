@@ -218,11 +218,14 @@ def _read(plan: SetPlan, positions: Indices) -> _Variants:
     carriers[:, flipped] = genotypes[:, flipped] <= source.ploidy - 0.5
     varying = ~counts.constant
     rounded = _rounded(genotypes, source.has_dosages)
-    gaps, absent = missing_genotypes(genotypes, counts, varying, plan.covariates)
+    if plan.covariates.observed is None:
+        judged, absent = missing_genotypes(genotypes, counts, varying, plan.covariates)
+    else:  # the length of a variant is then one over all samples, whatever the traits that they have
+        judged, absent = np.arange(np.count_nonzero(varying)), np.isnan(genotypes[:, varying])
     G = centred(genotypes, counts, varying, plan.scanner.dtype, plan.spans_intercept)
     rotated = plan.scanner.rotate(G)
     outside = outside_covariates(rotated.length, counts, varying)
-    outside[gaps] &= ~plan.covariates.explain(G, gaps, absent)
+    outside[judged] &= ~plan.covariates.explain(G, judged, absent, of_every_trait=True)
     table = source.variants.table.take(positions)
     most = 0.5 if settings.set_max_maf is None else settings.set_max_maf
     return _Variants(

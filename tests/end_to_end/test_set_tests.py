@@ -264,6 +264,34 @@ def test_what_the_covariates_explain_is_no_member(
     assert first.CHISQ == second.CHISQ and first["MLOG10P_SET.skat"] == second["MLOG10P_SET.skat"]
 
 
+def test_members_vary_in_the_samples_of_some_trait(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With missing cells one rule holds, whether or not a variant has missing genotypes."""
+    rng = np.random.default_rng(0)
+    n, half = 40, np.arange(40) < 20
+    G = np.zeros((n, 5))
+    G[:, 0] = rng.binomial(2, 0.4, n)
+    G[[25, 30, 35], 1] = 1  # varies in the samples of the second trait alone
+    G[rng.permutation(n)[:16], 3] = 1  # a covariate, too
+    G[:, [2, 4]] = G[:, [1, 3]]
+    Y = np.where(np.column_stack([~half, half & (np.arange(n) > 15)]), np.nan, rng.normal(size=(n, 2)))
+    rows = zip(range(n), Y.astype(str), G[:, 3], strict=True)
+    (tmp_path / "y.csv").write_text("IID,t0,t1,x\n" + "".join(f"S{i},{','.join(y)},{x}\n" for i, y, x in rows))
+    G[[1, 38], 2], G[[1, 38], 4] = np.nan, np.nan
+    cells = "".join(f"S{i},{','.join('NA' if np.isnan(g) else str(int(g)) for g in G[i])}\n" for i in range(n))
+    (tmp_path / "g.csv").write_text("IID,v0,v1,v2,v3,v4\n" + cells)
+    traits = ("--pheno", tmp_path / "y.csv", "--pheno-name", "t0,t1", "--missing", "exact")
+    covariate, null = ("--covar", tmp_path / "y.csv", "--covar-name", "x"), tmp_path / "null.npz"
+    assert kron2sum("fit", "-q", *traits, *covariate, "--grm", "none", "--out", null) == 0
+    path = sets_file(tmp_path, "".join(f"s{k} v0 v{k}\n" for k in range(1, 5)) + "alone v0\n")
+    how = ("--sets", path, "--set-test", "fixed", "--set-test", "skat", "--out", tmp_path / "s.parquet")
+    assert kron2sum("scan", "-q", "--null", null, "--geno", tmp_path / "g.csv", *how) == 0
+    found = table(tmp_path / "s.parquet").set_index("SET")
+    assert found.NVAR.to_dict() == {"s1": 2, "s2": 2, "s3": 1, "s4": 1, "alone": 1}
+    for name in ("s3", "s4"):
+        assert found.loc[name, "MLOG10P_SET.skat"] == found.loc["alone", "MLOG10P_SET.skat"]
+    assert "2 variants of sets left out: no variation given the covariates" in caplog.text
+
+
 def test_shards_of_sets_join_to_the_whole(example: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "".join(f"g{k} {' '.join(IDS[20 * k : 20 * k + 3])}\n" for k in range(7)) + "none nothing\n"
     options = ("--sets", sets_file(tmp_path, text), "--set-test", "skat", "--set-test", "lr", "--set-test", "fixed")

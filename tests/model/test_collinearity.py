@@ -48,6 +48,9 @@ def test_it_is_least_squares_over_the_genotyped_samples(dtype: type, c: int, tra
     expected = [brute_force(X, observed, G[:, k], absent[:, k]) for k in range(40)]
     np.testing.assert_array_equal(found, expected)
     assert np.flatnonzero(expected).tolist() == [3, 8, 9]
+    judge = GenotypedCovariates(X, None if traits is None else observed)
+    everywhere = judge.explain(G.astype(dtype), np.arange(40), absent, of_every_trait=True)
+    assert np.flatnonzero(everywhere).tolist() == ([3, 8, 9] if traits is None else [3, 8])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
