@@ -28,11 +28,12 @@ _MISSING = -9
 class PgenSource(SourceOfOneFile):
     """The genotypes of a PLINK 2 file set (a `GenotypeSource`); made by `open_pgen`.
 
-    ``in_file`` (M,) are positions of the M variants among all of the file.
+    ``in_file`` (M,) are positions of the M variants among all of the file, which have ``n_alleles``.
     """
 
     has_dosages: bool
     in_file: NDArray[np.uint32]
+    n_alleles: NDArray[np.integer] = field(repr=False)
     _idle: deque[Any] = field(repr=False, compare=False)
 
     def read(self, variants: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -45,7 +46,7 @@ class PgenSource(SourceOfOneFile):
         try:
             reader = self._idle.pop()
         except IndexError:
-            reader = _open_reader(self.path)
+            reader = _open_reader(self.path, self.n_alleles)
         try:
             by_variant = _read_rows(reader, self.in_file[variants], rows, len(self.samples))
         except RuntimeError as error:
@@ -65,24 +66,24 @@ def open_pgen(path: str) -> PgenSource:
     alleles are left out, with a warning. Raises InputError where pgenlib is not installed, one of the files is missing
     or malformed, their counts differ, or no variant has two alleles.
     """
-    reader = _open_reader(path)
     stem = path[:-5] if path.lower().endswith(".pgen") else path
     pvar, psam = _companion(path, stem, PVAR_SUFFIXES), _companion(path, stem, PSAM_SUFFIXES)
     samples, variants = read_psam(psam), read_pvar(pvar)
+    n_alleles = 2 + np.asarray(pc.count_substring(variants.table["EA"], ","))
+    reader = _open_reader(path, n_alleles)
     for what, companion, found, expected in (
         ("variants", pvar, len(variants), reader.get_variant_ct()),
         ("samples", psam, len(samples), reader.get_raw_sample_ct()),
     ):
         if found != expected:
             raise InputError(f"{path} has {expected} {what}, but {companion} has {found}; they do not belong together")
-    n_alleles = 2 + np.asarray(pc.count_substring(variants.table["EA"], ","))
     variants = with_two_alleles(
         variants, n_alleles, f"a recent plink2 --pfile {stem} --make-pgen multiallelics=- --out NEW"
     )
     index = (f"{path}.pgi",) if os.path.isfile(f"{path}.pgi") else ()
     in_file = np.flatnonzero(n_alleles == 2).astype(np.uint32)
     files = (path, *index, pvar, psam)
-    return PgenSource(path, files, samples, variants, _may_have_dosages(path), in_file, deque([reader]))
+    return PgenSource(path, files, samples, variants, _may_have_dosages(path), in_file, n_alleles, deque([reader]))
 
 
 def _may_have_dosages(path: str) -> bool:
@@ -105,12 +106,19 @@ def _companion(path: str, stem: str, suffixes: tuple[str, ...]) -> str:
     raise InputError(f"{names[0]} is missing; the {what} of {path} are expected beside it")
 
 
-def _open_reader(path: str) -> Any:
-    """A ``PgenReader`` of the package Pgenlib, which is only installed with the extra ``pgen``."""
+def _open_reader(path: str, n_alleles: NDArray[np.integer]) -> Any:
+    """A ``PgenReader`` of the package Pgenlib, which is only installed with the extra ``pgen``.
+
+    It must be told the numbers of alleles where some variant has more than two, and does not check how many there are
+    unless it is told the number of variants, too.
+    """
     try:
         import pgenlib
 
-        return pgenlib.PgenReader(os.fsencode(path))
+        if (n_alleles == 2).all():
+            return pgenlib.PgenReader(os.fsencode(path))
+        starts = np.concatenate([[0], np.cumsum(n_alleles)]).astype(np.uintp)
+        return pgenlib.PgenReader(os.fsencode(path), variant_ct=len(n_alleles), allele_idx_offsets=starts)
     except RuntimeError as error:
         raise InputError(
             f"{path} cannot be opened as a .pgen ({error}); check the path, and the file with plink2 --validate"

@@ -195,6 +195,29 @@ def test_several_alt_alleles(path: str, dosages: NDArray[np.float32], caplog: py
         open_pgen(path)
 
 
+def test_genotypes_of_several_alt_alleles(tmp_path: Path) -> None:
+    """Records that plink2 writes for them need their numbers of alleles to be read, and others beside them."""
+    pgenlib = pytest.importorskip("pgenlib")
+    alleles = np.random.default_rng(0).integers(0, [[[2]], [[4]], [[2]], [[3]], [[2]]], (5, N, 2)).astype(np.int32)
+    alleles.sort(axis=2)
+    path = tmp_path / "g.pgen"
+    with pgenlib.PgenWriter(os.fsencode(path), N, variant_ct=5, nonref_flags=False, allele_ct_limit=4) as writer:
+        for record, n_alleles in zip(alleles, (2, 4, 2, 3, 2), strict=True):
+            writer.append_alleles(record.ravel(), allele_ct=n_alleles)
+    alts = ("C", "C,G,T", "C", "C,G", "C")
+    rows = [f"1\t{j + 1}\trs{j}\tA\t{alt}\n" for j, alt in enumerate(alts)]
+    path.with_suffix(".pvar").write_text(PVAR_HEADER + "".join(rows))
+    path.with_suffix(".psam").write_text("#IID\n" + "".join(f"i{i}\n" for i in range(N)))
+    source = open_pgen(str(path))
+    with ThreadPoolExecutor(2) as pool:
+        blocks = list(pool.map(lambda _: source.read(np.arange(3), np.arange(N)), range(4)))
+    for block in [*blocks, open_pgen(str(path)).read(np.arange(3), np.arange(N))]:
+        np.testing.assert_array_equal(block, alleles[[0, 2, 4]].sum(axis=2).T)
+    path.with_suffix(".pvar").write_text(PVAR_HEADER + "".join(rows[:4]))
+    with pytest.raises(InputError, match=r"raw_variant_ct == 4, but .* contains 5 variants"):
+        open_pgen(str(path))
+
+
 def test_pgenlib_is_not_installed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pgenlib", None)
     with pytest.raises(InputError, match=r"pip install 'kron2sum-cli\[pgen\]'.*plink2 --pfile .*g --make-bed --out"):
