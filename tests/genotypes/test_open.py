@@ -95,6 +95,10 @@ def test_other_paths(folder: Path) -> None:
     with pytest.raises(InputError, match="is a directory"):
         open_genotype_file(str(folder))
     (folder / "empty.pgen").write_bytes(b"")
+    with pytest.raises(InputError, match=r"empty\.pvar is missing"):
+        open_genotype_file(str(folder / "empty.pgen"))
+    (folder / "empty.pvar").write_text("#CHROM\tPOS\tID\tREF\tALT\n1\t5\trs1\tA\tC\n")
+    (folder / "empty.psam").write_text("#IID\nS1\n")
     with pytest.raises(InputError, match=r"empty\.pgen cannot be opened"):
         open_genotype_file(str(folder / "empty.pgen"))
     (folder / "text.bed").write_text("not a .bed at all")
