@@ -156,19 +156,19 @@ def _dosages(site: Any, samples: Samples, dosage_fields: set[str], place: str) -
     Raises InputError where a genotype has an allele that the site does not have, or a dosage is less than 0 or more
     than the alleles of the sample.
     """
-    n_alts = max(len(site.ALT), 1)
-    found, n_copies = None, np.full(len(samples), 2)
-    if "GT" in site.FORMAT:
+    n_alts, fields = max(len(site.ALT), 1), site.FORMAT
+    stored, found, n_copies = None, None, np.full(len(samples), 2)
+    if "GT" in fields:
         alleles = site.genotype.array()[:, :-1]  # the last column is the phase
         _refuse_unlisted(alleles, len(site.ALT), samples, place)
         n_copies = _copies(alleles)
         copies = np.array([np.count_nonzero(alleles == alt, axis=1) for alt in range(1, n_alts + 1)])
         found = (2 * copies / n_copies).astype(np.float32)
         found[:, (alleles == _MISSING_ALLELE).any(axis=1)] = np.nan
-    stored = None
-    if "DS" in dosage_fields.intersection(site.FORMAT):
+    dosage_fields = dosage_fields.intersection(fields)
+    if "DS" in dosage_fields:
         stored = site.format("DS")[:, :n_alts].T.astype(np.float32)
-    elif "HDS" in dosage_fields.intersection(site.FORMAT) and n_alts == 1:
+    elif "HDS" in dosage_fields and n_alts == 1:
         stored, n_copies = _of_haplotypes(site.format("HDS"), None if found is None else n_copies)
     if stored is not None and stored.shape == (n_alts, len(samples)):
         _refuse_outside(stored, n_copies, samples, place)
