@@ -162,9 +162,9 @@ def write_table(path: Path, names: Sequence[str], prefix: str, values: Array) ->
 
 
 def p_values(folder: Path, cell: Cell, refit: bool, seed: int, stat: str, given: Given) -> dict[str, Array] | None:
-    """-log10 P of every test on one data set; None where the null model has no fit."""
+    """-log10 P of every test on one data set, or of refits for effects on any trait; None without a null model."""
     null, table = str(folder / "null.npz"), str(folder / "scan.parquet")
-    tests = ["--test", "common", "--test", "specific"] if cell.p > 1 else []
+    tests = ["--test", "common", "--test", "specific"] if cell.p > 1 and not refit else []
     words = [
         "scan",
         "--null",
