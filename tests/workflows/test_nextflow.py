@@ -58,8 +58,8 @@ def test_the_commands_make_the_bytes_of_one_scan(tmp_path: Path, environment: di
         assert done.returncode == 0, script + done.stderr
 
     task = {"task.cpus": "1", "args": "", "memory": "--memory 2000"}
-    fit = {"pheno": "phenotypes.csv", "covariates": "--covar covariates.csv", "grm": "genotypes.bed", "prefix": "null"}
-    run(command("fit", task | fit))
+    fit = {"pheno": "phenotypes.csv", "covariates": "--covar covariates.csv", "relationship": "genotypes.bed"}
+    run(command("fit", task | fit | {"prefix": "null"}))
     for shard in ("1", "2"):
         scan = {"null_model": "null.npz", "genotypes": "genotypes.bed", "shard": shard, "shards": "2"}
         run(command("scan", task | scan | {"prefix": f"part.{shard}-of-2"}))
@@ -87,17 +87,26 @@ def nextflow() -> list[str]:
     return ["nextflow"] if shutil.which("nextflow") else []
 
 
-@pytest.mark.skipif(not nextflow(), reason="Nextflow is neither on the path nor in NEXTFLOW_CLASSPATH")
-def test_a_workflow_killed_and_resumed_makes_the_bytes_of_one_scan(tmp_path: Path) -> None:
+needs_nextflow = pytest.mark.skipif(not nextflow(), reason="Nextflow is neither on the path nor in NEXTFLOW_CLASSPATH")
+
+
+def workflow_folder(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A copy of the workflow beside the example data, and an environment in which it runs without the network."""
     offline = {"NXF_OFFLINE": "true", "NXF_ANSI_LOG": "false", "NXF_HOME": str(tmp_path / "nextflow")}
-    environment = environment_with_command(tmp_path / "bin") | offline
     folder = copy_of_checkout(tmp_path, "example_data", "workflows/nextflow") / "workflows" / "nextflow"
+    return folder, environment_with_command(tmp_path / "bin") | offline
+
+
+@needs_nextflow
+def test_a_workflow_killed_and_resumed_makes_the_bytes_of_one_scan(tmp_path: Path) -> None:
+    folder, environment = workflow_folder(tmp_path)
     command = [*nextflow(), "run", "main.nf", "--shards", "4"]
 
     killed = subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
-    while killed.poll() is None and not list(folder.glob("results/logs/*.scan.log")):
+    # Nextflow has noted that the first shard is done when the second one's log is there.
+    while killed.poll() is None and len(list(folder.glob("results/logs/*.scan.log"))) < 2:
         time.sleep(0.1)
     os.killpg(killed.pid, signal.SIGKILL)
     printed = killed.communicate()[0].decode()
@@ -114,3 +123,21 @@ def test_a_workflow_killed_and_resumed_makes_the_bytes_of_one_scan(tmp_path: Pat
     scan = f"kron2sum scan --null results/example.npz --geno {geno} --maf 0.01 --out one.parquet"
     subprocess.run(scan.split(), cwd=folder, env=environment, check=True, capture_output=True)
     assert (folder / "results" / "example.parquet").read_bytes() == (folder / "one.parquet").read_bytes()
+
+
+@needs_nextflow
+def test_independent_samples_without_covariates(tmp_path: Path) -> None:
+    folder, environment = workflow_folder(tmp_path)
+    options = ("--grm", "none", "--covar", "false", "--shards", "1")
+    done = subprocess.run(
+        [*nextflow(), "run", "main.nf", *options],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    log = (folder / "results" / "example.fit.log").read_text()
+    assert "no two of the 366 samples are related" in log and "1 covariate" in log
+    assert (folder / "results" / "example.parquet").exists()

@@ -31,7 +31,9 @@ workflow {
     def covar = params.covar ? file(params.covar, checkIfExists: true) : []
     def shards = params.shards as int
 
-    KRON2SUM_FIT([meta, pheno, covar], dataset(meta, params.grm))
+    def grm = params.grm == 'none' ? [meta, [], []] : dataset(meta, params.grm)
+
+    KRON2SUM_FIT([meta, pheno, covar], grm)
     KRON2SUM_SCAN(KRON2SUM_FIT.out.null_model, dataset(meta, params.geno), channel.of(1..shards), shards)
     KRON2SUM_EXPORT(KRON2SUM_SCAN.out.table.groupTuple(size: shards), 'parquet')
 }

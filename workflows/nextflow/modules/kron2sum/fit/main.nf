@@ -20,13 +20,14 @@ process KRON2SUM_FIT {
     def args = task.ext.args ?: ''
     def prefix = task.ext.prefix ?: "${meta.id}"
     def covariates = covar ? "--covar ${covar}" : ''
+    def relationship = grm ? "${grm}" : 'none'
     def memory = task.memory ? "--memory ${task.memory.toMega()}" : ''
     """
     export OMP_NUM_THREADS=${task.cpus}
     kron2sum fit \\
         --pheno ${pheno} \\
         ${covariates} \\
-        --grm ${grm} \\
+        --grm ${relationship} \\
         --threads ${task.cpus} \\
         ${memory} \\
         ${args} \\
