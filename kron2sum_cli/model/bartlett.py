@@ -116,7 +116,7 @@ class Simulated:
 
     def truth_of(self, design: Array) -> AtTruth:
         """What is known where a design (p, e), or of two columns (2p, e), is tested."""
-        one = design.shape[0] == self.at_truth.T.shape[0]
+        one = design.shape[0] == len(self.at_truth.along.T)
         return self.at_truth if one or self.both_at_truth is None else self.both_at_truth
 
     def lml(self, design: Array) -> Array:
@@ -124,9 +124,9 @@ class Simulated:
 
         Of two columns the designs are those of effects on all traits, of the first column or of both.
         """
-        (rows, e), p = design.shape, self.at_truth.T.shape[0]
+        (rows, e), p = design.shape, len(self.at_truth.along.T)
         if e == 0:
-            return np.full(self.at_truth.u.shape[0], self.null_lml)
+            return np.full(len(self.at_truth.along.u), self.null_lml)
         if rows == e == 2 * p and self.refit_both is not None:
             return self.refit_both().lml
         return self.refit(design[:p]).lml

@@ -31,7 +31,7 @@ from kron2sum_cli.model.bartlett import Refit, SecondOf, Simulated, outside_rows
 from kron2sum_cli.model.block_scanner import BlockStatistics, PairStatistics
 from kron2sum_cli.model.climbing import BOUNDARY, CERTIFIED_GAIN
 from kron2sum_cli.model.contrasts import Contrasts, CoupledDesign
-from kron2sum_cli.model.control_variates import Truth
+from kron2sum_cli.model.control_variates import Along, Rows, Truth
 from kron2sum_cli.model.fitting import (
     Fit,
     climb,
@@ -179,9 +179,9 @@ class Refitter:
         fitter = refitter(simulated, [null], self.reml, thorough=False)
         rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, nvariants))
         point, nothing = fitter.null.point.at(truth), np.zeros(nvariants)
-        known = Truth.at(point, s, point.alpha)
+        known, over, T = Truth.at(point), Rows(s, point.W, point.alpha), truth.T
         first = BlockStatistics(rows.T @ point.alpha, (rows**2).T @ point.W, nothing, nothing)
-        of_variants = known.of_variants(first, rows)
+        of_variants = over.known(known, Along.of_variants(first, T), rows[:, :, None])
         found = Simulated(fitter.null_lml, lambda design: fitter.refit(rows, design, nothing), of_variants)
         if second is None:
             return found
@@ -189,7 +189,8 @@ class Refitter:
         of_second[: data.s.size] = self._rotated(second(data.to_samples(rows[: data.s.size])))
         columns = np.stack([rows, of_second], axis=2)
         statistics = BlockStatistics(of_second.T @ point.alpha, (of_second**2).T @ point.W, nothing, nothing)
-        both = known.of_pairs(PairStatistics(first, statistics, (rows * of_second).T @ point.W), columns)
+        pairs = PairStatistics(first, statistics, (rows * of_second).T @ point.W)
+        both = over.known(known, Along.of_pairs(pairs, T), columns)
         return found.with_pairs(both, lambda: fitter.refit(columns, np.eye(p), np.zeros((nvariants, 2, 2))))
 
     def refit(self, variants: Array, design: Array, outside: Array | None = None) -> Refit:

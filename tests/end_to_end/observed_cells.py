@@ -15,7 +15,7 @@ from example_commands import EXAMPLE, kron2sum
 from numpy.typing import NDArray
 
 from kron2sum_cli.genotypes.bed import open_bed
-from tests.model.missing.missing_oracle import Observed
+from tests.model.missing_oracle import Observed
 
 Array = NDArray[np.float64]
 

@@ -16,6 +16,7 @@ import numpy as np
 from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.block_scanner import Scanner
 from kron2sum_cli.model.climbing import Likelihood, Optimum
+from kron2sum_cli.model.control_variates import Projection
 from kron2sum_cli.model.families import fitting, observed_fitting
 from kron2sum_cli.model.families.fitting import FamilyLikelihood, climb
 from kron2sum_cli.model.families.likelihood import FamilyPoint, FamilyTraits
@@ -191,6 +192,10 @@ class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
         """See `RefitsOneByOne.scanner`."""
         return family_scanner(point, np.float64)
 
+    def projection(self, point: FamilyPoint) -> Projection:
+        """See `RefitsOneByOne.projection`."""
+        return Projection(point.project, lambda F: point.data.s[:, None] * F, point.alpha)
+
     def simulated_climb(self, truth: TraitAxes, rng: np.random.Generator) -> Callable[[int], Optimum[FamilyPoint]]:
         """See `RefitsOneByOne.simulated_climb`."""
         data = self.null.point.data
@@ -232,6 +237,16 @@ class ObservedFamilyRefits(RefitsOfFamilies[ObservedFamilyPoint]):
     def scanner(self, point: ObservedFamilyPoint) -> Scanner:
         """See `RefitsOneByOne.scanner`."""
         return observed_family_scanner(point, np.float64)
+
+    def projection(self, point: ObservedFamilyPoint) -> Projection:
+        """See `RefitsOneByOne.projection`."""
+        Tinv = point.axes.Tinv
+
+        def project(F: Array) -> Array:
+            projected = point.project(np.asarray(np.einsum("tj,njk->ntk", Tinv, F)))
+            return np.asarray(np.einsum("tj,ntk->njk", Tinv, projected))
+
+        return Projection(project, point.data.related, point.alpha @ Tinv)
 
     def simulated_climb(
         self, truth: TraitAxes, rng: np.random.Generator

@@ -18,7 +18,7 @@ from kron2sum_cli.model.bartlett import Refit, SecondOf, Simulated
 from kron2sum_cli.model.block_scanner import Scanner
 from kron2sum_cli.model.climbing import Likelihood, Optimum, PointT
 from kron2sum_cli.model.contrasts import Contrasts, rotate_coupled
-from kron2sum_cli.model.control_variates import Truth
+from kron2sum_cli.model.control_variates import Along, Projection, Truth
 from kron2sum_cli.model.families.spectrum import FamilyRotation
 from kron2sum_cli.model.fitting import distinct_maxima, even_starts, of_rank_or_full
 from kron2sum_cli.model.missing.fitting import (
@@ -125,6 +125,10 @@ class RefitsOneByOne(ABC, Generic[PointT]):
         """Score and information of variants at a point, in double precision."""
 
     @abstractmethod
+    def projection(self, point: PointT) -> Projection:
+        """P at a point, over the samples, or rotated samples, of `columns`."""
+
+    @abstractmethod
     def simulated_climb(self, truth: TraitAxes, rng: np.random.Generator) -> Callable[[int], Optimum[PointT]]:
         """Climbs of C0 of a rank, for traits simulated with the covariances of these axes, from there."""
 
@@ -135,13 +139,15 @@ class RefitsOneByOne(ABC, Generic[PointT]):
         s, rotation = refits.rotated  # of the simulated traits: V has what they have outside it
         rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
         G, point = rotation.to_samples(rows), refits.null.point.at(truth)
-        known, scanner, columns = Truth.at(point, s), self.scanner(point), refits.columns(G)
-        of_variants = known.of_variants(scanner.statistics(G), rows)
+        known, scanner, columns = Truth.at(point), self.scanner(point), refits.columns(G)
+        over = self.projection(point)
+        of_variants = over.known(known, Along.of_variants(scanner.statistics(G), truth.T), columns[:, :, None])
         found = Simulated(refits.null_lml, lambda design: refits.refit(columns, design), of_variants)
         if second is None:
             return found
         H = second(G)
-        both = known.of_pairs(scanner.pair_statistics(G, H), np.stack([rows, rotation.to_rows(H)], axis=2))
+        along = Along.of_pairs(scanner.pair_statistics(G, H), truth.T)
+        both = over.known(known, along, np.stack([columns, refits.columns(H)], axis=2))
         return found.with_pairs(both, lambda: refits.of_pairs(G, H, G[:, :0]))
 
     @abstractmethod
@@ -203,6 +209,13 @@ class ObservedRefitter(RefitsOneByOne[ObservedPoint]):
     def scanner(self, point: ObservedPoint) -> Scanner:
         """See `RefitsOneByOne.scanner`."""
         return observed_scanner(point, np.float64)
+
+    def projection(self, point: ObservedPoint) -> Projection:
+        """See `RefitsOneByOne.projection`."""
+        filled, project = point.data.filled, observed_scanner(point, np.float64).project
+        return Projection(
+            project, lambda F: filled.to_samples(filled.s[:, None] * filled.to_rows(F)), point.alpha_samples()
+        )
 
     def simulated_climb(self, truth: TraitAxes, rng: np.random.Generator) -> Callable[[int], Optimum[ObservedPoint]]:
         """See `RefitsOneByOne.simulated_climb`."""
