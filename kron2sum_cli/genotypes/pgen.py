@@ -69,14 +69,16 @@ def open_pgen(path: str) -> PgenSource:
     stem = path[:-5] if path.lower().endswith(".pgen") else path
     pvar, psam = _companion(path, stem, PVAR_SUFFIXES), _companion(path, stem, PSAM_SUFFIXES)
     samples, variants = read_psam(psam), read_pvar(pvar)
-    n_alleles = 2 + np.asarray(pc.count_substring(variants.table["EA"], ","))
-    reader = _open_reader(path, n_alleles)
+    reader = _open_reader(path)
     for what, companion, found, expected in (
         ("variants", pvar, len(variants), reader.get_variant_ct()),
         ("samples", psam, len(samples), reader.get_raw_sample_ct()),
     ):
         if found != expected:
             raise InputError(f"{path} has {expected} {what}, but {companion} has {found}; they do not belong together")
+    n_alleles = 2 + np.asarray(pc.count_substring(variants.table["EA"], ","))
+    if (n_alleles > 2).any():
+        reader = _open_reader(path, n_alleles)
     variants = with_two_alleles(
         variants, n_alleles, f"a recent plink2 --pfile {stem} --make-pgen multiallelics=- --out NEW"
     )
@@ -106,16 +108,16 @@ def _companion(path: str, stem: str, suffixes: tuple[str, ...]) -> str:
     raise InputError(f"{names[0]} is missing; the {what} of {path} are expected beside it")
 
 
-def _open_reader(path: str, n_alleles: NDArray[np.integer]) -> Any:
+def _open_reader(path: str, n_alleles: NDArray[np.integer] | None = None) -> Any:
     """A ``PgenReader`` of the package Pgenlib, which is only installed with the extra ``pgen``.
 
-    It must be told the numbers of alleles where some variant has more than two, and does not check how many there are
-    unless it is told the number of variants, too.
+    Before it reads, it must be told the numbers of alleles where some variant has more than two, and does not check how
+    many there are unless it is told the number of variants, too.
     """
     try:
         import pgenlib
 
-        if (n_alleles == 2).all():
+        if n_alleles is None or (n_alleles == 2).all():
             return pgenlib.PgenReader(os.fsencode(path))
         starts = np.concatenate([[0], np.cumsum(n_alleles)]).astype(np.uintp)
         return pgenlib.PgenReader(os.fsencode(path), variant_ct=len(n_alleles), allele_idx_offsets=starts)

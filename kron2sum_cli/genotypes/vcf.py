@@ -36,6 +36,9 @@ Site: TypeAlias = tuple[Any, tuple[str, int, str, str, list[str]]]
 """What cyvcf2 has of a site, and its chromosome, position, name, REF and ALT alleles."""
 
 _BGZF_MARK = slice(12, 14)
+_AS_UTF_8 = "convert the file: bcftools view OLD | iconv -f latin1 -t utf-8 > NEW.vcf"
+_REPLACED = "\ufffd"
+"""What cyvcf2 puts in place of a byte that is not UTF-8."""
 _MISSING_ALLELE, _NO_ALLELE = -1, -2
 """How cyvcf2 codes an allele that is missing, and what stands behind the alleles of a haploid genotype."""
 
@@ -56,10 +59,14 @@ def open_vcf(path: str, name: str | None = None) -> SpooledSource:
         # Not reader.contains("DS"): GATK writes an INFO of that name.
         fields = {line.info()["ID"] for line in reader.header_iter() if line.type == "FORMAT"}
         dosage_fields = fields & {"DS", "HDS"}
+    except UnicodeDecodeError as error:
+        shown = error.object.decode(errors="replace")
+        raise InputError(f"{name}: the name of sample {shown!r} is not UTF-8; {_AS_UTF_8}") from None
     except Exception as error:  # whatever cyvcf2 raises for a header that cannot be parsed
         raise InputError(f"{name} cannot be read as VCF or BCF ({error}); check the file") from None
     if not len(samples):
         raise InputError(f"{name} has no samples, only sites; give the file with genotypes")
+    _refuse_more_columns(path, name)
     if "GP" in fields and not dosage_fields:
         logger.warning(
             "%s has probabilities of genotypes (GP) and no dosages (DS): genotypes (GT) are read, as if they were"
@@ -122,32 +129,57 @@ def _sites(reader: Any, path: str, name: str) -> Iterator[Site]:
             unknown = f" has a site without genotypes behind {last}; remove it"
             raise InputError(name + (_wrong_line(path, number) or unknown))
         last = f"{named[2]} at {named[0]}:{named[1]}"
+        if _REPLACED in named[2]:
+            raise InputError(f"{name}: the name of variant {last} is not UTF-8; {_AS_UTF_8}")
         yield site, named
 
 
-def _wrong_line(path: str, number: int) -> str:
-    """What is wrong with the line of a VCF behind the header and ``number`` sites; empty of BCF and damaged files."""
+def _line_of_site(path: str, number: int) -> tuple[int, bytes, int] | None:
+    """The line of a VCF behind the header and ``number`` sites: its number, itself, and the columns of the header.
+
+    None of BCF and of damaged files.
+    """
     try:
         with open(path, "rb") as start:
             opened = gzip.open if start.read(len(GZIP_MAGIC)) == GZIP_MAGIC else open
         with opened(path, "rb") as file:
             if not file.readline().startswith(b"##"):
-                return ""
+                return None
             lines = enumerate(file, start=2)
             header = next(line for _, line in lines if not line.startswith(b"##"))
-            at, line = next(islice(lines, number, None))
+            return *next(islice(lines, number, None)), header.count(b"\t") + 1
     except (OSError, EOFError, zlib.error, StopIteration):
+        return None
+
+
+def _refuse_more_columns(path: str, name: str) -> None:
+    """Refuse a file whose first site has more columns than the header, which cyvcf2 leaves out in silence."""
+    if found := _line_of_site(path, 0):
+        at, line, n_columns = found
+        n_cells = line.rstrip(b"\t\r\n").count(b"\t") + 1
+        if n_cells > n_columns:
+            raise InputError(name + _other_columns(at, n_cells, n_columns))
+
+
+def _wrong_line(path: str, number: int) -> str:
+    """What is wrong with the line of a VCF behind the header and ``number`` sites; empty of BCF and damaged files."""
+    if not (found := _line_of_site(path, number)):
         return ""
+    at, line, n_columns = found
     if not line.strip():
         return f", line {at} is empty; remove it"
-    cells, n_columns = line.rstrip(b"\r\n").split(b"\t"), header.count(b"\t") + 1
+    cells = line.split(b"\t")
     if len(cells) != n_columns:
-        return (
-            f", line {at} has {len(cells)} columns with tabs between, and the header {n_columns}; complete it, or copy"
-            " the file again"
-        )
+        return _other_columns(at, len(cells), n_columns)
     shown = " ".join(cell.decode(errors="replace") for cell in cells[:5])
     return f", line {at} ({shown} ...) is not a site of a VCF; correct its position, FORMAT or genotypes"
+
+
+def _other_columns(at: int, n_cells: int, n_columns: int) -> str:
+    return (
+        f", line {at} has {n_cells} columns with tabs between, and the header {n_columns}; complete it, or copy"
+        " the file again"
+    )
 
 
 def _dosages(site: Any, samples: Samples, dosage_fields: set[str], place: str) -> NDArray[np.float32] | None:

@@ -168,6 +168,11 @@ def test_threads_read_the_same(tmp_path: Path) -> None:
         (["1 4 v A C GT 0/0 0/1 1/1 1/1", "1 5 w A C GT 0/x 0/1 1/1 1/1"], "a b c d", r"line 7 \(1 5 w A C "),
         (["1 4 v A C GT 0/0 0/1 1/1"], "a b c d", "line 6 has 12 columns with tabs between, and the header 13; "),
         (["1 4 v A C GT"], "a b c d", "line 6 has 9 columns"),
+        (
+            ["1 4 v A C GT 0/0 0/1 1/1 1/1 0/1"],
+            "a b c d",
+            "line 6 has 14 columns with tabs between, and the header 13; ",
+        ),
         ([], "a b c d", "has no variant"),
         (["1 4 v A C"], "", "has no samples, only sites"),
         (["1 4 v A C GT 0/0 0/1 1/1 1/1"], "a b c b", "cannot be read as VCF"),
@@ -187,6 +192,26 @@ def test_lines_at_the_end(tmp_path: Path, added: str, message: str, compressed: 
     path.write_bytes(gzip.compress(text) if compressed else text)
     with pytest.raises(InputError, match=rf"g\.vcf, line {message}"):
         open_vcf(str(path))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("b", "b\xe9", "the name of sample 'b\ufffd' is not UTF-8; convert"),
+        ("w", "\xfcw", "variant \ufffdw at 1:5 is not"),
+    ],
+)
+def test_names_that_are_not_utf_8(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = Path(write(tmp_path, "1 4 v A C GT 0/0 0/1 1/1 1/1", "1 5 w A C GT 0/0 0/1 1/1 1/1"))
+    path.write_bytes(path.read_text().replace(f"\t{old}\t", f"\t{new}\t").encode("latin1"))
+    with pytest.raises(InputError, match=rf"g\.vcf: .*{message}"):
+        open_vcf(str(path))
+
+
+def test_tabs_at_the_end_are_no_columns(tmp_path: Path) -> None:
+    path = Path(write(tmp_path, "1 4 v A C GT 0/0 0/1 1/1 1/1"))
+    path.write_text(path.read_text()[:-1] + "\t\n")
+    np.testing.assert_array_equal(open_vcf(str(path)).read(np.arange(1), np.arange(4)).T, [[0, 1, 2, 2]])
 
 
 def test_a_line_of_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
