@@ -43,13 +43,14 @@ from kron2sum_cli.model.fitting import fit
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, named_hypothesis, test
 from kron2sum_cli.model.likelihood import Point
 from kron2sum_cli.model.sets.fixed_effects import SetScores
-from kron2sum_cli.model.sets.kernel_tests import KernelScores, cauchy_mlog10p, information_of_variants, null_weights
+from kron2sum_cli.model.sets.kernel_tests import KernelScores, information_of_variants, null_weights
 from kron2sum_cli.model.sets.likelihood_ratio import REPLICATES, fit_tail, maximise
 from kron2sum_cli.model.sets.quadratic_forms import mixture_quantile, mixture_tails
 from kron2sum_cli.model.sets.random_effects import (
     SetNull,
     SetTest,
     VariantSetScores,
+    combined_mlog10p,
     omnibus_parts,
     random_effects_mlog10p,
 )
@@ -215,7 +216,7 @@ def mlog10p_of_tests(tests: list[SetTest], each: VariantSetScores, tested: Hypot
     known: dict[SetTest, float] = {}
     if "omnibus" in tests:
         parts = omnibus_parts(each, tested, null)
-        known = dict(zip(names, parts[::2].tolist(), strict=True)) | {"omnibus": cauchy_mlog10p(parts)}
+        known = dict(zip(names, parts[::2].tolist(), strict=True)) | {"omnibus": combined_mlog10p(parts)}
     return [known[name] if name in known else random_effects_mlog10p(name, each, tested, null) for name in tests]
 
 

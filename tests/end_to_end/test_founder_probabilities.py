@@ -142,6 +142,22 @@ def test_probabilities_that_add_up_to_1_have_no_burden(precision: str) -> None:
     assert weighted["MLOG10P_SET.burden"].notna().all()
 
 
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_the_omnibus_test_of_founders_combines_the_tests_that_there_are(precision: str) -> None:
+    """All but the burden with equal weights, in the scan and in simulated data sets."""
+    write_cross()
+    assert kron2sum("fit", "-q", "--pheno", "y.csv", "--grm", "g.csv") == 0
+    options = ("--founders", "--precision", precision)
+    parts = []
+    for weights, names in (("beta:1,1", ("skat", "acat")), ("beta:1,25", ("skat", "burden", "acat"))):
+        one = scanned(*options, f"--set-weights={weights}", *(f"--set-test={name}" for name in names))
+        parts += [one[f"P_SET.{name}"] for name in names]
+    found = scanned(*options, "--set-test=omnibus", "--bootstrap=19")
+    expected = np.arctan2(1, np.mean(1 / np.tan(np.pi * np.array(parts)), axis=0)) / np.pi
+    np.testing.assert_allclose(found["P_SET.omnibus"], expected, rtol=1e-6)
+    assert found["MLOG10P_SET_GW.omnibus"].nunique() > 1
+
+
 def test_a_scan_given_a_locus_is_given_all_of_its_founders(capsys: pytest.CaptureFixture[str]) -> None:
     probabilities = write_cross()
     assert kron2sum("fit", "-q", "--pheno", "y.csv", "--grm", "g.csv") == 0

@@ -6,18 +6,20 @@ at few values and interpolated.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from numpy.polynomial.chebyshev import Chebyshev
 from scipy import linalg
 
+from kron2sum_cli.errors import NumericalError
 from kron2sum_cli.model.bootstrap import SimulatedTraits, relative_gains
 from kron2sum_cli.model.hypotheses import Hypothesis, TestContext, relative_gain
 from kron2sum_cli.model.sets.fixed_effects import SetScores, effects_of_set
 from kron2sum_cli.model.sets.kernel_tests import cauchy_mlog10p_of_many, directions_of, null_weights
 from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
-from kron2sum_cli.model.sets.random_effects import SetNull, VariantSetScores, with_information
+from kron2sum_cli.model.sets.random_effects import SetNull, VariantSetScores, if_any, with_information
 from kron2sum_cli.model.spectrum import Array
 
 SimulatedTest = Literal["fixed", "burden", "skat", "acat", "omnibus"]
@@ -43,11 +45,13 @@ def simulated_set_mlog10p(
 
 
 def _omnibus(one: VariantSetScores, u: Array, simulated: SimulatedTraits, tested: Hypothesis, null: SetNull) -> Array:
-    """Skat, burden and acat with all weights of the omnibus test, combined by Cauchy's distribution."""
-    found = [
-        test_of(each, u, simulated, tested, null) for each in one.of_omnibus() for test_of in (_skat, _burden, _acat)
+    """Skat, burden and acat with all weights of the omnibus test, those that the set has combined as in the scan."""
+    parts = [
+        if_any(partial(test_of, each, u, simulated, tested, null))
+        for each in one.of_omnibus()
+        for test_of in (_skat, _burden, _acat)
     ]
-    return cauchy_mlog10p_of_many(np.stack(found))
+    return cauchy_mlog10p_of_many(np.stack([part for part in parts if part is not None]))
 
 
 def _skat(one: VariantSetScores, u: Array, simulated: SimulatedTraits, tested: Hypothesis, null: SetNull) -> Array:
@@ -93,7 +97,10 @@ def _fixed(one: VariantSetScores, u: Array, simulated: SimulatedTraits, tested: 
 
 
 def _of_effects(scores: SetScores, u: Array, quadratic: Array, tested: Hypothesis, context: TestContext) -> Array:
-    """The effects of variants with the information of ``scores``, as many as are independent."""
+    """The effects of variants with the information of ``scores``, as many as are independent.
+
+    Raises NumericalError where these are none, or as many as there are values.
+    """
     drops, ranks = [], []
     for design in (tested.base, tested.full):
         effects = effects_of_set(scores, design, context.T)
@@ -103,6 +110,8 @@ def _of_effects(scores: SetScores, u: Array, quadratic: Array, tested: Hypothesi
             h = np.einsum("je,ajk->eak", effects.D, u).reshape(-1, u.shape[2])[effects.kept]
             half = linalg.solve_triangular(effects.root, h / effects.size[:, None], lower=True)
             drops[-1], ranks[-1] = np.sum(half**2, axis=0), len(effects.kept)
+    if ranks[1] == ranks[0] or ranks[1] >= context.residual_df:
+        raise NumericalError("the variants have no effects to test, or as many as there are values")
     gain = relative_gain(drops[0], drops[1], quadratic, context.least_left)
     return context.result(gain, ranks[1] - ranks[0], ranks[1]).mlog10p
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from kron2sum_cli.model.spectrum import Array, Floats, Mask
 from kron2sum_cli.model.trait_axes import TraitAxes
 
 SetTest = Literal["burden", "skat", "skato", "acat", "lr", "omnibus"]
+Result = TypeVar("Result")
 
 OMNIBUS_WEIGHTS = ((1.0, 1.0), (1.0, 25.0))
 """Weights of the variants that the omnibus test combines, as STAAR-O does."""
@@ -77,8 +79,8 @@ def random_effects_mlog10p(name: SetTest, one: VariantSetScores, tested: Hypothe
     """-log10 P of a test of a set.
 
     ``skat``, ``burden``, ``skato`` and ``acat`` have the weights of the set; ``omnibus`` is skat, burden and acat, each
-    with the weights Beta(1, 1) and Beta(1, 25), combined by Cauchy's distribution; ``lr`` is mtSet's. Raises
-    NumericalError where the set has no P value, saying why.
+    with the weights Beta(1, 1) and Beta(1, 25), those of them that the set has combined by Cauchy's distribution;
+    ``lr`` is mtSet's. Raises NumericalError where the set has no P value, saying why.
     """
     return _TESTS[name](one, tested, null)
 
@@ -109,17 +111,47 @@ def kernel_of(scores: SetScores, weights: Array, tested: Hypothesis, null: SetNu
 
 
 def _omnibus(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:
-    return cauchy_mlog10p(omnibus_parts(one, tested, null))
+    return combined_mlog10p(omnibus_parts(one, tested, null))
+
+
+def combined_mlog10p(parts: Array) -> float:
+    """-log10 P of the omnibus test from those of its parts, NaN where there is none; NumericalError without any."""
+    known = parts[~np.isnan(parts)]
+    if not known.size:
+        raise NumericalError("the set has none of the tests that omnibus combines")
+    return cauchy_mlog10p(known)
 
 
 def omnibus_parts(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> Array:
-    """-log10 P (6,) of skat, burden and acat, each with all `OMNIBUS_WEIGHTS`: what ``omnibus`` combines."""
+    """-log10 P (6,) of skat, burden and acat, each with all `OMNIBUS_WEIGHTS`: what ``omnibus`` combines.
+
+    NaN where the set has no such test, as founders have no burden with equal weights: their probabilities sum to 1.
+    """
     weighted = one.of_omnibus()
-    kernels = [kernel_of(each.scores, each.weights, tested, null) for each in weighted]
-    mixtures = np.vstack([null_weights(kernel.blocks) for kernel in kernels])
-    found = mixture_mlog10p(mixtures, np.array([np.sum(kernel.z**2) for kernel in kernels])).tolist()
-    found += [test_of(each, tested, null) for test_of in (_burden, _acat) for each in weighted]
-    return np.array(found)
+    kernels = [if_any(partial(_mixture, each, tested, null)) for each in weighted]
+    known = [kernel for kernel in kernels if kernel is not None]
+    found = np.full((3, len(weighted)), np.nan)
+    if known:
+        mixtures, q = zip(*known, strict=True)
+        found[0, [kernel is not None for kernel in kernels]] = mixture_mlog10p(np.vstack(mixtures), np.array(q))
+    for k, test_of in enumerate((_burden, _acat), start=1):
+        parts = [if_any(partial(test_of, each, tested, null)) for each in weighted]
+        found[k] = [np.nan if part is None else part for part in parts]
+    return found.reshape(-1)
+
+
+def _mixture(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> tuple[Array, float]:
+    """The weights (1, m) of the null distribution of skat, and its statistic."""
+    kernel = kernel_of(one.scores, one.weights, tested, null)
+    return null_weights(kernel.blocks), float(np.sum(kernel.z**2))
+
+
+def if_any(test_of: Callable[[], Result]) -> Result | None:
+    """The result of a test; None where the set has no such test."""
+    try:
+        return test_of()
+    except NumericalError:
+        return None
 
 
 def _burden(one: VariantSetScores, tested: Hypothesis, null: SetNull) -> float:

@@ -12,8 +12,9 @@ from kron2sum_cli.model.bootstrap import SimulatedTraits
 from kron2sum_cli.model.hypotheses import compare, named_hypothesis
 from kron2sum_cli.model.sets.bootstrap import SimulatedTest, interpolated_mlog10p, simulated_set_mlog10p
 from kron2sum_cli.model.sets.fixed_effects import SetScores, reduce_set, test_set
+from kron2sum_cli.model.sets.kernel_tests import cauchy_mlog10p
 from kron2sum_cli.model.sets.quadratic_forms import mixture_mlog10p
-from kron2sum_cli.model.sets.random_effects import random_effects_mlog10p
+from kron2sum_cli.model.sets.random_effects import omnibus_parts, random_effects_mlog10p
 from kron2sum_cli.model.spectrum import Array
 
 B = 50
@@ -47,6 +48,24 @@ def test_every_data_set_has_the_p_of_its_scores(name: str, asked: str, share: fl
                 name, replace(scored, scores=scores, sum_scores=of_sum), tested, replace(null, context=context)
             )
         assert found[k] == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_the_omnibus_test_combines_what_the_set_has(share: float) -> None:
+    """Alleles of one locus have no burden with equal weights, in the scan and in every data set."""
+    one = case(43, share=share, s=3)
+    cancel(one.S)
+    eaf = np.array([0.5, 0.3, 0.2])
+    tested, null = named_hypothesis("any", TRAITS), null_of(one)
+    scored = replace(set_of(one), eaf=eaf)
+    parts = omnibus_parts(scored, tested, null)
+    assert np.isnan(parts).tolist() == [False, False, True, False, False, False]
+    observed = random_effects_mlog10p("omnibus", scored, tested, null)
+    assert observed == pytest.approx(cauchy_mlog10p(parts[~np.isnan(parts)]), rel=1e-12)
+    simulated = SimulatedTraits(np.zeros((60, 3, 2)), np.full(2, null.context.quadratic))
+    u = np.repeat(one.scores.u[:, :, None], 2, axis=2)
+    found = simulated_set_mlog10p("omnibus", scored, u, simulated, tested, null)
+    np.testing.assert_allclose(found, observed, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["fixed", "burden"])
