@@ -388,7 +388,7 @@ class _Climb(Generic[PointT]):
         certificate = Certificate(
             predicted_gain=float(predicted) + self.held_slope() * self.floor**2,
             cone_gain=_gain(_cone_ascents(model)),
-            gradient_norm=float(np.sqrt(max(float(g @ model.metric.solve(g)), 0.0))),
+            gradient_norm=model.metric.norm(model.metric.solve(g)),
             smallest_C0=float(share0.min()) if self.rank else 0.0,
             smallest_C1=float(share1.min()),
             active_C0=int(np.count_nonzero(share0 < BOUNDARY)),

@@ -26,6 +26,7 @@ from kron2sum_cli.model.hypotheses import orthonormal, reduction
 from kron2sum_cli.model.information import inverse_of_pairs, pair_positions
 from kron2sum_cli.model.likelihood import LikelihoodPoint
 from kron2sum_cli.model.spectrum import Array, parts_of
+from kron2sum_cli.model.trait_axes import pairs_of_axes
 
 ENTRIES_AT_ONCE = 1 << 21
 """Number of entries of data sets that are projected at once."""
@@ -241,7 +242,7 @@ class ProductsOverSamples(AtTruth):
     def _once(self, both: Array) -> Array:
         """``tr(Zᵀ∂K P ∂K'Z)`` (2, 2, p, p) of Z and ``GGᵀZ``, both (n, p, e)."""
         _, n, p, e = both.shape
-        rows, columns = np.tril_indices(p)
+        rows, columns = pairs_of_axes(p)
         found = np.empty((2, 2, rows.size))
         for some in parts_of(rows.size, max(1, ENTRIES_AT_ONCE // (2 * n * p * e))):
             here = np.eye(p)[rows[some]], np.eye(p)[columns[some]]

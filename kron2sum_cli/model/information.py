@@ -32,7 +32,7 @@ from kron2sum_cli.model.likelihood import (
     normalised_effects,
 )
 from kron2sum_cli.model.spectrum import Array, Indices, Mask
-from kron2sum_cli.model.trait_axes import TraitAxes
+from kron2sum_cli.model.trait_axes import TraitAxes, pairs_of_axes
 
 OBSERVED_TRAITS = 40
 """Largest number of traits for which the information is the observed one, a dense matrix; else it is the expected."""
@@ -105,7 +105,7 @@ def faces(axes: TraitAxes, mean_eigenvalue: float, rank: int) -> tuple[Mask, Mas
 
 def free_directions(empty0: Mask, empty1: Mask) -> Mask:
     """Which entries of (E0, E1) lie along the faces with these empty axes: (2N,)."""
-    i, j = np.tril_indices(empty0.size)
+    i, j = pairs_of_axes(empty0.size)
     return np.concatenate([~(empty0[i] & empty0[j]), ~(empty1[i] & empty1[j])])
 
 
@@ -120,7 +120,7 @@ def expected_information(point: Point) -> tuple[Array, Array, Array]:
 def expected_of_pairs(grams: Grams) -> tuple[Array, Array, Array]:
     """The expected information from the sums Q0, Q1, Q2 (p, p)."""
     Q0, Q1, Q2 = grams
-    i, j = np.tril_indices(len(Q0))
+    i, j = pairs_of_axes(len(Q0))
     twice = np.where(i == j, 0.5, 1.0)
     return twice * Q2[i, j], twice * Q1[i, j], twice * Q0[i, j]
 
@@ -244,7 +244,7 @@ def _explained_by_effects(point: Point, both: Array, effects: Array) -> Array:
 def _as_functionals(left: Array, effects: Array) -> Array:
     """``Σ_jl left_jᵀ E_jl f_lq`` as rows (q, 2N) over the pairs; left (m, 2p) for E0 and E1."""
     p = effects.shape[0]
-    i, j = np.tril_indices(p)
+    i, j = pairs_of_axes(p)
     products = np.einsum("ia,liq->qal", left, effects, optimize=True)
     both = []
     for M in (products[:, :p], products[:, p:]):
@@ -269,7 +269,7 @@ def face_curvature(axes: TraitAxes, score0: Array, score1: Array, empty0: Mask, 
 
 def lower_triangle(M: Array) -> Array:
     """Entries (..., N) of matrices (..., p, p) at the pairs ``np.tril_indices(p)``."""
-    return np.asarray(M[..., *_pairs(M.shape[-1])])
+    return np.asarray(M[..., *pairs_of_axes(M.shape[-1])])
 
 
 def symmetric(packed: Array) -> Array:
@@ -280,14 +280,11 @@ def symmetric(packed: Array) -> Array:
 @cache
 def pair_positions(p: int) -> Indices:
     """Position (p, p) of the pairs (j, l) and (l, j) in ``np.tril_indices(p)``; not to be written to."""
-    i, j = _pairs(p)
+    i, j = pairs_of_axes(p)
     index = np.empty((p, p), dtype=np.intp)
     index[i, j] = index[j, i] = np.arange(i.size)
     index.flags.writeable = False
     return index
-
-
-_pairs = cache(np.tril_indices)
 
 
 def invert_pairs(information: tuple[Array, Array, Array], free: Mask) -> DirectionCovariance:

@@ -1,12 +1,13 @@
 """Trait axes: the linear combinations of traits that C0 and C1 both leave uncorrelated."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy.linalg import lapack
 
 from kron2sum_cli.errors import NumericalError
-from kron2sum_cli.model.spectrum import Array, Mask
+from kron2sum_cli.model.spectrum import Array, Indices, Mask
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,12 @@ class TraitAxes:
     def variances(self, s: Array) -> Array:
         """Variance of every (row, axis) entry, ``s_i c0_j² + c1_j²``: (m, p)."""
         return np.asarray(np.multiply.outer(s, self.c0**2) + self.c1**2)
+
+
+@cache
+def pairs_of_axes(p: int) -> tuple[Indices, Indices]:
+    """The pairs (j, l) of axes with j ≥ l, as ``np.tril_indices`` has them; not to be written to."""
+    return np.tril_indices(p)
 
 
 def axes_of_factors(L0: Array, L1: Array, tau: float) -> TraitAxes:

@@ -20,7 +20,7 @@ import numpy as np
 
 from kron2sum_cli.model.likelihood import Grams, LikelihoodPoint
 from kron2sum_cli.model.spectrum import Array, Indices, Mask
-from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors
+from kron2sum_cli.model.trait_axes import TraitAxes, axes_of_factors, pairs_of_axes
 
 MAX_CG = 60
 """Largest number of steps of conjugate gradients."""
@@ -108,10 +108,11 @@ class Correction:
 
 @dataclass(frozen=True)
 class Chart:
-    """The unknowns around one point, as one vector: the entries of P, then those of N.
+    """The unknowns around one point, as one vector (2, N): the entries of P, then those of N.
 
-    ``rows`` ≥ ``columns`` are all pairs of axes; P has entries there, N at the transposed places. Of these ``free0`` of
-    P and ``free1`` of N are unknowns. ``tau`` is the mean eigenvalue of GGᵀ, ``rank`` the largest of C0.
+    ``rows`` ≥ ``columns`` are the N pairs of axes; P has entries there, N at the transposed places. Of these ``free0``
+    of P and ``free1`` of N are unknowns, and the others 0. ``tau`` is the mean eigenvalue of GGᵀ, ``rank`` the largest
+    of C0.
     """
 
     axes: TraitAxes
@@ -124,16 +125,14 @@ class Chart:
 
     def split(self, x: Array) -> tuple[Array, Array]:
         """P and N, both (p, p), of a vector."""
-        p, n0 = self.axes.c0.size, np.count_nonzero(self.free0)
+        p = self.axes.c0.size
         P, N = np.zeros((p, p)), np.zeros((p, p))
-        P[self.rows[self.free0], self.columns[self.free0]] = x[:n0]
-        N[self.columns[self.free1], self.rows[self.free1]] = x[n0:]
+        P[self.rows, self.columns], N[self.columns, self.rows] = x
         return P, N
 
     def join(self, P: Array, N: Array) -> Array:
         """The transpose of ``split``: gradients with respect to P and N as a vector."""
-        of_P = P[self.rows[self.free0], self.columns[self.free0]]
-        return np.concatenate([of_P, N[self.columns[self.free1], self.rows[self.free1]]])
+        return np.array([P[self.rows, self.columns] * self.free0, N[self.columns, self.rows] * self.free1])
 
     def directions(self, P: Array, N: Array) -> tuple[Array, Array]:
         """First-order change (E0, E1) of the diagonalised covariances."""
@@ -156,7 +155,7 @@ def chart_at(axes: TraitAxes, tau: float, rank: int, floor: float) -> Chart:
     So do columns of C1's at their least length, ``floor``, which a climb holds: it moves as if they were 0, and raises
     what it reaches (`TraitAxes.raised`).
     """
-    t, u = np.tril_indices(axes.c0.size)
+    t, u = pairs_of_axes(axes.c0.size)
     return Chart(axes, tau, rank, t, u, (u < rank) & (axes.c0[u] > 0), axes.c1[t] > floor)
 
 
@@ -164,27 +163,17 @@ def chart_at(axes: TraitAxes, tau: float, rank: int, floor: float) -> Chart:
 class PairMetric:
     """A positive definite matrix of 2 × 2 blocks ``[a, b; b, d]``, one for the entries of P and N of each pair of axes.
 
-    Blocks have 1, 0 and 1 where an entry is not free: ``free0`` and ``free1`` are those of a `Chart`.
+    Blocks have 1, 0 and 1 where an entry is not free.
     """
 
     a: Array
     b: Array
     d: Array
-    free0: Mask
-    free1: Mask
-
-    def _spread(self, x: Array) -> tuple[Array, Array]:
-        x0, x1 = np.zeros_like(self.a), np.zeros_like(self.d)
-        n0 = np.count_nonzero(self.free0)
-        x0[self.free0], x1[self.free1] = x[:n0], x[n0:]
-        return x0, x1
 
     def solve(self, g: Array) -> Array:
         """``M⁻¹g``."""
-        g0, g1 = self._spread(g)
         det = self.a * self.d - self.b**2
-        x0, x1 = (self.d * g0 - self.b * g1) / det, (self.a * g1 - self.b * g0) / det
-        return np.concatenate([x0[self.free0], x1[self.free1]])
+        return np.array([self.d * g[0] - self.b * g[1], self.a * g[1] - self.b * g[0]]) / det
 
     def norm(self, x: Array) -> float:
         """``√(xᵀMx)``."""
@@ -192,8 +181,7 @@ class PairMetric:
 
     def inner(self, x: Array, y: Array) -> float:
         """``xᵀMy``."""
-        (x0, x1), (y0, y1) = self._spread(x), self._spread(y)
-        return float((self.a * x0 + self.b * x1) @ y0 + (self.b * x0 + self.d * x1) @ y1)
+        return float((self.a * x[0] + self.b * x[1]) @ y[0] + (self.b * x[0] + self.d * x[1]) @ y[1])
 
 
 def expected_metric(chart: Chart, point: LikelihoodPoint, grams: Grams) -> PairMetric:
@@ -202,7 +190,7 @@ def expected_metric(chart: Chart, point: LikelihoodPoint, grams: Grams) -> PairM
     cone0, cone1 = _cone_curvature(chart, point)
     a, d = _with_ridge(a + np.maximum(cone0, 0), chart.free0), _with_ridge(d + np.maximum(cone1, 0), chart.free1)
     limit = 0.9999 * np.sqrt(a * d)
-    return PairMetric(a, np.clip(b, -limit, limit), d, chart.free0, chart.free1)
+    return PairMetric(a, np.clip(b, -limit, limit), d)
 
 
 def _with_ridge(diagonal: Array, free: Mask) -> Array:
@@ -222,7 +210,7 @@ def observed_metric(chart: Chart, point: LikelihoodPoint, grams: Grams, expected
     sizes = np.maximum(np.abs(values), LEAST_OBSERVED)
     blocks = (vectors * sizes[:, None, :]) @ vectors.transpose(0, 2, 1)
     a, b, d = blocks[:, 0, 0] * unit0**2, blocks[:, 0, 1] * unit0 * unit1, blocks[:, 1, 1] * unit1**2
-    return PairMetric(a, b, d, chart.free0, chart.free1)
+    return PairMetric(a, b, d)
 
 
 def _blocks(chart: Chart, grams: Grams) -> tuple[Array, Array, Array]:
@@ -281,13 +269,13 @@ class LocalModel:
         residual = g
         y = M.solve(residual)
         direction = y
-        ry = float(residual @ y)
+        ry = float(np.vdot(residual, y))
         goal = ry * min(0.01, np.sqrt(max(ry, 0)))
         for _ in range(MAX_CG):
             if ry <= max(goal, NO_GRADIENT):
                 break
             Hd = self.hessian_product(direction)
-            bend = -float(direction @ Hd)
+            bend = -float(np.vdot(direction, Hd))
             length = ry / bend if bend > 0 else np.inf
             if bend <= 0 and not np.isfinite(radius):
                 return Step(x, np.inf, 0.0, True)
@@ -298,7 +286,7 @@ class LocalModel:
             x, Hx = x + length * direction, Hx + length * Hd
             residual = residual + length * Hd
             y = M.solve(residual)
-            ry, previous = float(residual @ y), ry
+            ry, previous = float(np.vdot(residual, y)), ry
             direction = y + (ry / previous) * direction
         return _step(g, x, Hx, False)
 
@@ -315,7 +303,7 @@ class LocalModel:
             self.chart, self.point, self.curvature.observed.grams(self.curvature.expected), self.metric
         )
         g = self.gradient()
-        return 0.5 * float(g @ metric.solve(g))
+        return 0.5 * float(np.vdot(g, metric.solve(g)))
 
 
 def local_model(point: LikelihoodPoint, chart: Chart, curvature: Curvature, by_observed: bool) -> LocalModel:
@@ -327,8 +315,8 @@ def local_model(point: LikelihoodPoint, chart: Chart, curvature: Curvature, by_o
 
 
 def _step(g: Array, x: Array, Hx: Array, at_edge: bool) -> Step:
-    bend = -0.5 * float(x @ Hx)
-    return Step(x, float(g @ x) - bend, bend, at_edge)
+    bend = -0.5 * float(np.vdot(x, Hx))
+    return Step(x, float(np.vdot(g, x)) - bend, bend, at_edge)
 
 
 def _to_edge(M: PairMetric, x: Array, direction: Array, radius: float) -> float:

@@ -18,7 +18,7 @@ from kron2sum_cli.model.missing.information import direction_covariance as obser
 from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.undetermined import undetermined
 from kron2sum_cli.model.spectrum import Array, Mask
-from kron2sum_cli.model.trait_axes import TraitAxes
+from kron2sum_cli.model.trait_axes import TraitAxes, pairs_of_axes
 
 NO_VARIANCE = 1e-12
 """Smallest genetic (residual) share of variance of a trait that has genetic (residual) correlations."""
@@ -165,7 +165,7 @@ def _present(C0: Array, C1: Array, mean_eigenvalue: float) -> tuple[Mask, Mask]:
 
 def _gradients(Tinv: Array, a: int) -> Array:
     """Derivatives of row a of ``C = T⁻¹ E T⁻ᵀ`` with respect to the pairs of E: (p, N)."""
-    i, j = np.tril_indices(Tinv.shape[0])
+    i, j = pairs_of_axes(Tinv.shape[0])
     row = Tinv[a]
     both = row[i] * Tinv[:, j] + row[j] * Tinv[:, i]
     return np.asarray(np.where(i == j, 0.5, 1.0) * both)
@@ -173,7 +173,7 @@ def _gradients(Tinv: Array, a: int) -> Array:
 
 def _diagonal_gradients(Tinv: Array) -> Array:
     """Derivatives of the diagonal of ``C = T⁻¹ E T⁻ᵀ`` with respect to the pairs of E: (p, N)."""
-    i, j = np.tril_indices(Tinv.shape[0])
+    i, j = pairs_of_axes(Tinv.shape[0])
     return np.asarray(np.where(i == j, 1.0, 2.0) * Tinv[:, i] * Tinv[:, j])
 
 

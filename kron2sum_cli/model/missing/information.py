@@ -25,6 +25,7 @@ from kron2sum_cli.model.missing.likelihood import ObservedPoint
 from kron2sum_cli.model.missing.observed import PointOfCells
 from kron2sum_cli.model.missing.undetermined import undetermined_directions
 from kron2sum_cli.model.spectrum import Array, Mask, parts_of
+from kron2sum_cli.model.trait_axes import pairs_of_axes
 
 NO_RESIDUAL = 1e-7
 """An axis whose residual share of variance is below this, where the likelihood falls with it, is on the boundary: where
@@ -199,7 +200,7 @@ def _between_directions(gram: Array) -> Array:
     """``Σ gram[ad, bc]`` over the entries (a, b) of one direction and (c, d) of another: (N, N)."""
     p = math.isqrt(len(gram))
     G = gram.reshape(p, p, p, p)
-    i, j = np.tril_indices(p)
+    i, j = pairs_of_axes(p)
     half = np.where(i == j, 0.5, 1.0)
     a, b = i[:, None], j[:, None]
     total = G[a, j, b, i] + G[b, j, a, i] + G[a, i, b, j] + G[b, i, a, j]
