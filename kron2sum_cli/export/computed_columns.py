@@ -131,7 +131,7 @@ class ComputedColumns:
         if any(name.startswith(f"{COV.name}.") for name in self.names):
             columns |= effect_covariances(batch, self.metadata)
         if PVE.name in self.names:
-            columns |= explained_variance(batch, self.metadata.traits)
+            columns |= explained_variance(batch, self.metadata.traits, effects_of_a_trait(self.metadata))
         for name in self.names:
             if name.startswith(f"{P.name}."):
                 mlog10p = _MLOG10 + name
@@ -141,19 +141,26 @@ class ComputedColumns:
         return batch
 
 
-def explained_variance(batch: pa.RecordBatch, traits: Sequence[str]) -> dict[str, Array]:
+def effects_of_a_trait(metadata: ScanMetadata) -> float:
+    """Fixed effects of a trait that the scale of the tests does not count, on average; none after ML."""
+    observed = [metadata.null.observed.get(trait, metadata.null.samples) for trait in metadata.traits]
+    return (sum(observed) - metadata.nulls[0].size) / len(observed)
+
+
+def explained_variance(batch: pa.RecordBatch, traits: Sequence[str], neffects: float) -> dict[str, Array]:
     """``PVE.T`` of every trait and ``PVE`` of all of them: the share of the variance that a variant explains.
 
-    ``PVE.T = β² / (β² + N se²)``, what an effect with this standard error explains in N samples (Shim et al. 2015,
-    PLoS ONE 10:e0120758), and ``PVE = 1 - exp(-χ²/N)``, N the number of values of all traits: one less the ratio of
-    the residual sums of squares that the likelihood ratio compares.
+    ``PVE.T = β² / (β² + N se²)``, what an effect with this standard error explains of N values (Shim et al. 2015,
+    PLoS ONE 10:e0120758), and ``PVE = 1 - exp(-χ²/N)`` with N of all traits: one less the ratio of the residual sums
+    of squares that the likelihood ratio compares. N are the samples with a genotype and the trait less ``neffects``,
+    so that shares are of what covariates leave.
     """
     columns: dict[str, Array] = {}
     total = np.zeros(len(batch))
     for trait in traits:
         beta, se = (column_values(batch, kind.named(trait)) for kind in (BETA, SE))
         own = TRAIT_N.named(trait)
-        number = column_values(batch, own if own in batch.schema.names else N.name)
+        number = column_values(batch, own if own in batch.schema.names else N.name) - neffects
         columns[TRAIT_PVE.named(trait)] = beta**2 / (beta**2 + number * se**2)
         total += number
     columns[PVE.name] = -np.expm1(-column_values(batch, CHISQ.name) / total)

@@ -1,5 +1,6 @@
 """False discovery rates, shares of variance and intervals of loci against their definitions."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from scan_views import simulated, view_of
 from scipy import stats
 
 from kron2sum_cli.errors import InputError, UsageError
-from kron2sum_cli.export.computed_columns import explained_variance, false_discovery_rates
+from kron2sum_cli.export.computed_columns import effects_of_a_trait, explained_variance, false_discovery_rates
 from kron2sum_cli.export.export import export
 from kron2sum_cli.export.genome import read_genome
 from kron2sum_cli.export.loci import Clumping, bayes_interval, find_loci, locus_intervals, lod_interval
@@ -110,29 +111,39 @@ def test_pictures_of_some_rows_warn(caplog: pytest.LogCaptureFixture) -> None:
 # Shares of variance
 
 
-def test_the_share_of_one_trait_is_that_of_least_squares() -> None:
-    """In independent samples both are R² of the regression."""
+@pytest.mark.parametrize("reml", [True, False])
+def test_the_share_of_one_trait_is_that_of_least_squares(reml: bool) -> None:
+    """In independent samples both are the partial R² of the regression, whatever the scale of the tests counts."""
     random = np.random.default_rng(1)
-    n = 80
-    x, noise = random.binomial(2, 0.3, n).astype(float), random.normal(size=n)
-    x -= x.mean()
-    y = 0.5 * x + noise
-    y -= y.mean()
+    n, c = 40, 12
+    X = np.column_stack([np.ones(n), random.normal(size=(n, c - 1))])
+    x, y = random.binomial(2, 0.3, n).astype(float), random.normal(size=n)
+    x, y = (each - X @ np.linalg.lstsq(X, each)[0] for each in (x, y + 0.5 * x))
     beta = x @ y / (x @ x)
     residual = y - beta * x
     r2 = 1 - residual @ residual / (y @ y)
-    se = np.sqrt(residual @ residual / n / (x @ x))
-    columns = {"N": [n], "CHISQ": [-n * np.log1p(-r2)], "BETA.y": [beta], "SE.y": [se]}
-    found = explained_variance(pa.RecordBatch.from_pydict(columns), ["y"])
+    size = n - c if reml else n
+    se = np.sqrt(residual @ residual / size / (x @ x))
+    columns = {"N": [n], "CHISQ": [-size * np.log1p(-r2)], "BETA.y": [beta], "SE.y": [se]}
+    found = explained_variance(pa.RecordBatch.from_pydict(columns), ["y"], n - size)
     assert found["PVE"][0] == pytest.approx(r2) and found["PVE.y"][0] == pytest.approx(r2)
+
+
+def test_the_scale_of_tests_does_not_count_fixed_effects_but_by_ml() -> None:
+    metadata = scan_metadata_of(TRAITS, Span(((0, SIZE),), ((0, SIZE),), SIZE), [])
+    null, (scale, *_) = replace(metadata.null, samples=90, observed={"weight": 70}), metadata.nulls
+    for size, expected in ((160 - 2 * 7, 7), (160, 0)):
+        assert effects_of_a_trait(replace(metadata, null=null, nulls=(replace(scale, size=size),))) == expected
 
 
 def test_shares_are_columns_by_name_and_by_their_word() -> None:
     table = exported("scan.parquet", columns=("SNPID", "pve"))
     assert list(table) == ["SNPID", "PVE", "PVE.height", "PVE.weight"]
     stored = pq.read_table("scan.parquet").to_pandas()
-    np.testing.assert_allclose(table["PVE"], 1 - np.exp(-stored["CHISQ"] / (2 * stored["N"])))
-    weight = stored["BETA.weight"] ** 2 / (stored["BETA.weight"] ** 2 + stored["N"] * stored["SE.weight"] ** 2)
+    metadata = scan_metadata_of(TRAITS, Span(((0, SIZE),), ((0, SIZE),), SIZE), ["common"])
+    number = stored["N"] - effects_of_a_trait(metadata)
+    np.testing.assert_allclose(table["PVE"], 1 - np.exp(-stored["CHISQ"] / (2 * number)))
+    weight = stored["BETA.weight"] ** 2 / (stored["BETA.weight"] ** 2 + number * stored["SE.weight"] ** 2)
     np.testing.assert_allclose(exported("scan.parquet", columns=("PVE.weight",))["PVE.weight"], weight)
     assert "PVE" not in exported("scan.parquet")
 
