@@ -149,11 +149,11 @@ def bartlett_factors(
     for _ in range(MOST_TRAITS):
         try:
             simulated = refits.simulated(truth, rng, second)
+            lml = _cached(simulated.lml)
+            for one in drawn:
+                one.add(simulated, lml)
         except (ConvergenceError, NumericalError, np.linalg.LinAlgError):
             continue
-        lml = _cached(simulated.lml)
-        for one in drawn:
-            one.add(simulated, lml)
         if all(one.is_enough for one in drawn):
             break
     for group, one in zip(groups, drawn, strict=True):

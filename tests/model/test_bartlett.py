@@ -203,7 +203,10 @@ def test_observed_cells_have_about_the_same_factor(monkeypatch: pytest.MonkeyPat
 
 @dataclass(frozen=True)
 class Failing:
-    """Refits of which a share of the simulated variants ends at no maximum: those with a large likelihood ratio."""
+    """Refits of which a share of the simulated variants ends at no maximum: those with a large likelihood ratio.
+
+    Where the share is NaN none can be fitted.
+    """
 
     refits: Refitter
     share: float
@@ -224,6 +227,8 @@ class Failing:
         whole = self.refits.simulated(truth, rng, second)
 
         def refit(design: Array) -> Refit:
+            if np.isnan(self.share):
+                raise np.linalg.LinAlgError
             found = whole.refit(design)
             failed = (
                 found.lml > np.quantile(found.lml, 1 - self.share) if self.share else np.zeros(found.lml.size, bool)
@@ -240,8 +245,9 @@ def test_refits_that_mostly_fail_have_no_factor(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_array_equal(
         bartlett_factors(Failing(known, 0.0), HYPOTHESES[:1], 1), bartlett_factors(known, HYPOTHESES[:1], 1)
     )
-    with pytest.raises(ConvergenceError, match="too few traits"):
-        bartlett_factors(Failing(known, 0.8), HYPOTHESES[:1], 1)
+    for share in (0.8, np.nan):
+        with pytest.raises(ConvergenceError, match="too few traits"):
+            bartlett_factors(Failing(known, share), HYPOTHESES[:1], 1)
 
 
 @pytest.mark.parametrize("reml", [True, False])
