@@ -10,7 +10,7 @@ import pandas as pd
 import scipy
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import InputError, NumericalError, UsageError
+from kron2sum_cli.errors import InputError, NumericalError, UsageError, counted
 from kron2sum_cli.files.sample_table import SampleTable, code_with_levels, read_sample_table
 from kron2sum_cli.files.samples import Samples, match
 from kron2sum_cli.files.text import read_id_list
@@ -112,7 +112,11 @@ def read_design(settings: FitSettings, tables: Tables, grm: Grm) -> Design:
     if missing.any():
         _check_missing(settings, samples, TraitData(Y, A, X), covariates)
         if grm.falls_into_families(settings):
-            logger.info("%d missing cells on %d samples", missing.sum(), missing.any(axis=1).sum())
+            logger.info(
+                "%s on %s",
+                counted(int(missing.sum()), "missing cells"),
+                counted(int(missing.any(axis=1).sum()), "samples"),
+            )
         else:
             cost = missing_cost(missing, X.shape[1], grm.largest_rank(len(Y)))
     if grm.sparse is None:
@@ -270,8 +274,8 @@ def _check_missing(settings: FitSettings, samples: AnalysedSamples, data: TraitD
     if apart.size:
         j, k = apart[0]
         logger.warning(
-            "no sample has both traits of %d pairs (such as %s and %s): their residual covariances are not determined",
-            len(apart),
+            "no sample has both traits of %s (such as %s and %s): their residual covariances are not determined",
+            counted(len(apart), "pairs"),
             traits[k],
             traits[j],
         )
@@ -290,10 +294,10 @@ def _require_memory(
     needed = BASE_MIB + ((_bytes_of_matrices(settings, samples, grm) + of_cells) >> 20)
     if missing is not None:
         logger.info(
-            "%d missing cells on %d samples: the fit needs some %d MiB and %.2g operations a likelihood, the scan %.1f"
+            "%s on %s: the fit needs some %d MiB and %.2g operations a likelihood, the scan %.1f"
             " times those of complete traits",
-            missing.ncells,
-            missing.nrows,
+            counted(missing.ncells, "missing cells"),
+            counted(missing.nrows, "samples"),
             needed,
             missing.likelihood_flops,
             missing.scan_ratio,
@@ -302,7 +306,8 @@ def _require_memory(
         return
     if missing is not None:
         raise InputError(
-            f"--missing exact: {missing.ncells} missing cells on {missing.nrows} samples need some {needed} MiB, and"
+            f"--missing exact: the fit with {counted(missing.ncells, 'missing cells')} on"
+            f" {counted(missing.nrows, 'samples')} needs some {needed} MiB, and"
             f" {whose} {limit} MiB; {_way_out(samples, np.isnan(samples.Y))}, or use --missing drop"
         )
     cutoff = "--grm-cutoff 0.05" if settings.grm_cutoff is None else "a sparse matrix"

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import InputError, NumericalError
+from kron2sum_cli.errors import InputError, NumericalError, counted
 from kron2sum_cli.files.sample_table import SampleTable
 from kron2sum_cli.files.samples import Samples, match
 from kron2sum_cli.files.text import read_text
@@ -113,7 +113,9 @@ def with_predictions_only(pheno: SampleTable, predictions: PolygenicPredictions)
     unpredicted = np.isnan(predictions.values).any(axis=0) & np.isfinite(pheno.values)
     for trait, number in zip(pheno.names, np.count_nonzero(unpredicted, axis=0).tolist(), strict=True):
         if number:
-            logger.warning("%d samples with trait %s have no prediction of it, and count as without it", number, trait)
+            logger.warning(
+                "%s with trait %s and no prediction of it: counted as without it", counted(number, "samples"), trait
+            )
     return replace(pheno, values=np.where(unpredicted, np.nan, pheno.values))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.errors import InputError, UsageError, counted
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.files.text import read_file_list, read_name_list
 from kron2sum_cli.fit.summary import report_variants, warn_of_few_genotypes
@@ -214,9 +214,9 @@ def report_relationship(relationship: Relationship, analysed: Samples) -> None:
     if pairs:
         j, i = pairs[0]
         logger.warning(
-            "%d pairs of samples are near-duplicates by their relatedness (such as %s and %s): if they are one"
-            " individual measured twice, remove one of each pair with --remove",
-            len(pairs),
+            "near-duplicates by their relatedness: %s (such as %s and %s); if they are one individual measured twice,"
+            " remove one of each pair with --remove",
+            counted(len(pairs), "pairs of samples"),
             analysed.label(j),
             analysed.label(i),
         )

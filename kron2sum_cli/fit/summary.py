@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kron2sum_cli.errors import counted
 from kron2sum_cli.files.null_file import NullDescription, effect_names
 from kron2sum_cli.files.sample_table import SampleTable
 from kron2sum_cli.files.samples import Samples, match
@@ -71,8 +72,8 @@ def summarise(
 def _headline(description: NullDescription, whole: FitSummary) -> str:
     p, c = len(description.traits), len(description.covariates)
     return (
-        f"{len(description.samples)} samples{_missing(description)}, {_count(p, 'trait')}, {_count(c, 'covariate')},"
-        f" C0 {f'of rank at most {whole.rank}' if whole.rank else 'of 0'};"
+        f"{len(description.samples)} samples{_missing(description)}, {counted(p, 'traits')},"
+        f" {counted(c, 'covariates')}, C0 {f'of rank at most {whole.rank}' if whole.rank else 'of 0'};"
         f" {description.metadata.method.upper()} log-likelihood {whole.lml:.6f}"
     )
 
@@ -173,12 +174,12 @@ def _boundary(whole: FitSummary, profile: Mapping[str, Interval]) -> str:
     if certificate.active_C0:
         said.append(
             f"C0 has rank {rank - certificate.active_C0}:"
-            f" {_count(certificate.active_C0, 'combination')} of the traits without genetic variance"
+            f" {counted(certificate.active_C0, 'combinations')} of the traits without genetic variance"
         )
     if certificate.active_C1:
         said.append(
             f"C1 has rank {whole.axes.c1.size - certificate.active_C1}:"
-            f" {_count(certificate.active_C1, 'combination')} of the traits all genetic"
+            f" {counted(certificate.active_C1, 'combinations')} of the traits all genetic"
         )
     if not said:
         return "no boundary is active"
@@ -192,13 +193,9 @@ def _verdict(certificate: Certificate) -> str:
     return (
         f"{verdict}: predicted gain {certificate.predicted_gain:.1e} (off the boundary {certificate.cone_gain:.1e}),"
         f" gradient {certificate.gradient_norm:.1e}, smallest eigenvalue of C0 {certificate.smallest_C0:.3g} and C1"
-        f" {certificate.smallest_C1:.3g} (variance 1), {_count(certificate.steps, 'step')},"
-        f" {_count(certificate.evaluations, 'evaluation')}"
+        f" {certificate.smallest_C1:.3g} (variance 1), {counted(certificate.steps, 'steps')},"
+        f" {counted(certificate.evaluations, 'evaluations')}"
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _short(value: float) -> str:
@@ -254,7 +251,7 @@ def report_samples(
 def report_counts(counts: Mapping[str, int], of: str = "") -> None:
     """Say what was counted; what is 0 in the log alone."""
     for reason, count in counts.items():
-        logger.log(logging.INFO if count else logging.DEBUG, "%s%d %s", of, count, reason)
+        logger.log(logging.INFO if count else logging.DEBUG, "%s%s", of, counted(count, reason))
 
 
 def _report_list(option: str, listed: Samples, relationship: Samples) -> None:
@@ -326,7 +323,10 @@ def _warn_of_missing_traits(settings: FitSettings, pheno: SampleTable, counts: M
             f"; {'; '.join(ways)}" if ways else "",
         )
     elif partial:
-        logger.info("%d samples were dropped that have some of the traits: --missing exact would use them", partial)
+        logger.info(
+            "%s with some of the traits dropped: --missing exact would use what was observed of them",
+            counted(partial, "samples"),
+        )
 
 
 def _most_missing(table: SampleTable) -> tuple[str, int]:

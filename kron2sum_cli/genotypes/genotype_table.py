@@ -25,7 +25,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.errors import InputError, UsageError, counted
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
 from kron2sum_cli.files.text import AMBIGUOUS_NAMES, Row, id_columns, is_number, plain_name, stream_rows
 from kron2sum_cli.genotypes.sample_files import read_sample_list
@@ -253,9 +253,9 @@ def _without_contradictions(described_variants: Sequence[tuple[str, MapEntry]], 
     if wrong:
         name, places = next(iter(wrong.items()))
         logger.warning(
-            "%s: %d variants are there twice, at different places, first %s (%s): where they lie is taken for unknown",
+            "%s: %s there twice, at different places, first %s (%s): where they lie is taken for unknown",
             path,
-            len(wrong),
+            counted(len(wrong), "variants"),
             name,
             places,
         )

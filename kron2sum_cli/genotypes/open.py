@@ -53,7 +53,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.errors import InputError, UsageError, counted
 from kron2sum_cli.files.inputs import GZIP_MAGIC, display_name, open_input
 from kron2sum_cli.files.samples import Samples, match
 from kron2sum_cli.genotypes.chromosomes import encode_chromosomes
@@ -378,9 +378,9 @@ def _warn_of_duplicates(variants: Variants, earlier: Variants) -> None:
     if len(duplicates):
         first = duplicates.iloc[0]
         logger.warning(
-            "%d variants of %s are also in %s, first %r at %s:%d; all are kept, so that each is tested twice: leave one"
-            " of the files out if that is not meant",
-            len(duplicates),
+            "%s of %s also in %s, first %r at %s:%d; all are kept, so that each is tested twice: leave one of the files"
+            " out if that is not meant",
+            counted(len(duplicates), "variants"),
             variants.source,
             earlier.source,
             first["SNPID"],

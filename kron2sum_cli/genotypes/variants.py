@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv
 
-from kron2sum_cli.errors import InputError
+from kron2sum_cli.errors import InputError, counted
 from kron2sum_cli.genotypes.source import VARIANT_SCHEMA, Variants
 
 logger = logging.getLogger("kron2sum.genotypes")
@@ -101,8 +101,8 @@ def with_two_alleles(variants: Variants, n_alleles: NDArray[np.integer], remedy:
         if others.any():
             first = variants.table.slice(int(np.argmax(others)), 1).to_pylist()[0]
             problems.append(
-                f"{variants.source}: {np.count_nonzero(others)} of {len(variants)} variants have {which} and are left "
-                f"out, first {first['SNPID']!r} at {first['CHR']}:{first['POS']}{advice}"
+                f"{variants.source}: {np.count_nonzero(others)} of {counted(len(variants), 'variants')} left out for"
+                f" {which}, first {first['SNPID']!r} at {first['CHR']}:{first['POS']}{advice}"
             )
     if not two_alleles.any():
         raise InputError("\n".join(problems))

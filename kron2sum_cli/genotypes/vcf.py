@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import InputError
+from kron2sum_cli.errors import InputError, counted
 from kron2sum_cli.files.inputs import GZIP_MAGIC
 from kron2sum_cli.files.samples import Samples
 from kron2sum_cli.genotypes.source import SpooledSource, Variants, spool
@@ -105,9 +105,9 @@ def _variants(
         )
     if without:
         logger.warning(
-            "%s: %d sites have neither genotypes (GT) nor dosages (DS, HDS) and are left out, first %s",
+            "%s: %s without genotypes (GT) and dosages (DS, HDS) left out, first %s",
             path,
-            len(without),
+            counted(len(without), "sites"),
             without[0],
         )
 

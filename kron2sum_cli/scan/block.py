@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import InputError
+from kron2sum_cli.errors import InputError, counted
 from kron2sum_cli.files import scan_columns as column
 from kron2sum_cli.files.genome_wide import Largest
 from kron2sum_cli.files.scan_columns import axis_columns
@@ -525,11 +525,13 @@ def blocks_by_null(inputs: ScanInputs, width: int) -> Iterator[tuple[str | None,
     if without:
         if inputs.null.metadata.takes_predictions_off:
             logger.warning(
-                "%d variants on chromosomes without predictions: tested with the traits as they are", without
+                "%s on chromosomes without predictions: tested with the traits as they are",
+                counted(without, "variants"),
             )
         else:
             logger.warning(
-                "%d variants on chromosomes that the GRM has none of: tested with the whole GRM's null", without
+                "%s on chromosomes that the GRM has none of: tested with the whole GRM's null",
+                counted(without, "variants"),
             )
 
 

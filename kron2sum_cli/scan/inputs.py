@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import InputError, UsageError
+from kron2sum_cli.errors import InputError, UsageError, counted
 from kron2sum_cli.files.inputs import FileRecord, file_records
 from kron2sum_cli.files.null_file import NullFile, read_null
 from kron2sum_cli.files.outputs import guard_inputs
@@ -343,7 +343,12 @@ def _open_genotypes(
             f" {example} (a sample that it has: {there}); fit the null model on the samples that will be scanned"
             " (fit --keep)"
         )
-    logger.info("%d samples of the null model, all in %s with %d", len(rows), genotypes.path, len(genotypes.samples))
+    logger.info(
+        "%s of the null model, all in %s with %d",
+        counted(len(rows), "samples"),
+        genotypes.path,
+        len(genotypes.samples),
+    )
     return genotypes, files, rows
 
 

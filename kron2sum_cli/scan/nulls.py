@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from kron2sum_cli.errors import InputError, NumericalError
+from kron2sum_cli.errors import InputError, NumericalError, counted
 from kron2sum_cli.files.null_file import NullFile
 from kron2sum_cli.files.scan_metadata import NullScale
 from kron2sum_cli.genotypes.founders import variants_of_loci
@@ -85,7 +85,7 @@ def read_conditioned(
         level = logging.DEBUG if founders else logging.WARNING
         logger.log(level, "--condition %s: it adds nothing and is left out", combination([*of_columns, *names], one))
     kept = [k for k in range(len(names)) if k not in found]
-    logger.info("conditioned on %d variants: %s", len(kept), ", ".join(names[k] for k in kept))
+    logger.info("conditioned on %s: %s", counted(len(kept), "variants"), ", ".join(names[k] for k in kept))
     called = where_called(absent[:, kept])
     return ConditionedVariants(tuple(names[k] for k in kept), np.hstack([G[:, kept], added]), called)
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from kron2sum_cli.errors import InputError, OutputError
+from kron2sum_cli.errors import InputError, OutputError, counted
 from kron2sum_cli.files.outputs import FinishedWork, output_error, work_beside
 from kron2sum_cli.files.scan_metadata import first_difference
 from kron2sum_cli.scan.block import BlockResult
@@ -66,7 +66,7 @@ class FinishedBlocks:
         file.truncate(self._last)
         file.seek(self._last)
         if number:
-            logger.info("%d finished blocks of an interrupted scan taken over", number)
+            logger.info("%s of an interrupted scan taken over", counted(number, "finished blocks"))
 
     def read_again(self) -> Iterator[BlockResult]:
         """All blocks, in order, once the last was added; raises OutputError where what was kept is no longer there."""

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from kron2sum_cli.errors import counted
 from kron2sum_cli.files.scan_columns import MLOG10P, scan_schema
 from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome
 from kron2sum_cli.model.conditioning import conditioned_scanner
@@ -59,7 +60,7 @@ def scan_variants(settings: ScanSettings, progress: Progress) -> None:
     inflation = Inflation(inputs.tests, inputs.null.traits, settings.second_test)
     strong: list[pa.RecordBatch] = []
     number = int(np.count_nonzero(inputs.selection.asked))
-    logger.info("%d variants to test in blocks of %d", number, width)
+    logger.info("%s to test in blocks of %d", counted(number, "variants"), width)
     factors = factors_of_genome(settings, inputs) if inputs.null.chromosomes else None
     metadata = scan_metadata(settings, inputs)
     with result_table(settings, columns, metadata, inputs.selection.counts, width) as table:
@@ -196,7 +197,7 @@ def _places_of(inputs: ScanInputs, region: Region) -> str:
 def _report(counts: Mapping[str, int]) -> None:
     for reason, number in counts.items():
         if number:
-            logger.info("%d %s", number, reason)
+            logger.info("%s", counted(number, reason))
 
 
 class Inflation:

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import InputError
+from kron2sum_cli.errors import InputError, counted
 from kron2sum_cli.files.scan_metadata import Span
 from kron2sum_cli.files.text import read_text, split_rows
 from kron2sum_cli.genotypes.chromosomes import Region, encode_chromosomes, normalise_chromosome, parse_region
@@ -317,7 +317,7 @@ def find_sets(settings: ScanSettings, inputs: ScanInputs) -> FoundSets:
         )
     if unknown:
         counts[NOT_THERE] = len(unknown)
-        logger.warning("%s: %d %s, such as %s of set %s", path, len(unknown), NOT_THERE, *unknown[0])
+        logger.warning("%s: %s, such as %s of set %s", path, counted(len(unknown), NOT_THERE), *unknown[0])
     return FoundSets(found, start, stop, span, counts)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import NumericalError
+from kron2sum_cli.errors import NumericalError, counted
 from kron2sum_cli.files.genome_wide import name_of_test
 from kron2sum_cli.files.scan_columns import (
     CARRIERS,
@@ -99,7 +99,7 @@ def scan_sets(settings: ScanSettings, progress: Progress) -> None:
     found, width = find_sets(settings, inputs), block_width(settings, inputs)
     blocks, counts = blocks_of_sets(found, width), found.counts
     metadata = replace(scan_metadata(settings, inputs), span=found.span)
-    logger.info("%d sets to test in %d blocks", counts["sets"], len(blocks))
+    logger.info("%s to test in %s", counted(counts["sets"], "sets"), counted(len(blocks), "blocks"))
     with result_table(settings, schema, metadata, found.counts, width) as table:
         of_nulls = ((null, list(group)) for null, group in groupby(blocks, key=lambda block: block.chromosome))
         plan_under = partial(_plan, settings, inputs, schema)
@@ -131,15 +131,16 @@ def _report(counts: Mapping[str, int]) -> None:
     """Say what was counted, and what has no result."""
     if counts.get(EXPLAINING):
         logger.warning(
-            "%d %s: they have as many effects as there are values; split them", counts[EXPLAINING], EXPLAINING
+            "%s: as many effects as there are values; split such sets", counted(counts[EXPLAINING], EXPLAINING)
         )
     if counts.get(MANY_EFFECTS):
         logger.warning(
-            "%d %s; use --stat f, another --set-test, or fewer variants a set", counts[MANY_EFFECTS], MANY_EFFECTS
+            "%s; use --stat f, another --set-test, or fewer variants a set", counted(counts[MANY_EFFECTS], MANY_EFFECTS)
         )
     for reason, number in counts.items():
         if number and reason != MANY_EFFECTS:
-            logger.log(logging.WARNING if reason.startswith(NO_RESULT) else logging.INFO, "%d %s", number, reason)
+            level = logging.WARNING if reason.startswith(NO_RESULT) else logging.INFO
+            logger.log(level, "%s", counted(number, reason))
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def test_the_variant_that_determines_a_trait_leads(precision: str, caplog: pytes
     write_table("y.csv", colour=dosages[:, 10] // 2)
     assert kron2sum("fit", "-q", "--pheno", "y.csv", "--grm", "g.bed") == 0
     table = scanned("--refit", 0, "--precision", precision)
-    assert "1 variants that explain the traits completely (statistics at the limit of the precision)" in caplog.text
+    assert "1 variant that explains the traits completely (statistics at the limit of the precision)" in caplog.text
     assert list(table.MLOG10P.nlargest(2).index) == ["v10", "v11"]
     assert table.MLOG10P["v10"] > 400 and np.isfinite(table.MLOG10P["v10"])
     assert table["BETA.colour"]["v10"] == pytest.approx(0.5, rel=1e-5)
@@ -152,7 +152,7 @@ def test_no_refit_of_a_variant_that_determines_one_of_two_traits(
     write_table("y.csv", a=a + b if combined else a, b=b)
     assert kron2sum("fit", "-q", "--pheno", "y.csv", "--grm", "g.bed") == 0
     table = scanned()
-    assert "1 variants that explain a trait, or a combination of traits, completely (not refitted)" in caplog.text
+    assert "1 variant that explains a trait, or a combination of traits, completely (not refitted)" in caplog.text
     assert "did not converge" not in caplog.text
     assert table.MLOG10P.idxmax() == "v10" and np.isnan(table.MLOG10P_REFIT["v10"])
 

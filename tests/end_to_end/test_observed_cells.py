@@ -392,7 +392,7 @@ def test_traits_never_seen_together_are_named(folder: Path, capsys: pytest.Captu
     traits.loc[~first, "height"] = np.nan
     traits.dropna(how="all", subset=TRAITS).to_csv(folder / "apart.csv", index=False)
     assert fit(folder, "apart.npz", "--allow-unconverged", pheno="apart.csv") == 0
-    assert "no sample has both traits of 1 pairs (such as height and weight)" in capsys.readouterr().err
+    assert "no sample has both traits of 1 pair (such as height and weight)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("transform", ["standardize", "rank-normal"])

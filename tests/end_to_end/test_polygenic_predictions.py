@@ -168,7 +168,7 @@ def test_chromosomes_without_predictions_are_said(
 
 def test_samples_without_prediction_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit(folder, "count", "--pheno", folder / "y.csv", "--pred", folder / "fit_pred.list")
-    assert f"{LEFT_OUT} samples with trait b have no prediction of it" in capsys.readouterr().err
+    assert f"{LEFT_OUT} samples with trait b and no prediction" in capsys.readouterr().err
 
 
 def test_traits_without_fids_and_predictions_with_fids(folder: Path, predicted: Path) -> None:

@@ -232,7 +232,7 @@ def test_sets_equal_the_joint_dense_test(
     out = tmp_path / "sets.parquet"
     options = ("--sets", tmp_path / "sets.txt", "--test", "common", "--refit", "0.5")
     assert scan(example / "null.npz", out, *options) == 0
-    assert "1 members of sets are no variant of the scan, such as nothing of set none" in caplog.text
+    assert "1 member of sets is no variant of the scan, such as nothing of set none" in caplog.text
     assert "--refit 0.5: sets of variants are not refitted" in caplog.text
     assert metadata(out)["settings"]["refit"] == 0
     assert kron2sum("export", "-q", out, "--test", "specific") == 1

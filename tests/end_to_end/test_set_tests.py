@@ -174,7 +174,7 @@ def test_weights_of_0_leave_a_set_without_result(
     assert scan(example / "null.npz", out, "--sets", path, "--set-test", "skat", "--set-weights", "W") == 0
     rows = table(out).set_index("SET")
     assert np.isnan(rows.loc["g"]["MLOG10P_SET.skat"]) and rows.loc["h"]["MLOG10P_SET.skat"] > 0
-    assert "1 tests of sets without a result (empty statistics): skat: the scores of the set have no" in caplog.text
+    assert "1 test of sets without a result (empty statistics): skat: the scores of the set have no" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_what_the_covariates_explain_is_no_member(
     assert scan(null, out, "--sets", path, "--set-test", "fixed", "--set-test", "skat") == 0
     first, second = table(out).iloc[0], table(out).iloc[1]
     assert (first.NVAR, first.NVAR_LEFT_OUT, first.DF) == (3, 1, 9)
-    assert "1 variants of sets left out: no variation given the covariates" in caplog.text
+    assert "1 variant of sets left out: no variation given the covariates" in caplog.text
     assert first.CHISQ == second.CHISQ and first["MLOG10P_SET.skat"] == second["MLOG10P_SET.skat"]
 
 

@@ -130,6 +130,6 @@ def test_missing_cells_that_memory_does_not_allow(folder, monkeypatch):
     assert np.isnan(design(missing="exact").Y[3, 0])
     monkeypatch.setattr("kron2sum_cli.fit.design.available_memory_mib", lambda: 10)
     with pytest.raises(
-        InputError, match=r"--missing exact: 1 missing cells on 1 samples need some \d+ MiB, and the mach"
+        InputError, match=r"--missing exact: the fit with 1 missing cell on 1 sample needs some \d+ MiB, and the mach"
     ):
         design(missing="exact")

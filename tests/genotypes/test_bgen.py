@@ -297,7 +297,7 @@ def test_more_than_two_alleles(tmp_path: Path, index: bool, caplog: pytest.LogCa
     source = open_bgen(str(path))
     assert source.variants.table["SNPID"].to_pylist() == ["rs1", "rs3"]
     np.testing.assert_array_equal(source.read(np.arange(2), np.arange(2)), [[2, 0], [1, 2]])
-    assert "1 of 3 variants have more than two alleles and are left out, first 'rs2' at 1:5" in caplog.text
+    assert "1 of 3 variants left out for more than two alleles, first 'rs2' at 1:5" in caplog.text
 
 
 def test_a_single_allele(
@@ -308,7 +308,7 @@ def test_a_single_allele(
     path.write_bytes(path.read_bytes().replace(alleles, struct.pack("<HIc", 1, 1, b"A"), 1))
     source = open_bgen(str(path))
     assert source.variants.table["SNPID"].to_pylist() == ["rs1"]
-    assert "1 of 2 variants have fewer than two alleles and are left out, first 'rs0' at 01:1" in caplog.text
+    assert "1 of 2 variants left out for fewer than two alleles, first 'rs0' at 01:1" in caplog.text
     assert "split" not in caplog.text
 
 
@@ -316,7 +316,7 @@ def test_no_variant_with_two_alleles(tmp_path: Path) -> None:
     bgen = pytest.importorskip("bgen")
     with bgen.BgenWriter(str(tmp_path / "g.bgen"), 2, samples=["a", "b"]) as writer:
         writer.add_variant("v", "rs2", "1", 5, ["A", "G", "T"], np.eye(6)[:2])
-    with pytest.raises(InputError, match="1 of 1 variants have more than two alleles"):
+    with pytest.raises(InputError, match="1 of 1 variant left out for more than two alleles"):
         open_bgen(str(tmp_path / "g.bgen"))
 
 

@@ -204,6 +204,6 @@ def test_more_than_two_alleles(plink2: Plink2, tmp_path: Path, caplog: pytest.Lo
     source = open_genotype_file(path)
     assert source.variants.table["SNPID"].to_pylist() == ["b"]
     np.testing.assert_array_equal(read_all(source), [[1], [2]])
-    assert "1 of 2 variants have more than two alleles and are left out, first 'm' at 1:5" in caplog.text
+    assert "1 of 2 variants left out for more than two alleles, first 'm' at 1:5" in caplog.text
     advice = ("--pfile", path.removesuffix(".pgen"), "--max-alleles", "2", "--make-pgen")
     np.testing.assert_array_equal(read_all(open_genotype_file(plink2("n.pgen", *advice))), read_all(source))

@@ -225,7 +225,7 @@ def test_sites_without_genotypes_are_left_out(tmp_path: Path, caplog: pytest.Log
     source = open_vcf(write(tmp_path, "1 4 v A C DP 3 4 5 6", "1 5 w A C GT 0/0 0/1 1/1 1/1"))
     assert source.variants.table["SNPID"].to_pylist() == ["w"]
     np.testing.assert_array_equal(source.read(np.arange(1), np.arange(4))[:, 0], [0, 1, 2, 2])
-    assert "1 sites have neither genotypes (GT) nor dosages (DS, HDS) and are left out, first v at 1:4" in caplog.text
+    assert "1 site without genotypes (GT) and dosages (DS, HDS) left out, first v at 1:4" in caplog.text
 
 
 def test_probabilities_that_are_not_read_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

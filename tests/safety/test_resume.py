@@ -44,7 +44,7 @@ def log_of(folder: Path) -> str:
 
 def test_resumed(expected: bytes, interrupted: Path, kron2sum: CommandServer) -> None:
     assert kron2sum(*SCAN, "--resume").code == 0
-    assert "1 finished blocks of an interrupted scan taken over" in log_of(interrupted.parent)
+    assert "1 finished block of an interrupted scan taken over" in log_of(interrupted.parent)
     assert (interrupted.parent / "out.tsv").read_bytes() == expected
     assert not interrupted.exists()
 
@@ -149,6 +149,6 @@ def test_sets_are_resumed(folder: Path, kron2sum: CommandServer) -> None:
     (folder / "sets.txt").write_text(text)
     assert kron2sum(*sets, "--out", "out.tsv", "--set-max-maf", "0.2", "--resume").code == 1
     assert kron2sum(*sets, "--out", "out.tsv", "--resume").code == 0
-    assert "1 finished blocks of an interrupted scan taken over" in log_of(folder)
+    assert "1 finished block of an interrupted scan taken over" in log_of(folder)
     assert (folder / "out.tsv").read_bytes() == (folder / "expected.tsv").read_bytes()
     assert work_files(folder) == []
