@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import InputError, NumericalError, UsageError
+from kron2sum_cli.errors import InputError, NumericalError, UsageError, counted
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
 from kron2sum_cli.files.text import (
     AMBIGUOUS_NAMES,
@@ -430,8 +430,9 @@ def missing_code_warnings(column: TextColumn, numbers: NDArray[np.float64]) -> l
 
 def missing_code_text(column: TextColumn, code: int, count: int) -> str:
     """The warning of so many values of a code."""
+    number = counted(count, f"{column.unit}s")
     return (
-        f"{column.file}: {column.kind} '{column.name}' is {code} in {count} {column.unit}s and has no other value from "
+        f"{column.file}: {column.kind} '{column.name}' is {code} in {number} and has no other value from "
         f"{code * 10 // 9} to {code * 8 // 9}; if {code} stands for missing, give --missing-code {code}"
     )
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kron2sum_cli.errors import InputError, NumericalError
+from kron2sum_cli.errors import InputError, NumericalError, counted
 from kron2sum_cli.files.sample_table import CodedCovariates, SampleTable, code_covariates
 from kron2sum_cli.files.samples import Samples, count_absent, match
 
@@ -230,7 +230,7 @@ def _refuse_constant(Y: NDArray[np.float64], pheno: SampleTable, counts: Mapping
         + "s" * (fewest > 1)
         + (f" that ha{'s' if fewest == 1 else 've'} it" if fewest < len(Y) else "")
     )
-    lost = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count and " dropped for " in reason)
+    lost = ", ".join(counted(count, reason) for reason, count in counts.items() if count and " dropped for " in reason)
     raise NumericalError(
         f"{pheno.samples.source}: {what} constant over the {fewest} {who}{f' ({lost})' if lost else ''}; leave"
         f" {_worth_leaving_out(pheno, names, counts)} out (--pheno-name), or check the missing codes"

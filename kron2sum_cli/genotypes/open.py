@@ -274,7 +274,7 @@ def _with_suffix(stem: str) -> str:
     if len(found) > 1:
         raise UsageError(f"{stem} may be any of {', '.join(found)}; give one of them with its suffix")
     if os.path.exists(stem) and not found:
-        raise InputError(f"{stem} is no file; genotypes are read from files only, so write them to one first")
+        raise InputError(f"{stem} is no file; write genotypes to one first, or give VCF or BCF by standard input (-)")
     if not found:
         tried = (
             ""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, UsageError
-from kron2sum_cli.files.inputs import display_name, open_input
+from kron2sum_cli.files.inputs import display_name, open_input, unreadable
 from kron2sum_cli.files.samples import Samples, refuse_duplicates
 from kron2sum_cli.files.text import Row, id_columns, is_number, numbers_of_row, stream_rows
 from kron2sum_cli.genotypes.sample_files import read_sample_list
@@ -272,8 +272,11 @@ def open_sparse(path: str, id_path: str | None) -> SparseMatrix | None:
         return read_gcta_sparse(f"{stem}.grm.sp", read_sample_list(ids), ids)
     if not os.path.isfile(path):
         return None
-    with open_input(path) as file:
-        head = file.read(SPARSE_HEAD_BYTES)
+    try:
+        with open_input(path) as file:
+            head = file.read(SPARSE_HEAD_BYTES)
+    except OSError as error:
+        raise unreadable(path, error) from None
     if head.lower().startswith(b"%%matrixmarket"):
         return read_matrix_market(path, read_sample_list(_needed(id_path, path)), str(id_path))
     header = head.partition(b"\n")[0].decode(errors="replace")

@@ -52,6 +52,8 @@ def open_vcf(path: str, name: str | None = None) -> SpooledSource:
     """
     files, name = ((path,), path) if name is None else ((), name)
     cyvcf2 = _cyvcf2(name)
+    if not os.path.getsize(path):
+        raise InputError(f"{name} is empty; check the command that wrote it, or copy it again")
     _refuse_cut_short(path, name)
     try:
         reader = cyvcf2.VCF(path)

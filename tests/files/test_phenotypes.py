@@ -173,9 +173,9 @@ def test_longer_codes_are_warned_of_too(tmp_path: Path) -> None:
     codes = {"a": ["-99", "-999"], "b": [], "c": ["-999"], "d": ["-9", "-9999"]}
     expected = [(trait, code) for trait, some in codes.items() for code in some]
     assert sorted((w.split("'")[1], w.split()[-1]) for w in found) == sorted(expected)
-    assert "trait 'c' is -999 in 1 samples and has no other value from -1110 to -888" in found[2]
+    assert "trait 'c' is -999 in 1 sample and has no other value from -1110 to -888" in found[2]
     (warning,) = read(tmp_path, text, ["b"], categorical=["c"], kind="covariate").warnings
-    assert "covariate 'c' is -999 in 1 samples" in warning
+    assert "covariate 'c' is -999 in 1 sample" in warning
 
 
 def test_many_columns(tmp_path: Path) -> None:

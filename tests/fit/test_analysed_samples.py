@@ -194,7 +194,7 @@ def test_constant_because_another_trait_or_a_covariate_is_missing() -> None:
     whole = table(samples("abc", "y.csv"), "pq", [[1, 2], [1, 3], [2, 3]])
     covar = table(samples("abc", "x.csv"), "u", [[1], [2], [nan]])
     message = (
-        r"trait 'p' is constant over the 2 analysed samples \(1 samples dropped for missing covariate\); leave it out"
+        r"trait 'p' is constant over the 2 analysed samples \(1 sample dropped for missing covariate\); leave it out"
     )
     with pytest.raises(NumericalError, match=message):
         analysed_samples(whole, covar, everybody)

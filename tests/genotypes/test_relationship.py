@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, UsageError
 from kron2sum_cli.genotypes import square_matrix as square
-from kron2sum_cli.genotypes.relationship import open_relationship
+from kron2sum_cli.genotypes.relationship import open_relationship, open_sparse
 
 N = 23
 ROWS = np.random.default_rng(4).permutation(N)[:17]
@@ -353,6 +353,12 @@ def test_bad_names(tmp_path: Path, K: NDArray[np.float64], content: str, message
     (tmp_path / "k.grm.id").write_text(content)
     with pytest.raises(InputError, match=message):
         open_relationship(path)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="no file here fails to be read")
+def test_a_file_that_the_system_cannot_read() -> None:
+    with pytest.raises(InputError, match="/proc/self/mem cannot be read .*; check the disk"):
+        open_sparse("/proc/self/mem", None)
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:

@@ -208,6 +208,12 @@ def test_names_that_are_not_utf_8(tmp_path: Path, old: str, new: str, message: s
         open_vcf(str(path))
 
 
+def test_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "g.vcf").touch()
+    with pytest.raises(InputError, match=r"g\.vcf is empty; check the command"):
+        open_vcf(str(tmp_path / "g.vcf"))
+
+
 def test_tabs_at_the_end_are_no_columns(tmp_path: Path) -> None:
     path = Path(write(tmp_path, "1 4 v A C GT 0/0 0/1 1/1 1/1"))
     path.write_text(path.read_text()[:-1] + "\t\n")
