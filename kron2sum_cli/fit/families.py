@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kron2sum_cli.errors import InputError, NumericalError
-from kron2sum_cli.fit.design import Design
+from kron2sum_cli.fit.design import BASE_MIB, Design
 from kron2sum_cli.fit.null_model import blas_for, step
 from kron2sum_cli.genotypes.sparse_matrix import sparse_above_cutoff
 from kron2sum_cli.model.families.null_model import likelihood_of_families
@@ -21,8 +21,14 @@ from kron2sum_cli.settings import FitSettings
 
 logger = logging.getLogger("kron2sum.fit")
 
+BYTES_OF_PAIR = 24
+"""Of a relationship that is not 0, with its place, twice."""
+
 MATRICES_OF_FAMILY = 5
 """Matrices of its size that the eigendecomposition of a family holds at once."""
+
+MATRICES_OF_CELLS = 7
+"""The same of the covariance of its cells, where some are missing."""
 
 
 def likelihoods_of_families(
@@ -64,13 +70,16 @@ def _require_memory(K: Sparse, memory_mib: int | None, data: TraitData) -> None:
     if limit is None:
         limit, whose = available_memory_mib(), "the machine has"
     sizes = sizes_of_families(K)
-    largest, needed = int(sizes.max(initial=1)), _needed_mib(sizes, data)
+    fixed = BASE_MIB + (BYTES_OF_PAIR * K.nnz >> 20)
+    largest, needed = int(sizes.max(initial=1)), fixed + _needed_mib(sizes, data)
     if limit is None or needed <= limit:
         return
     cutoffs = np.round(np.arange(0.01, 0.5, 0.01), 2).tolist()
     sizes_by_cutoff = ((x, sizes_of_families(sparse_above_cutoff(K, x))) for x in cutoffs)
-    enough = next((x for x, sizes in sizes_by_cutoff if _needed_mib(sizes, data) <= limit), None)
-    advice = f"--grm-cutoff {enough:g} splits it" if enough is not None else "give a matrix of fewer samples"
+    enough = next((x for x, sizes in sizes_by_cutoff if fixed + _needed_mib(sizes, data) <= limit), None)
+    advice = (
+        f"--grm-cutoff {enough:g} splits it" if enough is not None else "allow that, or give a matrix of fewer samples"
+    )
     if data.has_missing:
         what = f"and with --missing exact the covariances of families of {data.Y.shape[1]} traits need"
         advice += ", or use --missing drop"
@@ -87,7 +96,7 @@ def _needed_mib(sizes: NDArray[np.intp], data: TraitData) -> int:
     squares = sizes.astype(np.float64) ** 2
     if data.has_missing:
         squares *= data.Y.shape[1] ** 2
-        return int(8 * (squares.sum() + MATRICES_OF_FAMILY * squares.max(initial=0.0))) >> 20
+        return int(8 * (squares.sum() + MATRICES_OF_CELLS * squares.max(initial=0.0))) >> 20
     return int(8 * (squares[sizes > 1].sum() + MATRICES_OF_FAMILY * squares.max(initial=0.0))) >> 20
 
 

@@ -177,6 +177,12 @@ def test_a_family_too_large_is_refused_with_a_cutoff(
     assert "--grm-cutoff 0.07 splits it" in said
 
 
+def test_what_python_takes_counts_as_memory(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = ("--pheno", folder / "y.csv", "--grm", folder / "gcta")
+    assert kron2sum("fit", "--memory", "100", *tables, "--out", folder / "no.npz") == 1
+    assert "some 180 MiB, where --memory allows 100 MiB; allow that" in capsys.readouterr().err
+
+
 def test_predictions_of_missing_cells(folder: Path) -> None:
     tables = []
     for name, grm in (("dense", ["dense.npy", "--grm-id", folder / "ids"]), ("sparse", ["gcta"])):
