@@ -12,7 +12,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from types import TracebackType
@@ -334,6 +334,8 @@ class NullWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._sink.abandoned = True  # not even the end is written, as zipfile does where it is destroyed
+        with suppress(ValueError):  # the write of an array was interrupted
+            self._archive.close()  # else zipfile does it when it is destroyed, maybe after the sink
 
     def add(self, chromosome: str | None, model: NullModel) -> None:
         """Write the fit without a chromosome, or (None, and first) the whole one."""

@@ -301,8 +301,9 @@ def test_a_pipe(tmp_path: Path, content: bytes) -> None:
 def test_a_failure_leaves_no_archive() -> None:
     """Nor does the archive end itself when it is destroyed."""
     file = io.BytesIO()
-    with pytest.raises(ValueError, match="stop"), NullWriter(file, described()):
+    with pytest.raises(ValueError, match="stop"), NullWriter(file, described()) as writer:
         raise ValueError("stop")
+    assert writer._archive.fp is None, "it is closed, so that nothing is left to do, and to complain of, when it goes"
     size = len(file.getvalue())
     assert size > 0
     with pytest.raises(zipfile.BadZipFile):
