@@ -10,15 +10,18 @@ from collections.abc import Mapping, Sequence
 def counted(number: int, what: str) -> str:
     """So many of ``what``, in the plural: a noun, the first or second word, and at most one verb of those below.
 
+    What stands after a colon is a sentence of its own.
+
     >>> counted(2, "missing cells"), counted(1, "missing cells"), counted(1, "sets have many effects")
     ('2 missing cells', '1 missing cell', '1 set has many effects')
     """
     if number != 1:
         return f"{number} {what}"
-    one = re.sub(r"^((?:[\w-]+ )?[\w-]+)s\b", r"\1", what)
+    of_many, colon, rest = what.partition(":")
+    one = re.sub(r"^((?:[\w-]+ )?[\w-]+)s\b", r"\1", of_many)
     for verb, of_one in (("are", "is"), ("have", "has"), ("explain", "explains")):
         one = re.sub(rf"\b{verb}\b", of_one, one, count=1)
-    return f"1 {one}"
+    return f"1 {one}{colon}{rest}"
 
 
 class Kron2SumError(Exception):

@@ -109,7 +109,7 @@ def test_missing_traits_and_covariates(said):
 def test_a_tenth_is_not_warned_of(said):
     report(table("y.csv", range(20), "ab", [(3, 0), (4, 1)]))
     assert said() == []
-    assert said(logging.INFO)[-1].endswith("--missing exact would use them")
+    assert said(logging.INFO)[-1].endswith("--missing exact would use what was observed of them")
     report(table("y.csv", range(20), "ab", [(3, 0), (4, 1), (5, 0)]), missing="exact")
     assert said() == []
 
