@@ -14,6 +14,8 @@ def counted(number: int, what: str) -> str:
 
     >>> counted(2, "missing cells"), counted(1, "missing cells"), counted(1, "sets have many effects")
     ('2 missing cells', '1 missing cell', '1 set has many effects')
+    >>> counted(1, "tests without a result: they have none")
+    '1 test without a result: they have none'
     """
     if number != 1:
         return f"{number} {what}"
