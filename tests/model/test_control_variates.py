@@ -210,12 +210,12 @@ def samples_of(kind: str, k: int, seed: int) -> Samples:
         refits, point = ObservedFamilyRefits(()), evaluate_observed_families(data, axes, True)
     if kind != "families":
         columns = [G[:, :, c] for c in range(k)]
-    scanner, T = refits.scanner(point), point.axes.T
+    (scanner, over), T = refits.scanner(point), point.axes.T
     if k == 1:
         along = Along.of_variants(scanner.statistics(G[:, :, 0]), T)
     else:
         along = Along.of_pairs(scanner.pair_statistics(G[:, :, 0], G[:, :, 1]), T)
-    known = refits.projection(point).known(Truth.at(point), along, np.stack(columns, axis=2))
+    known = over.known(Truth.at(point), along, np.stack(columns, axis=2))
     return Samples(known, Observed(Y, np.eye(P), case.X, case.K, axes.C0, axes.C1), axes.Tinv, G)
 
 

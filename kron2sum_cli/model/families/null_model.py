@@ -171,13 +171,11 @@ class ObservedFamilyNullModel(NullModelOfFamilies):
 
     def scores(self) -> Array:
         """See `NullModel.scores`."""
-        return np.asarray(self.point.alpha @ self.summary.axes.Tinv)
+        return self.point.alpha_along_axes
 
     def project(self, F: Array) -> Array:
         """See `NullModel.project`."""
-        Tinv = self.summary.axes.Tinv
-        projected = self.point.project(np.asarray(np.einsum("tj,njk->ntk", Tinv, F)))
-        return np.asarray(np.einsum("tj,ntk->njk", Tinv, projected))
+        return self.point.project_along_axes(F)
 
     def refits(self) -> Refits:
         """See `families.refit`."""

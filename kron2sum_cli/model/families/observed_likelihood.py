@@ -117,6 +117,17 @@ class ObservedFamilyPoint(PointOfCells):
         fitted = Q @ effects.reshape(p, -1, k).transpose(1, 0, 2).reshape(-1, p * k)
         return np.asarray(solved - self.solve(fitted.reshape(n, p, k)))
 
+    @property
+    def alpha_along_axes(self) -> Array:
+        """``Py`` over the samples along the axes, (n, p)."""
+        return np.asarray(self.alpha @ self.axes.Tinv)
+
+    def project_along_axes(self, F: Array) -> Array:
+        """``PF`` for F (n, p, k) over the samples along the axes."""
+        Tinv = self.axes.Tinv
+        projected = self.project(np.asarray(np.einsum("tj,njk->ntk", Tinv, F)))
+        return np.asarray(np.einsum("tj,ntk->njk", Tinv, projected))
+
 
 def evaluate(data: ObservedFamilies, axes: TraitAxes, reml: bool) -> ObservedFamilyPoint:
     """The likelihood at one point; its work is linear in the number of families, and cubic in cells of a family.

@@ -188,13 +188,10 @@ class FamilyRefits(RefitsOfFamilies[FamilyPoint]):
         null = self.null.point
         return LikelihoodWithVariant(null.data, null.reml, columns, design, null.grams)
 
-    def scanner(self, point: FamilyPoint) -> Scanner:
+    def scanner(self, point: FamilyPoint) -> tuple[Scanner, Projection]:
         """See `RefitsOneByOne.scanner`."""
-        return family_scanner(point, np.float64)
-
-    def projection(self, point: FamilyPoint) -> Projection:
-        """See `RefitsOneByOne.projection`."""
-        return Projection(point.project, lambda F: point.data.s[:, None] * F, point.alpha)
+        over = Projection(point.project, lambda F: point.data.s[:, None] * F, point.alpha)
+        return family_scanner(point, np.float64), over
 
     def simulated_climb(self, truth: TraitAxes, rng: np.random.Generator) -> Callable[[int], Optimum[FamilyPoint]]:
         """See `RefitsOneByOne.simulated_climb`."""
@@ -234,19 +231,10 @@ class ObservedFamilyRefits(RefitsOfFamilies[ObservedFamilyPoint]):
         """See `RefitsOfFamilies.with_variant`."""
         return ObservedLikelihoodWithVariant(self.null.point.data, self.null.point.reml, columns, design)
 
-    def scanner(self, point: ObservedFamilyPoint) -> Scanner:
+    def scanner(self, point: ObservedFamilyPoint) -> tuple[Scanner, Projection]:
         """See `RefitsOneByOne.scanner`."""
-        return observed_family_scanner(point, np.float64)
-
-    def projection(self, point: ObservedFamilyPoint) -> Projection:
-        """See `RefitsOneByOne.projection`."""
-        Tinv = point.axes.Tinv
-
-        def project(F: Array) -> Array:
-            projected = point.project(np.asarray(np.einsum("tj,njk->ntk", Tinv, F)))
-            return np.asarray(np.einsum("tj,ntk->njk", Tinv, projected))
-
-        return Projection(project, point.data.related, point.alpha @ Tinv)
+        over = Projection(point.project_along_axes, point.data.related, point.alpha_along_axes)
+        return observed_family_scanner(point, np.float64), over
 
     def simulated_climb(
         self, truth: TraitAxes, rng: np.random.Generator

@@ -121,12 +121,8 @@ class RefitsOneByOne(ABC, Generic[PointT]):
         """Eigenvalues of GGᵀ (m,), and the rotation of the samples to these rows."""
 
     @abstractmethod
-    def scanner(self, point: PointT) -> Scanner:
-        """Score and information of variants at a point, in double precision."""
-
-    @abstractmethod
-    def projection(self, point: PointT) -> Projection:
-        """P at a point, over the samples, or rotated samples, of `columns`."""
+    def scanner(self, point: PointT) -> tuple[Scanner, Projection]:
+        """Score and information of variants at a point, in double precision, and P over the rows of `columns`."""
 
     @abstractmethod
     def simulated_climb(self, truth: TraitAxes, rng: np.random.Generator) -> Callable[[int], Optimum[PointT]]:
@@ -139,8 +135,8 @@ class RefitsOneByOne(ABC, Generic[PointT]):
         s, rotation = refits.rotated  # of the simulated traits: V has what they have outside it
         rows = np.sqrt(s)[:, None] * rng.normal(size=(s.size, SIMULATED_VARIANTS))
         G, point = rotation.to_samples(rows), refits.null.point.at(truth)
-        known, scanner, columns = Truth.at(point), self.scanner(point), refits.columns(G)
-        over = self.projection(point)
+        known, columns = Truth.at(point), refits.columns(G)
+        scanner, over = self.scanner(point)
         of_variants = over.known(known, Along.of_variants(scanner.statistics(G), truth.T), columns[:, :, None])
         found = Simulated(refits.null_lml, lambda design: refits.refit(columns, design), of_variants)
         if second is None:
@@ -206,16 +202,14 @@ class ObservedRefitter(RefitsOneByOne[ObservedPoint]):
         filled = self.null.point.data.filled
         return filled.s, filled
 
-    def scanner(self, point: ObservedPoint) -> Scanner:
+    def scanner(self, point: ObservedPoint) -> tuple[Scanner, Projection]:
         """See `RefitsOneByOne.scanner`."""
-        return observed_scanner(point, np.float64)
+        filled, found = point.data.filled, observed_scanner(point, np.float64)
 
-    def projection(self, point: ObservedPoint) -> Projection:
-        """See `RefitsOneByOne.projection`."""
-        filled, project = point.data.filled, observed_scanner(point, np.float64).project
-        return Projection(
-            project, lambda F: filled.to_samples(filled.s[:, None] * filled.to_rows(F)), point.alpha_samples()
-        )
+        def related(F: Array) -> Array:
+            return filled.to_samples(filled.s[:, None] * filled.to_rows(F))
+
+        return found, Projection(found.project, related, point.alpha_samples())
 
     def simulated_climb(self, truth: TraitAxes, rng: np.random.Generator) -> Callable[[int], Optimum[ObservedPoint]]:
         """See `RefitsOneByOne.simulated_climb`."""
